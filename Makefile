@@ -1,0 +1,61 @@
+# Every target sets up its own environment in .venv first: Python ≥ 3.11 and make are all a fresh machine needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SYSTEM_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# MODEL=, DATASET= and FEATURES= choose for any paper target; ARGS= passes further overrides on.
+MODEL ?= emojiclip
+DATASET ?= openmoji
+FEATURES ?= [raw,sae,ncl]
+ARGS ?=
+RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
+
+.PHONY: help setup demo test lint format benchmark clean section-2.1 appendix-a.1
+
+help: ## Show this list
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(READY) ## Make the environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(SYSTEM_PYTHON)" || { echo "error: Python 3.11 or newer is needed, none found" >&2; exit 1; }
+	@test -x $(BIN)/python || $(SYSTEM_PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
+	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' $(ARGS)
+	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
+
+section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4
+	@$(call RUN,mds)
+
+appendix-a.1: FEATURES = [sae,ncl]
+appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
+	@$(call RUN,train)
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Let ruff put the code in shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmark: $(READY) ## Speed as ratios to what limits it
+	@for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b; done
+
+clean: ## Remove what was computed (artifacts/), not the environment
+	rm -rf artifacts

@@ -1,0 +1,17 @@
+"""Encode a dataset's image-text pairs into a feature store."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.analyses import extract
+from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.workspace import Workspace
+
+
+@entrypoint("extract")
+def main(cfg: DictConfig) -> None:
+    """Extract unless it is there, and say what the store holds."""
+    extract(Workspace(cfg))
+
+
+if __name__ == "__main__":
+    main()

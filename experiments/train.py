@@ -1,0 +1,17 @@
+"""Train the dictionaries of the chosen feature sets."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.analyses import train_dictionaries
+from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.workspace import Workspace
+
+
+@entrypoint("train")
+def main(cfg: DictConfig) -> None:
+    """Train each, unless it is there, and show how well it reconstructs and how sparse it is."""
+    train_dictionaries(Workspace(cfg))
+
+
+if __name__ == "__main__":
+    main()

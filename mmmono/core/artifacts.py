@@ -1,0 +1,129 @@
+"""Everything computed lives under one root, addressed by the configuration that made it.
+
+An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashes its *recipe*: the JSON-able mapping
+of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
+half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
+earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mmmono.core.errors import MmmonoError
+
+RECIPE_FILE = "recipe.json"
+
+
+def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
+    """Hex digest of a recipe, independent of the order of its keys."""
+    canonical = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def file_fingerprint(path: Path) -> str:
+    """Digest of a file's size, first and last 64 KiB: cheap on checkpoints of gigabytes, independent of where they lie."""
+    size = path.stat().st_size
+    sha = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        sha.update(file.read(1 << 16))
+        file.seek(max(0, size - (1 << 16)))
+        sha.update(file.read(1 << 16))
+    return sha.hexdigest()[:16]
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a file that is either whole or absent, whenever the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: where it lies, what made it, and whether this call built it."""
+
+    path: Path
+    recipe: Mapping[str, Any]
+    built: bool
+
+    @property
+    def digest(self) -> str:
+        """Digest of the recipe, for the recipes of what is derived from this artifact."""
+        return digest(self.recipe)
+
+
+class Artifacts:
+    """The `artifacts/` root: finds what is there and builds what is not."""
+
+    def __init__(self, root: str | Path, force: bool = False) -> None:
+        self.root = Path(root)
+        self.force = force
+        self._rebuilt: set[Path] = set()
+
+    def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
+        """Where the artifact made by `recipe` lies, whether it exists or not."""
+        return self.root / kind / f"{name}-{digest(recipe)}"
+
+    def build(
+        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """Return the artifact, calling `make(partial_directory)` first if it does not exist yet.
+
+        Args:
+            kind: folder under the root, such as `features`.
+            name: readable prefix of the directory's name.
+            recipe: everything that determines the content.
+            make: writes the content into the directory it is given.
+            resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
+
+        Raises:
+            MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
+        """
+        final = self.path(kind, name, recipe)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{final}.lock"):
+                return self._build_locked(final, recipe, make, resumable)
+        except OSError as error:
+            raise _explain_os_error(error, self.root) from error
+
+    def _build_locked(
+        self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
+    ) -> Artifact:
+        rebuild = self.force and final not in self._rebuilt
+        if (final / RECIPE_FILE).exists() and not rebuild:
+            return Artifact(final, recipe, built=False)
+        partial = final.with_name(f"{final.name}.partial")
+        if partial.exists() and (rebuild or not resumable):
+            shutil.rmtree(partial)
+        partial.mkdir(exist_ok=True)
+        make(partial)
+        write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        self._rebuilt.add(final)
+        return Artifact(final, recipe, built=True)
+
+
+def _explain_os_error(error: OSError, root: Path) -> MmmonoError | OSError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
+    return error

@@ -1,0 +1,27 @@
+"""Errors a user can mend: each message names the thing, its value and the remedy."""
+
+from __future__ import annotations
+
+
+class MmmonoError(Exception):
+    """Base of every error raised on purpose; entrypoints print it as one line and exit with status 1."""
+
+
+class ConfigError(MmmonoError):
+    """A setting has a value that cannot work."""
+
+
+class DataError(MmmonoError):
+    """Images, captions or shards are missing, empty or broken."""
+
+
+class ModelError(MmmonoError):
+    """A model or checkpoint cannot be loaded."""
+
+
+class StoreError(MmmonoError):
+    """A feature store is missing, incomplete or belongs to something else."""
+
+
+class DictionaryError(MmmonoError):
+    """A trained dictionary is missing, broken or does not fit the features."""

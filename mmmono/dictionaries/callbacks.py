@@ -1,0 +1,73 @@
+"""Callbacks of dictionary training: the paper's stopping rule, and the curves of Figures 11 and 12."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pandas as pd
+from lightning.pytorch.callbacks import Callback
+
+
+class ActiveDimensionsPlateau(Callback):
+    """Stops when the active dimensions of neither modality fall any more (Appendix A.1, after Gao et al. 2024).
+
+    Args:
+        patience: validations in a row without a fall before training stops.
+        min_fall: smallest fall that counts, as a share of all features.
+    """
+
+    def __init__(self, patience: int = 10, min_fall: float = 0.005) -> None:
+        self.patience = patience
+        self.min_fall = min_fall
+        self.lowest: dict[str, float] = {}
+        self.waited = 0
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare with the lowest counts so far."""
+        if trainer.sanity_checking:
+            return
+        fell = False
+        margin = self.min_fall * pl_module.dictionary.num_features
+        for name in ("val/image/active", "val/text/active"):
+            count = float(trainer.callback_metrics[name])
+            if count < self.lowest.get(name, float("inf")) - margin:
+                self.lowest[name] = count
+                fell = True
+        self.waited = 0 if fell else self.waited + 1
+        if self.waited >= self.patience:
+            trainer.should_stop = True  # the trainer still honors its min_epochs and min_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"lowest": self.lowest, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.lowest, self.waited = dict(state_dict["lowest"]), state_dict["waited"]
+
+
+class MetricHistory(Callback):
+    """Keeps every validation's metrics, through resumes, as one table."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row."""
+        if trainer.sanity_checking:
+            return
+        row = {"step": float(trainer.global_step), "pairs": float(pl_module.pairs_seen)}
+        self.rows.append(row | {name: float(value) for name, value in sorted(trainer.callback_metrics.items())})
+
+    def frame(self) -> pd.DataFrame:
+        """One row a validation, one column a metric."""
+        return pd.DataFrame(self.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.rows = list(state_dict["rows"])

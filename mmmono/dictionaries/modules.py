@@ -1,0 +1,140 @@
+"""LightningModules that train the dictionaries: what is common to them, and the SAE's and the NCL head's steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries.base import Dictionary
+from mmmono.dictionaries.datamodule import PairedBatch
+from mmmono.dictionaries.metrics import ReconstructionMoments
+from mmmono.dictionaries.ncl import NCLHead
+from mmmono.dictionaries.sae import TopKSAE
+from mmmono.features.store import MODALITIES
+
+
+class DictionaryModule(L.LightningModule):
+    """Optimizer, schedule and the book-keeping of which features fire, for any dictionary.
+
+    Args:
+        dictionary: what to train.
+        lr: Adam's learning rate.
+        warmup_steps: steps over which it rises linearly.
+        decay_fraction: last share of the steps over which it falls linearly to zero.
+        dead_after: pairs without firing after which a feature counts as dead.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        lr: float = 1e-3,
+        warmup_steps: int = 100,
+        decay_fraction: float = 0.2,
+        dead_after: int = 100_000,
+    ) -> None:
+        super().__init__()
+        self.dictionary = dictionary
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.decay_fraction = decay_fraction
+        self.dead_after = dead_after
+        # Pairs since each feature last fired, by modality; part of the checkpoint.
+        self.register_buffer("since_fired", torch.zeros(2, dictionary.num_features, dtype=torch.int64))
+        self.register_buffer("_pairs_seen", torch.zeros((), dtype=torch.int64))
+        self.since_fired: Tensor
+        self._pairs_seen: Tensor
+
+    @property
+    def pairs_seen(self) -> int:
+        """Pairs this process has trained on."""
+        return int(self._pairs_seen)
+
+    @property
+    def dead(self) -> Bool[Tensor, " features"]:
+        """Features that no sample of either modality has activated for `dead_after` pairs."""
+        return (self.since_fired >= self.dead_after).all(0)
+
+    def record_firing(self, fired: Bool[Tensor, "2 features"], pairs: int) -> None:
+        """Note which features fired in a batch, by modality."""
+        self.since_fired.add_(pairs).masked_fill_(fired, 0)
+        self._pairs_seen.add_(pairs)
+
+    @property
+    def is_logging_step(self) -> bool:
+        """Whether this step's metrics go to the logger; on others they are not even computed."""
+        return self.global_step % self.trainer.log_every_n_steps == 0
+
+    def on_train_batch_start(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Refuse features of another width before any work."""
+        if batch.image.shape[1] != self.dictionary.dim:
+            raise DictionaryError(
+                f"the dictionary takes embeddings of width {self.dictionary.dim}, the store has {batch.image.shape[1]}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with linear warm-up and linear decay at the end."""
+        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters())
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, eps=6.25e-10, fused=fused)
+        steps = int(self.trainer.estimated_stepping_batches)
+        decay_steps = max(1, int(self.decay_fraction * steps))
+
+        def scale(step: int) -> float:
+            return min(1.0, (step + 1) / max(1, self.warmup_steps), max(0.0, (steps - step) / decay_steps))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._moments = {
+            modality: ReconstructionMoments(self.dictionary.dim, self.dictionary.num_features, self.device)
+            for modality in MODALITIES
+        }
+
+    def log_validation(self, **metrics: float) -> None:
+        """Log whole-set metrics of a validation."""
+        self.log_dict({f"val/{name}": float(value) for name, value in metrics.items()}, sync_dist=True)
+
+
+class SAEModule(DictionaryModule):
+    """Trains the shared TopK SAE on both modalities (Eq. 2, 3).
+
+    One step is: backward, project out the gradient along each atom, clip, step, renormalize the atoms. Any other
+    order leaves the saved atoms not quite unit or lets the optimizer's moments push along them.
+
+    Args:
+        dictionary: the SAE.
+        auxk: dead latents that also learn from the residual at each step; 0 for none.
+        auxk_coefficient: weight of their loss.
+        **settings: see `DictionaryModule`.
+    """
+
+    dictionary: TopKSAE
+
+    def __init__(self, dictionary: TopKSAE, auxk: int = 0, auxk_coefficient: float = 1 / 32, **settings: Any) -> None:
+        super().__init__(dictionary, **settings)
+        self.auxk = auxk
+        self.auxk_coefficient = auxk_coefficient
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch of pairs."""
+        output = self.dictionary(batch.image, batch.text)
+        loss = output.loss
+        self.record_firing(output.fired, len(batch.image))
+        if self.auxk:
+            auxiliary = self.dictionary.auxiliary_loss(output, self.dead, self.auxk)
+            loss = loss + self.auxk_coefficient * auxiliary
+        if self.is_logging_step:
+            self.log_dict(
+                {
+                    "train/loss": loss.detach(),
+                    "train/l0": output.l0,
+                    "train/dead_fraction": self.dead.float().mean(),
+                }
+            )
+        return loss

@@ -1,0 +1,101 @@
+"""Multimodal non-negative contrastive learning: a head whose non-negative features align the modalities (Eq. 4).
+
+Wang et al. 2024 (Non-negative Contrastive Learning, ICLR) applied to image-text pairs, as in Section 3.1 and
+Appendix A.1 of the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmmono.dictionaries.base import Dictionary
+from mmmono.features.store import Modality
+
+Similarity = Literal["cosine", "dot"]
+MAX_LOGIT_SCALE = math.log(100.0)  # CLIP's bound on the inverse temperature
+
+
+class NCLHead(Dictionary):
+    """z_ncl = ReLU(W₂ ReLU(LayerNorm(W₁ z + b₁)) + b₂), one head for both modalities.
+
+    Args:
+        dim: width of the embeddings.
+        num_features: width of the output; `dim` as in the paper if not given.
+        layer_norm: the LayerNorm of Appendix A.1, which Eq. 4's text leaves out.
+        rep_relu: pass GELU's gradient through the last ReLU, so that units that are off can come back.
+        similarity: `cosine` normalizes features before their dot product as CLIP and Wang et al.'s code do; `dot` is
+            Eq. 4 as printed.
+    """
+
+    architecture = "ncl"
+
+    def __init__(
+        self,
+        dim: int,
+        num_features: int | None = None,
+        layer_norm: bool = True,
+        rep_relu: bool = False,
+        similarity: Similarity = "cosine",
+    ) -> None:
+        super().__init__()
+        if similarity not in ("cosine", "dot"):
+            raise ValueError(f"similarity={similarity!r} is neither 'cosine' nor 'dot'")
+        self.dim = dim
+        self.num_features = num_features or dim
+        self.layer_norm = layer_norm
+        self.rep_relu = rep_relu
+        self.similarity = similarity
+        self.projector = nn.Sequential(
+            nn.Linear(dim, dim),
+            nn.LayerNorm(dim) if layer_norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Linear(dim, self.num_features),
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def config(self) -> dict[str, int | bool | str]:
+        """Constructor arguments that make this head again."""
+        return {
+            "dim": self.dim,
+            "num_features": self.num_features,
+            "layer_norm": self.layer_norm,
+            "rep_relu": self.rep_relu,
+            "similarity": self.similarity,
+        }
+
+    def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
+        """Non-negative features; the head is the same for both modalities."""
+        z = self.projector(z)
+        return rep_relu(z) if self.rep_relu else z.relu()
+
+    def loss(
+        self, image_codes: Float[Tensor, "pairs features"], text_codes: Float[Tensor, "pairs features"]
+    ) -> Float[Tensor, ""]:
+        """Eq. 4 in both directions, at CLIP's learned temperature."""
+        if self.similarity == "cosine":
+            image_codes, text_codes = F.normalize(image_codes, dim=1), F.normalize(text_codes, dim=1)
+        return contrastive_loss(image_codes, text_codes, self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp())
+
+
+def rep_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """ReLU forward, GELU backward: Wang et al.'s remedy against dead units."""
+    soft = F.gelu(x)
+    return soft + (x.relu() - soft).detach()
+
+
+def contrastive_loss(
+    image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"], scale: Float[Tensor, ""] | float = 1.0
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of finding each image's text among all texts and each text's image among all images.
+
+    Eq. 4's denominator is an expectation, this one a sum over the batch: they differ by the constant log(pairs).
+    """
+    logits = scale * image @ text.T
+    target = torch.arange(len(image), device=image.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

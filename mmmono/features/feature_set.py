@@ -1,0 +1,114 @@
+"""Feature sets: what turns embeddings of either modality into the features that everything downstream looks at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmmono.core.errors import DictionaryError, StoreError
+from mmmono.features.selection import FeatureView
+from mmmono.features.store import MODALITIES, Modality
+
+
+class FeatureSet(ABC):
+    """Maps `[batch, input_dim]` embeddings to `[batch, num_features]` activations, and back where it can."""
+
+    name: str
+    input_dim: int
+    num_features: int
+
+    @abstractmethod
+    def encode(
+        self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality
+    ) -> Float[Tensor, "batch num_features"]:
+        """Activations of the features on a batch of one modality; gradients flow."""
+
+    def decode(
+        self, activations: Float[Tensor, "batch num_features"], modality: Modality
+    ) -> Float[Tensor, "batch input_dim"]:
+        """Embeddings that have these activations. Raises DictionaryError where there is no way back."""
+        raise DictionaryError(f"feature set {self.name!r} has no decoder: use features=raw or features=sae")
+
+
+class RawFeatures(FeatureSet):
+    """The model's own dimensions: the identity."""
+
+    name = "raw"
+
+    def __init__(self, dim: int) -> None:
+        self.input_dim = self.num_features = dim
+
+    def encode(
+        self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality
+    ) -> Float[Tensor, "batch num_features"]:
+        """The embeddings themselves."""
+        return embeddings
+
+    def decode(
+        self, activations: Float[Tensor, "batch num_features"], modality: Modality
+    ) -> Float[Tensor, "batch input_dim"]:
+        """The activations themselves."""
+        return activations
+
+
+class ActivationBlock(NamedTuple):
+    """Activations of consecutive pairs."""
+
+    start: int
+    image: Float[Tensor, "rows features"]
+    text: Float[Tensor, "rows features"]
+
+
+def activations(
+    view: FeatureView,
+    feature_set: FeatureSet,
+    *,
+    normalize: bool = True,
+    block_size: int = 2048,
+    device: str | torch.device = "cpu",
+) -> Iterator[ActivationBlock]:
+    """Stream a feature set's activations over a store, block by block, in float32.
+
+    Args:
+        view: the pairs to look at.
+        feature_set: what to compute; without gradients.
+        normalize: L2-normalize embeddings on reading; the store keeps raw ones.
+        block_size: pairs a block.
+        device: where activations are computed and stay.
+
+    Raises:
+        DictionaryError: the feature set was made for embeddings of another width.
+        StoreError: an embedding is not finite or, where it is to be normalized, zero.
+    """
+    if view.dim != feature_set.input_dim:
+        raise DictionaryError(
+            f"feature set {feature_set.name!r} takes embeddings of width {feature_set.input_dim}, the store "
+            f"{view.store.path} has {view.dim}: train one on this store with experiments/train.py"
+        )
+    for block in view.blocks(block_size):
+        with torch.inference_mode():
+            image, text = (
+                feature_set.encode(prepare(getattr(block, modality), normalize, device, view), modality)
+                for modality in MODALITIES
+            )
+        yield ActivationBlock(block.start, image, text)
+
+
+def prepare(
+    embeddings: Float[Tensor, "rows dim"], normalize: bool, device: str | torch.device, view: FeatureView
+) -> Float[Tensor, "rows dim"]:
+    """Stored rows as float32 on a device, L2-normalized if asked for; StoreError on rows that are not finite or zero."""
+    values = embeddings.to(device=device, dtype=torch.float32)
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    if not bool(torch.isfinite(norms).all()):
+        raise StoreError(f"{view.store.path} holds embeddings that are NaN or infinite: extract again in precision 32")
+    if not normalize:
+        return values
+    if bool((norms == 0).any()):
+        raise StoreError(f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again")
+    return values / norms

@@ -1,0 +1,76 @@
+"""Views on a store: the rows of one split, read as if they were all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmmono.core.errors import StoreError
+from mmmono.data.pairs import in_train_split
+from mmmono.features.store import FeatureStore, Modality, PairedBlock
+
+Split = Literal["train", "val", "all"]
+
+
+class FeatureView:
+    """Some rows of a feature store, in ascending order.
+
+    Args:
+        store: the store.
+        rows: ascending row numbers; None is all of them.
+    """
+
+    def __init__(self, store: FeatureStore, rows: np.ndarray[Any, Any] | None = None) -> None:
+        if rows is not None and len(rows) == 0:
+            raise StoreError(f"the split asked for holds no pair of {store.path}: choose another dataset.split")
+        self.store = store
+        self.rows = rows
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint space."""
+        return self.store.dim
+
+    def __len__(self) -> int:
+        return len(self.store) if self.rows is None else len(self.rows)
+
+    def blocks(self, block_size: int = 2048) -> Iterator[PairedBlock]:
+        """Stream the view's rows of both modalities; see `FeatureStore.blocks`."""
+        return self.store.blocks(block_size, self.rows)
+
+    def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
+        """Consecutive rows by their position in the view, in the stored type."""
+        if self.rows is None:
+            return self.store.read(modality, start, stop)
+        rows = self.rows[start:stop]
+        span = self.store.read(modality, int(rows[0]), int(rows[-1]) + 1)
+        return span[torch.from_numpy(rows - rows[0])]
+
+    def gather(self, modality: Modality, positions: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
+        """Single rows by their position in the view."""
+        return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
+
+    def metadata(self) -> pd.DataFrame:
+        """Metadata of the view's rows."""
+        frame = self.store.metadata()
+        return frame if self.rows is None else frame.iloc[self.rows].reset_index(drop=True)
+
+
+def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction: float = 0.8) -> FeatureView:
+    """The rows of a seeded hash split; pairs of one group (variants of one picture) fall on one side."""
+    if split == "all":
+        return FeatureView(store)
+    frame = store.metadata()
+    column = next((c for c in ("group", "key", "image_path") if c in frame), None)
+    if column is None:
+        raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
+    groups = frame[column]
+    train = {group: in_train_split(str(group), seed, train_fraction) for group in groups.unique()}
+    chosen = groups.map(train).to_numpy(dtype=bool)
+    return FeatureView(store, np.flatnonzero(chosen if split == "train" else ~chosen))

@@ -1,0 +1,43 @@
+"""The modality gap of a whole model (Liang et al. 2022), which the modality dominance score refines to features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModalityGap:
+    """Distance between the two modalities' embeddings.
+
+    Attributes:
+        centroid_distance: ‖mean(z_img) − mean(z_txt)‖₂ of L2-normalized embeddings, as Liang et al. define it.
+        mean_norm_difference: mean ‖z_img‖₂ − mean ‖z_txt‖₂ of the embeddings as they are, as Section 2.1 prints it.
+    """
+
+    centroid_distance: float
+    mean_norm_difference: float
+
+
+def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor, "pairs dim"]]]) -> ModalityGap:
+    """Both readings of the gap over blocks of paired, unnormalized embeddings, in one pass.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    difference: Tensor | None = None
+    norms = 0.0
+    count = 0
+    for image, text in blocks:
+        lengths = [torch.linalg.vector_norm(z.double(), dim=1, keepdim=True) for z in (image, text)]
+        block = (image / lengths[0] - text / lengths[1]).sum(0)
+        difference = block if difference is None else difference + block
+        norms += float((lengths[0] - lengths[1]).sum())
+        count += len(image)
+    if difference is None:
+        raise ValueError("no embeddings to measure a gap on")
+    return ModalityGap(float(torch.linalg.vector_norm(difference / count)), norms / count)

@@ -1,0 +1,110 @@
+"""ImgD, TextD and CrossD: features sorted into classes by their modality dominance score (Section 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
+CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD", "dead")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Ascending feature indices by class: disjoint, and together all features.
+
+    Attributes:
+        image_dominant: ImgD.
+        text_dominant: TextD.
+        cross_modal: CrossD.
+        dead: features without enough informative pairs to be in a class.
+    """
+
+    image_dominant: Int64[Tensor, " img_d"]
+    text_dominant: Int64[Tensor, " text_d"]
+    cross_modal: Int64[Tensor, " cross_d"]
+    dead: Int64[Tensor, " dead"]
+
+    def __post_init__(self) -> None:
+        everything = torch.cat([self[name] for name in CLASSES])
+        if not torch.equal(everything.sort().values, torch.arange(len(everything))):
+            raise ValueError("a partition's classes must be disjoint and cover all features from 0 on")
+
+    def __getitem__(self, name: FeatureClass) -> Int64[Tensor, " members"]:
+        by_name = {
+            "ImgD": self.image_dominant, "TextD": self.text_dominant, "CrossD": self.cross_modal, "dead": self.dead
+        }  # fmt: skip
+        return by_name[name]
+
+    def __len__(self) -> int:
+        return sum(len(self[name]) for name in CLASSES)
+
+    def class_of(self) -> list[FeatureClass]:
+        """Each feature's class, by index."""
+        classes: list[FeatureClass] = ["dead"] * len(self)
+        for name in CLASSES:
+            for index in self[name].tolist():
+                classes[index] = name
+        return classes
+
+
+def partition_by_sigma(
+    scores: Float[Tensor, " features"],
+    n_sigma: float = 1.0,
+    live: Bool[Tensor, " features"] | None = None,
+) -> Partition:
+    """The paper's rule: ImgD above μ + nσ, TextD below μ − nσ, both strictly; CrossD what lies between (Section 2.1).
+
+    Args:
+        scores: R(d); NaN marks dead features.
+        n_sigma: how many standard deviations (of the population of live features) from the mean.
+        live: features that may be in a class; by default those whose score is not NaN.
+
+    Raises:
+        ValueError: `n_sigma` is negative.
+    """
+    if n_sigma < 0:
+        raise ValueError(f"n_sigma={n_sigma} must not be negative")
+    scores, alive = _live(scores, live)
+    mean = scores[alive].mean() if alive.any() else scores.new_zeros(())
+    sigma = scores[alive].std(correction=0) if alive.any() else scores.new_zeros(())
+    return _from_masks(alive & (scores > mean + n_sigma * sigma), alive & (scores < mean - n_sigma * sigma), alive)
+
+
+def partition_by_counts(
+    scores: Float[Tensor, " features"],
+    image_dominant: int,
+    text_dominant: int,
+    live: Bool[Tensor, " features"] | None = None,
+) -> Partition:
+    """Fixed class sizes: the highest scores are ImgD, the lowest TextD, the rest CrossD (426/554/44 in Table 1).
+
+    Raises:
+        ValueError: a size is negative, or both together exceed the number of live features.
+    """
+    scores, alive = _live(scores, live)
+    if min(image_dominant, text_dominant) < 0 or image_dominant + text_dominant > int(alive.sum()):
+        raise ValueError(
+            f"{image_dominant} ImgD + {text_dominant} TextD features asked for, but only {int(alive.sum())} are live"
+        )
+    order = torch.where(alive, scores, torch.inf).argsort(stable=True)[: int(alive.sum())]
+    image, text = torch.zeros_like(alive), torch.zeros_like(alive)
+    image[order[len(order) - image_dominant :]] = True
+    text[order[:text_dominant]] = True
+    return _from_masks(image, text, alive)
+
+
+def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
+    alive = ~torch.isnan(scores)
+    return scores.double(), alive if live is None else alive & live
+
+
+def _from_masks(image: Tensor, text: Tensor, alive: Tensor) -> Partition:
+    image, text, cross, dead = (
+        mask.nonzero().squeeze(1) for mask in (image, text, alive & ~image & ~text, ~alive)
+    )
+    return Partition(image, text, cross, dead)

@@ -1,0 +1,116 @@
+"""Dataset groups: which source a `dataset=` option means, and where its splits come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmmono.core.errors import ConfigError
+from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
+from mmmono.data.captions import CaptionChoice
+from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features.selection import Split
+
+
+@dataclass(kw_only=True)
+class Dataset(ABC):
+    """Options every dataset has."""
+
+    split: Split = "val"
+    limit: int | None = None
+    label: str | None = None
+    train_fraction: float = 0.8
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.check(self.split)
+
+    @property
+    def native_splits(self) -> bool:
+        """Whether the source itself is divided into train and val, instead of by a hash of its keys."""
+        return True
+
+    @abstractmethod
+    def source(self, split: Split) -> PairSource:
+        """The source that holds a split: with hash splits the same one for all."""
+
+    def check(self, split: str) -> None:
+        """Raise ConfigError where there is no such split."""
+        splits = ("train", "val") if self.native_splits else ("train", "val", "all")
+        if split not in splits:
+            raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
+
+    def view(self, store: FeatureStore, split: Split) -> FeatureView:
+        """The rows of a split in a store made from `source(split)`."""
+        if self.native_splits:
+            return FeatureView(store)
+        return split_view(store, split, self.split_seed, self.train_fraction)
+
+
+@dataclass(kw_only=True)
+class OpenMoji(Dataset):
+    """`dataset=openmoji`."""
+
+    size: int = 224
+    captions: CaptionChoice = "first"
+
+    @property
+    def native_splits(self) -> bool:
+        """Split by a hash of the emoji, skin tones together."""
+        return False
+
+    def source(self, split: Split) -> PairSource:
+        """All drawings."""
+        return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit)
+
+
+@dataclass(kw_only=True)
+class WebDataset(Dataset):
+    """`dataset=webdataset`."""
+
+    shards: str | Sequence[str]
+    val_shards: str | Sequence[str] | None = None
+    captions: CaptionChoice = "first"
+    caption_key: str | None = None
+    label_keys: Sequence[str] = ()
+
+    @property
+    def native_splits(self) -> bool:
+        """Given by shards of their own, if there are any."""
+        return self.val_shards is not None
+
+    def source(self, split: Split) -> PairSource:
+        """The shards of the split."""
+        shards = self.val_shards if split == "val" and self.val_shards is not None else self.shards
+        return WebDatasetPairs(
+            shards if isinstance(shards, str) else list(shards),
+            captions=self.captions,
+            caption_key=self.caption_key,
+            label_keys=tuple(self.label_keys),
+            limit=self.limit,
+        )
+
+
+@dataclass(kw_only=True)
+class CC3M(Dataset):
+    """`dataset=cc3m`."""
+
+    root: str | None = None
+
+    def source(self, split: Split) -> PairSource:
+        """The hub's shards of the split, or a local copy's."""
+        return WebDatasetPairs.cc3m(split, root=self.root, limit=self.limit)
+
+
+@dataclass(kw_only=True)
+class COCO(Dataset):
+    """`dataset=coco`."""
+
+    root: str
+    year: int = 2017
+    captions: CaptionChoice = "first"
+
+    def source(self, split: Split) -> PairSource:
+        """The split's images with their captions and instance labels."""
+        return CocoPairs(self.root, split=split, year=self.year, captions=self.captions, limit=self.limit)

@@ -1,0 +1,112 @@
+"""Turns a function of a configuration into a command line: Hydra's, with errors a user can act on in one line."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from mmmono.core.errors import ConfigError, MmmonoError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+console = Console(soft_wrap=True)
+
+
+def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorate `main(cfg)` so that calling it without arguments runs it from the command line.
+
+    Errors raised on purpose, and errors of the configuration, end in one line on stderr and exit status 1; an
+    interrupt in status 130. Anything else is a bug and keeps its traceback.
+    """
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> None:
+            _check_mandatory(cfg)
+            main(cfg)
+
+        checked.__module__, checked.__qualname__ = main.__module__, main.__qualname__
+        run = hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(checked)
+
+        def command() -> None:
+            if not CONF.is_dir():
+                sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
+            _quiet()
+            try:
+                run()
+            except (MmmonoError, HydraException, OmegaConfBaseException) as error:
+                if "MMMONO_TRACEBACK" in os.environ:
+                    traceback.print_exc()
+                print(f"error: {_one_line(error)}", file=sys.stderr)
+                sys.exit(1)
+            except KeyboardInterrupt:
+                print("interrupted: run the same command again to go on", file=sys.stderr)
+                sys.exit(130)
+
+        return command
+
+    return decorate
+
+
+def _quiet() -> None:
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*", ".*litlogger.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _check_mandatory(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        key = missing[0]
+        group = key.split(".")[0]
+        chosen = HydraConfig.get().runtime.choices.get(group)
+        raise ConfigError(f"{group}={chosen} needs a value for {key}: give {key}=...")
+
+
+def _one_line(error: Exception) -> str:
+    """The message, on one line, with the nearest existing key where one was mistyped."""
+    cause: BaseException = error
+    while not isinstance(cause, MmmonoError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, MmmonoError):
+        return str(cause)
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
+    if match := re.match(r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text):
+        group, _, option = match[1].rpartition("/")
+        available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
+        return f"{group}={option} names no option{available}"
+    return text
+
+
+def _nearest(key: str) -> str:
+    known = {
+        ".".join([file.parent.name, *_path]) if file.parent != CONF else ".".join(_path)
+        for file in CONF.rglob("*.yaml")
+        for _path in _leaf_paths(OmegaConf.load(file))
+    }
+    known |= {path.split(".", 1)[1] for path in known if path.startswith("features.")}
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _leaf_paths(node: object) -> list[list[str]]:
+    if not isinstance(node, DictConfig):
+        return [[]]
+    return [[str(key), *rest] for key in node for rest in _leaf_paths(node._get_node(key))]

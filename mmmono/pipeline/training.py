@@ -1,0 +1,111 @@
+"""Trains a dictionary into an artifact: resumes where an interrupted run stopped, keeps weights, curves and checkpoints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries import ActiveDimensionsPlateau, MetricHistory, PairedFeatures
+from mmmono.pipeline.feature_sets import Trained
+
+if TYPE_CHECKING:
+    from mmmono.pipeline.workspace import Features
+
+HISTORY_FILE = "history.parquet"
+CHECKPOINTS = "checkpoints"
+
+
+def train_dictionary(
+    artifacts: Artifacts, name: str, kind: Trained, train: Features, val: Features, cfg: DictConfig
+) -> Artifact:
+    """The dictionary these settings make of these features, trained unless it is there.
+
+    Raises:
+        ConfigError: settings that do not fit the features.
+        DictionaryError: training diverged.
+    """
+    settings, normalize = cfg.training, cfg.features.normalize
+    batch_size = settings.batch_size or automatic_batch_size(len(train.view))
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(trainer, dict)
+    recipe = {
+        "kind": name,
+        "settings": dict(kind.settings),
+        "features": train.recipe,
+        "validation": val.recipe,
+        "normalize": normalize,
+        "seed": cfg.seed,
+        "training": {**OmegaConf.to_container(settings), "batch_size": batch_size},  # type: ignore[dict-item]
+        # The accelerator is left out: what a GPU trained serves on a CPU.
+        "trainer": {k: v for k, v in trainer.items() if k not in ("_target_", "accelerator", "log_every_n_steps")},
+    }
+    schedule = {
+        "warmup_steps": settings.warmup_steps,
+        "decay_fraction": settings.decay_fraction,
+        "dead_after": round(settings.dead_after_epochs * len(train.view)),
+    }
+
+    def make(directory: Path) -> None:
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        module = kind.module(train.view, normalize, schedule)
+        data = PairedFeatures(train.view, val.view, batch_size, normalize, cfg.seed, settings.pool_rows)
+        history = MetricHistory()
+        run = _trainer(cfg, directory, settings, history, title=f"train {name}")
+        last = directory / CHECKPOINTS / "last.ckpt"
+        run.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if run.interrupted:
+            raise KeyboardInterrupt
+        if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
+            raise DictionaryError(f"training {name} diverged: its weights are not finite; lower {name}.lr={module.lr}")
+        module.dictionary.save_pretrained(directory)
+        history.frame().to_parquet(directory / HISTORY_FILE, index=False)
+
+    return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
+
+
+def automatic_batch_size(pairs: int) -> int:
+    """The largest power of two up to 4096 that makes at least eight batches an epoch, but at least 64."""
+    size = 4096
+    while size > 64 and size * 8 > pairs:
+        size //= 2
+    return min(size, max(1, pairs))
+
+
+def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: MetricHistory, title: str) -> L.Trainer:
+    checkpoints = directory / CHECKPOINTS
+    callbacks: list[Any] = [
+        ActiveDimensionsPlateau(settings.patience, settings.min_fall),
+        history,
+        ModelCheckpoint(checkpoints, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False),
+    ]
+    if settings.snapshot_every:
+        callbacks.append(
+            ModelCheckpoint(
+                checkpoints, filename="{step:06d}", every_n_train_steps=settings.snapshot_every, save_top_k=-1,
+                save_weights_only=True,
+            )  # fmt: skip
+        )
+    interactive = sys.stderr.isatty()
+    if interactive:
+        bar = TQDMProgressBar(refresh_rate=20)
+        callbacks.append(bar)
+    logger = instantiate(cfg.logger)(save_dir=str(directory)) if cfg.logger is not None else False
+    return instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger,
+        default_root_dir=str(directory),
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )

@@ -1,0 +1,144 @@
+"""From a configuration to features and dictionaries: builds what is missing, reuses what is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mmmono import __version__
+from mmmono.core.artifacts import Artifact, Artifacts, digest
+from mmmono.core.errors import ConfigError, DataError, ModelError, StoreError
+from mmmono.dictionaries import Dictionary, DictionaryFeatures
+from mmmono.features import FeatureSet, FeatureStore, FeatureView, RawFeatures, extract_features
+from mmmono.features.extraction import PRECISIONS
+from mmmono.features.selection import Split
+from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.entrypoint import console
+from mmmono.pipeline.feature_sets import Raw, Recipe, Trained
+from mmmono.pipeline.models import Model
+from mmmono.pipeline.training import train_dictionary
+
+
+@dataclass(frozen=True)
+class Features:
+    """A split's features: where they lie, which rows they are, and what identifies them."""
+
+    store: Artifact
+    view: FeatureView
+    split: Split
+    recipe: dict[str, Any]
+
+
+class Workspace:
+    """Everything an entrypoint needs, made on demand from its configuration.
+
+    Raises:
+        ConfigError: a setting cannot work; this is found before anything heavy starts.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.artifacts = Artifacts(cfg.artifacts, force=bool(cfg.get("force", False)))
+        self.model: Model = instantiate(cfg.model)
+        self.dataset: Dataset = instantiate(cfg.dataset)
+        self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
+        self.seed: int = cfg.seed
+        self.device = _device(cfg.device)
+        self._features: dict[str, Features] = {}
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    def features(self, split: Split) -> Features:
+        """The split's features, extracted first if they are not there."""
+        if split not in self._features:
+            self._features[split] = self._make_features(split)
+        return self._features[split]
+
+    def _make_features(self, split: Split) -> Features:
+        self.dataset.check(split)
+        source = self.dataset.source(split)
+        settings = self.cfg.extraction
+        precision = settings.precision
+        if precision == "auto":
+            precision = "fp16" if self.device.startswith("cuda") else "32"
+        if str(precision) not in PRECISIONS:
+            raise ConfigError(f"extraction.precision={precision} is none of auto, {', '.join(PRECISIONS)}")
+        recipe = {
+            "model": self.model.recipe(),
+            "dataset": source.fingerprint(),
+            "limit": self.dataset.limit,
+            "dtype": settings.dtype,
+            "precision": str(precision),
+        }
+        source.parts()
+
+        def make(directory: Path) -> None:
+            encoder = self.model.load(self.artifacts, self.device)
+            manifest = extract_features(
+                source,
+                encoder,
+                directory,
+                device=self.device,
+                batch_size=settings.batch_size,
+                workers=settings.workers,
+                precision=str(precision),
+                dtype=settings.dtype,
+                max_skipped=settings.max_skipped,
+            )
+            if manifest.skipped:
+                reasons = "; ".join(f"{count} × {reason}" for reason, count in manifest.reasons.items())
+                console.print(f"[yellow]skipped {manifest.skipped} unreadable pairs:[/] {reasons}")
+
+        name = f"{self.model.name}-{self.dataset_name}"
+        store = self.artifacts.build("features", _file_name(name), recipe, make, resumable=True)
+        view = self.dataset.view(FeatureStore(store.path), split)
+        native = self.dataset.native_splits or split == "all"
+        rows = {} if native else {"seed": self.dataset.split_seed, "train_fraction": self.dataset.train_fraction}
+        return Features(store, view, split, {"store": store.digest, "split": split, **rows})
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The chosen feature sets, by name."""
+        sets = self.cfg.features.sets
+        return {name: instantiate(sets[name], _convert_="all") for name in sets}
+
+    def dictionary(self, name: str) -> Artifact:
+        """A feature set's trained dictionary, trained first if it is not there."""
+        kind = self.recipes[name]
+        assert isinstance(kind, Trained)
+        train, val = self.features(self.cfg.training.split), self.features(self.dataset.split)
+        return train_dictionary(self.artifacts, name, kind, train, val, self.cfg)
+
+    def feature_set(self, name: str) -> FeatureSet:
+        """A feature set ready to encode, on the device."""
+        if isinstance(self.recipes[name], Raw):
+            return RawFeatures(self.features(self.dataset.split).view.dim)
+        dictionary = Dictionary.from_pretrained(self.dictionary(name).path)
+        return DictionaryFeatures(name, dictionary.to(self.device))
+
+    def feature_set_recipe(self, name: str) -> dict[str, Any]:
+        """What identifies a feature set's activations."""
+        made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name).digest}
+        return {"name": name, "normalize": self.cfg.features.normalize, **made}
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is no device: choose auto, cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
+    return name
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -1,0 +1,38 @@
+"""One look for all figures: sizes, colors of the classes, and how a figure is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+
+# Colors that stay apart for color-blind readers and in gray (Okabe and Ito 2008).
+CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dead": "#DDDDDD"}
+MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+
+
+def save_figure(figure: Figure, path: Path) -> list[Path]:
+    """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
+    figure.savefig(written[0], metadata={"Software": None})
+    figure.savefig(written[1], metadata={"CreationDate": None})
+    plt.close(figure)
+    return written

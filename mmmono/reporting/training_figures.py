@@ -1,0 +1,49 @@
+"""Figures 11 and 12: active dimensions of either modality over the training of a dictionary."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from mmmono.reporting.style import MODALITY_COLORS, STYLE
+
+
+def training_curves(history: pd.DataFrame, name: str) -> Figure:
+    """Active dimensions, and what else was measured at each validation, against pairs seen.
+
+    Args:
+        history: one row a validation, as `MetricHistory` keeps it.
+        name: of the dictionary.
+    """
+    fidelity = "fvu" if "val/image/fvu" in history else None
+    panels = ["active dimensions", "FVU" if fidelity else "recall@1", "L0"]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.4))
+        for axis, title in zip(axes, panels, strict=True):
+            axis.set_title(title if title != panels[0] else f"{name}: {title}", loc="left")
+            axis.set_xlabel("pairs seen")
+            axis.xaxis.set_major_formatter(FuncFormatter(_short))
+            axis.set_xlim(left=0)
+        for modality, color in MODALITY_COLORS.items():
+            axes[0].plot(history["pairs"], history[f"val/{modality}/active"], color=color, label=modality)
+            axes[2].plot(history["pairs"], history[f"val/{modality}/l0"], color=color, label=modality)
+            if fidelity:
+                axes[1].plot(history["pairs"], history[f"val/{modality}/fvu"], color=color, label=modality)
+        if not fidelity:
+            axes[1].plot(history["pairs"], history["val/text_to_image_recall@1"], color="black", label="text to image")
+            axes[1].plot(
+                history["pairs"], history["val/image_to_text_recall@1"], color="black", linestyle="--", label="image to text"
+            )
+        for axis in axes:
+            axis.set_ylim(bottom=0)
+            axis.legend()
+        return figure
+
+
+def _short(value: float, _: int) -> str:
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
