@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
@@ -21,33 +21,50 @@ def fraction_of_variance_unexplained(
 
 
 @dataclass(frozen=True)
-class ReconstructionQuality:
-    """Quality of a dictionary on the samples of one modality.
+class Sparsity:
+    """How sparse a dictionary's features are on the samples of one modality.
 
     Attributes:
-        fvu: fraction of variance unexplained; explained_variance is 1 − fvu.
-        cosine: mean cosine between embedding and reconstruction.
         l0: mean number of active features a sample.
         active: features that some sample activates (Figures 11 and 12).
         dead_fraction: share of features that none does.
     """
 
-    fvu: float
-    explained_variance: float
-    cosine: float
     l0: float
     active: int
     dead_fraction: float
 
 
+@dataclass(frozen=True)
+class ReconstructionQuality(Sparsity):
+    """How well a dictionary reconstructs the samples of one modality, and how sparsely.
+
+    Attributes:
+        fvu: fraction of variance unexplained; explained_variance is 1 − fvu.
+        cosine: mean cosine between embedding and reconstruction.
+    """
+
+    fvu: float
+    explained_variance: float
+    cosine: float
+
+
 class ReconstructionMoments:
-    """Sums over the samples of one modality, from which its `ReconstructionQuality` follows."""
+    """Sums over the samples of one modality, from which its sparsity and reconstruction quality follow."""
 
     def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
-        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
         self.fired = torch.zeros(num_features, dtype=torch.bool, device=device)
-        # Squared norm, squared error, cosine and active features, summed over samples; then the samples themselves.
-        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.squared, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
+        self.active = torch.zeros((), dtype=torch.int64, device=device)
+        self.count = 0
+
+    def update_codes(self, codes: Float[Tensor, "samples features"]) -> None:
+        """Add the codes of a block of samples."""
+        active = codes != 0
+        self.fired |= active.any(0)
+        self.active += active.sum()
+        self.count += len(codes)
 
     def update(
         self,
@@ -56,29 +73,22 @@ class ReconstructionMoments:
         codes: Float[Tensor, "samples features"],
     ) -> None:
         """Add a block of samples with their reconstructions and codes."""
+        self.update_codes(codes)
         self.total += x.sum(0)
-        active = codes != 0
-        self.fired |= active.any(0)
-        self.sums += torch.stack(
-            [
-                x.double().square().sum(),
-                (x - reconstruction).double().square().sum(),
-                torch.cosine_similarity(x, reconstruction).double().sum(),
-                active.sum().double(),
-                torch.tensor(float(len(x)), dtype=torch.float64, device=x.device),
-            ]
+        self.squared += x.double().square().sum()
+        self.error += (x - reconstruction).double().square().sum()
+        self.cosine += torch.cosine_similarity(x, reconstruction).double().sum()
+
+    def sparsity(self) -> Sparsity:
+        """Sparsity over everything added so far."""
+        fired = int(self.fired.sum())
+        return Sparsity(
+            l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired)
         )
 
     def quality(self) -> ReconstructionQuality:
-        """The metrics over everything added so far."""
-        squared, error, cosine, active, count = self.sums.tolist()
-        fvu = error / (squared - float(self.total.square().sum()) / count)
-        fired = int(self.fired.sum())
+        """Reconstruction and sparsity over everything added so far."""
+        fvu = float(self.error / (self.squared - self.total.square().sum() / self.count))
         return ReconstructionQuality(
-            fvu=fvu,
-            explained_variance=1 - fvu,
-            cosine=cosine / count,
-            l0=active / count,
-            active=fired,
-            dead_fraction=1 - fired / len(self.fired),
+            **asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=float(self.cosine) / self.count
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,10 @@ from mmmono.dictionaries.datamodule import PairedBatch
 from mmmono.dictionaries.metrics import ReconstructionMoments
 from mmmono.dictionaries.ncl import NCLHead
 from mmmono.dictionaries.sae import TopKSAE
+from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES
+
+RETRIEVAL_PAIRS = 5000  # of the validation split; recall depends on how many there are to choose from
 
 
 class DictionaryModule(L.LightningModule):
@@ -138,3 +142,76 @@ class SAEModule(DictionaryModule):
                 }
             )
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Between backward and clipping: keep only what turns the atoms."""
+        self.dictionary.project_decoder_gradient()
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then bring the atoms back to unit length."""
+        super().optimizer_step(*args, **kwargs)
+        self.dictionary.normalize_decoder_()
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Add a batch of pairs to the sums over the split."""
+        for modality in MODALITIES:
+            embeddings = getattr(batch, modality)
+            codes = self.dictionary.encode(embeddings, modality)
+            self._moments[modality].update(embeddings, self.dictionary.decode(codes, modality), codes)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log reconstruction and sparsity of either modality over the whole split."""
+        for modality, moments in self._moments.items():
+            for name, value in asdict(moments.quality()).items():
+                self.log_validation(**{f"{modality}/{name}": value})
+
+
+class NCLModule(DictionaryModule):
+    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes."""
+
+    dictionary: NCLHead
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Loss of one batch of pairs."""
+        codes = [self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES]
+        self.record_firing(torch.stack([(code > 0).any(0) for code in codes]), len(batch.image))
+        image, text = (self.all_gather(code, sync_grads=True).flatten(0, -2) for code in codes)
+        loss = self.dictionary.loss(image, text)
+        if self.is_logging_step:
+            self.log_dict(
+                {
+                    "train/loss": loss.detach(),
+                    "train/l0": torch.cat([(code > 0).sum(1) for code in codes]).float().mean(),
+                    "train/dead_fraction": self.dead.float().mean(),
+                    "train/temperature": (-self.dictionary.logit_scale.detach()).exp(),
+                }
+            )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew, and keep codes for retrieval."""
+        super().on_validation_epoch_start()
+        self._codes: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
+        self._loss: list[Tensor] = []
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Note which features fire, and the codes of as many pairs as retrieval is measured on."""
+        codes = {modality: self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES}
+        self._loss.append(self.dictionary.loss(codes["image"], codes["text"]))
+        for modality, code in codes.items():
+            self._moments[modality].update_codes(code)
+            if batch_idx * len(code) < RETRIEVAL_PAIRS:
+                self._codes[modality].append(code)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss, the sparsity of either modality and retrieval between them."""
+        self.log_validation(loss=float(torch.stack(self._loss).mean()))
+        for modality, moments in self._moments.items():
+            quality = moments.sparsity()
+            self.log_validation(**{f"{modality}/{name}": value for name, value in asdict(quality).items()})
+        image, text = (torch.cat(self._codes[modality])[:RETRIEVAL_PAIRS] for modality in MODALITIES)
+        for name, recalls in (
+            ("image_to_text", recall_at_k(image, text, (1, 10))),
+            ("text_to_image", recall_at_k(text, image, (1, 10))),
+        ):
+            self.log_validation(**{f"{name}_recall@{k}": value for k, value in recalls.items()})

@@ -1,0 +1,28 @@
+"""Dictionaries over joint embeddings: the TopK SAE and the NCL head, how they are trained, kept and measured."""
+
+from mmmono.dictionaries.base import Dictionary, DictionaryFeatures
+from mmmono.dictionaries.callbacks import ActiveDimensionsPlateau, MetricHistory
+from mmmono.dictionaries.datamodule import PairedBatch, PairedFeatures, ShuffledBatches
+from mmmono.dictionaries.metrics import ReconstructionMoments, ReconstructionQuality, fraction_of_variance_unexplained
+from mmmono.dictionaries.modules import DictionaryModule, NCLModule, SAEModule
+from mmmono.dictionaries.ncl import NCLHead, contrastive_loss
+from mmmono.dictionaries.sae import TopKSAE
+
+__all__ = [
+    "ActiveDimensionsPlateau",
+    "Dictionary",
+    "DictionaryFeatures",
+    "DictionaryModule",
+    "MetricHistory",
+    "NCLHead",
+    "NCLModule",
+    "PairedBatch",
+    "PairedFeatures",
+    "ReconstructionMoments",
+    "ReconstructionQuality",
+    "SAEModule",
+    "ShuffledBatches",
+    "TopKSAE",
+    "contrastive_loss",
+    "fraction_of_variance_unexplained",
+]

@@ -1,0 +1,70 @@
+"""Small real pairs and a small real encoder, for tests of what is built on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+
+
+class ColorPairs(PairSource):
+    """Pictures of one color each, captioned by its numbers; `broken` keys cannot be read."""
+
+    def __init__(self, parts: Sequence[int] = (7, 5, 3), broken: Sequence[str] = (), limit: int | None = None) -> None:
+        self.name = "colors"
+        self.sizes = list(parts)
+        self.broken = set(broken)
+        self.limit = limit
+        self.reads: list[int] = []
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self.sizes, sorted(self.broken))).encode()).hexdigest()[:8]
+
+    def parts(self) -> list[str]:
+        return [f"part-{i}" for i in range(len(self.sizes))]
+
+    def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
+        self.reads.append(part)
+        for i in range(self.sizes[part]):
+            key = f"{part}/{i}"
+            yield SkippedPair(key, "broken") if key in self.broken else self.fetch(key)
+
+    def fetch(self, key: str, locator: str = "") -> ImageTextPair:
+        red, green = (int(n) for n in key.split("/"))
+        color = (red * 40 % 256, green * 30 % 256, 128)
+        return ImageTextPair(key, Image.new("RGB", (8, 8), color), f"{color[0]} {color[1]}", {"red": str(red)}, key)
+
+
+def _preprocess(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+
+
+def _tokenize(captions: list[str]) -> Tensor:
+    return torch.tensor([[int(word) for word in caption.split()] for caption in captions])
+
+
+@dataclass
+class ColorEncoder:
+    """Embeds pictures by their mean color and captions by their numbers, in four dimensions."""
+
+    name: str = "color-encoder"
+    fingerprint: str = "1"
+    dim: int = 4
+    preprocess: object = field(default=_preprocess)
+    tokenize: object = field(default=_tokenize)
+    batches: list[int] = field(default_factory=list)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        mean = images.float().mean((2, 3)) / 256
+        return torch.cat([mean, torch.ones(len(images), 1)], dim=1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens.float() / 256, torch.ones(len(tokens), 2)], dim=1)

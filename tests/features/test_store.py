@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmmono.core.errors import DictionaryError, StoreError
+from mmmono.data.pairs import in_train_split
+from mmmono.features import FeatureStore, FeatureView, RawFeatures, activations, split_view
+
+
+def write_like_clip_retrieval(path: Path, sizes: list[int], dim: int = 5, dtype: str = "float16", pad: int = 1) -> np.ndarray:
+    """The layout as clip-retrieval writes it: numbered triples, no manifest."""
+    rng = np.random.default_rng(sum(sizes))
+    everything = rng.standard_normal((2, sum(sizes), dim)).astype(dtype)
+    start = 0
+    for name in ("img_emb", "text_emb", "metadata"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+    for i, size in enumerate(sizes):
+        number = str(i).zfill(pad)
+        np.save(path / "img_emb" / f"img_emb_{number}.npy", everything[0, start : start + size])
+        np.save(path / "text_emb" / f"text_emb_{number}.npy", everything[1, start : start + size])
+        rows = range(start, start + size)
+        frame = pd.DataFrame({"image_path": [f"{r}.jpg" for r in rows], "caption": [f"caption {r}" for r in rows]})
+        frame.to_parquet(path / "metadata" / f"metadata_{number}.parquet")
+        start += size
+    return everything
+
+
+@pytest.mark.parametrize("pad", [1, 4])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_opens_what_clip_retrieval_writes(tmp_path: Path, pad: int, dtype: str) -> None:
+    everything = write_like_clip_retrieval(tmp_path, [3] * 12, dtype=dtype, pad=pad)  # shard 10 comes after shard 9
+    store = FeatureStore(tmp_path)
+    assert (len(store), store.dim, store.dtype.name, store.manifest) == (36, 5, dtype, None)
+    np.testing.assert_array_equal(store.read("image", 0, 36).numpy(), everything[0])
+    np.testing.assert_array_equal(store.read("text", 0, 36).numpy(), everything[1])
+    assert store.metadata(["caption"])["caption"].tolist() == [f"caption {i}" for i in range(36)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), block_size=st.integers(1, 12))
+def test_blocks_and_gather_equal_plain_indexing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, sizes: list[int], block_size: int
+) -> None:
+    path = tmp_path_factory.mktemp("store")
+    everything = write_like_clip_retrieval(path, sizes)
+    store = FeatureStore(path)
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1), min_size=1))))
+    for chosen, view in ((slice(None), FeatureView(store)), (rows, FeatureView(store, rows))):
+        blocks = [(b.start, b.image.clone(), b.text.clone()) for b in view.blocks(block_size)]
+        np.testing.assert_array_equal(torch.cat([b[1] for b in blocks]).numpy(), everything[0][chosen])
+        np.testing.assert_array_equal(torch.cat([b[2] for b in blocks]).numpy(), everything[1][chosen])
+        assert [b[0] for b in blocks] == np.cumsum([0] + [len(b[1]) for b in blocks])[:-1].tolist()
+        np.testing.assert_array_equal(view.read("text", 0, len(view)).numpy(), everything[1][chosen])
+    order = np.array(data.draw(st.lists(st.integers(0, sum(sizes) - 1), min_size=1)))
+    np.testing.assert_array_equal(store.gather("image", order).numpy(), everything[0][order])
+
+
+def test_split_follows_the_group_and_covers_every_row(tmp_path: Path) -> None:
+    write_like_clip_retrieval(tmp_path, [400, 100])
+    store = FeatureStore(tmp_path)
+    train, val = split_view(store, "train", seed=3), split_view(store, "val", seed=3)
+    assert train.rows is not None
+    assert val.rows is not None
+    assert sorted([*train.rows, *val.rows]) == list(range(500))
+    assert train.metadata()["image_path"].tolist() == [f"{i}.jpg" for i in range(500) if in_train_split(f"{i}.jpg", 3)]
+    assert len(split_view(store, "all")) == 500
+
+
+def test_broken_stores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no feature store at"):
+        FeatureStore(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match="is no feature store: no img_emb"):
+        FeatureStore(tmp_path)
+    write_like_clip_retrieval(tmp_path, [4, 4])
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", np.zeros((3, 5), np.float16))
+    with pytest.raises(StoreError, match="must be the same pairs"):
+        FeatureStore(tmp_path)
+    np.save(tmp_path / "text_emb" / "text_emb_1.npy", np.zeros((4, 6), np.float16))
+    with pytest.raises(StoreError, match="several widths"):
+        FeatureStore(tmp_path)
+    file = tmp_path / "text_emb" / "text_emb_1.npy"
+    np.save(file, np.zeros((4, 5), np.float16))
+    file.write_bytes(file.read_bytes()[:-6])
+    with pytest.raises(StoreError, match="cut off"):
+        FeatureStore(tmp_path)
+    file.write_bytes(b"hello")
+    with pytest.raises(StoreError, match=r"no \.npy array"):
+        FeatureStore(tmp_path)
+
+
+def test_activations_are_normalized_on_reading_only_if_asked(tmp_path: Path) -> None:
+    everything = write_like_clip_retrieval(tmp_path, [50], dtype="float32")
+    view = FeatureView(FeatureStore(tmp_path))
+    raw = torch.cat([b.image.clone() for b in activations(view, RawFeatures(5), normalize=False, block_size=20)])
+    np.testing.assert_array_equal(raw.numpy(), everything[0])
+    unit = torch.cat([b.text.clone() for b in activations(view, RawFeatures(5), block_size=20)])
+    np.testing.assert_allclose(unit.numpy(), everything[1] / np.linalg.norm(everything[1], axis=1, keepdims=True), rtol=1e-5)
+    with pytest.raises(DictionaryError, match="takes embeddings of width 7"):
+        next(iter(activations(view, RawFeatures(7))))
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "length zero")])
+def test_embeddings_that_mean_nothing_are_refused(tmp_path: Path, value: float, message: str) -> None:
+    write_like_clip_retrieval(tmp_path, [4])
+    file = tmp_path / "img_emb" / "img_emb_0.npy"
+    array = np.load(file)
+    array[2] = value
+    np.save(file, array)
+    with pytest.raises(StoreError, match=message):
+        list(activations(FeatureView(FeatureStore(tmp_path)), RawFeatures(5)))
