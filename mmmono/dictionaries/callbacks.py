@@ -58,7 +58,8 @@ class MetricHistory(Callback):
         if trainer.sanity_checking:
             return
         row = {"step": float(trainer.global_step), "pairs": float(pl_module.pairs_seen)}
-        self.rows.append(row | {name: float(value) for name, value in sorted(trainer.callback_metrics.items())})
+        metrics = sorted(trainer.callback_metrics.items())
+        self.rows.append(row | {name: float(value) for name, value in metrics if name.startswith("val/")})
 
     def frame(self) -> pd.DataFrame:
         """One row a validation, one column a metric."""

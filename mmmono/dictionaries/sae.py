@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmmono.dictionaries.base import Dictionary
-from mmmono.dictionaries.sparse import SparseCodes, decode_sparse, encode_topk, topk
+from mmmono.dictionaries.fused import reconstruction_loss
+from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk, sum_by_latent, topk
 from mmmono.features.store import MODALITIES, Modality
 
 Center = Literal["pooled", "per_modality"]
@@ -28,7 +29,7 @@ class SAEOutput:
     Attributes:
         loss: Eq. 3.
         centered: embedding − b_pre, without gradient.
-        residual: embedding − reconstruction.
+        residual: embedding − reconstruction, without gradient.
         codes: of both modalities.
     """
 
@@ -45,9 +46,8 @@ class SAEOutput:
     @property
     def fired(self) -> Bool[Tensor, "2 latents"]:
         """Which latents fired on some image, and on some text."""
-        values, indices = (t.detach().reshape(2, -1) for t in (self.codes.values, self.codes.indices))
-        fired = torch.zeros(2, self.codes.num_latents, device=values.device)
-        return fired.scatter_reduce_(1, indices, values, "amax") > 0
+        with torch.no_grad():
+            return sum_by_latent(self.codes.values, self.codes.pattern, 2) > 0
 
 
 class TopKSAE(Dictionary):
@@ -121,7 +121,7 @@ class TopKSAE(Dictionary):
 
     def encode_sparse(self, z: Float[Tensor, "batch dim"], modality: Modality) -> SparseCodes:
         """The k active latents of each embedding (Eq. 2, left)."""
-        return self._encode(z, self.bias_of(modality))
+        return self._encode(z - self.bias_of(modality))
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """The same codes with their zeros."""
@@ -133,12 +133,17 @@ class TopKSAE(Dictionary):
 
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> SAEOutput:
         """Reconstruct a batch of pairs; Eq. 3 is the sum of both modalities' mean squared errors."""
-        z = torch.cat([image, text])
-        codes = self._encode(z, self.b_pre)
-        target = (z.view(len(self.b_pre), -1, self.dim) - self.b_pre.unsqueeze(1)).flatten(0, 1)
-        # b_pre is on both sides of ẑ − z and cancels, but for the part that reaches the codes.
-        residual = target - self._decode(codes)
-        return SAEOutput(residual.square().sum() / len(image), target.detach(), residual, codes)
+        # b_pre is on both sides of ẑ − z: the error is that of the centered embeddings.
+        centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
+        if self._sparse(centered):
+            error, residual, codes = reconstruction_loss(
+                centered.detach(), self.b_pre, self.W_enc, self.b_enc, self.W_dec, self.k
+            )
+        else:
+            codes = self._encode(centered)
+            residual = centered - self._decode(codes)
+            error = residual.square().sum()
+        return SAEOutput(error / len(image), centered.detach(), residual.detach(), codes)
 
     def auxiliary_loss(self, output: SAEOutput, dead: Bool[Tensor, " latents"], auxk: int) -> Float[Tensor, ""]:
         """AuxK (Gao et al. 2024): the `auxk` strongest dead latents reconstruct what the live ones left.
@@ -147,7 +152,7 @@ class TopKSAE(Dictionary):
         residual's variance.
         """
         atoms = dead.nonzero().squeeze(1)
-        residual = output.residual.detach()
+        residual = output.residual
         if len(atoms) == 0:
             return residual.new_zeros(())
         bias = None if self.b_enc is None else self.b_enc[atoms]
@@ -172,12 +177,11 @@ class TopKSAE(Dictionary):
     def _sparse(self, z: Tensor) -> bool:
         return self.kernel == "sparse" or (self.kernel == "auto" and z.device.type == "cpu")
 
-    def _encode(self, z: Tensor, shift: Tensor) -> SparseCodes:
-        if self._sparse(z):
-            return encode_topk(z, shift, self.W_enc, self.b_enc, self.k)
-        centered = (z.view(len(shift), -1, self.dim) - shift.unsqueeze(1)).flatten(0, 1)
+    def _encode(self, centered: Tensor) -> SparseCodes:
+        if self._sparse(centered):
+            return encode_topk(centered, self.W_enc, self.b_enc, self.k)
         values, indices = topk(F.linear(centered, self.W_enc, self.b_enc), self.k)
-        return SparseCodes(values.relu(), indices, self.num_features)
+        return SparseCodes(values.relu(), Pattern(indices, self.num_features))
 
     def _decode(self, codes: SparseCodes) -> Tensor:
         return decode_sparse(codes, self.W_dec) if self._sparse(codes.values) else codes.dense() @ self.W_dec

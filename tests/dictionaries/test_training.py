@@ -1,0 +1,209 @@
+"""Training through Lightning: the order of a step, the stopping rule, resuming."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries import (
+    ActiveDimensionsPlateau,
+    DictionaryModule,
+    MetricHistory,
+    NCLHead,
+    NCLModule,
+    PairedFeatures,
+    SAEModule,
+    TopKSAE,
+)
+from mmmono.features import FeatureStore, FeatureView
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> PairedFeatures:
+    """1,024 pairs that share sparse concepts, apart by a constant gap."""
+    rng = np.random.default_rng(0)
+    atoms = rng.standard_normal((24, 12))
+    codes = rng.random((1024, 24)) * (rng.random((1024, 24)) < 0.15)
+    for folder, gap in (("img_emb", 1.0), ("text_emb", -1.0)):
+        (tmp_path / folder).mkdir()
+        values = codes @ atoms + 0.05 * rng.standard_normal((1024, 12)) + gap * np.eye(12)[0]
+        np.save(tmp_path / folder / f"{folder}_0.npy", values.astype(np.float32))
+    store = FeatureStore(tmp_path)
+    return PairedFeatures(FeatureView(store, np.arange(768)), FeatureView(store, np.arange(768, 1024)), batch_size=128)
+
+
+def sae_module(**settings: Any) -> SAEModule:
+    torch.manual_seed(0)
+    return SAEModule(TopKSAE(12, 24, 4), lr=3e-3, warmup_steps=5, dead_after=768, **settings)
+
+
+def ncl_module() -> NCLModule:
+    torch.manual_seed(0)
+    return NCLModule(NCLHead(12, 16), lr=3e-3, warmup_steps=5)
+
+
+def trainer(folder: Path, *callbacks: Callback, steps: int = 40, **settings: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        val_check_interval=10,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        default_root_dir=folder,
+        **settings,
+    )
+
+
+class Order(Callback):
+    """Looks at the decoder and its gradient at the moments that matter."""
+
+    def __init__(self) -> None:
+        self.along: list[float] = []
+        self.length_error: list[float] = []
+        self.clipped: list[float] = []
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        sae = pl_module.dictionary
+        if sae.W_dec.grad is None:
+            return
+        norm = torch.stack([p.grad.norm() for p in sae.parameters()]).norm()
+        self.clipped.append(norm.item())
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        sae = pl_module.dictionary
+        self.length_error.append((sae.W_dec.norm(dim=1) - 1).abs().max().item())
+
+
+def test_a_step_projects_then_clips_then_renormalizes(tmp_path: Path, data: PairedFeatures) -> None:
+    module, order = sae_module(), Order()
+    inner = module.optimizers
+
+    class Watch(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            loss = closure() if closure is not None else None
+            sae = module.dictionary
+            order.along.append((sae.W_dec.grad * sae.W_dec).sum(1).abs().max().item())
+            order.clipped.append(torch.stack([p.grad.norm() for p in sae.parameters()]).norm().item())
+            super().step()
+            return loss
+
+    module.configure_optimizers = lambda: Watch(module.parameters(), lr=3e-3)  # type: ignore[method-assign]
+    trainer(tmp_path, order, steps=10).fit(module, data)
+    assert inner is not None
+    assert max(order.along) < 1e-5
+    assert max(order.clipped) < 1 + 1e-4
+    assert max(order.length_error) < 1e-6
+
+
+@pytest.mark.parametrize("make", [sae_module, ncl_module])
+@pytest.mark.parametrize("stop_at", [6, 15])
+def test_a_resumed_run_is_bit_equal(tmp_path: Path, data: PairedFeatures, make: Any, stop_at: int) -> None:
+    """Stopped at the end of an epoch (6 steps) or in the middle of one."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+            if trainer.global_step == stop_at:
+                raise InterruptedError
+
+    def checkpoint(folder: str) -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / folder, filename="last", every_n_train_steps=3, enable_version_counter=False)
+
+    whole, whole_history = make(), MetricHistory()
+    trainer(tmp_path, checkpoint("whole"), whole_history).fit(whole, data)
+    with pytest.raises(InterruptedError):
+        trainer(tmp_path, checkpoint("cut"), MetricHistory(), Stop()).fit(make(), data)
+    resumed, history = make(), MetricHistory()
+    run = trainer(tmp_path, checkpoint("cut"), history)
+    run.fit(resumed, data, ckpt_path=tmp_path / "cut" / "last.ckpt", weights_only=True)
+    assert run.global_step == 40
+    for (name, expected), got in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, got), name
+    assert history.frame().equals(whole_history.frame())
+
+
+def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: PairedFeatures) -> None:
+    history = MetricHistory()
+    module = sae_module()
+    trainer(tmp_path, history).fit(module, data)
+    frame = history.frame()
+    assert frame["step"].tolist() == [10, 20, 30, 40]
+    assert frame["pairs"].tolist() == [1280, 2560, 3840, 5120]
+    for modality in ("image", "text"):
+        codes = module.dictionary.encode(
+            torch.nn.functional.normalize(data.val.read(modality, 0, 256), dim=1), modality  # type: ignore[arg-type]
+        )
+        assert frame[f"val/{modality}/active"].iloc[-1] == int((codes > 0).any(0).sum())
+        assert frame[f"val/{modality}/l0"].iloc[-1] == pytest.approx((codes > 0).sum(1).float().mean().item())
+        assert frame[f"val/{modality}/fvu"].iloc[-1] < frame[f"val/{modality}/fvu"].iloc[0]
+
+
+def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
+    history = MetricHistory()
+    trainer(tmp_path, history, steps=150).fit(ncl_module(), data)
+    frame = history.frame()
+    assert frame["val/loss"].iloc[-1] < frame["val/loss"].iloc[0]
+    assert frame["val/text_to_image_recall@10"].iloc[-1] > 5 * 10 / 256
+
+
+@pytest.mark.parametrize("patience", [2, 3])
+def test_training_stops_when_active_dimensions_no_longer_fall(tmp_path: Path, data: PairedFeatures, patience: int) -> None:
+    class Falling(DictionaryModule):
+        counts = (24, 20, 15, 15, 15, 15, 15, 15, 15)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.dictionary(batch.image, batch.text).loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def on_validation_epoch_end(self) -> None:
+            count = self.counts[self.global_step // 10 - 1]
+            self.log_validation(**{"image/active": count, "text/active": 5})
+
+    run = trainer(tmp_path, ActiveDimensionsPlateau(patience=patience, min_fall=0.05), steps=90)
+    run.fit(Falling(TopKSAE(12, 24, 4)), data)
+    assert run.global_step == 30 + 10 * patience
+
+
+def test_dead_latents_are_counted_in_pairs_and_by_modality() -> None:
+    module = sae_module()
+    fired = torch.zeros(2, 24, dtype=torch.bool)
+    fired[0, :4] = True
+    fired[1, 4:8] = True
+    for _ in range(6):
+        module.record_firing(fired, 128)
+    assert module.dead.tolist() == [False] * 8 + [True] * 16
+    assert module.since_fired[0, 4].item() == module.since_fired[1, 0].item() == 768
+    assert module.pairs_seen == 768
+
+
+def test_auxk_revives_dead_latents(tmp_path: Path, data: PairedFeatures) -> None:
+    """Latents too faint to win come alive with AuxK, and do not without."""
+    active = {}
+    for auxk in (0, 8):
+        torch.manual_seed(0)
+        sae = TopKSAE(12, 24, 2)
+        module = SAEModule(sae, auxk=auxk, auxk_coefficient=1.0, lr=1e-3, dead_after=768)
+        with torch.no_grad():
+            module.dictionary.W_enc[12:] *= 1e-3  # too faint to be among the k strongest
+        history = MetricHistory()
+        trainer(tmp_path, history, steps=200).fit(module, data)
+        active[auxk] = history.frame()["val/image/active"].iloc[-1]
+    assert active[8] >= active[0] + 4, active
+
+
+def test_features_of_another_width_are_refused(tmp_path: Path, data: PairedFeatures) -> None:
+    with pytest.raises(DictionaryError, match="width 9, the store has 12"):
+        trainer(tmp_path).fit(SAEModule(TopKSAE(9, 18, 3)), data)
