@@ -1,0 +1,99 @@
+"""What Lightning, the data module and the book-keeping add to the bare training step, in one run.
+
+    python benchmarks/lightning_overhead.py               # d = n = 1024, k = 32, 4096 pairs a batch
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mmmono.dictionaries import PairedFeatures, SAEModule, TopKSAE
+from mmmono.features import FeatureStore, FeatureView
+
+
+class Clock(Callback):
+    """Moments at which training batches end."""
+
+    def __init__(self) -> None:
+        self.moments: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.moments.append(time.perf_counter())
+
+
+def main(dim: int, latents: int, batch: int, steps: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        for name in ("img_emb", "text_emb"):
+            (Path(folder) / name).mkdir()
+            np.save(Path(folder) / name / f"{name}_0.npy", rng.standard_normal((8 * batch, dim), np.float32))
+        view = FeatureView(FeatureStore(folder))
+        data = PairedFeatures(view, view, batch)
+        bare, wrapped = [], []
+        for _ in range(rounds):
+            bare.append(time_bare(data, dim, latents, steps))
+            wrapped.append(time_lightning(data, dim, latents, steps, Path(folder)))
+        ratios = [w / b for w, b in zip(wrapped, bare, strict=True)]
+        print(f"d = {dim}, n = {latents}, k = 32, {batch} pairs a batch, {steps} steps, {rounds} rounds")
+        print(f"bare step      {1e3 * statistics.median(bare):8.1f} ms")
+        print(f"in Lightning   {1e3 * statistics.median(wrapped):8.1f} ms, overhead {statistics.median(ratios) - 1:+.1%}")
+
+
+def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float:
+    """Median seconds of forward, backward, projection, clipping, step, renormalization."""
+    sae = TopKSAE(dim, latents)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
+    batches = [batch for batch, _ in zip(data.train_dataloader(), range(8), strict=False)]
+    times = []
+    for number in range(steps):
+        start = time.perf_counter()
+        batch = batches[number % len(batches)]
+        optimizer.zero_grad()
+        sae(batch.image, batch.text).loss.backward()
+        sae.project_decoder_gradient()
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        optimizer.step()
+        sae.normalize_decoder_()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def time_lightning(data: PairedFeatures, dim: int, latents: int, steps: int, folder: Path) -> float:
+    """Median seconds between the ends of batches."""
+    clock = Clock()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        gradient_clip_val=1.0,
+        callbacks=[clock],
+        logger=L.pytorch.loggers.CSVLogger(str(folder)),
+        log_every_n_steps=20,
+        limit_val_batches=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(SAEModule(TopKSAE(dim, latents)), data)
+    return statistics.median(np.diff(clock.moments))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dim", type=int, default=1024)
+    parser.add_argument("--latents", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    main(**vars(parser.parse_args()))
