@@ -90,7 +90,9 @@ class DualEncoder(nn.Module):
         self.preprocess = Preprocess(tuple(steps))
         self.tokenize = Tokenize(tokenizer, _harmless_padding(model))
         self._input_dtype = input_dtype
-        mean, std = (torch.tensor(values, device=_device(model)).view(3, 1, 1) for values in (normalize.mean, normalize.std))
+        mean, std = (
+            torch.tensor(values, device=_device(model)).view(3, 1, 1) for values in (normalize.mean, normalize.std)
+        )
         self.register_buffer("_scale", 1 / (255 * std), persistent=False)
         self.register_buffer("_shift", -mean / std, persistent=False)
 

