@@ -128,7 +128,7 @@ def extract_features(
     directory: Path,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     workers: int | None = None,
     precision: str = "32",
     dtype: str = "float16",
@@ -141,7 +141,7 @@ def extract_features(
         encoder: both towers, on `device`.
         directory: where to write; publish it by renaming once this returns.
         device: where the encoders run.
-        batch_size: pairs a forward pass.
+        batch_size: pairs a forward pass; None takes 256 on a GPU and 32 on a CPU, whose caches hold no more.
         workers: processes that read and decode; None takes one a core up to 8 on a GPU, and none on a CPU, whose
             cores the encoders keep busy.
         precision: `32`, or autocast to `fp16` or `bf16`.
@@ -166,6 +166,7 @@ def extract_features(
     if limit is not None and left == 0:
         pending = []
 
+    batch_size = batch_size or (256 if device.type == "cuda" else 32)
     workers = _default_workers(device) if workers is None else workers
     loader = DataLoader(
         _PartReader(source, pending, encoder, batch_size, left),

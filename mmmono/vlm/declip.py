@@ -110,8 +110,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(
-            f"{path} is no checkpoint, or holds more than tensors, which is not unpickled here: if you trust it, convert it "
-            "once with torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path)"
+            f"{path} is no checkpoint, or holds more than tensors, which is not unpickled here: if you trust it, "
+            "convert it once with torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path)"
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

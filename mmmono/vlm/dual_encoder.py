@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import open_clip
 import torch
 from jaxtyping import Float, Int, UInt8
 from open_clip.hf_model import HFTextEncoder
@@ -12,6 +13,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor
+
+OpenCLIPModel = open_clip.CLIP | open_clip.CustomTextCLIP | open_clip.CoCa
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Tokenize:
 
 
 class DualEncoder(nn.Module):
-    """Two encoders into one joint space, around any open_clip model. The weights are frozen, gradients reach the pixels.
+    """Two encoders into one joint space, around any open_clip model; frozen, while gradients do reach the pixels.
 
     Attributes:
         name: what tables and figures call the model.
@@ -60,7 +63,7 @@ class DualEncoder(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: OpenCLIPModel,
         transform: Compose,
         tokenizer: Callable[[list[str]], Tensor],
         *,
@@ -72,7 +75,7 @@ class DualEncoder(nn.Module):
         """Wrap `model`, with open_clip's evaluation transform and tokenizer for it.
 
         Args:
-            model: `open_clip.CLIP`, `CustomTextCLIP` or `CoCa`.
+            model: CLIP, CustomTextCLIP or CoCa.
             transform: PIL steps, then to-tensor, then normalization, as `open_clip.image_transform` makes it.
             tokenizer: captions to token ids of the whole context length.
             name: see the class.
@@ -83,7 +86,7 @@ class DualEncoder(nn.Module):
         super().__init__()
         *steps, _, normalize = transform.transforms
         assert isinstance(normalize, Normalize)
-        self.model = model.eval().requires_grad_(False)
+        self.model: OpenCLIPModel = model.eval().requires_grad_(False)
         self.name = name
         self.dim = dim
         self.fingerprint = fingerprint
@@ -110,7 +113,7 @@ class DualEncoder(nn.Module):
         return self.model.encode_image(images.to(self._input_dtype), normalize=False).float()
 
     def encode_text(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
-        """Embed token ids, of the whole context length or as short as `tokenize` makes them; neither normalized nor cut."""
+        """Embed token ids, padded to the whole context length or as short as `tokenize` makes them; not L2-normalized."""
         text = getattr(self.model, "text", self.model)
         length = tokens.shape[1]
         if isinstance(text, HFTextEncoder) or length == len(text.positional_embedding):
@@ -128,7 +131,7 @@ class DualEncoder(nn.Module):
 class _TextTower(nn.Module):
     """Gives `encode_text` the name `forward`, which `functional_call` calls."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: OpenCLIPModel) -> None:
         super().__init__()
         self.model = model
 
@@ -136,7 +139,7 @@ class _TextTower(nn.Module):
         return self.model.encode_text(tokens, normalize=False)
 
 
-def _harmless_padding(model: nn.Module) -> int | None:
+def _harmless_padding(model: OpenCLIPModel) -> int | None:
     """The token whose trailing columns can be left out without changing any embedding, or None."""
     text = getattr(model, "text", model)
     if isinstance(text, HFTextEncoder):
@@ -148,5 +151,5 @@ def _harmless_padding(model: nn.Module) -> int | None:
     return 0 if causal and pool in ("argmax", "eos") else None
 
 
-def _device(model: nn.Module) -> torch.device:
+def _device(model: OpenCLIPModel) -> torch.device:
     return next(model.parameters()).device

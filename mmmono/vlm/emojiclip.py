@@ -26,7 +26,7 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.core.progress import progress_bar
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder, minilm_state_dict
-from mmmono.vlm.dual_encoder import DualEncoder
+from mmmono.vlm.dual_encoder import DualEncoder, OpenCLIPModel
 from mmmono.vlm.loading import load_open_clip, weights_digest
 
 NAME = "emojiclip"
@@ -135,7 +135,7 @@ def _tower_outputs(
 
 
 def _fit_heads(
-    model: nn.Module,
+    model: OpenCLIPModel,
     image: Float[Tensor, "pairs image_width"],
     text: Float[Tensor, "pairs text_width"],
     plan: FitReport,
