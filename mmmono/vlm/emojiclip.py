@@ -18,7 +18,7 @@ import open_clip
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,7 +82,7 @@ def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int
         report = _fit_heads(encoder.model, image, text, FitReport(len(image), seed))
     state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
     # Fingerprints read a file's ends alone; the digest in its header tells fits apart that differ in the middle.
-    save_file(state, directory / WEIGHTS_FILE, metadata={"digest": weights_digest(encoder.model)})
+    (directory / WEIGHTS_FILE).write_bytes(save(state, metadata={"digest": weights_digest(encoder.model)}))
     write_text_atomically(directory / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
     return report
 
@@ -117,7 +117,7 @@ def _with_pretrained_towers() -> DualEncoder:
 
 
 def _tower_outputs(
-    encoder: DualEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 64
+    encoder: DualEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
 ) -> tuple[Float[Tensor, "pairs image_width"], Float[Tensor, "pairs text_width"]]:
     """What the frozen towers give the heads."""
     visual, text = encoder.model.visual, encoder.model.text

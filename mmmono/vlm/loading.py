@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import logging
 import pickle
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,16 @@ def load_open_clip(
         if tag:
             _download(architecture, pretrained, tag, cache_dir)
         try:
-            model, _, transform = open_clip.create_model_and_transforms(
-                architecture,
-                pretrained,
-                precision=precision,
-                device=device,
-                force_quick_gelu=quick_gelu,
-                pretrained_text=False,
-                cache_dir=cache_dir,
-            )
+            with _quiet_open_clip():
+                model, _, transform = open_clip.create_model_and_transforms(
+                    architecture,
+                    pretrained,
+                    precision=precision,
+                    device=device,
+                    force_quick_gelu=quick_gelu,
+                    pretrained_text=False,
+                    cache_dir=cache_dir,
+                )
             tokenizer = open_clip.get_tokenizer(architecture, cache_dir=cache_dir)
         except (RuntimeError, OSError, ValueError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
             raise ModelError(_why_not_loaded(architecture, pretrained, error)) from error
@@ -84,6 +86,17 @@ def load_open_clip(
         fingerprint=f"open_clip:{architecture}:{_weights_fingerprint(pretrained, bool(tag), model)}:{quick_gelu}",
         input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
     )
+
+
+@contextmanager
+def _quiet_open_clip() -> Iterator[None]:
+    """Without open_clip's warning on the root logger that weights asked to be random are random."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _download(architecture: str, pretrained: str | None, tag: dict[str, Any], cache_dir: str | None) -> None:

