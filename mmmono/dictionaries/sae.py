@@ -134,12 +134,14 @@ class TopKSAE(Dictionary):
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> SAEOutput:
         """Reconstruct a batch of pairs; Eq. 3 is the sum of both modalities' mean squared errors."""
         # b_pre is on both sides of ẑ − z: the error is that of the centered embeddings.
-        centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
-        if self._sparse(centered):
+        # The written-out gradients stop at the embeddings; autograd's go on to whatever made them.
+        if self._sparse(image) and not (image.requires_grad or text.requires_grad):
+            centered = self._centered(image, text)
             error, residual, codes = reconstruction_loss(
-                centered.detach(), self.b_pre, self.W_enc, self.b_enc, self.W_dec, self.k
+                centered, self.b_pre, self.W_enc, self.b_enc, self.W_dec, self.k
             )
         else:
+            centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
             codes = self._encode(centered)
             residual = centered - self._decode(codes)
             error = residual.square().sum()
@@ -166,13 +168,21 @@ class TopKSAE(Dictionary):
     def project_decoder_gradient(self) -> None:
         """Take from each atom's gradient its part along the atom, which would only change its length."""
         if self.W_dec.grad is not None:
-            for grad, atoms in zip(self.W_dec.grad.split(256), self.W_dec.split(256), strict=True):
+            for grad, atoms in zip(self.W_dec.grad.split(1024), self.W_dec.split(1024), strict=True):
                 grad.addcmul_((grad * atoms).sum(1, keepdim=True), atoms, value=-1)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
         """Bring the atoms back to unit length."""
         self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def _centered(self, image: Tensor, text: Tensor) -> Tensor:
+        """Both modalities less their b_pre in one tensor, each written once."""
+        centered = self.b_pre.new_empty(len(image) + len(text), self.dim)
+        torch.sub(image, self.bias_of("image"), out=centered[: len(image)])
+        torch.sub(text, self.bias_of("text"), out=centered[len(image) :])
+        return centered
 
     def _sparse(self, z: Tensor) -> bool:
         return self.kernel == "sparse" or (self.kernel == "auto" and z.device.type == "cpu")

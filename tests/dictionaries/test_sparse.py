@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
+from torch.nn import functional as F
 
 from mmmono.dictionaries import TopKSAE
 from mmmono.dictionaries.sparse import decode_sparse, encode_topk, sampled_product, select_latents, topk
@@ -33,7 +34,8 @@ def test_sampled_product_is_the_products_entries() -> None:
     left, right = torch.randn(9, 6, dtype=torch.float64), torch.randn(20, 6, dtype=torch.float64)
     indices = torch.stack([torch.randperm(20)[:4] for _ in range(9)])
     np.testing.assert_allclose(
-        sampled_product(left, right, indices).numpy(), np.take_along_axis(left.numpy() @ right.numpy().T, indices.numpy(), 1)
+        sampled_product(left, right, indices).numpy(),
+        np.take_along_axis(left.numpy() @ right.numpy().T, indices.numpy(), 1),
     )
 
 
@@ -55,31 +57,115 @@ def test_gradients_of_encoder_and_decoder(with_bias: bool) -> None:
     assert gradcheck(run, (z, weight, decoder, *([bias] if bias is not None else [])))
 
 
+def reference(
+    sae: TopKSAE, image: torch.Tensor, text: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss, dense codes and all gradients of three times the loss, by Eq. 2 and 3 with whole matrices and autograd."""
+    weights = {name: p.detach().clone().requires_grad_() for name, p in sae.named_parameters()}
+    leaves = {"image": image.detach().clone().requires_grad_(), "text": text.detach().clone().requires_grad_()}
+    loss, codes = torch.zeros((), dtype=image.dtype), []
+    for row, z in enumerate(leaves.values()):
+        b_pre = weights["b_pre"][row % len(weights["b_pre"])]
+        activation = (z - b_pre) @ weights["W_enc"].T + weights.get("b_enc", torch.zeros((), dtype=z.dtype))
+        threshold = activation.detach().topk(sae.k, dim=1).values[:, -1:]
+        codes.append(activation.relu() * (activation >= threshold))
+        loss = loss + (codes[-1] @ weights["W_dec"] + b_pre - z).square().sum(1).mean()
+    (3 * loss).backward()
+    return loss.detach(), torch.cat(codes).detach(), {k: v.grad for k, v in (weights | leaves).items()}  # type: ignore[misc]
+
+
+def float64_sae(kernel: str, center: str, encoder_bias: bool, image: torch.Tensor, text: torch.Tensor) -> TopKSAE:
+    """Untied, off its start, and with a bias that leaves some rows fewer than k positive activations."""
+    torch.manual_seed(2)
+    sae = TopKSAE(8, 24, 5, center=center, encoder_bias=encoder_bias, kernel=kernel).double()  # type: ignore[arg-type]
+    sae.initialize_pre_bias(image.mean(0), text.mean(0))
+    with torch.no_grad():
+        sae.W_enc += 0.3 * torch.randn_like(sae.W_enc)
+        if sae.b_enc is not None:
+            sae.b_enc += torch.randn_like(sae.b_enc) - 2
+    return sae
+
+
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
 @pytest.mark.parametrize("center", ["pooled", "per_modality"])
 @pytest.mark.parametrize("encoder_bias", [False, True])
-def test_the_training_step_has_the_gradients_autograd_gives_the_dense_one(center: str, encoder_bias: bool) -> None:
+@pytest.mark.parametrize("embeddings_learn", [False, True])
+def test_the_training_step_is_that_of_whole_matrices(
+    kernel: str, center: str, encoder_bias: bool, embeddings_learn: bool
+) -> None:
     torch.manual_seed(1)
     image, text = torch.randn(30, 8, dtype=torch.float64), torch.randn(30, 8, dtype=torch.float64) + 1
-    results = {}
-    for kernel in ("sparse", "dense"):
-        torch.manual_seed(2)
-        sae = TopKSAE(8, 24, 5, center=center, encoder_bias=encoder_bias, kernel=kernel).double()  # type: ignore[arg-type]
-        sae.initialize_pre_bias(image.mean(0), text.mean(0))
-        with torch.no_grad():
-            sae.W_enc += 0.3 * torch.randn_like(sae.W_enc)
-            if sae.b_enc is not None:
-                sae.b_enc += torch.randn_like(sae.b_enc) - 1
-        output = sae(image, text)
-        (3 * output.loss).backward()
-        results[kernel] = (output, {name: p.grad for name, p in sae.named_parameters()})
-    (sparse, sparse_grads), (dense, dense_grads) = results["sparse"], results["dense"]
-    torch.testing.assert_close(sparse.loss, dense.loss)
-    torch.testing.assert_close(sparse.residual, dense.residual)
-    torch.testing.assert_close(sparse.codes.dense(), dense.codes.dense())
-    assert torch.equal(sparse.fired, dense.fired)
-    assert sparse_grads.keys() == dense_grads.keys()
-    for name, grad in dense_grads.items():
-        torch.testing.assert_close(sparse_grads[name], grad, msg=lambda m, name=name: f"{name}: {m}")
+    sae = float64_sae(kernel, center, encoder_bias, image, text)
+    loss, codes, expected = reference(sae, image, text)
+    assert not encoder_bias or ((codes > 0).sum(1) < sae.k).any()
+    image.requires_grad_(embeddings_learn)
+    text.requires_grad_(embeddings_learn)
+    output = sae(image, text)
+    torch.testing.assert_close(output.loss.detach(), loss)
+    torch.testing.assert_close(output.codes.dense().detach(), codes)
+    assert torch.equal(output.fired, (codes > 0).view(2, 30, -1).any(1))
+    (3 * output.loss).backward()
+    got = {name: p.grad for name, p in sae.named_parameters()}
+    if embeddings_learn:
+        got |= {"image": image.grad, "text": text.grad}
+    for name, grad in got.items():
+        torch.testing.assert_close(grad, expected[name], msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
+def test_gradients_of_the_loss(kernel: str) -> None:
+    """Against finite differences."""
+    torch.manual_seed(1)
+    image, text = torch.randn(6, 8, dtype=torch.float64), torch.randn(6, 8, dtype=torch.float64) + 1
+    sae = float64_sae(kernel, "per_modality", True, image, text)
+    names = [name for name, _ in sae.named_parameters()]
+
+    def run(image: torch.Tensor, text: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(sae, named, (image, text)).loss
+
+    weights = [p.detach().clone().requires_grad_() for p in sae.parameters()]
+    assert gradcheck(run, (image, text, *weights))  # the gradients written out
+    assert gradcheck(run, (image.requires_grad_(), text.requires_grad_(), *weights))  # autograd's
+
+
+def test_a_tie_for_the_last_place_is_broken_once() -> None:
+    """Pairs of equal latents and an odd k: of the pair on the edge one is taken, and it alone learns."""
+    torch.manual_seed(0)
+    weight = torch.randn(32, 8, dtype=torch.float64).repeat(2, 1).requires_grad_()
+    z = torch.randn(10, 8, dtype=torch.float64)
+    codes = encode_topk(z, weight, None, 3)
+    expected = np.sort((z @ weight.T).detach().numpy(), axis=1)[:, ::-1][:, :3]
+    np.testing.assert_allclose(np.sort(codes.values.detach().numpy(), axis=1)[:, ::-1], expected)
+    codes.values.sum().backward()
+    torch.testing.assert_close(weight.grad, (codes.dense().detach() > 0).double().T @ z)
+
+
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
+def test_bf16_mixed_trains_float32_weights(kernel: str) -> None:
+    torch.manual_seed(0)
+    sae = TopKSAE(64, 256, 8, kernel=kernel)  # type: ignore[arg-type]
+    image, text = torch.randn(100, 64), torch.randn(100, 64)
+    full = sae(image, text).loss
+    full.backward()
+    expected = {name: p.grad.clone() for name, p in sae.named_parameters()}
+    sae.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = sae(image, text).loss
+    mixed.backward()
+    torch.testing.assert_close(mixed, full, rtol=1e-2, atol=0)
+    for name, p in sae.named_parameters():
+        assert p.grad.dtype == torch.float32
+        assert F.cosine_similarity(p.grad.flatten(), expected[name].flatten(), dim=0) > 0.99, name
+
+
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
+def test_half_precision_features_are_centered_in_float32(kernel: str) -> None:
+    torch.manual_seed(0)
+    sae = TopKSAE(16, 64, 4, kernel=kernel)  # type: ignore[arg-type]
+    sae.initialize_pre_bias(torch.randn(16), torch.randn(16))
+    half = torch.randn(2, 20, 16).half()
+    torch.testing.assert_close(sae(*half).residual, sae(*half.float()).residual, rtol=0, atol=0)
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +178,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bfloat16_proposes_and_float32_decides() -> None:
     torch.manual_seed(0)
-    z, weight = torch.randn(400, 128), torch.nn.functional.normalize(torch.randn(1024, 128), dim=1)
+    z, weight = torch.randn(400, 128), F.normalize(torch.randn(1024, 128), dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         values, indices = select_latents(z, weight, None, 16)
     exact = (z @ weight.T).topk(16, dim=1)
