@@ -153,9 +153,7 @@ def gather_by_latent(
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 
-def sum_by_latent(
-    values: Float[Tensor, "batch k"], pattern: Pattern, groups: int
-) -> Float[Tensor, "groups latents"]:
+def sum_by_latent(values: Float[Tensor, "batch k"], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
     """Column sums of codes, separately for `groups` equal blocks of samples."""
     sums = values.new_zeros(groups, pattern.num_latents)
     return sums.scatter_add_(1, pattern.indices.view(groups, -1), values.view(groups, -1))

@@ -27,7 +27,12 @@ def extract(workspace: Workspace) -> None:
     features = workspace.features(workspace.dataset.split)
     store = FeatureStore(features.store.path)
     manifest = store.manifest
-    row: dict[str, object] = {"model": workspace.model.name, "pairs": len(store), "dim": store.dim, "dtype": str(store.dtype)}
+    row: dict[str, object] = {
+        "model": workspace.model.name,
+        "pairs": len(store),
+        "dim": store.dim,
+        "dtype": str(store.dtype),
+    }
     if manifest is not None:
         row |= {"dataset": manifest.dataset, "skipped": manifest.skipped}
     show_table([row], "Feature store")
@@ -48,12 +53,15 @@ def train_dictionaries(workspace: Workspace) -> None:
             save_figure(training_curves(history, name), artifact.path / "training_curves")
         last = history.iloc[-1]
         metrics = {
-            column.removeprefix("val/"): float(last[column]) for column in history if str(column).startswith("val/")
+            str(name).removeprefix("val/"): float(value) for name, value in last.items() if str(name)[:4] == "val/"
         }
         rows.append({"dictionary": name, "steps": int(last["step"]), **metrics})
         console.print(f"{name}: {'trained' if artifact.built else 'reused'} {artifact.path}")
     for row in rows:
-        show_table([{"metric": key, "value": value} for key, value in row.items()], f"{row['dictionary']} on the {workspace.dataset.split} split")
+        show_table(
+            [{"metric": key, "value": value} for key, value in row.items()],
+            f"{row['dictionary']} on the {workspace.dataset.split} split",
+        )
 
 
 def score_modality_dominance(workspace: Workspace) -> None:

@@ -88,7 +88,9 @@ def _one_line(error: Exception) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
         return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
-    if match := re.match(r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text):
+    if match := re.match(
+        r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text
+    ):
         group, _, option = match[1].rpartition("/")
         available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
         return f"{group}={option} names no option{available}"

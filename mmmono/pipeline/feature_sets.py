@@ -15,7 +15,7 @@ from mmmono.features import FeatureView
 from mmmono.features.feature_set import prepare
 
 
-class Recipe(ABC):
+class Recipe:
     """How a feature set is made."""
 
 
@@ -25,7 +25,7 @@ class Raw(Recipe):
 
 
 @dataclass
-class Trained(Recipe):
+class Trained(Recipe, ABC):
     """A dictionary with its settings, `features.*`, `sae.*` or `ncl.*` on the command line."""
 
     settings: Mapping[str, Any]

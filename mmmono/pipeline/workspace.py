@@ -10,11 +10,10 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mmmono import __version__
-from mmmono.core.artifacts import Artifact, Artifacts, digest
-from mmmono.core.errors import ConfigError, DataError, ModelError, StoreError
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import FeatureSet, FeatureStore, FeatureView, RawFeatures, extract_features
 from mmmono.features.extraction import PRECISIONS

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from mmmono.modality import FeatureClass
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -28,7 +29,7 @@ def mds_distributions(sets: Sequence[FeatureSetDominance]) -> Figure:
         edges = np.linspace(0, 1, BINS + 1)
         for axis, dominance in zip(axes.flat, sets, strict=False):
             scores = dominance.scores.scores.numpy()
-            classes = ("TextD", "CrossD", "ImgD")
+            classes: tuple[FeatureClass, ...] = ("TextD", "CrossD", "ImgD")
             members = {name: scores[dominance.partition[name].numpy()] for name in classes}
             axis.hist(
                 list(members.values()),

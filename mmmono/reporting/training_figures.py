@@ -34,7 +34,11 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
         if not fidelity:
             axes[1].plot(history["pairs"], history["val/text_to_image_recall@1"], color="black", label="text to image")
             axes[1].plot(
-                history["pairs"], history["val/image_to_text_recall@1"], color="black", linestyle="--", label="image to text"
+                history["pairs"],
+                history["val/image_to_text_recall@1"],
+                color="black",
+                linestyle="--",
+                label="image to text",
             )
         for axis in axes:
             axis.set_ylim(bottom=0)

@@ -43,7 +43,8 @@ def test_loss_is_equation_3(kernel: str) -> None:
     image, text = torch.randn(50, 8), torch.randn(50, 8)
     sae.initialize_pre_bias(image.mean(0), text.mean(0))
     expected = sum(
-        (z - sae.decode(sae.encode(z, m), m)).square().sum(1).mean() for m, z in (("image", image), ("text", text))  # type: ignore[arg-type]
+        (z - sae.decode(sae.encode(z, m), m)).square().sum(1).mean()
+        for m, z in (("image", image), ("text", text))  # type: ignore[arg-type]
     )
     torch.testing.assert_close(sae(image, text).loss, expected)
 

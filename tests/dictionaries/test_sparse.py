@@ -33,7 +33,8 @@ def test_sampled_product_is_the_products_entries() -> None:
     left, right = torch.randn(9, 6, dtype=torch.float64), torch.randn(20, 6, dtype=torch.float64)
     indices = torch.stack([torch.randperm(20)[:4] for _ in range(9)])
     np.testing.assert_allclose(
-        sampled_product(left, right, indices).numpy(), np.take_along_axis(left.numpy() @ right.numpy().T, indices.numpy(), 1)
+        sampled_product(left, right, indices).numpy(),
+        np.take_along_axis(left.numpy() @ right.numpy().T, indices.numpy(), 1),
     )
 
 

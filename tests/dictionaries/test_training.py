@@ -142,7 +142,8 @@ def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: Paire
     assert frame["pairs"].tolist() == [1280, 2560, 3840, 5120]
     for modality in ("image", "text"):
         codes = module.dictionary.encode(
-            torch.nn.functional.normalize(data.val.read(modality, 0, 256), dim=1), modality  # type: ignore[arg-type]
+            torch.nn.functional.normalize(data.val.read(modality, 0, 256), dim=1),
+            modality,  # type: ignore[arg-type]
         )
         assert frame[f"val/{modality}/active"].iloc[-1] == int((codes > 0).any(0).sum())
         assert frame[f"val/{modality}/l0"].iloc[-1] == pytest.approx((codes > 0).sum(1).float().mean().item())
@@ -158,7 +159,9 @@ def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
 
 
 @pytest.mark.parametrize("patience", [2, 3])
-def test_training_stops_when_active_dimensions_no_longer_fall(tmp_path: Path, data: PairedFeatures, patience: int) -> None:
+def test_training_stops_when_active_dimensions_no_longer_fall(
+    tmp_path: Path, data: PairedFeatures, patience: int
+) -> None:
     class Falling(DictionaryModule):
         counts = (24, 20, 15, 15, 15, 15, 15, 15, 15)
 
