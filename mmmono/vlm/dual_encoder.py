@@ -88,8 +88,6 @@ class DualEncoder(nn.Module):
         *steps, _, normalize = transform.transforms
         assert isinstance(normalize, Normalize)
         # Convolutions are faster, nearly twice on a CPU, where channels lie next to each other.
-        # Convolutions run several times faster on channels-last weights, on CPUs and on tensor cores alike.
-        model.visual.to(memory_format=torch.channels_last)
         self.model: OpenCLIPModel = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.name = name
         self.dim = dim

@@ -148,7 +148,11 @@ def _fit_heads(
     image_scale, text_scale = image.std(), text.std()
     image, text = image / image_scale, text / text_scale
     optimizer = torch.optim.AdamW(
-        [{"params": parameters[:-1], "weight_decay": plan.weight_decay}, {"params": [logit_scale], "weight_decay": 0.0}]
+        [
+            {"params": parameters[:-1], "weight_decay": plan.weight_decay},
+            {"params": [logit_scale], "weight_decay": 0.0},
+        ],
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, plan.steps, pct_start=0.1)
     losses = []

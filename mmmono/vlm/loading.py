@@ -51,14 +51,13 @@ def load_open_clip(
             f"{_did_you_mean(architecture, open_clip.list_models())}; open_clip.list_models() lists all"
         )
     tag = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else None
-    if tag:
-        quick_gelu = bool(tag.get("quick_gelu", False))
-        if force_quick_gelu and not quick_gelu:
-            raise ModelError(f"model.pretrained={pretrained} was trained with GELU: drop model.force_quick_gelu")
-    else:
-        quick_gelu = force_quick_gelu or bool(config.get("quick_gelu", False))
-        if pretrained and not Path(pretrained).is_file():
-            raise ModelError(_no_such_weights(architecture, pretrained))
+    if pretrained and not tag and not Path(pretrained).is_file():
+        raise ModelError(_no_such_weights(architecture, pretrained))
+    # open_clip only warns where a tag's weights want QuickGELU and the architecture's configuration does not say so.
+    quick_gelu = bool(config.get("quick_gelu", False) or (tag or {}).get("quick_gelu", False))
+    if tag and force_quick_gelu and not quick_gelu:
+        raise ModelError(f"model.pretrained={pretrained} was trained with GELU: drop model.force_quick_gelu")
+    quick_gelu = quick_gelu or force_quick_gelu
 
     with hub_or_cache() if tag or _wants_hub(config["text_cfg"]) else nullcontext():
         if tag:
@@ -75,7 +74,7 @@ def load_open_clip(
                     cache_dir=cache_dir,
                 )
             tokenizer = open_clip.get_tokenizer(architecture, cache_dir=cache_dir)
-        except (RuntimeError, OSError, ValueError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a checkpoint of something else trips open_clip's reading up anywhere
             raise ModelError(_why_not_loaded(architecture, pretrained, error)) from error
     return DualEncoder(
         model,
@@ -121,7 +120,7 @@ def _no_such_weights(architecture: str, pretrained: str) -> str:
         return f"model.pretrained={pretrained} is no file: give the path of a checkpoint, or a tag ({', '.join(tags)})"
     return (
         f"model.pretrained={pretrained} is no tag of {architecture}{_did_you_mean(pretrained, tags)}: "
-        f"it has {', '.join(tags) or 'none'}; the path of a checkpoint does too"
+        f"it has {', '.join(tags) or 'none'}; a checkpoint's path is taken too"
     )
 
 

