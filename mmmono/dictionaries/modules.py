@@ -167,13 +167,31 @@ class SAEModule(DictionaryModule):
 
 
 class NCLModule(DictionaryModule):
-    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes."""
+    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes.
+
+    Args:
+        dictionary: the head.
+        input_noise: length of the Gaussian noise added to embeddings in training, relative to theirs. A few thousand
+            pairs are learned by heart without it; millions need none.
+        **settings: see `DictionaryModule`.
+    """
 
     dictionary: NCLHead
 
+    def __init__(self, dictionary: NCLHead, input_noise: float = 0.0, **settings: Any) -> None:
+        super().__init__(dictionary, **settings)
+        self.input_noise = input_noise
+
+    def _noisy(self, z: Tensor) -> Tensor:
+        if not self.input_noise:
+            return z
+        length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        noisy = z + torch.randn_like(z) * (self.input_noise * length / z.shape[1] ** 0.5)
+        return noisy * (length / torch.linalg.vector_norm(noisy, dim=1, keepdim=True))
+
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of pairs."""
-        codes = [self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES]
+        codes = [self.dictionary.encode(self._noisy(getattr(batch, modality)), modality) for modality in MODALITIES]
         self.record_firing(torch.stack([(code > 0).any(0) for code in codes]), len(batch.image))
         image, text = (self.all_gather(code, sync_grads=True).flatten(0, -2) for code in codes)
         loss = self.dictionary.loss(image, text)

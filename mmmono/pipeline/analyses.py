@@ -21,6 +21,9 @@ from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 from mmmono.reporting.training_figures import training_curves
 
+# Of the summary's columns those that fit a terminal of 80.
+TERMINAL_COLUMNS = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+
 
 def extract(workspace: Workspace) -> None:
     """Make the feature store of the dataset's split, and describe it."""
@@ -87,7 +90,8 @@ def score_modality_dominance(workspace: Workspace) -> None:
 
     artifact = workspace.artifacts.build("results", f"mds-{features.store.path.name}", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    show_table(rows, f"Modality dominance: {workspace.model.name} on {workspace.dataset_name} ({split})")
+    compact = [{key: row[key] for key in TERMINAL_COLUMNS} for row in rows]
+    show_table(compact, f"Modality dominance: {workspace.model.name} on {workspace.dataset_name} ({split})")
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
 
 

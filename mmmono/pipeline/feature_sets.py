@@ -57,7 +57,7 @@ class NCL(Trained):
         """A non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
-        return NCLModule(head, lr=s["lr"], **schedule)
+        return NCLModule(head, input_noise=s["input_noise"], lr=s["lr"], **schedule)
 
 
 def _width(dim: int, expansion: float) -> int:
