@@ -44,7 +44,7 @@ def sae_module(**settings: Any) -> SAEModule:
 
 def ncl_module() -> NCLModule:
     torch.manual_seed(0)
-    return NCLModule(NCLHead(12, 16), lr=3e-3, warmup_steps=5)
+    return NCLModule(NCLHead(12, 16), input_noise=0.5, lr=3e-3, warmup_steps=5)
 
 
 def trainer(folder: Path, *callbacks: Callback, steps: int = 40, **settings: Any) -> L.Trainer:
