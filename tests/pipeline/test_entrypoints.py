@@ -95,18 +95,6 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
     assert again.out == first.out
 
 
-def test_center_per_modality_moves_mds(command: Command, artifacts: Path, tmp_path: Path) -> None:
-    """One b_pre leaves the gap in the codes: latents that carry it fire on one modality alone."""
-    spread = {}
-    for center in ("pooled", "per_modality"):
-        arguments = (f"artifacts={artifacts}", *SMALL, "features=sae", f"sae.center={center}", "mds.min_pairs=3")
-        assert command("mds", *arguments).status == 0
-        results = [r for r in (artifacts / "results").glob("mds-*") if r.is_dir()]
-        newest = max(results, key=lambda r: (r / "summary.json").stat().st_mtime_ns)
-        spread[center] = json.loads((newest / "summary.json").read_text())[0]["std"]
-    assert spread["per_modality"] < spread["pooled"]
-
-
 def test_a_sweep_extracts_once_and_trains_each(command: Command, artifacts: Path, tmp_path: Path) -> None:
     before = snapshot(artifacts / "features")
     arguments = (
