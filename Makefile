@@ -31,8 +31,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
-	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' $(ARGS)
-	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
+	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' ncl.input_noise=1.5 $(ARGS)
+	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' ncl.input_noise=1.5 $(ARGS)
 
 section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4
 	@$(call RUN,mds)
@@ -55,7 +55,7 @@ format: $(READY) ## Let ruff put the code in shape
 	@$(BIN)/ruff format .
 
 benchmark: $(READY) ## Speed as ratios to what limits it
-	@for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b; done
+	@for b in train_sae lightning_overhead feature_store; do $(BIN)/python benchmarks/$$b.py; done
 
 clean: ## Remove what was computed (artifacts/), not the environment
 	rm -rf artifacts

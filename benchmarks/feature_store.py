@@ -9,7 +9,6 @@ The files lie in the page cache when they are read, so that the ratio is to memo
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import tempfile
 import time
@@ -74,7 +73,9 @@ def speed(pairs: int, dim: int, block: int) -> None:
         copy_s, read_s = best(memcpy), best(read)
         print(f"{pairs:,} pairs × {dim} × 2 modalities, float16, blocks of {block} pairs")
         print(f"memcpy of as many bytes     {copy_s:7.2f} s  {size / copy_s / 1e9:6.2f} GB/s")
-        print(f"reading the store           {read_s:7.2f} s  {size / read_s / 1e9:6.2f} GB/s  {copy_s / read_s:5.2f} of memcpy")
+        print(
+            f"reading the store           {read_s:7.2f} s  {size / read_s / 1e9:6.2f} GB/s  {copy_s / read_s:5.2f} of memcpy"
+        )
         for normalize in (False, True):
             mds_s = best(mds(normalize), 2)
             name = "MDS, L2-normalized" if normalize else "MDS, as stored"
@@ -90,12 +91,10 @@ def memory(pairs: int, dim: int) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         view = FeatureView(FeatureStore(folder))
         start = time.perf_counter()
-        scores = dominance_scores(
-            (b.image, b.text) for b in activations(view, RawFeatures(dim), normalize=False)
-        )
+        scores = dominance_scores((b.image, b.text) for b in activations(view, RawFeatures(dim), normalize=False))
         seconds = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        allocated = sum(os.stat(f).st_blocks * 512 for f in Path(folder).rglob("*.npy"))
+        allocated = sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*.npy"))
         print(
             f"{scores.num_pairs:,} pairs × {dim} × 2 modalities ({4 * pairs * dim / 1e9:.1f} GB apparent, "
             f"{allocated / 1e9:.1f} GB on disk): MDS in {seconds:.0f} s, peak memory {after / 1e6:.2f} GB "

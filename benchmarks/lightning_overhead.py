@@ -1,6 +1,6 @@
 """What Lightning, the data module and the book-keeping add to the bare training step, in one run.
 
-    python benchmarks/lightning_overhead.py               # d = n = 1024, k = 32, 4096 pairs a batch
+python benchmarks/lightning_overhead.py               # d = n = 1024, k = 32, 4096 pairs a batch
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def main(dim: int, latents: int, batch: int, steps: int, rounds: int) -> None:
         ratios = [w / b for w, b in zip(wrapped, bare, strict=True)]
         print(f"d = {dim}, n = {latents}, k = 32, {batch} pairs a batch, {steps} steps, {rounds} rounds")
         print(f"bare step      {1e3 * statistics.median(bare):8.1f} ms")
-        print(f"in Lightning   {1e3 * statistics.median(wrapped):8.1f} ms, overhead {statistics.median(ratios) - 1:+.1%}")
+        print(
+            f"in Lightning   {1e3 * statistics.median(wrapped):8.1f} ms, overhead {statistics.median(ratios) - 1:+.1%}"
+        )
 
 
 def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float:

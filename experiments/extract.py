@@ -10,7 +10,7 @@ from mmmono.pipeline.workspace import Workspace
 @entrypoint("extract")
 def main(cfg: DictConfig) -> None:
     """Extract unless it is there, and say what the store holds."""
-    extract(Workspace(cfg))
+    extract(Workspace(cfg, makes="features"))
 
 
 if __name__ == "__main__":

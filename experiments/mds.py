@@ -10,7 +10,7 @@ from mmmono.pipeline.workspace import Workspace
 @entrypoint("mds")
 def main(cfg: DictConfig) -> None:
     """Score the chosen feature sets side by side."""
-    score_modality_dominance(Workspace(cfg))
+    score_modality_dominance(Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from mmmono.pipeline.workspace import Workspace
 @entrypoint("train")
 def main(cfg: DictConfig) -> None:
     """Train each, unless it is there, and show how well it reconstructs and how sparse it is."""
-    train_dictionaries(Workspace(cfg))
+    train_dictionaries(Workspace(cfg, makes="dictionaries"))
 
 
 if __name__ == "__main__":

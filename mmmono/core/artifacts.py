@@ -68,11 +68,16 @@ class Artifact:
 
 
 class Artifacts:
-    """The `artifacts/` root: finds what is there and builds what is not."""
+    """The `artifacts/` root: finds what is there and builds what is not.
 
-    def __init__(self, root: str | Path, force: bool = False) -> None:
+    Args:
+        root: the folder.
+        rebuild: kind of artifact to build again even where it is there, once each.
+    """
+
+    def __init__(self, root: str | Path, rebuild: str | None = None) -> None:
         self.root = Path(root)
-        self.force = force
+        self.rebuild = rebuild
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
@@ -105,7 +110,7 @@ class Artifacts:
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
     ) -> Artifact:
-        rebuild = self.force and final not in self._rebuilt
+        rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
         partial = final.with_name(f"{final.name}.partial")

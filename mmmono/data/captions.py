@@ -14,9 +14,7 @@ def clean(caption: str) -> str:
     return " ".join(caption.split())
 
 
-def choose_captions(
-    key: str, captions: Sequence[str], choice: CaptionChoice, seed: int = 0
-) -> list[tuple[str, str]]:
+def choose_captions(key: str, captions: Sequence[str], choice: CaptionChoice, seed: int = 0) -> list[tuple[str, str]]:
     """Pairs of key and caption that a picture yields; none if it has no caption that is not empty.
 
     Args:

@@ -84,7 +84,9 @@ class CocoPairs(PairSource):
         if not self._annotations("instances").exists():
             return {}
         content = _load(self._annotations("instances"))
-        categories = {c["id"]: {"category": c["name"], "supercategory": c["supercategory"]} for c in content["categories"]}
+        categories = {
+            c["id"]: {"category": c["name"], "supercategory": c["supercategory"]} for c in content["categories"]
+        }
         names = {image["id"]: image["file_name"] for image in content["images"]}
         largest: dict[str, tuple[float, int]] = defaultdict(lambda: (-1.0, 0))
         for annotation in content["annotations"]:

@@ -12,8 +12,9 @@ from mmmono.core.errors import DataError
 def decode_image(data: bytes) -> Image.Image:
     """The whole image as RGB. Raises DataError saying why if it is broken, cut off or no image."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
+        with Image.open(io.BytesIO(data)) as file:
+            file.load()
+            image: Image.Image = file
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 # Transparent pixels hold arbitrary colors; show them as a page would, on white.
                 image = image.convert("RGBA")

@@ -110,7 +110,8 @@ class WebDatasetPairs(PairSource):
     def fingerprint(self) -> str:
         """Names and sizes of local shards, names of remote ones, and how they are read."""
         shards = [
-            (Path(shard).name, Path(shard).stat().st_size) if _is_local(shard) else (shard, None) for shard in self.shards
+            (Path(shard).name, Path(shard).stat().st_size) if _is_local(shard) else (shard, None)
+            for shard in self.shards
         ]
         seed = self.seed if self.captions == "random" else 0
         reading = (self.image_keys, self.caption_key, self.captions, self.label_keys, seed)
@@ -127,7 +128,9 @@ class WebDatasetPairs(PairSource):
                 for sample in _samples(stream):
                     yield from self._pairs(part, sample)
         except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            yield SkippedPair(self._stems[part], f"shard broken off ({type(error).__name__}): {Path(self.shards[part]).name}")
+            yield SkippedPair(
+                self._stems[part], f"shard broken off ({type(error).__name__}): {Path(self.shards[part]).name}"
+            )
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one sample again: at its locator with one seek, without one after a look through its shard's headers."""
@@ -143,7 +146,9 @@ class WebDatasetPairs(PairSource):
                 for pair in self._pairs(part, sample):
                     if isinstance(pair, ImageTextPair) and pair.key == key:
                         return pair
-        raise DataError(f"no readable pair {key!r} in {self.shards[part]}: was the shard changed since it was extracted?")
+        raise DataError(
+            f"no readable pair {key!r} in {self.shards[part]}: was the shard changed since it was extracted?"
+        )
 
     def _pairs(self, part: int, sample: _Sample) -> Iterator[ImageTextPair | SkippedPair]:
         key = f"{self._stems[part]}/{sample.key}"
@@ -185,7 +190,7 @@ class WebDatasetPairs(PairSource):
     def _open(self, shard: str, offset: int = 0) -> IO[bytes]:
         """The shard's bytes from `offset` on."""
         if _is_local(shard):
-            file = Path(shard).open("rb")
+            file = Path(shard).open("rb")  # noqa: SIM115 - the caller closes it
             file.seek(offset)
             return file
         if shard.startswith(("http://", "https://")):
@@ -206,7 +211,9 @@ class WebDatasetPairs(PairSource):
             hint = ": set HF_TOKEN to a token that may read it" if error.code in (401, 403) else ""
             raise DataError(f"{url} answers {error.code} {error.reason}{hint}") from error
         except urllib.error.URLError as error:
-            raise DataError(f"cannot reach {url} ({error.reason}): give local shards with dataset.shards=...") from error
+            raise DataError(
+                f"cannot reach {url} ({error.reason}): give local shards with dataset.shards=..."
+            ) from error
         if offset and response.status != 206:  # the server ignores ranges
             _skip(response, offset)
         return response
@@ -264,7 +271,7 @@ def _samples(stream: IO[bytes], base: int = 0, contents: bool = True) -> Iterato
     with tarfile.open(fileobj=stream, mode="r:" if seekable else "r|") as tar:
         for member in tar:
             name, extension = base_plus_ext(member.name) if member.isfile() else (None, None)
-            if not name:
+            if not name or extension is None:
                 continue
             if sample is None or sample.key != name:
                 if sample is not None:

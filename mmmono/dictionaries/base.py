@@ -67,7 +67,9 @@ class Dictionary(nn.Module):
         folder = Path(folder)
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
         if missing:
-            raise DictionaryError(f"no dictionary in {folder}: {' and '.join(missing)} not there; train one with experiments/train.py")
+            raise DictionaryError(
+                f"no dictionary in {folder}: {' and '.join(missing)} not there; train one with experiments/train.py"
+            )
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
             made = Dictionary._architectures[config.pop("architecture")]
@@ -75,12 +77,16 @@ class Dictionary(nn.Module):
         except (ValueError, KeyError, AttributeError, SafetensorError) as error:
             raise DictionaryError(f"{folder} holds no readable dictionary ({error!r}): train it again") from error
         if not issubclass(made, cls):
-            raise DictionaryError(f"{folder} holds a {made.__name__}, not a {cls.__name__}: load it with {made.__name__}")
+            raise DictionaryError(
+                f"{folder} holds a {made.__name__}, not a {cls.__name__}: load it with {made.__name__}"
+            )
         dictionary = made(**config)
         try:
             dictionary.load_state_dict(weights)
         except RuntimeError as error:
-            raise DictionaryError(f"{folder}: weights do not fit their configuration ({error}): train it again") from error
+            raise DictionaryError(
+                f"{folder}: weights do not fit their configuration ({error}): train it again"
+            ) from error
         return dictionary.eval()
 
 

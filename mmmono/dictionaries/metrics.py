@@ -82,9 +82,7 @@ class ReconstructionMoments:
     def sparsity(self) -> Sparsity:
         """Sparsity over everything added so far."""
         fired = int(self.fired.sum())
-        return Sparsity(
-            l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired)
-        )
+        return Sparsity(l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired))
 
     def quality(self) -> ReconstructionQuality:
         """Reconstruction and sparsity over everything added so far."""

@@ -167,13 +167,40 @@ class SAEModule(DictionaryModule):
 
 
 class NCLModule(DictionaryModule):
-    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes."""
+    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes.
+
+    Args:
+        dictionary: the head.
+        input_noise: length of the Gaussian noise added to embeddings in training, relative to theirs. A few thousand
+            pairs are learned by heart without it; millions need none.
+        **settings: see `DictionaryModule`.
+    """
 
     dictionary: NCLHead
 
+    def __init__(self, dictionary: NCLHead, input_noise: float = 0.0, **settings: Any) -> None:
+        super().__init__(dictionary, **settings)
+        self.input_noise = input_noise
+
+    def _inputs(self, batch: PairedBatch) -> list[Tensor]:
+        """Both modalities, noisy if asked for; each step has a seed of its own, so that a resumed run draws the same."""
+        inputs = [getattr(batch, modality) for modality in MODALITIES]
+        if not self.input_noise:
+            return inputs
+        generator = torch.Generator(self.device).manual_seed(
+            self.global_step * self.trainer.world_size + self.global_rank
+        )
+        noisy = []
+        for z in inputs:
+            length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+            noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+            moved = z + noise * (self.input_noise * length / z.shape[1] ** 0.5)
+            noisy.append(moved * (length / torch.linalg.vector_norm(moved, dim=1, keepdim=True)))
+        return noisy
+
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Loss of one batch of pairs."""
-        codes = [self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES]
+        codes = [self.dictionary.encode(z, m) for z, m in zip(self._inputs(batch), MODALITIES, strict=True)]
         self.record_firing(torch.stack([(code > 0).any(0) for code in codes]), len(batch.image))
         image, text = (self.all_gather(code, sync_grads=True).flatten(0, -2) for code in codes)
         loss = self.dictionary.loss(image, text)

@@ -35,8 +35,14 @@ class Encoder(Protocol):
     name: str
     fingerprint: str
     dim: int
-    preprocess: Callable[[Image], UInt8[Tensor, "3 height width"]]
-    tokenize: Callable[[list[str]], Int[Tensor, "batch tokens"]]
+
+    @property
+    def preprocess(self) -> Callable[[Image], UInt8[Tensor, "3 height width"]]:
+        """Image to bytes; can be pickled."""
+
+    @property
+    def tokenize(self) -> Callable[[list[str]], Int[Tensor, "batch tokens"]]:
+        """Captions to token ids; can be pickled."""
 
     def encode_image(self, images: Tensor) -> Float[Tensor, "batch dim"]:
         """Embed preprocessed images."""
@@ -160,7 +166,9 @@ def extract_features(
     limit = getattr(source, "limit", None)
     writer = FeatureStoreWriter(directory, len(names), dtype)
     seen = _Progress(max_skipped)
-    done = [part for part in range(len(names)) if (report := writer.report(part)) and seen.add(report.count, report.reasons)]
+    done = [
+        part for part in range(len(names)) if (report := writer.report(part)) and seen.add(report.count, report.reasons)
+    ]
     pending = [part for part in range(len(names)) if part not in set(done)]
     left = None if limit is None else limit - seen.pairs
     if limit is not None and left == 0:

@@ -110,5 +110,7 @@ def prepare(
     if not normalize:
         return values
     if bool((norms == 0).any()):
-        raise StoreError(f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again")
+        raise StoreError(
+            f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again"
+        )
     return values / norms

@@ -19,7 +19,7 @@ def recall_at_k(
     chance and not luck.
     """
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
-    hits = {k: 0.0 for k in ks}
+    hits = dict.fromkeys(ks, 0.0)
     for start in range(0, len(queries), 1024):
         block = queries[start : start + 1024]
         similarity = block @ targets.T

@@ -114,7 +114,9 @@ class FeatureStore:
             )
         dims = {f.dim for f in image + text}
         if len(dims) != 1:
-            raise StoreError(f"{self.path}: embeddings of several widths {sorted(dims)}: one store holds one joint space")
+            raise StoreError(
+                f"{self.path}: embeddings of several widths {sorted(dims)}: one store holds one joint space"
+            )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -264,7 +266,7 @@ def _read_header(path: Path) -> _ArrayFile:
 
 def _read_rows(file: _ArrayFile, start: int, out: Tensor) -> None:
     """Fill `out` with consecutive rows of one file."""
-    view = memoryview(out.numpy()).cast("B")
+    view = out.numpy().reshape(-1).view(np.uint8).data
     descriptor = os.open(file.path, os.O_RDONLY)
     try:
         position = file.offset + start * file.dim * file.dtype.itemsize

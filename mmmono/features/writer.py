@@ -80,7 +80,13 @@ class FeatureStoreWriter:
         return report
 
     def finish(
-        self, model: str, model_fingerprint: str, dataset: str, dataset_fingerprint: str, dim: int, shards: Sequence[int]
+        self,
+        model: str,
+        model_fingerprint: str,
+        dataset: str,
+        dataset_fingerprint: str,
+        dim: int,
+        shards: Sequence[int],
     ) -> Manifest:
         """Write the manifest over the finished shards."""
         reports = [report for shard in shards if (report := self.report(shard))]

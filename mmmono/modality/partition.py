@@ -104,7 +104,5 @@ def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _from_masks(image: Tensor, text: Tensor, alive: Tensor) -> Partition:
-    image, text, cross, dead = (
-        mask.nonzero().squeeze(1) for mask in (image, text, alive & ~image & ~text, ~alive)
-    )
+    image, text, cross, dead = (mask.nonzero().squeeze(1) for mask in (image, text, alive & ~image & ~text, ~alive))
     return Partition(image, text, cross, dead)

@@ -21,13 +21,21 @@ from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 from mmmono.reporting.training_figures import training_curves
 
+# Of the summary's columns those that fit a terminal of 80.
+TERMINAL_COLUMNS = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+
 
 def extract(workspace: Workspace) -> None:
     """Make the feature store of the dataset's split, and describe it."""
     features = workspace.features(workspace.dataset.split)
     store = FeatureStore(features.store.path)
     manifest = store.manifest
-    row: dict[str, object] = {"model": workspace.model.name, "pairs": len(store), "dim": store.dim, "dtype": str(store.dtype)}
+    row: dict[str, object] = {
+        "model": workspace.model.name,
+        "pairs": len(store),
+        "dim": store.dim,
+        "dtype": str(store.dtype),
+    }
     if manifest is not None:
         row |= {"dataset": manifest.dataset, "skipped": manifest.skipped}
     show_table([row], "Feature store")
@@ -48,12 +56,15 @@ def train_dictionaries(workspace: Workspace) -> None:
             save_figure(training_curves(history, name), artifact.path / "training_curves")
         last = history.iloc[-1]
         metrics = {
-            column.removeprefix("val/"): float(last[column]) for column in history if str(column).startswith("val/")
+            str(name).removeprefix("val/"): float(value) for name, value in last.items() if str(name)[:4] == "val/"
         }
         rows.append({"dictionary": name, "steps": int(last["step"]), **metrics})
         console.print(f"{name}: {'trained' if artifact.built else 'reused'} {artifact.path}")
     for row in rows:
-        show_table([{"metric": key, "value": value} for key, value in row.items()], f"{row['dictionary']} on the {workspace.dataset.split} split")
+        show_table(
+            [{"metric": key, "value": value} for key, value in row.items()],
+            f"{row['dictionary']} on the {workspace.dataset.split} split",
+        )
 
 
 def score_modality_dominance(workspace: Workspace) -> None:
@@ -79,7 +90,8 @@ def score_modality_dominance(workspace: Workspace) -> None:
 
     artifact = workspace.artifacts.build("results", f"mds-{features.store.path.name}", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    show_table(rows, f"Modality dominance: {workspace.model.name} on {workspace.dataset_name} ({split})")
+    compact = [{key: row[key] for key in TERMINAL_COLUMNS} for row in rows]
+    show_table(compact, f"Modality dominance: {workspace.model.name} on {workspace.dataset_name} ({split})")
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
 
 

@@ -11,18 +11,18 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from mmmono.core.errors import ConfigError, MmmonoError
+from mmmono.core.memory import keep_freed_memory
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-console = Console(soft_wrap=True)
 
 
 def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -34,8 +34,11 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
 
     def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> None:
-            _check_mandatory(cfg)
-            main(cfg)
+            try:
+                _check_mandatory(cfg)
+                main(cfg)
+            except (MmmonoError, OmegaConfBaseException) as error:
+                _fail(error)  # here, before Hydra adds a line of its own
 
         checked.__module__, checked.__qualname__ = main.__module__, main.__qualname__
         run = hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(checked)
@@ -44,13 +47,11 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
             if not CONF.is_dir():
                 sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
             _quiet()
+            keep_freed_memory()
             try:
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:
-                if "MMMONO_TRACEBACK" in os.environ:
-                    traceback.print_exc()
-                print(f"error: {_one_line(error)}", file=sys.stderr)
-                sys.exit(1)
+                _fail(error)
             except KeyboardInterrupt:
                 print("interrupted: run the same command again to go on", file=sys.stderr)
                 sys.exit(130)
@@ -58,6 +59,13 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
         return command
 
     return decorate
+
+
+def _fail(error: Exception) -> NoReturn:
+    if "MMMONO_TRACEBACK" in os.environ:
+        traceback.print_exc()
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _quiet() -> None:
@@ -88,7 +96,9 @@ def _one_line(error: Exception) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
         return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
-    if match := re.match(r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text):
+    if match := re.match(
+        r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text
+    ):
         group, _, option = match[1].rpartition("/")
         available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
         return f"{group}={option} names no option{available}"

@@ -15,7 +15,7 @@ from mmmono.features import FeatureView
 from mmmono.features.feature_set import prepare
 
 
-class Recipe(ABC):
+class Recipe:
     """How a feature set is made."""
 
 
@@ -25,7 +25,7 @@ class Raw(Recipe):
 
 
 @dataclass
-class Trained(Recipe):
+class Trained(Recipe, ABC):
     """A dictionary with its settings, `features.*`, `sae.*` or `ncl.*` on the command line."""
 
     settings: Mapping[str, Any]
@@ -57,7 +57,7 @@ class NCL(Trained):
         """A non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
-        return NCLModule(head, lr=s["lr"], **schedule)
+        return NCLModule(head, input_noise=s["input_noise"], lr=s["lr"], **schedule)
 
 
 def _width(dim: int, expansion: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +84,19 @@ def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: Me
     callbacks: list[Any] = [
         ActiveDimensionsPlateau(settings.patience, settings.min_fall),
         history,
-        ModelCheckpoint(checkpoints, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False),
+        ModelCheckpoint(
+            checkpoints, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
+        ),
     ]
     if settings.snapshot_every:
         callbacks.append(
             ModelCheckpoint(
-                checkpoints, filename="{step:06d}", every_n_train_steps=settings.snapshot_every, save_top_k=-1,
+                checkpoints,
+                filename="{step:06d}",
+                every_n_train_steps=settings.snapshot_every,
+                save_top_k=-1,
                 save_weights_only=True,
-            )  # fmt: skip
+            )
         )
     interactive = sys.stderr.isatty()
     if interactive:

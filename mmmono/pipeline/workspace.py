@@ -10,20 +10,19 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mmmono import __version__
-from mmmono.core.artifacts import Artifact, Artifacts, digest
-from mmmono.core.errors import ConfigError, DataError, ModelError, StoreError
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import FeatureSet, FeatureStore, FeatureView, RawFeatures, extract_features
 from mmmono.features.extraction import PRECISIONS
 from mmmono.features.selection import Split
 from mmmono.pipeline.datasets import Dataset
-from mmmono.pipeline.entrypoint import console
 from mmmono.pipeline.feature_sets import Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.training import train_dictionary
+from mmmono.reporting.tables import console
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,17 @@ class Features:
 class Workspace:
     """Everything an entrypoint needs, made on demand from its configuration.
 
+    Args:
+        cfg: the composed configuration.
+        makes: kind of artifact the entrypoint is there to make; `+force=true` builds it anew, not what it is made from.
+
     Raises:
         ConfigError: a setting cannot work; this is found before anything heavy starts.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, makes: str) -> None:
         self.cfg = cfg
-        self.artifacts = Artifacts(cfg.artifacts, force=bool(cfg.get("force", False)))
+        self.artifacts = Artifacts(cfg.artifacts, rebuild=makes if cfg.get("force") else None)
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()

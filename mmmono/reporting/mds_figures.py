@@ -7,49 +7,53 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.modality import FeatureClass
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
-BINS = 60
+BINS = 48
 
 
 def mds_distributions(sets: Sequence[FeatureSetDominance]) -> Figure:
-    """One panel a feature set on a common axis: scores binned, colored by class, with μ and the borders marked."""
+    """One panel a feature set: scores binned, colored by class, with μ and the balance of 0.5 marked.
+
+    Panels have ranges of their own, around 0.5: raw dimensions vary by a tenth of what sparse features do.
+    """
     with plt.rc_context(STYLE):
         columns = min(len(sets), 4)
         rows = math.ceil(len(sets) / columns)
         figure, axes = plt.subplots(
-            rows, columns, figsize=(max(3.4, 2.6 * columns), 2.5 * rows), squeeze=False, sharex=True
+            rows, columns, figsize=(max(3.4, 2.7 * columns), 2.5 * rows), squeeze=False, layout="constrained"
         )
         for axis in axes.flat[len(sets) :]:
             axis.set_axis_off()
-        edges = np.linspace(0, 1, BINS + 1)
         for axis, dominance in zip(axes.flat, sets, strict=False):
-            scores = dominance.scores.scores.numpy()
-            classes = ("TextD", "CrossD", "ImgD")
-            members = {name: scores[dominance.partition[name].numpy()] for name in classes}
-            axis.hist(
-                list(members.values()),
-                bins=edges,
-                stacked=True,
-                color=[CLASS_COLORS[name] for name in classes],
-                label=[f"{name} ({len(values)})" for name, values in members.items()],
-            )
-            summary = dominance.summary
-            axis.axvline(summary.mean, color="black", linewidth=0.8)
-            axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
-            dead = f", {summary.dead} dead" if summary.dead else ""
-            axis.set_title(
-                f"{dominance.name}   $\\mu$ = {summary.mean:.3f}, $\\sigma$ = {summary.std:.3f}{dead}", loc="left"
-            )
-            axis.set_xlim(0, 1)
-            axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
-            # The legend sits over the tails; leave it room above the tallest bar.
-            axis.set_ylim(top=axis.get_ylim()[1] * 1.35)
-        for axis in axes[-1]:
-            axis.set_xlabel("modality dominance score  (text 0 – 1 image)")
+            _draw(axis, dominance)
         for row in axes:
             row[0].set_ylabel("features")
+        figure.supxlabel("modality dominance score (0 text, 1 image)", fontsize=STYLE["axes.labelsize"])
         return figure
+
+
+def _draw(axis: Axes, dominance: FeatureSetDominance) -> None:
+    scores, summary = dominance.scores.scores.numpy(), dominance.summary
+    classes: tuple[FeatureClass, ...] = ("TextD", "CrossD", "ImgD")
+    members = [scores[dominance.partition[name].numpy()] for name in classes]
+    reach = max([0.01, *(float(np.abs(values - 0.5).max()) for values in members if len(values))])
+    axis.hist(
+        members,
+        bins=np.linspace(0.5 - reach, 0.5 + reach, BINS + 1),
+        stacked=True,
+        color=[CLASS_COLORS[name] for name in classes],
+        label=[f"{name} {len(values)}" for name, values in zip(classes, members, strict=True)],
+    )
+    axis.axvline(summary.mean, color="black", linewidth=0.8)
+    axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    dead = f", {summary.dead} dead" if summary.dead else ""
+    axis.set_title(f"{dominance.name}\n$\\mu$ = {summary.mean:.3f}, $\\sigma$ = {summary.std:.3f}{dead}", loc="left")
+    axis.locator_params(axis="x", nbins=5)
+    axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
+    axis.set_ylim(top=axis.get_ylim()[1] * 1.4)  # room for the legend above the tails

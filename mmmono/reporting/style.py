@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import pyplot as plt
@@ -14,7 +15,7 @@ matplotlib.use("Agg")
 CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dead": "#DDDDDD"}
 MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.labelsize": 9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-console = Console(soft_wrap=True)
+# Where nobody sees a terminal there is no width to fit: logs keep their columns whole.
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def show_table(rows: Sequence[dict[str, object]], title: str) -> None:
@@ -34,6 +36,8 @@ def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, float):
         return f"{value:.3f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

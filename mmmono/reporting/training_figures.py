@@ -25,7 +25,6 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
             axis.set_title(title if title != panels[0] else f"{name}: {title}", loc="left")
             axis.set_xlabel("pairs seen")
             axis.xaxis.set_major_formatter(FuncFormatter(_short))
-            axis.set_xlim(left=0)
         for modality, color in MODALITY_COLORS.items():
             axes[0].plot(history["pairs"], history[f"val/{modality}/active"], color=color, label=modality)
             axes[2].plot(history["pairs"], history[f"val/{modality}/l0"], color=color, label=modality)
@@ -34,10 +33,15 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
         if not fidelity:
             axes[1].plot(history["pairs"], history["val/text_to_image_recall@1"], color="black", label="text to image")
             axes[1].plot(
-                history["pairs"], history["val/image_to_text_recall@1"], color="black", linestyle="--", label="image to text"
+                history["pairs"],
+                history["val/image_to_text_recall@1"],
+                color="black",
+                linestyle="--",
+                label="image to text",
             )
         for axis in axes:
             axis.set_ylim(bottom=0)
+            axis.set_xlim(left=0)
             axis.legend()
         return figure
 

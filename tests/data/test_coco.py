@@ -16,9 +16,7 @@ def root(tmp_path: Path) -> Path:
     images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (10, 20, 30, 40, 50)]
     for image in images[:4]:
         Image.new("RGB", (20, 10), (image["id"] * 5, 0, 0)).save(tmp_path / "val2017" / str(image["file_name"]))
-    captions = [
-        {"image_id": i, "caption": f"caption {n} of\n{i}"} for n in range(2) for i in (20, 10, 30, 50)
-    ]
+    captions = [{"image_id": i, "caption": f"caption {n} of\n{i}"} for n in range(2) for i in (20, 10, 30, 50)]
     instances = [
         {"image_id": 10, "category_id": 1, "area": 5.0, "iscrowd": 0},
         {"image_id": 10, "category_id": 2, "area": 50.0, "iscrowd": 0},

@@ -214,7 +214,9 @@ class _Ranged(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(params=[True, False], ids=["ranges", "no ranges"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, type[_Ranged]]]:
     handler = type("Handler", (_Ranged,), {"requests": [], "ranged": request.param})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))) as served:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))
+    ) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}", handler
         served.shutdown()

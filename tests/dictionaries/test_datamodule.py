@@ -68,7 +68,8 @@ def test_resumes_with_the_batches_that_were_left(view: FeatureView, pool_rows: i
 
 def test_processes_share_an_epoch(view: FeatureView) -> None:
     shares = [
-        numbers(ShuffledBatches(view, 128, normalize=False, pool_rows=1024, rank=rank, world_size=3)) for rank in range(3)
+        numbers(ShuffledBatches(view, 128, normalize=False, pool_rows=1024, rank=rank, world_size=3))
+        for rank in range(3)
     ]
     assert [len(share) for share in shares] == [10, 10, 10]
     counts = Counter(number for share in shares for batch in share for number in batch)

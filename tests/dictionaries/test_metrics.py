@@ -11,14 +11,18 @@ def test_fvu_is_one_minus_variance_weighted_r2() -> None:
     x = rng.standard_normal((200, 6)) * np.arange(1, 7) + 5
     reconstruction = x + 0.3 * rng.standard_normal((200, 6)) + 0.1
     expected = 1 - r2_score(x, reconstruction, multioutput="variance_weighted")
-    assert fraction_of_variance_unexplained(torch.from_numpy(x), torch.from_numpy(reconstruction)).item() == pytest.approx(expected)
+    assert fraction_of_variance_unexplained(
+        torch.from_numpy(x), torch.from_numpy(reconstruction)
+    ).item() == pytest.approx(expected)
 
 
 def test_the_mean_explains_nothing_and_a_constant_bias_costs() -> None:
     x = torch.randn(300, 4) + 10
     assert fraction_of_variance_unexplained(x, x.mean(0).expand_as(x)).item() == pytest.approx(1, rel=1e-5)
     assert fraction_of_variance_unexplained(x, x).item() == 0
-    assert fraction_of_variance_unexplained(x, x + 1).item() == pytest.approx(1 / x.var(0, correction=0).mean().item(), rel=1e-4)
+    assert fraction_of_variance_unexplained(x, x + 1).item() == pytest.approx(
+        1 / x.var(0, correction=0).mean().item(), rel=1e-4
+    )
 
 
 def test_moments_over_blocks_equal_the_definitions_over_the_whole() -> None:

@@ -20,7 +20,8 @@ from mmmono.dictionaries import (
     SAEModule,
     TopKSAE,
 )
-from mmmono.features import FeatureStore, FeatureView
+from mmmono.features import MODALITIES, FeatureStore, FeatureView
+from mmmono.modality import modality_dominance_score
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def sae_module(**settings: Any) -> SAEModule:
 
 def ncl_module() -> NCLModule:
     torch.manual_seed(0)
-    return NCLModule(NCLHead(12, 16), lr=3e-3, warmup_steps=5)
+    return NCLModule(NCLHead(12, 16), input_noise=0.5, lr=3e-3, warmup_steps=5)
 
 
 def trainer(folder: Path, *callbacks: Callback, steps: int = 40, **settings: Any) -> L.Trainer:
@@ -142,7 +143,8 @@ def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: Paire
     assert frame["pairs"].tolist() == [1280, 2560, 3840, 5120]
     for modality in ("image", "text"):
         codes = module.dictionary.encode(
-            torch.nn.functional.normalize(data.val.read(modality, 0, 256), dim=1), modality  # type: ignore[arg-type]
+            torch.nn.functional.normalize(data.val.read(modality, 0, 256), dim=1),
+            modality,  # type: ignore[arg-type]
         )
         assert frame[f"val/{modality}/active"].iloc[-1] == int((codes > 0).any(0).sum())
         assert frame[f"val/{modality}/l0"].iloc[-1] == pytest.approx((codes > 0).sum(1).float().mean().item())
@@ -158,7 +160,9 @@ def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
 
 
 @pytest.mark.parametrize("patience", [2, 3])
-def test_training_stops_when_active_dimensions_no_longer_fall(tmp_path: Path, data: PairedFeatures, patience: int) -> None:
+def test_training_stops_when_active_dimensions_no_longer_fall(
+    tmp_path: Path, data: PairedFeatures, patience: int
+) -> None:
     class Falling(DictionaryModule):
         counts = (24, 20, 15, 15, 15, 15, 15, 15, 15)
 
@@ -207,3 +211,17 @@ def test_auxk_revives_dead_latents(tmp_path: Path, data: PairedFeatures) -> None
 def test_features_of_another_width_are_refused(tmp_path: Path, data: PairedFeatures) -> None:
     with pytest.raises(DictionaryError, match="width 9, the store has 12"):
         trainer(tmp_path).fit(SAEModule(TopKSAE(9, 18, 3)), data)
+
+
+def test_a_pre_bias_for_each_modality_moves_mds(tmp_path: Path, data: PairedFeatures) -> None:
+    """With one b_pre the gap stays in the codes, where some latents fire on one modality alone; with two it does not."""
+    spread = {}
+    for center in ("pooled", "per_modality"):
+        torch.manual_seed(0)
+        sae = TopKSAE(12, 24, 4, center=center)  # type: ignore[arg-type]
+        z = {m: torch.nn.functional.normalize(data.train.read(m, 0, 768), dim=1) for m in MODALITIES}
+        sae.initialize_pre_bias(z["image"].mean(0), z["text"].mean(0))
+        trainer(tmp_path, steps=150).fit(SAEModule(sae, lr=3e-3), data)
+        scores = modality_dominance_score(*(sae.encode(z[m], m).detach() for m in MODALITIES))
+        spread[center] = scores.std().item()
+    assert spread["pooled"] > 2 * spread["per_modality"]

@@ -12,7 +12,9 @@ from mmmono.data.pairs import in_train_split
 from mmmono.features import FeatureStore, FeatureView, RawFeatures, activations, split_view
 
 
-def write_like_clip_retrieval(path: Path, sizes: list[int], dim: int = 5, dtype: str = "float16", pad: int = 1) -> np.ndarray:
+def write_like_clip_retrieval(
+    path: Path, sizes: list[int], dim: int = 5, dtype: str = "float16", pad: int = 1
+) -> np.ndarray:
     """The layout as clip-retrieval writes it: numbered triples, no manifest."""
     rng = np.random.default_rng(sum(sizes))
     everything = rng.standard_normal((2, sum(sizes), dim)).astype(dtype)
@@ -99,12 +101,16 @@ def test_activations_are_normalized_on_reading_only_if_asked(tmp_path: Path) -> 
     raw = torch.cat([b.image.clone() for b in activations(view, RawFeatures(5), normalize=False, block_size=20)])
     np.testing.assert_array_equal(raw.numpy(), everything[0])
     unit = torch.cat([b.text.clone() for b in activations(view, RawFeatures(5), block_size=20)])
-    np.testing.assert_allclose(unit.numpy(), everything[1] / np.linalg.norm(everything[1], axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        unit.numpy(), everything[1] / np.linalg.norm(everything[1], axis=1, keepdims=True), rtol=1e-5
+    )
     with pytest.raises(DictionaryError, match="takes embeddings of width 7"):
         next(iter(activations(view, RawFeatures(7))))
 
 
-@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "length zero")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "length zero")]
+)
 def test_embeddings_that_mean_nothing_are_refused(tmp_path: Path, value: float, message: str) -> None:
     write_like_clip_retrieval(tmp_path, [4])
     file = tmp_path / "img_emb" / "img_emb_0.npy"

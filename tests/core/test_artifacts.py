@@ -1,0 +1,117 @@
+import errno
+import json
+import multiprocessing as mp
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmmono.core.artifacts import Artifacts, digest, file_fingerprint, write_text_atomically
+from mmmono.core.errors import MmmonoError
+
+RECIPE = {"model": "a", "k": 32}
+
+
+@given(recipe=st.dictionaries(st.text(), st.integers() | st.text() | st.none(), min_size=2))
+def test_digest_ignores_the_order_of_keys_and_nothing_else(recipe: dict[str, object]) -> None:
+    assert digest({key: recipe[key] for key in reversed(list(recipe))}) == digest(recipe)
+    assert digest(recipe | {next(iter(recipe)): "something that was not there"}) != digest(recipe)
+
+
+def test_builds_once_and_keeps_the_recipe(tmp_path: Path) -> None:
+    calls = []
+
+    def make(directory: Path) -> None:
+        calls.append(directory)
+        (directory / "data").write_text("x")
+
+    artifacts = Artifacts(tmp_path)
+    first, second = (artifacts.build("things", "it", RECIPE, make) for _ in range(2))
+    assert (first.built, second.built, len(calls)) == (True, False, 1)
+    assert first.path == second.path == artifacts.path("things", "it", RECIPE)
+    assert json.loads((first.path / "recipe.json").read_text()) == RECIPE
+    assert not calls[0].exists()
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_an_interrupted_build_is_never_mistaken_for_a_whole_one(tmp_path: Path, resumable: bool) -> None:
+    found = []
+
+    def dies(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    def finishes(directory: Path) -> None:
+        found.extend(file.name for file in directory.iterdir())
+
+    artifacts = Artifacts(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.build("things", "it", RECIPE, dies, resumable)
+    assert not artifacts.path("things", "it", RECIPE).exists()
+    assert artifacts.build("things", "it", RECIPE, finishes, resumable).built
+    assert found == (["half"] if resumable else [])
+
+
+def test_rebuilds_only_the_kind_asked_for_and_only_once(tmp_path: Path) -> None:
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("x")
+
+    Artifacts(tmp_path).build("features", "f", RECIPE, make)
+    Artifacts(tmp_path).build("results", "r", RECIPE, make)
+    again = Artifacts(tmp_path, rebuild="results")
+    built = [again.build(*what, RECIPE, make).built for what in (("features", "f"), ("results", "r"), ("results", "r"))]
+    assert built == [False, True, False]
+
+
+def _build_slowly(root: str) -> None:
+    def make(directory: Path) -> None:
+        with (Path(root) / "builds").open("a") as log:
+            log.write("built\n")
+        time.sleep(0.3)
+
+    Artifacts(root).build("things", "it", RECIPE, make)
+
+
+def test_processes_that_need_the_same_build_it_once(tmp_path: Path) -> None:
+    context = mp.get_context("spawn")
+    processes = [context.Process(target=_build_slowly, args=(str(tmp_path),)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+@pytest.mark.parametrize(("code", "message"), [(errno.ENOSPC, "no space left"), (errno.EROFS, "cannot write")])
+def test_a_full_or_read_only_disk_says_what_to_do(tmp_path: Path, code: int, message: str) -> None:
+    def make(directory: Path) -> None:
+        raise OSError(code, "disk trouble")
+
+    with pytest.raises(MmmonoError, match=f"{message}.*artifacts="):
+        Artifacts(tmp_path).build("things", "it", RECIPE, make)
+    assert not Artifacts(tmp_path).path("things", "it", RECIPE).exists()
+
+
+def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(bytes(200_000))
+    two.write_bytes(bytes(200_000))
+    assert file_fingerprint(one) == file_fingerprint(two)
+    two.write_bytes(bytes(199_999) + b"x")
+    assert file_fingerprint(one) != file_fingerprint(two)
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "deep" / "file.json"
+    write_text_atomically(target, "old")
+
+    def fails(self: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    with pytest.raises(OSError, match="full"):
+        write_text_atomically(target, "new")
+    assert target.read_text() == "old"
+    assert [file.name for file in target.parent.iterdir()] == ["file.json"]
