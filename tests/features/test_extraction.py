@@ -1,4 +1,8 @@
 import json
+import multiprocessing as mp
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +97,35 @@ def test_embeddings_that_are_not_finite_name_the_pair(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="text embedding of 0/1 in part-0"):
         extract_features(ColorPairs(), Broken(), tmp_path)
     assert not (tmp_path / "manifest.json").exists()
+
+
+class SlowPairs(ColorPairs):
+    def read(self, part: int):  # type: ignore[no-untyped-def]
+        for item in super().read(part):
+            time.sleep(0.05)
+            yield item
+
+
+def _extract_slowly(directory: str) -> None:
+    extract_features(SlowPairs(), ColorEncoder(), Path(directory), batch_size=2)
+
+
+def test_killed_at_any_moment_it_goes_on_with_whole_shards(tmp_path: Path) -> None:
+    process = mp.get_context("spawn").Process(target=_extract_slowly, args=(str(tmp_path),))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "reports" / "0.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not (tmp_path / "manifest.json").exists()
+    finished = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*_0.*")}
+    source = ColorPairs()
+    extract_features(source, ColorEncoder(), tmp_path)
+    assert 0 not in source.reads
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    whole = tmp_path / "whole"
+    extract_features(ColorPairs(), ColorEncoder(), whole)
+    assert FeatureStore(tmp_path).manifest == FeatureStore(whole).manifest
