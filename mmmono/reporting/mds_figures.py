@@ -45,7 +45,7 @@ def _draw(axis: Axes, dominance: FeatureSetDominance) -> None:
     reach = max([0.01, *(float(np.abs(values - 0.5).max()) for values in members if len(values))])
     axis.hist(
         members,
-        bins=np.linspace(0.5 - reach, 0.5 + reach, BINS + 1),
+        bins=np.linspace(0.5 - reach, 0.5 + reach, BINS + 1).tolist(),
         stacked=True,
         color=[CLASS_COLORS[name] for name in classes],
         label=[f"{name} {len(values)}" for name, values in zip(classes, members, strict=True)],
