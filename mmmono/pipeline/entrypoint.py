@@ -48,6 +48,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
                 sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
             _quiet()
             keep_freed_memory()
+            sys.argv[1:] = [quote_braces(argument) for argument in sys.argv[1:]]
             try:
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:
@@ -59,6 +60,12 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
         return command
 
     return decorate
+
+
+def quote_braces(argument: str) -> str:
+    """`key=shards-{0..4}.tar` as Hydra takes it: in quotes, since braces are dictionaries in its grammar."""
+    match = re.fullmatch(r"([\w.@/+~-]+)=([^\s\"'{\[][^\"',]*\{[^\"':]*\}[^\"',]*)", argument)
+    return f'{match[1]}="{match[2]}"' if match and "${" not in argument else argument
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -10,6 +10,7 @@ import torch
 
 from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, split_view
+from mmmono.pipeline.entrypoint import quote_braces
 from tests.data.test_webdataset import jpeg, write_tar
 from tests.pipeline.conftest import Command
 
@@ -185,3 +186,19 @@ def test_bad_input_is_one_clear_line(
     assert "Traceback" not in run.err
     finished = {f for f in snapshot(artifacts) if ".partial" not in f}
     assert finished == {f for f in before if ".partial" not in f}
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("dataset.shards=a/b-{0000..0004}.tar", 'dataset.shards="a/b-{0000..0004}.tar"'),
+        ("dataset.shards='a/b-{0..4}.tar'", "dataset.shards='a/b-{0..4}.tar'"),
+        ("features={k:3}", "features={k:3}"),
+        ("artifacts=${oc.env:HOME}/x", "artifacts=${oc.env:HOME}/x"),
+        ("features=[raw,sae]", "features=[raw,sae]"),
+        ("features.k=8,16", "features.k=8,16"),
+        ("-m", "-m"),
+    ],
+)
+def test_brace_ranges_pass_hydras_grammar(argument: str, expected: str) -> None:
+    assert quote_braces(argument) == expected
