@@ -15,7 +15,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -165,45 +164,32 @@ class FeatureStore:
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
-        """Stream both modalities in order, in the stored type, reading one block ahead.
+        """Stream both modalities in order, in the stored type; the kernel reads ahead.
 
-        A block's tensors are views of buffers that the next block but one overwrites: copy what is to be kept.
+        A block's tensors are views of buffers that the next block overwrites: copy what is to be kept.
 
         Args:
             block_size: rows read at a time.
             rows: ascending row numbers to keep; None keeps all. Blocks left empty are not read.
         """
-        spans = [(start, min(start + block_size, len(self))) for start in range(0, len(self), block_size)]
-        if rows is not None:
-            bounds = np.searchsorted(rows, [s for s, _ in spans] + [len(self)])
-            spans = [span for i, span in enumerate(spans) if bounds[i] < bounds[i + 1]]
-        # One buffer is being read into, one is with the caller, and one was handed out just before.
-        buffers = [
-            {m: torch.from_numpy(np.empty((block_size, self.dim), self.dtype)) for m in MODALITIES} for _ in range(3)
-        ]
-
-        def fetch(number: int) -> dict[Modality, Tensor]:
-            start, stop = spans[number]
-            block = {m: buffers[number % 3][m][: stop - start] for m in MODALITIES}
-            for modality, out in block.items():
-                self._read_into(out, modality, start)
-            return block
-
+        buffers = {m: torch.from_numpy(np.empty((block_size, self.dim), self.dtype)) for m in MODALITIES}
         position = 0
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feature-store") as reader:
-            pending = reader.submit(fetch, 0) if spans else None
-            for number, (start, stop) in enumerate(spans):
-                assert pending is not None
-                block = pending.result()
-                pending = reader.submit(fetch, number + 1) if number + 1 < len(spans) else None
-                image, text = block["image"], block["text"]
-                if rows is not None:
-                    low, high = np.searchsorted(rows, [start, stop])
-                    if high - low < stop - start:
-                        local = torch.from_numpy(rows[low:high] - start)
-                        image, text = image[local], text[local]
-                yield PairedBlock(position, image, text)
-                position += len(image)
+        for start in range(0, len(self), block_size):
+            stop = min(start + block_size, len(self))
+            local = None
+            if rows is not None:
+                low, high = np.searchsorted(rows, [start, stop])
+                if low == high:
+                    continue
+                if high - low < stop - start:
+                    local = torch.from_numpy(rows[low:high] - start)
+            image, text = (buffers[modality][: stop - start] for modality in MODALITIES)
+            self._read_into(image, "image", start)
+            self._read_into(text, "text", start)
+            if local is not None:
+                image, text = image[local], text[local]
+            yield PairedBlock(position, image, text)
+            position += len(image)
 
     @cached_property
     def _metadata_files(self) -> list[Path]:
@@ -270,6 +256,8 @@ def _read_rows(file: _ArrayFile, start: int, out: Tensor) -> None:
     descriptor = os.open(file.path, os.O_RDONLY)
     try:
         position = file.offset + start * file.dim * file.dtype.itemsize
+        if hasattr(os, "posix_fadvise"):  # while these rows are worked on, the next ones come from the disk
+            os.posix_fadvise(descriptor, position + len(view), len(view), os.POSIX_FADV_WILLNEED)
         while len(view):
             count = os.preadv(descriptor, [view], position)
             if count == 0:
