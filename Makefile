@@ -16,7 +16,7 @@ FEATURES ?= [raw,sae,ncl]
 ARGS ?=
 RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 appendix-a.1
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 appendix-a.1
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -34,8 +34,19 @@ demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modali
 	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' ncl.input_noise=1.5 $(ARGS)
 	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' ncl.input_noise=1.5 $(ARGS)
 
-section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4
+section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4, and how sure they are
 	@$(call RUN,mds)
+	@$(call RUN,certainty)
+
+section-2.2: $(READY) ## Classification with features removed (Table 1)
+	@$(call RUN,ablation)
+
+section-2.3: $(READY) ## Top samples and contact sheets (Figures 1 to 3)
+	@$(call RUN,top_samples)
+
+section-3: $(READY) ## Monosemanticity (Figures 5, 6, 13, Tables 4, 5), and what the features keep
+	@$(call RUN,interpretability)
+	@$(call RUN,faithfulness)
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)

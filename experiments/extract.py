@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses import extract
+from mmmono.pipeline.analyses.extraction import extract
 from mmmono.pipeline.entrypoint import entrypoint
 from mmmono.pipeline.workspace import Workspace
 

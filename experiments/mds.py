@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses import score_modality_dominance
+from mmmono.pipeline.analyses.dominance import score_modality_dominance
 from mmmono.pipeline.entrypoint import entrypoint
 from mmmono.pipeline.workspace import Workspace
 

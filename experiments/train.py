@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses import train_dictionaries
+from mmmono.pipeline.analyses.training import train_dictionaries
 from mmmono.pipeline.entrypoint import entrypoint
 from mmmono.pipeline.workspace import Workspace
 

@@ -1,7 +1,7 @@
 """Dictionaries over joint embeddings: the TopK SAE and the NCL head, how they are trained, kept and measured."""
 
 from mmmono.dictionaries.base import Dictionary, DictionaryFeatures
-from mmmono.dictionaries.callbacks import ActiveDimensionsPlateau, MetricHistory
+from mmmono.dictionaries.callbacks import ActiveDimensionsPlateau, MetricHistory, Snapshots
 from mmmono.dictionaries.datamodule import PairedBatch, PairedFeatures, ShuffledBatches
 from mmmono.dictionaries.metrics import ReconstructionMoments, ReconstructionQuality, fraction_of_variance_unexplained
 from mmmono.dictionaries.modules import DictionaryModule, NCLModule, SAEModule
@@ -22,6 +22,7 @@ __all__ = [
     "ReconstructionQuality",
     "SAEModule",
     "ShuffledBatches",
+    "Snapshots",
     "TopKSAE",
     "contrastive_loss",
     "fraction_of_variance_unexplained",

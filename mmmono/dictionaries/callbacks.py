@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -72,3 +73,32 @@ class MetricHistory(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+class Snapshots(Callback):
+    """Keeps the dictionary every so many steps, from before the first one on, for curves over training (Figure 13).
+
+    Args:
+        folder: each snapshot is a dictionary of its own in `<folder>/<step>`.
+        every: steps between snapshots.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder = folder
+        self.every = every
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the untrained dictionary."""
+        if trainer.global_step == 0:
+            self._keep(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Keep the dictionary when its time has come."""
+        if trainer.global_step % self.every == 0:
+            self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            module.dictionary.save_pretrained(self.folder / f"{trainer.global_step:06d}")

@@ -53,6 +53,14 @@ def modality_dominance_score(
     return dominance_scores([(image_features, text_features)], undefined).scores
 
 
+def paired_ratio(
+    image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]
+) -> Float[Tensor, "pairs features"]:
+    """|z_img| / (|z_img| + |z_txt|) of every pair, the term that Eq. 1 averages; NaN where both activations are 0."""
+    magnitude = image.abs()
+    return magnitude / (magnitude + text.abs())
+
+
 def dominance_scores(
     blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]],
     undefined: Undefined = "skip",

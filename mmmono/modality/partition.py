@@ -98,6 +98,25 @@ def partition_by_counts(
     return _from_masks(image, text, alive)
 
 
+def partition_by_null(
+    scores: Float[Tensor, " features"],
+    q_values: Float[Tensor, " features"],
+    fdr: float = 0.05,
+    live: Bool[Tensor, " features"] | None = None,
+) -> Partition:
+    """Dominance beyond chance: ImgD where R(d) > ½ and q ≤ fdr, TextD where R(d) < ½ and q ≤ fdr, CrossD the rest.
+
+    Args:
+        scores: R(d); NaN marks dead features.
+        q_values: of the permutation null, see `resample_dominance`.
+        fdr: share of false discoveries among ImgD and TextD that is tolerated.
+        live: features that may be in a class; by default those whose score is not NaN.
+    """
+    scores, alive = _live(scores, live)
+    beyond = alive & (q_values <= fdr)
+    return _from_masks(beyond & (scores > 0.5), beyond & (scores < 0.5), alive)
+
+
 def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
     alive = ~torch.isnan(scores)
     return scores.double(), alive if live is None else alive & live

@@ -78,6 +78,7 @@ def _fail(error: Exception) -> NoReturn:
 def _quiet() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # other libraries' bars, in logs
     logging.getLogger("lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*", ".*litlogger.*"):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from mmmono.core.errors import ConfigError
-from mmmono.dictionaries import DictionaryModule, NCLHead, NCLModule, SAEModule, TopKSAE
+from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, TopKSAE
+from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
 from mmmono.features.feature_set import prepare
+from mmmono.features.store import MODALITIES
 
 
 class Recipe:
@@ -41,13 +44,19 @@ class SAE(Trained):
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """A TopK SAE whose pre-bias is the mean of the training embeddings."""
         s = self.settings
+        sae = self.untrained(train, normalize)
+        return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
+
+    def untrained(self, train: FeatureView, normalize: bool) -> TopKSAE:
+        """The SAE before its first step."""
+        s = self.settings
         num_features = _width(train.dim, s["expansion"])
         if not 1 <= s["k"] <= num_features:
             raise ConfigError(f"features.k={s['k']} must lie between 1 and the {num_features} latents")
         sae = TopKSAE(train.dim, num_features, s["k"], pre_bias=s["pre_bias"], center=s["center"])
         if s["pre_bias"]:
             sae.initialize_pre_bias(*modality_means(train, normalize))
-        return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
+        return sae
 
 
 class NCL(Trained):
@@ -58,6 +67,58 @@ class NCL(Trained):
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
         return NCLModule(head, input_noise=s["input_noise"], lr=s["lr"], **schedule)
+
+
+@dataclass
+class Control(Recipe, ABC):
+    """A feature set fitted in one go, to tell "sparser" from "more meaningful"."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @abstractmethod
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
+        """The fitted map. Raises ConfigError where there are too few pairs."""
+
+
+class PCA(Control):
+    """`features=pca`."""
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
+        """Principal components of a sample of both modalities."""
+        return fit_pca(_sample(train, normalize, self.settings["max_pairs"], seed))
+
+
+class ICA(Control):
+    """`features=ica`."""
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
+        """Independent components of a sample of both modalities."""
+        return fit_ica(_sample(train, normalize, self.settings["max_pairs"], seed), self.settings["max_iter"], seed)
+
+
+class RandomRotation(Control):
+    """`features=random_rotation`."""
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
+        """A rotation that has not seen the data."""
+        return random_rotation(train.dim, seed)
+
+
+class UntrainedSAE(Control):
+    """`features=untrained_sae`."""
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> TopKSAE:
+        """The SAE of `features=sae` before its first step."""
+        torch.manual_seed(seed)
+        return SAE(self.settings).untrained(train, normalize)
+
+
+def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int) -> torch.Tensor:
+    """Both modalities' embeddings of a seeded sample of pairs, images first."""
+    rows = np.arange(len(view))
+    if len(rows) > max_pairs:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, max_pairs, replace=False))
+    return torch.cat([prepare(view.gather(modality, rows), normalize, "cpu", view) for modality in MODALITIES])
 
 
 def _width(dim: int, expansion: float) -> int:

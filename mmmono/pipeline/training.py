@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries import ActiveDimensionsPlateau, MetricHistory, PairedFeatures
-from mmmono.pipeline.feature_sets import Trained
+from mmmono.dictionaries import ActiveDimensionsPlateau, Dictionary, MetricHistory, PairedFeatures, Snapshots
+from mmmono.pipeline.feature_sets import Control, Trained
 
 if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Features
 
 HISTORY_FILE = "history.parquet"
 CHECKPOINTS = "checkpoints"
+SNAPSHOTS = "snapshots"
 
 
 def train_dictionary(
@@ -71,6 +73,25 @@ def train_dictionary(
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
 
 
+def fit_control(
+    artifacts: Artifacts, name: str, kind: Control, train: Features, normalize: bool, seed: int
+) -> Artifact:
+    """The control fitted to these features, unless it is there."""
+    recipe = {
+        "kind": name, "settings": dict(kind.settings), "features": train.recipe, "normalize": normalize, "seed": seed
+    }  # fmt: skip
+    name = f"{name}-{train.store.path.name}"
+    return artifacts.build(
+        "dictionaries", name, recipe, lambda directory: kind.fit(train.view, normalize, seed).save_pretrained(directory)
+    )
+
+
+def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:
+    """The dictionary at each kept step of its training (`training.snapshot_every`), in order."""
+    for folder in sorted((directory / SNAPSHOTS).glob("[0-9]*")):
+        yield int(folder.name), Dictionary.from_pretrained(folder)
+
+
 def automatic_batch_size(pairs: int) -> int:
     """The largest power of two up to 4096 that makes at least eight batches an epoch, but at least 64."""
     size = 4096
@@ -89,15 +110,7 @@ def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: Me
         ),
     ]
     if settings.snapshot_every:
-        callbacks.append(
-            ModelCheckpoint(
-                checkpoints,
-                filename="{step:06d}",
-                every_n_train_steps=settings.snapshot_every,
-                save_top_k=-1,
-                save_weights_only=True,
-            )
-        )
+        callbacks.append(Snapshots(directory / SNAPSHOTS, settings.snapshot_every))
     interactive = sys.stderr.isatty()
     if interactive:
         bar = TQDMProgressBar(refresh_rate=20)

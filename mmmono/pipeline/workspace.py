@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from jaxtyping import Bool, Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
-from mmmono.features import FeatureSet, FeatureStore, FeatureView, RawFeatures, extract_features
+from mmmono.features import (
+    ActivationBlock,
+    FeatureSet,
+    FeatureStore,
+    FeatureView,
+    Modality,
+    RawFeatures,
+    activations,
+    extract_features,
+)
 from mmmono.features.extraction import PRECISIONS
+from mmmono.features.feature_set import prepare
 from mmmono.features.selection import Split
+from mmmono.modality import Partition
 from mmmono.pipeline.datasets import Dataset
-from mmmono.pipeline.feature_sets import Raw, Recipe, Trained
+from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
-from mmmono.pipeline.training import train_dictionary
+from mmmono.pipeline.training import fit_control, train_dictionary
 from mmmono.reporting.tables import console
 
 
@@ -55,6 +70,7 @@ class Workspace:
         self.seed: int = cfg.seed
         self.device = _device(cfg.device)
         self._features: dict[str, Features] = {}
+        self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     def features(self, split: Split) -> Features:
@@ -111,24 +127,75 @@ class Workspace:
         sets = self.cfg.features.sets
         return {name: instantiate(sets[name], _convert_="all") for name in sets}
 
-    def dictionary(self, name: str) -> Artifact:
-        """A feature set's trained dictionary, trained first if it is not there."""
+    def dictionary(self, name: str, seed: int | None = None) -> Artifact:
+        """A feature set's dictionary, trained or fitted first if it is not there; with another seed than the run's own."""
+        seed = self.seed if seed is None else seed
         kind = self.recipes[name]
+        train = self.features(self.cfg.training.split)
+        if isinstance(kind, Control):
+            return fit_control(self.artifacts, name, kind, train, self.cfg.features.normalize, seed)
         assert isinstance(kind, Trained)
-        train, val = self.features(self.cfg.training.split), self.features(self.dataset.split)
-        return train_dictionary(self.artifacts, name, kind, train, val, self.cfg)
+        cfg = OmegaConf.merge(self.cfg, {"seed": seed})
+        assert isinstance(cfg, DictConfig)
+        return train_dictionary(self.artifacts, name, kind, train, self.features(self.dataset.split), cfg)
 
-    def feature_set(self, name: str) -> FeatureSet:
+    def feature_set(self, name: str, seed: int | None = None) -> FeatureSet:
         """A feature set ready to encode, on the device."""
         if isinstance(self.recipes[name], Raw):
             return RawFeatures(self.features(self.dataset.split).view.dim)
-        dictionary = Dictionary.from_pretrained(self.dictionary(name).path)
-        return DictionaryFeatures(name, dictionary.to(self.device))
+        key = (name, self.seed if seed is None else seed)
+        if key not in self._feature_sets:
+            dictionary = Dictionary.from_pretrained(self.dictionary(*key).path)
+            self._feature_sets[key] = DictionaryFeatures(name, dictionary.to(self.device))
+        return self._feature_sets[key]
 
     def feature_set_recipe(self, name: str) -> dict[str, Any]:
         """What identifies a feature set's activations."""
         made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name).digest}
         return {"name": name, "normalize": self.cfg.features.normalize, **made}
+
+    def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:
+        """Stream a feature set's activations over a split, the dataset's own by default."""
+        view = self.features(split or self.dataset.split).view
+        return activations(view, feature_set, normalize=self.cfg.features.normalize, device=self.device)
+
+    def encode_rows(
+        self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None
+    ) -> Float[Tensor, "rows features"]:
+        """A feature set's activations on single pairs of a split, in the order given, on the CPU."""
+        view = self.features(split or self.dataset.split).view
+        rows = []
+        for start in range(0, len(positions), 4096):
+            stored = view.gather(modality, positions[start : start + 4096])
+            with torch.inference_mode():
+                embeddings = prepare(stored, self.cfg.features.normalize, self.device, view)
+                rows.append(feature_set.encode(embeddings, modality).cpu())
+        return torch.cat(rows)
+
+    def partition(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
+        """Scores sorted into classes by the configured rule. Raises ConfigError on impossible settings."""
+        try:
+            return instantiate(self.cfg.partition)(scores, live=live)
+        except Exception as error:
+            raise ConfigError(f"partition: {error.__cause__ or error}") from error
+
+    def partitions_recipe(self) -> dict[str, Any]:
+        """What identifies the partitions of the chosen feature sets, and the sets themselves."""
+        return {
+            "sets": [self.feature_set_recipe(name) for name in self.recipes],
+            "mds": dict(self.cfg.mds),
+            "partition": dict(self.cfg.partition),
+        }
+
+    @property
+    def title(self) -> str:
+        """Model, dataset and split, for the heads of tables."""
+        return f"{self.model.name} on {self.dataset_name} ({self.dataset.split})"
+
+    def results(self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> Artifact:
+        """The results of an analysis of the dataset's split, made unless they are there."""
+        name = f"{analysis}-{self.features(self.dataset.split).store.path.name}"
+        return self.artifacts.build("results", name, recipe, make)
 
 
 def _device(name: str) -> str:

@@ -1,0 +1,17 @@
+"""Score how monosemantic features are (Section 3.2, Figures 5, 6, 13, Tables 4, 5)."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.analyses.interpretability import interpret
+from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.workspace import Workspace
+
+
+@entrypoint("interpretability")
+def main(cfg: DictConfig) -> None:
+    """Analyze the chosen feature sets side by side."""
+    interpret(Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Embedding models h of Section 3.2.1: what says whether two images, or two texts, are alike.
+
+They are independent of the model whose features are judged, or, as Appendix A.3.1 allows, that model itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import timm
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmmono.core.artifacts import file_fingerprint
+from mmmono.core.errors import ModelError
+from mmmono.vlm.demo_towers import (
+    EFFICIENTNET,
+    EFFICIENTNET_SHA256,
+    MINILM_SHA256,
+    checked_minilm_weights,
+    efficientnet_state_dict,
+    minilm_folder,
+)
+from mmmono.vlm.hub import hub_or_cache
+
+
+class Embedder(ABC):
+    """Embeds images and texts, each in a space of its own, with vectors of unit length.
+
+    Attributes:
+        name: what tables call it.
+        fingerprint: digest that identifies its weights; embeddings are cached under it.
+    """
+
+    name: str
+    fingerprint: str
+
+    @abstractmethod
+    def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
+        """Unit vectors, float32 on the CPU."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
+        """Unit vectors, float32 on the CPU."""
+
+
+class TimmSentenceEmbedder(Embedder):
+    """A timm image model, pooled before its classifier, beside a Sentence Transformer.
+
+    Weights are loaded at the first use of either side.
+
+    Args:
+        name: what tables call it.
+        image_model: timm's name of the architecture, with its pretrained tag.
+        text_model: Sentence Transformers' name of a model, or a folder with one.
+        image_weights: state dict of the image model, instead of timm's pretrained one; called when it is needed.
+        text_weights: checks the folder before it is read.
+        fingerprint: see `Embedder`; by default a digest of both names.
+        device: where to compute.
+        batch_size: samples a forward pass.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_model: str,
+        text_model: str,
+        *,
+        image_weights: Callable[[], dict[str, Tensor]] | None = None,
+        fingerprint: str | None = None,
+        device: str = "cpu",
+        batch_size: int = 32,
+    ) -> None:
+        self.name = name
+        self.image_model = image_model
+        self.text_model = text_model
+        self.fingerprint = fingerprint or hashlib.sha256(f"{image_model}|{text_model}".encode()).hexdigest()[:16]
+        self._image_weights = image_weights
+        self._device = device
+        self._batch_size = batch_size
+
+    @cached_property
+    def _image_tower(self) -> nn.Module:
+        try:
+            with hub_or_cache():
+                model = timm.create_model(self.image_model, pretrained=self._image_weights is None)
+        except Exception as error:  # timm passes on whatever the hub's client raises
+            raise ModelError(
+                f"the image model {self.image_model} of embedder={self.name} cannot be had ({_first_line(error)}): check "
+                "its name and the network, give a local file as embedder.image_checkpoint=..., or use embedder=offline"
+            ) from error
+        if self._image_weights is not None:
+            try:
+                model.load_state_dict(self._image_weights())
+            except RuntimeError as error:
+                raise ModelError(
+                    f"the weights given for {self.image_model} of embedder={self.name} do not fit it "
+                    f"({_first_line(error)}): give that model's own state dict, with its classifier"
+                ) from error
+        model.reset_classifier(0)
+        return model.eval().requires_grad_(False).to(self._device, memory_format=torch.channels_last)
+
+    @cached_property
+    def _transform(self) -> Callable[[Image], Tensor]:
+        config = timm.data.resolve_model_data_config(self._image_tower)
+        return timm.data.create_transform(**config, is_training=False)
+
+    @cached_property
+    def _sentences(self) -> SentenceTransformer:
+        try:
+            with hub_or_cache():
+                return SentenceTransformer(self.text_model, device=self._device)
+        except Exception as error:  # so does Sentence Transformers
+            raise ModelError(
+                f"the text model {self.text_model} of embedder={self.name} cannot be had ({_first_line(error)}): check its "
+                "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
+            ) from error
+
+    def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
+        """Pooled features of the image model, of unit length. Raises ModelError if its weights cannot be had."""
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(images), self._batch_size):
+                batch = torch.stack(
+                    [self._transform(i.convert("RGB")) for i in images[start : start + self._batch_size]]
+                )
+                batch = batch.to(self._device, memory_format=torch.channels_last)
+                rows.append(F.normalize(self._image_tower(batch).float(), dim=1).cpu())
+        return torch.cat(rows)
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
+        """Sentence embeddings, of unit length. Raises ModelError if the weights cannot be had."""
+        embeddings = self._sentences.encode(
+            list(texts),
+            batch_size=self._batch_size,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return embeddings.float().cpu()
+
+    def load(self) -> None:
+        """Load both sides now. Raises ModelError if weights cannot be had, before anything else is computed."""
+        _ = self._transform, self._sentences
+
+
+def paper_embedder(
+    image_model: str, text_model: str, image_checkpoint: str | None = None, device: str = "cpu", batch_size: int = 32
+) -> TimmSentenceEmbedder:
+    """The paper's: ViT-B/16-224-in21k for images and all-MiniLM-L6-v2 for texts (Appendix A.3.1).
+
+    Args:
+        image_model: timm's name.
+        text_model: Sentence Transformers' name, or a local folder.
+        image_checkpoint: local state dict of the image model (safetensors or a plain PyTorch one).
+        device: where to compute.
+        batch_size: samples a forward pass.
+
+    Raises:
+        ModelError: the checkpoint is not there.
+    """
+    if image_checkpoint is None:
+        return TimmSentenceEmbedder("paper", image_model, text_model, device=device, batch_size=batch_size)
+    path = Path(image_checkpoint)
+    if not path.is_file():
+        raise ModelError(f"embedder.image_checkpoint={image_checkpoint} is no file: give a state dict of {image_model}")
+    return TimmSentenceEmbedder(
+        "paper",
+        image_model,
+        text_model,
+        image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
+        fingerprint=f"{file_fingerprint(path)}-{text_model}",
+        device=device,
+        batch_size=batch_size,
+    )
+
+
+def offline_embedder(device: str = "cpu", batch_size: int = 32) -> TimmSentenceEmbedder:
+    """EfficientNet-Lite0 for images and all-MiniLM-L6-v2 for texts, from the packages of the extra `demo`.
+
+    The very towers of EmojiCLIP, before its heads. Raises ModelError if the packages are not installed.
+    """
+    checked_minilm_weights()
+    return TimmSentenceEmbedder(
+        "offline",
+        EFFICIENTNET,
+        str(minilm_folder()),
+        image_weights=efficientnet_state_dict,
+        fingerprint=hashlib.sha256(f"{EFFICIENTNET_SHA256}|{MINILM_SHA256}".encode()).hexdigest()[:16],
+        device=device,
+        batch_size=batch_size,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,43 @@
+"""Other scores of a feature's modality, to set beside the modality dominance score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+
+def energy_ratio(
+    blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]],
+) -> Float64[Tensor, " features"]:
+    """Σ z_img² / (Σ z_img² + Σ z_txt²) over all pairs: which modality carries the feature's energy.
+
+    Where Eq. 1 averages ratios, this is the ratio of averages: strong activations weigh more. In [0, 1], 1 for images;
+    NaN for features that are silent. Raises ValueError if there is no block.
+    """
+    total: Tensor | None = None
+    for image, text in blocks:
+        block = torch.stack([image.square().sum(0, dtype=torch.float64), text.square().sum(0, dtype=torch.float64)])
+        total = block if total is None else total + block
+    if total is None:
+        raise ValueError("no activations to score")
+    return (total[0] / total.sum(0)).cpu()
+
+
+def image_auroc(
+    image: Float[Tensor, "images features"], text: Float[Tensor, "texts features"]
+) -> Float64[Tensor, " features"]:
+    """AUROC of telling images from texts by the magnitude of one feature: P(|z_img| > |z_txt|) + ½ P(equal).
+
+    1 where every image activates the feature more than any text, 0.5 where its magnitude tells nothing.
+    """
+    scores = torch.empty(image.shape[1], dtype=torch.float64)
+    for feature in range(image.shape[1]):
+        sorted_text = text[:, feature].abs().sort().values
+        magnitude = image[:, feature].abs().contiguous()
+        below = torch.searchsorted(sorted_text, magnitude, right=False).double()
+        not_above = torch.searchsorted(sorted_text, magnitude, right=True).double()
+        scores[feature] = ((below + not_above) / 2).mean() / len(text)
+    return scores

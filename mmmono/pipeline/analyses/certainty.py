@@ -1,0 +1,162 @@
+"""`experiments/certainty.py`: which classes are more than chance, and would come out again (beyond Section 2.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmono.features import MODALITIES
+from mmmono.features.feature_set import FeatureSet
+from mmmono.modality import (
+    DominanceResamples,
+    Partition,
+    adjusted_rand_index,
+    energy_ratio,
+    image_auroc,
+    match_features,
+    partition_by_null,
+    rank_correlation,
+    resample_dominance,
+)
+from mmmono.modality.agreement import reordered
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.certainty_figures import score_intervals
+from mmmono.reporting.style import save_figure
+from mmmono.reporting.tables import console, save_table, show_table
+
+TERMINAL_COLUMNS = (
+    "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
+    "seeds ARI", "energy ρ", "AUROC ρ",
+)  # fmt: skip
+
+
+def assess_certainty(workspace: Workspace) -> None:
+    """Permutation null, bootstrap intervals, agreement across halves, seeds and other scores, for all feature sets."""
+    settings = workspace.cfg.certainty
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        **workspace.partitions_recipe(),
+        "certainty": dict(settings),
+        "seed": workspace.seed,
+    }
+
+    def make(directory: Path) -> None:
+        rows, per_feature, drawn = [], [], []
+        for name in workspace.recipes:
+            feature_set = workspace.feature_set(name)
+            scored = dominance(workspace, name, feature_set)
+            pairs = ((block.image, block.text) for block in workspace.activations(feature_set))
+            resamples = resample_dominance(
+                pairs, settings.n_permutations, settings.n_bootstrap, settings.n_halves, workspace.seed
+            )
+            other = _other_scores(workspace, feature_set, settings.auroc_pairs)
+            rows.append(
+                {
+                    "feature set": name,
+                    **_beyond_chance(scored, resamples, settings.fdr),
+                    **_halves(workspace, scored, resamples),
+                    **_seeds(workspace, name, scored, feature_set),
+                    **{f"{key} ρ": _rho(scored, values) for key, values in other.items()},
+                }
+            )
+            low, high = resamples.interval().tolist()
+            columns = {
+                "p_value": resamples.p_value.tolist(), "q_value": resamples.q_value.tolist(), "low": low, "high": high,
+                **{key.lower(): values.tolist() for key, values in other.items()},
+            }  # fmt: skip
+            per_feature += [
+                {**row, **{key: values[i] for key, values in columns.items()}} for i, row in enumerate(scored.to_rows())
+            ]
+            drawn.append((scored, resamples))
+        save_table(per_feature, directory / "scores")
+        save_table(rows, directory / "summary")
+        save_figure(score_intervals(drawn, settings.fdr), directory / "certainty")
+
+    artifact = workspace.results("certainty", recipe, make)
+    rows = json.loads((artifact.path / "summary.json").read_text())
+    show_table([{key: row[key] for key in TERMINAL_COLUMNS} for row in rows], f"How sure is R(d)? {workspace.title}")
+    console.print(f"Intervals, p- and q-values: {artifact.path}/certainty.png, scores.parquet")
+
+
+def _beyond_chance(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> dict[str, object]:
+    """How many features of each class are dominated by its modality beyond chance."""
+    live = torch.zeros(len(scored.partition), dtype=torch.bool)
+    live[torch.cat([scored.partition[name] for name in ("ImgD", "TextD", "CrossD")])] = True
+    by_null = partition_by_null(scored.scores.scores, resamples.q_value, fdr, live)
+    confirmed = {name: np.isin(scored.partition[name], by_null[name]).sum() for name in ("ImgD", "TextD")}
+    return {
+        "live": int(live.sum()),
+        "beyond chance": len(by_null["ImgD"]) + len(by_null["TextD"]),
+        **{f"{name} confirmed": f"{count} of {len(scored.partition[name])}" for name, count in confirmed.items()},  # type: ignore[index]
+    }
+
+
+def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: DominanceResamples) -> dict[str, object]:
+    """Agreement between random halves of the pairs, mean over halvings."""
+    first, second = resamples.halves
+    live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+    partitions = [[workspace.partition(scores, live) for scores in half] for half in (first, second)]
+    return {
+        "halves ρ": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),
+        "halves ARI": _mean([adjusted_rand_index(a, b) for a, b in zip(*partitions, strict=True)]),
+    }
+
+
+def _seeds(workspace: Workspace, name: str, scored: FeatureSetDominance, feature_set: FeatureSet) -> dict[str, object]:
+    """Agreement with the same dictionary trained from other seeds, its features matched by their activations."""
+    correlations: list[float] = []
+    aris: list[float] = []
+    matches: list[float] = []
+    if isinstance(workspace.recipes[name], Trained):
+        for offset in range(1, workspace.cfg.certainty.n_seeds + 1):
+            other = workspace.feature_set(name, workspace.seed + offset)
+            rescored = dominance(workspace, name, other)
+            partners, match = match_features(_paired_activations(workspace, feature_set, other))
+            partition: Partition = reordered(rescored.partition, partners)
+            correlations.append(rank_correlation(scored.scores.scores, rescored.scores.scores[partners]))
+            aris.append(adjusted_rand_index(scored.partition, partition))
+            matches.append(float(match[match > 0].mean()))
+    return {"seeds ρ": _mean(correlations), "seeds ARI": _mean(aris), "seeds match": _mean(matches)}
+
+
+def _paired_activations(workspace: Workspace, a: FeatureSet, b: FeatureSet) -> Iterator[tuple[Tensor, Tensor]]:
+    for first, second in zip(workspace.activations(a), workspace.activations(b), strict=True):
+        yield first.image, second.image
+        yield first.text, second.text
+
+
+def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: int) -> dict[str, Tensor]:
+    energy = energy_ratio((block.image, block.text) for block in workspace.activations(feature_set))
+    image, text = _sample(workspace, feature_set, auroc_pairs)
+    return {"energy": energy, "AUROC": image_auroc(image, text)}
+
+
+def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[Tensor, Tensor]:
+    """Activations of both modalities on a seeded sample of pairs, at most so many."""
+    view = workspace.features(workspace.dataset.split).view
+    keep = min(1.0, pairs / len(view))
+    generator = torch.Generator().manual_seed(workspace.seed)
+    kept: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
+    for block in workspace.activations(feature_set):
+        chosen = torch.rand(len(block.image), generator=generator) < keep
+        for modality in MODALITIES:
+            kept[modality].append(getattr(block, modality).cpu()[chosen])
+    return torch.cat(kept["image"]), torch.cat(kept["text"])
+
+
+def _rho(scored: FeatureSetDominance, values: Tensor) -> float:
+    """Rank correlation with R(d) over live features."""
+    live = torch.cat([scored.partition[name] for name in ("ImgD", "TextD", "CrossD")])
+    return rank_correlation(scored.scores.scores[live], values[live])
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None

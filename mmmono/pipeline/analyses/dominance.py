@@ -1,0 +1,60 @@
+"""`experiments/mds.py`: Eq. 1, the partition and Figure 4 (Section 2.1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from mmmono.core.errors import ConfigError
+from mmmono.features import FeatureSet
+from mmmono.modality import dominance_scores, modality_gap
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.mds_figures import mds_distributions
+from mmmono.reporting.style import save_figure
+from mmmono.reporting.tables import console, save_table, show_table
+
+# Of the summary's columns those that fit a terminal of 80.
+TERMINAL_COLUMNS = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+
+
+def score_modality_dominance(workspace: Workspace) -> None:
+    """Eq. 1, partition, Figure 4 and the table of counts and moments, for all chosen feature sets side by side."""
+    features = workspace.features(workspace.dataset.split)
+    recipe = {"features": features.recipe, **workspace.partitions_recipe()}
+
+    def make(directory: Path) -> None:
+        sets = [dominance(workspace, name) for name in workspace.recipes]
+        gap = modality_gap((block.image, block.text) for block in features.view.blocks())
+        save_table([row for scored in sets for row in scored.to_rows()], directory / "scores")
+        rows = [{**scored.to_row(), "gap": gap.centroid_distance} for scored in sets]
+        save_table(rows, directory / "summary")
+        (directory / "modality_gap.json").write_text(json.dumps(asdict(gap), indent=2) + "\n")
+        save_figure(mds_distributions(sets), directory / "mds")
+
+    artifact = workspace.results("mds", recipe, make)
+    rows = json.loads((artifact.path / "summary.json").read_text())
+    compact = [{key: row[key] for key in TERMINAL_COLUMNS} for row in rows]
+    show_table(compact, f"Modality dominance: {workspace.title}")
+    console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
+
+
+def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = None) -> FeatureSetDominance:
+    """Scores and partition of a feature set on the dataset's split.
+
+    Args:
+        workspace: which features, and how they are scored.
+        name: of the feature set.
+        feature_set: another set of the same kind than the configuration's own, such as one of another seed.
+
+    Raises:
+        ConfigError: impossible settings of the score or the partition.
+    """
+    settings = workspace.cfg.mds
+    if settings.undefined not in ("skip", "half"):
+        raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
+    blocks = workspace.activations(feature_set or workspace.feature_set(name))
+    scores = dominance_scores(((block.image, block.text) for block in blocks), settings.undefined)
+    live = scores.informative_pairs >= settings.min_pairs
+    return FeatureSetDominance(name, scores, workspace.partition(scores.scores, live))

@@ -1,0 +1,155 @@
+"""`experiments/faithfulness.py`: what a feature set keeps of the embeddings it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries import ReconstructionMoments, contrastive_loss
+from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.features.retrieval import recall_at_k
+from mmmono.modality import modality_gap
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.tables import console, save_table, show_table
+
+KS = (1, 5, 10)
+
+
+def measure_faithfulness(workspace: Workspace) -> None:
+    """Reconstruction, sparsity, retrieval, zero-shot accuracy, gap and contrastive loss, before and after."""
+    settings = workspace.cfg.faithfulness
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
+        "faithfulness": dict(settings),
+        "label": workspace.dataset.label,
+        "seed": workspace.seed,
+    }
+
+    def make(directory: Path) -> None:
+        reconstruction: list[dict[str, object]] = []
+        function: list[dict[str, object]] = []
+        rows = _sample(workspace, settings.max_pairs)
+        view = workspace.features(workspace.dataset.split).view
+        raw: dict[Modality, Tensor] = {m: F.normalize(view.gather(m, rows).float(), dim=1) for m in MODALITIES}
+        classes = _classes(workspace, rows, settings.prompt)
+        function.append({"feature set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)})
+        for name in workspace.recipes:
+            features = workspace.feature_set(name)
+            codes, decoded = _through(features, raw, workspace.device)
+            reconstruction += _reconstruction(name, raw, codes, decoded)
+            coded_classes = None
+            decoded_classes = None
+            if classes is not None:
+                own_codes, own_decoded = _through(features, {"text": classes[0]}, workspace.device)
+                coded_classes = (own_codes["text"], classes[1])
+                decoded_classes = (own_decoded["text"], classes[1]) if own_decoded else None
+            if name != "raw":
+                function.append(
+                    {"feature set": name, "space": "features", **_function(codes, coded_classes, settings.temperature)}
+                )
+            if decoded and name != "raw":
+                after = _function(decoded, decoded_classes, settings.temperature)
+                function.append({"feature set": name, "space": "reconstruction", **after})
+        save_table(reconstruction, directory / "reconstruction")
+        save_table(function, directory / "function")
+
+    artifact = workspace.results("faithfulness", recipe, make)
+    for table, title in (("reconstruction", "Reconstruction and sparsity"), ("function", "What still works")):
+        rows = json.loads((artifact.path / f"{table}.json").read_text())
+        shown = [{k: "" if v is None else v for k, v in row.items()} for row in rows]
+        show_table(shown, f"{title}: {workspace.title}")
+    console.print(f"{artifact.path}/reconstruction.parquet, function.parquet")
+
+
+def _sample(workspace: Workspace, max_pairs: int) -> np.ndarray:
+    """Positions of a seeded sample of the split's pairs."""
+    count = len(workspace.features(workspace.dataset.split).view)
+    if count <= max_pairs:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(workspace.seed).choice(count, max_pairs, replace=False))
+
+
+def _through(
+    features: FeatureSet, embeddings: dict[Modality, Tensor], device: str
+) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+    """Codes and reconstructions; no reconstructions where the feature set has no decoder."""
+    codes: dict[Modality, Tensor] = {}
+    decoded: dict[Modality, Tensor] = {}
+    with torch.inference_mode():
+        for modality, values in embeddings.items():
+            encoded = [features.encode(block.to(device), modality) for block in values.split(4096)]
+            codes[modality] = torch.cat(encoded).cpu()
+            try:
+                decoded[modality] = torch.cat([features.decode(block, modality) for block in encoded]).cpu()
+            except DictionaryError:
+                continue
+    return codes, decoded
+
+
+def _reconstruction(
+    name: str, raw: dict[Modality, Tensor], codes: dict[Modality, Tensor], decoded: dict[Modality, Tensor]
+) -> Iterator[dict[str, object]]:
+    for modality in MODALITIES:
+        moments = ReconstructionMoments(raw[modality].shape[1], codes[modality].shape[1])
+        row: dict[str, object] = {"feature set": name, "samples": modality}
+        if decoded:
+            moments.update(raw[modality], decoded[modality], codes[modality])
+            quality = asdict(moments.quality())
+            row |= {"FVU": quality["fvu"], "cosine": quality["cosine"]}
+        else:
+            moments.update_codes(codes[modality])
+            row |= {"FVU": None, "cosine": None}
+        sparsity = moments.sparsity()
+        yield row | {"L0": sparsity.l0, "active": sparsity.active, "dead share": sparsity.dead_fraction}
+
+
+def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tensor, list[int]] | None:
+    """Embeddings of the class names' prompts, and each pair's class (−1: none); None where there are no classes."""
+    label = workspace.dataset.label
+    metadata = workspace.features(workspace.dataset.split).view.metadata()
+    if label is None or label not in metadata:
+        return None
+    labels = metadata[label].fillna("").iloc[rows].tolist()
+    names = sorted({name for name in labels if name})
+    encoder = workspace.model.load(workspace.artifacts, workspace.device)
+    with torch.inference_mode():
+        tokens = encoder.tokenize([prompt.format(name) for name in names])
+        embeddings = F.normalize(encoder.encode_text(tokens.to(workspace.device)), dim=1).cpu()
+    place = {name: i for i, name in enumerate(names)}
+    return embeddings, [place.get(name, -1) for name in labels]
+
+
+def _function(
+    z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, temperature: float
+) -> dict[str, object]:
+    """What a joint space is there for, in this one."""
+    image, text = (F.normalize(z[m], dim=1) for m in MODALITIES)
+    there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
+    row: dict[str, object] = {}
+    row |= {f"i→t R@{k}": there[k] for k in KS} | {f"t→i R@{k}": back[k] for k in KS}
+    accuracy = None
+    if classes is not None:
+        target = torch.tensor(classes[1])
+        predicted = (image @ F.normalize(classes[0], dim=1).T).argmax(1)
+        accuracy = float((predicted == target)[target >= 0].float().mean())
+    # A feature set can leave a sample without any active feature: such rows have no direction and no part in the gap.
+    alive = (image.abs().sum(1) > 0) & (text.abs().sum(1) > 0)
+    losses = [
+        float(contrastive_loss(i, t, 1 / temperature))
+        for i, t in zip(image.split(1024), text.split(1024), strict=True)
+        if len(i) > 1
+    ]
+    return row | {
+        "zero-shot": accuracy,
+        "gap": modality_gap([(image[alive], text[alive])]).centroid_distance if bool(alive.any()) else None,
+        "contrastive loss": float(np.mean(losses)) if losses else None,
+    }

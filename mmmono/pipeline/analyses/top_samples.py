@@ -1,0 +1,187 @@
+"""`experiments/top_samples.py`: what activates each feature, and contact sheets of some (Section 2.3, Figures 1 to 3)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from mmmono.core.errors import ConfigError
+from mmmono.data import PairSource
+from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.interpretability import TopSamples, TopStream
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
+from mmmono.reporting.style import save_figure
+from mmmono.reporting.tables import console, show_table
+
+MAX_REPEATS = 16  # times m candidates are kept at most where contents repeat
+
+
+def find_top_samples(workspace: Workspace) -> None:
+    """Top samples of every feature as a table, contact sheets of the named or drawn ones, for all feature sets."""
+    settings = workspace.cfg.top_samples
+    view = workspace.features(workspace.dataset.split).view
+    check_m(settings.m, len(view))
+    if not 1 <= settings.shown <= settings.m:
+        raise ConfigError(f"top_samples.shown={settings.shown} must lie between 1 and top_samples.m={settings.m}")
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        **workspace.partitions_recipe(),
+        "top_samples": OmegaConf.to_container(settings),
+        "seed": workspace.seed,
+    }
+
+    def make(directory: Path) -> None:
+        metadata = view.metadata()
+        source = workspace.dataset.source(workspace.dataset.split)
+        drawn: list[dict[str, object]] = []
+        for name in workspace.recipes:
+            feature_set = workspace.feature_set(name)
+            chosen = _named(settings.show, feature_set)
+            scored = dominance(workspace, name, feature_set)
+            top = top_samples_of(workspace, feature_set, settings.m, settings.deduplicate, metadata)
+            table = _table(name, scored, top, metadata)
+            table.to_parquet(directory / f"{name}.parquet", index=False)
+            sheets = {"chosen": chosen} if chosen else _draw_features(scored, settings.per_class, workspace.seed)
+            for members, features in sheets.items():
+                cards = [_card(scored, f, top, metadata, source, settings.shown) for f in features]
+                if not cards:
+                    continue
+                save_figure(contact_sheet(cards), directory / f"{name}-{members}")
+                for card in cards:
+                    save_figure(contact_sheet([card]), directory / f"{name}-{card.members}-{card.feature}")
+                    drawn.append(_summary(card, top))
+        (directory / "sheets.json").write_text(json.dumps(drawn, indent=2) + "\n")
+
+    artifact = workspace.results("top_samples", recipe, make)
+    rows = json.loads((artifact.path / "sheets.json").read_text())
+    if rows:
+        show_table(rows, f"Features on contact sheets: {workspace.title}")
+    console.print(f"Figures 1 to 3 and top samples of every feature: {artifact.path}/*.png, *.parquet")
+
+
+def check_m(m: int, pairs: int) -> None:
+    """Raise ConfigError unless m samples can be had."""
+    if not 1 <= m <= pairs:
+        raise ConfigError(f"m={m} top samples asked for, but the split has {pairs} pairs: give 1 to {pairs}")
+
+
+def top_samples_of(
+    workspace: Workspace, feature_set: FeatureSet, m: int, deduplicate: bool, metadata: pd.DataFrame
+) -> dict[Modality, TopSamples]:
+    """The m top samples of every feature of a set in either modality, in one pass over the split.
+
+    Args:
+        workspace: the pairs.
+        feature_set: whose activations.
+        m: samples a feature.
+        deduplicate: take one sample of those with equal captions, and one of each group, such as an emoji's skin tones.
+        metadata: of the split.
+    """
+    contents: dict[Modality, list[Sequence[Hashable]]] = {"image": [], "text": []}
+    if deduplicate and "group" in metadata:
+        contents = {modality: [metadata["group"].tolist()] for modality in MODALITIES}
+    if deduplicate and "caption" in metadata:
+        contents["text"].append(metadata["caption"].str.casefold().tolist())
+    # How often the commonest content occurs: so many times m candidates are enough to find m different ones.
+    repeats = {
+        modality: max((Counter(entries).most_common(1)[0][1] for entries in several), default=1)
+        for modality, several in contents.items()
+    }
+    streams = {
+        modality: TopStream(min(m * min(repeats[modality], MAX_REPEATS), len(metadata))) for modality in MODALITIES
+    }
+    for block in workspace.activations(feature_set):
+        for modality in MODALITIES:
+            streams[modality].add(getattr(block, modality))
+    found = {modality: stream.result() for modality, stream in streams.items()}
+    return {
+        modality: top.distinct(m, *contents[modality]) if repeats[modality] > 1 else top
+        for modality, top in found.items()
+    }
+
+
+def _named(show: Sequence[int] | None, feature_set: FeatureSet) -> list[int]:
+    features = list(show or ())
+    for feature in features:
+        if not 0 <= feature < feature_set.num_features:
+            raise ConfigError(
+                f"top_samples.show names feature {feature}, but {feature_set.name} has 0 to {feature_set.num_features - 1}"
+            )
+    return features
+
+
+def _draw_features(scored: FeatureSetDominance, per_class: int, seed: int) -> dict[str, list[int]]:
+    """Some features of each class at random, in ascending order."""
+    drawn = {}
+    for name in ("ImgD", "TextD", "CrossD"):
+        members = scored.partition[name].numpy()
+        chosen = np.random.default_rng(seed).choice(members, min(per_class, len(members)), replace=False)
+        drawn[name] = sorted(int(feature) for feature in chosen)
+    return drawn
+
+
+def _table(
+    name: str, scored: FeatureSetDominance, top: dict[Modality, TopSamples], metadata: pd.DataFrame
+) -> pd.DataFrame:
+    """One row for each feature, modality and rank that is filled."""
+    classes = np.array(scored.partition.class_of())
+    frames = []
+    for modality, samples in top.items():
+        feature, rank = (samples.rows >= 0).numpy().nonzero()
+        rows = samples.rows.numpy()[feature, rank]
+        columns = {c: metadata[c].to_numpy()[rows] for c in ("key", "caption") if c in metadata}
+        frames.append(
+            pd.DataFrame(
+                {
+                    "feature_set": name, "feature": feature, "class": classes[feature], "samples": modality,
+                    "rank": rank, "activation": samples.values.numpy()[feature, rank], "row": rows, **columns,
+                }
+            )
+        )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _card(
+    scored: FeatureSetDominance,
+    feature: int,
+    top: dict[Modality, TopSamples],
+    metadata: pd.DataFrame,
+    source: PairSource,
+    shown: int,
+) -> FeatureCard:
+    samples = {
+        modality: [
+            (metadata.iloc[row], value)
+            for row, value in zip(best.rows[feature].tolist(), best.values[feature].tolist(), strict=True)
+            if row >= 0
+        ][:shown]
+        for modality, best in top.items()
+    }
+    return FeatureCard(
+        feature_set=scored.name,
+        feature=feature,
+        members=scored.partition.class_of()[feature],
+        mds=float(scored.scores.scores[feature]),
+        images=[(source.fetch(row["key"], row.get("locator", "")).image, value) for row, value in samples["image"]],
+        captions=[(row["caption"], value) for row, value in samples["text"]],
+        asked=shown,
+    )
+
+
+def _summary(card: FeatureCard, top: dict[Modality, TopSamples]) -> dict[str, object]:
+    m = top["image"].rows.shape[1]
+    found = {modality: int(samples.found[card.feature]) for modality, samples in top.items()}
+    return {
+        "feature set": card.feature_set, "feature": card.feature, "class": card.members, "MDS": round(card.mds, 3),
+        "images": f"{found['image']} of {m}", "texts": f"{found['text']} of {m}",
+        "top caption": card.captions[0][0][:40] if card.captions else "none",
+    }  # fmt: skip

@@ -1,0 +1,76 @@
+"""Table 1 as a plot: change of accuracy where a class of features is removed, beside as many random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmmono.features.store import MODALITIES, Modality
+from mmmono.modality import Ablation
+from mmmono.modality.ablation import REMOVED, Interval
+from mmmono.reporting.style import CLASS_COLORS, STYLE
+
+
+def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]], keep: bool = False) -> Figure:
+    """One column a feature set, one row a task; 95 % intervals over test samples.
+
+    Args:
+        results: rows of Table 1 by feature set and task.
+        keep: whether the classes were kept instead of removed.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            2,
+            len(results),
+            figsize=(max(3.4, 2.4 * len(results)), 4.2),
+            squeeze=False,
+            sharey="row",
+            layout="constrained",
+        )
+        for column, (name, tasks) in enumerate(results.items()):
+            for row, modality in enumerate(MODALITIES):
+                _draw(axes[row, column], tasks[modality])
+            axes[0, column].set_title(name, loc="left")
+            axes[1, column].set_xlabel("kept" if keep else "removed")
+        for row, modality in enumerate(MODALITIES):
+            axes[row, 0].set_ylabel(f"{modality} classification\nΔ accuracy (points)")
+        axes[0, 0].legend(loc="lower left", handletextpad=0.2, borderpad=0)
+        return figure
+
+
+def _draw(axis: Axes, rows: Sequence[Ablation]) -> None:
+    axis.axhline(0, color="black", linewidth=0.8)
+    for place, name in enumerate(REMOVED):
+        by_deletion = {row.deletion: row.delta_none for row in rows if row.size_of == name}
+        for deletion, offset, color, marker in (
+            ("Random", -0.12, "#555555", "s"),
+            (name, 0.12, CLASS_COLORS[name], "o"),
+        ):
+            interval = by_deletion.get(deletion)
+            if interval is None:
+                continue
+            _point(
+                axis,
+                place + offset,
+                interval,
+                color,
+                marker,
+                "as many random" if deletion == "Random" else "class",
+                place,
+            )
+        if by_deletion.get(name) is None:
+            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+    sizes = {row.size_of: row.neurons for row in rows}
+    axis.set_xticks(range(len(REMOVED)), [f"{name}\n{sizes.get(name, 0)}" for name in REMOVED])
+    axis.set_xlim(-0.5, len(REMOVED) - 0.5)
+
+
+def _point(axis: Axes, x: float, delta: Interval, color: str, marker: str, label: str, place: int) -> None:
+    value, low, high = 100 * delta.value, 100 * delta.low, 100 * delta.high
+    axis.errorbar(
+        x, value, yerr=[[max(0, value - low)], [max(0, high - value)]], fmt=marker, markersize=4.5, color=color,
+        elinewidth=1, capsize=2, label=label if place == 0 else None,
+    )  # fmt: skip

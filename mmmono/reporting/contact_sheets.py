@@ -1,0 +1,133 @@
+"""Figures 1 to 3: what activates a feature, images above and captions below."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure, SubFigure
+from PIL.Image import Image
+
+from mmmono.modality import FeatureClass
+from mmmono.reporting.style import CLASS_COLORS, STYLE
+
+WIDTH = 7.2  # inches
+COLUMNS = 6  # images a row
+CAPTION_COLUMNS = 2
+CAPTION_CHARACTERS = 58
+LINE = 0.165  # inches a line of text
+
+
+@dataclass(frozen=True)
+class FeatureCard:
+    """What is shown of one feature.
+
+    Attributes:
+        feature_set, feature, members, mds: which feature it is, its class and its modality dominance score.
+        images, captions: samples with their activations, the strongest first.
+        asked: how many of each were wanted; fewer are there where fewer samples activate the feature.
+    """
+
+    feature_set: str
+    feature: int
+    members: FeatureClass
+    mds: float
+    images: Sequence[tuple[Image, float]]
+    captions: Sequence[tuple[str, float]]
+    asked: int
+
+    @property
+    def title(self) -> str:
+        """One line that names the feature."""
+        return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}"
+
+    @property
+    def shortage(self) -> str:
+        """Says so where fewer samples than asked for activate the feature."""
+        counts = (("image", len(self.images)), ("text", len(self.captions)))
+        short = [
+            f"no {name} activates it" if not count else f"only {count} {name}{'s' * (count > 1)}"
+            for name, count in counts
+            if count < self.asked
+        ]
+        return "; ".join(short)
+
+
+def contact_sheet(cards: Sequence[FeatureCard]) -> Figure:
+    """The cards one below another."""
+    heights = [_height(card) for card in cards]
+    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
+        figure = plt.figure(figsize=(WIDTH, sum(heights)))
+        parts = figure.subfigures(len(cards), 1, height_ratios=heights, squeeze=False)
+        for part, card, height in zip(parts.flat, cards, heights, strict=True):
+            _draw(part, card, height)
+        return figure
+
+
+def _rows(card: FeatureCard) -> int:
+    return math.ceil(len(card.images) / COLUMNS)
+
+
+def _captions(card: FeatureCard) -> list[list[str]]:
+    return [textwrap.wrap(text, CAPTION_CHARACTERS, max_lines=2, placeholder=" …") or [""] for text, _ in card.captions]
+
+
+def _columns(wrapped: list[list[str]]) -> list[list[list[str]]]:
+    """Captions in reading order, down the first column and then the second."""
+    size = math.ceil(len(wrapped) / CAPTION_COLUMNS)
+    return [wrapped[i : i + size] for i in range(0, len(wrapped), size)] if wrapped else []
+
+
+def _lines(card: FeatureCard) -> int:
+    return max((sum(len(caption) for caption in column) for column in _columns(_captions(card))), default=0)
+
+
+def _image_side() -> float:
+    return (WIDTH - 0.2) / COLUMNS
+
+
+def _height(card: FeatureCard) -> float:
+    return 0.32 + _rows(card) * _image_side() + _lines(card) * LINE + 0.18
+
+
+def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
+    left = 0.1 / WIDTH
+    y = 1 - 0.2 / height
+    part.text(left, y, card.title, weight="bold", va="center", color=CLASS_COLORS[card.members], fontsize=9.5)
+    if card.shortage:
+        part.text(1 - left, y, card.shortage, va="center", ha="right", style="italic", fontsize=8)
+    side, gap = _image_side(), 0.05
+    for place, (image, _) in enumerate(card.images):
+        row, column = divmod(place, COLUMNS)
+        bottom = height - 0.32 - (row + 1) * side + gap
+        axis = part.add_axes(
+            ((0.1 + column * side) / WIDTH, bottom / height, (side - gap) / WIDTH, (side - gap) / height)
+        )
+        axis.imshow(_square(image))
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set(visible=True, linewidth=0.4, color="#BBBBBB")
+    top = height - 0.32 - _rows(card) * side - 0.02
+    for column, captions in enumerate(_columns(_captions(card))):
+        down = top
+        for caption in captions:
+            for number, line in enumerate(caption):
+                x = (0.1 + column * WIDTH / CAPTION_COLUMNS) / WIDTH
+                part.text(x, down / height, "·" if number == 0 else "", va="top", fontsize=8)
+                part.text(x + 0.012, down / height, _plain(line), va="top", fontsize=8)
+                down -= LINE
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # two of them would set what is between as mathematics
+
+
+def _square(image: Image, pixels: int = 224) -> Image:
+    """The middle of the image, at a size that keeps the files small."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((pixels, pixels))
