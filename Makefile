@@ -31,8 +31,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
-	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' ncl.input_noise=1.5 $(ARGS)
-	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' ncl.input_noise=1.5 $(ARGS)
+	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' $(ARGS)
+	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
 
 section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4, and how sure they are
 	@$(call RUN,mds)

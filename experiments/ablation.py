@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.ablation import ablate
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("ablation")
 def main(cfg: DictConfig) -> None:
     """Analyze the chosen feature sets side by side."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.ablation import ablate
+    from mmmono.pipeline.workspace import Workspace
+
     ablate(Workspace(cfg, makes="results"))
 
 

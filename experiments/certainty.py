@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.certainty import assess_certainty
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("certainty")
 def main(cfg: DictConfig) -> None:
     """Analyze the chosen feature sets side by side."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.certainty import assess_certainty
+    from mmmono.pipeline.workspace import Workspace
+
     assess_certainty(Workspace(cfg, makes="results"))
 
 

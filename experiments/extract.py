@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.extraction import extract
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("extract")
 def main(cfg: DictConfig) -> None:
     """Extract unless it is there, and say what the store holds."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.extraction import extract
+    from mmmono.pipeline.workspace import Workspace
+
     extract(Workspace(cfg, makes="features"))
 
 

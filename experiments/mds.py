@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.dominance import score_modality_dominance
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("mds")
 def main(cfg: DictConfig) -> None:
     """Score the chosen feature sets side by side."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.dominance import score_modality_dominance
+    from mmmono.pipeline.workspace import Workspace
+
     score_modality_dominance(Workspace(cfg, makes="results"))
 
 

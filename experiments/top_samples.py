@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.top_samples import find_top_samples
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("top_samples")
 def main(cfg: DictConfig) -> None:
     """Analyze the chosen feature sets side by side."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.top_samples import find_top_samples
+    from mmmono.pipeline.workspace import Workspace
+
     find_top_samples(Workspace(cfg, makes="results"))
 
 

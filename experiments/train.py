@@ -2,14 +2,16 @@
 
 from omegaconf import DictConfig
 
-from mmmono.pipeline.analyses.training import train_dictionaries
 from mmmono.pipeline.entrypoint import entrypoint
-from mmmono.pipeline.workspace import Workspace
 
 
 @entrypoint("train")
 def main(cfg: DictConfig) -> None:
     """Train each, unless it is there, and show how well it reconstructs and how sparse it is."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.training import train_dictionaries
+    from mmmono.pipeline.workspace import Workspace
+
     train_dictionaries(Workspace(cfg, makes="dictionaries"))
 
 

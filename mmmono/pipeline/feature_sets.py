@@ -17,6 +17,9 @@ from mmmono.features import FeatureView
 from mmmono.features.feature_set import prepare
 from mmmono.features.store import MODALITIES
 
+FEW_PAIRS = 50_000  # fewer than these an NCL head learns by heart, unless it never sees one twice
+FEW_PAIRS_NOISE = 1.5
+
 
 class Recipe:
     """How a feature set is made."""
@@ -66,7 +69,10 @@ class NCL(Trained):
         """A non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
-        return NCLModule(head, input_noise=s["input_noise"], lr=s["lr"], **schedule)
+        noise = s["input_noise"]
+        if noise is None:
+            noise = FEW_PAIRS_NOISE if len(train) < FEW_PAIRS else 0.0
+        return NCLModule(head, input_noise=noise, lr=s["lr"], **schedule)
 
 
 @dataclass
