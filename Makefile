@@ -66,7 +66,7 @@ format: $(READY) ## Let ruff put the code in shape
 	@$(BIN)/ruff format .
 
 benchmark: $(READY) ## Speed as ratios to what limits it
-	@for b in train_sae lightning_overhead feature_store; do $(BIN)/python benchmarks/$$b.py; done
+	@for b in train_sae lightning_overhead feature_store interpretability; do $(BIN)/python benchmarks/$$b.py; done
 
 clean: ## Remove what was computed (artifacts/), not the environment
 	rm -rf artifacts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -69,7 +70,7 @@ def activations(
     feature_set: FeatureSet,
     *,
     normalize: bool = True,
-    block_size: int = 2048,
+    block_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[ActivationBlock]:
     """Stream a feature set's activations over a store, block by block, in float32.
@@ -78,7 +79,7 @@ def activations(
         view: the pairs to look at.
         feature_set: what to compute; without gradients.
         normalize: L2-normalize embeddings on reading; the store keeps raw ones.
-        block_size: pairs a block.
+        block_size: pairs a block; by default as many as a CPU's second-level cache takes, or enough to keep a GPU busy.
         device: where activations are computed and stay.
 
     Raises:
@@ -90,6 +91,8 @@ def activations(
             f"feature set {feature_set.name!r} takes embeddings of width {feature_set.input_dim}, the store "
             f"{view.store.path} has {view.dim}: train one on this store with experiments/train.py"
         )
+    if block_size is None:
+        block_size = 512 if torch.device(device).type == "cpu" else 8192
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
@@ -105,12 +108,13 @@ def prepare(
     """Stored rows as float32 on a device, L2-normalized if asked for; StoreError on rows that are not finite or zero."""
     values = embeddings.to(device=device, dtype=torch.float32)
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    if not bool(torch.isfinite(norms).all()):
+    shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
+    if not math.isfinite(longest):
         raise StoreError(f"{view.store.path} holds embeddings that are NaN or infinite: extract again in precision 32")
     if not normalize:
         return values
-    if bool((norms == 0).any()):
+    if shortest == 0:
         raise StoreError(
             f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again"
         )
-    return values / norms
+    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms

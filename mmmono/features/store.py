@@ -211,6 +211,8 @@ class FeatureStore:
             [pq.read_table(f, columns=list(columns) if columns else None).to_pandas() for f in self._metadata_files],
             ignore_index=True,
         )
+        if "key" not in frame and "image_path" in frame:
+            frame["key"] = frame["image_path"]  # what clip-retrieval knows a pair by
         if len(frame) != len(self):
             raise StoreError(f"{self.path}: {len(self)} embeddings but {len(frame)} rows of metadata; extract again")
         return frame

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_ROWS = 256  # rows looked at together: their activations stay in a core's second-level cache
+MAX_PENDING = 4  # columns a feature that are set aside at most before they are sorted in
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ def top_samples(blocks: Iterable[Float[Tensor, "rows features"]], m: int) -> Top
 
 
 class TopStream:
-    """Running best m of every feature, for callers that stream more than one thing at a time."""
+    """Running best m of every feature, for callers that stream more than one thing at a time.
+
+    Columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by and by.
+    """
 
     def __init__(self, m: int) -> None:
         if m < 1:
@@ -82,40 +90,66 @@ class TopStream:
         self._count = 0
         self._values: Tensor | None = None
         self._rows: Tensor
+        self._peak: Tensor
+        self._pending: list[_Pending] = []
+        self._pending_columns = 0
 
     def add(self, block: Float[Tensor, "rows features"]) -> None:
         """Look at the next rows of the stream."""
         if self._values is None:
-            self._values = torch.zeros(block.shape[1], self.m, device=block.device)
-            self._rows = torch.full((block.shape[1], self.m), -1, device=block.device)
-        threshold = self._values[:, -1]
-        peak = block.amax(0)
-        if bool(peak.isnan().any()):
-            raise ValueError(f"activations are NaN within rows {self._count} to {self._count + len(block) - 1}")
-        exceeding = (peak > threshold).nonzero().squeeze(1)
-        if len(exceeding):
-            columns = block if len(exceeding) == block.shape[1] else block.index_select(1, exceeding)
-            self._merge(columns, exceeding, threshold[exceeding])
-        self._count += len(block)
+            features = block.shape[1]
+            self._values = torch.zeros(features, self.m, device=block.device)
+            self._rows = torch.full((features, self.m), -1, device=block.device)
+            self._peak = torch.zeros(features, device=block.device)
+        for chunk in block.split(CHUNK_ROWS):
+            peak = chunk.amax(0).float()
+            self._peak = torch.maximum(self._peak, peak)  # which keeps NaN
+            exceeding = (peak > self._values[:, -1]).nonzero().squeeze(1)
+            if exceeding.shape[0]:
+                columns = chunk.index_select(1, exceeding).float()
+                if chunk.shape[0] < CHUNK_ROWS:
+                    columns = F.pad(columns, (0, 0, 0, CHUNK_ROWS - chunk.shape[0]))
+                self._pending.append(_Pending(exceeding, columns, self._count))
+                self._pending_columns += exceeding.shape[0]
+            self._count += chunk.shape[0]
+            if self._pending_columns > MAX_PENDING * self._values.shape[0]:
+                self._merge()
 
-    def _merge(self, columns: Tensor, features: Tensor, threshold: Tensor) -> None:
-        """Sort what exceeds the threshold in among the best so far; stably, so that of equals the earlier stays first."""
+    def _merge(self) -> None:
+        """Sort in what was set aside; stably, so that of equals the earlier stays first."""
         assert self._values is not None
-        row, column = (columns > threshold).nonzero(as_tuple=True)
-        order = column.argsort(stable=True)
-        row, column = row[order], column[order]
-        counts = torch.bincount(column, minlength=len(features))
-        place = torch.arange(len(column), device=column.device) - (counts.cumsum(0) - counts)[column]
-        new = torch.zeros(len(features), int(counts.max()), device=columns.device)
-        rows = torch.full(new.shape, -1, device=columns.device)
-        new[column, place] = columns[row, column].float()
-        rows[column, place] = row + self._count
-        best, order = torch.cat([self._values[features], new], dim=1).sort(dim=1, descending=True, stable=True)
-        self._values[features] = best[:, : self.m]
-        self._rows[features] = torch.cat([self._rows[features], rows], dim=1).gather(1, order[:, : self.m])
+        pending, self._pending, self._pending_columns = self._pending, [], 0
+        if not pending:
+            return
+        features = torch.cat([p.features for p in pending])
+        columns = torch.cat([p.columns for p in pending], dim=1)
+        starts = torch.cat([p.features.new_full((len(p.features),), p.start) for p in pending])
+        row, column = (columns > self._values[features, -1]).nonzero(as_tuple=True)
+        feature, position = features[column], starts[column] + row
+        order = (feature * self._count + position).argsort()
+        feature, position, value = feature[order], position[order], columns[row, column][order]
+        counts = torch.bincount(feature, minlength=len(self._values))
+        place = torch.arange(len(feature), device=feature.device) - (counts.cumsum(0) - counts)[feature]
+        values = self._values.new_zeros(len(self._values), int(counts.max()))
+        rows = torch.full_like(values, -1, dtype=torch.int64)
+        values[feature, place], rows[feature, place] = value, position
+        best, order = torch.cat([self._values, values], dim=1).sort(dim=1, descending=True, stable=True)
+        self._values = best[:, : self.m].contiguous()
+        self._rows = torch.cat([self._rows, rows], dim=1).gather(1, order[:, : self.m])
 
     def result(self) -> TopSamples:
-        """The best of everything seen so far. Raises ValueError if that is nothing."""
+        """The best of everything seen so far. Raises ValueError if that is nothing, or an activation was NaN."""
         if self._values is None:
             raise ValueError("no activations to take the top samples of")
+        if bool(self._peak.isnan().any()):
+            raise ValueError(f"activations of feature {int(self._peak.isnan().nonzero()[0])} are NaN")
+        self._merge()
         return TopSamples(self._values.cpu(), self._rows.cpu())
+
+
+class _Pending(NamedTuple):
+    """Columns of a chunk that may hold new best samples."""
+
+    features: Int64[Tensor, " columns"]
+    columns: Float[Tensor, "rows columns"]
+    start: int

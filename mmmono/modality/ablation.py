@@ -169,5 +169,5 @@ def _check(x: Array, y: Array, folds: int, n_random: int) -> None:
     if len(names) < 2:
         raise ValueError(f"{len(names)} different labels: a classification needs at least 2")
     if counts.min() < SPLITS:
-        name = names[counts.argmin()]
+        name = str(names[counts.argmin()])
         raise ValueError(f"label {name!r} has {counts.min()} samples, fewer than {SPLITS}: leave it out")

@@ -63,7 +63,7 @@ def resample_dominance(
             permuted = torch.zeros(n_permutations, features, device=device)
             informative = torch.zeros(features, dtype=torch.int64, device=device)
             weighted, weights = (torch.zeros(n_bootstrap + 2 * n_halves, features, device=device) for _ in range(2))
-        ratio = paired_ratio(image, text)
+        ratio = paired_ratio(image, text).float()
         known = ~ratio.isnan()
         excess = (ratio - 0.5).masked_fill_(~known, 0)
         observed += excess.sum(0, dtype=torch.float64)

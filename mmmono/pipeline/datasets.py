@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from mmmono.core.artifacts import digest, file_fingerprint
 from mmmono.core.errors import ConfigError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
+from mmmono.data.stored import StoredPairs
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.selection import Split
 
@@ -114,3 +117,37 @@ class COCO(Dataset):
     def source(self, split: Split) -> PairSource:
         """The split's images with their captions and instance labels."""
         return CocoPairs(self.root, split=split, year=self.year, captions=self.captions, limit=self.limit)
+
+
+@dataclass(kw_only=True)
+class Stored(Dataset):
+    """`dataset=store`: features that need no extraction."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None:
+            raise ConfigError("dataset.limit has no meaning for dataset=store, whose pairs are extracted already")
+
+    @property
+    def native_splits(self) -> bool:
+        """Split by a hash of keys or image paths."""
+        return False
+
+    @property
+    def store(self) -> FeatureStore:
+        """The features. Raises StoreError if there are none."""
+        return FeatureStore(self.path)
+
+    def fingerprint(self) -> str:
+        """Digest over the content, as far as a look at each file's beginning and end tells."""
+        store = self.store
+        if store.manifest is not None:
+            return store.manifest.content
+        files = sorted(Path(self.path).glob("*_emb/*.npy"))
+        return digest({str(file.relative_to(self.path)): file_fingerprint(file) for file in files}, 16)
+
+    def source(self, split: Split) -> PairSource:
+        """The pictures that the metadata points to."""
+        return StoredPairs(self.store.metadata(), Path(self.path), self.fingerprint())

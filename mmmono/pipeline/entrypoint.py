@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 import sys
@@ -79,8 +78,6 @@ def _quiet() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # other libraries' bars, in logs
-    logging.getLogger("lightning").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*", ".*litlogger.*"):
         warnings.filterwarnings("ignore", message=message)
 
@@ -120,6 +117,8 @@ def _nearest(key: str) -> str:
         for _path in _leaf_paths(OmegaConf.load(file))
     }
     known |= {path.split(".", 1)[1] for path in known if path.startswith("features.")}
+    if key in known:
+        return " here, though another entrypoint has it"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
 

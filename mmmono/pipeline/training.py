@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def automatic_batch_size(pairs: int) -> int:
 
 
 def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: MetricHistory, title: str) -> L.Trainer:
+    for name in ("lightning", "lightning.pytorch"):  # what hardware it sees is no news for each of many trainings
+        logging.getLogger(name).setLevel(logging.WARNING)
     checkpoints = directory / CHECKPOINTS
     callbacks: list[Any] = [
         ActiveDimensionsPlateau(settings.patience, settings.min_fall),

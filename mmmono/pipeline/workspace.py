@@ -33,7 +33,7 @@ from mmmono.features.extraction import PRECISIONS
 from mmmono.features.feature_set import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
-from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.datasets import Dataset, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.training import fit_control, train_dictionary
@@ -81,6 +81,8 @@ class Workspace:
 
     def _make_features(self, split: Split) -> Features:
         self.dataset.check(split)
+        if isinstance(self.dataset, Stored):
+            return self._stored_features(self.dataset, split)
         source = self.dataset.source(split)
         settings = self.cfg.extraction
         precision = settings.precision
@@ -116,6 +118,20 @@ class Workspace:
 
         name = f"{self.model.name}-{self.dataset_name}"
         store = self.artifacts.build("features", _file_name(name), recipe, make, resumable=True)
+        return self._features_of(store, split)
+
+    def _stored_features(self, dataset: Stored, split: Split) -> Features:
+        store = dataset.store
+        made_by = store.manifest.model if store.manifest is not None else self.model.name
+        if made_by != self.model.name:
+            raise ConfigError(
+                f"the store in dataset.path={dataset.path} was made by model {made_by}, not by {self.model.name}: "
+                f"choose model={made_by}, or extract with model={self.model.name}"
+            )
+        recipe = {"store": dataset.fingerprint(), "model": self.model.name}
+        return self._features_of(Artifact(store.path, recipe, built=False), split)
+
+    def _features_of(self, store: Artifact, split: Split) -> Features:
         view = self.dataset.view(FeatureStore(store.path), split)
         native = self.dataset.native_splits or split == "all"
         rows = {} if native else {"seed": self.dataset.split_seed, "train_fraction": self.dataset.train_fraction}

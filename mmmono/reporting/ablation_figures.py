@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import Ablation
 from mmmono.modality.ablation import REMOVED, Interval
 from mmmono.reporting.style import CLASS_COLORS, STYLE
+
+RANDOM_COLOR = "#555555"
 
 
 def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]], keep: bool = False) -> Figure:
@@ -37,40 +40,33 @@ def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]]
             axes[1, column].set_xlabel("kept" if keep else "removed")
         for row, modality in enumerate(MODALITIES):
             axes[row, 0].set_ylabel(f"{modality} classification\nΔ accuracy (points)")
-        axes[0, 0].legend(loc="lower left", handletextpad=0.2, borderpad=0)
+        class_, random = (
+            Line2D([], [], color=color, marker=marker, linestyle="", markersize=4.5, label=label)
+            for color, marker, label in (("#000000", "o", "class"), (RANDOM_COLOR, "s", "as many random"))
+        )
+        axes[0, 0].legend(handles=[class_, random], loc="lower left", handletextpad=0.2, borderpad=0)
         return figure
 
 
 def _draw(axis: Axes, rows: Sequence[Ablation]) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
-    for place, name in enumerate(REMOVED):
-        by_deletion = {row.deletion: row.delta_none for row in rows if row.size_of == name}
-        for deletion, offset, color, marker in (
-            ("Random", -0.12, "#555555", "s"),
-            (name, 0.12, CLASS_COLORS[name], "o"),
-        ):
-            interval = by_deletion.get(deletion)
-            if interval is None:
-                continue
-            _point(
-                axis,
-                place + offset,
-                interval,
-                color,
-                marker,
-                "as many random" if deletion == "Random" else "class",
-                place,
-            )
-        if by_deletion.get(name) is None:
-            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
     sizes = {row.size_of: row.neurons for row in rows}
+    for place, name in enumerate(REMOVED):
+        deltas = {row.deletion: row.delta_none for row in rows if row.size_of == name}
+        random, own = deltas.get("Random"), deltas.get(name)
+        if random is not None:
+            _point(axis, place - 0.12, random, RANDOM_COLOR, "s")
+        if own is not None:
+            _point(axis, place + 0.12, own, CLASS_COLORS[name], "o")
+        else:
+            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
     axis.set_xticks(range(len(REMOVED)), [f"{name}\n{sizes.get(name, 0)}" for name in REMOVED])
     axis.set_xlim(-0.5, len(REMOVED) - 0.5)
 
 
-def _point(axis: Axes, x: float, delta: Interval, color: str, marker: str, label: str, place: int) -> None:
+def _point(axis: Axes, x: float, delta: Interval, color: str, marker: str) -> None:
     value, low, high = 100 * delta.value, 100 * delta.low, 100 * delta.high
     axis.errorbar(
         x, value, yerr=[[max(0, value - low)], [max(0, high - value)]], fmt=marker, markersize=4.5, color=color,
-        elinewidth=1, capsize=2, label=label if place == 0 else None,
+        elinewidth=1, capsize=2,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, split_view
 from mmmono.pipeline.entrypoint import quote_braces
 from tests.data.test_webdataset import jpeg, write_tar
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import REPOSITORY, Command
 
 SMALL = ("dataset.limit=400", "trainer.max_steps=60", "trainer.min_steps=0", "trainer.val_check_interval=20")
 
@@ -143,12 +143,55 @@ def test_own_shards_with_a_broken_picture(command: Command, artifacts: Path, tmp
     assert store.manifest.skipped == 1
 
 
+def test_embeddings_that_are_there_already(command: Command, artifacts: Path, tmp_path: Path) -> None:
+    """What clip-retrieval wrote: no manifest, pairs known by the paths of their pictures."""
+    rng = np.random.default_rng(0)
+    for name in ("img_emb", "text_emb", "metadata", "pictures"):
+        (tmp_path / name).mkdir()
+    for name in ("img_emb", "text_emb"):
+        np.save(tmp_path / name / f"{name}_0.npy", rng.standard_normal((40, 6)).astype(np.float16))
+    pictures = [f"pictures/{i}.jpg" for i in range(40)]
+    for i, picture in enumerate(pictures):
+        (tmp_path / picture).write_bytes(jpeg((6 * i, 255 - 6 * i, 0)))
+    metadata = pd.DataFrame({"image_path": pictures, "caption": [f"picture {i}" for i in range(40)]})
+    metadata.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
+    arguments = (f"artifacts={artifacts}", "dataset=store", f"dataset.path={tmp_path}", "features=raw")
+    run = command("mds", *arguments, "dataset.split=all", "mds.min_pairs=3")
+    assert run.status == 0, run.err
+    scores = pd.read_parquet(only(artifacts / "results", f"mds-{tmp_path.name}-*") / "scores.parquet")
+    z = [np.load(tmp_path / n / f"{n}_0.npy").astype(float) for n in ("img_emb", "text_emb")]
+    a, b = (np.abs(values) / np.linalg.norm(values, axis=1, keepdims=True) for values in z)
+    np.testing.assert_allclose(scores.mds, (a / (a + b)).mean(0), atol=1e-4)
+    run = command(
+        "top_samples", *arguments, "top_samples.m=3", "top_samples.shown=3", "top_samples.show=[2]", "mds.min_pairs=3"
+    )
+    assert run.status == 0, run.err
+    assert only(artifacts / "results", f"top_samples-{tmp_path.name}-*").joinpath("raw-chosen.png").exists()
+
+    np.save(tmp_path / "text_emb" / "text_emb_0.npy", np.full((40, 6), np.nan, np.float16))
+    run = command("mds", *arguments, "dataset.split=all")
+    assert run.status == 1
+    assert "holds embeddings that are NaN or infinite" in run.err
+
+
+def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) -> None:
+    store = only(artifacts / "features", "emojiclip-openmoji-*")
+    run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "model=clip_rn50")
+    assert run.status == 1
+    assert "was made by model emojiclip, not by clip_rn50: choose model=emojiclip" in run.err
+    run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "features=raw")
+    assert run.status == 0, run.err
+    run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={artifacts}")
+    assert run.status == 1
+    assert "is no feature store" in run.err
+
+
 def test_help_names_groups_and_an_example(command: Command) -> None:
-    for name in ("extract", "train", "mds"):
+    for name in sorted(file.stem for file in (REPOSITORY / "experiments").glob("*.py")):
         run = command(name, "--help")
         assert run.status == 0
         assert f"python experiments/{name}.py" in run.out
-        assert "dataset: cc3m, coco, openmoji, webdataset" in run.out
+        assert "dataset: cc3m, coco, openmoji, store, webdataset" in run.out
 
 
 @pytest.mark.parametrize(
