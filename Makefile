@@ -1,5 +1,6 @@
 # Every target sets up its own environment in .venv first: Python ≥ 3.11 and make are all a fresh machine needs.
 SHELL := /bin/bash
+.SHELLFLAGS := +B -c # no brace expansion: shards-{0..4}.tar in ARGS is a pattern of ours
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -16,7 +17,7 @@ FEATURES ?= [raw,sae,ncl]
 ARGS ?=
 RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 appendix-a.1
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 appendix-a.1
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +48,10 @@ section-2.3: $(READY) ## Top samples and contact sheets (Figures 1 to 3)
 section-3: $(READY) ## Monosemanticity (Figures 5, 6, 13, Tables 4, 5), and what the features keep
 	@$(call RUN,interpretability)
 	@$(call RUN,faithfulness)
+
+section-4.1: FEATURES = sae
+section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (Table 2, Figure 7, Table 6)
+	@$(call RUN,gender)
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)

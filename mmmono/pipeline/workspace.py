@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -207,6 +207,13 @@ class Workspace:
     def title(self) -> str:
         """Model, dataset and split, for the heads of tables."""
         return f"{self.model.name} on {self.dataset_name} ({self.dataset.split})"
+
+    def whole_split(self, setting: str) -> Split:
+        """What a setting `split: auto` means: all pairs where the split is a hash, the dataset's split otherwise."""
+        if setting == "auto":
+            return self.dataset.split if self.dataset.native_splits else "all"
+        self.dataset.check(setting)
+        return cast(Split, setting)
 
     def results(self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> Artifact:
         """The results of an analysis of the dataset's split, made unless they are there."""

@@ -12,9 +12,7 @@ from matplotlib.lines import Line2D
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import Ablation
 from mmmono.modality.ablation import REMOVED, Interval
-from mmmono.reporting.style import CLASS_COLORS, STYLE
-
-RANDOM_COLOR = "#555555"
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 
 def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]], keep: bool = False) -> Figure:

@@ -106,7 +106,7 @@ def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
         axis = part.add_axes(
             ((0.1 + column * side) / WIDTH, bottom / height, (side - gap) / WIDTH, (side - gap) / height)
         )
-        axis.imshow(_square(image))
+        axis.imshow(square(image))
         axis.set_xticks([])
         axis.set_yticks([])
         for spine in axis.spines.values():
@@ -126,7 +126,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # two of them would set what is between as mathematics
 
 
-def _square(image: Image, pixels: int = 224) -> Image:
+def square(image: Image, pixels: int = 224) -> Image:
     """The middle of the image, at a size that keeps the files small."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 
 # Colors that stay apart for color-blind readers and in gray (Okabe and Ito 2008).
 CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dead": "#DDDDDD"}
+RANDOM_COLOR = "#555555"
 MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
 
 STYLE: dict[Any, Any] = {

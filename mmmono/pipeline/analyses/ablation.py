@@ -11,7 +11,6 @@ import pandas as pd
 
 from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
-from mmmono.features.selection import Split
 from mmmono.modality import Ablation, removal_ablation
 from mmmono.modality.ablation import SPLITS
 from mmmono.pipeline.analyses.dominance import dominance
@@ -27,11 +26,7 @@ FEW_PAIRS = 5000  # below, one 80/20 split tests too few samples to see a change
 def ablate(workspace: Workspace) -> None:
     """Classification with features removed, of images and of texts, for all chosen feature sets (Table 1)."""
     settings = workspace.cfg.ablation
-    split: Split = (
-        "all" if settings.split == "auto" and not workspace.dataset.native_splits else workspace.dataset.split
-    )
-    if settings.split not in ("auto", None):
-        split = settings.split
+    split = workspace.whole_split(settings.split)
     label = workspace.dataset.label
     if label is None:
         raise ConfigError(

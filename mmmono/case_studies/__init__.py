@@ -1,0 +1,1 @@
+"""What modality-aware features can be used for (Section 4)."""

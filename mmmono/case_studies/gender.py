@@ -1,0 +1,225 @@
+"""Case study 1: is a concept carried by the picture or by the words? (Section 4.1, Appendix A.4.1)
+
+The paper asks it of female and male; any pair of concepts will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.features.store import MODALITIES, Modality
+from mmmono.modality import FeatureClass, Partition
+
+Array = np.ndarray[Any, Any]
+Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
+CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over draws with its 95 % interval (normal)."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Float[Array, " draws"]) -> Mean:
+        """Mean of one value a draw."""
+        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+
+
+@dataclass(frozen=True)
+class ConceptRemoval:
+    """One row of Table 2, in accuracies between 0 and 1.
+
+    Attributes:
+        samples: whether features were removed from images or from texts.
+        concept: whose samples were classified.
+        removed: class whose features were removed, or `Random`.
+        neurons: how many.
+        baseline: accuracy with all features.
+        drop: baseline − accuracy without them: Table 2's changes.
+        beyond_random: the drop less that of as many random features, in the same draws; None for `Random`.
+    """
+
+    samples: Modality
+    concept: str
+    removed: str
+    neurons: int
+    baseline: Mean
+    drop: Mean
+    beyond_random: Mean | None
+
+
+def concept_removal(
+    codes: dict[Modality, Float[Tensor, "samples features"]],
+    labels: tuple[Bool[Array, " samples"], Bool[Array, " samples"]],
+    candidates: Bool[Array, " samples"],
+    partition: Partition,
+    names: tuple[str, str],
+    *,
+    references: int = 1,
+    draws: int = 50,
+    space: Space | None = None,
+    seed: int = 0,
+) -> list[ConceptRemoval]:
+    """Accuracy of telling two concepts apart by the nearest reference, with and without classes of features (Table 2).
+
+    In each draw `references` candidates of each concept are drawn; a sample gets the concept whose references' mean is
+    nearer by cosine, half a point where both are equally near. The references keep all their features; from the samples
+    min(|ImgD|, |TextD|) features of a class are removed, drawn anew where the class has more, or as many random live ones.
+
+    Args:
+        codes: activations on images and on texts, row by row of the same pairs.
+        labels: samples of concept A and of concept B.
+        candidates: samples that may be references.
+        partition: of the features.
+        names: of the concepts.
+        references: for each concept.
+        draws: of references and features.
+        space: where distances are measured, such as a decoder; by default among the activations themselves.
+        seed: of the draws.
+
+    Raises:
+        ValueError: ImgD or TextD is empty, or a concept has too few candidates or samples.
+    """
+    neurons = min(len(partition.image_dominant), len(partition.text_dominant))
+    if neurons == 0:
+        raise ValueError(
+            f"{len(partition.image_dominant)} features are ImgD and {len(partition.text_dominant)} TextD: both are needed"
+        )
+    for name, members in zip(names, labels, strict=True):
+        ready = int((members & candidates).sum())
+        if ready < references or members.sum() <= references:
+            raise ValueError(
+                f"concept {name!r} has {int(members.sum())} samples, {ready} of them fit for references: "
+                f"{references} references and at least one sample more are needed"
+            )
+    rng = np.random.default_rng(seed)
+    space = space or (lambda activations, _: activations)
+    live = torch.cat([partition[name] for name in CLASSES]).numpy()
+    kinds = (*CLASSES[:2], "Random")
+    accuracy = np.empty((draws, 2, 2, 1 + len(kinds)))  # by modality, concept, and what was removed (nothing first)
+    for draw in range(draws):
+        chosen = [rng.choice(np.flatnonzero(members & candidates), references, replace=False) for members in labels]
+        sets = [rng.choice(partition[name].numpy(), neurons, replace=False) for name in CLASSES[:2]]
+        sets.append(rng.choice(live, neurons, replace=False))
+        for side, modality in enumerate(MODALITIES):
+            z = codes[modality]
+            anchors = torch.stack([F.normalize(space(z[rows], modality), dim=1).mean(0) for rows in chosen])
+            for kind, removed in enumerate([np.empty(0, np.int64), *sets]):
+                intervened = z.clone()
+                intervened[:, removed] = 0
+                similarity = F.normalize(space(intervened, modality), dim=1) @ F.normalize(anchors, dim=1).T
+                lead = (similarity[:, 0] - similarity[:, 1]).numpy()
+                for concept, members in enumerate(labels):
+                    tested = members.copy()
+                    tested[chosen[concept]] = False
+                    own = lead[tested] if concept == 0 else -lead[tested]
+                    accuracy[draw, side, concept, kind] = np.mean((own > 0) + 0.5 * (own == 0))
+    drops = accuracy[..., :1] - accuracy[..., 1:]
+    return [
+        ConceptRemoval(
+            modality, names[concept], removed, neurons,
+            baseline=Mean.of(accuracy[:, side, concept, 0]),
+            drop=Mean.of(drops[:, side, concept, kind]),
+            beyond_random=(
+                None if removed == "Random" else Mean.of(drops[:, side, concept, kind] - drops[:, side, concept, -1])
+            ),
+        )
+        for side, modality in enumerate(MODALITIES)
+        for concept in range(2)
+        for kind, removed in enumerate(kinds)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Where two samples differ that differ in nothing but the concept.
+
+    Attributes:
+        samples: images or texts.
+        members: a class of features.
+        share: of the squared difference of the pairs' activations that lies in the class.
+        energy: share of the activations' squared length that lies there.
+        enrichment: share / energy: above 1 where the concept is carried by the class more than everything else is.
+        pairs: how many.
+    """
+
+    samples: Modality
+    members: FeatureClass
+    share: float
+    energy: float
+    enrichment: Mean
+    pairs: int
+
+
+def paired_differences(
+    codes: dict[Modality, Float[Tensor, "samples features"]],
+    pairs: list[tuple[int, int]],
+    partition: Partition,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[PairedDifference]:
+    """Shares of the classes in the difference between paired samples, with bootstrap intervals over the pairs.
+
+    Args:
+        codes: activations on images and on texts.
+        pairs: rows of concept A and B that differ in nothing else.
+        partition: of the features.
+        n_bootstrap: resamples of the pairs.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: fewer than two pairs.
+    """
+    if len(pairs) < 2:
+        raise ValueError(f"{len(pairs)} pairs that differ in the concept alone: at least 2 are needed")
+    rng = np.random.default_rng(seed)
+    resampled = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=n_bootstrap)
+    first, second = torch.tensor(pairs).T
+    rows = []
+    for modality in MODALITIES:
+        a, b = codes[modality][first].double(), codes[modality][second].double()
+        difference, energy = (a - b).square(), a.square() + b.square()
+        for name in CLASSES:
+            members = partition[name]
+            of_class = [difference[:, members].sum(1), energy[:, members].sum(1)]
+            sums = torch.stack([of_class[0], difference.sum(1), of_class[1], energy.sum(1)]).numpy()
+            totals = sums.sum(1)
+            resampled_totals = sums @ resampled.T
+            if totals[2] == 0 or totals[1] == 0:
+                continue
+            with np.errstate(invalid="ignore", divide="ignore"):
+                ratios = (resampled_totals[0] / resampled_totals[1]) / (resampled_totals[2] / resampled_totals[3])
+            low, high = np.nanquantile(ratios, [0.025, 0.975])
+            share, of_energy = totals[0] / totals[1], totals[2] / totals[3]
+            rows.append(
+                PairedDifference(
+                    modality, name, float(share), float(of_energy),
+                    Mean(float(share / of_energy), float(low), float(high)), len(pairs),
+                )
+            )  # fmt: skip
+    return rows
+
+
+def class_share(codes: Float[Tensor, "samples features"], members: Tensor, top: int = 20) -> Float[Tensor, " samples"]:
+    """Share of a class among each sample's `top` most activated features (Figure 7, Table 6).
+
+    Features that the sample does not activate are not among them; NaN for samples without any.
+    """
+    values, features = codes.topk(min(top, codes.shape[1]), dim=1)
+    active = values > 0
+    of_class = torch.zeros(codes.shape[1], dtype=torch.bool)
+    of_class[members] = True
+    return ((of_class[features] & active).sum(1) / active.sum(1)).float()

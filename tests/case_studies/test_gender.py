@@ -1,0 +1,122 @@
+"""Concepts planted on one side are found on that side."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmmono.case_studies.gender import ConceptRemoval, class_share, concept_removal, paired_differences
+from mmmono.modality import Partition
+
+SAMPLES, FEATURES = 120, 30
+PARTITION = Partition(torch.arange(8), torch.arange(8, 18), torch.arange(18, 28), torch.arange(28, 30))
+A = np.arange(SAMPLES) % 2 == 0
+NAMES = ("female", "male")
+
+
+def planted(**carriers: slice) -> dict[str, torch.Tensor]:
+    """Sparse codes in which, for each modality, some features alone tell the concepts apart."""
+    rng = np.random.default_rng(0)
+    codes = {}
+    for modality in ("image", "text"):
+        z = rng.gamma(1.0, size=(SAMPLES, FEATURES)) * (rng.random((SAMPLES, FEATURES)) < 0.2)
+        z[:, 28:] = 0
+        if modality in carriers:
+            width = carriers[modality].stop - carriers[modality].start
+            pattern = np.zeros(width)
+            pattern[: width // 2] = 4
+            z[:, carriers[modality]] = np.where(A[:, None], pattern, pattern[::-1])
+        codes[modality] = torch.from_numpy(z).float()
+    return codes
+
+
+def row(rows: list[ConceptRemoval], samples: str, concept: str, removed: str) -> ConceptRemoval:
+    return next(r for r in rows if (r.samples, r.concept, r.removed) == (samples, concept, removed))
+
+
+def run(codes: dict[str, torch.Tensor], **settings: object) -> list[ConceptRemoval]:
+    arguments: dict[str, object] = {"draws": 20, "seed": 0, **settings}
+    return concept_removal(codes, (A, ~A), np.ones(SAMPLES, bool), PARTITION, NAMES, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_concept_in_image_features_of_images_is_found_there() -> None:
+    rows = run(planted(image=slice(0, 8), text=slice(18, 28)))
+    for concept in NAMES:
+        assert row(rows, "image", concept, "ImgD").baseline.value > 0.99
+        assert row(rows, "image", concept, "ImgD").drop.low > 0.3
+        assert row(rows, "image", concept, "ImgD").beyond_random.low > 0.3
+        assert abs(row(rows, "image", concept, "TextD").drop.value) < 0.05
+        assert abs(row(rows, "text", concept, "TextD").drop.value) < 0.05
+    assert {r.neurons for r in rows} == {8}
+    assert len(rows) == 12
+
+
+def test_a_concept_in_text_features_of_texts_is_found_there() -> None:
+    """TextD has ten features, of which eight are removed in each draw: enough is left to tell for some."""
+    rows = run(planted(text=slice(8, 18)))
+    drops = [row(rows, "text", concept, "TextD").drop.value for concept in NAMES]
+    assert sum(drops) > 0.05
+    assert abs(row(rows, "text", "female", "ImgD").drop.value) < 0.02
+    assert row(rows, "image", "female", "ImgD").baseline.value < 0.7  # nothing tells the images apart
+
+
+def test_distances_can_be_measured_behind_a_decoder() -> None:
+    codes = planted(image=slice(0, 8))
+    blind = torch.eye(FEATURES)
+    blind[:8] = 0
+    rows = run(codes, space=lambda z, _: z @ blind)
+    assert row(rows, "image", "female", "ImgD").drop.value == 0
+    assert (
+        row(run(codes), "image", "female", "ImgD").baseline.value > row(rows, "image", "female", "ImgD").baseline.value
+    )
+
+
+def test_references_come_from_candidates_only_and_the_seed_decides() -> None:
+    codes = planted(image=slice(0, 8))
+    candidates = np.zeros(SAMPLES, bool)
+    candidates[:6] = True
+    codes["image"][6:, :8] *= -1  # everybody but the candidates is the other way round
+    rows = concept_removal(codes, (A, ~A), candidates, PARTITION, NAMES, draws=20)  # type: ignore[arg-type]
+    assert row(rows, "image", "female", "ImgD").baseline.value < 0.2
+    assert run(codes, seed=1) == run(codes, seed=1)
+    assert run(codes, seed=1) != run(codes, seed=2)
+
+
+def test_too_few_samples_or_classes_are_refused() -> None:
+    codes = planted()
+    nobody = np.zeros(SAMPLES, bool)
+    with pytest.raises(ValueError, match=r"concept 'female' has 60 samples, 0 of them fit for references"):
+        concept_removal(codes, (A, ~A), nobody, PARTITION, NAMES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="61 references"):
+        run(codes, references=61)
+    everything = Partition(
+        torch.arange(30), torch.tensor([], dtype=torch.int64), *[torch.tensor([], dtype=torch.int64)] * 2
+    )
+    with pytest.raises(ValueError, match="30 features are ImgD and 0 TextD"):
+        concept_removal(codes, (A, ~A), ~nobody, everything, NAMES)  # type: ignore[arg-type]
+
+
+def test_paired_differences_lie_where_they_were_planted() -> None:
+    rng = np.random.default_rng(0)
+    base = torch.from_numpy(rng.gamma(1.0, size=(40, FEATURES))).float()
+    other = base.clone()
+    other[:, 2] += torch.from_numpy(rng.uniform(1, 2, 40)).float()
+    codes = {"image": torch.cat([base, other]), "text": torch.cat([base, base])}
+    codes["text"][40:, 20] += 1
+    rows = paired_differences(codes, [(i, 40 + i) for i in range(40)], PARTITION)  # type: ignore[arg-type]
+    shares = {(r.samples, r.members): r.share for r in rows}
+    assert shares["image", "ImgD"] == pytest.approx(1)
+    assert shares["text", "CrossD"] == pytest.approx(1)
+    found = next(r for r in rows if (r.samples, r.members) == ("image", "ImgD"))
+    energy = (codes["image"].double() ** 2).sum(0)
+    assert found.energy == pytest.approx(float(energy[:8].sum() / energy.sum()))
+    assert found.enrichment.low > 1
+    assert sum(r.share for r in rows if r.samples == "image") == pytest.approx(1)
+    with pytest.raises(ValueError, match="1 pairs"):
+        paired_differences(codes, [(0, 1)], PARTITION)  # type: ignore[arg-type]
+
+
+def test_class_share_among_the_most_activated() -> None:
+    codes = torch.tensor([[5.0, 4, 3, 2, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
+    share = class_share(codes, torch.tensor([0, 4]), top=3)
+    assert share[:2].tolist() == pytest.approx([1 / 3, 1])
+    assert share[2].isnan()
