@@ -34,19 +34,10 @@ def rank_correlation(first: Float[Tensor, " features"], second: Float[Tensor, " 
     return float(spearmanr(a, b).statistic)
 
 
-def match_features(
+def feature_correlations(
     blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"]]],
-) -> tuple[Int64[Tensor, " features_a"], Float64[Tensor, " features_a"]]:
-    """For each feature of one set its partner in another, one to one, by the correlation of their activations.
-
-    Two dictionaries from different seeds order their features differently; the assignment maximizes the sum of
-    correlations (Hungarian algorithm).
-
-    Args:
-        blocks: activations of both sets on the same samples; both have equally many features.
-
-    Returns:
-        Partners, and the correlations with them; silent features correlate with nothing.
+) -> Float64[Tensor, "features_a features_b"]:
+    """Pearson correlations between the features of two sets on the same samples; 0 with silent features.
 
     Raises:
         ValueError: there is no block.
@@ -64,6 +55,27 @@ def match_features(
         (square_a - sum_a.square()).clamp_min(0).sqrt(), (square_b - sum_b.square()).clamp_min(0).sqrt()
     )
     correlation = torch.where(deviation > 0, (product - torch.outer(sum_a, sum_b)) / deviation, 0.0).cpu()
+    return correlation
+
+
+def match_features(
+    blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"]]],
+) -> tuple[Int64[Tensor, " features_a"], Float64[Tensor, " features_a"]]:
+    """For each feature of one set its partner in another, one to one, by the correlation of their activations.
+
+    Two dictionaries from different seeds order their features differently; the assignment maximizes the sum of
+    correlations (Hungarian algorithm).
+
+    Args:
+        blocks: activations of both sets on the same samples; both have equally many features.
+
+    Returns:
+        Partners, and the correlations with them; silent features correlate with nothing.
+
+    Raises:
+        ValueError: there is no block.
+    """
+    correlation = feature_correlations(blocks)
     rows, columns = linear_sum_assignment(correlation.numpy(), maximize=True)
     return torch.from_numpy(columns), correlation[rows, columns]
 

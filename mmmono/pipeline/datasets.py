@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mmmono.core.artifacts import digest, file_fingerprint
+from mmmono.core.artifacts import Artifact, Artifacts, digest, file_fingerprint
 from mmmono.core.errors import ConfigError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.stored import StoredPairs
 from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features.planted import PlantedKnobs, write_planted
 from mmmono.features.selection import Split
 
 
@@ -151,3 +152,41 @@ class Stored(Dataset):
     def source(self, split: Split) -> PairSource:
         """The pictures that the metadata points to."""
         return StoredPairs(self.store.metadata(), Path(self.path), self.fingerprint())
+
+
+@dataclass(kw_only=True)
+class Planted(Dataset):
+    """`dataset=planted`: embeddings from a known dictionary; no picture belongs to them."""
+
+    pairs: int = 20_000
+    dim: int = 64
+    image_atoms: int = 32
+    text_atoms: int = 32
+    shared_atoms: int = 32
+    active: float = 6.0
+    zipf: float = 0.5
+    correlation: float = 0.8
+    gain_spread: float = 0.5
+    gap: float = 0.3
+    noise: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None:
+            raise ConfigError("dataset.limit has no meaning for dataset=planted: set dataset.pairs")
+        self.knobs = PlantedKnobs(**{field.name: getattr(self, field.name) for field in fields(PlantedKnobs)})
+
+    @property
+    def native_splits(self) -> bool:
+        """Split by a hash of the pair's number."""
+        return False
+
+    def artifact(self, artifacts: Artifacts) -> Artifact:
+        """The store with its answer file, made unless it is there."""
+        recipe = {"planted": asdict(self.knobs)}
+        return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
+
+    def source(self, split: Split) -> PairSource:
+        """Raises ConfigError: there is nothing to look at."""
+        raise ConfigError("dataset=planted has embeddings alone, no pictures: use mds, certainty, ablation or validate")

@@ -33,7 +33,7 @@ from mmmono.features.extraction import PRECISIONS
 from mmmono.features.feature_set import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
-from mmmono.pipeline.datasets import Dataset, Stored
+from mmmono.pipeline.datasets import Dataset, Planted, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.training import fit_control, train_dictionary
@@ -83,6 +83,8 @@ class Workspace:
         self.dataset.check(split)
         if isinstance(self.dataset, Stored):
             return self._stored_features(self.dataset, split)
+        if isinstance(self.dataset, Planted):
+            return self._features_of(self.dataset.artifact(self.artifacts), split)
         source = self.dataset.source(split)
         settings = self.cfg.extraction
         precision = settings.precision

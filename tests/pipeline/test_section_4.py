@@ -9,7 +9,7 @@ import pytest
 from tests.data.test_webdataset import jpeg, write_tar
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import SMALL, only
-from tests.pipeline.test_sections import newest
+from tests.pipeline.test_sections_2_3 import newest
 
 FLAGS = ("concept.a=flag", "concept.b=button", "concept.words_a=[flag]", "concept.words_b=[button]")
 FEW = (*SMALL, "mds.min_pairs=3", "training.snapshot_every=30")

@@ -1,0 +1,168 @@
+"""Paired embeddings from a known dictionary: image-only, text-only and shared concepts with the answer beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmmono.core.errors import ConfigError
+from mmmono.features.writer import FeatureStoreWriter
+
+TRUTH_FILE = "truth.safetensors"
+KINDS = ("image", "text", "shared")
+SHARD = 16_384
+
+
+@dataclass(frozen=True)
+class PlantedKnobs:
+    """How planted pairs are made.
+
+    Attributes:
+        pairs: how many.
+        dim: width of the embeddings.
+        image_atoms, text_atoms, shared_atoms: concepts that only images show, only texts, or both. More of them than
+            `dim` are in superposition.
+        active: concepts that a sample shows on average.
+        zipf: exponent of their frequencies within a kind, 0 for equal ones.
+        correlation: how often a shared concept is in both sides of a pair or in neither, instead of by chance.
+        gain_spread: standard deviation of the log-ratio of a shared concept's gains in images and texts.
+        gap: distance between the modalities' means that the offset adds, in lengths of an embedding.
+        noise: length of the noise, in lengths of an embedding.
+        seed: of everything.
+    """
+
+    pairs: int = 20_000
+    dim: int = 64
+    image_atoms: int = 32
+    text_atoms: int = 32
+    shared_atoms: int = 32
+    active: float = 6.0
+    zipf: float = 0.5
+    correlation: float = 0.8
+    gain_spread: float = 0.5
+    gap: float = 0.3
+    noise: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "dim", "image_atoms", "text_atoms", "shared_atoms"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"dataset.{name}={getattr(self, name)}: planted pairs need at least one")
+        if not 0 <= self.correlation <= 1:
+            raise ConfigError(f"dataset.correlation={self.correlation} is a probability: give 0 to 1")
+        for name in ("zipf", "gain_spread", "gap", "noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"dataset.{name}={getattr(self, name)} must not be negative")
+        atoms = min(self.image_atoms, self.text_atoms) + self.shared_atoms
+        if not 0 < self.active <= atoms:
+            raise ConfigError(
+                f"dataset.active={self.active} concepts a sample, but a modality has only {atoms} atoms: give more atoms"
+            )
+        if (highest := float(max(_frequencies(self)[kind].max() for kind in KINDS))) > 1:
+            raise ConfigError(
+                f"dataset.active={self.active} and dataset.zipf={self.zipf} want the commonest concept in {highest:.2f} of "
+                "all samples, a probability above 1: lower either, or plant more atoms"
+            )
+
+
+@dataclass(frozen=True)
+class PlantedPairs:
+    """Embeddings with their answer.
+
+    Attributes:
+        image, text: embeddings.
+        atoms: directions of the concepts, image-only first, then text-only, then shared; unit length.
+        kind: index into KINDS, for each atom.
+        image_codes, text_codes: how strongly each sample shows each concept.
+    """
+
+    image: Float[Tensor, "pairs dim"]
+    text: Float[Tensor, "pairs dim"]
+    atoms: Float[Tensor, "atoms dim"]
+    kind: Float[Tensor, " atoms"]
+    image_codes: Float[Tensor, "pairs atoms"]
+    text_codes: Float[Tensor, "pairs atoms"]
+
+
+def plant(knobs: PlantedKnobs) -> PlantedPairs:
+    """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise."""
+    rng = np.random.default_rng(knobs.seed)
+    counts = (knobs.image_atoms, knobs.text_atoms, knobs.shared_atoms)
+    kind = np.repeat(np.arange(3), counts)
+    atoms = rng.standard_normal((len(kind), knobs.dim))
+    atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+    frequency = np.concatenate([_frequencies(knobs)[name] for name in KINDS])
+    gain = np.exp(np.where(kind == 2, rng.standard_normal(len(kind)) * knobs.gain_spread / 2, 0))
+    joint = rng.random((knobs.pairs, len(kind))) < frequency
+    together = rng.random((knobs.pairs, len(kind))) < knobs.correlation
+    codes = []
+    for absent, gains in ((1, gain), (0, 1 / gain)):
+        alone = rng.random((knobs.pairs, len(kind))) < frequency
+        shows = np.where(together, joint, alone) & (kind != absent)
+        # Every sample shows something: an embedding of no concept, offset or noise would have no direction.
+        possible = np.where(kind != absent, frequency, 0)
+        empty = np.flatnonzero(~shows.any(1))
+        shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
+        strength = 0.5 + rng.gamma(2.0, 0.25, (knobs.pairs, len(kind)))
+        codes.append(shows * strength * gains)
+    clean = [c @ atoms for c in codes]
+    length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))
+    offset = rng.standard_normal(knobs.dim)
+    offset *= knobs.gap * length / 2 / np.linalg.norm(offset)
+    image, text = (
+        z + sign * offset + rng.standard_normal(z.shape) * knobs.noise * length / knobs.dim**0.5
+        for z, sign in zip(clean, (1, -1), strict=True)
+    )
+    tensors = [torch.from_numpy(x).float() for x in (image, text, atoms, kind, *codes)]
+    return PlantedPairs(*tensors)
+
+
+def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") -> None:
+    """Write planted pairs as a feature store, with the answer file beside it."""
+    planted = plant(knobs)
+    shards = range(-(-knobs.pairs // SHARD))
+    writer = FeatureStoreWriter(directory, len(shards), dtype)
+    for shard in shards:
+        rows = slice(shard * SHARD, (shard + 1) * SHARD)
+        shown = [[np.flatnonzero(row) for row in c[rows].numpy()] for c in (planted.image_codes, planted.text_codes)]
+        metadata = [
+            {
+                "key": f"{shard * SHARD + i:08d}",
+                "caption": "concepts " + " ".join(map(str, text)),
+                "image_concepts": " ".join(map(str, image)),
+            }
+            for i, (image, text) in enumerate(zip(*shown, strict=True))
+        ]
+        writer.write(shard, planted.image[rows], planted.text[rows], metadata, Counter())
+    truth = {name: getattr(planted, name).contiguous() for name in ("atoms", "kind", "image_codes", "text_codes")}
+    save_file(truth, directory / TRUTH_FILE)
+    writer.finish("planted", "planted", "planted", knobs_digest(knobs), knobs.dim, list(shards))
+
+
+def read_truth(directory: Path) -> dict[str, Tensor]:
+    """The answer file of a planted store: atoms, kind, image_codes, text_codes."""
+    return load_file(directory / TRUTH_FILE)
+
+
+def knobs_digest(knobs: PlantedKnobs) -> str:
+    """Identifies what `plant` makes of the knobs."""
+    return hashlib.sha256(json.dumps(asdict(knobs), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _frequencies(knobs: PlantedKnobs) -> dict[str, np.ndarray[Any, Any]]:
+    """How often a sample shows each concept: Zipf's law within a kind, `active` concepts a sample on average."""
+    weights = {name: np.arange(1, getattr(knobs, f"{name}_atoms") + 1, dtype=float) ** -knobs.zipf for name in KINDS}
+    # Both modalities have the same share of shared concepts.
+    own = {name: weights[name] / weights[name].sum() for name in KINDS}
+    share = knobs.shared_atoms / (knobs.shared_atoms + (knobs.image_atoms + knobs.text_atoms) / 2)
+    return {name: knobs.active * (share if name == "shared" else 1 - share) * own[name] for name in KINDS}
