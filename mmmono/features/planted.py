@@ -109,8 +109,8 @@ def plant(knobs: PlantedKnobs) -> PlantedPairs:
     for absent, gains in ((1, gain), (0, 1 / gain)):
         alone = rng.random((knobs.pairs, len(kind))) < frequency
         shows = np.where(together, joint, alone) & (kind != absent)
-        # Every sample shows something: an embedding of no concept, offset or noise would have no direction.
-        possible = np.where(kind != absent, frequency, 0)
+        # Every sample shows something, of its own kind at least: without concept, offset and noise it had no direction.
+        possible = np.where((kind != absent) & (kind != 2), frequency, 0)
         empty = np.flatnonzero(~shows.any(1))
         shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
         strength = 0.5 + rng.gamma(2.0, 0.25, (knobs.pairs, len(kind)))
