@@ -117,6 +117,10 @@ class DualEncoder(nn.Module):
         images = images.to(self._input_dtype, memory_format=torch.channels_last)
         return self.model.encode_image(images, normalize=False).float()
 
+    def encode_pixels(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Embed pictures whose pixels lie between 0 and 1, at the size `preprocess` makes; differentiable."""
+        return self.encode_image(torch.addcmul(self._shift, pixels, 255 * self._scale))
+
     def encode_text(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
         """Embed token ids, padded to the whole context or as short as `tokenize` makes them; not L2-normalized."""
         text = getattr(self.model, "text", self.model)

@@ -1,0 +1,19 @@
+"""Measure which features carry an attack on an image encoder, and which defend against it (Section 4.2, Table 3)."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.entrypoint import entrypoint
+
+
+@entrypoint("adversarial")
+def main(cfg: DictConfig) -> None:
+    """Analyze the chosen feature sets side by side."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.adversarial import study_attacks
+    from mmmono.pipeline.workspace import Workspace
+
+    study_attacks(Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Text in pictures: a request on white as the contrast picture, a friendly text on a benign one (Section 4.2, A.4.2)."""
+
+from __future__ import annotations
+
+import textwrap
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 0.06  # of the picture's side
+LARGEST = 0.16  # height of a line, in sides
+LEADING = 1.25
+
+
+def text_picture(text: str, side: int = 224) -> Image.Image:
+    """The text in black on a white square, in the largest letters that fit.
+
+    Args:
+        text: what is written.
+        side: of the square, in pixels.
+    """
+    picture = Image.new("RGB", (side, side), "white")
+    lines, size = _fit(text, side * (1 - 2 * MARGIN), side * (1 - 2 * MARGIN), side)
+    _write(picture, lines, size, middle=side / 2, stroke=0)
+    return picture
+
+
+def with_text(picture: Image.Image, text: str) -> Image.Image:
+    """A copy of the picture with the text across its lower part, black in a white outline."""
+    copy = picture.convert("RGB")
+    side = min(copy.size)
+    lines, size = _fit(text, copy.width * (1 - 2 * MARGIN), copy.height * 0.3, side)
+    height = len(lines) * size * LEADING
+    _write(copy, lines, size, middle=copy.height * (1 - MARGIN) - height / 2, stroke=max(1, size // 9))
+    return copy
+
+
+def _write(picture: Image.Image, lines: list[str], size: int, middle: float, stroke: int) -> None:
+    draw = ImageDraw.Draw(picture)
+    first = middle - (len(lines) - 1) * size * LEADING / 2
+    for place, line in enumerate(lines):
+        draw.text(
+            (picture.width / 2, first + place * size * LEADING), line, fill="black", font=_font(size), anchor="mm",
+            stroke_width=stroke, stroke_fill="white",
+        )  # fmt: skip
+
+
+def _fit(text: str, width: float, height: float, side: int) -> tuple[list[str], int]:
+    """Lines and the largest size at which they fit; the smallest size cuts what does not fit."""
+    for size in range(max(2, round(LARGEST * side)), 1, -1):
+        font = _font(size)
+        lines = _wrap(text, width, font)
+        if len(lines) * size * LEADING <= height and all(font.getlength(line) <= width for line in lines):
+            break
+    return lines[: max(1, int(height / (size * LEADING)))], size
+
+
+def _wrap(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
+    characters = max(1, int(width / (font.getlength(text) / len(text)))) if text else 1
+    return textwrap.wrap(text, characters, break_long_words=False) or [""]
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels all have FreeType, and the font in them
+    return font
