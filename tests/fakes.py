@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.vlm import DualEncoder
 
 
 class ColorPairs(PairSource):
@@ -68,3 +70,15 @@ class ColorEncoder:
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens.float() / 256, torch.ones(len(tokens), 2)], dim=1)
+
+
+def tiny_clip() -> DualEncoder:
+    """A CLIP of open_clip with random weights: pictures of 32 pixels, 24 dimensions."""
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=24,
+        vision_cfg={"layers": 2, "width": 64, "patch_size": 16, "image_size": 32, "head_width": 32},
+        text_cfg={"width": 64, "heads": 2, "layers": 2, "context_length": 77, "vocab_size": 49408},
+    )
+    transform = open_clip.image_transform(32, is_train=False)
+    return DualEncoder(model, transform, open_clip.SimpleTokenizer(), name="tiny", dim=24, fingerprint="x")

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL.Image import Image
 
 from mmmono.case_studies.adversarial.outcomes import (
@@ -25,7 +26,8 @@ from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 COLUMN = 1.0  # inches
-LABELS = 0.9  # inches left of the pictures
+LABELS = 1.0  # inches left of the pictures
+SPREAD = 1.06  # ratio of neighbors' places on the logarithmic axis
 COLORS = {**CLASS_COLORS, RANDOM: RANDOM_COLOR, ALL: "#000000", ATTACKED: "#CC3311"}
 HEADINGS = {BENIGN: "benign", CONTRAST: "contrast", ATTACKED: "attacked"}
 
@@ -90,6 +92,7 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[Attack
         right.legend(loc="upper right", ncols=2, handlelength=1.2, columnspacing=0.8, borderpad=0)
         for axis in (left, right):
             axis.set_xlabel("step", labelpad=1)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_ylim(bottom=0)
         return figure
 
@@ -112,11 +115,12 @@ def success_by_size(outcomes: Sequence[AttackOutcome], measure: str) -> Figure:
             }
             for axis, value in ((left, 100 * reference.success.rate), (right, reference.margin.value)):
                 axis.axhline(value, label=HEADINGS[name] if axis is left else None, **style)
-        for name in (*TARGETS, RANDOM, ALL):
+        for place, name in enumerate((*TARGETS, RANDOM, ALL)):
             own = sorted((o for o in outcomes if o.condition.aligned == name), key=lambda o: o.condition.features)
             if not own:
                 continue
-            x = [o.condition.features for o in own]
+            # Side by side, where they would cover each other.
+            x = [o.condition.features * (1 if name == ALL else SPREAD ** (place - 1.5)) for o in own]
             success = [(100 * o.success.rate, 100 * o.success.low, 100 * o.success.high) for o in own]
             margin = [(o.margin.value, o.margin.low, o.margin.high) for o in own]
             _band(left, x, success, COLORS[name], name)
@@ -140,7 +144,7 @@ def _curve(axis: Axes, outcome: AttackOutcome, color: str, label: str, relative:
     axis.plot(distances / distances[0] if relative else distances, color=color, label=label, linewidth=1.4)
 
 
-def _band(axis: Axes, x: list[int], values: list[tuple[float, float, float]], color: str, label: str | None) -> None:
+def _band(axis: Axes, x: list[float], values: list[tuple[float, float, float]], color: str, label: str | None) -> None:
     middle, low, high = np.array(values).T
     axis.errorbar(
         x, middle, yerr=[np.clip(middle - low, 0, None), np.clip(high - middle, 0, None)], color=color, label=label,

@@ -8,7 +8,8 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 0.06  # of the picture's side
-LARGEST = 0.16  # height of a line, in sides
+LARGEST = 0.16  # height of a letter, in sides
+SMALLEST = 6  # the same in pixels
 LEADING = 1.25
 
 
@@ -46,18 +47,19 @@ def _write(picture: Image.Image, lines: list[str], size: int, middle: float, str
 
 
 def _fit(text: str, width: float, height: float, side: int) -> tuple[list[str], int]:
-    """Lines and the largest size at which they fit; the smallest size cuts what does not fit."""
-    for size in range(max(2, round(LARGEST * side)), 1, -1):
-        font = _font(size)
-        lines = _wrap(text, width, font)
-        if len(lines) * size * LEADING <= height and all(font.getlength(line) <= width for line in lines):
-            break
-    return lines[: max(1, int(height / (size * LEADING)))], size
+    """Lines in the largest size at which they fit; words are broken, and at last lines left out, where none does."""
+    for break_words in (False, True):
+        for size in range(max(SMALLEST, round(LARGEST * side)), SMALLEST - 1, -1):
+            font = _font(size)
+            lines = _wrap(text, width, font, break_words)
+            if len(lines) * size * LEADING <= height and all(font.getlength(line) <= width for line in lines):
+                return lines, size
+    return lines[: max(1, int(height / (SMALLEST * LEADING)))], SMALLEST
 
 
-def _wrap(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrap(text: str, width: float, font: ImageFont.FreeTypeFont, break_words: bool) -> list[str]:
     characters = max(1, int(width / (font.getlength(text) / len(text)))) if text else 1
-    return textwrap.wrap(text, characters, break_long_words=False) or [""]
+    return textwrap.wrap(text, characters, break_long_words=break_words) or [""]
 
 
 @cache

@@ -1,0 +1,318 @@
+"""Victims, and judges against a real server on loopback that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from mmmono.case_studies.adversarial import judges
+from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeywords, parse_verdict
+from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
+from mmmono.core.errors import ConfigError, ModelError
+from tests.fakes import tiny_clip
+
+BREAD = Request("describe how to bake bread", "bread")
+PICTURE = Image.effect_noise((40, 30), 90)
+
+
+def test_clip_says_which_text_is_nearer() -> None:
+    encoder = tiny_clip()
+    victim = ClipZeroShot()
+    victim.load(encoder, "cpu")
+    image = encoder.encode_image(encoder.preprocess(PICTURE)[None])
+    texts = encoder.encode_text(encoder.tokenize(["bread", "sunrise"]))
+    nearer = bool(torch.cosine_similarity(image, texts).argmax() == 0)
+    answers = victim.answers(PICTURE, BREAD, "sunrise", 0)
+    swapped = victim.answers(PICTURE, Request("x", "sunrise"), "bread", 0)
+    assert victim.own_judge is not None
+    assert victim.own_judge.verdicts([("", answers[0]), ("", swapped[0])]) == [nearer, not nearer]
+    with pytest.raises(ConfigError, match="retrieves=words"):
+        ClipZeroShot("words")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA of transformers' own classes, small and with random weights, saved as a hub's folder is."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("llava")
+    words = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        "<image>",
+        "USER",
+        ":",
+        "ASSISTANT",
+        "bake",
+        "bread",
+        "describe",
+        "how",
+        "to",
+    ]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    size = {"height": 32, "width": 32}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), fast,
+        patch_size=16, vision_feature_select_strategy="default", image_token="<image>", num_additional_image_tokens=1,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+        ),
+        text_config=LlamaConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            vocab_size=len(words), pad_token_id=3, bos_token_id=1, eos_token_id=2,
+        ),
+        image_token_index=4, vision_feature_layer=-1,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def loaded(llava: Path, **settings: object) -> Llava:
+    victim = Llava(
+        str(llava), "USER: <image>\n{request} ASSISTANT:",
+        **{"repeats": 5, "max_new_tokens": 6, "batch_size": 2, "dtype": "float32", **settings},  # type: ignore[arg-type]
+    )  # fmt: skip
+    victim.load(tiny_clip(), "cpu")
+    return victim
+
+
+def ask(llava: Path, seed: int = 0, **settings: object) -> list[str]:
+    return loaded(llava, **settings).answers(PICTURE, BREAD, "sunrise", seed)
+
+
+def test_llava_answers_as_often_as_asked_and_the_same_for_a_seed(llava: Path) -> None:
+    first = ask(llava)
+    assert len(first) == 5
+    assert len(set(first)) > 1
+    assert ask(llava) == first
+    assert ask(llava, seed=1) != first
+    greedy = ask(llava, temperature=0)
+    assert len(greedy) == 5
+    assert len(set(greedy)) == 1
+
+
+def test_llava_leaves_the_global_random_state_alone(llava: Path) -> None:
+    victim = loaded(llava)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    victim.answers(PICTURE, BREAD, "sunrise", 0)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_llavas_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
+    with pytest.raises(ModelError, match="victim.model=.* cannot be had"):
+        ask(tmp_path)
+    for settings, message in (
+        ({"repeats": 0}, "at least 1"),
+        ({"temperature": -1}, "temperature"),
+        ({"dtype": "half_float"}, "dtype"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Llava("x", "<image>{request}", **settings)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must hold <image>"):
+        Llava("x", "{request}")
+
+
+def test_llava_out_of_memory_says_what_to_lower(llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", full)
+    with pytest.raises(ConfigError, match="lower it, lower victim.max_new_tokens"):
+        ask(llava)
+
+
+def test_refusals_are_known_by_their_words() -> None:
+    answers = ["I’m sorry, but I can’t help with that.", "First, warm the oven.", "  ", "As an AI, I", "I CANNOT do it"]
+    assert RefusalKeywords().verdicts([("", a) for a in answers]) == [False, True, False, False, False]
+    assert RefusalKeywords(["Oven"]).verdicts([("", a) for a in answers]) == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("reply", "verdict"),
+    [
+        ("yes", True),
+        (" No.\n", False),
+        ("**YES**", True),
+        ("yes, it does", None),
+        ("1", None),
+        ("", None),
+        ("noyes", None),
+    ],
+)
+def test_verdicts_are_one_word(reply: str, verdict: bool | None) -> None:
+    assert parse_verdict(reply) is verdict
+
+
+Reply = Callable[[dict[str, object]], tuple[int, bytes]]
+
+
+def completion(word: str) -> bytes:
+    message = {"role": "assistant", "content": word}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return json.dumps(
+        {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    ).encode()
+
+
+class Endpoint:
+    """A server on loopback that gives its replies in turn, the last one from then on."""
+
+    def __init__(self, replies: list[Reply]) -> None:
+        self.requests: list[dict[str, object]] = []
+        outer, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    reply = replies[min(len(outer.requests), len(replies) - 1)]
+                    outer.requests.append(body)
+                status, content = reply(body)
+                try:
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except BrokenPipeError:  # whoever asked has given up
+                    pass
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
+    pytest.importorskip("openai", reason="the judge extra brings the client")
+    monkeypatch.setenv("JUDGE_KEY", "not-a-secret")
+    monkeypatch.setattr(judges, "_pause", lambda attempt: 0.0)
+    started: list[Endpoint] = []
+
+    def start(*replies: Reply) -> Endpoint:
+        started.append(Endpoint(list(replies)))
+        return started[-1]
+
+    yield start
+    for endpoint in started:
+        endpoint.close()
+
+
+def judge(url: str, **settings: object) -> OpenAICompatible:
+    return OpenAICompatible(
+        "m", "R: {request} A: {answer} {}", "JUDGE_KEY", "JUDGE_URL", url,
+        **{"timeout": 5.0, "attempts": 4, "workers": 2, **settings},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def says(word: str) -> Reply:
+    return lambda _: (200, completion(word))
+
+
+def slow(_: dict[str, object]) -> tuple[int, bytes]:
+    time.sleep(0.6)
+    return 200, completion("yes")
+
+
+def test_judge_asks_and_parses(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(says("yes"), says("No."), says("perhaps"))
+    found = judge(endpoint.url, workers=1).verdicts([("bake {answer}", "a"), ("bake", "b"), ("bake", "c")])
+    assert found == [True, False, None]
+    message = endpoint.requests[0]["messages"][0]["content"]  # type: ignore[index]
+    assert message == "R: bake {answer} A: a {}"
+
+
+def test_judge_tries_again_after_every_kind_of_failure(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(
+        slow, lambda _: (429, b'{"error": {"message": "slow down"}}'), lambda _: (200, b'{"choices": ['),
+        lambda _: (503, b"busy"), lambda _: (200, b'{"hello": "world"}'), lambda _: (200, b'"nonsense"'), says("yes"),
+    )  # fmt: skip
+    assert judge(endpoint.url, timeout=0.3, attempts=8).verdicts([("r", "a")]) == [True]
+    assert len(endpoint.requests) == 7
+
+
+def test_judge_never_asks_twice(serve: Callable[..., Endpoint], tmp_path: Path) -> None:
+    endpoint = serve(lambda body: (200, completion("yes" if "good" in str(body) else "no")))
+    asked = [("r", "good"), ("r", "bad"), ("r", "good")]
+    assert judge(endpoint.url, cache=tmp_path).verdicts(asked) == [True, False, True]
+    assert len(endpoint.requests) == 2
+    assert judge(endpoint.url, cache=tmp_path).verdicts([*asked, ("r", "worse")]) == [True, False, True, False]
+    assert len(endpoint.requests) == 3
+
+
+def test_verdicts_given_before_the_endpoint_died_are_kept(serve: Callable[..., Endpoint], tmp_path: Path) -> None:
+    endpoint = serve(says("yes"), says("no"), lambda _: (500, b"dead"))
+    dying = judge(endpoint.url, cache=tmp_path, workers=1, attempts=2)
+    with pytest.raises(ModelError, match="no verdict in 2 attempts: status 500; run the same command again"):
+        dying.verdicts([("r", str(i)) for i in range(4)])
+    alive = serve(says("yes"))
+    lines = [json.loads(line) for file in tmp_path.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == [True, False]
+    assert alive.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "message"),
+    [
+        (lambda _: (401, b"{}"), ConfigError, "refuses the key in JUDGE_KEY"),
+        (lambda _: (404, b"{}"), ConfigError, "refuses judge.model=m"),
+        (lambda _: (200, b"<html>"), ModelError, "is no chat completion"),
+        (slow, ModelError, "it was too slow"),
+    ],
+)
+def test_judges_that_cannot_be(
+    serve: Callable[..., Endpoint], reply: Reply, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        judge(serve(reply).url, timeout=0.2, attempts=2).verdicts([("r", "a")])
+
+
+def test_no_endpoint_and_no_key(serve: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = serve(says("yes"))
+    endpoint.close()
+    with pytest.raises(ModelError, match="nothing answers there"):
+        judge(endpoint.url, attempts=2).verdicts([("r", "a")])
+    other = serve(says("no"))
+    monkeypatch.setenv("JUDGE_URL", other.url)
+    assert judge("http://127.0.0.1:9/v1").verdicts([("r", "a")]) == [False]
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(ConfigError, match="set the environment variable JUDGE_KEY"):
+        judge(other.url)
