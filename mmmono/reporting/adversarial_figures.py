@@ -144,7 +144,9 @@ def _curve(axis: Axes, outcome: AttackOutcome, color: str, label: str, relative:
     axis.plot(distances / distances[0] if relative else distances, color=color, label=label, linewidth=1.4)
 
 
-def _band(axis: Axes, x: list[float], values: list[tuple[float, float, float]], color: str, label: str | None) -> None:
+def _band(
+    axis: Axes, x: Sequence[float], values: Sequence[tuple[float, float, float]], color: str, label: str | None
+) -> None:
     middle, low, high = np.array(values).T
     axis.errorbar(
         x, middle, yerr=[np.clip(middle - low, 0, None), np.clip(high - middle, 0, None)], color=color, label=label,
