@@ -97,10 +97,10 @@ class ClipZeroShot(Victim):
             image = self._encoder.encode_image(self._encoder.preprocess(picture)[None].to(self._device))
             tokens = self._encoder.tokenize([self.wanted(request), benign]).to(self._device)
             cosines = F.cosine_similarity(image, self._encoder.encode_text(tokens))
-        return [RETRIEVED if bool(cosines[0] > cosines[1]) else BENIGN]
+        return [REQUESTED if bool(cosines[0] > cosines[1]) else UNCHANGED]
 
 
-RETRIEVED, BENIGN = "the request's text", "the benign text"
+REQUESTED, UNCHANGED = "the request's text", "the benign text"
 
 
 class _Retrieved(Judge):
@@ -112,7 +112,7 @@ class _Retrieved(Judge):
 
     def verdicts(self, asked: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Whether the request's text was."""
-        return [answer == RETRIEVED for _, answer in asked]
+        return [answer == REQUESTED for _, answer in asked]
 
 
 class Llava(Victim):
