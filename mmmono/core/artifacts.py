@@ -4,6 +4,7 @@ An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashe
 of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
 half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
 earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
+Beside the recipe lies what made it: the versions of the software, which do not change its address.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MmmonoError
+from mmmono.core.errors import MmmonoError, NotMadeError
+from mmmono.core.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
+VERSIONS_FILE = "versions.json"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -66,6 +69,17 @@ class Artifact:
         """Digest of the recipe, for the recipes of what is derived from this artifact."""
         return digest(self.recipe)
 
+    @property
+    def made_at(self) -> float:
+        """When it was finished, in seconds since the epoch."""
+        return (self.path / RECIPE_FILE).stat().st_mtime
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The software that made it; empty where that was not kept."""
+        file = self.path / VERSIONS_FILE
+        return json.loads(file.read_text()) if file.exists() else {}
+
 
 class Artifacts:
     """The `artifacts/` root: finds what is there and builds what is not.
@@ -73,16 +87,24 @@ class Artifacts:
     Args:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
+        look_up: kinds of artifacts that are never built: those that are not there raise NotMadeError.
     """
 
-    def __init__(self, root: str | Path, rebuild: str | None = None) -> None:
+    def __init__(self, root: str | Path, rebuild: str | None = None, look_up: Collection[str] = ()) -> None:
         self.root = Path(root)
         self.rebuild = rebuild
+        self.look_up = look_up
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Where the artifact made by `recipe` lies, whether it exists or not."""
         return self.root / kind / f"{name}-{digest(recipe)}"
+
+    def finished(self, kind: str) -> list[Artifact]:
+        """Everything of a kind that is there, the newest first."""
+        files = (self.root / kind).glob(f"*/{RECIPE_FILE}")
+        there = [Artifact(f.parent, json.loads(f.read_text()), False) for f in files if f.parent.suffix != ".partial"]
+        return sorted(there, key=lambda artifact: artifact.made_at, reverse=True)
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
@@ -97,9 +119,14 @@ class Artifacts:
             resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
 
         Raises:
+            NotMadeError: it is not there, and of a kind that is only looked up.
             MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
         """
         final = self.path(kind, name, recipe)
+        if kind in self.look_up:
+            if not (final / RECIPE_FILE).exists():
+                raise NotMadeError(f"no {kind} in {final}")
+            return Artifact(final, recipe, built=False)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
@@ -118,6 +145,7 @@ class Artifacts:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
         make(partial)
+        write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():
             shutil.rmtree(final)

@@ -25,3 +25,7 @@ class StoreError(MmmonoError):
 
 class DictionaryError(MmmonoError):
     """A trained dictionary is missing, broken or does not fit the features."""
+
+
+class NotMadeError(MmmonoError):
+    """An artifact that was only to be looked up is not there."""
