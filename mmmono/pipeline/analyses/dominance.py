@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from mmmono.core.errors import ConfigError
-from mmmono.features import FeatureSet
+from mmmono.features import ActivationBlock, FeatureSet
 from mmmono.modality import dominance_scores, modality_gap
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
@@ -40,13 +41,19 @@ def score_modality_dominance(workspace: Workspace) -> None:
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
 
 
-def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = None) -> FeatureSetDominance:
+def dominance(
+    workspace: Workspace,
+    name: str,
+    feature_set: FeatureSet | None = None,
+    blocks: Iterable[ActivationBlock] | None = None,
+) -> FeatureSetDominance:
     """Scores and partition of a feature set on the dataset's split.
 
     Args:
         workspace: which features, and how they are scored.
         name: of the feature set.
         feature_set: another set of the same kind than the configuration's own, such as one of another seed.
+        blocks: its activations, where the caller looks at them in the same pass.
 
     Raises:
         ConfigError: impossible settings of the score or the partition.
@@ -54,7 +61,8 @@ def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = 
     settings = workspace.cfg.mds
     if settings.undefined not in ("skip", "half"):
         raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
-    blocks = workspace.activations(feature_set or workspace.feature_set(name))
+    if blocks is None:
+        blocks = workspace.activations(feature_set or workspace.feature_set(name))
     scores = dominance_scores(((block.image, block.text) for block in blocks), settings.undefined)
     live = scores.informative_pairs >= settings.min_pairs
     return FeatureSetDominance(name, scores, workspace.partition(scores.scores, live))
