@@ -34,7 +34,7 @@ class ResultsOnDisk:
     def of(self, analysis: str) -> list[Artifact]:
         """All results of an analysis, those of the most chosen feature sets first, of equally many the newest."""
         named = [result for result in self._results if result.path.name.startswith(f"{analysis}-")]
-        return sorted(filter(self._belongs, named), key=lambda result: -len(result.recipe["sets"]))
+        return sorted((r for r in named if self._belongs(r)), key=lambda result: -len(result.recipe["sets"]))
 
     def latest(self, analysis: str, name: str | None = None) -> Artifact | None:
         """The first of them, or the newest that looks at a feature set; None where there is none."""
@@ -50,8 +50,8 @@ class ResultsOnDisk:
 
     def _belongs(self, result: Artifact) -> bool:
         made_from = result.recipe.get("partitions", result.recipe.get("features"))
-        sets = result.recipe.get("sets")
-        return made_from == self._features and bool(sets) and all(s in self._sets for s in sets)
+        sets = result.recipe.get("sets") or []
+        return made_from == self._features and len(sets) > 0 and all(s in self._sets for s in sets)
 
 
 def set_names(sets: Sequence[dict[str, Any]]) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,7 @@ class ExplorerWriter:
         file.parent.mkdir(parents=True, exist_ok=True)
         square(self._picture(row), PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
 
-    def finish(self, title: str, made: dict[str, object]) -> Path:
+    def finish(self, title: str, made: Mapping[str, object]) -> Path:
         """Write the page itself, and return it.
 
         Args:
@@ -167,11 +167,9 @@ class ExplorerWriter:
         if len(filled):
             first, last = int(filled[0]), int(filled[-1]) + 1
             width = float(explored.histograms.width[feature])
-            card["histogram"] = {
-                "low": (first - counts.shape[1] // 2) * width,
-                "width": width,
-                **{modality: counts[i, first:last].tolist() for i, modality in enumerate(MODALITIES)},
-            }
+            image, text = counts[:, first:last].tolist()
+            low = (first - counts.shape[1] // 2) * width
+            card["histogram"] = {"low": low, "width": width, "image": image, "text": text}
         card["neighbors"] = [
             [neighbor, _short(cosine)]
             for neighbor, cosine in zip(

@@ -13,11 +13,9 @@ from mmmono.modality import dominance_scores, modality_gap
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.mds_figures import mds_distributions
+from mmmono.reporting.rows import dominance_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
-
-# Of the summary's columns those that fit a terminal of 80.
-TERMINAL_COLUMNS = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
 
 
 def score_modality_dominance(workspace: Workspace) -> None:
@@ -36,8 +34,7 @@ def score_modality_dominance(workspace: Workspace) -> None:
 
     artifact = workspace.results("mds", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    compact = [{key: row[key] for key in TERMINAL_COLUMNS} for row in rows]
-    show_table(compact, f"Modality dominance: {workspace.title}")
+    show_table(dominance_rows(rows), f"Modality dominance: {workspace.title}")
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
 
 
