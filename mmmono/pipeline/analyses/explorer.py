@@ -57,9 +57,10 @@ def explore(workspace: Workspace) -> None:
         for name in workspace.recipes:
             explored = _explored(workspace, name, metadata, scored[name])
             writer.add(explored)
-            with progress_bar() as bar:
-                for row in bar.track(writer.rows(explored), description=f"{name}: pictures"):
-                    writer.write_picture(row)
+            if rows := writer.rows(explored):
+                with progress_bar() as bar:
+                    for row in bar.track(rows, description=f"{name}: pictures"):
+                        writer.write_picture(row)
         made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
         writer.finish(workspace.title, made)
 
