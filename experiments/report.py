@@ -9,10 +9,10 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Make a page of what is there, and say what is missing."""
     # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
-    from mmmono.pipeline.analyses.report import LOOK_UP, report
+    from mmmono.pipeline.analyses.report import report
     from mmmono.pipeline.workspace import Workspace
 
-    report(Workspace(cfg, makes="results", look_up=LOOK_UP))
+    report(Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

@@ -14,18 +14,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MmmonoError, NotMadeError
+from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.core.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
+PARTIAL = ".partial"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -87,24 +88,16 @@ class Artifacts:
     Args:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
-        look_up: kinds of artifacts that are never built: those that are not there raise NotMadeError.
     """
 
-    def __init__(self, root: str | Path, rebuild: str | None = None, look_up: Collection[str] = ()) -> None:
+    def __init__(self, root: str | Path, rebuild: str | None = None) -> None:
         self.root = Path(root)
         self.rebuild = rebuild
-        self.look_up = look_up
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Where the artifact made by `recipe` lies, whether it exists or not."""
         return self.root / kind / f"{name}-{digest(recipe)}"
-
-    def finished(self, kind: str) -> list[Artifact]:
-        """Everything of a kind that is there, the newest first."""
-        files = (self.root / kind).glob(f"*/{RECIPE_FILE}")
-        there = [Artifact(f.parent, json.loads(f.read_text()), False) for f in files if f.parent.suffix != ".partial"]
-        return sorted(there, key=lambda artifact: artifact.made_at, reverse=True)
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
@@ -119,14 +112,9 @@ class Artifacts:
             resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
 
         Raises:
-            NotMadeError: it is not there, and of a kind that is only looked up.
             MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
         """
         final = self.path(kind, name, recipe)
-        if kind in self.look_up:
-            if not (final / RECIPE_FILE).exists():
-                raise NotMadeError(f"no {kind} in {final}")
-            return Artifact(final, recipe, built=False)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
@@ -134,13 +122,19 @@ class Artifacts:
         except OSError as error:
             raise _explain_os_error(error, self.root) from error
 
+    def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
+        """Finished artifacts of a kind whose names match, in the order of their names."""
+        for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
+            if path.parent.suffix != PARTIAL:
+                yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
     ) -> Artifact:
         rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
-        partial = final.with_name(f"{final.name}.partial")
+        partial = final.with_name(final.name + PARTIAL)
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
@@ -152,6 +146,19 @@ class Artifacts:
         partial.rename(final)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
+
+
+class FinishedArtifacts(Artifacts):
+    """The same root, looked at and not added to."""
+
+    def build(
+        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        path = self.path(kind, name, recipe)
+        if not (path / RECIPE_FILE).exists():
+            raise MissingArtifactError(f"{path} is not there")
+        return Artifact(path, recipe, built=False)
 
 
 def _explain_os_error(error: OSError, root: Path) -> MmmonoError | OSError:

@@ -27,5 +27,5 @@ class DictionaryError(MmmonoError):
     """A trained dictionary is missing, broken or does not fit the features."""
 
 
-class NotMadeError(MmmonoError):
-    """An artifact that was only to be looked up is not there."""
+class MissingArtifactError(MmmonoError):
+    """Something is not computed yet, where it should not be computed by the way."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmmono.core.artifacts import Artifact
-from mmmono.core.errors import NotMadeError
+from mmmono.core.errors import MissingArtifactError
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -17,7 +17,7 @@ class ResultsOnDisk:
     sorted by) is what it was computed from, `sets` the feature sets, with the digests of their dictionaries.
 
     Attributes:
-        untrained: chosen feature sets whose dictionary is not there, where the workspace only looks up.
+        untrained: chosen feature sets whose dictionary is not there, where the workspace builds none.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -27,9 +27,9 @@ class ResultsOnDisk:
         for name in workspace.recipes:
             try:
                 self._sets.append(workspace.feature_set_recipe(name))
-            except NotMadeError:
+            except MissingArtifactError:
                 self.untrained.append(name)
-        self._results = workspace.artifacts.finished("results")
+        self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
 
     def of(self, analysis: str) -> list[Artifact]:
         """All results of an analysis, those of the most chosen feature sets first, of equally many the newest."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmmono.core.errors import ConfigError, NotMadeError
+from mmmono.core.artifacts import Artifact, FinishedArtifacts
+from mmmono.core.errors import ConfigError, MissingArtifactError
 from mmmono.core.provenance import provenance
 from mmmono.pipeline.feature_sets import NCL, SAE, Trained, input_noise
 from mmmono.pipeline.report_sections import Sources, sections
@@ -15,43 +16,30 @@ from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.report import Report, write_report
 from mmmono.reporting.tables import console, show_table
 
-# What a report is made from, and does not make.
-LOOK_UP = ("features", "dictionaries", "models")
-
 
 def report(workspace: Workspace) -> None:
     """Collect what belongs to the chosen features into a page, and say what is missing.
 
-    Args:
-        workspace: one that only looks up `LOOK_UP`.
-
     Raises:
         ConfigError: not even the features are there.
     """
+    there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
     try:
-        features = workspace.features(workspace.dataset.split)
-        workspace.features(workspace.cfg.training.split)
-    except NotMadeError as error:
+        features = there.features(there.dataset.split)
+        there.features(there.cfg.training.split)
+    except MissingArtifactError as error:
         raise ConfigError(
-            f"nothing is computed yet of {workspace.title} ({error}): start with make section-2.1 MODEL="
-            f"{workspace.model.name} DATASET={workspace.dataset_name}, or choose another model= or dataset="
+            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
+            f"MODEL={there.model.name} DATASET={there.dataset_name}, or choose another model= or dataset="
         ) from error
-    results = ResultsOnDisk(workspace)
+    results = ResultsOnDisk(there)
     explorer = results.latest("explorer")
     with TemporaryDirectory() as scratch:
-        address = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
-        found = Report(
-            title=workspace.title,
-            setting=_setting(workspace, len(features.view), features.view.dim),
-            differences=[row for row in _differences(workspace, results) if row[1] != row[2]],
-            sections=sections(Sources(workspace, results, address, Path(scratch))),
-            untrained={name: _makes(workspace, name) for name in results.untrained},
-            explorer=address[0] if address else None,
-        )
+        found = _collect(there, results, explorer, Path(scratch))
         made_by = [artifact for section in found.sections for artifact in section.made_by]
         recipe = {
             "features": features.recipe,
-            "sets": [name for name in workspace.recipes if name not in results.untrained],
+            "sets": [name for name in there.recipes if name not in results.untrained],
             "untrained": results.untrained,
             "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
             "versions": provenance(),
@@ -61,21 +49,27 @@ def report(workspace: Workspace) -> None:
             write_report(found, directory)
 
         artifact = workspace.results("report", recipe, make)
-    show_table(
-        [
-            {
-                "section": section.number,
-                "": section.title,
-                "tables": len(section.tables),
-                "figures": len(section.figures),
-                "missing": "" if section.made_by else section.command,
-            }
-            for section in found.sections
-        ],
-        f"Report: {workspace.title}",
-    )
-    console.print(
-        f"open in a browser: {artifact.path}/index.html; tables as Markdown and LaTeX: {artifact.path}/tables"
+    rows: list[dict[str, object]] = [
+        {
+            "section": section.number, "": section.title, "tables": len(section.tables),
+            "figures": len(section.figures), "missing": "" if section.made_by else section.command,
+        }
+        for section in found.sections
+    ]  # fmt: skip
+    show_table(rows, f"Report: {there.title}")
+    console.print(f"open in a browser: {artifact.path}/index.html; Markdown and LaTeX: {artifact.path}/tables")
+
+
+def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None, scratch: Path) -> Report:
+    view = workspace.features(workspace.dataset.split).view
+    link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
+    return Report(
+        title=workspace.title,
+        setting=_setting(workspace, len(view), view.dim),
+        differences=[row for row in _differences(workspace, results) if row[1] != row[2]],
+        sections=sections(Sources(workspace, results, link, scratch)),
+        untrained={name: _makes(workspace, name) for name in results.untrained},
+        explorer=link[0] if link else None,
     )
 
 
