@@ -17,7 +17,7 @@ FEATURES ?= [raw,sae,ncl]
 ARGS ?=
 RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 appendix-a.1 report explorer validate
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 appendix-a.1 validate
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -56,6 +56,8 @@ section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (T
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
 	@$(call RUN,train)
+
+.PHONY: report explorer
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
 	@$(call RUN,report)

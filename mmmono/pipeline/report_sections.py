@@ -178,7 +178,7 @@ def _adversarial(sources: Sources, section: ReportSection) -> ReportSection:
 
 
 def _text_to_image(sources: Sources, section: ReportSection) -> ReportSection:
-    return _as_saved(sources, section, "text_to_image", "cells", "What each intervention changes", "Figures 10, 14")
+    return _as_saved(sources, section, "text_to_image", "effects", "What each intervention changes", "Figures 10, 14")
 
 
 def _certainty(sources: Sources, section: ReportSection) -> ReportSection:
@@ -214,11 +214,13 @@ def _validation(sources: Sources, section: ReportSection) -> ReportSection:
 def _as_saved(
     sources: Sources, section: ReportSection, analysis: str, table: str, title: str, figures: str
 ) -> ReportSection:
-    """A case study's table with its own columns, and all its figures."""
+    """A case study's table with its own columns, those without an entry left out, and all its figures."""
     result = sources.results.latest(analysis)
     if result is None:
         return section
-    shown = [ReportTable(table, title, _read(result, table))] if (result.path / f"{table}.json").exists() else []
+    found = _read(result, table) if (result.path / f"{table}.json").exists() else []
+    filled = [column for column in (found[0] if found else {}) if any(row[column] not in (None, "") for row in found)]
+    shown = [ReportTable(table, title, [{c: row[c] for c in filled} for row in found])] if found else []
     captions = {file.stem: f"{figures}: {file.stem}" for file in sorted(result.path.glob("*.png"))}
     return replace(section, tables=shown, figures=_figures(result, captions), made_by=[result])
 
