@@ -57,7 +57,7 @@ class ReportTable:
 
     def numeric(self, column: str) -> bool:
         """Whether a column's entries are numbers, to be set flush right."""
-        return all(isinstance(row[column], int | float) or row[column] == "" for row in self.rows)
+        return all(isinstance(row[column], int | float) or row[column] in ("", None) for row in self.rows)
 
     def to_markdown(self) -> str:
         """The table for a pull request or a notebook."""
@@ -94,7 +94,7 @@ class ReportFigure:
     def width(self) -> int:
         """CSS pixels to show it at, for text of the page's size."""
         with Image.open(self.file) as image:
-            return round(PIXELS_AN_INCH * image.width / DPI)
+            return round(PIXELS_AN_INCH * image.width / image.info.get("dpi", (DPI,))[0])
 
     @property
     def inline(self) -> str:
