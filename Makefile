@@ -61,6 +61,14 @@ appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
 	@$(call RUN,train)
 
+.PHONY: report explorer
+
+report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
+	@$(call RUN,report)
+
+explorer: $(READY) ## A page to click from the distribution of scores to a feature to its pictures
+	@$(call RUN,explorer)
+
 validate: $(READY) ## Planted concepts: does the method find what was put there?
 	@$(BIN)/python experiments/validate.py $(ARGS)
 

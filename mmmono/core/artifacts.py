@@ -4,6 +4,7 @@ An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashe
 of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
 half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
 earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
+Beside the recipe lies what made it: the versions of the software, which do not change its address.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MmmonoError
+from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.provenance import provenance
 
 RECIPE_FILE = "recipe.json"
+VERSIONS_FILE = "versions.json"
+PARTIAL = ".partial"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -66,6 +70,17 @@ class Artifact:
         """Digest of the recipe, for the recipes of what is derived from this artifact."""
         return digest(self.recipe)
 
+    @property
+    def made_at(self) -> float:
+        """When it was finished, in seconds since the epoch."""
+        return (self.path / RECIPE_FILE).stat().st_mtime
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The software that made it; empty where that was not kept."""
+        file = self.path / VERSIONS_FILE
+        return json.loads(file.read_text()) if file.exists() else {}
+
 
 class Artifacts:
     """The `artifacts/` root: finds what is there and builds what is not.
@@ -107,23 +122,43 @@ class Artifacts:
         except OSError as error:
             raise _explain_os_error(error, self.root) from error
 
+    def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
+        """Finished artifacts of a kind whose names match, in the order of their names."""
+        for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
+            if path.parent.suffix != PARTIAL:
+                yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
     ) -> Artifact:
         rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
-        partial = final.with_name(f"{final.name}.partial")
+        partial = final.with_name(final.name + PARTIAL)
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
         make(partial)
+        write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
+
+
+class FinishedArtifacts(Artifacts):
+    """The same root, looked at and not added to."""
+
+    def build(
+        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        path = self.path(kind, name, recipe)
+        if not (path / RECIPE_FILE).exists():
+            raise MissingArtifactError(f"{path} is not there")
+        return Artifact(path, recipe, built=False)
 
 
 def _explain_os_error(error: OSError, root: Path) -> MmmonoError | OSError:

@@ -1,7 +1,22 @@
 """What features mean: their top samples, and how monosemantic they are (Sections 2.3 and 3.2)."""
 
+from mmmono.interpretability.histograms import ActivationHistograms, HistogramStream, activation_histograms
 from mmmono.interpretability.monosemanticity import embsim, winrate
 from mmmono.interpretability.ms import monosemanticity_score
+from mmmono.interpretability.neighbors import Neighbors, centered_activations, nearest_features
 from mmmono.interpretability.top_samples import TopSamples, TopStream, top_samples
 
-__all__ = ["TopSamples", "TopStream", "embsim", "monosemanticity_score", "top_samples", "winrate"]
+__all__ = [
+    "ActivationHistograms",
+    "HistogramStream",
+    "Neighbors",
+    "TopSamples",
+    "TopStream",
+    "activation_histograms",
+    "centered_activations",
+    "embsim",
+    "monosemanticity_score",
+    "nearest_features",
+    "top_samples",
+    "winrate",
+]

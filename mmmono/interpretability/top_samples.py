@@ -32,6 +32,10 @@ class TopSamples:
         """How many of the m places are filled."""
         return (self.rows >= 0).sum(1)
 
+    def first(self, m: int) -> TopSamples:
+        """The m best of them."""
+        return TopSamples(self.values[:, :m], self.rows[:, :m])
+
     def distinct(self, m: int, *contents: Sequence[Hashable]) -> TopSamples:
         """The m best that have none of their contents in common, such as captions; of equal ones the best stays.
 

@@ -14,6 +14,7 @@ from mmmono.modality.partition import (
     partition_by_sigma,
 )
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
+from mmmono.modality.sign_flips import sign_flip_p_values
 
 __all__ = [
     "CLASSES",
@@ -36,4 +37,5 @@ __all__ = [
     "rank_correlation",
     "removal_ablation",
     "resample_dominance",
+    "sign_flip_p_values",
 ]

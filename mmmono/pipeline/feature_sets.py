@@ -69,10 +69,14 @@ class NCL(Trained):
         """A non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
-        noise = s["input_noise"]
-        if noise is None:
-            noise = FEW_PAIRS_NOISE if len(train) < FEW_PAIRS else 0.0
-        return NCLModule(head, input_noise=noise, lr=s["lr"], **schedule)
+        return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
+
+
+def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
+    """Noise added to the embeddings that an NCL head is trained on, as a multiple of their length."""
+    if settings["input_noise"] is not None:
+        return float(settings["input_noise"])
+    return FEW_PAIRS_NOISE if pairs < FEW_PAIRS else 0.0
 
 
 @dataclass

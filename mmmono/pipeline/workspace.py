@@ -56,14 +56,15 @@ class Workspace:
     Args:
         cfg: the composed configuration.
         makes: kind of artifact the entrypoint is there to make; `+force=true` builds it anew, not what it is made from.
+        artifacts: the root in another role than the configuration's, such as one that is only looked at.
 
     Raises:
         ConfigError: a setting cannot work; this is found before anything heavy starts.
     """
 
-    def __init__(self, cfg: DictConfig, makes: str) -> None:
+    def __init__(self, cfg: DictConfig, makes: str, artifacts: Artifacts | None = None) -> None:
         self.cfg = cfg
-        self.artifacts = Artifacts(cfg.artifacts, rebuild=makes if cfg.get("force") else None)
+        self.artifacts = artifacts or Artifacts(cfg.artifacts, rebuild=makes if cfg.get("force") else None)
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()

@@ -16,6 +16,8 @@ CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dea
 RANDOM_COLOR = "#555555"
 MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
 
+DPI = 200  # of PNG files
+
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -25,7 +27,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
+    "savefig.dpi": DPI,
     "pdf.fonttype": 42,
 }
 
@@ -34,7 +36,8 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
-    figure.savefig(written[0], metadata={"Software": None})
-    figure.savefig(written[1], metadata={"CreationDate": None})
+    with plt.rc_context(STYLE):  # resolution and fonts are taken from here, not from where it was drawn
+        figure.savefig(written[0], metadata={"Software": None})
+        figure.savefig(written[1], metadata={"CreationDate": None})
     plt.close(figure)
     return written

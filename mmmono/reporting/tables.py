@@ -21,7 +21,7 @@ def show_table(rows: Sequence[dict[str, object]], title: str) -> None:
         numeric = isinstance(rows[0][column], int | float)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(cell(value) for value in row.values()))
     console.print(table)
 
 
@@ -35,7 +35,10 @@ def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
     return written
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as tables print it."""
+    if value is None:
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, float):

@@ -40,7 +40,7 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
                 label="image to text",
             )
         for axis in axes:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.15 * axis.dataLim.y1)  # a curve that never falls is not drawn on the frame
             axis.set_xlim(left=0)
             axis.legend()
         return figure

@@ -1,15 +1,17 @@
 import errno
 import json
 import multiprocessing as mp
+import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.core.artifacts import Artifacts, digest, file_fingerprint, write_text_atomically
-from mmmono.core.errors import MmmonoError
+from mmmono.core.artifacts import Artifacts, FinishedArtifacts, digest, file_fingerprint, write_text_atomically
+from mmmono.core.errors import MissingArtifactError, MmmonoError
 
 RECIPE = {"model": "a", "k": 32}
 
@@ -115,3 +117,29 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
         write_text_atomically(target, "new")
     assert target.read_text() == "old"
     assert [file.name for file in target.parent.iterdir()] == ["file.json"]
+
+
+def test_what_made_an_artifact_is_kept_beside_it(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    made = artifacts.build("things", "it", RECIPE, lambda folder: None)
+    assert made.versions["python"] == platform.python_version()
+    assert made.versions["torch"] == version("torch")
+    (made.path / "versions.json").unlink()
+    assert made.versions == {}  # made before versions were kept
+
+
+def test_finds_what_is_finished_and_adds_nothing(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    for k in (1, 2):
+        artifacts.build("things", "it", {"k": k}, lambda folder: None)
+    (tmp_path / "things" / "it-0.partial").mkdir()
+    (tmp_path / "things" / "it-0.partial" / "recipe.json").write_text("{}")
+    found = list(artifacts.find("things", "it-*"))
+    assert sorted(artifact.recipe["k"] for artifact in found) == [1, 2]
+    finished = FinishedArtifacts(tmp_path)
+    assert finished.build("things", "it", {"k": 1}, lambda folder: None).path == artifacts.path(
+        "things", "it", {"k": 1}
+    )
+    with pytest.raises(MissingArtifactError, match=r"it-\w+ is not there"):
+        finished.build("things", "it", {"k": 3}, lambda folder: None)
+    assert not artifacts.path("things", "it", {"k": 3}).exists()

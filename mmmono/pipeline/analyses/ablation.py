@@ -17,6 +17,7 @@ from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.ablation_figures import removal_effects
 from mmmono.reporting.published import published
+from mmmono.reporting.rows import ablation_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
@@ -138,34 +139,7 @@ def _row(name: str, modality: Modality, row: Ablation) -> dict[str, object]:
 
 
 def _show(workspace: Workspace, rows: list[dict[str, object]], keep: bool) -> None:
-    paper = published("table1")
     for name in workspace.recipes:
-        shown = []
-        for row in rows:
-            if row["feature_set"] != name:
-                continue
-            printed = paper.find(samples=row["task"], deletion=row["deletion"], size_of=row["size_of"])
-            shown.append(
-                {
-                    "task": row["task"],
-                    "kept" if keep else "deletion": row["deletion"],
-                    "neurons": row["neurons"],
-                    "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
-                    "Δ none [95 %]": _points(row, "delta_none"),
-                    "Δ random [95 %]": _points(row, "delta_random"),
-                    "paper": f"{printed['accuracy']:.3f}" if printed and not keep else "",
-                    "paper Δ": f"{100 * printed['delta']:+.1f}"
-                    if printed.get("delta") is not None and not keep
-                    else "",
-                }
-            )
-        show_table(shown, f"Table 1, {name}: {workspace.title}")
-    if difference := paper.difference(workspace.model.name, workspace.dataset_name):
+        show_table(ablation_rows(rows, name, keep), f"Table 1, {name}: {workspace.title}")
+    if difference := published("table1").difference(workspace.model.name, workspace.dataset_name):
         console.print(difference)
-
-
-def _points(row: dict[str, object], key: str) -> str:
-    value, low, high = (row[key + end] for end in ("", "_low", "_high"))
-    if value is None:
-        return ""
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * float(v) for v in (value, low, high)))  # type: ignore[arg-type]

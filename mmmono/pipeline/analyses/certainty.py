@@ -29,13 +29,9 @@ from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.certainty_figures import score_intervals
+from mmmono.reporting.rows import certainty_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
-
-TERMINAL_COLUMNS = (
-    "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
-    "seeds ARI", "energy ρ", "AUROC ρ",
-)  # fmt: skip
 
 
 def assess_certainty(workspace: Workspace) -> None:
@@ -82,7 +78,7 @@ def assess_certainty(workspace: Workspace) -> None:
 
     artifact = workspace.results("certainty", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    show_table([{key: row[key] for key in TERMINAL_COLUMNS} for row in rows], f"How sure is R(d)? {workspace.title}")
+    show_table(certainty_rows(rows), f"How sure is R(d)? {workspace.title}")
     console.print(f"Intervals, p- and q-values: {artifact.path}/certainty.png, scores.parquet")
 
 

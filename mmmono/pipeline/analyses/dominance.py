@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 from mmmono.core.errors import ConfigError
-from mmmono.features import FeatureSet
+from mmmono.features import ActivationBlock, FeatureSet
 from mmmono.modality import dominance_scores, modality_gap
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.mds_figures import mds_distributions
+from mmmono.reporting.rows import dominance_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
-
-# Of the summary's columns those that fit a terminal of 80.
-TERMINAL_COLUMNS = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
 
 
 def score_modality_dominance(workspace: Workspace) -> None:
@@ -35,18 +34,23 @@ def score_modality_dominance(workspace: Workspace) -> None:
 
     artifact = workspace.results("mds", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    compact = [{key: row[key] for key in TERMINAL_COLUMNS} for row in rows]
-    show_table(compact, f"Modality dominance: {workspace.title}")
+    show_table(dominance_rows(rows), f"Modality dominance: {workspace.title}")
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
 
 
-def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = None) -> FeatureSetDominance:
+def dominance(
+    workspace: Workspace,
+    name: str,
+    feature_set: FeatureSet | None = None,
+    blocks: Iterable[ActivationBlock] | None = None,
+) -> FeatureSetDominance:
     """Scores and partition of a feature set on the dataset's split.
 
     Args:
         workspace: which features, and how they are scored.
         name: of the feature set.
         feature_set: another set of the same kind than the configuration's own, such as one of another seed.
+        blocks: its activations, where the caller looks at them in the same pass.
 
     Raises:
         ConfigError: impossible settings of the score or the partition.
@@ -54,7 +58,8 @@ def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = 
     settings = workspace.cfg.mds
     if settings.undefined not in ("skip", "half"):
         raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
-    blocks = workspace.activations(feature_set or workspace.feature_set(name))
+    if blocks is None:
+        blocks = workspace.activations(feature_set or workspace.feature_set(name))
     scores = dominance_scores(((block.image, block.text) for block in blocks), settings.undefined)
     live = scores.informative_pairs >= settings.min_pairs
     return FeatureSetDominance(name, scores, workspace.partition(scores.scores, live))

@@ -18,6 +18,7 @@ from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.features.retrieval import recall_at_k
 from mmmono.modality import modality_gap
 from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.rows import faithfulness_rows
 from mmmono.reporting.tables import console, save_table, show_table
 
 KS = (1, 5, 10)
@@ -65,8 +66,7 @@ def measure_faithfulness(workspace: Workspace) -> None:
     artifact = workspace.results("faithfulness", recipe, make)
     for table, title in (("reconstruction", "Reconstruction and sparsity"), ("function", "What still works")):
         rows = json.loads((artifact.path / f"{table}.json").read_text())
-        shown = [{k: "" if v is None else v for k, v in row.items()} for row in rows]
-        show_table(shown, f"{title}: {workspace.title}")
+        show_table(faithfulness_rows(rows), f"{title}: {workspace.title}")
     console.print(f"{artifact.path}/reconstruction.parquet, function.parquet")
 
 

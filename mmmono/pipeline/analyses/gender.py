@@ -25,8 +25,9 @@ from mmmono.data import PairSource
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.workspace import Workspace
-from mmmono.reporting.concept_figures import WORDS, images_by_share, removal_drops, words_by_share
+from mmmono.reporting.concept_figures import images_by_share, removal_drops, words_by_share
 from mmmono.reporting.published import published
+from mmmono.reporting.rows import concept_rows, paired_rows, word_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
@@ -185,54 +186,16 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def _show(workspace: Workspace, pair: ConceptPair, path: Path) -> None:
     counts = json.loads((path / "labels.json").read_text())
-    paper = published("table2")
-
-    def points(row: dict[str, Any], key: str) -> str:
-        if row.get(key) is None or pd.isna(row[key]):
-            return ""
-        return f"{100 * row[key]:+.1f} [{100 * row[f'{key}_low']:+.1f}, {100 * row[f'{key}_high']:+.1f}]"
-
+    table2 = json.loads((path / "table2.json").read_text())
+    paired = json.loads((path / "paired.json").read_text()) if (path / "paired.json").exists() else []
+    table6 = pd.read_parquet(path / "table6.parquet")
     for name in workspace.recipes:
-        rows = [row for row in json.loads((path / "table2.json").read_text()) if row["feature_set"] == name]
-        shown = []
-        for row in rows:
-            printed = paper.find(samples=row["samples"], removed=row["removed"], concept=row["concept"])
-            shown.append(
-                {
-                    "from": row["samples"], "concept": row["concept"], "removed": f"{row['removed']} {row['neurons']}",
-                    "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
-                    "beyond random": points(row, "beyond_random"),
-                    "paper's drop": f"{100 * printed['drop']:.1f}" if printed else "",
-                }
-            )  # fmt: skip
-        show_table(shown, f"Table 2, {name}: {pair.a} and {pair.b}, {workspace.title}")
-        if (path / "paired.json").exists():
-            paired = [row for row in json.loads((path / "paired.json").read_text()) if row["feature_set"] == name]
-            show_table(
-                [
-                    {
-                        "samples": row["samples"], "class": row["members"], "share of difference": row["share"],
-                        "share of energy": row["energy"],
-                        "ratio": row["enrichment"], "from": row["enrichment_low"], "to": row["enrichment_high"],
-                    }
-                    for row in paired
-                ],
-                f"Paired test, {name}: {paired[0]['pairs']} pairs that differ in nothing else",
-            )  # fmt: skip
-        words = pd.read_parquet(path / "table6.parquet")
-        words = words[(words.feature_set == name) & (words["count"] > 0)]
-        show_table(
-            [
-                {
-                    "TextD share": f"{low:.2f} to {high:.2f}",
-                    "most distinctive": ", ".join(part.nlargest(WORDS, "z").word),
-                    "most frequent": ", ".join(part.nlargest(WORDS, "count").word),
-                }
-                for (_, low, high), part in words.groupby(["group", "low", "high"])
-            ],
-            f"Table 6, {name}: words of {pair.b} texts",
-        )
-    if difference := paper.difference(workspace.model.name, workspace.dataset_name):
+        show_table(concept_rows(table2, name), f"Table 2, {name}: {pair.a} and {pair.b}, {workspace.title}")
+        if paired:
+            title = f"Paired test, {name}: {paired[0]['pairs']} pairs that differ in nothing else"
+            show_table(paired_rows(paired, name), title)
+        show_table(word_rows(table6, name), f"Table 6, {name}: words of {pair.b} texts")
+    if difference := published("table2").difference(workspace.model.name, workspace.dataset_name):
         console.print(difference)
     labeled = f"{counts[pair.a]} {pair.a}, {counts[pair.b]} {pair.b}, {counts['ambiguous']} ambiguous of {counts['of']}"
     console.print(f"{labeled}; labels are what captions or a classifier say: see docs/ethics.md")

@@ -37,6 +37,7 @@ from mmmono.reporting.interpretability_figures import (
     monosemanticity_over_training,
 )
 from mmmono.reporting.published import published
+from mmmono.reporting.rows import modality_mono_rows, monosemanticity_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
@@ -219,39 +220,14 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[dict[str, object]]:
 
 
 def _show(workspace: Workspace, path: Path, embedder: str) -> None:
-    def value(row: dict[str, Any], metric: str) -> str:
-        if row[metric] is None:
-            return "none"
-        error = row[f"{metric} s.e."]
-        return f"{row[metric]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-
-    averages = json.loads((path / "table4.json").read_text())
-    metrics = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
     show_table(
-        [
-            {
-                "feature set": row["feature set"], "samples": row["samples"], "class": row["class"],
-                "scored": f"{row['scored']} of {row['features']}", **{metric: value(row, metric) for metric in metrics},
-            }
-            for row in averages
-        ],
+        monosemanticity_rows(json.loads((path / "table4.json").read_text())),
         f"Monosemanticity, mean over features ± s.e. (Table 4): {workspace.title}, embedder {embedder}",
-    )  # fmt: skip
-    paper = published("table5")
-    family = "DeCLIP" if workspace.model.name.startswith("declip") else "CLIP"
-    rows = []
-    for row in json.loads((path / "table5.json").read_text()):
-        printed = paper.find(feature_set=row["feature set"], model=family, samples=row["samples"])
-        rows.append(
-            {
-                "feature set": row["feature set"],
-                "score": row["score"],
-                **{metric: value(row, metric) for metric in ("mono", "embsim", "winrate", "ms")},
-                "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
-                "paper WinRate": f"{printed['winrate']:.3f}" if printed else "",
-            }
-        )
-    show_table(rows, "Modality-specific monosemanticity (Table 5, Figure 6)")
-    if difference := paper.difference(workspace.model.name, workspace.dataset_name):
+    )
+    table5 = json.loads((path / "table5.json").read_text())
+    show_table(
+        modality_mono_rows(table5, workspace.model.name), "Modality-specific monosemanticity (Table 5, Figure 6)"
+    )
+    if difference := published("table5").difference(workspace.model.name, workspace.dataset_name):
         console.print(difference)
     console.print(f"Figures 5, 6, 13 and scores: {path}/*.png, *.parquet")

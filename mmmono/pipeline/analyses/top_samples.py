@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mmmono.core.errors import ConfigError
 from mmmono.data import PairSource
-from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
 from mmmono.interpretability import TopSamples, TopStream
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analyses.dominance import dominance
@@ -86,27 +86,44 @@ def top_samples_of(
         deduplicate: take one sample of those with equal captions, and one of each group, such as an emoji's skin tones.
         metadata: of the split.
     """
-    contents: dict[Modality, list[Sequence[Hashable]]] = {"image": [], "text": []}
-    if deduplicate and "group" in metadata:
-        contents = {modality: [metadata["group"].tolist()] for modality in MODALITIES}
-    if deduplicate and "caption" in metadata:
-        contents["text"].append(metadata["caption"].str.casefold().tolist())
-    # How often the commonest content occurs: so many times m candidates are enough to find m different ones.
-    repeats = {
-        modality: max((Counter(entries).most_common(1)[0][1] for entries in several), default=1)
-        for modality, several in contents.items()
-    }
-    streams = {
-        modality: TopStream(min(m * min(repeats[modality], MAX_REPEATS), len(metadata))) for modality in MODALITIES
-    }
+    search = TopSampleSearch(m, deduplicate, metadata)
     for block in workspace.activations(feature_set):
+        search.add(block)
+    return search.result()
+
+
+class TopSampleSearch:
+    """The search of `top_samples_of`, for callers that do more than one thing in a pass."""
+
+    def __init__(self, m: int, deduplicate: bool, metadata: pd.DataFrame) -> None:
+        self._m = m
+        self._contents: dict[Modality, list[Sequence[Hashable]]] = {"image": [], "text": []}
+        if deduplicate and "group" in metadata:
+            self._contents = {modality: [metadata["group"].tolist()] for modality in MODALITIES}
+        if deduplicate and "caption" in metadata:
+            self._contents["text"].append(metadata["caption"].str.casefold().tolist())
+        # How often the commonest content occurs: so many times m candidates are enough to find m different ones.
+        self._repeats = {
+            modality: max((Counter(entries).most_common(1)[0][1] for entries in several), default=1)
+            for modality, several in self._contents.items()
+        }
+        self._streams = {
+            modality: TopStream(min(m * min(self._repeats[modality], MAX_REPEATS), len(metadata)))
+            for modality in MODALITIES
+        }
+
+    def add(self, block: ActivationBlock) -> None:
+        """Look at the next pairs."""
         for modality in MODALITIES:
-            streams[modality].add(getattr(block, modality))
-    found = {modality: stream.result() for modality, stream in streams.items()}
-    return {
-        modality: top.distinct(m, *contents[modality]) if repeats[modality] > 1 else top
-        for modality, top in found.items()
-    }
+            self._streams[modality].add(getattr(block, modality))
+
+    def result(self) -> dict[Modality, TopSamples]:
+        """The best of all pairs seen, different ones where that was asked for."""
+        found = {modality: stream.result() for modality, stream in self._streams.items()}
+        return {
+            modality: top.distinct(self._m, *self._contents[modality]) if self._repeats[modality] > 1 else top
+            for modality, top in found.items()
+        }
 
 
 def _named(show: Sequence[int] | None, feature_set: FeatureSet) -> list[int]:

@@ -22,14 +22,10 @@ from mmmono.modality.validation import mean_max_cosine, planted_recovery
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.datasets import Planted
 from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.rows import validation_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 from mmmono.reporting.validation_figures import recovery_curves
-
-MEASURES = (
-    "correlation", "max_cosine", "auroc_image", "auroc_text", "rank_correlation", "accuracy_sigma", "accuracy_null",
-    "false_discoveries",
-)  # fmt: skip
 
 
 def validate(workspace: Workspace) -> None:
@@ -60,12 +56,7 @@ def validate(workspace: Workspace) -> None:
 
     artifact = workspace.artifacts.build("results", "validation", recipe, make)
     frame = pd.read_parquet(artifact.path / "validation.parquet")
-    base = frame[frame.knob == ""].groupby("feature_set", sort=False)[list(MEASURES)].mean()
-    shown = [
-        {"feature set": str(name), **{key: "" if pd.isna(row[key]) else f"{row[key]:.3f}" for key in MEASURES}}
-        for name, row in base.iterrows()
-    ]
-    show_table([dict(row) for row in shown], f"Planted concepts, base setting, mean over {settings.seeds} seeds")
+    show_table(validation_rows(frame), f"Planted concepts, base setting, mean over {settings.seeds} seeds")
     curves = f"curves over {', '.join(knobs)} in validation.png, " if knobs else ""
     console.print(f"{artifact.path}: {curves}numbers in validation.parquet")
 

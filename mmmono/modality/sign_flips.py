@@ -1,0 +1,39 @@
+"""The permutation null of R(d) in its normal limit: from the scores alone, without another pass over the pairs."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float64
+from scipy.stats import false_discovery_control, norm
+from torch import Tensor
+
+from mmmono.modality.dominance import DominanceScores, Undefined
+
+
+def sign_flip_p_values(
+    dominance: DominanceScores, undefined: Undefined = "skip"
+) -> tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]]:
+    """Two-sided p-values of the null that image and text are exchangeable within pairs, and their q-values.
+
+    Swapping a pair turns the sign of its ratio minus ½, so that under the null Σ(r − ½) has mean 0 and variance
+    Σ(r − ½)², and is normal in the limit of many pairs. `resample_dominance` draws from the null itself.
+
+    Args:
+        dominance: the scores of Eq. 1.
+        undefined: the rule they were computed with.
+
+    Returns:
+        p and q (Benjamini and Hochberg 1995); NaN for features without an informative pair.
+    """
+    informative = dominance.informative_pairs.double()
+    count = informative if undefined == "skip" else torch.full_like(informative, dominance.num_pairs)
+    excess = count * (dominance.scores - 0.5)
+    scatter = (dominance.standard_error.square() * count * (count - 1)).nan_to_num(0)
+    squares = scatter + excess.square() / count
+    z = torch.where(squares > 0, excess / squares.sqrt(), 0.0)
+    p_value = torch.where(informative > 0, 2 * torch.from_numpy(norm.sf(z.abs().numpy())), torch.nan)
+    q_value = p_value.clone()
+    known = ~p_value.isnan()
+    if bool(known.any()):
+        q_value[known] = torch.from_numpy(false_discovery_control(p_value[known].numpy()))
+    return p_value, q_value

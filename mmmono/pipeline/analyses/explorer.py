@@ -1,0 +1,152 @@
+"""`experiments/explorer.py`: a page to click from the distribution of scores to a feature to what activates it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from omegaconf import OmegaConf
+from PIL.Image import Image
+from torch import Tensor
+
+from mmmono.core.artifacts import Artifact
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.progress import progress_bar
+from mmmono.dictionaries import DictionaryFeatures, TopKSAE
+from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
+from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
+from mmmono.modality import sign_flip_p_values
+from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.analyses.top_samples import TopSampleSearch, check_m
+from mmmono.pipeline.results import ResultsOnDisk
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.explorer import ExploredFeatures, ExplorerWriter
+from mmmono.reporting.tables import console
+
+
+def explore(workspace: Workspace) -> None:
+    """Everything the page shows of every feature, in one pass over the activations of each feature set."""
+    settings = workspace.cfg.explorer
+    features = workspace.features(workspace.dataset.split)
+    for m in (settings.images, settings.texts):
+        check_m(m, len(features.view))
+    for key in ("neighbors", "correlation_pairs"):
+        if settings[key] < 1:
+            raise ConfigError(f"explorer.{key}={settings[key]} must be at least 1")
+    if settings.bins < 4 or settings.bins % 4:
+        raise ConfigError(f"explorer.bins={settings.bins} must be a positive multiple of 4")
+    metadata = features.view.metadata()
+    if "caption" not in metadata:
+        raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
+    pictures = _Pictures(workspace, metadata) if settings.pictures else None
+    scored = {name: _interpretability(workspace, name) for name in workspace.recipes}
+    recipe = {
+        "features": features.recipe,
+        **workspace.partitions_recipe(),
+        "explorer": OmegaConf.to_container(settings),
+        "interpretability": {name: result.digest if result else None for name, result in scored.items()},
+        "seed": workspace.seed,
+    }
+
+    def make(directory: Path) -> None:
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures)
+        for name in workspace.recipes:
+            explored = _explored(workspace, name, metadata, scored[name])
+            writer.add(explored)
+            if rows := writer.rows(explored):
+                with progress_bar() as bar:
+                    for row in bar.track(rows, description=f"{name}: pictures"):
+                        writer.write_picture(row)
+        made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
+        writer.finish(workspace.title, made)
+
+    artifact = workspace.results("explorer", recipe, make)
+    if not all(scored.values()):
+        console.print("[dim]without monosemanticity scores: make section-3, then this again, to have them[/]")
+    console.print(f"open in a browser: {artifact.path}/index.html")
+
+
+class _Pictures:
+    """Opens the picture of a row of the split. Raises DataError, at once, where the pairs have none."""
+
+    def __init__(self, workspace: Workspace, metadata: pd.DataFrame) -> None:
+        self._source = workspace.dataset.source(workspace.dataset.split)
+        self._keys = metadata["key"].tolist()
+        self._locators = metadata["locator"].tolist() if "locator" in metadata else [""] * len(metadata)
+        try:
+            self(0)
+        except DataError as error:
+            raise DataError(f"{error}; explorer.pictures=false makes the page without") from error
+
+    def __call__(self, row: int) -> Image:
+        return self._source.fetch(self._keys[row], self._locators[row]).image
+
+
+def _explored(
+    workspace: Workspace, name: str, metadata: pd.DataFrame, interpretability: Artifact | None
+) -> ExploredFeatures:
+    settings = workspace.cfg.explorer
+    feature_set = workspace.feature_set(name)
+    search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
+    histograms = HistogramStream(settings.bins)
+
+    def seen() -> Iterator[ActivationBlock]:
+        for block in workspace.activations(feature_set):
+            search.add(block)
+            histograms.add(block.image, block.text)
+            yield block
+
+    scored = dominance(workspace, name, feature_set, seen())
+    p_value, q_value = sign_flip_p_values(scored.scores, workspace.cfg.mds.undefined)
+    neighbors, alike_by = _neighbors(workspace, feature_set)
+    top = search.result()
+    shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
+    return ExploredFeatures(
+        dominance=scored,
+        p_value=p_value,
+        q_value=q_value,
+        top={modality: top[modality].first(shown[modality]) for modality in MODALITIES},
+        histograms=histograms.result(),
+        neighbors=neighbors,
+        alike_by=alike_by,
+        mono=_mono(interpretability, name, feature_set.num_features) if interpretability else None,
+    )
+
+
+def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors, str]:
+    """Features that are alike, and by what: atoms where there are any, what activates them otherwise."""
+    settings = workspace.cfg.explorer
+    if isinstance(feature_set, DictionaryFeatures) and isinstance(feature_set.dictionary, TopKSAE):
+        return nearest_features(feature_set.dictionary.W_dec.detach(), settings.neighbors), "cosine of decoder atoms"
+    count = len(workspace.features(workspace.dataset.split).view)
+    rows = np.arange(count)
+    if count > settings.correlation_pairs:
+        rng = np.random.default_rng(workspace.seed)
+        rows = np.sort(rng.choice(count, settings.correlation_pairs, replace=False))
+    image, text = (workspace.encode_rows(feature_set, modality, rows) for modality in MODALITIES)
+    return nearest_features(centered_activations(image, text), settings.neighbors), "correlation of activations"
+
+
+def _interpretability(workspace: Workspace, name: str) -> Artifact | None:
+    """The newest scores of a feature set that are there."""
+    return ResultsOnDisk(workspace).latest("interpretability", name)
+
+
+def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:
+    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono"])
+    frame = frame[frame["feature_set"] == name]
+    scores: dict[Modality, Tensor] = {}
+    for modality in MODALITIES:
+        mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
+        scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
+    return scores
+
+
+def _embedders(scored: dict[str, Artifact | None]) -> str | None:
+    """What the monosemanticity scores were computed with, in words; None where there are none."""
+    names = {str(result.recipe["embedder"]).rpartition("-")[0] or "clip" for result in scored.values() if result}
+    return ", ".join(sorted(names)) or None

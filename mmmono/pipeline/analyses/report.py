@@ -1,0 +1,133 @@
+"""`experiments/report.py`: one page of all results there are, beside the paper's; it computes none itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmmono.core.artifacts import Artifact, FinishedArtifacts
+from mmmono.core.errors import ConfigError, MissingArtifactError
+from mmmono.core.provenance import provenance
+from mmmono.pipeline.feature_sets import NCL, SAE, Trained, input_noise
+from mmmono.pipeline.report_sections import Sources, sections
+from mmmono.pipeline.results import ResultsOnDisk, set_names
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.report import Report, write_report
+from mmmono.reporting.tables import console, show_table
+
+
+def report(workspace: Workspace) -> None:
+    """Collect what belongs to the chosen features into a page, and say what is missing.
+
+    Raises:
+        ConfigError: not even the features are there.
+    """
+    there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
+    try:
+        features = there.features(there.dataset.split)
+        there.features(there.cfg.training.split)
+    except MissingArtifactError as error:
+        raise ConfigError(
+            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
+            f"MODEL={there.model.name} DATASET={there.dataset_name}, or choose another model= or dataset="
+        ) from error
+    results = ResultsOnDisk(there)
+    explorer = results.latest("explorer")
+    with TemporaryDirectory() as scratch:
+        found = _collect(there, results, explorer, Path(scratch))
+        made_by = [artifact for section in found.sections for artifact in section.made_by]
+        recipe = {
+            "features": features.recipe,
+            "sets": [name for name in there.recipes if name not in results.untrained],
+            "untrained": results.untrained,
+            "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
+            "versions": provenance(),
+        }
+
+        def make(directory: Path) -> None:
+            write_report(found, directory)
+
+        artifact = workspace.results("report", recipe, make)
+    rows: list[dict[str, object]] = [
+        {
+            "section": section.number, "": section.title, "tables": len(section.tables),
+            "figures": len(section.figures), "missing": "" if section.made_by else section.command,
+        }
+        for section in found.sections
+    ]  # fmt: skip
+    show_table(rows, f"Report: {there.title}")
+    console.print(f"open in a browser: {artifact.path}/index.html; Markdown and LaTeX: {artifact.path}/tables")
+
+
+def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None, scratch: Path) -> Report:
+    view = workspace.features(workspace.dataset.split).view
+    link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
+    return Report(
+        title=workspace.title,
+        setting=_setting(workspace, len(view), view.dim),
+        differences=[row for row in _differences(workspace, results) if row[1] != row[2]],
+        sections=sections(Sources(workspace, results, link, scratch)),
+        untrained={name: _makes(workspace, name) for name in results.untrained},
+        explorer=link[0] if link else None,
+    )
+
+
+def _makes(workspace: Workspace, name: str) -> str:
+    target = "appendix-a.1" if isinstance(workspace.recipes[name], Trained) else "section-2.1"
+    return f"make {target} FEATURES={name}"
+
+
+def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
+    cfg = workspace.cfg
+    rule = {key: value for key, value in cfg.partition.items() if not str(key).startswith("_")}
+    return {
+        "model": f"{workspace.model.name}, {dim} dimensions",
+        "pairs": f"{pairs:,} ({workspace.dataset_name}, {workspace.dataset.split})",
+        "feature sets": ", ".join(workspace.recipes),
+        "partition": ", ".join(f"{key} = {value}" for key, value in rule.items()),
+        "seed": workspace.seed,
+    }
+
+
+def _differences(workspace: Workspace, results: ResultsOnDisk) -> Iterator[tuple[str, str, str]]:
+    """What, in the paper, and here; equal ones are for the caller to leave out."""
+    model, pairs = workspace.model.name, len(workspace.features(workspace.dataset.split).view)
+    here = f"{workspace.dataset_name}, {workspace.dataset.split}: {pairs:,} pairs"
+    if model not in ("clip_rn50", "declip_rn50"):
+        yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model
+    if (workspace.dataset_name, workspace.dataset.split) != ("cc3m", "val"):
+        yield "pairs", "CC3M, validation: about 13,400 pairs", here
+    for kind in workspace.recipes.values():
+        if isinstance(kind, SAE):
+            size = "n = d" if kind.settings["expansion"] == 1 else f"n = {kind.settings['expansion']} d"
+            yield "SAE", "k = 32, n = d", f"k = {kind.settings['k']}, {size}"
+        if isinstance(kind, NCL):
+            noise = input_noise(kind.settings, len(workspace.features(workspace.cfg.training.split).view))
+            yield "NCL", "no noise", f"noise of {noise:g} times the embeddings' length" if noise else "no noise"
+    if ablation := results.latest("ablation"):
+        made = (model, workspace.dataset_name)
+        yield (
+            "Table 1",
+            "CLIP ViT-H/14 (LAION-2B), 10,000 COCO pairs, supercategories",
+            (
+                f"{model}, {workspace.dataset_name}, {ablation.recipe['label']}"
+                if made != ("clip_vit_h14", "coco")
+                else "CLIP ViT-H/14 (LAION-2B), 10,000 COCO pairs, supercategories"
+            ),
+        )
+    if interpretability := results.latest("interpretability"):
+        name = str(interpretability.recipe["embedder"]).rpartition("-")[0] or "clip"
+        known = {
+            "paper": "ViT-B/16 (in21k) and all-MiniLM-L6-v2",
+            "offline": "EfficientNet-Lite0 and all-MiniLM-L6-v2",
+            "clip": f"{model} itself",
+        }
+        yield "embedder of Mono", known["paper"], known.get(name, name)
+    if concepts := results.latest("gender"):
+        pair = concepts.recipe["concept"]
+        yield (
+            "concept (4.1)",
+            "female and male, by an image classifier",
+            (f"{pair['a']} and {pair['b']}, by {concepts.recipe['labels']}"),
+        )

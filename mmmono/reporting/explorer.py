@@ -1,0 +1,200 @@
+"""The feature explorer: a page that opens from disk, with its data and thumbnails in small files beside it.
+
+    index.html, *.css, *.js      the page
+    data/index.js                feature sets, their counts, and how the page was made
+    data/<set>/table.js          one column for each thing known of a feature
+    data/<set>/cards-<n>.js      what the cards of CARDS_A_FILE consecutive features show
+    data/<set>/texts.js          captions of the top texts, to search
+    pictures/<n>/<row>.webp      each picture once, however many features it activates
+
+A page on disk may not fetch files, but it may add scripts: each data file assigns one value to `explorerData[<name>]`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float64
+from PIL.Image import Image
+from torch import Tensor
+
+from mmmono.features import MODALITIES, Modality
+from mmmono.interpretability import ActivationHistograms, Neighbors, TopSamples
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.reporting.contact_sheets import square
+from mmmono.reporting.pages import colors_css, render, web_file
+
+CARDS_A_FILE = 32
+PICTURES_A_FOLDER = 1000
+PICTURE_PIXELS = 144  # shown at up to 112
+DIGITS = 4  # significant ones kept of numbers
+LABEL_CHARACTERS = 90
+SCRIPTS = ("store.js", "charts.js", "table.js", "card.js", "compare.js", "app.js")
+
+
+@dataclass(frozen=True)
+class ExploredFeatures:
+    """What the page shows of one feature set.
+
+    Attributes:
+        dominance: scores and classes.
+        p_value, q_value: of dominance by either modality; NaN where no pair says anything.
+        top: the most activating samples of either modality.
+        histograms: of activations.
+        neighbors: features that are alike, and `alike_by`, in words, by what.
+        mono: monosemanticity of every feature by modality, NaN where it is not scored; None where it was not computed.
+    """
+
+    dominance: FeatureSetDominance
+    p_value: Float64[Tensor, " features"]
+    q_value: Float64[Tensor, " features"]
+    top: dict[Modality, TopSamples]
+    histograms: ActivationHistograms
+    neighbors: Neighbors
+    alike_by: str
+    mono: dict[Modality, Float64[Tensor, " features"]] | None
+
+    @property
+    def name(self) -> str:
+        """Of the feature set."""
+        return self.dominance.name
+
+
+class ExplorerWriter:
+    """Writes the page's files into a folder, one feature set after another, so that only one is in memory.
+
+    Args:
+        directory: an empty folder.
+        captions: of every row of the split.
+        picture: opens the picture of a row; None makes a page of captions alone.
+    """
+
+    def __init__(self, directory: Path, captions: Sequence[str], picture: Callable[[int], Image] | None) -> None:
+        self.directory = directory
+        self._captions = captions
+        self._picture = picture
+        self._sets: list[dict[str, object]] = []
+
+    def add(self, explored: ExploredFeatures) -> None:
+        """Write a feature set's data and the thumbnails that no set before it had."""
+        cards = [self._card(explored, feature) for feature in range(len(explored.dominance.partition))]
+        folder = f"{explored.name}/"
+        for start in range(0, len(cards), CARDS_A_FILE):
+            self._write(f"{folder}cards-{start // CARDS_A_FILE}", cards[start : start + CARDS_A_FILE])
+        self._write(f"{folder}texts", self._texts(explored.top["text"]))
+        self._write(f"{folder}table", self._table(explored))
+        self._sets.append(
+            {
+                **{key: _short(value) for key, value in explored.dominance.to_row().items()},
+                "name": explored.name,
+                "alikeBy": explored.alike_by,
+                "mono": explored.mono is not None,
+                "cardsAFile": CARDS_A_FILE,
+            }
+        )
+
+    def rows(self, explored: ExploredFeatures) -> list[int]:
+        """Rows whose thumbnails the page still lacks."""
+        if self._picture is None:
+            return []
+        rows = sorted(set(explored.top["image"].rows.flatten().tolist()) - {-1})
+        return [row for row in rows if not self._picture_file(row).exists()]
+
+    def write_picture(self, row: int) -> None:
+        """Write a row's thumbnail."""
+        assert self._picture is not None
+        file = self._picture_file(row)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        square(self._picture(row), PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
+
+    def finish(self, title: str, made: Mapping[str, object]) -> Path:
+        """Write the page itself, and return it.
+
+        Args:
+            title: model, dataset and split.
+            made: what the page says of how it was made.
+        """
+        self._write("index", {"title": title, "sets": self._sets, "pictures": self._picture is not None, "made": made})
+        for name in ("base.css", "explorer.css", *SCRIPTS):
+            (self.directory / name).write_text(web_file(name), encoding="utf-8")
+        page = self.directory / "index.html"
+        page.write_text(render("explorer.html", title=title, colors=colors_css(), scripts=SCRIPTS), encoding="utf-8")
+        return page
+
+    def _write(self, name: str, value: object) -> None:
+        file = self.directory / "data" / f"{name}.js"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        file.write_text(f"explorerData[{json.dumps(name)}]={text};\n", encoding="utf-8")
+
+    def _picture_file(self, row: int) -> Path:
+        return self.directory / "pictures" / str(row // PICTURES_A_FOLDER) / f"{row}.webp"
+
+    def _table(self, explored: ExploredFeatures) -> dict[str, object]:
+        scores, histograms, text = explored.dominance.scores, explored.histograms, explored.top["text"]
+        shares = histograms.positive / histograms.samples
+        labels = [self._captions[row][:LABEL_CHARACTERS] if row >= 0 else "" for row in text.rows[:, 0].tolist()]
+        table: dict[str, object] = {
+            "class": explored.dominance.partition.class_of(),
+            "mds": _column(scores.scores),
+            "error": _column(scores.standard_error),
+            "informative": scores.informative_pairs.tolist(),
+            "image": _column(shares[0]),
+            "text": _column(shares[1]),
+            "p": _column(explored.p_value),
+            "q": _column(explored.q_value),
+            "label": labels,
+        }
+        if explored.mono is not None:
+            table |= {f"mono_{modality}": _column(explored.mono[modality]) for modality in MODALITIES}
+        return table
+
+    def _card(self, explored: ExploredFeatures, feature: int) -> dict[str, object]:
+        card: dict[str, object] = {
+            f"{modality}s": [
+                [row, _short(value), self._captions[row]]
+                for row, value in zip(best.rows[feature].tolist(), best.values[feature].tolist(), strict=True)
+                if row >= 0
+            ]
+            for modality, best in explored.top.items()
+        }
+        counts = explored.histograms.counts[:, feature]
+        filled = counts.sum(0).nonzero().squeeze(1)
+        if len(filled):
+            first, last = int(filled[0]), int(filled[-1]) + 1
+            width = float(explored.histograms.width[feature])
+            image, text = counts[:, first:last].tolist()
+            low = (first - counts.shape[1] // 2) * width
+            card["histogram"] = {"low": low, "width": width, "image": image, "text": text}
+        card["neighbors"] = [
+            [neighbor, _short(cosine)]
+            for neighbor, cosine in zip(
+                explored.neighbors.features[feature].tolist(), explored.neighbors.cosines[feature].tolist(), strict=True
+            )
+            if neighbor >= 0
+        ]
+        return card
+
+    def _texts(self, top: TopSamples) -> dict[str, object]:
+        """Different captions, and which of them each feature has, the strongest first."""
+        number: dict[str, int] = {}
+        features = [
+            [number.setdefault(self._captions[row], len(number)) for row in rows if row >= 0]
+            for rows in top.rows.tolist()
+        ]
+        return {"captions": list(number), "features": features}
+
+
+def _column(values: Tensor) -> list[float | None]:
+    return [_short(value) for value in values.tolist()]  # type: ignore[misc]
+
+
+def _short(value: object) -> object:
+    """A number with the digits worth keeping; None for NaN, which JSON has not."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

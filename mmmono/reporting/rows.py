@@ -1,0 +1,188 @@
+"""Rows of the tables that a reader sees, from rows of results: the same on the terminal and in the report.
+
+Rows of results hold numbers; these hold what is printed of them, with the paper's own numbers beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mmmono.reporting.concept_figures import WORDS
+from mmmono.reporting.published import published
+
+Rows = list[dict[str, object]]
+Results = Sequence[Mapping[str, Any]]
+
+# Of the summaries' columns those that fit a terminal of 80.
+DOMINANCE = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+CERTAINTY = (
+    "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
+    "seeds ARI", "energy ρ", "AUROC ρ",
+)  # fmt: skip
+VALIDATION = (
+    "correlation", "max_cosine", "auroc_image", "auroc_text", "rank_correlation", "accuracy_sigma", "accuracy_null",
+    "false_discoveries",
+)  # fmt: skip
+METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
+
+
+def dominance_rows(summary: Results) -> Rows:
+    """Counts of the classes and moments of the scores (Section 2.1)."""
+    return [{key: row[key] for key in DOMINANCE} for row in summary]
+
+
+def certainty_rows(summary: Results) -> Rows:
+    """How many features are beyond chance, and how well halves, seeds and other scores agree."""
+    return [{key: row[key] for key in CERTAINTY} for row in summary]
+
+
+def ablation_rows(table1: Results, feature_set: str, keep: bool) -> Rows:
+    """Table 1 for one feature set; the paper's numbers are of removal, so that they do not stand beside `keep`."""
+    paper = published("table1")
+    rows: Rows = []
+    for row in table1:
+        if row["feature_set"] != feature_set:
+            continue
+        printed = {} if keep else paper.find(samples=row["task"], deletion=row["deletion"], size_of=row["size_of"])
+        delta = printed.get("delta")
+        rows.append(
+            {
+                "task": row["task"],
+                "kept" if keep else "deletion": row["deletion"],
+                "neurons": row["neurons"],
+                "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
+                "Δ none [95 %]": points(row, "delta_none"),
+                "Δ random [95 %]": points(row, "delta_random"),
+                "paper": f"{printed['accuracy']:.3f}" if printed else "",
+                "paper Δ": f"{100 * delta:+.1f}" if delta is not None else "",
+            }
+        )
+    return rows
+
+
+def monosemanticity_rows(table4: Results) -> Rows:
+    """Table 4 by class: means over features with their standard errors."""
+    return [
+        {
+            "feature set": row["feature set"], "samples": row["samples"], "class": row["class"],
+            "scored": f"{row['scored']} of {row['features']}",
+            **{metric: with_error(row, metric) for metric in METRICS},
+        }
+        for row in table4
+    ]  # fmt: skip
+
+
+def modality_mono_rows(table5: Results, model: str) -> Rows:
+    """Visual and Textual Mono (Table 5), beside what the paper has for the model's family."""
+    paper = published("table5")
+    family = "DeCLIP" if model.startswith("declip") else "CLIP"
+    rows: Rows = []
+    for row in table5:
+        printed = paper.find(feature_set=row["feature set"], model=family, samples=row["samples"])
+        rows.append(
+            {
+                "feature set": row["feature set"],
+                "score": row["score"],
+                **{metric: with_error(row, metric) for metric in ("mono", "embsim", "winrate", "ms")},
+                "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
+                "paper WinRate": f"{printed['winrate']:.3f}" if printed else "",
+            }
+        )
+    return rows
+
+
+def faithfulness_rows(table: Results) -> Rows:
+    """Reconstruction, or what still works; nothing where a feature set has no way back."""
+    return [{key: "" if value is None else value for key, value in row.items()} for row in table]
+
+
+def concept_rows(table2: Results, feature_set: str) -> Rows:
+    """Table 2 for one feature set."""
+    paper = published("table2")
+    rows: Rows = []
+    for row in table2:
+        if row["feature_set"] != feature_set:
+            continue
+        printed = paper.find(samples=row["samples"], removed=row["removed"], concept=row["concept"])
+        rows.append(
+            {
+                "from": row["samples"], "concept": row["concept"], "removed": f"{row['removed']} {row['neurons']}",
+                "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
+                "beyond random": points(row, "beyond_random"),
+                "paper's drop": f"{100 * printed['drop']:.1f}" if printed else "",
+            }
+        )  # fmt: skip
+    return rows
+
+
+def paired_rows(paired: Results, feature_set: str) -> Rows:
+    """How much of the difference between otherwise equal samples each class holds."""
+    return [
+        {
+            "samples": row["samples"], "class": row["members"], "share of difference": row["share"],
+            "share of energy": row["energy"],
+            "ratio": row["enrichment"], "from": row["enrichment_low"], "to": row["enrichment_high"],
+        }
+        for row in paired
+        if row["feature_set"] == feature_set
+    ]  # fmt: skip
+
+
+def word_rows(table6: pd.DataFrame, feature_set: str) -> Rows:
+    """Table 6: words of a concept's texts in bins of their TextD share."""
+    words = table6[(table6["feature_set"] == feature_set) & (table6["count"] > 0)]
+    return [
+        {
+            "TextD share": f"{low:.2f} to {high:.2f}",
+            "most distinctive": ", ".join(part.nlargest(WORDS, "z").word),
+            "most frequent": ", ".join(part.nlargest(WORDS, "count").word),
+        }
+        for (_, low, high), part in words.groupby(["group", "low", "high"])
+    ]
+
+
+def validation_rows(validation: pd.DataFrame) -> Rows:
+    """The base setting of planted concepts, mean over seeds."""
+    base = validation[validation["knob"] == ""].groupby("feature_set", sort=False)[list(VALIDATION)].mean()
+    return [
+        {"feature set": str(name), **{key: "" if pd.isna(row[key]) else f"{row[key]:.3f}" for key in VALIDATION}}
+        for name, row in base.iterrows()
+    ]
+
+
+def training_rows(histories: Mapping[str, pd.DataFrame]) -> Rows:
+    """What was measured at the last validation of each dictionary, one column a dictionary."""
+    last = {name: history.iloc[-1] for name, history in histories.items()}
+    metrics = names([{"metric": key} for row in last.values() for key in row.index if key.startswith("val/")], "metric")
+    rows: Rows = [{"metric": "steps", **{name: int(row["step"]) for name, row in last.items()}}]
+    return rows + [
+        {
+            "metric": key.removeprefix("val/"),
+            **{name: float(row[key]) if key in row else "" for name, row in last.items()},
+        }
+        for key in metrics
+    ]
+
+
+def names(rows: Iterable[Mapping[str, Any]], key: str = "feature_set") -> list[str]:
+    """Different values of a column, in the order they appear."""
+    return list(dict.fromkeys(str(row[key]) for row in rows))
+
+
+def with_error(row: Mapping[str, Any], metric: str) -> str:
+    """A mean with its standard error; none where there is nothing to average."""
+    if row[metric] is None:
+        return "none"
+    error = row[f"{metric} s.e."]
+    return f"{row[metric]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def points(row: Mapping[str, Any], key: str) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
+    if value is None or low is None or high is None or pd.isna(value):
+        return ""
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

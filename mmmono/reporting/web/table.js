@@ -1,0 +1,143 @@
+"use strict";
+// The table of features: sorted, filtered, and only as many rows in the document as can be seen.
+
+const ROW = 32; // pixels, as in explorer.css
+const COLUMNS = [
+  { key: "feature", title: "feature", class: "feature number", about: "Index of the feature" },
+  { key: "class", title: "class", class: "class", about: "ImgD, TextD, CrossD, or dead: too few pairs to say" },
+  { key: "mds", title: "MDS", class: "narrow number", show: (value) => fixed(value), about: "Modality dominance score: 1 images alone, 0 texts alone" },
+  { key: "image", title: "images", class: "narrow number from-medium", show: share, about: "Share of images that activate it" },
+  { key: "text", title: "texts", class: "narrow number from-medium", show: share, about: "Share of texts that activate it" },
+  { key: "q", title: "q", class: "narrow number from-medium", show: small, about: "q-value of dominance by either modality" },
+  { key: "mono_image", title: "Mono img", class: "wide number from-wide", show: (value) => fixed(value, 2), about: "Monosemanticity on images" },
+  { key: "mono_text", title: "Mono txt", class: "wide number from-wide", show: (value) => fixed(value, 2), about: "Monosemanticity on texts" },
+  { key: "label", title: "top caption", class: "label", about: "The caption that activates it most" },
+];
+
+class FeatureTable {
+  constructor(onSort) {
+    this.scroller = document.getElementById("scroller");
+    this.head = document.querySelector("#table thead");
+    this.body = document.querySelector("#table tbody");
+    this.onSort = onSort;
+    this.rows = [];
+    this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
+    new ResizeObserver(() => this.draw(true)).observe(this.scroller);
+    this.body.addEventListener("click", (event) => {
+      const row = event.target.closest("tr[data-feature]");
+      if (row && !event.target.closest("a")) location.hash = `#${state.set}/${row.dataset.feature}`;
+    });
+  }
+
+  /** Order and filter anew. `matches` maps features to captions found by a search; null where nothing is searched. */
+  show(table, matches) {
+    this.table = table;
+    this.matches = matches;
+    if (this.orderedBy !== table || this.key !== state.sort.key || this.descending !== state.sort.descending) {
+      this.order = sortedFeatures(table, state.sort.key, state.sort.descending);
+      [this.orderedBy, this.key, this.descending] = [table, state.sort.key, state.sort.descending];
+    }
+    this.rows = this.order.filter((feature) => passes(table, feature, matches));
+    this.drawHead();
+    this.draw(true);
+  }
+
+  drawHead() {
+    const columns = COLUMNS.filter((column) => column.key === "feature" || column.key in this.table);
+    this.columns = columns;
+    this.head.replaceChildren(h("tr", {}, columns.map((column) => {
+      const sorted = state.sort.key === column.key;
+      return h("th", { class: column.class, scope: "col", "aria-sort": sorted ? (state.sort.descending ? "descending" : "ascending") : null, title: column.about },
+        h("button", { type: "button", onclick: () => this.onSort(column.key) }, column.title));
+    })));
+  }
+
+  draw(always = false) {
+    if (!this.table) return;
+    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - 8);
+    const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 18);
+    if (!always && first === this.first && last === this.last) return;
+    [this.first, this.last] = [first, last];
+    const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.feature : null;
+    const space = (count) => h("tr", { class: "space", "aria-hidden": "true" }, h("td", { style: `height:${count * ROW}px` }));
+    const rows = this.rows.slice(first, last).map((feature, i) => this.row(feature, first + i));
+    document.getElementById("table").setAttribute("aria-rowcount", this.rows.length + 1);
+    this.body.replaceChildren(space(first), ...rows, space(this.rows.length - last));
+    document.getElementById("nothing").hidden = this.rows.length > 0;
+    if (focused) this.body.querySelector(`tr[data-feature="${focused}"] a`)?.focus({ preventScroll: true });
+  }
+
+  row(feature, place) {
+    const cells = this.columns.map((column) => {
+      if (column.key === "feature") return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
+      if (column.key === "class") return h("td", { class: column.class }, dot(this.table.class[feature]), this.table.class[feature]);
+      if (column.key === "label") return h("td", { class: column.class }, ...this.caption(feature));
+      return h("td", { class: column.class }, column.show(this.table[column.key][feature]));
+    });
+    return h("tr", { "data-feature": feature, "aria-rowindex": place + 2, "aria-selected": feature === state.feature ? "true" : null }, cells);
+  }
+
+  /** The top caption, or the one that a search found, with what was found marked. */
+  caption(feature) {
+    const found = this.matches?.get(feature);
+    return found === undefined ? [this.table.label[feature]] : marked(found, state.filter.query);
+  }
+
+  /** Scroll so that a feature can be seen: to the edge that it lies beyond, or with it in the middle from far away. */
+  reveal(feature) {
+    const place = this.rows.indexOf(feature);
+    if (place >= 0) {
+      const top = place * ROW, from = this.scroller.scrollTop, view = this.scroller.clientHeight - this.head.offsetHeight;
+      if (Math.abs(top - from) > 2 * view) this.scroller.scrollTop = top - view / 2;
+      else if (top < from) this.scroller.scrollTop = top;
+      else if (top + ROW > from + view) this.scroller.scrollTop = top + ROW - view;
+    }
+    this.draw(true);
+  }
+
+  /** The feature some places further in the current order, staying at the ends. */
+  neighbor(feature, offset) {
+    if (!this.rows.length) return null;
+    const place = this.rows.indexOf(feature);
+    return this.rows[place < 0 ? 0 : Math.min(this.rows.length - 1, Math.max(0, place + offset))];
+  }
+}
+
+function sortedFeatures(table, key, descending) {
+  const features = table.class.map((_, i) => i);
+  if (key === "feature") return descending ? features.reverse() : features;
+  const values = table[key];
+  const sign = descending ? -1 : 1;
+  const compare = key === "label" || key === "class" ? (a, b) => sign * values[a].localeCompare(values[b]) : (a, b) => sign * (values[a] - values[b]);
+  return features.sort((a, b) => {
+    const [lacksA, lacksB] = [values[a] === null || values[a] === "", values[b] === null || values[b] === ""];
+    return lacksA || lacksB ? lacksA - lacksB || a - b : compare(a, b) || a - b; // what has no value comes last either way
+  });
+}
+
+function passes(table, feature, matches) {
+  const { classes, low, high, sure } = state.filter;
+  const score = table.mds[feature];
+  if (!classes.has(table.class[feature])) return false;
+  if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high))) return false;
+  if (sure && !(table.class[feature] !== "dead" && table.q[feature] !== null && table.q[feature] <= 0.05)) return false;
+  return matches === null || matches.has(feature);
+}
+
+/** A caption's text, with the beginnings of words that a query names marked. */
+function marked(caption, query) {
+  const spans = [];
+  for (const pattern of searchPattern(query) || []) {
+    const match = pattern.exec(caption);
+    if (match) spans.push([match.index + match[1].length, match.index + match[0].length]);
+  }
+  spans.sort((a, b) => a[0] - b[0]);
+  const parts = [];
+  let end = 0;
+  for (const [from, to] of spans) {
+    if (from < end) continue;
+    parts.push(caption.slice(end, from), h("mark", {}, caption.slice(from, to)));
+    end = to;
+  }
+  return [...parts, caption.slice(end)];
+}

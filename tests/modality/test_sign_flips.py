@@ -1,0 +1,35 @@
+"""The normal limit of the permutation null, against permutations and exact tests."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, false_discovery_control
+
+from mmmono.modality import dominance_scores, resample_dominance, sign_flip_p_values
+from tests.modality.test_resampling import planted
+
+
+@pytest.mark.parametrize("undefined", ["skip", "half"])
+def test_agrees_with_permutations(undefined: str) -> None:
+    image, text = planted(pairs=300, shift=0.15)
+    silent = torch.from_numpy(np.random.default_rng(0).random(image.shape) < 0.4)
+    image[silent], text[silent] = 0, 0
+    p, q = sign_flip_p_values(dominance_scores([(image, text)], undefined), undefined)  # type: ignore[arg-type]
+    drawn = resample_dominance([(image, text)], n_permutations=20_000, n_bootstrap=1, n_halves=1).p_value
+    np.testing.assert_allclose(p, drawn, atol=0.02)
+    np.testing.assert_allclose(q, false_discovery_control(p.numpy()))
+
+
+def test_few_pairs_come_near_the_exact_test() -> None:
+    """Ten pairs, all won by the image: 2 · 2⁻¹⁰ exactly."""
+    image, text = torch.ones(10, 1), torch.zeros(10, 1)
+    p, _ = sign_flip_p_values(dominance_scores([(image, text)]))
+    assert float(p) == pytest.approx(binomtest(10, 10).pvalue, abs=1e-3)
+
+
+def test_silent_features_have_no_p_value() -> None:
+    image = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 1.0]])
+    p, q = sign_flip_p_values(dominance_scores([(image, torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 1.0]]))]))
+    assert p.isnan().tolist() == [True, False, False]
+    assert p[1:].tolist() == [1.0, 1.0]  # every ratio is ½: nothing speaks against the null
+    assert q[1:].tolist() == [1.0, 1.0]

@@ -1,0 +1,369 @@
+"""The explorer's files, and the page in a browser, on features made up here."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
+from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sign_flip_p_values
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.reporting.explorer import ExploredFeatures, ExplorerWriter
+from mmmono.reporting.style import CLASS_COLORS
+from tests.reporting.browser import chromium, opened
+
+ANIMALS = ("dog", "cat", "hotdog", "horse", "Émeu", "catfish (raw)")
+COLORS = ("red", "green", "blue", "a <b>bold</b>")
+PAIRS, FEATURES = 120, 70
+CAPTIONS = [f"{COLORS[i % 4]} {ANIMALS[i % 6]} number {i}" for i in range(PAIRS)]
+
+
+def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: bool = True) -> ExploredFeatures:
+    """Sparse features of either modality; the last one is silent."""
+    rng = np.random.default_rng(seed)
+    lean = rng.uniform(0.2, 1.8, size=features)
+    sides = []
+    for side in (lean, 2 - lean):
+        a = rng.gamma(2, size=(pairs, features)) * side * (rng.random((pairs, features)) < 0.3)
+        a[:, -1] = 0
+        sides.append(torch.from_numpy(a.astype(np.float32)))
+    image, text = sides
+    scores = dominance_scores([(image, text)])
+    p, q = sign_flip_p_values(scores)
+    return ExploredFeatures(
+        dominance=FeatureSetDominance(name, scores, partition_by_sigma(scores.scores)),
+        p_value=p,
+        q_value=q,
+        top={"image": top_samples([image], 6), "text": top_samples([text], 5)},
+        histograms=activation_histograms([(image, text)]),
+        neighbors=nearest_features(centered_activations(image, text), 4),
+        alike_by="correlation of activations",
+        mono={m: torch.from_numpy(rng.normal(size=features)) for m in ("image", "text")} if mono else None,
+    )
+
+
+def picture(row: int) -> Image.Image:
+    return Image.new("RGB", (60, 40), (row * 37 % 256, row * 91 % 256, 120))
+
+
+def write(directory: Path, sets: list[ExploredFeatures], captions: list[str] = CAPTIONS) -> Path:
+    writer = ExplorerWriter(directory, captions, picture)
+    for one in sets:
+        writer.add(one)
+        for row in writer.rows(one):
+            writer.write_picture(row)
+        assert writer.rows(one) == []
+    return writer.finish("model <x> on data", {"pairs": len(captions), "seed": 0, "embedder": "offline"})
+
+
+@pytest.fixture(scope="module")
+def sets() -> list[ExploredFeatures]:
+    return [explored("raw", 40, seed=1, mono=False), explored("sae", FEATURES)]
+
+
+@pytest.fixture(scope="module")
+def page(sets: list[ExploredFeatures], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("explorer"), sets)
+
+
+def read(page: Path, name: str) -> Any:
+    """What a data file assigns."""
+    text = (page.parent / "data" / f"{name}.js").read_text()
+    match = re.fullmatch(r"explorerData\[(\"[^\"]*\")\]=(.*);\n", text, re.DOTALL)
+    assert match is not None
+    assert json.loads(match[1]) == name
+    return json.loads(match[2])
+
+
+def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) -> None:
+    index = read(page, "index")
+    assert [info["name"] for info in index["sets"]] == ["raw", "sae"]
+    for info, one in zip(index["sets"], sets, strict=True):
+        partition = one.dominance.partition
+        table = read(page, f"{one.name}/table")
+        for name in CLASSES:
+            assert info[name] == len(partition[name]) == table["class"].count(name)
+        np.testing.assert_allclose(table["mds"][:-1], one.dominance.scores.scores[:-1], rtol=1e-3)
+        assert table["mds"][-1] is None  # the silent one
+        assert table["class"][-1] == "dead"
+        assert ("mono_image" in table) == info["mono"] == (one.mono is not None)
+        files = sorted((page.parent / "data" / one.name).glob("cards-*.js"))
+        cards = [card for i in range(len(files)) for card in read(page, f"{one.name}/cards-{i}")]
+        assert len(cards) == len(partition)
+        texts = read(page, f"{one.name}/texts")
+        for feature, card in enumerate(cards):
+            rows = one.top["image"].rows[feature]
+            assert [row for row, _, _ in card["images"]] == rows[rows >= 0].tolist()
+            assert all(caption == CAPTIONS[row] for row, _, caption in card["images"] + card["texts"])
+            assert [texts["captions"][n] for n in texts["features"][feature]] == [c for _, _, c in card["texts"]]
+            if feature == len(cards) - 1:
+                assert "histogram" not in card
+                assert card["neighbors"] == []
+                continue
+            for i, modality in enumerate(("image", "text")):
+                counts = card["histogram"][modality]
+                assert sum(counts) == one.histograms.counts[i, feature].sum()
+                assert sum(counts) / PAIRS == pytest.approx(table[modality][feature], rel=1e-3)
+
+
+def test_each_picture_lies_there_once(page: Path, sets: list[ExploredFeatures]) -> None:
+    wanted = {row for one in sets for row in one.top["image"].rows.flatten().tolist() if row >= 0}
+    files = {int(file.stem): file for file in (page.parent / "pictures").rglob("*.webp")}
+    assert set(files) == wanted
+    assert all(file.parent.name == str(row // 1000) for row, file in files.items())
+    with Image.open(files[min(wanted)]) as image:
+        assert image.size == (144, 144)
+        assert np.abs(np.asarray(image)[72, 72].astype(int) - picture(min(wanted)).getpixel((0, 0))).max() < 12
+
+
+def test_the_page_escapes_and_has_the_figures_colors(page: Path) -> None:
+    html = page.read_text()
+    assert "<title>Features of model &lt;x&gt; on data</title>" in html
+    assert f"--ImgD:{CLASS_COLORS['ImgD']};" in html
+    assert "http" not in html
+    assert "http" not in (page.parent / "app.js").read_text()
+
+
+def test_no_pictures_are_asked_for_where_there_are_none(tmp_path: Path, sets: list[ExploredFeatures]) -> None:
+    writer = ExplorerWriter(tmp_path, CAPTIONS, None)
+    writer.add(sets[0])
+    assert writer.rows(sets[0]) == []
+    page = writer.finish("words", {"pairs": PAIRS, "seed": 0, "embedder": None})
+    assert read(page, "index")["pictures"] is False
+    assert not (tmp_path / "pictures").exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+def count(tab: Any) -> int:
+    return int(tab.locator("#count").inner_text().split(" of ")[0].replace(",", ""))
+
+
+def listed(tab: Any) -> list[int]:
+    return [int(n) for n in tab.locator("#table tbody tr[data-feature] td.feature").all_inner_texts()]
+
+
+def test_filters_sorting_and_a_feature(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:
+    one = sets[1]
+    partition = one.dominance.partition
+    scores = np.array(read(page, "sae/table")["mds"], dtype=float)  # with the digits that the page has
+    with opened(browser, page, "#sae") as tab:
+        tab.locator("#table tbody tr[data-feature]").first.wait_for()
+        assert count(tab) == FEATURES
+        tab.locator("#classes button", has_text="CrossD").click()
+        assert count(tab) == FEATURES - len(partition["CrossD"])
+        tab.locator("#reset").click()
+        assert count(tab) == FEATURES
+
+        # A range by brush: from the middle to the right edge are scores above the middle of the axis.
+        box = tab.locator("#distribution svg").bounding_box()
+        tab.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 60)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 60, steps=4)
+        tab.mouse.move(box["x"] + box["width"], box["y"] + 60, steps=4)
+        tab.mouse.up()
+        low, high = (float(tab.locator(f"#{end}").input_value()) for end in ("low", "high"))
+        assert 0.5 < low < high
+        assert count(tab) == ((scores >= low) & (scores <= high)).sum() > 0
+        assert tab.locator("#distribution svg rect.pale").count() > 0
+        box = tab.locator("#distribution svg").bounding_box()
+        tab.mouse.click(box["x"] + 100, box["y"] + 60)  # a click takes the range away
+        assert count(tab) == FEATURES
+        tab.locator("#low").fill("0.55")
+        assert count(tab) == (scores >= 0.55).sum()
+        tab.keyboard.press("Escape")
+
+        tab.locator("#sure").check()
+        assert count(tab) == (one.q_value <= 0.05).sum()
+        tab.locator("#reset").click()
+        tab.locator("#table th button", has_text="MDS").click()
+        order = np.argsort(-np.nan_to_num(scores, nan=-1), kind="stable")
+        assert listed(tab)[:10] == order[:10].tolist()
+        tab.locator("#table th button", has_text="MDS").click()
+        order = np.argsort(np.nan_to_num(scores, nan=2), kind="stable")
+        assert listed(tab)[:10] == order[:10].tolist()
+        assert tab.locator("#table th[aria-sort='ascending']").inner_text().startswith("MDS")
+
+        first = int(order[0])
+        tab.locator("#table tbody tr[data-feature]").first.click()
+        card = tab.locator("#card .card")
+        card.wait_for()
+        assert f"sae feature {first}" in card.locator("h2").inner_text()
+        assert card.locator(".pictures img").count() == int(one.top["image"].found[first])
+        assert card.locator(".texts li").first.inner_text().endswith(CAPTIONS[int(one.top["text"].rows[first, 0])])
+        tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth === 144)")
+        assert tab.url.endswith(f"#sae/{first}")
+        # Along the table by keyboard, in its order.
+        tab.keyboard.press("ArrowDown")
+        tab.locator(f".card[data-feature='{order[1]}']").wait_for()
+        tab.keyboard.press("ArrowUp")
+        tab.locator(f".card[data-feature='{first}']").wait_for()
+        tab.locator(".neighbors a").first.click()
+        tab.locator(f".card[data-feature='{int(one.neighbors.features[first, 0])}']").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("dog", [r"\bdog"]),
+        ("CAT red", [r"\bcat", r"\bred"]),
+        ("émeu", ["émeu"]),
+        ("(raw)", [r"\(raw\)"]),
+        ("xyz", ["xyz"]),
+    ],
+)
+def test_search_finds_the_features_whose_top_captions_hold_it(
+    browser: Any, page: Path, sets: list[ExploredFeatures], query: str, words: list[str]
+) -> None:
+    expected = [
+        feature
+        for feature, rows in enumerate(sets[1].top["text"].rows.tolist())
+        if any(all(re.search(w, CAPTIONS[row], re.IGNORECASE) for w in words) for row in rows if row >= 0)
+    ]
+    with opened(browser, page, "#sae") as tab:
+        tab.locator("#table tbody tr[data-feature]").first.wait_for()
+        tab.keyboard.press("/")
+        tab.keyboard.type(query)
+        tab.wait_for_function(f"document.querySelector('#count').textContent.startsWith('{len(expected)} of')")
+        assert listed(tab) == expected[: len(listed(tab))]
+        assert tab.locator("#nothing").is_visible() == (not expected)
+        if expected:
+            marked = tab.locator("#table tbody tr[data-feature] mark").first.inner_text()
+            assert marked.casefold() in query.casefold()
+        tab.keyboard.press("Escape")
+        assert count(tab) == FEATURES
+
+
+def test_a_link_to_a_feature_holds_on_reload(browser: Any, page: Path) -> None:
+    with opened(browser, page, "#sae/65") as tab:
+        for _ in range(2):
+            tab.locator(".card[data-set='sae'][data-feature='65']").wait_for()
+            assert tab.locator("#table tr[aria-selected='true']").get_attribute("data-feature") == "65"
+            assert tab.title().startswith("sae feature 65")
+            tab.reload()
+        tab.locator("#search").fill("3")  # a number goes there
+        tab.keyboard.press("Enter")
+        tab.locator(".card[data-feature='3']").wait_for()
+        tab.go_back()
+        tab.locator(".card[data-feature='65']").wait_for()
+        tab.goto(f"{page.as_uri()}#sae/69")  # the silent one
+        assert "No image activates it." in tab.locator(".card[data-feature='69']").inner_text()
+        tab.goto(f"{page.as_uri()}#sae/100000")  # no such feature
+        tab.locator("#card .hint").wait_for()
+
+
+def test_feature_sets_and_pinned_features_side_by_side(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:
+    with opened(browser, page, "#raw/7") as tab:
+        tab.locator(".card[data-feature='7']").wait_for()
+        tab.keyboard.press("p")
+        tab.locator("#sets a", has_text="compare (1)").click()
+        for one in sets:
+            panel = tab.locator(f"#compare section[data-set='{one.name}']").first
+            panel.wait_for()
+            text = panel.inner_text()
+            for name in CLASSES:
+                assert re.search(rf"{name}\s+{len(one.dominance.partition[name])} \(", text), (name, text)
+            assert panel.locator("svg rect").count() > 10
+        tab.locator("#compare select").select_option("sae")
+        tab.locator("#compare input[type=number]").fill("12")
+        tab.locator("#compare form button").click()
+        tab.locator("#compare .card[data-set='sae'][data-feature='12']").wait_for()
+        assert tab.url.endswith("#compare/raw:7,sae:12")
+        tab.reload()
+        tab.locator("#compare .card[data-set='sae'][data-feature='12']").wait_for()
+        assert tab.locator("#compare .card").count() == 2
+        tab.locator("button[aria-label='Unpin raw feature 7']").click()
+        tab.wait_for_function("document.querySelectorAll('#compare .card').length === 1")
+        tab.locator("#compare label", has_text="same scale").click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_one_thing_at_a_time(browser: Any, page: Path, scheme: str) -> None:
+    with opened(browser, page, "#sae", width=390, color_scheme=scheme) as tab:
+        row = tab.locator("#table tbody tr[data-feature='9']")
+        row.wait_for()
+        assert not tab.locator("#card").is_visible()
+        row.locator("a").click()
+        tab.locator(".card[data-feature='9']").wait_for()
+        assert not tab.locator("#table").is_visible()
+        tab.locator(".back").click()
+        row.wait_for()
+        for where in ("#sae", "#sae/9", "#compare/sae:9"):
+            tab.goto(f"{page.as_uri()}{where}")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+        background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_everything_has_a_name_for_those_who_hear_the_page(browser: Any, page: Path) -> None:
+    with opened(browser, page, "#sae/5") as tab:
+        tab.locator(".card").wait_for()
+        nameless = tab.evaluate(
+            """[...document.querySelectorAll("button, a, input, select, img, svg[role=img]")].filter(e => !(
+                e.textContent.trim() || e.getAttribute("aria-label") || e.getAttribute("alt") || e.labels?.length
+            )).map(e => e.outerHTML)"""
+        )
+        assert nameless == []
+
+
+# What a reader does, with how long it takes until the page is laid out again.
+ACTS = """() => {
+    const time = (act) => {
+        const before = performance.now();
+        act();
+        document.body.offsetHeight;
+        return (performance.now() - before) / 1000;
+    };
+    const low = document.getElementById("low");
+    const heads = [...document.querySelectorAll("#table th button")];
+    return {
+        class: time(() => document.querySelector("#classes button").click()),
+        range: time(() => { low.value = 0.5; low.dispatchEvent(new Event("input")); }),
+        sort: time(() => heads.find((head) => head.textContent === "MDS").click()),
+    };
+}"""
+
+
+def test_eight_thousand_features_open_and_filter_quickly(browser: Any, tmp_path: Path) -> None:
+    """Times are printed, not judged; what makes it quick is: few rows in the document, no card before it is asked for."""
+    captions = [f"{COLORS[i % 4]} {ANIMALS[i % 6]} number {i}" for i in range(300)]
+    page = write(tmp_path, [explored("sae", 8192, 300)], captions)
+    asked: list[str] = []
+    start = time.perf_counter()
+    with opened(browser, page) as tab:
+        tab.locator("#table tbody tr[data-feature]").first.wait_for()
+        times = {"open": time.perf_counter() - start}
+        assert count(tab) == 8192
+        assert tab.locator("#table tbody tr").count() < 80
+        tab.on("request", lambda request: asked.append(request.url))
+        times |= tab.evaluate(ACTS)
+        assert asked == []
+        tab.locator("#reset").click()
+        start = time.perf_counter()
+        tab.locator("#search").fill("horse")
+        tab.locator("#table mark").first.wait_for()
+        times["search"] = time.perf_counter() - start
+        assert [url.rsplit("/", 1)[1] for url in asked] == ["texts.js"]
+        start = time.perf_counter()
+        tab.goto(f"{page.as_uri()}#sae/8000")
+        tab.locator(".card[data-feature='8000']").wait_for()
+        times["card"] = time.perf_counter() - start
+        cards = [url for url in asked if "cards-" in url]
+        assert [url.rsplit("/", 1)[1] for url in cards] == [f"cards-{8000 // 32}.js"]
+        tab.evaluate("document.getElementById('scroller').scrollTop = 1e9")
+        tab.locator("#table tr[aria-rowindex]").last.wait_for()
+        assert tab.locator("#table tbody tr").count() < 80
+    print("8,192 features, seconds:", {name: round(value, 3) for name, value in times.items()})

@@ -1,0 +1,129 @@
+"""The report's page and table files, on results made up here."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmmono.core.artifacts import Artifacts
+from mmmono.reporting.report import Report, ReportFigure, ReportSection, ReportTable, latex, write_report
+from mmmono.reporting.rows import ablation_rows, modality_mono_rows, points
+from tests.reporting.browser import chromium, opened
+
+ROWS: list[dict[str, object]] = [
+    {"feature set": "sae", "class": "ImgD", "count": 1234, "drop [95 %]": "-1.5 [-2.0, +0.1]", "paper Δ": "-2.6"},
+    {"feature set": "a|b_c", "class": "", "count": 7, "drop [95 %]": "", "paper Δ": "σ ≤ 5 & <b>"},
+]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    picture = tmp_path / "figure.png"
+    Image.new("RGB", (1440, 500), "red").save(picture)
+    artifacts = Artifacts(tmp_path / "artifacts")
+    made = artifacts.build("results", "mds-it", {"k": 32, "text": "<script>"}, lambda folder: None)
+    table = ReportTable("mds", "Counts", ROWS, {"count": ["../explorer/index.html#sae/3", ""]})
+    full = ReportSection(
+        "2.1", "Dominance", "Which?", "make section-2.1", [table], [ReportFigure(picture, "Figure 4: scores")], [made]
+    )
+    empty = ReportSection("4.2", "Adversarial samples", "Which?", "make section-4.2")
+    beyond = ReportSection("+", "Is it found?", "Which?", "make validate")
+    return Report(
+        title="model on data (val)",
+        setting={"model": "model, 8 dimensions"},
+        differences=[("model", "CLIP RN50", "model")],
+        sections=[full, empty, beyond],
+        untrained={"ncl": "make appendix-a.1 FEATURES=ncl"},
+        explorer="../explorer/index.html",
+    )
+
+
+def test_the_page_holds_everything_and_says_what_is_missing(report: Report, tmp_path: Path) -> None:
+    page = write_report(report, tmp_path)
+    html = page.read_text()
+    assert [section.number for section in report.missing] == ["4.2", "+"]
+    for wanted in (
+        "make section-4.2", "make validate", "make appendix-a.1 FEATURES=ncl", "CLIP RN50", "Figure 4: scores", "1,234",
+        'href="../explorer/index.html#sae/3"', "σ ≤ 5 &amp; &lt;b&gt;", "&lt;script&gt;", 'id="section-is-it-found"',
+    ):  # fmt: skip
+        assert wanted in html, wanted
+    assert "<script" not in html
+    assert "http" not in html
+    picture = re.search(r'src="data:image/png;base64,([^"]+)"', html)
+    assert picture is not None
+    assert base64.b64decode(picture[1]) == report.sections[0].figures[0].file.read_bytes()
+    [versions] = report.versions
+    assert versions == json.loads((report.sections[0].made_by[0].path / "versions.json").read_text())
+    assert f"torch <b>{versions['torch']}</b>" in html
+    assert page.read_text() == write_report(report, tmp_path).read_text()
+
+
+def test_tables_as_markdown_and_latex(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path)
+    lines = (tmp_path / "tables" / "mds.md").read_text().splitlines()
+    cells = [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    assert cells[0] == list(ROWS[0])
+    assert cells[1] == ["---", "---", "---:", "---", "---"]
+    assert cells[2] == ["sae", "ImgD", "1,234", "-1.5 [-2.0, +0.1]", "-2.6"]
+    assert cells[3][0] == r"a\|b_c"
+    tex = (tmp_path / "tables" / "mds.tex").read_text()
+    assert r"\begin{tabular}{llrll}" in tex
+    assert r"\caption{Counts}" in tex
+    assert r"\label{tab:mds}" in tex
+    assert r"sae & ImgD & 1,234 & -1.5 [-2.0, +0.1] & -2.6 \\" in tex
+    assert r"a|b\_c &  & 7 &  & $\sigma$ $\leq$ 5 \& <b> \\" in tex
+    assert tex.isascii()
+
+
+def test_latex_says_what_the_text_says() -> None:
+    assert latex("50 % of $x_1 & {y}^2") == r"50 \% of \$x\_1 \& \{y\}\textasciicircum{}2"
+    assert latex("a\\b") == r"a\textbackslash{}b"
+
+
+def test_the_papers_numbers_stand_beside() -> None:
+    nothing = {f"{key}{end}": None for key in ("delta_none", "delta_random") for end in ("", "_low", "_high")}
+    row = {"feature_set": "raw", "task": "text", "deletion": "TextD", "size_of": "TextD", "neurons": 3, "accuracy": 0.5}
+    [shown] = ablation_rows([row | nothing, row | nothing | {"feature_set": "sae"}], "sae", keep=False)
+    assert (shown["accuracy"], shown["paper"], shown["paper Δ"], shown["Δ none [95 %]"]) == (
+        "0.500",
+        "0.683",
+        "-3.0",
+        "",
+    )
+    [kept] = ablation_rows([row | nothing], "raw", keep=True)
+    assert (kept["kept"], kept["paper"]) == ("TextD", "")
+    scores = {f"{m}{end}": 0.1 for m in ("mono", "embsim", "winrate", "ms") for end in ("", " s.e.")}
+    mono = {"feature set": "raw", "samples": "image", "score": "Visual Mono", **scores}
+    assert modality_mono_rows([mono], "declip_rn50")[0]["paper EmbSim"] == "0.009"
+    assert modality_mono_rows([mono], "emojiclip")[0]["paper EmbSim"] == "-0.007"
+    assert modality_mono_rows([mono], "emojiclip")[0]["mono"] == "0.100 ± 0.100"
+    change = pd.Series({"drop": 0.015, "drop_low": -0.02, "drop_high": 0.05})
+    assert points(dict(change), "drop") == "+1.5 [-2.0, +5.0]"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(browser: Any, report: Report, tmp_path: Path, width: int, scheme: str) -> None:
+    page = write_report(report, tmp_path)
+    with opened(browser, page, width=width, color_scheme=scheme) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 1440)")
+        tab.get_by_role("link", name="2.1 Dominance").click()
+        assert tab.url.endswith("#section-2.1")
+        if scheme == "light":
+            tab.emulate_media(media="print")
+            assert not tab.locator("nav").is_visible()
