@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError, StoreError
+from mmmono.features.rows import Rows, ScaledRows, in_full
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
@@ -57,12 +59,32 @@ class RawFeatures(FeatureSet):
         return activations
 
 
-class ActivationBlock(NamedTuple):
-    """Activations of consecutive pairs."""
+@dataclass(frozen=True)
+class ActivationBlock:
+    """Activations of consecutive pairs.
+
+    Attributes:
+        start: position of the first pair.
+        image_rows, text_rows: activations, perhaps still as they are stored, for what takes them so.
+    """
 
     start: int
-    image: Float[Tensor, "rows features"]
-    text: Float[Tensor, "rows features"]
+    image_rows: Rows
+    text_rows: Rows
+
+    @cached_property
+    def image(self) -> Float[Tensor, "rows features"]:
+        """Activations of the images in float32."""
+        return in_full(self.image_rows)
+
+    @cached_property
+    def text(self) -> Float[Tensor, "rows features"]:
+        """Activations of the texts in float32."""
+        return in_full(self.text_rows)
+
+    def rows(self, modality: Modality) -> Rows:
+        """Activations of one modality, perhaps still as they are stored."""
+        return self.image_rows if modality == "image" else self.text_rows
 
 
 def activations(
@@ -73,7 +95,7 @@ def activations(
     block_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[ActivationBlock]:
-    """Stream a feature set's activations over a store, block by block, in float32.
+    """Stream a feature set's activations over a store, block by block.
 
     Args:
         view: the pairs to look at.
@@ -96,10 +118,28 @@ def activations(
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
-                feature_set.encode(prepare(getattr(block, modality), normalize, device, view), modality)
+                _activations(getattr(block, modality), feature_set, modality, normalize, device, view)
                 for modality in MODALITIES
             )
         yield ActivationBlock(block.start, image, text)
+
+
+def _activations(
+    embeddings: Tensor,
+    feature_set: FeatureSet,
+    modality: Modality,
+    normalize: bool,
+    device: str | torch.device,
+    view: FeatureView,
+) -> Rows:
+    if isinstance(feature_set, RawFeatures) and torch.device(device).type == "cpu":
+        from mmmono.core import kernels
+
+        if kernels.takes(embeddings):
+            norms = torch.from_numpy(kernels.lengths(kernels.stored(embeddings)))
+            _check(norms, normalize, view)
+            return ScaledRows(embeddings, norms.reciprocal_() if normalize else torch.ones_like(norms))
+    return feature_set.encode(prepare(embeddings, normalize, device, view), modality)
 
 
 def prepare(
@@ -108,13 +148,17 @@ def prepare(
     """Stored rows as float32 on a device, L2-normalized if asked for; StoreError on rows that are not finite or zero."""
     values = embeddings.to(device=device, dtype=torch.float32)
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    _check(norms, normalize, view)
+    if not normalize:
+        return values
+    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms
+
+
+def _check(norms: Tensor, normalize: bool, view: FeatureView) -> None:
     shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
     if not math.isfinite(longest):
         raise StoreError(f"{view.store.path} holds embeddings that are NaN or infinite: extract again in precision 32")
-    if not normalize:
-        return values
-    if shortest == 0:
+    if normalize and shortest == 0:
         raise StoreError(
             f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again"
         )
-    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms

@@ -55,6 +55,6 @@ def dominance(workspace: Workspace, name: str, feature_set: FeatureSet | None = 
     if settings.undefined not in ("skip", "half"):
         raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
     blocks = workspace.activations(feature_set or workspace.feature_set(name))
-    scores = dominance_scores(((block.image, block.text) for block in blocks), settings.undefined)
+    scores = dominance_scores(((block.image_rows, block.text_rows) for block in blocks), settings.undefined)
     live = scores.informative_pairs >= settings.min_pairs
     return FeatureSetDominance(name, scores, workspace.partition(scores.scores, live))

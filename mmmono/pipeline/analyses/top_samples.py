@@ -101,7 +101,7 @@ def top_samples_of(
     }
     for block in workspace.activations(feature_set):
         for modality in MODALITIES:
-            streams[modality].add(getattr(block, modality))
+            streams[modality].add(block.rows(modality))
     found = {modality: stream.result() for modality, stream in streams.items()}
     return {
         modality: top.distinct(m, *contents[modality]) if repeats[modality] > 1 else top
