@@ -13,7 +13,6 @@ import platform
 from typing import Any
 
 import numpy as np
-import torch
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -30,13 +29,13 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _HALF = binding.get_host_cpu_features().get("f16c", False) if _X86 else platform.machine() in ("aarch64", "arm64")
 
 
-def takes(rows: Tensor) -> bool:
-    """Whether the kernels take these rows: float32 and, where the processor does, half precision, on the CPU."""
-    return rows.device.type == "cpu" and (rows.dtype == torch.float32 or (_HALF and rows.dtype == torch.float16))
+def takes(dtype: np.dtype[Any]) -> bool:
+    """Whether the kernels take rows of this type: float32, and float16 where the processor converts it itself."""
+    return dtype == np.float32 or (_HALF and dtype == np.float16)
 
 
 def stored(rows: Tensor) -> Array:
-    """Rows as the kernels take them; half-precision numbers as their bits, since numba has no type for them."""
+    """Rows of the CPU as the kernels take them; half-precision numbers as their bits, since numba has no type for them."""
     array = rows.detach().contiguous().numpy()
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
@@ -53,7 +52,7 @@ def _number(_: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def lengths(rows: Array) -> Array:
     """Euclidean length of every row; not finite where one of its numbers is not."""
     result = np.empty(len(rows), np.float32)
@@ -66,16 +65,7 @@ def lengths(rows: Array) -> Array:
     return result
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def scaled(rows: Array, factors: Array, result: Array) -> None:
-    """Write rows times their factors into float32 rows."""
-    for i in range(len(rows)):
-        factor = factors[i]
-        for j in range(rows.shape[1]):
-            result[i, j] = _number(rows[i, j]) * factor
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def add_ratios(
     image: Array, image_factors: Array, text: Array, text_factors: Array, sums: Array, squares: Array, counts: Array
 ) -> None:
@@ -117,8 +107,8 @@ def add_ratios(
             counts[k, j] += everywhere
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Array) -> int:
+@njit(cache=True, error_model="numpy")
+def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Array) -> None:
     """Sort in the activations that exceed their feature's last best so far; of equal ones the earlier stays first.
 
     Args:
@@ -126,20 +116,16 @@ def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Ar
         start: place of the first in the stream.
         values: float32 [features, m], the best so far in descending order.
         places: int64 [features, m], where in the stream they were.
-
-    Returns:
-        The first feature with an activation that is NaN; −1 where there is none.
     """
     features, m = values.shape
     last = values[:, m - 1].copy()
-    broken = features
     for i in range(len(rows)):
         factor = factors[i]
         for first in range(0, features, LOOKED_AT):
             end, none = min(first + LOOKED_AT, features), True
             row, bar = rows[i, first:end], last[first:end]
             for j in range(len(row)):
-                none &= _number(row[j]) * factor <= bar[j]  # which NaN is not
+                none &= _number(row[j]) * factor <= bar[j]
             if none:
                 continue
             for j in range(first, end):
@@ -151,6 +137,3 @@ def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Ar
                         k -= 1
                     values[j, k], places[j, k] = value, start + i
                     last[j] = values[j, m - 1]
-                elif value != value:
-                    broken = min(broken, j)
-    return broken if broken < features else -1

@@ -2,7 +2,7 @@
 
 from mmmono.features.extraction import extract_features
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, RawFeatures, activations
-from mmmono.features.rows import Rows, ScaledRows
+from mmmono.features.rows import Rows, StoredRows
 from mmmono.features.selection import FeatureView, split_view
 from mmmono.features.store import MODALITIES, FeatureStore, Manifest, Modality, PairedBlock
 from mmmono.features.writer import FeatureStoreWriter
@@ -19,7 +19,7 @@ __all__ = [
     "PairedBlock",
     "RawFeatures",
     "Rows",
-    "ScaledRows",
+    "StoredRows",
     "activations",
     "extract_features",
     "split_view",

@@ -13,9 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError, StoreError
-from mmmono.features.rows import Rows, ScaledRows, in_full
+from mmmono.features.rows import Rows, StoredRows, in_full
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
+
+# Activations of a modality from which on a pass gains more from compiled loops than the second that loading their
+# compiler takes: a quarter of a million pairs of 1,024 features.
+WORTH_COMPILING = 1 << 28
 
 
 class FeatureSet(ABC):
@@ -97,6 +101,9 @@ def activations(
 ) -> Iterator[ActivationBlock]:
     """Stream a feature set's activations over a store, block by block.
 
+    Long streams of raw features on a CPU come as they are stored, for compiled loops; a block's `image` and `text` are
+    float32 tensors all the same.
+
     Args:
         view: the pairs to look at.
         feature_set: what to compute; without gradients.
@@ -113,33 +120,37 @@ def activations(
             f"feature set {feature_set.name!r} takes embeddings of width {feature_set.input_dim}, the store "
             f"{view.store.path} has {view.dim}: train one on this store with experiments/train.py"
         )
+    compiled = _worth_compiling(view, feature_set, device)
     if block_size is None:
-        block_size = 512 if torch.device(device).type == "cpu" else 8192
+        block_size = 2048 if compiled else 512 if torch.device(device).type == "cpu" else 8192
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
-                _activations(getattr(block, modality), feature_set, modality, normalize, device, view)
-                for modality in MODALITIES
+                _stored_rows(embeddings, normalize, view)
+                if compiled
+                else feature_set.encode(prepare(embeddings, normalize, device, view), modality)
+                for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)
 
 
-def _activations(
-    embeddings: Tensor,
-    feature_set: FeatureSet,
-    modality: Modality,
-    normalize: bool,
-    device: str | torch.device,
-    view: FeatureView,
-) -> Rows:
-    if isinstance(feature_set, RawFeatures) and torch.device(device).type == "cpu":
-        from mmmono.core import kernels
+def _stored_rows(embeddings: Float[Tensor, "rows dim"], normalize: bool, view: FeatureView) -> StoredRows:
+    """Stored rows as activations of `RawFeatures`, with the checks of `prepare`."""
+    from mmmono.core import kernels
 
-        if kernels.takes(embeddings):
-            norms = torch.from_numpy(kernels.lengths(kernels.stored(embeddings)))
-            _check(norms, normalize, view)
-            return ScaledRows(embeddings, norms.reciprocal_() if normalize else torch.ones_like(norms))
-    return feature_set.encode(prepare(embeddings, normalize, device, view), modality)
+    norms = torch.from_numpy(kernels.lengths(kernels.stored(embeddings)))
+    _check(norms, normalize, view)
+    return StoredRows(embeddings, norms.reciprocal_() if normalize else torch.ones_like(norms))
+
+
+def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | torch.device) -> bool:
+    if not isinstance(feature_set, RawFeatures) or torch.device(device).type != "cpu":
+        return False
+    if len(view) * view.dim < WORTH_COMPILING:
+        return False
+    from mmmono.core import kernels
+
+    return kernels.takes(view.store.dtype)
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""Rows of activations that are left as they are stored until somebody wants them in full."""
+"""Rows of activations that are left as they are stored, for compiled loops."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class ScaledRows:
+class StoredRows:
     """Activations of consecutive samples of one modality on the CPU: stored numbers times a factor a row.
 
-    Two passes over half-precision numbers in the cache cost less than one over their float32 copies in memory.
+    What comes as these is worked on by `mmmono.core.kernels`, what comes as a tensor by tensor operations. Two passes
+    over half-precision numbers in the cache cost less than one over their float32 copies in memory.
+
+    Attributes:
+        values: float32 or float16, all of them finite.
+        factors: what each row is multiplied by.
     """
 
     values: Float[Tensor, "rows features"]
@@ -31,19 +36,16 @@ class ScaledRows:
     def __len__(self) -> int:
         return len(self.values)
 
+    def arrays(self) -> tuple[Array, Array]:
+        """Rows and factors as the kernels take them."""
+        from mmmono.core.kernels import stored
 
-Rows = Float[Tensor, "rows features"] | ScaledRows
+        return stored(self.values), self.factors.numpy()
+
+
+Rows = Float[Tensor, "rows features"] | StoredRows
 
 
 def in_full(rows: Rows) -> Float[Tensor, "rows features"]:
-    """The activations as a tensor of their own, float32 where they were stored."""
-    return rows.values.float() * rows.factors[:, None] if isinstance(rows, ScaledRows) else rows
-
-
-def as_stored(rows: Rows) -> tuple[Array, Array] | None:
-    """Rows and their factors as `mmmono.core.kernels` take them; None if these do not."""
-    from mmmono.core import kernels  # compiles, which takes its time: only where it is needed
-
-    if isinstance(rows, Tensor):
-        rows = ScaledRows(rows, torch.ones(len(rows)))
-    return (kernels.stored(rows.values), rows.factors.numpy()) if kernels.takes(rows.values) else None
+    """The activations as a tensor, of their own and in float32 where they were as stored."""
+    return rows.values.float() * rows.factors[:, None] if isinstance(rows, StoredRows) else rows

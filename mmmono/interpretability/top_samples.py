@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.features import Rows, ScaledRows
-from mmmono.features.rows import as_stored, in_full
+from mmmono.features import Rows, StoredRows
 
 CHUNK_ROWS = 256  # rows looked at together: their activations stay in a core's second-level cache
 MAX_PENDING = 4  # columns a feature that are set aside at most before they are sorted in
@@ -65,7 +64,7 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
     """The m samples with the highest positive activation, for every feature at once.
 
     One pass, and memory of `[features, m]` whatever the length of the stream: rows of a block are only looked at where
-    some activation exceeds its feature's m-th best so far. Activations that lie on the CPU go through a compiled loop.
+    some activation exceeds its feature's m-th best so far. Rows as they are stored go through one compiled loop.
 
     Args:
         blocks: activations of consecutive samples of one modality.
@@ -81,76 +80,15 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
 
 
 class TopStream:
-    """Running best m of every feature, for callers that stream more than one thing at a time."""
+    """Running best m of every feature, for callers that stream more than one thing at a time.
+
+    Of tensors, columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by
+    and by; what exceeds it in rows as they are stored is sorted in at once.
+    """
 
     def __init__(self, m: int) -> None:
         if m < 1:
             raise ValueError(f"m={m} samples a feature: give at least 1")
-        self.m = m
-        self._best: _Best | None = None
-
-    def add(self, block: Rows) -> None:
-        """Look at the next rows of the stream."""
-        if self._best is None:
-            on_cpu = isinstance(block, ScaledRows) or block.device.type == "cpu"
-            self._best = _CompiledBest(self.m) if on_cpu else _TensorBest(self.m)
-        self._best.add(block)
-
-    def result(self) -> TopSamples:
-        """The best of everything seen so far. Raises ValueError if that is nothing, or an activation was NaN."""
-        if self._best is None:
-            raise ValueError("no activations to take the top samples of")
-        if (broken := self._best.broken()) is not None:
-            raise ValueError(f"activations of feature {broken} are NaN")
-        return self._best.result()
-
-
-class _Best(Protocol):
-    """A way to find the best m: takes blocks, knows a feature with an activation that is NaN, has a result."""
-
-    def add(self, block: Rows) -> None: ...
-    def broken(self) -> int | None: ...
-    def result(self) -> TopSamples: ...
-
-
-class _CompiledBest:
-    """On the CPU, in one pass over rows as they are stored."""
-
-    def __init__(self, m: int) -> None:
-        self.m = m
-        self._count = 0
-        self._broken: int | None = None
-        self._values: Tensor | None = None
-        self._rows: Tensor
-
-    def add(self, block: Rows) -> None:
-        from mmmono.core.kernels import keep_best
-
-        if self._values is None:
-            self._values = torch.zeros(block.shape[1], self.m)
-            self._rows = torch.full((block.shape[1], self.m), -1)
-        arrays = as_stored(block) or as_stored(in_full(block).float())
-        assert arrays is not None  # every CPU takes float32
-        broken = keep_best(*arrays, self._count, self._values.numpy(), self._rows.numpy())
-        if broken >= 0 and self._broken is None:
-            self._broken = broken
-        self._count += len(block)
-
-    def broken(self) -> int | None:
-        return self._broken
-
-    def result(self) -> TopSamples:
-        assert self._values is not None
-        return TopSamples(self._values.clone(), self._rows.clone())
-
-
-class _TensorBest:
-    """On an accelerator, in tensor operations over chunks.
-
-    Columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by and by.
-    """
-
-    def __init__(self, m: int) -> None:
         self.m = m
         self._count = 0
         self._values: Tensor | None = None
@@ -160,12 +98,19 @@ class _TensorBest:
         self._pending_columns = 0
 
     def add(self, block: Rows) -> None:
-        block = in_full(block)
+        """Look at the next rows of the stream."""
         if self._values is None:
-            features = block.shape[1]
-            self._values = torch.zeros(features, self.m, device=block.device)
-            self._rows = torch.full((features, self.m), -1, device=block.device)
-            self._peak = torch.zeros(features, device=block.device)
+            features, device = block.shape[1], "cpu" if isinstance(block, StoredRows) else block.device
+            self._values = torch.zeros(features, self.m, device=device)
+            self._rows = torch.full((features, self.m), -1, device=device)
+            self._peak = torch.zeros(features, device=device)
+        if isinstance(block, StoredRows):
+            from mmmono.core.kernels import keep_best
+
+            self._merge()
+            keep_best(*block.arrays(), self._count, self._values.numpy(), self._rows.numpy())
+            self._count += len(block)
+            return
         for chunk in block.split(CHUNK_ROWS):
             peak = chunk.amax(0).float()
             self._peak = torch.maximum(self._peak, peak)  # which keeps NaN
@@ -202,13 +147,13 @@ class _TensorBest:
         self._values = best[:, : self.m].contiguous()
         self._rows = torch.cat([self._rows, rows], dim=1).gather(1, order[:, : self.m])
 
-    def broken(self) -> int | None:
-        broken = self._peak.isnan().nonzero()
-        return int(broken[0]) if len(broken) else None
-
     def result(self) -> TopSamples:
+        """The best of everything seen so far. Raises ValueError if that is nothing, or an activation was NaN."""
+        if self._values is None:
+            raise ValueError("no activations to take the top samples of")
+        if bool(self._peak.isnan().any()):
+            raise ValueError(f"activations of feature {int(self._peak.isnan().nonzero()[0])} are NaN")
         self._merge()
-        assert self._values is not None
         return TopSamples(self._values.cpu(), self._rows.cpu())
 
 

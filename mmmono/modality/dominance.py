@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mmmono.features import Rows
-from mmmono.features.rows import as_stored, in_full
+from mmmono.features import Rows, StoredRows
+from mmmono.features.rows import in_full
 
 Undefined = Literal["skip", "half"]
 
@@ -71,8 +71,7 @@ def dominance_scores(
     """Eq. 1 over blocks of paired activations, in one pass and constant memory.
 
     Sums run in float64 over chunks of 256 rows, each summed in the activations' own precision: the score of a million
-    float32 pairs is right to better than 1e-7. On a CPU a block is one pass of a compiled loop, over rows as they are
-    stored; elsewhere it is tensor operations.
+    float32 pairs is right to better than 1e-7. Rows as they are stored go through one compiled loop.
 
     Raises:
         ValueError: image and text blocks differ in shape, there is no block, or `undefined` is neither rule.
@@ -102,11 +101,10 @@ class _Sums:
 
     def add(self, image: Rows, text: Rows) -> None:
         self.num_pairs += len(image)
-        images, texts = as_stored(image), as_stored(text)
-        if images and texts:
+        if isinstance(image, StoredRows) and isinstance(text, StoredRows):
             from mmmono.core.kernels import add_ratios
 
-            add_ratios(*images, *texts, self.ratio.numpy(), self.squared.numpy(), self.counts.numpy())
+            add_ratios(*image.arrays(), *text.arrays(), self.ratio.numpy(), self.squared.numpy(), self.counts.numpy())
         else:
             chunks = zip(in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True)
             for image_chunk, text_chunk in chunks:
