@@ -68,7 +68,7 @@ def speed(pairs: int, dim: int, block: int) -> None:
 
         def mds(normalize: bool) -> Callable[[], object]:
             return lambda: dominance_scores(
-                (b.image, b.text) for b in activations(view, RawFeatures(dim), normalize=normalize)
+                (b.image_rows, b.text_rows) for b in activations(view, RawFeatures(dim), normalize=normalize)
             )
 
         copy_s = best(memcpy)
@@ -94,7 +94,9 @@ def memory(pairs: int, dim: int) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         view = FeatureView(FeatureStore(folder))
         start = time.perf_counter()
-        scores = dominance_scores((b.image, b.text) for b in activations(view, RawFeatures(dim), normalize=False))
+        scores = dominance_scores(
+            (b.image_rows, b.text_rows) for b in activations(view, RawFeatures(dim), normalize=False)
+        )
         seconds = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         allocated = sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*.npy"))

@@ -39,7 +39,7 @@ def top(pairs: int, dim: int) -> None:
             def run() -> None:
                 streams = [TopStream(m) for _ in MODALITIES] if m else []
                 for block in activations(view, RawFeatures(dim), normalize=normalize):
-                    for stream, values in zip(streams, (block.image, block.text), strict=False):
+                    for stream, values in zip(streams, (block.image_rows, block.text_rows), strict=False):
                         stream.add(values)
 
             return run

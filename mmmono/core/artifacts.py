@@ -27,6 +27,8 @@ from mmmono.core.provenance import provenance
 RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
+# How a full disk sounds without an error number: from safetensors, from numpy's allocation, from numpy's writing.
+FULL_DISK = ("No space left on device", "Not enough free space to write", " requested and ")
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -119,8 +121,12 @@ class Artifacts:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
                 return self._build_locked(final, recipe, make, resumable)
-        except OSError as error:
-            raise _explain_os_error(error, self.root) from error
+        except MmmonoError:
+            raise
+        except Exception as error:
+            if (explained := explain_disk_trouble(error, self.root)) is None:
+                raise
+            raise explained from error
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
         """Finished artifacts of a kind whose names match, in the order of their names."""
@@ -161,9 +167,16 @@ class FinishedArtifacts(Artifacts):
         return Artifact(path, recipe, built=False)
 
 
-def _explain_os_error(error: OSError, root: Path) -> MmmonoError | OSError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError | None:
+    """What to do about a disk that is full or cannot be written; None if the error is another."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
+    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(word in str(link) for link in chain for word in FULL_DISK):
         return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
-    return error
+    return None

@@ -2,6 +2,7 @@
 
 from mmmono.features.extraction import extract_features
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, RawFeatures, activations
+from mmmono.features.rows import Rows, StoredRows
 from mmmono.features.selection import FeatureView, split_view
 from mmmono.features.store import MODALITIES, FeatureStore, Manifest, Modality, PairedBlock
 from mmmono.features.writer import FeatureStoreWriter
@@ -17,6 +18,8 @@ __all__ = [
     "Modality",
     "PairedBlock",
     "RawFeatures",
+    "Rows",
+    "StoredRows",
     "activations",
     "extract_features",
     "split_view",

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError, StoreError
+from mmmono.features.rows import Rows, StoredRows, in_full
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
+
+# Activations of a modality from which on a pass gains more from compiled loops than the second that loading their
+# compiler takes: a quarter of a million pairs of 1,024 features.
+WORTH_COMPILING = 1 << 28
 
 
 class FeatureSet(ABC):
@@ -57,12 +63,32 @@ class RawFeatures(FeatureSet):
         return activations
 
 
-class ActivationBlock(NamedTuple):
-    """Activations of consecutive pairs."""
+@dataclass(frozen=True)
+class ActivationBlock:
+    """Activations of consecutive pairs.
+
+    Attributes:
+        start: position of the first pair.
+        image_rows, text_rows: activations, perhaps still as they are stored, for what takes them so.
+    """
 
     start: int
-    image: Float[Tensor, "rows features"]
-    text: Float[Tensor, "rows features"]
+    image_rows: Rows
+    text_rows: Rows
+
+    @cached_property
+    def image(self) -> Float[Tensor, "rows features"]:
+        """Activations of the images in float32."""
+        return in_full(self.image_rows)
+
+    @cached_property
+    def text(self) -> Float[Tensor, "rows features"]:
+        """Activations of the texts in float32."""
+        return in_full(self.text_rows)
+
+    def rows(self, modality: Modality) -> Rows:
+        """Activations of one modality, perhaps still as they are stored."""
+        return self.image_rows if modality == "image" else self.text_rows
 
 
 def activations(
@@ -73,7 +99,10 @@ def activations(
     block_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[ActivationBlock]:
-    """Stream a feature set's activations over a store, block by block, in float32.
+    """Stream a feature set's activations over a store, block by block.
+
+    Long streams of raw features on a CPU come as they are stored, for compiled loops; a block's `image` and `text` are
+    float32 tensors all the same.
 
     Args:
         view: the pairs to look at.
@@ -91,15 +120,37 @@ def activations(
             f"feature set {feature_set.name!r} takes embeddings of width {feature_set.input_dim}, the store "
             f"{view.store.path} has {view.dim}: train one on this store with experiments/train.py"
         )
+    compiled = _worth_compiling(view, feature_set, device)
     if block_size is None:
-        block_size = 512 if torch.device(device).type == "cpu" else 8192
+        block_size = 2048 if compiled else 512 if torch.device(device).type == "cpu" else 8192
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
-                feature_set.encode(prepare(getattr(block, modality), normalize, device, view), modality)
-                for modality in MODALITIES
+                _stored_rows(embeddings, normalize, view)
+                if compiled
+                else feature_set.encode(prepare(embeddings, normalize, device, view), modality)
+                for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)
+
+
+def _stored_rows(embeddings: Float[Tensor, "rows dim"], normalize: bool, view: FeatureView) -> StoredRows:
+    """Stored rows as activations of `RawFeatures`, with the checks of `prepare`."""
+    from mmmono.core import kernels
+
+    norms = torch.from_numpy(kernels.lengths(kernels.stored(embeddings)))
+    _check(norms, normalize, view)
+    return StoredRows(embeddings, norms.reciprocal_() if normalize else torch.ones_like(norms))
+
+
+def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | torch.device) -> bool:
+    if not isinstance(feature_set, RawFeatures) or torch.device(device).type != "cpu":
+        return False
+    if len(view) * view.dim < WORTH_COMPILING:
+        return False
+    from mmmono.core import kernels
+
+    return kernels.takes(view.store.dtype)
 
 
 def prepare(
@@ -108,13 +159,17 @@ def prepare(
     """Stored rows as float32 on a device, L2-normalized if asked for; StoreError on rows that are not finite or zero."""
     values = embeddings.to(device=device, dtype=torch.float32)
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    _check(norms, normalize, view)
+    if not normalize:
+        return values
+    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms
+
+
+def _check(norms: Tensor, normalize: bool, view: FeatureView) -> None:
     shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
     if not math.isfinite(longest):
         raise StoreError(f"{view.store.path} holds embeddings that are NaN or infinite: extract again in precision 32")
-    if not normalize:
-        return values
-    if shortest == 0:
+    if normalize and shortest == 0:
         raise StoreError(
             f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again"
         )
-    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms

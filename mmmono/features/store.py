@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,7 @@ from mmmono.core.errors import StoreError
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 MANIFEST_FILE = "manifest.json"
+READ_AHEAD = 2  # blocks that are read while one is worked on
 _PREFIX: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
 
 
@@ -164,32 +167,43 @@ class FeatureStore:
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
-        """Stream both modalities in order, in the stored type; the kernel reads ahead.
+        """Stream both modalities in order, in the stored type; a thread reads the next blocks while one is worked on.
 
-        A block's tensors are views of buffers that the next block overwrites: copy what is to be kept.
+        A block's tensors are views of buffers that later blocks overwrite: copy what is to be kept.
 
         Args:
             block_size: rows read at a time.
             rows: ascending row numbers to keep; None keeps all. Blocks left empty are not read.
         """
-        buffers = {m: torch.from_numpy(np.empty((block_size, self.dim), self.dtype)) for m in MODALITIES}
-        position = 0
-        for start in range(0, len(self), block_size):
+        starts = np.arange(0, len(self), block_size)
+        if rows is not None:
+            starts = np.unique(rows // block_size) * block_size
+        buffers = [
+            [torch.from_numpy(np.empty((block_size, self.dim), self.dtype)) for _ in MODALITIES]
+            for _ in range(READ_AHEAD + 1)
+        ]
+
+        def read(number: int, start: int) -> PairedBlock:
             stop = min(start + block_size, len(self))
-            local = None
-            if rows is not None:
-                low, high = np.searchsorted(rows, [start, stop])
-                if low == high:
-                    continue
-                if high - low < stop - start:
-                    local = torch.from_numpy(rows[low:high] - start)
-            image, text = (buffers[modality][: stop - start] for modality in MODALITIES)
+            image, text = (buffer[: stop - start] for buffer in buffers[number % len(buffers)])
             self._read_into(image, "image", start)
             self._read_into(text, "text", start)
-            if local is not None:
+            if rows is None:
+                return PairedBlock(start, image, text)
+            low, high = np.searchsorted(rows, [start, stop])
+            if high - low < stop - start:
+                local = torch.from_numpy(rows[low:high] - start)
                 image, text = image[local], text[local]
-            yield PairedBlock(position, image, text)
-            position += len(image)
+            return PairedBlock(int(low), image, text)
+
+        with ThreadPoolExecutor(1, "read-ahead") as reader:
+            ahead: deque[Future[PairedBlock]] = deque()
+            for number, start in enumerate(starts.tolist()):
+                ahead.append(reader.submit(read, number, start))
+                if len(ahead) > READ_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     @cached_property
     def _metadata_files(self) -> list[Path]:

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.features import Rows, StoredRows
+
 CHUNK_ROWS = 256  # rows looked at together: their activations stay in a core's second-level cache
 MAX_PENDING = 4  # columns a feature that are set aside at most before they are sorted in
 
@@ -62,11 +64,11 @@ class TopSamples:
         return TopSamples(values, rows)
 
 
-def top_samples(blocks: Iterable[Float[Tensor, "rows features"]], m: int) -> TopSamples:
+def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
     """The m samples with the highest positive activation, for every feature at once.
 
     One pass, and memory of `[features, m]` whatever the length of the stream: rows of a block are only looked at where
-    some activation exceeds its feature's m-th best so far.
+    some activation exceeds its feature's m-th best so far. Rows as they are stored go through one compiled loop.
 
     Args:
         blocks: activations of consecutive samples of one modality.
@@ -84,7 +86,8 @@ def top_samples(blocks: Iterable[Float[Tensor, "rows features"]], m: int) -> Top
 class TopStream:
     """Running best m of every feature, for callers that stream more than one thing at a time.
 
-    Columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by and by.
+    Of tensors, columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by
+    and by; what exceeds it in rows as they are stored is sorted in at once.
     """
 
     def __init__(self, m: int) -> None:
@@ -98,13 +101,20 @@ class TopStream:
         self._pending: list[_Pending] = []
         self._pending_columns = 0
 
-    def add(self, block: Float[Tensor, "rows features"]) -> None:
+    def add(self, block: Rows) -> None:
         """Look at the next rows of the stream."""
         if self._values is None:
-            features = block.shape[1]
-            self._values = torch.zeros(features, self.m, device=block.device)
-            self._rows = torch.full((features, self.m), -1, device=block.device)
-            self._peak = torch.zeros(features, device=block.device)
+            features, device = block.shape[1], "cpu" if isinstance(block, StoredRows) else block.device
+            self._values = torch.zeros(features, self.m, device=device)
+            self._rows = torch.full((features, self.m), -1, device=device)
+            self._peak = torch.zeros(features, device=device)
+        if isinstance(block, StoredRows):
+            from mmmono.core.kernels import keep_best
+
+            self._merge()
+            keep_best(*block.arrays(), self._count, self._values.numpy(), self._rows.numpy())
+            self._count += len(block)
+            return
         for chunk in block.split(CHUNK_ROWS):
             peak = chunk.amax(0).float()
             self._peak = torch.maximum(self._peak, peak)  # which keeps NaN

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
@@ -101,6 +103,25 @@ def automatic_batch_size(pairs: int) -> int:
     return min(size, max(1, pairs))
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are either whole or the ones before, whenever the process dies or the disk is full.
+
+    Lightning's own are written elsewhere and moved, which between two disks is a copy that can break off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the checkpoint beside its place, then put it there."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:  # so that a full disk is an OSError, which it is not if torch opens it
+                torch.save(checkpoint, file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: MetricHistory, title: str) -> L.Trainer:
     for name in ("lightning", "lightning.pytorch"):  # what hardware it sees is no news for each of many trainings
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -123,6 +144,7 @@ def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: Me
         cfg.trainer,
         callbacks=callbacks,
         logger=logger,
+        plugins=[WholeCheckpoints()],
         default_root_dir=str(directory),
         enable_progress_bar=interactive,
         enable_model_summary=False,

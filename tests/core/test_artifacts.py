@@ -96,6 +96,44 @@ def test_a_full_or_read_only_disk_says_what_to_do(tmp_path: Path, code: int, mes
     assert not Artifacts(tmp_path).path("things", "it", RECIPE).exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("32768 requested and 4096 written"),
+        OSError("Not enough free space to write 32000000 bytes after offset 128"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["numpy", "numpy, allocating", "safetensors"],
+)
+def test_a_full_disk_is_known_by_what_libraries_say(tmp_path: Path, error: Exception) -> None:
+    def make(directory: Path) -> None:
+        raise error
+
+    with pytest.raises(MmmonoError, match="no space left"):
+        Artifacts(tmp_path).build("things", "it", RECIPE, make)
+
+
+def test_a_full_disk_is_known_behind_another_error(tmp_path: Path) -> None:
+    """As torch.save raises it."""
+
+    def make(directory: Path) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904
+
+    with pytest.raises(MmmonoError, match="no space left"):
+        Artifacts(tmp_path).build("things", "it", RECIPE, make)
+
+
+def test_other_errors_pass_through(tmp_path: Path) -> None:
+    def make(directory: Path) -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        Artifacts(tmp_path).build("things", "it", RECIPE, make)
+
+
 def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(bytes(200_000))

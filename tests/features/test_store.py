@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmmono.core.errors import DictionaryError, StoreError
 from mmmono.data.pairs import in_train_split
-from mmmono.features import FeatureStore, FeatureView, RawFeatures, activations, split_view
+from mmmono.features import FeatureStore, FeatureView, RawFeatures, StoredRows, activations, feature_set, split_view
 
 
 def write_like_clip_retrieval(
@@ -95,23 +95,35 @@ def test_broken_stores_are_refused(tmp_path: Path) -> None:
         FeatureStore(tmp_path)
 
 
-def test_activations_are_normalized_on_reading_only_if_asked(tmp_path: Path) -> None:
-    everything = write_like_clip_retrieval(tmp_path, [50], dtype="float32")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_activations_are_normalized_on_reading_only_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, dtype: str
+) -> None:
+    if compiled:
+        monkeypatch.setattr(feature_set, "WORTH_COMPILING", 0)
+    everything = write_like_clip_retrieval(tmp_path, [50], dtype=dtype)
     view = FeatureView(FeatureStore(tmp_path))
     raw = torch.cat([b.image.clone() for b in activations(view, RawFeatures(5), normalize=False, block_size=20)])
     np.testing.assert_array_equal(raw.numpy(), everything[0])
+    blocks = list(activations(view, RawFeatures(5), block_size=50))
+    assert isinstance(blocks[0].image_rows, StoredRows) == compiled
     unit = torch.cat([b.text.clone() for b in activations(view, RawFeatures(5), block_size=20)])
-    np.testing.assert_allclose(
-        unit.numpy(), everything[1] / np.linalg.norm(everything[1], axis=1, keepdims=True), rtol=1e-5
-    )
+    exact = everything[1].astype(np.float64)
+    np.testing.assert_allclose(unit.numpy(), exact / np.linalg.norm(exact, axis=1, keepdims=True), rtol=1e-5)
     with pytest.raises(DictionaryError, match="takes embeddings of width 7"):
         next(iter(activations(view, RawFeatures(7))))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     ("value", "message"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite"), (0, "length zero")]
 )
-def test_embeddings_that_mean_nothing_are_refused(tmp_path: Path, value: float, message: str) -> None:
+def test_embeddings_that_mean_nothing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, message: str, compiled: bool
+) -> None:
+    if compiled:
+        monkeypatch.setattr(feature_set, "WORTH_COMPILING", 0)
     write_like_clip_retrieval(tmp_path, [4])
     file = tmp_path / "img_emb" / "img_emb_0.npy"
     array = np.load(file)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mmmono.features import StoredRows
 from mmmono.interpretability import top_samples
 
 
@@ -24,7 +25,13 @@ def by_sorting(a: np.ndarray, m: int) -> list[list[int]]:
 @settings(max_examples=150, deadline=None)
 def test_one_pass_equals_a_stable_sort(a: np.ndarray, m: int, block: int) -> None:
     """Small integers make ties; zeros and negatives make features with too few positive samples."""
-    top = top_samples(torch.from_numpy(a).split(block), m)
+    blocks = torch.from_numpy(a).split(block)
+    top = top_samples(blocks, m)
+    doubled = [StoredRows(values.half() * 2, torch.full((len(values),), 0.5)) for values in blocks]
+    mixed = [of_both[i % 2] for i, of_both in enumerate(zip(blocks, doubled, strict=True))]
+    for other in (top_samples(doubled, m), top_samples(mixed, m)):
+        assert torch.equal(other.rows, top.rows)
+        assert torch.equal(other.values, top.values)
     expected = by_sorting(a, m)
     for d, rows in enumerate(expected):
         found = top.rows[d].tolist()
@@ -40,6 +47,17 @@ def test_memory_does_not_grow_with_the_stream() -> None:
     blocks = (torch.arange(i * 100, (i + 1) * 100).float()[:, None].expand(-1, 3) for i in range(50))
     top = top_samples(blocks, 4)
     assert top.rows.tolist() == [[4999, 4998, 4997, 4996]] * 3
+
+
+def test_stored_rows_of_many_features_equal_a_full_sort() -> None:
+    """More features than are looked at together, and not a multiple of them."""
+    a = np.random.default_rng(0).standard_normal((900, 300)).astype(np.float16)
+    factors = np.random.default_rng(1).uniform(0.5, 2, 900).astype(np.float32)
+    blocks = [
+        StoredRows(torch.from_numpy(a[i : i + 256]), torch.from_numpy(factors[i : i + 256])) for i in range(0, 900, 256)
+    ]
+    top = top_samples(blocks, 20)
+    assert top.rows.tolist() == by_sorting(a.astype(np.float32) * factors[:, None], 20)
 
 
 def test_distinct_contents() -> None:

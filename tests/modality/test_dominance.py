@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from mmmono.features import StoredRows
 from mmmono.modality import dominance_scores, modality_dominance_score
+from mmmono.modality.dominance import Undefined
 
 
 def eq1(image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -59,6 +61,39 @@ def test_blocks_of_any_size_give_the_same_score() -> None:
     pieces = dominance_scores(zip(image.split(101), text.split(101), strict=True))
     torch.testing.assert_close(whole.scores, pieces.scores, atol=1e-7, rtol=0)
     assert torch.equal(whole.informative_pairs, pieces.informative_pairs)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize("undefined", ["skip", "half"])
+def test_stored_rows_score_as_their_numbers_do(dtype: type, density: float, undefined: Undefined) -> None:
+    """Rows times their factors, over blocks that are no multiple of a chunk, with a dead feature."""
+    rng = np.random.default_rng(4)
+    sides = [sparse(rng, 700, 21, density).astype(dtype) for _ in range(2)]
+    factors = [rng.uniform(0.1, 3, 700).astype(np.float32) for _ in range(2)]
+    for side in sides:
+        side[:, 5] = 0
+    sides[0][:, 6] = 0  # only texts activate it
+    blocks = [
+        tuple(
+            StoredRows(torch.from_numpy(side[low:high]), torch.from_numpy(factor[low:high]))
+            for side, factor in zip(sides, factors, strict=True)
+        )
+        for low, high in ((0, 101), (101, 357), (357, 700))
+    ]
+    got = dominance_scores(blocks, undefined)
+    numbers = [side.astype(np.float64) * factor[:, None] for side, factor in zip(sides, factors, strict=True)]
+    plain = dominance_scores([tuple(map(torch.from_numpy, numbers))], undefined)
+    np.testing.assert_allclose(got.scores, plain.scores, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(got.standard_error, plain.standard_error, rtol=1e-5)
+    for count in ("informative_pairs", "image_active", "text_active"):
+        assert torch.equal(getattr(got, count), getattr(plain, count))
+    assert got.num_pairs == 700
+    if undefined == "skip":
+        live = np.arange(21) != 5
+        np.testing.assert_allclose(got.scores[live], eq1(*(n[:, live] for n in numbers)), rtol=1e-6, atol=1e-7)
+    assert torch.isnan(got.scores[5])
+    assert got.scores[6] == 0 or undefined == "half"
 
 
 matrices = npst.arrays(

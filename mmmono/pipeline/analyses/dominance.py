@@ -60,6 +60,6 @@ def dominance(
         raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
     if blocks is None:
         blocks = workspace.activations(feature_set or workspace.feature_set(name))
-    scores = dominance_scores(((block.image, block.text) for block in blocks), settings.undefined)
+    scores = dominance_scores(((block.image_rows, block.text_rows) for block in blocks), settings.undefined)
     live = scores.informative_pairs >= settings.min_pairs
     return FeatureSetDominance(name, scores, workspace.partition(scores.scores, live))

@@ -115,7 +115,7 @@ class TopSampleSearch:
     def add(self, block: ActivationBlock) -> None:
         """Look at the next pairs."""
         for modality in MODALITIES:
-            self._streams[modality].add(getattr(block, modality))
+            self._streams[modality].add(block.rows(modality))
 
     def result(self) -> dict[Modality, TopSamples]:
         """The best of all pairs seen, different ones where that was asked for."""

@@ -1,0 +1,85 @@
+"""A disk that is really full: a small one of its own, in memory."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmmono.dictionaries import Dictionary
+from mmmono.pipeline.training import WholeCheckpoints
+from tests.pipeline.conftest import Command
+from tests.pipeline.test_entrypoints import only
+
+Resize = Callable[[str], None]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Resize]]:
+    """A disk, and how to give it another size."""
+    path = tmp_path / "disk"
+    path.mkdir()
+
+    def mount(options: str) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+        return shutil.which("mount") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+    if not mount("size=1m"):
+        pytest.skip("mounting a small disk needs root and a kernel that allows it")
+
+    def resize(size: str) -> None:
+        assert mount(f"remount,size={size}")
+
+    yield path, resize
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def expect_no_space(command: Command, *arguments: str) -> None:
+    run = command(*arguments)
+    assert run.status == 1
+    assert run.err.strip().splitlines()[-1].startswith("error: no space left under ")
+    assert "Traceback" not in run.err
+
+
+def test_extraction_and_training_stop_in_one_line_and_go_on(
+    command: Command, artifacts: Path, disk: tuple[Path, Resize]
+) -> None:
+    root, resize = disk
+    (root / "models").symlink_to(artifacts / "models")
+    arguments = (f"artifacts={root}", "dataset.limit=400")
+
+    resize("300k")  # the embeddings take 800 kB
+    expect_no_space(command, "extract", *arguments)
+    assert not any(path.is_dir() and path.suffix != ".partial" for path in (root / "features").iterdir())
+
+    resize("2500k")
+    assert command("extract", *arguments).status == 0
+    # The weights of an SAE take 2 MB, a checkpoint three times as much.
+    training = (
+        "train",
+        *arguments,
+        "features=sae",
+        "trainer.max_steps=20",
+        "trainer.min_steps=0",
+        "training.checkpoint_every=10",
+    )
+    expect_no_space(command, *training)
+    assert not any(path.is_dir() and path.suffix != ".partial" for path in (root / "dictionaries").iterdir())
+
+    resize("64m")
+    again = command(*training)
+    assert again.status == 0, again.err
+    Dictionary.from_pretrained(only(root / "dictionaries", "sae-*"))
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: tuple[Path, Resize]) -> None:
+    root, _ = disk
+    file = root / "checkpoints" / "last.ckpt"
+    checkpoints = WholeCheckpoints()
+    checkpoints.save_checkpoint({"step": 1}, file)
+    with pytest.raises((OSError, RuntimeError)):
+        checkpoints.save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, file)
+    assert torch.load(file, weights_only=True) == {"step": 1}
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
