@@ -174,7 +174,25 @@ def _concepts(sources: Sources, section: ReportSection) -> ReportSection:
 
 
 def _adversarial(sources: Sources, section: ReportSection) -> ReportSection:
-    return _as_saved(sources, section, "adversarial", "table3", "Table 3", "Figure 8")
+    result = sources.results.latest("adversarial")
+    if result is None:
+        return section
+    found, sets = _read(result, "table3"), set_names(result.recipe["sets"])
+    measure = (
+        "embedding-level success" if result.recipe["victim"]["victim"] == "clip_zero_shot" else "attack success rate"
+    )
+    tables = [
+        ReportTable(f"table3-{name}", f"Table 3, {name}: {measure}", table_rows.adversarial_rows(found, name))
+        for name in sets
+    ]
+    captions: dict[str, str] = {}
+    for name in sets:
+        captions[f"{name}-figure8"] = (
+            f"Figure 8, {name}: pictures before, attacked and defended; distances over the steps."
+        )
+        captions[f"{name}-sizes"] = f"{name}: {measure} by the number of aligned features; 95 % intervals."
+    figures = _figures(result, captions)
+    return replace(section, tables=tables, figures=figures, made_by=[result], note=sources.note("table3"))
 
 
 def _text_to_image(sources: Sources, section: ReportSection) -> ReportSection:

@@ -144,6 +144,28 @@ def word_rows(table6: pd.DataFrame, feature_set: str) -> Rows:
     ]
 
 
+def adversarial_rows(table3: Results, feature_set: str) -> Rows:
+    """Table 3 for one feature set, after the pictures without a defense."""
+    paper = published("table3")
+    rows: Rows = []
+    for row in table3:
+        if row["feature_set"] not in ("", feature_set):
+            continue
+        printed = paper.find(aligned=row["aligned"])
+        margin = [f"{row[key]:+.2f}" for key in ("margin", "margin_low", "margin_high")]
+        rows.append(
+            {
+                "aligned": f"{row['aligned']} {row['features']}" if row["features"] else row["aligned"],
+                "trials": row["trials"], "unparseable": row["unparseable"],
+                "success % [95 %]": f"{100 * row['rate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+                "below random": points(row, "below_random"),
+                "margin": f"{margin[0]} [{margin[1]}, {margin[2]}]",
+                "paper": f"{100 * printed['rate']:.1f}" if printed else "",
+            }
+        )  # fmt: skip
+    return rows
+
+
 def validation_rows(validation: pd.DataFrame) -> Rows:
     """The base setting of planted concepts, mean over seeds."""
     base = validation[validation["knob"] == ""].groupby("feature_set", sort=False)[list(VALIDATION)].mean()

@@ -49,8 +49,8 @@ from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.pictures import Picture, find_picture
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.adversarial_figures import AttackExample, attack_examples, success_by_size
-from mmmono.reporting.adversarial_rows import adversarial_rows
 from mmmono.reporting.published import published
+from mmmono.reporting.rows import adversarial_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 from mmmono.vlm import DualEncoder
