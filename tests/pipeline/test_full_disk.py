@@ -63,6 +63,7 @@ def test_extraction_and_training_stop_in_one_line_and_go_on(
         "features=sae",
         "trainer.max_steps=20",
         "trainer.min_steps=0",
+        "trainer.val_check_interval=10",
         "training.checkpoint_every=10",
     )
     expect_no_space(command, *training)
