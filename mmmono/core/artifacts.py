@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from filelock import FileLock
 from mmmono.core.errors import MmmonoError
 
 RECIPE_FILE = "recipe.json"
+PARTIAL = ".partial"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -66,6 +67,11 @@ class Artifact:
         """Digest of the recipe, for the recipes of what is derived from this artifact."""
         return digest(self.recipe)
 
+    @property
+    def kind(self) -> str:
+        """The folder under the root that it lies in, such as `features`."""
+        return self.path.parent.name
+
 
 class Artifacts:
     """The `artifacts/` root: finds what is there and builds what is not.
@@ -73,11 +79,15 @@ class Artifacts:
     Args:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
+        listener: told of every artifact when it is built or found, so that a tracker can record it.
     """
 
-    def __init__(self, root: str | Path, rebuild: str | None = None) -> None:
+    def __init__(
+        self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
+    ) -> None:
         self.root = Path(root)
         self.rebuild = rebuild
+        self.listener = listener
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
@@ -103,9 +113,23 @@ class Artifacts:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
-                return self._build_locked(final, recipe, make, resumable)
+                artifact = self._build_locked(final, recipe, make, resumable)
         except OSError as error:
             raise _explain_os_error(error, self.root) from error
+        if self.listener is not None:
+            self.listener(artifact)
+        return artifact
+
+    def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
+        """Finished artifacts of a kind whose names match, in the order of their names."""
+        for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
+            if path.parent.suffix != PARTIAL:
+                yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+
+    def made_from(self, recipe: Mapping[str, Any]) -> list[Artifact]:
+        """The artifacts under the root whose digests a recipe names, such as the features a dictionary was trained on."""
+        named = set(_strings(recipe))
+        return [artifact for artifact in self.find("*") if artifact.path.name.rpartition("-")[2] in named]
 
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
@@ -113,7 +137,7 @@ class Artifacts:
         rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
-        partial = final.with_name(f"{final.name}.partial")
+        partial = final.with_name(final.name + PARTIAL)
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
@@ -124,6 +148,17 @@ class Artifacts:
         partial.rename(final)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
+
+
+def _strings(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _strings(value)
 
 
 def _explain_os_error(error: OSError, root: Path) -> MmmonoError | OSError:
