@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MmmonoError
+from mmmono.core.errors import MissingArtifactError, MmmonoError
 
 RECIPE_FILE = "recipe.json"
 PARTIAL = ".partial"
@@ -148,6 +148,19 @@ class Artifacts:
         partial.rename(final)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
+
+
+class FinishedArtifacts(Artifacts):
+    """The same root, looked at and not added to."""
+
+    def build(
+        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        path = self.path(kind, name, recipe)
+        if not (path / RECIPE_FILE).exists():
+            raise MissingArtifactError(f"{path} is not there")
+        return Artifact(path, recipe, built=False)
 
 
 def _strings(node: object) -> Iterator[str]:

@@ -25,3 +25,7 @@ class StoreError(MmmonoError):
 
 class DictionaryError(MmmonoError):
     """A trained dictionary is missing, broken or does not fit the features."""
+
+
+class MissingArtifactError(MmmonoError):
+    """Something is not computed yet, where it should not be computed by the way."""

@@ -57,15 +57,16 @@ class Workspace:
     Args:
         cfg: the composed configuration.
         makes: kind of artifact the entrypoint is there to make; `+force=true` builds it anew, not what it is made from.
+        artifacts: the root in another role than the configuration's, such as one that is only looked at.
 
     Raises:
         ConfigError: a setting cannot work; this is found before anything heavy starts.
     """
 
-    def __init__(self, cfg: DictConfig, makes: str) -> None:
+    def __init__(self, cfg: DictConfig, makes: str, artifacts: Artifacts | None = None) -> None:
         self.cfg = cfg
         tracker = current_tracker()
-        self.artifacts = Artifacts(
+        self.artifacts = artifacts or Artifacts(
             cfg.artifacts,
             rebuild=makes if cfg.get("force") else None,
             listener=lambda artifact: tracker.record(artifact, wanted=artifact.kind == makes),
