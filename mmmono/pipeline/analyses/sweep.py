@@ -137,7 +137,8 @@ def _metrics(folder: Path) -> dict[str, float]:
 
 def _show(workspace: Workspace, artifact: Artifact, embedder: str | None) -> None:
     table = pd.read_parquet(artifact.path / "runs.parquet").drop(columns=["artifact"])
-    table = table.dropna(axis=1, how="all")
+    # Of the settings those of the dictionary itself; how long it was trained is in `steps`.
+    table = table.drop(columns=[column for column in table if "." in column]).dropna(axis=1, how="all")
     rows: list[dict[str, object]] = []
     for row in table.to_dict("records"):
         shown = {str(key): "" if pd.isna(value) else value for key, value in row.items() if key != "front"}
