@@ -200,6 +200,10 @@ class Planted(Dataset):
         recipe = {"planted": asdict(self.knobs)}
         return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
 
+    def expected_pairs(self, split: Split) -> int:
+        """As many as are planted."""
+        return self.pairs
+
     def source(self, split: Split) -> PairSource:
         """Raises ConfigError: there is nothing to look at."""
         raise ConfigError("dataset=planted has embeddings alone, no pictures: use mds, certainty, ablation or validate")

@@ -114,13 +114,14 @@ class WandB(Tracker):
         import wandb
 
         try:
-            wandb.login()
+            logged_in, reason = wandb.login(), "no API key"
         except (wandb.errors.Error, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
+            logged_in, reason = False, str(error).strip().splitlines()[0]
+        if not logged_in:
             raise ConfigError(
                 f"logger=wandb cannot log in ({reason}): run 'wandb login', set WANDB_API_KEY, or set "
                 "WANDB_MODE=offline and upload later with 'wandb sync'"
-            ) from error
+            )
 
     def training_logger(self, directory: Path) -> Any:
         """A run that an interrupted training takes up again."""

@@ -17,6 +17,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
 NO_RESULTS = {"recipe.json", "config.json", "manifest.json"}  # how something was made, not what came out
 SUMMARY_ROWS = 64  # a table of so many rows is a summary: each of its numbers has a name of its own
+FEW_VALUES = 10  # fewer make no histogram
 SETS = ("feature_set", "feature set", "samples")  # columns that divide a table of features
 NO_SCORES = {"feature", "rank", "row"}
 
@@ -73,13 +74,13 @@ def histograms(found: Contents) -> dict[str, np.ndarray]:
     """Scores of features by table, column and feature set, such as `scores/mds/sae`."""
     drawn: dict[str, np.ndarray] = {}
     for table, frame in found.tables.items():
-        if "feature" not in frame or len(frame) <= SUMMARY_ROWS:
+        if "feature" not in frame:
             continue
         scores = [c for c in frame if is_float_dtype(frame[c]) and c not in NO_SCORES]
         for name, part in _by_set(frame):
             for column in scores:
                 values = part[column].to_numpy(dtype=float)
-                if len(values := values[np.isfinite(values)]) > 1:
+                if len(values := values[np.isfinite(values)]) >= FEW_VALUES:
                     drawn["/".join([table, str(column), *name])] = values
     return drawn
 

@@ -25,7 +25,7 @@ def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
     reconstructing = runs[runs["FVU"].notna()]
     expansions = sorted(reconstructing["expansion"].unique())
     kinds = sorted(reconstructing["dictionary"].unique())
-    colors = dict(zip(expansions, plt.cm.viridis(np.linspace(0, 0.85, max(1, len(expansions)))), strict=True))  # type: ignore[attr-defined]
+    colors = dict(zip(expansions, plt.cm.viridis(np.linspace(0, 0.85, max(1, len(expansions)))), strict=True))
     markers = {kind: MARKERS[i % len(MARKERS)] for i, kind in enumerate(kinds)}
 
     def draw(axis: Axes, x: str, y: str) -> None:
@@ -49,9 +49,13 @@ def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
             draw(axes[0, 1], "FVU", "Mono")
             axes[0, 1].set_xlabel("FVU")
             axes[0, 1].set_ylabel(f"Mono ({embedder})")
-        handles = [Line2D([], [], color=colors[e], marker="o", linestyle="", markersize=4, label=f"×{e:g}") for e in expansions]
+        handles = [
+            Line2D([], [], color=colors[e], marker="o", linestyle="", markersize=4, label=f"×{e:g}") for e in expansions
+        ]
         if len(kinds) > 1:
-            handles += [Line2D([], [], color="gray", marker=markers[k], linestyle="", markersize=4, label=k) for k in kinds]
+            handles += [
+                Line2D([], [], color="gray", marker=markers[k], linestyle="", markersize=4, label=k) for k in kinds
+            ]
         handles.append(Line2D([], [], color="black", linewidth=0.8, label="Pareto front"))
         pareto.legend(handles=handles, title="expansion", title_fontsize=8)
         return figure

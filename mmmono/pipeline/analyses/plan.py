@@ -6,6 +6,7 @@ exactly what the entrypoint would look for. No model is loaded.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +28,7 @@ from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
 from mmmono.pipeline.analyses.gender import study_concepts
 from mmmono.pipeline.analyses.interpretability import interpret
 from mmmono.pipeline.analyses.top_samples import find_top_samples
-from mmmono.pipeline.datasets import Planted
+from mmmono.pipeline.datasets import Planted, Stored
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console, show_table
@@ -41,8 +42,7 @@ ANALYSES: dict[str, Callable[[Workspace], object]] = {
     "faithfulness": measure_faithfulness,
     "gender": study_concepts,
 }
-OWN_SETTINGS = ("plan.", "hydra.")
-TO_MAKE, FOUND = "to make", "found"
+TO_MAKE, FOUND, CANNOT = "to make", "found", "cannot"
 TYPE_BYTES = {"float16": 2, "float32": 4}
 
 
@@ -53,9 +53,10 @@ class Item:
     Attributes:
         step: section of the paper.
         what: in words.
-        state: whether it is there, is to be made, or cannot be made, and then why.
+        state: whether it is there, is to be made, or cannot be made.
         size: bytes it takes or will take, as far as that can be told.
         path: its folder, where it is there.
+        why: it cannot be made.
     """
 
     step: str
@@ -63,6 +64,7 @@ class Item:
     state: str
     size: int | None = None
     path: Path | None = None
+    why: str = ""
 
     def to_row(self) -> dict[str, object]:
         """For the table."""
@@ -75,7 +77,7 @@ class Item:
 def print_plan(cfg: DictConfig) -> None:
     """The plan of all steps in `plan.steps` as a table, and the room that what is still to be made will take."""
     settings = cfg.plan
-    given = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith(OWN_SETTINGS)]
+    given = [o.removeprefix("+") for o in HydraConfig.get().overrides.task if _key(o) not in ("plan", "hydra")]
     items: dict[tuple[str, Path | None], Item] = {}
     for step in settings.steps:
         overrides = [*given, *(step.get("overrides") or ())]
@@ -83,15 +85,21 @@ def print_plan(cfg: DictConfig) -> None:
             overrides = [f"+paper={step.paper}", *overrides]
         if settings.exact and step.get("on_coco"):
             if settings.coco is None:
-                why = "cannot: the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
-                items[step.entrypoint, None] = Item(step.section, f"results of {step.entrypoint}", why)
+                why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
+                what = f"results of {step.entrypoint}"
+                items[what, None] = Item(step.section, what, CANNOT, why=why)
                 continue
-            overrides = [o for o in overrides if not o.startswith(("model", "dataset", "features"))]
+            overrides = [o for o in overrides if _key(o) not in ("model", "dataset", "features")]
             overrides.append(f"dataset.root={settings.coco}")
         for item in plan_step(step.section, step.entrypoint, overrides):
             items.setdefault((item.what, item.path), item)
     rows = list(items.values())
-    show_table([item.to_row() for item in rows], f"Plan: {cfg.model.name} on {HydraConfig.get().runtime.choices.dataset}")
+    show_table(
+        [item.to_row() for item in rows], f"Plan: {cfg.model.name} on {HydraConfig.get().runtime.choices['dataset']}"
+    )
+    for item in rows:
+        if item.why:
+            console.print(f"{item.what} cannot be made: {item.why}", markup=False)
     to_make = [item for item in rows if item.state == TO_MAKE]
     room = sum(item.size or 0 for item in to_make)
     root = Path(cfg.artifacts).absolute()
@@ -105,13 +113,14 @@ def print_plan(cfg: DictConfig) -> None:
 
 
 def plan_step(section: str, entrypoint: str, overrides: list[str]) -> Iterator[Item]:
-    """What an entrypoint needs and makes with these overrides.
+    """What an entrypoint needs and makes with these overrides; those of settings it does not have are left out.
 
     Raises:
         ConfigError: a setting cannot work.
         DataError: the pairs cannot be had.
     """
-    cfg = compose(entrypoint, overrides)
+    known = compose(entrypoint)
+    cfg = compose(entrypoint, [o for o in overrides if _key(o) in known or o.startswith("+")])
     workspace = Workspace(cfg, makes="none", artifacts=_Lookup(cfg.artifacts))
     complete = True
     for split in dict.fromkeys((cfg.training.split, workspace.dataset.split)):
@@ -129,18 +138,25 @@ def plan_step(section: str, entrypoint: str, overrides: list[str]) -> Iterator[I
 
 def _features(workspace: Workspace, section: str, split: Any) -> Item:
     dataset = workspace.dataset
+    dim = _dim(workspace)
     what = "features" + (f", {split} split" if dataset.native_splits else "")
     try:
         store = workspace.features(split).store
     except MissingArtifactError:
-        if isinstance(dataset, Planted):
-            return Item(section, what, TO_MAKE, dataset.pairs * dataset.dim * 2 * 4)
-        pairs, dim = dataset.expected_pairs(split), workspace.model.dim
-        known = pairs is not None and dim is not None
-        size = 2 * pairs * dim * TYPE_BYTES[workspace.cfg.extraction.dtype] if known else None  # type: ignore[operator]
+        pairs = dataset.expected_pairs(split)
+        number = TYPE_BYTES[workspace.cfg.extraction.dtype]
+        size = None if pairs is None or dim is None else 2 * pairs * dim * number
         return Item(section, f"{what}: {pairs or 'unknown'} pairs × {dim or 'unknown'}", TO_MAKE, size)
     held = FeatureStore(store.path)
     return Item(section, f"{what}: {len(held)} pairs × {held.dim}", FOUND, folder_size(store.path), store.path)
+
+
+def _dim(workspace: Workspace) -> int | None:
+    """Width of the embeddings, as far as it is known without extracting them."""
+    dataset = workspace.dataset
+    if isinstance(dataset, Planted):
+        return dataset.dim
+    return dataset.store.dim if isinstance(dataset, Stored) else workspace.model.dim
 
 
 def _dictionary(workspace: Workspace, section: str, name: str, recipe: Trained, look: bool) -> Item:
@@ -149,7 +165,7 @@ def _dictionary(workspace: Workspace, section: str, name: str, recipe: Trained, 
         with suppress(MissingArtifactError):
             found = workspace.dictionary(name)
             return Item(section, what, FOUND, folder_size(found.path), found.path)
-    settings, dim = recipe.settings, workspace.model.dim
+    settings, dim = recipe.settings, _dim(workspace)
     if dim is None:
         return Item(section, what, TO_MAKE)
     width = round(dim * settings["expansion"])
@@ -169,11 +185,16 @@ def _results(workspace: Workspace, section: str, entrypoint: str, look: bool) ->
         except MissingArtifactError:
             pass
         except (ConfigError, DataError) as error:
-            return Item(section, what, f"cannot: {error}")
+            return Item(section, what, CANNOT, why=str(error))
     return Item(section, what, TO_MAKE)
 
 
-class _Found(Exception):  # noqa: N818
+def _key(override: str) -> str:
+    """The group or first part of the setting that an override is about."""
+    return re.split(r"[=./@]", override.lstrip("+~"))[0]
+
+
+class _Found(Exception):
     """An analysis has its results; showing them is not wanted."""
 
     def __init__(self, path: Path) -> None:

@@ -36,7 +36,9 @@ def summarize_sweep(workspace: Workspace) -> None:
     try:
         train, val = there.features(cfg.training.split), there.features(there.dataset.split)
     except MissingArtifactError as error:
-        raise ConfigError(f"nothing to compare, the features of {workspace.title} are not there: run {COMMAND}") from error
+        raise ConfigError(
+            f"nothing to compare, the features of {workspace.title} are not there: run {COMMAND}"
+        ) from error
     runs = [
         artifact
         for artifact in workspace.artifacts.find("dictionaries")
@@ -59,7 +61,7 @@ def summarize_sweep(workspace: Workspace) -> None:
         mono = {digest: value for artifact in measured for digest, value in _mono(artifact)}
         settings = [_settings(run.recipe) for run in runs]
         shown = _differing(settings)
-        table = pd.DataFrame(
+        rows: list[dict[str, object]] = [
             {
                 "dictionary": run.recipe["kind"],
                 **{key: own.get(key) for key in shown},
@@ -68,10 +70,11 @@ def summarize_sweep(workspace: Workspace) -> None:
                 "artifact": run.path.name,
             }
             for run, own in zip(runs, settings, strict=True)
-        )
-        table.insert(table.columns.get_loc("artifact"), "front", pareto_front(table[["FVU", "L0"]].to_numpy(float)))
+        ]
+        table = pd.DataFrame(rows)
+        table["front"] = pareto_front(table[["FVU", "L0"]].to_numpy(float))
         table = table.sort_values(["dictionary", "L0", "FVU"], ignore_index=True)
-        save_table(table.to_dict("records"), directory / "runs")
+        save_table(_rows(table), directory / "runs")
         if table["FVU"].notna().any():
             save_figure(sweep_figure(table, embedder), directory / "sweep")
 
@@ -86,14 +89,20 @@ def summarize_sweep(workspace: Workspace) -> None:
         console.print(f"{len(unfinished)} trainings are unfinished: the command that began them continues them")
 
 
-def _measured(workspace: Workspace, features: Mapping[str, Any], digests: set[str], embedder: str | None) -> list[Artifact]:
+def _measured(
+    workspace: Workspace, features: Mapping[str, Any], digests: set[str], embedder: str | None
+) -> list[Artifact]:
     """The monosemanticity results of one embedder and the same settings that cover most of these dictionaries."""
     comparable: dict[str, list[Artifact]] = {}
     covered: dict[str, set[str]] = {}
     for artifact in workspace.artifacts.find("results", "interpretability-*"):
         sets = {entry.get("dictionary") for entry in artifact.recipe["sets"]}
         name = artifact.recipe["embedder"]
-        if artifact.recipe["features"] != features or (embedder and not name.startswith(embedder)) or not sets & digests:
+        if (
+            artifact.recipe["features"] != features
+            or (embedder and not name.startswith(embedder))
+            or not sets & digests
+        ):
             continue
         key = json.dumps([artifact.recipe[part] for part in ("embedder", "monosemanticity")], sort_keys=True)
         comparable.setdefault(key, []).append(artifact)
@@ -138,12 +147,16 @@ def _metrics(folder: Path) -> dict[str, float]:
 def _show(workspace: Workspace, artifact: Artifact, embedder: str | None) -> None:
     table = pd.read_parquet(artifact.path / "runs.parquet").drop(columns=["artifact"])
     # Of the settings those of the dictionary itself; how long it was trained is in `steps`.
-    table = table.drop(columns=[column for column in table if "." in column]).dropna(axis=1, how="all")
-    rows: list[dict[str, object]] = []
-    for row in table.to_dict("records"):
-        shown = {str(key): "" if pd.isna(value) else value for key, value in row.items() if key != "front"}
+    table = table.drop(columns=[column for column in map(str, table) if "." in column]).dropna(axis=1, how="all")
+    rows = []
+    for row in _rows(table):
+        shown = {key: "" if pd.isna(value) else value for key, value in row.items() if key != "front"}  # type: ignore[call-overload]
         rows.append({**shown, "Pareto": "×" if row["front"] else ""})
     show_table(rows, f"{len(rows)} dictionaries: {workspace.title}, means over images and texts")
     if embedder is None:
         console.print("no Mono: run experiments/interpretability.py -m with the same settings, and this again")
     console.print(f"Figure and table: {artifact.path}/sweep.png, runs.parquet")
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, object]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -28,7 +28,9 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
         )
     objective = workspace.cfg.get("objective")
     if objective is not None and len(names) > 1:
-        raise ConfigError(f"objective={objective} is that of one dictionary, not of {len(names)}: choose one feature set")
+        raise ConfigError(
+            f"objective={objective} is that of one dictionary, not of {len(names)}: choose one feature set"
+        )
     rows = []
     for name in names:
         artifact = workspace.dictionary(name)
