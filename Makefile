@@ -15,9 +15,18 @@ MODEL ?= emojiclip
 DATASET ?= openmoji
 FEATURES ?= [raw,sae,ncl]
 ARGS ?=
-RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
+# With the paper's own model and data its own settings are used too (conf/paper); EXACT= and EXACT=yes say otherwise.
+# What it did on COCO needs the folder of that, COCO=.
+EXACT ?= $(if $(filter clip_rn50-cc3m,$(MODEL)-$(DATASET)),yes)
+COCO ?=
+JOBS ?= 2
+ON = model=$(MODEL) dataset=$(DATASET)
+FROM = $(if $(EXACT),,'features=$(FEATURES)')
+# $(call RUN,entrypoint,option of conf/paper)
+RUN = $(BIN)/python experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.2 appendix-a.1 validate
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.2
+.PHONY: appendix-a.1 validate section-2 section-4 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,31 +44,64 @@ demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modali
 	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' $(ARGS)
 	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
 
+section-2: section-2.1 section-2.2 section-2.3 ## All of section 2
+
 section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4, and how sure they are
-	@$(call RUN,mds)
+	@$(call RUN,mds,figure4)
 	@$(call RUN,certainty)
 
 section-2.2: $(READY) ## Classification with features removed (Table 1)
+ifneq ($(EXACT),)
+	@$(if $(COCO),$(BIN)/python experiments/ablation.py +paper=table1 $(ARGS) dataset.root=$(COCO),\
+		echo "left out: Table 1 is ViT-H/14 on COCO, give its folder as COCO=/path/to/coco")
+else
 	@$(call RUN,ablation)
+endif
 
 section-2.3: $(READY) ## Top samples and contact sheets (Figures 1 to 3)
-	@$(call RUN,top_samples)
+	@$(call RUN,top_samples,figure1)
 
 section-3: $(READY) ## Monosemanticity (Figures 5, 6, 13, Tables 4, 5), and what the features keep
-	@$(call RUN,interpretability)
+	@$(call RUN,interpretability,table5)
 	@$(call RUN,faithfulness)
+
+section-4: $(shell grep -ohE '^section-4\.[0-9]' $(firstword $(MAKEFILE_LIST)) | sort -u) ## All case studies
 
 section-4.1: FEATURES = sae
 section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (Table 2, Figure 7, Table 6)
-	@$(call RUN,gender)
+	@$(call RUN,gender,table2)
 
 section-4.2: FEATURES = raw
 section-4.2: $(READY) ## Attacks on the image encoder, and which features defend against them (Table 3, Figure 8)
-	@$(call RUN,adversarial)
+	@$(call RUN,adversarial,table3)
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
-	@$(call RUN,train)
+	@$(call RUN,train,figure11)
+
+appendix-a.2: $(READY) ## Modality dominance scores alone (Figure 4)
+	@$(call RUN,mds,figure4)
+
+appendix-a.3: $(READY) ## Monosemanticity alone (Tables 4, 5, Figure 13)
+	@$(call RUN,interpretability,table5)
+
+appendix-a.4: section-4 ## The case studies
+
+plan: $(READY) ## What `make paper` would compute, what is there already, and its room on disk
+	@$(BIN)/python experiments/plan.py $(ON) $(FROM) $(ARGS) $(if $(EXACT),plan.exact=true $(COCO:%=plan.coco=%))
+
+paper: plan appendix-a.1 section-2 section-3 section-4 ## Everything; MODEL=clip_rn50 DATASET=cc3m is the full reproduction
+
+sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed
+	@$(BIN)/python experiments/train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ON) features=sae \
+		features.k=8,16,32 features.expansion=1,2 sae.lr=1e-3,3e-3 $(ARGS)
+	@$(BIN)/python experiments/sweep.py $(ON) features=sae $(ARGS)
+
+dashboard: $(READY) ## A W&B workspace with a section of panels for each section of the paper
+	@$(BIN)/python experiments/dashboard.py $(ARGS)
+
+docs: $(READY) ## API reference from docstrings, in build/docs
+	@$(BIN)/pdoc --docformat google --output-directory build/docs mmmono
 
 .PHONY: report explorer
 

@@ -83,6 +83,11 @@ class Artifact:
         file = self.path / VERSIONS_FILE
         return json.loads(file.read_text()) if file.exists() else {}
 
+    @property
+    def kind(self) -> str:
+        """The folder under the root that it lies in, such as `features`."""
+        return self.path.parent.name
+
 
 class Artifacts:
     """The `artifacts/` root: finds what is there and builds what is not.
@@ -90,11 +95,15 @@ class Artifacts:
     Args:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
+        listener: told of every artifact when it is built or found, so that a tracker can record it.
     """
 
-    def __init__(self, root: str | Path, rebuild: str | None = None) -> None:
+    def __init__(
+        self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
+    ) -> None:
         self.root = Path(root)
         self.rebuild = rebuild
+        self.listener = listener
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
@@ -120,19 +129,27 @@ class Artifacts:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
-                return self._build_locked(final, recipe, make, resumable)
+                artifact = self._build_locked(final, recipe, make, resumable)
         except MmmonoError:
             raise
         except Exception as error:
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
+        if self.listener is not None:
+            self.listener(artifact)
+        return artifact
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
         """Finished artifacts of a kind whose names match, in the order of their names."""
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
             if path.parent.suffix != PARTIAL:
                 yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+
+    def made_from(self, recipe: Mapping[str, Any]) -> list[Artifact]:
+        """The artifacts under the root whose digests a recipe names, such as the features a dictionary was trained on."""
+        named = set(_strings(recipe))
+        return [artifact for artifact in self.find("*") if artifact.path.name.rpartition("-")[2] in named]
 
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
@@ -165,6 +182,17 @@ class FinishedArtifacts(Artifacts):
         if not (path / RECIPE_FILE).exists():
             raise MissingArtifactError(f"{path} is not there")
         return Artifact(path, recipe, built=False)
+
+
+def _strings(node: object) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _strings(value)
 
 
 def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError | None:

@@ -16,6 +16,8 @@ from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.planted import PlantedKnobs, write_planted
 from mmmono.features.selection import Split
 
+CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
+
 
 @dataclass(kw_only=True)
 class Dataset(ABC):
@@ -44,6 +46,13 @@ class Dataset(ABC):
         splits = ("train", "val") if self.native_splits else ("train", "val", "all")
         if split not in splits:
             raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
+
+    def expected_pairs(self, split: Split) -> int | None:
+        """Pairs of the source that holds a split, as far as they are known without reading it."""
+        try:
+            return len(self.source(split))
+        except TypeError:
+            return self.limit
 
     def view(self, store: FeatureStore, split: Split) -> FeatureView:
         """The rows of a split in a store made from `source(split)`."""
@@ -105,6 +114,10 @@ class CC3M(Dataset):
     def source(self, split: Split) -> PairSource:
         """The hub's shards of the split, or a local copy's."""
         return WebDatasetPairs.cc3m(split, root=self.root, limit=self.limit)
+
+    def expected_pairs(self, split: Split) -> int:
+        """As others have counted."""
+        return min(CC3M_PAIRS[split], self.limit or CC3M_PAIRS[split])
 
 
 @dataclass(kw_only=True)
@@ -186,6 +199,10 @@ class Planted(Dataset):
         """The store with its answer file, made unless it is there."""
         recipe = {"planted": asdict(self.knobs)}
         return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
+
+    def expected_pairs(self, split: Split) -> int:
+        """As many as are planted."""
+        return self.pairs
 
     def source(self, split: Split) -> PairSource:
         """Raises ConfigError: there is nothing to look at."""

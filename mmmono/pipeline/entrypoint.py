@@ -15,6 +15,8 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,19 +26,27 @@ from mmmono.core.memory import keep_freed_memory
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
+
+
+def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]], Callable[[], None]]:
     """Decorate `main(cfg)` so that calling it without arguments runs it from the command line.
 
-    Errors raised on purpose, and errors of the configuration, end in one line on stderr and exit status 1; an
-    interrupt in status 130. Anything else is a bug and keeps its traceback.
+    What `main` returns is a sweeper's objective. Errors raised on purpose, and errors of the configuration, end in one
+    line on stderr and exit status 1; an interrupt in status 130. Anything else is a bug and keeps its traceback. In a
+    multirun the other jobs go on.
     """
 
-    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def checked(cfg: DictConfig) -> None:
+    def decorate(main: Callable[[DictConfig], Objective]) -> Callable[[], None]:
+        def checked(cfg: DictConfig) -> Objective:
+            _quiet()  # again: a launcher's worker has not come by the command line
             try:
                 _check_mandatory(cfg)
-                main(cfg)
+                _check_objective(cfg)
+                return _tracked(main, cfg, config_name)
             except (MmmonoError, OmegaConfBaseException) as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {_one_line(error)}") from error
                 _fail(error)  # here, before Hydra adds a line of its own
 
         checked.__module__, checked.__qualname__ = main.__module__, main.__qualname__
@@ -59,6 +69,16 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], None]], Cal
         return command
 
     return decorate
+
+
+def _tracked(main: Callable[[DictConfig], Objective], cfg: DictConfig, job: str) -> Objective:
+    """Run a job while the tracker that `logger=` names follows it."""
+    if "logger" not in cfg:
+        return main(cfg)
+    from mmmono.pipeline.tracking import tracking  # here, so that --help answers without pandas
+
+    with tracking(instantiate(cfg.logger), cfg, job):
+        return main(cfg)
 
 
 def quote_braces(argument: str) -> str:
@@ -91,6 +111,16 @@ def _check_mandatory(cfg: DictConfig) -> None:
         raise ConfigError(f"{group}={chosen} needs a value for {key}: give {key}=...")
 
 
+def _check_objective(cfg: DictConfig) -> None:
+    """A sweeper that optimizes needs something to optimize."""
+    sweeper = HydraConfig.get().sweeper
+    if HydraConfig.get().mode == RunMode.MULTIRUN and "direction" in sweeper and cfg.get("objective") is None:
+        raise ConfigError(
+            f"{sweeper._target_.rpartition('.')[2]} has nothing to optimize: run experiments/train.py with objective=fvu, "
+            "or with hparams_search=..., which names one"
+        )
+
+
 def _one_line(error: Exception) -> str:
     """The message, on one line, with the nearest existing key where one was mistyped."""
     cause: BaseException = error
@@ -105,6 +135,11 @@ def _one_line(error: Exception) -> str:
         r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text
     ):
         group, _, option = match[1].rpartition("/")
+        if group in ("hydra/launcher", "hydra/sweeper"):
+            return (
+                f"{group}={option} is not installed: the extra 'sweep' brings joblib, submitit_local, submitit_slurm and "
+                "optuna: pip install -e '.[sweep]'"
+            )
         available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
         return f"{group}={option} names no option{available}"
     return text

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import open_clip
 
 from mmmono.core.artifacts import Artifact, Artifacts, file_fingerprint
 from mmmono.core.errors import ModelError
 from mmmono.data import OpenMojiPairs, SkippedPair
 from mmmono.data.pairs import in_train_split
 from mmmono.vlm import DualEncoder, load_emojiclip, load_open_clip
-from mmmono.vlm.declip import load_declip
+from mmmono.vlm.declip import CONFIGS, load_declip
 from mmmono.vlm.emojiclip import fit_emojiclip
 
 
@@ -25,6 +28,11 @@ class Model(ABC):
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Everything that determines the embeddings. Raises ModelError if a checkpoint is not there."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int | None:
+        """Width of the joint space, told without weights; None where that is not known."""
 
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
@@ -47,6 +55,12 @@ class OpenCLIP(Model):
             "pretrained": file_fingerprint(Path(self.pretrained)) if local else self.pretrained,
             "force_quick_gelu": self.force_quick_gelu,
         }
+
+    @property
+    def dim(self) -> int | None:
+        """As open_clip's configuration has it."""
+        config = open_clip.get_model_config(self.architecture)
+        return config["embed_dim"] if config else None
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip."""
@@ -75,6 +89,11 @@ class DeCLIP(Model):
             )
         return {"architecture": self.name, "checkpoint": file_fingerprint(path)}
 
+    @property
+    def dim(self) -> int:
+        """As in the configuration that comes with mmmono; the ViT of the 88 M release is wider."""
+        return _shipped_dim(self.name)
+
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through the key converter."""
         return load_declip(self.name, Path(self.checkpoint), device=device)
@@ -89,6 +108,11 @@ class EmojiCLIP(Model):
     def recipe(self) -> dict[str, Any]:
         """Fitted with its own seed on the training emoji of OpenMoji's default split."""
         return {"architecture": "emojiclip", "seed": self.seed, "data": OpenMojiPairs(captions="first").fingerprint()}
+
+    @property
+    def dim(self) -> int:
+        """As in the configuration that comes with mmmono."""
+        return _shipped_dim("emojiclip")
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
         """Fit the heads, unless they are there."""
@@ -108,3 +132,7 @@ class EmojiCLIP(Model):
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip, from the fitted artifact."""
         return load_emojiclip(self.artifact(artifacts).path, device=device)
+
+
+def _shipped_dim(architecture: str) -> int:
+    return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])

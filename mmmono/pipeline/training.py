@@ -19,11 +19,13 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import ActiveDimensionsPlateau, Dictionary, MetricHistory, PairedFeatures, Snapshots
 from mmmono.pipeline.feature_sets import Control, Trained
+from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
+from mmmono.reporting.style import save_figure
+from mmmono.reporting.training_figures import training_curves
 
 if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Features
 
-HISTORY_FILE = "history.parquet"
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
 
@@ -71,7 +73,9 @@ def train_dictionary(
         if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
             raise DictionaryError(f"training {name} diverged: its weights are not finite; lower {name}.lr={module.lr}")
         module.dictionary.save_pretrained(directory)
-        history.frame().to_parquet(directory / HISTORY_FILE, index=False)
+        curves = history.frame()
+        curves.to_parquet(directory / HISTORY_FILE, index=False)
+        save_figure(training_curves(curves, name), directory / "training_curves")
 
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
 
@@ -139,11 +143,10 @@ def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: Me
     if interactive:
         bar = TQDMProgressBar(refresh_rate=20)
         callbacks.append(bar)
-    logger = instantiate(cfg.logger)(save_dir=str(directory)) if cfg.logger is not None else False
     return instantiate(
         cfg.trainer,
         callbacks=callbacks,
-        logger=logger,
+        logger=current_tracker().training_logger(directory),
         plugins=[WholeCheckpoints()],
         default_root_dir=str(directory),
         enable_progress_bar=interactive,

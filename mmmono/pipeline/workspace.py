@@ -36,6 +36,7 @@ from mmmono.modality import Partition
 from mmmono.pipeline.datasets import Dataset, Planted, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
+from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import fit_control, train_dictionary
 from mmmono.reporting.tables import console
 
@@ -64,7 +65,12 @@ class Workspace:
 
     def __init__(self, cfg: DictConfig, makes: str, artifacts: Artifacts | None = None) -> None:
         self.cfg = cfg
-        self.artifacts = artifacts or Artifacts(cfg.artifacts, rebuild=makes if cfg.get("force") else None)
+        tracker = current_tracker()
+        self.artifacts = artifacts or Artifacts(
+            cfg.artifacts,
+            rebuild=makes if cfg.get("force") else None,
+            listener=lambda artifact: tracker.record(artifact, wanted=artifact.kind == makes),
+        )
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()

@@ -57,13 +57,14 @@ def find_top_samples(workspace: Workspace) -> None:
                     continue
                 save_figure(contact_sheet(cards), directory / f"{name}-{members}")
                 for card in cards:
-                    save_figure(contact_sheet([card]), directory / f"{name}-{card.members}-{card.feature}")
-                    drawn.append(_summary(card, top))
+                    sheet, _ = save_figure(contact_sheet([card]), directory / f"{name}-{card.members}-{card.feature}")
+                    drawn.append({**_summary(card, top), "sheet": sheet.name})
         (directory / "sheets.json").write_text(json.dumps(drawn, indent=2) + "\n")
 
     artifact = workspace.results("top_samples", recipe, make)
     rows = json.loads((artifact.path / "sheets.json").read_text())
     if rows:
+        rows = [{key: value for key, value in row.items() if key != "sheet"} for row in rows]
         show_table(rows, f"Features on contact sheets: {workspace.title}")
     console.print(f"Figures 1 to 3 and top samples of every feature: {artifact.path}/*.png, *.parquet")
 

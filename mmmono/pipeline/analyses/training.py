@@ -6,28 +6,35 @@ import pandas as pd
 
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.feature_sets import Trained
-from mmmono.pipeline.training import HISTORY_FILE
+from mmmono.pipeline.tracking import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
-from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, show_table
-from mmmono.reporting.training_figures import training_curves
 
 
-def train_dictionaries(workspace: Workspace) -> None:
-    """Train the dictionary of each chosen feature set, with its curves (Figures 11, 12)."""
+def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None:
+    """Train the dictionary of each chosen feature set, with its curves (Figures 11, 12).
+
+    Returns:
+        What `objective` names, for a sweeper: a number, several for a list of names, None where it names nothing.
+
+    Raises:
+        ConfigError: there is nothing to train, or no such objective.
+    """
     names = [name for name, recipe in workspace.recipes.items() if isinstance(recipe, Trained)]
     if not names:
         raise ConfigError(
             f"features={','.join(workspace.recipes)} has nothing to train: choose features=sae, features=ncl or "
             "features=[sae,ncl]"
         )
+    objective = workspace.cfg.get("objective")
+    if objective is not None and len(names) > 1:
+        raise ConfigError(
+            f"objective={objective} is that of one dictionary, not of {len(names)}: choose one feature set"
+        )
     rows = []
     for name in names:
         artifact = workspace.dictionary(name)
         history = pd.read_parquet(artifact.path / HISTORY_FILE)
-        curves = artifact.path / "training_curves.png"
-        if not curves.exists():
-            save_figure(training_curves(history, name), artifact.path / "training_curves")
         last = history.iloc[-1]
         metrics = {
             str(name).removeprefix("val/"): float(value) for name, value in last.items() if str(name)[:4] == "val/"
@@ -39,3 +46,26 @@ def train_dictionaries(workspace: Workspace) -> None:
             [{"metric": key, "value": value} for key, value in row.items()],
             f"{row['dictionary']} on the {workspace.dataset.split} split",
         )
+    if objective is None:
+        return None
+    if isinstance(objective, str):
+        return final_metric(history, objective)
+    return tuple(final_metric(history, name) for name in objective)
+
+
+def final_metric(history: pd.DataFrame, name: str) -> float:
+    """A metric at the end of a training.
+
+    Args:
+        history: one row a validation.
+        name: of a validation metric such as `image/fvu` or `loss`; without a modality the mean over both, as `fvu`.
+
+    Raises:
+        ConfigError: nothing of that name was measured.
+    """
+    columns = {column.removeprefix("val/"): column for column in map(str, history) if column.startswith("val/")}
+    chosen = [columns[key] for key in (name, f"image/{name}", f"text/{name}") if key in columns]
+    if not chosen:
+        known = sorted({key.removeprefix("image/").removeprefix("text/") for key in columns})
+        raise ConfigError(f"objective={name} is no metric of this dictionary: choose of {', '.join(known)}")
+    return float(history[chosen].iloc[-1].mean())

@@ -1,0 +1,45 @@
+"""`experiments/dashboard.py`: lays out a W&B project after the paper."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from omegaconf import DictConfig
+
+from mmmono.core.errors import ConfigError
+from mmmono.reporting.tables import console, show_table
+
+
+def save_dashboard(cfg: DictConfig) -> None:
+    """Save the workspace to the project that `logger=wandb` records to; offline only say what it would hold.
+
+    Raises:
+        ConfigError: a package is missing, or the server refuses.
+    """
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise ConfigError("a dashboard needs wandb-workspaces: pip install -e '.[wandb]'")
+    if "project" not in cfg.logger:
+        raise ConfigError("a dashboard belongs to a W&B project: leave logger=wandb as it is")
+    import wandb
+
+    from mmmono.reporting.wandb_dashboard import SECTIONS, dashboard
+
+    names = ("figures", "tables", "curves", "bars")
+    rows: list[dict[str, object]] = [
+        {"section": section.title, **{name: len(getattr(section, name)) for name in names}} for section in SECTIONS
+    ]
+    show_table(rows, f"Panels of the project {cfg.logger.project}")
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        dashboard(cfg.logger.entity or "offline", cfg.logger.project)
+        console.print("not saved: W&B is offline; run this again without WANDB_MODE once the runs are uploaded")
+        return
+    try:
+        workspace = dashboard(cfg.logger.entity or wandb.Api().default_entity, cfg.logger.project)
+        workspace.save()
+    except Exception as error:  # the client passes on whatever its transport raises
+        raise ConfigError(
+            f"W&B does not take the dashboard ({str(error).strip().splitlines()[0]}): logger.project="
+            f"{cfg.logger.project} must have a run, and logger.entity={cfg.logger.entity} must be yours"
+        ) from error
+    console.print(f"dashboard: {workspace.url}")

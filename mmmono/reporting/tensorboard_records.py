@@ -1,0 +1,42 @@
+"""What TensorBoard shows of an artifact: figures, tables as text, histograms and numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from mmmono.reporting.contents import Contents, histograms, scalars
+
+TABLE_ROWS = 64
+
+
+def record_contents(folder: Path, prefix: str, found: Contents, config: str) -> None:
+    """Write one event file with everything there is to look at.
+
+    Args:
+        folder: of the event file.
+        prefix: first part of every tag, such as `mds`.
+        found: figures and tables.
+        config: resolved configuration as YAML.
+    """
+    with SummaryWriter(str(folder)) as writer:
+        for name, path in found.figures.items():
+            writer.add_image(f"{prefix}/{name}", np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+        for name, frame in found.tables.items():
+            columns = "|" + "|".join(map(str, frame.columns)) + "|"
+            rows = ["|" + "|".join(map(_cell, row)) + "|" for row in frame.head(TABLE_ROWS).itertuples(index=False)]
+            rest = f"\n\n{len(frame) - TABLE_ROWS} more rows" if len(frame) > TABLE_ROWS else ""
+            writer.add_text(f"{prefix}/{name}", "\n".join([columns, "|---" * frame.shape[1] + "|", *rows]) + rest)
+        for name, values in histograms(found).items():
+            writer.add_histogram(f"{prefix}/{name}", values)
+        for name, value in scalars(found).items():
+            writer.add_scalar(f"{prefix}/{name}", value)
+        indented = "\n".join(f"    {line}" for line in config.splitlines())
+        writer.add_text("config", indented)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")

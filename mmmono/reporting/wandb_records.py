@@ -1,0 +1,61 @@
+"""What W&B keeps of an artifact: figures, tables with their pictures, histograms, numbers, and the artifact itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import wandb
+
+from mmmono.reporting.contents import Contents, histograms, scalars
+
+TABLE_ROWS = 10_000  # what W&B shows of a table; longer ones are in the artifact
+UPLOADED = 32 << 20  # bytes; larger files, and those in folders, are referred to where they lie
+BINS = 64
+
+
+def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> None:
+    """Log everything there is to look at in one step, and numbers into the summary.
+
+    Args:
+        run: an open W&B run.
+        prefix: section of the project's workspace, such as `mds`; the first part of every name.
+        found: of the folder.
+        folder: the artifact's.
+    """
+    media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in found.figures.items()}
+    for name, frame in found.tables.items():
+        if len(frame) <= TABLE_ROWS:
+            media[f"{name}_table"] = wandb.Table(dataframe=with_pictures(frame, folder), allow_mixed_types=True)
+    media |= {name: wandb.Histogram(values, num_bins=BINS) for name, values in histograms(found).items()}
+    if media:
+        run.log({f"{prefix}/{name}": value for name, value in media.items()})
+    run.summary.update({f"{prefix}/{name}": value for name, value in scalars(found).items()})
+
+
+def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table with pictures in place of their file names."""
+    frame = frame.copy()
+    for column in frame.columns[[pd.api.types.is_object_dtype(d) or d == "str" for d in frame.dtypes]]:
+        values = frame[column].tolist()
+        if any(isinstance(v, str) and v.endswith(".png") for v in values):
+            files = [folder / v if isinstance(v, str) else None for v in values]
+            frame[column] = pd.Series(
+                [wandb.Image(str(file)) if file is not None and file.is_file() else None for file in files],
+                index=frame.index, dtype=object,
+            )  # fmt: skip
+    return frame
+
+
+def artifact_of(folder: Path, kind: str, recipe: Mapping[str, Any], made_from: Sequence[str] = ()) -> wandb.Artifact:
+    """A folder as a W&B artifact of its own name: small files, references to the rest, the recipe as metadata."""
+    metadata = {"recipe": dict(recipe), "made_from": list(made_from), "path": str(folder.resolve())}
+    artifact = wandb.Artifact(folder.name, type=kind, metadata=metadata)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size <= UPLOADED:
+            artifact.add_file(str(path), policy="immutable")
+        else:
+            artifact.add_reference(path.resolve().as_uri(), name=path.name, checksum=False)
+    return artifact
