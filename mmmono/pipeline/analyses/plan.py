@@ -22,6 +22,7 @@ from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
 from mmmono.features import FeatureStore
 from mmmono.pipeline.analyses.ablation import ablate
+from mmmono.pipeline.analyses.adversarial import study_attacks
 from mmmono.pipeline.analyses.certainty import assess_certainty
 from mmmono.pipeline.analyses.dominance import score_modality_dominance
 from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
@@ -41,6 +42,7 @@ ANALYSES: dict[str, Callable[[Workspace], object]] = {
     "interpretability": interpret,
     "faithfulness": measure_faithfulness,
     "gender": study_concepts,
+    "adversarial": study_attacks,
 }
 TO_MAKE, FOUND, CANNOT = "to make", "found", "cannot"
 TYPE_BYTES = {"float16": 2, "float32": 4}
