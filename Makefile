@@ -17,7 +17,7 @@ FEATURES ?= [raw,sae,ncl]
 ARGS ?=
 RUN = $(BIN)/python experiments/$(1).py model=$(MODEL) dataset=$(DATASET) 'features=$(FEATURES)' $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 appendix-a.1 validate
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.3 appendix-a.1 validate
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +52,10 @@ section-3: $(READY) ## Monosemanticity (Figures 5, 6, 13, Tables 4, 5), and what
 section-4.1: FEATURES = sae
 section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (Table 2, Figure 7, Table 6)
 	@$(call RUN,gender)
+
+section-4.3: FEATURES = [raw,sae]
+section-4.3: $(READY) ## Features of a reference picture in what a generator draws (Figures 10, 14)
+	@$(call RUN,text_to_image)
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)

@@ -77,7 +77,9 @@ def intervene_on_features(
     length = torch.linalg.vector_norm(text, dim=-1, keepdim=True) if normalize else torch.ones_like(text[..., :1])
     with torch.no_grad():
         codes = feature_set.encode(text / length, "text")
-        other = feature_set.encode(torch.nn.functional.normalize(reference, dim=-1) if normalize else reference, "image")
+        other = feature_set.encode(
+            torch.nn.functional.normalize(reference, dim=-1) if normalize else reference, "image"
+        )
         moved = intervene(codes, other, members, strength)
         return text + length * (feature_set.decode(moved, "text") - feature_set.decode(codes, "text"))
 
@@ -95,9 +97,9 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
     """
     if sizes not in get_args(Sizes):
         raise ValueError(f"sizes {sizes!r} is none of {', '.join(get_args(Sizes))}")
-    counts = {name: len(partition[name]) for name in CLASSES}
+    counts = {str(name): len(partition[name]) for name in CLASSES}
     if min(counts.values()) == 0:
-        raise ValueError(f"no feature is {min(counts, key=counts.__getitem__)}: {counts}")
+        raise ValueError(f"no feature is {min(counts, key=counts.__getitem__)}")
     if sizes == "equal":
         return dict.fromkeys(ROWS, min(counts.values()))
     return {**counts, "Random": max(counts["ImgD"], counts["TextD"])}
@@ -106,7 +108,7 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
 def draw_members(partition: Partition, sizes: Sizes, seed: int) -> dict[str, Int64[Tensor, " members"]]:
     """I for each row of the figure, in ascending order: `class_sizes` features of each class, and as many live ones."""
     rng = np.random.default_rng(seed)
-    pools = {name: partition[name].numpy() for name in CLASSES}
+    pools = {str(name): partition[name].numpy() for name in CLASSES}
     pools["Random"] = np.sort(np.concatenate(list(pools.values())))
     return {
         name: torch.from_numpy(np.sort(rng.choice(pools[name], size, replace=False)))

@@ -217,10 +217,12 @@ class Workspace:
         self.dataset.check(setting)
         return cast(Split, setting)
 
-    def results(self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> Artifact:
-        """The results of an analysis of the dataset's split, made unless they are there."""
+    def results(
+        self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """The results of an analysis of the dataset's split, made unless they are there; see `Artifacts.build`."""
         name = f"{analysis}-{self.features(self.dataset.split).store.path.name}"
-        return self.artifacts.build("results", name, recipe, make)
+        return self.artifacts.build("results", name, recipe, make, resumable)
 
 
 def _device(name: str) -> str:

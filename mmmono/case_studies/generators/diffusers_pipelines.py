@@ -45,7 +45,9 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
     if dtype not in DTYPES:
         raise ConfigError(f"generator.dtype={dtype} is none of {', '.join(DTYPES)}")
     if cpu_offload and not device.startswith("cuda"):
-        raise ConfigError(f"generator.cpu_offload=true moves models from a GPU to the CPU, but device={device}: drop it")
+        raise ConfigError(
+            f"generator.cpu_offload=true moves models from a GPU to the CPU, but device={device}: drop it"
+        )
 
 
 def weights_identity(weights: str) -> str:
@@ -53,7 +55,9 @@ def weights_identity(weights: str) -> str:
     folder = Path(weights)
     if not folder.is_dir():
         return weights
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt"))
+    files = sorted(
+        p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
+    )
     return digest({str(path.relative_to(folder)): file_fingerprint(path) for path in files}, 16)
 
 
@@ -65,6 +69,9 @@ def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_of
     """
     try:
         with hub_or_cache():
+            made_for = kind.load_config(weights)["_class_name"]
+            if made_for != kind.__name__:  # diffusers would load the parts that both have
+                raise ValueError(f"it is a {made_for}")
             pipeline = kind.from_pretrained(weights, torch_dtype=DTYPES[dtype])
     except Exception as error:  # diffusers passes on whatever the hub's client and its parts' loaders raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

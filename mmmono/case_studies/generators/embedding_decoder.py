@@ -62,9 +62,7 @@ class EmbeddingDecoder(Generator):
         """All at once."""
         components = self._flow.config["components"]
         noise = torch.cat([torch.randn(1, components, generator=initial_noise(seed)) for seed in seeds])
-        drawn = self._flow.draw(
-            embeddings[:, 0].to(self._device), noise.to(self._device), self._steps, self._guidance
-        )
+        drawn = self._flow.draw(embeddings[:, 0].to(self._device), noise.to(self._device), self._steps, self._guidance)
         return [Image.fromarray(picture) for picture in drawn.cpu().numpy()]
 
 

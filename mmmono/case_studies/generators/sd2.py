@@ -8,6 +8,7 @@ picture's embedding in the joint space, given to every token, and I indexes the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -71,7 +72,7 @@ class StableDiffusion2(Generator):
         check_options(layer, length)
         self.joint = projected
         self._encoder = encoder
-        self._tower: nn.Module = getattr(encoder.model, "text", encoder.model)
+        self._tower: Any = getattr(encoder.model, "text", encoder.model)
         self._pipeline = load_pipeline(StableDiffusionPipeline, weights, dtype, device, cpu_offload)
         own = self._pipeline.text_encoder.get_input_embeddings().weight
         check_same_weights(own, self._tower.token_embedding.weight, weights, encoder.name)
@@ -103,7 +104,7 @@ class StableDiffusion2(Generator):
         self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """One after another, each from its seed's latents."""
-        tokens = self._tokens(prompt)
+        tokens = self._tokens(prompt) if self.joint else torch.empty(0)
         negative = self._conditioning(prompt)[1]
         pictures = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
