@@ -20,7 +20,7 @@ class Cell:
     Attributes:
         feature_set: whose features were moved.
         reference: name of R.
-        members: class I, or `Random`.
+        members: class I, `Random`, or `All` live features.
         features: how many they are.
         strength: as swept.
         weight: of the reference, 1 − α.
@@ -100,7 +100,7 @@ def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, s
             for members, part in of_strength.groupby("members", sort=False):
                 part = part.set_index(["reference", "seed"])
                 changes[str(members)] = (part[measure] - base[measure]).unstack("seed").to_numpy()
-            contrasts = [(a, "Random") for a in changes if a != "Random"] + [("TextD", "ImgD")]
+            contrasts = [(a, "Random") for a in ("TextD", "CrossD", "ImgD")] + [("TextD", "ImgD")]
             changes |= {f"{a} − {b}": changes[a] - changes[b] for a, b in contrasts if a in changes and b in changes}
             for members, values in changes.items():
                 found.append(

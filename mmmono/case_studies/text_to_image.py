@@ -17,7 +17,7 @@ from mmmono.features import FeatureSet, RawFeatures
 from mmmono.modality import FeatureClass, Partition
 
 CLASSES: tuple[FeatureClass, ...] = ("TextD", "CrossD", "ImgD")
-ROWS = (*CLASSES, "Random")  # of Figures 10 and 14
+ROWS = (*CLASSES, "Random", "All")  # of Figures 10 and 14; All is what the reference does through every live feature
 Sizes = Literal["equal", "whole"]
 
 
@@ -90,7 +90,7 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
     Args:
         partition: of the features.
         sizes: `equal`, as many of each as the smallest class has, or `whole`. Of random ones as many, or as many as the
-            larger of ImgD and TextD has.
+            larger of ImgD and TextD has; of `All` every live one.
 
     Raises:
         ValueError: a class is empty, or `sizes` is neither.
@@ -100,16 +100,17 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
     counts = {str(name): len(partition[name]) for name in CLASSES}
     if min(counts.values()) == 0:
         raise ValueError(f"no feature is {min(counts, key=counts.__getitem__)}")
+    everything = sum(counts.values())
     if sizes == "equal":
-        return dict.fromkeys(ROWS, min(counts.values()))
-    return {**counts, "Random": max(counts["ImgD"], counts["TextD"])}
+        return {**dict.fromkeys(ROWS, min(counts.values())), "All": everything}
+    return {**counts, "Random": max(counts["ImgD"], counts["TextD"]), "All": everything}
 
 
 def draw_members(partition: Partition, sizes: Sizes, seed: int) -> dict[str, Int64[Tensor, " members"]]:
-    """I for each row of the figure, in ascending order: `class_sizes` features of each class, and as many live ones."""
+    """I for each row of the figure, in ascending order, `class_sizes` of each drawn without replacement."""
     rng = np.random.default_rng(seed)
     pools = {str(name): partition[name].numpy() for name in CLASSES}
-    pools["Random"] = np.sort(np.concatenate(list(pools.values())))
+    pools["Random"] = pools["All"] = np.sort(np.concatenate(list(pools.values())))
     return {
         name: torch.from_numpy(np.sort(rng.choice(pools[name], size, replace=False)))
         for name, size in class_sizes(partition, sizes).items()

@@ -18,7 +18,7 @@ LABELS = 0.78  # inches
 HEAD = 0.86
 GAP = 0.04
 SMALL = 0.42  # of a picture's side: the nearest real pictures
-COLORS = {**CLASS_COLORS, "Random": RANDOM_COLOR}
+COLORS = {**{name: CLASS_COLORS[name] for name in ("TextD", "CrossD", "ImgD")}, "Random": RANDOM_COLOR, "All": "black"}
 TITLES = {
     "similarity_reference": "likeness of content\nto the reference",
     "similarity_prompt": "likeness of content\nto the prompt's pictures",
@@ -32,7 +32,7 @@ class GridRow:
     """A row of Figure 10: one class of features, more and more of the reference.
 
     Attributes:
-        members: the class, or `Random`.
+        members: the class, `Random` or `All`.
         features: how many are moved.
         pictures: one a strength.
         nearest: the real picture nearest to each T′, or none at all.
@@ -49,7 +49,6 @@ def control_grid(
     strengths: Sequence[float],
     reference: Image,
     head: str,
-    axis: str = "weight of the reference",
 ) -> Figure:
     """Figure 10: what is drawn as features of a class are moved toward the reference's.
 
@@ -58,7 +57,6 @@ def control_grid(
         strengths: one a column.
         reference: R.
         head: what prompt, reference and features these are; may have several lines.
-        axis: what the strengths are.
     """
     side = (WIDTH - LABELS - 0.1) / max(len(strengths), 4)
     small = SMALL * side
@@ -81,9 +79,7 @@ def control_grid(
         for column, strength in enumerate(strengths):
             x = LABELS + (column + 0.5) * side
             figure.text(x / WIDTH, 1 - (top - 0.05) / height, f"{strength:.2g}", ha="center", va="bottom")
-        figure.text(0.06 / WIDTH, 1 - (top - 0.05) / height, axis if len(axis) < 12 else "", va="bottom", fontsize=8)
-        if len(axis) >= 12:
-            figure.text(LABELS / WIDTH, 1 - (top - 0.2) / height, axis, va="bottom", fontsize=8)
+        figure.text(0.06 / WIDTH, 1 - (top - 0.05) / height, "strength", va="bottom")
         for row, tallness in zip(rows, tall, strict=True):
             figure.text(
                 0.06 / WIDTH, 1 - (top + side / 2) / height, row.members, va="bottom", weight="bold",
@@ -108,12 +104,16 @@ def control_grid(
 def control_curves(found: Sequence[Effect], axis: str = "weight of the reference") -> Figure:
     """Change of each measure against plain generation by strength, for each class; bands are 95 % intervals.
 
+    Without `All`, which moves so much more that nothing else would be seen.
+
     Args:
         found: of one feature set; differences between classes are left out.
         axis: what the strengths are.
     """
     by_class: Mapping[str, list[Effect]] = {
-        name: [e for e in found if e.members == name] for name in COLORS if any(e.members == name for e in found)
+        name: [e for e in found if e.members == name]
+        for name in COLORS
+        if name != "All" and any(e.members == name for e in found)
     }
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(MEASURES), figsize=(WIDTH, 2.35), layout="constrained")

@@ -89,14 +89,15 @@ def test_through_a_dictionary_only_codes_of_the_class_move() -> None:
 
 
 def test_classes_are_drawn_down_to_the_smallest() -> None:
-    assert class_sizes(PARTITION, "equal") == {"TextD": 4, "CrossD": 4, "ImgD": 4, "Random": 4}
-    assert class_sizes(PARTITION, "whole") == {"TextD": 6, "CrossD": 19, "ImgD": 4, "Random": 6}
+    assert class_sizes(PARTITION, "equal") == {"TextD": 4, "CrossD": 4, "ImgD": 4, "Random": 4, "All": 29}
+    assert class_sizes(PARTITION, "whole") == {"TextD": 6, "CrossD": 19, "ImgD": 4, "Random": 6, "All": 29}
     drawn = [draw_members(PARTITION, "equal", seed) for seed in range(20)]
     for members in drawn:
         for name in ("ImgD", "TextD", "CrossD"):
             assert set(members[name].tolist()) <= set(PARTITION[name].tolist())  # type: ignore[index]
             assert len(set(members[name].tolist())) == 4
         assert max(members["Random"].tolist()) < 29  # no dead ones
+        assert torch.equal(members["All"], torch.arange(29))
     assert len({tuple(members["TextD"].tolist()) for members in drawn}) > 5
     assert torch.equal(draw_members(PARTITION, "equal", 3)["Random"], drawn[3]["Random"])
     empty = Partition(torch.arange(32), *[torch.tensor([], dtype=torch.int64)] * 3)

@@ -26,7 +26,7 @@ from mmmono.core.progress import progress_bar
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
 FREQUENCIES = 32  # of the time's sines and cosines
-LATEST = 0.95  # time up to which the loss weighs more and more what the velocity would
+LATEST = 0.8  # time up to which the loss weighs more and more what the velocity would
 
 
 @dataclass(frozen=True)

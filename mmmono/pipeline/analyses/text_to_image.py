@@ -122,7 +122,7 @@ def control_generation(workspace: Workspace) -> None:
                 grid = [_grid_row(directory / PICTURES, row, strengths, workspace, nearest) for row in of_grid]
                 head = (
                     f"prompt “{cfg.prompt}”, reference {reference.name}\n{name} features of {workspace.model.name}, "
-                    f"drawn by {generator.name}\n{axis}; equal noise in all pictures"
+                    f"drawn by {generator.name}\n{axis}; all from the same noise"
                 )
                 figure = control_grid(grid, [s.shown for s in strengths], reference.picture, head)
                 save_figure(figure, directory / f"{name}-figure10-{reference.name}")
