@@ -25,7 +25,7 @@ FROM = $(if $(EXACT),,'features=$(FEATURES)')
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(BIN)/python experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.2
+.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.2 section-4.3
 .PHONY: appendix-a.1 validate section-2 section-4 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
 
 help: ## Show this list
@@ -74,6 +74,10 @@ section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (T
 section-4.2: FEATURES = raw
 section-4.2: $(READY) ## Attacks on the image encoder, and which features defend against them (Table 3, Figure 8)
 	@$(call RUN,adversarial,table3)
+
+section-4.3: FEATURES = [raw,sae]
+section-4.3: $(READY) ## Features of a reference picture in what a generator draws (Figures 10, 14)
+	@$(call RUN,text_to_image,figure10)
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)

@@ -1,0 +1,19 @@
+"""Inject features of a reference picture into what a text-to-image generator draws (Section 4.3, Figures 10, 14)."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.entrypoint import entrypoint
+
+
+@entrypoint("text_to_image")
+def main(cfg: DictConfig) -> None:
+    """Draw and measure for the chosen feature sets."""
+    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    from mmmono.pipeline.analyses.text_to_image import control_generation
+    from mmmono.pipeline.workspace import Workspace
+
+    control_generation(Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The embedded generator: draws a small picture from a joint embedding, trained on the pairs at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.case_studies.generators.base import Generator, encode_joint
+from mmmono.case_studies.generators.diffusers_pipelines import initial_noise
+from mmmono.case_studies.generators.flow import FlowPlan, PictureFlow, fit_flow
+from mmmono.core.errors import ModelError
+from mmmono.vlm import DualEncoder
+
+
+class EmbeddingDecoder(Generator):
+    """A `PictureFlow` behind the encoder whose embeddings it was trained on.
+
+    Args:
+        folder: where `train_embedding_decoder` wrote it.
+        encoder: the model whose features are intervened on.
+        device: where to compute.
+        steps: from noise to picture.
+        guidance: see `PictureFlow.draw`.
+
+    Raises:
+        ModelError: there is no decoder, or it was trained on the embeddings of another encoder.
+    """
+
+    name = "embedding_decoder"
+    joint = True
+
+    def __init__(
+        self, folder: Path, encoder: DualEncoder, *, device: str = "cpu", steps: int = 20, guidance: float = 1.5
+    ) -> None:
+        self._flow, known = PictureFlow.from_pretrained(folder)
+        if known["encoder"] != encoder.fingerprint:
+            raise ModelError(
+                f"the embedding decoder in {folder} was trained on embeddings of {known['encoder']}, not of "
+                f"{encoder.fingerprint}: choose that model, or let one be trained for {encoder.name}"
+            )
+        self._flow.to(device)
+        self._encoder = encoder
+        self._normalize = bool(known["normalize"])
+        self._device = device
+        self._steps = steps
+        self._guidance = guidance
+
+    def encode(self, prompt: str, reference: Image.Image) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
+        """Both in the joint space, of unit length if the decoder was trained on such."""
+        text, image = encode_joint(self._encoder, prompt, reference, self._device)
+        return (F.normalize(text, dim=1), F.normalize(image, dim=1)) if self._normalize else (text, image)
+
+    def generate(
+        self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """All at once."""
+        components = self._flow.config["components"]
+        noise = torch.cat([torch.randn(1, components, generator=initial_noise(seed)) for seed in seeds])
+        drawn = self._flow.draw(embeddings[:, 0].to(self._device), noise.to(self._device), self._steps, self._guidance)
+        return [Image.fromarray(picture) for picture in drawn.cpu().numpy()]
+
+
+def train_embedding_decoder(
+    folder: Path,
+    pictures: UInt8[Tensor, "pictures height width 3"],
+    image: Float[Tensor, "pictures dim"],
+    text: Float[Tensor, "pictures dim"],
+    *,
+    plan: FlowPlan,
+    encoder: str,
+    normalize: bool,
+    seed: int,
+) -> None:
+    """Train a flow and write it into `folder`.
+
+    Args:
+        folder: gets weights and configuration.
+        pictures, image, text: of pairs; see `fit_flow`.
+        plan: of the training.
+        encoder: fingerprint of the model that made the embeddings.
+        normalize: whether they are of unit length.
+        seed: of everything drawn.
+
+    Raises:
+        ModelError: fewer than two pictures.
+    """
+    flow, loss = fit_flow(pictures, image, text, plan, seed)
+    flow.save_pretrained(folder, {"encoder": encoder, "normalize": normalize, "pictures": len(pictures), "loss": loss})

@@ -1,0 +1,152 @@
+"""Stable Diffusion 2, the paper's generator: a U-Net that attends to the tokens of its encoder's text tower.
+
+Its conditioning is no point of the joint space: it is one vector for each token, taken one layer before the last of
+ViT-H/14's text tower, and not projected. Where the paper speaks of one embedding T beside R, this is read so: R is the
+picture's embedding in the joint space, given to every token, and I indexes the dimensions of a token's vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from mmmono.case_studies.generators.base import Generator, encode_joint
+from mmmono.case_studies.generators.diffusers_pipelines import (
+    check_same_weights,
+    enough_memory,
+    initial_noise,
+    load_pipeline,
+)
+from mmmono.core.errors import ConfigError
+from mmmono.vlm import DualEncoder
+
+LAYERS = ("penultimate", "final")
+LENGTHS = ("prompt", "own")
+
+
+class StableDiffusion2(Generator):
+    """diffusers' `StableDiffusionPipeline` on intervened tokens.
+
+    Args:
+        weights: hub id or folder.
+        encoder: the model whose features are intervened on, and which the generator was trained with.
+        device: where to compute.
+        dtype: float32, float16 or bfloat16.
+        cpu_offload: keep on the GPU only what is computing.
+        layer: of the text tower: `penultimate` as the generator was trained, through the tower's last norm, or `final`,
+            which is what the joint space is made of.
+        projected: bring tokens into the joint space by the text tower's projection, intervene there, and bring the change
+            back by its pseudo-inverse. Otherwise the dimensions of tokens and of the joint space are taken for the same.
+        length: `prompt` scales R to the length of each token, `own` leaves it as the encoder gives it.
+        steps, guidance_scale, height, width: of the pipeline; sizes of None are the pipeline's own.
+
+    Raises:
+        ConfigError: an unknown layer or length, or tokens of another width than the joint space that are not projected.
+        ModelError: the weights cannot be had, belong to another encoder, or the GPU has too little memory.
+    """
+
+    name = "sd2"
+
+    def __init__(
+        self,
+        weights: str,
+        encoder: DualEncoder,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cpu_offload: bool = False,
+        layer: str = "penultimate",
+        projected: bool = False,
+        length: str = "prompt",
+        steps: int = 50,
+        guidance_scale: float = 7.5,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        check_options(layer, length)
+        self.joint = projected
+        self._encoder = encoder
+        self._tower: Any = getattr(encoder.model, "text", encoder.model)
+        self._pipeline = load_pipeline(StableDiffusionPipeline, weights, dtype, device, cpu_offload)
+        own = self._pipeline.text_encoder.get_input_embeddings().weight
+        check_same_weights(own, self._tower.token_embedding.weight, weights, encoder.name)
+        self._device = device
+        self._layer = layer
+        self._length = length
+        self._options = {
+            "num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width
+        }  # fmt: skip
+        if not projected and own.shape[1] != encoder.dim:
+            raise ConfigError(
+                f"tokens of {weights} have {own.shape[1]} dimensions, the joint space of {encoder.name} {encoder.dim}: "
+                "set generator.projected=true"
+            )
+
+    def encode(
+        self, prompt: str, reference: Image.Image
+    ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, "tokens dim"]]:
+        """The prompt's tokens, and the reference's embedding for each of them."""
+        tokens = self._tokens(prompt)
+        _, image = encode_joint(self._encoder, prompt, reference, self._device)
+        text = tokens @ self._projection if self.joint else tokens
+        image = image.expand_as(text)
+        if self._length == "prompt":
+            image = nn.functional.normalize(image, dim=-1) * torch.linalg.vector_norm(text, dim=-1, keepdim=True)
+        return text, image
+
+    def generate(
+        self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """One after another, each from its seed's latents."""
+        tokens = self._tokens(prompt) if self.joint else torch.empty(0)
+        negative = self._conditioning(prompt)[1]
+        pictures = []
+        for embedding, seed in zip(embeddings, seeds, strict=True):
+            conditioning = tokens + self._lift(embedding - tokens @ self._projection) if self.joint else embedding
+            with enough_memory(self._device):
+                drawn = self._pipeline(
+                    prompt_embeds=conditioning[None].to(negative.dtype).to(negative.device),
+                    negative_prompt_embeds=negative,
+                    generator=initial_noise(seed),
+                    **self._options,
+                )
+            pictures += drawn.images
+        return pictures
+
+    def _conditioning(self, prompt: str) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), enough_memory(self._device):
+            positive, negative = self._pipeline.encode_prompt(prompt, self._device, 1, True)
+        return positive, negative
+
+    def _tokens(self, prompt: str) -> Float[Tensor, "tokens width"]:
+        if self._layer == "penultimate":
+            return self._conditioning(prompt)[0][0].float().cpu().clone()
+        kept = []
+        hook = self._tower.ln_final.register_forward_hook(lambda module, inputs, output: kept.append(output))
+        with torch.inference_mode():  # on the whole context, whose padding the U-Net attends to as well
+            self._encoder.encode_text(self._encoder.tokenize.tokenizer([prompt]).to(self._device))
+        hook.remove()
+        return kept[0][0].float().cpu().clone()
+
+    @property
+    def _projection(self) -> Float[Tensor, "width dim"]:
+        projection = self._tower.text_projection
+        return (projection.weight.T if isinstance(projection, nn.Linear) else projection).detach().float().cpu()
+
+    def _lift(self, change: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens width"]:
+        """The smallest change of tokens whose projection this is, or comes nearest to it."""
+        return (change.double() @ torch.linalg.pinv(self._projection.double())).float()
+
+
+def check_options(layer: str, length: str) -> None:
+    """Raise ConfigError on unknown options."""
+    if layer not in LAYERS:
+        raise ConfigError(f"generator.layer={layer} is none of {', '.join(LAYERS)}")
+    if length not in LENGTHS:
+        raise ConfigError(f"generator.length={length} is none of {', '.join(LENGTHS)}")

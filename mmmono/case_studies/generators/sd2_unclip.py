@@ -1,0 +1,109 @@
+"""Stable unCLIP 2.1, which draws from a picture's embedding in the joint space: there the equation applies literally.
+
+T is the prompt's embedding in the joint space, put in the place of the picture's. The pipeline takes the prompt itself
+beside it; `guided=false` leaves it empty, so that everything the picture shows comes through T′.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import StableUnCLIPImg2ImgPipeline
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from mmmono.case_studies.generators.base import Generator, encode_joint
+from mmmono.case_studies.generators.diffusers_pipelines import (
+    check_same_weights,
+    enough_memory,
+    initial_noise,
+    load_pipeline,
+)
+from mmmono.core.errors import ConfigError
+from mmmono.vlm import DualEncoder
+
+LENGTHS = ("reference", "own")
+
+
+class StableUnCLIP(Generator):
+    """diffusers' `StableUnCLIPImg2ImgPipeline` on intervened image embeddings.
+
+    Args:
+        weights: hub id or folder.
+        encoder: the model whose features are intervened on, and which the generator was trained with.
+        device: where to compute.
+        dtype: float32, float16 or bfloat16.
+        cpu_offload: keep on the GPU only what is computing.
+        length: `reference` scales T to R's length, since embeddings of texts and pictures differ in it and the generator
+            has seen pictures' only; `own` leaves it as the encoder gives it.
+        guided: give the pipeline the prompt's words as well.
+        noise_level: of noise that the pipeline adds to the embedding; 0 is none.
+        steps, guidance_scale, height, width: of the pipeline; sizes of None are the pipeline's own.
+
+    Raises:
+        ConfigError: an unknown length.
+        ModelError: the weights cannot be had, belong to another encoder, or the GPU has too little memory.
+    """
+
+    name = "sd2_unclip"
+    joint = True
+
+    def __init__(
+        self,
+        weights: str,
+        encoder: DualEncoder,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        cpu_offload: bool = False,
+        length: str = "reference",
+        guided: bool = False,
+        noise_level: int = 0,
+        steps: int = 20,
+        guidance_scale: float = 10.0,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        check_options(length)
+        self._encoder = encoder
+        self._pipeline = load_pipeline(StableUnCLIPImg2ImgPipeline, weights, dtype, device, cpu_offload)
+        own = self._pipeline.image_encoder.visual_projection.weight
+        check_same_weights(own, encoder.model.visual.proj.T, weights, encoder.name)
+        self._device = device
+        self._length = length
+        self._guided = guided
+        self._options = {
+            "num_inference_steps": steps, "guidance_scale": guidance_scale, "noise_level": noise_level,
+            "height": height, "width": width,
+        }  # fmt: skip
+
+    def encode(self, prompt: str, reference: Image.Image) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
+        """The prompt's and the reference's embeddings in the joint space."""
+        text, image = encode_joint(self._encoder, prompt, reference, self._device)
+        if self._length == "reference":
+            text = text * (torch.linalg.vector_norm(image) / torch.linalg.vector_norm(text))
+        return text, image
+
+    def generate(
+        self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """One after another, each from its seed's latents."""
+        pictures = []
+        for embedding, seed in zip(embeddings, seeds, strict=True):
+            with enough_memory(self._device):
+                drawn = self._pipeline(
+                    prompt=prompt if self._guided else "",
+                    image_embeds=embedding.to(self._pipeline.dtype).to(self._device),
+                    generator=initial_noise(seed),
+                    **self._options,
+                )
+            pictures += drawn.images
+        return pictures
+
+
+def check_options(length: str) -> None:
+    """Raise ConfigError on unknown options."""
+    if length not in LENGTHS:
+        raise ConfigError(f"generator.length={length} is none of {', '.join(LENGTHS)}")

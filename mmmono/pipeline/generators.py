@@ -1,0 +1,212 @@
+"""Generator groups: what draws the pictures of Section 4.3, how it is told apart, and what it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from mmmono.case_studies.generators import Generator, embedding_decoder
+from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights, weights_identity
+from mmmono.case_studies.generators.flow import FlowPlan
+from mmmono.core.artifacts import Artifact
+from mmmono.core.errors import ConfigError
+from mmmono.core.progress import progress_bar
+from mmmono.features import MODALITIES
+from mmmono.features.feature_set import prepare
+from mmmono.pipeline.models import OpenCLIP
+from mmmono.vlm import DualEncoder
+
+if TYPE_CHECKING:
+    from mmmono.pipeline.workspace import Features, Workspace
+
+
+@dataclass(kw_only=True)
+class GeneratorOption(ABC):
+    """A generator that can be identified, and made when it is needed."""
+
+    @abstractmethod
+    def check(self, workspace: Workspace) -> None:
+        """Raise ConfigError or ModelError where it cannot work, before anything heavy is done."""
+
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """Everything that determines its pictures, beside the model and the training pairs."""
+
+    @abstractmethod
+    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+        """The generator, trained first if it is trained here."""
+
+
+@dataclass(kw_only=True)
+class EmbeddingDecoder(GeneratorOption):
+    """`generator=embedding_decoder`: trained on the training split's own pictures and embeddings."""
+
+    pixels: int
+    components: int
+    width: int
+    depth: int
+    train_steps: int
+    batch_size: int
+    lr: float
+    embedding_noise: float
+    max_pairs: int
+    seed: int
+    steps: int
+    guidance: float
+
+    @property
+    def plan(self) -> FlowPlan:
+        """How it is trained."""
+        return FlowPlan(
+            self.pixels, self.components, self.width, self.depth, self.train_steps, self.batch_size, self.lr,
+            self.embedding_noise,
+        )  # fmt: skip
+
+    def check(self, workspace: Workspace) -> None:
+        """Sizes and steps are positive, and the data set has pictures."""
+        for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"generator.{name}={getattr(self, name)} must be positive")
+        workspace.dataset.source(workspace.cfg.training.split)
+
+    def recipe(self) -> dict[str, Any]:
+        """Its settings."""
+        return {"generator": "embedding_decoder", **asdict(self)}
+
+    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+        """Trained unless it is there."""
+        folder = self.artifact(workspace, encoder).path
+        return embedding_decoder.EmbeddingDecoder(
+            folder, encoder, device=workspace.device, steps=self.steps, guidance=self.guidance
+        )
+
+    def artifact(self, workspace: Workspace, encoder: DualEncoder) -> Artifact:
+        """The decoder of the workspace's features, trained unless it is there."""
+        train = workspace.features(workspace.cfg.training.split)
+        normalize = workspace.cfg.features.normalize
+        recipe = {
+            "features": train.recipe, "normalize": normalize, "plan": asdict(self.plan), "max_pairs": self.max_pairs,
+            "seed": self.seed,
+        }  # fmt: skip
+
+        def make(directory: Path) -> None:
+            count = min(len(train.view), self.max_pairs)
+            rows = np.arange(count)
+            image, text = (
+                prepare(train.view.gather(modality, rows), normalize, "cpu", train.view) for modality in MODALITIES
+            )
+            embedding_decoder.train_embedding_decoder(
+                directory, self._pictures(workspace, train, count), image, text,
+                plan=self.plan, encoder=encoder.fingerprint, normalize=normalize, seed=self.seed,
+            )  # fmt: skip
+
+        return workspace.artifacts.build("models", f"embedding_decoder-{train.store.path.name}", recipe, make)
+
+    def _pictures(self, workspace: Workspace, train: Features, count: int) -> torch.Tensor:
+        metadata = train.view.metadata().iloc[:count]
+        source = workspace.dataset.source(workspace.cfg.training.split)
+        locators = metadata["locator"] if "locator" in metadata else [""] * count
+        pictures = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
+        with progress_bar() as bar:
+            task = bar.add_task("pictures for the embedding decoder", total=count)
+            for place, (key, locator) in enumerate(zip(metadata["key"], locators, strict=True)):
+                picture = source.fetch(key, locator).image
+                pictures[place] = np.asarray(ImageOps.fit(picture, (self.pixels,) * 2, Image.Resampling.LANCZOS))
+                bar.advance(task)
+        return torch.from_numpy(pictures)
+
+
+@dataclass(kw_only=True)
+class Diffusers(GeneratorOption):
+    """A pipeline of diffusers that was trained with a certain encoder."""
+
+    weights: str
+    encoder: str
+    dtype: str
+    cpu_offload: bool
+    length: str
+    steps: int
+    guidance_scale: float
+    height: int | None
+    width: int | None
+
+    def check(self, workspace: Workspace) -> None:
+        """The features are of the generator's own encoder, its weights can be had, and its settings work."""
+        check_settings(self.dtype, self.cpu_offload, workspace.device)
+        model = workspace.model
+        if not isinstance(model, OpenCLIP) or model.architecture != self.encoder:
+            option = "clip_vit_h14" if self.encoder == "ViT-H-14" else f"open_clip model.architecture={self.encoder}"
+            raise ConfigError(
+                f"this generator was trained with {self.encoder}: a partition of model={model.name} says nothing about it. "
+                f"Make the right one, here and in experiments/mds.py, with model={option} dataset={workspace.dataset_name}"
+            )
+        check_weights(self.weights)
+
+    def recipe(self) -> dict[str, Any]:
+        """Settings and weights; where it runs is left out."""
+        settings = asdict(self)
+        del settings["cpu_offload"]
+        return {"generator": type(self).__name__, **settings, "weights": weights_identity(self.weights)}
+
+    def _settings(self, workspace: Workspace) -> dict[str, Any]:
+        return {
+            "device": workspace.device, "dtype": self.dtype, "cpu_offload": self.cpu_offload, "length": self.length,
+            "steps": self.steps, "guidance_scale": self.guidance_scale, "height": self.height, "width": self.width,
+        }  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class SD2(Diffusers):
+    """`generator=sd2`."""
+
+    layer: str
+    projected: bool
+
+    def check(self, workspace: Workspace) -> None:
+        """As for all, and dictionaries get embeddings of the joint space."""
+        from mmmono.case_studies.generators.sd2 import check_options
+
+        check_options(self.layer, self.length)
+        super().check(workspace)
+        if not self.projected and any(name != "raw" for name in workspace.recipes):
+            raise ConfigError(
+                f"features={','.join(workspace.recipes)} with generator=sd2: dictionaries are made for the joint space, "
+                "which tokens are not in: set features=raw or generator.projected=true"
+            )
+
+    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+        """From the hub or a folder."""
+        from mmmono.case_studies.generators.sd2 import StableDiffusion2
+
+        return StableDiffusion2(
+            self.weights, encoder, layer=self.layer, projected=self.projected, **self._settings(workspace)
+        )
+
+
+@dataclass(kw_only=True)
+class SD2UnCLIP(Diffusers):
+    """`generator=sd2_unclip`."""
+
+    guided: bool
+    noise_level: int
+
+    def check(self, workspace: Workspace) -> None:
+        """As for all."""
+        from mmmono.case_studies.generators.sd2_unclip import check_options
+
+        check_options(self.length)
+        super().check(workspace)
+
+    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+        """From the hub or a folder."""
+        from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP
+
+        return StableUnCLIP(
+            self.weights, encoder, guided=self.guided, noise_level=self.noise_level, **self._settings(workspace)
+        )

@@ -1,0 +1,404 @@
+"""The intervention moves what it should, the generators draw from it, and the measures are what they are called."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+from scipy.stats import entropy
+
+from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
+from mmmono.case_studies.generators import Generator
+from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights, weights_identity
+from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder, train_embedding_decoder
+from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
+from mmmono.case_studies.generators.sd2 import StableDiffusion2
+from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP
+from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
+from mmmono.case_studies.references import read_reference
+from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features
+from mmmono.core.errors import ConfigError, DataError, DictionaryError, ModelError
+from mmmono.dictionaries import DictionaryFeatures, NCLHead, TopKSAE
+from mmmono.features import RawFeatures
+from mmmono.modality import Partition
+from mmmono.vlm import DualEncoder, load_open_clip
+from tests.fakes import ColorPairs
+from tests.tiny_diffusion import ARCHITECTURE, PIXELS, WIDTH, tiny_encoder, tiny_sd2, tiny_unclip
+
+PARTITION = Partition(torch.arange(4), torch.arange(4, 10), torch.arange(10, 29), torch.arange(29, 32))
+HORSE = Image.new("RGB", (40, 30), (200, 60, 20))
+MEMBERS = torch.tensor([1, 3, 8])
+
+
+# ---- the intervention
+
+
+@given(
+    st.floats(0, 1),
+    st.lists(st.integers(0, 15), min_size=1, max_size=16, unique=True).map(torch.tensor),
+    st.integers(0, 2**31),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_equation_and_nothing_else(strength: float, members: torch.Tensor, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    text, reference = torch.randn(3, 16, generator=generator), torch.randn(16, generator=generator)
+    moved = intervene(text, reference, members, strength)
+    alpha = 1 - strength
+    expected = text.numpy().copy()
+    expected[:, members] = alpha * expected[:, members] + (1 - alpha) * reference.numpy()[members]
+    np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-5, atol=1e-6)
+    others = torch.tensor([i for i in range(16) if i not in members.tolist()], dtype=torch.int64)
+    assert torch.equal(moved[:, others], text[:, others])
+    assert torch.equal(intervene(text, reference, members, 0.0), text)
+    assert torch.equal(intervene(text, reference, members, 1.0)[:, members], reference[members].expand(3, -1))
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_strengths_outside_their_range_are_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
+        intervene(torch.zeros(4), torch.ones(4), torch.tensor([0]), strength)
+
+
+def test_through_a_dictionary_only_codes_of_the_class_move() -> None:
+    torch.manual_seed(0)
+    sae = TopKSAE(16, 32, k=8)
+    feature_set = DictionaryFeatures("sae", sae.eval())
+    text, reference = 3 * torch.randn(2, 16), torch.randn(2, 16)
+    members = torch.arange(0, 32, 2)
+    moved = intervene_on_features(feature_set, text, reference, members, 0.4)
+    length = text.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        own = sae.encode(text / length, "text")
+        other = sae.encode(reference / reference.norm(dim=1, keepdim=True), "image")
+        change = torch.zeros_like(own)
+        change[:, members] = 0.4 * (other - own)[:, members]
+        # The decoder is affine: a change of codes is one of the embedding by its matrix alone.
+        matrix = sae.decode(torch.eye(32), "text") - sae.decode(torch.zeros(1, 32), "text")
+    torch.testing.assert_close(moved, text + length * (change @ matrix))
+    assert not torch.allclose(moved, text)
+    assert torch.equal(intervene_on_features(feature_set, text, reference, members, 0.0), text)
+    raw = intervene_on_features(RawFeatures(16), text, reference, members[:8], 0.4)
+    assert torch.equal(raw, intervene(text, reference, members[:8], 0.4))
+    with pytest.raises(DictionaryError, match="has no decoder"):
+        intervene_on_features(DictionaryFeatures("ncl", NCLHead(16, 16)), text, reference, members[:8], 0.4)
+
+
+def test_classes_are_drawn_down_to_the_smallest() -> None:
+    assert class_sizes(PARTITION, "equal") == {"TextD": 4, "CrossD": 4, "ImgD": 4, "Random": 4, "All": 29}
+    assert class_sizes(PARTITION, "whole") == {"TextD": 6, "CrossD": 19, "ImgD": 4, "Random": 6, "All": 29}
+    drawn = [draw_members(PARTITION, "equal", seed) for seed in range(20)]
+    for members in drawn:
+        for name in ("ImgD", "TextD", "CrossD"):
+            assert set(members[name].tolist()) <= set(PARTITION[name].tolist())  # type: ignore[index]
+            assert len(set(members[name].tolist())) == 4
+        assert max(members["Random"].tolist()) < 29  # no dead ones
+        assert torch.equal(members["All"], torch.arange(29))
+    assert len({tuple(members["TextD"].tolist()) for members in drawn}) > 5
+    assert torch.equal(draw_members(PARTITION, "equal", 3)["Random"], drawn[3]["Random"])
+    empty = Partition(torch.arange(32), *[torch.tensor([], dtype=torch.int64)] * 3)
+    with pytest.raises(ValueError, match="no feature is TextD"):
+        class_sizes(empty, "equal")
+    with pytest.raises(ValueError, match="none of equal, whole"):
+        class_sizes(PARTITION, "half")  # type: ignore[arg-type]
+
+
+# ---- the pipelines of diffusers, small and random
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiny")
+    checkpoint = tiny_encoder(folder / "clip")
+    return {
+        "checkpoint": checkpoint,
+        "sd2": tiny_sd2(folder / "sd2", checkpoint),
+        "sd2_unclip": tiny_unclip(folder / "unclip", checkpoint),
+    }
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny: dict[str, Path]) -> DualEncoder:
+    return load_open_clip(ARCHITECTURE, str(tiny["checkpoint"]))
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def check_control(generator: Generator, plain: Image.Image) -> None:
+    """Strength 0 is plain generation bit for bit, from the same noise; only dimensions of I change; and it shows."""
+    text, reference = generator.encode("a horse", HORSE)
+    assert text.shape == reference.shape
+    moved = [intervene_on_features(RawFeatures(WIDTH), text, reference, MEMBERS, s) for s in (0.0, 0.7)]
+    changed = (moved[1] != text).any(0).nonzero().flatten()
+    assert torch.equal(changed, MEMBERS)
+    drawn = generator.generate("a horse", torch.stack([*moved, text]), [3, 3, 4])
+    assert same(drawn[0], plain)
+    assert not same(drawn[1], plain)
+    assert not same(drawn[2], plain)
+    assert {picture.size for picture in drawn} == {(PIXELS, PIXELS)}
+    assert same(generator.generate("a horse", torch.stack(moved[1:]), [3])[0], drawn[1])
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_stable_diffusion_2(tiny: dict[str, Path], encoder: DualEncoder, projected: bool) -> None:
+    generator = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=projected)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny["sd2"])
+    noise = torch.Generator().manual_seed(3)
+    plain = pipeline("a horse", num_inference_steps=2, guidance_scale=7.5, generator=noise).images[0]
+    check_control(generator, plain)
+
+
+def test_stable_diffusion_2_reads_reference_layer_and_projection(tiny: dict[str, Path], encoder: DualEncoder) -> None:
+    image = encoder.encode_image(encoder.preprocess(HORSE)[None])[0]
+    state = encoder.model.state_dict()
+    tokens, reference = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2).encode("a horse", HORSE)
+    assert tokens.shape == (77, WIDTH)
+    torch.testing.assert_close(reference.norm(dim=1), tokens.norm(dim=1))
+    torch.testing.assert_close(torch.cosine_similarity(reference, image[None]), torch.ones(77))
+    _, own = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, length="own").encode("a horse", HORSE)
+    torch.testing.assert_close(own, image.expand(77, -1))
+    projected, _ = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=True).encode("a horse", HORSE)
+    torch.testing.assert_close(projected, tokens @ state["text_projection"])
+    # The last layer, projected, holds the prompt's embedding at the end-of-text token.
+    last, _ = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=True, layer="final").encode(
+        "a horse", HORSE
+    )
+    ids = encoder.tokenize.tokenizer(["a horse"])
+    torch.testing.assert_close(last[ids[0].argmax()], encoder.encode_text(ids)[0])
+
+
+def test_stable_unclip(tiny: dict[str, Path], encoder: DualEncoder) -> None:
+    generator = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2)
+    text, reference = generator.encode("a horse", HORSE)
+    torch.testing.assert_close(reference, encoder.encode_image(encoder.preprocess(HORSE)[None]))
+    torch.testing.assert_close(text.norm(), reference.norm())
+    own, _ = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2, length="own").encode("a horse", HORSE)
+    torch.testing.assert_close(own, encoder.encode_text(encoder.tokenize(["a horse"])))
+    pipeline = StableUnCLIPImg2ImgPipeline.from_pretrained(tiny["sd2_unclip"])
+    noise = torch.Generator().manual_seed(3)
+    plain = pipeline(prompt="", image_embeds=text, num_inference_steps=2, noise_level=0, generator=noise).images[0]
+    check_control(generator, plain)
+    guided = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2, guided=True)
+    assert not same(guided.generate("a horse", text[None], [3])[0], plain)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(StableDiffusion2, "sd2"), (StableUnCLIP, "sd2_unclip")])
+def test_generators_refuse_what_cannot_work(
+    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+) -> None:
+    encoder = load_open_clip(ARCHITECTURE, str(tiny["checkpoint"]))
+    other = load_open_clip(ARCHITECTURE, str(tiny_encoder(tmp_path / "clip", seed=9)))
+    with pytest.raises(ModelError, match="was not trained with the encoder of model="):
+        kind(str(tiny[name]), other)
+    swapped = tiny["sd2_unclip" if name == "sd2" else "sd2"]
+    with pytest.raises(ModelError, match="cannot be loaded as Stable"):
+        kind(str(swapped), encoder)
+    with pytest.raises(ConfigError, match="generator.length=meter"):
+        kind(str(tiny[name]), encoder, length="meter")
+    generator = kind(str(tiny[name]), encoder, steps=2)
+    text, _ = generator.encode("a horse", HORSE)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generator._pipeline.unet, "forward", full)
+    with pytest.raises(ModelError, match=r"generator.cpu_offload=true, generator.dtype=float16"):
+        generator.generate("a horse", text[None], [0])
+
+
+def test_tokens_of_another_width_are_refused_unless_projected(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """Here already by their token embeddings, which have another shape."""
+    narrow = tiny_sd2(tmp_path / "narrow", tiny["checkpoint"], width=64)
+    with pytest.raises(ModelError, match="their weights differ"):
+        StableDiffusion2(str(narrow), load_open_clip(ARCHITECTURE, str(tiny["checkpoint"])))
+
+
+def test_weights_that_cannot_be_had_are_told_before_loading(
+    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
+    check_weights(str(tiny["sd2"]))
+    for weights, message in (
+        ("nobody/nothing", "hub cannot be reached.*generator.weights=/path/to/folder"),
+        (str(tmp_path), "no diffusers pipeline"),
+        ("/no/such/folder", "is no folder"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            check_weights(weights)
+    with pytest.raises(ConfigError, match="generator.dtype=int8"):
+        check_settings("int8", False, "cpu")
+    with pytest.raises(ConfigError, match="cpu_offload=true"):
+        check_settings("float16", True, "cpu")
+    assert weights_identity("nobody/nothing") == "nobody/nothing"
+    assert weights_identity(str(tiny["sd2"])) != weights_identity(str(tiny["sd2_unclip"]))
+
+
+# ---- the embedded generator
+
+
+@pytest.fixture(scope="module")
+def colors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Plain pictures of random colors; either embedding says which, each with a noise of its own."""
+    torch.manual_seed(0)
+    rgb = torch.rand(300, 3)
+    pictures = (255 * rgb).byte()[:, None, None].expand(-1, 8, 8, -1).contiguous()
+    mixing = torch.linalg.qr(torch.randn(16, 16)).Q[:3]
+    image, text = ((rgb - 0.5) @ mixing + 0.01 * torch.randn(300, 16) for _ in range(2))
+    return pictures, image, text
+
+
+PLAN = FlowPlan(pixels=8, components=8, width=64, depth=2, steps=250, batch_size=128, lr=3e-3, embedding_noise=0.1)
+
+
+@pytest.fixture(scope="module")
+def decoder_folder(
+    colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], tmp_path_factory: pytest.TempPathFactory, tiny: object
+) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    train_embedding_decoder(folder, *colors, plan=PLAN, encoder="open_clip:colors", normalize=False, seed=0)
+    return folder
+
+
+def test_a_flow_draws_what_embeddings_of_either_modality_say(
+    colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], decoder_folder: Path, encoder: DualEncoder
+) -> None:
+    pictures, image, text = colors
+    encoder.fingerprint, before = "open_clip:colors", encoder.fingerprint
+    generator = EmbeddingDecoder(decoder_folder, encoder, steps=8, guidance=1.0)
+    encoder.fingerprint = before
+    for embeddings in (image, text):
+        drawn = generator.generate("", embeddings[:60, None], range(60))
+        found = np.stack([np.asarray(p).mean((0, 1)) for p in drawn])
+        truth = pictures[:60].float().mean((1, 2)).numpy()
+        for channel in range(3):
+            assert np.corrcoef(found[:, channel], truth[:, channel])[0, 1] > 0.9
+    one = image[:1, None].expand(3, 1, -1)
+    a, b, c = generator.generate("", one, [0, 0, 1])
+    assert same(a, b)
+    assert not same(a, c)
+    again = generator.generate("", one, [0, 0, 1])
+    assert all(same(x, y) for x, y in zip((a, b, c), again, strict=True))
+
+
+def test_training_depends_on_the_seed_alone(colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    plan = FlowPlan(pixels=8, components=4, width=16, depth=1, steps=5)
+    state = torch.random.get_rng_state()
+    a, b, c = (fit_flow(*colors, plan, seed)[0].state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["read.weight"], c["read.weight"])
+
+
+def test_a_decoder_refuses_another_encoder_and_broken_files(
+    decoder_folder: Path, encoder: DualEncoder, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"was trained on embeddings of open_clip:colors, not of open_clip:mmmono"):
+        EmbeddingDecoder(decoder_folder, encoder)
+    with pytest.raises(ModelError, match="no readable embedding decoder"):
+        EmbeddingDecoder(tmp_path, encoder)
+    one = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.ones(1, 4), torch.ones(1, 4)
+    with pytest.raises(ModelError, match="1 pictures"):
+        fit_flow(*one, PLAN, seed=0)
+
+
+# ---- references and measures
+
+
+def test_references(tmp_path: Path) -> None:
+    source = ColorPairs()
+    Image.new("RGB", (50, 40), (10, 200, 10)).save(tmp_path / "my horse.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    from_file = read_reference(f"{tmp_path}/my horse.png@oil_painting", source)
+    assert (from_file.name, from_file.key) == ("my_horse_oil_painting", None)
+    pair = read_reference("1/2", source)
+    assert (pair.name, pair.key, pair.picture.size) == ("1_2", "1/2", (224, 224))
+    for entry, error, message in (
+        (f"{tmp_path}/broken.jpg", DataError, "broken.jpg: unreadable image"),
+        ("1/2@cubist", ConfigError, "style 'cubist': choose sketch, oil_painting"),
+        (f"{tmp_path}/absent.png", ConfigError, "there is no file"),
+    ):
+        with pytest.raises(error, match=message):
+            read_reference(entry, source)
+
+
+def test_styles_change_what_they_are_named_for(tmp_path: Path) -> None:
+    flat = Image.new("RGB", (224, 224), "white")
+    flat.paste((160, 100, 50), (60, 60, 160, 160))
+    flat.save(tmp_path / "a.png")
+    sketch, oil = (
+        np.asarray(read_reference(f"{tmp_path}/a.png@{style}", ColorPairs()).picture, dtype=float)
+        for style in ("sketch", "oil_painting")
+    )
+    assert np.ptp(sketch, axis=2).max() == 0  # gray
+    assert sketch[100, 100].mean() > 240  # areas are empty,
+    assert sketch[60, 60:160].mean() < 220  # edges are not
+    assert oil[:40].std() > 5  # the ground has strokes
+    assert np.ptp(oil[:40], axis=2).mean() > 30  # and a color
+
+
+def test_distances_against_their_definitions() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (Image.fromarray(rng.integers(0, hi, (64, 64, 3), np.uint8)) for hi in (120, 256))
+    histograms = []
+    for picture in (a, b):
+        bins = (np.asarray(picture) // 32).astype(int)
+        counts = np.bincount((bins @ [64, 8, 1]).ravel(), minlength=512)
+        histograms.append(counts / counts.sum())
+    middle = (histograms[0] + histograms[1]) / 2
+    divergence = np.mean([entropy(h, middle, base=2) for h in histograms])
+    assert color_distance(a, b) == pytest.approx(divergence**0.5)
+    assert color_distance(a, a) == 0
+    black, white = (Image.new("RGB", (64, 64), c) for c in ("black", "white"))
+    assert color_distance(black, white) == pytest.approx(1)
+    assert edge_distance(black, white) == 0
+    assert edge_distance(a, a.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) == pytest.approx(0, abs=1e-9)
+    # A step across the range has gradient 1 in the two columns beside it, so 2 of 64 are moved by 1.
+    step = Image.new("RGB", (64, 64), "black")
+    step.paste("white", (32, 0, 64, 64))
+    assert edge_distance(step, black) == pytest.approx(2 / 64)
+    assert edge_distance(b, b.filter(ImageFilter.GaussianBlur(2))) > 0.1
+    x, y = torch.randn(2, 5), torch.randn(3, 5)
+    np.testing.assert_allclose(mean_cosine(x, y), (x @ y.T).mean(1), rtol=1e-5)
+
+
+def test_intervals_cover_references_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((1, 400))
+    mean, low, high = crossed_bootstrap(values, 4000, np.random.default_rng(1))
+    half = 1.96 * values.std() / 20
+    assert mean == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    differing = values + np.array([[-1], [1]])
+    _, low, high = crossed_bootstrap(differing, 1000, np.random.default_rng(1))
+    assert high - low > 1.5  # two references that disagree
+    assert np.isnan(crossed_bootstrap(np.ones((1, 1)), 10, rng)[1:]).all()
+
+
+def test_effects_are_paired_with_plain_generation() -> None:
+    rows, base = [], []
+    rng = np.random.default_rng(0)
+    for reference in ("a", "b"):
+        for seed in range(6):
+            own = float(rng.standard_normal())  # of the noise, in all cells alike
+            base.append({"reference": reference, "seed": seed, **dict.fromkeys(MEASURES, own)})
+            for members, gain in (("TextD", 2.0), ("ImgD", 0.5), ("Random", 0.0)):
+                rows += [
+                    {
+                        "feature_set": "raw", "reference": reference, "members": members, "seed": seed, "strength": s,
+                        **dict.fromkeys(MEASURES, own + gain * s),
+                    }
+                    for s in (0.0, 0.5)
+                ]  # fmt: skip
+    found = effects(pd.DataFrame(rows), pd.DataFrame(base), 100)
+    at = {(e.members, e.measure): e for e in found if e.strength == 0.5}
+    for members, change in (("TextD", 1.0), ("ImgD", 0.25), ("TextD − Random", 1.0), ("TextD − ImgD", 0.75)):
+        effect = at[members, "color_distance"]
+        assert effect.change == pytest.approx(change)
+        assert (effect.low, effect.high) == pytest.approx((change, change))
+    assert all(e.change == pytest.approx(0) for e in found if e.strength == 0)

