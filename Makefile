@@ -25,8 +25,8 @@ FROM = $(if $(EXACT),,'features=$(FEATURES)')
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(BIN)/python experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean section-2.1 section-2.2 section-2.3 section-3 section-4.1 section-4.2 section-4.3
-.PHONY: appendix-a.1 validate section-2 section-4 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
+.PHONY: help setup demo test lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
+.PHONY: section-4 section-4.1 section-4.2 section-4.3 appendix-a.1 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -77,7 +77,7 @@ section-4.2: $(READY) ## Attacks on the image encoder, and which features defend
 
 section-4.3: FEATURES = [raw,sae]
 section-4.3: $(READY) ## Features of a reference picture in what a generator draws (Figures 10, 14)
-	@$(call RUN,text_to_image,figure10)
+	@$(if $(EXACT),$(BIN)/python experiments/text_to_image.py +paper=figure10 $(ARGS),$(call RUN,text_to_image))
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)

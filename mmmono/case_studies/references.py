@@ -6,7 +6,7 @@ but the style, so that what is injected with them can be told from what they sho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 from scipy.ndimage import gaussian_filter
 
+from mmmono.case_studies.pictures import find_picture
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.data import PairSource
-from mmmono.data.images import decode_image
 
 SIDE = 224  # pixels
 
@@ -58,34 +58,25 @@ def oil_painting(picture: Image.Image) -> Image.Image:
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"sketch": sketch, "oil_painting": oil_painting}
 
 
-def read_reference(entry: str, source: PairSource) -> Reference:
-    """The picture an entry of `references` names: the path of a file or the key of a pair, `@` and a style or nothing.
+def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Reference:
+    """The picture an entry of `references` names, `@` and a style or nothing; see `find_picture`.
 
     Raises:
-        ConfigError: the style is unknown, or there is neither such a file nor such a pair.
-        DataError: the file is no readable picture.
+        ConfigError: the style is unknown.
+        DataError: there is no such picture, or it is not readable.
     """
     named, _, style = entry.partition("@")
     if style and style not in STYLES:
         raise ConfigError(f"references: {entry} asks for style {style!r}: choose {', '.join(STYLES)}, or none")
-    path, key = Path(named), None
-    if path.is_file():
-        try:
-            picture = decode_image(path.read_bytes())
-        except DataError as error:
-            raise DataError(f"references: {named}: {error}; give another picture") from error
-        name = path.stem
-    elif path.suffix.lower() in Image.registered_extensions():
-        raise ConfigError(f"references: there is no file {named}: give the path of a picture, or the key of a pair")
-    else:
-        try:
-            picture, key, name = source.fetch(named).image, named, named
-        except DataError as error:
-            raise ConfigError(f"references: {named} is no file, and {error}") from error
-    picture = ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE))
+    try:
+        found = find_picture(named, source, locators)
+    except DataError as error:
+        raise DataError(f"references: {error}") from error
+    picture = ImageOps.fit(found.image.convert("RGB"), (SIDE, SIDE))
     if style:
         picture = STYLES[style](picture)
-    return Reference("_".join(part for part in (_file_name(name), style) if part), picture, key)
+    name = found.key or Path(named).stem
+    return Reference("_".join(part for part in (_file_name(name), style) if part), picture, found.key)
 
 
 def _file_name(name: str) -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import DictionaryError
+from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.dictionaries import ActiveDimensionsPlateau, Dictionary, MetricHistory, PairedFeatures, Snapshots
 from mmmono.pipeline.feature_sets import Control, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
@@ -40,6 +40,12 @@ def train_dictionary(
         DictionaryError: training diverged.
     """
     settings, normalize = cfg.training, cfg.features.normalize
+    steps, interval = cfg.trainer.max_steps, cfg.trainer.val_check_interval
+    if isinstance(interval, int) and 0 <= steps < interval:
+        raise ConfigError(
+            f"trainer.max_steps={steps} ends before the first validation at trainer.val_check_interval={interval}: "
+            "raise the one or lower the other"
+        )
     batch_size = settings.batch_size or automatic_batch_size(len(train.view))
     trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(trainer, dict)

@@ -321,7 +321,7 @@ def test_references(tmp_path: Path) -> None:
     for entry, error, message in (
         (f"{tmp_path}/broken.jpg", DataError, "broken.jpg: unreadable image"),
         ("1/2@cubist", ConfigError, "style 'cubist': choose sketch, oil_painting"),
-        (f"{tmp_path}/absent.png", ConfigError, "there is no file"),
+        (f"{tmp_path}/absent.png", DataError, "there is no file"),
     ):
         with pytest.raises(error, match=message):
             read_reference(entry, source)

@@ -213,6 +213,7 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         ("train", ["features=raw"], "features=raw has nothing to train"),
         ("train", ["dataset.limit=400", "features.k=600"], "features.k=600 must lie between 1 and the 512"),
         ("train", ["dataset.limit=400", "training.batch_size=5000"], "training.batch_size=5000"),
+        ("train", ["dataset.limit=400", "trainer.max_steps=9"], "trainer.max_steps=9 ends before the first validation"),
         ("mds", ["dataset.limit=400", "features=raw", "partition=counts"], "only 512 are live"),
         ("mds", ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"], "n_sigma=-1 must not be negative"),
     ],

@@ -50,8 +50,11 @@ def test_presets_say_what_the_paper_says(preset: Path) -> None:
         assert cfg.partition.image_dominant + cfg.partition.text_dominant == 1024 - 44
         assert cfg.ablation.max_pairs == 10_000
         return
-    assert (cfg.model.name, cfg.dataset._target_.rpartition(".")[2]) == ("clip_rn50", "CC3M")
+    model = "clip_vit_h14" if preset.stem == "figure10" else "clip_rn50"
+    assert (cfg.model.name, cfg.dataset._target_.rpartition(".")[2]) == (model, "CC3M")
     assert cfg.dataset.split == "val"
+    if "victim" in cfg:
+        assert (cfg.victim.repeats, cfg.adversarial.runs) == (100, 5)
     if "sae" in cfg:
         assert (cfg.sae.k, cfg.sae.expansion) == (32, 1)
     if "monosemanticity" in cfg:
@@ -69,7 +72,8 @@ def test_the_command_line_has_the_last_word() -> None:
 def test_make_paper_uses_every_preset_and_the_plan_lists_every_step() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     used = {(entry, paper) for entry, paper in re.findall(r"call RUN,(\w+),(\w+)\)", makefile)} | {
-        ("ablation", "table1")
+        ("ablation", "table1"),
+        ("text_to_image", "figure10"),
     }
     assert {(command_of(preset)[0], preset.stem) for preset in PRESETS} == used
     steps = OmegaConf.load(CONF / "plan.yaml").plan.steps

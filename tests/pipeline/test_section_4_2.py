@@ -107,7 +107,7 @@ def test_llava_with_a_judge_of_keywords(
         (["adversarial.defense.steps=0"], "adversarial.defense.steps=0"),
         (["adversarial.runs=0"], "adversarial.runs=0 must be at least 1"),
         (["adversarial.benign.words=[zebra]"], "no caption holds one of adversarial.benign.words"),
-        (["adversarial.benign.pictures=[nowhere.png]"], "'nowhere.png' is neither an image file nor the key"),
+        (["adversarial.benign.pictures=[nowhere.png]"], "there is no file nowhere.png"),
         (["adversarial.benign.pictures=[README.md]"], "README.md: unreadable image"),
         (["adversarial.sizes=[2]"], "must be shares of the smallest class"),
         (["partition.n_sigma=50"], "a class is empty"),

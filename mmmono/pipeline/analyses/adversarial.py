@@ -42,11 +42,11 @@ from mmmono.case_studies.adversarial.outcomes import (
 from mmmono.case_studies.adversarial.requests import Request, read_requests
 from mmmono.case_studies.adversarial.typography import text_picture, with_text
 from mmmono.case_studies.adversarial.victims import Victim
+from mmmono.case_studies.pictures import Picture, find_picture
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
 from mmmono.pipeline.analyses.dominance import dominance
-from mmmono.pipeline.pictures import Picture, find_picture
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.adversarial_figures import AttackExample, attack_examples, success_by_size
 from mmmono.reporting.published import published
@@ -98,6 +98,7 @@ class AttackStudy:
         split = workspace.whole_split("auto")
         self._source = workspace.dataset.source(split)
         self._metadata: pd.DataFrame = workspace.features(split).view.metadata()
+        self._locators = workspace.locators(split)
         self.benign = self._benign_pictures()
         self.contrasts = [self._contrast(request) for request in self.requests]
         order = np.random.default_rng(workspace.seed).permutation(len(self.benign))
@@ -127,7 +128,7 @@ class AttackStudy:
         names = list(settings.pictures or ()) or self._scenery(set(settings.words), settings.count)
         pictures = []
         for name in names:
-            picture = find_picture(name, self._source, self._metadata)
+            picture = find_picture(name, self._source, self._locators)
             caption = picture.caption or settings.text
             if not caption:
                 raise ConfigError(f"{name} has no caption: say what it shows, adversarial.benign.text='...'")
@@ -155,7 +156,7 @@ class AttackStudy:
                 f"request {request.text!r} has no picture: add a column 'picture' to adversarial.requests, "
                 "or set adversarial.contrast=typographic"
             )
-        return find_picture(request.picture, self._source, self._metadata).image
+        return find_picture(request.picture, self._source, self._locators).image
 
     def make(self, directory: Path) -> None:
         """Attack, defend, ask and judge; then count and draw."""

@@ -28,6 +28,7 @@ from mmmono.pipeline.analyses.dominance import score_modality_dominance
 from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
 from mmmono.pipeline.analyses.gender import study_concepts
 from mmmono.pipeline.analyses.interpretability import interpret
+from mmmono.pipeline.analyses.text_to_image import control_generation
 from mmmono.pipeline.analyses.top_samples import find_top_samples
 from mmmono.pipeline.datasets import Planted, Stored
 from mmmono.pipeline.feature_sets import Trained
@@ -43,6 +44,7 @@ ANALYSES: dict[str, Callable[[Workspace], object]] = {
     "faithfulness": measure_faithfulness,
     "gender": study_concepts,
     "adversarial": study_attacks,
+    "text_to_image": control_generation,
 }
 TO_MAKE, FOUND, CANNOT = "to make", "found", "cannot"
 TYPE_BYTES = {"float16": 2, "float32": 4}
@@ -84,14 +86,14 @@ def print_plan(cfg: DictConfig) -> None:
     for step in settings.steps:
         overrides = [*given, *(step.get("overrides") or ())]
         if settings.exact and step.get("paper"):
-            overrides = [f"+paper={step.paper}", *overrides]
+            kept = [o for o in overrides if _key(o) not in step.get("own", ())]
+            overrides = [f"+paper={step.paper}", *kept]
         if settings.exact and step.get("on_coco"):
             if settings.coco is None:
                 why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
                 what = f"results of {step.entrypoint}"
                 items[what, None] = Item(step.section, what, CANNOT, why=why)
                 continue
-            overrides = [o for o in overrides if _key(o) not in ("model", "dataset", "features")]
             overrides.append(f"dataset.root={settings.coco}")
         for item in plan_step(step.section, step.entrypoint, overrides):
             items.setdefault((item.what, item.path), item)

@@ -154,8 +154,8 @@ def _references(workspace: Workspace) -> list[Reference]:
     entries = [str(entry) for entry in workspace.cfg.references]
     if not entries:
         raise ConfigError("references is empty: name a pair's key or a picture's path")
-    source = workspace.dataset.source(workspace.dataset.split)
-    references = [read_reference(entry, source) for entry in entries]
+    source = workspace.dataset.source(workspace.whole_split("auto"))
+    references = [read_reference(entry, source, workspace.locators("auto")) for entry in entries]
     names = [reference.name for reference in references]
     if len(set(names)) < len(names):
         raise ConfigError(f"references: {', '.join(names)}: two of them have one name")

@@ -1,0 +1,58 @@
+"""Pictures that a setting names: an image file, a drawing of OpenMoji, or a pair of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mmmono.core.errors import DataError
+from mmmono.data import OpenMojiPairs, PairSource
+from mmmono.data.images import decode_image
+
+OPENMOJI = "openmoji:"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        image: RGB.
+        caption: of its pair; empty for an image file.
+        key: of its pair; None for an image file.
+    """
+
+    image: Image.Image
+    caption: str
+    key: str | None = None
+
+
+def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Picture:
+    """The picture called so.
+
+    Args:
+        name: path of an image file, `openmoji:<hexcode>`, or key of a pair.
+        source: where pairs are fetched from.
+        locators: of pairs by their keys, so that they are fetched without a search.
+
+    Raises:
+        DataError: it is none of these, or no readable image.
+    """
+    path = Path(name)
+    if name.startswith(OPENMOJI):
+        source, name, locators = OpenMojiPairs(), name.removeprefix(OPENMOJI), None
+    elif path.is_file():
+        try:
+            return Picture(decode_image(path.read_bytes()), "")
+        except DataError as error:
+            raise DataError(f"{name}: {error}; give another picture") from error
+    elif path.suffix.lower() in Image.registered_extensions():
+        raise DataError(f"there is no file {name}: give the path of a picture, or the key of a pair")
+    try:
+        pair = source.fetch(name, (locators or {}).get(name, ""))
+    except DataError as error:
+        raise DataError(f"{name} is no file, and {error}") from error
+    return Picture(pair.image, pair.caption, name)
