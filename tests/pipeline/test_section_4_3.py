@@ -121,10 +121,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_diffusers_pipelines_end_to_end(
     command: Command, tmp_path: Path, tiny: dict[str, str], generator: str, extra: str
 ) -> None:
-    training = ["trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10", "features.k=4"]
+    training = (
+        "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10", "features.k=16",
+        "partition.n_sigma=0.3",
+    ) if "sae" in extra else ()  # fmt: skip
     run = command(
         "text_to_image", f"artifacts={tmp_path}", *tiny["model"].split(), tiny["reference"], *extra.split(),
-        *(training if "sae" in extra else ()), f"generator={generator}", f"generator.encoder={ARCHITECTURE}",
+        *training, f"generator={generator}", f"generator.encoder={ARCHITECTURE}",
         f"generator.weights={tiny[generator]}", "generator.steps=1", "intervention.seeds=1",
         "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3", "measures.n_bootstrap=10",
     )  # fmt: skip
