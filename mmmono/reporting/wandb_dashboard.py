@@ -69,6 +69,16 @@ SECTIONS = (
         ("gender/sae-table2", "gender/sae-figure7", "gender/sae-table6"),
         ("gender/table2_table",),
     ),
+    PaperSection(
+        "4.2 Attacks and defenses",
+        tuple(f"adversarial/{name}-{figure}" for name in SETS for figure in ("figure8", "sizes")),
+        ("adversarial/table3_table",),
+    ),
+    PaperSection(
+        "4.3 Control of generation",
+        tuple(f"text_to_image/{name}-curves" for name in ("raw", "sae")),
+        ("text_to_image/effects_table",),
+    ),
     PaperSection("Sweeps", ("sweep/sweep",), ("sweep/runs_table",)),
 )
 
