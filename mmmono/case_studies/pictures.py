@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +29,19 @@ class Picture:
     key: str | None = None
 
 
-def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Picture:
+def find_picture(name: str, source: PairSource) -> Picture:
     """The picture called so.
 
     Args:
         name: path of an image file, `openmoji:<hexcode>`, or key of a pair.
         source: where pairs are fetched from.
-        locators: of pairs by their keys, so that they are fetched without a search.
 
     Raises:
         DataError: it is none of these, or no readable image.
     """
     path = Path(name)
     if name.startswith(OPENMOJI):
-        source, name, locators = OpenMojiPairs(), name.removeprefix(OPENMOJI), None
+        source, name = OpenMojiPairs(), name.removeprefix(OPENMOJI)
     elif path.is_file():
         try:
             return Picture(decode_image(path.read_bytes()), "")
@@ -52,7 +50,7 @@ def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | No
     elif path.suffix.lower() in Image.registered_extensions():
         raise DataError(f"there is no file {name}: give the path of a picture, or the key of a pair")
     try:
-        pair = source.fetch(name, (locators or {}).get(name, ""))
+        pair = source.fetch(name)
     except DataError as error:
         raise DataError(f"{name} is no file, and {error}") from error
     return Picture(pair.image, pair.caption, name)

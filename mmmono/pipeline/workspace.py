@@ -224,11 +224,6 @@ class Workspace:
         self.dataset.check(setting)
         return cast(Split, setting)
 
-    def locators(self, setting: str) -> dict[str, str]:
-        """Where the pairs of `whole_split(setting)` lie in their source, by their keys."""
-        metadata = self.features(self.whole_split(setting)).view.metadata()
-        return dict(zip(metadata["key"], metadata["locator"], strict=True)) if "locator" in metadata else {}
-
     def results(
         self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:

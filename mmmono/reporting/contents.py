@@ -15,7 +15,12 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
-NO_RESULTS = {"recipe.json", "versions.json", "config.json", "manifest.json"}  # how something was made, not what came out
+NO_RESULTS = {
+    "recipe.json",
+    "versions.json",
+    "config.json",
+    "manifest.json",
+}  # how something was made, not what came out
 SUMMARY_ROWS = 64  # a table of so many rows is a summary: each of its numbers has a name of its own
 FEW_VALUES = 10  # fewer make no histogram
 SETS = ("feature_set", "feature set", "samples")  # columns that divide a table of features

@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -95,12 +94,10 @@ class AttackStudy:
             raise ConfigError(f"adversarial.contrast={settings.contrast} is none of auto, picture, typographic")
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
-        split = workspace.whole_split("auto")
-        self._source = workspace.dataset.source(split)
-        self._metadata: pd.DataFrame = workspace.features(split).view.metadata()
-        self._locators = workspace.locators(split)
-        self.benign = self._benign_pictures()
+        self._split = workspace.whole_split("auto")
+        self._source = workspace.dataset.source(self._split)
         self.contrasts = [self._contrast(request) for request in self.requests]
+        self.benign = self._benign_pictures()
         order = np.random.default_rng(workspace.seed).permutation(len(self.benign))
         self.cases = [
             Case(run, number, request, self.benign[order[(number + run) % len(order)]])
@@ -128,7 +125,7 @@ class AttackStudy:
         names = list(settings.pictures or ()) or self._scenery(set(settings.words), settings.count)
         pictures = []
         for name in names:
-            picture = find_picture(name, self._source, self._locators)
+            picture = find_picture(name, self._source)
             caption = picture.caption or settings.text
             if not caption:
                 raise ConfigError(f"{name} has no caption: say what it shows, adversarial.benign.text='...'")
@@ -136,7 +133,8 @@ class AttackStudy:
         return pictures
 
     def _scenery(self, words: set[str], count: int) -> list[str]:
-        captions = self._metadata["caption"]
+        metadata = self.workspace.features(self._split).view.metadata()
+        captions = metadata["caption"]
         rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
         if not len(rows) or count < 1:
             raise ConfigError(
@@ -144,7 +142,7 @@ class AttackStudy:
                 "give other words, or adversarial.benign.pictures=[...]"
             )
         drawn = np.random.default_rng(self.workspace.seed).permutation(rows)[:count]
-        return self._metadata["key"].iloc[np.sort(drawn)].tolist()
+        return metadata["key"].iloc[np.sort(drawn)].tolist()
 
     def _contrast(self, request: Request) -> Image.Image | None:
         """The request's picture; None where its text is drawn instead."""
@@ -156,7 +154,7 @@ class AttackStudy:
                 f"request {request.text!r} has no picture: add a column 'picture' to adversarial.requests, "
                 "or set adversarial.contrast=typographic"
             )
-        return find_picture(request.picture, self._source, self._locators).image
+        return find_picture(request.picture, self._source).image
 
     def make(self, directory: Path) -> None:
         """Attack, defend, ask and judge; then count and draw."""

@@ -155,7 +155,7 @@ def _references(workspace: Workspace) -> list[Reference]:
     if not entries:
         raise ConfigError("references is empty: name a pair's key or a picture's path")
     source = workspace.dataset.source(workspace.whole_split("auto"))
-    references = [read_reference(entry, source, workspace.locators("auto")) for entry in entries]
+    references = [read_reference(entry, source) for entry in entries]
     names = [reference.name for reference in references]
     if len(set(names)) < len(names):
         raise ConfigError(f"references: {', '.join(names)}: two of them have one name")
