@@ -50,12 +50,14 @@ class Effect:
     """Mean change of a measure against plain generation, with its 95 % interval.
 
     Attributes:
+        reference: name of R, or `all` of them together.
         members: the class, or a difference of two, such as `TextD − ImgD`.
         measure: one of MEASURES.
         low, high: percentiles over resamples of references and of seeds.
     """
 
     feature_set: str
+    reference: str
     members: str
     strength: float
     measure: str
@@ -84,6 +86,8 @@ def crossed_bootstrap(
 def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> list[Effect]:
     """Changes against plain generation from the same noise, of each class and of differences between classes.
 
+    Over all references, and for each.
+
     Args:
         cells: columns of `Cell`, of one feature set; each class and strength has every reference and seed.
         plain: measures of plain generation by `reference` and `seed`.
@@ -96,14 +100,15 @@ def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, s
     found = []
     for strength, of_strength in cells.groupby("strength"):
         for measure in MEASURES:
-            changes: dict[str, Array] = {}
+            changes: dict[str, pd.DataFrame] = {}
             for members, part in of_strength.groupby("members", sort=False):
-                part = part.set_index(["reference", "seed"])
-                changes[str(members)] = (part[measure] - base[measure]).unstack("seed").to_numpy()
+                values = part.set_index(["reference", "seed"])[measure]
+                changes[str(members)] = (values - base[measure]).unstack("seed")
             contrasts = [(a, "Random") for a in ("TextD", "CrossD", "ImgD")] + [("TextD", "ImgD")]
             changes |= {f"{a} − {b}": changes[a] - changes[b] for a, b in contrasts if a in changes and b in changes}
-            for members, values in changes.items():
-                found.append(
-                    Effect(name, members, float(strength), measure, *crossed_bootstrap(values, n_bootstrap, rng))  # type: ignore[arg-type]
-                )
+            for members, table in changes.items():
+                parts = {"all": table, **{str(row): table.loc[[row]] for row in table.index}}
+                for reference, part in parts.items():
+                    interval = crossed_bootstrap(part.to_numpy(), n_bootstrap, rng)
+                    found.append(Effect(name, reference, members, float(strength), measure, *interval))  # type: ignore[arg-type]
     return found

@@ -107,7 +107,7 @@ def control_curves(found: Sequence[Effect], axis: str = "weight of the reference
     Without `All`, which moves so much more that nothing else would be seen.
 
     Args:
-        found: of one feature set; differences between classes are left out.
+        found: of one feature set, over all references or for one; differences between classes are left out.
         axis: what the strengths are.
     """
     by_class: Mapping[str, list[Effect]] = {

@@ -396,7 +396,8 @@ def test_effects_are_paired_with_plain_generation() -> None:
                     for s in (0.0, 0.5)
                 ]  # fmt: skip
     found = effects(pd.DataFrame(rows), pd.DataFrame(base), 100)
-    at = {(e.members, e.measure): e for e in found if e.strength == 0.5}
+    assert {e.reference for e in found} == {"all", "a", "b"}
+    at = {(e.members, e.measure): e for e in found if e.strength == 0.5 and e.reference == "all"}
     for members, change in (("TextD", 1.0), ("ImgD", 0.25), ("TextD − Random", 1.0), ("TextD − ImgD", 0.75)):
         effect = at[members, "color_distance"]
         assert effect.change == pytest.approx(change)

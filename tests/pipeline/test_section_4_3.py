@@ -41,6 +41,7 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path) -> None:
         assert (results / f"{name}-curves.png").stat().st_size > 10_000
         for reference in ("1F600", "1F600_sketch"):
             assert (results / f"{name}-figure10-{reference}.pdf").exists()
+            assert (results / f"{name}-curves-{reference}.png").stat().st_size > 10_000
     found = json.loads((results / "effects.json").read_text())
     assert {"TextD − ImgD", "TextD − Random"} <= {effect["members"] for effect in found}
     assert all(effect["low"] <= effect["change"] <= effect["high"] for effect in found)

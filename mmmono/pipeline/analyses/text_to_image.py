@@ -116,8 +116,11 @@ def control_generation(workspace: Workspace) -> None:
         for name in sets:
             own = effects(frame[frame.feature_set == name], base, cfg.measures.n_bootstrap, workspace.seed)
             found += own
-            save_figure(control_curves(own, axis), directory / f"{name}-curves")
+            pooled = [effect for effect in own if effect.reference == "all"]
+            save_figure(control_curves(pooled, axis), directory / f"{name}-curves")
             for reference in references:
+                alone = [effect for effect in own if effect.reference == reference.name]
+                save_figure(control_curves(alone, axis), directory / f"{name}-curves-{reference.name}")
                 of_grid = [r for r in rows if r.feature_set == name and r.reference is reference]
                 grid = [_grid_row(directory / PICTURES, row, strengths, workspace, nearest) for row in of_grid]
                 head = (
@@ -362,7 +365,7 @@ def _show(workspace: Workspace, path: Path) -> None:
     found = json.loads((path / "effects.json").read_text())
     sizes = {(c["feature_set"], c["members"]): c["features"] for c in json.loads((path / "cells.json").read_text())}
     for name in workspace.recipes:
-        own = [effect for effect in found if effect["feature_set"] == name]
+        own = [effect for effect in found if effect["feature_set"] == name and effect["reference"] == "all"]
         # The column in which the reference weighs most.
         weight_on = workspace.cfg.intervention.weight_on
         strongest = (max if weight_on == "reference" else min)(effect["strength"] for effect in own)
@@ -375,7 +378,7 @@ def _show(workspace: Workspace, path: Path) -> None:
         show_table(
             table, f"Change at strength {strongest:g} [95 %], {name}: “{workspace.cfg.prompt}”, {workspace.title}"
         )
-    console.print(f"Figures 10 and 14, curves, cells: {path}/*-figure10-*.png, *-curves.png, cells.parquet")
+    console.print(f"Figures 10 and 14, curves, cells, effects by reference: {path}/*.png, *.parquet")
 
 
 def _interval(effect: dict[str, Any]) -> str:
