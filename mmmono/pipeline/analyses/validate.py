@@ -109,7 +109,7 @@ def validate(workspace: Workspace) -> None:
 
 def _all(todo: list[Run], jobs: int) -> Iterator[_Found]:
     """What the runs find, in their order, several at a time: matrices this small leave most cores idle otherwise."""
-    yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(_measure)(run) for run in todo)
+    yield from Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(delayed(_measure)(run) for run in todo)
 
 
 def _measure(run: Run) -> _Found:
