@@ -61,7 +61,7 @@ appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
 	@$(call RUN,train)
 
-validate: $(READY) ## Planted concepts: does the method find what was put there?
+validate: $(READY) ## Planted concepts: does the method find what was put there? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
 test: $(READY) ## Run the tests

@@ -14,22 +14,28 @@ from matplotlib.figure import Figure
 from mmmono.modality.validation import mean_interval
 from mmmono.reporting.style import STYLE
 
-SET_COLORS = {"raw": "#999999", "sae": "#009E73", "ncl": "#CC79A7", "concepts": "#000000"}
-OTHER_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SET_COLORS = {
+    "raw": "#999999",
+    "sae": "#009E73",
+    "ncl": "#CC79A7",
+    "true codes, null": "#000000",
+    "sae, null": "#009E73",
+}
+OTHER_COLORS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")
 KNOB_LABELS = {
     "noise": "noise", "gap": "modality gap", "active": "active concepts", "superposition": "concepts / d",
     "pairs": "pairs", "k": "k", "latents": "latents / concepts", "shared_share": "shared concepts",
 }  # fmt: skip
 PANELS = {
-    "max_cosine": "mean max cosine",
+    "max_cosine": "max cosine",
     "matched_cosine": "matched cosine",
-    "correlation": "correlation of codes",
-    "auroc_image": "AUROC image-only",
-    "auroc_text": "AUROC text-only",
-    "rank_correlation": "ρ with true gain",
-    "accuracy_sigma": "accuracy, μ ± σ",
-    "accuracy_margin": "accuracy, ½ ± 0.3",
-    "accuracy_null": "accuracy, null",
+    "correlation": "codes",
+    "auroc_image": "AUROC image",
+    "auroc_text": "AUROC text",
+    "rank_correlation": "gain ρ",
+    "accuracy_sigma": "acc. μ ± σ",
+    "accuracy_margin": "acc. ½ ± 0.3",
+    "accuracy_null": "acc. null",
 }
 COLUMNS = 4
 
@@ -42,7 +48,7 @@ def validation_figures(
     Args:
         validation: columns `knob`, `value`, `seed`, `feature_set` and the measures; base runs have the empty knob.
         readings: `knob`, `value`, `seed`, `feature_set`, `reading` and measures.
-        discoveries: `seed`, `feature_set`, `level`, `proportion`.
+        discoveries: `seed`, `feature_set`, `rule`, `level`, `proportion`.
         base: each knob's value in the base setting.
     """
     rows = validation.assign(auroc=(validation.auroc_image + validation.auroc_text) / 2)
@@ -60,8 +66,12 @@ def validation_figures(
             "validation-directions": knob_curves(_melted(sae, found), base, "cosine with atoms"),
             "validation-partition": knob_curves(_melted(sae, rules), base, "balanced accuracy", chance=1 / 3),
         }
+        read = readings[readings.feature_set == "sae"]
+        scores = read[read.reading.isin([read.reading.iloc[0], "energy ratio"])].replace({read.reading.iloc[0]: "R(d)"})
+        gains = _series(scores, "rank_correlation", "reading")
+        figures["validation-energy"] = knob_curves(gains, base, "ρ with true gain")
         if "gap" in base:
-            figures["validation-readings"] = reading_curves(readings[readings.feature_set == "sae"], base["gap"])
+            figures["validation-readings"] = reading_curves(read, base["gap"])
     if len(discoveries):
         figures["validation-false_discoveries"] = false_discovery_curves(discoveries)
     return figures
@@ -135,17 +145,19 @@ def false_discovery_curves(rows: pd.DataFrame) -> Figure:
     """Realized against nominal false discovery rates of the permutation null where all shared concepts' gains are 1.
 
     Args:
-        rows: columns `seed`, `feature_set`, `level` and `proportion`.
+        rows: columns `seed`, `feature_set` (`concepts` are their own codes), `rule`, `level` and `proportion`.
     """
+    rows = rows[(rows.rule == "null") | (rows.feature_set != "concepts")]
+    names = rows.feature_set.replace("concepts", "true codes") + ", " + rows.rule
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(3.4, 2.9), layout="constrained")
-        long = rows.rename(columns={"feature_set": "series", "level": "value", "proportion": "y"})
+        long = rows.rename(columns={"level": "value", "proportion": "y"}).assign(series=names)
         highest = float(long.value.max())
         axis.plot([0, highest], [0, highest], color="black", linewidth=0.6, linestyle="--")
         _panel(axis, long, None)
         axis.set_xlabel("nominal false discovery rate")
         axis.set_ylabel("realized")
-        _legend(figure, axis)
+        _legend(figure, axis, columns=2 if long.series.nunique() > 3 else 1)
         return figure
 
 

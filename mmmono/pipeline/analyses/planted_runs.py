@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.errors import ConfigError
 from mmmono.features.planted import KINDS, PlantedKnobs
@@ -64,10 +63,7 @@ def turned(cfg: DictConfig, knob: str, value: float | None, seed: int) -> DictCo
     result = OmegaConf.merge(cfg, {"seed": seed, "dataset": {"seed": seed}})
     assert isinstance(result, DictConfig)
     if knob in KNOBS and value is not None:
-        try:
-            KNOBS[knob].turn(result, value)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"validate.knobs.{knob}: {value!r} is no value for it") from error
+        KNOBS[knob].turn(result, value)
     _fit_dictionaries(result, value if knob == "k" else None)
     return result
 
@@ -157,6 +153,8 @@ def _check(settings: DictConfig) -> None:
         )
     if wrong := [level for level in (settings.fdr, *settings.equal_gains.levels) if not 0 < level < 1]:
         raise ConfigError(f"a false discovery rate of {wrong[0]} is no rate: give validate.fdr and levels in (0, 1)")
-    for knob in settings.knobs:
+    for knob, values in settings.knobs.items():
         if knob not in KNOBS:
             raise ConfigError(f"validate.knobs names {knob!r}: choose from {', '.join(KNOBS)}")
+        if wrong := [value for value in values if not isinstance(value, int | float)]:
+            raise ConfigError(f"validate.knobs.{knob}: {wrong[0]!r} is not a number")
