@@ -115,7 +115,7 @@ report: $(READY) ## All results there are on one page, beside the paper's, with 
 explorer: $(READY) ## A page to click from the distribution of scores to a feature to its pictures
 	@$(call RUN,explorer)
 
-validate: $(READY) ## Planted concepts: does the method find what was put there?
+validate: $(READY) ## Planted concepts: does the method find what was put there? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
 test: $(READY) ## Run the tests

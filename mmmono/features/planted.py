@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.features.writer import FeatureStoreWriter
 
 TRUTH_FILE = "truth.safetensors"
+ANSWERS = ("atoms", "kind", "gain", "image_codes", "text_codes")
 KINDS = ("image", "text", "shared")
 SHARD = 16_384
 
@@ -83,13 +84,16 @@ class PlantedPairs:
         image, text: embeddings.
         atoms: directions of the concepts, image-only first, then text-only, then shared; unit length.
         kind: index into KINDS, for each atom.
+        gain: how strongly images show a concept over how strongly texts do, when they do; infinite for image-only
+            concepts, 0 for text-only ones.
         image_codes, text_codes: how strongly each sample shows each concept.
     """
 
     image: Float[Tensor, "pairs dim"]
     text: Float[Tensor, "pairs dim"]
     atoms: Float[Tensor, "atoms dim"]
-    kind: Float[Tensor, " atoms"]
+    kind: Int64[Tensor, " atoms"]
+    gain: Float[Tensor, " atoms"]
     image_codes: Float[Tensor, "pairs atoms"]
     text_codes: Float[Tensor, "pairs atoms"]
 
@@ -119,12 +123,15 @@ def plant(knobs: PlantedKnobs) -> PlantedPairs:
     length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))
     offset = rng.standard_normal(knobs.dim)
     offset *= knobs.gap * length / 2 / np.linalg.norm(offset)
-    image, text = (
+    embeddings = [
         z + sign * offset + rng.standard_normal(z.shape) * knobs.noise * length / knobs.dim**0.5
         for z, sign in zip(clean, (1, -1), strict=True)
+    ]
+    ratio = np.select([kind == 0, kind == 1], [np.inf, 0.0], gain**2)
+    image, text, directions, ratios, image_codes, text_codes = (
+        torch.from_numpy(x).float() for x in (*embeddings, atoms, ratio, *codes)
     )
-    tensors = [torch.from_numpy(x).float() for x in (image, text, atoms, kind, *codes)]
-    return PlantedPairs(*tensors)
+    return PlantedPairs(image, text, directions, torch.from_numpy(kind), ratios, image_codes, text_codes)
 
 
 def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") -> None:
@@ -144,13 +151,13 @@ def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") 
             for i, (image, text) in enumerate(zip(*shown, strict=True))
         ]
         writer.write(shard, planted.image[rows], planted.text[rows], metadata, Counter())
-    truth = {name: getattr(planted, name).contiguous() for name in ("atoms", "kind", "image_codes", "text_codes")}
+    truth = {name: getattr(planted, name).contiguous() for name in ANSWERS}
     save_file(truth, directory / TRUTH_FILE)
     writer.finish("planted", "planted", "planted", knobs_digest(knobs), knobs.dim, list(shards))
 
 
 def read_truth(directory: Path) -> dict[str, Tensor]:
-    """The answer file of a planted store: atoms, kind, image_codes, text_codes."""
+    """The answer file of a planted store: atoms, kind, gain, image_codes and text_codes of `PlantedPairs`."""
     return load_file(directory / TRUTH_FILE)
 
 

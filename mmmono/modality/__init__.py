@@ -10,6 +10,7 @@ from mmmono.modality.partition import (
     FeatureClass,
     Partition,
     partition_by_counts,
+    partition_by_margin,
     partition_by_null,
     partition_by_sigma,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "modality_dominance_score",
     "modality_gap",
     "partition_by_counts",
+    "partition_by_margin",
     "partition_by_null",
     "partition_by_sigma",
     "rank_correlation",

@@ -98,6 +98,24 @@ def partition_by_counts(
     return _from_masks(image, text, alive)
 
 
+def partition_by_margin(
+    scores: Float[Tensor, " features"],
+    margin: float = 0.3,
+    live: Bool[Tensor, " features"] | None = None,
+) -> Partition:
+    """Borders that the other features do not move: ImgD above ½ + margin, TextD below ½ − margin, both strictly.
+
+    At a margin of 0.3 one side of an ImgD feature's pair is on average four times as active as the other.
+
+    Raises:
+        ValueError: `margin` is not in [0, ½).
+    """
+    if not 0 <= margin < 0.5:
+        raise ValueError(f"margin={margin} must lie in [0, 0.5): R(d) is at most 1")
+    scores, alive = _live(scores, live)
+    return _from_masks(alive & (scores > 0.5 + margin), alive & (scores < 0.5 - margin), alive)
+
+
 def partition_by_null(
     scores: Float[Tensor, " features"],
     q_values: Float[Tensor, " features"],

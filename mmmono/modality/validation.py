@@ -1,92 +1,155 @@
-"""What a feature set finds of planted concepts: codes, modality dominance and classes against the truth."""
+"""What a feature set finds of planted concepts: directions, codes, modality and classes against the truth."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
-from scipy.stats import spearmanr
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import spearmanr, ttest_1samp
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mmmono.modality.partition import FeatureClass, Partition
 
 CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # image-only, text-only, shared
-MARGIN = 0.01  # of true R(d) around ½ within which a concept is dominated by neither modality
 
 
 @dataclass(frozen=True)
-class PlantedRecovery:
-    """How much of the truth a feature set tells; each concept is looked for in the feature that correlates with it most.
+class Match:
+    """Each concept in the feature that correlates with it most.
 
     Attributes:
-        correlation: mean correlation of the concepts' codes with those features.
-        auroc_image: of telling image-only from shared concepts by R(d); auroc_text: text-only from shared ones.
-        rank_correlation: Spearman's ρ of R(d) with the true one over shared concepts; NaN where all gains are equal.
-        accuracy_sigma: share of concepts whose feature is in the class of their kind, by the configured partition.
-        accuracy_null: the same for the partition by the permutation null.
-        false_discoveries: of the features that the null confirms, the share whose own concept does not lean that way.
-        found: concepts whose feature is live.
+        feature: that feature, for each concept.
+        correlation: with it.
+        concept: the other way round, the concept that correlates most with each feature.
     """
 
-    correlation: float
+    feature: Int64[Tensor, " atoms"]
+    correlation: Float[Tensor, " atoms"]
+    concept: Int64[Tensor, " features"]
+
+    @classmethod
+    def of(cls, correlations: Float[Tensor, "atoms features"]) -> Match:
+        """From correlations of the concepts' codes with the features' activations, over both modalities' samples."""
+        best, feature = correlations.max(1)
+        return cls(feature, best, correlations.argmax(0))
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well a score of the features' modality tells the concepts' kinds and gains.
+
+    Attributes:
+        auroc_image: of telling image-only from shared concepts.
+        auroc_text: of telling text-only from shared ones.
+        rank_correlation: Spearman's ρ with the true gains over shared concepts; NaN where all gains are equal.
+    """
+
     auroc_image: float
     auroc_text: float
     rank_correlation: float
-    accuracy_sigma: float
-    accuracy_null: float
-    false_discoveries: float
-    found: int
 
 
-def planted_recovery(
-    correlations: Float[Tensor, "atoms features"],
-    kind: Int64[Tensor, " atoms"],
-    true_scores: Float[Tensor, " atoms"],
+def separation(
     scores: Float[Tensor, " features"],
-    by_sigma: Partition,
-    by_null: Partition,
-) -> PlantedRecovery:
-    """Compare a feature set's scores and classes with the truth.
+    match: Match,
+    kind: Int64[Tensor, " atoms"],
+    gain: Float[Tensor, " atoms"],
+) -> Separation:
+    """Compare scores that rise with the image side's dominance with what was planted; dead features are left out.
 
     Args:
-        correlations: of the concepts' codes with the features' activations, over both modalities' samples.
+        scores: of the features; NaN marks dead ones.
+        match: which feature each concept is looked for in.
         kind: 0 image-only, 1 text-only, 2 shared.
-        true_scores: Eq. 1 on the concepts' codes.
-        scores: R(d) of the features.
-        by_sigma: classes by the configured rule.
-        by_null: classes by the permutation null.
+        gain: how strongly images show a concept over how strongly texts do.
     """
-    best, feature = correlations.max(1)
-    own = scores[feature]
-    live = ~own.isnan()
-    image, text, shared = (live & (kind == k) for k in range(3))
-    classes = [by_sigma.class_of(), by_null.class_of()]
-    right = [
-        sum(found[f] == CLASS_OF_KIND[k] for f, k in zip(feature.tolist(), kind.tolist(), strict=True)) / len(kind)
-        for found in classes
-    ]
-    atom = correlations.argmax(0)
-    lean = true_scores[atom]
-    wrong = (lean[by_null.image_dominant] < 0.5 + MARGIN).sum() + (lean[by_null.text_dominant] > 0.5 - MARGIN).sum()
-    discoveries = len(by_null.image_dominant) + len(by_null.text_dominant)
-    return PlantedRecovery(
-        correlation=float(best.mean()),
+    own = scores[match.feature]
+    image, text, shared = (~own.isnan() & (kind == k) for k in range(3))
+    return Separation(
         auroc_image=_auroc(own[image], own[shared]),
         auroc_text=_auroc(-own[text], -own[shared]),
-        rank_correlation=_rank(own[shared], true_scores[shared]),
-        accuracy_sigma=right[0],
-        accuracy_null=right[1],
-        false_discoveries=float(wrong) / discoveries if discoveries else 0.0,
-        found=int(live.sum()),
+        rank_correlation=_rank(own[shared], gain[shared]),
     )
+
+
+def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> float:
+    """Mean over the kinds of the share of concepts whose feature is in the class of their kind.
+
+    Each kind weighs a third, so that putting every feature into the commonest class scores no more than that.
+    """
+    classes = partition.class_of()
+    shares = []
+    for number, expected in enumerate(CLASS_OF_KIND):
+        members = match.feature[kind == number].tolist()
+        shares.append(sum(classes[feature] == expected for feature in members) / len(members))
+    return sum(shares) / len(shares)
+
+
+@dataclass(frozen=True)
+class Discoveries:
+    """Features said to lean to a modality.
+
+    Attributes:
+        made: how many.
+        false: how many of them stand for a concept that leans nowhere.
+    """
+
+    made: int
+    false: int
+
+    @property
+    def proportion(self) -> float:
+        """False discovery proportion, 0 where nothing was discovered; its expectation is the false discovery rate."""
+        return self.false / max(1, self.made)
+
+
+def discoveries(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> Discoveries:
+    """Count members of ImgD and TextD, and those that correlate most with a shared concept.
+
+    They are false only where the gains of shared concepts are exactly 1: then image and text show such a concept alike,
+    R(d) of its codes is ½ in expectation, and the null is true.
+    """
+    found = torch.cat([partition.image_dominant, partition.text_dominant])
+    return Discoveries(made=len(found), false=int((kind[match.concept[found]] == 2).sum()))
 
 
 def mean_max_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "features dim"]) -> float:
     """Mean over atoms of the highest cosine with a learned direction: 1 where every atom is found."""
-    atoms, learned = (torch.nn.functional.normalize(x.float(), dim=1) for x in (atoms, learned))
-    return float((atoms @ learned.T).amax(1).mean())
+    return float(_cosines(atoms, learned).amax(1).mean())
+
+
+def matched_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "features dim"]) -> float:
+    """Mean cosine of atoms with learned directions, one to one, as the assignment that maximizes it has them.
+
+    Unlike `mean_max_cosine` it does not count a direction twice that stands for two atoms (Hungarian algorithm). Atoms
+    that are left over where there are fewer directions count as 0.
+    """
+    cosines = _cosines(atoms, learned).numpy()
+    return float(cosines[linear_sum_assignment(cosines, maximize=True)].sum() / len(atoms))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean with the ends of its t interval over values that are not NaN.
+
+    The ends are NaN for a single value, all three for none.
+    """
+    known = [value for value in values if value == value]
+    if len(known) < 2:
+        return (known[0] if known else float("nan"), float("nan"), float("nan"))
+    mean = sum(known) / len(known)
+    if max(known) == min(known):
+        return mean, mean, mean
+    low, high = ttest_1samp(known, 0.0).confidence_interval(level)
+    return mean, float(low), float(high)
+
+
+def _cosines(atoms: Tensor, learned: Tensor) -> Tensor:
+    atoms, learned = (torch.nn.functional.normalize(x.detach().cpu().float(), dim=1) for x in (atoms, learned))
+    return atoms @ learned.T
 
 
 def _auroc(positive: Tensor, negative: Tensor) -> float:
@@ -97,6 +160,6 @@ def _auroc(positive: Tensor, negative: Tensor) -> float:
 
 
 def _rank(a: Tensor, b: Tensor) -> float:
-    if len(a) < 3 or float(b.max() - b.min()) < MARGIN or float(a.max() - a.min()) == 0:
+    if len(a) < 3 or float(a.max() - a.min()) == 0 or float(b.max() - b.min()) == 0:
         return float("nan")
     return float(spearmanr(a.numpy(), b.numpy()).statistic)

@@ -13,7 +13,7 @@ from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.stored import StoredPairs
 from mmmono.features import FeatureStore, FeatureView, split_view
-from mmmono.features.planted import PlantedKnobs, write_planted
+from mmmono.features.planted import ANSWERS, PlantedKnobs, write_planted
 from mmmono.features.selection import Split
 
 CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
@@ -197,7 +197,7 @@ class Planted(Dataset):
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
         """The store with its answer file, made unless it is there."""
-        recipe = {"planted": asdict(self.knobs)}
+        recipe = {"planted": asdict(self.knobs), "answers": list(ANSWERS)}
         return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
 
     def expected_pairs(self, split: Split) -> int:

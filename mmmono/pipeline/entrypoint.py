@@ -55,7 +55,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
         def command() -> None:
             if not CONF.is_dir():
                 sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
-            _quiet()
+            quiet()
             keep_freed_memory()
             sys.argv[1:] = [quote_braces(argument) for argument in sys.argv[1:]]
             try:
@@ -94,7 +94,8 @@ def _fail(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Keep other libraries' bars and warnings that no user can act on off the terminal; in every process."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # other libraries' bars, in logs

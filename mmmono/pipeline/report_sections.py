@@ -196,7 +196,20 @@ def _adversarial(sources: Sources, section: ReportSection) -> ReportSection:
 
 
 def _text_to_image(sources: Sources, section: ReportSection) -> ReportSection:
-    return _as_saved(sources, section, "text_to_image", "effects", "What each intervention changes", "Figures 10, 14")
+    result = sources.results.latest("text_to_image")
+    if result is None:
+        return section
+    found, cells = _read(result, "effects"), _read(result, "cells")
+    strongest = table_rows.strongest_reference(found, result.recipe["intervention"]["weight_on"])
+    tables, captions = [], {}
+    for name in set_names(result.recipe["sets"]):
+        title = f"Change against plain generation at strength {strongest:g} [95 %], {name}"
+        tables.append(ReportTable(f"control-{name}", title, table_rows.control_rows(found, cells, name, strongest)))
+        for file in sorted(result.path.glob(f"{name}-figure10-*.png")):
+            reference = file.stem.removeprefix(f"{name}-figure10-")
+            captions[file.stem] = f"Figures 10, 14, {name}: “{result.recipe['prompt']}” with features of {reference}."
+        captions[f"{name}-curves"] = f"{name}: what each class changes, over references and noise; 95 % intervals."
+    return replace(section, tables=tables, figures=_figures(result, captions), made_by=[result])
 
 
 def _certainty(sources: Sources, section: ReportSection) -> ReportSection:
@@ -223,24 +236,20 @@ def _validation(sources: Sources, section: ReportSection) -> ReportSection:
     result = sources.results.unrelated("validation")
     if result is None:
         return section
-    frame = pd.read_parquet(result.path / "validation.parquet")
-    table = ReportTable("validation", "Base setting, mean over seeds", table_rows.validation_rows(frame))
-    captions = {"validation": "What is found as one knob is turned: means over seeds, dotted the base setting."}
+    rows = table_rows.validation_rows(pd.read_parquet(result.path / "summary.parquet"))
+    table = ReportTable("validation", "Base setting, mean ± half of the 95 % t interval over seeds", rows)
+    captions = {
+        "validation": "All measures as one knob is turned: means and 95 % t intervals over seeds, dotted the base setting.",
+        "validation-directions": "Cosines of the SAE's latents with the planted directions.",
+        "validation-codes": "Correlation of each concept's codes with the feature that is nearest to it.",
+        "validation-separation": "AUROC of image-only and text-only concepts against shared ones, by R(d).",
+        "validation-gains": "Rank correlation of R(d) with the true gain of shared concepts.",
+        "validation-energy": "The same by R(d) and by the ratio of energies, on the SAE.",
+        "validation-partition": "Balanced accuracy of partitions of the SAE's latents.",
+        "validation-false_discoveries": "Realized against nominal false discovery rates of the permutation null.",
+        "validation-readings": "Readings of the paper on the SAE's latents, over the modality gap.",
+    }
     return replace(section, tables=[table], figures=_figures(result, captions), made_by=[result])
-
-
-def _as_saved(
-    sources: Sources, section: ReportSection, analysis: str, table: str, title: str, figures: str
-) -> ReportSection:
-    """A case study's table with its own columns, those without an entry left out, and all its figures."""
-    result = sources.results.latest(analysis)
-    if result is None:
-        return section
-    found = _read(result, table) if (result.path / f"{table}.json").exists() else []
-    filled = [column for column in (found[0] if found else {}) if any(row[column] not in (None, "") for row in found)]
-    shown = [ReportTable(table, title, [{c: row[c] for c in filled} for row in found])] if found else []
-    captions = {file.stem: f"{figures}: {file.stem}" for file in sorted(result.path.glob("*.png"))}
-    return replace(section, tables=shown, figures=_figures(result, captions), made_by=[result])
 
 
 def _read(result: Artifact, name: str) -> list[dict[str, Any]]:

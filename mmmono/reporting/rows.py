@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from mmmono.case_studies.control_effects import MEASURES
 from mmmono.reporting.concept_figures import WORDS
 from mmmono.reporting.published import published
+from mmmono.reporting.validation_figures import PANELS
 
 Rows = list[dict[str, object]]
 Results = Sequence[Mapping[str, Any]]
@@ -21,10 +23,6 @@ DOMINANCE = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean
 CERTAINTY = (
     "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
     "seeds ARI", "energy ρ", "AUROC ρ",
-)  # fmt: skip
-VALIDATION = (
-    "correlation", "max_cosine", "auroc_image", "auroc_text", "rank_correlation", "accuracy_sigma", "accuracy_null",
-    "false_discoveries",
 )  # fmt: skip
 METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
 
@@ -166,12 +164,46 @@ def adversarial_rows(table3: Results, feature_set: str) -> Rows:
     return rows
 
 
-def validation_rows(validation: pd.DataFrame) -> Rows:
-    """The base setting of planted concepts, mean over seeds."""
-    base = validation[validation["knob"] == ""].groupby("feature_set", sort=False)[list(VALIDATION)].mean()
+def strongest_reference(effects: Results, weight_on: str) -> float:
+    """The strength at which the reference weighs most: the largest where it is the reference's weight."""
+    strengths = [float(effect["strength"]) for effect in effects]
+    return max(strengths) if weight_on == "reference" else min(strengths)
+
+
+def control_rows(effects: Results, cells: Results, feature_set: str, strength: float) -> Rows:
+    """What each class changes at one strength, over all references (Section 4.3)."""
+    sizes = {cell["members"]: cell["features"] for cell in cells if cell["feature_set"] == feature_set}
+    own = [
+        effect
+        for effect in effects
+        if effect["feature_set"] == feature_set and effect["reference"] == "all" and effect["strength"] == strength
+    ]
+    rows: Rows = []
+    for members in names(own, "members"):
+        line = {effect["measure"]: effect for effect in own if effect["members"] == members}
+        moved = f"{members} {sizes[members]}" if members in sizes else members
+        rows.append({"moved": moved} | {m.replace("_", " "): _change(line[m]) for m in MEASURES})
+    return rows
+
+
+def _change(effect: Mapping[str, Any]) -> str:
+    if effect["low"] is None or pd.isna(effect["low"]):
+        return f"{effect['change']:+.3f}"
+    return f"{effect['change']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
+
+
+def validation_rows(summary: pd.DataFrame) -> Rows:
+    """The base setting of planted concepts: mean ± half of the 95 % t interval over seeds."""
+
+    def cell(row: Any) -> str:
+        if pd.isna(row.mean):
+            return ""
+        return f"{row.mean:.3f}" if pd.isna(row.high) else f"{row.mean:.3f} ± {(row.high - row.low) / 2:.3f}"
+
+    base = summary[summary["knob"] == ""]
     return [
-        {"feature set": str(name), **{key: "" if pd.isna(row[key]) else f"{row[key]:.3f}" for key in VALIDATION}}
-        for name, row in base.iterrows()
+        {"feature set": str(name), **{PANELS[str(row.measure)]: cell(row) for row in part.itertuples()}}
+        for name, part in base.groupby("feature_set", sort=False)
     ]
 
 

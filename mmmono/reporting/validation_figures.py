@@ -1,55 +1,201 @@
-"""What is found of planted concepts, over the knobs that make them harder to find."""
+"""What is found of planted concepts: a small figure for each statement, and one with all measures over all knobs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.modality.validation import mean_interval
 from mmmono.reporting.style import STYLE
 
-SET_COLORS = {"raw": "#999999", "sae": "#009E73", "ncl": "#CC79A7"}
-PANELS = {
-    "max_cosine": "mean max cosine",
-    "correlation": "correlation of codes",
-    "auroc_image": "AUROC image-only",
-    "auroc_text": "AUROC text-only",
-    "accuracy_sigma": "accuracy, μ ± σ",
-    "accuracy_null": "accuracy, null",
-    "false_discoveries": "false discoveries",
+SET_COLORS = {
+    "raw": "#999999",
+    "sae": "#009E73",
+    "ncl": "#CC79A7",
+    "true codes, null": "#000000",
+    "sae, null": "#009E73",
 }
+OTHER_COLORS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")
+KNOB_LABELS = {
+    "noise": "noise", "gap": "modality gap", "active": "active concepts", "superposition": "concepts / d",
+    "pairs": "pairs", "k": "k", "latents": "latents / concepts", "shared_share": "shared concepts",
+}  # fmt: skip
+PANELS = {
+    "max_cosine": "max cosine",
+    "matched_cosine": "matched cosine",
+    "correlation": "codes",
+    "auroc_image": "AUROC image",
+    "auroc_text": "AUROC text",
+    "rank_correlation": "gain ρ",
+    "accuracy_sigma": "acc. μ ± σ",
+    "accuracy_margin": "acc. ½ ± 0.3",
+    "accuracy_null": "acc. null",
+}
+COLUMNS = 4
 
 
-def recovery_curves(rows: pd.DataFrame, base: Mapping[str, float]) -> Figure:
-    """One row a measure, one column a knob; means and ranges over seeds, the base setting marked.
+def validation_figures(
+    validation: pd.DataFrame, readings: pd.DataFrame, discoveries: pd.DataFrame, base: Mapping[str, float]
+) -> dict[str, Figure]:
+    """All figures by file name.
 
     Args:
-        rows: columns `knob`, `value`, `seed`, `feature_set` and the measures; base runs have the empty knob.
+        validation: columns `knob`, `value`, `seed`, `feature_set` and the measures; base runs have the empty knob.
+        readings: `knob`, `value`, `seed`, `feature_set`, `reading` and measures.
+        discoveries: `seed`, `feature_set`, `rule`, `level`, `proportion`.
         base: each knob's value in the base setting.
     """
-    knobs = list(base)
+    rows = validation.assign(auroc=(validation.auroc_image + validation.auroc_text) / 2)
+    sae = rows[rows.feature_set == "sae"]
+    figures = {
+        "validation": recovery_grid(rows, base),
+        "validation-codes": knob_curves(_series(rows, "correlation"), base, "correlation of codes"),
+        "validation-separation": knob_curves(_series(rows, "auroc"), base, "AUROC of kinds", chance=0.5),
+        "validation-gains": knob_curves(_series(rows, "rank_correlation"), base, "ρ with true gain", chance=0.0),
+    }
+    if len(sae):
+        found = {"max_cosine": "mean max", "matched_cosine": "one atom a latent"}
+        rules = {"accuracy_sigma": "μ ± σ", "accuracy_margin": "½ ± 0.3", "accuracy_null": "permutation null"}
+        figures |= {
+            "validation-directions": knob_curves(_melted(sae, found), base, "cosine with atoms"),
+            "validation-partition": knob_curves(_melted(sae, rules), base, "balanced accuracy", chance=1 / 3),
+        }
+        read = readings[readings.feature_set == "sae"]
+        scores = read[read.reading.isin([read.reading.iloc[0], "energy ratio"])].replace({read.reading.iloc[0]: "R(d)"})
+        gains = _series(scores, "rank_correlation", "reading")
+        figures["validation-energy"] = knob_curves(gains, base, "ρ with true gain")
+        if "gap" in base:
+            figures["validation-readings"] = reading_curves(read, base["gap"])
+    if len(discoveries):
+        figures["validation-false_discoveries"] = false_discovery_curves(discoveries)
+    return figures
+
+
+def knob_curves(rows: pd.DataFrame, base: Mapping[str, float], label: str, chance: float | None = None) -> Figure:
+    """One panel a knob: means over seeds with 95 % t intervals, single seeds as dots, the base setting marked.
+
+    Args:
+        rows: columns `knob`, `value`, `seed`, `series`, `y`.
+        base: each knob's value in the base setting.
+        label: of y.
+        chance: what y is for features that know nothing.
+    """
+    columns = min(COLUMNS, len(base))
+    lines = math.ceil(len(base) / columns)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(PANELS), max(1, len(knobs)), figsize=(max(3.4, 1.75 * len(knobs)), 1.5 * len(PANELS)), squeeze=False,
+            lines, columns, figsize=(max(3.4, 1.8 * columns), 1.6 * lines + 0.3), squeeze=False, sharey=True,
+            layout="constrained",
+        )  # fmt: skip
+        for axis in axes.flat[len(base) :]:
+            axis.set_axis_off()
+        for axis, knob in zip(axes.flat, base, strict=False):
+            _panel(axis, _at(rows, knob, base[knob]), base[knob])
+            if chance is not None:
+                axis.axhline(chance, color="black", linewidth=0.6, linestyle="--")
+            axis.set_xlabel(KNOB_LABELS.get(knob, knob))
+        figure.supylabel(label, fontsize=STYLE["axes.labelsize"])
+        _legend(figure, axes.flat[0])
+        return figure
+
+
+def recovery_grid(rows: pd.DataFrame, base: Mapping[str, float]) -> Figure:
+    """All measures over all knobs: one row a measure, one column a knob."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            len(PANELS), len(base), figsize=(max(3.4, 1.6 * len(base)), 1.35 * len(PANELS)), squeeze=False,
             sharey="row", sharex="col", layout="constrained",
         )  # fmt: skip
-        for column, knob in enumerate(knobs):
-            here = pd.concat([rows[rows.knob == knob], rows[rows.knob == ""].assign(value=base[knob])])
-            for row, (measure, title) in enumerate(PANELS.items()):
-                axis = axes[row, column]
-                for name, part in here.groupby("feature_set", sort=False):
-                    by_value = part.groupby("value")[measure].agg(["mean", "min", "max"]).dropna()
-                    color = SET_COLORS.get(str(name), "black")
-                    axis.plot(by_value.index, by_value["mean"], color=color, marker="o", markersize=3, label=str(name))
-                    axis.fill_between(
-                        by_value.index, by_value["min"], by_value["max"], color=color, alpha=0.2, linewidth=0
-                    )
-                axis.axvline(base[knob], color="black", linewidth=0.5, linestyle=":")
-                axis.set_ylim(0, 1.03)
-                if column == 0:
-                    axis.set_ylabel(title)
-            axes[-1, column].set_xlabel(knob)
-        figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(SET_COLORS))
+        for row, (measure, title) in enumerate(PANELS.items()):
+            for column, knob in enumerate(base):
+                _panel(axes[row, column], _at(_series(rows, measure), knob, base[knob]), base[knob])
+            axes[row, 0].set_ylabel(title)
+        for column, knob in enumerate(base):
+            axes[-1, column].set_xlabel(KNOB_LABELS.get(knob, knob))
+        _legend(figure, axes[2, 0])
         return figure
+
+
+def reading_curves(rows: pd.DataFrame, base: float) -> Figure:
+    """Other readings and scores on the SAE's latents, over the modality gap: kinds, gains and classes against the truth.
+
+    Args:
+        rows: columns `knob`, `value`, `seed`, `reading`, `auroc_image`, `auroc_text`, `rank_correlation`, `accuracy`.
+        base: the gap of the base setting.
+    """
+    rows = rows.assign(auroc=(rows.auroc_image + rows.auroc_text) / 2)
+    panels = {"auroc": "AUROC of kinds", "rank_correlation": "ρ with true gain", "accuracy": "accuracy, μ ± σ"}
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.4), layout="constrained")
+        for axis, (measure, title) in zip(axes, panels.items(), strict=True):
+            _panel(axis, _at(_series(rows, measure, "reading"), "gap", base), base)
+            axis.set_xlabel("modality gap")
+            axis.set_title(title, loc="left")
+        _legend(figure, axes[0], columns=3)
+        return figure
+
+
+def false_discovery_curves(rows: pd.DataFrame) -> Figure:
+    """Realized against nominal false discovery rates of the permutation null where all shared concepts' gains are 1.
+
+    Args:
+        rows: columns `seed`, `feature_set` (`concepts` are their own codes), `rule`, `level` and `proportion`.
+    """
+    rows = rows[(rows.rule == "null") | (rows.feature_set != "concepts")]
+    names = rows.feature_set.replace("concepts", "true codes") + ", " + rows.rule
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(3.4, 2.9), layout="constrained")
+        long = rows.rename(columns={"level": "value", "proportion": "y"}).assign(series=names)
+        highest = float(long.value.max())
+        axis.plot([0, highest], [0, highest], color="black", linewidth=0.6, linestyle="--")
+        _panel(axis, long, None)
+        axis.set_xlabel("nominal false discovery rate")
+        axis.set_ylabel("realized")
+        _legend(figure, axis, columns=2 if long.series.nunique() > 3 else 1)
+        return figure
+
+
+def _panel(axis: Axes, rows: pd.DataFrame, base: float | None) -> None:
+    """Means, t intervals and single values of each series over `value`; intervals end where the measure does."""
+    names = list(dict.fromkeys(rows.series))
+    width = float(np.ptp(rows.value)) if len(rows) else 0.0
+    for place, name in enumerate(names):
+        part = rows[(rows.series == name) & rows.y.notna()]
+        if not len(part):
+            continue
+        color = SET_COLORS.get(name, OTHER_COLORS[place % len(OTHER_COLORS)])
+        # Side by side, so that equal series do not hide each other.
+        shift = (place - (len(names) - 1) / 2) * width * 0.012
+        values = sorted(part.value.unique())
+        intervals = [mean_interval(part[part.value == value].y.tolist()) for value in values]
+        mean, low, high = np.array(intervals, float).T
+        low, high = np.clip(low, -1 if (rows.y < 0).any() else 0, 1), np.clip(high, None, 1)
+        x = np.array(values, float) + shift
+        axis.plot(part.value + shift, part.y, ".", color=color, markersize=2, alpha=0.5)
+        axis.plot(x, mean, color=color, marker="o", markersize=3, linewidth=1, label=name)
+        axis.vlines(x, low, high, color=color, linewidth=0.8, alpha=0.7)
+    if base is not None:
+        axis.axvline(base, color="black", linewidth=0.5, linestyle=":")
+
+
+def _at(rows: pd.DataFrame, knob: str, base: float) -> pd.DataFrame:
+    return pd.concat([rows[rows.knob == knob], rows[rows.knob == ""].assign(value=base)])
+
+
+def _series(rows: pd.DataFrame, measure: str, series: str = "feature_set") -> pd.DataFrame:
+    return rows.assign(series=rows[series], y=rows[measure].astype(float))
+
+
+def _melted(rows: pd.DataFrame, measures: Mapping[str, str]) -> pd.DataFrame:
+    return pd.concat([rows.assign(series=title, y=rows[name].astype(float)) for name, title in measures.items()])
+
+
+def _legend(figure: Figure, axis: Axes, columns: int = 4) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, max(1, len(labels))))

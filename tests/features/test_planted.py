@@ -26,6 +26,11 @@ def test_kinds_show_on_their_side_only() -> None:
     assert (scores[planted.kind == 0] == 1).all()
     assert (scores[planted.kind == 1] == 0).all()
     assert scores[planted.kind == 2].std() > 0.05  # gains differ
+    for atom in torch.nonzero(planted.kind == 2).flatten().tolist():
+        strength = [codes[codes[:, atom] > 0, atom].mean() for codes in (planted.image_codes, planted.text_codes)]
+        assert strength[0] / strength[1] == pytest.approx(float(planted.gain[atom]), rel=0.15)
+    assert planted.gain[planted.kind == 0].isinf().all()
+    assert (planted.gain[planted.kind == 1] == 0).all()
     assert image.any(1).all()
     assert image.sum(1).float().mean() == pytest.approx(6, rel=0.05)
     assert text.sum(1).float().mean() == pytest.approx(6, rel=0.05)
@@ -68,6 +73,7 @@ def test_a_planted_store_has_its_answer_beside_it(tmp_path) -> None:  # type: ig
     assert (len(store), store.dim) == (20_000, 16)
     torch.testing.assert_close(store.read("text", 0, 20_000).float(), planted.text, rtol=2e-3, atol=2e-3)
     assert torch.equal(truth["image_codes"], planted.image_codes)
+    assert torch.equal(truth["gain"], planted.gain)
     metadata = store.metadata()
     assert metadata.caption[17_000] == "concepts " + " ".join(map(str, np.flatnonzero(planted.text_codes[17_000])))
     assert not torch.equal(plant(PlantedKnobs(pairs=20_000, dim=16, seed=1)).image, planted.image)
@@ -77,6 +83,7 @@ def test_a_planted_store_has_its_answer_beside_it(tmp_path) -> None:  # type: ig
     ("knobs", "message"),
     [
         (dict(image_atoms=0), "dataset.image_atoms=0: planted pairs need at least one"),
+        (dict(text_atoms=0), "dataset.text_atoms=0: planted pairs need at least one"),
         (dict(correlation=1.5), "dataset.correlation=1.5 is a probability"),
         (dict(noise=-1), "dataset.noise=-1 must not be negative"),
         (dict(active=70), "dataset.active=70 concepts a sample, but a modality has only 64 atoms"),

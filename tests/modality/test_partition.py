@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from mmmono.modality import CLASSES, Partition, partition_by_counts, partition_by_sigma
+from mmmono.modality import CLASSES, Partition, partition_by_counts, partition_by_margin, partition_by_sigma
 
 scores = npst.arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1) | st.just(float("nan")))
 
@@ -80,3 +80,17 @@ def test_classes_must_be_disjoint_and_cover() -> None:
 def test_negative_n_sigma_is_refused() -> None:
     with pytest.raises(ValueError, match="n_sigma"):
         partition_by_sigma(torch.rand(4), -1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(values=scores, margin=st.floats(0, 0.49))
+def test_margin_does_not_look_at_other_features(values: np.ndarray, margin: float) -> None:
+    partition = partition_by_margin(torch.from_numpy(values), margin)
+    assert partition.image_dominant.tolist() == np.flatnonzero(values > 0.5 + margin).tolist()
+    assert partition.text_dominant.tolist() == np.flatnonzero(values < 0.5 - margin).tolist()
+    assert partition.dead.tolist() == np.flatnonzero(np.isnan(values)).tolist()
+
+
+def test_impossible_margin() -> None:
+    with pytest.raises(ValueError, match=r"margin=0.5 must lie in \[0, 0.5\)"):
+        partition_by_margin(torch.zeros(2), 0.5)

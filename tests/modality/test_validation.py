@@ -1,13 +1,31 @@
 """Recovery scores where the right ones are known."""
 
+from itertools import permutations
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import t
+from sklearn.metrics import balanced_accuracy_score
 
-from mmmono.modality import Partition
-from mmmono.modality.validation import mean_max_cosine, planted_recovery
+from mmmono.features.planted import PlantedKnobs, plant
+from mmmono.modality import Partition, modality_dominance_score, partition_by_null, resample_dominance
+from mmmono.modality.validation import (
+    CLASS_OF_KIND,
+    Match,
+    balanced_accuracy,
+    discoveries,
+    matched_cosine,
+    mean_interval,
+    mean_max_cosine,
+    separation,
+)
 
 KIND = torch.tensor([0, 0, 1, 1, 2, 2, 2])
-TRUE = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.4, 0.5, 0.6])
+GAIN = torch.tensor([torch.inf, torch.inf, 0, 0, 0.6, 1.0, 1.5])
+SCORES = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.4, 0.5, 0.6])
 NO_DEAD = torch.tensor([], dtype=torch.int64)
 
 
@@ -17,28 +35,104 @@ def test_perfect_features() -> None:
     correlations = torch.zeros(7, 8)
     correlations[torch.arange(7), order] = 1
     scores = torch.full((8,), torch.nan)
-    scores[order] = TRUE
+    scores[order] = SCORES
     classes = Partition(order[:2].sort()[0], order[2:4].sort()[0], order[4:].sort()[0], torch.tensor([7]))
-    found = planted_recovery(correlations, KIND, TRUE, scores, classes, classes)
-    assert (found.correlation, found.auroc_image, found.auroc_text) == (1, 1, 1)
+    match = Match.of(correlations)
+    assert torch.equal(match.feature, order)
+    assert torch.equal(match.concept[order], torch.arange(7))
+    assert match.correlation.tolist() == [1] * 7
+    found = separation(scores, match, KIND, GAIN)
+    assert (found.auroc_image, found.auroc_text) == (1, 1)
     assert found.rank_correlation == pytest.approx(1)
-    assert (found.accuracy_sigma, found.accuracy_null, found.false_discoveries) == (1, 1, 0)
-    assert found.found == 7
+    assert balanced_accuracy(classes, match, KIND) == 1
+    assert discoveries(classes, match, KIND).false == 0
 
 
-def test_wrong_classes_and_false_discoveries() -> None:
-    identity = torch.eye(7)
-    swapped = Partition(torch.tensor([2, 3]), torch.tensor([0, 1]), torch.tensor([4, 5, 6]), NO_DEAD)
-    eager = Partition(torch.tensor([0, 1, 5, 6]), torch.tensor([2, 3, 4]), NO_DEAD, NO_DEAD)
-    found = planted_recovery(identity, KIND, TRUE, 1 - TRUE, swapped, eager)
+def test_reversed_scores() -> None:
+    match = Match.of(torch.eye(7))
+    found = separation(1 - SCORES, match, KIND, GAIN)
     assert (found.auroc_image, found.auroc_text) == (0, 0)
     assert found.rank_correlation == pytest.approx(-1)
-    assert found.accuracy_sigma == pytest.approx(3 / 7)
-    # Of the seven that are said to lean, concept 5 leans nowhere.
-    assert found.false_discoveries == pytest.approx(1 / 7)
+    assert np.isnan(separation(SCORES, match, KIND, torch.ones(7)).rank_correlation)
 
 
-def test_mean_max_cosine() -> None:
+@settings(max_examples=50, deadline=None)
+@given(classes=st.lists(st.sampled_from(["ImgD", "TextD", "CrossD"]), min_size=7, max_size=7))
+def test_balanced_accuracy_is_scikit_learns(classes: list[str]) -> None:
+    members = [
+        torch.tensor([i for i, c in enumerate(classes) if c == name], dtype=torch.int64) for name in CLASS_OF_KIND
+    ]
+    expected = balanced_accuracy_score([CLASS_OF_KIND[k] for k in KIND], classes)
+    assert balanced_accuracy(Partition(*members, NO_DEAD), Match.of(torch.eye(7)), KIND) == pytest.approx(expected)
+
+
+def test_dead_features_are_in_no_class() -> None:
+    dead = Partition(torch.tensor([0]), torch.tensor([2, 3]), torch.tensor([4, 5, 6]), torch.tensor([1]))
+    assert balanced_accuracy(dead, Match.of(torch.eye(7)), KIND) == pytest.approx((0.5 + 1 + 1) / 3)
+    scores = SCORES.clone()
+    scores[:2] = torch.nan
+    assert np.isnan(separation(scores, Match.of(torch.eye(7)), KIND, GAIN).auroc_image)
+
+
+def test_false_discoveries_are_counted() -> None:
+    match = Match.of(torch.eye(7))
+    eager = Partition(torch.tensor([0, 1, 5, 6]), torch.tensor([2, 3, 4]), NO_DEAD, NO_DEAD)
+    counted = discoveries(eager, match, KIND)
+    assert (counted.made, counted.false) == (7, 3)
+    assert counted.proportion == pytest.approx(3 / 7)
+    nothing = Partition(NO_DEAD, NO_DEAD, torch.arange(7), NO_DEAD)
+    assert discoveries(nothing, match, KIND).proportion == 0
+
+
+def test_cosines_of_known_directions() -> None:
     atoms = torch.eye(3)
     assert mean_max_cosine(atoms, 5 * atoms[[2, 0, 1]]) == pytest.approx(1)
-    assert mean_max_cosine(atoms, torch.tensor([[1.0, 1, 0]])) == pytest.approx(2 * 0.5**0.5 / 3)
+    assert matched_cosine(atoms, 5 * atoms[[2, 0, 1]]) == pytest.approx(1)
+    between = torch.tensor([[1.0, 1, 0]])
+    assert mean_max_cosine(atoms, between) == pytest.approx(2 * 0.5**0.5 / 3)
+    assert matched_cosine(atoms, between) == pytest.approx(0.5**0.5 / 3)  # it may stand for one of the two
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), latents=st.integers(4, 6))
+def test_matching_is_the_best_of_all(seed: int, latents: int) -> None:
+    """Against every assignment there is."""
+    generator = torch.Generator().manual_seed(seed)
+    atoms, learned = torch.randn(4, 3, generator=generator), torch.randn(latents, 3, generator=generator)
+    cosines = torch.cosine_similarity(atoms[:, None], learned[None], dim=2).numpy()
+    best = max(cosines[np.arange(4), chosen].mean() for chosen in permutations(range(latents), 4))
+    assert matched_cosine(atoms, learned) == pytest.approx(best, abs=1e-5)
+    assert matched_cosine(atoms, learned) <= mean_max_cosine(atoms, learned) + 1e-6
+
+
+def test_t_interval() -> None:
+    mean, low, high = mean_interval([1.0, 2.0, 3.0])
+    assert mean == 2
+    assert (high - mean, mean - low) == pytest.approx((4.3027 / 3**0.5,) * 2, rel=1e-4)  # t table, 2 degrees of freedom
+    values = [0.1, 0.4, float("nan"), 0.35, 0.8]
+    known = np.array([0.1, 0.4, 0.35, 0.8])
+    half = t.ppf(0.95, 3) * known.std(ddof=1) / 2
+    assert mean_interval(values, 0.9) == pytest.approx((known.mean(), known.mean() - half, known.mean() + half))
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    single = mean_interval([0.5])
+    assert single[0] == 0.5
+    assert np.isnan(single[1:]).all()
+    assert np.isnan(mean_interval([])).all()
+
+
+def test_the_null_keeps_its_rate_where_it_is_true() -> None:
+    """Concepts with equal gains: Benjamini and Hochberg's rate is at most the nominal one times their share."""
+    found = []
+    for seed in range(12):
+        knobs = PlantedKnobs(
+            pairs=800, gain_spread=0, image_atoms=8, text_atoms=8, shared_atoms=48, active=8, seed=seed
+        )
+        planted = plant(knobs)
+        codes = (planted.image_codes, planted.text_codes)
+        q = resample_dominance([codes], 1000, 1, 1, seed).q_value
+        classes = partition_by_null(modality_dominance_score(*codes), q, fdr=0.2)
+        counted = discoveries(classes, Match.of(torch.eye(64)), planted.kind)
+        assert counted.made - counted.false == 16  # those that lean are all found
+        found.append(counted.proportion)
+    # Expected 0.2 · 48/64 = 0.15; a null that is no null at all would make it 0.75.
+    assert 0.05 < np.mean(found) < 0.2

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from hydra.utils import instantiate
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from mmmono.case_studies.control_effects import MEASURES, Cell, Effect, effects
+from mmmono.case_studies.control_effects import Cell, Effect, effects
 from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
 from mmmono.case_studies.references import Reference, read_reference
@@ -33,6 +32,7 @@ from mmmono.pipeline.feature_sets import NCL
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.generation_figures import GridRow, control_curves, control_grid
+from mmmono.reporting.rows import control_rows, strongest_reference
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
@@ -362,26 +362,11 @@ def _grid_row(
 
 
 def _show(workspace: Workspace, path: Path) -> None:
-    found = json.loads((path / "effects.json").read_text())
-    sizes = {(c["feature_set"], c["members"]): c["features"] for c in json.loads((path / "cells.json").read_text())}
+    found, cells = (json.loads((path / f"{name}.json").read_text()) for name in ("effects", "cells"))
+    strongest = strongest_reference(found, workspace.cfg.intervention.weight_on)
     for name in workspace.recipes:
-        own = [effect for effect in found if effect["feature_set"] == name and effect["reference"] == "all"]
-        # The column in which the reference weighs most.
-        weight_on = workspace.cfg.intervention.weight_on
-        strongest = (max if weight_on == "reference" else min)(effect["strength"] for effect in own)
-        table = []
-        for members in dict.fromkeys(effect["members"] for effect in own):
-            line = {e["measure"]: e for e in own if e["members"] == members and e["strength"] == strongest}
-            size = sizes.get((name, members))
-            cells = {m.replace("_", " "): _interval(line[m]) for m in MEASURES}
-            table.append({"moved": f"{members} {size}" if size else members, **cells})
         show_table(
-            table, f"Change at strength {strongest:g} [95 %], {name}: “{workspace.cfg.prompt}”, {workspace.title}"
+            control_rows(found, cells, name, strongest),
+            f"Change at strength {strongest:g} [95 %], {name}: “{workspace.cfg.prompt}”, {workspace.title}",
         )
     console.print(f"Figures 10 and 14, curves, cells, effects by reference: {path}/*.png, *.parquet")
-
-
-def _interval(effect: dict[str, Any]) -> str:
-    if effect["low"] is None or np.isnan(effect["low"]):
-        return f"{effect['change']:+.3f}"
-    return f"{effect['change']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"

@@ -2,117 +2,266 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from joblib import Parallel, delayed
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import DictionaryFeatures, TopKSAE
-from mmmono.features import FeatureSet
 from mmmono.features.planted import read_truth
-from mmmono.modality import modality_dominance_score, partition_by_null, resample_dominance
+from mmmono.modality import (
+    dominance_scores,
+    energy_ratio,
+    image_auroc,
+    modality_dominance_score,
+    partition_by_margin,
+    partition_by_null,
+    partition_by_sigma,
+    resample_dominance,
+)
 from mmmono.modality.agreement import feature_correlations
-from mmmono.modality.validation import mean_max_cosine, planted_recovery
+from mmmono.modality.dominance import Undefined
+from mmmono.modality.validation import (
+    Match,
+    balanced_accuracy,
+    discoveries,
+    matched_cosine,
+    mean_interval,
+    mean_max_cosine,
+    separation,
+)
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.analyses.planted_runs import Run, base_values, runs
 from mmmono.pipeline.datasets import Planted
+from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.rows import validation_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
-from mmmono.reporting.validation_figures import recovery_curves
+from mmmono.reporting.validation_figures import PANELS, validation_figures
+
+MARGIN = 0.3
+AUROC_PAIRS = 20_000  # more say the same
+
+
+@dataclass
+class _Found:
+    """Rows that runs add to each table."""
+
+    validation: list[dict[str, object]] = field(default_factory=list)
+    readings: list[dict[str, object]] = field(default_factory=list)
+    discoveries: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, other: _Found) -> None:
+        self.validation += other.validation
+        self.readings += other.readings
+        self.discoveries += other.discoveries
 
 
 def validate(workspace: Workspace) -> None:
-    """Train on planted pairs, one knob turned at a time, and compare with the truth."""
+    """Train on planted pairs, one knob turned at a time, and compare with the truth.
+
+    Raises:
+        ConfigError: another dataset than planted pairs, or an impossible setting, before anything is trained.
+    """
     cfg = workspace.cfg
     if not isinstance(workspace.dataset, Planted):
         raise ConfigError(f"validation needs to know the answer: set dataset=planted, not {workspace.dataset_name}")
-    settings = cfg.validate
-    knobs = {} if settings.quick else settings.knobs
-    unknown = [knob for knob in knobs if knob not in cfg.dataset and knob != "k"]
-    if unknown:
-        raise ConfigError(f"validate.knobs names {unknown[0]!r}: choose knobs of dataset=planted, or k")
-    runs = [("", None, *_turned(cfg, "", None, seed), seed) for seed in range(settings.seeds)]
-    for knob, values in knobs.items():
-        for value in values:
-            runs += [(knob, value, *_turned(cfg, knob, value, seed), seed) for seed in range(settings.seeds)]
-    recipe = {"cfg": [OmegaConf.to_container(run[2], resolve=True) for run in runs], "fdr": settings.fdr}
+    todo = runs(cfg)
+    recipe = {"runs": [_content(run.cfg) for run in todo]}
 
     def make(directory: Path) -> None:
-        rows: list[dict[str, object]] = []
-        for number, (knob, value, turned, seed) in enumerate(runs, start=1):
-            console.print(f"{number} of {len(runs)}: {knob or 'base'} {'' if value is None else value}, seed {seed}")
-            for measured in _measure(Workspace(turned, makes="none"), settings):
-                rows.append({"knob": knob, "value": value, "seed": seed, **measured})
-        save_table(rows, directory / "validation")
-        if knobs:
-            save_figure(recovery_curves(pd.DataFrame(rows), _base(cfg, knobs)), directory / "validation")
+        found = _Found()
+        jobs = cfg.validate.jobs or (1 if workspace.device.startswith("cuda") else len(os.sched_getaffinity(0)))
+        for number, (run, rows) in enumerate(zip(todo, _all(todo, jobs), strict=True), start=1):
+            console.print(f"{number} of {len(todo)}: {run.title}")
+            found.add(rows)
+        save_table(found.validation, directory / "validation")
+        save_table(found.readings, directory / "readings")
+        validation = pd.DataFrame(found.validation)
+        save_table(_summary(validation), directory / "summary")
+        if found.discoveries:
+            save_table(found.discoveries, directory / "discoveries")
+            tables = (validation, pd.DataFrame(found.readings), pd.DataFrame(found.discoveries))
+            for name, figure in validation_figures(*tables, base_values(cfg)).items():
+                save_figure(figure, directory / name)
 
     artifact = workspace.artifacts.build("results", "validation", recipe, make)
-    frame = pd.read_parquet(artifact.path / "validation.parquet")
-    show_table(validation_rows(frame), f"Planted concepts, base setting, mean over {settings.seeds} seeds")
-    curves = f"curves over {', '.join(knobs)} in validation.png, " if knobs else ""
-    console.print(f"{artifact.path}: {curves}numbers in validation.parquet")
+    _show(artifact.path, cfg.validate.seeds)
 
 
-def _base(cfg: DictConfig, knobs: Any) -> dict[str, float]:
-    return {knob: _active(cfg) if knob == "k" else cfg.dataset[knob] for knob in knobs}
+def _content(cfg: DictConfig) -> dict[str, Any]:
+    """What of a configuration decides what is found."""
+    made = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(made, dict)
+    kept = {str(key): made[key] for key in made if key not in ("artifacts", "device", "force", "help", "logger")}
+    kept["validate"] = {key: value for key, value in made["validate"].items() if key != "jobs"}
+    return kept
 
 
-def _active(cfg: DictConfig) -> int:
-    return max(1, round(cfg.dataset.active))
+def _all(todo: list[Run], jobs: int) -> Iterator[_Found]:
+    """What the runs find, in their order, several at a time: matrices this small leave most cores idle otherwise."""
+    yield from Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(delayed(_measure)(run) for run in todo)
 
 
-def _turned(cfg: DictConfig, knob: str, value: Any, seed: int) -> tuple[DictConfig]:
-    """The configuration with one knob turned; as many latents as there are concepts, and as active ones."""
-    turned = OmegaConf.merge(cfg, {"dataset": {knob: value}} if knob and knob != "k" else {}, {"seed": seed})
-    assert isinstance(turned, DictConfig)
-    turned.dataset.seed = seed
-    data = turned.dataset
-    atoms = data.image_atoms + data.text_atoms + data.shared_atoms
-    for name in ("sae", "ncl"):
-        if name in turned:
-            turned[name].expansion = cfg.validate.latents * atoms / data.dim
-    if "sae" in turned:
-        turned.sae.k = value if knob == "k" else _active(turned)
-    return (turned,)
-
-
-def _measure(workspace: Workspace, settings: DictConfig) -> Iterator[dict[str, object]]:
-    features = workspace.features(workspace.dataset.split)
-    truth = read_truth(features.store.path)
-    rows = features.view.rows
-    chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
-    image, text = truth["image_codes"][chosen], truth["text_codes"][chosen]
-    true_scores = modality_dominance_score(image, text).nan_to_num(0.5)
+def _measure(run: Run) -> _Found:
+    quiet()
+    if run.knob == "equal_gains":
+        return _Found(discoveries=list(_discoveries(run)))
+    workspace = Workspace(run.cfg, makes="none")
+    place = {"knob": run.knob, "value": run.value, "seed": run.seed}
+    found = _Found()
     for name in workspace.recipes:
-        feature_set = workspace.feature_set(name)
-        scored = dominance(workspace, name, feature_set)
-        pairs = ((block.image, block.text) for block in workspace.activations(feature_set))
-        q_value = resample_dominance(pairs, settings.n_permutations, 1, 1, workspace.seed).q_value
-        live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
-        by_null = partition_by_null(scored.scores.scores, q_value, settings.fdr, live)
-        correlations = feature_correlations(_with_codes(workspace, feature_set, image, text))
-        found = planted_recovery(
-            correlations, truth["kind"].long(), true_scores, scored.scores.scores, scored.partition, by_null
-        )
-        cosine = None
-        if isinstance(feature_set, DictionaryFeatures) and isinstance(feature_set.dictionary, TopKSAE):
-            cosine = mean_max_cosine(truth["atoms"], feature_set.dictionary.W_dec.detach())
-        yield {"feature_set": name, "max_cosine": cosine, **asdict(found)}
+        compared = _Compared(workspace, name)
+        found.validation.append({**place, "feature_set": name, **compared.recovery()})
+        found.readings += [{**place, "feature_set": name, **reading} for reading in compared.readings()]
+    if "sae" in workspace.recipes and run.knob in ("", "gap"):
+        cfg = run.cfg.copy()
+        cfg.sae.center = "per_modality" if cfg.sae.center == "pooled" else "pooled"
+        centered = _Compared(Workspace(cfg, makes="none"), "sae")
+        found.readings.append({**place, "feature_set": "sae", **centered.reading(f"sae.center={cfg.sae.center}")})
+    return found
 
 
-def _with_codes(
-    workspace: Workspace, feature_set: FeatureSet, image: Tensor, text: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """True codes beside activations, images and texts in turn."""
-    for block in workspace.activations(feature_set):
-        rows = slice(block.start, block.start + len(block.image))
-        yield image[rows], block.image.cpu()
-        yield text[rows], block.text.cpu()
+class _Answer:
+    """What was planted in the pairs of the evaluated split."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        features = workspace.features(workspace.dataset.split)
+        truth = read_truth(features.store.path)
+        rows = features.view.rows
+        chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
+        self.image, self.text = truth["image_codes"][chosen], truth["text_codes"][chosen]
+        self.kind, self.gain, self.atoms = truth["kind"], truth["gain"], truth["atoms"]
+
+
+class _Compared:
+    """A feature set beside what was planted."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.workspace = workspace
+        self.truth = _Answer(workspace)
+        self.feature_set = workspace.feature_set(name)
+        self.scored = dominance(workspace, name, self.feature_set)
+        self.live = self.scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+        self.match = Match.of(feature_correlations(self._with_codes()))
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((block.image, block.text) for block in self.workspace.activations(self.feature_set))
+
+    def _with_codes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """True codes beside activations, images and texts in turn."""
+        for block in self.workspace.activations(self.feature_set):
+            rows = slice(block.start, block.start + len(block.image))
+            yield self.truth.image[rows], block.image.cpu()
+            yield self.truth.text[rows], block.text.cpu()
+
+    def recovery(self) -> dict[str, object]:
+        settings = self.workspace.cfg.validate
+        cosines: dict[str, float | None] = {"max_cosine": None, "matched_cosine": None}
+        if isinstance(self.feature_set, DictionaryFeatures) and isinstance(self.feature_set.dictionary, TopKSAE):
+            learned = self.feature_set.dictionary.W_dec
+            cosines = {
+                "max_cosine": mean_max_cosine(self.truth.atoms, learned),
+                "matched_cosine": matched_cosine(self.truth.atoms, learned),
+            }
+        scores, live = self.scored.scores.scores, self.live
+        q_value = resample_dominance(self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed).q_value
+        by_null = partition_by_null(scores, q_value, settings.fdr, live)
+        return {
+            **cosines,
+            "correlation": float(self.match.correlation.mean()),
+            **asdict(separation(scores, self.match, self.truth.kind, self.truth.gain)),
+            "accuracy_sigma": balanced_accuracy(partition_by_sigma(scores, live=live), self.match, self.truth.kind),
+            "accuracy_margin": balanced_accuracy(
+                partition_by_margin(scores, MARGIN, live), self.match, self.truth.kind
+            ),
+            "accuracy_null": balanced_accuracy(by_null, self.match, self.truth.kind),
+            "live": int(live.sum()),
+        }
+
+    def readings(self) -> Iterator[dict[str, object]]:
+        """Other scores of the same features, each with its own μ ± σ."""
+        undefined = self.workspace.cfg.mds.undefined
+        other: Undefined = "half" if undefined == "skip" else "skip"
+        yield self.reading(f"mds.undefined={undefined}")
+        yield self.reading(f"mds.undefined={other}", dominance_scores(self.pairs(), other).scores)
+        yield self.reading("energy ratio", energy_ratio(self.pairs()))
+        image, text = (torch.cat(side)[:AUROC_PAIRS].cpu() for side in zip(*self._some_pairs(), strict=True))
+        yield self.reading("AUROC", image_auroc(image, text))
+
+    def _some_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        taken = 0
+        for image, text in self.pairs():
+            yield image.clone(), text.clone()
+            taken += len(image)
+            if taken >= AUROC_PAIRS:
+                return
+
+    def reading(self, name: str, scores: Tensor | None = None) -> dict[str, object]:
+        scores = self.scored.scores.scores if scores is None else scores
+        partition = partition_by_sigma(scores, live=self.live)
+        return {
+            "reading": name,
+            **asdict(separation(scores.where(self.live, torch.nan), self.match, self.truth.kind, self.truth.gain)),
+            "accuracy": balanced_accuracy(partition, self.match, self.truth.kind),
+        }
+
+
+def _discoveries(run: Run) -> Iterator[dict[str, object]]:
+    """False discoveries of the permutation null where the truth is known: on the concepts' own codes and on latents."""
+    settings = run.cfg.validate
+    workspace = Workspace(run.cfg, makes="none")
+    truth = _Answer(workspace)
+    numbers = torch.arange(len(truth.kind))
+    codes = (truth.image, truth.text)
+    tested = [
+        ("concepts", [codes], modality_dominance_score(*codes), Match(numbers, torch.ones(len(numbers)), numbers))
+    ]
+    for name in workspace.recipes:
+        compared = _Compared(workspace, name)
+        tested.append((name, list(compared.pairs()), compared.scored.scores.scores, compared.match))
+    for name, pairs, scores, match in tested:
+        q_value = resample_dominance(pairs, settings.n_permutations, 1, 1, run.seed).q_value
+        null = int((truth.kind[match.concept[~scores.isnan()]] == 2).sum())
+        # A latent that stands for a concept leans a little where its dictionary errs: how far counts too.
+        far = q_value.where((scores - 0.5).abs() > MARGIN, 1.0)
+        rules = (("null", q_value), (f"null and ½ ± {MARGIN}", far))
+        for level, (rule, q) in product(settings.equal_gains.levels, rules):
+            counted = discoveries(partition_by_null(scores, q, level), match, truth.kind)
+            yield {
+                "seed": run.seed, "feature_set": name, "rule": rule, "level": level, "discoveries": counted.made,
+                "false_discoveries": counted.false, "proportion": counted.proportion,
+                "true_nulls": null, "tested": int((~scores.isnan()).sum()),
+            }  # fmt: skip
+
+
+def _summary(rows: pd.DataFrame) -> list[dict[str, object]]:
+    """Mean and 95 % t interval over seeds of every measure in every setting."""
+    summary = []
+    for (knob, value, name), part in rows.groupby(["knob", "value", "feature_set"], sort=False, dropna=False):
+        for measure in PANELS:
+            mean, low, high = mean_interval(part[measure].astype(float).tolist())
+            place = {"knob": knob, "value": value, "feature_set": name}
+            summary.append({**place, "measure": measure, "mean": mean, "low": low, "high": high, "seeds": len(part)})
+    return summary
+
+
+def _show(path: Path, seeds: int) -> None:
+    summary = pd.read_parquet(path / "summary.parquet")
+    show_table(
+        validation_rows(summary),
+        f"Planted concepts, base setting: mean ± half of the 95 % t interval over {seeds} seeds",
+    )
+    figures = sorted(file.name for file in path.glob("*.png"))
+    drawn = f"figures {', '.join(figures)}; " if figures else ""
+    console.print(f"{path}: {drawn}numbers in {', '.join(sorted(file.name for file in path.glob('*.parquet')))}")
