@@ -182,7 +182,7 @@ def control_rows(effects: Results, cells: Results, feature_set: str, strength: f
     for members in names(own, "members"):
         line = {effect["measure"]: effect for effect in own if effect["members"] == members}
         moved = f"{members} {sizes[members]}" if members in sizes else members
-        rows.append({"moved": moved} | {m.replace("_", " "): _change(line[m]) for m in MEASURES})
+        rows.append({"moved": moved, **{m.replace("_", " "): _change(line[m]) for m in MEASURES}})
     return rows
 
 
