@@ -51,6 +51,13 @@ def validation_figures(
         discoveries: `seed`, `feature_set`, `rule`, `level`, `proportion`.
         base: each knob's value in the base setting.
     """
+    figures = _over_knobs(validation, readings, base) if base else {}
+    if len(discoveries):
+        figures["validation-false_discoveries"] = false_discovery_curves(discoveries)
+    return figures
+
+
+def _over_knobs(validation: pd.DataFrame, readings: pd.DataFrame, base: Mapping[str, float]) -> dict[str, Figure]:
     rows = validation.assign(auroc=(validation.auroc_image + validation.auroc_text) / 2)
     sae = rows[rows.feature_set == "sae"]
     figures = {
@@ -72,8 +79,6 @@ def validation_figures(
         figures["validation-energy"] = knob_curves(gains, base, "ρ with true gain")
         if "gap" in base:
             figures["validation-readings"] = reading_curves(read, base["gap"])
-    if len(discoveries):
-        figures["validation-false_discoveries"] = false_discovery_curves(discoveries)
     return figures
 
 

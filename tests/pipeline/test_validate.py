@@ -108,6 +108,11 @@ def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
         ("validate", ["validate.equal_gains.levels=[5]"], "a false discovery rate of 5 is no rate"),
         ("validate", ["validate.latents=0"], "validate.latents=0 leaves no latent"),
         ("validate", ["validate.seeds=0"], "validate.seeds=0: give at least 1, 3 for intervals"),
+        (
+            "mds",
+            ["dataset=planted", "dataset.pairs=500", "features=raw", "partition=margin", "partition.margin=0.6"],
+            "partition: margin=0.6 must lie in [0, 0.5)",
+        ),
         ("mds", ["dataset=planted", "dataset.limit=9"], "dataset.limit has no meaning for dataset=planted"),
         ("extract", ["dataset=planted", "dataset.correlation=-1"], "dataset.correlation=-1"),
         ("top_samples", ["dataset=planted", "features=raw"], "dataset=planted has embeddings alone, no pictures"),
