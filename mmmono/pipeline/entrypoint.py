@@ -39,7 +39,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
 
     def decorate(main: Callable[[DictConfig], Objective]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Objective:
-            _quiet()  # again: a launcher's worker has not come by the command line
+            quiet()  # again: a launcher's worker has not come by the command line
             try:
                 _check_mandatory(cfg)
                 _check_objective(cfg)
