@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
