@@ -76,7 +76,7 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[Attack
             heading = f"{HEADINGS.get(name, name)}\n{100 * shown[name].success.rate:.0f} %"
             figure.text(
                 (LABELS + (column + 0.475) * COLUMN) / width, (total - 0.36) / total, heading,
-                ha="center", va="bottom", fontsize=8, color=COLORS.get(name, "black"), linespacing=1.05,
+                ha="center", va="baseline", fontsize=8, color=COLORS.get(name, "black"), linespacing=1.05,
             )  # fmt: skip
         left, right = (
             figure.add_axes((start / width, 0.42 / total, (width / 2 - 0.9) / width, 1.25 / total))
@@ -154,6 +154,6 @@ def _band(
     )  # fmt: skip
 
 
-def _wrapped(text: str, characters: int = 15) -> str:
+def _wrapped(text: str, characters: int = 13) -> str:
     lines = [textwrap.wrap(part, characters, max_lines=3, placeholder=" …") for part in text.splitlines()]
     return "\n".join(line for part in lines for line in part)

@@ -36,7 +36,8 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
-    with plt.rc_context(STYLE):  # resolution and fonts are taken from here, not from where it was drawn
+    # Resolution and fonts are taken from here, not from where it was drawn; how it is laid out is not.
+    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
         figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"CreationDate": None})
     plt.close(figure)
