@@ -52,7 +52,7 @@ def _number(_: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def lengths(rows: Array) -> Array:
     """Euclidean length of every row; not finite where one of its numbers is not."""
     result = np.empty(len(rows), np.float32)
@@ -65,7 +65,7 @@ def lengths(rows: Array) -> Array:
     return result
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def add_ratios(
     image: Array, image_factors: Array, text: Array, text_factors: Array, sums: Array, squares: Array, counts: Array
 ) -> None:
@@ -107,7 +107,7 @@ def add_ratios(
             counts[k, j] += everywhere
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Array) -> None:
     """Sort in the activations that exceed their feature's last best so far; of equal ones the earlier stays first.
 

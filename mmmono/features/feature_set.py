@@ -122,7 +122,7 @@ def activations(
         )
     compiled = _worth_compiling(view, feature_set, device)
     if block_size is None:
-        block_size = 2048 if compiled else 512 if torch.device(device).type == "cpu" else 8192
+        block_size = 4096 if compiled else 512 if torch.device(device).type == "cpu" else 8192
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
