@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +21,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
-class Dictionary(nn.Module):
+class Dictionary(nn.Module, ABC):
     """A learned map from embeddings `[batch, dim]` to features `[batch, num_features]`.
 
     Attributes:
@@ -36,17 +37,17 @@ class Dictionary(nn.Module):
         super().__init_subclass__(**kwargs)
         Dictionary._architectures[cls.architecture] = cls
 
+    @abstractmethod
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
         """Features of embeddings of one modality."""
-        raise NotImplementedError
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Embeddings that have these features; DictionaryError where there is no way back."""
         raise DictionaryError(f"a {self.architecture} dictionary has no decoder: use features=raw or features=sae")
 
+    @abstractmethod
     def config(self) -> dict[str, Any]:
         """Constructor arguments that make this dictionary again."""
-        raise NotImplementedError
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write weights (safetensors) and configuration (JSON), readable without running any code of theirs."""

@@ -6,7 +6,7 @@
     <store>/manifest.json                    model, dataset, counts, dtype, content hash
 
 The manifest is ours; embeddings that clip-retrieval wrote open without one. Rows are read in blocks with `pread`
-into one reused buffer, never whole and never left mapped, so that memory stays constant whatever the store's size.
+into a few reused buffers, never whole and never left mapped, so that memory stays constant whatever the store's size.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class FeatureStore:
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
-        """Stream both modalities in order, in the stored type; a thread reads the next blocks while one is worked on.
+        """Stream both modalities in order, in the stored type; threads read the next blocks while one is worked on.
 
         A block's tensors are views of buffers that later blocks overwrite: copy what is to be kept.
 
