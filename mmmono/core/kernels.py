@@ -2,7 +2,7 @@
 
 Array libraries make a pass of every operation, and hold every intermediate in full; over half-precision rows that is
 ten passes where the arithmetic of one fits into the time that reading takes. Rows come as arrays `[rows, features]` of
-float32, or of half-precision numbers as `stored` gives them, and each has a factor that its numbers are multiplied by.
+float32, or of half-precision numbers as `stored` gives them, and can be divided by their lengths on the way.
 
 All in one file, because the cache of compiled code looks at no other when it decides whether it is up to date.
 """
@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 32  # so many float32 ratios are summed before they go into a float64 sum
-LOOKED_AT = 128  # features of a row are tested together for a new best among them
-ZERO = np.float32(0)
+TOGETHER = 128  # features of a row are worked on together
+AHEAD = 2  # rows between the one that is worked on and the one that is brought in from memory meanwhile
+ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
 
 # Where a processor converts half precision itself, loops over it become vector instructions.
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -52,36 +54,72 @@ def _number(_: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
+@intrinsic
+def _fetch(_: Any, address: Any) -> Any:
+    """Have the cache line at an address brought in; any address will do."""
+
+    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        at = builder.inttoptr(arguments[0], pointer)
+        builder.call(prefetch, [at, number(0), number(3), number(1)])  # for reading, into every cache, as data
+        return None
+
+    return types.void(types.intp), generate
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def lengths(rows: Array) -> Array:
-    """Euclidean length of every row; not finite where one of its numbers is not."""
-    result = np.empty(len(rows), np.float32)
-    for i in range(len(rows)):
-        total = ZERO
-        for j in range(rows.shape[1]):
-            number = _number(rows[i, j])
-            total += number * number
-        result[i] = np.sqrt(total)
-    return result
+def _length(row: Array) -> np.float32:
+    """Euclidean length; not finite where one of the numbers is not."""
+    total = ZERO
+    for j in range(len(row)):
+        number = _number(row[j])
+        total += number * number
+    return np.sqrt(total)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _extended(shortest: np.float32, longest: np.float32, length: np.float32) -> tuple[np.float32, np.float32]:
+    """The shortest and the longest so far with one more; the longest stays NaN once it is."""
+    return (length if length < shortest else shortest), (length if length > longest or length != length else longest)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
+    """Have numbers [first, end) of the row AHEAD of this one brought in while this one is worked on."""
+    start = rows.ctypes.data + (i + AHEAD) * rows.strides[0]
+    for address in range(start + first * rows.itemsize, start + end * rows.itemsize, 64):
+        _fetch(address)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_ratios(
-    image: Array, image_factors: Array, text: Array, text_factors: Array, sums: Array, squares: Array, counts: Array
-) -> None:
+    image: Array, text: Array, normalize: bool, sums: Array, squares: Array, counts: Array
+) -> tuple[np.float32, np.float32]:
     """Add the ratios of Eq. 1 to their sums, a pair with nothing on either side as 0.
 
     Args:
-        image, image_factors: one side of some pairs.
-        text, text_factors: the other.
+        image, text: both sides of some pairs.
+        normalize: divide rows by their lengths.
         sums, squares: float64 [features], of the ratios and of their squares.
         counts: int64 [3, features], pairs that are active on either side, on the image's, on the text's.
+
+    Returns:
+        Lengths of the shortest row and of the longest, which is not finite where a number is not.
     """
     pairs, features = image.shape
     some, more = np.zeros(features, np.float32), np.zeros(features, np.float32)
+    shortest, longest, f, g = INFINITY, ZERO, ONE, ONE
     everywhere = 0  # pairs that are active on both sides in every feature, which is most of dense ones
     for i in range(pairs):
-        f, g, all_active = image_factors[i], text_factors[i], True
+        left, right, all_active = _length(image[i]), _length(text[i]), True
+        shortest, longest = _extended(shortest, longest, left)
+        shortest, longest = _extended(shortest, longest, right)
+        if normalize:
+            f, g = ONE / left, ONE / right
+        _fetch_after(image, i, 0, features)
+        _fetch_after(text, i, 0, features)
         for j in range(features):
             x, y = abs(_number(image[i, j])) * f, abs(_number(text[i, j])) * g
             all_active &= (x > ZERO) & (y > ZERO)
@@ -105,24 +143,34 @@ def add_ratios(
     for j in range(features):
         for k in range(3):
             counts[k, j] += everywhere
+    return shortest, longest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Array) -> None:
+def keep_best(rows: Array, normalize: bool, start: int, values: Array, places: Array) -> tuple[np.float32, np.float32]:
     """Sort in the activations that exceed their feature's last best so far; of equal ones the earlier stays first.
 
     Args:
-        rows, factors: consecutive samples.
+        rows: consecutive samples.
+        normalize: divide rows by their lengths.
         start: place of the first in the stream.
         values: float32 [features, m], the best so far in descending order.
         places: int64 [features, m], where in the stream they were.
+
+    Returns:
+        Lengths of the shortest row and of the longest, which is not finite where a number is not.
     """
     features, m = values.shape
     last = values[:, m - 1].copy()
+    shortest, longest, factor = INFINITY, ZERO, ONE
     for i in range(len(rows)):
-        factor = factors[i]
-        for first in range(0, features, LOOKED_AT):
-            end, none = min(first + LOOKED_AT, features), True
+        length = _length(rows[i])
+        shortest, longest = _extended(shortest, longest, length)
+        if normalize:
+            factor = ONE / length
+        for first in range(0, features, TOGETHER):
+            end, none = min(first + TOGETHER, features), True
+            _fetch_after(rows, i, first, end)
             row, bar = rows[i, first:end], last[first:end]
             for j in range(len(row)):
                 none &= _number(row[j]) * factor <= bar[j]
@@ -137,3 +185,4 @@ def keep_best(rows: Array, factors: Array, start: int, values: Array, places: Ar
                         k -= 1
                     values[j, k], places[j, k] = value, start + i
                     last[j] = values[j, m - 1]
+    return shortest, longest

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
-from mmmono.features.feature_set import prepare
+from mmmono.features.rows import prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES
 
@@ -130,7 +130,7 @@ class ShuffledBatches:
             start, stop = int(chunk) * CHUNK_ROWS, min((int(chunk) + 1) * CHUNK_ROWS, len(self.view))
             for modality in MODALITIES:
                 values = self.view.read(modality, start, stop)
-                parts[modality].append(prepare(values, self.normalize, self.device, self.view))
+                parts[modality].append(prepare(values, self.normalize, self.device, self.view.store.path))
         return PairedBatch(*(torch.cat(parts[modality]) for modality in MODALITIES))
 
 
@@ -151,7 +151,7 @@ class SequentialBatches:
             stop = min(start + self.batch_size, len(self.view))
             yield PairedBatch(
                 *(
-                    prepare(self.view.read(modality, start, stop), self.normalize, self.device, self.view)
+                    prepare(self.view.read(modality, start, stop), self.normalize, self.device, self.view.store.path)
                     for modality in MODALITIES
                 )
             )

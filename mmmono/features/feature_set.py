@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,14 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmmono.core.errors import DictionaryError, StoreError
-from mmmono.features.rows import Rows, StoredRows, in_full
+from mmmono.core.errors import DictionaryError
+from mmmono.features.rows import Rows, StoredRows, in_full, prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
 # Activations of a modality from which on a pass gains more from compiled loops than the second that loading their
 # compiler takes: a quarter of a million pairs of 1,024 features.
 WORTH_COMPILING = 1 << 28
+COMPILED_BLOCK = 16384  # pairs that are shared out among threads together, so many that waking those costs nothing
 
 
 class FeatureSet(ABC):
@@ -113,7 +113,8 @@ def activations(
 
     Raises:
         DictionaryError: the feature set was made for embeddings of another width.
-        StoreError: an embedding is not finite or, where it is to be normalized, zero.
+        StoreError: an embedding is not finite or, where it is to be normalized, zero; of rows that are left as they
+            are stored, when they are worked on.
     """
     if view.dim != feature_set.input_dim:
         raise DictionaryError(
@@ -122,25 +123,16 @@ def activations(
         )
     compiled = _worth_compiling(view, feature_set, device)
     if block_size is None:
-        block_size = 4096 if compiled else 512 if torch.device(device).type == "cpu" else 8192
+        block_size = COMPILED_BLOCK if compiled else 512 if torch.device(device).type == "cpu" else 8192
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
-                _stored_rows(embeddings, normalize, view)
+                StoredRows(embeddings, normalize, view.store.path)
                 if compiled
-                else feature_set.encode(prepare(embeddings, normalize, device, view), modality)
+                else feature_set.encode(prepare(embeddings, normalize, device, view.store.path), modality)
                 for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)
-
-
-def _stored_rows(embeddings: Float[Tensor, "rows dim"], normalize: bool, view: FeatureView) -> StoredRows:
-    """Stored rows as activations of `RawFeatures`, with the checks of `prepare`."""
-    from mmmono.core import kernels
-
-    norms = torch.from_numpy(kernels.lengths(kernels.stored(embeddings)))
-    _check(norms, normalize, view)
-    return StoredRows(embeddings, norms.reciprocal_() if normalize else torch.ones_like(norms))
 
 
 def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | torch.device) -> bool:
@@ -151,25 +143,3 @@ def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | t
     from mmmono.core import kernels
 
     return kernels.takes(view.store.dtype)
-
-
-def prepare(
-    embeddings: Float[Tensor, "rows dim"], normalize: bool, device: str | torch.device, view: FeatureView
-) -> Float[Tensor, "rows dim"]:
-    """Stored rows as float32 on a device, L2-normalized if asked for; StoreError on rows that are not finite or zero."""
-    values = embeddings.to(device=device, dtype=torch.float32)
-    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    _check(norms, normalize, view)
-    if not normalize:
-        return values
-    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms
-
-
-def _check(norms: Tensor, normalize: bool, view: FeatureView) -> None:
-    shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
-    if not math.isfinite(longest):
-        raise StoreError(f"{view.store.path} holds embeddings that are NaN or infinite: extract again in precision 32")
-    if normalize and shortest == 0:
-        raise StoreError(
-            f"{view.store.path} holds embeddings of length zero: set features.normalize=false or extract again"
-        )

@@ -1,8 +1,11 @@
-"""Rows of activations that are left as they are stored, for compiled loops."""
+"""Embeddings as they are stored: converted, checked and normalized here, or left as they are for compiled loops."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +13,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.errors import StoreError
+
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Activations of consecutive samples of one modality on the CPU: stored numbers times a factor a row.
+    """Activations of raw features for consecutive samples of one modality on the CPU, as they are stored.
 
-    What comes as these is worked on by `mmmono.core.kernels`, what comes as a tensor by tensor operations. Two passes
-    over half-precision numbers in the cache cost less than one over their float32 copies in memory.
+    What comes as these is worked on by `mmmono.core.kernels`, what comes as a tensor by tensor operations. The loops
+    read every number once, where it lies in the file's cache, and normalize and check rows on the way.
 
     Attributes:
-        values: float32 or float16, all of them finite.
-        factors: what each row is multiplied by.
+        values: float32 or float16.
+        normalize: whether activations are these numbers divided by their row's length.
+        source: where they are stored, for the error that unusable ones get.
     """
 
     values: Float[Tensor, "rows features"]
-    factors: Float[Tensor, " rows"]
+    normalize: bool
+    source: str | Path
 
     @property
     def shape(self) -> torch.Size:
@@ -36,16 +43,51 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def arrays(self) -> tuple[Array, Array]:
-        """Rows and factors as the kernels take them."""
+    def numbers(self) -> Array:
+        """The rows as the kernels take them."""
         from mmmono.core.kernels import stored
 
-        return stored(self.values), self.factors.numpy()
+        return stored(self.values)
+
+    def check(self, lengths: Iterable[tuple[float, float]]) -> None:
+        """Raise StoreError if rows of these lengths, shortest and longest as kernels return them, are unusable."""
+        for shortest, longest in lengths:
+            _check(shortest, longest, self.normalize, self.source)
 
 
 Rows = Float[Tensor, "rows features"] | StoredRows
 
 
 def in_full(rows: Rows) -> Float[Tensor, "rows features"]:
-    """The activations as a tensor, of their own and in float32 where they were as stored."""
-    return rows.values.float() * rows.factors[:, None] if isinstance(rows, StoredRows) else rows
+    """The activations as a tensor, in float32 where they were as stored."""
+    return prepare(rows.values, rows.normalize, "cpu", rows.source) if isinstance(rows, StoredRows) else rows
+
+
+def prepare(
+    embeddings: Float[Tensor, "rows dim"], normalize: bool, device: str | torch.device, source: str | Path
+) -> Float[Tensor, "rows dim"]:
+    """Stored rows as float32 on a device, L2-normalized if asked for.
+
+    Args:
+        embeddings: rows in the stored type.
+        normalize: divide each by its length.
+        device: where they are wanted.
+        source: where they are stored, for the error.
+
+    Raises:
+        StoreError: an embedding is not finite or, where it is to be normalized, zero.
+    """
+    values = embeddings.to(device=device, dtype=torch.float32)
+    norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
+    _check(shortest, longest, normalize, source)
+    if not normalize:
+        return values
+    return values.mul_(norms.reciprocal_()) if values is not embeddings else values / norms
+
+
+def _check(shortest: float, longest: float, normalize: bool, source: str | Path) -> None:
+    if not math.isfinite(longest):
+        raise StoreError(f"{source} holds embeddings that are NaN or infinite: extract again in precision 32")
+    if normalize and shortest == 0:
+        raise StoreError(f"{source} holds embeddings of length zero: set features.normalize=false or extract again")

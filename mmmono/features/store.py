@@ -5,18 +5,17 @@
     <store>/metadata/metadata_0.parquet      key, caption, locator, labels...; one row a pair
     <store>/manifest.json                    model, dataset, counts, dtype, content hash
 
-The manifest is ours; embeddings that clip-retrieval wrote open without one. Rows are read in blocks with `pread`
-into a few reused buffers, never whole and never left mapped, so that memory stays constant whatever the store's size.
+The manifest is ours; embeddings that clip-retrieval wrote open without one. Rows come in blocks that are mapped into
+memory, for as long as somebody holds them: nothing is copied, and memory stays constant whatever the store's size.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +33,6 @@ from mmmono.core.errors import StoreError
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 MANIFEST_FILE = "manifest.json"
-READ_AHEAD = 2  # blocks that are read while one is worked on
-READERS = 2  # threads that read them, since one copies more slowly out of the page cache than two
 _PREFIX: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
 
 
@@ -138,21 +135,19 @@ class FeatureStore:
         return self._files["image"][0].dtype
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
-        """Read rows [start, stop) of one modality in the stored type, across shards."""
-        out = torch.from_numpy(np.empty((stop - start, self.dim), self.dtype))
-        self._read_into(out, modality, start)
-        return out
+        """Copy rows [start, stop) of one modality in the stored type."""
+        return torch.cat(self._mapped(modality, start, stop))
 
-    def _read_into(self, out: Tensor, modality: Modality, start: int) -> None:
-        done = 0
+    def _mapped(self, modality: Modality, start: int, stop: int) -> list[Tensor]:
+        """The same rows where they lie, a tensor for every shard that has some of them."""
+        pieces = [torch.from_numpy(np.empty((0, self.dim), self.dtype))] if start == stop else []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while done < len(out):
-            file = self._files[modality][shard]
-            local = start + done - int(self._starts[shard])
-            take = min(len(out) - done, file.rows - local)
-            _read_rows(file, local, out[done : done + take])
-            done += take
-            shard += 1
+        while start < stop:
+            first, end = int(self._starts[shard]), min(stop, int(self._starts[shard + 1]))
+            if start < end:
+                pieces.append(_map_rows(self._files[modality][shard], start - first, end - first))
+            start, shard = end, shard + 1
+        return pieces
 
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Read single rows, in the order given, in the stored type."""
@@ -168,9 +163,9 @@ class FeatureStore:
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
-        """Stream both modalities in order, in the stored type; threads read the next blocks while one is worked on.
+        """Stream both modalities in order, in the stored type; the system reads on while a block is worked on.
 
-        A block's tensors are views of buffers that later blocks overwrite: copy what is to be kept.
+        A block stays mapped, and its files open, as long as it is held: copy what is to be kept of many.
 
         Args:
             block_size: rows read at a time.
@@ -179,32 +174,17 @@ class FeatureStore:
         starts = np.arange(0, len(self), block_size)
         if rows is not None:
             starts = np.unique(rows // block_size) * block_size
-        buffers = [
-            [torch.from_numpy(np.empty((block_size, self.dim), self.dtype)) for _ in MODALITIES]
-            for _ in range(READ_AHEAD + 1)
-        ]
-
-        def read(number: int, start: int) -> PairedBlock:
+        for start in starts.tolist():
             stop = min(start + block_size, len(self))
-            image, text = (buffer[: stop - start] for buffer in buffers[number % len(buffers)])
-            self._read_into(image, "image", start)
-            self._read_into(text, "text", start)
-            if rows is None:
-                return PairedBlock(start, image, text)
-            low, high = np.searchsorted(rows, [start, stop])
-            if high - low < stop - start:
-                local = torch.from_numpy(rows[low:high] - start)
-                image, text = image[local], text[local]
-            return PairedBlock(int(low), image, text)
-
-        with ThreadPoolExecutor(READERS, "read-ahead") as reader:
-            ahead: deque[Future[PairedBlock]] = deque()
-            for number, start in enumerate(starts.tolist()):
-                ahead.append(reader.submit(read, number, start))
-                if len(ahead) > READ_AHEAD:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            mapped = [self._mapped(modality, start, stop) for modality in MODALITIES]
+            image, text = (pieces[0] if len(pieces) == 1 else torch.cat(pieces) for pieces in mapped)
+            if rows is not None:
+                low, high = np.searchsorted(rows, [start, stop])
+                if high - low < stop - start:
+                    local = torch.from_numpy(rows[low:high] - start)
+                    image, text = image[local], text[local]
+                start = int(low)
+            yield PairedBlock(start, image, text)
 
     @cached_property
     def _metadata_files(self) -> list[Path]:
@@ -267,18 +247,17 @@ def _read_header(path: Path) -> _ArrayFile:
     return _ArrayFile(path, shape[0], shape[1], dtype, offset)
 
 
-def _read_rows(file: _ArrayFile, start: int, out: Tensor) -> None:
-    """Fill `out` with consecutive rows of one file."""
-    view = out.numpy().reshape(-1).view(np.uint8).data
-    descriptor = os.open(file.path, os.O_RDONLY)
-    try:
-        position = file.offset + start * file.dim * file.dtype.itemsize
+def _map_rows(file: _ArrayFile, start: int, stop: int) -> Tensor:
+    """Consecutive rows of one file, which stay mapped as long as the tensor lives; writing to it never reaches the file."""
+    position, size = (count * file.dim * file.dtype.itemsize for count in (start, stop - start))
+    position += file.offset
+    page = position % mmap.ALLOCATIONGRANULARITY
+    with file.path.open("rb") as opened:
         if hasattr(os, "posix_fadvise"):  # while these rows are worked on, the next ones come from the disk
-            os.posix_fadvise(descriptor, position + len(view), len(view), os.POSIX_FADV_WILLNEED)
-        while len(view):
-            count = os.preadv(descriptor, [view], position)
-            if count == 0:
-                raise StoreError(f"{file.path} ended early: it was changed while being read")
-            view, position = view[count:], position + count
-    finally:
-        os.close(descriptor)
+            os.posix_fadvise(opened.fileno(), position, 2 * size, os.POSIX_FADV_WILLNEED)
+        try:
+            mapped = mmap.mmap(opened.fileno(), page + size, offset=position - page, access=mmap.ACCESS_COPY)
+        except ValueError as error:
+            raise StoreError(f"{file.path} ended early: it was changed while being read") from error
+    rows = np.frombuffer(mapped, file.dtype, (stop - start) * file.dim, page)
+    return torch.from_numpy(rows.reshape(stop - start, file.dim))

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.parts import in_parts, num_parts
 from mmmono.features import Rows, StoredRows
 
 CHUNK_ROWS = 256  # rows looked at together: their activations stay in a core's second-level cache
@@ -87,7 +88,7 @@ class TopStream:
     """Running best m of every feature, for callers that stream more than one thing at a time.
 
     Of tensors, columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by
-    and by; what exceeds it in rows as they are stored is sorted in at once.
+    and by; what exceeds it in rows as they are stored is sorted in at once, by every thread among its own.
     """
 
     def __init__(self, m: int) -> None:
@@ -98,6 +99,7 @@ class TopStream:
         self._values: Tensor | None = None
         self._rows: Tensor
         self._peak: Tensor
+        self._of_threads: tuple[Tensor, Tensor] | None = None
         self._pending: list[_Pending] = []
         self._pending_columns = 0
 
@@ -109,16 +111,33 @@ class TopStream:
             self._rows = torch.full((features, self.m), -1, device=device)
             self._peak = torch.zeros(features, device=device)
         if isinstance(block, StoredRows):
-            from mmmono.core.kernels import keep_best
+            self._add_stored(block)
+        else:
+            self._add_tensor(block, self._values)
 
-            self._merge()
-            keep_best(*block.arrays(), self._count, self._values.numpy(), self._rows.numpy())
-            self._count += len(block)
-            return
+    def _add_stored(self, block: StoredRows) -> None:
+        from mmmono.core.kernels import keep_best
+
+        if self._of_threads is None:
+            shape = num_parts(), block.shape[1], self.m
+            self._of_threads = torch.zeros(shape), torch.full(shape, -1)
+        numbers, start = block.numbers(), self._count
+        values, rows = (best.numpy() for best in self._of_threads)
+
+        def work(part: int, first: int, end: int) -> tuple[float, float]:
+            lengths: tuple[float, float] = keep_best(
+                numbers[first:end], block.normalize, start + first, values[part], rows[part]
+            )
+            return lengths
+
+        block.check(in_parts(work, len(block)))
+        self._count += len(block)
+
+    def _add_tensor(self, block: Tensor, values: Tensor) -> None:
         for chunk in block.split(CHUNK_ROWS):
             peak = chunk.amax(0).float()
             self._peak = torch.maximum(self._peak, peak)  # which keeps NaN
-            exceeding = (peak > self._values[:, -1]).nonzero().squeeze(1)
+            exceeding = (peak > values[:, -1]).nonzero().squeeze(1)
             if exceeding.shape[0]:
                 columns = chunk.index_select(1, exceeding).float()
                 if chunk.shape[0] < CHUNK_ROWS:
@@ -126,7 +145,7 @@ class TopStream:
                 self._pending.append(_Pending(exceeding, columns, self._count))
                 self._pending_columns += exceeding.shape[0]
             self._count += chunk.shape[0]
-            if self._pending_columns > MAX_PENDING * self._values.shape[0]:
+            if self._pending_columns > MAX_PENDING * len(values):
                 self._merge()
 
     def _merge(self) -> None:
@@ -158,7 +177,15 @@ class TopStream:
         if bool(self._peak.isnan().any()):
             raise ValueError(f"activations of feature {int(self._peak.isnan().nonzero()[0])} are NaN")
         self._merge()
-        return TopSamples(self._values.cpu(), self._rows.cpu())
+        if self._of_threads is None:
+            return TopSamples(self._values.cpu(), self._rows.cpu())
+        values, rows = (
+            torch.cat([mine, *others], dim=1)
+            for mine, others in zip((self._values, self._rows), self._of_threads, strict=True)
+        )
+        rows, order = rows.sort(dim=1)
+        values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+        return TopSamples(values[:, : self.m], rows.gather(1, order)[:, : self.m])
 
 
 class _Pending(NamedTuple):

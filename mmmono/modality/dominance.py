@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from mmmono.core.parts import in_parts, num_parts
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import in_full
 
@@ -90,57 +91,68 @@ def dominance_scores(
 
 
 class _Sums:
-    """Running sums over pairs, one a feature."""
+    """Running sums over pairs, one a feature; of each as many as there are threads that add to them."""
 
     def __init__(self, features: int, device: torch.device) -> None:
-        self.ratio = torch.zeros(features, dtype=torch.float64, device=device)
+        self.ratio = torch.zeros(num_parts(), features, dtype=torch.float64, device=device)
         self.squared = torch.zeros_like(self.ratio)
-        self.counts = torch.zeros(3, features, dtype=torch.int64, device=device)
-        self.informative, self.image_active, self.text_active = self.counts
+        self.counts = torch.zeros(num_parts(), 3, features, dtype=torch.int64, device=device)
         self.num_pairs = 0
 
     def add(self, image: Rows, text: Rows) -> None:
         self.num_pairs += len(image)
         if isinstance(image, StoredRows) and isinstance(text, StoredRows):
-            from mmmono.core.kernels import add_ratios
-
-            add_ratios(*image.arrays(), *text.arrays(), self.ratio.numpy(), self.squared.numpy(), self.counts.numpy())
+            self._add_stored(image, text)
         else:
             chunks = zip(in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True)
             for image_chunk, text_chunk in chunks:
                 self._add_tensors(image_chunk, text_chunk)
+
+    def _add_stored(self, image: StoredRows, text: StoredRows) -> None:
+        from mmmono.core.kernels import add_ratios
+
+        images, texts = image.numbers(), text.numbers()
+        ratio, squared, counts = self.ratio.numpy(), self.squared.numpy(), self.counts.numpy()
+
+        def work(part: int, first: int, end: int) -> tuple[float, float]:
+            sums = ratio[part], squared[part], counts[part]
+            lengths: tuple[float, float] = add_ratios(images[first:end], texts[first:end], image.normalize, *sums)
+            return lengths
+
+        image.check(in_parts(work, len(image)))
 
     def _add_tensors(self, image: Tensor, text: Tensor) -> None:
         if image.dtype in (torch.float16, torch.bfloat16):  # sums of 256 half-precision ratios would lose digits
             image, text = image.float(), text.float()
         magnitude, total = image.abs(), text.abs()
         sparse = bool(magnitude.amin() == 0) or bool(total.amin() == 0)
+        informative, image_active, text_active = self.counts[0]
         if sparse:
-            self.image_active += (magnitude > 0).sum(0)
-            self.text_active += (total > 0).sum(0)
+            image_active += (magnitude > 0).sum(0)
+            text_active += (total > 0).sum(0)
         total += magnitude
         if sparse:
-            self.informative += (total > 0).sum(0)
+            informative += (total > 0).sum(0)
             total.clamp_min_(torch.finfo(total.dtype).tiny)
         else:
-            for count in (self.informative, self.image_active, self.text_active):
-                count += len(image)
+            self.counts[0] += len(image)
         magnitude /= total
-        self.ratio += magnitude.sum(0)
-        self.squared += magnitude.square_().sum(0)
+        self.ratio[0] += magnitude.sum(0)
+        self.squared[0] += magnitude.square_().sum(0)
 
     def scores(self, undefined: Undefined) -> DominanceScores:
-        count, ratio, squared = self.informative.double(), self.ratio, self.squared
+        informative, image_active, text_active = self.counts.sum(0)
+        count, ratio, squared = informative.double(), self.ratio.sum(0), self.squared.sum(0)
         if undefined == "half":
             silent = self.num_pairs - count
             ratio, squared, count = ratio + 0.5 * silent, squared + 0.25 * silent, count + silent
-        mean = torch.where(self.informative > 0, ratio / count, torch.nan)
+        mean = torch.where(informative > 0, ratio / count, torch.nan)
         variance = (squared / count - mean.square()).clamp_min(0) * count / (count - 1)
         return DominanceScores(
             scores=mean.cpu(),
             standard_error=(variance / count).sqrt().cpu(),
-            informative_pairs=self.informative.cpu(),
-            image_active=self.image_active.cpu(),
-            text_active=self.text_active.cpu(),
+            informative_pairs=informative.cpu(),
+            image_active=image_active.cpu(),
+            text_active=text_active.cpu(),
             num_pairs=self.num_pairs,
         )

@@ -14,7 +14,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, TopKSAE
 from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
-from mmmono.features.feature_set import prepare
+from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 
 FEW_PAIRS = 50_000  # fewer than these an NCL head learns by heart, unless it never sees one twice
@@ -128,7 +128,9 @@ def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int) -> to
     rows = np.arange(len(view))
     if len(rows) > max_pairs:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_pairs, replace=False))
-    return torch.cat([prepare(view.gather(modality, rows), normalize, "cpu", view) for modality in MODALITIES])
+    return torch.cat(
+        [prepare(view.gather(modality, rows), normalize, "cpu", view.store.path) for modality in MODALITIES]
+    )
 
 
 def _width(dim: int, expansion: float) -> int:
@@ -143,6 +145,6 @@ def modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, to
     image = torch.zeros(view.dim, dtype=torch.float64)
     text = torch.zeros_like(image)
     for block in view.blocks():
-        image += prepare(block.image, normalize, "cpu", view).sum(0)
-        text += prepare(block.text, normalize, "cpu", view).sum(0)
+        image += prepare(block.image, normalize, "cpu", view.store.path).sum(0)
+        text += prepare(block.text, normalize, "cpu", view.store.path).sum(0)
     return (image / len(view)).float(), (text / len(view)).float()

@@ -18,7 +18,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES
-from mmmono.features.feature_set import prepare
+from mmmono.features.rows import prepare
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import DualEncoder
 
@@ -99,7 +99,8 @@ class EmbeddingDecoder(GeneratorOption):
             count = min(len(train.view), self.max_pairs)
             rows = np.arange(count)
             image, text = (
-                prepare(train.view.gather(modality, rows), normalize, "cpu", train.view) for modality in MODALITIES
+                prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.store.path)
+                for modality in MODALITIES
             )
             embedding_decoder.train_embedding_decoder(
                 directory, self._pictures(workspace, train, count), image, text,

@@ -30,7 +30,7 @@ from mmmono.features import (
     extract_features,
 )
 from mmmono.features.extraction import PRECISIONS
-from mmmono.features.feature_set import prepare
+from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
 from mmmono.pipeline.datasets import Dataset, Planted, Stored
@@ -193,7 +193,7 @@ class Workspace:
         for start in range(0, len(positions), 4096):
             stored = view.gather(modality, positions[start : start + 4096])
             with torch.inference_mode():
-                embeddings = prepare(stored, self.cfg.features.normalize, self.device, view)
+                embeddings = prepare(stored, self.cfg.features.normalize, self.device, view.store.path)
                 rows.append(feature_set.encode(embeddings, modality).cpu())
         return torch.cat(rows)
 

@@ -10,17 +10,42 @@ def test_every_half_precision_number_is_read_as_numpy_reads_it() -> None:
     numbers = np.arange(1 << 16, dtype=np.uint16)
     finite = numbers[np.isfinite(numbers.view(np.float16))]
     values, places = np.zeros((len(finite), 1), np.float32), np.zeros((len(finite), 1), np.int64)
-    kernels.keep_best(finite[None], np.ones(1, np.float32), 0, values, places)
+    kernels.keep_best(finite[None], False, 0, values, places)
     np.testing.assert_array_equal(values[:, 0], np.maximum(finite.view(np.float16).astype(np.float32), 0))
-    np.testing.assert_array_equal(np.isfinite(kernels.lengths(numbers[:, None])), np.isfinite(numbers.view(np.float16)))
+
+
+def lengths(rows: np.ndarray, normalize: bool = False) -> list[tuple[float, float]]:
+    """Shortest and longest, of both kernels; the second kernel gets the rows as texts, with an image of length 1."""
+    stored = rows.view(np.uint16) if rows.dtype == np.float16 else rows
+    features = rows.shape[1]
+    images = np.zeros_like(rows)
+    images[:, 0] = 1
+    best = np.zeros((features, 3), np.float32), np.zeros((features, 3), np.int64)
+    sums = np.zeros(features), np.zeros(features), np.zeros((3, features), np.int64)
+    kept = kernels.keep_best(stored, normalize, 0, *best)
+    return [kept, kernels.add_ratios(images.view(stored.dtype), stored, normalize, *sums)]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 129), (40, 1000)])
+def test_lengths(dtype: type, shape: tuple[int, int], normalize: bool) -> None:
+    rows = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    kept, added = lengths(rows, normalize)
+    np.testing.assert_allclose(kept, [norms.min(), norms.max()], rtol=1e-6)
+    np.testing.assert_allclose(added, [min(norms.min(), 1), max(norms.max(), 1)], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 129), (40, 1000)])
-def test_lengths(dtype: type, shape: tuple[int, int]) -> None:
-    rows = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    got = kernels.lengths(rows.view(np.uint16) if dtype is np.float16 else rows)
-    np.testing.assert_allclose(got, np.linalg.norm(rows.astype(np.float64), axis=1), rtol=1e-6)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_number_that_is_not_finite_shows_in_the_longest(dtype: type, value: float, place: int) -> None:
+    rows = np.ones((7, 20), dtype)
+    rows[place, 11] = value
+    assert not np.isfinite([longest for _, longest in lengths(rows)]).any()
+    rows[place] = 0
+    assert [shortest for shortest, _ in lengths(rows)] == [0, 0]
 
 
 def test_takes_what_it_was_compiled_for() -> None:

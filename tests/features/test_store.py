@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from mmmono.core.errors import DictionaryError, StoreError
 from mmmono.data.pairs import in_train_split
 from mmmono.features import FeatureStore, FeatureView, RawFeatures, StoredRows, activations, feature_set, split_view
+from mmmono.interpretability import top_samples
+from mmmono.modality import dominance_scores
 
 
 def write_like_clip_retrieval(
@@ -53,7 +55,7 @@ def test_blocks_and_gather_equal_plain_indexing(
     store = FeatureStore(path)
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1), min_size=1))))
     for chosen, view in ((slice(None), FeatureView(store)), (rows, FeatureView(store, rows))):
-        blocks = [(b.start, b.image.clone(), b.text.clone()) for b in view.blocks(block_size)]
+        blocks = [(b.start, b.image, b.text) for b in view.blocks(block_size)]
         np.testing.assert_array_equal(torch.cat([b[1] for b in blocks]).numpy(), everything[0][chosen])
         np.testing.assert_array_equal(torch.cat([b[2] for b in blocks]).numpy(), everything[1][chosen])
         assert [b[0] for b in blocks] == np.cumsum([0] + [len(b[1]) for b in blocks])[:-1].tolist()
@@ -104,11 +106,11 @@ def test_activations_are_normalized_on_reading_only_if_asked(
         monkeypatch.setattr(feature_set, "WORTH_COMPILING", 0)
     everything = write_like_clip_retrieval(tmp_path, [50], dtype=dtype)
     view = FeatureView(FeatureStore(tmp_path))
-    raw = torch.cat([b.image.clone() for b in activations(view, RawFeatures(5), normalize=False, block_size=20)])
+    raw = torch.cat([b.image for b in activations(view, RawFeatures(5), normalize=False, block_size=20)])
     np.testing.assert_array_equal(raw.numpy(), everything[0])
     blocks = list(activations(view, RawFeatures(5), block_size=50))
     assert isinstance(blocks[0].image_rows, StoredRows) == compiled
-    unit = torch.cat([b.text.clone() for b in activations(view, RawFeatures(5), block_size=20)])
+    unit = torch.cat([b.text for b in activations(view, RawFeatures(5), block_size=20)])
     exact = everything[1].astype(np.float64)
     np.testing.assert_allclose(unit.numpy(), exact / np.linalg.norm(exact, axis=1, keepdims=True), rtol=1e-5)
     with pytest.raises(DictionaryError, match="takes embeddings of width 7"):
@@ -129,5 +131,34 @@ def test_embeddings_that_mean_nothing_are_refused(
     array = np.load(file)
     array[2] = value
     np.save(file, array)
+    view = FeatureView(FeatureStore(tmp_path))
     with pytest.raises(StoreError, match=message):
-        list(activations(FeatureView(FeatureStore(tmp_path)), RawFeatures(5)))
+        dominance_scores((b.image_rows, b.text_rows) for b in activations(view, RawFeatures(5)))
+    with pytest.raises(StoreError, match=message):
+        top_samples((b.image_rows for b in activations(view, RawFeatures(5))), 2)
+    with pytest.raises(StoreError, match=message):
+        _ = [block.image for block in activations(view, RawFeatures(5))]
+
+
+def test_writing_to_a_block_changes_no_file(tmp_path: Path) -> None:
+    everything = write_like_clip_retrieval(tmp_path, [4, 3])
+    store = FeatureStore(tmp_path)
+    for block in store.blocks(4):
+        block.image.zero_()
+    np.testing.assert_array_equal(store.read("image", 0, 7).numpy(), everything[0])
+
+
+def test_no_rows_of_a_shard_and_no_rows_at_all(tmp_path: Path) -> None:
+    everything = write_like_clip_retrieval(tmp_path, [4, 0, 3])
+    store = FeatureStore(tmp_path)
+    np.testing.assert_array_equal(store.read("text", 2, 6).numpy(), everything[1][2:6])
+    assert store.read("text", 4, 4).shape == (0, 5)
+
+
+def test_a_file_that_shrank_after_it_was_opened(tmp_path: Path) -> None:
+    write_like_clip_retrieval(tmp_path, [4])
+    store = FeatureStore(tmp_path)
+    file = tmp_path / "text_emb" / "text_emb_0.npy"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(StoreError, match="text_emb_0.npy ended early"):
+        next(store.blocks(4))

@@ -27,9 +27,9 @@ def test_one_pass_equals_a_stable_sort(a: np.ndarray, m: int, block: int) -> Non
     """Small integers make ties; zeros and negatives make features with too few positive samples."""
     blocks = torch.from_numpy(a).split(block)
     top = top_samples(blocks, m)
-    doubled = [StoredRows(values.half() * 2, torch.full((len(values),), 0.5)) for values in blocks]
-    mixed = [of_both[i % 2] for i, of_both in enumerate(zip(blocks, doubled, strict=True))]
-    for other in (top_samples(doubled, m), top_samples(mixed, m)):
+    stored = [StoredRows(values.half(), False, "a test") for values in blocks]
+    mixed = [of_both[i % 2] for i, of_both in enumerate(zip(blocks, stored, strict=True))]
+    for other in (top_samples(stored, m), top_samples(mixed, m)):
         assert torch.equal(other.rows, top.rows)
         assert torch.equal(other.values, top.values)
     expected = by_sorting(a, m)
@@ -49,15 +49,17 @@ def test_memory_does_not_grow_with_the_stream() -> None:
     assert top.rows.tolist() == [[4999, 4998, 4997, 4996]] * 3
 
 
-def test_stored_rows_of_many_features_equal_a_full_sort() -> None:
+@pytest.mark.parametrize("normalize", [False, True])
+def test_stored_rows_of_many_features_equal_a_full_sort(normalize: bool) -> None:
     """More features than are looked at together, and not a multiple of them."""
     a = np.random.default_rng(0).standard_normal((900, 300)).astype(np.float16)
-    factors = np.random.default_rng(1).uniform(0.5, 2, 900).astype(np.float32)
-    blocks = [
-        StoredRows(torch.from_numpy(a[i : i + 256]), torch.from_numpy(factors[i : i + 256])) for i in range(0, 900, 256)
-    ]
-    top = top_samples(blocks, 20)
-    assert top.rows.tolist() == by_sorting(a.astype(np.float32) * factors[:, None], 20)
+    top = top_samples(
+        [StoredRows(torch.from_numpy(a[i : i + 256]), normalize, "a test") for i in range(0, 900, 256)], 20
+    )
+    exact = a.astype(np.float64)
+    assert top.rows.tolist() == by_sorting(
+        exact / np.linalg.norm(exact, axis=1, keepdims=True) if normalize else exact, 20
+    )
 
 
 def test_distinct_contents() -> None:

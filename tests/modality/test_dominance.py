@@ -65,24 +65,26 @@ def test_blocks_of_any_size_give_the_same_score() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("undefined", ["skip", "half"])
-def test_stored_rows_score_as_their_numbers_do(dtype: type, density: float, undefined: Undefined) -> None:
-    """Rows times their factors, over blocks that are no multiple of a chunk, with a dead feature."""
+def test_stored_rows_score_as_their_numbers_do(
+    dtype: type, density: float, normalize: bool, undefined: Undefined
+) -> None:
+    """Over blocks that are no multiple of a chunk nor of the threads, with a dead feature."""
     rng = np.random.default_rng(4)
     sides = [sparse(rng, 700, 21, density).astype(dtype) for _ in range(2)]
-    factors = [rng.uniform(0.1, 3, 700).astype(np.float32) for _ in range(2)]
     for side in sides:
         side[:, 5] = 0
+        side[:, 7] += 1  # no row is empty
     sides[0][:, 6] = 0  # only texts activate it
     blocks = [
-        tuple(
-            StoredRows(torch.from_numpy(side[low:high]), torch.from_numpy(factor[low:high]))
-            for side, factor in zip(sides, factors, strict=True)
-        )
+        tuple(StoredRows(torch.from_numpy(side[low:high]), normalize, "a test") for side in sides)
         for low, high in ((0, 101), (101, 357), (357, 700))
     ]
     got = dominance_scores(blocks, undefined)
-    numbers = [side.astype(np.float64) * factor[:, None] for side, factor in zip(sides, factors, strict=True)]
+    numbers = [side.astype(np.float64) for side in sides]
+    if normalize:
+        numbers = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in numbers]
     plain = dominance_scores([tuple(map(torch.from_numpy, numbers))], undefined)
     np.testing.assert_allclose(got.scores, plain.scores, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(got.standard_error, plain.standard_error, rtol=1e-5)

@@ -24,7 +24,7 @@ from mmmono.case_studies.text_to_image import ROWS, class_sizes, draw_members, i
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
-from mmmono.features.feature_set import prepare
+from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
@@ -283,7 +283,7 @@ def _nearest(workspace: Workspace, rows: Sequence[Row]) -> dict[int, list[pd.Ser
     best = torch.full((len(queries),), -torch.inf)
     where = torch.zeros(len(queries), dtype=torch.int64)
     for block in view.blocks(4096):
-        similarity = queries @ prepare(block.image, True, "cpu", view).T
+        similarity = queries @ prepare(block.image, True, "cpu", view.store.path).T
         value, place = similarity.max(1)
         nearer = value > best
         best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
