@@ -15,6 +15,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +79,14 @@ def speed(pairs: int, dim: int) -> None:
         sources = [np.load(file) for file in sorted(Path(folder).rglob("*.npy"))]
         target = np.empty((COMPILED_BLOCK, dim), np.float16)
 
+        def copy_part(rows: np.ndarray, _: int, first: int, end: int) -> None:
+            np.copyto(target[first:end], rows[first:end])
+
         def memcpy() -> None:
             for source in sources:
                 for start in range(0, len(source), COMPILED_BLOCK):
                     rows = source[start : start + COMPILED_BLOCK]
-                    in_parts(lambda _, first, end, rows=rows: np.copyto(target[first:end], rows[first:end]), len(rows))
+                    in_parts(partial(copy_part, rows), len(rows), num_parts())
 
         def mds(normalize: bool) -> Callable[[], object]:
             return lambda: dominance_scores(

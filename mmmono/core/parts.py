@@ -13,21 +13,21 @@ Result = TypeVar("Result")
 
 
 def num_parts() -> int:
-    """How many parts rows are worked on in."""
-    return torch.get_num_threads()
+    """How many parts to work on rows in: more than a few threads only wait for memory."""
+    return min(torch.get_num_threads(), 8)
 
 
-def in_parts(work: Callable[[int, int, int], Result], rows: int) -> list[Result]:
+def in_parts(work: Callable[[int, int, int], Result], rows: int, parts: int) -> list[Result]:
     """Work on consecutive parts of some rows, each on a thread of its own.
 
     Args:
         work: gets a part's number, its first row and the row after its last.
-        rows: how many there are.
+        rows: how many rows there are.
+        parts: how many parts.
     """
-    count = num_parts()
-    bounds = [rows * part // count for part in range(count + 1)]
-    first, *others = [(part, bounds[part], bounds[part + 1]) for part in range(count)]
-    running = [_threads(count).submit(work, *other) for other in others]
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    first, *others = [(part, bounds[part], bounds[part + 1]) for part in range(parts)]
+    running = [_threads(parts).submit(work, *other) for other in others]
     return [work(*first), *(future.result() for future in running)]
 
 

@@ -130,7 +130,7 @@ class TopStream:
             )
             return lengths
 
-        block.check(in_parts(work, len(block)))
+        block.check(in_parts(work, len(block), len(values)))
         self._count += len(block)
 
     def _add_tensor(self, block: Tensor, values: Tensor) -> None:

@@ -119,7 +119,7 @@ class _Sums:
             lengths: tuple[float, float] = add_ratios(images[first:end], texts[first:end], image.normalize, *sums)
             return lengths
 
-        image.check(in_parts(work, len(image)))
+        image.check(in_parts(work, len(image), len(ratio)))
 
     def _add_tensors(self, image: Tensor, text: Tensor) -> None:
         if image.dtype in (torch.float16, torch.bfloat16):  # sums of 256 half-precision ratios would lose digits
