@@ -1,4 +1,4 @@
-"""Top samples against one read of the store, EmbSim + WinRate against a Python loop, MS against all pairs; in one run.
+"""Top samples against a bare pass over the store, EmbSim + WinRate against a Python loop, MS against all pairs; in one run.
 
     python benchmarks/interpretability.py      # writes 1 M pairs × 1024, float16, 4 GB, into a temporary folder
 
@@ -35,11 +35,11 @@ def top(pairs: int, dim: int) -> None:
         def read() -> None:
             bare_pass(view, COMPILED_BLOCK)
 
-        def stream(normalize: bool, m: int) -> Callable[[], None]:
+        def stream(normalize: bool) -> Callable[[], None]:
             def run() -> None:
-                streams = [TopStream(m) for _ in MODALITIES] if m else []
+                streams = [TopStream(M) for _ in MODALITIES]
                 for block in activations(view, RawFeatures(dim), normalize=normalize):
-                    for stream, values in zip(streams, (block.image_rows, block.text_rows), strict=False):
+                    for stream, values in zip(streams, (block.image_rows, block.text_rows), strict=True):
                         stream.add(values)
 
             return run
@@ -47,12 +47,12 @@ def top(pairs: int, dim: int) -> None:
         read()
         seconds = {
             "bare pass": best(read),
-            f"top {M}, as stored": best(stream(False, M)),
-            f"top {M}, L2-normalized": best(stream(True, M)),
+            f"top {M}, as stored": best(stream(False)),
+            f"top {M}, L2-normalized": best(stream(True)),
         }
         print(f"top samples of {dim} features over {pairs:,} pairs, both modalities")
         for name, value in seconds.items():
-            print(f"  {name:28} {value:6.2f} s   {seconds['bare read'] / value:5.2f} of a bare pass")
+            print(f"  {name:28} {value:6.2f} s   {seconds['bare pass'] / value:5.2f} of a bare pass")
 
 
 def eq5(features: int, looped: int) -> None:
