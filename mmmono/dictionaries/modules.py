@@ -14,7 +14,7 @@ from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.metrics import ReconstructionMoments
 from mmmono.dictionaries.ncl import NCLHead, at_least_float32
-from mmmono.dictionaries.parallel import any_over_processes, place, rows_of_all_processes
+from mmmono.dictionaries.parallel import any_over_processes, gather_batch, place, rows_of_all_processes
 from mmmono.dictionaries.pools import PairedBatch
 from mmmono.dictionaries.sae import TopKSAE
 from mmmono.features.retrieval import recall_at_k
@@ -234,7 +234,7 @@ class NCLModule(DictionaryModule):
         """Loss of one batch of pairs."""
         codes = [self.dictionary.encode(z, m) for z, m in zip(self._inputs(batch), MODALITIES, strict=True)]
         self.record_firing(torch.stack([(code > 0).any(0) for code in codes]), len(batch.image))
-        image, text = (self.all_gather(code, sync_grads=True).flatten(0, -2) for code in codes)
+        image, text = map(gather_batch, codes)
         loss = self.dictionary.loss(image, text)
         if self.is_logging_step:
             self.log_training(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -26,6 +28,24 @@ def sum_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 def any_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Where some process's boolean tensor is true."""
     return _reduced(x.to(torch.uint8), dist.ReduceOp.MAX).bool() if place()[1] > 1 else x
+
+
+def gather_batch(x: Float[Tensor, "rows features"]) -> Float[Tensor, "all_rows features"]:
+    """All processes' rows of a shared batch, equally many of each; gradients go back to where the rows are from."""
+    return _GatherBatch.apply(x) if place()[1] > 1 else x
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = [torch.empty_like(x) for _ in range(place()[1])]
+        dist.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        rank, processes = place()
+        return sum_over_processes(grad.contiguous()).chunk(processes)[rank]
 
 
 @torch.no_grad()
