@@ -20,7 +20,7 @@ from mmmono.pipeline.trainer_settings import read_trainer
 from tests.pipeline.conftest import REPOSITORY, Command
 
 DATA = ("dataset=planted", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu")
-DATA = (*DATA, "features.k=2", "features.expansion=4", "trainer.min_steps=0", "training.dead_after_epochs=0.2")
+DATA = (*DATA, "features.k=2", "features.expansion=16", "trainer.min_steps=0", "training.dead_after_epochs=0.05")
 AUXK = ("sae.auxk=4", "sae.auxk_coefficient=0.5", "sae.center=per_modality")
 SHORT = (*DATA, *AUXK, "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=20")
 LONG = (*DATA, *AUXK, "features=sae", "trainer.max_steps=1500", "trainer.val_check_interval=1500")
@@ -28,7 +28,7 @@ LONG = (*LONG, "training.checkpoint_every=20")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "training.batch_size=64")
 ONE = ("training.batch_size=128",)
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-LIMIT = 240  # seconds for a command, on a machine that does other things too
+LIMIT = 600  # seconds for a command, on a machine that does other things too
 
 
 def start(*arguments: str, log: Path) -> "subprocess.Popen[bytes]":
@@ -127,7 +127,7 @@ def test_two_processes_make_what_one_makes_of_whole_batches(
     history = pd.read_parquet(dictionary(tmp_path, "sae") / "history.parquet")
     assert history["pairs"].tolist() == [1280, 2560]
     state = torch.load(dictionary(tmp_path, "sae") / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert (state["since_fired"] >= 112).all(0).sum() > 0  # AuxK had something to do
+    assert (state["since_fired"] >= 28).all(0).sum() > 0  # AuxK had something to do
     assert not session(process)
 
 
