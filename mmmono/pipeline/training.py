@@ -12,12 +12,13 @@ import lightning as L
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.dictionaries import ActiveDimensionsPlateau, Dictionary, MetricHistory, PairedFeatures, Snapshots
+from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
 from mmmono.pipeline.feature_sets import Control, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.reporting.style import save_figure
@@ -139,9 +140,7 @@ def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: Me
     callbacks: list[Any] = [
         ActiveDimensionsPlateau(settings.patience, settings.min_fall),
         history,
-        ModelCheckpoint(
-            checkpoints, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
-        ),
+        ResumeCheckpoint(str(checkpoints), settings.checkpoint_every),
     ]
     if settings.snapshot_every:
         callbacks.append(Snapshots(directory / SNAPSHOTS, settings.snapshot_every))
