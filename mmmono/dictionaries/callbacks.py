@@ -97,6 +97,7 @@ class Snapshots(Callback):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder = folder
         self.every = every
+        self._last = -1  # several batches belong to a step where gradients are accumulated
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the untrained dictionary."""
@@ -107,9 +108,10 @@ class Snapshots(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Keep the dictionary when its time has come."""
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step != self._last and trainer.global_step % self.every == 0:
             self._keep(trainer, pl_module)
 
     def _keep(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._last = trainer.global_step
         if trainer.is_global_zero:
             module.dictionary.save_pretrained(self.folder / f"{trainer.global_step:06d}")

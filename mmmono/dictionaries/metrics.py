@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
 
 def fraction_of_variance_unexplained(
@@ -50,12 +53,16 @@ class ReconstructionQuality(Sparsity):
 
 
 class ReconstructionMoments:
-    """Sums over the samples of one modality, from which its sparsity and reconstruction quality follow."""
+    """Sums over the samples of one modality, from which its sparsity and reconstruction quality follow.
+
+    All are float64. The variance is kept as the sum of squared distances from the mean so far (Chan et al. 1979), which
+    loses nothing where the mean is far from zero.
+    """
 
     def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
         self.fired = torch.zeros(num_features, dtype=torch.bool, device=device)
-        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.squared, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.scatter, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
         self.active = torch.zeros((), dtype=torch.int64, device=device)
         self.count = 0
 
@@ -73,20 +80,39 @@ class ReconstructionMoments:
         codes: Float[Tensor, "samples features"],
     ) -> None:
         """Add a block of samples with their reconstructions and codes."""
+        if len(x) == 0:
+            return
+        x, reconstruction = x.double(), reconstruction.double()
+        mean = x.mean(0)
+        self._add_scatter(len(x), mean, (x - mean).square().sum())
+        self.error += (x - reconstruction).square().sum()
+        self.cosine += torch.cosine_similarity(x, reconstruction).sum()
         self.update_codes(codes)
-        self.total += x.sum(0)
-        self.squared += x.double().square().sum()
-        self.error += (x - reconstruction).double().square().sum()
-        self.cosine += torch.cosine_similarity(x, reconstruction).double().sum()
+
+    def merge_processes(self) -> None:
+        """Make these the sums over the samples of all processes of a distributed training."""
+        self.fired = any_over_processes(self.fired)
+        self.active, self.error, self.cosine = map(sum_over_processes, (self.active, self.error, self.cosine))
+        count = int(sum_over_processes(torch.tensor(self.count, device=self.mean.device)))
+        mean = sum_over_processes(self.mean * self.count) / max(1, count)
+        self.scatter = sum_over_processes(self.scatter + self.count * (self.mean - mean).square().sum())
+        self.count, self.mean = count, mean
 
     def sparsity(self) -> Sparsity:
-        """Sparsity over everything added so far."""
+        """Sparsity over everything added so far; L0 is NaN of nothing."""
         fired = int(self.fired.sum())
-        return Sparsity(l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired))
+        l0 = int(self.active) / self.count if self.count else math.nan
+        return Sparsity(l0=l0, active=fired, dead_fraction=1 - fired / len(self.fired))
 
     def quality(self) -> ReconstructionQuality:
-        """Reconstruction and sparsity over everything added so far."""
-        fvu = float(self.error / (self.squared - self.total.square().sum() / self.count))
-        return ReconstructionQuality(
-            **asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=float(self.cosine) / self.count
-        )
+        """Reconstruction and sparsity over everything added so far; both are NaN of nothing."""
+        fvu = float(self.error / self.scatter)
+        cosine = float(self.cosine) / self.count if self.count else math.nan
+        return ReconstructionQuality(**asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=cosine)
+
+    def _add_scatter(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Merge a block's mean and squared distances with those before it; called before `count` grows."""
+        total = self.count + count
+        moved = mean - self.mean
+        self.scatter += scatter + moved.square().sum() * (self.count * count / total)
+        self.mean += moved * (count / total)

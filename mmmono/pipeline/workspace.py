@@ -37,7 +37,7 @@ from mmmono.pipeline.datasets import Dataset, Planted, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
-from mmmono.pipeline.training import fit_control, train_dictionary
+from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
 from mmmono.reporting.tables import console
 
 
@@ -76,9 +76,22 @@ class Workspace:
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
         self.seed: int = cfg.seed
         self.device = _device(cfg.device)
+        self._check_training(makes)
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    def _check_training(self, makes: str) -> None:
+        """Whatever has to be trained can be, on this machine."""
+        names = (
+            [name for name, kind in self.recipes.items() if isinstance(kind, Trained)] if "training" in self.cfg else []
+        )
+        if not names:
+            return
+        trainer = check_trainer(self.cfg)
+        trained = all(next(self.artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
+        if makes == "dictionaries" or not trained:
+            trainer.here()
 
     def features(self, split: Split) -> Features:
         """The split's features, extracted first if they are not there."""
