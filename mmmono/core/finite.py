@@ -11,20 +11,23 @@ from torch import Tensor
 from mmmono.core.errors import NonFiniteError
 
 
-def check_finite(values: Float[Tensor, "rows columns"], name: str, start: int = 0) -> None:
-    """Raise NonFiniteError if a number is NaN or infinite.
+def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
+    """Raise NonFiniteError, which names row and column, if a number is NaN or infinite.
 
     Args:
         values: a block of rows.
-        name: what a row is called in the message, such as "image".
+        row: what a row is, such as "image".
         start: position of the first row in the stream that the block belongs to.
+        column: what a column is.
     """
-    if values.numel() and not is_finite(*values.detach().aminmax()):
-        row, column = (int(i) for i in (~values.isfinite()).nonzero()[0])
-        raise NonFiniteError(
-            f"{name} {start + row}, dimension {column} is {float(values[row, column])}, and a score would hide it: look for "
-            "its cause in the embeddings or in the dictionary, or leave the row out"
-        )
+    if not values.numel() or is_finite(*values.detach().aminmax()):
+        return
+    i, j = (int(place) for place in (~values.isfinite()).nonzero()[0])
+    what = "NaN" if bool(values[i, j].isnan()) else "not finite"
+    raise NonFiniteError(
+        f"values of {column} {j} are {what}, first at {row} {start + i}: look for the cause in the embeddings or in the "
+        "dictionary, or leave that row out"
+    )
 
 
 def is_finite(low: Tensor, high: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
 
+
 @dataclass(frozen=True)
 class ModalityGap:
     """Distance between the two modalities' embeddings.
@@ -37,8 +38,8 @@ def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor
     norms = 0.0
     count = 0
     for image, text in blocks:
-        check_finite(image, "image", count)
-        check_finite(text, "text", count)
+        check_finite(image, "image", count, "dimension")
+        check_finite(text, "text", count, "dimension")
         image, text = double(image), double(text)
         lengths = [torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (image, text)]
         block = (image / lengths[0] - text / lengths[1]).sum(0)

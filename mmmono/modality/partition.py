@@ -149,5 +149,7 @@ def _beyond(scores: Tensor, low: Tensor | float, high: Tensor | float, alive: Te
 
 
 def _from_masks(image: Tensor, text: Tensor, alive: Tensor) -> Partition:
-    image, text, cross, dead = (mask.nonzero().squeeze(1).cpu() for mask in (image, text, alive & ~image & ~text, ~alive))
+    image, text, cross, dead = (
+        mask.nonzero().squeeze(1).cpu() for mask in (image, text, alive & ~image & ~text, ~alive)
+    )
     return Partition(image, text, cross, dead)

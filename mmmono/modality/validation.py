@@ -152,7 +152,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 def _cosines(atoms: Tensor, learned: Tensor) -> Tensor:
     for name, vectors in (("atom", atoms), ("learned direction", learned)):
-        check_finite(vectors, name)
+        check_finite(vectors, name, column="dimension")
     return unit_rows(atoms.cpu()) @ unit_rows(learned.cpu()).T
 
 
