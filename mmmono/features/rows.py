@@ -57,7 +57,7 @@ class StoredRows:
 
     def check(self, lengths: Iterable[tuple[float, float]]) -> None:
         """Raise StoreError if rows of these lengths, shortest and longest as kernels return them, are unusable."""
-        if any(_unusable(*pair, self.normalize) for pair in lengths):
+        if any(_unusable(shortest, longest, self.normalize) for shortest, longest in lengths):
             in_full(self)  # which names the row, unless only its length left the range of float32
             if self.normalize:
                 raise StoreError(
@@ -98,7 +98,8 @@ def prepare(
     if not len(values):
         return values
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    if _unusable(*(float(norm) for norm in norms.aminmax()), normalize):  # either is NaN where one is
+    shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
+    if _unusable(shortest, longest, normalize):
         _refuse(values, normalize, source, start)
         norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64).float()
     if not normalize:
@@ -116,8 +117,8 @@ def _refuse(values: Tensor, normalize: bool, source: str | Path, start: int) -> 
     if not bool(finite.all()):
         row, column = (~finite).nonzero()[0].tolist()
         raise StoreError(
-            f"{source} holds embeddings that are NaN or infinite, first row {start + row}, dimension {column}: extract again "
-            "in precision 32"
+            f"{source} holds embeddings that are NaN or infinite, first row {start + row}, dimension {column}: "
+            "extract again in precision 32"
         )
     silent = (values == 0).all(1)
     if normalize and bool(silent.any()):

@@ -81,16 +81,16 @@ def resample_dominance(
 def _chunks(blocks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """The same pairs in chunks of one size, but for the last, each after the number of pairs before it."""
     start = 0
-    waiting: list[tuple[Tensor, Tensor]] = []
-    for block in blocks:
-        waiting.append(block)
-        while sum(len(image) for image, _ in waiting) >= CHUNK_PAIRS:
-            image, text = (torch.cat(side) for side in zip(*waiting, strict=True))
-            yield start, image[:CHUNK_PAIRS], text[:CHUNK_PAIRS]
-            start += CHUNK_PAIRS
-            waiting = [(image[CHUNK_PAIRS:], text[CHUNK_PAIRS:])]
-    if sum(len(image) for image, _ in waiting):
-        yield start, *(torch.cat(side) for side in zip(*waiting, strict=True))
+    rest: tuple[Tensor, Tensor] | None = None
+    for image, text in blocks:
+        if rest is not None and len(rest[0]):
+            image, text = torch.cat([rest[0], image]), torch.cat([rest[1], text])
+        whole = len(image) // CHUNK_PAIRS * CHUNK_PAIRS
+        for first in range(0, whole, CHUNK_PAIRS):
+            yield start + first, image[first : first + CHUNK_PAIRS], text[first : first + CHUNK_PAIRS]
+        start, rest = start + whole, (image[whole:], text[whole:])
+    if rest is not None and len(rest[0]):
+        yield start, rest[0], rest[1]
 
 
 class _Sums:
