@@ -33,3 +33,7 @@ class ProcessError(MmmonoError):
 
 class MissingArtifactError(MmmonoError):
     """Something is not computed yet, where it should not be computed by the way."""
+
+
+class NonFiniteError(MmmonoError, ValueError):
+    """An activation or embedding is NaN or infinite, where a metric would only hide it."""

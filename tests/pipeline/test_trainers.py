@@ -1,7 +1,7 @@
 """Every `trainer=` option and precision, settings that cannot work, and several processes, as their users meet them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ class Metrics:
         from lightning.pytorch.loggers import CSVLogger
 
         class Kept(CSVLogger):
-            rows: list[dict[str, float]] = []
+            rows: ClassVar[list[dict[str, float]]] = []
 
             def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
                 self.rows.append(dict(metrics))
