@@ -43,7 +43,7 @@ def printable(text: str) -> str:
     letters stay what they are.
     """
     text = encodable(text)
-    return text if text.isascii() and text.isprintable() else "".join(c for c in text if _is_kept(c))
+    return text if text.isascii() and text.isprintable() else "".join(map(_kept, text))
 
 
 def one_line(text: str) -> str:
@@ -71,10 +71,12 @@ def file_name(text: str) -> str:
     return kept.encode()[: FILE_NAME_BYTES - len(tail)].decode(errors="ignore") + tail
 
 
-def _is_kept(character: str) -> bool:
+def _kept(character: str) -> str:
     if character == BYTE_ORDER_MARK or character in BIDI_CONTROLS or _is_noncharacter(ord(character)):
-        return False
-    return character.isspace() or unicodedata.category(character) != "Cc"
+        return ""
+    if unicodedata.category(character) != "Cc" or character in "\t\n\r":
+        return character
+    return " " if character.isspace() else ""  # form feeds and the like separate words
 
 
 def _is_noncharacter(code: int) -> bool:
