@@ -136,7 +136,7 @@ class Workspace:
             )
             if manifest.skipped:
                 reasons = "; ".join(f"{count} × {reason}" for reason, count in manifest.reasons.items())
-                console.print(f"[yellow]skipped {manifest.skipped} unreadable pairs:[/] {reasons}")
+                console.print(f"skipped {manifest.skipped} unreadable pairs: {reasons}", style="yellow")
 
         name = f"{self.model.name}-{self.dataset_name}"
         store = self.artifacts.build("features", _file_name(name), recipe, make, resumable=True)

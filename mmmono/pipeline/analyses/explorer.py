@@ -66,7 +66,7 @@ def explore(workspace: Workspace) -> None:
 
     artifact = workspace.results("explorer", recipe, make)
     if not all(scored.values()):
-        console.print("[dim]without monosemanticity scores: make section-3, then this again, to have them[/]")
+        console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
