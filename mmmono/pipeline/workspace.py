@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
     ActivationBlock,
@@ -115,6 +116,7 @@ class Workspace:
         recipe = {
             "model": self.model.recipe(),
             "dataset": source.fingerprint(),
+            "decoder": DECODER_VERSION,
             "limit": self.dataset.limit,
             "dtype": settings.dtype,
             "precision": str(precision),
