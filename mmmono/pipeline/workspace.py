@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.versions import PARTITION
 from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -221,10 +222,14 @@ class Workspace:
 
     def partitions_recipe(self) -> dict[str, Any]:
         """What identifies the partitions of the chosen feature sets, and the sets themselves."""
+        return {"sets": [self.feature_set_recipe(name) for name in self.recipes], **self.partition_settings()}
+
+    def partition_settings(self) -> dict[str, Any]:
+        """How feature sets are scored and sorted, whichever they are."""
         return {
-            "sets": [self.feature_set_recipe(name) for name in self.recipes],
             "mds": dict(self.cfg.mds),
             "partition": dict(self.cfg.partition),
+            "partition_version": PARTITION,
         }
 
     @property
