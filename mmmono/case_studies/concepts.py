@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm.hub import hub_or_cache
 
 Array = np.ndarray[Any, Any]
@@ -139,8 +140,8 @@ class ImageClassifier(Labeler):
         self._batch_size = batch_size
 
     def identity(self) -> str:
-        """The model's name."""
-        return f"classifier {self.model}"
+        """The model's name, or the content of its folder."""
+        return f"classifier {weights_identity(self.model)}"
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

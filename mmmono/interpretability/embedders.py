@@ -19,8 +19,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmmono.core.artifacts import file_fingerprint
+from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import file_fingerprint, weights_identity
 from mmmono.vlm.demo_towers import (
     EFFICIENTNET,
     EFFICIENTNET_SHA256,
@@ -63,7 +64,7 @@ class TimmSentenceEmbedder(Embedder):
         text_model: Sentence Transformers' name of a model, or a folder with one.
         image_weights: state dict of the image model, instead of timm's pretrained one; called when it is needed.
         text_weights: checks the folder before it is read.
-        fingerprint: see `Embedder`; by default a digest of both names.
+        fingerprint: see `Embedder`; by default a digest of both names, of a folder by its content.
         device: where to compute.
         batch_size: samples a forward pass.
     """
@@ -82,7 +83,7 @@ class TimmSentenceEmbedder(Embedder):
         self.name = name
         self.image_model = image_model
         self.text_model = text_model
-        self.fingerprint = fingerprint or hashlib.sha256(f"{image_model}|{text_model}".encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint or digest({"image": image_model, "text": weights_identity(text_model)}, 16)
         self._image_weights = image_weights
         self._device = device
         self._batch_size = batch_size
@@ -177,7 +178,7 @@ def paper_embedder(
         image_model,
         text_model,
         image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
-        fingerprint=f"{file_fingerprint(path)}-{text_model}",
+        fingerprint=digest({"image": file_fingerprint(path), "text": weights_identity(text_model)}, 16),
         device=device,
         batch_size=batch_size,
     )

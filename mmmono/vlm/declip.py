@@ -15,8 +15,8 @@ import open_clip
 import torch
 from torch import Tensor
 
-from mmmono.core.artifacts import file_fingerprint
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import file_fingerprint
 from mmmono.vlm.dual_encoder import DualEncoder
 
 CONFIGS = Path(__file__).parent / "configs"

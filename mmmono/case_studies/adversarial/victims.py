@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm import DualEncoder
 from mmmono.vlm.hub import hub_or_cache
 
@@ -165,7 +166,7 @@ class Llava(Victim):
         """Model and how it is asked."""
         return {
             "victim": "llava",
-            "model": self.model,
+            "model": weights_identity(self.model),
             "prompt": self.prompt,
             "repeats": self.repeats,
             "max_new_tokens": self.max_new_tokens,

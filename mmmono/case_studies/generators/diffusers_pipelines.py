@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
-from mmmono.core.artifacts import digest, file_fingerprint
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.vlm.hub import hub_or_cache
 
@@ -48,17 +47,6 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
         raise ConfigError(
             f"generator.cpu_offload=true moves models from a GPU to the CPU, but device={device}: drop it"
         )
-
-
-def weights_identity(weights: str) -> str:
-    """A hub id by its name, a folder by its files."""
-    folder = Path(weights)
-    if not folder.is_dir():
-        return weights
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
-    )
-    return digest({str(path.relative_to(folder)): file_fingerprint(path) for path in files}, 16)
 
 
 def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
