@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 Array = np.ndarray[Any, Any]
 
@@ -151,7 +151,7 @@ class ImageClassifier(Labeler):
                 model = AutoModelForImageClassification.from_pretrained(self.model)
         except Exception as error:  # transformers passes on whatever the hub's client raises
             raise ModelError(
-                f"labels.model={self.model} cannot be had ({str(error).strip().splitlines()[0]}): check its name and the "
+                f"labels.model={self.model} cannot be had ({hub_reason(error)}): check its name and the "
                 "network, give a local folder, or use labels=words"
             ) from error
         return processor, model.eval().requires_grad_(False).to(self._device)

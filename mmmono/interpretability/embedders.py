@@ -30,7 +30,7 @@ from mmmono.vlm.demo_towers import (
     efficientnet_state_dict,
     minilm_folder,
 )
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 
 class Embedder(ABC):
@@ -95,7 +95,7 @@ class TimmSentenceEmbedder(Embedder):
                 model = timm.create_model(self.image_model, pretrained=self._image_weights is None)
         except Exception as error:  # timm passes on whatever the hub's client raises
             raise ModelError(
-                f"the image model {self.image_model} of embedder={self.name} cannot be had ({_first_line(error)}): check "
+                f"the image model {self.image_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check "
                 "its name and the network, give a local file as embedder.image_checkpoint=..., or use embedder=offline"
             ) from error
         if self._image_weights is not None:
@@ -121,7 +121,7 @@ class TimmSentenceEmbedder(Embedder):
                 return SentenceTransformer(self.text_model, device=self._device)
         except Exception as error:  # so does Sentence Transformers
             raise ModelError(
-                f"the text model {self.text_model} of embedder={self.name} cannot be had ({_first_line(error)}): check its "
+                f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
                 "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
             ) from error
 

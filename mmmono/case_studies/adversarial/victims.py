@@ -15,7 +15,7 @@ from mmmono.case_studies.adversarial.requests import Request
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm import DualEncoder
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 
 class Victim(ABC):
@@ -183,7 +183,7 @@ class Llava(Victim):
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except Exception as error:  # transformers passes on whatever the hub's client raises
             raise ModelError(
-                f"victim.model={self.model} cannot be had ({str(error).strip().splitlines()[0]}): check its name and the "
+                f"victim.model={self.model} cannot be had ({hub_reason(error)}): check its name and the "
                 "network, give a local folder, or use victim=clip_zero_shot"
             ) from error
         self._device = device
