@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -43,23 +44,24 @@ class Target:
     failures: list[tuple[int, str]] = field(default_factory=list)
     skipped: str = ""
 
-    def count_examples(self) -> None:
-        """Count the inputs that the test's body sees from now on; once for each function, which parameters may share."""
-        inner: Callable[..., Any] = self.item.obj.hypothesis.inner_test
+    def run(self, number: int) -> None:
+        """One round with this seed."""
+        handle = self.item.obj.hypothesis
+        inner: Callable[..., Any] = handle.inner_test
 
+        @wraps(inner)
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.examples += 1
             return inner(*args, **kwargs)
 
-        counted.__name__ = inner.__name__
-        self.item.obj.hypothesis.inner_test = counted
-
-    def run(self, number: int, following: Any) -> None:
-        """One round with this seed."""
-        seed(number)(self.item.obj)
+        handle.inner_test = counted
         start = time.perf_counter()
-        self.item.config.hook.pytest_runtest_protocol(item=self.item, nextitem=following)
-        self.seconds += time.perf_counter() - start
+        try:
+            seed(number)(self.item.obj)
+            self.item.config.hook.pytest_runtest_protocol(item=self.item, nextitem=None)
+        finally:
+            handle.inner_test = inner
+            self.seconds += time.perf_counter() - start
 
 
 class Rounds:
@@ -82,13 +84,7 @@ class Rounds:
             for target in self._remaining():
                 if self.done and time.monotonic() > deadline:
                     return True
-                target.count_examples()
-                inner = target.item.obj.hypothesis
-                before = inner.inner_test
-                try:
-                    target.run(self.seed + self.done, None)
-                finally:
-                    inner.inner_test = before
+                target.run(self.seed + self.done)
             self.done += 1
             if not self._remaining() or (self.rounds is None and time.monotonic() > deadline):
                 break
@@ -107,7 +103,7 @@ class Rounds:
 
 def show(rounds: Rounds, console: Console) -> None:
     """The table of targets, and below it the report of each failure with the command that repeats it."""
-    table = Table("target", "examples", "seconds", "failures", title=f"{rounds.done} rounds from seed {rounds.seed}")
+    table = Table("target", "examples", "seconds", "failures", title=f"{rounds.done} whole rounds, from seed {rounds.seed}")
     for name, target in rounds.targets.items():
         seeds = ", ".join(f"seed {number}" for number, _ in target.failures)
         outcome = (
@@ -131,7 +127,8 @@ def main() -> int:
     parser.add_argument("-k", default="", help="only targets whose names match")
     arguments = parser.parse_args()
     rounds = Rounds(arguments.seconds, arguments.rounds, arguments.seed)
-    options = ["-m", "fuzz", "-p", "no:terminal", "-k", arguments.k, *arguments.paths]
+    quiet = ["-o", "addopts=--strict-markers", "-p", "no:cacheprovider", "-p", "no:terminal"]
+    options = [*quiet, "-m", "fuzz", "-k", arguments.k, *arguments.paths]
     status = pytest.main(options, plugins=[rounds])
     if not rounds.targets or status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
         print("no property test was collected: run pytest --collect-only -m fuzz to see why", file=sys.stderr)
