@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
 
 def fraction_of_variance_unexplained(
@@ -59,15 +60,14 @@ class ReconstructionQuality(Sparsity):
 class ReconstructionMoments:
     """Sums over the samples of one modality, from which its sparsity and reconstruction quality follow.
 
-    All are float64, of deviations from the first sample, so that they keep their digits where means are large beside
-    deviations. Everything is NaN before there is a sample.
+    All are float64. The variance is kept as the sum of squared distances from the mean so far (Chan et al. 1979), which
+    loses nothing where the mean is far from zero. Everything is NaN before there is a sample.
     """
 
     def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
         self.fired = torch.zeros(num_features, dtype=torch.bool, device=device)
-        self.origin: Tensor | None = None
-        self.total = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.squared, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
+        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.scatter, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
         self.active = torch.zeros((), dtype=torch.int64, device=device)
         self.count = 0
 
@@ -94,14 +94,22 @@ class ReconstructionMoments:
             return
         for values, name in ((x, "sample"), (reconstruction, "reconstruction")):
             check_finite(values, name, self.count, "dimension")
-        self.update_codes(codes)
         x, reconstruction = double(x), double(reconstruction)
-        self.origin = x[0].clone() if self.origin is None else self.origin
-        deviation = x - self.origin
-        self.total += deviation.sum(0)
-        self.squared += deviation.square().sum()
+        deviation = x - x[:1]  # whose mean is exactly 0 where x is constant
+        mean = deviation.mean(0)
+        self._add_scatter(len(x), x[0] + mean, (deviation - mean).square().sum())
         self.error += (x - reconstruction).square().sum()
         self.cosine += (unit_rows(x) * unit_rows(reconstruction)).sum()
+        self.update_codes(codes)
+
+    def merge_processes(self) -> None:
+        """Make these the sums over the samples of all processes of a distributed training."""
+        self.fired = any_over_processes(self.fired)
+        self.active, self.error, self.cosine = map(sum_over_processes, (self.active, self.error, self.cosine))
+        count = int(sum_over_processes(torch.tensor(self.count, device=self.mean.device)))
+        mean = sum_over_processes(self.mean * self.count) / max(1, count)
+        self.scatter = sum_over_processes(self.scatter + self.count * (self.mean - mean).square().sum())
+        self.count, self.mean = count, mean
 
     def sparsity(self) -> Sparsity:
         """Sparsity over everything added so far."""
@@ -112,8 +120,14 @@ class ReconstructionMoments:
 
     def quality(self) -> ReconstructionQuality:
         """Reconstruction and sparsity over everything added so far."""
-        variance = float(self.squared - self.total.square().sum() / max(self.count, 1))
-        # What rounding leaves of a variance that is 0.
-        fvu = float(self.error) / variance if variance > 1e-14 * float(self.squared) else float("nan")
+        rounding = 1e-28 * self.count * float(self.mean.square().sum())  # what it leaves of a variance that is 0
+        fvu = float(self.error / self.scatter) if float(self.scatter) > rounding else float("nan")
         cosine = float(self.cosine) / self.count if self.count else float("nan")
         return ReconstructionQuality(**asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=cosine)
+
+    def _add_scatter(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Merge a block's mean and squared distances with those before it; called before `count` grows."""
+        total = self.count + count
+        moved = mean - self.mean
+        self.scatter += scatter + moved.square().sum() * (self.count * count / total)
+        self.mean += moved * (count / total)

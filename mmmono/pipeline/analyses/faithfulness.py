@@ -32,6 +32,7 @@ def measure_faithfulness(workspace: Workspace) -> None:
         "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
         "faithfulness": dict(settings),
         "label": workspace.dataset.label,
+        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the classes' names
         "seed": workspace.seed,
     }
 
