@@ -103,7 +103,9 @@ class Rounds:
 
 def show(rounds: Rounds, console: Console) -> None:
     """The table of targets, and below it the report of each failure with the command that repeats it."""
-    table = Table("target", "examples", "seconds", "failures", title=f"{rounds.done} whole rounds, from seed {rounds.seed}")
+    table = Table(
+        "target", "examples", "seconds", "failures", title=f"{rounds.done} whole rounds, from seed {rounds.seed}"
+    )
     for name, target in rounds.targets.items():
         seeds = ", ".join(f"seed {number}" for number, _ in target.failures)
         outcome = (
