@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.pipeline.analyses.plan import readable
 from mmmono.pipeline.entrypoint import CONF, _leaf_paths
+from mmmono.pipeline.rates import readable
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_entrypoints import snapshot
 from tests.pipeline.test_sweeps import SHORT
