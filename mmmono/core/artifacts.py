@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.provenance import provenance
 from mmmono.core.timing import timed
 from mmmono.core.versions import is_current, versioned
@@ -39,17 +40,6 @@ def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
     """Hex digest of a recipe, independent of the order of its keys."""
     canonical = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
-
-
-def file_fingerprint(path: Path) -> str:
-    """Digest of a file's size, first and last 64 KiB: cheap on checkpoints of gigabytes, independent of where they lie."""
-    size = path.stat().st_size
-    sha = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        sha.update(file.read(1 << 16))
-        file.seek(max(0, size - (1 << 16)))
-        sha.update(file.read(1 << 16))
-    return sha.hexdigest()[:16]
 
 
 def write_text_atomically(path: Path, text: str) -> None:

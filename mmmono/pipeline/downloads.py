@@ -113,7 +113,7 @@ class Hub:
             info = api.repo_info(repository, repo_type=kind, files_metadata=True, timeout=ANSWER_SECONDS)
             if getattr(info, "gated", False):
                 api.auth_check(repository, repo_type=kind)
-            sizes = {file.rfilename: file.size for file in info.siblings or ()}
+            sizes = {file.rfilename: file.size for file in getattr(info, "siblings", None) or ()}
             unsized = [name for name, size in sizes.items() if size is None]
             for start in range(0, len(unsized), 500):
                 for entry in api.get_paths_info(repository, unsized[start : start + 500], repo_type=kind):

@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.core.artifacts import (
-    Artifact,
-    Artifacts,
-    FinishedArtifacts,
-    digest,
-    file_fingerprint,
-    write_text_atomically,
-)
+from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, digest, write_text_atomically
 from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.core.timing import TIMING_FILE, machine, read_timing
 from mmmono.core.versions import VERSIONS
@@ -141,15 +134,6 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         Artifacts(tmp_path).build("things", "it", RECIPE, make)
-
-
-def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_bytes(bytes(200_000))
-    two.write_bytes(bytes(200_000))
-    assert file_fingerprint(one) == file_fingerprint(two)
-    two.write_bytes(bytes(199_999) + b"x")
-    assert file_fingerprint(one) != file_fingerprint(two)
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

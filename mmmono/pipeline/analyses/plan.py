@@ -121,7 +121,7 @@ def _sums(items: list[Item], root: Path) -> None:
         rest = f", and {unknown} steps whose time is unknown until this machine has run one" if unknown else ""
         console.print(f"time: {hours(sum(known)) if known else 'unknown'}{rest if known else ''}")
     if peak > free:
-        console.print("[red]That does not fit:[/] free some room, or point artifacts=/path/with/room elsewhere")
+        console.print("That does not fit: free some room, or point artifacts=/path/with/room elsewhere", style="red")
 
 
 def _key(override: str) -> str:
