@@ -6,7 +6,9 @@ The hub is asked for the sizes of files, not for the files. Where it does not an
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,9 @@ from huggingface_hub.errors import (
 )
 from omegaconf import DictConfig
 
+from mmmono.core.errors import MmmonoError
+from mmmono.data import WebDatasetPairs
+from mmmono.features.selection import Split
 from mmmono.pipeline.datasets import CC3M, CC3M_PAIRS, Dataset
 from mmmono.pipeline.models import Model, OpenCLIP
 
@@ -59,6 +64,8 @@ class Download:
         files: patterns of names; empty for what a library loads of a model: one format of its weights, and small files.
         share: of the bytes that is needed, where a stream ends early.
         kept: whether the files stay on disk.
+        copied: bytes of them that lie on disk already, in another place than the hub's cache.
+        complete: whether nothing of them is missing there.
     """
 
     what: str
@@ -67,6 +74,8 @@ class Download:
     files: tuple[str, ...] = ()
     share: float = 1.0
     kept: bool = True
+    copied: int = 0
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class Hub:
 
     def look(self, download: Download) -> Availability:
         """Whether a download is there, may be had, and its size."""
+        if download.complete:
+            return Availability(True, 0)
         key = (download.kind, download.repository)
         if key not in self._sizes:
             self._sizes[key] = self._ask(*key)
@@ -176,13 +187,27 @@ def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [*(safe or weights), *(name for name in others if not name.endswith(WEIGHTS))]
 
 
-def shards(dataset: Dataset, split: str) -> Iterator[Download]:
+def shards(dataset: Dataset, split: Split) -> Iterator[Download]:
     """Shards of a split that are streamed from the hub."""
-    if isinstance(dataset, CC3M) and dataset.root is None:
-        share = min(1.0, (dataset.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
-        cache = getattr(dataset, "cache", None)
-        what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
-        yield Download(what, CC3M_REPOSITORY, "dataset", CC3M_FILES[split], share, kept=bool(cache))
+    if not isinstance(dataset, CC3M) or dataset.root is not None:
+        return
+    share = min(1.0, (dataset.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
+    what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
+    copies: list[Path | None] = []
+    with suppress(MmmonoError):  # without a token there is no source, and features will fail for that
+        source = dataset.source(split)
+        if isinstance(source, WebDatasetPairs) and source.opener.cache is not None:
+            copies = [source.opener.local(shard, whole=False) for shard in source.shards]
+    yield Download(
+        what,
+        CC3M_REPOSITORY,
+        "dataset",
+        CC3M_FILES[split],
+        share,
+        kept=dataset.cache_folder(split) is not None,
+        copied=sum(copy.stat().st_size for copy in copies if copy is not None),
+        complete=bool(copies) and all(copies[: max(1, math.ceil(len(copies) * share))]),
+    )
 
 
 def model_weights(model: Model) -> Iterator[Download]:
