@@ -10,7 +10,6 @@ import fnmatch
 import io
 import json
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,17 +17,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from mmmono.core.artifacts import RECIPE_FILE, Artifact, Artifacts
+from mmmono.core.artifacts import RECIPE_FILE
 from mmmono.core.errors import MissingArtifactError, MmmonoError
-from mmmono.core.versions import versioned
-from mmmono.features.writer import FeatureStoreWriter
 from mmmono.pipeline.analyses.explorer import explore
 from mmmono.pipeline.analyses.extraction import extract
 from mmmono.pipeline.analyses.plan_steps import ANALYSES
@@ -38,8 +34,14 @@ from mmmono.pipeline.analyses.validate import validate
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.training import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
+from tests.pipeline.random_features import Addresses, Reached, put_random_features
 
 PAIRS, DIM = 200, 16
+ROWS = [
+    {"key": f"many/{i}", "caption": f"a {'woman' if i % 2 else 'man'} on a beach {i}", "locator": "", "group": str(i),
+     "color": "red" if i % 3 else "blue", "other": "x" if i % 2 else "y"}
+    for i in range(PAIRS)
+]  # fmt: skip
 
 # Settings that change no result, each with the reason. Reviewed: an entry here is a claim that somebody checked.
 WITHOUT_EFFECT: Mapping[str, str] = {
@@ -150,31 +152,6 @@ OTHER: Mapping[str, Any] = {
     "model.architecture": "RN101",
 }
 GUESSES = (1, 3, 0.5, "another", ["another"])
-
-
-class Reached(Exception):
-    """An analysis knows where its results lie."""
-
-
-class Addresses(Artifacts):
-    """Remembers where everything would lie that is asked for, and makes none of it."""
-
-    builds = False
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.asked: list[str] = []
-
-    def build(
-        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
-    ) -> Artifact:
-        path = self.path(kind, name, recipe)
-        self.asked.append(f"{kind}/{path.name}")
-        if kind == "results":
-            raise Reached
-        if kind == "features" and not path.exists():
-            raise MissingArtifactError(f"{path} is not there")
-        return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
 def train(workspace: Workspace) -> None:
@@ -358,34 +335,14 @@ def composed(walk: Walk, world: World) -> DictConfig:
 
 def supply(walk: Walk, cfg: DictConfig, world: World) -> None:
     """Random features where the entrypoint would have put its own, and dictionaries in name."""
-    for _ in range(4):
-        artifacts = Addresses(world.root)
-        workspace = Workspace(cfg, makes="none", artifacts=artifacts)
-        try:
-            for split in dict.fromkeys((cfg.get("training", {}).get("split"), workspace.dataset.split)):
-                if split is not None:
-                    workspace.features(split)
-        except MissingArtifactError:
-            folder = world.root / artifacts.asked[-1]
-            writer = FeatureStoreWriter(folder, 1)
-            source = workspace.dataset.source(workspace.dataset.split)
-            rows = [
-                {"key": f"many/{i}", "caption": f"a {'woman' if i % 2 else 'man'} on a beach {i}", "locator": "",
-                 "group": str(i), "color": "red" if i % 3 else "blue", "other": "x" if i % 2 else "y"}
-                for i in range(PAIRS)
-            ]  # fmt: skip
-            writer.write(0, torch.rand(PAIRS, DIM), torch.rand(PAIRS, DIM), rows, Counter())
-            writer.finish(workspace.model.name, "", source.name, "", DIM, [0])
-            (folder / RECIPE_FILE).write_text("{}")
-            continue
-        if walk.entrypoint in ("report", "sweep"):
-            for name in workspace.recipes:
-                made = workspace.dictionary(name) if name != "raw" else None
-                if made is not None:
-                    made.path.mkdir(parents=True, exist_ok=True)
-                    (made.path / RECIPE_FILE).write_text(json.dumps(made.recipe, default=str))
-                    pd.DataFrame({"step": [1], "val/fvu": [0.5]}).to_parquet(made.path / HISTORY_FILE)
-        return
+    workspace = put_random_features(cfg, ROWS, DIM)
+    if walk.entrypoint in ("report", "sweep"):
+        for name in workspace.recipes:
+            made = workspace.dictionary(name) if name != "raw" else None
+            if made is not None:
+                made.path.mkdir(parents=True, exist_ok=True)
+                (made.path / RECIPE_FILE).write_text(json.dumps(made.recipe, default=str))
+                pd.DataFrame({"step": [1], "val/fvu": [0.5]}).to_parquet(made.path / HISTORY_FILE)
 
 
 @pytest.mark.parametrize("walk", WALKS, ids=str)

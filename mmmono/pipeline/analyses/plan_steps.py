@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
@@ -28,6 +27,7 @@ from mmmono.pipeline.datasets import Planted, Stored
 from mmmono.pipeline.downloads import Download, Hub, embedder_weights, model_weights, option_weights, shards
 from mmmono.pipeline.feature_sets import Control, Raw, Trained
 from mmmono.pipeline.rates import Rates, hours, readable
+from mmmono.pipeline.trainer_settings import check_trainer
 from mmmono.pipeline.workspace import Workspace
 
 ANALYSES: dict[str, Callable[[Workspace], object]] = {
@@ -218,22 +218,26 @@ class Step:
             except MmmonoError as error:
                 failed = str(error)
         cfg, dim = self.workspace.cfg, self._dim()
-        no_gpu = cfg.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
-        if not failed and no_gpu and isinstance(recipe, Trained):
-            failed = f"trainer.accelerator={cfg.trainer.accelerator}, but there is no GPU here: use trainer=auto or cpu"
+        if not failed and isinstance(recipe, Trained):
+            try:
+                check_trainer(cfg).here()
+            except MmmonoError as error:
+                failed = str(error)
         state = State.FAILS if failed else State.TO_MAKE
         if dim is None or not isinstance(recipe, Trained):
             return self._item(what, state, address=address, why=failed)
         settings = recipe.settings
         width = round(dim * settings["expansion"])
-        steps, every = cfg.trainer.max_steps, cfg.training.snapshot_every
-        copies = 4 + (steps // every + 1 if every else 0)  # weights, a checkpoint with Adam's two moments, snapshots
+        steps, every = cfg.trainer.get("max_steps") or -1, cfg.training.snapshot_every
+        copies = 4 + (
+            max(0, steps) // every + 1 if every else 0
+        )  # weights, a checkpoint with Adam's two moments, snapshots
         active = f", {settings['k']} active" if "k" in settings else ""
         return self._item(
             f"{what}: {width} features{active}",
             state,
             writes=2 * dim * width * 4 * copies,
-            seconds=self.rates.training(name, steps, 2 * dim * width),
+            seconds=self.rates.training(name, steps, 2 * dim * width) if steps > 0 else None,
             address=address,
             why=failed,
         )
