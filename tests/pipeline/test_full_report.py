@@ -19,7 +19,7 @@ from tests.pipeline.random_features import put_random_features
 from tests.pipeline.test_sections_2_3 import newest
 
 ROWS = [
-    {"key": f"k/{i}", "caption": f"number {i}", "locator": "", "group": str(i // 2), "supercategory": "ab"[i % 2]}
+    {"key": f"k/{i}", "caption": f"number {i}", "locator": "", "group": str(i // 2), "supercategory": "ab"[i // 2 % 2]}
     for i in range(60)
 ]
 

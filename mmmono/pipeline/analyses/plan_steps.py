@@ -27,7 +27,7 @@ from mmmono.pipeline.datasets import Planted, Stored
 from mmmono.pipeline.downloads import Download, Hub, embedder_weights, model_weights, option_weights, shards
 from mmmono.pipeline.feature_sets import Control, Raw, Trained
 from mmmono.pipeline.rates import Rates, hours, readable
-from mmmono.pipeline.trainer_settings import check_trainer
+from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.workspace import Workspace
 
 ANALYSES: dict[str, Callable[[Workspace], object]] = {
