@@ -207,10 +207,11 @@ def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Pat
     for number in sorted({number for files in kinds.values() for number in files}):
         have = {kind: files[number] for kind, files in kinds.items() if number in files}
         if absent := [kind for kind in kinds if kind not in have]:
-            there = next(iter(have.values()))
+            there, gone = next(iter(have.values())), absent[0]
+            name = f"{gone}_{there.stem.rpartition('_')[2]}.{'parquet' if gone == 'metadata' else 'npy'}"
             raise StoreError(
-                f"{store}: {there.parent.name}/{there.name} has no counterpart in {absent[0]}/: shards of one number are "
-                "the same pairs; add the missing file, or remove what is left of that shard"
+                f"{store}: {there.parent.name}/{there.name} has no counterpart in {gone}/, where {name} is missing: shards of "
+                "one number are the same pairs; add the file, or remove what is left of that shard"
             )
     headers = {modality: [read_header(file) for file in files.values()] for modality, files in arrays.items()}
     for image, text, number in zip(*headers.values(), arrays["image"], strict=True):
