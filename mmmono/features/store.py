@@ -210,8 +210,8 @@ def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Pat
             there, gone = next(iter(have.values())), absent[0]
             name = f"{gone}_{there.stem.rpartition('_')[2]}.{'parquet' if gone == 'metadata' else 'npy'}"
             raise StoreError(
-                f"{store}: {there.parent.name}/{there.name} has no counterpart in {gone}/, where {name} is missing: shards of "
-                "one number are the same pairs; add the file, or remove what is left of that shard"
+                f"{store}: {there.parent.name}/{there.name} has no counterpart in {gone}/, where {name} is missing: shards "
+                "of one number are the same pairs; add the file, or remove what is left of that shard"
             )
     headers = {modality: [read_header(file) for file in files.values()] for modality, files in arrays.items()}
     for image, text, number in zip(*headers.values(), arrays["image"], strict=True):
