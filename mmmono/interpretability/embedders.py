@@ -18,6 +18,7 @@ from PIL.Image import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import Compose
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
@@ -31,6 +32,7 @@ from mmmono.vlm.demo_towers import (
     minilm_folder,
 )
 from mmmono.vlm.hub import hub_or_cache, hub_reason
+from mmmono.vlm.resizing import bounded
 
 
 class Embedder(ABC):
@@ -112,7 +114,8 @@ class TimmSentenceEmbedder(Embedder):
     @cached_property
     def _transform(self) -> Callable[[Image], Tensor]:
         config = timm.data.resolve_model_data_config(self._image_tower)
-        return timm.data.create_transform(**config, is_training=False)
+        transform = timm.data.create_transform(**config, is_training=False)
+        return Compose(bounded(transform.transforms))
 
     @cached_property
     def _sentences(self) -> SentenceTransformer:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor
 
+from mmmono.vlm.resizing import bounded
+
 OpenCLIPModel: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP | open_clip.CoCa
 
 
@@ -92,7 +94,7 @@ class DualEncoder(nn.Module):
         self.name = name
         self.dim = dim
         self.fingerprint = fingerprint
-        self.preprocess = Preprocess(tuple(steps))
+        self.preprocess = Preprocess(bounded(steps))
         self.tokenize = Tokenize(tokenizer, _harmless_padding(model))
         self._input_dtype = input_dtype
         mean, std = (

@@ -163,7 +163,7 @@ class Llava(Victim):
         self._loaded: tuple[Any, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Model and how it is asked."""
+        """Model and how it is asked; answers of one batch are drawn together, so that its size decides what is drawn."""
         return {
             "victim": "llava",
             "model": weights_identity(self.model),
@@ -171,6 +171,8 @@ class Llava(Victim):
             "repeats": self.repeats,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
         }
 
     def load(self, encoder: DualEncoder, device: str) -> None:
