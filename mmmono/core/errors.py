@@ -44,5 +44,13 @@ class DictionaryError(MmmonoError):
     """A trained dictionary is missing, broken or does not fit the features."""
 
 
+class ProcessError(MmmonoError):
+    """One of several processes that work together has failed, died or never come."""
+
+
 class MissingArtifactError(MmmonoError):
     """Something is not computed yet, where it should not be computed by the way."""
+
+
+class NonFiniteError(MmmonoError, ValueError):
+    """An activation or embedding is NaN or infinite, where a metric would only hide it."""

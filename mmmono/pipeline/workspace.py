@@ -18,7 +18,9 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.versions import PARTITION
 from mmmono.data import WebDatasetPairs
+from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
     ActivationBlock,
@@ -39,7 +41,7 @@ from mmmono.pipeline.datasets import Dataset, Planted, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
-from mmmono.pipeline.training import fit_control, train_dictionary
+from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
 from mmmono.reporting.losses import tell_copies, tell_losses
 
 
@@ -78,9 +80,22 @@ class Workspace:
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
         self.seed: int = cfg.seed
         self.device = _device(cfg.device)
+        self._check_training(makes)
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    def _check_training(self, makes: str) -> None:
+        """Whatever has to be trained can be, on this machine."""
+        names = (
+            [name for name, kind in self.recipes.items() if isinstance(kind, Trained)] if "training" in self.cfg else []
+        )
+        if not names:
+            return
+        trainer = check_trainer(self.cfg)
+        trained = all(next(self.artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
+        if makes == "dictionaries" or not trained:
+            trainer.here()
 
     def features(self, split: Split) -> Features:
         """The split's features, extracted first if they are not there."""
@@ -99,6 +114,7 @@ class Workspace:
         recipe = {
             "model": self.model.recipe(),
             "dataset": source.fingerprint(),
+            "decoder": DECODER_VERSION,
             "limit": self.dataset.limit,
             "dtype": settings.dtype,
             "precision": settings.precision,
@@ -204,10 +220,14 @@ class Workspace:
 
     def partitions_recipe(self) -> dict[str, Any]:
         """What identifies the partitions of the chosen feature sets, and the sets themselves."""
+        return {"sets": [self.feature_set_recipe(name) for name in self.recipes], **self.partition_settings()}
+
+    def partition_settings(self) -> dict[str, Any]:
+        """How feature sets are scored and sorted, whichever they are."""
         return {
-            "sets": [self.feature_set_recipe(name) for name in self.recipes],
             "mds": dict(self.cfg.mds),
             "partition": dict(self.cfg.partition),
+            "partition_version": PARTITION,
         }
 
     @property
