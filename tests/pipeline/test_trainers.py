@@ -1,5 +1,6 @@
 """Every `trainer=` option and precision, settings that cannot work, and several processes, as their users meet them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
