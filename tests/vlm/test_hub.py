@@ -109,7 +109,11 @@ def test_what_was_downloaded_is_there_without_a_hub(served: Hub, monkeypatch: py
     requests = len(served.log)
     assert download("org/model", ["absent.safetensors", "open_clip_model.safetensors"]) == path
     assert len(served.log) == requests
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(ModelError, match="it is not in the cache, and http.* cannot be reached"):
+        download("org/model", ["absent.safetensors"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set: unset it"):
         download("org/model", ["absent.safetensors"])
 
 
