@@ -112,7 +112,7 @@ def _latex_letter(character: str) -> str | None:
         return LATEX[character]
     if character.isascii():
         return character
-    base, *marks = unicodedata.normalize("NFD", character)
+    base, *marks = list(unicodedata.normalize("NFD", character))
     if marks and base.isascii() and base.isalpha() and all(mark in ACCENTS for mark in marks):
         letter = rf"\{base} " if base in "ij" and "\u0323" not in marks and "\u0327" not in marks else base
         for mark in marks:

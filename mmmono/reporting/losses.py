@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
-
 from mmmono.data.shard_cache import ShardCache
 from mmmono.features.losses import described
 from mmmono.features.store import Manifest
@@ -14,13 +12,14 @@ def tell_losses(manifest: Manifest) -> None:
     """Print how many pairs were skipped, why and which for example, and which shards are missing."""
     if manifest.skipped:
         console.print(
-            f"[yellow]skipped {manifest.skipped} unreadable pairs:[/] {escape(described(manifest.reasons))}; "
-            f"for example {escape(', '.join(keys[0] for keys in manifest.examples.values() if keys))}"
+            f"skipped {manifest.skipped} unreadable pairs: {described(manifest.reasons)}; "
+            f"for example {', '.join(keys[0] for keys in manifest.examples.values() if keys)}",
+            style="yellow",
         )
     if manifest.broken:
         listed = "; ".join(f"{name} {reason}" for name, reason in manifest.broken.items())
         console.print(
-            f"[yellow]went without {len(manifest.broken)} shards, about {manifest.missing} pairs:[/] {escape(listed)}"
+            f"went without {len(manifest.broken)} shards, about {manifest.missing} pairs: {listed}", style="yellow"
         )
 
 
@@ -29,6 +28,6 @@ def tell_copies(cache: ShardCache) -> None:
     count, size = cache.usage()
     if count:
         console.print(
-            f"{count} copies of shards ({size / 1e9:.2f} GB) lie in {escape(str(cache.folder))}: "
+            f"{count} copies of shards ({size / 1e9:.2f} GB) lie in {cache.folder}: "
             "later runs read them; they may be deleted"
         )
