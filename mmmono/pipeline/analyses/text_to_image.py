@@ -30,6 +30,7 @@ from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.feature_sets import NCL
 from mmmono.pipeline.generators import GeneratorOption
+from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.generation_figures import GridRow, control_curves, control_grid
 from mmmono.reporting.rows import control_rows, strongest_reference
@@ -104,10 +105,12 @@ def control_generation(workspace: Workspace) -> None:
             for name, feature_set in sets.items():
                 rows += _intervened(workspace, name, feature_set, partitions[name], reference, text, image, strengths)
         _draw(directory / PICTURES, generator, cfg.prompt, rows, plain, strengths, seeds)
-        prompt_pictures = _prompt_pictures(workspace, embedder, {r.key for r in references})
-        nearest = _nearest(workspace, rows) if generator.joint else {}
+        real = SplitPictures(workspace, workspace.whole_split("auto"))
+        prompt_pictures = _prompt_pictures(workspace, embedder, real, {r.key for r in references})
+        near = _nearest(workspace, rows, real) if generator.joint else {}
+        captions = {cell: pair.caption for cell, pair in near.items()}
         cells, base = _measure(
-            directory / PICTURES, embedder, rows, references, strengths, seeds, prompt_pictures, nearest
+            directory / PICTURES, embedder, rows, references, strengths, seeds, prompt_pictures, captions
         )
         save_table([asdict(cell) for cell in cells], directory / "cells")
         frame = pd.DataFrame([asdict(cell) for cell in cells])
@@ -122,7 +125,7 @@ def control_generation(workspace: Workspace) -> None:
                 alone = [effect for effect in own if effect.reference == reference.name]
                 save_figure(control_curves(alone, axis), directory / f"{name}-curves-{reference.name}")
                 of_grid = [r for r in rows if r.feature_set == name and r.reference is reference]
-                grid = [_grid_row(directory / PICTURES, row, strengths, workspace, nearest) for row in of_grid]
+                grid = [_grid_row(directory / PICTURES, row, strengths, near) for row in of_grid]
                 head = (
                     f"prompt “{cfg.prompt}”, reference {reference.name}\n{name} features of {workspace.model.name}, "
                     f"drawn by {generator.name}\n{axis}; all from the same noise"
@@ -130,8 +133,10 @@ def control_generation(workspace: Workspace) -> None:
                 figure = control_grid(grid, [s.shown for s in strengths], reference.picture, head)
                 save_figure(figure, directory / f"{name}-figure10-{reference.name}")
         save_table([asdict(effect) for effect in found], directory / "effects")
+        real.report(directory)
 
     artifact = workspace.results("text_to_image", recipe, make, resumable=True)
+    tell_missing(artifact.path)
     _show(workspace, artifact.path)
 
 
@@ -157,8 +162,9 @@ def _references(workspace: Workspace) -> list[Reference]:
     entries = [str(entry) for entry in workspace.cfg.references]
     if not entries:
         raise ConfigError("references is empty: name a pair's key or a picture's path")
-    source = workspace.dataset.source(workspace.whole_split("auto"))
-    references = [read_reference(entry, source) for entry in entries]
+    split = workspace.whole_split("auto")
+    source, locators = picture_source(workspace, split), known_locators(workspace, split)
+    references = [read_reference(entry, source, locators) for entry in entries]
     names = [reference.name for reference in references]
     if len(set(names)) < len(names):
         raise ConfigError(f"references: {', '.join(names)}: two of them have one name")
@@ -255,11 +261,13 @@ def _read(cell: Path, seeds: Sequence[int]) -> list[Image.Image]:
     return [Image.open(cell.with_name(f"{cell.name}-{seed}.png")).convert("RGB") for seed in seeds]
 
 
-def _prompt_pictures(workspace: Workspace, embedder: Embedder, left_out: set[str | None]) -> Tensor:
+def _prompt_pictures(
+    workspace: Workspace, embedder: Embedder, pictures: SplitPictures, left_out: set[str | None]
+) -> Tensor:
     """Embeddings of real pictures whose captions are nearest to the prompt, none of them a reference."""
     settings = workspace.cfg.measures
     split = workspace.whole_split("auto")
-    metadata = workspace.features(split).view.metadata()
+    metadata = workspace.features(split).view.metadata().reset_index(drop=True)
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
     if "group" in candidates:  # variants of one picture are one picture
         candidates = candidates[~candidates["group"].duplicated()]
@@ -268,16 +276,20 @@ def _prompt_pictures(workspace: Workspace, embedder: Embedder, left_out: set[str
     count = min(settings.prompt_pictures, len(candidates))
     captions = embedder.embed_texts(candidates["caption"].tolist())
     best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
-    return embedder.embed_images([_fetch(workspace, candidates.iloc[place]) for place in best])
+    found = pictures.pairs(candidates.index[best].tolist())
+    return embedder.embed_images([pair.image for _, pair in found if pair is not None])
 
 
-def _fetch(workspace: Workspace, pair: pd.Series[Any]) -> Image.Image:
-    source = workspace.dataset.source(workspace.whole_split("auto"))
-    return source.fetch(pair["key"], pair.get("locator", "")).image
+@dataclass(frozen=True)
+class NearestPair:
+    """A real pair near to an intervened embedding: its caption, and a square from its picture."""
+
+    caption: str
+    picture: Image.Image
 
 
-def _nearest(workspace: Workspace, rows: Sequence[Row]) -> dict[int, list[pd.Series[Any]]]:
-    """By row, the real pair whose image embedding is nearest to T′ at each strength, for the first seed."""
+def _nearest(workspace: Workspace, rows: Sequence[Row], pictures: SplitPictures) -> dict[tuple[int, int], NearestPair]:
+    """By row's identity and place of the strength, the real pair whose image embedding is nearest to the first seed's T′."""
     view = workspace.features(workspace.whole_split("auto")).view
     queries = torch.nn.functional.normalize(torch.cat([row.embeddings[:, 0, 0] for row in rows]), dim=1)
     best = torch.full((len(queries),), -torch.inf)
@@ -288,9 +300,11 @@ def _nearest(workspace: Workspace, rows: Sequence[Row]) -> dict[int, list[pd.Ser
         nearer = value > best
         best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
     metadata = view.metadata()
-    found = [metadata.iloc[int(place)] for place in where]
+    captions = metadata["caption"] if "caption" in metadata else pd.Series([""] * len(metadata))
+    squares = pictures.shown(where.tolist())
+    found = [NearestPair(captions.iloc[place], squares[place]) for place in where.tolist()]
     columns = len(rows[0].embeddings)
-    return {id(row): found[i * columns : (i + 1) * columns] for i, row in enumerate(rows)}
+    return {(id(row), place): found[i * columns + place] for i, row in enumerate(rows) for place in range(columns)}
 
 
 def _measure(
@@ -301,7 +315,7 @@ def _measure(
     strengths: Sequence[Strength],
     seeds: Sequence[int],
     prompt_pictures: Tensor,
-    nearest: dict[int, list[pd.Series[Any]]],
+    nearest: dict[tuple[int, int], str],
 ) -> tuple[list[Cell], pd.DataFrame]:
     """All cells, and the measures of plain generation by reference and seed."""
     with progress_bar() as bar:
@@ -333,7 +347,7 @@ def _measure(
                     if strength.weight
                     else plain[row.reference.name]
                 )
-                near = str(nearest[id(row)][place].get("caption", "")) if nearest else ""
+                near = nearest.get((id(row), place), "")
                 cells += [
                     Cell(
                         row.feature_set, row.reference.name, row.members, row.features, strength.shown, strength.weight,
@@ -353,11 +367,10 @@ def _grid_row(
     folder: Path,
     row: Row,
     strengths: Sequence[Strength],
-    workspace: Workspace,
-    nearest: dict[int, list[pd.Series[Any]]],
+    nearest: dict[tuple[int, int], NearestPair],
 ) -> GridRow:
     pictures = [_read(_cell(folder, row, strength), [0])[0] for strength in strengths]
-    near = [_fetch(workspace, pair) for pair in nearest[id(row)]] if nearest else []
+    near = [nearest[id(row), place].picture for place in range(len(strengths))] if nearest else []
     return GridRow(row.members, row.features, pictures, near)
 
 
