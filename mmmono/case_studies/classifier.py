@@ -14,10 +14,10 @@ from PIL.Image import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
 from mmmono.case_studies.concepts import Array, Classify, ConceptLabels, ConceptPair, Labeler
-from mmmono.case_studies.generators.diffusers_pipelines import weights_identity
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.core.fingerprints import weights_identity
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.resizing import narrowed
 
 INSTEAD = "check its name and the network, give a local folder, or use labels=words"
@@ -117,5 +117,4 @@ class ImageClassifier(Labeler):
         )  # fmt: skip
 
     def _cannot_be_had(self, error: Exception) -> ModelError:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return ModelError(f"labels.model={self.model} cannot be had ({lines[0]}): {INSTEAD}")
+        return ModelError(f"labels.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}")

@@ -6,16 +6,9 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
 
 from mmmono.core.errors import ModelError
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 CONFIG = "config.json"
 TIMEOUT_SECONDS = 10.0
@@ -44,7 +37,7 @@ def check_model(setting: str, name: str, instead: str) -> None:
             hf_hub_download(name, CONFIG)
             needed = 0 if constants.HF_HUB_OFFLINE else _bytes_to_download(name)
     except Exception as error:  # each version of the hub's client raises its own HTTP library's errors
-        raise ModelError(f"{cannot} ({_reason(error)}): {instead}") from error
+        raise ModelError(f"{cannot} ({hub_reason(error)}): {instead}") from error
     free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
     if needed > free:
         raise ModelError(
@@ -62,19 +55,6 @@ def _bytes_to_download(name: str) -> int:
             absent = (file for file in weights if not isinstance(try_to_load_from_cache(name, file.rfilename), str))
             return sum(file.size or 0 for file in absent)
     return 0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        return "it is not in the hub's cache, and the hub cannot be reached"
-    if isinstance(error, GatedRepoError):
-        return "it is gated: ask for access on its page, and log in with HF_TOKEN or 'hf auth login'"
-    if isinstance(error, RepositoryNotFoundError):
-        return "the hub has no such repository, or it is private: HF_TOKEN or 'hf auth login' gives access"
-    if isinstance(error, EntryNotFoundError):
-        return f"the repository has no {CONFIG}, so it is no model of transformers"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _existing(folder: Path) -> Path:

@@ -12,10 +12,11 @@ import torch
 from PIL import Image, ImageOps
 
 from mmmono.case_studies.generators import Generator, embedding_decoder
-from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights, weights_identity
+from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights
 from mmmono.case_studies.generators.flow import FlowPlan
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.models import OpenCLIP

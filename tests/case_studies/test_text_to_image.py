@@ -14,7 +14,7 @@ from scipy.stats import entropy
 
 from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
 from mmmono.case_studies.generators import Generator
-from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights, weights_identity
+from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder, train_embedding_decoder
 from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
 from mmmono.case_studies.generators.sd2 import StableDiffusion2
@@ -23,6 +23,7 @@ from mmmono.case_studies.picture_measures import color_distance, edge_distance, 
 from mmmono.case_studies.references import read_reference
 from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features
 from mmmono.core.errors import ConfigError, DataError, DictionaryError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.dictionaries import DictionaryFeatures, NCLHead, TopKSAE
 from mmmono.features import RawFeatures
 from mmmono.modality import Partition

@@ -11,9 +11,8 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
-from mmmono.core.artifacts import digest, file_fingerprint
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INDEX = "model_index.json"
@@ -50,17 +49,6 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
         )
 
 
-def weights_identity(weights: str) -> str:
-    """A hub id by its name, a folder by its files."""
-    folder = Path(weights)
-    if not folder.is_dir():
-        return weights
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
-    )
-    return digest({str(path.relative_to(folder)): file_fingerprint(path) for path in files}, 16)
-
-
 def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
     """A pipeline ready to run.
 
@@ -74,10 +62,9 @@ def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_of
                 raise ValueError(f"it is a {made_for}")
             pipeline = kind.from_pretrained(weights, torch_dtype=DTYPES[dtype])
     except Exception as error:  # diffusers passes on whatever the hub's client and its parts' loaders raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"generator.weights={weights} cannot be loaded as {kind.__name__} ({reason}): check its name and the network, "
-            "or give the folder of a local copy"
+            f"generator.weights={weights} cannot be loaded as {kind.__name__} ({hub_reason(error)}): check its name and "
+            "the network, or give the folder of a local copy"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     with enough_memory(device):

@@ -80,6 +80,7 @@ def control_generation(workspace: Workspace) -> None:
         "features": features.recipe,
         "train": workspace.features(cfg.training.split).recipe,
         **workspace.partitions_recipe(),
+        "model": workspace.model.recipe(),
         "generator": option.recipe(),
         "prompt": cfg.prompt,
         "references": [
