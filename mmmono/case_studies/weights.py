@@ -48,7 +48,10 @@ def check_model(setting: str, name: str, instead: str) -> None:
 
 def _bytes_to_download(name: str) -> int:
     """Of the weights that transformers would choose: safetensors where there are any."""
-    files = HfApi().model_info(name, files_metadata=True, timeout=TIMEOUT_SECONDS).siblings or []
+    try:
+        files = HfApi().model_info(name, files_metadata=True, timeout=TIMEOUT_SECONDS).siblings or []
+    except Exception:  # some mirrors serve files alone: then the size is not known
+        return 0
     for suffix in (".safetensors", ".bin"):
         weights = [file for file in files if file.rfilename.endswith(suffix) and "/" not in file.rfilename]
         if weights:

@@ -102,7 +102,7 @@ class SampleReading:
             return
         labels = {name: text for name in self.label_keys if (text := label_text(fields.get(name)))}
         for pair_key, caption in chosen:
-            yield ImageTextPair(pair_key, image, caption, labels, locator)
+            yield ImageTextPair(pair_key, image, caption, labels, locator, data)
 
     def _all_captions(self, sample: Sample, fields: dict[str, Any]) -> list[str]:
         """The captions of the first source that has one; the .txt is read where the .json holds none."""

@@ -72,6 +72,7 @@ class WebDatasetPairs(PairSource):
         self.reading = SampleReading(tuple(image_keys), caption_key, captions, tuple(label_keys), seed, key_end)
         self.limit = limit
         self.shards = expand_shards(shards)
+        self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
         self.opener = ShardOpener(token, remote, Path(cache) if cache is not None else None)
         stems = [stem(shard) for shard in self.shards]
         # Keys start with their shard's name; where two shards share one, with its number too.

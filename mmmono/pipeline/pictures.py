@@ -97,7 +97,7 @@ class SplitPictures:
         """
         wanted = sorted({int(row) for row in rows} - {-1})
         found = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in wanted])
-        for row, item in zip(wanted, _watched(found, title, len(wanted)), strict=True):
+        for row, item in zip(wanted, _watched(self._told(found, wanted), title, len(wanted)), strict=True):
             if isinstance(item, SkippedPair):
                 self.missing[row] = item.reason
                 if not self._had and len(self.missing) >= min(GIVE_UP, len(wanted)):
@@ -107,6 +107,18 @@ class SplitPictures:
                 self.missing.pop(row, None)
                 self._had.add(row)
                 yield row, item
+
+    def _told(self, found: Iterator[Item], rows: list[int]) -> Iterator[Item]:
+        """The same items; where the source fails as a whole after it gave some pictures, the others are skipped."""
+        given = 0
+        try:
+            for item in found:
+                yield item
+                given += 1
+        except DataError as error:
+            if not self._had:
+                raise
+            yield from (SkippedPair(self._keys[row], str(error)) for row in rows[given:])
 
     def shown(self, rows: Iterable[int], pixels: int = 224, title: str | None = None) -> dict[int, Image]:
         """Squares from the middle of the rows' pictures, small enough to be kept; a drawn one for each that is missing."""

@@ -21,7 +21,7 @@ from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.versions import version_of
 from mmmono.dictionaries import DictionaryFeatures
 from mmmono.features import MODALITIES, FeatureSet, Modality
-from mmmono.interpretability.embedders import Embedder
+from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.interpretability.ms import monosemanticity_score
 from mmmono.interpretability.report import FeatureSetInterpretability, monosemanticity, random_rows
@@ -63,6 +63,7 @@ def interpret(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
+        embeddings.load()
         metadata = view.metadata()
         sets = {name: workspace.feature_set(name) for name in workspace.recipes}
         candidates = {
@@ -125,6 +126,11 @@ class SampleEmbeddings:
         self._pictures: SplitPictures | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}
         self._table: dict[Modality, Tensor] = {}
+
+    def load(self) -> None:
+        """Get the embedder's weights, before anything heavy is done. Raises ModelError if they cannot be had."""
+        if isinstance(self._embedder, TimmSentenceEmbedder):
+            self._embedder.load()
 
     def prepare(self, rows: dict[Modality, Int64[Tensor, " rows"]]) -> None:
         """See to it that these rows' embeddings are at hand; −1 stands for no row."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from mmmono.case_studies.text_to_image import ROWS, class_sizes, draw_members, i
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
-from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.analyses.real_pictures import NearestPair, nearest_pairs, prompt_pictures
 from mmmono.pipeline.feature_sets import NCL
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source, tell_missing
@@ -38,6 +39,7 @@ from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
 PICTURES = "pictures"  # folder of what was drawn
+Nearest = dict[tuple[int, int], NearestPair]  # by identity of the row, and place of the strength
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ def control_generation(workspace: Workspace) -> None:
                 rows += _intervened(workspace, name, feature_set, partitions[name], reference, text, image, strengths)
         _draw(directory / PICTURES, generator, cfg.prompt, rows, plain, strengths, seeds)
         real = SplitPictures(workspace, workspace.whole_split("auto"))
-        prompt_pictures = _prompt_pictures(workspace, embedder, real, {r.key for r in references})
-        near = _nearest(workspace, rows, real) if generator.joint else {}
+        of_prompt = prompt_pictures(workspace, embedder, real, {r.key for r in references})
+        near: Nearest = {}
+        if generator.joint:  # those of the first seed
+            pairs = nearest_pairs(workspace, torch.cat([row.embeddings[:, 0, 0] for row in rows]), real)
+            near = dict(zip(product(map(id, rows), range(len(strengths))), pairs, strict=True))
         captions = {cell: pair.caption for cell, pair in near.items()}
-        cells, base = _measure(
-            directory / PICTURES, embedder, rows, references, strengths, seeds, prompt_pictures, captions
-        )
+        cells, base = _measure(directory / PICTURES, embedder, rows, references, strengths, seeds, of_prompt, captions)
         save_table([asdict(cell) for cell in cells], directory / "cells")
         frame = pd.DataFrame([asdict(cell) for cell in cells])
         found: list[Effect] = []
@@ -262,52 +265,6 @@ def _read(cell: Path, seeds: Sequence[int]) -> list[Image.Image]:
     return [Image.open(cell.with_name(f"{cell.name}-{seed}.png")).convert("RGB") for seed in seeds]
 
 
-def _prompt_pictures(
-    workspace: Workspace, embedder: Embedder, pictures: SplitPictures, left_out: set[str | None]
-) -> Tensor:
-    """Embeddings of real pictures whose captions are nearest to the prompt, none of them a reference."""
-    settings = workspace.cfg.measures
-    split = workspace.whole_split("auto")
-    metadata = workspace.features(split).view.metadata().reset_index(drop=True)
-    candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
-    if "group" in candidates:  # variants of one picture are one picture
-        candidates = candidates[~candidates["group"].duplicated()]
-    if len(candidates) > settings.pool:
-        candidates = candidates.sample(settings.pool, random_state=workspace.seed)
-    count = min(settings.prompt_pictures, len(candidates))
-    captions = embedder.embed_texts(candidates["caption"].tolist())
-    best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
-    found = pictures.pairs(candidates.index[best].tolist())
-    return embedder.embed_images([pair.image for _, pair in found if pair is not None])
-
-
-@dataclass(frozen=True)
-class NearestPair:
-    """A real pair near to an intervened embedding: its caption, and a square from its picture."""
-
-    caption: str
-    picture: Image.Image
-
-
-def _nearest(workspace: Workspace, rows: Sequence[Row], pictures: SplitPictures) -> dict[tuple[int, int], NearestPair]:
-    """By row's identity and place of the strength, the real pair whose image embedding is nearest to the first seed's T′."""
-    view = workspace.features(workspace.whole_split("auto")).view
-    queries = torch.nn.functional.normalize(torch.cat([row.embeddings[:, 0, 0] for row in rows]), dim=1)
-    best = torch.full((len(queries),), -torch.inf)
-    where = torch.zeros(len(queries), dtype=torch.int64)
-    for block in view.blocks(4096):
-        similarity = queries @ prepare(block.image, True, "cpu", view.store.path).T
-        value, place = similarity.max(1)
-        nearer = value > best
-        best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
-    metadata = view.metadata()
-    captions = metadata["caption"] if "caption" in metadata else pd.Series([""] * len(metadata))
-    squares = pictures.shown(where.tolist())
-    found = [NearestPair(captions.iloc[place], squares[place]) for place in where.tolist()]
-    columns = len(rows[0].embeddings)
-    return {(id(row), place): found[i * columns + place] for i, row in enumerate(rows) for place in range(columns)}
-
-
 def _measure(
     folder: Path,
     embedder: Embedder,
@@ -315,7 +272,7 @@ def _measure(
     references: Sequence[Reference],
     strengths: Sequence[Strength],
     seeds: Sequence[int],
-    prompt_pictures: Tensor,
+    of_prompt: Tensor,
     nearest: dict[tuple[int, int], str],
 ) -> tuple[list[Cell], pd.DataFrame]:
     """All cells, and the measures of plain generation by reference and seed."""
@@ -334,7 +291,7 @@ def _measure(
                     "edge_distance": edge_distance(picture, reference.picture),
                 }
                 for picture, to_reference, to_prompt in zip(
-                    pictures, mean_cosine(embeddings, embedded[reference.name]), mean_cosine(embeddings, prompt_pictures),
+                    pictures, mean_cosine(embeddings, embedded[reference.name]), mean_cosine(embeddings, of_prompt),
                     strict=True,
                 )
             ]  # fmt: skip
@@ -368,7 +325,7 @@ def _grid_row(
     folder: Path,
     row: Row,
     strengths: Sequence[Strength],
-    nearest: dict[tuple[int, int], NearestPair],
+    nearest: Nearest,
 ) -> GridRow:
     pictures = [_read(_cell(folder, row, strength), [0])[0] for strength in strengths]
     near = [nearest[id(row), place].picture for place in range(len(strengths))] if nearest else []
