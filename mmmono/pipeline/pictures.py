@@ -33,11 +33,11 @@ def picture_source(workspace: Workspace, split: Split) -> PairSource:
     """A split's source; where its pictures come over a network, with a cache under the artifacts' root.
 
     Raises:
-        ConfigError: pictures.cache is negative.
+        ConfigError: pictures.cache is no number, or negative.
     """
     gigabytes = workspace.cfg.pictures.cache
-    if gigabytes < 0:
-        raise ConfigError(f"pictures.cache={gigabytes} must not be negative: 0 keeps nothing")
+    if not isinstance(gigabytes, int | float) or not 0 <= gigabytes < float("inf"):
+        raise ConfigError(f"pictures.cache={gigabytes} must be a number of gigabytes: 0 keeps nothing")
     source = workspace.dataset.source(split)
     if not source.remote or not gigabytes:
         return source
