@@ -122,9 +122,13 @@ def test_broken_pictures_are_drawn_as_missing_and_told(
         assert run.status == 0, run.err
         assert ("pictures could not be read" in run.out) == (embedder == "offline")
         scores = pd.read_parquet(results(tmp_path, "interpretability") / "scores.parquet")
-        scored[embedder] = scores[["mono", "ms"]].notna()
+        scored[embedder] = scores.set_index(["samples", "feature"])[["mono", "ms"]].notna()
     assert scored["clip"].mono.mean() > 0.3
-    assert (scored["clip"] == scored["offline"]).all(None)  # the next best pictures take the places of missing ones
+    assert scored["offline"].ms.equals(scored["clip"].ms)
+    lost = scored["clip"].mono & ~scored["offline"].mono
+    # The next best pictures take the places of missing ones, but where a feature has hardly m positive ones.
+    assert lost.sum() <= 2, lost[lost]
+    assert not (scored["offline"].mono & ~scored["clip"].mono).any()
 
     remote.files["/shard-0.tar"] = bytes(len(shard))
     nothing = command("top_samples", *arguments, "top_samples.show=[4]", "pictures.cache=0")
