@@ -20,12 +20,13 @@ ARGS ?=
 EXACT ?= $(if $(filter clip_rn50-cc3m,$(MODEL)-$(DATASET)),yes)
 COCO ?=
 JOBS ?= 2
+TIME ?= 600
 ON = model=$(MODEL) dataset=$(DATASET)
 FROM = $(if $(EXACT),,'features=$(FEATURES)')
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(BIN)/python experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
+.PHONY: help setup demo test fuzz lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
 .PHONY: section-4 section-4.1 section-4.2 section-4.3 appendix-a.1 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
 
 help: ## Show this list
@@ -120,6 +121,9 @@ validate: $(READY) ## Planted concepts: does the method find what was put there?
 
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest
+
+fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
+	@$(BIN)/python -m tests.fuzz --seconds $(TIME)
 
 lint: $(READY) ## Style, types and the direction of imports
 	@$(BIN)/ruff check .
