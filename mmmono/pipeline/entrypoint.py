@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.memory import keep_freed_memory
+from mmmono.pipeline.shared_settings import own_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -58,6 +59,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
             quiet()
             keep_freed_memory()
             sys.argv[1:] = [quote_braces(argument) for argument in sys.argv[1:]]
+            sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
             try:
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:

@@ -136,3 +136,9 @@ class EmojiCLIP(Model):
 
 def _shipped_dim(architecture: str) -> int:
     return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])
+
+
+def text_width(architecture: str) -> int | None:
+    """Width of the tokens in the text tower of an open_clip architecture, as its configuration has it."""
+    config = open_clip.get_model_config(architecture)
+    return config["text_cfg"].get("width") if config else None

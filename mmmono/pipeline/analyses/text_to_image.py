@@ -77,7 +77,7 @@ def control_generation(workspace: Workspace) -> None:
     features = workspace.features(workspace.dataset.split)
     recipe = {
         "features": features.recipe,
-        "train": workspace.features(cfg.training.split).recipe,
+        **option.training_recipe(workspace),
         **workspace.partitions_recipe(),
         "generator": option.recipe(),
         "prompt": cfg.prompt,

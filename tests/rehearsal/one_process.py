@@ -1,0 +1,41 @@
+"""Runs entrypoints one after another in this process, which imports PyTorch once: `… COMMANDS.json OUTCOMES.json`.
+
+Each outcome is appended to the second file as a line with the exit status and the seconds, as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.pipeline.conftest import run_entrypoint
+
+
+def main(commands: Path, outcomes: Path) -> None:
+    """Run them; one that raises leaves its traceback on stderr and has status 70."""
+    for command in json.loads(commands.read_text()):
+        print(f"\n$ python experiments/{command['entrypoint']}.py {' '.join(command['overrides'])}", flush=True)
+        start = time.perf_counter()
+        before = dict(os.environ)
+        os.environ.update(command["variables"])
+        try:
+            status = run_entrypoint(command["entrypoint"], *command["overrides"])
+        except Exception:
+            traceback.print_exc()
+            status = 70
+        os.environ.clear()
+        os.environ.update(before)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with outcomes.open("a") as file:
+            file.write(json.dumps({"status": status, "seconds": time.perf_counter() - start}) + "\n")
+        if status and command.get("stop", True):
+            return
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
