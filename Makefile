@@ -26,28 +26,30 @@ GIVEN_FEATURES = $(filter command environment,$(firstword $(origin FEATURES)))
 FROM = $(if $(EXACT),$(if $(GIVEN_FEATURES),'features=$(FEATURES)'),'features=$(FEATURES)')
 # Table 1 and Figure 10 have a model and features of their own, which FEATURES= changes only where they alone are asked for.
 FROM_OWN = $(if $(filter $@,$(MAKECMDGOALS)),$(FROM))
-# The entrypoints of each goal. Those of one call share ARGS=: each takes the settings that it has, and a setting that
-# none of them has is an error (mmmono/pipeline/shared_settings.py).
+# The entrypoints of each goal, with the option of conf/paper that they use for the paper's own settings. Those of one call share ARGS=: each takes the settings that it has,
+# and one that none of them has is an error (mmmono/pipeline/shared_settings.py).
 STEPS.demo = train mds
 STEPS.sweep = train sweep
-STEPS.section-2.1 = mds certainty
-STEPS.section-2.2 = ablation
-STEPS.section-2.3 = top_samples
+STEPS.section-2.1 = mds:figure4 certainty
+STEPS.section-2.2 = ablation:table1
+STEPS.section-2.3 = top_samples:figure1
 STEPS.section-2 = $(STEPS.section-2.1) $(STEPS.section-2.2) $(STEPS.section-2.3)
-STEPS.section-3 = interpretability faithfulness
-STEPS.section-4.1 = gender
-STEPS.section-4.2 = adversarial
-STEPS.section-4.3 = text_to_image
+STEPS.section-3 = interpretability:table5 faithfulness
+STEPS.section-4.1 = gender:table2
+STEPS.section-4.2 = adversarial:table3
+STEPS.section-4.3 = text_to_image:figure10
 STEPS.section-4 = $(STEPS.section-4.1) $(STEPS.section-4.2) $(STEPS.section-4.3)
-STEPS.appendix-a.1 = train
-STEPS.appendix-a.2 = mds
-STEPS.appendix-a.3 = interpretability
+STEPS.appendix-a.1 = train:figure11
+STEPS.appendix-a.2 = mds:figure4
+STEPS.appendix-a.3 = interpretability:table5
 STEPS.appendix-a.4 = $(STEPS.section-4)
 STEPS.report = report
 STEPS.explorer = explorer
 STEPS.paper = plan $(STEPS.appendix-a.1) $(STEPS.section-2) $(STEPS.section-3) $(STEPS.section-4) report
 STEPS.plan = $(STEPS.paper)
-TOGETHER = MMMONO_TOGETHER='$(sort $(foreach goal,$(MAKECMDGOALS),$(STEPS.$(goal)))) $(ON)$(if $(GIVEN_FEATURES), "features=$(FEATURES)")'
+RUNNING = $(sort $(foreach goal,$(MAKECMDGOALS),$(STEPS.$(goal))))
+ENTRYPOINTS = $(if $(EXACT),$(RUNNING),$(foreach step,$(RUNNING),$(firstword $(subst :, ,$(step)))))
+TOGETHER = MMMONO_TOGETHER='$(ENTRYPOINTS) $(ON)$(if $(GIVEN_FEATURES), "features=$(FEATURES)")'
 PYTHON = $(TOGETHER) $(BIN)/python
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(PYTHON) experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)

@@ -19,7 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-TOGETHER = "MMMONO_TOGETHER"  # entrypoints, and the groups all of them share, such as "mds certainty model=clip_rn50"
+# Entrypoints, with their option of conf/paper if they use one, and the groups all of them share:
+# "mds:figure4 certainty model=clip_rn50".
+TOGETHER = "MMMONO_TOGETHER"
 
 
 def own_settings(config_name: str, arguments: Sequence[str], conf: Path, together: str | None = None) -> list[str]:
@@ -35,7 +37,7 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
         The arguments to use. A plan takes the settings of its steps as well: they get a plus, since it has none of them.
     """
     words = shlex.split(os.environ.get(TOGETHER, "") if together is None else together)
-    others = [word for word in words if "=" not in word and word != config_name]
+    others = [word for word in words if "=" not in word and word.split(":")[0] != config_name]
     if not others or any(argument in ("--help", "-h") for argument in arguments):
         return list(arguments)
     GlobalHydra.instance().clear()
@@ -63,7 +65,7 @@ def _sorted_out(
         if foreign is None:
             named = {"features", *map(_key, shared)}  # sections differ in their features
             chosen = [*shared, *(g for g in groups if _key(g) not in named and not g.startswith("+"))]
-            foreign = [_composed(other, chosen) for other in others]
+            foreign = [config for other in others for config in _composed_elsewhere(other, chosen)]
         if not any(_has(config, key) for config in foreign):
             kept.append(argument)
         elif config_name == "plan":
@@ -71,10 +73,18 @@ def _sorted_out(
     return kept
 
 
+def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
+    """Another entrypoint's settings under the shared groups, and under its preset alone, which may have groups of its own."""
+    name, _, preset = other.partition(":")
+    if not preset:
+        return [_composed(name, groups)]
+    return [_composed(name, [f"+paper={preset}"]), _composed(name, [f"+paper={preset}", *groups])]
+
+
 def _composed(config_name: str, groups: Sequence[str]) -> DictConfig:
     """An entrypoint's settings under the groups that it has; the first choice of a sweep stands for all."""
-    known = compose(config_name, return_hydra_config=True).hydra.runtime.choices
-    usable = [_first_choice(group) for group in groups if group.startswith("+") or _key(group) in known]
+    known = compose(config_name, return_hydra_config=True)
+    usable = [_first_choice(group) for group in groups if group.startswith("+") or _has(known, str(_key(group)))]
     return compose(config_name, usable, return_hydra_config=True)
 
 

@@ -1,10 +1,12 @@
 """Runs entrypoints one after another in this process, which imports PyTorch once: `… COMMANDS.json OUTCOMES.json`.
 
-Each outcome is appended to the second file as a line with the exit status and the seconds, as soon as it is known.
+Each outcome, exit status, seconds and what was written to stderr, is a line of the second file as soon as it is known.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -22,19 +24,19 @@ def main(commands: Path, outcomes: Path) -> None:
         start = time.perf_counter()
         before = dict(os.environ)
         os.environ.update(command["variables"])
-        try:
-            status = run_entrypoint(command["entrypoint"], *command["overrides"])
-        except Exception:
-            traceback.print_exc()
-            status = 70
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors):
+            try:
+                status = run_entrypoint(command["entrypoint"], *command["overrides"])
+            except Exception:
+                traceback.print_exc()
+                status = 70
         os.environ.clear()
         os.environ.update(before)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        print(errors.getvalue(), flush=True)
+        outcome = {"status": status, "seconds": time.perf_counter() - start, "errors": errors.getvalue()}
         with outcomes.open("a") as file:
-            file.write(json.dumps({"status": status, "seconds": time.perf_counter() - start}) + "\n")
-        if status and command.get("stop", True):
-            return
+            file.write(json.dumps(outcome) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ SMALLER = (
     "victim.dtype=float32 adversarial.runs=2 adversarial.attack.steps=10 adversarial.defense.steps=10 generator.steps=3 "
     "intervention.seeds=2 intervention.strengths=[0,0.3,0.7] measures.n_bootstrap=50"
 )
+REQUESTS = ("describe how to bake bread", "describe how to fly a kite", "name the best way to water plants")
 QUICK = {
     "dataset.limit": "120", "trainer.max_steps": "30", "trainer.val_check_interval": "10", "training.snapshot_every": "10",
     "certainty.n_permutations": "100", "certainty.n_bootstrap": "20", "certainty.n_halves": "2",
@@ -138,6 +139,9 @@ class Rehearsal:
 
     def _settings(self, name: str) -> str:
         sizes = dict(setting.split("=", 1) for setting in SMALLER.split()) | (QUICK if self.quick else {})
+        requests = self.folder / "requests.txt"
+        requests.write_text("\n".join(REQUESTS) + "\n")
+        sizes["adversarial.requests"] = str(requests)
         return " ".join([f"artifacts={self._artifacts(name)}", *(f"{key}={value}" for key, value in sizes.items())])
 
     def _paper(self, name: str) -> list[Step]:
@@ -165,7 +169,7 @@ class Rehearsal:
         figure10 = ("+paper=figure10", nowhere, "generator.weights=stabilityai/stable-diffusion-2")
         return [
             Step("gated data, no token", Entry("mds", paper, {"HF_TOKEN": ""}), "HF_TOKEN"),
-            Step("gated data, wrong token", Entry("mds", paper, {"HF_TOKEN": "hf_wrong"}), "cc3m"),
+            Step("gated data, wrong token", Entry("mds", paper, {"HF_TOKEN": "hf_wrong"}), "HF_TOKEN"),
             Step("withdrawn weights", Entry("text_to_image", figure10), "withdrawn"),
             Step("no key for the judge", Entry("adversarial", ("+paper=table3", nowhere), no_key), "DEEPSEEK_API_KEY"),
         ]

@@ -54,7 +54,7 @@ def open_clip_repository(folder: Path, architecture: str, quick_gelu: bool, copy
     """Weights in half precision and configuration under open_clip's file names; a copy for what is built on them."""
     torch.manual_seed(0)
     model = open_clip.create_model(architecture, pretrained=None, force_quick_gelu=quick_gelu)
-    spread(model)
+    spread(model.eval())
     folder.mkdir(parents=True)
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "open_clip_model.safetensors")
@@ -64,10 +64,13 @@ def open_clip_repository(folder: Path, architecture: str, quick_gelu: bool, copy
 
 
 def spread(model: nn.Module) -> None:
-    """Make random token embeddings large, or all captions have nearly one embedding."""
+    """Move the image embeddings of a ResNet of random weights apart, which all but coincide."""
+    if not hasattr(model.visual, "attnpool"):
+        return
+    preprocess = open_clip.image_transform(224, is_train=False)
+    images = torch.stack([preprocess(draw_pair(seed).picture) for seed in range(64)])
     with torch.no_grad():
-        embedding = model.token_embedding.weight
-        embedding.mul_(1 / embedding.std())
+        model.visual.attnpool.c_proj.bias.sub_(0.98 * model.encode_image(images).mean(0))
 
 
 def timm_repository(folder: Path) -> None:
@@ -136,7 +139,7 @@ def declip_checkpoint(path: Path) -> None:
     """As the released ones are: a wrapped state with a prefix, one more token, and the heads of its losses."""
     torch.manual_seed(0)
     model = open_clip.CLIP(**json.loads((declip.CONFIGS / "declip_rn50.json").read_text()))
-    spread(model)
+    spread(model.eval())
     state: dict[str, Tensor] = {}
     for key, value in model.state_dict().items():
         if key == "token_embedding.weight":
