@@ -137,7 +137,7 @@ dashboard: $(READY) ## A W&B workspace with a section of panels for each section
 docs: $(READY) ## API reference from docstrings, in build/docs
 	@$(BIN)/pdoc --docformat google --output-directory build/docs mmmono
 
-.PHONY: report explorer
+.PHONY: report explorer chaos
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
 	@$(call RUN,report)
@@ -163,6 +163,9 @@ format: $(READY) ## Let ruff put the code in shape
 
 benchmark: $(READY) ## Speed as ratios to what limits it
 	@for b in train_sae lightning_overhead feature_store interpretability; do $(BIN)/python benchmarks/$$b.py; done
+
+chaos: $(READY) ## Kill every kind of work with -9 at twenty random moments and compare its results with undisturbed ones
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## Remove what was computed (artifacts/), not the environment
 	rm -rf artifacts

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.core.fingerprints import weights_identity
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 Array = np.ndarray[Any, Any]
 
@@ -139,8 +140,8 @@ class ImageClassifier(Labeler):
         self._batch_size = batch_size
 
     def identity(self) -> str:
-        """The model's name."""
-        return f"classifier {self.model}"
+        """The model's name, or the content of its folder."""
+        return f"classifier {weights_identity(self.model)}"
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -150,7 +151,7 @@ class ImageClassifier(Labeler):
                 model = AutoModelForImageClassification.from_pretrained(self.model)
         except Exception as error:  # transformers passes on whatever the hub's client raises
             raise ModelError(
-                f"labels.model={self.model} cannot be had ({str(error).strip().splitlines()[0]}): check its name and the "
+                f"labels.model={self.model} cannot be had ({hub_reason(error)}): check its name and the "
                 "network, give a local folder, or use labels=words"
             ) from error
         return processor, model.eval().requires_grad_(False).to(self._device)

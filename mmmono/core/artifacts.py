@@ -4,7 +4,9 @@ An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashe
 of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
 half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
 earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
-Beside the recipe lies what made it: the versions of the software, which do not change its address.
+A recipe also holds the version of its kind of artifact (mmmono/core/versions.py), so that what an earlier version made
+is not found any more. Beside the recipe lies what made it, which does not change its address: the versions of the
+software, and how long it took.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from typing import Any
 from filelock import FileLock
 
 from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.provenance import provenance
+from mmmono.core.timing import timed
+from mmmono.core.versions import is_current, versioned
 
 RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
@@ -35,17 +40,6 @@ def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
     """Hex digest of a recipe, independent of the order of its keys."""
     canonical = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
-
-
-def file_fingerprint(path: Path) -> str:
-    """Digest of a file's size, first and last 64 KiB: cheap on checkpoints of gigabytes, independent of where they lie."""
-    size = path.stat().st_size
-    sha = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        sha.update(file.read(1 << 16))
-        file.seek(max(0, size - (1 << 16)))
-        sha.update(file.read(1 << 16))
-    return sha.hexdigest()[:16]
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -108,7 +102,7 @@ class Artifacts:
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Where the artifact made by `recipe` lies, whether it exists or not."""
-        return self.root / kind / f"{name}-{digest(recipe)}"
+        return self.root / kind / f"{name}-{digest(versioned(kind, name, recipe))}"
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
@@ -125,7 +119,7 @@ class Artifacts:
         Raises:
             MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
         """
-        final = self.path(kind, name, recipe)
+        final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
@@ -141,10 +135,13 @@ class Artifacts:
         return artifact
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
-        """Finished artifacts of a kind whose names match, in the order of their names."""
+        """Finished artifacts of a kind whose names match, in the order of their names; none of an earlier version."""
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
-            if path.parent.suffix != PARTIAL:
-                yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+            folder = path.parent
+            if folder.suffix != PARTIAL:
+                recipe = json.loads(path.read_text())
+                if is_current(folder.parent.name, folder.name, recipe):
+                    yield Artifact(folder, recipe, built=False)
 
     def made_from(self, recipe: Mapping[str, Any]) -> list[Artifact]:
         """The artifacts under the root whose digests a recipe names, such as the features a dictionary was trained on."""
@@ -161,7 +158,8 @@ class Artifacts:
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
-        make(partial)
+        with timed(partial):
+            make(partial)
         write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():
@@ -181,7 +179,7 @@ class FinishedArtifacts(Artifacts):
         path = self.path(kind, name, recipe)
         if not (path / RECIPE_FILE).exists():
             raise MissingArtifactError(f"{path} is not there")
-        return Artifact(path, recipe, built=False)
+        return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
 def _strings(node: object) -> Iterator[str]:

@@ -23,6 +23,7 @@ class ActiveDimensionsPlateau(Callback):
         self.min_fall = min_fall
         self.lowest: dict[str, float] = {}
         self.waited = 0
+        self._asked = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the lowest counts so far."""
@@ -36,8 +37,18 @@ class ActiveDimensionsPlateau(Callback):
                 self.lowest[name] = count
                 fell = True
         self.waited = 0 if fell else self.waited + 1
-        if self.waited >= self.patience:
-            trainer.should_stop = True  # the trainer still honors its min_epochs and min_steps
+        self._tell(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell a resumed trainer what the interrupted one knew."""
+        self._tell(trainer)
+
+    def _tell(self, trainer: L.Trainer) -> None:
+        """Ask the trainer to stop while the plateau lasts; it still honors its min_epochs and min_steps."""
+        plateau = self.waited >= self.patience
+        if plateau or self._asked:  # what another callback asked for stays
+            trainer.should_stop = plateau
+        self._asked = plateau
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -86,6 +97,7 @@ class Snapshots(Callback):
     def __init__(self, folder: Path, every: int) -> None:
         self.folder = folder
         self.every = every
+        self._last = -1  # several batches belong to a step where gradients are accumulated
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the untrained dictionary."""
@@ -96,9 +108,10 @@ class Snapshots(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Keep the dictionary when its time has come."""
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step != self._last and trainer.global_step % self.every == 0:
             self._keep(trainer, pl_module)
 
     def _keep(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._last = trainer.global_step
         if trainer.is_global_zero:
             module.dictionary.save_pretrained(self.folder / f"{trainer.global_step:06d}")

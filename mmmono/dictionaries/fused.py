@@ -61,6 +61,8 @@ class _ReconstructionLoss(torch.autograd.Function):
         ctx.save_for_backward(shift, encoder, decoder, centered, residual)
         ctx.codes = codes
         flat = residual.flatten()
+        if flat.dtype in (torch.float16, torch.bfloat16):  # too coarse, and float16 too narrow, for the sum
+            flat = flat.float()
         return torch.dot(flat, flat)
 
     @staticmethod
@@ -69,7 +71,7 @@ class _ReconstructionLoss(torch.autograd.Function):
         shift, encoder, decoder, centered, residual = ctx.saved_tensors
         values, pattern = ctx.codes.values, ctx.codes.pattern
         # d loss / d ĉ = −2 · residual; the factor goes into the small tensors.
-        factor = -2 * grad
+        factor = (-2 * grad).to(residual.dtype)
         grad_codes = sampled_product(residual, decoder, pattern.indices).mul_(values > 0).mul_(factor)
         need_shift, _, need_bias, _ = ctx.needs_input_grad[:4]
         grad_shift = grad_bias = None

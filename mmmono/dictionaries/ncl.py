@@ -77,10 +77,19 @@ class NCLHead(Dictionary):
     def loss(
         self, image_codes: Float[Tensor, "pairs features"], text_codes: Float[Tensor, "pairs features"]
     ) -> Float[Tensor, ""]:
-        """Eq. 4 in both directions, at CLIP's learned temperature."""
+        """Eq. 4 in both directions, at CLIP's learned temperature; never in less than float32."""
+        with torch.autocast(image_codes.device.type, enabled=False):
+            return self._loss(at_least_float32(image_codes), at_least_float32(text_codes))
+
+    def _loss(self, image_codes: Tensor, text_codes: Tensor) -> Tensor:
         if self.similarity == "cosine":
             image_codes, text_codes = F.normalize(image_codes, dim=1), F.normalize(text_codes, dim=1)
         return contrastive_loss(image_codes, text_codes, self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp())
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32, others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def rep_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.fused import reconstruction_loss
+from mmmono.dictionaries.parallel import place, sum_over_processes
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk, sum_by_latent, topk
 from mmmono.features.store import MODALITIES, Modality
 
@@ -151,10 +152,11 @@ class TopKSAE(Dictionary):
         """AuxK (Gao et al. 2024): the `auxk` strongest dead latents reconstruct what the live ones left.
 
         The residual is detached, only dead latents take part, there is no bias, and the error is relative to the
-        residual's variance.
+        residual's variance. Where several processes share a batch, the mean of their losses is that of the whole one.
         """
         atoms = dead.nonzero().squeeze(1)
         residual = output.residual
+        processes = place()[1]
         if len(atoms) == 0:
             return residual.new_zeros(())
         bias = None if self.b_enc is None else self.b_enc[atoms]
@@ -162,7 +164,9 @@ class TopKSAE(Dictionary):
         values, places = activation.topk(min(auxk, len(atoms)), dim=1, sorted=False)
         codes = torch.zeros_like(activation).scatter(1, places, values.relu())
         error = (residual - codes @ self.W_dec[atoms]).square().sum()
-        return (error / (residual - residual.mean(0)).square().sum()).nan_to_num(0.0)
+        mean = sum_over_processes(residual.mean(0)) / processes
+        variance = sum_over_processes((residual - mean).square().sum())
+        return (processes * error / variance).nan_to_num(0.0)
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:

@@ -131,6 +131,8 @@ def sampled_product(
     left: Float[Tensor, "batch dim"], right: Float[Tensor, "latents dim"], indices: Int[Tensor, "batch k"]
 ) -> Float[Tensor, "batch k"]:
     """Entries `indices` of each row of left · rightᵀ, and only those."""
+    if left.dtype in (torch.float16, torch.bfloat16):  # no kernel takes these
+        return sampled_product(left.float(), right.float(), indices).to(left.dtype)
     rows, k = indices.shape
     start = torch.arange(0, rows * k + 1, k, device=left.device)
     pattern = torch.sparse_csr_tensor(

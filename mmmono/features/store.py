@@ -47,7 +47,9 @@ class Manifest:
         count: number of pairs, of which `skipped` more could not be read.
         dtype: numpy name of the stored type.
         content: digest over all embeddings.
-        reasons: how many pairs were skipped, by reason.
+        reasons: how many pairs were skipped, by reason; examples are keys of some of them.
+        broken: parts of the source that could not be read to their end and were gone without, with what is wrong.
+        missing: pairs that those parts would have, as far as the others tell.
     """
 
     model: str
@@ -60,6 +62,9 @@ class Manifest:
     content: str
     skipped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
 
     def to_json(self) -> str:
         """The manifest as it stands in the store."""

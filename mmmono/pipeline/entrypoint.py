@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.memory import keep_freed_memory
+from mmmono.core.processes import hold, place_of_this_process, release, serve
 from mmmono.pipeline.shared_settings import own_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -46,9 +47,15 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
                 _check_objective(cfg)
                 return _tracked(main, cfg, config_name)
             except (MmmonoError, OmegaConfBaseException) as error:
+                if _is_search():  # which goes on, and does not say why a trial failed
+                    print(f"error: job {HydraConfig.get().job.num}: {_one_line(error)}", file=sys.stderr)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise MmmonoError(f"job {HydraConfig.get().job.num}: {_one_line(error)}") from error
                 _fail(error)  # here, before Hydra adds a line of its own
+            except Exception:
+                if _is_search():
+                    traceback.print_exc()
+                raise
 
         checked.__module__, checked.__qualname__ = main.__module__, main.__qualname__
         run = hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(checked)
@@ -57,16 +64,29 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
             if not CONF.is_dir():
                 sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
             quiet()
+            place = place_of_this_process()
+            if (
+                place is not None and place.rank > 0
+            ):  # rank 0 runs the command, and calls when there is something to share
+                sys.exit(serve(place))
             keep_freed_memory()
-            sys.argv[1:] = [quote_braces(argument) for argument in sys.argv[1:]]
+            sys.argv[1:] = [added(quote_braces(argument)) for argument in sys.argv[1:]]
             sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
             try:
+                if place is not None:
+                    hold(place)
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:
                 _fail(error)
+            except ValueError as error:
+                if "No trials are completed" not in str(error):
+                    raise
+                _fail(MmmonoError("every trial of the search has failed, as the lines above say"))
             except KeyboardInterrupt:
                 print("interrupted: run the same command again to go on", file=sys.stderr)
                 sys.exit(130)
+            finally:
+                release()
 
         return command
 
@@ -87,6 +107,11 @@ def quote_braces(argument: str) -> str:
     """`key=shards-{0..4}.tar` as Hydra takes it: in quotes, since braces are dictionaries in its grammar."""
     match = re.fullmatch(r"([\w.@/+~-]+)=([^\s\"'{\[][^\"',]*\{[^\"':]*\}[^\"',]*)", argument)
     return f'{match[1]}="{match[2]}"' if match and "${" not in argument else argument
+
+
+def added(argument: str) -> str:
+    """`+trainer.key=value` as what adds the setting or, where the configuration has it by now, changes it."""
+    return f"+{argument}" if argument.startswith("+trainer.") else argument
 
 
 def _fail(error: Exception) -> NoReturn:
@@ -114,10 +139,15 @@ def _check_mandatory(cfg: DictConfig) -> None:
         raise ConfigError(f"{group}={chosen} needs a value for {key}: give {key}=...")
 
 
+def _is_search() -> bool:
+    """Whether this is a multirun of a sweeper that optimizes."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN and "direction" in HydraConfig.get().sweeper
+
+
 def _check_objective(cfg: DictConfig) -> None:
     """A sweeper that optimizes needs something to optimize."""
-    sweeper = HydraConfig.get().sweeper
-    if HydraConfig.get().mode == RunMode.MULTIRUN and "direction" in sweeper and cfg.get("objective") is None:
+    if _is_search() and cfg.get("objective") is None:
+        sweeper = HydraConfig.get().sweeper
         raise ConfigError(
             f"{sweeper._target_.rpartition('.')[2]} has nothing to optimize: run experiments/train.py with objective=fvu, "
             "or with hparams_search=..., which names one"

@@ -12,15 +12,11 @@ import torch
 from PIL import Image, ImageOps
 
 from mmmono.case_studies.generators import Generator, embedding_decoder
-from mmmono.case_studies.generators.diffusers_pipelines import (
-    check_pipeline,
-    check_settings,
-    check_width,
-    weights_identity,
-)
+from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
 from mmmono.case_studies.generators.flow import FlowPlan
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare

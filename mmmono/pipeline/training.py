@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
-import torch
-from hydra.utils import instantiate
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import ConfigError, DictionaryError
-from mmmono.dictionaries import ActiveDimensionsPlateau, Dictionary, MetricHistory, PairedFeatures, Snapshots
+from mmmono.core.errors import ConfigError
+from mmmono.core.processes import processes as processes_for
+from mmmono.dictionaries import Dictionary
+from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
 from mmmono.pipeline.feature_sets import Control, Trained
+from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
+from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
 
 if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Features
-
-CHECKPOINTS = "checkpoints"
-SNAPSHOTS = "snapshots"
 
 
 def train_dictionary(
@@ -35,20 +29,20 @@ def train_dictionary(
 ) -> Artifact:
     """The dictionary these settings make of these features, trained unless it is there.
 
+    Several processes share each batch and make, but for rounding, the dictionary that one makes of whole batches. So
+    they find it where that one has made it, and go on with what that one has begun.
+
     Raises:
-        ConfigError: settings that do not fit the features.
-        DictionaryError: training diverged.
+        ConfigError: settings that do not fit the features, or this machine.
+        DictionaryError: training diverged, or was cut short.
+        ProcessError: one of several processes has failed or died.
     """
-    settings, normalize = cfg.training, cfg.features.normalize
-    steps, interval = cfg.trainer.max_steps, cfg.trainer.val_check_interval
-    if isinstance(interval, int) and 0 <= steps < interval:
-        raise ConfigError(
-            f"trainer.max_steps={steps} ends before the first validation at trainer.val_check_interval={interval}: "
-            "raise the one or lower the other"
-        )
-    batch_size = settings.batch_size or automatic_batch_size(len(train.view))
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    assert isinstance(trainer, dict)
+    trainer = check_trainer(cfg)
+    settings, normalize, pairs = _plain(cfg.training), cfg.features.normalize, len(train.view)
+    processes = trainer.layout.processes if trainer.layout is not None else None
+    settings |= {"batch_size": _batch_size(settings["batch_size"], pairs, processes)}
+    whole_batch = settings["batch_size"] * (processes or 1)
+    trainer.check_length(pairs // whole_batch)
     recipe = {
         "kind": name,
         "settings": dict(kind.settings),
@@ -56,34 +50,42 @@ def train_dictionary(
         "validation": val.recipe,
         "normalize": normalize,
         "seed": cfg.seed,
-        "training": {**OmegaConf.to_container(settings), "batch_size": batch_size},  # type: ignore[dict-item]
-        # The accelerator is left out: what a GPU trained serves on a CPU.
-        "trainer": {k: v for k, v in trainer.items() if k not in ("_target_", "accelerator", "log_every_n_steps")},
-    }
-    schedule = {
-        "warmup_steps": settings.warmup_steps,
-        "decay_fraction": settings.decay_fraction,
-        "dead_after": round(settings.dead_after_epochs * len(train.view)),
+        "training": {**settings, "batch_size": whole_batch, **_pool(settings, pairs)},
+        "trainer": trainer.recipe(),
     }
 
     def make(directory: Path) -> None:
-        L.seed_everything(cfg.seed, workers=True, verbose=False)
-        module = kind.module(train.view, normalize, schedule)
-        data = PairedFeatures(train.view, val.view, batch_size, normalize, cfg.seed, settings.pool_rows)
-        history = MetricHistory()
-        run = _trainer(cfg, directory, settings, history, title=f"train {name}")
-        last = directory / CHECKPOINTS / "last.ckpt"
-        run.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        if run.interrupted:
-            raise KeyboardInterrupt
-        if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
-            raise DictionaryError(f"training {name} diverged: its weights are not finite; lower {name}.lr={module.lr}")
+        layout = trainer.here()
+        training = Training(name, kind, train.view, val.view, normalize, cfg.seed, settings, trainer, directory)
+        logger = current_tracker().training_logger(directory)
+        if layout.processes == 1:
+            module, history = training.fit(None, logger)
+        else:
+            team = processes_for(layout.processes)
+            module, history = team.run(training, layout.backend, lambda: training.fit(team.place, logger))
         module.dictionary.save_pretrained(directory)
         curves = history.frame()
         curves.to_parquet(directory / HISTORY_FILE, index=False)
         save_figure(training_curves(curves, name), directory / "training_curves")
 
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
+
+
+def check_trainer(cfg: DictConfig) -> TrainerSettings:
+    """`trainer.*` and `training.*`, checked before anything is read. Raises ConfigError on what cannot work."""
+    settings = cfg.training
+    for key, low in (("warmup_steps", 0), ("decay_fraction", 0), ("patience", 1), ("min_fall", 0), ("pool_rows", 1)):
+        if not settings[key] >= low:
+            raise ConfigError(f"training.{key}={settings[key]} must be at least {low}")
+    if not settings.decay_fraction <= 1:
+        raise ConfigError(f"training.decay_fraction={settings.decay_fraction} is a share of the steps: give at most 1")
+    if not settings.dead_after_epochs > 0:
+        raise ConfigError(f"training.dead_after_epochs={settings.dead_after_epochs} must be above 0")
+    for key in ("batch_size", "checkpoint_every", "snapshot_every"):
+        none = key == "checkpoint_every"
+        if (settings[key] is None and none) or (settings[key] is not None and not settings[key] >= 1):
+            raise ConfigError(f"training.{key}={settings[key]} must be at least 1{'' if none else ', or null'}")
+    return read_trainer(_plain(cfg.trainer))
 
 
 def fit_control(
@@ -113,50 +115,25 @@ def automatic_batch_size(pairs: int) -> int:
     return min(size, max(1, pairs))
 
 
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are either whole or the ones before, whenever the process dies or the disk is full.
-
-    Lightning's own are written elsewhere and moved, which between two disks is a copy that can break off.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint beside its place, then put it there."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:  # so that a full disk is an OSError, which it is not if torch opens it
-                torch.save(checkpoint, file)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
+    """Pairs a batch and process. Raises ConfigError where there are too few pairs, or nobody knows of how many processes."""
+    if wanted is not None and processes is None:
+        raise ConfigError(
+            f"training.batch_size={wanted} is that of a process, and how many trainer.devices=-1 would be on a machine "
+            "with GPUs is unknown on this one: give trainer.devices=<number>"
+        )
+    size = wanted or max(1, automatic_batch_size(pairs) // (processes or 1))
+    check_batch_size(pairs, size, processes or 1)
+    return size
 
 
-def _trainer(cfg: DictConfig, directory: Path, settings: DictConfig, history: MetricHistory, title: str) -> L.Trainer:
-    for name in ("lightning", "lightning.pytorch"):  # what hardware it sees is no news for each of many trainings
-        logging.getLogger(name).setLevel(logging.WARNING)
-    checkpoints = directory / CHECKPOINTS
-    callbacks: list[Any] = [
-        ActiveDimensionsPlateau(settings.patience, settings.min_fall),
-        history,
-        ModelCheckpoint(
-            checkpoints, filename="last", every_n_train_steps=settings.checkpoint_every, enable_version_counter=False
-        ),
-    ]
-    if settings.snapshot_every:
-        callbacks.append(Snapshots(directory / SNAPSHOTS, settings.snapshot_every))
-    interactive = sys.stderr.isatty()
-    if interactive:
-        bar = TQDMProgressBar(refresh_rate=20)
-        callbacks.append(bar)
-    return instantiate(
-        cfg.trainer,
-        callbacks=callbacks,
-        logger=current_tracker().training_logger(directory),
-        plugins=[WholeCheckpoints()],
-        default_root_dir=str(directory),
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
+def _pool(settings: Mapping[str, Any], pairs: int) -> dict[str, int]:
+    """The size of the pools that a training set too large for one is read into, which decides its order."""
+    rows = whole_pool(settings["pool_rows"], settings["batch_size"])
+    return {"pool_rows": rows} if pairs > rows else {}
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -12,7 +12,6 @@ A page on disk may not fetch files, but it may add scripts: each data file assig
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability import ActivationHistograms, Neighbors, TopSamples
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.contact_sheets import square
+from mmmono.reporting.escaping import script_json
 from mmmono.reporting.pages import colors_css, render, web_file
 
 CARDS_A_FILE = 32
@@ -128,8 +128,7 @@ class ExplorerWriter:
     def _write(self, name: str, value: object) -> None:
         file = self.directory / "data" / f"{name}.js"
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        file.write_text(f"explorerData[{json.dumps(name)}]={text};\n", encoding="utf-8")
+        file.write_text(f"explorerData[{script_json(name)}]={script_json(value)};\n", encoding="utf-8")
 
     def _picture_file(self, row: int) -> Path:
         return self.directory / "pictures" / str(row // PICTURES_A_FOLDER) / f"{row}.webp"

@@ -14,12 +14,7 @@ from scipy.stats import entropy
 
 from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
 from mmmono.case_studies.generators import Generator
-from mmmono.case_studies.generators.diffusers_pipelines import (
-    check_pipeline,
-    check_settings,
-    check_width,
-    weights_identity,
-)
+from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder, train_embedding_decoder
 from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
 from mmmono.case_studies.generators.sd2 import StableDiffusion2
@@ -28,6 +23,7 @@ from mmmono.case_studies.picture_measures import color_distance, edge_distance, 
 from mmmono.case_studies.references import read_reference
 from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features
 from mmmono.core.errors import ConfigError, DataError, DictionaryError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.dictionaries import DictionaryFeatures, NCLHead, TopKSAE
 from mmmono.features import RawFeatures
 from mmmono.modality import Partition
@@ -230,7 +226,7 @@ def test_weights_that_cannot_be_had_are_told_before_loading(
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
     check_pipeline(str(tiny["sd2"]), "StableDiffusionPipeline")
     for weights, message in (
-        ("nobody/nothing", "hub cannot be reached.*generator.weights=/path/to/folder"),
+        ("nobody/nothing", "cannot be reached.*generator.weights=/path/to/folder"),
         (str(tmp_path), "no diffusers pipeline"),
         ("/no/such/folder", "is no folder"),
         (str(tiny["sd2_unclip"]), "is a StableUnCLIPImg2ImgPipeline, not a StableDiffusionPipeline"),

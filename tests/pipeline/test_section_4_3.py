@@ -163,7 +163,7 @@ def test_diffusers_pipelines_end_to_end(
         (["generator.steps=0"], "generator.steps=0 must be positive"),
         (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
         (["generator=sd2_unclip"], "this generator was trained with ViT-H-14: a partition of model=emojiclip says nothing"),
-        (["generator=sd2", "model=clip_vit_h14", "features=raw"], "the hub cannot be reached: where there is a network"),
+        (["generator=sd2", "model=clip_vit_h14", "features=raw"], "cannot be reached: check the network"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=.", "features=sae"], "generator.projected=true"),
         (["generator=sd2_unclip", "model=clip_vit_h14", "generator.dtype=int8"], "generator.dtype=int8 is none of"),

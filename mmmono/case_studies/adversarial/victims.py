@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm import DualEncoder
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 
 class Victim(ABC):
@@ -162,14 +163,16 @@ class Llava(Victim):
         self._loaded: tuple[Any, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Model and how it is asked."""
+        """Model and how it is asked; answers of one batch are drawn together, so that its size decides what is drawn."""
         return {
             "victim": "llava",
-            "model": self.model,
+            "model": weights_identity(self.model),
             "prompt": self.prompt,
             "repeats": self.repeats,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
         }
 
     def load(self, encoder: DualEncoder, device: str) -> None:
@@ -182,7 +185,7 @@ class Llava(Victim):
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except Exception as error:  # transformers passes on whatever the hub's client raises
             raise ModelError(
-                f"victim.model={self.model} cannot be had ({str(error).strip().splitlines()[0]}): check its name and the "
+                f"victim.model={self.model} cannot be had ({hub_reason(error)}): check its name and the "
                 "network, give a local folder, or use victim=clip_zero_shot"
             ) from error
         self._device = device

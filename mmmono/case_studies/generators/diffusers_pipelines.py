@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from torch import Tensor
 
-from mmmono.core.artifacts import digest, file_fingerprint
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INDEX = "model_index.json"
@@ -65,39 +57,15 @@ def _configuration(weights: str, file: str) -> dict[str, Any]:
     elif folder.is_absolute() or weights.count("/") != 1:
         raise ModelError(f"generator.weights={weights} is no folder, and no id on the hub: {give}")
     else:
-        path = _from_hub(weights, file, give)
+        try:
+            path = download(weights, [file])
+        except ModelError as error:
+            raise ModelError(f"generator.weights={weights}: {error}; or {give}") from error
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise ModelError(f"generator.weights={weights}: {file} is no JSON ({error}): {give}") from error
     return content if isinstance(content, dict) else {}
-
-
-def _from_hub(weights: str, file: str, give: str) -> Path:
-    try:
-        with hub_or_cache():
-            return Path(hf_hub_download(weights, file))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"generator.weights={weights} is gated: ask for access on its page, then set HF_TOKEN or run 'hf auth login'"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"generator.weights={weights}: the hub has no such repository, or it is private (Stable Diffusion 2 was withdrawn "
-            f"from stabilityai in November 2025; its copies are sd2-community's): check the name and HF_TOKEN, or {give}"
-        ) from error
-    except EntryNotFoundError as error:
-        if not isinstance(error, LocalEntryNotFoundError):
-            raise ModelError(
-                f"generator.weights={weights} has no {file}, so it is no diffusers pipeline: {give}"
-            ) from error
-        raise ModelError(
-            f"generator.weights={weights} is not in the hub's cache, and the hub cannot be reached: where there is a "
-            f"network run 'hf download {weights}', and {give}"
-        ) from error
-    except Exception as error:  # each version of the hub's client raises its own HTTP library's errors
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"generator.weights={weights}: {file} cannot be had ({reason}): try again, or {give}") from error
 
 
 def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
@@ -108,17 +76,6 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
         raise ConfigError(
             f"generator.cpu_offload=true moves models from a GPU to the CPU, but device={device}: drop it"
         )
-
-
-def weights_identity(weights: str) -> str:
-    """A hub id by its name, a folder by its files."""
-    folder = Path(weights)
-    if not folder.is_dir():
-        return weights
-    files = sorted(
-        p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin", ".txt")
-    )
-    return digest({str(path.relative_to(folder)): file_fingerprint(path) for path in files}, 16)
 
 
 def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
@@ -132,10 +89,9 @@ def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_of
         with hub_or_cache():
             pipeline = kind.from_pretrained(weights, torch_dtype=DTYPES[dtype])
     except Exception as error:  # diffusers passes on whatever the hub's client and its parts' loaders raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"generator.weights={weights} cannot be loaded as {kind.__name__} ({reason}): check its name and the network, "
-            "or give the folder of a local copy"
+            f"generator.weights={weights} cannot be loaded as {kind.__name__} ({hub_reason(error)}): check its name and "
+            "the network, or give the folder of a local copy"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     with enough_memory(device):

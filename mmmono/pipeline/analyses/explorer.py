@@ -43,7 +43,8 @@ def explore(workspace: Workspace) -> None:
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
     pictures = _Pictures(workspace, metadata) if settings.pictures else None
-    scored = {name: _interpretability(workspace, name) for name in workspace.recipes}
+    there = ResultsOnDisk(workspace)
+    scored = {name: there.latest("interpretability", name) for name in workspace.recipes}
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
@@ -66,7 +67,9 @@ def explore(workspace: Workspace) -> None:
 
     artifact = workspace.results("explorer", recipe, make)
     if not all(scored.values()):
-        console.print("[dim]without monosemanticity scores: make section-3, then this again, to have them[/]")
+        console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
+        for settings_of_others in there.other_settings("interpretability"):
+            console.print(f"there, under other settings: {settings_of_others}", markup=False)
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
@@ -129,11 +132,6 @@ def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors
         rows = np.sort(rng.choice(count, settings.correlation_pairs, replace=False))
     image, text = (workspace.encode_rows(feature_set, modality, rows) for modality in MODALITIES)
     return nearest_features(centered_activations(image, text), settings.neighbors), "correlation of activations"
-
-
-def _interpretability(workspace: Workspace, name: str) -> Artifact | None:
-    """The newest scores of a feature set that are there."""
-    return ResultsOnDisk(workspace).latest("interpretability", name)
 
 
 def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:

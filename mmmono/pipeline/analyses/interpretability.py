@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError
+from mmmono.core.versions import version_of
 from mmmono.dictionaries import DictionaryFeatures
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability.embedders import Embedder
@@ -140,7 +141,7 @@ class SampleEmbeddings:
         features = self._workspace.features(self._workspace.dataset.split)
         # Everything that says which sample a row is: the store's own source and split, and the embedder.
         name = f"{self._embedder.name}-{features.store.path.name}"
-        key = digest({"rows": features.recipe, "embedder": embedder.fingerprint})
+        key = digest({"rows": features.recipe, "embedder": embedder.fingerprint, "version": version_of("embeddings")})
         folder = self._workspace.artifacts.root / "embeddings" / f"{name}-{key}" / modality
         source = self._workspace.dataset.source(self._workspace.dataset.split)
 

@@ -103,7 +103,7 @@ def print_plan(cfg: DictConfig) -> None:
     )
     for item in rows:
         if item.why:
-            console.print(f"{item.what} cannot be made: {item.why}", markup=False)
+            console.print(f"{item.what} cannot be made: {item.why}")
     to_make = [item for item in rows if item.state == TO_MAKE]
     room = sum(item.size or 0 for item in to_make)
     root = Path(cfg.artifacts).absolute()
@@ -113,7 +113,7 @@ def print_plan(cfg: DictConfig) -> None:
         f"{len(to_make)} to make, {found} found in {cfg.artifacts}; about {readable(room)} more, {readable(free)} are free"
     )
     if room > free:
-        console.print("[red]That does not fit:[/] free some room, or point artifacts=/path/with/room elsewhere")
+        console.print("That does not fit: free some room, or point artifacts=/path/with/room elsewhere", style="red")
 
 
 def plan_step(section: str, entrypoint: str, overrides: list[str]) -> Iterator[Item]:

@@ -11,7 +11,7 @@ from mmmono.core.errors import ConfigError, MissingArtifactError
 from mmmono.core.provenance import provenance
 from mmmono.pipeline.feature_sets import NCL, SAE, Trained, input_noise
 from mmmono.pipeline.report_sections import Sources, sections
-from mmmono.pipeline.results import ResultsOnDisk, set_names
+from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.report import Report, write_report
 from mmmono.reporting.tables import console, show_table
@@ -80,12 +80,11 @@ def _makes(workspace: Workspace, name: str) -> str:
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
     cfg = workspace.cfg
-    rule = {key: value for key, value in cfg.partition.items() if not str(key).startswith("_")}
     return {
         "model": f"{workspace.model.name}, {dim} dimensions",
         "pairs": f"{pairs:,} ({workspace.dataset_name}, {workspace.dataset.split})",
         "feature sets": ", ".join(workspace.recipes),
-        "partition": ", ".join(f"{key} = {value}" for key, value in rule.items()),
+        "partition": rule_in_words({str(key): value for key, value in cfg.partition.items()}),
         "seed": workspace.seed,
     }
 

@@ -79,6 +79,7 @@ def control_generation(workspace: Workspace) -> None:
         "features": features.recipe,
         **option.training_recipe(workspace),
         **workspace.partitions_recipe(),
+        "model": workspace.model.recipe(),
         "generator": option.recipe(),
         "prompt": cfg.prompt,
         "references": [

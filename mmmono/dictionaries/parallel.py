@@ -1,0 +1,62 @@
+"""What the processes that train one dictionary tell each other; each function is the identity where there is but one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+
+def place() -> tuple[int, int]:
+    """This process's rank, and how many processes there are."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
+@torch.no_grad()
+def sum_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Sum of all processes' tensors, without gradient."""
+    return _reduced(x, dist.ReduceOp.SUM)
+
+
+@torch.no_grad()
+def any_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Where some process's boolean tensor is true."""
+    return _reduced(x.to(torch.uint8), dist.ReduceOp.MAX).bool() if place()[1] > 1 else x
+
+
+def gather_batch(x: Float[Tensor, "rows features"]) -> Float[Tensor, "all_rows features"]:
+    """All processes' rows of a shared batch, equally many of each; gradients go back to where the rows are from."""
+    return _GatherBatch.apply(x) if place()[1] > 1 else x
+
+
+class _GatherBatch(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        rows = [torch.empty_like(x) for _ in range(place()[1])]
+        dist.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        rank, processes = place()
+        return sum_over_processes(grad.contiguous()).chunk(processes)[rank]
+
+
+@torch.no_grad()
+def rows_of_all_processes(x: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "all_rows ..."]:
+    """All processes' rows, those of rank 0 first; processes may have different numbers of them."""
+    return torch.cat(gather_all_tensors(x.contiguous())) if place()[1] > 1 else x
+
+
+def _reduced(x: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    if place()[1] == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x, operation)
+    return x

@@ -1,0 +1,334 @@
+"""What `trainer=` means: settings checked before anything is read, and the hardware and processes they come to here."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from mmmono.core.errors import ConfigError
+from mmmono.core.processes import Place, place_of_this_process
+
+# As Lightning spells them, with its short forms.
+PRECISIONS = {
+    "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
+    "16": "16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
+}  # fmt: skip
+HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+# What training decides itself.
+OWN = (
+    "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
+    "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
+)  # fmt: skip
+# What changes no weight.
+NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
+GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a training runs.
+
+    Attributes:
+        accelerator: `cpu`, `cuda` or `mps`.
+        devices: of a machine, as Lightning takes them.
+        nodes: machines.
+        processes: on all of them together.
+        place: this process's, where several were started from outside.
+    """
+
+    accelerator: str
+    devices: int | list[int]
+    nodes: int
+    processes: int
+    place: Place | None
+
+    @property
+    def backend(self) -> str:
+        """What the processes exchange tensors with."""
+        return "nccl" if self.accelerator == "cuda" else "gloo"
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """`trainer.*`, checked.
+
+    Attributes:
+        target: class of the trainer, Lightning's.
+        options: its arguments.
+        precision: resolved, as Lightning spells it.
+        tf32: whether float32 products may be made in TF32 on a GPU.
+        max_time: how long a training may go on at a stretch.
+        layout: where it runs; None where this machine has not what it asks for.
+        missing: what that is.
+    """
+
+    target: str
+    options: Mapping[str, Any]
+    precision: str
+    tf32: bool
+    max_time: timedelta | None
+    layout: Layout | None
+    missing: str = ""
+
+    def here(self) -> Layout:
+        """The layout. Raises ConfigError where this machine has not what it asks for."""
+        if self.layout is None:
+            raise ConfigError(self.missing)
+        return self.layout
+
+    def recipe(self) -> dict[str, Any]:
+        """What changes the weights. Neither the hardware does, nor how many processes share a batch."""
+        kept = {key: value for key, value in self.options.items() if key not in NEUTRAL}
+        return {**kept, "precision": self.precision}
+
+    def precision_arguments(self) -> dict[str, Any]:
+        """The precision as arguments of Lightning's Trainer, which has no float16 on a CPU unless it is given one."""
+        if self.precision == "16-mixed" and self.here().accelerator == "cpu":
+            return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
+        return {"precision": self.precision}
+
+    def check_length(self, batches: int) -> None:
+        """See that training ends, and not before its first validation.
+
+        Args:
+            batches: an epoch's.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        options = self.options
+        limit, interval = options.get("limit_train_batches"), options.get("val_check_interval")
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if batches < 1:
+            raise ConfigError(f"trainer.limit_train_batches={limit} leaves no batch of an epoch: raise it")
+        accumulate = options.get("accumulate_grad_batches") or 1
+        steps, epochs = _bound(options.get("max_steps")), _bound(options.get("max_epochs"))
+        last = min(steps * accumulate, epochs * batches)
+        end = f"max_steps={options.get('max_steps')}" if steps * accumulate <= last else f"max_epochs={epochs}"
+        every = options.get("check_val_every_n_epoch", 1)
+        if every is not None:
+            if isinstance(interval, int) and interval > batches:
+                raise ConfigError(
+                    f"trainer.val_check_interval={interval} is more than the {batches} batches of an epoch: lower it, or "
+                    "set trainer.check_val_every_n_epoch=null to count batches across epochs"
+                )
+            within = interval if isinstance(interval, int) else int(batches * (1.0 if interval is None else interval))
+            if within < 1:
+                raise ConfigError(f"trainer.val_check_interval={interval} of {batches} batches is none: raise it")
+            first = (every - 1) * batches + within
+        else:
+            first = interval
+        if last < first:
+            raise ConfigError(
+                f"trainer.{end} ends before the first validation at trainer.val_check_interval={interval}: "
+                "raise the one or lower the other"
+            )
+
+
+def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
+    """Check `trainer.*` and see what it comes to on this machine.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+    _check_values(trainer)
+    layout, missing = None, ""
+    try:
+        layout = _layout(trainer)
+    except _Missing as error:
+        missing = str(error)
+    precision, tf32 = _precision(trainer.get("precision"), layout)
+    left_out = ("_target_", "max_time", *HARDWARE, *OWN)
+    options = {key: _whole(value) for key, value in trainer.items() if key not in left_out}
+    _try(options)
+    target = trainer.get("_target_", "lightning.Trainer")
+    return TrainerSettings(target, options, precision, tf32, _duration(trainer.get("max_time")), layout, missing)
+
+
+class _Missing(ConfigError):
+    """This machine has not what is asked for; another one may."""
+
+
+def _layout(trainer: Mapping[str, Any]) -> Layout:
+    accelerator = _accelerator(trainer.get("accelerator", "auto"))
+    strategy = str(trainer.get("strategy", "auto"))
+    if strategy != "auto" and not strategy.startswith("ddp"):
+        raise ConfigError(f"trainer.strategy={strategy} is not one for dictionaries: choose auto or ddp")
+    devices, nodes = _devices(accelerator, trainer.get("devices", 1)), trainer.get("num_nodes") or 1
+    count = len(devices) if isinstance(devices, list) else devices
+    place = place_of_this_process()
+    if place is None:
+        if nodes > 1:
+            raise ConfigError(
+                f"trainer.num_nodes={nodes} needs processes on each machine: start them with torchrun or srun"
+            )
+        return Layout(accelerator, devices, 1, count, None)
+    if count * nodes == 1:  # not chosen: as many as were started
+        devices, count, nodes = place.local_size, place.local_size, place.nodes
+    if (count, nodes) != (place.local_size, place.nodes):
+        raise ConfigError(
+            f"trainer.devices={count} and trainer.num_nodes={nodes} are not what {place.starter} has started: set "
+            f"trainer.devices={place.local_size} trainer.num_nodes={place.nodes}"
+        )
+    if accelerator == "cuda" and torch.cuda.device_count() < place.local_size:  # srun shows each process its own GPU
+        devices, nodes = 1, place.world_size
+    return Layout(accelerator, devices, nodes, place.world_size, place)
+
+
+def _accelerator(wanted: str) -> str:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, available in there.items() if available)
+    if wanted not in GPU:
+        raise ConfigError(f"trainer.accelerator={wanted} is none of auto, cpu, gpu, cuda, mps")
+    name = "mps" if wanted == "gpu" and there["mps"] and not there["cuda"] else GPU[wanted]
+    if not there[name]:
+        raise _Missing(
+            f"trainer.accelerator={wanted}, but PyTorch sees no GPU here: choose trainer=cpu, or trainer=auto, which "
+            "takes whatever is there"
+        )
+    return name
+
+
+def _devices(accelerator: str, wanted: Any) -> int | list[int]:
+    wanted = int(wanted) if isinstance(wanted, str) and re.fullmatch(r"-?\d+", wanted) else wanted
+    if accelerator == "cuda":
+        try:
+            return list(
+                CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if wanted == "auto" else wanted)
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ConfigError(f"trainer.devices={wanted}: {_sentence(error)}") from error
+    if wanted in ("auto", -1):
+        return 1
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
+        raise ConfigError(f"trainer.devices={wanted} is no number of processes: give 1 or more")
+    return wanted
+
+
+def _precision(wanted: Any, layout: Layout | None) -> tuple[str, bool]:
+    """The precision, and whether TF32 may stand for float32."""
+    on_gpu = layout is not None and layout.accelerator == "cuda"
+    if wanted in (None, "auto"):
+        half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16-mixed" if half else "32-true"), on_gpu
+    if str(wanted) == "16-true":
+        raise ConfigError(
+            "trainer.precision=16-true cannot train: squares of gradients, which Adam keeps, are below float16's "
+            "smallest number; choose 16-mixed or bf16-true"
+        )
+    if str(wanted) not in PRECISIONS:
+        known = ", ".join(dict.fromkeys(PRECISIONS.values()))
+        raise ConfigError(f"trainer.precision={wanted} is none of auto, {known}")
+    precision = PRECISIONS[str(wanted)]
+    return precision, on_gpu and precision.endswith("mixed")
+
+
+def _check_values(trainer: Mapping[str, Any]) -> None:
+    """Settings that Lightning takes, and that would end hours later, or in a dictionary that is none."""
+    if trainer.get("fast_dev_run"):
+        raise ConfigError(
+            "trainer.fast_dev_run makes no dictionary: for a quick trial set trainer.max_steps=20 trainer.min_steps=0 "
+            "trainer.val_check_interval=10"
+        )
+    if trainer.get("overfit_batches"):
+        raise ConfigError(
+            "trainer.overfit_batches would validate on training pairs: set dataset.limit to take few pairs"
+        )
+    for key in ("limit_train_batches", "limit_val_batches"):
+        if (limit := trainer.get(key)) is not None and not (_is_number(limit) and limit > 0):
+            what = "when to stop is decided by validation" if "val" in key else "nothing would be trained"
+            raise ConfigError(f"trainer.{key}={limit} leaves none, but {what}: give a number above 0")
+    for key in ("accumulate_grad_batches", "log_every_n_steps", "num_nodes", "check_val_every_n_epoch"):
+        if (value := trainer.get(key)) is not None and not (_is_whole(value) and value >= 1):
+            raise ConfigError(f"trainer.{key}={value} must be a whole number of at least 1")
+    if (clip := trainer.get("gradient_clip_val")) is not None and not (_is_number(clip) and clip >= 0):
+        raise ConfigError(f"trainer.gradient_clip_val={clip} must be a number of at least 0")
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    for key, value in (("max_steps", steps), ("max_epochs", epochs)):
+        if value is not None and not (_is_whole(value) and (value >= 1 or value == -1)):
+            raise ConfigError(f"trainer.{key}={value} must be a whole number of at least 1, or -1 for no such limit")
+    if _bound(steps) == _bound(epochs) == math.inf:
+        raise ConfigError(
+            f"trainer.max_steps={steps} sets no end, which the learning rate's decay needs: give trainer.max_steps or "
+            "+trainer.max_epochs"
+        )
+    _check_interval(trainer)
+
+
+def _check_interval(trainer: Mapping[str, Any]) -> None:
+    interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    batches = _is_whole(interval) and int(interval or 0) >= 1
+    if every is None and not batches:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} must be a whole number of batches of at least 1; for a share of an "
+            "epoch set trainer.check_val_every_n_epoch=1 too"
+        )
+    if every is not None and interval is not None:
+        share = isinstance(interval, float) and 0 < interval <= 1
+        if not (share or batches):
+            raise ConfigError(
+                f"trainer.val_check_interval={interval} must be a share of an epoch between 0 and 1.0, or a whole number "
+                "of batches"
+            )
+
+
+def _try(options: Mapping[str, Any]) -> None:
+    """Have Lightning check the rest. Raises ConfigError with what it says."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what hardware it sees is no news
+    try:
+        L.Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **options
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: {_sentence(error)}") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value % 1 == 0
+
+
+def _bound(limit: Any) -> float:
+    return math.inf if limit is None or limit == -1 else limit
+
+
+def _whole(value: Any) -> Any:
+    """1e3 as 1000; a share such as 0.5 or 1.0 stays one."""
+    return int(value) if isinstance(value, float) and value > 1 and value.is_integer() else value
+
+
+def _duration(text: Any) -> timedelta | None:
+    if text is None:
+        return None
+    if isinstance(text, Mapping) and set(text) <= {"days", "hours", "minutes", "seconds", "weeks"}:
+        duration = timedelta(**{str(unit): float(count) for unit, count in text.items()})
+    elif isinstance(text, str) and (match := re.fullmatch(r"(\d+):(\d\d?):(\d\d?):(\d\d?)", text)):
+        days, hours, minutes, seconds = (int(part) for part in match.groups())
+        duration = timedelta(days, seconds, hours=hours, minutes=minutes)
+    else:
+        raise ConfigError(
+            f"trainer.max_time={text} is no duration: give days:hours:minutes:seconds such as 00:02:30:00"
+        )
+    if duration <= timedelta(0):
+        raise ConfigError(f"trainer.max_time={text} leaves no time: give more")
+    return duration
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())

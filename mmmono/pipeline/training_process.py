@@ -1,0 +1,15 @@
+"""A process that rank 0 has started to train along: `python -m mmmono.pipeline.training_process`."""
+
+from __future__ import annotations
+
+import sys
+
+from mmmono.core.processes import place_of_this_process, serve
+from mmmono.pipeline.entrypoint import quiet
+
+if __name__ == "__main__":
+    place = place_of_this_process()
+    if place is None:
+        sys.exit("error: this is started by a training with several processes, not by hand")
+    quiet()
+    sys.exit(serve(place))
