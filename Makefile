@@ -26,8 +26,8 @@ GIVEN_FEATURES = $(filter command environment,$(firstword $(origin FEATURES)))
 FROM = $(if $(EXACT),$(if $(GIVEN_FEATURES),'features=$(FEATURES)'),'features=$(FEATURES)')
 # Table 1 and Figure 10 have a model and features of their own, which FEATURES= changes only where they alone are asked for.
 FROM_OWN = $(if $(filter $@,$(MAKECMDGOALS)),$(FROM))
-# The entrypoints of each goal, with the option of conf/paper that they use for the paper's own settings. Those of one call share ARGS=: each takes the settings that it has,
-# and one that none of them has is an error (mmmono/pipeline/shared_settings.py).
+# The entrypoints of each goal, with the option of conf/paper that they use for the paper's own settings. Those of one call
+# share ARGS=: each takes the settings that it has; one that none of them has is an error (mmmono/pipeline/shared_settings.py).
 STEPS.demo = train mds
 STEPS.sweep = train sweep
 STEPS.section-2.1 = mds:figure4 certainty
@@ -137,7 +137,7 @@ dashboard: $(READY) ## A W&B workspace with a section of panels for each section
 docs: $(READY) ## API reference from docstrings, in build/docs
 	@$(BIN)/pdoc --docformat google --output-directory build/docs mmmono
 
-.PHONY: report explorer chaos
+.PHONY: report explorer rehearse chaos
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
 	@$(call RUN,report)
@@ -147,6 +147,9 @@ explorer: $(READY) ## A page to click from the distribution of scores to a featu
 
 validate: $(READY) ## Planted concepts: does the method find what was put there? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
+
+rehearse: $(READY) ## The whole paper with small models against a hub on loopback; FAULTS=1: again on a bad network, same results
+	@$(BIN)/python -m tests.rehearsal $(if $(FAULTS),--faults) $(if $(QUICK),--quick)
 
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest

@@ -20,7 +20,7 @@ from mmmono.core.fingerprints import weights_identity
 from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
-from mmmono.pipeline.models import OpenCLIP, text_width
+from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import DualEncoder
 
 if TYPE_CHECKING:
@@ -193,7 +193,8 @@ class SD2(Diffusers):
                 "which tokens are not in: set features=raw or generator.projected=true"
             )
         super().check(workspace)
-        check_width(self.weights, "text_encoder", "hidden_size", text_width(self.encoder))
+        assert isinstance(workspace.model, OpenCLIP)
+        check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
         """From the hub or a folder."""

@@ -103,6 +103,11 @@ class OpenCLIP(Model):
         except ModelError:
             return None
 
+    @property
+    def text_width(self) -> int | None:
+        """Width of the text tower's tokens; None where the configuration does not say."""
+        return self._source.config["text_cfg"].get("width")
+
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip."""
         with torch.random.fork_rng(devices=[]):
@@ -185,9 +190,3 @@ class EmojiCLIP(Model):
 
 def _shipped_dim(architecture: str) -> int:
     return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])
-
-
-def text_width(architecture: str) -> int | None:
-    """Width of the tokens in the text tower of an open_clip architecture, as its configuration has it."""
-    config = open_clip.get_model_config(architecture)
-    return config["text_cfg"].get("width") if config else None

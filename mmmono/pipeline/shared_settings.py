@@ -17,7 +17,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 # Entrypoints, with their option of conf/paper if they use one, and the groups all of them share:
 # "mds:figure4 certainty model=clip_rn50".
@@ -44,7 +43,7 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
     try:
         with initialize_config_dir(str(conf), version_base="1.3"):
             return _sorted_out(config_name, arguments, others, [word for word in words if "=" in word], conf)
-    except (HydraException, OmegaConfBaseException):
+    except HydraException:
         return list(arguments)  # a mistake of another kind, which the entrypoint itself tells
     finally:
         GlobalHydra.instance().clear()
@@ -74,7 +73,7 @@ def _sorted_out(
 
 
 def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
-    """Another entrypoint's settings under the shared groups, and under its preset alone, which may have groups of its own."""
+    """Another entrypoint's settings under the shared groups, and under those of its preset."""
     name, _, preset = other.partition(":")
     if not preset:
         return [_composed(name, groups)]
@@ -110,7 +109,7 @@ def _has(config: DictConfig, key: str) -> bool:
         return True
     node: object = config
     for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node.keys():
+        if not isinstance(node, DictConfig) or part not in list(node):  # `in` alone passes over values to be given
             return False
         node = node._get_node(part)
     return True
