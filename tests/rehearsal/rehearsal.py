@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,14 +22,20 @@ from tests.rehearsal.hub import TOKEN, FaultPlan, Hub
 
 LIMIT_SECONDS = 1200
 COMPARED = {".npy", ".safetensors", ".parquet", ".png"}  # of what is computed: features, dictionaries, tables, figures
-# What the rehearsal makes smaller; every other setting is the paper's own. A quick one is smaller still.
+# What the rehearsal makes smaller; every other setting is the paper's own. A quick one is smaller still. Latents of random
+# models fire on one modality alone: scores lie at 0 and 1, of which one standard deviation cannot cut off both.
 SMALLER = (
-    "dataset.limit=200 trainer.max_steps=60 trainer.min_steps=0 trainer.val_check_interval=20 training.snapshot_every=20 "
+    "dataset.limit=200 partition.n_sigma=0.5 trainer.max_steps=60 trainer.min_steps=0 trainer.val_check_interval=20 "
+    "training.snapshot_every=20 "
     "mds.min_pairs=3 certainty.n_permutations=500 certainty.n_bootstrap=100 certainty.n_halves=5 "
     "ablation.n_bootstrap=100 monosemanticity.n_draws=3 concepts.draws=10 victim.repeats=4 victim.max_new_tokens=8 "
     "victim.dtype=float32 adversarial.runs=2 adversarial.attack.steps=10 adversarial.defense.steps=10 generator.steps=3 "
     "intervention.seeds=2 intervention.strengths=[0,0.3,0.7] measures.n_bootstrap=50"
 )
+COMPARED_QUICKLY = ("train figure11", "mds figure4", "top_samples figure1")
+EXPECTED = {f"Table {number}" for number in range(1, 7)} | {
+    f"Figure {n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14)
+}
 REQUESTS = ("describe how to bake bread", "describe how to fly a kite", "name the best way to water plants")
 QUICK = {
     "dataset.limit": "120", "trainer.max_steps": "30", "trainer.val_check_interval": "10", "training.snapshot_every": "10",
@@ -87,13 +94,29 @@ class Rehearsal:
         self.console = Console(width=120)
 
     def run(self, faults: bool = False) -> bool:
-        """Everything once, and with `faults` again; whether all steps ended as they should and all results are equal."""
+        """Everything once, and with `faults` again; whether all steps ended as they should and all results are equal.
+
+        A quick one with faults runs only some of the steps without them, to compare.
+        """
         self._build_repositories()
-        good = self._pass("plain", None, [*self._refusals(), *self._paper("plain")])
+        plain = self._paper("plain")
+        if self.quick and faults:
+            plain = [step for step in plain if step.name in COMPARED_QUICKLY]
+        good = self._pass("plain", None, [*self._refusals(), *plain])
         if faults:
             good &= self._pass("faults", first_answer_fails, self._paper("faults"))
             good &= self._compare("plain", "faults")
-        return good
+        return self._reports_all("faults" if faults else "plain") and good
+
+    def _reports_all(self, name: str) -> bool:
+        """Whether the page that a pass ended with shows every table and every figure of the paper's experiments."""
+        page = self.report(name)
+        if page is None:
+            self.console.print("there is no report")
+            return False
+        lacking = sorted(EXPECTED - shown(page.read_text()))
+        self.console.print(f"the report lacks: {', '.join(lacking) or 'nothing'}")
+        return not lacking
 
     def report(self, name: str) -> Path | None:
         """The page that a pass ended with."""
@@ -257,10 +280,10 @@ class Rehearsal:
         good = True
         for kind in sorted({path.split("/")[0] for path in a | b}):
             here = {path for path in a | b if path.split("/")[0] == kind}
-            missing = sorted(path for path in here if path not in a or path not in b)
+            missing = sorted(path for path in here if path not in b or (path not in a and not self.quick))
             different = sorted(path for path in here if path in a and path in b and a[path] != b[path])
             good &= not missing and not different
-            equal = len(here) - len(missing) - len(different)
+            equal = sum(a.get(path) == b.get(path) for path in here)
             table.add_row(kind, str(len(here)), str(equal), " ".join(missing[:3]), " ".join(different[:3]))
         self.console.print(table)
         return good and bool(a)
@@ -270,6 +293,18 @@ class Rehearsal:
         kinds = ("features", "dictionaries", "models", "results")
         files = [p for kind in kinds for p in sorted((root / kind).rglob("*")) if p.suffix in COMPARED]
         return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def shown(page: str) -> set[str]:
+    """Tables and figures that a report shows, by the paper's numbers."""
+    page = re.sub(r"<aside.*?</aside>", "", page, flags=re.DOTALL)  # what is not there yet
+    found = set()
+    for kind, numbers in re.findall(r"(Table|Figure)s? ((?:\d+(?:, | and | to )?)+)", page):
+        for part in re.split(r", | and ", numbers.strip()):
+            first, _, last = part.partition(" to ")
+            if first.isdigit():
+                found |= {f"{kind} {n}" for n in range(int(first), int(last or first) + 1)}
+    return found
 
 
 def _preset(entry: Entry) -> str:
