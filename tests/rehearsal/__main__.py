@@ -1,6 +1,6 @@
 """Rehearses the whole paper, `make paper MODEL=clip_rn50 DATASET=cc3m COCO=…`, against a hub on loopback.
 
-    python -m tests.rehearsal [--faults] [--quick] [--folder FOLDER] [--keep]
+    python -m tests.rehearsal [--faults] [--quick] [--only WORD …] [--folder FOLDER] [--keep]
 
 Models are small or have random weights, but have the classes, ids, file names and formats of the real ones; what is
 rehearsed is the way from nothing to the report. With `--faults` everything is run a second time against servers that
@@ -25,9 +25,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer pairs and steps, all in one process")
     parser.add_argument("--folder", type=Path, help="where to work; a repository built there before is used again")
     parser.add_argument("--keep", action="store_true", help="leave the folder, such as to look at the report")
+    parser.add_argument("--only", nargs="+", default=(), metavar="WORD", help="steps whose names have one of the words")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="mmmono-rehearsal-"))
-    rehearsal = Rehearsal(folder.absolute(), quick=options.quick)
+    rehearsal = Rehearsal(folder.absolute(), quick=options.quick, only=options.only)
     try:
         return 0 if rehearsal.run(faults=options.faults) else 1
     finally:
