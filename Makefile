@@ -20,6 +20,7 @@ ARGS ?=
 EXACT ?= $(if $(filter clip_rn50-cc3m,$(MODEL)-$(DATASET)),yes)
 COCO ?=
 JOBS ?= 2
+TIME ?= 600
 ON = model=$(MODEL) dataset=$(DATASET)
 # The paper's settings choose the features as well, unless FEATURES= is given.
 GIVEN_FEATURES = $(filter command environment,$(firstword $(origin FEATURES)))
@@ -54,7 +55,7 @@ PYTHON = $(TOGETHER) $(BIN)/python
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(PYTHON) experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
-.PHONY: help setup demo test lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
+.PHONY: help setup demo test fuzz lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
 .PHONY: section-4 section-4.1 section-4.2 section-4.3 appendix-a.1 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
 
 help: ## Show this list
@@ -153,6 +154,9 @@ rehearse: $(READY) ## The whole paper with small models against a hub on loopbac
 
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest
+
+fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
+	@$(BIN)/python -m tests.fuzz --seconds $(TIME)
 
 lint: $(READY) ## Style, types and the direction of imports
 	@$(BIN)/ruff check .

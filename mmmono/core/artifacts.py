@@ -90,7 +90,12 @@ class Artifacts:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
         listener: told of every artifact when it is built or found, so that a tracker can record it.
+
+    Attributes:
+        builds: whether what is not there is made; where it is not, nothing that only making needs should be loaded.
     """
+
+    builds = True
 
     def __init__(
         self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
@@ -171,6 +176,8 @@ class Artifacts:
 
 class FinishedArtifacts(Artifacts):
     """The same root, looked at and not added to."""
+
+    builds = False
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from webdataset.shardlists import expand_urls
 
 from mmmono.core.errors import DataError
-from mmmono.core.text_encoding import encodable
+from mmmono.core.text import escaped_bytes
 from mmmono.data.hub import canonical, resolve
 
 # Parameters of URLs that sign, and change from one day to the next while the file stays: S3, GCS, CloudFront, Azure.
@@ -55,7 +55,7 @@ def is_local(shard: str) -> bool:
 
 def shown(shard: str) -> str:
     """A shard as messages may show it: without the query of a URL, which may be a secret, and printable."""
-    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", encodable(shard))
+    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
 
 
 def stem(shard: str) -> str:
@@ -67,7 +67,7 @@ def stem(shard: str) -> str:
         name = Path(shard).name
     else:
         name = unquote(urlsplit(identity(shard)).path.rstrip("/").rpartition("/")[2])
-    return encodable(name.removesuffix(".tar").replace("/", "_")) or "shard"
+    return escaped_bytes(name.removesuffix(".tar").replace("/", "_")) or "shard"
 
 
 def identity(shard: str) -> str:

@@ -18,7 +18,10 @@ def fraction_of_variance_unexplained(
     """FVU = Σ‖x − x̂‖² / Σ‖x − mean(x)‖², both sums over all samples, the mean per dimension.
 
     0 is perfect, 1 what the mean alone explains, NaN where x does not vary. Explained variance is 1 − FVU. In float64.
+    Raises NonFiniteError if a number is NaN or infinite.
     """
+    check_finite(x, "sample", column="dimension")
+    check_finite(reconstruction, "reconstruction", column="dimension")
     x, reconstruction = x.double(), reconstruction.double()
     deviation = x - x[:1]  # whose mean is exactly 0 where x is constant
     variance = (deviation - deviation.mean(0)).square().sum()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mmmono.core.artifacts import Artifact, Artifacts, digest, file_fingerprint
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
@@ -18,6 +18,7 @@ from mmmono.data.tar import KeyEnd
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.planted import ANSWERS, PlantedKnobs, write_planted
 from mmmono.features.selection import Split
+from mmmono.features.store import content_fingerprint
 
 CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
 
@@ -149,7 +150,7 @@ class WebDataset(Remote):
             label_keys=tuple(self.label_keys),
             limit=self.limit,
             cache=self.cache_folder(split),
-            remote=self.patience,
+            patience=self.patience,
         )
 
 
@@ -162,7 +163,7 @@ class CC3M(Remote):
     def source(self, split: Split) -> PairSource:
         """The hub's shards of the split, or a local copy's."""
         return WebDatasetPairs.cc3m(
-            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), remote=self.patience
+            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), patience=self.patience
         )
 
     def expected_pairs(self, split: Split) -> int:
@@ -205,12 +206,8 @@ class Stored(Dataset):
         return FeatureStore(self.path)
 
     def fingerprint(self) -> str:
-        """Digest over the content, as far as a look at each file's beginning and end tells."""
-        store = self.store
-        if store.manifest is not None:
-            return store.manifest.content
-        files = sorted(Path(self.path).glob("*_emb/*.npy"))
-        return digest({str(file.relative_to(self.path)): file_fingerprint(file) for file in files}, 16)
+        """Digest of the whole content: all embeddings and all metadata."""
+        return content_fingerprint(self.store.path)
 
     def source(self, split: Split) -> PairSource:
         """The pictures that the metadata points to."""

@@ -72,12 +72,6 @@ class OpenCLIP(Model):
 
     def __post_init__(self) -> None:
         packaged = self.architecture.startswith((HUB, FOLDER))
-        if self.pretrained == "" and not packaged:
-            raise ModelError(
-                "model.pretrained is not given: choose a tag of open_clip.list_pretrained(), the path of a checkpoint, or "
-                "null for random weights"
-            )
-        self.pretrained = self.pretrained or None
         # Names are parts of folders' names.
         given = Path(self.name).absolute().name if packaged and self.name == self.architecture else self.name
         self.name = re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model"
@@ -110,10 +104,11 @@ class OpenCLIP(Model):
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip."""
+        self._check_given()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return load_open_clip(
-                self.architecture, self.pretrained, name=self.name, device=device, settings=self._settings
+                self.architecture, self.pretrained or None, name=self.name, device=device, settings=self._settings
             )
 
     @property
@@ -123,7 +118,15 @@ class OpenCLIP(Model):
 
     @cached_property
     def _source(self) -> ModelSource:
-        return model_source(self.architecture, self.pretrained, self._settings)
+        self._check_given()
+        return model_source(self.architecture, self.pretrained or None, self._settings)
+
+    def _check_given(self) -> None:
+        if self.pretrained == "" and not self.architecture.startswith((HUB, FOLDER)):
+            raise ModelError(
+                "model.pretrained is not given: choose a tag of open_clip.list_pretrained(), the path of a checkpoint, or "
+                "null for random weights"
+            )
 
 
 @dataclass(kw_only=True)

@@ -94,7 +94,7 @@ class Workspace:
             return
         trainer = check_trainer(self.cfg)
         trained = all(next(self.artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
-        if makes == "dictionaries" or not trained:
+        if self.artifacts.builds and (makes == "dictionaries" or not trained):
             trainer.here()
 
     def features(self, split: Split) -> Features:

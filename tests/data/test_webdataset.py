@@ -239,7 +239,7 @@ QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
     server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
     local = pairs(WebDatasetPairs(str(shard)))
-    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", remote=QUICK)
+    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", patience=QUICK)
     found = pairs(remote)
     assert len(found) == 2 * len(local)
     assert [p.image.tobytes() for p in found[:8]] == [p.image.tobytes() for p in local]
@@ -249,13 +249,13 @@ def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged
     assert server.requests[-1].byte_range == f"bytes={start}-{start + length - 1}"
     assert remote.fetch(found[5].key).caption == remote.fetch(found[5].key, str(start)).caption == again.caption
     with pytest.raises(DataError, match="401") as raised:
-        list(WebDatasetPairs(f"{server.url}/good-000.tar", remote=QUICK).read(0))
+        list(WebDatasetPairs(f"{server.url}/good-000.tar", patience=QUICK).read(0))
     assert "HF_TOKEN" not in str(raised.value)
 
 
 def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None:
     server.files = {f"/s-{i}.tar": shard.read_bytes() for i in range(3)}
-    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", remote=QUICK)
+    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", patience=QUICK)
     found = pairs(source)
     server.requests.clear()
     server.faults = [Fault(503), Fault(after=300), Fault(after=100, how="rst")]
@@ -267,6 +267,8 @@ def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None
         assert (pair.image.tobytes(), pair.caption) == (expected.image.tobytes(), expected.caption)
     assert len(server.requests) <= 3 + 3
     assert list(source.fetch_many([])) == []
+    odd = [("other/000", ""), ("s-0/nobody", ""), ("s-0/nobody", "0:10"), ("s-0/0", "x")]
+    assert [type(item) for item in source.fetch_many([*odd, (found[0].key, "")])] == [SkippedPair] * 4 + [ImageTextPair]
     server.files.pop("/s-1.tar")
     items = list(source.fetch_many([(pair.key, pair.locator) for pair in (found[0], found[10], found[18])]))
     assert [isinstance(item, SkippedPair) for item in items] == [False, True, False]
@@ -296,7 +298,7 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     server.files["/a/good-000.tar"] = server.files["/get"] = shard.read_bytes()
 
     def source(query: str, path: str = "a/good-000.tar") -> WebDatasetPairs:
-        return WebDatasetPairs([f"{server.url}/{path}?{query}"], remote=QUICK)
+        return WebDatasetPairs([f"{server.url}/{path}?{query}"], patience=QUICK)
 
     one = source("X-Amz-Signature=abc/def&X-Amz-Date=1")
     two = source("X-Amz-Signature=xyz/qrs&X-Amz-Date=2")
@@ -415,7 +417,7 @@ def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None
         "a": "x y",
         "b": "3",
         "c": "0.5",
-        "d": "True",
+        "d": "true",
     }
     for name in ("key", "caption", "locator", "group"):
         with pytest.raises(ConfigError, match=f"no label can be called '{name}'"):

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.pipeline.analyses.plan import readable
 from mmmono.pipeline.entrypoint import CONF, _leaf_paths
+from mmmono.pipeline.rates import readable
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_entrypoints import snapshot
 from tests.pipeline.test_sweeps import SHORT
@@ -97,8 +97,8 @@ def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_p
     rows = {line.split("│")[2].strip(): line.split("│")[3].strip() for line in run.out.splitlines() if "│" in line}
     assert rows["features: 800 pairs × 16"] == "found"
     assert rows["dictionary sae"] == rows["results of mds"] == "found"
-    assert rows["results of ablation"] == "cannot"
-    assert "results of ablation cannot be made: dataset=planted has no labels" in run.out
+    assert rows["results of ablation"] == "will fail"
+    assert "will fail: results of ablation (emojiclip on planted): dataset=planted has no labels" in run.out
     run = command("plan", *settings, steps, "mds.min_pairs=4")
     assert "│ results of mds" in run.out
     assert "1 to make" in run.out

@@ -239,7 +239,7 @@ def test_random_weights_are_those_of_their_seed(tmp_path: Path) -> None:
 
 def test_what_is_not_given_or_given_twice_is_asked_for(folder: Path) -> None:
     with pytest.raises(ModelError, match="model.pretrained is not given"):
-        OpenCLIP(name="x", architecture="RN50")
+        OpenCLIP(name="x", architecture="RN50").recipe()
     with pytest.raises(ModelError, match="model.pretrained=openai has no place beside"):
         OpenCLIP(name="x", architecture=f"local-dir:{folder}", pretrained="openai").recipe()
     with pytest.raises(ModelError, match="is a folder: give the file in it, or model.architecture=local-dir:"):

@@ -173,7 +173,8 @@ def _embedder(workspace: Workspace) -> TimmSentenceEmbedder:
             "embedder=clip is what is intervened on, so it cannot judge: use embedder=offline or embedder=paper"
         )
     embedder: TimmSentenceEmbedder = instantiate(chosen, device=workspace.device)
-    embedder.load()
+    if workspace.artifacts.builds:
+        embedder.load()
     return embedder
 
 
