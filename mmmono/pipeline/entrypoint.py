@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.memory import keep_freed_memory
 from mmmono.core.processes import hold, place_of_this_process, release, serve
+from mmmono.pipeline.shared_settings import own_settings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -70,6 +71,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
                 sys.exit(serve(place))
             keep_freed_memory()
             sys.argv[1:] = [added(quote_braces(argument)) for argument in sys.argv[1:]]
+            sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
             try:
                 if place is not None:
                     hold(place)
