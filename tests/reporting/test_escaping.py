@@ -1,6 +1,7 @@
 """Each output prints any text as it is: read back by a parser of its own language."""
 
 import io
+import itertools
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ def cells(source: str) -> list[list[str]]:
     """Rows of the one table of a Markdown text, as they are printed."""
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(source)
     rows: list[list[str]] = []
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in itertools.pairwise(tokens):
         if before.type == "tr_open":
             rows.append([])
         if before.type in ("th_open", "td_open"):
