@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,18 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmmono.core.errors import BrokenPartError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 from mmmono.vlm import DualEncoder
 
 
 class ColorPairs(PairSource):
-    """Pictures of one color each, captioned by its numbers; `broken` keys cannot be read."""
+    """Pictures of one color each, captioned by its numbers; `broken` keys cannot be read, `cut` parts stop at a pair."""
 
-    def __init__(self, parts: Sequence[int] = (7, 5, 3), broken: Sequence[str] = (), limit: int | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[int] = (7, 5, 3),
+        broken: Sequence[str] = (),
+        limit: int | None = None,
+        cut: Mapping[int, int] | None = None,
+    ) -> None:
         self.name = "colors"
         self.sizes = list(parts)
         self.broken = set(broken)
         self.limit = limit
+        self.cut = dict(cut or {})
         self.reads: list[int] = []
 
     def fingerprint(self) -> str:
@@ -35,6 +43,8 @@ class ColorPairs(PairSource):
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
         self.reads.append(part)
         for i in range(self.sizes[part]):
+            if self.cut.get(part) == i:
+                raise BrokenPartError(f"part-{part}", "is cut off")
             key = f"{part}/{i}"
             yield SkippedPair(key, "broken") if key in self.broken else self.fetch(key)
 

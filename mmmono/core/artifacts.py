@@ -4,7 +4,9 @@ An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashe
 of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
 half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
 earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
-Beside the recipe lies what made it: the versions of the software, which do not change its address.
+A recipe also holds the version of its kind of artifact (mmmono/core/versions.py), so that what an earlier version made
+is not found any more. Beside the recipe lies what made it, which does not change its address: the versions of the
+software, and how long it took.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
+from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.provenance import provenance
+from mmmono.core.text import file_name
+from mmmono.core.timing import timed
+from mmmono.core.versions import is_current, versioned
 
 RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
@@ -35,17 +41,6 @@ def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
     """Hex digest of a recipe, independent of the order of its keys."""
     canonical = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
-
-
-def file_fingerprint(path: Path) -> str:
-    """Digest of a file's size, first and last 64 KiB: cheap on checkpoints of gigabytes, independent of where they lie."""
-    size = path.stat().st_size
-    sha = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        sha.update(file.read(1 << 16))
-        file.seek(max(0, size - (1 << 16)))
-        sha.update(file.read(1 << 16))
-    return sha.hexdigest()[:16]
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -96,11 +91,21 @@ class Artifacts:
         root: the folder.
         rebuild: kind of artifact to build again even where it is there, once each.
         listener: told of every artifact when it is built or found, so that a tracker can record it.
+
+    Attributes:
+        builds: whether what is not there is made; where it is not, nothing that only making needs should be loaded.
+
+    Raises:
+        ConfigError: the root is none, or a file.
     """
+
+    builds = True
 
     def __init__(
         self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
     ) -> None:
+        if not root or Path(root).is_file():
+            raise ConfigError(f"artifacts={root} is no folder: give the root of everything computed, artifacts=/path")
         self.root = Path(root)
         self.rebuild = rebuild
         self.listener = listener
@@ -108,7 +113,7 @@ class Artifacts:
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Where the artifact made by `recipe` lies, whether it exists or not."""
-        return self.root / kind / f"{name}-{digest(recipe)}"
+        return self.root / kind / f"{file_name(name)}-{digest(versioned(kind, name, recipe))}"
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
@@ -125,8 +130,11 @@ class Artifacts:
         Raises:
             MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
         """
-        final = self.path(kind, name, recipe)
+        final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
         try:
+            if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
+                # Whole artifacts are not written to any more: no lock, so that a root may be one that only can be read.
+                return self._told(Artifact(final, recipe, built=False))
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
                 artifact = self._build_locked(final, recipe, make, resumable)
@@ -136,15 +144,24 @@ class Artifacts:
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
+        return self._told(artifact)
+
+    def _told(self, artifact: Artifact) -> Artifact:
         if self.listener is not None:
             self.listener(artifact)
         return artifact
 
+    def _is_to_rebuild(self, final: Path) -> bool:
+        return final.parent.name == self.rebuild and final not in self._rebuilt
+
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
-        """Finished artifacts of a kind whose names match, in the order of their names."""
+        """Finished artifacts of a kind whose names match, in the order of their names; none of an earlier version."""
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
-            if path.parent.suffix != PARTIAL:
-                yield Artifact(path.parent, json.loads(path.read_text()), built=False)
+            folder = path.parent
+            if folder.suffix != PARTIAL:
+                recipe = json.loads(path.read_text())
+                if is_current(folder.parent.name, folder.name, recipe):
+                    yield Artifact(folder, recipe, built=False)
 
     def made_from(self, recipe: Mapping[str, Any]) -> list[Artifact]:
         """The artifacts under the root whose digests a recipe names, such as the features a dictionary was trained on."""
@@ -154,14 +171,15 @@ class Artifacts:
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
     ) -> Artifact:
-        rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
+        rebuild = self._is_to_rebuild(final)
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
         partial = final.with_name(final.name + PARTIAL)
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
-        make(partial)
+        with timed(partial):
+            make(partial)
         write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():
@@ -174,6 +192,8 @@ class Artifacts:
 class FinishedArtifacts(Artifacts):
     """The same root, looked at and not added to."""
 
+    builds = False
+
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:
@@ -181,7 +201,7 @@ class FinishedArtifacts(Artifacts):
         path = self.path(kind, name, recipe)
         if not (path / RECIPE_FILE).exists():
             raise MissingArtifactError(f"{path} is not there")
-        return Artifact(path, recipe, built=False)
+        return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
 def _strings(node: object) -> Iterator[str]:
@@ -205,6 +225,8 @@ def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError 
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & {errno.ENOSPC, errno.EDQUOT} or any(word in str(link) for link in chain for word in FULL_DISK):
         return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
+    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
     return None

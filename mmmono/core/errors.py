@@ -15,6 +15,23 @@ class DataError(MmmonoError):
     """Images, captions or shards are missing, empty or broken."""
 
 
+class BrokenPartError(DataError):
+    """A part of a dataset, such as a tar shard, cannot be read to its end.
+
+    Args:
+        name: of the part, as the user gave it.
+        reason: the rest of the sentence that begins with the name, such as `is empty`.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.reason}"
+
+
 class ModelError(MmmonoError):
     """A model or checkpoint cannot be loaded."""
 
@@ -33,3 +50,7 @@ class ProcessError(MmmonoError):
 
 class MissingArtifactError(MmmonoError):
     """Something is not computed yet, where it should not be computed by the way."""
+
+
+class NonFiniteError(MmmonoError, ValueError):
+    """An activation or embedding is NaN or infinite, where a metric would only hide it."""

@@ -15,7 +15,7 @@ class _RateColumn(ProgressColumn):
 def progress_bar() -> Progress:
     """A rich progress bar: description, bar, count, rate, time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),

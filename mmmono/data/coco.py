@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from mmmono.core.errors import DataError
+from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint
 from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
+from mmmono.data.coco_files import Captions, read_captions, read_labels
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
@@ -62,63 +62,65 @@ class CocoPairs(PairSource):
         return self.root / "annotations" / f"{kind}_{self.folder}.json"
 
     def fingerprint(self) -> str:
-        """Sizes of the annotation files, and how they are read."""
-        files = [self._annotations(kind) for kind in ("captions", "instances")]
-        sizes = [(file.name, file.stat().st_size if file.exists() else None) for file in files]
+        """Digest of the annotations and of the pictures, by their whole content, and of how they are read."""
+        files = {kind: self._annotations(kind) for kind in ("captions", "instances")}
+        annotations = files_fingerprint({kind: file for kind, file in files.items() if file.exists()})
+        pictures = folder_fingerprint(self.root / self.folder)
         reading = (self.captions, self.seed if self.captions == "random" else 0, self.part_size)
-        return hashlib.sha256(repr((sizes, reading)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((annotations, pictures, reading)).encode()).hexdigest()[:16]
 
     @cached_property
-    def _captions(self) -> dict[str, list[str]]:
-        """File name → captions, in the order of the annotation file."""
-        content = _load(self._annotations("captions"))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        captions: dict[str, list[str]] = {name: [] for name in names.values()}
-        for annotation in content["annotations"]:
-            captions[names[annotation["image_id"]]].append(annotation["caption"])
-        return captions
+    def _captions(self) -> Captions:
+        return read_captions(self._annotations("captions"))
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
-        """File name → category and supercategory of its largest instance that is not a crowd."""
-        if not self._annotations("instances").exists():
-            return {}
-        content = _load(self._annotations("instances"))
-        categories = {
-            c["id"]: {"category": c["name"], "supercategory": c["supercategory"]} for c in content["categories"]
-        }
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        largest: dict[str, tuple[float, int]] = defaultdict(lambda: (-1.0, 0))
-        for annotation in content["annotations"]:
-            name = names[annotation["image_id"]]
-            if not annotation.get("iscrowd") and annotation["area"] > largest[name][0]:
-                largest[name] = (annotation["area"], annotation["category_id"])
-        return {name: categories[category] for name, (_, category) in largest.items()}
+        """File name → labels of its largest instance."""
+        file = self._annotations("instances")
+        return read_labels(file, self._annotations("captions")) if file.exists() else {}
 
     @cached_property
     def _files(self) -> list[str]:
-        return list(self._captions)
+        return list(self._captions.by_file)
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        """File name → key: the name without its ending, or with it where two pictures differ in nothing else."""
+        stems = {file: _without_ending(file).removeprefix(f"{self.folder}/") for file in self._files}
+        count = Counter(stems.values())
+        return {file: f"{self.folder}/{stem if count[stem] == 1 else file}" for file, stem in stems.items()}
+
+    @cached_property
+    def _by_key(self) -> dict[str, str]:
+        return {key: file for file, key in self._keys.items()}
 
     def parts(self) -> list[str]:
-        """Runs of `part_size` images."""
+        """Runs of `part_size` images. Raises DataError if there is none, or an annotation file is broken."""
+        _ = self._labels  # errors in either file come before any picture is read
+        if not self._files:
+            raise DataError(f"{self._annotations('captions')}: the list images is empty")
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
 
     def __len__(self) -> int:
-        return sum(len(c) for c in self._captions.values()) if self.captions == "all" else len(self._files)
+        captions = self._captions.by_file
+        return sum(len(c) for c in captions.values()) if self.captions == "all" else len(self._files)
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Read the images of a part."""
+        """Read the images of a part; what captions name and no list has is skipped with the first."""
+        if part == 0:
+            for picture in self._captions.unlisted:
+                yield SkippedPair(f"{self.folder}/{picture}", "its image is not listed")
         for file in self._files[part * self.part_size : (part + 1) * self.part_size]:
             yield from self._pairs(file)
 
     def _pairs(self, file: str) -> Iterator[ImageTextPair | SkippedPair]:
-        key = f"{self.folder}/{Path(file).stem}"
-        chosen = choose_captions(key, self._captions[file], self.captions, self.seed)
+        key = self._keys[file]
+        chosen = choose_captions(key, self._captions.by_file[file], self.captions, self.seed)
         if not chosen:
             yield SkippedPair(key, "no caption")
             return
         try:
-            image = decode_image((self.root / self.folder / file).read_bytes())
+            image = decode_image(self._path(file).read_bytes())
         except (DataError, OSError) as error:
             yield SkippedPair(key, str(error) if isinstance(error, DataError) else "no image")
             return
@@ -126,17 +128,23 @@ class CocoPairs(PairSource):
         for pair_key, caption in chosen:
             yield ImageTextPair(pair_key, image, caption, labels, file)
 
+    def _path(self, file: str) -> Path:
+        """Where a picture lies: in the split's folder, which some tools name again."""
+        return self.root / self.folder / file.removeprefix(f"{self.folder}/")
+
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one image again."""
-        file = locator or f"{picture_key(key).rpartition('/')[2]}.jpg"
-        for pair in self._pairs(file) if file in self._captions else ():
+        file = locator or self._by_key.get(key) or self._by_key.get(picture_key(key), "")
+        for pair in self._pairs(file) if file in self._keys else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
                 return pair
         raise DataError(f"COCO's {self.folder} in {self.root} has no readable pair {key!r}")
 
+    def group(self, key: str) -> str:
+        """Captions of one picture belong together."""
+        return key if key in self._by_key else picture_key(key)
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise DataError(f"{file} is no JSON ({error}): download COCO's annotations again") from error
+
+def _without_ending(file: str) -> str:
+    stem, dot, ending = file.rpartition(".")
+    return stem if dot and stem and "/" not in ending and not stem.endswith("/") else file

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from PIL import Image
+
+from mmmono.core.errors import DataError
+
+FETCH_THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class ImageTextPair:
         caption: not empty, whitespace collapsed.
         labels: class labels by name (`category`, `supercategory`, ...); empty where the source has none.
         locator: where in the source the pair lies, so that it can be fetched again without a search.
+        encoded: the picture's file as the source holds it; empty where the source draws its pictures.
     """
 
     key: str
@@ -27,6 +35,7 @@ class ImageTextPair:
     caption: str
     labels: Mapping[str, str] = field(default_factory=dict)
     locator: str = ""
+    encoded: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,15 @@ class SkippedPair:
 
 
 class PairSource(ABC):
-    """Image-text pairs in a fixed order, divided into parts: the units of parallel reading and of resuming."""
+    """Image-text pairs in a fixed order, divided into parts: the units of parallel reading and of resuming.
+
+    Attributes:
+        name: what progress bars and manifests call the source.
+        remote: whether pictures come over a network, so that a copy on disk is worth keeping.
+    """
 
     name: str
+    remote: bool = False
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -56,7 +71,38 @@ class PairSource(ABC):
 
     @abstractmethod
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Read one pair again. Raises DataError if the source has no such pair."""
+        """Read one pair again. Raises DataError if the source has no such pair, or cannot read it."""
+
+    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+        """Read pairs again, several at a time in threads, with only a few of them in memory.
+
+        Sources for which one request can bring several pairs override this.
+
+        Args:
+            wanted: keys with their locators, an empty one where it is not known.
+
+        Yields:
+            One item for each wanted pair, in the order wanted: a `SkippedPair` with the reason where a pair cannot be
+            read, so that one broken picture does not end the analysis of thousands.
+        """
+
+        def read(key: str, locator: str) -> ImageTextPair | SkippedPair:
+            try:
+                return self.fetch(key, locator)
+            except (DataError, OSError, EOFError) as error:
+                return SkippedPair(key, str(error).strip() or type(error).__name__)
+
+        ahead: deque[Future[ImageTextPair | SkippedPair]] = deque()
+        pool = ThreadPoolExecutor(FETCH_THREADS)
+        try:
+            for key, locator in wanted:
+                ahead.append(pool.submit(read, key, locator))
+                if len(ahead) > 2 * FETCH_THREADS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:  # also where the caller stops early
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def __len__(self) -> int:
         """Number of pairs, where it is known without reading them; raises TypeError where it is not."""

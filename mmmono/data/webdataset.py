@@ -1,288 +1,289 @@
 """Tar shards of images and captions, local or remote, in WebDataset's layout.
 
 The files of a sample lie next to each other and share their name up to the first dot: `000017.jpg`, `000017.txt`,
-`000017.json`. Shards are read as streams; where each sample begins is kept as its locator, so that it can be read again
-with one seek (or one ranged request) and no search.
+`000017.json`. Shards are read as streams; where each sample lies is kept as its locator, `<offset>:<length>` in bytes,
+so that it can be read again with one seek (or one ranged request) and no search.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
-import json
-import os
-import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
-import webdataset
-from webdataset.shardlists import expand_urls
-from webdataset.tariterators import base_plus_ext
-
-from mmmono.core.errors import DataError
-from mmmono.data.captions import CaptionChoice, choose_captions, clean, picture_key
-from mmmono.data.images import decode_image
+from mmmono.core.errors import BrokenPartError, ConfigError, DataError
+from mmmono.core.fingerprints import file_fingerprint
+from mmmono.data.bulk import Item, Wanted, fetch_in_order
+from mmmono.data.captions import CaptionChoice, picture_key
+from mmmono.data.hub import endpoint, hub_token
+from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.remote import RemoteSettings
+from mmmono.data.sample_pairs import IMAGE_KEYS, IncompleteError, SampleReading
+from mmmono.data.shards import expand_shards, identity, is_local, shown, stem
+from mmmono.data.tar import BrokenTarError, KeyEnd, NamelessPicture, Sample, read_samples
 
-CC3M_HUB = "https://huggingface.co/datasets/pixparse/cc3m-wds/resolve/main"
+CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
 CC3M_SHARDS = {"train": "cc3m-train-{0000..0575}.tar", "val": "cc3m-validation-{0000..0015}.tar"}
 CC3M_FILES = {"train": "cc3m-train-*.tar", "val": "cc3m-validation-*.tar"}
-TIMEOUT_SECONDS = 60
-
-
-@dataclass
-class _Sample:
-    """The files of one sample by extension, and where the first of them begins in its shard."""
-
-    key: str
-    offset: int
-    files: dict[str, bytes] = field(default_factory=dict)
+SCATTERED = "its files do not lie next to each other: write shards with 'tar --sort=name'"
+REPEATED = "a second sample of the same name in its shard"
 
 
 class WebDatasetPairs(PairSource):
     """Image-text pairs in tar shards; each shard is a part.
 
     Args:
-        shards: a path or URL with brace ranges (`{0000..0004}`) or wildcards, several joined by `::`, or a list of such.
+        shards: a path, folder or URL, with brace ranges (`{0000..0004}`) or wildcards, several joined by `::`, or a
+            list of such. URLs are http(s), `hf://datasets/<owner>/<name>/<file>`, `pipe:<command>` and what fsspec
+            opens (s3, gs, ...).
         name: for progress and manifests.
-        image_keys: extensions that hold the image, in order of preference.
-        caption_key: field of the .json with the caption or captions. By default `captions` and `caption` of the .json
-            are tried first, as only they can hold several, then the .txt.
-        captions: `first`, `random` (the same every time) or `all` of a picture's captions.
-        label_keys: fields of the .json that are class labels.
+        image_keys, caption_key, captions, label_keys, seed, key_end: see `SampleReading`.
         limit: how many of the first pairs are wanted.
-        token: bearer token for http(s) shards.
-        seed: of the random choice of captions.
+        token: bearer token for http(s) shards' own hosts; the hub's is found without it.
+        cache: folder that keeps whole copies of remote shards; None streams them.
+        patience: with remote hosts.
 
     Raises:
         DataError: a pattern matches no file, or a named local shard is not there.
+        ConfigError: a setting cannot work.
     """
 
     def __init__(
         self,
         shards: str | Sequence[str],
         name: str = "webdataset",
-        image_keys: Sequence[str] = ("jpg", "jpeg", "png", "webp"),
+        image_keys: Sequence[str] = IMAGE_KEYS,
         caption_key: str | None = None,
         captions: CaptionChoice = "first",
         label_keys: Sequence[str] = (),
         limit: int | None = None,
         token: str | None = None,
         seed: int = 0,
+        key_end: KeyEnd = "first_dot",
+        cache: str | Path | None = None,
+        patience: RemoteSettings | None = None,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
         self.name = name
-        self.shards = _expand(shards)
-        self.image_keys = tuple(image_keys)
-        self.caption_key = caption_key
-        self.captions: CaptionChoice = captions
-        self.label_keys = tuple(label_keys)
+        self.reading = SampleReading(tuple(image_keys), caption_key, captions, tuple(label_keys), seed, key_end)
         self.limit = limit
-        self.token = token
-        self.seed = seed
-        stems = [_stem(shard) for shard in self.shards]
+        self.shards = expand_shards(shards)
+        self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
+        self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
+        stems = [stem(shard) for shard in self.shards]
         # Keys start with their shard's name; where two shards share one, with its number too.
         self._stems = stems if len(set(stems)) == len(stems) else [f"{i}-{stem}" for i, stem in enumerate(stems)]
+        self._offsets: dict[int, dict[str, int]] = {}
 
     @classmethod
-    def cc3m(cls, split: str, root: str | Path | None = None, limit: int | None = None) -> Self:
-        """pixparse/cc3m-wds: from a local copy's folder, or from the hub with the token in HF_TOKEN.
+    def cc3m(
+        cls,
+        split: str,
+        root: str | Path | None = None,
+        limit: int | None = None,
+        cache: str | Path | None = None,
+        patience: RemoteSettings | None = None,
+    ) -> Self:
+        """pixparse/cc3m-wds: from a local copy's folder, or from the hub with the user's token.
 
         Raises:
             DataError: no shard of the split in `root`; without `root`, no token.
         """
         if root is not None:
-            return cls(str(Path(root) / CC3M_FILES[split]), name="cc3m", limit=limit)
-        token = os.environ.get("HF_TOKEN")
-        if not token:
+            folder = Path(root)
+            if not folder.is_dir():
+                raise DataError(f"dataset.root={root} is no folder: give the one that has {CC3M_FILES[split]}")
+            files = sorted(str(file) for file in folder.glob(CC3M_FILES[split]))
+            if not files:
+                raise DataError(f"dataset.root={root}: {CC3M_FILES[split]} matches no file in it")
+            return cls(files, name="cc3m", limit=limit)
+        if not hub_token():
             raise DataError(
-                "dataset=cc3m streams from a hub that wants a token: set HF_TOKEN, "
+                "dataset=cc3m streams from a hub that wants a token: set HF_TOKEN or run 'hf auth login', "
                 "or give the folder of a local copy with dataset.root=/path"
             )
-        return cls(f"{CC3M_HUB}/{CC3M_SHARDS[split]}", name="cc3m", limit=limit, token=token)
+        shards = f"{endpoint()}/{CC3M_REPOSITORY}/resolve/main/{CC3M_SHARDS[split]}"
+        return cls(shards, name="cc3m", limit=limit, cache=cache, patience=patience)
 
     def fingerprint(self) -> str:
-        """Names and sizes of local shards, names of remote ones, and how they are read."""
+        """Content of local shards, addresses of remote ones without what signs them, and how they are read."""
         shards = [
-            (Path(shard).name, Path(shard).stat().st_size) if _is_local(shard) else (shard, None)
+            (Path(shard).name, file_fingerprint(Path(shard))) if is_local(shard) else (identity(shard), None)
             for shard in self.shards
         ]
-        seed = self.seed if self.captions == "random" else 0
-        reading = (self.image_keys, self.caption_key, self.captions, self.label_keys, seed)
-        return hashlib.sha256(repr((shards, reading)).encode()).hexdigest()[:16]
+        reading = self.reading
+        seed = reading.seed if reading.captions == "random" else 0
+        how = (reading.image_keys, reading.caption_key, reading.captions, reading.label_keys, seed, reading.key_end)
+        return hashlib.sha256(repr((shards, how)).encode()).hexdigest()[:16]
 
     def parts(self) -> list[str]:
-        """The shards."""
-        return self.shards
+        """The shards, as messages may show them."""
+        return [shown(shard) for shard in self.shards]
+
+    def part_size(self, part: int, most: int) -> int | None:
+        """How many samples a shard on this disk has, counted by their headers up to `most`; None where it is not here."""
+        local = self.opener.local(self.shards[part], whole=False)
+        if local is None:
+            return None
+        try:
+            with local.open("rb") as stream:
+                return sum(1 for _ in islice(read_samples(stream, key_end=self.reading.key_end), most))
+        except (BrokenTarError, OSError):  # told when it is read
+            return None
+
+    def group(self, key: str) -> str:
+        """The picture, so that all its captions fall into one split."""
+        return picture_key(key) if self.reading.captions == "all" else key
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Stream one shard; a shard that breaks off ends early, and says so once."""
+        """Stream one shard. Raises BrokenPartError where it cannot be read to its end; a copy of it is deleted then."""
+        shard = self.shards[part]
         try:
-            with closing(self._open(self.shards[part])) as stream:
-                for sample in _samples(stream):
+            with self.opener.open(shard) as stream:
+                yield from self._items(
+                    part, read_samples(stream, key_end=self.reading.key_end, wanted=self.reading.wants)
+                )
+        except BrokenTarError as error:
+            self.opener.forget(shard)
+            raise BrokenPartError(shown(shard), str(error)) from error
+        except OSError as error:
+            raise BrokenPartError(shown(shard), f"cannot be read ({error.strerror or error})") from error
+
+    def _items(self, part: int, samples: Iterator[Sample | NamelessPicture]) -> Iterator[ImageTextPair | SkippedPair]:
+        """Pairs as they come; samples that lack a file at the end, when it is sure that it does not come later."""
+        incomplete: dict[str, str] = {}
+        complete: set[str] = set()
+        for sample in samples:
+            if isinstance(sample, NamelessPicture):
+                yield SkippedPair(f"{self._stems[part]}/{sample.name}", "a picture without a name before its extension")
+                continue
+            key = self._key(part, sample)
+            if key in incomplete:
+                incomplete[key] = SCATTERED
+            elif key in complete:
+                yield SkippedPair(key, REPEATED if self.reading.picture(sample) is not None else SCATTERED)
+            else:
+                try:
                     yield from self._pairs(part, sample)
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            yield SkippedPair(
-                self._stems[part], f"shard broken off ({type(error).__name__}): {Path(self.shards[part]).name}"
-            )
+                    complete.add(key)
+                except IncompleteError as error:
+                    incomplete[key] = str(error)
+        for key, reason in incomplete.items():
+            yield SkippedPair(key, reason)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one sample again: at its locator with one seek, without one after a look through its shard's headers."""
-        stem, _, name = picture_key(key).partition("/")
-        if stem not in self._stems:
-            raise DataError(f"no pair {key!r} in {self.name}: no shard is called {stem or key!r}")
-        part = self._stems.index(stem)
-        offset = int(locator) if locator else self._offsets(part).get(name)
-        if offset is not None:
-            with closing(self._open(self.shards[part], offset)) as stream:
-                sample = next(_samples(stream, offset), None)
-            if sample is not None and sample.key == name:
-                for pair in self._pairs(part, sample):
-                    if isinstance(pair, ImageTextPair) and pair.key == key:
-                        return pair
-        raise DataError(
-            f"no readable pair {key!r} in {self.shards[part]}: was the shard changed since it was extracted?"
+        wanted = self._wanted(0, key, locator)
+        if not locator:
+            offset = self._find(wanted.part, self._name(key))
+            if offset is None:
+                raise self._missing(wanted)
+            wanted = self._wanted(0, key, str(offset))
+        try:
+            if wanted.length:
+                data = self.opener.read(self.shards[wanted.part], wanted.start, wanted.start + wanted.length)
+                pair = self._pair_in(io.BytesIO(data), wanted)
+            else:
+                with self.opener.open(self.shards[wanted.part], wanted.start) as stream:
+                    pair = self._pair_in(stream, wanted)
+        except OSError as error:
+            raise BrokenPartError(shown(self.shards[wanted.part]), f"cannot be read ({error})") from error
+        if pair is None:
+            raise self._missing(wanted)
+        return pair
+
+    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+        """Read samples again, in the order wanted: neighbours in one request, several requests at once.
+
+        Args:
+            wanted: keys with their locators; close to each other where their pairs are.
+
+        Yields:
+            One item for each wanted pair: a `SkippedPair` with the reason where it cannot be read.
+        """
+        return fetch_in_order(
+            (self._place(i, key, locator) for i, (key, locator) in enumerate(wanted)), self._fetch_group
         )
 
-    def _pairs(self, part: int, sample: _Sample) -> Iterator[ImageTextPair | SkippedPair]:
-        key = f"{self._stems[part]}/{sample.key}"
-        data = next((sample.files[name] for name in self.image_keys if name in sample.files), None)
-        if data is None:
-            yield SkippedPair(key, "no image")
-            return
+    def _place(self, position: int, key: str, locator: str) -> Wanted:
         try:
-            fields = _json_object(sample.files.get("json"))
-            chosen = choose_captions(key, self._all_captions(sample, fields), self.captions, self.seed)
-            if not chosen:
-                yield SkippedPair(key, "no caption")
-                return
-            image = decode_image(data)
+            return self._wanted(position, key, locator)
+        except DataError:  # raised again where the pair is fetched
+            return Wanted(position, key, locator, -1, 0, 0)
+
+    def _fetch_group(self, group: list[Wanted]) -> list[Item]:
+        first, end = group[0], max(one.start + one.length for one in group)
+        if not first.length:
+            try:
+                return [self.fetch(first.key, first.locator)]
+            except DataError as error:
+                return [SkippedPair(first.key, str(error))]
+        try:
+            data = self.opener.read(self.shards[first.part], first.start, end)
         except DataError as error:
-            yield SkippedPair(key, str(error))
-            return
-        labels = {name: clean(str(fields[name])) for name in self.label_keys if name in fields}
-        for pair_key, caption in chosen:
-            yield ImageTextPair(pair_key, image, caption, labels, str(sample.offset))
+            return [SkippedPair(one.key, str(error)) for one in group]
+        items: list[Item] = []
+        for one in group:
+            begin = one.start - first.start
+            pair = self._pair_in(io.BytesIO(data[begin : begin + one.length]), one)
+            items.append(pair or SkippedPair(one.key, str(self._missing(one))))
+        return items
 
-    def _all_captions(self, sample: _Sample, fields: dict[str, Any]) -> list[str]:
-        names = [self.caption_key] if self.caption_key else ["captions", "caption"]
-        for name in names:
-            value = fields.get(name)
-            if isinstance(value, str):
-                return [value]
-            if isinstance(value, list):
-                return [str(caption) for caption in value]
-        if self.caption_key or "txt" not in sample.files:
-            return []
-        return [sample.files["txt"].decode("utf-8", errors="replace")]
+    def _wanted(self, position: int, key: str, locator: str) -> Wanted:
+        shard = key.partition("/")[0]
+        if shard not in self._stems:
+            raise DataError(f"no pair {key!r} in {self.name}: no shard is called {shard or key!r}")
+        start, _, length = locator.partition(":")
+        if not all(number.isdecimal() for number in (start, length) if number):
+            raise DataError(f"the locator {locator!r} of {key!r} is no place in a shard: extract the features again")
+        return Wanted(position, key, locator, self._stems.index(shard), int(start or 0), int(length or 0))
 
-    @lru_cache(maxsize=8)  # noqa: B019 - a source lives as long as its process
-    def _offsets(self, part: int) -> dict[str, int]:
-        with closing(self._open(self.shards[part])) as stream:
-            return {sample.key: sample.offset for sample in _samples(stream, contents=False)}
+    def _missing(self, wanted: Wanted) -> DataError:
+        return DataError(
+            f"no readable pair {wanted.key!r} in {shown(self.shards[wanted.part])}: "
+            "was the shard changed since it was extracted?"
+        )
 
-    def _open(self, shard: str, offset: int = 0) -> IO[bytes]:
-        """The shard's bytes from `offset` on."""
-        if _is_local(shard):
-            file = Path(shard).open("rb")  # noqa: SIM115 - the caller closes it
-            file.seek(offset)
-            return file
-        if shard.startswith(("http://", "https://")):
-            return self._request(shard, offset)
-        stream = webdataset.gopen(shard)
-        _skip(stream, offset)
-        return stream
+    def _name(self, key: str) -> str:
+        return self.group(key).partition("/")[2]
 
-    def _request(self, url: str, offset: int) -> IO[bytes]:
-        headers = {"User-Agent": "mmmono"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+    def _key(self, part: int, sample: Sample) -> str:
+        return f"{self._stems[part]}/{sample.key}"
+
+    def _pairs(self, part: int, sample: Sample) -> Iterator[ImageTextPair | SkippedPair]:
+        locator = f"{sample.offset}:{sample.end - sample.offset}"
+        return self.reading.pairs(self._key(part, sample), sample, locator)
+
+    def _pair_in(self, stream: IO[bytes], wanted: Wanted) -> ImageTextPair | None:
+        """The pair in the sample that a stream begins with."""
+        reading = self.reading
+        samples = read_samples(stream, base=wanted.start, whole=False, key_end=reading.key_end, wanted=reading.wants)
         try:
-            response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS)
-        except urllib.error.HTTPError as error:
-            hint = ": set HF_TOKEN to a token that may read it" if error.code in (401, 403) else ""
-            raise DataError(f"{url} answers {error.code} {error.reason}{hint}") from error
-        except urllib.error.URLError as error:
-            raise DataError(
-                f"cannot reach {url} ({error.reason}): give local shards with dataset.shards=..."
-            ) from error
-        if offset and response.status != 206:  # the server ignores ranges
-            _skip(response, offset)
-        return response
+            sample = next(samples, None)
+            if not isinstance(sample, Sample) or sample.key != self._name(wanted.key):
+                return None
+            pairs = self._pairs(wanted.part, sample)
+            return next((pair for pair in pairs if isinstance(pair, ImageTextPair) and pair.key == wanted.key), None)
+        except (BrokenTarError, IncompleteError):
+            return None
 
-
-def _expand(shards: str | Sequence[str]) -> list[str]:
-    patterns = [shards] if isinstance(shards, str) else list(shards)
-    found: list[str] = []
-    for pattern in patterns:
-        for url in expand_urls(pattern):
-            matches = sorted(glob.glob(url)) if _is_local(url) and glob.has_magic(url) else [url]
-            missing = [match for match in matches if _is_local(match) and not Path(match).is_file()]
-            if missing or not matches:
-                raise DataError(
-                    f"dataset.shards={pattern} matches no file{f': {missing[0]} is not there' if missing else ''} "
-                    f"(looked in {Path.cwd()}): give paths, URLs, or ranges such as 'data/train-{{0000..0004}}.tar'"
-                )
-            found += matches
-    if not found:
-        raise DataError("dataset.shards is empty: give paths or URLs of tar shards")
-    return found
-
-
-def _is_local(shard: str) -> bool:
-    return ":" not in shard.split("/")[0]
-
-
-def _stem(shard: str) -> str:
-    return shard.rstrip("/").rsplit("/", 1)[-1].split("?")[0].removesuffix(".tar")
-
-
-def _skip(stream: IO[bytes], count: int) -> None:
-    while count > 0:
-        data = stream.read(min(count, 1 << 20))
-        if not data:
-            raise EOFError(f"stream ended {count} bytes early")
-        count -= len(data)
-
-
-def _json_object(data: bytes | None) -> dict[str, Any]:
-    if data is None:
-        return {}
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise DataError("unreadable .json") from error
-    return value if isinstance(value, dict) else {}
-
-
-def _samples(stream: IO[bytes], base: int = 0, contents: bool = True) -> Iterator[_Sample]:
-    """Samples of a tar stream; offsets count from the shard's beginning, where the stream begins at `base`."""
-    sample: _Sample | None = None
-    # Without contents a seekable shard is read header by header; a stream has to pass all of it either way.
-    seekable = not contents and isinstance(stream, io.BufferedReader) and stream.seekable()
-    with tarfile.open(fileobj=stream, mode="r:" if seekable else "r|") as tar:
-        for member in tar:
-            name, extension = base_plus_ext(member.name) if member.isfile() else (None, None)
-            if not name or extension is None:
-                continue
-            if sample is None or sample.key != name:
-                if sample is not None:
-                    yield sample
-                sample = _Sample(name, base + member.offset)
-            if contents:
-                file = tar.extractfile(member)
-                assert file is not None
-                data = file.read()
-                if len(data) < member.size:
-                    raise EOFError(f"{member.name} is cut off")
-                sample.files[extension.lower()] = data
-    if sample is not None:
-        yield sample
+    def _find(self, part: int, name: str) -> int | None:
+        """Where the first sample of a name begins; None if the shard, as far as it can be read, has none."""
+        offsets = self._offsets.setdefault(part, {})
+        if name not in offsets:
+            shard = self.shards[part]
+            try:
+                with self.opener.open(shard) as stream:
+                    for sample in read_samples(stream, key_end=self.reading.key_end):
+                        if isinstance(sample, Sample):
+                            offsets.setdefault(sample.key, sample.offset)
+                            if sample.key == name:
+                                break
+            except BrokenTarError as error:
+                raise BrokenPartError(shown(shard), f"{error}; it has no pair {name!r} up to there") from error
+        return offsets.get(name)

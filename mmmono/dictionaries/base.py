@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -71,24 +73,71 @@ class Dictionary(nn.Module, ABC):
             raise DictionaryError(
                 f"no dictionary in {folder}: {' and '.join(missing)} not there; train one with experiments/train.py"
             )
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-            made = Dictionary._architectures[config.pop("architecture")]
-            weights = load_file(folder / WEIGHTS_FILE)
-        except (ValueError, KeyError, AttributeError, SafetensorError) as error:
-            raise DictionaryError(f"{folder} holds no readable dictionary ({error!r}): train it again") from error
+        config = read_config(folder / CONFIG_FILE)
+        kinds = Dictionary._architectures
+        architecture = config.pop("architecture", None)
+        if not isinstance(architecture, str) or architecture not in kinds:
+            raise DictionaryError(
+                f"{folder / CONFIG_FILE}: architecture={architecture!r} is none of {', '.join(sorted(kinds))}: it holds no "
+                "readable dictionary of this project"
+            )
+        made = kinds[architecture]
         if not issubclass(made, cls):
             raise DictionaryError(
                 f"{folder} holds a {made.__name__}, not a {cls.__name__}: load it with {made.__name__}"
             )
-        dictionary = made(**config)
+        weights = read_weights(folder / WEIGHTS_FILE)
         try:
-            dictionary.load_state_dict(weights)
-        except RuntimeError as error:
-            raise DictionaryError(
-                f"{folder}: weights do not fit their configuration ({error}): train it again"
-            ) from error
+            dictionary = made(**config)
+        except Exception as error:  # values of any type may stand in the file
+            raise DictionaryError(f"{folder / CONFIG_FILE} makes no {made.__name__} ({_one_line(error)})") from error
+        if wrong := unfitting(weights, dictionary.state_dict()):
+            raise DictionaryError(f"{folder}: weights do not fit their configuration ({wrong}): train it again")
+        dictionary.load_state_dict(weights)
         return dictionary.eval()
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A dictionary's configuration. Raises DictionaryError unless it is a JSON object."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DictionaryError(
+            f"{file} is no readable JSON ({_one_line(error)}): this is no readable dictionary"
+        ) from error
+    if not isinstance(content, dict):
+        raise DictionaryError(f"{file} holds a {type(content).__name__}, not an object: this is no readable dictionary")
+    return content
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """A dictionary's tensors. Raises DictionaryError if the file is broken or a tensor is not finite."""
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DictionaryError(
+            f"{file} is no whole safetensors file ({_one_line(error)}): this is no readable dictionary"
+        ) from error
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise DictionaryError(f"{file}: {name} holds NaN or infinite numbers: its training diverged")
+    return weights
+
+
+def unfitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What of the tensors is missing, unknown or of another shape; empty if they fit."""
+    problems = [f"{name} is missing" for name in wanted if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in wanted]
+    problems += [
+        f"{name} is {tuple(weight.shape)}, not {tuple(wanted[name].shape)}"
+        for name, weight in weights.items()
+        if name in wanted and weight.shape != wanted[name].shape
+    ]
+    return ", ".join(problems[:4])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 class DictionaryFeatures(FeatureSet):

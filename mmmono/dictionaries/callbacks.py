@@ -23,6 +23,7 @@ class ActiveDimensionsPlateau(Callback):
         self.min_fall = min_fall
         self.lowest: dict[str, float] = {}
         self.waited = 0
+        self._asked = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare with the lowest counts so far."""
@@ -36,8 +37,18 @@ class ActiveDimensionsPlateau(Callback):
                 self.lowest[name] = count
                 fell = True
         self.waited = 0 if fell else self.waited + 1
-        if self.waited >= self.patience:
-            trainer.should_stop = True  # the trainer still honors its min_epochs and min_steps
+        self._tell(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell a resumed trainer what the interrupted one knew."""
+        self._tell(trainer)
+
+    def _tell(self, trainer: L.Trainer) -> None:
+        """Ask the trainer to stop while the plateau lasts; it still honors its min_epochs and min_steps."""
+        plateau = self.waited >= self.patience
+        if plateau or self._asked:  # what another callback asked for stays
+            trainer.should_stop = plateau
+        self._asked = plateau
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

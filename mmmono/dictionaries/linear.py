@@ -13,8 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.finite import check_finite, double
 from mmmono.dictionaries.base import Dictionary
 from mmmono.features.store import Modality
+
+SINGULAR = 1e-6  # directions whose spread is smaller, relative to the largest, hold float32 rounding and nothing else
 
 
 class LinearMap(Dictionary):
@@ -72,25 +75,31 @@ def fit_pca(embeddings: Float[Tensor, "samples dim"]) -> LinearMap:
     """Principal components of both modalities' embeddings together.
 
     Raises:
-        ConfigError: fewer samples than dimensions.
+        ConfigError: fewer samples than dimensions, or embeddings that are all equal.
+        NonFiniteError: a number is NaN or infinite.
     """
     _check(embeddings, "pca")
-    pca = PCA(svd_solver="full").fit(embeddings.double().numpy())
+    pca = PCA(svd_solver="full").fit(double(embeddings).cpu().numpy())
     return LinearMap.of(torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float())
 
 
 def fit_ica(embeddings: Float[Tensor, "samples dim"], max_iter: int = 200, seed: int = 0) -> LinearMap:
     """Independent components (FastICA) of both modalities' embeddings together.
 
-    Signs are chosen so that each component's longer tail is positive, where top samples are taken.
+    Signs are chosen so that each component's longer tail is positive, where top samples are taken. There are as many
+    components as the embeddings have directions in which they vary: fewer than dimensions where one is constant, or a
+    combination of others.
 
     Raises:
-        ConfigError: fewer samples than dimensions.
+        ConfigError: fewer samples than dimensions, or embeddings that are all equal.
+        NonFiniteError: a number is NaN or infinite.
     """
     _check(embeddings, "ica")
-    values = embeddings.double().numpy()
-    ica = FastICA(whiten="unit-variance", max_iter=max_iter, random_state=seed, tol=1e-3)
-    with warnings.catch_warnings():
+    values = double(embeddings).cpu().numpy()
+    scales = np.linalg.svd(values - values.mean(0), compute_uv=False)
+    components = int((scales > SINGULAR * scales[0]).sum())
+    ica = FastICA(components, whiten="unit-variance", max_iter=max_iter, random_state=seed, tol=1e-3)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):  # by spreads of 0, then left out
         # With hundreds of components some never settle, which a control can live with.
         warnings.simplefilter("ignore", ConvergenceWarning)
         sources = ica.fit_transform(values)
@@ -102,3 +111,6 @@ def _check(embeddings: Tensor, name: str) -> None:
     samples, dim = embeddings.shape
     if samples <= dim:
         raise ConfigError(f"features={name} needs more samples than dimensions, but there are {samples} for {dim}")
+    check_finite(embeddings, "embedding", column="dimension")
+    if bool((embeddings == embeddings[:1]).all()):
+        raise ConfigError(f"features={name} needs embeddings that differ, but all {samples} are equal")

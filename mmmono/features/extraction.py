@@ -1,131 +1,89 @@
 """Encodes every pair of a source into a feature store, part by part.
 
 Worker processes read, decode and tokenize; the main process only moves batches through the encoders and writes the
-parts that are complete. Killed at any moment, a second call goes on with the parts that are not.
+parts that are complete. Killed at any moment, a second call goes on with the parts that are not. A part that cannot be
+read to its end is not one of them: the others are finished, and the next call tries it again.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
-from PIL.Image import Image
+from rich.progress import Progress, TaskID
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mmmono.core.errors import ConfigError, DataError, ModelError
+from mmmono.core.errors import BrokenPartError, ConfigError, ModelError
 from mmmono.core.progress import progress_bar
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.pairs import PairSource
+from mmmono.features.losses import Allowance
+from mmmono.features.reading import Batch, Encoder, Skip, default_workers, explained_deaths, read_parts
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-ALWAYS_SKIPPABLE = 10  # a share of a handful of pairs is no share
-
-
-class Encoder(Protocol):
-    """What extraction needs of a model; `mmmono.vlm.DualEncoder` is one."""
-
-    name: str
-    fingerprint: str
-    dim: int
-
-    @property
-    def preprocess(self) -> Callable[[Image], UInt8[Tensor, "3 height width"]]:
-        """Image to bytes; can be pickled."""
-
-    @property
-    def tokenize(self) -> Callable[[list[str]], Int[Tensor, "batch tokens"]]:
-        """Captions to token ids; can be pickled."""
-
-    def encode_image(self, images: Tensor) -> Float[Tensor, "batch dim"]:
-        """Embed preprocessed images."""
-
-    def encode_text(self, tokens: Tensor) -> Float[Tensor, "batch dim"]:
-        """Embed tokenized captions."""
-
-
-@dataclass
-class _Batch:
-    """Consecutive pairs of one part, ready for the encoders; the last batch of a part says so."""
-
-    part: int
-    images: Tensor
-    tokens: Tensor
-    rows: list[dict[str, str]]
-    reasons: Counter[str]
-    last: bool
+STORED_TYPES = ("float16", "float32")
+PART_PAIRS = 10_000  # taken for a part's size until one was read, where only the first pairs are wanted
 
 
 @dataclass
 class _PartBuffer:
-    """Embeddings of a part that is not complete yet; they stay on the device until it is."""
+    """Embeddings of a part that is not written yet; they stay on the device until it is."""
 
     image: list[Tensor] = field(default_factory=list)
     text: list[Tensor] = field(default_factory=list)
     rows: list[dict[str, str]] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
+    skips: list[Skip] = field(default_factory=list)
+    broken: BrokenPartError | None = None
+
+    def cut(self, most: int) -> None:
+        """Keep the first pairs, and what was skipped before the last of them."""
+        if len(self.rows) >= most:
+            self.image, self.text = [torch.cat(self.image)[:most]], [torch.cat(self.text)[:most]]
+            self.rows, self.skips = self.rows[:most], [skip for skip in self.skips if skip.before < most]
+            self.broken = None  # what is wrong behind them does not matter
 
 
-class _PartReader(IterableDataset[_Batch]):
-    """Reads parts in worker processes: worker w of W takes every W-th of them."""
+@dataclass(frozen=True)
+class ExtractionSettings:
+    """How pairs are read and encoded.
 
-    def __init__(self, source: PairSource, parts: Sequence[int], encoder: Encoder, batch_size: int, limit: int | None):
-        self.source = source
-        self.parts = parts
-        self.preprocess = encoder.preprocess
-        self.tokenize = encoder.tokenize
-        self.batch_size = batch_size
-        self.limit = limit
+    Args:
+        batch_size: pairs a forward pass; None takes 256 on a GPU and 32 on a CPU, whose caches hold no more.
+        workers: processes that read and decode; None takes all cores but one on a GPU machine, and none on a CPU, whose
+            cores the encoders keep busy.
+        precision: `32`, or autocast to `fp16` or `bf16`.
+        dtype: stored type, `float16` or `float32`.
+        allowance: what may be lost.
 
-    def __iter__(self) -> Iterator[_Batch]:
-        worker = get_worker_info()
-        left = self.limit
-        for part in self.parts if worker is None else self.parts[worker.id :: worker.num_workers]:
-            for batch in self._read(part, left):
-                left = None if left is None else left - len(batch.rows)
-                yield batch
-            if left == 0:
-                return
+    Raises:
+        ConfigError: a setting cannot work.
+    """
 
-    def _read(self, part: int, left: int | None) -> Iterator[_Batch]:
-        pairs: list[ImageTextPair] = []
-        reasons: Counter[str] = Counter()
-        for item in self.source.read(part):
-            if isinstance(item, SkippedPair):
-                reasons[item.reason] += 1
-                continue
-            if len(pairs) == self.batch_size:
-                yield self._collate(part, pairs, reasons, last=False)
-                left = None if left is None else left - len(pairs)
-                pairs, reasons = [], Counter()
-            pairs.append(item)
-            if len(pairs) == left:
-                break
-        yield self._collate(part, pairs, reasons, last=True)
+    batch_size: int | None = None
+    workers: int | None = None
+    precision: str = "32"
+    dtype: str = "float16"
+    allowance: Allowance = field(default_factory=Allowance)
 
-    def _collate(self, part: int, pairs: list[ImageTextPair], reasons: Counter[str], last: bool) -> _Batch:
-        if not pairs:
-            return _Batch(part, torch.empty(0), torch.empty(0), [], reasons, last)
-        images = torch.stack([self.preprocess(pair.image) for pair in pairs])
-        tokens = self.tokenize([pair.caption for pair in pairs])
-        rows = [
-            {
-                "key": pair.key,
-                "caption": pair.caption,
-                "locator": pair.locator,
-                "group": self.source.group(pair.key),
-                **pair.labels,
-            }
-            for pair in pairs
-        ]
-        return _Batch(part, images, tokens, rows, reasons, last)
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"extraction.precision={self.precision} is none of {', '.join(PRECISIONS)}")
+        if self.dtype not in STORED_TYPES:
+            raise ConfigError(f"extraction.dtype={self.dtype} is none of {', '.join(STORED_TYPES)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"extraction.batch_size={self.batch_size}: at least 1, or null to choose by the device")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"extraction.workers={self.workers}: at least 0, or null to choose by the device")
+        if not 0 <= self.allowance.max_skipped <= 1:
+            raise ConfigError(f"extraction.max_skipped={self.allowance.max_skipped} is no share between 0 and 1")
+        if self.allowance.max_broken_shards < 0:
+            raise ConfigError(f"extraction.max_broken_shards={self.allowance.max_broken_shards}: at least 0")
 
 
 def extract_features(
@@ -134,128 +92,187 @@ def extract_features(
     directory: Path,
     *,
     device: str | torch.device = "cpu",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    precision: str = "32",
-    dtype: str = "float16",
-    max_skipped: float = 0.1,
+    settings: ExtractionSettings | None = None,
+    **given: Any,
 ) -> Manifest:
     """Encode all pairs of `source` into a store in `directory`, going on with what lies there unfinished.
 
+    The store is the same, bit by bit, for any number of workers.
+
     Args:
-        source: pairs in parts; each part becomes a shard of the store.
+        source: pairs in parts; each part becomes a shard of the store. Where it has a `limit`, its first pairs alone.
         encoder: both towers, on `device`.
         directory: where to write; publish it by renaming once this returns.
         device: where the encoders run.
-        batch_size: pairs a forward pass; None takes 256 on a GPU and 32 on a CPU, whose caches hold no more.
-        workers: processes that read and decode; None takes one a core up to 8 on a GPU, and none on a CPU, whose
-            cores the encoders keep busy.
-        precision: `32`, or autocast to `fp16` or `bf16`.
-        dtype: stored type, `float16` or `float32`.
-        max_skipped: share of pairs that may be unreadable before this fails; `ALWAYS_SKIPPABLE` always may unless 0.
+        settings: how pairs are read and encoded; or by name, those of `ExtractionSettings` and of `Allowance`:
+            `extract_features(source, encoder, directory, batch_size=64, max_skipped=0)`.
 
     Raises:
-        DataError: no pair could be read, or more were skipped than `max_skipped` allows.
+        DataError: no pair could be read, or more were lost than is allowed; what was finished is kept.
         ModelError: an embedding is not finite.
-        ConfigError: unknown precision.
+        ConfigError: a setting cannot work.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"extraction.precision={precision} is none of {', '.join(PRECISIONS)}")
-    device = torch.device(device)
-    names = source.parts()
+    settings = settings or ExtractionSettings()
+    losses = {name: given.pop(name) for name in ("max_skipped", "max_broken_shards") if name in given}
+    settings = replace(settings, allowance=replace(settings.allowance, **losses), **given)
     limit = getattr(source, "limit", None)
-    writer = FeatureStoreWriter(directory, len(names), dtype)
-    seen = _Progress(max_skipped)
-    done = [
-        part for part in range(len(names)) if (report := writer.report(part)) and seen.add(report.count, report.reasons)
-    ]
-    pending = [part for part in range(len(names)) if part not in set(done)]
-    left = None if limit is None else limit - seen.pairs
-    if limit is not None and left == 0:
-        pending = []
-
-    batch_size = batch_size or (256 if device.type == "cuda" else 32)
-    workers = _default_workers(device) if workers is None else workers
-    loader = DataLoader(
-        _PartReader(source, pending, encoder, batch_size, left),
-        batch_size=None,
-        num_workers=min(workers, len(pending), 1 if limit is not None else len(pending)),
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if min(workers, len(pending)) else None,
-        worker_init_fn=_quiet_worker,
-    )
-    buffers: dict[int, _PartBuffer] = {}
-    with progress_bar() as bar, torch.inference_mode():
-        task = bar.add_task(f"extract {source.name}", total=_total(source, limit), completed=seen.pairs)
-        for batch in loader if pending else ():
-            buffer = buffers.setdefault(batch.part, _PartBuffer())
-            if batch.rows:
-                with torch.autocast(device.type, PRECISIONS[precision], enabled=PRECISIONS[precision] is not None):
-                    buffer.image.append(encoder.encode_image(batch.images.to(device, non_blocking=True)))
-                    buffer.text.append(encoder.encode_text(batch.tokens.to(device, non_blocking=True)))
-            buffer.rows += batch.rows
-            buffer.reasons += batch.reasons
-            bar.advance(task, len(batch.rows))
-            if batch.last:
-                buffers.pop(batch.part)
-                _write(writer, batch.part, buffer, names[batch.part], encoder.dim)
-                seen.add(len(buffer.rows), buffer.reasons)
-                done.append(batch.part)
-    seen.check(final=True)
-    return writer.finish(
-        encoder.name, encoder.fingerprint, source.name, source.fingerprint(), encoder.dim, sorted(done)
-    )
+    if limit is not None and limit < 1:
+        raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
+    extraction = _Extraction(source, encoder, directory, torch.device(device), settings)
+    with explained_deaths(), progress_bar() as bar, torch.inference_mode():
+        task = bar.add_task(f"extract {source.name}", total=_total(source, limit), completed=extraction.pairs)
+        if limit is None:
+            extraction.encode(extraction.pending, None, bar, task)
+        else:
+            extraction.encode_first(limit, bar, task)
+    return extraction.finish()
 
 
-def _write(writer: FeatureStoreWriter, part: int, buffer: _PartBuffer, name: str, dim: int) -> None:
-    image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
-    text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
-    for modality, embeddings in (("image", image), ("text", text)):
-        finite = torch.isfinite(embeddings).all(dim=1)
-        if not finite.all():
-            row = int((~finite).nonzero()[0])
-            raise ModelError(
-                f"the {modality} embedding of {buffer.rows[row]['key']} in {name} is not finite: "
-                "try extraction.precision=32, or look at that pair"
-            )
-    writer.write(part, image, text, buffer.rows, buffer.reasons)
+class _Extraction:
+    """The parts of a source that are done, and how the others are."""
 
-
-class _Progress:
-    """Pairs read and skipped so far, held against the limit on skipping."""
-
-    def __init__(self, max_skipped: float) -> None:
-        self.max_skipped = max_skipped
-        self.pairs = 0
+    def __init__(
+        self, source: PairSource, encoder: Encoder, directory: Path, device: torch.device, settings: ExtractionSettings
+    ) -> None:
+        self.source = source
+        self.encoder = encoder
+        self.device = device
+        self.settings = settings
+        self.batch_size = settings.batch_size or (256 if device.type == "cuda" else 32)
+        self.workers = default_workers(device) if settings.workers is None else settings.workers
+        self.names = source.parts()
+        self.writer = FeatureStoreWriter(directory, len(self.names), settings.dtype)
+        self.sizes: dict[int, int] = {}  # of the finished parts
+        self.broken: dict[int, BrokenPartError] = {}
         self.reasons: Counter[str] = Counter()
+        for part in range(len(self.names)):
+            if report := self.writer.report(part):
+                self._count(part, report.count, report.reasons)
 
-    def add(self, pairs: int, reasons: dict[str, int]) -> bool:
-        self.pairs += pairs
+    @property
+    def pairs(self) -> int:
+        """How many are encoded and written."""
+        return sum(self.sizes.values())
+
+    @property
+    def pending(self) -> list[int]:
+        """The parts that are neither finished nor broken."""
+        return [part for part in range(len(self.names)) if part not in self.sizes and part not in self.broken]
+
+    @property
+    def mean_size(self) -> float | None:
+        """Pairs a part, as far as the finished ones tell."""
+        return self.pairs / len(self.sizes) if self.sizes else None
+
+    def encode_first(self, limit: int, bar: Progress, task: TaskID) -> None:
+        """Encode the first `limit` pairs: as many parts at once as they probably fill, then what is still missing.
+
+        Which parts those are does not depend on the number of workers, nor what each of them gives. What lies behind a
+        part that is not there yet is read again once it is, since then fewer pairs of it are wanted.
+        """
+        gap = next((part for part in range(len(self.names)) if part not in self.sizes), None)
+        for part in [part for part in self.sizes if gap is not None and part > gap]:
+            self.reasons.subtract(self.writer.drop(part).reasons)
+            del self.sizes[part]
+        while (left := limit - self.pairs) > 0 and self.pending and not self._too_many_broken():
+            self.encode(self.pending[: math.ceil(left / self._part_size(left))], left, bar, task)
+
+    def _part_size(self, most: int) -> float:
+        """About how many pairs a part has: as those that were read, or as the source knows of the next one."""
+        known: Callable[[int, int], int | None] | None = getattr(self.source, "part_size", None)
+        return self.mean_size or (known and known(self.pending[0], most)) or PART_PAIRS
+
+    def encode(self, parts: list[int], most: int | None, bar: Progress, task: TaskID) -> None:
+        """Encode parts and write each when it is complete; with `most`, in their order and up to so many pairs."""
+        buffers: dict[int, _PartBuffer] = {}
+        complete: dict[int, _PartBuffer] = {}
+        order = list(parts)
+        gpu = self.device.type == "cuda"
+        for item in read_parts(
+            self.source, parts, self.encoder, batch_size=self.batch_size, workers=self.workers, most=most, gpu=gpu
+        ):
+            buffer = buffers.setdefault(item.part, _PartBuffer())
+            if isinstance(item, Batch):
+                self._encode(item, buffer)
+                bar.advance(task, len(item.rows))
+                if not item.last:
+                    continue
+            elif isinstance(item.error, BrokenPartError):
+                buffer.broken = item.error
+            else:
+                raise item.error
+            complete[item.part] = buffers.pop(item.part)
+            if most is None:
+                self._commit(item.part, complete.pop(item.part))
+            while most is not None and order and order[0] in complete:
+                part = order.pop(0)
+                buffer = complete.pop(part)
+                buffer.cut(most)
+                self._commit(part, buffer)
+                most -= self.sizes.get(part, 0)
+                if most == 0 or self._too_many_broken():
+                    bar.update(task, completed=self.pairs)
+                    return
+
+    def _encode(self, batch: Batch, buffer: _PartBuffer) -> None:
+        buffer.skips += batch.skips
+        if not batch.rows:
+            return
+        kind = PRECISIONS[self.settings.precision]
+        images, tokens = (
+            torch.as_tensor(value).to(self.device, non_blocking=True) for value in (batch.images, batch.tokens)
+        )
+        with torch.autocast(self.device.type, kind, enabled=kind is not None):
+            buffer.image.append(self.encoder.encode_image(images))
+            buffer.text.append(self.encoder.encode_text(tokens))
+        buffer.rows += batch.rows
+
+    def _commit(self, part: int, buffer: _PartBuffer) -> None:
+        if buffer.broken is not None:
+            self.broken[part] = buffer.broken
+            return
+        dim = self.encoder.dim
+        image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
+        text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
+        for modality, embeddings in (("image", image), ("text", text)):
+            finite = torch.isfinite(embeddings).all(dim=1)
+            if not finite.all():
+                row = int((~finite).nonzero()[0])
+                raise ModelError(
+                    f"the {modality} embedding of {buffer.rows[row]['key']} in {self.names[part]} is not finite: "
+                    "try extraction.precision=32, or look at that pair"
+                )
+        report = self.writer.write(part, image, text, buffer.rows, [(skip.key, skip.reason) for skip in buffer.skips])
+        self._count(part, report.count, report.reasons)
+
+    def _count(self, part: int, pairs: int, reasons: dict[str, int]) -> None:
+        self.sizes[part] = pairs
         self.reasons.update(reasons)
-        self.check(final=False)
-        return True
+        self.settings.allowance.check_skipped(self.pairs, self.reasons, final=False)
 
-    def check(self, final: bool) -> None:
-        skipped = sum(self.reasons.values())
-        common = "; ".join(f"{count} × {reason}" for reason, count in self.reasons.most_common(3))
-        allowed = max(ALWAYS_SKIPPABLE, self.max_skipped * (self.pairs + skipped)) if self.max_skipped else 0
-        # Before the end only a clear excess counts: the broken ones may all lie in the first parts.
-        if skipped > (allowed if final or not self.max_skipped else max(1000, 2 * allowed)):
-            raise DataError(
-                f"{skipped} of {self.pairs + skipped} pairs could not be read, more than "
-                f"extraction.max_skipped={self.max_skipped} allows ({common}): mend the data or raise the limit"
-            )
-        if final and not self.pairs:
-            raise DataError(f"not one pair could be read ({common or 'the source is empty'})")
+    def _too_many_broken(self) -> bool:
+        return len(self.broken) > self.settings.allowance.max_broken_shards
 
-
-def _default_workers(device: torch.device) -> int:
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-
-
-def _quiet_worker(_: int) -> None:
-    # The tokenizers library forks no threads of its own inside a worker, and says so at length unless told.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    def finish(self) -> Manifest:
+        """Write the manifest. Raises DataError where more was lost than may be."""
+        allowance = self.settings.allowance
+        missing = round((self.mean_size or 0) * len(self.broken))
+        broken = [self.broken[part] for part in sorted(self.broken)]
+        allowance.check_broken(broken, missing, len(self.names))
+        allowance.check_skipped(self.pairs, self.reasons)
+        made = Manifest(
+            model=self.encoder.name,
+            model_fingerprint=self.encoder.fingerprint,
+            dataset=self.source.name,
+            dataset_fingerprint=self.source.fingerprint(),
+            dim=self.encoder.dim,
+            count=self.pairs,
+            dtype=self.settings.dtype,
+            content="",
+            broken={error.name: error.reason for error in broken},
+            missing=missing,
+        )
+        return self.writer.finish(made, sorted(self.sizes))
 
 
 def _total(source: PairSource, limit: int | None) -> int | None:

@@ -127,9 +127,9 @@ def activations(
     for block in view.blocks(block_size):
         with torch.inference_mode():
             image, text = (
-                StoredRows(embeddings, normalize, view.store.path)
+                StoredRows(embeddings, normalize, view.store.path, block.start)
                 if compiled
-                else feature_set.encode(prepare(embeddings, normalize, device, view.store.path), modality)
+                else feature_set.encode(prepare(embeddings, normalize, device, view.store.path, block.start), modality)
                 for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)

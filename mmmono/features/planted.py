@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
+from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
 
 TRUTH_FILE = "truth.safetensors"
@@ -150,10 +150,11 @@ def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") 
             }
             for i, (image, text) in enumerate(zip(*shown, strict=True))
         ]
-        writer.write(shard, planted.image[rows], planted.text[rows], metadata, Counter())
+        writer.write(shard, planted.image[rows], planted.text[rows], metadata)
     truth = {name: getattr(planted, name).contiguous() for name in ANSWERS}
     save_file(truth, directory / TRUTH_FILE)
-    writer.finish("planted", "planted", "planted", knobs_digest(knobs), knobs.dim, list(shards))
+    made = Manifest("planted", "planted", "planted", knobs_digest(knobs), knobs.dim, knobs.pairs, dtype, content="")
+    writer.finish(made, list(shards))
 
 
 def read_truth(directory: Path) -> dict[str, Tensor]:

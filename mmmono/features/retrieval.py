@@ -1,31 +1,95 @@
-"""Cross-modal retrieval: how often the right partner of a pair is among the k nearest."""
+"""What a joint space is there for: finding a pair's partner, and the class of a picture, among all there are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
+
+from mmmono.core.finite import check_finite, unit_rows
+
+CHUNK_ROWS = 1024  # queries compared with all targets at a time
+TIE = 1e-9  # cosines that differ by less are equal; computed in float64, equal vectors' differ by 1e-15
 
 
 def recall_at_k(
     queries: Float[Tensor, "pairs dim"], targets: Float[Tensor, "pairs dim"], ks: Sequence[int] = (1, 5, 10)
 ) -> dict[int, float]:
-    """R@k by cosine: share of queries whose own target (same row) is among the k most similar ones.
+    """R@k by cosine: share of queries whose own target (same row) is among the k most similar ones; in float64.
 
     A target that ties with others counts by its expected place among them, so that features that are all zero score
-    chance and not luck.
+    chance and not luck. NaN where there is no pair.
+
+    Raises:
+        NonFiniteError: a number is NaN or infinite.
+        ValueError: queries and targets differ in number.
     """
-    queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
+    if len(queries) != len(targets):
+        raise ValueError(f"{len(queries)} queries but {len(targets)} targets: each query has the target of its row")
+    return _recall(queries, targets, torch.arange(len(queries)), ks)
+
+
+def zero_shot_accuracy(
+    samples: Float[Tensor, "samples dim"], classes: Float[Tensor, "classes dim"], target: Int64[Tensor, " samples"]
+) -> float:
+    """Share of samples to which the class they are of is the most similar one by cosine; in float64.
+
+    Args:
+        samples: one row each.
+        classes: one row each, such as the embedding of the class's name.
+        target: each sample's class; a negative one leaves the sample out.
+
+    Returns:
+        NaN where every sample is left out. A class that ties with others counts by its expected place among them.
+
+    Raises:
+        NonFiniteError: a number is NaN or infinite.
+    """
+    known = target >= 0
+    return _recall(samples[known], classes, target[known], (1,))[1]
+
+
+def _recall(queries: Tensor, targets: Tensor, own: Tensor, ks: Sequence[int]) -> dict[int, float]:
+    check_finite(queries, "query", column="dimension")
+    check_finite(targets, "target", column="dimension")
+    targets = unit_rows(targets)
     hits = dict.fromkeys(ks, 0.0)
-    for start in range(0, len(queries), 1024):
-        block = queries[start : start + 1024]
-        similarity = block @ targets.T
-        own = similarity[torch.arange(len(block)), torch.arange(start, start + len(block))].unsqueeze(1)
-        above = (similarity > own).sum(1).double()
-        ties = (similarity == own).sum(1).double()
+    for block, right in zip(queries.split(CHUNK_ROWS), own.to(queries.device).split(CHUNK_ROWS), strict=True):
+        similarity = unit_rows(block) @ targets.T
+        excess = similarity - similarity.gather(1, right.unsqueeze(1))
+        above = (excess > TIE).sum(1).double()
+        ties = (excess.abs() <= TIE).sum(1).double()
         for k in ks:
             hits[k] += float(((k - above) / ties).clamp(0, 1).sum())
-    return {k: hit / len(queries) for k, hit in hits.items()}
+    return {k: hit / len(queries) if len(queries) else float("nan") for k, hit in hits.items()}
+
+
+def clip_loss(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"], scale: float) -> float:
+    """CLIP's loss with all other pairs as negatives, by cosine and in float64, without the whole matrix in memory.
+
+    Mean cross-entropy of finding each image's text among all texts, and each text's image among all images: it is
+    log(pairs) where nothing tells them apart, and so depends on how many pairs there are. NaN where there is no pair.
+
+    Raises:
+        NonFiniteError: a number is NaN or infinite.
+    """
+    check_finite(image, "image", column="dimension")
+    check_finite(text, "text", column="dimension")
+    if not len(image):
+        return float("nan")
+    sides = unit_rows(image), unit_rows(text)
+    losses = [_cross_entropies(a, b, scale) for a, b in (sides, sides[::-1])]
+    return float(torch.cat(losses).mean())
+
+
+def _cross_entropies(queries: Tensor, targets: Tensor, scale: float) -> Float64[Tensor, " pairs"]:
+    place = torch.arange(len(queries), device=queries.device)
+    return torch.cat(
+        [
+            F.cross_entropy(scale * block @ targets.T, right, reduction="none")
+            for block, right in zip(queries.split(CHUNK_ROWS), place.split(CHUNK_ROWS), strict=True)
+        ]
+    )

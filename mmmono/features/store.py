@@ -14,21 +14,21 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
+from mmmono.core.fingerprints import files_fingerprint
+from mmmono.features.array_files import ArrayFile, numbered, read_header
+from mmmono.features.metadata import read_metadata, row_count
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
@@ -47,7 +47,9 @@ class Manifest:
         count: number of pairs, of which `skipped` more could not be read.
         dtype: numpy name of the stored type.
         content: digest over all embeddings.
-        reasons: how many pairs were skipped, by reason.
+        reasons: how many pairs were skipped, by reason; examples are keys of some of them.
+        broken: parts of the source that could not be read to their end and were gone without, with what is wrong.
+        missing: pairs that those parts would have, as far as the others tell.
     """
 
     model: str
@@ -60,6 +62,9 @@ class Manifest:
     content: str
     skipped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    missing: int = 0
 
     def to_json(self) -> str:
         """The manifest as it stands in the store."""
@@ -72,16 +77,6 @@ class PairedBlock(NamedTuple):
     start: int
     image: Float[Tensor, "rows dim"]
     text: Float[Tensor, "rows dim"]
-
-
-class _ArrayFile(NamedTuple):
-    """A .npy file's header, read once, so that blocks are plain reads at an offset."""
-
-    path: Path
-    rows: int
-    dim: int
-    dtype: np.dtype[Any]
-    offset: int
 
 
 class FeatureStore:
@@ -98,24 +93,15 @@ class FeatureStore:
         self.path = Path(path)
         if not self.path.is_dir():
             raise StoreError(f"no feature store at {self.path}: make one with experiments/extract.py")
-        self._files: dict[Modality, list[_ArrayFile]] = {m: _array_files(self.path, m) for m in MODALITIES}
-        self._check()
-        manifest = self.path / MANIFEST_FILE
-        self.manifest: Manifest | None = Manifest(**json.loads(manifest.read_text())) if manifest.exists() else None
+        self._files, self._metadata_files = _same_shards(self.path)
+        _check(self.path, [file for files in self._files.values() for file in files])
         starts = np.cumsum([0] + [file.rows for file in self._files["image"]])
         self._starts: np.ndarray[Any, Any] = starts
-
-    def _check(self) -> None:
-        image, text = self._files["image"], self._files["text"]
-        if [f.rows for f in image] != [f.rows for f in text]:
+        self.manifest: Manifest | None = _read_manifest(self.path / MANIFEST_FILE)
+        if self.manifest is not None and (self.manifest.count, self.manifest.dim) != (len(self), self.dim):
             raise StoreError(
-                f"{self.path}: image shards hold {[f.rows for f in image][:8]} rows and text shards "
-                f"{[f.rows for f in text][:8]}: they must be the same pairs; extract them again"
-            )
-        dims = {f.dim for f in image + text}
-        if len(dims) != 1:
-            raise StoreError(
-                f"{self.path}: embeddings of several widths {sorted(dims)}: one store holds one joint space"
+                f"{self.path}: {MANIFEST_FILE} promises {self.manifest.count} pairs of width {self.manifest.dim}, there are "
+                f"{len(self)} of width {self.dim}: extract again"
             )
 
     def __len__(self) -> int:
@@ -186,68 +172,85 @@ class FeatureStore:
                 start = int(low)
             yield PairedBlock(start, image, text)
 
-    @cached_property
-    def _metadata_files(self) -> list[Path]:
-        return _numbered(self.path / "metadata", "metadata", "parquet")
-
     def metadata(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Rows of the metadata in the order of the embeddings.
+        """Rows of the metadata in the order of the embeddings, all values as text; see `read_metadata`.
 
         Raises:
-            StoreError: there is no metadata, a column is missing, or it does not have one row a pair.
+            StoreError: there is no metadata, it is broken, or a column is missing.
         """
         if not self._metadata_files:
-            raise StoreError(f"{self.path}: no metadata/metadata_*.parquet, so keys and captions are unknown")
-        known = pq.read_schema(self._metadata_files[0]).names
-        missing = [c for c in columns or () if c not in known]
+            raise StoreError(
+                f"{self.path}: no metadata/metadata_*.parquet, so keys and captions are unknown; without them use "
+                "dataset.split=all, and what shows no pictures or captions"
+            )
+        frame = read_metadata(self._metadata_files)
+        missing = [column for column in columns or () if column not in frame]
         if missing:
-            raise StoreError(f"{self.path}: metadata has no column {missing[0]!r}, only {', '.join(known)}")
-        frame = pd.concat(
-            [pq.read_table(f, columns=list(columns) if columns else None).to_pandas() for f in self._metadata_files],
-            ignore_index=True,
-        )
-        if "key" not in frame and "image_path" in frame:
-            frame["key"] = frame["image_path"]  # what clip-retrieval knows a pair by
-        if len(frame) != len(self):
-            raise StoreError(f"{self.path}: {len(self)} embeddings but {len(frame)} rows of metadata; extract again")
-        return frame
+            raise StoreError(f"{self.path}: metadata has no column {missing[0]!r}, only {', '.join(map(str, frame))}")
+        return frame if columns is None else frame[list(columns)]
 
 
-def _numbered(folder: Path, prefix: str, suffix: str) -> list[Path]:
-    """Files `<prefix>_<i>.<suffix>` in numeric order; i may be zero-padded."""
-    pattern = re.compile(rf"{prefix}_(\d+)\.{suffix}")
-    found = [(int(m[1]), f) for f in (folder.iterdir() if folder.is_dir() else ()) if (m := pattern.fullmatch(f.name))]
-    return [file for _, file in sorted(found)]
+def content_fingerprint(path: str | Path) -> str:
+    """Digest of a store's whole content: all rows of both modalities, and the metadata."""
+    root = Path(path)
+    files = [file for folder in (*_PREFIX.values(), "metadata") for file in sorted((root / folder).glob("*"))]
+    return files_fingerprint({str(file.relative_to(root)): file for file in files if file.is_file()})
 
 
-def _array_files(store: Path, modality: Modality) -> list[_ArrayFile]:
-    prefix = _PREFIX[modality]
-    paths = _numbered(store / prefix, prefix, "npy")
-    if not paths:
-        raise StoreError(
-            f"{store} is no feature store: no {prefix}/{prefix}_*.npy in it; "
-            "give the folder that has img_emb/ and text_emb/, or make one with experiments/extract.py"
-        )
-    return [_read_header(path) for path in paths]
+def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Path]]:
+    """Shards that pair by their numbers, each with as many rows of image, text and, if there is any, metadata."""
+    arrays = {modality: numbered(store / prefix, prefix, "npy") for modality, prefix in _PREFIX.items()}
+    for modality, prefix in _PREFIX.items():
+        if not arrays[modality]:
+            raise StoreError(
+                f"{store} is no feature store: no {prefix}/{prefix}_*.npy in it; "
+                "give the folder that has img_emb/ and text_emb/, or make one with experiments/extract.py"
+            )
+    metadata = numbered(store / "metadata", "metadata", "parquet")
+    named = {**{_PREFIX[modality]: files for modality, files in arrays.items()}, "metadata": metadata}
+    kinds = {kind: files for kind, files in named.items() if files}
+    for number in sorted({number for files in kinds.values() for number in files}):
+        have = {kind: files[number] for kind, files in kinds.items() if number in files}
+        if absent := [kind for kind in kinds if kind not in have]:
+            there, gone = next(iter(have.values())), absent[0]
+            name = f"{gone}_{there.stem.rpartition('_')[2]}.{'parquet' if gone == 'metadata' else 'npy'}"
+            raise StoreError(
+                f"{store}: {there.parent.name}/{there.name} has no counterpart in {gone}/, where {name} is missing: shards "
+                "of one number are the same pairs; add the file, or remove what is left of that shard"
+            )
+    headers = {modality: [read_header(file) for file in files.values()] for modality, files in arrays.items()}
+    for image, text, number in zip(*headers.values(), arrays["image"], strict=True):
+        rows = {file.path: file.rows for file in (image, text)}
+        if metadata:
+            rows[metadata[number]] = row_count(metadata[number])
+        if len(set(rows.values())) > 1:
+            told = ", ".join(f"{count} in {file.parent.name}/{file.name}" for file, count in rows.items())
+            raise StoreError(f"{store}: rows {told}: they must be the same pairs; extract them again")
+    return headers, list(metadata.values())
 
 
-def _read_header(path: Path) -> _ArrayFile:
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-        except ValueError as error:
-            raise StoreError(f"{path} is no .npy array ({error}); extract again") from error
-        offset = file.tell()
-    if len(shape) != 2 or fortran or dtype.kind != "f":
-        raise StoreError(f"{path}: expected a row-major float array [pairs, dim], got {dtype} {shape}; extract again")
-    if path.stat().st_size < offset + shape[0] * shape[1] * dtype.itemsize:
-        raise StoreError(f"{path} is cut off: its header promises {shape[0]} rows; extract again")
-    return _ArrayFile(path, shape[0], shape[1], dtype, offset)
+def _check(store: Path, files: Sequence[ArrayFile]) -> None:
+    dims = {file.dim for file in files}
+    if len(dims) != 1:
+        raise StoreError(f"{store}: embeddings of several widths {sorted(dims)}: one store holds one joint space")
+    types = sorted({file.dtype.name for file in files})
+    if len(types) != 1:
+        raise StoreError(f"{store}: embeddings of several types {', '.join(types)}: save all as one of them")
+    if not any(file.rows for file in files):
+        raise StoreError(f"{store} holds no pair: extract again")
 
 
-def _map_rows(file: _ArrayFile, start: int, stop: int) -> Tensor:
+def _read_manifest(file: Path) -> Manifest | None:
+    if not file.exists():
+        return None
+    try:
+        return Manifest(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StoreError(f"{file} is no manifest of a store ({reason}): extract again, or remove it") from error
+
+
+def _map_rows(file: ArrayFile, start: int, stop: int) -> Tensor:
     """Consecutive rows of one file, which stay mapped as long as the tensor lives; writing to it never reaches the file."""
     position, size = (count * file.dim * file.dtype.itemsize for count in (start, stop - start))
     position += file.offset

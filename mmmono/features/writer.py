@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.artifacts import write_text_atomically
+from mmmono.core.text import escaped_bytes
 from mmmono.features.store import MANIFEST_FILE, Manifest
+
+EXAMPLES = 3  # keys of skipped pairs that are kept for each reason
+REASONS = 50  # that are kept apart
 
 
 @dataclass
 class ShardReport:
-    """What became of one part of the source."""
+    """What became of one part of the source; `examples` are keys of skipped pairs by reason."""
 
     count: int = 0
     content: str = ""
     reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
 
 class FeatureStoreWriter:
@@ -57,15 +62,30 @@ class FeatureStoreWriter:
         file = self._report_file(shard)
         return ShardReport(**json.loads(file.read_text())) if file.exists() else None
 
+    def drop(self, shard: int) -> ShardReport:
+        """Forget that a shard is finished; its report until now."""
+        report = self.report(shard) or ShardReport()
+        self._report_file(shard).unlink(missing_ok=True)
+        for folder, name in (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet")):
+            (self.path / folder / f"{folder}_{self._number(shard)}.{name}").unlink(missing_ok=True)
+        return report
+
     def write(
         self,
         shard: int,
         image: Float[Tensor, "pairs dim"],
         text: Float[Tensor, "pairs dim"],
         metadata: Sequence[dict[str, str]],
-        reasons: Counter[str],
+        skipped: Sequence[tuple[str, str]] = (),
     ) -> ShardReport:
-        """Store one part of the source; an empty one leaves only its report."""
+        """Store one part of the source; an empty one leaves only its report.
+
+        Args:
+            shard: number of the part.
+            image, text: embeddings of its pairs.
+            metadata: a row a pair.
+            skipped: keys and reasons of the pairs that were left out.
+        """
         sha = hashlib.sha256()
         number = self._number(shard)
         if len(image):
@@ -73,37 +93,43 @@ class FeatureStoreWriter:
                 array = np.ascontiguousarray(tensor.numpy(), dtype=self.dtype)
                 sha.update(array.tobytes())
                 np.save(self.path / name / f"{name}_{number}.npy", array)
-            frame = pd.DataFrame(list(metadata)).fillna("")
+            rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
+            frame = pd.DataFrame(rows).fillna("")
             frame.to_parquet(self.path / "metadata" / f"metadata_{number}.parquet", index=False)
-        report = ShardReport(len(image), sha.hexdigest(), dict(reasons))
+        reasons = Counter(escaped_bytes(reason) for _, reason in skipped)
+        kept = [reason for reason, _ in reasons.most_common(REASONS)]
+        examples = {
+            reason: [escaped_bytes(key) for key, why in skipped if escaped_bytes(why) == reason][:EXAMPLES]
+            for reason in kept
+        }
+        report = ShardReport(len(image), sha.hexdigest(), dict(reasons), examples)
         write_text_atomically(self._report_file(shard), json.dumps(asdict(report)))
         return report
 
-    def finish(
-        self,
-        model: str,
-        model_fingerprint: str,
-        dataset: str,
-        dataset_fingerprint: str,
-        dim: int,
-        shards: Sequence[int],
-    ) -> Manifest:
-        """Write the manifest over the finished shards."""
-        reports = [report for shard in shards if (report := self.report(shard))]
+    def finish(self, made: Manifest, shards: Sequence[int]) -> Manifest:
+        """Write the manifest over the finished shards.
+
+        Args:
+            made: what made them; their content, and what was skipped, is filled in here.
+            shards: numbers of the parts that are in the store.
+        """
         reasons: Counter[str] = Counter()
+        examples: dict[str, list[str]] = {}
+        reports = [report for shard in shards if (report := self.report(shard))]
         for report in reports:
             reasons.update(report.reasons)
-        manifest = Manifest(
-            model=model,
-            model_fingerprint=model_fingerprint,
-            dataset=dataset,
-            dataset_fingerprint=dataset_fingerprint,
-            dim=dim,
+            for reason, keys in report.examples.items():
+                examples[reason] = (examples.get(reason, []) + keys)[:EXAMPLES]
+        common = dict(reasons.most_common(REASONS))
+        if others := sum(reasons.values()) - sum(common.values()):
+            common["other reasons"] = others
+        manifest = replace(
+            made,
             count=sum(report.count for report in reports),
-            dtype=self.dtype.name,
             content=hashlib.sha256("".join(report.content for report in reports).encode()).hexdigest()[:32],
             skipped=sum(reasons.values()),
-            reasons=dict(reasons.most_common()),
+            reasons=common,
+            examples={reason: examples[reason] for reason in common if reason in examples},
         )
         write_text_atomically(self.path / MANIFEST_FILE, manifest.to_json())
         return manifest

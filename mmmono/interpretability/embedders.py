@@ -6,8 +6,10 @@ They are independent of the model whose features are judged, or, as Appendix A.3
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from PIL.Image import Image
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import Compose
 
-from mmmono.core.artifacts import file_fingerprint
+from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import file_fingerprint, weights_identity
 from mmmono.vlm.demo_towers import (
     EFFICIENTNET,
     EFFICIENTNET_SHA256,
@@ -29,7 +33,10 @@ from mmmono.vlm.demo_towers import (
     efficientnet_state_dict,
     minilm_folder,
 )
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
+from mmmono.vlm.resizing import bounded
+
+THREADS = min(8, os.cpu_count() or 1)  # that resize pictures
 
 
 class Embedder(ABC):
@@ -63,7 +70,7 @@ class TimmSentenceEmbedder(Embedder):
         text_model: Sentence Transformers' name of a model, or a folder with one.
         image_weights: state dict of the image model, instead of timm's pretrained one; called when it is needed.
         text_weights: checks the folder before it is read.
-        fingerprint: see `Embedder`; by default a digest of both names.
+        fingerprint: see `Embedder`; by default a digest of both names, of a folder by its content.
         device: where to compute.
         batch_size: samples a forward pass.
     """
@@ -82,7 +89,7 @@ class TimmSentenceEmbedder(Embedder):
         self.name = name
         self.image_model = image_model
         self.text_model = text_model
-        self.fingerprint = fingerprint or hashlib.sha256(f"{image_model}|{text_model}".encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint or digest({"image": image_model, "text": weights_identity(text_model)}, 16)
         self._image_weights = image_weights
         self._device = device
         self._batch_size = batch_size
@@ -94,7 +101,7 @@ class TimmSentenceEmbedder(Embedder):
                 model = timm.create_model(self.image_model, pretrained=self._image_weights is None)
         except Exception as error:  # timm passes on whatever the hub's client raises
             raise ModelError(
-                f"the image model {self.image_model} of embedder={self.name} cannot be had ({_first_line(error)}): check "
+                f"the image model {self.image_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check "
                 "its name and the network, give a local file as embedder.image_checkpoint=..., or use embedder=offline"
             ) from error
         if self._image_weights is not None:
@@ -111,7 +118,8 @@ class TimmSentenceEmbedder(Embedder):
     @cached_property
     def _transform(self) -> Callable[[Image], Tensor]:
         config = timm.data.resolve_model_data_config(self._image_tower)
-        return timm.data.create_transform(**config, is_training=False)
+        transform = timm.data.create_transform(**config, is_training=False)
+        return Compose(bounded(transform.transforms))
 
     @cached_property
     def _sentences(self) -> SentenceTransformer:
@@ -120,18 +128,18 @@ class TimmSentenceEmbedder(Embedder):
                 return SentenceTransformer(self.text_model, device=self._device)
         except Exception as error:  # so does Sentence Transformers
             raise ModelError(
-                f"the text model {self.text_model} of embedder={self.name} cannot be had ({_first_line(error)}): check its "
+                f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
                 "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
             ) from error
 
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
         """Pooled features of the image model, of unit length. Raises ModelError if its weights cannot be had."""
         rows = []
-        with torch.inference_mode():
+        transform = self._transform
+        with ThreadPoolExecutor(THREADS) as pool, torch.inference_mode():
             for start in range(0, len(images), self._batch_size):
-                batch = torch.stack(
-                    [self._transform(i.convert("RGB")) for i in images[start : start + self._batch_size]]
-                )
+                part = [image.convert("RGB") for image in images[start : start + self._batch_size]]
+                batch = torch.stack(list(pool.map(transform, part)))
                 batch = batch.to(self._device, memory_format=torch.channels_last)
                 rows.append(F.normalize(self._image_tower(batch).float(), dim=1).cpu())
         return torch.cat(rows)
@@ -177,7 +185,7 @@ def paper_embedder(
         image_model,
         text_model,
         image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
-        fingerprint=f"{file_fingerprint(path)}-{text_model}",
+        fingerprint=digest({"image": file_fingerprint(path), "text": weights_identity(text_model)}, 16),
         device=device,
         batch_size=batch_size,
     )

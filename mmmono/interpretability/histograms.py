@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, single
+
 CHUNK_ROWS = 256  # rows binned together, so that the index of a chunk's active entries stays small
 
 
@@ -38,7 +40,8 @@ def activation_histograms(
     """Histograms of image and text activations, for every feature at once.
 
     Raises:
-        ValueError: there is no block, an activation is not finite, or `bins` is not a positive multiple of 4.
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: there is no block, or `bins` is not a positive multiple of 4.
     """
     stream = HistogramStream(bins)
     for image, text in blocks:
@@ -63,18 +66,20 @@ class HistogramStream:
         self._exponent: Tensor  # the range is 2 ** exponent
 
     def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
-        """Look at the next pairs."""
+        """Look at the next pairs. Raises NonFiniteError if an activation is NaN or infinite."""
+        if not len(image) and not len(text):
+            return
+        image, text = single(image), single(text)
+        for name, side in (("image", image), ("text", text)):
+            check_finite(side, name, self._samples)
         if self._counts is None:
             features = image.shape[1]
             self._counts = torch.zeros(2, features, self.bins, dtype=torch.int64, device=image.device)
             self._exponent = torch.full((features,), torch.iinfo(torch.int32).min, device=image.device)
-        peak = torch.maximum(image.abs().amax(0), text.abs().amax(0)).float()
-        if not bool(peak.isfinite().all()):
-            raise ValueError(f"activations of feature {int((~peak.isfinite()).nonzero()[0])} are not finite")
-        self._widen(peak)
+        self._widen(torch.maximum(image.abs().amax(0), text.abs().amax(0)))
         for modality, block in enumerate((image, text)):
             for chunk in block.split(CHUNK_ROWS):
-                self._count(modality, chunk.float())
+                self._count(modality, chunk)
         self._samples += len(image)
 
     def _widen(self, peak: Tensor) -> None:

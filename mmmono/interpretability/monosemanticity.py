@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
+
+from mmmono.core.finite import check_finite, double
 
 Form = Literal["printed", "pooled"]
 
 FLOOR = 1e-2  # smallest magnitude of a random pair's similarity that "printed" divides by
+TIE = 5e-7  # similarities that differ by less are equal: float32 vectors of unit length tell no more
 
 
 def embsim(
@@ -18,7 +21,7 @@ def embsim(
     random: Float[Tensor, "features m dim"],
     form: Form = "printed",
     floor: float = FLOOR,
-) -> Float[Tensor, " features"]:
+) -> Float64[Tensor, " features"]:
     """I(z), how much more similar a feature's top samples are to each other than random ones; Eq. 5, left.
 
     With S₊ = Z₊Z₊ᵀ and S₋ = Z₋Z₋ᵀ, both over the pairs i ≠ j:
@@ -32,9 +35,10 @@ def embsim(
         floor: denominators nearer to 0 are moved to ±floor, so that `printed` stays finite.
 
     Returns:
-        0 where top samples are as alike as random ones; unbounded above.
+        0 where top samples are as alike as random ones; unbounded above. Computed in float64.
 
     Raises:
+        NonFiniteError: an embedding is NaN or infinite.
         ValueError: the shapes do not match, or m < 2.
     """
     positive, negative, pairs = _similarities(active, random)
@@ -48,7 +52,7 @@ def embsim(
 
 def winrate(
     active: Float[Tensor, "features m dim"], random: Float[Tensor, "features m dim"]
-) -> Float[Tensor, " features"]:
+) -> Float64[Tensor, " features"]:
     """W(z), the share of pairs i ≠ j whose similarity exceeds that of the random pair at the same place; Eq. 5, right.
 
     Args:
@@ -56,13 +60,14 @@ def winrate(
         random: as for `embsim`.
 
     Returns:
-        In [0, 1]; 0.5 where top samples are as alike as random ones.
+        In [0, 1]; 0.5 where top samples are as alike as random ones. Equal similarities are no win. Computed in float64.
 
     Raises:
+        NonFiniteError: an embedding is NaN or infinite.
         ValueError: the shapes do not match, or m < 2.
     """
     positive, negative, pairs = _similarities(active, random)
-    return _mean((positive > negative).to(active.dtype), pairs)
+    return _mean((positive - negative > TIE).double(), pairs)
 
 
 def _similarities(active: Tensor, random: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "m m"]]:
@@ -75,6 +80,9 @@ def _similarities(active: Tensor, random: Tensor) -> tuple[Tensor, Tensor, Bool[
         raise ValueError(
             f"{len(active)} features but random samples for {len(random)}: give one set each, or one for all"
         )
+    check_finite(active.flatten(0, 1), "active sample", column="dimension")
+    check_finite(random.flatten(0, 1), "random sample", column="dimension")
+    active, random = double(active), double(random)
     # Both triangles hold the same numbers, and Eq. 5 averages over both: one is enough.
     pairs = torch.ones(active.shape[1], active.shape[1], dtype=torch.bool, device=active.device).triu(1)
     return active @ active.mT, random @ random.mT, pairs
@@ -85,4 +93,5 @@ def _mean(matrix: Float[Tensor, "features m m"], pairs: Bool[Tensor, "m m"]) -> 
 
 
 def _away_from_zero(values: Tensor, floor: float) -> Tensor:
-    return torch.where(values.abs() >= floor, values, torch.where(values < 0, -floor, floor))
+    nearest = torch.full_like(values, floor)
+    return torch.where(values.abs() >= floor, values, torch.where(values < 0, -nearest, nearest))

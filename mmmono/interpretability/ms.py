@@ -11,6 +11,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, double, unit_rows
+
+CHUNK_ROWS = 256  # so few that a chunk's float64 activations stay in a core's second-level cache through all passes
+
 
 def monosemanticity_score(
     blocks: Iterable[tuple[Float[Tensor, "samples features"], Float[Tensor, "samples dim"]]],
@@ -18,15 +22,18 @@ def monosemanticity_score(
     """MS = Σ_{i<j} a_i a_j ⟨e_i, e_j⟩ / Σ_{i<j} a_i a_j, with a scaled to [0, 1] over the samples, for every feature.
 
     Computed as (‖Σ a_i e_i‖² − Σ a_i²) / ((Σ a_i)² − Σ a_i²), from Σa, Σa², Σae and Σe of the unscaled activations, so
-    that a single pass is enough.
+    that a single pass is enough. All sums are float64, of activations less the first sample's: where activations are
+    large beside their spread, or one sample outweighs all others, single precision would leave no digit of the score.
 
     Args:
-        blocks: activations of some samples with the same samples' embeddings, which are L2-normalized here.
+        blocks: activations of some samples with the same samples' embeddings, which are L2-normalized here; one of
+            length zero is similar to nothing.
 
     Returns:
         At most 1; NaN for features that fewer than two samples activate, or all equally.
 
     Raises:
+        NonFiniteError: an activation or an embedding is NaN or infinite.
         ValueError: there is no block, or its two parts do not match.
     """
     sums: _Sums | None = None
@@ -36,40 +43,62 @@ def monosemanticity_score(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
                 f"{tuple(activations.shape)} and {tuple(embeddings.shape)}"
             )
-        sums = sums or _Sums(activations.shape[1], embeddings.shape[1], activations.device)
-        sums.add(activations, embeddings)
+        for a, e in zip(activations.split(CHUNK_ROWS), embeddings.split(CHUNK_ROWS), strict=True):
+            if len(a):
+                sums = sums or _Sums(a[0], e.shape[1])
+                sums.add(a, e)
     if sums is None:
         raise ValueError("no activations to score")
     return sums.score().cpu()
 
 
 class _Sums:
-    def __init__(self, features: int, dim: int, device: torch.device) -> None:
+    def __init__(self, origin: Tensor, dim: int) -> None:
+        self.origin = double(origin)
         self.count = 0
-        self.lowest = torch.full((features,), torch.inf, device=device)
-        self.highest = torch.full((features,), -torch.inf, device=device)
-        zeros = torch.zeros(features, dtype=torch.float64, device=device)
-        self.a, self.a2 = zeros, zeros.clone()
-        self.ae = torch.zeros(features, dim, dtype=torch.float64, device=device)
-        self.e = torch.zeros(dim, dtype=torch.float64, device=device)
+        self.lowest, self.highest = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
+        self.at_lowest = torch.zeros_like(self.origin, dtype=torch.int64)
+        self.a, self.a2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
+        # The same over samples whose embedding has a direction: what a sample's similarity to itself adds.
+        self.own, self.own2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
+        self.directed = self.origin.new_zeros(())
+        self.ae = self.origin.new_zeros(len(origin), dim)
+        self.e = self.origin.new_zeros(dim)
 
-    def add(self, a: Tensor, e: Tensor) -> None:
-        e = torch.nn.functional.normalize(e.to(a.dtype), dim=1)
+    def add(self, activations: Tensor, embeddings: Tensor) -> None:
+        check_finite(activations, "sample", self.count)
+        check_finite(embeddings, "embedding", self.count, "dimension")
+        a = double(activations) - self.origin
+        e = unit_rows(embeddings.to(a.device))
+        self._note_lowest(a)
         self.count += len(a)
-        self.lowest = torch.minimum(self.lowest, a.amin(0))
-        self.highest = torch.maximum(self.highest, a.amax(0))
-        self.a += a.sum(0, dtype=torch.float64)
-        self.a2 += a.square().sum(0, dtype=torch.float64)
-        self.ae += a.T @ e
-        self.e += e.sum(0, dtype=torch.float64)
+        self.a += a.sum(0)
+        self.a2 += a.square().sum(0)
+        directed = (e != 0).any(1).double()
+        self.own += directed @ a
+        self.own2 += directed @ a.square()
+        self.directed += directed.sum()
+        self.ae.addmm_(a.T, e)
+        self.e += e.sum(0)
+
+    def _note_lowest(self, a: Tensor) -> None:
+        low = torch.minimum(self.lowest, a.amin(0))
+        self.at_lowest = torch.where(low < self.lowest, 0, self.at_lowest) + (a == low).sum(0)
+        self.lowest, self.highest = low, torch.maximum(self.highest, a.amax(0))
 
     def score(self) -> Tensor:
-        low, span = self.lowest.double(), (self.highest - self.lowest).double()
+        low, span = self.lowest, self.highest - self.lowest
         scale = torch.where(span > 0, 1 / span, torch.nan)
         a = (self.a - self.count * low) * scale
-        a2 = (self.a2 - 2 * low * self.a + self.count * low.square()) * scale.square()
+        a2 = _squares(self.a2, self.a, self.count, low) * scale.square()
+        own = _squares(self.own2, self.own, self.directed, low) * scale.square()
         ae = (self.ae - torch.outer(low, self.e)) * scale[:, None]
         denominator = a.square() - a2
         # One active sample leaves nothing but rounding in the denominator.
-        pairs = denominator > 1e-9 * a.square()
-        return torch.where(pairs, (ae.square().sum(1) - a2) / denominator, torch.nan)
+        pairs = (self.count - self.at_lowest >= 2) & (denominator > 1e-9 * a.square())
+        return torch.where(pairs, (ae.square().sum(1) - own) / denominator, torch.nan)
+
+
+def _squares(a2: Tensor, a: Tensor, count: Tensor | int, low: Tensor) -> Tensor:
+    """Σ (a − low)² from Σ a² and Σ a over some samples."""
+    return a2 - 2 * low * a + count * low.square()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
+
+from mmmono.core.finite import check_finite, double, single, unit_rows
 
 CHUNK_FEATURES = 1024  # features compared with all others at a time: no [features, features] matrix
 
@@ -36,11 +37,13 @@ def nearest_features(directions: Float[Tensor, "features dim"], count: int) -> N
         count: neighbors a feature, itself not among them.
 
     Raises:
+        NonFiniteError: a number is NaN or infinite.
         ValueError: `count` is not positive.
     """
     if count < 1:
         raise ValueError(f"count={count} neighbors: give at least 1")
-    unit = F.normalize(directions.float(), dim=1)
+    check_finite(directions, "feature", column="dimension")
+    unit = unit_rows(directions).float()
     size = len(unit)
     features = torch.full((size, count), -1)
     cosines = torch.zeros(size, count)
@@ -63,4 +66,11 @@ def centered_activations(
 
     Centered together, features would be alike for no other reason than that both prefer the same modality.
     """
-    return torch.cat([image - image.mean(0), text - text.mean(0)]).T
+    return torch.cat([_centered(image), _centered(text)]).T
+
+
+def _centered(activations: Tensor) -> Tensor:
+    """Less their mean, in float64 on the way; a constant feature becomes exactly 0, however its mean would be rounded."""
+    deviation = double(activations)
+    deviation = deviation - deviation[:1]
+    return (deviation - deviation.mean(0)).to(single(activations).dtype)

@@ -110,9 +110,9 @@ def monosemanticity(
         active = embed(top.rows[chunk].flatten()).unflatten(0, (len(chunk), m))
         for draw, rows in enumerate(random):
             baseline = embed(rows[chunk].flatten()).unflatten(0, (len(chunk), m))
-            scores[0, draw, chunk] = embsim(active, baseline).double()
-            scores[1, draw, chunk] = embsim(active, baseline, form="pooled").double()
-            scores[2, draw, chunk] = winrate(active, baseline).double()
+            scores[0, draw, chunk] = embsim(active, baseline)
+            scores[1, draw, chunk] = embsim(active, baseline, form="pooled")
+            scores[2, draw, chunk] = winrate(active, baseline)
     mono = (scores[0] + scores[2]) / 2
     by_draw = mono[:, enough].mean(1)
     means = scores.mean(1)

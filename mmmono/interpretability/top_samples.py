@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.finite import check_finite, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.features import Rows, StoredRows
 
@@ -47,7 +48,7 @@ class TopSamples:
             contents: each a sequence with an entry for every sample of the stream.
         """
         rows = torch.full((len(self.rows), m), -1)
-        values = torch.zeros(len(self.rows), m)
+        values = self.values.new_zeros(len(self.rows), m)
         for feature, candidates in enumerate(self.rows.tolist()):
             seen: list[set[Hashable]] = [set() for _ in contents]
             kept: list[int] = []
@@ -76,7 +77,8 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
         m: samples a feature.
 
     Raises:
-        ValueError: m is not positive, there is no block, or an activation is NaN.
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: m is not positive, or there is no block.
     """
     stream = TopStream(m)
     for block in blocks:
@@ -98,22 +100,21 @@ class TopStream:
         self._count = 0
         self._values: Tensor | None = None
         self._rows: Tensor
-        self._peak: Tensor
         self._of_threads: tuple[Tensor, Tensor] | None = None
         self._pending: list[_Pending] = []
         self._pending_columns = 0
 
     def add(self, block: Rows) -> None:
-        """Look at the next rows of the stream."""
+        """Look at the next rows of the stream. Raises NonFiniteError if an activation is NaN or infinite."""
         if self._values is None:
             features, device = block.shape[1], "cpu" if isinstance(block, StoredRows) else block.device
-            self._values = torch.zeros(features, self.m, device=device)
+            dtype = torch.float32 if isinstance(block, StoredRows) else single(block[:0]).dtype
+            self._values = torch.zeros(features, self.m, dtype=dtype, device=device)
             self._rows = torch.full((features, self.m), -1, device=device)
-            self._peak = torch.zeros(features, device=device)
         if isinstance(block, StoredRows):
             self._add_stored(block)
         else:
-            self._add_tensor(block, self._values)
+            self._add_tensor(block.detach(), self._values)
 
     def _add_stored(self, block: StoredRows) -> None:
         from mmmono.core.kernels import keep_best
@@ -135,11 +136,13 @@ class TopStream:
 
     def _add_tensor(self, block: Tensor, values: Tensor) -> None:
         for chunk in block.split(CHUNK_ROWS):
-            peak = chunk.amax(0).float()
-            self._peak = torch.maximum(self._peak, peak)  # which keeps NaN
+            low, peak = chunk.aminmax(dim=0)
+            if not is_finite(low.amin(), peak.amax()):
+                check_finite(chunk, "sample", self._count)
+            peak = peak.to(values.dtype)
             exceeding = (peak > values[:, -1]).nonzero().squeeze(1)
             if exceeding.shape[0]:
-                columns = chunk.index_select(1, exceeding).float()
+                columns = chunk.index_select(1, exceeding).to(values.dtype)
                 if chunk.shape[0] < CHUNK_ROWS:
                     columns = F.pad(columns, (0, 0, 0, CHUNK_ROWS - chunk.shape[0]))
                 self._pending.append(_Pending(exceeding, columns, self._count))
@@ -171,11 +174,9 @@ class TopStream:
         self._rows = torch.cat([self._rows, rows], dim=1).gather(1, order[:, : self.m])
 
     def result(self) -> TopSamples:
-        """The best of everything seen so far. Raises ValueError if that is nothing, or an activation was NaN."""
+        """The best of everything seen so far. Raises ValueError if that is nothing."""
         if self._values is None:
             raise ValueError("no activations to take the top samples of")
-        if bool(self._peak.isnan().any()):
-            raise ValueError(f"activations of feature {int(self._peak.isnan().nonzero()[0])} are NaN")
         self._merge()
         if self._of_threads is None:
             return TopSamples(self._values.cpu(), self._rows.cpu())

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from mmmono.core.finite import check_finite, double
 from mmmono.modality.partition import FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
@@ -87,11 +89,14 @@ def removal_ablation(
         `None`, then for each class `Random` and the class itself.
 
     Raises:
+        NonFiniteError: an activation is NaN or infinite.
         ValueError: fewer than two labels, a label with fewer than five samples, or impossible counts.
     """
-    x, y = np.asarray(features, np.float32), np.asarray(labels)
-    _check(x, y, folds, n_random)
-    x = x / np.sqrt(np.mean(np.square(x, dtype=np.float64)))
+    x, y = _rows(features), np.asarray(labels)
+    _check(x, y, folds, n_random, n_bootstrap)
+    largest = np.abs(x).max()  # first, so that no square leaves the range of float64
+    x = x / (largest or 1)
+    x /= np.sqrt(np.mean(np.square(x))) or 1
     rng = np.random.default_rng(seed)
     live = np.concatenate([partition[name].numpy() for name in REMOVED])
     sets: dict[tuple[str, FeatureClass | None], list[Array]] = {("None", None): [np.empty(0, np.int64)]}
@@ -158,13 +163,22 @@ def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Ar
     return np.stack(rows)
 
 
-def _check(x: Array, y: Array, folds: int, n_random: int) -> None:
+def _rows(features: Any) -> Array:
+    """Activations in float64, whatever array or tensor they come as."""
+    tensor = double(torch.as_tensor(features)).cpu()
+    check_finite(tensor, "sample")
+    return tensor.numpy()
+
+
+def _check(x: Array, y: Array, folds: int, n_random: int, n_bootstrap: int) -> None:
     if len(x) != len(y):
         raise ValueError(f"{len(x)} samples but {len(y)} labels")
     if not 1 <= folds <= SPLITS:
         raise ValueError(f"folds={folds} must lie between 1 and {SPLITS}")
     if n_random < 1:
         raise ValueError(f"n_random={n_random}: give at least 1")
+    if n_bootstrap < 1:
+        raise ValueError(f"n_bootstrap={n_bootstrap}: give at least 1")
     names, counts = np.unique(y, return_counts=True)
     if len(names) < 2:
         raise ValueError(f"{len(names)} different labels: a classification needs at least 2")

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, double
+
 
 def energy_ratio(
     blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]],
@@ -15,11 +17,19 @@ def energy_ratio(
     """Σ z_img² / (Σ z_img² + Σ z_txt²) over all pairs: which modality carries the feature's energy.
 
     Where Eq. 1 averages ratios, this is the ratio of averages: strong activations weigh more. In [0, 1], 1 for images;
-    NaN for features that are silent. Raises ValueError if there is no block.
+    NaN for features that are silent.
+
+    Raises:
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: there is no block.
     """
     total: Tensor | None = None
+    pairs = 0
     for image, text in blocks:
-        block = torch.stack([image.square().sum(0, dtype=torch.float64), text.square().sum(0, dtype=torch.float64)])
+        check_finite(image, "image", pairs)
+        check_finite(text, "text", pairs)
+        pairs += len(image)
+        block = torch.stack([double(side).square().sum(0) for side in (image, text)])
         total = block if total is None else total + block
     if total is None:
         raise ValueError("no activations to score")
@@ -31,8 +41,14 @@ def image_auroc(
 ) -> Float64[Tensor, " features"]:
     """AUROC of telling images from texts by the magnitude of one feature: P(|z_img| > |z_txt|) + ½ P(equal).
 
-    1 where every image activates the feature more than any text, 0.5 where its magnitude tells nothing.
+    1 where every image activates the feature more than any text, 0.5 where its magnitude tells nothing, NaN where there
+    is no image or no text. Raises NonFiniteError if an activation is NaN or infinite.
     """
+    check_finite(image, "image")
+    check_finite(text, "text")
+    if not len(image) or not len(text):
+        return torch.full((image.shape[1],), torch.nan, dtype=torch.float64)
+    image, text = _same_type(image.detach(), text.detach())
     scores = torch.empty(image.shape[1], dtype=torch.float64)
     for feature in range(image.shape[1]):
         sorted_text = text[:, feature].abs().sort().values
@@ -41,3 +57,8 @@ def image_auroc(
         not_above = torch.searchsorted(sorted_text, magnitude, right=True).double()
         scores[feature] = ((below + not_above) / 2).mean() / len(text)
     return scores
+
+
+def _same_type(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return a.to(dtype), b.to(dtype)

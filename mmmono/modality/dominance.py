@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import in_full
@@ -60,7 +61,11 @@ def modality_dominance_score(
 def paired_ratio(
     image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]
 ) -> Float[Tensor, "pairs features"]:
-    """|z_img| / (|z_img| + |z_txt|) of every pair, the term that Eq. 1 averages; NaN where both activations are 0."""
+    """|z_img| / (|z_img| + |z_txt|) of every pair, the term that Eq. 1 averages; NaN where both activations are 0.
+
+    In float32, or in float64 where the activations are so.
+    """
+    image, text = single(image), single(text)
     magnitude = image.abs()
     return magnitude / (magnitude + text.abs())
 
@@ -71,10 +76,14 @@ def dominance_scores(
 ) -> DominanceScores:
     """Eq. 1 over blocks of paired activations, in one pass and constant memory.
 
-    Sums run in float64 over chunks of 256 rows, each summed in the activations' own precision: the score of a million
-    float32 pairs is right to better than 1e-7. Rows as they are stored go through one compiled loop.
+    Sums run in float64 over chunks of 256 rows, each summed in float32 at least: the score of a million float32 pairs is
+    right to better than 1e-7. Sums are of deviations from each feature's mean over the first chunk, so that the standard
+    error keeps its digits where all ratios are nearly alike. Rows as they are stored go through one compiled loop.
+    How rows come in blocks, and how many threads there are, changes results by less than 1e-7.
 
     Raises:
+        NonFiniteError: an activation is NaN or infinite.
+        StoreError: the same, of rows as they are stored.
         ValueError: image and text blocks differ in shape, there is no block, or `undefined` is neither rule.
     """
     if undefined not in ("skip", "half"):
@@ -91,66 +100,95 @@ def dominance_scores(
 
 
 class _Sums:
-    """Running sums over pairs, one a feature; of each as many as there are threads that add to them."""
+    """Running sums over pairs, one a feature; of each as many as there are threads that add to them.
+
+    Of contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|), twice what a pair's ratio exceeds ½ by, less a center of their
+    own for each feature: neither mean nor standard error loses digits where the two sides are nearly alike.
+    """
 
     def __init__(self, features: int, device: torch.device) -> None:
-        self.ratio = torch.zeros(num_parts(), features, dtype=torch.float64, device=device)
-        self.squared = torch.zeros_like(self.ratio)
+        self.excess = torch.zeros(num_parts(), features, dtype=torch.float64, device=device)
+        self.squared = torch.zeros_like(self.excess)
         self.counts = torch.zeros(num_parts(), 3, features, dtype=torch.int64, device=device)
         self.num_pairs = 0
+        self.center: Tensor | None = None  # what the contrasts' deviations are taken from, in float32
 
     def add(self, image: Rows, text: Rows) -> None:
-        self.num_pairs += len(image)
         if isinstance(image, StoredRows) and isinstance(text, StoredRows):
             self._add_stored(image, text)
+            self.num_pairs += len(image)
         else:
             chunks = zip(in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True)
             for image_chunk, text_chunk in chunks:
-                self._add_tensors(image_chunk, text_chunk)
+                self._add_tensors(single(image_chunk), single(text_chunk))
+                self.num_pairs += len(image_chunk)
+
+    def _center(self, image: Tensor, text: Tensor) -> Tensor:
+        if self.center is None and len(image):
+            self.center = (2 * paired_ratio(image, text) - 1).nanmean(0).nan_to_num(0.0).float()
+        return image.new_zeros(image.shape[1:], dtype=torch.float32) if self.center is None else self.center
 
     def _add_stored(self, image: StoredRows, text: StoredRows) -> None:
         from mmmono.core.kernels import add_ratios
 
         images, texts = image.numbers(), text.numbers()
-        ratio, squared, counts = self.ratio.numpy(), self.squared.numpy(), self.counts.numpy()
+        excess, squared, counts = self.excess.numpy(), self.squared.numpy(), self.counts.numpy()
+        if self.center is None:
+            self._center(in_full(image.head(CHUNK_ROWS)), in_full(text.head(CHUNK_ROWS)))
+        center = self.center.numpy() if self.center is not None else None
 
         def work(part: int, first: int, end: int) -> tuple[float, float]:
-            sums = ratio[part], squared[part], counts[part]
-            lengths: tuple[float, float] = add_ratios(images[first:end], texts[first:end], image.normalize, *sums)
+            sums = excess[part], squared[part], counts[part]
+            lengths: tuple[float, float] = add_ratios(
+                images[first:end], texts[first:end], image.normalize, *sums, center
+            )
             return lengths
 
-        image.check(in_parts(work, len(image), len(ratio)))
+        lengths = in_parts(work, len(image), len(excess))
+        image.check(lengths)
+        text.check(lengths)
 
     def _add_tensors(self, image: Tensor, text: Tensor) -> None:
-        if image.dtype in (torch.float16, torch.bfloat16):  # sums of 256 half-precision ratios would lose digits
-            image, text = image.float(), text.float()
+        if not image.numel():
+            return
         magnitude, total = image.abs(), text.abs()
-        sparse = bool(magnitude.amin() == 0) or bool(total.amin() == 0)
+        extremes = [*magnitude.aminmax(), *total.aminmax()]
+        if not is_finite(extremes[1], extremes[3]):
+            check_finite(image, "image", self.num_pairs)
+            check_finite(text, "text", self.num_pairs)
+        if max(extremes[1], extremes[3]) > torch.finfo(image.dtype).max / 2:  # their sum must not overflow
+            image, text, magnitude, total = (x.double() / 2 for x in (image, text, magnitude, total))
+        center = self._center(image, text)
+        sparse = bool(extremes[0] == 0) or bool(extremes[2] == 0)
         informative, image_active, text_active = self.counts[0]
         if sparse:
             image_active += (magnitude > 0).sum(0)
             text_active += (total > 0).sum(0)
+        contrast = magnitude - total
         total += magnitude
         if sparse:
             informative += (total > 0).sum(0)
-            total.clamp_min_(torch.finfo(total.dtype).tiny)
         else:
             self.counts[0] += len(image)
-        magnitude /= total
-        self.ratio[0] += magnitude.sum(0)
-        self.squared[0] += magnitude.square_().sum(0)
+        deviation = contrast.div_(total).sub_(center)
+        if sparse:
+            deviation.nan_to_num_(0.0)  # of numbers that are finite, only 0/0 is NaN
+        self.excess[0] += deviation.sum(0)
+        self.squared[0] += deviation.square_().sum(0)
 
     def scores(self, undefined: Undefined) -> DominanceScores:
         informative, image_active, text_active = self.counts.sum(0)
-        count, ratio, squared = informative.double(), self.ratio.sum(0), self.squared.sum(0)
-        if undefined == "half":
+        count, excess, squared = informative.double(), self.excess.sum(0), self.squared.sum(0)
+        center = 0.0 if self.center is None else self.center.double()
+        if undefined == "half":  # a contrast of 0
             silent = self.num_pairs - count
-            ratio, squared, count = ratio + 0.5 * silent, squared + 0.25 * silent, count + silent
-        mean = torch.where(informative > 0, ratio / count, torch.nan)
-        variance = (squared / count - mean.square()).clamp_min(0) * count / (count - 1)
+            excess, squared, count = excess - center * silent, squared + center**2 * silent, count + silent
+        deviation = excess / count
+        mean = torch.where(informative > 0, ((1 + center + deviation) / 2).clamp(0, 1), torch.nan)
+        variance = (squared / count - deviation.square()).clamp_min(0) * count / (count - 1)
         return DominanceScores(
             scores=mean.cpu(),
-            standard_error=(variance / count).sqrt().cpu(),
+            standard_error=((variance / count).sqrt() / 2).cpu(),
             informative_pairs=informative.cpu(),
             image_active=image_active.cpu(),
             text_active=text_active.cpu(),

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, double
+
 
 @dataclass(frozen=True)
 class ModalityGap:
@@ -26,18 +28,24 @@ class ModalityGap:
 def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor, "pairs dim"]]]) -> ModalityGap:
     """Both readings of the gap over blocks of paired, unnormalized embeddings, in one pass.
 
+    The distance is NaN where an embedding has length zero, and so no direction.
+
     Raises:
+        NonFiniteError: an embedding is NaN or infinite.
         ValueError: there is no pair.
     """
     difference: Tensor | None = None
     norms = 0.0
     count = 0
     for image, text in blocks:
-        lengths = [torch.linalg.vector_norm(z.double(), dim=1, keepdim=True) for z in (image, text)]
+        check_finite(image, "image", count, "dimension")
+        check_finite(text, "text", count, "dimension")
+        image, text = double(image), double(text)
+        lengths = [torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (image, text)]
         block = (image / lengths[0] - text / lengths[1]).sum(0)
         difference = block if difference is None else difference + block
         norms += float((lengths[0] - lengths[1]).sum())
         count += len(image)
-    if difference is None:
+    if difference is None or not count:
         raise ValueError("no embeddings to measure a gap on")
     return ModalityGap(float(torch.linalg.vector_norm(difference / count)), norms / count)

@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from mmmono.core.finite import double
+
 FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
 CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD", "dead")
+ROUNDING = 1e-12  # scores nearer to a border than this lie on it: float64 arithmetic tells no more
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def partition_by_sigma(
     scores, alive = _live(scores, live)
     mean = scores[alive].mean() if alive.any() else scores.new_zeros(())
     sigma = scores[alive].std(correction=0) if alive.any() else scores.new_zeros(())
-    return _from_masks(alive & (scores > mean + n_sigma * sigma), alive & (scores < mean - n_sigma * sigma), alive)
+    return _beyond(scores, mean - n_sigma * sigma, mean + n_sigma * sigma, alive)
 
 
 def partition_by_counts(
@@ -113,7 +116,7 @@ def partition_by_margin(
     if not 0 <= margin < 0.5:
         raise ValueError(f"margin={margin} must lie in [0, 0.5): R(d) is at most 1")
     scores, alive = _live(scores, live)
-    return _from_masks(alive & (scores > 0.5 + margin), alive & (scores < 0.5 - margin), alive)
+    return _beyond(scores, 0.5 - margin, 0.5 + margin, alive)
 
 
 def partition_by_null(
@@ -136,10 +139,17 @@ def partition_by_null(
 
 
 def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
+    scores = double(scores)
     alive = ~torch.isnan(scores)
-    return scores.double(), alive if live is None else alive & live
+    return scores, alive if live is None else alive & live
+
+
+def _beyond(scores: Tensor, low: Tensor | float, high: Tensor | float, alive: Tensor) -> Partition:
+    return _from_masks(alive & (scores > high + ROUNDING), alive & (scores < low - ROUNDING), alive)
 
 
 def _from_masks(image: Tensor, text: Tensor, alive: Tensor) -> Partition:
-    image, text, cross, dead = (mask.nonzero().squeeze(1) for mask in (image, text, alive & ~image & ~text, ~alive))
+    image, text, cross, dead = (
+        mask.nonzero().squeeze(1).cpu() for mask in (image, text, alive & ~image & ~text, ~alive)
+    )
     return Partition(image, text, cross, dead)

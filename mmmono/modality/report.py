@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from mmmono.modality.dominance import DominanceScores
-from mmmono.modality.partition import CLASSES, Partition
+from mmmono.modality.partition import CLASSES, ROUNDING, Partition
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class DominanceSummary:
 
     Attributes:
         mean, std: μ and σ of the partition rule; std is the population's.
-        skewness: third standardized moment; positive where the tail is on the image side.
-        half_width: mean 95 % confidence half-width of a feature's score, over pairs.
+        skewness: third standardized moment; positive where the tail is on the image side, NaN where all scores are equal.
+        half_width: mean 95 % confidence half-width of a feature's score, over pairs; of features with at least two.
     """
 
     pairs: int
@@ -54,10 +54,10 @@ class FeatureSetDominance:
             **{name: len(self.partition[name]) for name in CLASSES},
             mean=float(mean),
             std=float(std),
-            skewness=float(((scores - mean) / std).pow(3).mean()),
+            skewness=float(((scores - mean) / std).pow(3).mean()) if std > ROUNDING else float("nan"),
             lowest=float(scores.min()) if len(live) else float("nan"),
             highest=float(scores.max()) if len(live) else float("nan"),
-            half_width=float(1.96 * self.scores.standard_error[live].mean()),
+            half_width=float(1.96 * self.scores.standard_error[live].nanmean()),
         )
 
     def to_row(self) -> dict[str, object]:

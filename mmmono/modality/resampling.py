@@ -5,7 +5,7 @@ All three are sums of the pairs' ratios under other weights, so that one pass ov
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,11 @@ from jaxtyping import Float, Float64
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, double
 from mmmono.modality.dominance import paired_ratio
+
+CHUNK_PAIRS = 512  # random numbers are drawn for so many pairs at a time, whatever blocks they come in
+QUANTILE_LIMIT = 1 << 24  # numbers that torch.nanquantile takes at once
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class DominanceResamples:
     def interval(self, level: float = 0.95) -> Float64[Tensor, "2 features"]:
         """Percentile interval of R(d), lower and upper end."""
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        return torch.nanquantile(self.bootstrap, tails, dim=0)
+        features = max(1, QUANTILE_LIMIT // max(1, len(self.bootstrap)))
+        return torch.cat([torch.nanquantile(b, tails, dim=0) for b in self.bootstrap.split(features, dim=1)], dim=1)
 
 
 def resample_dominance(
@@ -49,41 +54,79 @@ def resample_dominance(
     """Permutations, bootstrap and halvings of Eq. 1 over blocks of paired activations, in one pass.
 
     A permutation swaps image and text of every pair with probability ½. Pairs in which both sides are silent say
-    nothing, as in `dominance_scores(undefined="skip")`.
+    nothing, as in `dominance_scores(undefined="skip")`. Sums run in float64. The seed decides which pairs are swapped and
+    drawn, on one kind of device; how pairs come in blocks does not matter.
 
     Raises:
+        NonFiniteError: an activation is NaN or infinite.
         ValueError: there is no block.
     """
-    generator: torch.Generator | None = None
-    for image, text in blocks:
-        if generator is None:
-            device, features = image.device, image.shape[1]
-            generator = torch.Generator(device).manual_seed(seed)
-            observed = torch.zeros(features, dtype=torch.float64, device=device)
-            permuted = torch.zeros(n_permutations, features, device=device)
-            informative = torch.zeros(features, dtype=torch.int64, device=device)
-            weighted, weights = (torch.zeros(n_bootstrap + 2 * n_halves, features, device=device) for _ in range(2))
-        ratio = paired_ratio(image, text).float()
-        known = ~ratio.isnan()
-        excess = (ratio - 0.5).masked_fill_(~known, 0)
-        observed += excess.sum(0, dtype=torch.float64)
-        informative += known.sum(0)
-        signs = torch.randint(0, 2, (n_permutations, len(image)), generator=generator, device=device)
-        permuted += (2 * signs - 1).float() @ excess
-        resampled = _weights(len(image), n_bootstrap, n_halves, generator)
-        weighted += resampled @ excess
-        weights += resampled @ known.float()
-    if generator is None:
+    sums: _Sums | None = None
+    for start, image, text in _chunks(blocks):
+        check_finite(image, "image", start)
+        check_finite(text, "text", start)
+        sums = sums or _Sums(image.shape[1], n_permutations, n_bootstrap, n_halves, image.device, seed)
+        sums.add(double(image), double(text))
+    if sums is None:
         raise ValueError("no activations to resample")
-    # Equal sums must count as reached, however their last digits were rounded.
-    reached = (permuted.abs() >= observed.abs().float() * (1 - 1e-5)).sum(0)
-    p_value = torch.where(informative > 0, (1 + reached).double() / (1 + n_permutations), torch.nan).cpu()
+    p_value = sums.p_value().cpu()
     q_value = p_value.clone()
     known = ~p_value.isnan()
     if bool(known.any()):
         q_value[known] = torch.from_numpy(false_discovery_control(p_value[known].numpy()))
-    scores = (0.5 + weighted.double() / weights.double()).cpu()
+    scores = (0.5 + sums.weighted / sums.weights).cpu()
     return DominanceResamples(p_value, q_value, scores[:n_bootstrap], scores[n_bootstrap:].unflatten(0, (2, n_halves)))
+
+
+def _chunks(blocks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The same pairs in chunks of one size, but for the last, each after the number of pairs before it."""
+    start = 0
+    rest: tuple[Tensor, Tensor] | None = None
+    for image, text in blocks:
+        if rest is not None and len(rest[0]):
+            image, text = torch.cat([rest[0], image]), torch.cat([rest[1], text])
+        whole = len(image) // CHUNK_PAIRS * CHUNK_PAIRS
+        for first in range(0, whole, CHUNK_PAIRS):
+            yield start + first, image[first : first + CHUNK_PAIRS], text[first : first + CHUNK_PAIRS]
+        start, rest = start + whole, (image[whole:], text[whole:])
+    if rest is not None and len(rest[0]):
+        yield start, rest[0], rest[1]
+
+
+class _Sums:
+    """Sums of the pairs' ratios less ½, with signs, and with weights."""
+
+    def __init__(
+        self, features: int, n_permutations: int, n_bootstrap: int, n_halves: int, device: torch.device, seed: int
+    ) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.resamples = n_bootstrap, n_halves
+        self.observed, self.magnitude, self.informative = zeros(features), zeros(features), zeros(features)
+        self.permuted = zeros(n_permutations, features)
+        self.weighted, self.weights = (zeros(n_bootstrap + 2 * n_halves, features) for _ in range(2))
+
+    def add(self, image: Tensor, text: Tensor) -> None:
+        ratio = paired_ratio(image, text)
+        known = ~ratio.isnan()
+        excess = (ratio - 0.5).masked_fill_(~known, 0)
+        self.observed += excess.sum(0)
+        self.magnitude += excess.abs().sum(0)
+        self.informative += known.sum(0)
+        shape, device = (len(self.permuted), len(image)), image.device
+        signs = torch.randint(0, 2, shape, generator=self.generator, device=device)
+        self.permuted.addmm_((2 * signs - 1).double(), excess)
+        resampled = _weights(len(image), *self.resamples, self.generator).double()
+        self.weighted.addmm_(resampled, excess)
+        self.weights.addmm_(resampled, known.double())
+
+    def p_value(self) -> Float64[Tensor, " features"]:
+        # Equal sums must count as reached, however their last digits were rounded.
+        bar = self.observed.abs() - 1e-12 * self.magnitude
+        reached = sum(((part.abs() >= bar).sum(0) for part in self.permuted.split(1024)), torch.zeros_like(bar))
+        return torch.where(self.informative > 0, (1 + reached) / (1 + len(self.permuted)), torch.nan)
 
 
 def _weights(

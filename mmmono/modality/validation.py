@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from scipy.stats import spearmanr, ttest_1samp
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from mmmono.core.finite import check_finite, double, unit_rows
 from mmmono.modality.partition import FeatureClass, Partition
 
 CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # image-only, text-only, shared
@@ -79,14 +81,15 @@ def separation(
 def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> float:
     """Mean over the kinds of the share of concepts whose feature is in the class of their kind.
 
-    Each kind weighs a third, so that putting every feature into the commonest class scores no more than that.
+    Each kind weighs the same, so that putting every feature into the commonest class scores no more than that. Kinds of
+    which there is no concept are left out; NaN where there is no concept at all.
     """
     classes = partition.class_of()
     shares = []
     for number, expected in enumerate(CLASS_OF_KIND):
-        members = match.feature[kind == number].tolist()
-        shares.append(sum(classes[feature] == expected for feature in members) / len(members))
-    return sum(shares) / len(shares)
+        if members := match.feature[kind == number].tolist():
+            shares.append(sum(classes[feature] == expected for feature in members) / len(members))
+    return sum(shares) / len(shares) if shares else float("nan")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     known = [value for value in values if value == value]
     if len(known) < 2:
         return (known[0] if known else float("nan"), float("nan"), float("nan"))
-    mean = sum(known) / len(known)
+    mean = math.fsum(known) / len(known)
     if max(known) == min(known):
         return mean, mean, mean
     low, high = ttest_1samp(known, 0.0).confidence_interval(level)
@@ -148,18 +151,19 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 def _cosines(atoms: Tensor, learned: Tensor) -> Tensor:
-    atoms, learned = (torch.nn.functional.normalize(x.detach().cpu().float(), dim=1) for x in (atoms, learned))
-    return atoms @ learned.T
+    for name, vectors in (("atom", atoms), ("learned direction", learned)):
+        check_finite(vectors, name, column="dimension")
+    return unit_rows(atoms.cpu()) @ unit_rows(learned.cpu()).T
 
 
 def _auroc(positive: Tensor, negative: Tensor) -> float:
     if not len(positive) or not len(negative):
         return float("nan")
     target = [1] * len(positive) + [0] * len(negative)
-    return float(roc_auc_score(target, torch.cat([positive, negative]).numpy()))
+    return float(roc_auc_score(target, double(torch.cat([positive, negative])).numpy()))
 
 
 def _rank(a: Tensor, b: Tensor) -> float:
     if len(a) < 3 or float(a.max() - a.min()) == 0 or float(b.max() - b.min()) == 0:
         return float("nan")
-    return float(spearmanr(a.numpy(), b.numpy()).statistic)
+    return float(spearmanr(double(a).numpy(), double(b).numpy()).statistic)

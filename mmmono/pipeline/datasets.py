@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mmmono.core.artifacts import Artifact, Artifacts, digest, file_fingerprint
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
+from mmmono.data.remote import RemoteSettings
+from mmmono.data.sample_pairs import IMAGE_KEYS
 from mmmono.data.stored import StoredPairs
+from mmmono.data.tar import KeyEnd
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.planted import ANSWERS, PlantedKnobs, write_planted
 from mmmono.features.selection import Split
+from mmmono.features.store import content_fingerprint
 
 CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
 
@@ -31,6 +35,8 @@ class Dataset(ABC):
 
     def __post_init__(self) -> None:
         self.check(self.split)
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"dataset.limit={self.limit}: at least 1 pair is wanted, or null for all")
 
     @property
     def native_splits(self) -> bool:
@@ -79,11 +85,50 @@ class OpenMoji(Dataset):
 
 
 @dataclass(kw_only=True)
-class WebDataset(Dataset):
+class Remote(Dataset):
+    """Options of datasets that may lie on other machines.
+
+    Attributes:
+        cache: folder that keeps copies of all remote shards; `True`: under `cache_root`; `False`: none; None: those of
+            validation splits alone, under `cache_root`.
+        cache_root: where copies lie if `cache` names no folder.
+        timeout: seconds without a byte after which a connection counts as broken.
+        retries: attempts in a row that may bring nothing new.
+    """
+
+    cache: str | bool | None = None
+    cache_root: str | None = None
+    timeout: float = 60.0
+    retries: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.timeout <= 0 or self.retries < 0:
+            raise ConfigError(
+                f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
+            )
+
+    @property
+    def patience(self) -> RemoteSettings:
+        """For the reader of remote bytes."""
+        return RemoteSettings(self.timeout, self.retries)
+
+    def cache_folder(self, split: Split) -> str | None:
+        """Where copies of a split's remote shards are kept; None if they are streamed every time."""
+        if isinstance(self.cache, str):
+            return self.cache
+        wanted = self.native_splits and split == "val" if self.cache is None else self.cache
+        return self.cache_root if wanted else None
+
+
+@dataclass(kw_only=True)
+class WebDataset(Remote):
     """`dataset=webdataset`."""
 
     shards: str | Sequence[str]
     val_shards: str | Sequence[str] | None = None
+    image_keys: Sequence[str] = IMAGE_KEYS
+    key_end: KeyEnd = "first_dot"
     captions: CaptionChoice = "first"
     caption_key: str | None = None
     label_keys: Sequence[str] = ()
@@ -98,22 +143,28 @@ class WebDataset(Dataset):
         shards = self.val_shards if split == "val" and self.val_shards is not None else self.shards
         return WebDatasetPairs(
             shards if isinstance(shards, str) else list(shards),
+            image_keys=tuple(self.image_keys),
+            key_end=self.key_end,
             captions=self.captions,
             caption_key=self.caption_key,
             label_keys=tuple(self.label_keys),
             limit=self.limit,
+            cache=self.cache_folder(split),
+            patience=self.patience,
         )
 
 
 @dataclass(kw_only=True)
-class CC3M(Dataset):
+class CC3M(Remote):
     """`dataset=cc3m`."""
 
     root: str | None = None
 
     def source(self, split: Split) -> PairSource:
         """The hub's shards of the split, or a local copy's."""
-        return WebDatasetPairs.cc3m(split, root=self.root, limit=self.limit)
+        return WebDatasetPairs.cc3m(
+            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), patience=self.patience
+        )
 
     def expected_pairs(self, split: Split) -> int:
         """As others have counted."""
@@ -155,12 +206,8 @@ class Stored(Dataset):
         return FeatureStore(self.path)
 
     def fingerprint(self) -> str:
-        """Digest over the content, as far as a look at each file's beginning and end tells."""
-        store = self.store
-        if store.manifest is not None:
-            return store.manifest.content
-        files = sorted(Path(self.path).glob("*_emb/*.npy"))
-        return digest({str(file.relative_to(self.path)): file_fingerprint(file) for file in files}, 16)
+        """Digest of the whole content: all embeddings and all metadata."""
+        return content_fingerprint(self.store.path)
 
     def source(self, split: Split) -> PairSource:
         """The pictures that the metadata points to."""

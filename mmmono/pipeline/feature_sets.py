@@ -145,6 +145,6 @@ def modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, to
     image = torch.zeros(view.dim, dtype=torch.float64)
     text = torch.zeros_like(image)
     for block in view.blocks():
-        image += prepare(block.image, normalize, "cpu", view.store.path).sum(0)
-        text += prepare(block.text, normalize, "cpu", view.store.path).sum(0)
+        image += prepare(block.image, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
+        text += prepare(block.text, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
     return (image / len(view)).float(), (text / len(view)).float()

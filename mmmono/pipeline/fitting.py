@@ -20,7 +20,7 @@ import lightning as L
 import torch
 from hydra.utils import get_class
 from lightning.fabric.plugins import ClusterEnvironment, TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,6 +33,7 @@ from mmmono.dictionaries import (
     PairedFeatures,
     Snapshots,
 )
+from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
 from mmmono.features import FeatureView
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
@@ -120,12 +121,7 @@ class Training:
         callbacks: list[Any] = [
             ActiveDimensionsPlateau(settings["patience"], settings["min_fall"]),
             history,
-            ModelCheckpoint(
-                self._last.parent,
-                filename="last",
-                every_n_train_steps=settings["checkpoint_every"],
-                enable_version_counter=False,
-            ),
+            ResumeCheckpoint(str(self._last.parent), settings["checkpoint_every"]),
         ]
         if settings["snapshot_every"]:
             callbacks.append(Snapshots(self.directory / SNAPSHOTS, settings["snapshot_every"]))

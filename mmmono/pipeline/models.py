@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import open_clip
+import torch
 
-from mmmono.core.artifacts import Artifact, Artifacts, file_fingerprint
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data import OpenMojiPairs, SkippedPair
 from mmmono.data.pairs import in_train_split
 from mmmono.vlm import DualEncoder, load_emojiclip, load_open_clip
-from mmmono.vlm.declip import CONFIGS, load_declip
+from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
 from mmmono.vlm.emojiclip import fit_emojiclip
+from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
+from mmmono.vlm.weight_settings import WeightSettings
 
 
 @dataclass(kw_only=True)
@@ -41,36 +47,86 @@ class Model(ABC):
 
 @dataclass(kw_only=True)
 class OpenCLIP(Model):
-    """Any model open_clip knows, with a pretrained tag or a local checkpoint."""
+    """Any model open_clip can build: with a tag, a local checkpoint, a repository's or folder's weights, or random ones.
+
+    Attributes:
+        architecture: a name of open_clip's, `hf-hub:org/name`, or `local-dir:` and a folder.
+        pretrained: a tag, a file, or None for random weights; empty where the architecture brings its own.
+        force_quick_gelu: whether the weights want QuickGELU; a tag knows it by itself.
+        seed: of random weights.
+        preprocess_of: see `WeightSettings`, as for the ones after it.
+    """
 
     architecture: str
-    pretrained: str
-    force_quick_gelu: bool = False
+    pretrained: str | None = ""
+    force_quick_gelu: bool | None = None
+    seed: int = 0
+    preprocess_of: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    interpolation: str | None = None
+    resize_mode: str | None = None
+    image_size: int | Sequence[int] | None = None
+    context_length: int | None = None
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        packaged = self.architecture.startswith((HUB, FOLDER))
+        # Names are parts of folders' names.
+        given = Path(self.name).absolute().name if packaged and self.name == self.architecture else self.name
+        self.name = re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model"
 
     def recipe(self) -> dict[str, Any]:
-        """Architecture and weights: a tag by its name, a file by its content."""
-        local = Path(self.pretrained).is_file()
-        return {
-            "architecture": self.architecture,
-            "pretrained": file_fingerprint(Path(self.pretrained)) if local else self.pretrained,
-            "force_quick_gelu": self.force_quick_gelu,
-        }
+        """What determines the embeddings: weights by a tag's or repository's name, or by a file's content."""
+        source = self._source
+        if source.tag:
+            weights: Any = self.pretrained
+        elif source.repository is not None:
+            weights = source.repository
+        else:
+            weights = file_fingerprint(source.weights) if source.weights else {"random": self.seed}
+        # A folder is known by what is in it, not by where it lies.
+        built = source.config if source.architecture.startswith(FOLDER) else source.architecture
+        return {"architecture": built, "pretrained": weights, **source.recipe()}
 
     @property
     def dim(self) -> int | None:
-        """As open_clip's configuration has it."""
-        config = open_clip.get_model_config(self.architecture)
-        return config["embed_dim"] if config else None
+        """As the configuration has it; None where it cannot be had."""
+        try:
+            return self._source.dim
+        except ModelError:
+            return None
+
+    @property
+    def text_width(self) -> int | None:
+        """Width of the text tower's tokens; None where the configuration does not say."""
+        return self._source.config["text_cfg"].get("width")
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip."""
-        return load_open_clip(
-            self.architecture,
-            self.pretrained,
-            name=self.name,
-            force_quick_gelu=self.force_quick_gelu,
-            device=device,
-        )
+        self._check_given()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return load_open_clip(
+                self.architecture, self.pretrained or None, name=self.name, device=device, settings=self._settings
+            )
+
+    @property
+    def _settings(self) -> WeightSettings:
+        known = {f.name: getattr(self, f.name) for f in fields(WeightSettings) if hasattr(self, f.name)}
+        return WeightSettings(**known, quick_gelu=self.force_quick_gelu)
+
+    @cached_property
+    def _source(self) -> ModelSource:
+        self._check_given()
+        return model_source(self.architecture, self.pretrained or None, self._settings)
+
+    def _check_given(self) -> None:
+        if self.pretrained == "" and not self.architecture.startswith((HUB, FOLDER)):
+            raise ModelError(
+                "model.pretrained is not given: choose a tag of open_clip.list_pretrained(), the path of a checkpoint, or "
+                "null for random weights"
+            )
 
 
 @dataclass(kw_only=True)
@@ -91,8 +147,9 @@ class DeCLIP(Model):
 
     @property
     def dim(self) -> int:
-        """As in the configuration that comes with mmmono; the ViT of the 88 M release is wider."""
-        return _shipped_dim(self.name)
+        """As the checkpoint has it, which is wider for the 88 M release; as is usual where it is not there."""
+        path = Path(self.checkpoint)
+        return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through the key converter."""

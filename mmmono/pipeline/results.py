@@ -1,8 +1,9 @@
-"""Which of the results on disk belong to the chosen features."""
+"""Which of the results on disk belong to the chosen settings, and how the others differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmmono.core.artifacts import Artifact
@@ -11,30 +12,38 @@ from mmmono.pipeline.workspace import Workspace
 
 
 class ResultsOnDisk:
-    """Results that were computed from the workspace's features and from no other feature set than its own.
+    """Results that were computed with the workspace's settings: its pairs, feature sets, scores, partition and seed.
 
     An analysis' recipe says so: `features` (or `partitions`, where it looks at other pairs than those the features were
-    sorted by) is what it was computed from, `sets` the feature sets, with the digests of their dictionaries.
+    sorted by) is what it was computed from, `sets` the feature sets, with the digests of their dictionaries, `mds` and
+    `partition` how they were scored and sorted, `seed` and `label` what was drawn and classified. An entry that a
+    recipe does not have did not matter to the analysis. A result may look at some of the chosen feature sets only.
 
     Attributes:
         untrained: chosen feature sets whose dictionary is not there, where the workspace builds none.
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._features = workspace.features(workspace.dataset.split).recipe
-        self._sets: list[dict[str, Any]] = []
+        features = workspace.features(workspace.dataset.split)
+        self._artifacts = workspace.artifacts
+        self._store = features.store
+        self._features = features.recipe
+        self._chosen: dict[str, Any] = {
+            **workspace.partition_settings(), "seed": workspace.seed, "label": workspace.dataset.label
+        }  # fmt: skip
+        self._sets: dict[str, dict[str, Any]] = {}
         self.untrained: list[str] = []
         for name in workspace.recipes:
             try:
-                self._sets.append(workspace.feature_set_recipe(name))
+                self._sets[name] = workspace.feature_set_recipe(name)
             except MissingArtifactError:
                 self.untrained.append(name)
         self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
 
     def of(self, analysis: str) -> list[Artifact]:
         """All results of an analysis, those of the most chosen feature sets first, of equally many the newest."""
-        named = [result for result in self._results if result.path.name.startswith(f"{analysis}-")]
-        return sorted((r for r in named if self._belongs(r)), key=lambda result: -len(result.recipe["sets"]))
+        found = (result for result in self._named(analysis) if not self.differences(result))
+        return sorted(found, key=lambda result: -len(result.recipe["sets"]))
 
     def latest(self, analysis: str, name: str | None = None) -> Artifact | None:
         """The first of them, or the newest that looks at a feature set; None where there is none."""
@@ -44,16 +53,94 @@ class ResultsOnDisk:
             found.sort(key=lambda result: -result.made_at)
         return found[0] if found else None
 
+    def elsewhere(self, analysis: str, model: str, dataset: str) -> Artifact | None:
+        """The newest result of an analysis on a model and a dataset that may be others than the workspace's."""
+        return next((r for r in self._named(analysis) if f"-{model}-{dataset}-" in r.path.name), None)
+
     def unrelated(self, analysis: str) -> Artifact | None:
         """The newest result of an analysis that does not depend on the features, such as a validation."""
-        return next((result for result in self._results if result.path.name.startswith(f"{analysis}-")), None)
+        return next(self._named(analysis), None)
 
-    def _belongs(self, result: Artifact) -> bool:
-        made_from = result.recipe.get("partitions", result.recipe.get("features"))
-        sets = result.recipe.get("sets") or []
-        return made_from == self._features and len(sets) > 0 and all(s in self._sets for s in sets)
+    def other_settings(self, analysis: str) -> list[str]:
+        """In words, the settings of results of the same model and dataset that do not belong, the newest first."""
+        store = self._store.path.name
+        stem = store.rpartition("-")[0] if self._store.kind == "features" else store
+        others = (r for r in self._named(analysis) if f"-{stem}-" in r.path.name)
+        return list(dict.fromkeys(", ".join(found) for result in others if (found := self.differences(result))))
+
+    def differences(self, result: Artifact) -> list[str]:
+        """In words, what a result was computed with in place of what was chosen; empty where it belongs."""
+        recipe = result.recipe
+        return [
+            *self._other_pairs(recipe.get("partitions", recipe.get("features"))),
+            *self._other_sets(recipe.get("sets") or []),
+            *(text for key, mine in self._chosen.items() if key in recipe for text in _other(key, recipe[key], mine)),
+        ]
+
+    def _named(self, analysis: str) -> Iterator[Artifact]:
+        return (result for result in self._results if result.path.name.startswith(f"{analysis}-"))
+
+    def _other_pairs(self, made_from: Mapping[str, Any] | None) -> Iterator[str]:
+        if _same(made_from, self._features):
+            return
+        if made_from is None:
+            yield "of no features"
+            return
+        for key in sorted({*made_from, *self._features} - {"store"}):
+            if made_from.get(key) != self._features.get(key):
+                yield f"{'dataset.split_seed' if key == 'seed' else f'dataset.{key}'}={made_from.get(key)}"
+        if made_from["store"] != self._store.digest:
+            theirs = next(iter(self._artifacts.made_from({"store": made_from["store"]})), None)
+            known = (
+                {
+                    key
+                    for key in ("limit", "dtype", "precision")
+                    if theirs.recipe.get(key) != self._store.recipe.get(key)
+                }
+                if theirs
+                else set()
+            )
+            if theirs is None or not known:
+                yield "other features"
+            else:
+                yield from (f"{key}={theirs.recipe.get(key)}" for key in sorted(known))
+
+    def _other_sets(self, sets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        if not sets:
+            yield "of no feature set"
+        for entry in sets:
+            mine = self._sets.get(entry["name"])
+            if mine is None:
+                yield f"with features={entry['name']}"
+            elif entry["normalize"] != mine["normalize"]:
+                yield f"features.normalize={str(entry['normalize']).lower()}"
+            elif not _same(entry, mine):
+                yield f"another {entry['name']}"
 
 
 def set_names(sets: Sequence[dict[str, Any]]) -> list[str]:
     """Names of the feature sets of a recipe."""
     return [s["name"] for s in sets]
+
+
+def rule_in_words(rule: Mapping[str, Any]) -> str:
+    """A partition's settings, such as `n_sigma = 1.0`."""
+    return ", ".join(f"{key} = {value}" for key, value in rule.items() if not str(key).startswith("_"))
+
+
+def _other(key: str, theirs: Any, mine: Any) -> Iterator[str]:
+    if _same(theirs, mine):
+        return
+    if key == "partition":
+        yield f"partition by {rule_in_words(theirs)}"
+    elif isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        yield from (f"{key}.{k}={theirs.get(k)}" for k in theirs if theirs.get(k) != mine.get(k))
+    elif key == "label":
+        yield f"dataset.label={theirs}"
+    else:
+        yield f"{key.replace('_', ' ')}={theirs}"
+
+
+def _same(one: object, other: object) -> bool:
+    """Equality as recipes have it, which are JSON."""
+    return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)

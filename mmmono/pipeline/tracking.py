@@ -21,11 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts, digest
 from mmmono.core.errors import ConfigError
+from mmmono.core.versions import versioned
 from mmmono.reporting.contents import contents
 from mmmono.reporting.tables import console
 
 HISTORY_FILE = "history.parquet"
 RUN_ID_FILE = "wandb-run-id.txt"
+PARTITION_KEYS = ("sets", "mds", "partition", "partition_version")  # of the recipes of what rests on a partition
 TYPES = {"features": "features", "dictionaries": "dictionary", "models": "model", "results": "results"}
 
 
@@ -210,12 +212,13 @@ class WandB(Tracker):
 def lineage(artifacts: Artifacts, artifact: Artifact) -> list[Artifact]:
     """What an artifact was made from, as far as it lies under the root; of results also the partition they rest on."""
     sources = {source.path: source for source in artifacts.made_from(artifact.recipe)}
-    if {"sets", "mds", "partition"} <= artifact.recipe.keys() and not _is_partition(artifact):
+    if set(PARTITION_KEYS) <= artifact.recipe.keys() and not _is_partition(artifact):
         recipe = {
             "features": artifact.recipe.get("partitions", artifact.recipe["features"]),
-            **{key: artifact.recipe[key] for key in ("sets", "mds", "partition")},
+            **{key: artifact.recipe[key] for key in PARTITION_KEYS},
         }
-        sources |= {found.path: found for found in artifacts.find("results", f"mds-*-{digest(recipe)}")}
+        address = digest(versioned("results", "mds", recipe))
+        sources |= {found.path: found for found in artifacts.find("results", f"mds-*-{address}")}
     return list(sources.values())
 
 

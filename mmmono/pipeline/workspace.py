@@ -18,6 +18,9 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.versions import PARTITION
+from mmmono.data import WebDatasetPairs
+from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
     ActivationBlock,
@@ -29,7 +32,8 @@ from mmmono.features import (
     activations,
     extract_features,
 )
-from mmmono.features.extraction import PRECISIONS
+from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
@@ -38,7 +42,7 @@ from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
-from mmmono.reporting.tables import console
+from mmmono.reporting.losses import tell_copies, tell_losses
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Workspace:
             return
         trainer = check_trainer(self.cfg)
         trained = all(next(self.artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
-        if makes == "dictionaries" or not trained:
+        if self.artifacts.builds and (makes == "dictionaries" or not trained):
             trainer.here()
 
     def features(self, split: Split) -> Features:
@@ -105,42 +109,39 @@ class Workspace:
             return self._stored_features(self.dataset, split)
         if isinstance(self.dataset, Planted):
             return self._features_of(self.dataset.artifact(self.artifacts), split)
+        settings = self._extraction_settings()
         source = self.dataset.source(split)
-        settings = self.cfg.extraction
-        precision = settings.precision
-        if precision == "auto":
-            precision = "fp16" if self.device.startswith("cuda") else "32"
-        if str(precision) not in PRECISIONS:
-            raise ConfigError(f"extraction.precision={precision} is none of auto, {', '.join(PRECISIONS)}")
         recipe = {
             "model": self.model.recipe(),
             "dataset": source.fingerprint(),
+            "decoder": DECODER_VERSION,
             "limit": self.dataset.limit,
             "dtype": settings.dtype,
-            "precision": str(precision),
+            "precision": settings.precision,
         }
         source.parts()
 
         def make(directory: Path) -> None:
             encoder = self.model.load(self.artifacts, self.device)
-            manifest = extract_features(
-                source,
-                encoder,
-                directory,
-                device=self.device,
-                batch_size=settings.batch_size,
-                workers=settings.workers,
-                precision=str(precision),
-                dtype=settings.dtype,
-                max_skipped=settings.max_skipped,
-            )
-            if manifest.skipped:
-                reasons = "; ".join(f"{count} × {reason}" for reason, count in manifest.reasons.items())
-                console.print(f"[yellow]skipped {manifest.skipped} unreadable pairs:[/] {reasons}")
+            tell_losses(extract_features(source, encoder, directory, device=self.device, settings=settings))
+            if isinstance(source, WebDatasetPairs) and (cache := source.opener.cache) is not None:
+                tell_copies(cache)
 
         name = f"{self.model.name}-{self.dataset_name}"
-        store = self.artifacts.build("features", _file_name(name), recipe, make, resumable=True)
-        return self._features_of(store, split)
+        store = self.artifacts.build("features", name, recipe, make, resumable=True)
+        features = self._features_of(store, split)
+        if (manifest := features.view.store.manifest) is not None:
+            settings.allowance.check(manifest)
+        return features
+
+    def _extraction_settings(self) -> ExtractionSettings:
+        """The checked settings of extraction; `auto` is fp16 on a GPU."""
+        given = self.cfg.extraction
+        precision = str(given.precision)
+        if precision == "auto":
+            precision = "fp16" if self.device.startswith("cuda") else "32"
+        allowance = Allowance(given.max_skipped, given.max_broken_shards)
+        return ExtractionSettings(given.batch_size, given.workers, precision, str(given.dtype), allowance)
 
     def _stored_features(self, dataset: Stored, split: Split) -> Features:
         store = dataset.store
@@ -219,10 +220,14 @@ class Workspace:
 
     def partitions_recipe(self) -> dict[str, Any]:
         """What identifies the partitions of the chosen feature sets, and the sets themselves."""
+        return {"sets": [self.feature_set_recipe(name) for name in self.recipes], **self.partition_settings()}
+
+    def partition_settings(self) -> dict[str, Any]:
+        """How feature sets are scored and sorted, whichever they are."""
         return {
-            "sets": [self.feature_set_recipe(name) for name in self.recipes],
             "mds": dict(self.cfg.mds),
             "partition": dict(self.cfg.partition),
+            "partition_version": PARTITION,
         }
 
     @property
@@ -254,8 +259,6 @@ def _device(name: str) -> str:
         raise ConfigError(f"device={name} is no device: choose auto, cpu, cuda or cuda:<index>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
     return name
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 NO_RESULTS = {
     "recipe.json",
     "versions.json",
+    "timing.json",
     "config.json",
     "manifest.json",
 }  # how something was made, not what came out

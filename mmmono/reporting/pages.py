@@ -7,12 +7,20 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mmmono.core.text import printable
 from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS
+
+
+def _visible(value: object) -> object:
+    """Text without what browsers stumble over, such as NUL; markup and other values as they are."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("mmmono.reporting", "web"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_visible,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -20,18 +20,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from mmmono.core.artifacts import Artifact
+from mmmono.reporting.escaping import latex, markdown, markdown_table
 from mmmono.reporting.pages import colors_css, render, web_file
 from mmmono.reporting.rows import Rows
 from mmmono.reporting.style import DPI
 from mmmono.reporting.tables import cell
 
 PIXELS_AN_INCH = 108  # of a figure, whose text has 9 points
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "→": r"$\to$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "½": r"$\frac{1}{2}$", "μ": r"$\mu$", "σ": r"$\sigma$", "ρ": r"$\rho$",
-    "α": r"$\alpha$", "Δ": r"$\Delta$",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,15 +56,9 @@ class ReportTable:
 
     def to_markdown(self) -> str:
         """The table for a pull request or a notebook."""
-        rule = [" ---: " if self.numeric(column) else " --- " for column in self.columns]
-        lines = [
-            f"**{self.title}**",
-            "",
-            _markdown_line(self.columns),
-            "|" + "|".join(rule) + "|",
-            *(_markdown_line([cell(value) for value in row.values()]) for row in self.rows),
-        ]
-        return "\n".join(lines) + "\n"
+        rows = [[cell(value) for value in row.values()] for row in self.rows]
+        table = markdown_table(self.columns, rows, map(self.numeric, self.columns))
+        return f"**{markdown(self.title)}**\n\n{table}\n"
 
     def to_latex(self) -> str:
         """The table for a paper; needs the package booktabs."""
@@ -113,6 +102,9 @@ class ReportSection:
         tables, figures: its results; none where they are missing.
         made_by: the results they were read from.
         note: how the paper's setting differs, where its numbers stand beside.
+        basis: what the results rest on, a sentence each.
+        others: settings of results that are there but do not belong to the page.
+        absent: parts that are missing although the rest is there, with the command that makes them.
     """
 
     number: str
@@ -123,6 +115,9 @@ class ReportSection:
     figures: Sequence[ReportFigure] = ()
     made_by: Sequence[Artifact] = ()
     note: str | None = None
+    basis: Sequence[str] = ()
+    others: Sequence[str] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -157,6 +152,13 @@ class Report:
         return [section for section in self.sections if not section.made_by]
 
     @property
+    def absent(self) -> dict[str, str]:
+        """Parts of sections that are missing, by the section's title and their own, with the command that makes them."""
+        return {
+            f"{section.title}: {part}": command for section in self.sections for part, command in section.absent.items()
+        }
+
+    @property
     def versions(self) -> list[dict[str, str]]:
         """Different sets of software that made the results, the commonest first."""
         made = [json.dumps(a.versions) for section in self.sections for a in section.made_by if a.versions]
@@ -185,14 +187,5 @@ def when(artifact: Artifact) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(artifact.made_at))
 
 
-def latex(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return "".join(LATEX.get(character, character) for character in text)
-
-
 def _recipe(artifact: Artifact) -> str:
     return json.dumps(artifact.recipe, indent=2, ensure_ascii=False, default=str)
-
-
-def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", r"\|") for text in cells) + " |"

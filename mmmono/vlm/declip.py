@@ -7,16 +7,16 @@ checkpoints from github.com/Sense-GVT/DeCLIP.
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import open_clip
 import torch
 from torch import Tensor
 
-from mmmono.core.artifacts import file_fingerprint
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import file_fingerprint
+from mmmono.vlm.checkpoints import drop_inserted, misfit, not_finite, read_state_dict
 from mmmono.vlm.dual_encoder import DualEncoder
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -61,7 +61,7 @@ def convert_declip_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     converted = {}
     for full_key, value in state.items():
-        key = full_key.removeprefix("module.")
+        key = drop_inserted(full_key)
         if key.startswith(_DROPPED):
             continue
         key = key.removeprefix(_TEXT_PREFIX)
@@ -91,7 +91,10 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
     if "text_projection.bias" in state:
         config["embed_dim"] = len(state["text_projection.bias"])
     model = open_clip.CLIP(**config)
-    _check_fit(state, model.state_dict(), f"{checkpoint} does not fit {architecture}")
+    if problem := misfit(state, model.state_dict(), most=12):
+        raise ModelError(f"{checkpoint} does not fit {architecture}: {problem}")
+    if name := not_finite(state):
+        raise ModelError(f"{checkpoint}: {name} holds NaN or infinite numbers: it is broken")
     model.load_state_dict(state)
     return DualEncoder(
         model.to(device),
@@ -103,38 +106,15 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
     )
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def declip_dim(checkpoint: Path) -> int:
+    """Width of the joint space of a checkpoint, told by its shapes alone. Raises ModelError if it is no checkpoint."""
+    state = convert_declip_state_dict(_read(checkpoint, "meta"))
+    if "text_projection.bias" not in state:
+        raise ModelError(f"{checkpoint} has no text_projection.bias: is it a checkpoint of DeCLIP?")
+    return len(state["text_projection.bias"])
+
+
+def _read(path: Path, device: str = "cpu") -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"DeCLIP checkpoint {path} is no file: github.com/Sense-GVT/DeCLIP links to the released ones")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{path} is no checkpoint, or holds more than tensors, which is not unpickled here: if you trust it, "
-            "convert it once with torch.save({'model': torch.load(path, weights_only=False)['model']}, new_path)"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{path} holds no weights under 'model': is it a checkpoint of DeCLIP?")
-    return state
-
-
-def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    shapes = [
-        f"{key} {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in state.keys() & wanted.keys()
-        if state[key].shape != wanted[key].shape
-    ]
-    problems = [
-        *_listed("missing", wanted.keys() - state.keys()),
-        *_listed("unknown", state.keys() - wanted.keys()),
-        *_listed("of another shape", shapes),
-    ]
-    if problems:
-        raise ModelError(f"{what}: {'; '.join(problems)}")
-
-
-def _listed(kind: str, keys: Iterable[str], most: int = 12) -> list[str]:
-    ordered = sorted(keys)
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return [f"{kind}: {', '.join(ordered[:most])}{more}"] if ordered else []
+    return read_state_dict(path, str(path), device)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor
 
+from mmmono.vlm.resizing import bounded
+
 OpenCLIPModel: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP | open_clip.CoCa
 
 
@@ -92,7 +94,7 @@ class DualEncoder(nn.Module):
         self.name = name
         self.dim = dim
         self.fingerprint = fingerprint
-        self.preprocess = Preprocess(tuple(steps))
+        self.preprocess = Preprocess(bounded(steps))
         self.tokenize = Tokenize(tokenizer, _harmless_padding(model))
         self._input_dtype = input_dtype
         mean, std = (
@@ -124,7 +126,7 @@ class DualEncoder(nn.Module):
     def encode_text(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
         """Embed token ids, padded to the whole context or as short as `tokenize` makes them; not L2-normalized."""
         text = getattr(self.model, "text", self.model)
-        length = tokens.shape[1]
+        length = tokens.shape[1] + _class_tokens(text)
         if isinstance(text, HFTextEncoder) or length == len(text.positional_embedding):
             return self.model.encode_text(tokens, normalize=False).float()
         # open_clip's towers add all positions at once, so a shorter context needs shorter positions and mask.
@@ -154,10 +156,14 @@ def _harmless_padding(model: OpenCLIPModel) -> int | None:
     if isinstance(text, HFTextEncoder):
         return text.config.pad_token_id  # it masks them
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
-    appends_class_token = getattr(text, "cls_emb", None) is not None
-    causal = getattr(text, "attn_mask", None) is not None and not appends_class_token
+    causal = getattr(text, "attn_mask", None) is not None and not _class_tokens(text)
     # What comes after the end-of-text token, where the embedding is read, cannot reach it through a causal mask.
     return 0 if causal and pool in ("argmax", "eos") else None
+
+
+def _class_tokens(text: nn.Module) -> int:
+    """Positions beyond those of the tokens: CoCa's text tower appends a class token by itself."""
+    return 0 if getattr(text, "cls_emb", None) is None else 1
 
 
 def _device(model: OpenCLIPModel) -> torch.device:

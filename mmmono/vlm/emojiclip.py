@@ -27,7 +27,7 @@ from mmmono.core.errors import ModelError
 from mmmono.core.progress import progress_bar
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder, minilm_state_dict
 from mmmono.vlm.dual_encoder import DualEncoder, OpenCLIPModel
-from mmmono.vlm.loading import load_open_clip, weights_digest
+from mmmono.vlm.loading import load_open_clip
 
 NAME = "emojiclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -81,8 +81,7 @@ def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int
             raise ModelError(f"EmojiCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
         report = _fit_heads(encoder.model, image, text, FitReport(len(image), seed))
     state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
-    # Fingerprints read a file's ends alone; the digest in its header tells fits apart that differ in the middle.
-    (directory / WEIGHTS_FILE).write_bytes(save(state, metadata={"digest": weights_digest(encoder.model)}))
+    (directory / WEIGHTS_FILE).write_bytes(save(state))
     write_text_atomically(directory / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
     return report
 

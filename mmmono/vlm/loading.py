@@ -1,90 +1,241 @@
-"""Any open_clip model, with a pretrained tag or a local checkpoint, as a `DualEncoder`."""
+"""Any open_clip model, with a pretrained tag, a local checkpoint or a repository of the hub, as a `DualEncoder`."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import logging
-import pickle
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from torch import nn
+import xxhash
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from open_clip.convert import convert_state_dict
+from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor, nn
 
-from mmmono.core.artifacts import file_fingerprint
+from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
-from mmmono.vlm.dual_encoder import DualEncoder
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.core.fingerprints import file_fingerprint
+from mmmono.vlm.checkpoints import misfit, not_finite, read_state_dict, strip_prefixes
+from mmmono.vlm.dual_encoder import DualEncoder, OpenCLIPModel
+from mmmono.vlm.hub import download, hub_or_cache, hub_reason
+from mmmono.vlm.sources import FOLDER, ModelSource, model_source
+from mmmono.vlm.weight_settings import WeightSettings
 
 
 def load_open_clip(
     architecture: str,
     pretrained: str | None,
     name: str | None = None,
-    force_quick_gelu: bool = False,
+    force_quick_gelu: bool | None = None,
     precision: str = "fp32",
     device: str | torch.device = "cpu",
     cache_dir: str | None = None,
+    settings: WeightSettings | None = None,
 ) -> DualEncoder:
-    """Load a model through `open_clip.create_model_and_transforms`.
+    """Load a model that open_clip can build.
 
     Args:
-        architecture: a name from `open_clip.list_models()`.
-        pretrained: one of the architecture's tags, the path of a checkpoint, or None for random weights.
+        architecture: a name from `open_clip.list_models()`, `hf-hub:org/name`, or `local-dir:` and a folder.
+        pretrained: one of the architecture's tags, the path of a checkpoint, or None for random weights; None for a
+            repository or folder, which brings its own.
         name: what tables and figures call the model; the architecture's name if None.
         force_quick_gelu: use QuickGELU, as a checkpoint from OpenAI's training needs. A tag knows this by itself.
         precision: open_clip's `fp32`, `fp16`, `bf16`, `pure_fp16` or `pure_bf16`.
         device: where the model goes.
         cache_dir: where downloads go, if not to the hub's own cache.
+        settings: what belongs to weights that come by path: preprocessing, sizes, tokenizer.
 
     Raises:
         ModelError: unknown architecture or tag, a missing, unfitting or unsafe checkpoint, or no way to download it.
     """
-    config = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
-    if config is None:
-        raise ModelError(
-            f"model.architecture={architecture} is unknown to open_clip"
-            f"{_did_you_mean(architecture, open_clip.list_models())}; open_clip.list_models() lists all"
-        )
-    tag = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else None
-    if pretrained and not tag and not Path(pretrained).is_file():
-        raise ModelError(_no_such_weights(architecture, pretrained))
-    # open_clip only warns where a tag's weights want QuickGELU and the architecture's configuration does not say so.
-    quick_gelu = bool(config.get("quick_gelu", False) or (tag or {}).get("quick_gelu", False))
-    if tag and force_quick_gelu and not quick_gelu:
-        raise ModelError(f"model.pretrained={pretrained} was trained with GELU: drop model.force_quick_gelu")
-    quick_gelu = quick_gelu or force_quick_gelu
-
-    with hub_or_cache() if tag or _wants_hub(config["text_cfg"]) else nullcontext():
-        if tag:
-            _download(architecture, pretrained, tag, cache_dir)
-        try:
-            with _quiet_open_clip():
-                model, _, transform = open_clip.create_model_and_transforms(
-                    architecture,
-                    pretrained,
-                    precision=precision,
-                    device=device,
-                    force_quick_gelu=quick_gelu,
-                    pretrained_text=False,
-                    cache_dir=cache_dir,
-                )
-            tokenizer = open_clip.get_tokenizer(architecture, cache_dir=cache_dir)
-        except Exception as error:  # a checkpoint of something else trips open_clip's reading up anywhere
-            raise ModelError(_why_not_loaded(architecture, pretrained, error)) from error
+    settings = WeightSettings(quick_gelu=force_quick_gelu).over(settings or WeightSettings())
+    source = model_source(architecture, pretrained, settings, cache_dir)
+    with hub_or_cache() if source.wants_hub else nullcontext():
+        weights = _weights_file(source, architecture, pretrained, cache_dir)
+        model, tokenizer = _build(source, architecture, precision, device, cache_dir)
+    if weights is not None:
+        _load_weights(model, weights, source, settings, f"cannot load {architecture} from {pretrained or weights}")
+    known_by = pretrained if source.tag else weights_digest(model) if weights is None else file_fingerprint(weights)
+    identity = digest({"config": source.config, **source.recipe()}, 16)
     return DualEncoder(
         model,
-        transform,
+        image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False),
         tokenizer,
         name=name or architecture,
-        dim=config["embed_dim"],
-        fingerprint=f"open_clip:{architecture}:{_weights_fingerprint(pretrained, bool(tag), model)}:{quick_gelu}",
+        dim=source.dim,
+        fingerprint=f"open_clip:{architecture.partition(':')[0]}:{known_by}:{identity}",
         input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
     )
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Digest of all weights, for a model that comes from no file."""
+    known = xxhash.xxh3_128()
+    for key, tensor in model.state_dict().items():
+        known.update(key.encode())
+        known.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return known.hexdigest()
+
+
+def download_advice(pretrained: str, tag: dict[str, Any]) -> str:
+    """Settings that make a tag's weights, given by their path, what they are as a tag."""
+    quick_gelu = " model.force_quick_gelu=true" if tag.get("quick_gelu") else ""
+    return f"model.pretrained=/path/to/checkpoint{quick_gelu} model.preprocess_of={pretrained}"
+
+
+def _weights_file(source: ModelSource, architecture: str, pretrained: str | None, cache_dir: str | None) -> Path | None:
+    """The file of the weights, downloaded if need be; None for random ones."""
+    if "file" in source.tag:
+        return Path(source.tag["file"])
+    if source.repository is not None:
+        return download(source.repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME], cache_dir)
+    if not source.tag:
+        return source.weights
+    repository, _, named = source.tag["hf_hub"].rpartition("/")
+    stem = Path(named or HF_WEIGHTS_NAME).stem
+    safe = f"{stem}.safetensors" if named else HF_SAFE_WEIGHTS_NAME
+    try:
+        return download(repository, [safe, named or HF_WEIGHTS_NAME], cache_dir)
+    except ModelError as error:
+        raise ModelError(
+            f"cannot download {architecture} {pretrained} from {repository}: {hub_reason(error.__cause__ or error)}; or "
+            "fetch the checkpoint where there is a network and give its path, "
+            f"{download_advice(str(pretrained), source.tag)}"
+        ) from error
+
+
+def _build(
+    source: ModelSource, architecture: str, precision: str, device: str | torch.device, cache_dir: str | None
+) -> tuple[OpenCLIPModel, Any]:
+    """The model with random weights, and its tokenizer."""
+    size = source.config["vision_cfg"].get("image_size")
+    try:
+        with _quiet_open_clip():
+            model = open_clip.create_model(
+                source.architecture,
+                load_weights=False,
+                precision=precision,
+                device=device,
+                force_quick_gelu=source.quick_gelu,
+                force_image_size=size if size != _own_size(source.architecture) else None,
+                force_context_length=source.context_length,
+                pretrained_text=False,
+                cache_dir=cache_dir,
+            )
+            return model, _tokenizer(source, cache_dir)
+    except Exception as error:  # configurations of strangers trip open_clip and transformers up anywhere
+        raise ModelError(f"cannot build {architecture}: {hub_reason(error)[:300]}") from error
+
+
+def _own_size(architecture: str) -> Any:
+    return open_clip.get_model_config(architecture)["vision_cfg"].get("image_size")
+
+
+def _tokenizer(source: ModelSource, cache_dir: str | None) -> Any:
+    """The tokenizer that is set, that the configuration names, or CLIP's own."""
+    text = source.config["text_cfg"]
+    packaged = source.architecture.startswith(FOLDER)
+    if name := source.tokenizer or (text.get("hf_tokenizer_name") if packaged else None):
+        return open_clip.tokenizer.HFTokenizer(
+            name,
+            context_length=source.context_length,
+            cache_dir=cache_dir,
+            tokenizer_mode=text.get("tokenizer_mode"),
+            **text.get("tokenizer_kwargs", {}),
+        )
+    return open_clip.get_tokenizer(source.architecture, source.context_length, cache_dir)
+
+
+def _load_weights(model: OpenCLIPModel, file: Path, source: ModelSource, settings: WeightSettings, what: str) -> None:
+    """Fill a model from a file, by the names its trainer gave them. Raises ModelError, one line, if it does not fit."""
+    if file.suffix in (".npz", ".npy"):
+        try:
+            open_clip.load_checkpoint(model, str(file))
+        except Exception as error:  # open_clip's reader of big_vision's arrays takes no other
+            raise ModelError(f"{what}: these are no weights of big_vision for it ({type(error).__name__})") from error
+        return
+    wanted = model.state_dict()
+    state = strip_prefixes(read_state_dict(file, f"{what}: the file"), wanted)
+    try:
+        state = _renamed(state, model)
+    except (KeyError, RuntimeError, AttributeError) as error:
+        raise ModelError(f"{what}: its weights cannot be renamed ({error!r:.100})") from error
+    if not source.tag:
+        _check_sizes(state, wanted, model, settings, what)
+    _resize_positions(state, wanted, model)
+    if not state.keys() & wanted.keys():
+        raise ModelError(f"{what}: none of its names is known: it has {_first(state)}, and the model {_first(wanted)}")
+    if problem := misfit(state, wanted):
+        raise ModelError(f"{what}: {problem}"[:400])
+    if name := not_finite(state):
+        raise ModelError(f"{what}: {name} holds NaN or infinite numbers: its training diverged, or it is broken")
+    model.load_state_dict(state)
+
+
+def _renamed(state: dict[str, Tensor], model: OpenCLIPModel) -> dict[str, Tensor]:
+    """Weights under open_clip's names, from Apple's and from the towers' other layout, as `open_clip` converts them."""
+    state = convert_state_dict(model, state)
+    custom = hasattr(model, "text")
+    if custom and "positional_embedding" in state:
+        state = convert_to_custom_text_state_dict(state)
+    elif not custom and "text.positional_embedding" in state:
+        state = {name.removeprefix("text."): weight for name, weight in state.items()}
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name, None)
+        if own is None:
+            continue
+        if name in state:
+            state[name] = state[name].reshape(own.shape)
+        elif name == "logit_bias":
+            state[name] = torch.zeros_like(own)
+    if not hasattr(model, position_ids := "text.transformer.embeddings.position_ids"):
+        state.pop(position_ids, None)
+    return state
+
+
+def _check_sizes(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], model: OpenCLIPModel, settings: WeightSettings, what: str
+) -> None:
+    """Refuse weights for other pictures or captions than the model's, which open_clip would interpolate unasked."""
+    pictures = "visual.positional_embedding"
+    if _differ_in_length(state, wanted, pictures) and settings.image_size is None:
+        side = math.isqrt(len(state[pictures]) - 1) * model.visual.patch_size[0]
+        raise ModelError(
+            f"{what}: it was trained on pictures of {side} px, and the model takes {model.visual.image_size[0]}: set "
+            f"model.image_size={side}, or another size to interpolate its positions"
+        )
+    for captions in ("positional_embedding", "text.positional_embedding"):
+        if _differ_in_length(state, wanted, captions) and settings.context_length is None:
+            more = len(state[captions]) - len(wanted[captions])
+            text = getattr(model, "text", model)
+            raise ModelError(
+                f"{what}: it was trained on captions of {text.context_length + more} tokens, and the model takes "
+                f"{text.context_length}: set model.context_length={text.context_length + more}"
+            )
+
+
+def _resize_positions(state: dict[str, Tensor], wanted: dict[str, Tensor], model: OpenCLIPModel) -> None:
+    if _differ_in_length(state, wanted, "visual.positional_embedding"):
+        resize_pos_embed(state, model)
+    if any(_differ_in_length(state, wanted, f"{text}positional_embedding") for text in ("", "text.")):
+        resize_text_pos_embed(state, model)
+
+
+def _differ_in_length(state: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> bool:
+    if name not in state or name not in wanted or state[name].ndim != 2:
+        return False
+    return state[name].shape[1] == wanted[name].shape[1] and len(state[name]) != len(wanted[name])
+
+
+def _first(state: dict[str, Tensor], most: int = 3) -> str:
+    names = sorted(state)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @contextmanager
@@ -96,65 +247,3 @@ def _quiet_open_clip() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _download(architecture: str, pretrained: str | None, tag: dict[str, Any], cache_dir: str | None) -> None:
-    try:
-        open_clip.download_pretrained(tag, cache_dir=cache_dir)
-    except (RuntimeError, OSError) as error:
-        raise ModelError(
-            f"cannot download {architecture} {pretrained} from {tag.get('hf_hub') or tag.get('url')}: fetch the "
-            "checkpoint where there is a network and give its path, model.pretrained=/path/to/checkpoint"
-            + (" model.force_quick_gelu=true" if tag.get("quick_gelu") else "")
-        ) from error
-
-
-def _wants_hub(text: dict[str, Any]) -> bool:
-    names = (text.get("hf_model_name"), text.get("hf_tokenizer_name"))
-    return any(name and not Path(name).is_dir() for name in names)
-
-
-def _no_such_weights(architecture: str, pretrained: str) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if Path(pretrained).suffix or "/" in pretrained:
-        return f"model.pretrained={pretrained} is no file: give the path of a checkpoint, or a tag ({', '.join(tags)})"
-    return (
-        f"model.pretrained={pretrained} is no tag of {architecture}{_did_you_mean(pretrained, tags)}: "
-        f"it has {', '.join(tags) or 'none'}; a checkpoint's path is taken too"
-    )
-
-
-def _why_not_loaded(architecture: str, pretrained: str | None, error: Exception) -> str:
-    message = str(error)
-    if isinstance(error, pickle.UnpicklingError) or "TorchScript" in message:
-        if "TorchScript" in message:
-            convert = "torch.save(torch.jit.load(path, map_location='cpu').state_dict(), new_path)"
-        else:
-            convert = "torch.save(torch.load(path, map_location='cpu', weights_only=False)['state_dict'], new_path)"
-        return (
-            f"model.pretrained={pretrained} is no checkpoint, or holds more than tensors, which is not unpickled here: "
-            f"if you trust it, convert it once with {convert}"
-        )
-    reason = " ".join(message.split())
-    return f"cannot load {architecture} from {pretrained}: {reason[:300]}"
-
-
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    by_lower = {known.lower(): known for known in names}
-    close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.5)]
-    return f" (closest: {', '.join(close)})" if close else ""
-
-
-def _weights_fingerprint(pretrained: str | None, is_tag: bool, model: nn.Module) -> str:
-    if pretrained is None:
-        return weights_digest(model)
-    return pretrained if is_tag else file_fingerprint(Path(pretrained))
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Digest of all weights, for a model that comes from no file."""
-    sha = hashlib.sha256()
-    for key, tensor in model.state_dict().items():
-        sha.update(key.encode())
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:16]

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.core.artifacts import Artifacts, FinishedArtifacts, digest, file_fingerprint, write_text_atomically
+from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, digest, write_text_atomically
 from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.timing import TIMING_FILE, machine, read_timing
+from mmmono.core.versions import VERSIONS
 
 RECIPE = {"model": "a", "k": 32}
 
@@ -33,7 +35,7 @@ def test_builds_once_and_keeps_the_recipe(tmp_path: Path) -> None:
     first, second = (artifacts.build("things", "it", RECIPE, make) for _ in range(2))
     assert (first.built, second.built, len(calls)) == (True, False, 1)
     assert first.path == second.path == artifacts.path("things", "it", RECIPE)
-    assert json.loads((first.path / "recipe.json").read_text()) == RECIPE
+    assert json.loads((first.path / "recipe.json").read_text()) == {**RECIPE, "version": 1}
     assert not calls[0].exists()
 
 
@@ -46,7 +48,7 @@ def test_an_interrupted_build_is_never_mistaken_for_a_whole_one(tmp_path: Path, 
         raise KeyboardInterrupt
 
     def finishes(directory: Path) -> None:
-        found.extend(file.name for file in directory.iterdir())
+        found.extend(file.name for file in directory.iterdir() if file.name != TIMING_FILE)
 
     artifacts = Artifacts(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -134,15 +136,6 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
         Artifacts(tmp_path).build("things", "it", RECIPE, make)
 
 
-def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_bytes(bytes(200_000))
-    two.write_bytes(bytes(200_000))
-    assert file_fingerprint(one) == file_fingerprint(two)
-    two.write_bytes(bytes(199_999) + b"x")
-    assert file_fingerprint(one) != file_fingerprint(two)
-
-
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "deep" / "file.json"
     write_text_atomically(target, "old")
@@ -181,3 +174,50 @@ def test_finds_what_is_finished_and_adds_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match=r"it-\w+ is not there"):
         finished.build("things", "it", {"k": 3}, lambda folder: None)
     assert not artifacts.path("things", "it", {"k": 3}).exists()
+
+
+def test_a_raised_version_makes_anew_and_leaves_the_old_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixed bug must not leave its numbers found, neither themselves nor what was made from them."""
+    artifacts = Artifacts(tmp_path)
+
+    def make(directory: Path) -> None:
+        (directory / "number").write_text(str(VERSIONS["results/mds"]))
+
+    def both() -> list[Artifact]:
+        source = artifacts.build("results", "mds-model-data", RECIPE, make)
+        return [source, artifacts.build("results", "explorer-model-data", {"of": source.digest}, make)]
+
+    before = both()
+    monkeypatch.setitem(VERSIONS, "results/mds", VERSIONS["results/mds"] + 1)  # type: ignore[misc]
+    after = both()
+    assert all(new.built and new.path != old.path for new, old in zip(after, before, strict=True))
+    assert [(artifact.path / "number").read_text() for artifact in (before[0], after[0])] == ["1", "2"]
+    assert [artifact.path for artifact in artifacts.find("results", "mds-*")] == [after[0].path]
+    assert artifacts.made_from(after[1].recipe) == list(artifacts.find("results", "mds-*"))
+
+
+def test_what_was_made_before_there_were_versions_is_not_found(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    old = tmp_path / "results" / f"mds-model-data-{digest(RECIPE)}"
+    old.mkdir(parents=True)
+    (old / "recipe.json").write_text(json.dumps(RECIPE))
+    assert list(artifacts.find("results")) == []
+    assert artifacts.build("results", "mds-model-data", RECIPE, lambda folder: None).built
+
+
+def test_the_time_of_all_attempts_is_kept(tmp_path: Path) -> None:
+    def waits(directory: Path) -> None:
+        time.sleep(0.1)
+
+    def dies(directory: Path) -> None:
+        waits(directory)
+        raise KeyboardInterrupt
+
+    artifacts = Artifacts(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.build("things", "it", RECIPE, dies, resumable=True)
+    timing = read_timing(artifacts.build("things", "it", RECIPE, waits, resumable=True).path)
+    assert timing is not None
+    assert 0.2 <= timing.seconds < 10
+    assert timing.machine == machine()
+    assert read_timing(tmp_path) is None

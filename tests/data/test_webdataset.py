@@ -1,10 +1,10 @@
-import functools
-import http.server
+import bz2
+import gzip
 import io
 import json
+import lzma
 import pickle
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmono.core.errors import DataError
+from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
+from mmmono.data.remote import RemoteSettings
+from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 
 FLICKR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "flickr8k"
 
@@ -126,31 +128,67 @@ def test_broken_samples_are_skipped_with_a_reason(tmp_path: Path) -> None:
     assert {key.removeprefix("bad/"): reason.split(" (")[0] for key, reason in reasons.items()} == {
         "a": "unreadable image",
         "b": "unreadable image",
-        "c": "no caption",
-        "d": "no caption",
-        "e": "no image",
+        "c": "no caption in .jpg, .txt",
+        "d": "no caption in .jpg",
+        "e": "no image among .txt",
         "f": "unreadable .json",
     }
     assert [i.key for i in source.read(0) if isinstance(i, ImageTextPair)] == ["bad/g"]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
-def test_a_truncated_shard_gives_what_it_still_holds(shard: Path, share: float) -> None:
+def test_a_truncated_shard_gives_what_it_still_holds_and_is_an_error(shard: Path, share: float) -> None:
     whole = pairs(WebDatasetPairs(str(shard)))
     data = shard.read_bytes()
     in_a_picture = data.index(b"\xff\xd8", int(share * len(data))) + 40
     shard.write_bytes(data[:in_a_picture])
-    items = list(WebDatasetPairs(str(shard)).read(0))
-    got = [item for item in items if isinstance(item, ImageTextPair)]
+    got = []
+    with pytest.raises(BrokenPartError, match="good-000.tar is cut off or damaged"):
+        got.extend(WebDatasetPairs(str(shard)).read(0))
     assert 0 < len(got) < len(whole)
-    assert [item.reason.split(" (")[0] for item in items if isinstance(item, SkippedPair)] == ["shard broken off"]
-    assert [p.key for p in got] == [p.key for p in whole[: len(got)]]
-    assert [p.image.tobytes() for p in got] == [p.image.tobytes() for p in whole[: len(got)]]
+    for pair, expected in zip(got, whole, strict=False):
+        assert isinstance(pair, ImageTextPair)
+        assert (pair.key, pair.image.tobytes()) == (expected.key, expected.image.tobytes())
 
 
-def test_a_file_that_is_no_tar_is_one_skip(tmp_path: Path) -> None:
-    (tmp_path / "no.tar").write_bytes(b"hello" * 1000)
-    assert "shard broken off" in skipped(WebDatasetPairs(str(tmp_path / "no.tar")))["no"]
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"hello" * 1000, "is no tar archive"),
+        (b"hello", "is cut off"),
+        (gzip.compress(b"\0" * 10240), "is gzip: unpack it"),
+        (bz2.compress(b"\0" * 10240), "is bzip2: unpack it"),
+        (lzma.compress(b"\0" * 10240), "is xz: unpack it"),
+        (b"PK\x03\x04" + b"\0" * 600, "is a zip file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git-lfs pointer"),
+        (b"<!DOCTYPE html><html>not found</html>", "web page"),
+        (b"\0" * (3 << 20), "bytes of zeros"),
+    ],
+)
+def test_a_file_that_is_no_tar_is_an_error_that_says_what_it_is(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "no.tar").write_bytes(content)
+    with pytest.raises(BrokenPartError, match=f"no.tar {reason}|no.tar .*{reason}"):
+        list(WebDatasetPairs(str(tmp_path / "no.tar")).read(0))
+
+
+def test_archives_that_were_strung_together_are_an_error(shard: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.tar").write_bytes(shard.read_bytes() * 2)
+    with pytest.raises(BrokenPartError, match="goes on after its end mark"):
+        list(WebDatasetPairs(str(tmp_path / "two.tar")).read(0))
+
+
+def test_a_pair_before_the_break_can_be_fetched(shard: Path) -> None:
+    whole = pairs(WebDatasetPairs(str(shard)))
+    shard.write_bytes(shard.read_bytes()[: int(whole[5].locator.split(":")[0]) + 700])
+    source = WebDatasetPairs(str(shard))
+    for locator in ("", whole[2].locator, whole[2].locator.split(":")[0]):
+        assert source.fetch(whole[2].key, locator).image.tobytes() == whole[2].image.tobytes()
+    for locator in ("", whole[6].locator, whole[6].locator.split(":")[0]):
+        with pytest.raises(DataError, match="good-000.tar"):
+            source.fetch(whole[6].key, locator)
+    with pytest.raises(DataError, match="no place in a shard"):
+        source.fetch(whole[2].key, "-5:x")
 
 
 def test_keys_are_unique_across_shards(tmp_path: Path) -> None:
@@ -188,52 +226,67 @@ def test_fingerprint_follows_content_and_reading_but_not_the_place(shard: Path, 
     assert WebDatasetPairs(str(shard)).fingerprint() != before
 
 
-class _Ranged(http.server.SimpleHTTPRequestHandler):
-    """Serves files with ranges, and only to those who know the token."""
-
-    requests: list[str | None]
-    ranged = True
-
-    def do_GET(self) -> None:
-        if self.headers.get("Authorization") != "Bearer secret":
-            self.send_error(401)
-            return
-        data = Path(self.translate_path(self.path)).read_bytes()
-        wanted = self.headers.get("Range")
-        type(self).requests.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranged else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start:])
-
-    def log_message(self, *_: Any) -> None:
-        pass
+@pytest.fixture
+def server() -> Iterator[FlakyServer]:
+    with flaky_server() as served:
+        yield served
 
 
-@pytest.fixture(params=[True, False], ids=["ranges", "no ranges"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, type[_Ranged]]]:
-    handler = type("Handler", (_Ranged,), {"requests": [], "ranged": request.param})
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path))
-    ) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}", handler
-        served.shutdown()
+QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 
 
-def test_remote_shards_stream_and_fetch(server: tuple[str, type[_Ranged]], shard: Path) -> None:
-    url, handler = server
+@pytest.mark.parametrize("ranged", [True, False], ids=["ranges", "no ranges"])
+def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
+    server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
     local = pairs(WebDatasetPairs(str(shard)))
-    remote = WebDatasetPairs(f"{url}/{{good-000,good-000}}.tar", token="secret")
+    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", patience=QUICK)
     found = pairs(remote)
     assert len(found) == 2 * len(local)
     assert [p.image.tobytes() for p in found[:8]] == [p.image.tobytes() for p in local]
     again = remote.fetch(found[5].key, found[5].locator)
     assert again.caption == found[5].caption
-    assert handler.requests[-1] == f"bytes={found[5].locator}-"
-    with pytest.raises(DataError, match="401 .*HF_TOKEN"):
-        list(WebDatasetPairs(f"{url}/good-000.tar").read(0))
+    start, length = map(int, found[5].locator.split(":"))
+    assert server.requests[-1].byte_range == f"bytes={start}-{start + length - 1}"
+    assert remote.fetch(found[5].key).caption == remote.fetch(found[5].key, str(start)).caption == again.caption
+    with pytest.raises(DataError, match="401") as raised:
+        list(WebDatasetPairs(f"{server.url}/good-000.tar", patience=QUICK).read(0))
+    assert "HF_TOKEN" not in str(raised.value)
+
+
+def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None:
+    server.files = {f"/s-{i}.tar": shard.read_bytes() for i in range(3)}
+    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", patience=QUICK)
+    found = pairs(source)
+    server.requests.clear()
+    server.faults = [Fault(503), Fault(after=300), Fault(after=100, how="rst")]
+    wanted = [found[i] for i in (20, 3, 4, 5, 17, 9, 3)]
+    again = list(source.fetch_many([(pair.key, pair.locator) for pair in wanted]))
+    assert [pair.key for pair in again] == [pair.key for pair in wanted]
+    for pair, expected in zip(again, wanted, strict=True):
+        assert isinstance(pair, ImageTextPair)
+        assert (pair.image.tobytes(), pair.caption) == (expected.image.tobytes(), expected.caption)
+    assert len(server.requests) <= 3 + 3
+    assert list(source.fetch_many([])) == []
+    odd = [("other/000", ""), ("s-0/nobody", ""), ("s-0/nobody", "0:10"), ("s-0/0", "x")]
+    assert [type(item) for item in source.fetch_many([*odd, (found[0].key, "")])] == [SkippedPair] * 4 + [ImageTextPair]
+    server.files.pop("/s-1.tar")
+    items = list(source.fetch_many([(pair.key, pair.locator) for pair in (found[0], found[10], found[18])]))
+    assert [isinstance(item, SkippedPair) for item in items] == [False, True, False]
+    assert "404" in items[1].reason  # type: ignore[union-attr]
+    server.files["/s-2.tar"] = shard.read_bytes()[:-2048] + b"x" * 2048
+    assert isinstance(next(source.fetch_many([(found[0].key, "")])), ImageTextPair)
+
+
+def test_large_requests_for_pictures_are_split_and_lose_nothing(tmp_path: Path) -> None:
+    files = [
+        (f"{i:04d}.{e}", d) for i in range(600) for e, d in (("jpg", jpeg((i % 256, i // 256, 3), 8)), ("txt", b"x"))
+    ]
+    source = WebDatasetPairs(str(write_tar(tmp_path / "many.tar", files)))
+    found = pairs(source)
+    for order in (found, found[::-1], found[::7]):
+        again = list(source.fetch_many([(pair.key, pair.locator) for pair in order]))
+        assert [pair.key for pair in again] == [pair.key for pair in order]
+        assert all(isinstance(a, ImageTextPair) and a.image == b.image for a, b in zip(again, order, strict=True))
 
 
 def test_an_unreachable_server_is_an_error_not_a_skip() -> None:
@@ -241,20 +294,298 @@ def test_an_unreachable_server_is_an_error_not_a_skip() -> None:
         list(WebDatasetPairs("http://127.0.0.1:9/shard.tar").read(0))
 
 
-def test_other_schemes_go_through_webdatasets_opener(shard: Path) -> None:
-    assert len(pairs(WebDatasetPairs(f"pipe:cat {shard}"))) == 8
+def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer, shard: Path) -> None:
+    server.files["/a/good-000.tar"] = server.files["/get"] = shard.read_bytes()
+
+    def source(query: str, path: str = "a/good-000.tar") -> WebDatasetPairs:
+        return WebDatasetPairs([f"{server.url}/{path}?{query}"], patience=QUICK)
+
+    one = source("X-Amz-Signature=abc/def&X-Amz-Date=1")
+    two = source("X-Amz-Signature=xyz/qrs&X-Amz-Date=2")
+    assert one.fingerprint() == two.fingerprint()
+    assert (
+        [p.key for p in pairs(one)]
+        == [p.key for p in pairs(two)]
+        == [p.key for p in pairs(WebDatasetPairs(str(shard)))]
+    )
+    assert "abc" not in one.parts()[0]
+    # A query that names the file is no signature.
+    named = [source(f"file={i}&Expires={e}&Signature=s", "get") for i, e in ((1, 1), (1, 2), (2, 1))]
+    assert named[0].fingerprint() == named[1].fingerprint() != named[2].fingerprint()
+
+
+def test_fingerprints_do_not_depend_on_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    before = WebDatasetPairs.cc3m("val")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    mirrored = WebDatasetPairs.cc3m("val")
+    assert mirrored.fingerprint() == before.fingerprint()
+    assert mirrored.parts()[0].startswith("http://127.0.0.1:1/datasets/pixparse/cc3m-wds/resolve/main/")
+
+
+def test_other_schemes(shard: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/s/good-000.tar", shard.read_bytes())
+    local = pairs(WebDatasetPairs(str(shard)))
+    for address in ("memory://s/good-000.tar", f"file://{shard}", f"pipe:cat {shard}"):
+        source = WebDatasetPairs(address)
+        found = pairs(source)
+        assert [(p.key, p.locator) for p in found] == [(p.key, p.locator) for p in local]
+        assert source.fetch(found[5].key, found[5].locator).image.tobytes() == local[5].image.tobytes()
+    for address in ("memory://s/gone.tar", "pipe:exit 3", f"pipe:head -c 5000 {shard}", f"pipe:cat {shard}; exit 3"):
+        with pytest.raises(BrokenPartError):
+            list(WebDatasetPairs(address).read(0))
+    for address, what in (("s3://bucket/x.tar", "s3fs"), ("nothing://bucket/x.tar", "cannot open")):
+        with pytest.raises(DataError, match=what):
+            list(WebDatasetPairs(address).read(0))
+    assert {p.key for p in pairs(WebDatasetPairs(f"pipe:cat {shard} -"))} == {p.key for p in local}
 
 
 def test_cc3m_needs_a_token_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("mmmono.data.webdataset.hub_token", lambda: None)
     with pytest.raises(DataError, match="HF_TOKEN"):
         WebDatasetPairs.cc3m("val")
     with pytest.raises(DataError, match="matches no file"):
         WebDatasetPairs.cc3m("val", root=tmp_path)
     write_tar(tmp_path / "cc3m-validation-0000.tar", [("0.jpg", jpeg((1, 1, 1))), ("0.txt", b"copy")])
     assert [pair.caption for pair in pairs(WebDatasetPairs.cc3m("val", root=tmp_path))] == ["copy"]
+    monkeypatch.undo()
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert (len(WebDatasetPairs.cc3m("train").parts()), len(WebDatasetPairs.cc3m("val").parts())) == (576, 16)
+
+
+def test_no_other_file_of_a_sample_hides_its_caption(tmp_path: Path) -> None:
+    image = jpeg((1, 2, 3))
+    documents: dict[str, Any] = {
+        "empty": {"caption": ""}, "none": {"captions": []}, "null": {"captions": [None, None]},
+        "nan": {"captions": [float("nan")]},
+        "dict": {"captions": [{"raw": "x"}]}, "nested": {"captions": [["x"]]}, "number": {"caption": 5}, "list": ["x"],
+        "blank": {"captions": [" ", "\n"], "caption": None},
+    }  # fmt: skip
+    files = [
+        file
+        for name, document in documents.items()
+        for file in ((f"{name}.jpg", image), (f"{name}.json", json.dumps(document).encode()), (f"{name}.txt", b"good"))
+    ]
+    files += [("torn.jpg", image), ("torn.json", b"{"), ("torn.txt", b"good"), ("deep.jpg", image)]
+    files += [("deep.json", b"[" * 100_000), ("deep.txt", b"good")]
+    mixed = {"captions": [None, "second", {"raw": "x"}], "caption": "third"}
+    files += [("mixed.jpg", image), ("mixed.json", json.dumps(mixed).encode()), ("mixed.txt", b"good")]
+    source = WebDatasetPairs(str(write_tar(tmp_path / "s.tar", files)))
+    captions = {pair.key.removeprefix("s/"): pair.caption for pair in pairs(source)}
+    assert captions == dict.fromkeys([*documents, "torn", "deep"], "good") | {"mixed": "second"}
+
+
+def test_caption_key_names_a_file_or_a_field(tmp_path: Path) -> None:
+    files = [
+        ("0.jpg", jpeg((1, 2, 3))),
+        ("0.json", b'{"caption": "of json", "alt": "alt"}'),
+        ("0.txt", b"of txt"),
+        ("0.cap", b"of cap"),
+    ]
+    path = str(write_tar(tmp_path / "s.tar", files))
+    for key, caption in ((None, "of json"), ("txt", "of txt"), (".txt", "of txt"), ("cap", "of cap"), ("alt", "alt")):
+        assert [pair.caption for pair in pairs(WebDatasetPairs(path, caption_key=key))] == [caption]
+    assert (
+        "no caption in .cap, .jpg, .json, .txt (dataset.caption_key"
+        in skipped(WebDatasetPairs(path, caption_key="x"))["s/0"]
+    )
+
+
+def test_pictures_by_other_extensions(tmp_path: Path) -> None:
+    files = [
+        ("0.TIF", jpeg((1, 2, 3), format="TIFF")),
+        ("0.txt", b"a"),
+        ("1.image.jpg", jpeg((1, 2, 3))),
+        ("1.txt", b"b"),
+    ]
+    path = str(write_tar(tmp_path / "s.tar", files))
+    assert "no image among .tif, .txt (dataset.image_keys" in skipped(WebDatasetPairs(path))["s/0"]
+    assert [pair.caption for pair in pairs(WebDatasetPairs(path, image_keys=["tif", ".image.jpg"]))] == ["a", "b"]
+    with pytest.raises(ConfigError, match="image_keys"):
+        WebDatasetPairs(path, image_keys=[])
+
+
+def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None:
+    values = {"a": "x\n y", "b": 3, "c": 0.5, "d": True, "e": None, "f": {"g": 1}, "h": [1], "i": float("nan"), "j": ""}
+    files = [("0.jpg", jpeg((1, 2, 3))), ("0.txt", b"a"), ("0.json", json.dumps(values).encode())]
+    path = str(write_tar(tmp_path / "s.tar", files))
+    assert pairs(WebDatasetPairs(path, label_keys=[*values]))[0].labels == {
+        "a": "x y",
+        "b": "3",
+        "c": "0.5",
+        "d": "true",
+    }
+    for name in ("key", "caption", "locator", "group"):
+        with pytest.raises(ConfigError, match=f"no label can be called '{name}'"):
+            WebDatasetPairs(path, label_keys=["a", name])
+
+
+def test_names_with_dots_swallow_no_picture(tmp_path: Path) -> None:
+    numbered = [(f"p.{i}.{e}", d) for i in range(12) for e, d in (("jpg", jpeg((i, 0, 0))), ("txt", b"%d" % i))]
+    hidden = [(f"cat{d}.{e}", v) for d in ("", ".1", ".2") for e, v in (("jpg", jpeg((9, 9, 9))), ("txt", b"cat"))]
+    parts = [("0.jpg", jpeg((5, 5, 5))), ("0.seg.png", jpeg((1, 1, 1), format="PNG")), ("0.txt", b"with a mask")]
+    path = str(write_tar(tmp_path / "s.tar", numbered + hidden + parts))
+    items = list(WebDatasetPairs(path).read(0))
+    assert [item.key for item in items if isinstance(item, ImageTextPair)] == ["s/cat", "s/0"]
+    reasons = [item.reason for item in items if isinstance(item, SkippedPair)]
+    assert len(reasons) == 12 + 2
+    assert all("set dataset.key_end=last_dot" in reason for reason in reasons)
+    last = WebDatasetPairs(path, key_end="last_dot")
+    found = [item for item in last.read(0) if isinstance(item, ImageTextPair)]
+    assert [pair.key for pair in found[:12]] == [f"s/p.{i}" for i in range(12)]
+    assert [pair.caption for pair in found[:12]] == [str(i) for i in range(12)]
+    assert len(found) == 12 + 3
+    assert {pair.key: last.fetch(pair.key, pair.locator).caption for pair in found} == {p.key: p.caption for p in found}
+    assert skipped(last)["s/0"].startswith("its files do not lie next to each other")
+
+
+def test_files_that_do_not_lie_together_are_one_skip_with_the_remedy(tmp_path: Path) -> None:
+    image = jpeg((5, 5, 5))
+    apart = [(f"{i}.jpg", image) for i in range(5)] + [(f"{i}.txt", b"x") for i in range(5)]
+    good = [
+        ("a.jpg", image),
+        ("a.txt", b"x"),
+        ("b.jpg", image),
+        ("b.txt", b"y"),
+        ("a.json", b"{}"),
+        ("b.jpg", image),
+        ("b.txt", b"z"),
+    ]
+    items = list(WebDatasetPairs(str(write_tar(tmp_path / "s.tar", good + apart))).read(0))
+    assert [(item.key, item.caption) for item in items if isinstance(item, ImageTextPair)] == [
+        ("s/a", "x"),
+        ("s/b", "y"),
+    ]
+    reasons = {item.key: item.reason for item in items if isinstance(item, SkippedPair)}
+    assert len(items) == 2 + len(reasons) == 2 + 7
+    assert {key for key, reason in reasons.items() if "tar --sort=name" in reason} == {
+        "s/a",
+        *(f"s/{i}" for i in range(5)),
+    }
+    assert reasons["s/b"] == "a second sample of the same name in its shard"
+
+
+def test_members_that_are_no_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+
+        def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = len(data), kind, link
+            tar.addfile(info, io.BytesIO(data))
+
+        image = jpeg((5, 5, 5))
+        add("folder/", kind=tarfile.DIRTYPE)
+        add("README", b"no sample")
+        add("._0.jpg", b"Mac OS X        ")
+        add("__MACOSX/0.jpg", b"x")
+        add(".DS_Store", b"x")
+        add("./0.jpg", image)
+        add("./0.txt", b"fine")
+        add("1.jpg", kind=tarfile.LNKTYPE, link="./0.jpg")
+        add("1.txt", b"hard link")
+        add("2.jpg", kind=tarfile.SYMTYPE, link="0.jpg")
+        add("2.txt", b"symbolic link")
+        add("3.jpg", image)
+        add("3.txt", kind=tarfile.LNKTYPE, link="0.txt")
+        add("4.jpg", kind=tarfile.FIFOTYPE)
+        add("4.txt", b"pipe")
+        add("5.jpg")
+        add("5.txt", b"empty")
+        add(".jpg", image)
+        add("picture", image)
+        add("6.mp4", b"v" * 5000)
+    items = list(WebDatasetPairs(str(tmp_path / "s.tar")).read(0))
+    assert [item.key for item in items if isinstance(item, ImageTextPair)] == ["s/0"]
+    reasons = {item.key.removeprefix("s/"): item.reason for item in items if isinstance(item, SkippedPair)}
+    assert sorted(reasons) == [".jpg", "1", "2", "3", "4", "5", "6", "picture"]
+    assert all("link" in reasons[key] and "--hard-dereference" in reasons[key] for key in "123")
+    assert "no regular file" in reasons["4"]
+    assert reasons["5"] == "empty image file"
+    assert "no image among .mp4" in reasons["6"]
+    assert all("without a name" in reasons[key] for key in (".jpg", "picture"))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.tar"
+    with tarfile.open(path, "w", encoding="latin-1", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in (("caf\xe90.jpg", jpeg((5, 5, 5))), ("caf\xe90.txt", b"latin")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    source = WebDatasetPairs(str(path))
+    (pair,) = pairs(source)
+    assert pair.key == r"caf\xe9/caf\xe90"
+    assert source.fetch(pair.key, pair.locator).caption == source.fetch(pair.key).caption == "latin"
+    source.parts()[0].encode("utf-8")
+
+
+@pytest.mark.parametrize("captions", ["first", "random", "all"])
+def test_keys_may_have_a_number_sign(tmp_path: Path, captions: Any) -> None:
+    document = json.dumps({"captions": ["a", "b"]}).encode()
+    files = [(f"IMG#{i}.{e}", d) for i in range(3) for e, d in (("jpg", jpeg((i, 0, 0))), ("json", document))]
+    source = WebDatasetPairs(str(write_tar(tmp_path / "shard#7.tar", files)), captions=captions)
+    found = pairs(source)
+    for pair in found:
+        assert source.fetch(pair.key, pair.locator).image.tobytes() == source.fetch(pair.key).image.tobytes()
+    assert {source.group(pair.key) for pair in found} == {f"shard#7/IMG#{i}" for i in range(3)}
+
+
+def test_all_captions_of_a_picture_are_one_group(tmp_path: Path) -> None:
+    document = json.dumps({"captions": ["a", "b", "c"]}).encode()
+    files = [(f"{i}.{e}", d) for i in range(4) for e, d in (("jpg", jpeg((i, 0, 0))), ("json", document))]
+    source = WebDatasetPairs(str(write_tar(tmp_path / "s.tar", files)), captions="all")
+    groups = [source.group(pair.key) for pair in pairs(source)]
+    assert groups == [f"s/{i}" for i in range(4) for _ in range(3)]
+
+
+def test_paths_that_look_like_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("data [v2]", "a{0..1}", "b::c", "x*y", "data:v2"):
+        (tmp_path / folder).mkdir()
+        for i in range(2):
+            write_tar(tmp_path / folder / f"s-{i}.tar", [("0.jpg", jpeg((1, 1, 1))), ("0.txt", folder.encode())])
+        assert len(pairs(WebDatasetPairs(str(tmp_path / folder / "s-0.tar")))) == 1
+    assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "s-{0..1}.tar")))) == 2
+    assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "*.tar")))) == 2
+    assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]")))) == 2
+    assert len(pairs(WebDatasetPairs(f"{tmp_path}/x*y/s-*.tar"))) == 2
+    monkeypatch.chdir(tmp_path)
+    assert len(pairs(WebDatasetPairs("data:v2/s-*.tar"))) == len(pairs(WebDatasetPairs("data:v2/s-{0..1}.tar"))) == 2
+    assert len(pairs(WebDatasetPairs(str(tmp_path / "a{0..1}")))) == 2
+
+
+def test_shards_of_the_hub_by_their_address(
+    server: FlakyServer, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.token = "hf_secret"
+    server.files = {f"/datasets/me/mine/resolve/v1/data/good-00{i}.tar": shard.read_bytes() for i in range(2)}
+    source = WebDatasetPairs("hf://datasets/me/mine@v1/data/good-{000..001}.tar", patience=QUICK)
+    assert len(pairs(source)) == 16
+    assert source.remote
+    assert not WebDatasetPairs(str(shard)).remote
+
+
+def test_shards_on_this_disk_know_their_size(shard: Path, server: FlakyServer, tmp_path: Path) -> None:
+    assert [WebDatasetPairs(str(shard)).part_size(0, most) for most in (3, 8, 100)] == [3, 8, 8]
+    server.files["/s.tar"] = shard.read_bytes()
+    remote = WebDatasetPairs(f"{server.url}/s.tar", cache=tmp_path / "cache", patience=QUICK)
+    assert remote.part_size(0, 100) is None
+    assert server.requests == []
+    pairs(remote)
+    assert remote.part_size(0, 100) == 8
+    shard.write_bytes(b"")
+    assert WebDatasetPairs(str(shard)).part_size(0, 100) is None
+
+
+@pytest.mark.parametrize("limit", [-1, 0])
+def test_limits_below_one_are_refused(shard: Path, limit: int) -> None:
+    with pytest.raises(ConfigError, match=f"dataset.limit={limit}"):
+        WebDatasetPairs(str(shard), limit=limit)
 
 
 def test_sources_travel_to_worker_processes(shard: Path) -> None:

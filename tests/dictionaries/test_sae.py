@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +157,44 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"no tensors")
     with pytest.raises(DictionaryError, match="no readable dictionary"):
         NCLHead.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"architecture": "jumprelu"}, "config.json: architecture='jumprelu' is none of ncl"),
+        ({"architecture": ["topk_sae"]}, "is none of"),
+        ({"k": 99}, "config.json makes no TopKSAE .*k=99"),
+        ({"k": "three"}, "makes no TopKSAE"),
+        ({"surprise": 1}, "makes no TopKSAE .*surprise"),
+        ({"dim": 7}, r"do not fit their configuration .*W_enc is \(9, 6\), not \(9, 7\)"),
+        ({"encoder_bias": False}, "b_enc is unknown"),
+    ],
+)
+def test_configurations_of_others_are_told_in_one_line(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    TopKSAE(6, 9, 2, encoder_bias=True).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(DictionaryError, match=says) as raised:
+        Dictionary.from_pretrained(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"a"'])
+def test_configurations_that_are_no_objects(tmp_path: Path, content: str) -> None:
+    TopKSAE(6, 9, 2).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DictionaryError, match="config.json"):
+        Dictionary.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    sae = TopKSAE(6, 9, 2)
+    with torch.no_grad():
+        sae.W_enc[1, 1] = float("inf")
+    sae.save_pretrained(tmp_path)
+    with pytest.raises(DictionaryError, match="W_enc holds NaN or infinite numbers"):
+        Dictionary.from_pretrained(tmp_path)
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -1,7 +1,14 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import TopKSAE
@@ -39,3 +46,147 @@ def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"topk"', '"jumprelu"'))
     with pytest.raises(DictionaryError, match="architecture='jumprelu'"):
         import_from_saelens(tmp_path)
+
+
+def theirs(folder: Path, config: dict[str, Any], change: Callable[[dict[str, Tensor]], Any] = lambda _: None) -> Path:
+    """A folder as SAELens lays it out, with decoder rows of any length."""
+    torch.manual_seed(0)
+    weights = {
+        "W_enc": torch.randn(6, 10),
+        "W_dec": torch.randn(10, 6),
+        "b_enc": torch.randn(10),
+        "b_dec": torch.randn(6),
+    }
+    change(weights)
+    folder.mkdir(exist_ok=True)
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(config))
+    return folder
+
+
+V6 = {"architecture": "topk", "d_in": 6, "d_sae": 10, "k": 3, "dtype": "float32", "device": "cpu"}
+V6 |= {"metadata": {"sae_lens_version": "6.54.12"}}
+V3 = {"d_in": 6, "d_sae": 10, "dtype": "torch.float32", "device": "cpu", "model_name": "x", "hook_name": "h"}
+V3 |= {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "sae_lens_training_version": "3.20.0"}
+V3 |= {"context_size": 8, "dataset_path": "d", "hook_layer": 0, "hook_head_index": None, "prepend_bos": True}
+V5 = {**V3, "architecture": "standard", "activation_fn": "topk", "normalize_activations": "none"}
+V5 |= {"finetuning_scaling_factor": False, "sae_lens_training_version": "5.10.0"}
+del V5["activation_fn_str"]
+READ: dict[str, dict[str, Any]] = {
+    "3": V3,
+    "4, architecture told": {**V3, "architecture": "standard", "normalize_activations": False},
+    "5": V5,
+    "5, named topk": {**V5, "architecture": "topk"},
+    "5, b_dec on the output alone": {**V5, "apply_b_dec_to_input": False},
+    "6": V6,
+    "6, b_dec on the output alone": {**V6, "apply_b_dec_to_input": False},
+    "6, codes by decoder length": {**V6, "rescale_acts_by_decoder_norm": True},
+    "6, both": {**V6, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False},
+    "6, all defaults told": {**V6, "normalize_activations": "none", "reshape_activations": "none"},
+}
+
+
+@pytest.mark.parametrize("config", READ.values(), ids=READ)
+def test_codes_are_those_saelens_gives_whatever_the_version(tmp_path: Path, config: dict[str, Any]) -> None:
+    sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
+    folder = theirs(tmp_path / "sae", config)
+    reference, ours = sae_lens.SAE.load_from_disk(folder), import_from_saelens(folder)
+    z = torch.randn(20, 6)
+    codes = ours.encode(z, "image")
+    torch.testing.assert_close(codes, reference.encode(z).detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.decode(codes, "image"), reference.decode(codes).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = theirs(tmp_path, V6, lambda w: w.update({name: weight.to(dtype) for name, weight in w.items()}))
+    stored, sae = load_file(folder / "sae_weights.safetensors"), import_from_saelens(folder)
+    assert sae.W_dec.dtype == torch.float32
+    assert sae.W_dec.equal(stored["W_dec"].float())
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    **{
+        name: ({**V6, "architecture": name}, f"cfg.json: architecture='{name}'")
+        for name in ("jumprelu", "gated", "batchtopk")
+    },
+    "relu": ({**V5, "activation_fn": "relu"}, "architecture='standard'"),
+    "no architecture": ({"d_in": 6, "d_sae": 10}, "architecture='standard'"),
+    "scaled inputs": ({**V5, "normalize_activations": True}, "normalize_activations='expected_average_only_in'"),
+    "layer norm": ({**V6, "normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
+    "heads": ({**V5, "hook_name": "blocks.0.attn.hook_z"}, "reshape_activations='hook_z'"),
+    "no width": ({k: v for k, v in V6.items() if k != "d_in"}, "cfg.json: it has no d_in"),
+    "no k": ({k: v for k, v in V6.items() if k != "k"}, "cfg.json: it has no k"),
+    "k of another type": ({**V6, "k": "3"}, "k='3' is no whole number"),
+    "too large a k": ({**V6, "k": 11}, "k=11 is more than its d_sae=10"),
+    "a flag of another type": ({**V6, "apply_b_dec_to_input": "yes"}, "apply_b_dec_to_input='yes'"),
+    "another width": ({**V6, "d_in": 7}, r"W_enc is \(6, 10\), not \(7, 10\)"),
+}
+
+
+@pytest.mark.parametrize(("config", "says"), REFUSED.values(), ids=REFUSED)
+def test_configurations_without_a_counterpart_name_file_and_field(
+    tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(DictionaryError, match=says) as raised:
+        import_from_saelens(theirs(tmp_path, config))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda w: w.pop("b_enc"), "b_enc is missing"),
+        (lambda w: w.update(threshold=torch.ones(10)), "threshold is unknown"),
+        (lambda w: w.update(scaling_factor=torch.full((10,), 2.0)), "scaling_factor scales the codes"),
+        (lambda w: w["W_dec"].fill_(float("nan")), "W_dec holds NaN"),
+        (lambda w: w.update(W_enc=w["W_enc"].T.contiguous()), r"W_enc is \(10, 6\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], Any], says: str
+) -> None:
+    with pytest.raises(DictionaryError, match=says):
+        import_from_saelens(theirs(tmp_path, V6, change))
+
+
+def test_a_scaling_by_one_and_a_decoder_row_of_zeros(tmp_path: Path) -> None:
+    folder = theirs(tmp_path, V6, lambda w: w.update(scaling_factor=torch.ones(10)))
+    assert import_from_saelens(folder).k == 3
+    theirs(tmp_path, {**V6, "rescale_acts_by_decoder_norm": True}, lambda w: w["W_dec"][2].zero_())
+    with pytest.raises(DictionaryError, match="rows of length zero"):
+        import_from_saelens(tmp_path)
+
+
+def test_files_that_are_broken(tmp_path: Path) -> None:
+    theirs(tmp_path, V6)
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(DictionaryError, match="sae_weights.safetensors is no whole safetensors file"):
+        import_from_saelens(tmp_path)
+    for content in ("", "[]", "{", "3"):
+        (tmp_path / "cfg.json").write_text(content)
+        with pytest.raises(DictionaryError, match="cfg.json"):
+            import_from_saelens(tmp_path)
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 12)
+    | st.floats()
+    | st.sampled_from(["topk", "none", "relu", {}, [], {"k": 3}])
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(base=st.sampled_from([V3, V5, V6]), changes=st.dictionaries(st.sampled_from([*V6, *V5]), VALUES, max_size=4))
+def test_any_configuration_is_read_or_told_in_one_line(
+    tmp_path: Path, base: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    message = ""
+    try:
+        sae = import_from_saelens(theirs(tmp_path, {**base, **changes}))
+        assert sae.encode(torch.randn(2, 6), "text").shape == (2, 10)
+    except DictionaryError as error:
+        message = str(error)
+    assert "\n" not in message

@@ -47,5 +47,5 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="bins=6: give a positive multiple of 4"):
         activation_histograms([], bins=6)
     nan = torch.tensor([[0.0, torch.nan]])
-    with pytest.raises(ValueError, match="feature 1 are not finite"):
+    with pytest.raises(ValueError, match="feature 1 are NaN, first at image 0"):
         activation_histograms([(nan, nan)])

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from mmmono.core.artifacts import Artifacts
-from mmmono.reporting.report import Report, ReportFigure, ReportSection, ReportTable, latex, write_report
+from mmmono.reporting.escaping import latex
+from mmmono.reporting.report import Report, ReportFigure, ReportSection, ReportTable, write_report
 from mmmono.reporting.rows import ablation_rows, modality_mono_rows, points
 from tests.reporting.browser import chromium, opened
 
@@ -79,7 +80,7 @@ def test_tables_as_markdown_and_latex(report: Report, tmp_path: Path) -> None:
     assert r"\caption{Counts}" in tex
     assert r"\label{tab:mds}" in tex
     assert r"sae & ImgD & 1,234 & -1.5 [-2.0, +0.1] & -2.6 \\" in tex
-    assert r"a|b\_c &  & 7 &  & $\sigma$ $\leq$ 5 \& <b> \\" in tex
+    assert r"a\textbar{}b\_c &  & 7 &  & $\sigma$ $\leq$ 5 \& \textless{}b\textgreater{} \\" in tex
     assert tex.isascii()
 
 

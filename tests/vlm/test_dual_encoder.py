@@ -64,6 +64,27 @@ def test_short_captions_give_what_the_whole_context_gives(custom: bool, text: di
     assert model.encode_text(whole, normalize=False).equal(expected)  # the model itself is as it was
 
 
+def _coca() -> torch.nn.Module:
+    torch.manual_seed(0)
+    vision = {**VISION, "attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = {**TEXT, "context_length": 76, "embed_cls": True, "output_tokens": True}
+    model = open_clip.CoCa(24, multimodal_cfg=TEXT, text_cfg=text, vision_cfg=vision).eval()
+    torch.nn.init.normal_(model.text.positional_embedding, std=1.0)
+    return model
+
+
+def test_coca_encodes_as_it_does_itself() -> None:
+    model = _coca()
+    transform, tokenizer = open_clip.image_transform(32, is_train=False), open_clip.SimpleTokenizer(context_length=76)
+    encoder = DualEncoder(model, transform, tokenizer, name="coca", dim=24, fingerprint="x")
+    tokens = encoder.tokenize(CAPTIONS)
+    assert tokens.shape == (3, 76)
+    assert_close(encoder.encode_text(tokens), model.encode_text(tokens, normalize=False))
+    assert_close(encoder.encode_text(tokens[:, :40]), model.encode_text(tokens[:, :40], normalize=False))
+    pixels = torch.randn(2, 3, 32, 32)
+    assert_close(encoder.encode_image(pixels), model.encode_image(pixels, normalize=False), atol=1e-5, rtol=1e-4)
+
+
 def test_text_towers_that_read_padding_keep_it() -> None:
     bidirectional = _encoder(_model(True, no_causal_mask=True, pool_type="last"))
     assert bidirectional.tokenize(["a cat"]).shape == (1, 77)

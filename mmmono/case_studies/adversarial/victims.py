@@ -12,9 +12,13 @@ from torch.nn import functional as F
 
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm import DualEncoder
-from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.hub import hub_or_cache, hub_reason
+
+INSTEAD = "check its name and the network, give a local folder, or use victim=clip_zero_shot"
 
 
 class Victim(ABC):
@@ -31,6 +35,9 @@ class Victim(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What determines the answers, for recipes."""
+
+    def check(self) -> None:  # noqa: B027 - not every victim is downloaded
+        """Look whether the victim can be had, before anything heavy is done. Raises ModelError if not."""
 
     @abstractmethod
     def load(self, encoder: DualEncoder, device: str) -> None:
@@ -162,15 +169,21 @@ class Llava(Victim):
         self._loaded: tuple[Any, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Model and how it is asked."""
+        """Model and how it is asked; answers of one batch are drawn together, so that its size decides what is drawn."""
         return {
             "victim": "llava",
-            "model": self.model,
+            "model": weights_identity(self.model),
             "prompt": self.prompt,
             "repeats": self.repeats,
             "max_new_tokens": self.max_new_tokens,
             "temperature": self.temperature,
+            "batch_size": self.batch_size,
+            "dtype": self.dtype,
         }
+
+    def check(self) -> None:
+        """Its weights are in a folder, in the hub's cache, or can be downloaded."""
+        check_model("victim.model", self.model, INSTEAD)
 
     def load(self, encoder: DualEncoder, device: str) -> None:
         """Load processor and weights; the attacked encoder is no part of it."""
@@ -181,10 +194,7 @@ class Llava(Victim):
                 processor = AutoProcessor.from_pretrained(self.model)
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except Exception as error:  # transformers passes on whatever the hub's client raises
-            raise ModelError(
-                f"victim.model={self.model} cannot be had ({str(error).strip().splitlines()[0]}): check its name and the "
-                "network, give a local folder, or use victim=clip_zero_shot"
-            ) from error
+            raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 

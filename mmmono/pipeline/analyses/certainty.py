@@ -136,13 +136,13 @@ def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: in
 
 
 def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[Tensor, Tensor]:
-    """Activations of both modalities on a seeded sample of pairs, at most so many."""
+    """Activations of both modalities on a seeded sample of about so many pairs, whatever blocks they come in."""
     view = workspace.features(workspace.dataset.split).view
     keep = min(1.0, pairs / len(view))
-    generator = torch.Generator().manual_seed(workspace.seed)
+    drawn = torch.rand(len(view), generator=torch.Generator().manual_seed(workspace.seed)) < keep
     kept: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
     for block in workspace.activations(feature_set):
-        chosen = torch.rand(len(block.image), generator=generator) < keep
+        chosen = drawn[block.start : block.start + len(block.image)]
         for modality in MODALITIES:
             kept[modality].append(getattr(block, modality).cpu()[chosen])
     return torch.cat(kept["image"]), torch.cat(kept["text"])

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries import ReconstructionMoments, contrastive_loss
+from mmmono.dictionaries import ReconstructionMoments
 from mmmono.features import MODALITIES, FeatureSet, Modality
-from mmmono.features.retrieval import recall_at_k
+from mmmono.features.retrieval import clip_loss, recall_at_k, zero_shot_accuracy
+from mmmono.features.rows import prepare
 from mmmono.modality import modality_gap
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.rows import faithfulness_rows
@@ -32,6 +32,7 @@ def measure_faithfulness(workspace: Workspace) -> None:
         "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
         "faithfulness": dict(settings),
         "label": workspace.dataset.label,
+        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the classes' names
         "seed": workspace.seed,
     }
 
@@ -40,7 +41,10 @@ def measure_faithfulness(workspace: Workspace) -> None:
         function: list[dict[str, object]] = []
         rows = _sample(workspace, settings.max_pairs)
         view = workspace.features(workspace.dataset.split).view
-        raw: dict[Modality, Tensor] = {m: F.normalize(view.gather(m, rows).float(), dim=1) for m in MODALITIES}
+        normalize = workspace.cfg.features.normalize
+        raw: dict[Modality, Tensor] = {
+            m: prepare(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
+        }
         classes = _classes(workspace, rows, settings.prompt)
         function.append({"feature set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)})
         for name in workspace.recipes:
@@ -123,7 +127,12 @@ def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tenso
     encoder = workspace.model.load(workspace.artifacts, workspace.device)
     with torch.inference_mode():
         tokens = encoder.tokenize([prompt.format(name) for name in names])
-        embeddings = F.normalize(encoder.encode_text(tokens.to(workspace.device)), dim=1).cpu()
+        embeddings = prepare(
+            encoder.encode_text(tokens.to(workspace.device)),
+            workspace.cfg.features.normalize,
+            "cpu",
+            "the class names' prompts",
+        )
     place = {name: i for i, name in enumerate(names)}
     return embeddings, [place.get(name, -1) for name in labels]
 
@@ -132,24 +141,17 @@ def _function(
     z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, temperature: float
 ) -> dict[str, object]:
     """What a joint space is there for, in this one."""
-    image, text = (F.normalize(z[m], dim=1) for m in MODALITIES)
+    image, text = (z[m] for m in MODALITIES)
     there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
     row: dict[str, object] = {}
     row |= {f"i→t R@{k}": there[k] for k in KS} | {f"t→i R@{k}": back[k] for k in KS}
     accuracy = None
     if classes is not None:
-        target = torch.tensor(classes[1])
-        predicted = (image @ F.normalize(classes[0], dim=1).T).argmax(1)
-        accuracy = float((predicted == target)[target >= 0].float().mean())
+        accuracy = zero_shot_accuracy(image, classes[0], torch.tensor(classes[1]))
     # A feature set can leave a sample without any active feature: such rows have no direction and no part in the gap.
-    alive = (image.abs().sum(1) > 0) & (text.abs().sum(1) > 0)
-    losses = [
-        float(contrastive_loss(i, t, 1 / temperature))
-        for i, t in zip(image.split(1024), text.split(1024), strict=True)
-        if len(i) > 1
-    ]
+    alive = (image != 0).any(1) & (text != 0).any(1)
     return row | {
         "zero-shot": accuracy,
         "gap": modality_gap([(image[alive], text[alive])]).centroid_distance if bool(alive.any()) else None,
-        "contrastive loss": float(np.mean(losses)) if losses else None,
+        "contrastive loss": clip_loss(image, text, 1 / temperature),
     }

@@ -16,14 +16,14 @@ function featureCard(set, feature, table, card, tools) {
     fact("active on texts", share(table.text[feature]), "Share of texts with a positive activation"),
     info.mono ? fact("Mono img, txt", `${fixed(table.mono_image[feature], 2)}, ${fixed(table.mono_text[feature], 2)}`, "Monosemanticity on its top images and on its top texts") : null);
   const pictures = explorerData.index.pictures;
-  const images = card.images.map(([row, value, caption]) => h("li", { title: caption },
-    pictures ? h("img", { src: `pictures/${Math.floor(row / 1000)}/${row}.webp`, alt: caption, loading: "lazy", width: 144, height: 144, decoding: "async" }) : caption,
+  const images = card.images.map(([row, value, caption]) => h("li", { title: caption, dir: "auto" },
+    pictures ? h("img", { src: `pictures/${Math.floor(row / 1000)}/${row}.webp`, alt: caption, loading: "lazy", width: 144, height: 144, decoding: "async" }) : h("span", { class: "words" }, caption),
     h("span", {}, activation(value))));
   const strongest = card.texts.length ? card.texts[0][1] : 1;
   const texts = card.texts.map(([, value, caption]) => h("li", {},
-    h("span", { class: "value" }, h("i", { style: `width:${(100 * value) / strongest}%` }), activation(value)), h("span", {}, ...marked(caption, query))));
+    h("span", { class: "value" }, h("i", { style: `width:${(100 * value) / strongest}%` }), activation(value)), h("span", { dir: "auto" }, ...marked(caption, query))));
   const near = card.neighbors.map(([neighbor, cosine]) => h("li", {}, h("a", { href: tools.href(set, neighbor) },
-    dot(table.class[neighbor]), `${neighbor} `, h("span", { class: "muted" }, fixed(cosine, 2)), h("small", {}, table.label[neighbor] || "no text activates it"))));
+    dot(table.class[neighbor]), `${neighbor} `, h("span", { class: "muted" }, fixed(cosine, 2)), h("small", { dir: "auto" }, table.label[neighbor] || "no text activates it"))));
   return h("div", { class: "card", "data-set": set, "data-feature": feature },
     h("div", { class: "card-head" }, h("h2", { tabindex: "-1" }, dot(members), `${set} feature ${feature}`, h("span", { class: "muted", style: "font-weight:400" }, ` ${members}`)), ...tools.buttons),
     facts,

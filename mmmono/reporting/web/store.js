@@ -42,13 +42,21 @@ function setInfo(name) { return explorerData.index.sets.find((set) => set.name =
 
 /** Route: #sae, #sae/123, #compare, #compare/sae:12,ncl:40. */
 function parseHash(hash) {
-  const [place, rest] = decodeURIComponent(hash.replace(/^#/, "")).split("/");
+  const [place, rest] = decoded(hash.replace(/^#/, "")).split("/");
   if (place === "compare") {
     const pinned = (rest || "").split(",").map((item) => item.split(":")).filter(([set, number]) => exists(set, number));
     return { compare: true, pinned: pinned.map(([set, number]) => [set, Number(number)]) };
   }
   const set = setInfo(place) ? place : explorerData.index.sets[0].name;
   return { set, feature: exists(set, rest) ? Number(rest) : null };
+}
+
+function decoded(address) {
+  try {
+    return decodeURIComponent(address);
+  } catch {
+    return address; // somebody typed a percent sign
+  }
 }
 
 function exists(set, number) {
@@ -58,18 +66,25 @@ function exists(set, number) {
 
 const compareHash = () => `#compare${state.pinned.length ? "/" : ""}${state.pinned.map((pin) => pin.join(":")).join(",")}`;
 
-// Search: features one of whose top captions holds every word, as whole words or their beginnings.
+// Search: features one of whose top captions holds every word, as whole words or their beginnings; in scripts that put
+// no spaces between words, anywhere. Composed and decomposed letters are the same.
+
+const UNSPACED = ["Han", "Hira", "Kana", "Hang", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"].map((script) => `\\p{scx=${script}}`).join("");
+const BEGINS = `(?<![\\p{L}\\p{N}\\p{M}])|(?<=[${UNSPACED}])`;
 
 function searchPattern(query) {
-  const words = query.trim().split(/\s+/).filter(Boolean);
+  const words = query.normalize().trim().split(/\s+/).filter(Boolean);
   if (!words.length) return null;
-  return words.map((word) => new RegExp(`(^|[^\\p{L}\\p{N}])(${word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")})`, "iu"));
+  return words.map((word) => {
+    const letters = word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&");
+    return new RegExp(new RegExp(`^[${UNSPACED}]`, "u").test(word) ? letters : `(?:${BEGINS})${letters}`, "iu");
+  });
 }
 
 /** From features to their strongest caption that matches. */
 function searchTexts(texts, query) {
   const patterns = searchPattern(query);
-  const hits = texts.captions.map((caption) => patterns.every((pattern) => pattern.test(caption)));
+  const hits = texts.captions.map((caption) => patterns.every((pattern) => pattern.test(caption.normalize())));
   const found = new Map();
   texts.features.forEach((numbers, feature) => {
     const first = numbers.find((number) => hits[number]);

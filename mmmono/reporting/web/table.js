@@ -71,7 +71,7 @@ class FeatureTable {
     const cells = this.columns.map((column) => {
       if (column.key === "feature") return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
       if (column.key === "class") return h("td", { class: column.class }, dot(this.table.class[feature]), this.table.class[feature]);
-      if (column.key === "label") return h("td", { class: column.class }, ...this.caption(feature));
+      if (column.key === "label") return h("td", { class: column.class, dir: "auto" }, ...this.caption(feature));
       return h("td", { class: column.class }, column.show(this.table[column.key][feature]));
     });
     return h("tr", { "data-feature": feature, "aria-rowindex": place + 2, "aria-selected": feature === state.feature ? "true" : null }, cells);
@@ -125,11 +125,14 @@ function passes(table, feature, matches) {
 }
 
 /** A caption's text, with the beginnings of words that a query names marked. */
-function marked(caption, query) {
+function marked(text, query) {
+  const patterns = searchPattern(query);
+  if (!patterns) return [text];
+  const caption = text.normalize(); // as searchTexts has it
   const spans = [];
-  for (const pattern of searchPattern(query) || []) {
+  for (const pattern of patterns) {
     const match = pattern.exec(caption);
-    if (match) spans.push([match.index + match[1].length, match.index + match[0].length]);
+    if (match) spans.push([match.index, match.index + match[0].length]);
   }
   spans.sort((a, b) => a[0] - b[0]);
   const parts = [];

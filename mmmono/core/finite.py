@@ -1,0 +1,58 @@
+"""Numbers as metrics take them: finite, without gradient, and in at least single precision."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from mmmono.core.errors import NonFiniteError
+
+
+def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
+    """Raise NonFiniteError, which names row and column, if a number is NaN or infinite.
+
+    Args:
+        values: a block of rows.
+        row: what a row is, such as "image".
+        start: position of the first row in the stream that the block belongs to.
+        column: what a column is.
+    """
+    if not values.numel() or is_finite(*values.detach().aminmax()):
+        return
+    i, j = (int(place) for place in (~values.isfinite()).nonzero()[0])
+    what = "NaN" if bool(values[i, j].isnan()) else "not finite"
+    raise NonFiniteError(
+        f"values of {column} {j} are {what}, first at {row} {start + i}: look for the cause in the embeddings or in the "
+        "dictionary, or leave that row out"
+    )
+
+
+def is_finite(low: Tensor, high: Tensor) -> bool:
+    """Whether numbers with this minimum and maximum, either of which is NaN where one number is, are all finite."""
+    return math.isfinite(low) and math.isfinite(high)
+
+
+def single(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Without gradient, and in float32 unless they are float64 already; integers become float64, which holds them."""
+    values = values.detach()
+    if values.dtype in (torch.float32, torch.float64):
+        return values
+    return values.float() if values.is_floating_point() else values.double()
+
+
+def double(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Without gradient, in float64."""
+    return values.detach().double()
+
+
+def unit_rows(values: Num[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+    """Rows divided by their lengths, in float64; rows of zeros stay zeros, and rows of any other length become 1 long."""
+    values = double(values)
+    # Twice, because squares of very small or very large numbers leave the range of float64.
+    largest = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_ones(len(values), 1)
+    values = values / torch.where(largest > 0, largest, 1.0)
+    length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
+    return values / torch.where(length > 0, length, 1.0)

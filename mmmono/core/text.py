@@ -1,0 +1,99 @@
+"""Text of unknown origin, made safe for every program: no letter that cannot be encoded, drawn or printed.
+
+What a single output needs besides, such as LaTeX's backslashes, is in `mmmono.reporting.escaping`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+BYTE_ORDER_MARK = "\ufeff"
+# Embeddings, overrides and isolates: invisible, and what they open turns the text around that follows them.
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+FILE_NAME_BYTES = 120  # of the 255 that file systems allow; digests, suffixes and temporary names take the rest
+RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))})
+
+
+def decode_text(data: bytes) -> str:
+    """Bytes of a text file as text: UTF-8, or UTF-16 where the file begins with its byte order mark.
+
+    Bytes that are not UTF-8 become U+FFFD, so that one wrong byte does not lose a caption.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def encodable(text: str) -> str:
+    """The same text with halves of surrogate pairs joined where they lie together, and U+FFFD in place of lone ones."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def escaped_bytes(text: str) -> str:
+    r"""A file's name as UTF-8 can hold it: bytes that are not UTF-8, which come as surrogates, are written as `\xe9`.
+
+    Unlike `encodable` this keeps different names different, as keys have to be.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # surrogates that stand for no byte
+            data = text.encode("utf-8", "backslashreplace")
+        return data.decode("utf-8", "backslashreplace")
+    return text
+
+
+def printable(text: str) -> str:
+    """The same text without the characters that no reader sees and that programs stumble over.
+
+    Byte order marks, control characters (NUL and escape among them), bidirectional embeddings, overrides and isolates,
+    and code points that are no characters are left out; lone surrogates become U+FFFD. White space of any kind, joiners
+    (which emoji and several scripts need), and direction marks stay. Nothing is normalized: composed and decomposed
+    letters stay what they are.
+    """
+    text = encodable(text)
+    return text if text.isascii() and text.isprintable() else "".join(map(_kept, text))
+
+
+def one_line(text: str) -> str:
+    """Printable text on one line, with every run of white space as one space."""
+    return " ".join(printable(text).split())
+
+
+def is_visible(text: str) -> bool:
+    """Whether there is anything to see in a text, besides spaces and formatting characters."""
+    return any(unicodedata.category(c) not in ("Zs", "Zl", "Zp", "Cf", "Cc", "Cs", "Mn", "Me") for c in text)
+
+
+def file_name(text: str) -> str:
+    """A file's or folder's name that says as much of a text as every file system takes.
+
+    Letters and digits of any script, `-`, `_` and `.` stay; anything else becomes `_`. Names that are too long are cut
+    and end in a digest of the whole text, so that different texts keep different names.
+    """
+    kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in unicodedata.normalize("NFC", encodable(text)))
+    if not kept.strip("._") or kept.startswith((".", "-")) or kept.partition(".")[0].lower() in RESERVED:
+        kept = f"_{kept}"
+    if len(kept.encode()) <= FILE_NAME_BYTES:
+        return kept
+    tail = "_" + hashlib.sha256(encodable(text).encode()).hexdigest()[:10]
+    return kept.encode()[: FILE_NAME_BYTES - len(tail)].decode(errors="ignore") + tail
+
+
+def _kept(character: str) -> str:
+    if character == BYTE_ORDER_MARK or character in BIDI_CONTROLS or _is_noncharacter(ord(character)):
+        return ""
+    if unicodedata.category(character) != "Cc" or character in "\t\n\r":
+        return character
+    return " " if character.isspace() else ""  # form feeds and the like separate words
+
+
+def _is_noncharacter(code: int) -> bool:
+    return 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE

@@ -1,0 +1,69 @@
+"""How long an artifact took to make and on what machine, kept beside it: what estimates of further work start from."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+TIMING_FILE = "timing.json"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Attributes: seconds of all attempts that ended or were interrupted, and the machine of the last."""
+
+    seconds: float
+    machine: str
+
+
+def read_timing(folder: Path) -> Timing | None:
+    """How long an artifact took; None where that was not kept."""
+    try:
+        return Timing(**json.loads((folder / TIMING_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add the seconds that this block takes to those in the folder, also where an error or an interrupt ends it."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        before = read_timing(folder)
+        seconds = time.monotonic() - begun + (before.seconds if before is not None else 0.0)
+        temporary = folder / f".{TIMING_FILE}.tmp"
+        try:
+            temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine()))) + "\n")
+            temporary.replace(folder / TIMING_FILE)
+        except OSError:  # a full disk: the time is no reason to hide the error that is under way
+            temporary.unlink(missing_ok=True)
+
+
+def machine() -> str:
+    """The machine in words, without its name: processor, cores, and the GPU if PyTorch is loaded and sees one."""
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else ""
+    return (
+        f"{_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
+        + (f", {gpu}" if gpu else "")
+    )
+
+
+@cache
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

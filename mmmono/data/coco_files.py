@@ -1,0 +1,144 @@
+"""Annotation files in COCO's format, as COCO ships them and as other tools export them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmmono.core.errors import DataError
+
+
+@dataclass
+class Captions:
+    """Captions by picture.
+
+    Attributes:
+        by_file: file name → captions, in the order of the file.
+        unlisted: ids that captions name and the list of images lacks → how many captions.
+    """
+
+    by_file: dict[str, list[str]]
+    unlisted: Counter[str] = field(default_factory=Counter)
+
+
+def read_captions(path: Path) -> Captions:
+    """Captions of the pictures that a file lists. Captions that are no text are none.
+
+    Raises:
+        DataError: names the file and the field that is missing or of another type.
+    """
+    content = _load(path)
+    names = _file_names(content, path)
+    captions = Captions({name: [] for name in names.values()})
+    with_text = False
+    for number, annotation in _items(content, "annotations", path):
+        picture = _id(annotation, "image_id", "annotations", number, path)
+        with_text = with_text or "caption" in annotation
+        if picture not in names:
+            captions.unlisted[picture] += 1
+        elif isinstance(caption := annotation.get("caption"), str):
+            captions.by_file[names[picture]].append(caption)
+    if content["annotations"] and not with_text:
+        raise DataError(f"{path}: no entry of annotations has a caption: is it a file of captions?")
+    return captions
+
+
+def read_labels(path: Path, captions: Path) -> dict[str, dict[str, str]]:
+    """File name → category and, where there is one, supercategory of its largest instance that is not a crowd.
+
+    An instance whose picture or category is not listed gives no label; one without an area has that of its box.
+
+    Args:
+        path: a file of instances.
+        captions: the file of captions, whose list of images stands in where this one has none.
+
+    Raises:
+        DataError: names the file and the field that is missing or of another type.
+    """
+    content = _load(path)
+    names = _file_names(content, path) if "images" in content else _file_names(_load(captions), captions)
+    categories: dict[str, dict[str, str]] = {}
+    for number, category in _items(content, "categories", path):
+        known = {"category": category.get("name"), "supercategory": category.get("supercategory")}
+        if known["category"] is None:
+            raise DataError(f"{path}: categories[{number}] has no name")
+        categories[_id(category, "id", "categories", number, path)] = {
+            kind: str(name) for kind, name in known.items() if name is not None
+        }
+    largest: dict[str, tuple[float, str]] = {}
+    for number, annotation in _items(content, "annotations", path):
+        name = names.get(_id(annotation, "image_id", "annotations", number, path))
+        category_id = _id(annotation, "category_id", "annotations", number, path)
+        if name is None or category_id not in categories or annotation.get("iscrowd") in (1, "1"):
+            continue
+        area = _area(annotation)
+        if name not in largest or area > largest[name][0]:
+            largest[name] = (area, category_id)
+    return {name: categories[category_id] for name, (_, category_id) in largest.items()}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path} is no JSON ({reason}): download or export the annotations again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path} holds a {type(content).__name__} at its top, where COCO's format has an object with images and "
+            "annotations: export it in that format"
+        )
+    return content
+
+
+def _items(content: Mapping[str, Any], name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Entries of a list that the format demands, with their numbers."""
+    entries = content.get(name)
+    if not isinstance(entries, list):
+        there = f"a {type(entries).__name__}" if name in content else "not there"
+        raise DataError(f"{path}: the list {name} is {there}; it has {', '.join(map(str, content)) or 'nothing'}")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: {name}[{number}] is a {type(entry).__name__}, not an object")
+        yield number, entry
+
+
+def _file_names(content: Mapping[str, Any], path: Path) -> dict[str, str]:
+    names = {}
+    for number, image in _items(content, "images", path):
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise DataError(f"{path}: images[{number}] has no file_name that is text, but {str(name)[:40]!r}")
+        names[_id(image, "id", "images", number, path)] = name
+    return names
+
+
+def _id(entry: Mapping[str, Any], field_name: str, name: str, number: int, path: Path) -> str:
+    """An id as text: 7, 7.0, "7" and "0007" are one, since tools write them in all these ways."""
+    value = entry.get(field_name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = value.lstrip("0") or "0"
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise DataError(
+            f"{path}: {name}[{number}] has no {field_name} that is a number or text, but {str(value)[:40]!r}"
+        )
+    return str(value)
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    """The area it gives, its box's width times height, or 0."""
+    box = annotation.get("bbox")
+    sides = box[2:4] if isinstance(box, list) and len(box) == 4 else [None]
+    for numbers in ([annotation.get("area")], sides):
+        if all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+            return float(math.prod(numbers))
+    return 0.0

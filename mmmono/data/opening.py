@@ -1,0 +1,150 @@
+"""Opens a shard wherever it lies: on this disk, behind http(s), in an object store, at the end of a command."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import webdataset
+
+from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.data.remote import RemoteFile, RemoteSettings
+from mmmono.data.shard_cache import ShardCache
+from mmmono.data.shards import is_local, shown
+
+
+class ShardOpener:
+    """Opens shards from any position, and remembers what it learned of remote ones.
+
+    Args:
+        token: bearer token for the shards' own hosts; the hub's token needs not be given.
+        settings: patience with remote hosts.
+        cache: folder that keeps whole copies of remote shards; None streams them.
+    """
+
+    def __init__(
+        self, token: str | None = None, settings: RemoteSettings | None = None, cache: Path | None = None
+    ) -> None:
+        self.token = token
+        self.settings = settings or RemoteSettings()
+        self.cache = ShardCache(cache, self) if cache is not None else None
+        self._remote: dict[str, RemoteFile] = {}
+
+    def open(self, shard: str, start: int = 0) -> IO[bytes]:
+        """The shard's bytes from `start` on; of its copy where there is a cache.
+
+        Raises:
+            BrokenPartError: it is not there, may not be read, or stops too often.
+            DataError: its host cannot be reached, or its scheme needs a package that is not installed.
+        """
+        local = self.local(shard, whole=start == 0)
+        if local is None:
+            return self.open_remote(shard, start)
+        try:
+            file = local.open("rb")
+        except OSError as error:
+            raise BrokenPartError(shown(shard), f"cannot be opened ({error.strerror})") from error
+        file.seek(start)
+        return file
+
+    def local(self, shard: str, whole: bool) -> Path | None:
+        """The file on this disk that holds the shard; where a `whole` one is wanted it is fetched into the cache first."""
+        if is_local(shard):
+            return Path(shard)
+        if self.cache is None:
+            return None
+        return self.cache.fetch(shard) if whole else self.cache.find(shard)
+
+    def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
+        """The shard's bytes from where it lies, cache or not."""
+        if shard.startswith(("http://", "https://")):
+            return self.remote(shard).open(start)
+        if shard.startswith("pipe:"):
+            stream = io.BufferedReader(_Guarded(webdataset.gopen(shard), shown(shard)))
+            _skip(stream, start)
+            return stream
+        file = _object_store(shard)
+        file.seek(start)
+        return io.BufferedReader(_Guarded(file, shown(shard)))
+
+    def read(self, shard: str, start: int, stop: int) -> bytes:
+        """The bytes [start, stop). Raises as `open`, and BrokenPartError where the shard has not as many."""
+        local = self.local(shard, whole=False)
+        if local is None and shard.startswith(("http://", "https://")):
+            return self.remote(shard).read(start, stop)
+        with self.open(shard, start) as stream:
+            data = stream.read(stop - start)
+        if len(data) < stop - start:
+            raise BrokenPartError(shown(shard), f"has no {stop} bytes: was it changed since it was extracted?")
+        return data
+
+    def remote(self, shard: str) -> RemoteFile:
+        """What is known of a shard behind http(s)."""
+        if shard not in self._remote:
+            self._remote[shard] = RemoteFile(shard, self.token, self.settings)
+        return self._remote[shard]
+
+    def forget(self, shard: str) -> None:
+        """Remove the cached copy of a shard that turned out to be broken, so that it is fetched again."""
+        if self.cache is not None and not is_local(shard):
+            self.cache.remove(shard)
+
+
+def _object_store(shard: str) -> IO[bytes]:
+    import fsspec  # here, since few need it
+
+    try:
+        return fsspec.open(shard, "rb").open()
+    except ImportError as error:
+        raise DataError(f"{shown(shard)}: {error}") from error
+    except FileNotFoundError as error:
+        raise BrokenPartError(shown(shard), "is not there") from error
+    except ValueError as error:  # an unknown scheme
+        raise DataError(f"cannot open {shown(shard)}: {error}") from error
+    except Exception as error:  # each object store's client raises its own errors
+        raise BrokenPartError(shown(shard), f"cannot be opened ({_words(error)})") from error
+
+
+class _Guarded(io.RawIOBase):
+    """A stream of another library, whose errors are those of a broken shard."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._ended:
+            return 0
+        view = memoryview(buffer).cast("B")
+        try:
+            data = self._stream.read(len(view))
+            if not data:
+                self._ended = True
+                self._stream.close()  # waits for a command, which may have failed
+        except Exception as error:
+            raise BrokenPartError(self._name, f"broke off ({_words(error)})") from error
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        with suppress(Exception):  # a command that is not read to its end says so when it is closed
+            self._stream.close()
+        super().close()
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    while count > 0:
+        data = stream.read(min(count, 1 << 20))
+        if not data:
+            raise BrokenPartError("the command's output", f"ended {count} bytes early: was the shard changed?")
+        count -= len(data)

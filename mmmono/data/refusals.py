@@ -1,0 +1,44 @@
+"""What to do about a server's refusal."""
+
+from __future__ import annotations
+
+import requests
+
+from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.data.hub import endpoint, is_hub, repository
+
+
+def remedy(shown: str, response: requests.Response, with_token: bool) -> DataError:
+    """The error to raise for an answer that no second attempt would change.
+
+    Args:
+        shown: the URL as messages may show it.
+        response: the answer.
+        with_token: whether the request that it answers carried credentials.
+    """
+    status = f"answers {response.status_code} {response.reason}".rstrip()
+    hub = is_hub(response.url)
+    if response.status_code in (401, 403) and hub:
+        return DataError(f"{shown} {status}: {_access(shown, response, with_token)}")
+    if response.status_code == 401:
+        return DataError(
+            f"{shown} {status}: it wants credentials; give signed URLs, or 'pipe:curl ...' with the credentials, "
+            "or local copies of the shards"
+        )
+    if response.status_code == 403:
+        return BrokenPartError(shown, f"{status}: it may not be read, or its signature has expired; give fresh URLs")
+    if response.status_code in (404, 410):
+        where = f" (does {endpoint()}/{name} have it?)" if hub and (name := repository(response.url)) else ""
+        return BrokenPartError(shown, f"{status}: it is not there{where}; check the pattern and the range of numbers")
+    return BrokenPartError(shown, status)
+
+
+def _access(shown: str, response: requests.Response, with_token: bool) -> str:
+    page = f"{endpoint()}/{repository(response.url) or ''}".rstrip("/")
+    if response.headers.get("X-Error-Code") == "GatedRepo" and with_token:
+        return f"ask for access at {page} with the account of your token"
+    if not with_token:
+        return f"ask for access at {page} if it wants that, and set HF_TOKEN or run 'hf auth login'"
+    if response.status_code == 401:
+        return "the hub does not take this token: set HF_TOKEN to a valid one, or run 'hf auth login' again"
+    return f"the token may not read it: ask for access at {page}, or use a token that has it (HF_TOKEN)"

@@ -1,0 +1,170 @@
+"""From the files of a sample to image-text pairs: which file is the picture, which text its caption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.data.captions import CaptionChoice, choose_captions, label_or_empty, text_or_empty
+from mmmono.data.images import decode_image
+from mmmono.data.pairs import ImageTextPair, SkippedPair
+from mmmono.data.tar import KeyEnd, Sample
+
+IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
+OWN_COLUMNS = ("key", "caption", "locator", "group")  # of the metadata, so no label may be called so
+_LINKS = "tar stores files in place of links with --dereference --hard-dereference"
+
+
+@dataclass(frozen=True)
+class SampleReading:
+    """What of a sample's files becomes a pair.
+
+    Args:
+        image_keys: extensions that hold the picture, in order of preference.
+        caption_key: extension of the text file, or field of the .json, with the caption or captions. By default
+            `captions` and `caption` of the .json are tried first, as only they can hold several, then the .txt.
+        captions: `first`, `random` (the same every time) or `all` of a picture's captions.
+        label_keys: fields of the .json that are class labels.
+        seed: of the random choice of captions.
+        key_end: which dot of a file's name ends the key.
+
+    Raises:
+        ConfigError: a label would be called as a column of the metadata is already, or no extension is a picture's.
+    """
+
+    image_keys: tuple[str, ...] = IMAGE_KEYS
+    caption_key: str | None = None
+    captions: CaptionChoice = "first"
+    label_keys: tuple[str, ...] = ()
+    seed: int = 0
+    key_end: KeyEnd = "first_dot"
+
+    def __post_init__(self) -> None:
+        taken = [name for name in self.label_keys if name in OWN_COLUMNS]
+        if taken:
+            raise ConfigError(
+                f"dataset.label_keys={list(self.label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
+            )
+        if not self.image_keys:
+            raise ConfigError("dataset.image_keys is empty: name the extensions of pictures, such as [jpg,png]")
+        if self.captions not in ("first", "random", "all"):
+            raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
+        if self.key_end not in ("first_dot", "last_dot"):
+            raise ConfigError(f"dataset.key_end={self.key_end} is none of first_dot, last_dot")
+        object.__setattr__(self, "image_keys", tuple(key.lower().lstrip(".") for key in self.image_keys))
+
+    def wants(self, extension: str) -> bool:
+        """Whether the contents of files with this extension are needed."""
+        texts = ("json", "txt" if self.caption_key is None else self.caption_key.lower().lstrip("."))
+        return extension in self.image_keys or extension in texts
+
+    def picture(self, sample: Sample) -> bytes | None:
+        """The sample's picture as it is stored; None if it has none."""
+        return next((sample.files[key] for key in self.image_keys if key in sample.files), None)
+
+    def pairs(self, key: str, sample: Sample, locator: str) -> Iterator[ImageTextPair | SkippedPair]:
+        """The pairs of a sample that has a picture and a caption; what is wrong with its files otherwise.
+
+        Raises:
+            IncompleteError: its picture or its caption is not among its files.
+        """
+        data = self.picture(sample)
+        swallowed = self._swallowed(sample, alone=data is None)
+        if data is None and not swallowed:
+            raise IncompleteError(self._no_image(sample))
+        if data is not None:
+            yield from self._read(key, sample, data, locator)
+        for name in swallowed:
+            yield SkippedPair(
+                f"{key}.{name}",
+                "names are cut at their first dot, so several pictures are one sample: set dataset.key_end=last_dot",
+            )
+
+    def _read(self, key: str, sample: Sample, data: bytes, locator: str) -> Iterator[ImageTextPair | SkippedPair]:
+        fields, unreadable = _json_object(sample.files.get("json"))
+        chosen = choose_captions(key, self._all_captions(sample, fields), self.captions, self.seed)
+        if not chosen:
+            if unreadable:
+                yield SkippedPair(key, "unreadable .json")
+                return
+            raise IncompleteError(self._no_caption(sample))
+        if unreadable and self.label_keys:
+            yield SkippedPair(key, "unreadable .json")
+            return
+        try:
+            image = decode_image(data)
+        except DataError as error:
+            yield SkippedPair(key, str(error) if data else "empty image file")
+            return
+        labels = {name: text for name in self.label_keys if (text := label_or_empty(fields.get(name)))}
+        for pair_key, caption in chosen:
+            yield ImageTextPair(pair_key, image, caption, labels, locator, data)
+
+    def _all_captions(self, sample: Sample, fields: dict[str, Any]) -> list[str]:
+        """The captions of the first source that has one; the .txt is read where the .json holds none."""
+        if self.caption_key is not None:
+            file = sample.files.get(self.caption_key.lower().lstrip("."))
+            if file is not None and self.caption_key.lower().lstrip(".") != "json":
+                return _texts(file)
+            return _texts(fields.get(self.caption_key))
+        for value in (fields.get("captions"), fields.get("caption")):
+            if captions := _texts(value):
+                return captions
+        return _texts(sample.files.get("txt"))
+
+    def _swallowed(self, sample: Sample, alone: bool) -> list[str]:
+        """Further pictures in the sample whose names were cut at a dot that belongs to the name.
+
+        A part such as `seg.png` beside the picture is no sample of its own; one with a number for a name, or with a
+        caption of its own, is.
+        """
+        found = []
+        for extension in sample.names:
+            stem, dot, last = extension.rpartition(".")
+            if not dot or last not in self.image_keys or extension in self.image_keys:
+                continue
+            has_caption = any(name != extension and name.startswith(f"{stem}.") for name in sample.names)
+            if alone or has_caption or stem.rpartition(".")[2].isdigit():
+                found.append(extension)
+        return found
+
+    def _no_image(self, sample: Sample) -> str:
+        special = next((sample.special[key] for key in self.image_keys if key in sample.special), None)
+        if special is not None:
+            return f"its picture is {special}: {_LINKS}"
+        return f"no image among {_listed(sample)} (dataset.image_keys names the extensions of pictures)"
+
+    def _no_caption(self, sample: Sample) -> str:
+        special = next((what for extension, what in sample.special.items() if self.wants(extension)), None)
+        if special is not None:
+            return f"its caption is {special}: {_LINKS}"
+        return f"no caption in {_listed(sample)} (dataset.caption_key names the text file or the field of the .json)"
+
+
+class IncompleteError(Exception):
+    """A sample has no picture or no caption among its files; the message says so."""
+
+
+def _texts(value: object) -> list[str]:
+    """The captions in a .json value, alone or in a list; what is no text, or empty, is none."""
+    values: Sequence[object] = value if isinstance(value, list) else [value]
+    return [text for one in values if (text := text_or_empty(one))]
+
+
+def _listed(sample: Sample) -> str:
+    names = sorted(f".{name}" for name in sample.names)
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def _json_object(data: bytes | None) -> tuple[dict[str, Any], bool]:
+    """The object in a .json, and whether the file is broken."""
+    if data is None:
+        return {}, False
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}, True
+    return (value if isinstance(value, dict) else {}), False

@@ -1,0 +1,154 @@
+"""Whole copies of remote shards on the local disk, shared by all models that read them.
+
+    <folder>/<digest>/<name>.tar        the copy, there only when it is whole
+    <folder>/<digest>/<name>.tar.json   its address, size and tag
+    <folder>/<digest>/<name>.tar.part   a copy that is being made, resumed by the next process where this one dies
+
+A copy counts as long as its size is the one that was noted; to fetch shards that were replaced remotely, delete it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import IO, Protocol
+
+from filelock import FileLock
+
+from mmmono.core.artifacts import write_text_atomically
+from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.data.remote import RemoteFile, ReplacedError
+from mmmono.data.shards import identity, shown, stem
+
+CHUNK = 1 << 20
+
+
+class RemoteOpener(Protocol):
+    """What the cache fetches with."""
+
+    def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
+        """The shard's bytes from where it lies."""
+
+    def remote(self, shard: str) -> RemoteFile:
+        """What is known of a shard behind http(s)."""
+
+
+class ShardCache:
+    """Copies of remote shards in a folder; several processes may use it at once.
+
+    Args:
+        folder: made when the first copy is.
+        opener: reads what is fetched.
+    """
+
+    def __init__(self, folder: Path, opener: RemoteOpener) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.opener = opener
+
+    def path(self, shard: str) -> Path:
+        """Where the copy of a shard lies, whether it is there or not."""
+        key = hashlib.sha256(identity(shard).encode()).hexdigest()[:12]
+        return self.folder / key / f"{stem(shard)[:150]}.tar"
+
+    def find(self, shard: str) -> Path | None:
+        """The copy, if a whole one is there."""
+        path, note = self.path(shard), self._note(shard)
+        if not path.exists() or not note.exists():
+            return None
+        try:
+            size = json.loads(note.read_text())["size"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return path if path.stat().st_size == size else None
+
+    def fetch(self, shard: str) -> Path:
+        """The copy, made first if it is not there; one process makes it, others wait for it.
+
+        Raises:
+            BrokenPartError: the shard cannot be fetched whole.
+            DataError: the folder cannot be written, or its disk is full.
+        """
+        if found := self.find(shard):
+            return found
+        path = self.path(shard)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                return self.find(shard) or self._fetch(shard, path)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DataError(
+                    f"no space left in {self.folder} for copies of shards: free some, point dataset.cache=/path/with/room "
+                    "elsewhere, or stream with dataset.cache=false"
+                ) from error
+            raise DataError(
+                f"cannot write copies of shards to {self.folder} ({error.strerror or error}): point "
+                "dataset.cache=/writable/folder elsewhere, or stream with dataset.cache=false"
+            ) from error
+
+    def remove(self, shard: str) -> None:
+        """Delete the copy."""
+        self._note(shard).unlink(missing_ok=True)
+        self.path(shard).unlink(missing_ok=True)
+
+    def usage(self) -> tuple[int, int]:
+        """Number of copies in the folder, and their bytes."""
+        sizes = [file.stat().st_size for file in self.folder.glob("*/*.tar")]
+        return len(sizes), sum(sizes)
+
+    def _note(self, shard: str) -> Path:
+        return self.path(shard).with_suffix(".tar.json")
+
+    def _fetch(self, shard: str, path: Path) -> Path:
+        part = path.with_suffix(".tar.part")
+        remote = self.opener.remote(shard) if shard.startswith(("http://", "https://")) else None
+        begun = part.with_suffix(".part.json")  # of which version of the file the beginning is there
+        if remote is not None and part.exists() and begun.exists():
+            known = json.loads(begun.read_text())
+            remote.size, remote.tag = known["size"], known["tag"]
+        start = part.stat().st_size if remote is not None and remote.tag and part.exists() else 0
+        try:
+            self._copy(shard, part, start, remote, begun)
+        except ReplacedError:
+            assert remote is not None
+            remote.size = remote.tag = None
+            self._copy(shard, part, 0, remote, begun)
+        size = part.stat().st_size
+        if remote is not None and remote.sha256 is not None and _sha256(part) != remote.sha256:
+            part.unlink()
+            raise BrokenPartError(shown(shard), "arrived with another checksum than its server states")
+        part.replace(path)
+        begun.unlink(missing_ok=True)
+        tag = remote.tag if remote is not None else None
+        write_text_atomically(
+            self._note(shard), json.dumps({"shard": identity(shard), "size": size, "tag": tag}) + "\n"
+        )
+        return path
+
+    def _copy(self, shard: str, part: Path, start: int, remote: RemoteFile | None, begun: Path) -> None:
+        with self.opener.open_remote(shard, start) as stream, part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            first = True
+            read = getattr(stream, "read1", stream.read)  # what has come is written, whatever comes next
+            while data := read(CHUNK):
+                if first:
+                    self._check_room(remote, start)
+                    if remote is not None:
+                        write_text_atomically(begun, json.dumps({"size": remote.size, "tag": remote.tag}))
+                    first = False
+                file.write(data)
+            file.truncate()
+
+    def _check_room(self, remote: RemoteFile | None, start: int) -> None:
+        if remote is not None and remote.size is not None:
+            missing = remote.size - start - shutil.disk_usage(self.folder).free
+            if missing > 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,104 @@
+"""Metadata of a store's pairs as text, whoever wrote it: clip-retrieval, img2dataset, a notebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmmono.core.errors import StoreError
+
+# What other tools call the columns, where none has the name it has here.
+ALIASES = {
+    "caption": ("text", "TEXT", "captions", "title", "sentence"),
+    "image_path": ("path", "file_path", "filepath", "filename", "file_name", "image"),
+    "key": ("id", "uid", "image_id", "sample_id"),
+}
+
+
+def row_count(file: Path) -> int:
+    """Rows of a metadata file, read from its footer. Raises StoreError if it is no Parquet file."""
+    return int(_open(file).metadata.num_rows)
+
+
+def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
+    """Rows of all files in order; every value is text, and nothing is "".
+
+    `key` is unique: pairs that share one get `#1`, `#2`, ... behind it, and a `group` that says that they belong together.
+
+    Raises:
+        StoreError: a file is no Parquet file, or its columns cannot be read.
+    """
+    frames = [_read(file) for file in files]
+    frame = pd.concat(frames, ignore_index=True).fillna("")
+    for name, others in ALIASES.items():
+        if name not in frame and (other := next((o for o in others if o in frame), None)) is not None:
+            frame[name] = frame[other]
+    if "key" not in frame and "image_path" not in frame:
+        return frame
+    path = frame["image_path"] if "image_path" in frame else pd.Series("", index=frame.index)
+    key = frame.get("key", path)  # what clip-retrieval knows a pair by
+    key = key.where(key != "", path)
+    key = key.where(key != "", pd.Series([f"row-{i}" for i in range(len(frame))], index=frame.index, dtype=object))
+    if key.duplicated().any():
+        if "group" not in frame:
+            frame["group"] = key
+        count = key.groupby(key).cumcount()
+        key = key.where(count == 0, key + "#" + count.astype(str))
+        if key.duplicated().any():  # a key that looks like another's second
+            key = key + "#row-" + pd.Series(range(len(frame)), index=frame.index).astype(str)
+    frame["key"] = key
+    return frame
+
+
+def as_text(value: Any) -> str:
+    """A value of metadata as text: nothing is "", a number its digits, bytes what they spell, a list its first text."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, list | tuple | np.ndarray):
+        return next((text for item in value if isinstance(item, str | bytes) and (text := as_text(item))), "")
+    if isinstance(value, dict):
+        return ""
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return ""
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else str(value)
+    return str(value)
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StoreError(f"{file} is no whole Parquet file ({reason}): extract again") from error
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        with _open(file) as opened:
+            table = opened.read()
+        columns = {name: _column(table.column(place)) for place, name in enumerate(table.column_names)}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StoreError(f"{file} cannot be read ({reason}): extract again") from error
+    return pd.DataFrame(columns, dtype=object, index=range(len(table)))
+
+
+def _column(column: pa.ChunkedArray) -> list[str]:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
+        return list(pc.fill_null(column.cast(pa.large_string()), "").to_pylist())
+    return [as_text(value) for value in column.to_pylist()]

@@ -1,0 +1,235 @@
+"""Reads, decodes and tokenizes the parts of a source, in worker processes, into batches for the encoders."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mmmono.core.errors import BrokenPartError, DataError, MmmonoError
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+
+PREFETCHED = 32  # batches that all workers together are ahead, but each at most 4
+SHARED_MEMORY = Path("/dev/shm")  # where batches of worker processes wait, on Linux
+
+
+class Encoder(Protocol):
+    """What extraction needs of a model; `mmmono.vlm.DualEncoder` is one."""
+
+    name: str
+    fingerprint: str
+    dim: int
+
+    @property
+    def preprocess(self) -> Callable[[Image], UInt8[Tensor, "3 height width"]]:
+        """Image to bytes; can be pickled."""
+
+    @property
+    def tokenize(self) -> Callable[[list[str]], Int[Tensor, "batch tokens"]]:
+        """Captions to token ids; can be pickled."""
+
+    def encode_image(self, images: Tensor) -> Float[Tensor, "batch dim"]:
+        """Embed preprocessed images."""
+
+    def encode_text(self, tokens: Tensor) -> Float[Tensor, "batch dim"]:
+        """Embed tokenized captions."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A pair that was left out, and how many pairs of its part came before it."""
+
+    before: int
+    key: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Consecutive pairs of one part, ready for the encoders; the last batch of a part says so.
+
+    `images` and `tokens` are arrays instead of tensors where they do not go through shared memory.
+    """
+
+    part: int
+    images: Any = None
+    tokens: Any = None
+    rows: list[dict[str, str]] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    last: bool = False
+
+    def pin_memory(self) -> Batch:
+        """Called by the DataLoader where batches go on to a GPU."""
+        if self.rows:
+            self.images, self.tokens = (torch.as_tensor(value).pin_memory() for value in (self.images, self.tokens))
+        return self
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error raised on purpose, which comes out of a worker process as itself, without that process's traceback."""
+
+    part: int
+    error: MmmonoError
+
+
+class PartReader(IterableDataset[Batch | Failure]):
+    """Reads parts: worker w of W takes every W-th of them. A part that breaks off does not keep the others.
+
+    Args:
+        source: the pairs.
+        parts: numbers of the parts to read.
+        encoder: its preprocessing and tokenizer.
+        batch_size: pairs a batch; no batch has pairs of two parts.
+        most: pairs of a part that are wanted; the batch that holds the last of them is read whole.
+        shared: whether batches wait in shared memory; otherwise they are sent through a pipe.
+    """
+
+    def __init__(
+        self,
+        source: PairSource,
+        parts: Sequence[int],
+        encoder: Encoder,
+        batch_size: int,
+        most: int | None = None,
+        shared: bool = True,
+    ) -> None:
+        self.source = source
+        self.parts = parts
+        self.preprocess = encoder.preprocess
+        self.tokenize = encoder.tokenize
+        self.batch_size = batch_size
+        self.most = None if most is None else math.ceil(most / batch_size) * batch_size
+        self.shared = shared
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        worker = get_worker_info()
+        for part in self.parts if worker is None else self.parts[worker.id :: worker.num_workers]:
+            try:
+                yield from self._read(part)
+            except BrokenPartError as error:
+                yield Failure(part, error)
+            except MmmonoError as error:
+                yield Failure(part, error)
+                return
+
+    def _read(self, part: int) -> Iterator[Batch]:
+        pairs: list[ImageTextPair] = []
+        skips: list[Skip] = []
+        count = 0
+        for item in self.source.read(part):
+            if isinstance(item, SkippedPair):
+                skips.append(Skip(count, item.key, item.reason))
+                continue
+            if len(pairs) == self.batch_size:
+                yield self._collate(Batch(part, skips=skips), pairs)
+                pairs, skips = [], []
+            pairs.append(item)
+            count += 1
+            if count == self.most:
+                break
+        yield self._collate(Batch(part, skips=skips, last=True), pairs)
+
+    def _collate(self, batch: Batch, pairs: list[ImageTextPair]) -> Batch:
+        if not pairs:
+            return batch
+        images = torch.stack([self.preprocess(pair.image) for pair in pairs])
+        tokens = self.tokenize([pair.caption for pair in pairs])
+        shared = self.shared or get_worker_info() is None
+        batch.images, batch.tokens = (images, tokens) if shared else (images.numpy(), tokens.numpy())
+        batch.rows = [self._row(pair) for pair in pairs]
+        return batch
+
+    def _row(self, pair: ImageTextPair) -> dict[str, str]:
+        group = self.source.group(pair.key)
+        own = {"key": pair.key, "caption": pair.caption, "locator": pair.locator, "group": group}
+        return own | dict(pair.labels) | own  # no label takes the place of what is the pair's own
+
+
+def read_parts(
+    source: PairSource,
+    parts: Sequence[int],
+    encoder: Encoder,
+    *,
+    batch_size: int,
+    workers: int,
+    most: int | None,
+    gpu: bool,
+) -> Iterator[Batch | Failure]:
+    """Batches of the parts as they come: in order within a part, parts of different workers in any order.
+
+    Args:
+        source, parts, encoder, batch_size, most: see `PartReader`.
+        workers: processes that read; 0 reads in this one.
+        gpu: whether batches go on to a GPU.
+    """
+    workers = min(workers, len(parts))
+    shared = workers == 0 or _fits_shared_memory(workers, batch_size, encoder)
+    reader = PartReader(source, parts, encoder, batch_size, most, shared)
+    loader = DataLoader(
+        reader,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=gpu,
+        prefetch_factor=_ahead(workers) if workers else None,
+        in_order=False,
+        worker_init_fn=_begin_worker,
+    )
+    yield from loader
+
+
+@contextmanager
+def explained_deaths() -> Iterator[None]:
+    """Within this block the death of a worker process is a DataError; PyTorch reports it wherever the main process is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if re.search(r"DataLoader worker .*(exited unexpectedly|killed by signal)", str(error)):
+            raise DataError(
+                "a process that reads pairs was killed, most likely for want of memory: lower extraction.workers or "
+                "extraction.batch_size; finished parts are kept"
+            ) from error
+        raise
+
+
+def default_workers(device: torch.device) -> int:
+    """All cores but one where a GPU encodes; none on a CPU, whose cores the encoders keep busy."""
+    if device.type != "cuda":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def _ahead(workers: int) -> int:
+    """Batches a worker is ahead."""
+    return max(1, min(4, PREFETCHED // workers))
+
+
+def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool:
+    """Whether the batches that wait fit into half of what shared memory has left; containers often have 64 MB of it."""
+    if not SHARED_MEMORY.is_dir():
+        return True
+    from PIL import Image as image_module
+
+    picture = encoder.preprocess(image_module.new("RGB", (64, 64)))
+    needed = workers * (_ahead(workers) + 1) * batch_size * picture.numel() * picture.element_size()
+    return needed < shutil.disk_usage(SHARED_MEMORY).free / 2
+
+
+def _begin_worker(_: int) -> None:
+    # The tokenizers library forks no threads of its own inside a worker, and says so at length unless told.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to handle

@@ -1,0 +1,33 @@
+"""Tells in the terminal what an extraction left out, and what it left on the disk."""
+
+from __future__ import annotations
+
+from mmmono.data.shard_cache import ShardCache
+from mmmono.features.losses import described
+from mmmono.features.store import Manifest
+from mmmono.reporting.tables import console
+
+
+def tell_losses(manifest: Manifest) -> None:
+    """Print how many pairs were skipped, why and which for example, and which shards are missing."""
+    if manifest.skipped:
+        console.print(
+            f"skipped {manifest.skipped} unreadable pairs: {described(manifest.reasons)}; "
+            f"for example {', '.join(keys[0] for keys in manifest.examples.values() if keys)}",
+            style="yellow",
+        )
+    if manifest.broken:
+        listed = "; ".join(f"{name} {reason}" for name, reason in manifest.broken.items())
+        console.print(
+            f"went without {len(manifest.broken)} shards, about {manifest.missing} pairs: {listed}", style="yellow"
+        )
+
+
+def tell_copies(cache: ShardCache) -> None:
+    """Print how many copies of remote shards lie on the disk, where, and how large they are."""
+    count, size = cache.usage()
+    if count:
+        console.print(
+            f"{count} copies of shards ({size / 1e9:.2f} GB) lie in {cache.folder}: "
+            "later runs read them; they may be deleted"
+        )

@@ -1,0 +1,97 @@
+"""A training that was interrupted goes on as if it had not been, wherever it was."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mmmono.dictionaries import ActiveDimensionsPlateau, DictionaryModule, MetricHistory, PairedFeatures, TopKSAE
+from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
+from tests.dictionaries.test_training import data, sae_module, trainer  # noqa: F401
+
+
+class Dies(Callback):
+    """Ends the run before a step, as a kill would: nothing is saved on the way out."""
+
+    def __init__(self, before: int) -> None:
+        self.before = before
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.before:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("every", [10, 5, 7, 20])
+@pytest.mark.parametrize("died", [21, 30, 39])
+def test_a_resumed_run_has_every_validation_of_an_undisturbed_one(
+    tmp_path: Path,
+    data: PairedFeatures,  # noqa: F811
+    every: int,
+    died: int,
+) -> None:
+    def fit(folder: str, *more: Callback, resume: bool = False) -> tuple[pd.DataFrame, torch.Tensor]:
+        history, checkpoint = MetricHistory(), ResumeCheckpoint(str(tmp_path / folder), every)
+        module = sae_module()
+        run = trainer(tmp_path / folder, history, checkpoint, *more, steps=50)
+        last = tmp_path / folder / "last.ckpt"
+        run.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+        return history.frame(), module.dictionary.W_dec.detach()
+
+    expected, weights = fit("undisturbed")
+    assert expected["step"].tolist() == [10, 20, 30, 40, 50]
+    with pytest.raises(RuntimeError, match="killed"):
+        fit("killed", Dies(died))
+    resumed, resumed_weights = fit("killed", resume=True)
+    pd.testing.assert_frame_equal(resumed, expected)
+    assert torch.equal(resumed_weights, weights)
+
+
+def test_a_run_that_died_after_it_was_told_to_stop_trains_no_further(
+    tmp_path: Path,
+    data: PairedFeatures,  # noqa: F811
+) -> None:
+    class Flat(DictionaryModule):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.dictionary(batch.image, batch.text).loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def on_validation_epoch_end(self) -> None:
+            self.log_validation(**{"image/active": 5, "text/active": 5})
+
+    def fit(ckpt_path: Path | None) -> int:
+        callbacks = (ActiveDimensionsPlateau(patience=2), ResumeCheckpoint(str(tmp_path), 10))
+        run = trainer(tmp_path, *callbacks, steps=90)
+        run.fit(Flat(TopKSAE(12, 24, 4)), data, ckpt_path=ckpt_path, weights_only=True)
+        return int(run.global_step)
+
+    assert fit(None) == 30
+    assert fit(tmp_path / "last.ckpt") == 30
+
+
+def test_a_plateau_that_ends_before_the_smallest_number_of_steps_does_not_stop_the_run(
+    tmp_path: Path,
+    data: PairedFeatures,  # noqa: F811
+) -> None:
+    class FallsLate(DictionaryModule):
+        counts = (24, 24, 24, 20, 15, 10, 5, 5, 5)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.dictionary(batch.image, batch.text).loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+        def on_validation_epoch_end(self) -> None:
+            self.log_validation(**{"image/active": self.counts[self.global_step // 10 - 1], "text/active": 5})
+
+    run = trainer(tmp_path, ActiveDimensionsPlateau(patience=2), steps=90, min_steps=50)
+    run.fit(FallsLate(TopKSAE(12, 24, 4)), data)
+    assert run.global_step == 90  # it falls from step 40 to 70, and has waited twice at 90

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import open_clip
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from mmmono.case_studies.concepts import ImageClassifier
+from mmmono.core.errors import ModelError
+from mmmono.pipeline.models import OpenCLIP
+from mmmono.vlm import hub, load_open_clip
+from mmmono.vlm.hub import download, hub_or_cache, hub_reason
+from tests.vlm.hub_server import Fault, Hub, hub_server
+
+WEIGHTS = bytes(range(256)) * 4000
+NAME = "org/model/open_clip_model.safetensors"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub, which this process' clients take for the only one, and a cache of its own."""
+    with hub_server() as hub_state:
+        monkeypatch.setenv("HF_ENDPOINT", hub_state.url)
+        monkeypatch.setattr(constants, "ENDPOINT", hub_state.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub_state.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+        monkeypatch.setattr(hub, "WAIT_SECONDS", 0.01)
+        hub_state.files = {NAME: WEIGHTS, "org/model/open_clip_config.json": b"{}"}
+        yield hub_state
+        huggingface_hub.close_session()
+
+
+FILE = "GET /org/model/resolve"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(FILE, after=300_000, how="rst"),
+        Fault(FILE, after=300_000, how="rst", times=3),
+        Fault(FILE, after=300_000, how="fin", times=2),
+        Fault(FILE, after=300_000, how="stall"),
+        Fault(FILE, how="rst", times=2),
+        Fault(FILE, how="fin"),
+        Fault(FILE, status=503, times=3),
+        Fault(FILE, status=500),
+        Fault(FILE, status=429, headers={"Retry-After": "0"}),
+        Fault("HEAD /org", how="rst", times=2),
+        Fault("HEAD /$", how="rst"),
+    ],
+    ids=lambda fault: (
+        f"{fault.match[:4]} {fault.how if not fault.status else fault.status} {fault.times} {fault.after}"
+    ),
+)
+def test_a_download_outlasts_a_bad_network(served: Hub, fault: Fault) -> None:
+    served.faults = [fault]
+    assert download("org/model", ["open_clip_model.safetensors"]).read_bytes() == WEIGHTS
+    assert fault.times == 0
+    starts = [start for request, start in served.log if request.startswith(FILE)]
+    if fault.after > 0:
+        assert any(starts), "the rest alone is fetched, not all of it again"
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ([Fault("resolve", 99, 403, {"X-Error-Code": "GatedRepo"})], "it is gated: accept its terms.*HF_TOKEN"),
+        ([Fault("resolve", 99, 401, {"X-Error-Code": "GatedRepo"})], "it is gated"),
+        (
+            [Fault("resolve", 99, 401, {"X-Error-Code": "RepoNotFound"})],
+            "no such repository, or it is private or withdrawn",
+        ),
+        ([Fault("resolve", 99, 404, {"X-Error-Code": "RepoNotFound"})], "no such repository"),
+        ([Fault("resolve", 99, 404, {"X-Error-Code": "EntryNotFound"})], "it has no such file"),
+        ([Fault("resolve", 99, 404, {"X-Error-Code": "RevisionNotFound"})], "no such revision"),
+        ([Fault("resolve", 99, 403, {"X-Error-Message": "Access to this resource is disabled."})], "it was withdrawn"),
+        (
+            [Fault("resolve", 99, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})],
+            "the token is not accepted: log in anew",
+        ),
+        ([Fault("resolve", 99, 403)], "access is denied: use a token"),
+        ([Fault("GET .*resolve", 99, 503)], "the hub answers 503: try again later"),
+        ([Fault("GET .*resolve", 99, after=0, how="rst")], "the connection was lost again and again"),
+    ],
+)
+def test_what_stands_in_the_way_is_one_line_with_its_remedy(
+    served: Hub, faults: list[Fault], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the client's own waiting between attempts
+    served.faults = faults
+    with pytest.raises(ModelError, match=says) as raised:
+        download("org/model", ["open_clip_model.safetensors"])
+    assert "\n" not in str(raised.value)
+
+
+def test_what_was_downloaded_is_there_without_a_hub(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = download("org/model", ["open_clip_model.safetensors"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    requests = len(served.log)
+    assert download("org/model", ["absent.safetensors", "open_clip_model.safetensors"]) == path
+    assert len(served.log) == requests
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(ModelError, match="it is not in the cache, and http.* cannot be reached"):
+        download("org/model", ["absent.safetensors"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set: unset it"):
+        download("org/model", ["absent.safetensors"])
+
+
+def test_the_hub_that_is_asked_is_the_one_that_is_set(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub_or_cache():
+        assert not constants.HF_HUB_OFFLINE
+    assert served.log == [("HEAD /", 0)]
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with hub_or_cache():
+        assert constants.HF_HUB_OFFLINE
+
+
+def test_names_that_are_no_ids() -> None:
+    with pytest.raises(ModelError, match="looks like organisation/name"):
+        download("a/b/c", ["file"], cache_dir="nowhere")
+
+
+def test_reasons_are_found_under_what_libraries_raise_in_their_place() -> None:
+    told = RuntimeError("failed to download")
+    told.__cause__ = OSError(28, "No space left on device")
+    assert "no space left under" in hub_reason(told)
+    assert hub_reason(ValueError("first\nsecond")) == "first"
+    assert hub_reason(KeyError()) == "KeyError"
+
+
+def test_a_model_of_transformers_comes_through_the_same_client(served: Hub, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=16))
+    model.save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size=32).save_pretrained(tmp_path / "vit")
+    served.files = {f"org/vit/{file.name}": file.read_bytes() for file in (tmp_path / "vit").iterdir()}
+    served.faults = [Fault("GET .*safetensors", after=5000), Fault("GET .*safetensors", status=503)]
+    _, loaded = ImageClassifier("org/vit")._loaded
+    assert all(loaded.state_dict()[name].equal(weight) for name, weight in model.state_dict().items())
+    assert [fault.times for fault in served.faults] == [0, 0]
+    with pytest.raises(ModelError, match="there is no such repository, or it is private or withdrawn"):
+        _ = ImageClassifier("org/gone")._loaded
+
+
+def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
+        "text_cfg": {"width": 64, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config).eval()
+    content = {"model_cfg": config, "preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1], "resize_mode": "squash"}}
+    served.files = {
+        "org/model/open_clip_config.json": json.dumps(content).encode(),
+        "org/model/open_clip_pytorch_model.bin": save({k: v.contiguous() for k, v in model.state_dict().items()}),
+    }
+    option = OpenCLIP(name="hf-hub:org/model", architecture="hf-hub:org/model")
+    assert (option.name, option.dim, option.recipe()["pretrained"]) == ("model", 24, "org/model")
+    encoder = load_open_clip("hf-hub:org/model", None)
+    assert encoder.model.state_dict()["visual.proj"].equal(model.visual.proj)
+    white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    torch.testing.assert_close(
+        encoder.encode_image(white), model.encode_image(torch.ones(1, 3, 32, 32)), atol=1e-4, rtol=1e-4
+    )
+    with pytest.raises(ModelError, match="no such repository"):
+        OpenCLIP(name="x", architecture="hf-hub:org/other").recipe()
+    assert OpenCLIP(name="x", architecture="hf-hub:org/other").dim is None

@@ -1,0 +1,97 @@
+"""Resizing of pictures of any shape, against the transforms of torchvision, open_clip and timm themselves."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import Compose
+
+from mmmono.vlm import resizing
+from mmmono.vlm.resizing import ResizeAndCrop, bounded, narrowed
+
+TRANSFORMS = {
+    "shortest": open_clip.image_transform(32, is_train=False),
+    "bilinear": open_clip.image_transform(32, is_train=False, interpolation="bilinear"),
+    "not square": open_clip.image_transform((24, 40), is_train=False),
+    "longest": open_clip.image_transform(32, is_train=False, resize_mode="longest", fill_color=9),
+    "timm": timm.data.create_transform((3, 32, 32), crop_pct=0.9, interpolation="bicubic"),
+    "timm border": timm.data.create_transform((3, 32, 32), crop_mode="border", interpolation="bicubic"),
+    "timm not square": timm.data.create_transform((3, 24, 40), crop_pct=0.9),
+}
+
+
+def pil_steps(transform: Compose) -> list[Any]:
+    return transform.transforms[:2]
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def levels(image: Image.Image) -> np.ndarray[Any, Any]:
+    return np.asarray(image).astype(int)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(sorted(TRANSFORMS)), st.integers(1, 90), st.integers(1, 90), st.integers(0, 20), st.integers(0, 99)
+)
+def test_the_part_is_the_crop_of_the_whole(name: str, width: int, height: int, longer: int, seed: int) -> None:
+    picture = noise(width * (1 + longer), height, seed)
+    resize, crop = pil_steps(TRANSFORMS[name])
+    (step,) = bounded([resize, crop])
+    try:
+        whole = crop(resize(picture))
+    except ValueError:  # nothing is left of the short side
+        assert step(picture).size == tuple(crop.size)[::-1]
+        return
+    assert (levels(step(picture)) == levels(whole)).all()
+    high, wide = step.resized(picture)
+    # The columns first, then the rows: Pillow takes either order, which differ where a pass overshoots and is clipped.
+    mode = resizing.kernel_of(resize)
+    ordered = crop(picture.resize((wide, picture.height), mode).resize((wide, high), mode))
+    assert np.abs(levels(step.by_parts(picture, high, wide)) - levels(ordered)).max() <= 3  # of 255: both passes round
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+@pytest.mark.parametrize("size", [(65000, 1), (1, 65000), (30000, 3), (3_000_000, 1)])
+def test_extreme_pictures_take_no_more_memory_than_others(name: str, size: tuple[int, int]) -> None:
+    step = bounded(pil_steps(TRANSFORMS[name]))[0]
+    assert isinstance(step, ResizeAndCrop)
+    step(noise(300, 200))
+    picture = noise(*size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = step(picture)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kilobytes
+    assert found.size == tuple(step.crop.size)[::-1]
+    if name in ("shortest", "timm"):  # of the middle alone they make the same
+        middle = narrowed(picture, 34)
+        assert middle.size != picture.size
+        plain = step.crop(step.resize(middle))
+        assert np.abs(levels(found) - levels(plain)).max() <= 1
+
+
+def test_other_steps_are_left_alone() -> None:
+    squash = open_clip.image_transform(32, is_train=False, resize_mode="squash").transforms
+    assert bounded(squash) == tuple(squash)
+    assert squash[0](noise(65000, 1)).size == (32, 32)
+    steps = bounded(TRANSFORMS["shortest"].transforms)
+    assert len(steps) == len(TRANSFORMS["shortest"].transforms) - 1
+    picture = noise(50, 40)
+    assert (levels(pickle.loads(pickle.dumps(steps[0]))(picture)) == levels(steps[0](picture))).all()
+
+
+def test_only_long_pictures_are_narrowed() -> None:
+    assert narrowed(noise(90, 30)).size == (90, 30)
+    tall = noise(2, 101)
+    assert (levels(narrowed(tall, 4)) == levels(tall)[46:54]).all()
