@@ -37,7 +37,14 @@ def start(*arguments: str, log: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, *launcher, script, *(a for a in arguments if a != "torchrun")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+        )
 
 
 def finish(process: "subprocess.Popen[bytes]", limit: float = LIMIT) -> int:
