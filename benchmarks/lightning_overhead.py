@@ -1,6 +1,8 @@
 """What Lightning, the data module and the book-keeping add to the bare training step, in one run.
 
-python benchmarks/lightning_overhead.py               # d = n = 1024, k = 32, 4096 pairs a batch
+    python benchmarks/lightning_overhead.py               # d = n = 1024, k = 32, 4096 pairs a batch
+
+Also what streaming adds, where the set is larger than a pool, and how much memory the pools of such a set take.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from mmmono.dictionaries import PairedFeatures, SAEModule, TopKSAE
+from mmmono.dictionaries import PairedFeatures, SAEModule, ShuffledBatches, TopKSAE
 from mmmono.features import FeatureStore, FeatureView
 
 
@@ -39,16 +41,23 @@ def main(dim: int, latents: int, batch: int, steps: int, rounds: int) -> None:
             np.save(Path(folder) / name / f"{name}_0.npy", rng.standard_normal((8 * batch, dim), np.float32))
         view = FeatureView(FeatureStore(folder))
         data = PairedFeatures(view, view, batch)
-        bare, wrapped = [], []
+        streamed_data = PairedFeatures(view, view, batch, pool_rows=2 * batch)
+        bare, wrapped, streamed = [], [], []
         for _ in range(rounds):
             bare.append(time_bare(data, dim, latents, steps))
             wrapped.append(time_lightning(data, dim, latents, steps, Path(folder)))
+            streamed.append(time_lightning(streamed_data, dim, latents, steps, Path(folder)))
         ratios = [w / b for w, b in zip(wrapped, bare, strict=True)]
+        slower = [s / w for s, w in zip(streamed, wrapped, strict=True)]
         print(f"d = {dim}, n = {latents}, k = 32, {batch} pairs a batch, {steps} steps, {rounds} rounds")
         print(f"bare step      {1e3 * statistics.median(bare):8.1f} ms")
         print(
             f"in Lightning   {1e3 * statistics.median(wrapped):8.1f} ms, overhead {statistics.median(ratios) - 1:+.1%}"
         )
+        print(
+            f"streamed       {1e3 * statistics.median(streamed):8.1f} ms, overhead {statistics.median(slower) - 1:+.1%}"
+        )
+        print(f"memory of streaming, in pools: {pools_in_memory(view, batch):.2f}")
 
 
 def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float:
@@ -68,6 +77,23 @@ def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float
         sae.normalize_decoder_()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def pools_in_memory(view: FeatureView, batch: int) -> float:
+    """Most memory that two epochs through pools of a quarter of the set take, as a multiple of a pool."""
+
+    def held() -> int:
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("RssAnon")).split()[1])
+
+    batches = ShuffledBatches(view, batch, pool_rows=2 * batch)
+    pool = 2 * 4 * batches.pool_rows * view.dim
+    before, peak = held(), 0
+    for _ in range(2):
+        for _ in batches:
+            peak = max(peak, held() - before)
+    batches.close()
+    return peak / pool
 
 
 def time_lightning(data: PairedFeatures, dim: int, latents: int, steps: int, folder: Path) -> float:

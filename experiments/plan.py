@@ -1,4 +1,4 @@
-"""Say what reproducing the paper would compute, what is there already, and how much room it takes."""
+"""Say what reproducing the paper would compute, fetch and find, how long it takes, and what will fail."""
 
 from omegaconf import DictConfig
 
@@ -8,6 +8,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 @entrypoint("plan")
 def main(cfg: DictConfig) -> None:
     """Print the plan; compute nothing."""
+    from mmmono.pipeline.keys import needed_keys
+
+    for key in needed_keys(cfg):  # before PyTorch is loaded
+        if not key.there:
+            print(f"missing: {key}", flush=True)
     # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
     from mmmono.pipeline.analyses.plan import print_plan
 

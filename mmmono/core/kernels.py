@@ -21,10 +21,10 @@ from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
-CHUNK_ROWS = 32  # so many float32 ratios are summed before they go into a float64 sum
+CHUNK_ROWS = 32  # so many float32 contrasts are summed before they go into a float64 sum
 TOGETHER = 128  # features of a row are worked on together
 AHEAD = 2  # rows between the one that is worked on and the one that is brought in from memory meanwhile
-ZERO, HALF, ONE, INFINITY = np.float32(0), np.float32(0.5), np.float32(1), np.float32(np.inf)
+ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
 
 # Where a processor converts half precision itself, loops over it become vector instructions.
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -97,21 +97,24 @@ def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
 def add_ratios(
     image: Array, text: Array, normalize: bool, sums: Array, squares: Array, counts: Array, center: Array | None = None
 ) -> tuple[np.float32, np.float32]:
-    """Add the ratios of Eq. 1, less the center of each feature, to their sums; a pair with nothing on either side as 0.
+    """Add contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|), twice what the ratio of Eq. 1 exceeds ½ by, to their sums.
+
+    Where both sides are nearly alike the contrast keeps its digits, and the ratio would not. A pair with nothing on
+    either side adds nothing.
 
     Args:
         image, text: both sides of some pairs.
         normalize: divide rows by their lengths.
-        sums, squares: float64 [features], of the ratios' deviations from the center, and of their squares.
+        sums, squares: float64 [features], of the contrasts' deviations from the center, and of their squares.
         counts: int64 [3, features], pairs that are active on either side, on the image's, on the text's.
-        center: float32 [features], a number near the feature's mean ratio, so that squares keep their digits.
+        center: float32 [features], a number near the feature's mean contrast, so that squares keep theirs too; 0 by default.
 
     Returns:
         Lengths of the shortest row and of the longest, which is not finite where a number is not.
     """
     pairs, features = image.shape
     some, more = np.zeros(features, np.float32), np.zeros(features, np.float32)
-    middle = np.full(features, HALF) if center is None else center
+    middle = np.zeros(features, np.float32) if center is None else center
     shortest, longest, f, g = INFINITY, ZERO, ONE, ONE
     everywhere = 0  # pairs that are active on both sides in every feature, which is most of dense ones
     for i in range(pairs):
@@ -125,7 +128,7 @@ def add_ratios(
         for j in range(features):
             x, y = abs(_number(image[i, j])) * f, abs(_number(text[i, j])) * g
             all_active &= (x > ZERO) & (y > ZERO)
-            deviation = x / (x + y) - middle[j]
+            deviation = (x - y) / (x + y) - middle[j]
             # Afterwards: a division that is skipped is no vector instruction.
             deviation = ZERO if x + y == ZERO else deviation
             some[j] += deviation

@@ -260,7 +260,7 @@ def _start(place: Place) -> subprocess.Popen[bytes]:
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [sys.executable, "-m", "mmmono.pipeline.training_process"]
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.__stderr__)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
 
 def _end(processes: list[subprocess.Popen[bytes]], patience: float = 0.0) -> None:
@@ -327,16 +327,13 @@ def serve(place: Place) -> int:
 
 def _next_order(store: Any, number: int) -> bytes:
     """Rank 0's next order, however long it takes; the end if rank 0 has gone."""
-    from torch.distributed import DistNetworkError, DistStoreError
-
-    while True:
-        try:
-            store.wait([f"order/{number}"], timedelta(seconds=10))
-            return bytes(store.get(f"order/{number}"))
-        except DistNetworkError:
-            return END
-        except DistStoreError:  # no order yet
-            continue
+    key = f"order/{number}"
+    try:
+        while not store.check([key]):
+            time.sleep(0.1)
+        return bytes(store.get(key))
+    except RuntimeError:  # so do errors of the connection
+        return END
 
 
 def _report(error: Exception, place: Place, store: Any) -> int:

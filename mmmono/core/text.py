@@ -34,6 +34,22 @@ def encodable(text: str) -> str:
     return text
 
 
+def escaped_bytes(text: str) -> str:
+    r"""A file's name as UTF-8 can hold it: bytes that are not UTF-8, which come as surrogates, are written as `\xe9`.
+
+    Unlike `encodable` this keeps different names different, as keys have to be.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # surrogates that stand for no byte
+            data = text.encode("utf-8", "backslashreplace")
+        return data.decode("utf-8", "backslashreplace")
+    return text
+
+
 def printable(text: str) -> str:
     """The same text without the characters that no reader sees and that programs stumble over.
 

@@ -336,5 +336,5 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _root(error: BaseException) -> str:
     """The innermost error's own words, which name the trouble without the addresses around it."""
-    reason = _chain(error)[-1]
+    reason = next((e for e in reversed(_chain(error)) if not isinstance(e, ValueError)), error)
     return " ".join(str(reason).split()) or type(reason).__name__

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.data.captions import CaptionChoice, choose_captions, clean
+from mmmono.data.captions import CaptionChoice, choose_captions, label_or_empty, text_or_empty
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 from mmmono.data.tar import KeyEnd, Sample
@@ -100,21 +99,21 @@ class SampleReading:
         except DataError as error:
             yield SkippedPair(key, str(error) if data else "empty image file")
             return
-        labels = {name: text for name in self.label_keys if (text := label_text(fields.get(name)))}
+        labels = {name: text for name in self.label_keys if (text := label_or_empty(fields.get(name)))}
         for pair_key, caption in chosen:
-            yield ImageTextPair(pair_key, image, caption, labels, locator)
+            yield ImageTextPair(pair_key, image, caption, labels, locator, data)
 
     def _all_captions(self, sample: Sample, fields: dict[str, Any]) -> list[str]:
         """The captions of the first source that has one; the .txt is read where the .json holds none."""
         if self.caption_key is not None:
             file = sample.files.get(self.caption_key.lower().lstrip("."))
             if file is not None and self.caption_key.lower().lstrip(".") != "json":
-                return [_decoded(file)]
+                return _texts(file)
             return _texts(fields.get(self.caption_key))
         for value in (fields.get("captions"), fields.get("caption")):
             if captions := _texts(value):
                 return captions
-        return _texts(_decoded(sample.files["txt"])) if "txt" in sample.files else []
+        return _texts(sample.files.get("txt"))
 
     def _swallowed(self, sample: Sample, alone: bool) -> list[str]:
         """Further pictures in the sample whose names were cut at a dot that belongs to the name.
@@ -149,23 +148,10 @@ class IncompleteError(Exception):
     """A sample has no picture or no caption among its files; the message says so."""
 
 
-def label_text(value: object) -> str:
-    """A .json value as a label: text and numbers are; null, NaN, lists and objects are none, so the text is empty."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return str(value)
-    return ""
-
-
 def _texts(value: object) -> list[str]:
-    """The captions in a .json value: texts that are not empty, alone or in a list; nothing else is one."""
+    """The captions in a .json value, alone or in a list; what is no text, or empty, is none."""
     values: Sequence[object] = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str) and clean(text)]
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
+    return [text for one in values if (text := text_or_empty(one))]
 
 
 def _listed(sample: Sample) -> str:

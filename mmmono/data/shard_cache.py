@@ -132,7 +132,8 @@ class ShardCache:
         with self.opener.open_remote(shard, start) as stream, part.open("r+b" if start else "wb") as file:
             file.seek(start)
             first = True
-            while data := stream.read(CHUNK):
+            read = getattr(stream, "read1", stream.read)  # what has come is written, whatever comes next
+            while data := read(CHUNK):
                 if first:
                     self._check_room(remote, start)
                     if remote is not None:

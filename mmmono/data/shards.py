@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from webdataset.shardlists import expand_urls
 
 from mmmono.core.errors import DataError
-from mmmono.core.text_encoding import encodable
+from mmmono.core.text import escaped_bytes
 from mmmono.data.hub import canonical, resolve
 
 # Parameters of URLs that sign, and change from one day to the next while the file stays: S3, GCS, CloudFront, Azure.
@@ -35,7 +35,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         for name in [pattern] if _exists(pattern) else expand_urls(pattern):
-            matches = _matches(name.removeprefix("file://"))
+            matches = _matches(re.sub(r"^file:(//)?", "", name))
             missing = [match for match in matches if is_local(match) and not Path(match).is_file()]
             if missing or not matches:
                 raise DataError(
@@ -49,13 +49,13 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 
 def is_local(shard: str) -> bool:
-    """Whether a shard is a path of this machine."""
-    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", shard) or _exists(shard)
+    """Whether a shard is a path of this machine, rather than a URL or a command."""
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:", shard)
 
 
 def shown(shard: str) -> str:
     """A shard as messages may show it: without the query of a URL, which may be a secret, and printable."""
-    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", encodable(shard))
+    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
 
 
 def stem(shard: str) -> str:
@@ -67,7 +67,7 @@ def stem(shard: str) -> str:
         name = Path(shard).name
     else:
         name = unquote(urlsplit(identity(shard)).path.rstrip("/").rpartition("/")[2])
-    return encodable(name.removesuffix(".tar").replace("/", "_")) or "shard"
+    return escaped_bytes(name.removesuffix(".tar").replace("/", "_")) or "shard"
 
 
 def identity(shard: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any, Literal
 
-from mmmono.core.text_encoding import encodable
+from mmmono.core.text import escaped_bytes
 
 KeyEnd = Literal["first_dot", "last_dot"]
 BLOCK = tarfile.BLOCKSIZE
@@ -89,7 +89,7 @@ def split_name(name: str, key_end: KeyEnd = "first_dot") -> tuple[str, str] | No
     stem, dot, extension = base.partition(".") if key_end == "first_dot" else base.rpartition(".")
     if not dot or not stem or not extension:
         return None
-    return encodable(f"{folder}{slash}{stem}"), encodable(extension.lower())
+    return escaped_bytes(f"{folder}{slash}{stem}"), escaped_bytes(extension.lower())
 
 
 def is_litter(name: str) -> bool:
@@ -135,7 +135,7 @@ def _read_samples(
         split = split_name(member.name, key_end)
         if split is None:
             if wanted is not None and member.isfile() and _IMAGE_MAGIC.match(_contents(tar, member)):
-                yield NamelessPicture(encodable(member.name))
+                yield NamelessPicture(escaped_bytes(member.name))
             continue
         key, extension = split
         # The same extension twice is another sample of the same key: what it means is the caller's to say.
@@ -143,7 +143,7 @@ def _read_samples(
             if sample is not None:
                 yield sample
             sample = Sample(key, base + member.offset)
-        sample.names[extension] = encodable(member.name)
+        sample.names[extension] = escaped_bytes(member.name)
         if not member.isfile():
             sample.special[extension] = "a link" if member.islnk() or member.issym() else "no regular file"
         elif wanted is not None and wanted(extension):
@@ -173,7 +173,7 @@ def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
     data = file.read() if file is not None else b""
     if len(data) < member.size:
-        raise EOFError(f"{encodable(member.name)} is not whole")
+        raise EOFError(f"{escaped_bytes(member.name)} is not whole")
     return data
 
 

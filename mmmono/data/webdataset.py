@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
-from mmmono.core.artifacts import file_fingerprint
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
+from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data.bulk import Item, Wanted, fetch_in_order
 from mmmono.data.captions import CaptionChoice, picture_key
 from mmmono.data.hub import endpoint, hub_token
@@ -44,7 +45,7 @@ class WebDatasetPairs(PairSource):
         limit: how many of the first pairs are wanted.
         token: bearer token for http(s) shards' own hosts; the hub's is found without it.
         cache: folder that keeps whole copies of remote shards; None streams them.
-        remote: patience with remote hosts.
+        patience: with remote hosts.
 
     Raises:
         DataError: a pattern matches no file, or a named local shard is not there.
@@ -64,7 +65,7 @@ class WebDatasetPairs(PairSource):
         seed: int = 0,
         key_end: KeyEnd = "first_dot",
         cache: str | Path | None = None,
-        remote: RemoteSettings | None = None,
+        patience: RemoteSettings | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
@@ -72,7 +73,8 @@ class WebDatasetPairs(PairSource):
         self.reading = SampleReading(tuple(image_keys), caption_key, captions, tuple(label_keys), seed, key_end)
         self.limit = limit
         self.shards = expand_shards(shards)
-        self.opener = ShardOpener(token, remote, Path(cache) if cache is not None else None)
+        self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
+        self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
         stems = [stem(shard) for shard in self.shards]
         # Keys start with their shard's name; where two shards share one, with its number too.
         self._stems = stems if len(set(stems)) == len(stems) else [f"{i}-{stem}" for i, stem in enumerate(stems)]
@@ -85,7 +87,7 @@ class WebDatasetPairs(PairSource):
         root: str | Path | None = None,
         limit: int | None = None,
         cache: str | Path | None = None,
-        remote: RemoteSettings | None = None,
+        patience: RemoteSettings | None = None,
     ) -> Self:
         """pixparse/cc3m-wds: from a local copy's folder, or from the hub with the user's token.
 
@@ -106,7 +108,7 @@ class WebDatasetPairs(PairSource):
                 "or give the folder of a local copy with dataset.root=/path"
             )
         shards = f"{endpoint()}/{CC3M_REPOSITORY}/resolve/main/{CC3M_SHARDS[split]}"
-        return cls(shards, name="cc3m", limit=limit, cache=cache, remote=remote)
+        return cls(shards, name="cc3m", limit=limit, cache=cache, patience=patience)
 
     def fingerprint(self) -> str:
         """Content of local shards, addresses of remote ones without what signs them, and how they are read."""
@@ -122,6 +124,17 @@ class WebDatasetPairs(PairSource):
     def parts(self) -> list[str]:
         """The shards, as messages may show them."""
         return [shown(shard) for shard in self.shards]
+
+    def part_size(self, part: int, most: int) -> int | None:
+        """How many samples a shard on this disk has, counted by their headers up to `most`; None where it is not here."""
+        local = self.opener.local(self.shards[part], whole=False)
+        if local is None:
+            return None
+        try:
+            with local.open("rb") as stream:
+                return sum(1 for _ in islice(read_samples(stream, key_end=self.reading.key_end), most))
+        except (BrokenTarError, OSError):  # told when it is read
+            return None
 
     def group(self, key: str) -> str:
         """The picture, so that all its captions fall into one split."""
@@ -190,22 +203,29 @@ class WebDatasetPairs(PairSource):
         Args:
             wanted: keys with their locators; close to each other where their pairs are.
 
-        Raises:
-            DataError: no shard holds a key, or a host cannot be reached. Pairs that cannot be read are skipped.
+        Yields:
+            One item for each wanted pair: a `SkippedPair` with the reason where it cannot be read.
         """
-        places = (self._wanted(position, key, locator) for position, (key, locator) in enumerate(wanted))
-        return fetch_in_order(places, self._fetch_group)
+        return fetch_in_order(
+            (self._place(i, key, locator) for i, (key, locator) in enumerate(wanted)), self._fetch_group
+        )
+
+    def _place(self, position: int, key: str, locator: str) -> Wanted:
+        try:
+            return self._wanted(position, key, locator)
+        except DataError:  # raised again where the pair is fetched
+            return Wanted(position, key, locator, -1, 0, 0)
 
     def _fetch_group(self, group: list[Wanted]) -> list[Item]:
         first, end = group[0], max(one.start + one.length for one in group)
         if not first.length:
             try:
                 return [self.fetch(first.key, first.locator)]
-            except BrokenPartError as error:
+            except DataError as error:
                 return [SkippedPair(first.key, str(error))]
         try:
             data = self.opener.read(self.shards[first.part], first.start, end)
-        except BrokenPartError as error:
+        except DataError as error:
             return [SkippedPair(one.key, str(error)) for one in group]
         items: list[Item] = []
         for one in group:

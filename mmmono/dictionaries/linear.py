@@ -99,7 +99,7 @@ def fit_ica(embeddings: Float[Tensor, "samples dim"], max_iter: int = 200, seed:
     scales = np.linalg.svd(values - values.mean(0), compute_uv=False)
     components = int((scales > SINGULAR * scales[0]).sum())
     ica = FastICA(components, whiten="unit-variance", max_iter=max_iter, random_state=seed, tol=1e-3)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):  # by spreads of 0, then left out
         # With hundreds of components some never settle, which a control can live with.
         warnings.simplefilter("ignore", ConvergenceWarning)
         sources = ica.fit_transform(values)

@@ -44,11 +44,14 @@ class Allowance:
     def check_broken(self, broken: Sequence[BrokenPartError], missing: int, total: int) -> None:
         """Raise DataError if more parts broke off than may; `missing` pairs in them, as far as others tell."""
         if len(broken) > self.max_broken_shards:
-            about = f"with them about {missing} pairs are missing; " if missing else ""
-            raise DataError(
-                f"{len(broken)} of {total} shards could not be read to their end: {_named(broken)}; {about}the others "
-                "are kept: mend or replace these and run the same again, which reads only them, or go without them by "
+            about = f" with about {missing} pairs" if missing else ""
+            kept = (
+                " and run the same again, which reads only these, or go without them by "
                 f"extraction.max_broken_shards={len(broken)}"
+            )
+            raise DataError(
+                f"{len(broken)} of {total} shards{about} could not be read to their end: {_named(broken)}. "
+                f"Mend or replace them{kept if len(broken) < total else ''}"
             )
 
     def check(self, manifest: Manifest) -> None:

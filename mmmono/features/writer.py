@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.artifacts import write_text_atomically
-from mmmono.core.text_encoding import encodable
+from mmmono.core.text import escaped_bytes
 from mmmono.features.store import MANIFEST_FILE, Manifest
 
 EXAMPLES = 3  # keys of skipped pairs that are kept for each reason
@@ -93,13 +93,14 @@ class FeatureStoreWriter:
                 array = np.ascontiguousarray(tensor.numpy(), dtype=self.dtype)
                 sha.update(array.tobytes())
                 np.save(self.path / name / f"{name}_{number}.npy", array)
-            rows = [{encodable(column): encodable(value) for column, value in row.items()} for row in metadata]
+            rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
             frame = pd.DataFrame(rows).fillna("")
             frame.to_parquet(self.path / "metadata" / f"metadata_{number}.parquet", index=False)
-        reasons = Counter(encodable(reason) for _, reason in skipped)
+        reasons = Counter(escaped_bytes(reason) for _, reason in skipped)
         kept = [reason for reason, _ in reasons.most_common(REASONS)]
         examples = {
-            reason: [encodable(key) for key, why in skipped if encodable(why) == reason][:EXAMPLES] for reason in kept
+            reason: [escaped_bytes(key) for key, why in skipped if escaped_bytes(why) == reason][:EXAMPLES]
+            for reason in kept
         }
         report = ShardReport(len(image), sha.hexdigest(), dict(reasons), examples)
         write_text_atomically(self._report_file(shard), json.dumps(asdict(report)))

@@ -93,4 +93,5 @@ def _mean(matrix: Float[Tensor, "features m m"], pairs: Bool[Tensor, "m m"]) -> 
 
 
 def _away_from_zero(values: Tensor, floor: float) -> Tensor:
-    return torch.where(values.abs() >= floor, values, torch.where(values < 0, -floor, floor))
+    nearest = torch.full_like(values, floor)
+    return torch.where(values.abs() >= floor, values, torch.where(values < 0, -nearest, nearest))

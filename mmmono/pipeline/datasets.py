@@ -150,7 +150,7 @@ class WebDataset(Remote):
             label_keys=tuple(self.label_keys),
             limit=self.limit,
             cache=self.cache_folder(split),
-            remote=self.patience,
+            patience=self.patience,
         )
 
 
@@ -163,7 +163,7 @@ class CC3M(Remote):
     def source(self, split: Split) -> PairSource:
         """The hub's shards of the split, or a local copy's."""
         return WebDatasetPairs.cc3m(
-            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), remote=self.patience
+            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), patience=self.patience
         )
 
     def expected_pairs(self, split: Split) -> int:

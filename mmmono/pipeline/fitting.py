@@ -102,7 +102,7 @@ class Training:
         history = MetricHistory()
         trainer = self._trainer(place, logger, history)
         last = self._last
-        with _products_in_tf32(self.trainer.tf32), _interruptible(trainer):
+        with _products_in_tf32(self.trainer.tf32), _threads_of_its_own(), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
             raise DictionaryError(
@@ -261,6 +261,19 @@ def _products_in_tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _threads_of_its_own() -> Iterator[None]:
+    """Let Lightning share the cores out among processes for a while."""
+    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if variable is None:
+            os.environ.pop("OMP_NUM_THREADS", None)
 
 
 @contextmanager

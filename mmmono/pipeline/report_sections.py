@@ -12,7 +12,8 @@ import pandas as pd
 
 from mmmono.core.artifacts import Artifact
 from mmmono.pipeline.feature_sets import Trained
-from mmmono.pipeline.results import ResultsOnDisk, set_names
+from mmmono.pipeline.report_basis import DECLIP, PAPERS_OWN, basis_of, origin, papers_own
+from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.training import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting import rows as table_rows
@@ -31,16 +32,26 @@ class Sources:
         results: those on disk that belong to it.
         explorer: address of the feature explorer's page and the sets it shows.
         scratch: folder for figures that no result holds.
+        command: what follows `make <target>` on the command line for this model and these data.
     """
 
     workspace: Workspace
     results: ResultsOnDisk
     explorer: tuple[str, Sequence[str]] | None
     scratch: Path
+    command: str = ""
 
-    def note(self, table: str) -> str | None:
-        """How the setting of one of the paper's tables differs."""
-        return published(table).difference(self.workspace.model.name, self.workspace.dataset_name)
+    def latest(self, analysis: str) -> Artifact | None:
+        """The result to show: in a report of the paper's own setting that of the model the paper used for this analysis."""
+        theirs = None
+        if papers_own(self.workspace) and analysis in PAPERS_OWN:
+            theirs = self.results.elsewhere(analysis, *PAPERS_OWN[analysis])
+        return theirs or self.results.latest(analysis)
+
+    def note(self, table: str, result: Artifact) -> str | None:
+        """How the setting of one of the paper's tables differs from a result's."""
+        model, dataset = origin(result) or (self.workspace.model.name, self.workspace.dataset_name)
+        return published(table).difference(model, dataset)
 
     def feature_link(self, feature_set: str, feature: int) -> str:
         """Address of a feature in the explorer; empty where it is not shown there."""
@@ -52,24 +63,60 @@ class Sources:
 def sections(sources: Sources) -> list[ReportSection]:
     """All of them, in the order of the paper; those without results say which command makes them."""
     return [
-        make(sources, ReportSection(number, title, about, command)) for number, title, about, command, make in _CONTENTS
+        _founded(sources, analysis, make(sources, ReportSection(number, title, about, command + sources.command)))
+        for number, title, about, command, analysis, make in _CONTENTS
     ]
 
 
+def _founded(sources: Sources, analysis: str, section: ReportSection) -> ReportSection:
+    """The section with what its results rest on, what is there under other settings, and what of it is missing."""
+    workspace = sources.workspace
+    own = workspace.features(workspace.dataset.split)
+    basis: dict[str, None] = {}
+    for result in section.made_by:
+        made_from = result.recipe.get("features")
+        found = basis_of(workspace.artifacts, made_from, own) if isinstance(made_from, dict) else None
+        whose = origin(result)
+        if found is not None:
+            theirs = (
+                f", of {whose[0]} on {whose[1]}, which the paper used for it" if whose and papers_own(workspace) else ""
+            )
+            rule = result.recipe.get("partition")
+            sorted_by = f", sorted by {rule_in_words(rule)}" if theirs and rule else ""
+            basis[f"Rests on {found}{theirs}{sorted_by}."] = None
+    covered = {name for result in section.made_by for name in set_names(result.recipe.get("sets") or [])}
+    gone = [name for name in workspace.recipes if name not in covered and name not in sources.results.untrained]
+    absent = dict(section.absent)
+    if section.made_by and analysis in OF_ALL_SETS and gone:
+        absent |= {f"feature set {name}": f"{section.command} FEATURES={name}" for name in gone}
+    if analysis in PAPERS_OWN and papers_own(workspace):
+        coco = " COCO=/path/to/coco" if analysis == "ablation" else ""
+        section = replace(section, command=section.command + coco)
+    others = sources.results.other_settings(analysis) if analysis in ANALYSES_OF_FEATURES else []
+    return replace(section, basis=list(basis), others=others, absent=absent)
+
+
 def _dominance(sources: Sources, section: ReportSection) -> ReportSection:
-    result = sources.results.latest("mds")
-    if result is None:
-        return section
-    table = ReportTable("mds", "Classes and moments of the scores", table_rows.dominance_rows(_read(result, "summary")))
-    figure = ReportFigure(
-        result.path / "mds.png",
-        "Figure 4: modality dominance scores by class; the line is their mean, the dotted one the balance of ½.",
-    )
-    return replace(section, tables=[table], figures=[figure], made_by=[result])
+    shown = {"": sources.results.latest("mds")}
+    absent = {}
+    if papers_own(sources.workspace):
+        shown["DeCLIP"] = sources.results.elsewhere("mds", *DECLIP)
+        if shown["DeCLIP"] is None:
+            absent["DeCLIP's panel of Figure 4"] = DECLIP_COMMAND
+    tables, figures, made_by = [], [], []
+    for name, result in shown.items():
+        if result is not None:
+            of, key = (f", {name}", f"mds-{name.lower()}") if name else ("", "mds")
+            rows = table_rows.dominance_rows(_read(result, "summary"))
+            tables.append(ReportTable(key, f"Classes and moments of the scores{of}", rows))
+            caption = f"Figure 4{of}: modality dominance scores by class; the line is their mean, the dotted one ½."
+            figures.append(ReportFigure(result.path / "mds.png", caption))
+            made_by.append(result)
+    return replace(section, tables=tables, figures=figures, made_by=made_by, absent=absent if made_by else {})
 
 
 def _ablation(sources: Sources, section: ReportSection) -> ReportSection:
-    result = sources.results.latest("ablation")
+    result = sources.latest("ablation")
     if result is None:
         return section
     found, keep = _read(result, "table1"), bool(result.recipe["ablation"]["keep"])
@@ -79,7 +126,7 @@ def _ablation(sources: Sources, section: ReportSection) -> ReportSection:
     ]
     caption = "Change of accuracy when a class of features is removed, beside as many random ones; 95 % intervals."
     figure = ReportFigure(result.path / "table1.png", caption)
-    return replace(section, tables=tables, figures=[figure], made_by=[result], note=sources.note("table1"))
+    return replace(section, tables=tables, figures=[figure], made_by=[result], note=sources.note("table1", result))
 
 
 def _top_samples(sources: Sources, section: ReportSection) -> ReportSection:
@@ -138,7 +185,7 @@ def _interpretability(sources: Sources, section: ReportSection) -> ReportSection
         "over_training": "Figure 13: monosemanticity over training.",
     }
     figures = _figures(result, captions)
-    return replace(section, tables=tables, figures=figures, made_by=[result], note=sources.note("table5"))
+    return replace(section, tables=tables, figures=figures, made_by=[result], note=sources.note("table5", result))
 
 
 def _concepts(sources: Sources, section: ReportSection) -> ReportSection:
@@ -170,7 +217,7 @@ def _concepts(sources: Sources, section: ReportSection) -> ReportSection:
             }
             figures += _figures(result, captions)
     made_by = list(by_concept.values())
-    return replace(section, tables=tables, figures=figures, made_by=made_by, note=sources.note("table2"))
+    return replace(section, tables=tables, figures=figures, made_by=made_by, note=sources.note("table2", made_by[0]))
 
 
 def _adversarial(sources: Sources, section: ReportSection) -> ReportSection:
@@ -192,11 +239,11 @@ def _adversarial(sources: Sources, section: ReportSection) -> ReportSection:
         )
         captions[f"{name}-sizes"] = f"{name}: {measure} by the number of aligned features; 95 % intervals."
     figures = _figures(result, captions)
-    return replace(section, tables=tables, figures=figures, made_by=[result], note=sources.note("table3"))
+    return replace(section, tables=tables, figures=figures, made_by=[result], note=sources.note("table3", result))
 
 
 def _text_to_image(sources: Sources, section: ReportSection) -> ReportSection:
-    result = sources.results.latest("text_to_image")
+    result = sources.latest("text_to_image")
     if result is None:
         return section
     found, cells = _read(result, "effects"), _read(result, "cells")
@@ -262,29 +309,35 @@ def _figures(result: Artifact, captions: dict[str, str]) -> list[ReportFigure]:
     return [ReportFigure(file, captions[name]) for name, file in files.items() if file.exists()]
 
 
+OF_ALL_SETS = ("mds", "certainty", "top_samples", "interpretability", "faithfulness")
+ANALYSES_OF_FEATURES = (*OF_ALL_SETS, "ablation", "gender", "adversarial", "text_to_image")
+DECLIP_COMMAND = (
+    "python experiments/mds.py +paper=figure4 model=declip_rn50 model.checkpoint=/path/to/checkpoint features=raw"
+)
+
 Make = Callable[[Sources, ReportSection], ReportSection]
 
-_CONTENTS: Sequence[tuple[str, str, str, str, Make]] = (
+_CONTENTS: Sequence[tuple[str, str, str, str, str, Make]] = (
     ("2.1", "Modality dominance", "Which modality activates each feature more? Features above μ + σ are ImgD, below "
-     "μ − σ TextD, the others CrossD.", "make section-2.1", _dominance),
+     "μ − σ TextD, the others CrossD.", "make section-2.1", "mds", _dominance),
     ("2.2", "Removing a class", "Does classifying images suffer from the loss of ImgD, and classifying texts from the "
-     "loss of TextD, more than from the loss of as many random features?", "make section-2.2", _ablation),
+     "loss of TextD, more than from the loss of as many random features?", "make section-2.2", "ablation", _ablation),
     ("2.3", "What features are made of", "The images and texts that activate features of each class most.",
-     "make section-2.3", _top_samples),
+     "make section-2.3", "top_samples", _top_samples),
     ("3.1, A.1", "Dictionaries", "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both "
-     "modalities, trained until the active dimensions of neither fall any more.", "make appendix-a.1", _training),
+     "modalities, trained until the active dimensions of neither fall any more.", "make appendix-a.1", "", _training),
     ("3.2", "Monosemanticity", "Are the samples that activate a feature alike, more than random ones? By EmbSim and "
-     "WinRate (Eq. 5) as in the paper, and by MS beside them.", "make section-3", _interpretability),
+     "WinRate (Eq. 5) as in the paper, and by MS beside them.", "make section-3", "interpretability", _interpretability),
     ("4.1", "Concepts in pictures and words", "Is a concept, such as gender, carried by the picture (ImgD) or by the "
-     "words (TextD)?", "make section-4.1", _concepts),
+     "words (TextD)?", "make section-4.1", "gender", _concepts),
     ("4.2", "Adversarial samples", "Which features must be aligned with a benign picture's for an attack to fail?",
-     "make section-4.2", _adversarial),
+     "make section-4.2", "adversarial", _adversarial),
     ("4.3", "Text to image", "What does a reference picture give to a generated one through each class of features?",
-     "make section-4.3", _text_to_image),
+     "make section-4.3", "text_to_image", _text_to_image),
     ("+", "How sure the classes are", "Which features are dominated beyond chance, and would other pairs, "
-     "seeds or scores agree? Not in the paper.", "make section-2.1", _certainty),
+     "seeds or scores agree? Not in the paper.", "make section-2.1", "certainty", _certainty),
     ("+", "What features keep", "What features and reconstructions keep of the embeddings they were made "
-     "from. Not in the paper.", "make section-3", _faithfulness),
+     "from. Not in the paper.", "make section-3", "faithfulness", _faithfulness),
     ("+", "Does the method find what was put there?", "The same method on embeddings whose concepts are known. "
-     "It does not depend on the model. Not in the paper.", "make validate", _validation),
+     "It does not depend on the model. Not in the paper.", "make validate", "validation", _validation),
 )  # fmt: skip

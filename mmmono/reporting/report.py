@@ -102,6 +102,9 @@ class ReportSection:
         tables, figures: its results; none where they are missing.
         made_by: the results they were read from.
         note: how the paper's setting differs, where its numbers stand beside.
+        basis: what the results rest on, a sentence each.
+        others: settings of results that are there but do not belong to the page.
+        absent: parts that are missing although the rest is there, with the command that makes them.
     """
 
     number: str
@@ -112,6 +115,9 @@ class ReportSection:
     figures: Sequence[ReportFigure] = ()
     made_by: Sequence[Artifact] = ()
     note: str | None = None
+    basis: Sequence[str] = ()
+    others: Sequence[str] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def anchor(self) -> str:
@@ -144,6 +150,13 @@ class Report:
     def missing(self) -> list[ReportSection]:
         """Sections without results."""
         return [section for section in self.sections if not section.made_by]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Parts of sections that are missing, by the section's title and their own, with the command that makes them."""
+        return {
+            f"{section.title}: {part}": command for section in self.sections for part, command in section.absent.items()
+        }
 
     @property
     def versions(self) -> list[dict[str, str]]:

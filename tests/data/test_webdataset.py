@@ -239,7 +239,7 @@ QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
     server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
     local = pairs(WebDatasetPairs(str(shard)))
-    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", remote=QUICK)
+    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", patience=QUICK)
     found = pairs(remote)
     assert len(found) == 2 * len(local)
     assert [p.image.tobytes() for p in found[:8]] == [p.image.tobytes() for p in local]
@@ -249,13 +249,13 @@ def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged
     assert server.requests[-1].byte_range == f"bytes={start}-{start + length - 1}"
     assert remote.fetch(found[5].key).caption == remote.fetch(found[5].key, str(start)).caption == again.caption
     with pytest.raises(DataError, match="401") as raised:
-        list(WebDatasetPairs(f"{server.url}/good-000.tar", remote=QUICK).read(0))
+        list(WebDatasetPairs(f"{server.url}/good-000.tar", patience=QUICK).read(0))
     assert "HF_TOKEN" not in str(raised.value)
 
 
 def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None:
     server.files = {f"/s-{i}.tar": shard.read_bytes() for i in range(3)}
-    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", remote=QUICK)
+    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", patience=QUICK)
     found = pairs(source)
     server.requests.clear()
     server.faults = [Fault(503), Fault(after=300), Fault(after=100, how="rst")]
@@ -267,6 +267,8 @@ def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None
         assert (pair.image.tobytes(), pair.caption) == (expected.image.tobytes(), expected.caption)
     assert len(server.requests) <= 3 + 3
     assert list(source.fetch_many([])) == []
+    odd = [("other/000", ""), ("s-0/nobody", ""), ("s-0/nobody", "0:10"), ("s-0/0", "x")]
+    assert [type(item) for item in source.fetch_many([*odd, (found[0].key, "")])] == [SkippedPair] * 4 + [ImageTextPair]
     server.files.pop("/s-1.tar")
     items = list(source.fetch_many([(pair.key, pair.locator) for pair in (found[0], found[10], found[18])]))
     assert [isinstance(item, SkippedPair) for item in items] == [False, True, False]
@@ -296,7 +298,7 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     server.files["/a/good-000.tar"] = server.files["/get"] = shard.read_bytes()
 
     def source(query: str, path: str = "a/good-000.tar") -> WebDatasetPairs:
-        return WebDatasetPairs([f"{server.url}/{path}?{query}"], remote=QUICK)
+        return WebDatasetPairs([f"{server.url}/{path}?{query}"], patience=QUICK)
 
     one = source("X-Amz-Signature=abc/def&X-Amz-Date=1")
     two = source("X-Amz-Signature=xyz/qrs&X-Amz-Date=2")
@@ -415,7 +417,7 @@ def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None
         "a": "x y",
         "b": "3",
         "c": "0.5",
-        "d": "True",
+        "d": "true",
     }
     for name in ("key", "caption", "locator", "group"):
         with pytest.raises(ConfigError, match=f"no label can be called '{name}'"):
@@ -540,8 +542,8 @@ def test_all_captions_of_a_picture_are_one_group(tmp_path: Path) -> None:
     assert groups == [f"s/{i}" for i in range(4) for _ in range(3)]
 
 
-def test_paths_that_look_like_patterns(tmp_path: Path) -> None:
-    for folder in ("data [v2]", "a{0..1}", "b::c", "x*y"):
+def test_paths_that_look_like_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("data [v2]", "a{0..1}", "b::c", "x*y", "data:v2"):
         (tmp_path / folder).mkdir()
         for i in range(2):
             write_tar(tmp_path / folder / f"s-{i}.tar", [("0.jpg", jpeg((1, 1, 1))), ("0.txt", folder.encode())])
@@ -549,7 +551,35 @@ def test_paths_that_look_like_patterns(tmp_path: Path) -> None:
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "s-{0..1}.tar")))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "*.tar")))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]")))) == 2
+    assert len(pairs(WebDatasetPairs(f"{tmp_path}/x*y/s-*.tar"))) == 2
+    monkeypatch.chdir(tmp_path)
+    assert len(pairs(WebDatasetPairs("data:v2/s-*.tar"))) == len(pairs(WebDatasetPairs("data:v2/s-{0..1}.tar"))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "a{0..1}")))) == 2
+
+
+def test_shards_of_the_hub_by_their_address(
+    server: FlakyServer, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.token = "hf_secret"
+    server.files = {f"/datasets/me/mine/resolve/v1/data/good-00{i}.tar": shard.read_bytes() for i in range(2)}
+    source = WebDatasetPairs("hf://datasets/me/mine@v1/data/good-{000..001}.tar", patience=QUICK)
+    assert len(pairs(source)) == 16
+    assert source.remote
+    assert not WebDatasetPairs(str(shard)).remote
+
+
+def test_shards_on_this_disk_know_their_size(shard: Path, server: FlakyServer, tmp_path: Path) -> None:
+    assert [WebDatasetPairs(str(shard)).part_size(0, most) for most in (3, 8, 100)] == [3, 8, 8]
+    server.files["/s.tar"] = shard.read_bytes()
+    remote = WebDatasetPairs(f"{server.url}/s.tar", cache=tmp_path / "cache", patience=QUICK)
+    assert remote.part_size(0, 100) is None
+    assert server.requests == []
+    pairs(remote)
+    assert remote.part_size(0, 100) == 8
+    shard.write_bytes(b"")
+    assert WebDatasetPairs(str(shard)).part_size(0, 100) is None
 
 
 @pytest.mark.parametrize("limit", [-1, 0])

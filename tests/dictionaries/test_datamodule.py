@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -5,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, StoreError
 from mmmono.dictionaries import ShuffledBatches
+from mmmono.dictionaries.datamodule import SequentialBatches
+from mmmono.dictionaries.pools import RowReader
 from mmmono.features import FeatureStore, FeatureView
 
 
@@ -81,3 +86,96 @@ def test_processes_share_an_epoch(view: FeatureView) -> None:
 def test_batches_larger_than_the_split_are_refused(view: FeatureView) -> None:
     with pytest.raises(ConfigError, match="batch_size=8192 .* set training.batch_size=4096 or less"):
         ShuffledBatches(view, 8192)
+
+
+def expected_order(view: FeatureView, batch: int, pool_rows: int, epoch: int) -> list[list[int]]:
+    """The order as the class describes it, with all rows at hand: what neither threads nor reused memory may change."""
+    chunks_in_all = -(-len(view) // 1024)
+    generator = np.random.default_rng([0, epoch])
+    chunks = generator.permutation(chunks_in_all)
+    seeds = generator.integers(1 << 62, size=-(-len(view) // pool_rows))
+    rows = view.rows if view.rows is not None else np.arange(len(view))
+    ordered = [*chunks[chunks != chunks_in_all - 1], chunks_in_all - 1]
+    out: list[int] = []
+    for number, seed in enumerate(seeds):
+        a_pool = pool_rows // 1024
+        pool = np.concatenate(
+            [rows[c * 1024 : (c + 1) * 1024] for c in ordered[number * a_pool : (number + 1) * a_pool]]
+        )
+        out += pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(int(seed))).numpy()].tolist()
+    return [out[start : start + batch] for start in range(0, len(out) // batch * batch, batch)]
+
+
+@pytest.mark.parametrize("pool_rows", [1024, 2048])
+def test_pools_that_are_read_ahead_hold_what_the_order_says(view: FeatureView, pool_rows: int) -> None:
+    loader = ShuffledBatches(view, 256, normalize=False, pool_rows=pool_rows)
+    for epoch in range(4):
+        assert numbers(loader) == expected_order(view, 256, pool_rows, epoch)
+    loader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "read ahead"]
+
+
+def test_a_pool_that_cannot_be_read_ahead_is_an_error(view: FeatureView, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = view.store.read
+
+    def broken(*arguments: object) -> torch.Tensor:
+        if threading.current_thread() is threading.main_thread():
+            return read(*arguments)  # type: ignore[arg-type]
+        raise StoreError("the disk is gone")
+
+    monkeypatch.setattr(view.store, "read", broken)
+    with pytest.raises(StoreError, match="the disk is gone"):
+        list(ShuffledBatches(view, 256, normalize=False, pool_rows=1024))
+
+
+def test_two_pools_are_all_the_memory_it_takes(tmp_path: Path) -> None:
+    """Peak of a process that walks three pools of 128 MB twice, less what it had before."""
+    rows, dim = 192 * 1024, 256
+    for folder in ("img_emb", "text_emb"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / f"{folder}_0.npy", np.ones((rows, dim), np.float16))
+    script = f"""
+from pathlib import Path
+from mmmono.dictionaries import ShuffledBatches
+from mmmono.features import FeatureStore, FeatureView
+def held():
+    return 1024 * int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l).split()[1])
+loader = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1 << 16)
+small = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1024)
+next(iter(small)); small.close()  # what the first use of anything takes
+before, peak = held(), 0
+for epoch in range(2):
+    for batch in loader:
+        peak = max(peak, held() - before)
+print(peak / (2 * (1 << 16) * {dim} * 4))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert 1.9 < float(run.stdout) < 2.2
+
+
+def test_validation_is_shared_out(view: FeatureView) -> None:
+    """Every pair once, in steps of equally many for all, though the last ones may be short or empty."""
+    for world in (1, 2, 3):
+        shares = [
+            [batch.image.squeeze(1).long().tolist() for batch in SequentialBatches(reader(view), 500, rank, world)]
+            for rank in range(world)
+        ]
+        assert {len(share) for share in shares} == {-(-4096 // (500 * world))}
+        in_order = [row for step in zip(*shares, strict=True) for batch in step for row in batch]
+        assert view.rows is not None
+        assert in_order == view.rows.tolist()
+
+
+def reader(view: FeatureView) -> RowReader:
+    return RowReader(view, normalize=False, device="cpu")
+
+
+def test_double_precision_from_the_stored_numbers_on(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float16)
+    for folder in ("img_emb", "text_emb"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / f"{folder}_0.npy", values)
+    rows = RowReader(FeatureView(FeatureStore(tmp_path)), True, "cpu", torch.float64).read("image", 0, 300)
+    exact = values.astype(np.float64)
+    np.testing.assert_allclose(rows.numpy(), exact / np.linalg.norm(exact, axis=1, keepdims=True), rtol=1e-14)

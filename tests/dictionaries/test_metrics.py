@@ -42,3 +42,25 @@ def test_moments_over_blocks_equal_the_definitions_over_the_whole() -> None:
     assert quality.l0 == pytest.approx((codes > 0).sum(1).float().mean().item())
     assert quality.active == int((codes > 0).any(0).sum()) <= 8
     assert quality.dead_fraction == pytest.approx(1 - quality.active / 9)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_moments_far_from_zero_and_in_any_type(scale: float, dtype: torch.dtype) -> None:
+    """As numpy computes them in float64 from the same numbers, however they are cut into blocks."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(scale * (rng.standard_normal((400, 5)) * 0.01 + 1)).to(dtype)
+    reconstruction = (x.double() * 1.001).to(dtype)
+    exact, approximate = x.double().numpy(), reconstruction.double().numpy()
+    fvu = ((exact - approximate) ** 2).sum() / ((exact - exact.mean(0)) ** 2).sum()
+    for block in (1, 7, 400):
+        moments = ReconstructionMoments(5, 3)
+        for rows in torch.arange(400).split(block):
+            moments.update(x[rows], reconstruction[rows], torch.ones(len(rows), 3))
+        assert moments.quality().fvu == pytest.approx(fvu, rel=1e-9)
+
+
+def test_moments_of_nothing_are_nan() -> None:
+    quality = ReconstructionMoments(5, 3).quality()
+    assert np.isnan([quality.fvu, quality.cosine, quality.l0]).all()
+    assert quality.active == 0

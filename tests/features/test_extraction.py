@@ -90,11 +90,20 @@ def test_limit_is_read_by_several_workers(tmp_path: Path) -> None:
     assert FeatureStore(tmp_path).metadata()["process"].nunique() >= 4
 
 
+def test_parts_of_a_known_size_are_read_together_from_the_beginning(tmp_path: Path) -> None:
+    class Sized(ByProcess):
+        def part_size(self, part: int, most: int) -> int:
+            return min(most, self.sizes[part])
+
+    extract_features(Sized((3,) * 4, limit=12), ColorEncoder(), tmp_path / "a", workers=2)
+    assert FeatureStore(tmp_path / "a").metadata()["process"].value_counts().tolist() == [6, 6]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_part_that_breaks_off_is_named_and_alone_read_again(tmp_path: Path, workers: int) -> None:
     source, whole = ColorPairs((7, 5, 9, 3), cut={1: 3, 3: 0}), ColorPairs((7, 5, 9, 3))
     with pytest.raises(
-        DataError, match=r"2 of 4 shards .*part-1, part-3 is cut off; with them about 16 pairs .*kept"
+        DataError, match=r"2 of 4 shards with about 16 pairs .*part-1, part-3 is cut off.*reads only"
     ) as raised:
         extract_features(source, ColorEncoder(), tmp_path / "a", workers=workers, max_skipped=1)
     assert "\n" not in str(raised.value)
@@ -338,3 +347,24 @@ def test_killed_at_any_moment_it_goes_on_with_whole_shards(tmp_path: Path) -> No
     whole = tmp_path / "whole"
     extract_features(ColorPairs(), ColorEncoder(), whole)
     assert FeatureStore(tmp_path).manifest == FeatureStore(whole).manifest
+
+
+def _extract_until_interrupted() -> None:
+    try:
+        extract_features(SlowPairs((40, 40)), ColorEncoder(), Path(sys.argv[1]), batch_size=2, workers=2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+
+
+def test_an_interrupt_is_no_traceback_of_the_workers(tmp_path: Path) -> None:
+    script = "from tests.features.test_extraction import _extract_until_interrupted as run; print(1, flush=True); run()"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert errors.strip() == "interrupted"

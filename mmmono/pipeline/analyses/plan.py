@@ -1,88 +1,55 @@
-"""`experiments/plan.py`: what a reproduction would compute, what it would find, and how much room that takes.
+"""`experiments/plan.py`: what a reproduction would compute, fetch and find, how long that takes, and what will fail.
 
 Every step is composed as its entrypoint would be and run against an artifacts root that builds nothing, so that it names
-exactly what the entrypoint would look for. No model is loaded.
+exactly what the entrypoint would look for and meets the checks that it would meet. No model is loaded.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from mmmono.core.artifacts import Artifact, FinishedArtifacts
-from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
-from mmmono.features import FeatureStore
-from mmmono.pipeline.analyses.ablation import ablate
-from mmmono.pipeline.analyses.adversarial import study_attacks
-from mmmono.pipeline.analyses.certainty import assess_certainty
-from mmmono.pipeline.analyses.dominance import score_modality_dominance
-from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
-from mmmono.pipeline.analyses.gender import study_concepts
-from mmmono.pipeline.analyses.interpretability import interpret
-from mmmono.pipeline.analyses.text_to_image import control_generation
-from mmmono.pipeline.analyses.top_samples import find_top_samples
-from mmmono.pipeline.datasets import Planted, Stored
-from mmmono.pipeline.feature_sets import Trained
-from mmmono.pipeline.workspace import Workspace
+from mmmono.core.errors import MmmonoError
+from mmmono.pipeline.analyses.plan_steps import Item, State, Step
+from mmmono.pipeline.downloads import Hub
+from mmmono.pipeline.entrypoint import _one_line
+from mmmono.pipeline.keys import needed_keys
+from mmmono.pipeline.rates import hours, readable
 from mmmono.reporting.tables import console, show_table
-
-ANALYSES: dict[str, Callable[[Workspace], object]] = {
-    "mds": score_modality_dominance,
-    "certainty": assess_certainty,
-    "ablation": ablate,
-    "top_samples": find_top_samples,
-    "interpretability": interpret,
-    "faithfulness": measure_faithfulness,
-    "gender": study_concepts,
-    "adversarial": study_attacks,
-    "text_to_image": control_generation,
-}
-TO_MAKE, FOUND, CANNOT = "to make", "found", "cannot"
-TYPE_BYTES = {"float16": 2, "float32": 4}
-
-
-@dataclass(frozen=True)
-class Item:
-    """Something a step needs or makes.
-
-    Attributes:
-        step: section of the paper.
-        what: in words.
-        state: whether it is there, is to be made, or cannot be made.
-        size: bytes it takes or will take, as far as that can be told.
-        path: its folder, where it is there.
-        why: it cannot be made.
-    """
-
-    step: str
-    what: str
-    state: str
-    size: int | None = None
-    path: Path | None = None
-    why: str = ""
-
-    def to_row(self) -> dict[str, object]:
-        """For the table."""
-        return {
-            "section": self.step, "what": self.what, "state": self.state, "size": readable(self.size),
-            "where": self.path.name if self.path else "",
-        }  # fmt: skip
+from mmmono.vlm.hub import hub_or_cache
 
 
 def print_plan(cfg: DictConfig) -> None:
-    """The plan of all steps in `plan.steps` as a table, and the room that what is still to be made will take."""
+    """The plan of all steps in `plan.steps` as a table, and the sums of what is still to be made."""
+    rows: dict[tuple[str, str], Item] = {}
+    keys: dict[str, None] = {}
+    with hub_or_cache():  # once for all steps: what asks the hub within asks nothing more where it does not answer
+        hub = Hub()
+        for item in _items(cfg, hub, keys):
+            rows.setdefault(item.identity, item)
+    items = list(rows.values())
+    title = f"Plan: {cfg.model.name} on {HydraConfig.get().runtime.choices['dataset']}"
+    show_table([item.to_row() for item in items], title)
+    _tell_failures(items)
+    for line in keys:
+        console.print(f"needs {line}", markup=False)
+    if not hub.reachable:
+        console.print("the hub does not answer: sizes of downloads are recorded ones, and nothing can be fetched now")
+    _sums(items, Path(cfg.artifacts))
+
+
+def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     settings = cfg.plan
     given = [o.removeprefix("+") for o in HydraConfig.get().overrides.task if _key(o) not in ("plan", "hydra")]
-    items: dict[tuple[str, Path | None], Item] = {}
     for step in settings.steps:
         overrides = [*given, *(step.get("overrides") or ())]
         if settings.exact and step.get("paper"):
@@ -92,144 +59,71 @@ def print_plan(cfg: DictConfig) -> None:
             if settings.coco is None:
                 why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
                 what = f"results of {step.entrypoint}"
-                items[what, None] = Item(step.section, what, CANNOT, why=why)
+                yield Item(step.section, what, "the paper's", State.FAILS, why=why)
                 continue
             overrides.append(f"dataset.root={settings.coco}")
-        for item in plan_step(step.section, step.entrypoint, overrides):
-            items.setdefault((item.what, item.path), item)
-    rows = list(items.values())
-    show_table(
-        [item.to_row() for item in rows], f"Plan: {cfg.model.name} on {HydraConfig.get().runtime.choices['dataset']}"
-    )
-    for item in rows:
-        if item.why:
-            console.print(f"{item.what} cannot be made: {item.why}")
-    to_make = [item for item in rows if item.state == TO_MAKE]
-    room = sum(item.size or 0 for item in to_make)
-    root = Path(cfg.artifacts).absolute()
-    free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
-    found = sum(item.state == FOUND for item in rows)
-    console.print(
-        f"{len(to_make)} to make, {found} found in {cfg.artifacts}; about {readable(room)} more, {readable(free)} are free"
-    )
-    if room > free:
-        console.print("That does not fit: free some room, or point artifacts=/path/with/room elsewhere", style="red")
+        yield from plan_step(step.section, step.entrypoint, overrides, hub, keys)
 
 
-def plan_step(section: str, entrypoint: str, overrides: list[str]) -> Iterator[Item]:
+def plan_step(section: str, entrypoint: str, overrides: list[str], hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     """What an entrypoint needs and makes with these overrides; those of settings it does not have are left out.
 
-    Raises:
-        ConfigError: a setting cannot work.
-        DataError: the pairs cannot be had.
+    Args:
+        section: of the paper.
+        entrypoint: its name.
+        overrides: as on the command line.
+        hub: where downloads come from.
+        keys: takes a line on each key that the step needs.
     """
     known = compose(entrypoint)
     cfg = compose(entrypoint, [o for o in overrides if _key(o) in known or o.startswith("+")])
-    workspace = Workspace(cfg, makes="none", artifacts=_Lookup(cfg.artifacts))
-    complete = True
-    for split in dict.fromkeys((cfg.training.split, workspace.dataset.split)):
-        item = _features(workspace, section, split)
-        complete &= item.state == FOUND
-        yield item
-    for name, recipe in workspace.recipes.items():
-        if isinstance(recipe, Trained):
-            item = _dictionary(workspace, section, name, recipe, look=complete)
-            complete &= item.state == FOUND
-            yield item
-    if entrypoint in ANALYSES:
-        yield _results(workspace, section, entrypoint, look=complete)
-
-
-def _features(workspace: Workspace, section: str, split: Any) -> Item:
-    dataset = workspace.dataset
-    dim = _dim(workspace)
-    what = "features" + (f", {split} split" if dataset.native_splits else "")
+    keys.update(dict.fromkeys(str(key) for key in needed_keys(cfg)))
     try:
-        store = workspace.features(split).store
-    except MissingArtifactError:
-        pairs = dataset.expected_pairs(split)
-        number = TYPE_BYTES[workspace.cfg.extraction.dtype]
-        size = None if pairs is None or dim is None else 2 * pairs * dim * number
-        return Item(section, f"{what}: {pairs or 'unknown'} pairs × {dim or 'unknown'}", TO_MAKE, size)
-    held = FeatureStore(store.path)
-    return Item(section, f"{what}: {len(held)} pairs × {held.dim}", FOUND, folder_size(store.path), store.path)
+        yield from Step(section, entrypoint, cfg, hub).items()
+    except (MmmonoError, HydraException, OmegaConfBaseException) as error:
+        model = str(cfg.model.get("name", ""))
+        yield Item(section, f"results of {entrypoint}", model, State.FAILS, why=_one_line(error))
 
 
-def _dim(workspace: Workspace) -> int | None:
-    """Width of the embeddings, as far as it is known without extracting them."""
-    dataset = workspace.dataset
-    if isinstance(dataset, Planted):
-        return dataset.dim
-    return dataset.store.dim if isinstance(dataset, Stored) else workspace.model.dim
+def _tell_failures(items: list[Item]) -> None:
+    told: dict[str, list[str]] = {}
+    for item in items:
+        if item.state == State.FAILS:
+            told.setdefault(item.why, []).append(f"{item.what} ({item.model})" if item.model else item.what)
+    for why, names in told.items():
+        rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", markup=False, highlight=False)
 
 
-def _dictionary(workspace: Workspace, section: str, name: str, recipe: Trained, look: bool) -> Item:
-    what = f"dictionary {name}"
-    if look:
-        with suppress(MissingArtifactError):
-            found = workspace.dictionary(name)
-            return Item(section, what, FOUND, folder_size(found.path), found.path)
-    settings, dim = recipe.settings, _dim(workspace)
-    if dim is None:
-        return Item(section, what, TO_MAKE)
-    width = round(dim * settings["expansion"])
-    steps, every = workspace.cfg.trainer.max_steps, workspace.cfg.training.snapshot_every
-    copies = 4 + (steps // every + 1 if every else 0)  # weights, a checkpoint with Adam's two moments, snapshots
-    active = f", {settings['k']} active" if "k" in settings else ""
-    return Item(section, f"{what}: {width} features{active}", TO_MAKE, 2 * dim * width * 4 * copies)
-
-
-def _results(workspace: Workspace, section: str, entrypoint: str, look: bool) -> Item:
-    what = f"results of {entrypoint}"
-    if look:
-        try:
-            ANALYSES[entrypoint](workspace)
-        except _Found as found:
-            return Item(section, what, FOUND, folder_size(found.path), found.path)
-        except MissingArtifactError:
-            pass
-        except (ConfigError, DataError) as error:
-            return Item(section, what, CANNOT, why=str(error))
-    return Item(section, what, TO_MAKE)
+def _sums(items: list[Item], root: Path) -> None:
+    to_make = [item for item in items if item.state == State.TO_MAKE]
+    fetched = [item for item in items if item.state == State.TO_FETCH]
+    counts = Counter(item.state for item in items)
+    writes = sum(item.writes or 0 for item in to_make)
+    downloads = sum(item.download or 0 for item in items)
+    kept = sum(item.download or 0 for item in items if item.kept)
+    parts = [f"{len(to_make)} to make", f"{counts[State.FOUND]} found in {root}"]
+    if fetched:
+        parts.append(f"{len(fetched)} to download")
+    if counts[State.FAILS]:
+        parts.append(f"{counts[State.FAILS]} will fail")
+    console.print(", ".join(parts), markup=False)
+    root = root.absolute()
+    free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
+    peak = writes + kept
+    console.print(
+        f"about {readable(downloads)} to download, {readable(writes)} to write; peak disk {readable(peak)} more, "
+        f"{readable(free)} are free"
+    )
+    known = [item.seconds for item in to_make if item.seconds is not None]
+    unknown = len(to_make) - len(known)
+    if to_make:
+        rest = f", and {unknown} steps whose time is unknown until this machine has run one" if unknown else ""
+        console.print(f"time: {hours(sum(known)) if known else 'unknown'}{rest if known else ''}")
+    if peak > free:
+        console.print("That does not fit: free some room, or point artifacts=/path/with/room elsewhere", style="red")
 
 
 def _key(override: str) -> str:
     """The group or first part of the setting that an override is about."""
     return re.split(r"[=./@]", override.lstrip("+~"))[0]
-
-
-class _Found(Exception):
-    """An analysis has its results; showing them is not wanted."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.path = path
-
-
-class _Lookup(FinishedArtifacts):
-    """Ends an analysis where it finds its results."""
-
-    def build(
-        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
-    ) -> Artifact:
-        artifact = super().build(kind, name, recipe, make, resumable)
-        if kind == "results":
-            raise _Found(artifact.path)
-        return artifact
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def readable(size: int | None) -> str:
-    """Bytes in a unit that a person reads, empty for None."""
-    if size is None:
-        return ""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

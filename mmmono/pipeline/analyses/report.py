@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
+
+from hydra.core.hydra_config import HydraConfig
 
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, MissingArtifactError
 from mmmono.core.provenance import provenance
 from mmmono.pipeline.feature_sets import NCL, SAE, Trained, input_noise
+from mmmono.pipeline.report_basis import PAPERS_OWN, origin, pair_differences
 from mmmono.pipeline.report_sections import Sources, sections
 from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.workspace import Workspace
@@ -39,7 +43,13 @@ def report(workspace: Workspace) -> None:
         made_by = [artifact for section in found.sections for artifact in section.made_by]
         recipe = {
             "features": features.recipe,
-            "sets": [name for name in there.recipes if name not in results.untrained],
+            "sets": [there.feature_set_recipe(name) for name in there.recipes if name not in results.untrained],
+            **there.partition_settings(),
+            "seed": there.seed,
+            "label": there.dataset.label,
+            "setting": found.setting,
+            "differences": found.differences,
+            "sections": [[s.title, s.command, s.basis, s.others, s.absent] for s in found.sections],
             "untrained": results.untrained,
             "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
             "versions": provenance(),
@@ -63,12 +73,13 @@ def report(workspace: Workspace) -> None:
 def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None, scratch: Path) -> Report:
     view = workspace.features(workspace.dataset.split).view
     link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
+    sources = Sources(workspace, results, link, scratch, _command_line())
     return Report(
         title=workspace.title,
         setting=_setting(workspace, len(view), view.dim),
-        differences=[row for row in _differences(workspace, results) if row[1] != row[2]],
-        sections=sections(Sources(workspace, results, link, scratch)),
-        untrained={name: _makes(workspace, name) for name in results.untrained},
+        differences=[row for row in _differences(sources) if row[1] != row[2]],
+        sections=sections(sources),
+        untrained={name: _makes(workspace, name) + sources.command for name in results.untrained},
         explorer=link[0] if link else None,
     )
 
@@ -89,14 +100,28 @@ def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
     }
 
 
-def _differences(workspace: Workspace, results: ResultsOnDisk) -> Iterator[tuple[str, str, str]]:
+def _command_line() -> str:
+    """What to add to `make <target>` for the model and the data of this report."""
+    if not HydraConfig.initialized():
+        return ""
+    hydra = HydraConfig.get()
+    given = {group: hydra.runtime.choices[group] for group in ("model", "dataset")}
+    chosen = [
+        f" {group.upper()}={option}"
+        for group, option in given.items()
+        if (group, option) not in (("model", "emojiclip"), ("dataset", "openmoji"))
+    ]
+    known = ("model=", "dataset=", "features=", "hydra")
+    others = [override for override in hydra.overrides.task if not override.startswith(known)]
+    return "".join(chosen) + (f" ARGS={quote(' '.join(others))}" if others else "")
+
+
+def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
     """What, in the paper, and here; equal ones are for the caller to leave out."""
-    model, pairs = workspace.model.name, len(workspace.features(workspace.dataset.split).view)
-    here = f"{workspace.dataset_name}, {workspace.dataset.split}: {pairs:,} pairs"
+    workspace, results, model = sources.workspace, sources.results, sources.workspace.model.name
     if model not in ("clip_rn50", "declip_rn50"):
         yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model
-    if (workspace.dataset_name, workspace.dataset.split) != ("cc3m", "val"):
-        yield "pairs", "CC3M, validation: about 13,400 pairs", here
+    yield from pair_differences(workspace)
     for kind in workspace.recipes.values():
         if isinstance(kind, SAE):
             size = "n = d" if kind.settings["expansion"] == 1 else f"n = {kind.settings['expansion']} d"
@@ -104,17 +129,11 @@ def _differences(workspace: Workspace, results: ResultsOnDisk) -> Iterator[tuple
         if isinstance(kind, NCL):
             noise = input_noise(kind.settings, len(workspace.features(workspace.cfg.training.split).view))
             yield "NCL", "no noise", f"noise of {noise:g} times the embeddings' length" if noise else "no noise"
-    if ablation := results.latest("ablation"):
-        made = (model, workspace.dataset_name)
-        yield (
-            "Table 1",
-            "CLIP ViT-H/14 (LAION-2B), 10,000 COCO pairs, supercategories",
-            (
-                f"{model}, {workspace.dataset_name}, {ablation.recipe['label']}"
-                if made != ("clip_vit_h14", "coco")
-                else "CLIP ViT-H/14 (LAION-2B), 10,000 COCO pairs, supercategories"
-            ),
-        )
+    if ablation := sources.latest("ablation"):
+        paper = "CLIP ViT-H/14 (LAION-2B), 10,000 COCO pairs, supercategories"
+        own, dataset = origin(ablation) or (model, workspace.dataset_name)
+        same = (own, dataset) == PAPERS_OWN["ablation"] and ablation.recipe["label"] == "supercategory"
+        yield "Table 1", paper, paper if same else f"{own}, {dataset}, {ablation.recipe['label']}"
     if interpretability := results.latest("interpretability"):
         name = str(interpretability.recipe["embedder"]).rpartition("-")[0] or "clip"
         known = {

@@ -1,0 +1,314 @@
+"""One step of a plan: the features, dictionaries, downloads and results that its entrypoint looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mmmono.core.artifacts import Artifact, FinishedArtifacts
+from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.features import FeatureStore
+from mmmono.features.selection import Split
+from mmmono.pipeline.analyses.ablation import ablate
+from mmmono.pipeline.analyses.adversarial import study_attacks
+from mmmono.pipeline.analyses.certainty import assess_certainty
+from mmmono.pipeline.analyses.dominance import score_modality_dominance
+from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
+from mmmono.pipeline.analyses.gender import study_concepts
+from mmmono.pipeline.analyses.interpretability import interpret
+from mmmono.pipeline.analyses.text_to_image import control_generation
+from mmmono.pipeline.analyses.top_samples import find_top_samples
+from mmmono.pipeline.datasets import Planted, Stored
+from mmmono.pipeline.downloads import Download, Hub, embedder_weights, model_weights, option_weights, shards
+from mmmono.pipeline.feature_sets import Control, Raw, Trained
+from mmmono.pipeline.rates import Rates, hours, readable
+from mmmono.pipeline.training import check_trainer
+from mmmono.pipeline.workspace import Workspace
+
+ANALYSES: dict[str, Callable[[Workspace], object]] = {
+    "mds": score_modality_dominance,
+    "certainty": assess_certainty,
+    "ablation": ablate,
+    "top_samples": find_top_samples,
+    "interpretability": interpret,
+    "faithfulness": measure_faithfulness,
+    "gender": study_concepts,
+    "adversarial": study_attacks,
+    "text_to_image": control_generation,
+}
+EMBED_ANEW = ("adversarial", "text_to_image")  # analyses that load the model although its features are there
+TYPE_BYTES = {"float16": 2, "float32": 4}
+
+
+class State(StrEnum):
+    """What becomes of an item."""
+
+    FOUND = "found"
+    TO_MAKE = "to make"
+    TO_FETCH = "to download"
+    FAILS = "will fail"
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something a step needs or makes.
+
+    Attributes:
+        section: of the paper.
+        what: in words.
+        model: whose features it is about, and of which data.
+        state: what becomes of it.
+        writes: bytes it takes, or will take under the root, as far as that can be told.
+        download: bytes that are fetched for it.
+        kept: whether what is fetched stays on disk.
+        seconds: that making it takes, as this machine was measured.
+        address: of its artifact, or of its repository.
+        why: it will fail.
+    """
+
+    section: str
+    what: str
+    model: str
+    state: State
+    writes: int | None = None
+    download: int | None = None
+    kept: bool = False
+    seconds: float | None = None
+    address: str = ""
+    why: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Equal for what two steps share; of two models nothing is, but what neither decides."""
+        return (self.address, "") if self.address else (self.what, self.model)
+
+    def to_row(self) -> dict[str, object]:
+        """For the table."""
+        making = self.state == State.TO_MAKE
+        return {
+            "section": self.section, "what": self.what, "state": str(self.state), "model": self.model,
+            "download": readable(self.download), "on disk": readable(self.writes),
+            "time": hours(self.seconds) if making else "",
+        }  # fmt: skip
+
+
+class Step:
+    """A step's workspace, looked at.
+
+    Args:
+        section: of the paper.
+        entrypoint: its name.
+        cfg: its composed configuration.
+        hub: where downloads come from.
+
+    Raises:
+        ConfigError: a setting cannot work.
+    """
+
+    def __init__(self, section: str, entrypoint: str, cfg: DictConfig, hub: Hub) -> None:
+        self.section, self.entrypoint, self.hub = section, entrypoint, hub
+        self.lookup = Lookup(cfg.artifacts)
+        self.workspace = Workspace(cfg, makes="none", artifacts=self.lookup)
+        self.model = f"{self.workspace.model.name} on {self.workspace.dataset_name}"
+        self.rates = Rates(self.lookup)
+
+    def items(self) -> Iterator[Item]:
+        """Downloads before what needs them, and features before what is made of them."""
+        failed = missing = ""
+        for split in self._splits():
+            for item in self._features(split):
+                failed = failed or (item.why if item.state == State.FAILS and not self._only_unreachable(item) else "")
+                missing = missing or (item.what if item.state == State.TO_MAKE else "")
+                yield item
+        for name, recipe in self.workspace.recipes.items():
+            if not isinstance(recipe, Raw):
+                item = self._dictionary(name, recipe, failed, look=not missing and not failed)
+                failed = failed or item.why
+                yield item
+        if self.entrypoint in ANALYSES:
+            result = self._result(failed)
+            if result.state == State.TO_MAKE:
+                for download in self._downloads_of_analysis():
+                    item = self._download(download)
+                    yield item
+                    if item.state == State.FAILS and not self._only_unreachable(item):
+                        result = self._item(result.what, State.FAILS, why=item.why)
+            yield result
+
+    def _item(self, what: str, state: State, **more: Any) -> Item:
+        return Item(self.section, what, self.model, state, **more)
+
+    def _only_unreachable(self, item: Item) -> bool:
+        """Whether it fails for nothing else than that the hub does not answer now."""
+        return item.why == UNREACHABLE
+
+    def _splits(self) -> list[Split]:
+        """Splits whose features the step reads."""
+        cfg, dataset = self.workspace.cfg, self.workspace.dataset
+        splits: list[Split] = [dataset.split]
+        trains = any(isinstance(kind, Trained | Control) for kind in self.workspace.recipes.values())
+        decoder = self.entrypoint == "text_to_image" and str(cfg.generator._target_).endswith("EmbeddingDecoder")
+        if trains or decoder:
+            splits.insert(0, cfg.training.split)
+        for name in ("ablation", "concepts"):
+            if name in cfg and "split" in cfg[name]:
+                splits.append(self.workspace.whole_split(cfg[name].split))
+        return list(dict.fromkeys(splits))
+
+    def _features(self, split: Split) -> Iterator[Item]:
+        workspace, dataset = self.workspace, self.workspace.dataset
+        what = "features" + (f", {split} split" if dataset.native_splits else "")
+        try:
+            store = workspace.features(split).store
+        except MissingArtifactError:
+            yield from self._features_to_make(what, split)
+        except MmmonoError as error:
+            yield from self._features_to_make(what, split, str(error))
+        else:
+            held = FeatureStore(store.path)
+            what = f"{what}: {len(held)} pairs × {held.dim}"
+            yield self._item(what, State.FOUND, writes=folder_size(store.path), address=str(store.path))
+
+    def _features_to_make(self, what: str, split: Split, why: str = "") -> Iterator[Item]:
+        workspace = self.workspace
+        for download in (*shards(workspace.dataset, split), *model_weights(workspace.model)):
+            item = self._download(download)
+            yield item
+            if item.state == State.FAILS and not self._only_unreachable(item):
+                why = why or item.why
+        pairs, dim = self._expected_pairs(split), self._dim()
+        what = f"{what}: {'unknown' if pairs is None else pairs} pairs × {dim or 'unknown'}"
+        number = TYPE_BYTES.get(workspace.cfg.extraction.dtype, 4)
+        yield self._item(
+            what,
+            State.FAILS if why else State.TO_MAKE,
+            writes=None if pairs is None or dim is None else 2 * pairs * dim * number,
+            seconds=self.rates.extraction(workspace.model.name, pairs),
+            address="" if why else self.lookup.asked,
+            why=why,
+        )
+
+    def _expected_pairs(self, split: Split) -> int | None:
+        try:
+            return self.workspace.dataset.expected_pairs(split)
+        except MmmonoError:
+            return None
+
+    def _dim(self) -> int | None:
+        """Width of the embeddings, as far as it is known without extracting them."""
+        dataset = self.workspace.dataset
+        if isinstance(dataset, Planted):
+            return dataset.dim
+        return dataset.store.dim if isinstance(dataset, Stored) else self.workspace.model.dim
+
+    def _dictionary(self, name: str, recipe: Any, failed: str, look: bool) -> Item:
+        what = f"dictionary {name}" if isinstance(recipe, Trained) else f"control {name}"
+        address = ""
+        if look:
+            try:
+                found = self.workspace.dictionary(name)
+                return self._item(what, State.FOUND, writes=folder_size(found.path), address=str(found.path))
+            except MissingArtifactError:
+                address = self.lookup.asked
+            except MmmonoError as error:
+                failed = str(error)
+        cfg, dim = self.workspace.cfg, self._dim()
+        if not failed and isinstance(recipe, Trained):
+            try:
+                check_trainer(cfg).here()
+            except MmmonoError as error:
+                failed = str(error)
+        state = State.FAILS if failed else State.TO_MAKE
+        if dim is None or not isinstance(recipe, Trained):
+            return self._item(what, state, address=address, why=failed)
+        settings = recipe.settings
+        width = round(dim * settings["expansion"])
+        steps, every = cfg.trainer.get("max_steps") or -1, cfg.training.snapshot_every
+        copies = 4 + (
+            max(0, steps) // every + 1 if every else 0
+        )  # weights, a checkpoint with Adam's two moments, snapshots
+        active = f", {settings['k']} active" if "k" in settings else ""
+        return self._item(
+            f"{what}: {width} features{active}",
+            state,
+            writes=2 * dim * width * 4 * copies,
+            seconds=self.rates.training(name, steps, 2 * dim * width) if steps > 0 else None,
+            address=address,
+            why=failed,
+        )
+
+    def _result(self, failed: str) -> Item:
+        what, entrypoint = f"results of {self.entrypoint}", self.entrypoint
+        try:
+            ANALYSES[entrypoint](self.workspace)
+        except _Found as found:
+            return self._item(what, State.FOUND, writes=folder_size(found.path), address=str(found.path))
+        except MissingArtifactError:
+            pass
+        except MmmonoError as error:
+            return self._item(what, State.FAILS, why=str(error))
+        pairs = self._expected_pairs(self.workspace.dataset.split)
+        seconds = self.rates.analysis(entrypoint, pairs)
+        return self._item(what, State.FAILS if failed else State.TO_MAKE, seconds=seconds, why=failed)
+
+    def _downloads_of_analysis(self) -> Iterator[Download]:
+        cfg, workspace = self.workspace.cfg, self.workspace
+        classifies = self.entrypoint == "faithfulness" and workspace.dataset.label is not None
+        if self.entrypoint in EMBED_ANEW or classifies:
+            yield from model_weights(workspace.model)
+        yield from embedder_weights(cfg)
+        yield from option_weights(cfg, self.entrypoint)
+
+    def _download(self, download: Download) -> Item:
+        there = self.hub.look(download)
+        # What does not stay is streamed again for every model.
+        of = "" if download.kept else self.model
+        more = {"kept": download.kept, "address": f"hub: {download.repository} {download.files} {download.share} {of}"}
+        if there.found:
+            return self._item(download.what, State.FOUND, **more)
+        if there.why:
+            return self._item(download.what, State.FAILS, why=there.why, **more)
+        if not self.hub.reachable:
+            return self._item(download.what, State.FAILS, download=there.size, why=UNREACHABLE, **more)
+        return self._item(download.what, State.TO_FETCH, download=there.size, **more)
+
+
+UNREACHABLE = "the hub does not answer, and it is not in the cache"
+
+
+class _Found(Exception):
+    """An analysis has its results; showing them is not wanted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class Lookup(FinishedArtifacts):
+    """Ends an analysis where it finds its results.
+
+    Attributes:
+        asked: the address that was asked for last.
+    """
+
+    asked = ""
+
+    def build(
+        self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
+    ) -> Artifact:
+        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        self.asked = str(self.path(kind, name, recipe))
+        artifact = super().build(kind, name, recipe, make, resumable)
+        if kind == "results":
+            raise _Found(artifact.path)
+        return artifact
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,396 @@
+"""Every setting of every entrypoint changes the address of something that the entrypoint makes, or provably no result.
+
+Nothing is computed: the features are random rows at the address where the entrypoint would have put its own, everything
+derived from them is only asked where it would lie.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from mmmono.core.artifacts import RECIPE_FILE
+from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.pipeline.analyses.explorer import explore
+from mmmono.pipeline.analyses.extraction import extract
+from mmmono.pipeline.analyses.plan_steps import ANALYSES
+from mmmono.pipeline.analyses.report import report
+from mmmono.pipeline.analyses.sweep import summarize_sweep
+from mmmono.pipeline.analyses.validate import validate
+from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.training import HISTORY_FILE
+from mmmono.pipeline.workspace import Workspace
+from tests.pipeline.random_features import Addresses, Reached, put_random_features
+
+PAIRS, DIM = 200, 16
+ROWS = [
+    {"key": f"many/{i}", "caption": f"a {'woman' if i % 2 else 'man'} on a beach {i}", "locator": "", "group": str(i),
+     "color": "red" if i % 3 else "blue", "other": "x" if i % 2 else "y"}
+    for i in range(PAIRS)
+]  # fmt: skip
+
+# Settings that change no result, each with the reason. Reviewed: an entry here is a claim that somebody checked.
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "*|artifacts": "where results lie, not what they are",
+    "*|device": "where encoders and dictionaries run",
+    "*|logger.*": "who is told",
+    "*|extraction.batch_size": "pairs of one forward pass: each is encoded by itself",
+    "*|extraction.workers": "processes that read",
+    "*|extraction.max_skipped": "how much loss ends an extraction, not what it extracts",
+    "*|extraction.max_broken_shards": "how much loss ends an extraction; what was lost is in the store's content",
+    "*|dataset.cache": "where copies of shards are kept",
+    "*|dataset.cache_root": "where copies of shards are kept",
+    "*|dataset.timeout": "how long a host is waited for",
+    "*|dataset.retries": "how often a host is asked",
+    "*|trainer.accelerator": "what a GPU trained serves on a CPU",
+    "*|trainer.log_every_n_steps": "how often curves are logged elsewhere",
+    "*|pictures.cache": "how many of the pictures are kept on disk, not which are shown",
+    "*|dataset.split": "which split is evaluated; extraction of a hash split takes all pairs",
+    "extract|trainer.*": "nothing is trained",
+    "extract|seed": "nothing is drawn",
+    "extract-planted|dataset.limit": "has no meaning for planted pairs, and is refused",
+    "extract|dataset.label": "which of the stored labels is classified by",
+    "extract|dataset.train_fraction": "the store holds all pairs, the split is made on reading",
+    "extract|dataset.split_seed": "the store holds all pairs, the split is made on reading",
+    "*|dataset.label": "which label is classified by: of analyses that classify, a part of the recipe",
+    "train|objective": "which of the metrics a sweeper is told",
+    "adversarial|adversarial.batch_size": "pictures of one forward pass: each is aligned by itself",
+    "adversarial-clip_zero_shot|judge.phrases": "it judges itself; see the walk with victim=llava15",
+    "adversarial|judge.key_variable": "where the key is found",
+    "adversarial|judge.base_url_variable": "where the address is found, which is in the recipe",
+    "adversarial|judge.timeout": "how long a verdict is waited for",
+    "adversarial|judge.attempts": "how often a verdict is asked for",
+    "adversarial|judge.workers": "how many verdicts are asked for at a time",
+    "adversarial|judge.cache": "where verdicts are kept",
+    "*|embedder.batch_size": "samples of one forward pass: each is embedded by itself",
+    "*|embedder.name": "what tables call it",
+    "gender|labels.batch_size": "pictures of one forward pass: each is labeled by itself",
+    "faithfulness|partition.*": "features are not sorted",
+    "faithfulness|mds.*": "features are not scored",
+    "text_to_image|generator.encoder": "only that of the model works, which is a part of the recipe",
+    "text_to_image|generator.cpu_offload": "where weights wait",
+    "sweep|sae.*": "all dictionaries are compared, whatever they were trained with",
+    "sweep|ncl.*": "all dictionaries are compared, whatever they were trained with",
+    "sweep|features.*": "all dictionaries are compared, whatever they were trained with",
+    "sweep|training.*": "all dictionaries are compared, whatever they were trained with",
+    "sweep|trainer.*": "all dictionaries are compared, whatever they were trained with",
+    "sweep|seed": "all dictionaries are compared, whatever they were trained with",
+    "sweep|sweep.embedder": "which results are compared, whose addresses are in the recipe",
+    "validate|sae.k": "follows from dataset.active and validate.knobs.k",
+    "validate|sae.expansion": "follows from validate.latents",
+    "validate|ncl.expansion": "follows from validate.latents",
+    "validate|features.k": "follows from dataset.active and validate.knobs.k",
+    "validate|features.expansion": "follows from validate.latents",
+    "validate|validate.jobs": "processes that train",
+    "validate|dataset.limit": "has no meaning for planted pairs, and is refused",
+    "validate|seed": "runs have seeds of their own, validate.seeds of them",
+    "validate|dataset.seed": "runs have seeds of their own, validate.seeds of them",
+    "validate|dataset.label": "planted pairs have none",
+}
+
+# Another valid value of settings of which none can be guessed.
+OTHER: Mapping[str, Any] = {
+    "mds.undefined": "half",
+    "dataset.captions": "all",
+    "dataset.split": "train",
+    "dataset.label": "other",
+    "dataset.label_keys": ["color"],
+    "dataset.caption_key": "caption",
+    "dataset.limit": 7,
+    "dataset.root": "{root}",
+    "model.checkpoint": "{vit}",
+    "embedder.image_checkpoint": "{vit}",
+    "generator.weights": "{other_pipeline}",
+    "generator.layer": "final",
+    "dataset.year": 2014,
+    "sae.center": "per_modality",
+    "ncl.similarity": "dot",
+    "ncl.input_noise": 0.3,
+    "extraction.dtype": "float32",
+    "extraction.precision": "bf16",
+    "extraction.workers": 1,
+    "extraction.batch_size": 8,
+    "training.split": "val",
+    "training.batch_size": 32,
+    "training.decay_fraction": 0.3,
+    "trainer.precision": "bf16-mixed",
+    "trainer.strategy": "ddp",
+    "trainer.accelerator": "gpu",
+    "trainer.max_steps": 6000,
+    "trainer.check_val_every_n_epoch": 2,
+    "concepts.split": "val",
+    "concepts.space": "embeddings",
+    "ablation.split": "val",
+    "ablation.folds": 2,
+    "adversarial.contrast": "typographic",
+    "adversarial.benign.text": "a lake",
+    "adversarial.benign.words": ["red"],
+    "adversarial.benign.pictures": ["many/2"],
+    "victim.retrieves": "request",
+    "victim.dtype": "float32",
+    "victim.prompt": "USER: <image> now {request} ASSISTANT:",
+    "intervention.weight_on": "text",
+    "intervention.sizes": "whole",
+    "intervention.strengths": [0.0, 0.5],
+    "references": ["many/3"],
+    "partition.n_sigma": 2.0,
+    "generator.length": "own",
+    "generator.dtype": "bfloat16",
+    "generator.cpu_offload": False,
+    "generator.height": 64,
+    "generator.width": 64,
+    "labels.column": "other",
+    "explorer.bins": 32,
+    "faithfulness.prompt": "a photo of {}",
+    "objective": "fvu",
+    "validate.knobs.pairs": [2400],
+    "validate.equal_gains.levels": [0.02],
+    "model.pretrained": "yfcc15m",
+    "model.architecture": "RN101",
+}
+GUESSES = (1, 3, 0.5, "another", ["another"])
+
+
+def train(workspace: Workspace) -> None:
+    for name in workspace.recipes:
+        workspace.dictionary(name)
+
+
+ENTRYPOINTS: Mapping[str, Callable[[Workspace], object]] = {
+    **ANALYSES, "extract": extract, "train": train, "explorer": explore, "report": report, "sweep": summarize_sweep,
+    "validate": validate,
+}  # fmt: skip
+MAKE_NOTHING = {"plan": "it only looks", "dashboard": "what it makes lies with W&B"}
+
+
+def addresses(entrypoint: str, cfg: DictConfig, root: Path) -> list[str]:
+    """Of everything that is asked for, up to the first that would have to be extracted."""
+    artifacts = Addresses(root)
+    try:
+        ENTRYPOINTS[entrypoint](Workspace(cfg, makes="none", artifacts=artifacts))
+    except (Reached, MissingArtifactError):
+        pass
+    except MmmonoError as error:
+        if "nothing is computed yet" not in str(error) and "nothing to compare" not in str(error):
+            raise
+        artifacts.asked.append("elsewhere")
+    assert artifacts.asked
+    return artifacts.asked
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name; a list is one setting."""
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else str(key)
+        if str(key).startswith("_") or name.startswith(("help", "features.sets")):
+            continue
+        if isinstance(value, dict):
+            yield from leaves(value, name)
+        else:
+            yield name, value
+
+
+def others(name: str, value: Any, files: Mapping[str, str]) -> Iterator[Any]:
+    """Values that the setting may have instead."""
+    if name in OTHER:
+        other = OTHER[name]
+        yield files[other[1:-1]] if isinstance(other, str) and other[1:-1] in files else other
+    elif isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield from (value + 1, value - 1)
+    elif isinstance(value, float):
+        yield from (value * 0.9, value + 0.1)
+    elif isinstance(value, list) and value:
+        yield from (value[:-1], [*value, value[0]])
+    elif isinstance(value, str) and not value.startswith("${"):
+        yield f"{value}x"
+    else:
+        yield from GUESSES
+
+
+@dataclass(frozen=True)
+class Walk:
+    """An entrypoint with overrides, and the settings that are walked: all, or those below some names."""
+
+    entrypoint: str
+    overrides: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+
+    name: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.entrypoint, self.name or ".".join(self.below)) if part)
+
+
+@dataclass
+class World:
+    """Files that the walks read; braces in overrides name them."""
+
+    root: Path
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("walk")
+    shard = folder / "many.tar"
+    with tarfile.open(shard, "w") as tar:
+        for i in range(PAIRS):
+            picture = io.BytesIO()
+            Image.new("RGB", (8, 8), (4 * i, 99, 7)).save(picture, "PNG")
+            caption = f"a {'woman' if i % 2 else 'man'} on a beach, number {i}"
+            fields = json.dumps(
+                {"caption": caption, "color": "red" if i % 3 else "blue", "other": "x" if i % 2 else "y"}
+            )
+            for name, data in (("png", picture.getvalue()), ("json", fields.encode())):
+                member = tarfile.TarInfo(f"{i}.{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    coco = folder / "coco"
+    for kind in ("captions", "instances"):
+        for year in (2014, 2017):
+            for split in ("train", "val"):
+                file = coco / "annotations" / f"{kind}_{split}{year}.json"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps({"images": [], "annotations": [], "categories": [], "of": [split, year]}))
+    for split in ("train", "val"):
+        (coco / f"{split}2017").mkdir()
+        (coco / f"{split}2014").mkdir()
+    cc3m = folder / "cc3m"
+    cc3m.mkdir()
+    for number, name in enumerate(("train", "validation")):
+        (cc3m / f"cc3m-{name}-0000.tar").write_bytes(shard.read_bytes() + bytes(512 * number))
+    elsewhere = folder / "elsewhere"  # other content under the same names
+    for file in (*coco.rglob("*"), *cc3m.iterdir()):
+        copy = elsewhere / file.relative_to(coco if coco in file.parents else cc3m)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            copy.mkdir(exist_ok=True)
+        else:
+            copy.write_bytes(file.read_bytes() + (b" " if file.suffix == ".json" else bytes(1024)))
+    (folder / "declip.pth.tar").write_bytes(b"weights of one kind")
+    (folder / "vit.safetensors").write_bytes(b"weights of another kind")
+    pipeline, other_pipeline = folder / "pipeline", folder / "other"
+    for number, made in enumerate((pipeline, other_pipeline)):
+        made.mkdir()
+        (made / "model_index.json").write_text(json.dumps({"_number": number}))
+    files = {"shard": shard, "coco": coco, "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
+             "vit": folder / "vit.safetensors", "root": elsewhere, "other_pipeline": other_pipeline}  # fmt: skip
+    return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
+
+
+TAR = (
+    "model=clip_rn50", "dataset=webdataset", "dataset.shards={shard}", "dataset.label_keys=[color,other]",
+    "dataset.label=color", "trainer=cpu",
+)  # fmt: skip
+H14 = ("model=clip_vit_h14", *TAR[1:], "features=raw", "references=[many/2]")
+RAW_SAE = "features=[raw,sae]"
+SETS = "features=[raw,sae,ncl,pca,ica,random_rotation,untrained_sae]"
+WALKS = [
+    Walk("extract", TAR),
+    Walk("extract", (*TAR, "model=open_clip", "model.architecture=RN50", "model.pretrained=openai"), ("model",)),
+    Walk("extract", (*TAR, "model=declip_rn50", "model.checkpoint={declip}"), ("model",)),
+    Walk("extract", ("model=clip_rn50", "dataset=openmoji"), ("dataset",)),
+    Walk("extract", ("model=clip_rn50", "dataset=coco", "dataset.root={coco}"), ("dataset",)),
+    Walk("extract", ("model=clip_rn50", "dataset=cc3m", "dataset.root={cc3m}"), ("dataset",)),
+    Walk("extract", ("dataset=planted",), ("dataset",), "planted"),
+    Walk("extract", (*TAR, "logger=wandb"), ("logger",)),
+    Walk("train", (*TAR, "features=[sae,ncl]")),
+    Walk("mds", (*TAR, SETS)),
+    Walk("mds", (*TAR, "features=raw", "partition=counts"), ("partition",)),
+    Walk("mds", (*TAR, "features=raw", "partition=margin"), ("partition",)),
+    Walk("certainty", (*TAR, RAW_SAE)),
+    Walk("ablation", (*TAR, RAW_SAE)),
+    Walk("top_samples", (*TAR, RAW_SAE)),
+    Walk("interpretability", (*TAR, RAW_SAE, "embedder=offline")),
+    Walk("interpretability", (*TAR, RAW_SAE, "embedder=clip"), ("embedder",)),
+    Walk("interpretability", (*TAR, "features=raw", "embedder=paper"), ("embedder",)),
+    Walk("faithfulness", (*TAR, RAW_SAE)),
+    Walk("gender", (*TAR, RAW_SAE)),
+    Walk("gender", (*TAR, "labels=column", "labels.column=color"), ("labels",)),
+    Walk("gender", (*TAR, "labels=classifier"), ("labels",)),
+    Walk("adversarial", (*TAR, RAW_SAE), name="clip_zero_shot"),
+    Walk("adversarial", (*TAR, "victim=llava15", "judge=openai_compatible"), ("victim", "judge")),
+    Walk("adversarial", (*TAR, "victim=llava15", "judge=refusal_keywords"), ("judge",)),
+    Walk("text_to_image", (*TAR, RAW_SAE, "references=[many/2]")),
+    Walk("text_to_image", (*H14, "generator=sd2", "generator.weights={pipeline}"), ("generator",)),
+    Walk("text_to_image", (*H14, "generator=sd2_unclip", "generator.weights={pipeline}"), ("generator",)),
+    Walk("explorer", (*TAR, RAW_SAE)),
+    Walk("report", (*TAR, RAW_SAE)),
+    Walk("sweep", (*TAR, "features=[sae,ncl]")),
+    Walk("validate", ("validate.knobs={{pairs: [2500]}}", "validate.seeds=1", "validate.equal_gains.seeds=1")),
+]
+
+
+def composed(walk: Walk, world: World) -> DictConfig:
+    GlobalHydra.instance().clear()
+    overrides = [o.format(**world.files) for o in walk.overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(walk.entrypoint, [f"artifacts={world.root}", *overrides])
+
+
+def supply(walk: Walk, cfg: DictConfig, world: World) -> None:
+    """Random features where the entrypoint would have put its own, and dictionaries in name."""
+    workspace = put_random_features(cfg, ROWS, DIM)
+    if walk.entrypoint in ("report", "sweep"):
+        for name in workspace.recipes:
+            made = workspace.dictionary(name) if name != "raw" else None
+            if made is not None:
+                made.path.mkdir(parents=True, exist_ok=True)
+                (made.path / RECIPE_FILE).write_text(json.dumps(made.recipe, default=str))
+                pd.DataFrame({"step": [1], "val/fvu": [0.5]}).to_parquet(made.path / HISTORY_FILE)
+
+
+@pytest.mark.parametrize("walk", WALKS, ids=str)
+def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "of nobody")
+    cfg = composed(walk, world)
+    if cfg.dataset._target_.rpartition(".")[2] != "Planted" and (walk.entrypoint != "extract" or not walk.below):
+        supply(walk, cfg, world)
+    before = addresses(walk.entrypoint, cfg, world.root)
+    assert addresses(walk.entrypoint, cfg, world.root) == before
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    silent, refused = [], []
+    assert isinstance(plain, dict)
+    for name, value in leaves(plain):
+        if walk.below and not name.startswith(tuple(f"{prefix}." for prefix in walk.below)):
+            continue
+        if any(fnmatch.fnmatchcase(f"{of}|{name}", p) for of in (walk.entrypoint, str(walk)) for p in WITHOUT_EFFECT):
+            continue
+        found: set[str] = set()
+        for other in others(name, value, world.files):
+            changed = OmegaConf.create(plain)  # not a copy of cfg, in which instantiating has resolved interpolations
+            OmegaConf.update(changed, name, other, merge=False)
+            try:
+                found.add("same" if addresses(walk.entrypoint, changed, world.root) == before else "other")
+            except Exception:  # a value that makes no sense may be refused anywhere
+                found.add("refused")
+            if "other" in found:
+                break
+        if "other" not in found:
+            (silent if "same" in found else refused).append(name)
+    assert not silent, f"results are found again under other settings of {silent}: put them into the recipe"
+    assert not refused, f"give another valid value of {refused} in OTHER"
+
+
+def test_every_entrypoint_is_walked_and_every_exception_is_of_a_setting(world: World) -> None:
+    entrypoints = {file.stem for file in (CONF.parent / "experiments").glob("*.py")}
+    assert {walk.entrypoint for walk in WALKS if not walk.below} | set(MAKE_NOTHING) == entrypoints
+    known = {f"{of}|{name}" for walk in WALKS for of in (walk.entrypoint, str(walk))
+             for name, _ in leaves(OmegaConf.to_container(composed(walk, world), resolve=False))}  # fmt: skip
+    unknown = [pattern for pattern in WITHOUT_EFFECT if not fnmatch.filter(known, pattern)]
+    assert not unknown
