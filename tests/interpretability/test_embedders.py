@@ -109,4 +109,6 @@ def test_a_folders_fingerprint_is_its_content(tmp_path: Path) -> None:
     content[150_000] = 1
     (tmp_path / "moved" / "model.safetensors").write_bytes(content)
     assert paper_embedder(TINY_VIT, str(tmp_path / "moved")).fingerprint != first
-    assert Llava(str(tmp_path / "moved"), "<image>").identity()["model"] == folder_fingerprint(tmp_path / "moved")
+    assert Llava(str(tmp_path / "moved"), "<image> {request}").identity()["model"] == folder_fingerprint(
+        tmp_path / "moved"
+    )
