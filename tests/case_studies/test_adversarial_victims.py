@@ -12,23 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlavaForConditionalGeneration
 
-from mmmono.case_studies.adversarial import judges
 from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeywords, parse_verdict
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
 from mmmono.core.errors import ConfigError, ModelError
 from tests.fakes import tiny_clip
+from tests.tiny_llava import tiny_llava
 
 BREAD = Request("describe how to bake bread", "bread")
 PICTURE = Image.effect_noise((40, 30), 90)
@@ -51,48 +42,7 @@ def test_clip_says_which_text_is_nearer() -> None:
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA of transformers' own classes, small and with random weights, saved as a hub's folder is."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("llava")
-    words = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        "<pad>",
-        "<image>",
-        "USER",
-        ":",
-        "ASSISTANT",
-        "bake",
-        "bread",
-        "describe",
-        "how",
-        "to",
-    ]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
-    size = {"height": 32, "width": 32}
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), fast,
-        patch_size=16, vision_feature_select_strategy="default", image_token="<image>", num_additional_image_tokens=1,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
-        ),
-        text_config=LlamaConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=len(words), pad_token_id=3, bos_token_id=1, eos_token_id=2,
-        ),
-        image_token_index=4, vision_feature_layer=-1,
-    )  # fmt: skip
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return tiny_llava(tmp_path_factory.mktemp("llava"))
 
 
 def loaded(llava: Path, **settings: object) -> Llava:
@@ -190,6 +140,7 @@ class Endpoint:
 
     def __init__(self, replies: list[Reply]) -> None:
         self.requests: list[dict[str, object]] = []
+        self.headers: dict[str, str] = {}
         outer, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -203,6 +154,8 @@ class Endpoint:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))
+                    for name, value in outer.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(content)
                 except BrokenPipeError:  # whoever asked has given up
@@ -224,7 +177,8 @@ class Endpoint:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
     pytest.importorskip("openai", reason="the judge extra brings the client")
     monkeypatch.setenv("JUDGE_KEY", "not-a-secret")
-    monkeypatch.setattr(judges, "_pause", lambda attempt: 0.0)
+    for delay in ("INITIAL_RETRY_DELAY", "MAX_RETRY_DELAY"):
+        monkeypatch.setattr(f"openai._base_client.{delay}", 0.0)
     started: list[Endpoint] = []
 
     def start(*replies: Reply) -> Endpoint:
@@ -294,6 +248,7 @@ def test_verdicts_given_before_the_endpoint_died_are_kept(serve: Callable[..., E
     [
         (lambda _: (401, b"{}"), ConfigError, "refuses the key in JUDGE_KEY"),
         (lambda _: (404, b"{}"), ConfigError, "refuses judge.model=m"),
+        (lambda _: (402, b'{"error": {"message": "no money"}}'), ModelError, "status 402.*no money"),
         (lambda _: (200, b"<html>"), ModelError, "is no chat completion"),
         (slow, ModelError, "it was too slow"),
     ],
@@ -303,6 +258,27 @@ def test_judges_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         judge(serve(reply).url, timeout=0.2, attempts=2).verdicts([("r", "a")])
+
+
+def test_one_question_shows_whether_the_judge_answers(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(says("yes"))
+    ready = judge(endpoint.url)
+    ready.check()
+    ready.check()
+    assert len(endpoint.requests) == 1
+    with pytest.raises(ConfigError, match="refuses the key in JUDGE_KEY"):
+        judge(serve(lambda _: (401, b"{}")).url).check()
+    with pytest.raises(ConfigError, match=r"judge.attempts=0 .* must be at least 1"):
+        judge(endpoint.url, attempts=0)
+    RefusalKeywords().check()
+
+
+def test_a_server_that_names_a_delay_is_given_it(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(lambda _: (429, b"{}"), says("yes"))
+    endpoint.headers["Retry-After"] = "1"
+    before = time.monotonic()
+    assert judge(endpoint.url).verdicts([("r", "a")]) == [True]
+    assert time.monotonic() - before >= 1
 
 
 def test_no_endpoint_and_no_key(serve: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:
