@@ -22,7 +22,6 @@ VERSIONS: Mapping[str, int] = {
     "features/planted": 1,
     "embeddings": 1,  # of embedders, for EmbSim and WinRate
     "labels": 1,  # of image classifiers
-    "labels": 1,  # of classifiers, for concepts
     "models/emojiclip": 1,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,

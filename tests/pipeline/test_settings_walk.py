@@ -52,7 +52,6 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|extraction.workers": "processes that read",
     "*|extraction.max_skipped": "how much loss ends an extraction, not what it extracts",
     "*|extraction.max_broken_shards": "how much loss ends an extraction; what was lost is in the store's content",
-    "*|pictures.cache": "how many copies of pictures are kept",
     "*|dataset.cache": "where copies of shards are kept",
     "*|dataset.cache_root": "where copies of shards are kept",
     "*|dataset.timeout": "how long a host is waited for",
