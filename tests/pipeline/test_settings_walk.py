@@ -201,7 +201,7 @@ def addresses(entrypoint: str, cfg: DictConfig, root: Path) -> list[str]:
     except (Reached, MissingArtifactError):
         pass
     except MmmonoError as error:
-        if "nothing is computed yet" not in str(error) and "nothing to compare" not in str(error):
+        if not str(error).startswith(("nothing is computed yet", "nothing to compare", "no dictionary of")):
             raise
         artifacts.asked.append("elsewhere")
     assert artifacts.asked
