@@ -22,9 +22,38 @@ COCO ?=
 JOBS ?= 2
 TIME ?= 600
 ON = model=$(MODEL) dataset=$(DATASET)
-FROM = $(if $(EXACT),,'features=$(FEATURES)')
+# The paper's settings choose the features as well, unless FEATURES= is given.
+GIVEN_FEATURES = $(filter command environment,$(firstword $(origin FEATURES)))
+FROM = $(if $(EXACT),$(if $(GIVEN_FEATURES),'features=$(FEATURES)'),'features=$(FEATURES)')
+# Table 1 and Figure 10 have a model and features of their own, which FEATURES= changes only where they alone are asked for.
+FROM_OWN = $(if $(filter $@,$(MAKECMDGOALS)),$(FROM))
+# The entrypoints of each goal, with the option of conf/paper that they use for the paper's own settings. Those of one call
+# share ARGS=: each takes the settings that it has; one that none of them has is an error (mmmono/pipeline/shared_settings.py).
+STEPS.demo = train mds
+STEPS.sweep = train sweep
+STEPS.section-2.1 = mds:figure4 certainty
+STEPS.section-2.2 = ablation:table1
+STEPS.section-2.3 = top_samples:figure1
+STEPS.section-2 = $(STEPS.section-2.1) $(STEPS.section-2.2) $(STEPS.section-2.3)
+STEPS.section-3 = interpretability:table5 faithfulness
+STEPS.section-4.1 = gender:table2
+STEPS.section-4.2 = adversarial:table3
+STEPS.section-4.3 = text_to_image:figure10
+STEPS.section-4 = $(STEPS.section-4.1) $(STEPS.section-4.2) $(STEPS.section-4.3)
+STEPS.appendix-a.1 = train:figure11
+STEPS.appendix-a.2 = mds:figure4
+STEPS.appendix-a.3 = interpretability:table5
+STEPS.appendix-a.4 = $(STEPS.section-4)
+STEPS.report = report
+STEPS.explorer = explorer
+STEPS.paper = plan $(STEPS.appendix-a.1) $(STEPS.section-2) $(STEPS.section-3) $(STEPS.section-4) report
+STEPS.plan = $(STEPS.paper)
+RUNNING = $(sort $(foreach goal,$(MAKECMDGOALS),$(STEPS.$(goal))))
+ENTRYPOINTS = $(if $(EXACT),$(RUNNING),$(foreach step,$(RUNNING),$(firstword $(subst :, ,$(step)))))
+TOGETHER = MMMONO_TOGETHER='$(ENTRYPOINTS) $(ON)$(if $(GIVEN_FEATURES), "features=$(FEATURES)")'
+PYTHON = $(TOGETHER) $(BIN)/python
 # $(call RUN,entrypoint,option of conf/paper)
-RUN = $(BIN)/python experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
+RUN = $(PYTHON) experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
 .PHONY: help setup demo test fuzz lint format benchmark clean validate section-2 section-2.1 section-2.2 section-2.3 section-3
 .PHONY: section-4 section-4.1 section-4.2 section-4.3 appendix-a.1 appendix-a.2 appendix-a.3 appendix-a.4 plan paper sweep dashboard docs
@@ -42,8 +71,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
-	@$(BIN)/python experiments/train.py 'features=[sae,ncl]' $(ARGS)
-	@$(BIN)/python experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
+	@$(PYTHON) experiments/train.py 'features=[sae,ncl]' $(ARGS)
+	@$(PYTHON) experiments/mds.py 'features=[raw,sae,ncl]' $(ARGS)
 
 section-2: section-2.1 section-2.2 section-2.3 ## All of section 2
 
@@ -53,7 +82,7 @@ section-2.1: $(READY) ## Modality dominance scores, partition and Figure 4, and 
 
 section-2.2: $(READY) ## Classification with features removed (Table 1)
 ifneq ($(EXACT),)
-	@$(if $(COCO),$(BIN)/python experiments/ablation.py +paper=table1 $(ARGS) dataset.root=$(COCO),\
+	@$(if $(COCO),$(PYTHON) experiments/ablation.py +paper=table1 $(FROM_OWN) $(ARGS) 'dataset.root=$(COCO)',\
 		echo "left out: Table 1 is ViT-H/14 on COCO, give its folder as COCO=/path/to/coco")
 else
 	@$(call RUN,ablation)
@@ -66,7 +95,7 @@ section-3: $(READY) ## Monosemanticity (Figures 5, 6, 13, Tables 4, 5), and what
 	@$(call RUN,interpretability,table5)
 	@$(call RUN,faithfulness)
 
-section-4: $(shell grep -ohE '^section-4\.[0-9]' $(firstword $(MAKEFILE_LIST)) | sort -u) ## All case studies
+section-4: section-4.1 section-4.2 section-4.3 ## All case studies
 
 section-4.1: FEATURES = sae
 section-4.1: $(READY) ## Gender, or another concept pair, in images and texts (Table 2, Figure 7, Table 6)
@@ -78,7 +107,8 @@ section-4.2: $(READY) ## Attacks on the image encoder, and which features defend
 
 section-4.3: FEATURES = [raw,sae]
 section-4.3: $(READY) ## Features of a reference picture in what a generator draws (Figures 10, 14)
-	@$(if $(EXACT),$(BIN)/python experiments/text_to_image.py +paper=figure10 $(ARGS),$(call RUN,text_to_image))
+	@$(if $(EXACT),$(PYTHON) experiments/text_to_image.py +paper=figure10 dataset=$(DATASET) $(FROM_OWN) $(ARGS),\
+		$(call RUN,text_to_image))
 
 appendix-a.1: FEATURES = [sae,ncl]
 appendix-a.1: $(READY) ## Dictionaries and their active dimensions over training (Figures 11, 12)
@@ -93,14 +123,14 @@ appendix-a.3: $(READY) ## Monosemanticity alone (Tables 4, 5, Figure 13)
 appendix-a.4: section-4 ## The case studies
 
 plan: $(READY) ## What `make paper` would compute, what is there already, and its room on disk
-	@$(BIN)/python experiments/plan.py $(ON) $(FROM) $(ARGS) $(if $(EXACT),plan.exact=true $(COCO:%=plan.coco=%))
+	@$(PYTHON) experiments/plan.py $(ON) $(FROM) $(ARGS) $(if $(EXACT),plan.exact=true $(if $(COCO),'plan.coco=$(COCO)'))
 
-paper: plan appendix-a.1 section-2 section-3 section-4 ## Everything; MODEL=clip_rn50 DATASET=cc3m is the full reproduction
+paper: plan appendix-a.1 section-2 section-3 section-4 report ## Everything, with its report; MODEL=clip_rn50 DATASET=cc3m is the full reproduction
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed
-	@$(BIN)/python experiments/train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ON) features=sae \
+	@$(PYTHON) experiments/train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) $(ON) features=sae \
 		features.k=8,16,32 features.expansion=1,2 sae.lr=1e-3,3e-3 $(ARGS)
-	@$(BIN)/python experiments/sweep.py $(ON) features=sae $(ARGS)
+	@$(PYTHON) experiments/sweep.py $(ON) features=sae $(ARGS)
 
 dashboard: $(READY) ## A W&B workspace with a section of panels for each section of the paper
 	@$(BIN)/python experiments/dashboard.py $(ARGS)
@@ -108,7 +138,7 @@ dashboard: $(READY) ## A W&B workspace with a section of panels for each section
 docs: $(READY) ## API reference from docstrings, in build/docs
 	@$(BIN)/pdoc --docformat google --output-directory build/docs mmmono
 
-.PHONY: report explorer chaos
+.PHONY: report explorer rehearse chaos
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
 	@$(call RUN,report)
@@ -118,6 +148,9 @@ explorer: $(READY) ## A page to click from the distribution of scores to a featu
 
 validate: $(READY) ## Planted concepts: does the method find what was put there? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
+
+rehearse: $(READY) ## The whole paper with small models against a hub on loopback; FAULTS=1: again on a bad network, same results
+	@$(BIN)/python -m tests.rehearsal $(if $(FAULTS),--faults) $(if $(QUICK),--quick)
 
 test: $(READY) ## Run the tests
 	@$(BIN)/python -m pytest

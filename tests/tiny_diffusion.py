@@ -55,7 +55,7 @@ def tiny_sd2(folder: Path, checkpoint: Path, width: int = WIDTH) -> Path:
         text_encoder=_text_encoder(checkpoint, width),
         tokenizer=_tokenizer(folder.parent / "tokenizer"),
         unet=_unet(width),
-        scheduler=DDIMScheduler(),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -63,13 +63,14 @@ def tiny_sd2(folder: Path, checkpoint: Path, width: int = WIDTH) -> Path:
     return folder
 
 
-def tiny_unclip(folder: Path, checkpoint: Path) -> Path:
+def tiny_unclip(folder: Path, checkpoint: Path, width: int = WIDTH) -> Path:
     """A `StableUnCLIPImg2ImgPipeline` whose image tower has the encoder's projection."""
     torch.manual_seed(1)
+    projection = torch.load(checkpoint, weights_only=True)["visual.proj"]
     image_encoder = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=64,
-            projection_dim=WIDTH,
+            hidden_size=len(projection),
+            projection_dim=width,
             num_hidden_layers=1,
             num_attention_heads=2,
             image_size=32,
@@ -77,17 +78,16 @@ def tiny_unclip(folder: Path, checkpoint: Path) -> Path:
             intermediate_size=64,
         )
     )
-    projection = torch.load(checkpoint, weights_only=True)["visual.proj"]
     image_encoder.visual_projection.weight.data.copy_(projection.T)
     StableUnCLIPImg2ImgPipeline(
         feature_extractor=CLIPImageProcessor(crop_size=32, size=32),
         image_encoder=image_encoder,
-        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=WIDTH),
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=width),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=_tokenizer(folder.parent / "tokenizer"),
-        text_encoder=_text_encoder(checkpoint, WIDTH),
-        unet=_unet(WIDTH, class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH),
-        scheduler=DDIMScheduler(),
+        text_encoder=_text_encoder(checkpoint, width),
+        unet=_unet(width, class_embed_type="projection", projection_class_embeddings_input_dim=2 * width),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         vae=_vae(),
     ).save_pretrained(folder)
     return folder
@@ -109,8 +109,8 @@ def _text_encoder(checkpoint: Path, width: int) -> CLIPTextModel:
         eos_token_id=54, bos_token_id=53, pad_token_id=0,
     )  # fmt: skip
     model = CLIPTextModel(configuration)
-    if width == WIDTH:
-        embedding = torch.load(checkpoint, weights_only=True)["token_embedding.weight"]
+    embedding = torch.load(checkpoint, weights_only=True)["token_embedding.weight"]
+    if embedding.shape[1] == width:
         model.get_input_embeddings().weight.data.copy_(embedding)
     return model
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
 
+CHUNK_ROWS = 256  # so few that a chunk's float64 activations stay in a core's second-level cache through all passes
+
 
 def monosemanticity_score(
     blocks: Iterable[tuple[Float[Tensor, "samples features"], Float[Tensor, "samples dim"]]],
@@ -41,9 +43,10 @@ def monosemanticity_score(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
                 f"{tuple(activations.shape)} and {tuple(embeddings.shape)}"
             )
-        if len(activations):
-            sums = sums or _Sums(activations[0], embeddings.shape[1])
-            sums.add(activations, embeddings)
+        for a, e in zip(activations.split(CHUNK_ROWS), embeddings.split(CHUNK_ROWS), strict=True):
+            if len(a):
+                sums = sums or _Sums(a[0], e.shape[1])
+                sums.add(a, e)
     if sums is None:
         raise ValueError("no activations to score")
     return sums.score().cpu()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from mmmono.case_studies.generators import Generator, embedding_decoder
-from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights
+from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
 from mmmono.case_studies.generators.flow import FlowPlan
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
@@ -38,6 +38,10 @@ class GeneratorOption(ABC):
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Everything that determines its pictures, beside the model and the training pairs."""
+
+    def training_recipe(self, workspace: Workspace) -> dict[str, Any]:
+        """The pairs that it is trained on here, for recipes; nothing where it comes trained."""
+        return {}
 
     @abstractmethod
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
@@ -79,6 +83,10 @@ class EmbeddingDecoder(GeneratorOption):
     def recipe(self) -> dict[str, Any]:
         """Its settings."""
         return {"generator": "embedding_decoder", **asdict(self)}
+
+    def training_recipe(self, workspace: Workspace) -> dict[str, Any]:
+        """The training split's features."""
+        return {"train": workspace.features(workspace.cfg.training.split).recipe}
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
         """Trained unless it is there."""
@@ -128,6 +136,8 @@ class EmbeddingDecoder(GeneratorOption):
 class Diffusers(GeneratorOption):
     """A pipeline of diffusers that was trained with a certain encoder."""
 
+    pipeline_class: ClassVar[str]  # of diffusers, as its model_index.json names it
+
     weights: str
     encoder: str
     dtype: str
@@ -148,7 +158,7 @@ class Diffusers(GeneratorOption):
                 f"this generator was trained with {self.encoder}: a partition of model={model.name} says nothing about it. "
                 f"Make the right one, here and in experiments/mds.py, with model={option} dataset={workspace.dataset_name}"
             )
-        check_weights(self.weights)
+        check_pipeline(self.weights, self.pipeline_class)
 
     def recipe(self) -> dict[str, Any]:
         """Settings and weights; where it runs is left out."""
@@ -167,6 +177,8 @@ class Diffusers(GeneratorOption):
 class SD2(Diffusers):
     """`generator=sd2`."""
 
+    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+
     layer: str
     projected: bool
 
@@ -175,12 +187,14 @@ class SD2(Diffusers):
         from mmmono.case_studies.generators.sd2 import check_options
 
         check_options(self.layer, self.length)
-        super().check(workspace)
         if not self.projected and any(name != "raw" for name in workspace.recipes):
             raise ConfigError(
                 f"features={','.join(workspace.recipes)} with generator=sd2: dictionaries are made for the joint space, "
                 "which tokens are not in: set features=raw or generator.projected=true"
             )
+        super().check(workspace)
+        assert isinstance(workspace.model, OpenCLIP)
+        check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
         """From the hub or a folder."""
@@ -195,6 +209,8 @@ class SD2(Diffusers):
 class SD2UnCLIP(Diffusers):
     """`generator=sd2_unclip`."""
 
+    pipeline_class: ClassVar[str] = "StableUnCLIPImg2ImgPipeline"
+
     guided: bool
     noise_level: int
 
@@ -204,6 +220,7 @@ class SD2UnCLIP(Diffusers):
 
         check_options(self.length)
         super().check(workspace)
+        check_width(self.weights, "image_encoder", "projection_dim", workspace.model.dim)
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
         """From the hub or a folder."""

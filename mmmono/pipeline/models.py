@@ -97,6 +97,11 @@ class OpenCLIP(Model):
         except ModelError:
             return None
 
+    @property
+    def text_width(self) -> int | None:
+        """Width of the text tower's tokens; None where the configuration does not say."""
+        return self._source.config["text_cfg"].get("width")
+
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
         """Through open_clip."""
         self._check_given()

@@ -12,22 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlavaForConditionalGeneration
 
 from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeywords, parse_verdict
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
 from mmmono.core.errors import ConfigError, ModelError
 from tests.fakes import tiny_clip
+from tests.tiny_llava import tiny_llava
 
 BREAD = Request("describe how to bake bread", "bread")
 PICTURE = Image.effect_noise((40, 30), 90)
@@ -50,48 +42,7 @@ def test_clip_says_which_text_is_nearer() -> None:
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LLaVA of transformers' own classes, small and with random weights, saved as a hub's folder is."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("llava")
-    words = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        "<pad>",
-        "<image>",
-        "USER",
-        ":",
-        "ASSISTANT",
-        "bake",
-        "bread",
-        "describe",
-        "how",
-        "to",
-    ]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-    )  # fmt: skip
-    size = {"height": 32, "width": 32}
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size), fast,
-        patch_size=16, vision_feature_select_strategy="default", image_token="<image>", num_additional_image_tokens=1,
-    )  # fmt: skip
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
-        ),
-        text_config=LlamaConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=len(words), pad_token_id=3, bos_token_id=1, eos_token_id=2,
-        ),
-        image_token_index=4, vision_feature_layer=-1,
-    )  # fmt: skip
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return tiny_llava(tmp_path_factory.mktemp("llava"))
 
 
 def loaded(llava: Path, **settings: object) -> Llava:

@@ -14,7 +14,7 @@ from scipy.stats import entropy
 
 from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
 from mmmono.case_studies.generators import Generator
-from mmmono.case_studies.generators.diffusers_pipelines import check_settings, check_weights
+from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder, train_embedding_decoder
 from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
 from mmmono.case_studies.generators.sd2 import StableDiffusion2
@@ -224,14 +224,18 @@ def test_weights_that_cannot_be_had_are_told_before_loading(
     tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
-    check_weights(str(tiny["sd2"]))
+    check_pipeline(str(tiny["sd2"]), "StableDiffusionPipeline")
     for weights, message in (
-        ("nobody/nothing", "hub cannot be reached.*generator.weights=/path/to/folder"),
+        ("nobody/nothing", "cannot be reached.*generator.weights=/path/to/folder"),
         (str(tmp_path), "no diffusers pipeline"),
         ("/no/such/folder", "is no folder"),
+        (str(tiny["sd2_unclip"]), "is a StableUnCLIPImg2ImgPipeline, not a StableDiffusionPipeline"),
     ):
         with pytest.raises(ModelError, match=message):
-            check_weights(weights)
+            check_pipeline(weights, "StableDiffusionPipeline")
+    check_width(str(tiny["sd2"]), "text_encoder", "hidden_size", WIDTH)
+    with pytest.raises(ModelError, match=r"text_encoder with hidden_size=32, the chosen model 1024"):
+        check_width(str(tiny["sd2"]), "text_encoder", "hidden_size", 1024)
     with pytest.raises(ConfigError, match="generator.dtype=int8"):
         check_settings("int8", False, "cpu")
     with pytest.raises(ConfigError, match="cpu_offload=true"):

@@ -55,6 +55,8 @@ def test_presets_say_what_the_paper_says(preset: Path) -> None:
     assert cfg.dataset.split == "val"
     if "victim" in cfg:
         assert (cfg.victim.repeats, cfg.adversarial.runs) == (100, 5)
+    if "partition" in cfg:
+        assert cfg.partition.n_sigma == 1
     if "sae" in cfg:
         assert (cfg.sae.k, cfg.sae.expansion) == (32, 1)
     if "monosemanticity" in cfg:
@@ -71,10 +73,8 @@ def test_the_command_line_has_the_last_word() -> None:
 
 def test_make_paper_uses_every_preset_and_the_plan_lists_every_step() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
-    used = {(entry, paper) for entry, paper in re.findall(r"call RUN,(\w+),(\w+)\)", makefile)} | {
-        ("ablation", "table1"),
-        ("text_to_image", "figure10"),
-    }
+    used = set(re.findall(r"call RUN,(\w+),(\w+)\)", makefile))
+    used |= set(re.findall(r"experiments/(\w+)\.py \+paper=(\w+)", makefile))
     assert {(command_of(preset)[0], preset.stem) for preset in PRESETS} == used
     steps = OmegaConf.load(CONF / "plan.yaml").plan.steps
     assert {(step.entrypoint, step.paper) for step in steps if "paper" in step} == used
@@ -116,3 +116,15 @@ def test_the_full_reproduction_is_planned_without_a_model(
     assert "dictionary sae: 1024 features, 32 active" in run.out
     assert "on COCO, give its folder" in run.out
     assert list(tmp_path.rglob("features")) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_any_option_of_a_group_goes_with_a_preset(preset: Path) -> None:
+    """A preset's values must not stay behind in another option, which has no such setting."""
+    entrypoint, _ = command_of(preset)
+    for group in re.findall(r"override /(\w+):", preset.read_text()):
+        if group == "features":
+            continue
+        for option in sorted(file.stem for file in (CONF / group).glob("*.yaml")):
+            with_preset = composed(entrypoint, f"+paper={preset.stem}", f"{group}={option}")
+            assert set(with_preset[group]) == set(composed(entrypoint, f"{group}={option}")[group]), f"{group}={option}"

@@ -147,6 +147,45 @@ def test_diffusers_pipelines_end_to_end(
     assert not np.array_equal(plain, moved)
 
 
+def test_a_generator_that_comes_trained_needs_no_training_split(
+    command: Command, tmp_path: Path, tiny: dict[str, str]
+) -> None:
+    """Shards of the training split that are not there would be told if anything looked for them."""
+    model, shards = tiny["model"].split(" dataset.shards="), tiny["model"].split("dataset.shards=")[1].split()[0]
+    arguments = (
+        f"artifacts={tmp_path}", *model[0].split(), f"dataset.val_shards={shards}", "dataset.shards=/no/such/shard.tar",
+        "mds.min_pairs=2", tiny["reference"], "features=raw", f"generator.encoder={ARCHITECTURE}", "generator.steps=1",
+        "intervention.seeds=1", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3", "measures.n_bootstrap=10",
+    )  # fmt: skip
+    run = command("text_to_image", *arguments, "generator=sd2", f"generator.weights={tiny['sd2']}")
+    assert run.status == 0, run.err
+    assert only(tmp_path / "features", "*-webdataset-*")
+    trained_here = command("text_to_image", *(a for a in arguments if "generator" not in a), *TINY)
+    assert trained_here.status == 1
+    assert "/no/such/shard.tar" in trained_here.err
+
+
+def test_weights_of_another_pipeline_or_width_are_told_before_anything_is_computed(
+    command: Command, tmp_path: Path, tiny: dict[str, str]
+) -> None:
+    index = json.loads((Path(tiny["sd2"]) / "model_index.json").read_text())
+    other = tmp_path / "other"
+    (other / "text_encoder").mkdir(parents=True)
+    (other / "model_index.json").write_text(json.dumps(index))
+    (other / "text_encoder" / "config.json").write_text('{"hidden_size": 768}')
+    for weights, message in (
+        (tiny["sd2_unclip"], "is a StableUnCLIPImg2ImgPipeline, not a StableDiffusionPipeline"),
+        (other, "has a text_encoder with hidden_size=768, the chosen model 32"),
+    ):
+        run = command(
+            "text_to_image", f"artifacts={tmp_path}/artifacts", *tiny["model"].split(), tiny["reference"], "features=raw",
+            "generator=sd2", f"generator.encoder={ARCHITECTURE}", f"generator.weights={weights}",
+        )  # fmt: skip
+        assert run.status == 1
+        assert message in run.err
+        assert not (tmp_path / "artifacts" / "features").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -163,7 +202,7 @@ def test_diffusers_pipelines_end_to_end(
         (["generator.steps=0"], "generator.steps=0 must be positive"),
         (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
         (["generator=sd2_unclip"], "this generator was trained with ViT-H-14: a partition of model=emojiclip says nothing"),
-        (["generator=sd2", "model=clip_vit_h14", "features=raw"], "the hub cannot be reached: where there is a network"),
+        (["generator=sd2", "model=clip_vit_h14", "features=raw"], "cannot be reached: check the network"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=.", "features=sae"], "generator.projected=true"),
         (["generator=sd2_unclip", "model=clip_vit_h14", "generator.dtype=int8"], "generator.dtype=int8 is none of"),

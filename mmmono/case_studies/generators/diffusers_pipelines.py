@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.vlm.hub import hub_or_cache, hub_reason
+from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INDEX = "model_index.json"
 
 
-def check_weights(weights: str) -> None:
-    """Raise ModelError unless the pipeline is in a folder, in the hub's cache, or can be asked of the hub.
+def check_pipeline(weights: str, pipeline_class: str) -> None:
+    """Look at a pipeline's index alone, so that this can be asked before heavy work.
 
-    Nothing is loaded, so that this can be asked before heavy work.
+    Args:
+        weights: hub id, or folder of a local copy.
+        pipeline_class: of diffusers, which the index must name.
+
+    Raises:
+        ModelError: there is no pipeline, it cannot be had, or it is one of another class.
     """
-    give = "give the folder of a local copy, generator.weights=/path/to/folder"
-    if Path(weights).is_dir():
-        if not (Path(weights) / INDEX).is_file():
-            raise ModelError(f"generator.weights={weights} has no {INDEX}, so it is no diffusers pipeline: {give}")
-        return
-    if Path(weights).is_absolute() or weights.count("/") != 1:
-        raise ModelError(f"generator.weights={weights} is no folder, and no id on the hub: {give}")
-    with hub_or_cache():
-        reachable = not constants.HF_HUB_OFFLINE
-    if not reachable and not isinstance(try_to_load_from_cache(weights, INDEX), str):
+    made_for = _configuration(weights, INDEX).get("_class_name")
+    if made_for != pipeline_class:
         raise ModelError(
-            f"generator.weights={weights} is not in the hub's cache, and the hub cannot be reached: where there is a "
-            f"network run 'hf download {weights}', and {give}"
+            f"generator.weights={weights} is a {made_for}, not a {pipeline_class}: give the weights of one, or choose the "
+            "generator= option that is made for it"
         )
+
+
+def check_width(weights: str, part: str, key: str, width: int | None) -> None:
+    """Raise ModelError where a part's configuration has another width than the model's; None compares nothing."""
+    found = _configuration(weights, f"{part}/config.json").get(key)
+    if width is not None and found != width:
+        raise ModelError(
+            f"generator.weights={weights} has a {part} with {key}={found}, the chosen model {width}: it was trained with "
+            "another encoder; give weights that were trained with this one, or choose the model= that belongs to it"
+        )
+
+
+def _configuration(weights: str, file: str) -> dict[str, Any]:
+    """A pipeline's JSON file, from its folder, the hub's cache or the hub."""
+    give = "give the folder of a local copy, generator.weights=/path/to/folder"
+    folder = Path(weights)
+    if folder.is_dir():
+        if not (folder / file).is_file():
+            raise ModelError(f"generator.weights={weights} has no {file}, so it is no diffusers pipeline: {give}")
+        path = folder / file
+    elif folder.is_absolute() or weights.count("/") != 1:
+        raise ModelError(f"generator.weights={weights} is no folder, and no id on the hub: {give}")
+    else:
+        try:
+            path = download(weights, [file])
+        except ModelError as error:
+            raise ModelError(f"generator.weights={weights}: {error}; or {give}") from error
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ModelError(f"generator.weights={weights}: {file} is no JSON ({error}): {give}") from error
+    return content if isinstance(content, dict) else {}
 
 
 def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
@@ -55,11 +84,9 @@ def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_of
     Raises:
         ModelError: the weights cannot be had or are another pipeline's, or the GPU has too little memory.
     """
+    check_pipeline(weights, kind.__name__)  # diffusers would load the parts that both have
     try:
         with hub_or_cache():
-            made_for = kind.load_config(weights)["_class_name"]
-            if made_for != kind.__name__:  # diffusers would load the parts that both have
-                raise ValueError(f"it is a {made_for}")
             pipeline = kind.from_pretrained(weights, torch_dtype=DTYPES[dtype])
     except Exception as error:  # diffusers passes on whatever the hub's client and its parts' loaders raise
         raise ModelError(

@@ -80,7 +80,7 @@ def control_generation(workspace: Workspace) -> None:
     features = workspace.features(workspace.dataset.split)
     recipe = {
         "features": features.recipe,
-        "train": workspace.features(cfg.training.split).recipe,
+        **option.training_recipe(workspace),
         **workspace.partitions_recipe(),
         "model": workspace.model.recipe(),
         "generator": option.recipe(),

@@ -1,0 +1,115 @@
+"""Settings that several entrypoints are given together: each takes those that it has.
+
+`make section-3 ARGS='embedder=clip'` runs two entrypoints, and only one of them has an embedder. The Makefile names all
+entrypoints of the call in an environment variable, so that each leaves out what is another's, while a setting that none of
+them has stays and is refused as mistyped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+# Entrypoints, with their option of conf/paper if they use one, and the groups all of them share:
+# "mds:figure4 certainty model=clip_rn50".
+TOGETHER = "MMMONO_TOGETHER"
+
+
+def own_settings(config_name: str, arguments: Sequence[str], conf: Path, together: str | None = None) -> list[str]:
+    """The arguments without those that this entrypoint does not have and another one of the same call has.
+
+    Args:
+        config_name: of the entrypoint.
+        arguments: of its command line.
+        conf: folder of the configuration.
+        together: the entrypoints of the call and their shared groups; by default the environment variable's.
+
+    Returns:
+        The arguments to use. A plan takes the settings of its steps as well: they get a plus, since it has none of them.
+    """
+    words = shlex.split(os.environ.get(TOGETHER, "") if together is None else together)
+    others = [word for word in words if "=" not in word and word.split(":")[0] != config_name]
+    if not others or any(argument in ("--help", "-h") for argument in arguments):
+        return list(arguments)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return _sorted_out(config_name, arguments, others, [word for word in words if "=" in word], conf)
+    except HydraException:
+        return list(arguments)  # a mistake of another kind, which the entrypoint itself tells
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _sorted_out(
+    config_name: str, arguments: Sequence[str], others: Sequence[str], shared: Sequence[str], conf: Path
+) -> list[str]:
+    groups = [argument for argument in arguments if _is_group(argument, conf)]
+    here = _composed(config_name, groups)
+    foreign: list[DictConfig] | None = None
+    kept = []
+    for argument in arguments:
+        key = _key(argument)
+        if key is None or _has(here, key):
+            kept.append(argument)
+            continue
+        if foreign is None:
+            named = {"features", *map(_key, shared)}  # sections differ in their features
+            chosen = [*shared, *(g for g in groups if _key(g) not in named and not g.startswith("+"))]
+            foreign = [config for other in others for config in _composed_elsewhere(other, chosen)]
+        if not any(_has(config, key) for config in foreign):
+            kept.append(argument)
+        elif config_name == "plan":
+            kept.append(f"+{argument}")
+    return kept
+
+
+def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
+    """Another entrypoint's settings under the shared groups, and under those of its preset."""
+    name, _, preset = other.partition(":")
+    if not preset:
+        return [_composed(name, groups)]
+    return [_composed(name, [f"+paper={preset}"]), _composed(name, [f"+paper={preset}", *groups])]
+
+
+def _composed(config_name: str, groups: Sequence[str]) -> DictConfig:
+    """An entrypoint's settings under the groups that it has; the first choice of a sweep stands for all."""
+    known = compose(config_name, return_hydra_config=True)
+    usable = [_first_choice(group) for group in groups if group.startswith("+") or _has(known, str(_key(group)))]
+    return compose(config_name, usable, return_hydra_config=True)
+
+
+def _first_choice(argument: str) -> str:
+    """`group=a,b` as `group=a`; a list in brackets is one choice."""
+    key, _, value = argument.partition("=")
+    return argument if value.startswith(("[", "'", '"')) else f"{key}={value.split(',')[0]}"
+
+
+def _key(argument: str) -> str | None:
+    """The setting or group that an argument is about; None for switches, for what is added, and for Hydra's own."""
+    match = re.match(r"~?([A-Za-z_][\w./-]*)(?:@[\w.]*)?(?:=|$)", argument)
+    return None if match is None or match[1].split(".")[0].split("/")[0] == "hydra" else match[1]
+
+
+def _is_group(argument: str, conf: Path) -> bool:
+    match = re.match(r"\+?([\w/-]+)=", argument)
+    return match is not None and match[1] != "hydra" and (conf / match[1]).is_dir()
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    if key in config.hydra.runtime.choices:
+        return True
+    node: object = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in list(node):  # `in` alone passes over values to be given
+            return False
+        node = node._get_node(part)
+    return True
