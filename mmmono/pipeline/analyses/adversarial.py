@@ -95,9 +95,8 @@ class AttackStudy:
             raise ConfigError(f"adversarial.contrast={settings.contrast} is none of auto, picture, typographic")
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
-        self.victim.check()
         if finished_features(workspace, workspace.whole_split("auto")) is None:  # hours of extraction would come first
-            self.judge.check()
+            self._check()
         pictures = AttackPictures(workspace)
         self.contrasts = [pictures.contrast(request) for request in self.requests]
         self.benign = pictures.benign()
@@ -124,9 +123,14 @@ class AttackStudy:
             "seed": self.workspace.seed,
         }
 
+    def _check(self) -> None:
+        """See that victim and judge can be had."""
+        self.victim.check()
+        self.judge.check()
+
     def make(self, directory: Path) -> None:
         """Attack, defend, ask and judge; then count and draw."""
-        self.judge.check()
+        self._check()
         feature_sets = {name: self.workspace.feature_set(name) for name in self.workspace.recipes}
         chosen = {c: by_run for name in feature_sets for c, by_run in self._chosen(name, feature_sets[name]).items()}
         encoder = self.workspace.model.load(self.workspace.artifacts, self.workspace.device)

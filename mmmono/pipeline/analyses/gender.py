@@ -22,7 +22,7 @@ from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.labels import classified
-from mmmono.pipeline.pictures import SplitPictures, tell_missing
+from mmmono.pipeline.pictures import SplitPictures, finished_features, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.concept_figures import images_by_share, removal_drops, words_by_share
 from mmmono.reporting.published import published
@@ -40,8 +40,9 @@ def study_concepts(workspace: Workspace) -> None:
     if settings.space not in ("features", "embeddings"):
         raise ConfigError(f"concepts.space={settings.space} is none of features, embeddings")
     labeler: Labeler = instantiate(workspace.cfg.labels)
-    labeler.check(pair)
     split = workspace.whole_split(settings.split)
+    if finished_features(workspace, split) is None:  # hours of extraction would come first
+        labeler.check(pair)
     features = workspace.features(split)
     recipe = {
         "features": features.recipe,
@@ -55,6 +56,7 @@ def study_concepts(workspace: Workspace) -> None:
 
     def make(directory: Path) -> None:
         # What makes the study impossible shows before a picture is looked at.
+        labeler.check(pair)
         partitions = {name: _partition(workspace, name, settings.space) for name in workspace.recipes}
         metadata = features.view.metadata()
         pictures = SplitPictures(workspace, split)
