@@ -115,3 +115,12 @@ def test_sweeps_switches_and_values_to_be_given_are_left_alone() -> None:
         "dataset=webdataset", "dataset.shards=x",
     ]  # fmt: skip
     assert own_settings("mds", ["top_samples.m=2"], CONF, "") == ["top_samples.m=2"]
+
+
+def test_a_plan_gives_each_step_the_settings_that_it_has(command: Command, tmp_path: Path) -> None:
+    """Table 1's partition has no n_sigma; its own settings change nothing elsewhere."""
+    (entry,) = behind_make(["plan", *PAPER, "ARGS=partition.n_sigma=0.5 ablation.folds=2 victim.repeats=3"])
+    overrides = own_settings("plan", entry.overrides, CONF, entry.variables["MMMONO_TOGETHER"])
+    run = command("plan", *overrides, f"artifacts={tmp_path}")
+    assert run.status == 0, run.err
+    assert "results of ablation" in run.out
