@@ -49,6 +49,12 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
         GlobalHydra.instance().clear()
 
 
+def settings_it_has(config_name: str, overrides: Sequence[str], conf: Path) -> list[str]:
+    """The overrides of settings that an entrypoint has under the groups among them. Hydra must be initialized."""
+    here = _composed(config_name, [override for override in overrides if _is_group(override, conf)])
+    return [override for override in overrides if (key := _key(override)) is None or _has(here, key)]
+
+
 def _sorted_out(
     config_name: str, arguments: Sequence[str], others: Sequence[str], shared: Sequence[str], conf: Path
 ) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.shared_settings import own_settings
 from tests.pipeline.conftest import Command
+from tests.pipeline.test_plan import use_hub
 from tests.rehearsal.commands import behind_make
 
 PAPER = ("MODEL=clip_rn50", "DATASET=cc3m", "COCO=/path/to/coco")
@@ -115,3 +116,15 @@ def test_sweeps_switches_and_values_to_be_given_are_left_alone() -> None:
         "dataset=webdataset", "dataset.shards=x",
     ]  # fmt: skip
     assert own_settings("mds", ["top_samples.m=2"], CONF, "") == ["top_samples.m=2"]
+
+
+def test_a_plan_gives_each_step_the_settings_that_it_has(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Table 1's partition has no n_sigma; its own settings change nothing elsewhere."""
+    use_hub(monkeypatch, tmp_path, "http://127.0.0.1:9")  # where nothing answers
+    (entry,) = behind_make(["plan", *PAPER, "ARGS=partition.n_sigma=0.5 ablation.folds=2 victim.repeats=3"])
+    overrides = own_settings("plan", entry.overrides, CONF, entry.variables["MMMONO_TOGETHER"])
+    run = command("plan", *overrides, f"artifacts={tmp_path}")
+    assert run.status == 0, run.err
+    assert "results of ablation" in run.out

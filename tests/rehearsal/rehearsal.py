@@ -183,7 +183,7 @@ class Rehearsal:
         checkpoint = f"model.checkpoint={self.folder / 'declip_r50.pth.tar'}"
         declip = ("MODEL=declip_rn50", "DATASET=cc3m", "EXACT=yes", "FEATURES=raw", f"{settings} {checkpoint}")
         steps.insert(-1, beside("mds of DeCLIP", "appendix-a.2", *declip))
-        unclip = (*on, "FEATURES=[raw,sae]", f"{settings} generator=sd2_unclip")
+        unclip = (*on, f"{settings} generator=sd2_unclip")
         steps.insert(-1, beside("text_to_image by unCLIP", "section-4.3", *unclip))
         return [*steps, beside("explorer", "explorer", *on, settings)]
 

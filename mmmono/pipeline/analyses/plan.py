@@ -21,9 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mmmono.core.errors import MmmonoError
 from mmmono.pipeline.analyses.plan_steps import Item, State, Step
 from mmmono.pipeline.downloads import Hub
-from mmmono.pipeline.entrypoint import _one_line
+from mmmono.pipeline.entrypoint import CONF, _one_line
 from mmmono.pipeline.keys import needed_keys
 from mmmono.pipeline.rates import hours, readable
+from mmmono.pipeline.shared_settings import settings_it_has
 from mmmono.reporting.tables import console, show_table
 from mmmono.vlm.hub import hub_or_cache
 
@@ -75,8 +76,7 @@ def plan_step(section: str, entrypoint: str, overrides: list[str], hub: Hub, key
         hub: where downloads come from.
         keys: takes a line on each key that the step needs.
     """
-    known = compose(entrypoint)
-    cfg = compose(entrypoint, [o for o in overrides if _key(o) in known or o.startswith("+")])
+    cfg = compose(entrypoint, settings_it_has(entrypoint, overrides, CONF))
     keys.update(dict.fromkeys(str(key) for key in needed_keys(cfg)))
     try:
         yield from Step(section, entrypoint, cfg, hub).items()
