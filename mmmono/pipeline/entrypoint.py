@@ -194,16 +194,15 @@ def _one_line(error: Exception) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
         return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
-    if match := re.match(
-        r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text
-    ):
+    if match := re.match(r"In '[^']*': Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if group in ("hydra/launcher", "hydra/sweeper"):
             return (
                 f"{group}={option} is not installed: the extra 'sweep' brings joblib, submitit_local, submitit_slurm and "
                 "optuna: pip install -e '.[sweep]'"
             )
-        available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
+        options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) if group else []
+        available = f": choose one of {', '.join(options)}" if options else ""
         return f"{group}={option} names no option{available}"
     return text
 

@@ -152,7 +152,7 @@ def _font_of(letter: str) -> str | None:
     """The family to draw a letter with; None where no font has it."""
     if ord(letter) in _own_font():
         return ""
-    return next((family for family, file in _fallbacks() if ord(letter) in _letters_of(file)), None)
+    return _families_by_letter().get(ord(letter))
 
 
 def _families(letters: set[str]) -> list[str]:
@@ -176,7 +176,15 @@ def _fallbacks() -> list[tuple[str, str]]:
     return sorted(files.items(), key=lambda item: (rank[item[0]], item[0]))
 
 
-@lru_cache(maxsize=512)
+@cache
+def _families_by_letter() -> dict[int, str]:
+    """The first family that has each code point; all fonts are looked through once, when a first letter needs it."""
+    found: dict[int, str] = {}
+    for family, file in reversed(_fallbacks()):
+        found.update(dict.fromkeys(_letters_of(file), family))
+    return found
+
+
 def _letters_of(file: str) -> frozenset[int]:
     """Code points that a font file has; none where it cannot be read or has pictures alone."""
     try:
