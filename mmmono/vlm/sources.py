@@ -181,7 +181,7 @@ def _reference(architecture: str, preprocess_of: str | None) -> WeightSettings:
     """What the tag says whose preprocessing is asked for. Raises ModelError if there is no such tag."""
     if preprocess_of is None:
         return WeightSettings()
-    other, _, tag = preprocess_of.rpartition("/")
+    other, _, tag = str(preprocess_of).rpartition("/")
     other = (other or architecture).replace("/", "-")
     found = open_clip.get_pretrained_cfg(other, tag)
     if not found:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import save
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from mmmono.case_studies.concepts import ImageClassifier
+from mmmono.case_studies.classifier import ImageClassifier
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import hub, load_open_clip
