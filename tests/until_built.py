@@ -21,7 +21,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mmmono.core.artifacts import Artifacts
-from mmmono.pipeline.entrypoint import CONF, quote_braces
+from mmmono.pipeline.command_line import hydra_arguments
+from mmmono.pipeline.settings import CONF
 from tests.pipeline.conftest import run_entrypoint
 
 
@@ -36,7 +37,7 @@ def build(self: Artifacts, kind: str, *_: object, **__: object) -> NoReturn:
 
 def first_job(entrypoint: str, overrides: list[str]) -> list[str]:
     """The first job of a multirun, once launcher and sweeper have been composed with all the rest."""
-    overrides = [quote_braces(override) for override in overrides if override not in ("-m", "--multirun")]
+    overrides = hydra_arguments([o for o in overrides if o not in ("-m", "--multirun")])
     parsed = OverridesParser.create().parse_overrides(overrides)
     single = [
         f"{o.input_line.split('=')[0]}={next(iter(o.sweep_string_iterator()))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,13 @@ class Picture:
     key: str | None = None
 
 
-def find_picture(name: str, source: PairSource) -> Picture:
+def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Picture:
     """The picture called so.
 
     Args:
         name: path of an image file, `openmoji:<hexcode>`, or key of a pair.
         source: where pairs are fetched from.
+        locators: of the source's pairs by key, as far as they are known: without one the source searches.
 
     Raises:
         DataError: it is none of these, or no readable image.
@@ -50,7 +52,7 @@ def find_picture(name: str, source: PairSource) -> Picture:
     elif path.suffix.lower() in Image.registered_extensions():
         raise DataError(f"there is no file {name}: give the path of a picture, or the key of a pair")
     try:
-        pair = source.fetch(name)
+        pair = source.fetch(name, (locators or {}).get(name, ""))
     except DataError as error:
         raise DataError(f"{name} is no file, and {error}") from error
     return Picture(pair.image, pair.caption, name)

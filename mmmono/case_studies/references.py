@@ -6,7 +6,7 @@ but the style, so that what is injected with them can be told from what they sho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def oil_painting(picture: Image.Image) -> Image.Image:
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"sketch": sketch, "oil_painting": oil_painting}
 
 
-def read_reference(entry: str, source: PairSource) -> Reference:
+def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Reference:
     """The picture an entry of `references` names, `@` and a style or nothing; see `find_picture`.
 
     Raises:
@@ -69,7 +69,7 @@ def read_reference(entry: str, source: PairSource) -> Reference:
     if style and style not in STYLES:
         raise ConfigError(f"references: {entry} asks for style {style!r}: choose {', '.join(STYLES)}, or none")
     try:
-        found = find_picture(named, source)
+        found = find_picture(named, source, locators)
     except DataError as error:
         raise DataError(f"references: {error}") from error
     picture = ImageOps.fit(found.image.convert("RGB"), (SIDE, SIDE))

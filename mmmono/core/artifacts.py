@@ -23,9 +23,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmmono.core.errors import MissingArtifactError, MmmonoError
+from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.provenance import provenance
+from mmmono.core.text import file_name
 from mmmono.core.timing import timed
 from mmmono.core.versions import is_current, versioned
 
@@ -93,6 +94,9 @@ class Artifacts:
 
     Attributes:
         builds: whether what is not there is made; where it is not, nothing that only making needs should be loaded.
+
+    Raises:
+        ConfigError: the root is none, or a file.
     """
 
     builds = True
@@ -100,6 +104,8 @@ class Artifacts:
     def __init__(
         self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
     ) -> None:
+        if not root or Path(root).is_file():
+            raise ConfigError(f"artifacts={root} is no folder: give the root of everything computed, artifacts=/path")
         self.root = Path(root)
         self.rebuild = rebuild
         self.listener = listener
@@ -107,7 +113,7 @@ class Artifacts:
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Where the artifact made by `recipe` lies, whether it exists or not."""
-        return self.root / kind / f"{name}-{digest(versioned(kind, name, recipe))}"
+        return self.root / kind / f"{file_name(name)}-{digest(versioned(kind, name, recipe))}"
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
@@ -126,6 +132,9 @@ class Artifacts:
         """
         final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
         try:
+            if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
+                # Whole artifacts are not written to any more: no lock, so that a root may be one that only can be read.
+                return self._told(Artifact(final, recipe, built=False))
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
                 artifact = self._build_locked(final, recipe, make, resumable)
@@ -135,9 +144,15 @@ class Artifacts:
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
+        return self._told(artifact)
+
+    def _told(self, artifact: Artifact) -> Artifact:
         if self.listener is not None:
             self.listener(artifact)
         return artifact
+
+    def _is_to_rebuild(self, final: Path) -> bool:
+        return final.parent.name == self.rebuild and final not in self._rebuilt
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
         """Finished artifacts of a kind whose names match, in the order of their names; none of an earlier version."""
@@ -156,7 +171,7 @@ class Artifacts:
     def _build_locked(
         self, final: Path, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool
     ) -> Artifact:
-        rebuild = final.parent.name == self.rebuild and final not in self._rebuilt
+        rebuild = self._is_to_rebuild(final)
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
         partial = final.with_name(final.name + PARTIAL)
@@ -210,6 +225,8 @@ def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError 
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & {errno.ENOSPC, errno.EDQUOT} or any(word in str(link) for link in chain for word in FULL_DISK):
         return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
+    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
+        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
     return None

@@ -318,6 +318,8 @@ def serve(place: Place) -> int:
                 break
             control = control or join(place, store, backend.decode())
             receive(control).work_along()
+    except (KeyboardInterrupt, SystemExit):  # rank 0 was interrupted, and tells
+        return 0
     except Exception as error:
         return _report(error, place, store)
     leave()

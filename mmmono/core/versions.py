@@ -21,6 +21,7 @@ VERSIONS: Mapping[str, int] = {
     "features": 1,
     "features/planted": 1,
     "embeddings": 1,  # of embedders, for EmbSim and WinRate
+    "labels": 1,  # of image classifiers
     "models/emojiclip": 1,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,

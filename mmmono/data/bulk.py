@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 
 THREADS = 8
 WINDOW = 256  # pictures that are on their way together; two windows are held at a time
+WINDOW_BYTES = 1 << 24  # of their files: photographs take ten times as much when they are decoded
 NEAR = 1 << 16  # bytes between two samples that are rather read than asked for again
 LONGEST = 1 << 22  # bytes of a merged range, so that several connections share the work
 
@@ -65,7 +65,7 @@ def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], lis
     with ThreadPoolExecutor(THREADS) as pool:
         windows: deque[list[tuple[list[Wanted], Future[list[Item]]]]] = deque()
         try:
-            while window := list(islice(wanted, WINDOW)):
+            for window in _windows(wanted):
                 windows.append([(group, pool.submit(fetch, group)) for group in merged(window)])
                 if len(windows) == 2:
                     yield from _collected(windows.popleft())
@@ -73,6 +73,20 @@ def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], lis
                 yield from _collected(windows.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _windows(wanted: Iterator[Wanted]) -> Iterator[list[Wanted]]:
+    """Samples in a row whose decoded pictures fit into memory, for which the size of their files has to speak."""
+    window: list[Wanted] = []
+    size = 0
+    for one in wanted:
+        window.append(one)
+        size += one.length
+        if len(window) == WINDOW or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 def _collected(window: list[tuple[list[Wanted], Future[list[Item]]]]) -> Iterator[Item]:

@@ -113,14 +113,20 @@ class _Guarded(io.RawIOBase):
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = stream
         self._name = name
+        self._ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._ended:
+            return 0
         view = memoryview(buffer).cast("B")
         try:
             data = self._stream.read(len(view))
+            if not data:
+                self._ended = True
+                self._stream.close()  # waits for a command, which may have failed
         except Exception as error:
             raise BrokenPartError(self._name, f"broke off ({_words(error)})") from error
         view[: len(data)] = data

@@ -35,7 +35,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         for name in [pattern] if _exists(pattern) else expand_urls(pattern):
-            matches = _matches(name.removeprefix("file://"))
+            matches = _matches(re.sub(r"^file:(//)?", "", name))
             missing = [match for match in matches if is_local(match) and not Path(match).is_file()]
             if missing or not matches:
                 raise DataError(
@@ -49,8 +49,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 
 def is_local(shard: str) -> bool:
-    """Whether a shard is a path of this machine."""
-    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", shard) or _exists(shard)
+    """Whether a shard is a path of this machine, rather than a URL or a command."""
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:", shard)
 
 
 def shown(shard: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
@@ -72,8 +73,8 @@ class WebDatasetPairs(PairSource):
         self.reading = SampleReading(tuple(image_keys), caption_key, captions, tuple(label_keys), seed, key_end)
         self.limit = limit
         self.shards = expand_shards(shards)
-        self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
         self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
+        self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
         stems = [stem(shard) for shard in self.shards]
         # Keys start with their shard's name; where two shards share one, with its number too.
         self._stems = stems if len(set(stems)) == len(stems) else [f"{i}-{stem}" for i, stem in enumerate(stems)]
@@ -123,6 +124,17 @@ class WebDatasetPairs(PairSource):
     def parts(self) -> list[str]:
         """The shards, as messages may show them."""
         return [shown(shard) for shard in self.shards]
+
+    def part_size(self, part: int, most: int) -> int | None:
+        """How many samples a shard on this disk has, counted by their headers up to `most`; None where it is not here."""
+        local = self.opener.local(self.shards[part], whole=False)
+        if local is None:
+            return None
+        try:
+            with local.open("rb") as stream:
+                return sum(1 for _ in islice(read_samples(stream, key_end=self.reading.key_end), most))
+        except (BrokenTarError, OSError):  # told when it is read
+            return None
 
     def group(self, key: str) -> str:
         """The picture, so that all its captions fall into one split."""

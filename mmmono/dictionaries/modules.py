@@ -256,7 +256,8 @@ class NCLModule(DictionaryModule):
         with torch.autocast(self.device.type, enabled=False):
             codes = {modality: self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES}
         for modality, code in codes.items():
-            self._moments[modality].update_codes(code)
+            if len(code):  # of several processes the last may have no pair of the last batch
+                self._moments[modality].update_codes(code)
             if self._kept < RETRIEVAL_PAIRS:
                 self._codes[modality].append(code)
         self._kept += place()[1] * len(batch.image)

@@ -8,6 +8,12 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Whether the trainer validates after the batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
 class ResumeCheckpoint(ModelCheckpoint):
     """Saves `last.ckpt` every `every` steps, after the validation of that step if there is one.
 
@@ -27,9 +33,7 @@ class ResumeCheckpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save now, or after the validation that follows this step."""
-        epoch_loop = trainer.fit_loop.epoch_loop
-        fetcher = trainer.fit_loop._data_fetcher
-        self._waits_for_validation = fetcher is not None and epoch_loop._should_check_val_fx(fetcher)
+        self._waits_for_validation = validation_follows(trainer)
         if not self._waits_for_validation:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

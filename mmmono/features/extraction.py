@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,12 @@ class _Extraction:
             self.reasons.subtract(self.writer.drop(part).reasons)
             del self.sizes[part]
         while (left := limit - self.pairs) > 0 and self.pending and not self._too_many_broken():
-            wanted = max(1, math.ceil(left / (self.mean_size or PART_PAIRS)))
-            self.encode(self.pending[:wanted], left, bar, task)
+            self.encode(self.pending[: math.ceil(left / self._part_size(left))], left, bar, task)
+
+    def _part_size(self, most: int) -> float:
+        """About how many pairs a part has: as those that were read, or as the source knows of the next one."""
+        known: Callable[[int, int], int | None] | None = getattr(self.source, "part_size", None)
+        return self.mean_size or (known and known(self.pending[0], most)) or PART_PAIRS
 
     def encode(self, parts: list[int], most: int | None, bar: Progress, task: TaskID) -> None:
         """Encode parts and write each when it is complete; with `most`, in their order and up to so many pairs."""

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mmmono.core.errors import BrokenPartError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
-PREFETCHED = 4  # batches a worker is ahead
+PREFETCHED = 32  # batches that all workers together are ahead, but each at most 4
 SHARED_MEMORY = Path("/dev/shm")  # where batches of worker processes wait, on Linux
 
 
@@ -184,7 +184,7 @@ def read_parts(
         batch_size=None,
         num_workers=workers,
         pin_memory=gpu,
-        prefetch_factor=PREFETCHED if workers else None,
+        prefetch_factor=_ahead(workers) if workers else None,
         in_order=False,
         worker_init_fn=_begin_worker,
     )
@@ -213,6 +213,11 @@ def default_workers(device: torch.device) -> int:
     return max(1, cores - 1)
 
 
+def _ahead(workers: int) -> int:
+    """Batches a worker is ahead."""
+    return max(1, min(4, PREFETCHED // workers))
+
+
 def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool:
     """Whether the batches that wait fit into half of what shared memory has left; containers often have 64 MB of it."""
     if not SHARED_MEMORY.is_dir():
@@ -220,7 +225,7 @@ def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool
     from PIL import Image as image_module
 
     picture = encoder.preprocess(image_module.new("RGB", (64, 64)))
-    needed = workers * (PREFETCHED + 1) * batch_size * picture.numel() * picture.element_size()
+    needed = workers * (_ahead(workers) + 1) * batch_size * picture.numel() * picture.element_size()
     return needed < shutil.disk_usage(SHARED_MEMORY).free / 2
 
 

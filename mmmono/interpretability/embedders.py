@@ -6,8 +6,10 @@ They are independent of the model whose features are judged, or, as Appendix A.3
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from mmmono.vlm.demo_towers import (
 )
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.resizing import bounded
+
+THREADS = min(8, os.cpu_count() or 1)  # that resize pictures
 
 
 class Embedder(ABC):
@@ -131,11 +135,11 @@ class TimmSentenceEmbedder(Embedder):
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
         """Pooled features of the image model, of unit length. Raises ModelError if its weights cannot be had."""
         rows = []
-        with torch.inference_mode():
+        transform = self._transform
+        with ThreadPoolExecutor(THREADS) as pool, torch.inference_mode():
             for start in range(0, len(images), self._batch_size):
-                batch = torch.stack(
-                    [self._transform(i.convert("RGB")) for i in images[start : start + self._batch_size]]
-                )
+                part = [image.convert("RGB") for image in images[start : start + self._batch_size]]
+                batch = torch.stack(list(pool.map(transform, part)))
                 batch = batch.to(self._device, memory_format=torch.channels_last)
                 rows.append(F.normalize(self._image_tower(batch).float(), dim=1).cpu())
         return torch.cat(rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +14,18 @@ from filelock import FileLock
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mmmono.core.errors import DataError
 from mmmono.core.progress import progress_bar
 
 CHUNK = 512  # samples a file: what an interrupt loses at most
 
 
 class EmbeddingCache:
-    """Embeddings of one modality by row, in `<folder>/<first free number>.npz` files of some rows each.
+    """Embeddings of one modality by row, in `<folder>/<number>.npz` files of some rows each.
 
     Args:
         folder: where they lie; whatever determines them, the data and the embedder, must be part of its name.
-        compute: embeds samples given by their rows.
+        compute: embeds samples given by their rows, in their order; NaN for those that cannot be had, which are not kept.
         title: of the progress bar.
     """
 
@@ -32,7 +35,10 @@ class EmbeddingCache:
         self._title = title
 
     def get(self, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
-        """Embeddings in the order of `rows`, which may repeat; what is not there yet is computed and kept."""
+        """Embeddings in the order of `rows`, which may repeat; what is not there yet is computed and kept.
+
+        Rows whose embeddings cannot be had are NaN. Raises DataError if none of them can.
+        """
         wanted = rows.unique().tolist()
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -46,24 +52,37 @@ class EmbeddingCache:
                         self._write(chunk)
                         bar.advance(task, len(chunk))
                 known, table = self._read()
-        order = torch.from_numpy(np.argsort(known))
-        position = torch.searchsorted(torch.from_numpy(known)[order], rows)
-        return table[order[position]]
+        if not len(known):
+            raise DataError(f"{self._title}: none of the {len(wanted)} samples could be embedded")
+        order = np.argsort(known)
+        place = np.searchsorted(known, rows.numpy(), sorter=order).clip(max=len(known) - 1)
+        found = torch.from_numpy(order[place])
+        there = torch.from_numpy(known)[found] == rows
+        return torch.where(there[:, None], table[found], torch.nan)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.npz"))
 
-    def _read(self) -> tuple[np.ndarray, Tensor]:
-        parts = [np.load(file) for file in self._files()]
+    def _read(self) -> tuple[np.ndarray[Any, Any], Tensor]:
+        parts = []
+        for file in self._files():
+            try:
+                with np.load(file) as part:
+                    parts.append((part["rows"], part["embeddings"]))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # what it held is computed again
+                file.unlink()
         if not parts:
             return np.empty(0, np.int64), torch.empty(0, 0)
-        return np.concatenate([p["rows"] for p in parts]), torch.from_numpy(
-            np.concatenate([p["embeddings"] for p in parts])
-        )
+        rows, embeddings = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return rows, torch.from_numpy(embeddings)
 
     def _write(self, rows: Sequence[int]) -> None:
         embeddings = self._compute(rows).numpy()
+        there = ~np.isnan(embeddings).any(1)
+        if not there.any():
+            return
         temporary = self.folder / f".{os.getpid()}.tmp"
         with temporary.open("wb") as file:
-            np.savez(file, rows=np.asarray(rows, np.int64), embeddings=embeddings)
-        temporary.replace(self.folder / f"{len(self._files()):06d}.npz")
+            np.savez(file, rows=np.asarray(rows, np.int64)[there], embeddings=embeddings[there])
+        last = max((int(file.stem) for file in self._files()), default=-1)
+        temporary.replace(self.folder / f"{last + 1:06d}.npz")

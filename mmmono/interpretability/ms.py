@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
 
+CHUNK_ROWS = 256  # so few that a chunk's float64 activations stay in a core's second-level cache through all passes
+
 
 def monosemanticity_score(
     blocks: Iterable[tuple[Float[Tensor, "samples features"], Float[Tensor, "samples dim"]]],
@@ -41,9 +43,10 @@ def monosemanticity_score(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
                 f"{tuple(activations.shape)} and {tuple(embeddings.shape)}"
             )
-        if len(activations):
-            sums = sums or _Sums(activations[0], embeddings.shape[1])
-            sums.add(activations, embeddings)
+        for a, e in zip(activations.split(CHUNK_ROWS), embeddings.split(CHUNK_ROWS), strict=True):
+            if len(a):
+                sums = sums or _Sums(a[0], e.shape[1])
+                sums.add(a, e)
     if sums is None:
         raise ValueError("no activations to score")
     return sums.score().cpu()
@@ -67,21 +70,26 @@ class _Sums:
         check_finite(embeddings, "embedding", self.count, "dimension")
         a = double(activations) - self.origin
         e = unit_rows(embeddings.to(a.device))
-        self._note_lowest(a)
+        self._note_extremes(a)
         self.count += len(a)
-        self.a += a.sum(0)
-        self.a2 += a.square().sum(0)
-        directed = (e != 0).any(1).double()
-        self.own += directed @ a
-        self.own2 += directed @ a.square()
+        squared = a.square()
+        total, total2 = a.sum(0), squared.sum(0)
+        self.a += total
+        self.a2 += total2
+        directed = (e != 0).any(1)
+        if not bool(directed.all()):
+            total, total2 = directed.double() @ a, directed.double() @ squared
+        self.own += total
+        self.own2 += total2
         self.directed += directed.sum()
         self.ae.addmm_(a.T, e)
         self.e += e.sum(0)
 
-    def _note_lowest(self, a: Tensor) -> None:
-        low = torch.minimum(self.lowest, a.amin(0))
+    def _note_extremes(self, a: Tensor) -> None:
+        lowest, highest = a.aminmax(dim=0)
+        low = torch.minimum(self.lowest, lowest)
         self.at_lowest = torch.where(low < self.lowest, 0, self.at_lowest) + (a == low).sum(0)
-        self.lowest, self.highest = low, torch.maximum(self.highest, a.amax(0))
+        self.lowest, self.highest = low, torch.maximum(self.highest, highest)
 
     def score(self) -> Tensor:
         low, span = self.lowest, self.highest - self.lowest

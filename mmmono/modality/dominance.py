@@ -133,7 +133,9 @@ class _Sums:
 
         images, texts = image.numbers(), text.numbers()
         excess, squared, counts = self.excess.numpy(), self.squared.numpy(), self.counts.numpy()
-        center = self._center(in_full(image.head(CHUNK_ROWS)), in_full(text.head(CHUNK_ROWS))).numpy()
+        if self.center is None:
+            self._center(in_full(image.head(CHUNK_ROWS)), in_full(text.head(CHUNK_ROWS)))
+        center = self.center.numpy() if self.center is not None else None
 
         def work(part: int, first: int, end: int) -> tuple[float, float]:
             sums = excess[part], squared[part], counts[part]

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.memory import keep_freed_memory
 from mmmono.core.processes import hold, place_of_this_process, release, serve
+from mmmono.core.text import one_line
+from mmmono.pipeline.command_line import hydra_arguments
+from mmmono.pipeline.settings import CONF, check_settings
 from mmmono.pipeline.shared_settings import own_settings
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
 
 Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
 
@@ -42,11 +44,15 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
     def decorate(main: Callable[[DictConfig], Objective]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Objective:
             quiet()  # again: a launcher's worker has not come by the command line
+            os.chdir(HydraConfig.get().runtime.cwd)  # relative paths are the user's, whatever hydra.job.chdir says
             try:
                 _check_mandatory(cfg)
                 _check_objective(cfg)
+                check_settings(cfg, config_name)
                 return _tracked(main, cfg, config_name)
-            except (MmmonoError, OmegaConfBaseException) as error:
+            except (MmmonoError, OmegaConfBaseException, InstantiationException) as error:
+                if _is_bug(error):
+                    raise
                 if _is_search():  # which goes on, and does not say why a trial failed
                     print(f"error: job {HydraConfig.get().job.num}: {_one_line(error)}", file=sys.stderr)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -65,19 +71,21 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
                 sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
             quiet()
             place = place_of_this_process()
-            if (
-                place is not None and place.rank > 0
-            ):  # rank 0 runs the command, and calls when there is something to share
-                sys.exit(serve(place))
+            if place is not None and place.rank > 0:
+                sys.exit(serve(place))  # rank 0 runs the command, and calls when there is something to share
             keep_freed_memory()
-            sys.argv[1:] = [added(quote_braces(argument)) for argument in sys.argv[1:]]
-            sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
             try:
+                sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
+                sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
                 if place is not None:
                     hold(place)
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:
                 _fail(error)
+            except OSError as error:  # of Hydra's log of runs
+                if (explained := explain_disk_trouble(error, "artifacts=")) is None:
+                    raise
+                _fail(explained)
             except ValueError as error:
                 if "No trials are completed" not in str(error):
                     raise
@@ -103,12 +111,6 @@ def _tracked(main: Callable[[DictConfig], Objective], cfg: DictConfig, job: str)
         return main(cfg)
 
 
-def quote_braces(argument: str) -> str:
-    """`key=shards-{0..4}.tar` as Hydra takes it: in quotes, since braces are dictionaries in its grammar."""
-    match = re.fullmatch(r"([\w.@/+~-]+)=([^\s\"'{\[][^\"',]*\{[^\"':]*\}[^\"',]*)", argument)
-    return f'{match[1]}="{match[2]}"' if match and "${" not in argument else argument
-
-
 def added(argument: str) -> str:
     """`+trainer.key=value` as what adds the setting or, where the configuration has it by now, changes it."""
     return f"+{argument}" if argument.startswith("+trainer.") else argument
@@ -117,7 +119,7 @@ def added(argument: str) -> str:
 def _fail(error: Exception) -> NoReturn:
     if "MMMONO_TRACEBACK" in os.environ:
         traceback.print_exc()
-    print(f"error: {_one_line(error)}", file=sys.stderr)
+    print(f"error: {one_line(_one_line(error))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -126,8 +128,35 @@ def quiet() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # other libraries' bars, in logs
+    setattr(JobReturn, "return_value", property(_result, vars(JobReturn)["return_value"].fset))  # noqa: B010
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # terminals of other encodings, and names that are no UTF-8
+            stream.reconfigure(errors="backslashreplace")
     for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*", ".*litlogger.*"):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _result(job: JobReturn) -> Any:
+    """What a job returned, or its error raised, without the line that Hydra writes before."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether instantiating failed for a reason that no setting explains: neither an error told on purpose nor a value."""
+    cause = _purpose(error)
+    if not isinstance(error, InstantiationException) or isinstance(cause, MmmonoError):
+        return False
+    return cause is not error and not isinstance(cause, TypeError | ValueError | ImportError | OSError)
+
+
+def _purpose(error: BaseException) -> BaseException:
+    """The error told on purpose among the causes of an error, or else the first cause."""
+    cause = error
+    while not isinstance(cause, MmmonoError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause
 
 
 def _check_mandatory(cfg: DictConfig) -> None:
@@ -156,24 +185,24 @@ def _check_objective(cfg: DictConfig) -> None:
 
 def _one_line(error: Exception) -> str:
     """The message, on one line, with the nearest existing key where one was mistyped."""
-    cause: BaseException = error
-    while not isinstance(cause, MmmonoError) and cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = _purpose(error)
     if isinstance(cause, MmmonoError):
         return str(cause)
+    if isinstance(error, InstantiationException) and cause is not error:
+        where = re.search(r"full_key: (\S+)", str(error))
+        return f"{where[1] if where else 'a setting'} has a value that cannot work: {cause}"
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
         return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
-    if match := re.match(
-        r"In '[^']*': Could not find '([^']+)'(?: Available options in '[^']*': (.*?))?(?: Config search.*)?$", text
-    ):
+    if match := re.match(r"In '[^']*': Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if group in ("hydra/launcher", "hydra/sweeper"):
             return (
                 f"{group}={option} is not installed: the extra 'sweep' brings joblib, submitit_local, submitit_slurm and "
                 "optuna: pip install -e '.[sweep]'"
             )
-        available = f": choose one of {', '.join(match[2].split())}" if match[2] else ""
+        options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) if group else []
+        available = f": choose one of {', '.join(options)}" if options else ""
         return f"{group}={option} names no option{available}"
     return text
 

@@ -33,7 +33,7 @@ from mmmono.dictionaries import (
     PairedFeatures,
     Snapshots,
 )
-from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
+from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
@@ -168,16 +168,26 @@ class TimeLimit(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the clock."""
+        self._over = False
         self._end = time.monotonic() + self.duration.total_seconds()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop in all processes where the time of one is over."""
-        if trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False):
-            trainer.save_checkpoint(self.checkpoint)
-            raise DictionaryError(
-                f"training {self.name} was cut short after {trainer.global_step} steps by "
-                f"trainer.max_time={self.duration}: run the same command again to go on, for as long again"
-            )
+        self._over = trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False)
+        if self._over and not validation_follows(trainer):
+            self._cut(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop where the time was over before the validation."""
+        if self._over:
+            self._cut(trainer)
+
+    def _cut(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.checkpoint)
+        raise DictionaryError(
+            f"training {self.name} was cut short after {trainer.global_step} steps by "
+            f"trainer.max_time={self.duration}: run the same command again to go on, for as long again"
+        )
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -17,14 +17,14 @@ from mmmono.case_studies.generators.flow import FlowPlan
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.fingerprints import weights_identity
-from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.models import OpenCLIP
+from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.vlm import DualEncoder
 
 if TYPE_CHECKING:
-    from mmmono.pipeline.workspace import Features, Workspace
+    from mmmono.pipeline.workspace import Workspace
 
 
 @dataclass(kw_only=True)
@@ -105,31 +105,31 @@ class EmbeddingDecoder(GeneratorOption):
         }  # fmt: skip
 
         def make(directory: Path) -> None:
-            count = min(len(train.view), self.max_pairs)
-            rows = np.arange(count)
+            rows, pictures = self._pictures(workspace, min(len(train.view), self.max_pairs), directory)
             image, text = (
                 prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.store.path)
                 for modality in MODALITIES
             )
             embedding_decoder.train_embedding_decoder(
-                directory, self._pictures(workspace, train, count), image, text,
+                directory, pictures, image, text,
                 plan=self.plan, encoder=encoder.fingerprint, normalize=normalize, seed=self.seed,
             )  # fmt: skip
 
         return workspace.artifacts.build("models", f"embedding_decoder-{train.store.path.name}", recipe, make)
 
-    def _pictures(self, workspace: Workspace, train: Features, count: int) -> torch.Tensor:
-        metadata = train.view.metadata().iloc[:count]
-        source = workspace.dataset.source(workspace.cfg.training.split)
-        locators = metadata["locator"] if "locator" in metadata else [""] * count
+    def _pictures(self, workspace: Workspace, count: int, directory: Path) -> tuple[np.ndarray[Any, Any], torch.Tensor]:
+        """Rows of the first pairs whose pictures can be had, and the pictures, `[pairs, pixels, pixels, 3]` bytes."""
+        source = SplitPictures(workspace, workspace.cfg.training.split)
         pictures = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
-        with progress_bar() as bar:
-            task = bar.add_task("pictures for the embedding decoder", total=count)
-            for place, (key, locator) in enumerate(zip(metadata["key"], locators, strict=True)):
-                picture = source.fetch(key, locator).image
-                pictures[place] = np.asarray(ImageOps.fit(picture, (self.pixels,) * 2, Image.Resampling.LANCZOS))
-                bar.advance(task)
-        return torch.from_numpy(pictures)
+        rows: list[int] = []
+        for row, pair in source.pairs(range(count), "pictures for the embedding decoder"):
+            if pair is not None:
+                fitted = ImageOps.fit(pair.image, (self.pixels,) * 2, Image.Resampling.LANCZOS)
+                pictures[len(rows)] = np.asarray(fitted)
+                rows.append(row)
+        source.report(directory)
+        tell_missing(directory)
+        return np.array(rows), torch.from_numpy(pictures[: len(rows)])
 
 
 @dataclass(kw_only=True)

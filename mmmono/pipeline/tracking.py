@@ -23,6 +23,7 @@ from mmmono.core.artifacts import Artifact, Artifacts, digest
 from mmmono.core.errors import ConfigError
 from mmmono.core.versions import versioned
 from mmmono.reporting.contents import contents
+from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
 
 HISTORY_FILE = "history.parquet"
@@ -109,6 +110,10 @@ class WandB(Tracker):
     def start(self, cfg: DictConfig, job: str) -> None:
         """Log in, unless W&B is offline."""
         super().start(cfg, job)
+        if not 0 < len(str(self.project)) <= WANDB_NAME or set(str(self.project)) & set("/\\#?%:"):
+            raise ConfigError(
+                f"logger.project={self.project} is no W&B project: at most {WANDB_NAME} letters, none of / \\ # ? % :"
+            )
         if importlib.util.find_spec("wandb") is None:
             raise ConfigError("logger=wandb needs W&B: pip install wandb")
         if os.environ.get("WANDB_MODE", "online") != "online" or not _is_main_process():
@@ -171,10 +176,10 @@ class WandB(Tracker):
         return {
             "project": self.project,
             "entity": self.entity,
-            "name": name,
-            "group": self.group or f"{model}-{dataset}",
+            "name": wandb_name(name),
+            "group": wandb_name(self.group or f"{model}-{dataset}"),
             "job_type": job,
-            "tags": [*self.tags, model, dataset, *(["multirun"] if multirun else [])],
+            "tags": wandb_tags([*self.tags, model, dataset, *(["multirun"] if multirun else [])]),
             "config": {**OmegaConf.to_container(self.cfg, resolve=True), "overrides": overrides},  # type: ignore[dict-item]
             "save_dir": str(self.cfg.artifacts),
             "reinit": "create_new",

@@ -128,7 +128,7 @@ class Workspace:
                 tell_copies(cache)
 
         name = f"{self.model.name}-{self.dataset_name}"
-        store = self.artifacts.build("features", _file_name(name), recipe, make, resumable=True)
+        store = self.artifacts.build("features", name, recipe, make, resumable=True)
         features = self._features_of(store, split)
         if (manifest := features.view.store.manifest) is not None:
             settings.allowance.check(manifest)
@@ -259,8 +259,6 @@ def _device(name: str) -> str:
         raise ConfigError(f"device={name} is no device: choose auto, cpu, cuda or cuda:<index>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
     return name
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

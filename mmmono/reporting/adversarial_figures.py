@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from mmmono.case_studies.adversarial.outcomes import (
     AttackOutcome,
 )
 from mmmono.reporting.contact_sheets import square
+from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 COLUMN = 1.0  # inches
@@ -155,5 +155,5 @@ def _band(
 
 
 def _wrapped(text: str, characters: int = 13) -> str:
-    lines = [textwrap.wrap(part, characters, max_lines=3, placeholder=" …") for part in text.splitlines()]
+    lines = [wrapped(part, characters, lines=3) for part in text.splitlines()]
     return "\n".join(line for part in lines for line in part)

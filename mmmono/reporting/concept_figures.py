@@ -78,7 +78,8 @@ def words_by_share(scores: Sequence[WordScore], bins: Sequence[tuple[float, floa
         )
         for index, (axis, (low, high, count)) in enumerate(zip(axes[0], bins, strict=True)):
             best = sorted((s for s in scores if s.group == index and s.count), key=lambda s: -s.z)[:WORDS][::-1]
-            axis.barh([s.word for s in best], [s.z for s in best], color=CLASS_COLORS["TextD"], height=0.7)
+            axis.barh(range(len(best)), [s.z for s in best], color=CLASS_COLORS["TextD"], height=0.7)
+            axis.set_yticks(range(len(best)), [s.word for s in best])
             for place, score in enumerate(best):
                 axis.text(max(0, score.z), place, f" {score.count}", va="center", fontsize=7)
             axis.set_title(f"{low:.2f} to {high:.2f}\n{count} texts", loc="left")

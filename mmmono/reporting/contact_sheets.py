@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL.Image import Image
 
 from mmmono.modality import FeatureClass
+from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 WIDTH = 7.2  # inches
@@ -72,7 +72,7 @@ def _rows(card: FeatureCard) -> int:
 
 
 def _captions(card: FeatureCard) -> list[list[str]]:
-    return [textwrap.wrap(text, CAPTION_CHARACTERS, max_lines=2, placeholder=" …") or [""] for text, _ in card.captions]
+    return [wrapped(text, CAPTION_CHARACTERS, lines=2) or [""] for text, _ in card.captions]
 
 
 def _columns(wrapped: list[list[str]]) -> list[list[list[str]]]:
@@ -118,12 +118,8 @@ def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
             for number, line in enumerate(caption):
                 x = (0.1 + column * WIDTH / CAPTION_COLUMNS) / WIDTH
                 part.text(x, down / height, "·" if number == 0 else "", va="top", fontsize=8)
-                part.text(x + 0.012, down / height, _plain(line), va="top", fontsize=8)
+                part.text(x + 0.012, down / height, line, va="top", fontsize=8)
                 down -= LINE
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # two of them would set what is between as mathematics
 
 
 def square(image: Image, pixels: int = 224) -> Image:

@@ -32,44 +32,10 @@ ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0331": "b",
 }  # fmt: skip
-GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-    ]
-)
+GREEK = re.compile(
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega|"
+    "Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega"
+)  # commands of TeX; capitals that look like Latin letters have none
 WANDB_TAG, WANDB_NAME = 64, 128  # letters that W&B takes
 TAG_LETTERS = 200  # of TensorBoard's names, which become names of files and parts of addresses
 
@@ -112,7 +78,8 @@ def _latex_letter(character: str) -> str | None:
         return LATEX[character]
     if character.isascii():
         return character
-    base, *marks = list(unicodedata.normalize("NFD", character))
+    decomposed = unicodedata.normalize("NFD", character)
+    base, marks = decomposed[0], decomposed[1:]
     if marks and base.isascii() and base.isalpha() and all(mark in ACCENTS for mark in marks):
         letter = rf"\{base} " if base in "ij" and "\u0323" not in marks and "\u0327" not in marks else base
         for mark in marks:
@@ -122,7 +89,7 @@ def _latex_letter(character: str) -> str | None:
     if match:
         name = match[2].lower().replace("lamda", "lambda")
         name = name.capitalize() if match[1] == "CAPITAL" else name
-        return rf"$\{name}$" if name in GREEK else None
+        return rf"$\{name}$" if GREEK.fullmatch(name) else None
     return None
 
 

@@ -13,7 +13,7 @@ A page on disk may not fetch files, but it may add scripts: each data file assig
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +70,13 @@ class ExplorerWriter:
     Args:
         directory: an empty folder.
         captions: of every row of the split.
-        picture: opens the picture of a row; None makes a page of captions alone.
+        pictures: whether it shows pictures, or captions alone.
     """
 
-    def __init__(self, directory: Path, captions: Sequence[str], picture: Callable[[int], Image] | None) -> None:
+    def __init__(self, directory: Path, captions: Sequence[str], pictures: bool) -> None:
         self.directory = directory
         self._captions = captions
-        self._picture = picture
+        self._pictures = pictures
         self._sets: list[dict[str, object]] = []
 
     def add(self, explored: ExploredFeatures) -> None:
@@ -99,17 +99,16 @@ class ExplorerWriter:
 
     def rows(self, explored: ExploredFeatures) -> list[int]:
         """Rows whose thumbnails the page still lacks."""
-        if self._picture is None:
+        if not self._pictures:
             return []
         rows = sorted(set(explored.top["image"].rows.flatten().tolist()) - {-1})
         return [row for row in rows if not self._picture_file(row).exists()]
 
-    def write_picture(self, row: int) -> None:
+    def write_picture(self, row: int, picture: Image) -> None:
         """Write a row's thumbnail."""
-        assert self._picture is not None
         file = self._picture_file(row)
         file.parent.mkdir(parents=True, exist_ok=True)
-        square(self._picture(row), PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
+        square(picture, PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
 
     def finish(self, title: str, made: Mapping[str, object]) -> Path:
         """Write the page itself, and return it.
@@ -118,7 +117,7 @@ class ExplorerWriter:
             title: model, dataset and split.
             made: what the page says of how it was made.
         """
-        self._write("index", {"title": title, "sets": self._sets, "pictures": self._picture is not None, "made": made})
+        self._write("index", {"title": title, "sets": self._sets, "pictures": self._pictures, "made": made})
         for name in ("base.css", "explorer.css", *SCRIPTS):
             (self.directory / name).write_text(web_file(name), encoding="utf-8")
         page = self.directory / "index.html"

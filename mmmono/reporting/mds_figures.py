@@ -53,7 +53,7 @@ def _draw(axis: Axes, dominance: FeatureSetDominance) -> None:
     axis.axvline(summary.mean, color="black", linewidth=0.8)
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     dead = f", {summary.dead} dead" if summary.dead else ""
-    axis.set_title(f"{dominance.name}\n$\\mu$ = {summary.mean:.3f}, $\\sigma$ = {summary.std:.3f}{dead}", loc="left")
+    axis.set_title(f"{dominance.name}\nμ = {summary.mean:.3f}, σ = {summary.std:.3f}{dead}", loc="left")
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
     axis.set_ylim(top=axis.get_ylim()[1] * 1.4)  # room for the legend above the tails

@@ -150,7 +150,8 @@ def adversarial_rows(table3: Results, feature_set: str) -> Rows:
         if row["feature_set"] not in ("", feature_set):
             continue
         printed = paper.find(aligned=row["aligned"])
-        margin = [f"{row[key]:+.2f}" for key in ("margin", "margin_low", "margin_high")]
+        # The interval needs two requests or more.
+        margin = ["–" if row[key] is None else f"{row[key]:+.2f}" for key in ("margin", "margin_low", "margin_high")]
         rows.append(
             {
                 "aligned": f"{row['aligned']} {row['features']}" if row["features"] else row["aligned"],

@@ -9,6 +9,9 @@ import matplotlib
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from mmmono.core.text import file_name
+from mmmono.reporting.figure_text import fit_text
+
 matplotlib.use("Agg")
 
 # Colors that stay apart for color-blind readers and in gray (Okabe and Ito 2008).
@@ -29,15 +32,20 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": DPI,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # dollars are dollars
 }
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files."""
+    """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files.
+
+    Text in the figure is made drawable, and the last part of the path a file's name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(suffix) for suffix in (".png", ".pdf")]
+    written = [path.with_name(file_name(path.name) + suffix) for suffix in (".png", ".pdf")]
+    families = fit_text(figure)
     # Resolution and fonts are taken from here, not from where it was drawn; how it is laid out is not.
-    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
+    with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "font.family": families}):
         figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"CreationDate": None})
     plt.close(figure)

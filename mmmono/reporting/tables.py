@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmmono.core.text import one_line, printable
+from mmmono.core.text import file_name, one_line, printable
 from mmmono.reporting.escaping import encodable_rows
 
 
@@ -51,7 +51,7 @@ def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
     """Write `<path>.parquet` and `<path>.json` (one object a row)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(encodable_rows(rows))
-    written = [path.with_suffix(suffix) for suffix in (".parquet", ".json")]
+    written = [path.with_name(file_name(path.name) + suffix) for suffix in (".parquet", ".json")]
     frame.to_parquet(written[0], index=False)
     written[1].write_text(frame.to_json(orient="records", indent=2) + "\n")
     return written

@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from mmmono.reporting.contents import Contents, histograms, scalars
+from mmmono.reporting.escaping import markdown_table, tensorboard_tag
 
 TABLE_ROWS = 64
 
@@ -24,19 +25,21 @@ def record_contents(folder: Path, prefix: str, found: Contents, config: str) -> 
     """
     with SummaryWriter(str(folder)) as writer:
         for name, path in found.figures.items():
-            writer.add_image(f"{prefix}/{name}", np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+            writer.add_image(
+                tensorboard_tag(f"{prefix}/{name}"), np.asarray(Image.open(path).convert("RGB")), dataformats="HWC"
+            )
         for name, frame in found.tables.items():
-            columns = "|" + "|".join(map(str, frame.columns)) + "|"
-            rows = ["|" + "|".join(map(_cell, row)) + "|" for row in frame.head(TABLE_ROWS).itertuples(index=False)]
+            rows = [[_cell(value) for value in row] for row in frame.head(TABLE_ROWS).itertuples(index=False)]
+            table = markdown_table([str(column) for column in frame.columns], rows, [False] * frame.shape[1])
             rest = f"\n\n{len(frame) - TABLE_ROWS} more rows" if len(frame) > TABLE_ROWS else ""
-            writer.add_text(f"{prefix}/{name}", "\n".join([columns, "|---" * frame.shape[1] + "|", *rows]) + rest)
+            writer.add_text(tensorboard_tag(f"{prefix}/{name}"), table + rest)
         for name, values in histograms(found).items():
-            writer.add_histogram(f"{prefix}/{name}", values)
+            writer.add_histogram(tensorboard_tag(f"{prefix}/{name}"), values)
         for name, value in scalars(found).items():
-            writer.add_scalar(f"{prefix}/{name}", value)
+            writer.add_scalar(tensorboard_tag(f"{prefix}/{name}"), value)
         indented = "\n".join(f"    {line}" for line in config.splitlines())
         writer.add_text("config", indented)
 
 
 def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ import pandas as pd
 import wandb
 
 from mmmono.reporting.contents import Contents, histograms, scalars
+from mmmono.reporting.escaping import wandb_artifact_name
 
 TABLE_ROWS = 10_000  # what W&B shows of a table; longer ones are in the artifact
 UPLOADED = 32 << 20  # bytes; larger files, and those in folders, are referred to where they lie
@@ -52,7 +53,7 @@ def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def artifact_of(folder: Path, kind: str, recipe: Mapping[str, Any], made_from: Sequence[str] = ()) -> wandb.Artifact:
     """A folder as a W&B artifact of its own name: small files, references to the rest, the recipe as metadata."""
     metadata = {"recipe": dict(recipe), "made_from": list(made_from), "path": str(folder.resolve())}
-    artifact = wandb.Artifact(folder.name, type=kind, metadata=metadata)
+    artifact = wandb.Artifact(wandb_artifact_name(folder.name), type=kind, metadata=metadata)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.stat().st_size <= UPLOADED:
             artifact.add_file(str(path), policy="immutable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def read_state_dict(path: Path, what: str, device: str = "cpu") -> dict[str, Ten
         if _is_safetensors(path):
             content: Any = {name: weight.to(device) for name, weight in load_file(path).items()}
         else:
-            content = torch.load(path, map_location=device, weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what is wrong is told by an error
+                content = torch.load(path, map_location=device, weights_only=True)
     except SafetensorError as error:
         raise ModelError(f"{what} is no whole safetensors file ({_one_line(error)}): fetch it again") from error
     except Exception as error:  # PyTorch's readers raise whatever the broken part trips up

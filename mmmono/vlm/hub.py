@@ -40,7 +40,7 @@ LONGEST_WAIT = 60.0
 SERVER_ERRORS = (500, 502, 503, 504)
 
 # The HTTP library of the installed huggingface_hub: httpx, or its successor.
-_http: Any = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+_http: Any = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
 
 
 class _ResumableStream(_http.SyncByteStream):
@@ -140,6 +140,8 @@ def hub_reason(error: BaseException) -> str:
         if reason := _reason_of(link):
             return reason
     if any(isinstance(link, LocalEntryNotFoundError | OfflineModeIsEnabled) for link in chain):
+        if os.environ.get("HF_HUB_OFFLINE", "0").upper() in constants.ENV_VARS_TRUE_VALUES:
+            return "it is not in the cache, and HF_HUB_OFFLINE is set: unset it, or fetch it with 'hf download'"
         return (
             f"it is not in the cache, and {constants.ENDPOINT} cannot be reached: check the network, or fetch it where "
             "there is one with 'hf download'"

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
-from mmmono.case_studies.adversarial import judges
 from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeywords, parse_verdict
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
@@ -141,6 +140,7 @@ class Endpoint:
 
     def __init__(self, replies: list[Reply]) -> None:
         self.requests: list[dict[str, object]] = []
+        self.headers: dict[str, str] = {}
         outer, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -154,6 +154,8 @@ class Endpoint:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(content)))
+                    for name, value in outer.headers.items():
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(content)
                 except BrokenPipeError:  # whoever asked has given up
@@ -175,7 +177,8 @@ class Endpoint:
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
     pytest.importorskip("openai", reason="the judge extra brings the client")
     monkeypatch.setenv("JUDGE_KEY", "not-a-secret")
-    monkeypatch.setattr(judges, "_pause", lambda attempt: 0.0)
+    for delay in ("INITIAL_RETRY_DELAY", "MAX_RETRY_DELAY"):
+        monkeypatch.setattr(f"openai._base_client.{delay}", 0.0)
     started: list[Endpoint] = []
 
     def start(*replies: Reply) -> Endpoint:
@@ -245,6 +248,7 @@ def test_verdicts_given_before_the_endpoint_died_are_kept(serve: Callable[..., E
     [
         (lambda _: (401, b"{}"), ConfigError, "refuses the key in JUDGE_KEY"),
         (lambda _: (404, b"{}"), ConfigError, "refuses judge.model=m"),
+        (lambda _: (402, b'{"error": {"message": "no money"}}'), ModelError, "status 402.*no money"),
         (lambda _: (200, b"<html>"), ModelError, "is no chat completion"),
         (slow, ModelError, "it was too slow"),
     ],
@@ -254,6 +258,27 @@ def test_judges_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         judge(serve(reply).url, timeout=0.2, attempts=2).verdicts([("r", "a")])
+
+
+def test_one_question_shows_whether_the_judge_answers(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(says("yes"))
+    ready = judge(endpoint.url)
+    ready.check()
+    ready.check()
+    assert len(endpoint.requests) == 1
+    with pytest.raises(ConfigError, match="refuses the key in JUDGE_KEY"):
+        judge(serve(lambda _: (401, b"{}")).url).check()
+    with pytest.raises(ConfigError, match=r"judge.attempts=0 .* must be at least 1"):
+        judge(endpoint.url, attempts=0)
+    RefusalKeywords().check()
+
+
+def test_a_server_that_names_a_delay_is_given_it(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(lambda _: (429, b"{}"), says("yes"))
+    endpoint.headers["Retry-After"] = "1"
+    before = time.monotonic()
+    assert judge(endpoint.url).verdicts([("r", "a")]) == [True]
+    assert time.monotonic() - before >= 1
 
 
 def test_no_endpoint_and_no_key(serve: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch) -> None:

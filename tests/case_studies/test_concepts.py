@@ -1,16 +1,19 @@
 """Labels of concepts: by words, by a column, and by a small classifier of transformers' own class."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from mmmono.case_studies.concepts import CaptionWords, ConceptPair, ImageClassifier, LabelColumn, tokens
+from mmmono.case_studies.classifier import ImageClassifier
+from mmmono.case_studies.concepts import CaptionWords, ConceptPair, LabelColumn, tokens
 from mmmono.case_studies.words import distinctive_words
 from mmmono.core.errors import ConfigError, ModelError
 
@@ -18,9 +21,12 @@ PAIR = ConceptPair("female", "male", ("woman", "female", "she"), ("man", "male",
 COLORS = [(250, 10, 10), (10, 10, 250), (240, 20, 20), (20, 20, 240), (10, 250, 10)]
 
 
-def images(rows: Sequence[int]) -> Iterator[Image.Image]:
-    for row in rows:
-        yield Image.new("RGB", (40, 30), COLORS[row])
+def images(rows: Sequence[int]) -> list[Image.Image]:
+    return [Image.new("RGB", (40, 30), COLORS[row]) for row in rows]
+
+
+def nobody(_: ImageClassifier) -> np.ndarray[Any, Any]:
+    raise AssertionError("no classifier is asked")
 
 
 def test_words_are_whole_words() -> None:
@@ -33,7 +39,7 @@ def test_words_are_whole_words() -> None:
         "snowman in Germany",
         "She",
     ]
-    labels = CaptionWords().label(PAIR, pd.DataFrame({"caption": captions}), images)
+    labels = CaptionWords().label(PAIR, pd.DataFrame({"caption": captions}), nobody)
     assert labels.a.tolist() == [True, False, False, False, False, False, True]
     assert labels.b.tolist() == [False, False, True, False, True, False, False]
     assert labels.ambiguous == 1
@@ -43,10 +49,10 @@ def test_words_are_whole_words() -> None:
 
 def test_a_column_of_labels() -> None:
     metadata = pd.DataFrame({"caption": "x", "sex": ["female", "male", None, "female and male"]})
-    labels = LabelColumn("sex").label(PAIR, metadata, images)
+    labels = LabelColumn("sex").label(PAIR, metadata, nobody)
     assert (labels.a.tolist(), labels.b.tolist()) == ([True, False, False, False], [False, True, False, False])
     with pytest.raises(ConfigError, match=r"labels.column=gender is no column.*'sex'"):
-        LabelColumn("gender").label(PAIR, metadata, images)
+        LabelColumn("gender").label(PAIR, metadata, nobody)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model = ViTForImageClassification(config)
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
-    pixels = processor(list(images(range(5))), return_tensors="pt").pixel_values
+    pixels = processor(images(range(5)), return_tensors="pt").pixel_values
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
         loss = model(pixel_values=pixels, labels=torch.tensor([0, 1, 0, 1, 2])).loss
@@ -74,26 +80,53 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_classifier_of_transformers(classifier: Path) -> None:
-    labels = ImageClassifier(str(classifier), batch_size=2).label(PAIR, pd.DataFrame({"caption": [""] * 5}), images)
-    assert labels.a.tolist() == [True, False, True, False, False]
-    assert labels.b.tolist() == [False, True, False, True, False]
-    assert labels.ambiguous == 1
+    labeler = ImageClassifier(str(classifier), batch_size=2)
+    labeler.check(PAIR)
+
+    def classify(asked: ImageClassifier) -> np.ndarray[Any, Any]:
+        asked.load("cpu")
+        rows = np.concatenate([asked.probabilities(images([0, 1, 2])), asked.probabilities(images([3, 4]))])
+        return np.concatenate([rows, np.full((1, 3), np.nan)])  # and one that is missing
+
+    labels = labeler.label(PAIR, pd.DataFrame({"caption": [""] * 6}), classify)
+    assert labels.a.tolist() == [True, False, True, False, False, False]
+    assert labels.b.tolist() == [False, True, False, True, False, False]
+    assert (labels.ambiguous, labels.missing) == (1, 1)
     model = ViTForImageClassification.from_pretrained(classifier)
     processor = ViTImageProcessor.from_pretrained(classifier)
     with torch.inference_mode():
-        p = model(**processor(list(images(range(5))), return_tensors="pt")).logits.softmax(-1)
-    np.testing.assert_allclose(labels.confidence, p[:, :2].amax(1), atol=1e-5)
+        p = model(**processor(images(range(5)), return_tensors="pt")).logits.softmax(-1)
+    np.testing.assert_allclose(labels.confidence, [*p[:, :2].amax(1), 0], atol=1e-5)
+
+
+def test_long_pictures_are_classified_in_little_memory(classifier: Path, tmp_path: Path) -> None:
+    """A processor that crops the centre from the shortest side on would make 65000 x 1 pixels 2080000 x 32."""
+    copy = shutil.copytree(classifier, tmp_path / "copy")
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(copy)
+    labeler = ImageClassifier(str(copy))
+    labeler.load("cpu")
+    sides = Image.new("RGB", (65000, 1), "white")
+    sides.paste(COLORS[0], (32000, 0, 33000, 1))
+    found = labeler.probabilities([sides, Image.new("RGB", (64, 32), COLORS[0])])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    with pytest.raises(ConfigError, match=r"labels.batch_size=0 must be at least 1"):
+        ImageClassifier(str(copy), batch_size=0)
 
 
 def test_a_classifier_that_lacks_the_concept_or_does_not_exist(
-    classifier: Path, monkeypatch: pytest.MonkeyPatch
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = ConceptPair("cat", "dog", ("cat",), ("dog",))
     with pytest.raises(ConfigError, match=r"no label for 'cat': it knows AdultFemale, AdultMale, Dog"):
-        ImageClassifier(str(classifier)).label(pair, pd.DataFrame({"caption": [""]}), images)
+        ImageClassifier(str(classifier)).check(pair)
+    with pytest.raises(ModelError, match=r"labels.model=.* \(the folder has no config.json\)"):
+        ImageClassifier(str(tmp_path)).check(pair)
+    with pytest.raises(ModelError, match=r"it is no folder, and no id on the hub"):
+        ImageClassifier("/no/such/folder").check(pair)
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
-    with pytest.raises(ModelError, match=r"labels.model=nobody/nothing cannot be had"):
-        ImageClassifier("nobody/nothing").label(pair, pd.DataFrame({"caption": [""]}), images)
+    with pytest.raises(ModelError, match=r"labels.model=nobody/nothing cannot be had .*use labels=words"):
+        ImageClassifier("nobody/nothing").check(pair)
 
 
 def test_log_odds_are_monroes() -> None:

@@ -1,12 +1,17 @@
 """Reading many pairs again, as every source does it that has no faster way."""
 
+import io
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmmono.core.errors import DataError
-from mmmono.data import ImageTextPair, SkippedPair
+from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
+from tests.data.test_webdataset import write_tar
 from tests.fakes import ColorPairs
 
 
@@ -53,3 +58,30 @@ def test_only_a_few_are_read_ahead() -> None:
 def test_faults_of_the_program_are_not_taken_for_broken_pictures() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         list(ColorPairs().fetch_many([("not/numbers", "")]))
+
+
+def test_few_large_pictures_of_shards_are_in_memory_together(tmp_path: Path) -> None:
+    """Files of noise, which no format makes smaller, of which a window of bulk reading holds but some."""
+    files: list[tuple[str, bytes]] = []
+    for i in range(24):
+        noise = np.random.default_rng(i).integers(0, 256, (700, 1000, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noise).save(buffer, "BMP")
+        files += [(f"{i:02d}.bmp", buffer.getvalue()), (f"{i:02d}.txt", b"noise")]
+    shards = WebDatasetPairs(str(write_tar(tmp_path / "large-0.tar", files)), image_keys=("bmp",))
+    pairs = [item for item in shards.read(0) if isinstance(item, ImageTextPair)]
+    started: list[int] = []
+    read = shards.opener.read
+
+    def counted(shard: str, start: int, end: int) -> bytes:
+        started.append(end - start)
+        return read(shard, start, end)
+
+    shards.opener.read = counted  # type: ignore[method-assign]
+    found = shards.fetch_many([(pair.key, pair.locator) for pair in pairs])
+    first = next(found)
+    assert isinstance(first, ImageTextPair)
+    assert first.image.tobytes() == pairs[0].image.tobytes()
+    time.sleep(0.3)
+    assert sum(started) <= 2 * (16 + 2.2) * 2**20  # two windows, each closed by the file that fills it
+    assert [item.key for item in found] == [pair.key for pair in pairs[1:]]

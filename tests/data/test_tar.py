@@ -63,7 +63,7 @@ members = st.lists(member, max_size=14).map(
     lambda found: [Member(m.name, b"" if m.kind != tarfile.REGTYPE else m.data, m.kind) for m in found]
 )
 formats = st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @quick

@@ -542,8 +542,8 @@ def test_all_captions_of_a_picture_are_one_group(tmp_path: Path) -> None:
     assert groups == [f"s/{i}" for i in range(4) for _ in range(3)]
 
 
-def test_paths_that_look_like_patterns(tmp_path: Path) -> None:
-    for folder in ("data [v2]", "a{0..1}", "b::c", "x*y"):
+def test_paths_that_look_like_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("data [v2]", "a{0..1}", "b::c", "x*y", "data:v2"):
         (tmp_path / folder).mkdir()
         for i in range(2):
             write_tar(tmp_path / folder / f"s-{i}.tar", [("0.jpg", jpeg((1, 1, 1))), ("0.txt", folder.encode())])
@@ -551,7 +551,35 @@ def test_paths_that_look_like_patterns(tmp_path: Path) -> None:
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "s-{0..1}.tar")))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]" / "*.tar")))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "data [v2]")))) == 2
+    assert len(pairs(WebDatasetPairs(f"{tmp_path}/x*y/s-*.tar"))) == 2
+    monkeypatch.chdir(tmp_path)
+    assert len(pairs(WebDatasetPairs("data:v2/s-*.tar"))) == len(pairs(WebDatasetPairs("data:v2/s-{0..1}.tar"))) == 2
     assert len(pairs(WebDatasetPairs(str(tmp_path / "a{0..1}")))) == 2
+
+
+def test_shards_of_the_hub_by_their_address(
+    server: FlakyServer, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.token = "hf_secret"
+    server.files = {f"/datasets/me/mine/resolve/v1/data/good-00{i}.tar": shard.read_bytes() for i in range(2)}
+    source = WebDatasetPairs("hf://datasets/me/mine@v1/data/good-{000..001}.tar", patience=QUICK)
+    assert len(pairs(source)) == 16
+    assert source.remote
+    assert not WebDatasetPairs(str(shard)).remote
+
+
+def test_shards_on_this_disk_know_their_size(shard: Path, server: FlakyServer, tmp_path: Path) -> None:
+    assert [WebDatasetPairs(str(shard)).part_size(0, most) for most in (3, 8, 100)] == [3, 8, 8]
+    server.files["/s.tar"] = shard.read_bytes()
+    remote = WebDatasetPairs(f"{server.url}/s.tar", cache=tmp_path / "cache", patience=QUICK)
+    assert remote.part_size(0, 100) is None
+    assert server.requests == []
+    pairs(remote)
+    assert remote.part_size(0, 100) == 8
+    shard.write_bytes(b"")
+    assert WebDatasetPairs(str(shard)).part_size(0, 100) is None
 
 
 @pytest.mark.parametrize("limit", [-1, 0])

@@ -129,8 +129,8 @@ def test_a_pool_that_cannot_be_read_ahead_is_an_error(view: FeatureView, monkeyp
 
 
 def test_two_pools_are_all_the_memory_it_takes(tmp_path: Path) -> None:
-    """Peak of a process that walks five pools of 64 MB twice, less what it had before."""
-    rows, dim = 160 * 1024, 256
+    """Peak of a process that walks three pools of 128 MB twice, less what it had before."""
+    rows, dim = 192 * 1024, 256
     for folder in ("img_emb", "text_emb"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / f"{folder}_0.npy", np.ones((rows, dim), np.float16))
@@ -140,14 +140,14 @@ from mmmono.dictionaries import ShuffledBatches
 from mmmono.features import FeatureStore, FeatureView
 def held():
     return 1024 * int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l).split()[1])
-loader = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 1024, pool_rows=1 << 15)
-small = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 1024, pool_rows=1024)
+loader = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1 << 16)
+small = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1024)
 next(iter(small)); small.close()  # what the first use of anything takes
 before, peak = held(), 0
 for epoch in range(2):
     for batch in loader:
         peak = max(peak, held() - before)
-print(peak / (2 * (1 << 15) * {dim} * 4))
+print(peak / (2 * (1 << 16) * {dim} * 4))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -90,6 +90,15 @@ def test_limit_is_read_by_several_workers(tmp_path: Path) -> None:
     assert FeatureStore(tmp_path).metadata()["process"].nunique() >= 4
 
 
+def test_parts_of_a_known_size_are_read_together_from_the_beginning(tmp_path: Path) -> None:
+    class Sized(ByProcess):
+        def part_size(self, part: int, most: int) -> int:
+            return min(most, self.sizes[part])
+
+    extract_features(Sized((3,) * 4, limit=12), ColorEncoder(), tmp_path / "a", workers=2)
+    assert FeatureStore(tmp_path / "a").metadata()["process"].value_counts().tolist() == [6, 6]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_part_that_breaks_off_is_named_and_alone_read_again(tmp_path: Path, workers: int) -> None:
     source, whole = ColorPairs((7, 5, 9, 3), cut={1: 3, 3: 0}), ColorPairs((7, 5, 9, 3))

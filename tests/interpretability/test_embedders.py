@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.interpretability.embedders import offline_embedder, paper_embedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
@@ -94,3 +96,19 @@ def test_the_cache_computes_each_row_once_and_survives_an_interrupt(tmp_path: Pa
     assert again[:, 1].tolist() == [-row for row in range(512)]
     # Of what the interrupted call had finished, the first 512 missing rows, nothing is computed again.
     assert len(computed) == before
+
+
+def test_a_folders_fingerprint_is_its_content(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    weights = tmp_path / "model" / "model.safetensors"
+    content = bytearray(300_000)
+    weights.write_bytes(content)
+    first = paper_embedder(TINY_VIT, str(tmp_path / "model")).fingerprint
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert paper_embedder(TINY_VIT, str(tmp_path / "moved")).fingerprint == first
+    content[150_000] = 1
+    (tmp_path / "moved" / "model.safetensors").write_bytes(content)
+    assert paper_embedder(TINY_VIT, str(tmp_path / "moved")).fingerprint != first
+    assert Llava(str(tmp_path / "moved"), "<image> {request}").identity()["model"] == folder_fingerprint(
+        tmp_path / "moved"
+    )

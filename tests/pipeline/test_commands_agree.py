@@ -57,8 +57,8 @@ class Made:
         root = self.folder / "artifacts"
         where = [f"artifacts={root}", f"dataset.path={self.folder / 'store'}"]
         assert run_entrypoint(name, *where, *SETTINGS, *EXTRA[name]) == 0
-        (results,) = [file.parent for file in (root / "results").glob(f"{name}-*/recipe.json")]
-        return results
+        (recipe,) = (root / "results").glob(f"{name}-*/recipe.json")
+        return recipe.parent
 
     def raw(self, modality: str) -> np.ndarray:
         rows = self.stored[modality].astype(np.float64)
@@ -168,7 +168,7 @@ def test_faithfulness(made: Made) -> None:
 def test_ablation(made: Made) -> None:
     table = json.loads((made.run("ablation") / "table1.json").read_text())
     for modality in MODALITIES:
-        (row,) = [r for r in table if (r["task"], r["deletion"]) == (modality, "None")]
+        (row,) = [r for r in table if (r["feature_set"], r["task"], r["deletion"]) == ("raw", modality, "None")]
         x = made.raw(modality)
         x = x / np.sqrt((x**2).mean())
         folds = StratifiedKFold(5, shuffle=True, random_state=0)

@@ -10,7 +10,7 @@ import torch
 
 from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, split_view
-from mmmono.pipeline.entrypoint import quote_braces
+from mmmono.pipeline.command_line import quote
 from tests.data.test_webdataset import jpeg, write_tar
 from tests.pipeline.conftest import REPOSITORY, Command
 
@@ -245,4 +245,4 @@ def test_bad_input_is_one_clear_line(
     ],
 )
 def test_brace_ranges_pass_hydras_grammar(argument: str, expected: str) -> None:
-    assert quote_braces(argument) == expected
+    assert quote(argument) == expected

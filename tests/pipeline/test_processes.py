@@ -23,7 +23,7 @@ DATA = ("dataset=planted", "dataset.pairs=700", "dataset.dim=16", "training.snap
 DATA = (*DATA, "features.k=2", "features.expansion=16", "trainer.min_steps=0", "training.dead_after_epochs=0.05")
 AUXK = ("sae.auxk=4", "sae.auxk_coefficient=0.5", "sae.center=per_modality")
 SHORT = (*DATA, *AUXK, "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=20")
-LONG = (*DATA, *AUXK, "features=sae", "trainer.max_steps=1500", "trainer.val_check_interval=1500")
+LONG = (*DATA, *AUXK, "features=sae", "trainer.max_steps=600", "trainer.val_check_interval=600")
 LONG = (*LONG, "training.checkpoint_every=20")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "training.batch_size=64")
 ONE = ("training.batch_size=128",)
@@ -37,7 +37,14 @@ def start(*arguments: str, log: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, *launcher, script, *(a for a in arguments if a != "torchrun")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's & ignores it
+        )
 
 
 def finish(process: "subprocess.Popen[bytes]", limit: float = LIMIT) -> int:
@@ -156,10 +163,23 @@ def test_a_rank_that_is_killed_ends_the_others_and_one_process_goes_on(
         assert "Traceback" not in log.read_text()
     assert not list(dictionaries.glob("sae-*/recipe.json"))
 
+    quality = []
     for root in ("killed", "undisturbed"):  # with another number of processes
         run = command("train", *LONG, *ONE, f"artifacts={tmp_path / root}")
         assert run.status == 0, run.err
-    assert_same(tmp_path / "undisturbed", tmp_path / "killed", "sae")
+        history = pd.read_parquet(dictionary(tmp_path / root, "sae") / "history.parquet")
+        assert history[["step", "pairs"]].to_numpy().tolist() == [[600, 600 * 128]]
+        quality.append(history["val/image/fvu"].item())
+    assert quality[0] == pytest.approx(quality[1], rel=0.1)  # roundings grow over so many steps
+
+
+def test_one_process_goes_on_with_what_two_have_begun(command: Command, tmp_path: Path, alone: Path) -> None:
+    cut = start(*SHORT, *TWO, f"artifacts={tmp_path}", "trainer.max_time={seconds:0.001}", log=tmp_path / "log")
+    assert finish(cut) == 1
+    assert "error: training sae was cut short after 1 steps" in (tmp_path / "log").read_text()
+    run = command("train", *SHORT, *ONE, f"artifacts={tmp_path}")
+    assert run.status == 0, run.err
+    assert_same(alone, tmp_path, "sae")
 
 
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_sheet_shows_every_image_and_caption(tmp_path: Path) -> None:
     )
     words = [text.get_text() for part in figure.subfigs for text in part.texts]
     assert words.count("sae feature 34: TextD, MDS 0.32") == 2
-    assert sum(word.startswith(r"costs \$5 and") for word in words) == 8
+    assert sum(word.startswith("costs $5 and") for word in words) == 8
     assert any(word.endswith("…") for word in words)  # the long caption is cut, not run over
     assert "only 2 images; no text activates it" in words
     # Nothing is drawn outside the page.

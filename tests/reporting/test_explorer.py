@@ -56,11 +56,11 @@ def picture(row: int) -> Image.Image:
 
 
 def write(directory: Path, sets: list[ExploredFeatures], captions: list[str] = CAPTIONS) -> Path:
-    writer = ExplorerWriter(directory, captions, picture)
+    writer = ExplorerWriter(directory, captions, True)
     for one in sets:
         writer.add(one)
         for row in writer.rows(one):
-            writer.write_picture(row)
+            writer.write_picture(row, picture(row))
         assert writer.rows(one) == []
     return writer.finish("model <x> on data", {"pairs": len(captions), "seed": 0, "embedder": "offline"})
 
@@ -134,7 +134,7 @@ def test_the_page_escapes_and_has_the_figures_colors(page: Path) -> None:
 
 
 def test_no_pictures_are_asked_for_where_there_are_none(tmp_path: Path, sets: list[ExploredFeatures]) -> None:
-    writer = ExplorerWriter(tmp_path, CAPTIONS, None)
+    writer = ExplorerWriter(tmp_path, CAPTIONS, False)
     writer.add(sets[0])
     assert writer.rows(sets[0]) == []
     page = writer.finish("words", {"pairs": PAIRS, "seed": 0, "embedder": None})

@@ -17,16 +17,8 @@ from tests.nasty import NASTY
 from tests.reporting.browser import chromium, opened
 from tests.reporting.test_explorer import explored, write
 
-SCRIPTS = [
-    "狗在草地上奔跑",
-    "小猫和狗",
-    "犬が走る",
-    "ไทยไม่มีช่องว่าง",
-    "강아지가 달린다",
-    "כלב רץ בפארק",
-    "e\u0301mu",
-    "émeute",
-]
+SCRIPTS = ("狗在草地上奔跑", "小猫和狗", "犬が走る", "ไทยไม่มีช่องว่าง", "강아지가 달린다", "כלב רץ בפארק")
+ACCENTED = ("e\u0301mu", "émeute")
 WIDTHS = (390, 1440)
 
 
@@ -38,7 +30,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    captions = [one_line(text) if number % 2 else text for number, text in enumerate((*NASTY, *SCRIPTS) * 3)]
+    captions = [one_line(text) if number % 2 else text for number, text in enumerate((*NASTY, *SCRIPTS, *ACCENTED) * 3)]
     return write(tmp_path_factory.mktemp("nasty"), [explored("raw", 30, pairs=len(captions))], captions)
 
 

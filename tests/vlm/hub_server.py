@@ -30,9 +30,13 @@ class Fault:
 
 @dataclass
 class Hub:
-    """Files by `org/name/file`, faults to come, and the requests so far with the bytes they began at."""
+    """Files by `org/name/file`, faults to come, and the requests so far with the bytes they began at.
+
+    Answers of the hub's API, as JSON, are in `api` by their paths; without any it answers 404.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
+    api: dict[str, bytes] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, int]] = field(default_factory=list)
     url: str = ""
@@ -81,6 +85,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._reply(fault.status, b"{}", fault.headers)
             elif fault is not None and fault.after < 0:
                 self._drop(fault.how)
+            elif (path := self.path.split("?")[0]) in hub.api:
+                self._reply(200, hub.api[path], {"Content-Type": "application/json"})
             elif self.path == "/":
                 self._reply(200, b"hub")
             else:

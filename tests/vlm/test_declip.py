@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mmmono.core.errors import ModelError
+from mmmono.pipeline.models import DeCLIP
 from mmmono.vlm import convert_declip_state_dict, declip, load_declip
 
 RESNET = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 32, "head_width": 16}
@@ -53,7 +54,7 @@ def small(
     return request.param, model
 
 
-@pytest.mark.parametrize("prefix", ["module.", ""])
+@pytest.mark.parametrize("prefix", ["module.", "", "module._orig_mod."])
 def test_a_declip_checkpoint_embeds_as_the_model_it_came_from(
     small: tuple[str, torch.nn.Module], prefix: str, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_declip_checkpoint_embeds_as_the_model_it_came_from(
     torch.save({"model": _as_declip(model, prefix, name == "declip_rn50"), "last_iter": 3}, path)
     encoder = load_declip(name, path)
     assert (encoder.name, encoder.dim) == (name, 48)
+    assert DeCLIP(name=name, checkpoint=str(path)).dim == 48
     pixels = torch.randn(2, 3, 32, 32)
     tokens = open_clip.tokenize(["a cat", "a longer caption of another animal"])
     with torch.no_grad():
@@ -103,6 +105,9 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.pth"
     torch.save({"model": {"weight": torch.ones(1)}, "path": Path("/")}, path)
     with pytest.raises(ModelError, match="convert it once with"):
+        load_declip("declip_rn50", path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ModelError, match="is a git-lfs pointer"):
         load_declip("declip_rn50", path)
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="holds no weights under 'model'"):

@@ -10,7 +10,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from mmmono.case_studies.concepts import ImageClassifier
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import hub, load_open_clip
@@ -109,7 +111,11 @@ def test_what_was_downloaded_is_there_without_a_hub(served: Hub, monkeypatch: py
     requests = len(served.log)
     assert download("org/model", ["absent.safetensors", "open_clip_model.safetensors"]) == path
     assert len(served.log) == requests
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(ModelError, match="it is not in the cache, and http.* cannot be reached"):
+        download("org/model", ["absent.safetensors"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set: unset it"):
         download("org/model", ["absent.safetensors"])
 
 
@@ -133,6 +139,20 @@ def test_reasons_are_found_under_what_libraries_raise_in_their_place() -> None:
     assert "no space left under" in hub_reason(told)
     assert hub_reason(ValueError("first\nsecond")) == "first"
     assert hub_reason(KeyError()) == "KeyError"
+
+
+def test_a_model_of_transformers_comes_through_the_same_client(served: Hub, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=32, patch_size=16))
+    model.save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size=32).save_pretrained(tmp_path / "vit")
+    served.files = {f"org/vit/{file.name}": file.read_bytes() for file in (tmp_path / "vit").iterdir()}
+    served.faults = [Fault("GET .*safetensors", after=5000), Fault("GET .*safetensors", status=503)]
+    _, loaded = ImageClassifier("org/vit")._loaded
+    assert all(loaded.state_dict()[name].equal(weight) for name, weight in model.state_dict().items())
+    assert [fault.times for fault in served.faults] == [0, 0]
+    with pytest.raises(ModelError, match="there is no such repository, or it is private or withdrawn"):
+        _ = ImageClassifier("org/gone")._loaded
 
 
 def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:

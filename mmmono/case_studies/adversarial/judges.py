@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,9 @@ class Judge(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What determines the verdicts, for recipes."""
+
+    def check(self) -> None:  # noqa: B027 - most judges are at hand
+        """Look whether the judge answers, before anything heavy is done. Raises ConfigError or ModelError if not."""
 
     @abstractmethod
     def verdicts(self, asked: Sequence[tuple[str, str]]) -> list[bool | None]:
@@ -84,7 +86,7 @@ class OpenAICompatible(Judge):
         cache: folder in which verdicts are kept, so that none is asked for twice.
 
     Raises:
-        ConfigError: the key is not set, or the package `openai` is missing.
+        ConfigError: a setting cannot work, the key is not set, or the package `openai` is missing.
     """
 
     def __init__(
@@ -104,7 +106,10 @@ class OpenAICompatible(Judge):
         self.base_url = os.environ.get(base_url_variable) or base_url
         self.attempts = attempts
         self.workers = workers
+        if attempts < 1 or workers < 1:
+            raise ConfigError(f"judge.attempts={attempts} and judge.workers={workers} must be at least 1")
         self._key_variable = key_variable
+        self._answered = False
         self._client = self._connect(os.environ.get(key_variable, ""), timeout)
         self._file = Path(cache) / f"{_digest(self.identity())}.jsonl" if cache else None
         self._known: dict[str, bool | None] = {
@@ -123,11 +128,23 @@ class OpenAICompatible(Judge):
             raise ConfigError(
                 "judge=openai_compatible needs the package openai: install the judge extra, pip install 'mmmono[judge]'"
             ) from error
-        return OpenAI(api_key=key, base_url=self.base_url, timeout=timeout, max_retries=0)
+        # The client itself repeats what timed out, was refused for now or broke off, with growing pauses.
+        return OpenAI(api_key=key, base_url=self.base_url, timeout=timeout, max_retries=self.attempts - 1)
 
     def identity(self) -> dict[str, Any]:
         """Model, endpoint and prompt."""
         return {"judge": "openai_compatible", "model": self.model, "url": self.base_url, "prompt": self.prompt}
+
+    def check(self) -> None:
+        """Ask for one word: the endpoint answers, takes the key, knows the model, and the account is not empty.
+
+        Raises:
+            ConfigError: the endpoint refuses the key or does not know the model.
+            ModelError: it does not answer.
+        """
+        if not self._answered:
+            self._ask("Reply with one word: yes.")
+            self._answered = True
 
     def verdicts(self, asked: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Yes or no; anything else the model says is no verdict.
@@ -146,20 +163,23 @@ class OpenAICompatible(Judge):
         return [self._known[key] for key in keys]
 
     def _verdict(self, asked: tuple[str, str]) -> bool | None:
-        import openai
-
         request, answer = asked
         # Not `format`: answers and prompts may hold braces of their own.
-        filled = re.sub(r"\{(request|answer)\}", lambda m: request if m[1] == "request" else answer, self.prompt)
+        return parse_verdict(
+            self._ask(re.sub(r"\{(request|answer)\}", lambda m: request if m[1] == "request" else answer, self.prompt))
+        )
+
+    def _ask(self, message: str) -> str:
+        """The model's reply. The client repeats what fails on the way; a reply that makes no sense is asked for again."""
+        import openai
+
         reason = ""
-        for attempt in range(self.attempts):
-            if attempt:
-                time.sleep(_pause(attempt))
+        for _ in range(self.attempts):
             try:
                 reply = self._client.chat.completions.create(
-                    model=self.model, messages=[{"role": "user", "content": filled}], temperature=0, max_tokens=16
+                    model=self.model, messages=[{"role": "user", "content": message}], temperature=0, max_tokens=16
                 )
-                return parse_verdict(reply.choices[0].message.content or "")
+                return reply.choices[0].message.content or ""
             except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
                 raise ConfigError(
                     f"{self.base_url} refuses the key in {self._key_variable} (status {error.status_code}): set another"
@@ -168,17 +188,21 @@ class OpenAICompatible(Judge):
                 raise ConfigError(
                     f"{self.base_url} refuses judge.model={self.model} (status {error.status_code}): {error.message[:200]}"
                 ) from error
-            except openai.APITimeoutError:
-                reason = "it was too slow"
-            except openai.APIConnectionError:
-                reason = "nothing answers there"
+            except openai.APITimeoutError as error:
+                raise self._no_verdict("it was too slow") from error
+            except openai.APIConnectionError as error:
+                raise self._no_verdict("nothing answers there") from error
             except openai.APIStatusError as error:
-                reason = f"status {error.status_code}"
+                told = f": {error.message[:200]}" if error.status_code < 500 else ""
+                raise self._no_verdict(f"status {error.status_code}{told}") from error
             except (openai.OpenAIError, json.JSONDecodeError, AttributeError, TypeError, IndexError) as error:
                 reason = f"the reply is no chat completion ({type(error).__name__})"
-        raise ModelError(
-            f"judge {self.model} at {self.base_url} gave no verdict in {self.attempts} attempts: {reason}; "
-            "run the same command again to go on, raise judge.timeout, or lower judge.workers"
+        raise self._no_verdict(reason)
+
+    def _no_verdict(self, reason: str) -> ModelError:
+        return ModelError(
+            f"judge {self.model} at {self.base_url} gave no verdict in {self.attempts} attempts: "
+            f"{' '.join(reason.split())}; run the same command again to go on, raise judge.timeout, or lower judge.workers"
         )
 
 
@@ -186,11 +210,6 @@ def parse_verdict(reply: str) -> bool | None:
     """Strictly: the one word yes or no, with nothing but quotes, asterisks or a full stop around it; else None."""
     word = reply.strip().strip("\"'*.`").lower()
     return {"yes": True, "no": False}.get(word)
-
-
-def _pause(attempt: int) -> float:
-    """Seconds before another attempt: half a second, doubled each time, a minute at most."""
-    return min(60.0, 0.5 * 2 ** (attempt - 1))
 
 
 def _digest(content: object) -> str:

@@ -12,10 +12,13 @@ from torch.nn import functional as F
 
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
 from mmmono.vlm import DualEncoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
+
+INSTEAD = "check its name and the network, give a local folder, or use victim=clip_zero_shot"
 
 
 class Victim(ABC):
@@ -32,6 +35,9 @@ class Victim(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What determines the answers, for recipes."""
+
+    def check(self) -> None:  # noqa: B027 - not every victim is downloaded
+        """Look whether the victim can be had, before anything heavy is done. Raises ModelError if not."""
 
     @abstractmethod
     def load(self, encoder: DualEncoder, device: str) -> None:
@@ -175,6 +181,10 @@ class Llava(Victim):
             "dtype": self.dtype,
         }
 
+    def check(self) -> None:
+        """Its weights are in a folder, in the hub's cache, or can be downloaded."""
+        check_model("victim.model", self.model, INSTEAD)
+
     def load(self, encoder: DualEncoder, device: str) -> None:
         """Load processor and weights; the attacked encoder is no part of it."""
         from transformers import AutoProcessor, LlavaForConditionalGeneration
@@ -184,10 +194,7 @@ class Llava(Victim):
                 processor = AutoProcessor.from_pretrained(self.model)
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except Exception as error:  # transformers passes on whatever the hub's client raises
-            raise ModelError(
-                f"victim.model={self.model} cannot be had ({hub_reason(error)}): check its name and the "
-                "network, give a local folder, or use victim=clip_zero_shot"
-            ) from error
+            raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 

@@ -7,7 +7,6 @@ where it stopped.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -41,11 +40,13 @@ from mmmono.case_studies.adversarial.outcomes import (
 from mmmono.case_studies.adversarial.requests import Request, read_requests
 from mmmono.case_studies.adversarial.typography import text_picture, with_text
 from mmmono.case_studies.adversarial.victims import Victim
-from mmmono.case_studies.pictures import Picture, find_picture
-from mmmono.core.errors import ConfigError, DataError
+from mmmono.case_studies.pictures import Picture
+from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
+from mmmono.pipeline.analyses.attack_pictures import AttackPictures
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.pictures import finished_features
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.adversarial_figures import AttackExample, attack_examples, success_by_size
 from mmmono.reporting.published import published
@@ -94,10 +95,11 @@ class AttackStudy:
             raise ConfigError(f"adversarial.contrast={settings.contrast} is none of auto, picture, typographic")
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
-        self._split = workspace.whole_split("auto")
-        self._source = workspace.dataset.source(self._split)
-        self.contrasts = [self._contrast(request) for request in self.requests]
-        self.benign = self._benign_pictures()
+        if finished_features(workspace, workspace.whole_split("auto")) is None:  # hours of extraction would come first
+            self._check()
+        pictures = AttackPictures(workspace)
+        self.contrasts = [pictures.contrast(request) for request in self.requests]
+        self.benign = pictures.benign()
         order = np.random.default_rng(workspace.seed).permutation(len(self.benign))
         self.cases = [
             Case(run, number, request, self.benign[order[(number + run) % len(order)]])
@@ -121,44 +123,14 @@ class AttackStudy:
             "seed": self.workspace.seed,
         }
 
-    def _benign_pictures(self) -> list[Picture]:
-        settings = self.settings.benign
-        names = list(settings.pictures or ()) or self._scenery(set(settings.words), settings.count)
-        pictures = []
-        for name in names:
-            picture = find_picture(name, self._source)
-            caption = picture.caption or settings.text
-            if not caption:
-                raise ConfigError(f"{name} has no caption: say what it shows, adversarial.benign.text='...'")
-            pictures.append(Picture(picture.image, caption))
-        return pictures
-
-    def _scenery(self, words: set[str], count: int) -> list[str]:
-        metadata = self.workspace.features(self._split).view.metadata()
-        captions = metadata["caption"]
-        rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
-        if not len(rows) or count < 1:
-            raise ConfigError(
-                "no benign picture: no caption holds one of adversarial.benign.words, or adversarial.benign.count is 0; "
-                "give other words, or adversarial.benign.pictures=[...]"
-            )
-        drawn = np.random.default_rng(self.workspace.seed).permutation(rows)[:count]
-        return metadata["key"].iloc[np.sort(drawn)].tolist()
-
-    def _contrast(self, request: Request) -> Image.Image | None:
-        """The request's picture; None where its text is drawn instead."""
-        kind = self.settings.contrast
-        if kind == "typographic" or (kind == "auto" and not request.picture):
-            return None
-        if not request.picture:
-            raise DataError(
-                f"request {request.text!r} has no picture: add a column 'picture' to adversarial.requests, "
-                "or set adversarial.contrast=typographic"
-            )
-        return find_picture(request.picture, self._source).image
+    def _check(self) -> None:
+        """See that victim and judge can be had."""
+        self.victim.check()
+        self.judge.check()
 
     def make(self, directory: Path) -> None:
         """Attack, defend, ask and judge; then count and draw."""
+        self._check()
         feature_sets = {name: self.workspace.feature_set(name) for name in self.workspace.recipes}
         chosen = {c: by_run for name in feature_sets for c, by_run in self._chosen(name, feature_sets[name]).items()}
         encoder = self.workspace.model.load(self.workspace.artifacts, self.workspace.device)

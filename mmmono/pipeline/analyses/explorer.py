@@ -10,21 +10,21 @@ import pandas as pd
 import torch
 from jaxtyping import Float64
 from omegaconf import OmegaConf
-from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.core.progress import progress_bar
 from mmmono.dictionaries import DictionaryFeatures, TopKSAE
 from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.modality import sign_flip_p_values
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.analyses.top_samples import TopSampleSearch, check_m
+from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.explorer import ExploredFeatures, ExplorerWriter
+from mmmono.reporting.missing import missing_picture
 from mmmono.reporting.tables import console
 
 
@@ -42,7 +42,7 @@ def explore(workspace: Workspace) -> None:
     metadata = features.view.metadata()
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
-    pictures = _Pictures(workspace, metadata) if settings.pictures else None
+    pictures = _pictures(workspace) if settings.pictures else None
     there = ResultsOnDisk(workspace)
     scored = {name: there.latest("interpretability", name) for name in workspace.recipes}
     recipe = {
@@ -54,18 +54,20 @@ def explore(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
-        writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures)
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
             explored = _explored(workspace, name, metadata, scored[name])
             writer.add(explored)
-            if rows := writer.rows(explored):
-                with progress_bar() as bar:
-                    for row in bar.track(rows, description=f"{name}: pictures"):
-                        writer.write_picture(row)
+            if pictures is not None and (rows := writer.rows(explored)):
+                for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
+                    writer.write_picture(row, pair.image if pair else missing_picture())
         made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
         writer.finish(workspace.title, made)
+        if pictures is not None:
+            pictures.report(directory)
 
     artifact = workspace.results("explorer", recipe, make)
+    tell_missing(artifact.path)
     if not all(scored.values()):
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings("interpretability"):
@@ -73,20 +75,14 @@ def explore(workspace: Workspace) -> None:
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
-class _Pictures:
-    """Opens the picture of a row of the split. Raises DataError, at once, where the pairs have none."""
-
-    def __init__(self, workspace: Workspace, metadata: pd.DataFrame) -> None:
-        self._source = workspace.dataset.source(workspace.dataset.split)
-        self._keys = metadata["key"].tolist()
-        self._locators = metadata["locator"].tolist() if "locator" in metadata else [""] * len(metadata)
-        try:
-            self(0)
-        except DataError as error:
-            raise DataError(f"{error}; explorer.pictures=false makes the page without") from error
-
-    def __call__(self, row: int) -> Image:
-        return self._source.fetch(self._keys[row], self._locators[row]).image
+def _pictures(workspace: Workspace) -> SplitPictures:
+    """The split's pictures. Raises DataError, at once, where the first one cannot be had."""
+    try:
+        pictures = SplitPictures(workspace, workspace.dataset.split)
+        list(pictures.pairs([0]))
+    except DataError as error:
+        raise DataError(f"{error}; explorer.pictures=false makes the page without") from error
+    return pictures
 
 
 def _explored(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,17 @@ import pandas as pd
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.case_studies.concepts import ConceptLabels, ConceptPair, Labeler, tokens
 from mmmono.case_studies.gender import Space, class_share, concept_removal, paired_differences
 from mmmono.case_studies.words import WordScore, distinctive_words
-from mmmono.core.errors import ConfigError
-from mmmono.data import PairSource
+from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.labels import classified
+from mmmono.pipeline.pictures import SplitPictures, finished_features, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.concept_figures import images_by_share, removal_drops, words_by_share
 from mmmono.reporting.published import published
@@ -37,12 +36,13 @@ ENOUGH_PAIRS = 10  # of samples that differ in the concept alone, for the paired
 def study_concepts(workspace: Workspace) -> None:
     """Removal of ImgD and TextD (Table 2), images and words by their share (Figure 7, Table 6), for all feature sets."""
     settings = workspace.cfg.concepts
-    concept = workspace.cfg.concept
-    pair = ConceptPair(concept.a, concept.b, tuple(concept.words_a), tuple(concept.words_b))
+    pair = _concepts(workspace)
     if settings.space not in ("features", "embeddings"):
         raise ConfigError(f"concepts.space={settings.space} is none of features, embeddings")
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
+    if finished_features(workspace, split) is None:  # hours of extraction would come first
+        labeler.check(pair)
     features = workspace.features(split)
     recipe = {
         "features": features.recipe,
@@ -55,66 +55,146 @@ def study_concepts(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
+        # What makes the study impossible shows before a picture is looked at.
+        labeler.check(pair)
+        partitions = {name: _partition(workspace, name, settings.space) for name in workspace.recipes}
         metadata = features.view.metadata()
-        source = workspace.dataset.source(split)
+        pictures = SplitPictures(workspace, split)
         # One pair of each group: variants of one picture would be each other's nearest references.
         rows = np.flatnonzero(~metadata["group"].duplicated()) if "group" in metadata else np.arange(len(metadata))
-        everyone = metadata.iloc[rows].reset_index(drop=True)
-        labels = labeler.label(pair, everyone, partial(_images, source, everyone))
-        chosen = np.flatnonzero(labels.a | labels.b)
+        labels = labeler.label(
+            pair, metadata.iloc[rows].reset_index(drop=True),
+            lambda classifier: classified(workspace, classifier, split, rows.tolist(), pictures),
+        )  # fmt: skip
         _check(pair, labels, settings.min_samples)
-        metadata = everyone.iloc[chosen].reset_index(drop=True)
-        is_a, is_b = labels.a[chosen], labels.b[chosen]
-        confident = labels.confidence[chosen] >= settings.confidence
-        removal, paired, words = [], [], []
-        for name in workspace.recipes:
-            feature_set = workspace.feature_set(name)
-            partition = dominance(workspace, name, feature_set).partition
-            codes: dict[Modality, Tensor] = {
-                modality: workspace.encode_rows(feature_set, modality, rows[chosen], split) for modality in MODALITIES
-            }
-            try:
-                found = concept_removal(
-                    codes, (is_a, is_b), confident, partition, (pair.a, pair.b),
-                    references=settings.references, draws=settings.draws,
-                    space=_space(feature_set, settings.space, workspace.device), seed=workspace.seed,
-                )  # fmt: skip
-            except ValueError as error:
-                raise ConfigError(f"feature set {name!r}: {error}") from error
-            save_figure(removal_drops(found), directory / f"{name}-table2")
-            removal += [{"feature_set": name, **_flat(asdict(row))} for row in found]
-            twins = _twins(pair, metadata["caption"].tolist(), is_a, is_b)
-            if len(twins) >= ENOUGH_PAIRS:
-                rows_of = paired_differences(codes, twins, partition, seed=workspace.seed)
-                paired += [{"feature_set": name, **_flat(asdict(row))} for row in rows_of]
-
-            shown = _by_share(class_share(codes["image"], partition.image_dominant, settings.top), is_a, settings.shown)
-            pictures = [(next(_images(source, metadata, [i])), share) for i, share in shown]
-            save_figure(images_by_share(pictures, pair.a), directory / f"{name}-figure7")
-            share = class_share(codes["text"], partition.text_dominant, settings.top)
-            scores, bins = _words(metadata["caption"], share, is_b, settings.bins, pair)
-            save_figure(words_by_share(scores, bins, pair.b), directory / f"{name}-table6")
-            ends = [{"low": low, "high": high} for low, high, _ in bins]
-            words += [{"feature_set": name, **ends[s.group], **asdict(s)} for s in scores]
-        save_table(removal, directory / "table2")
-        save_table(words, directory / "table6")
-        if paired:
+        samples = _Samples.of(labels, rows, metadata, settings.confidence)
+        found = [_study(workspace, name, partitions[name], samples, directory) for name in workspace.recipes]
+        squares = pictures.shown({row for findings in found for row, _ in findings.shown})
+        for findings in found:
+            figure = images_by_share([(squares[row], share) for row, share in findings.shown], pair.a)
+            save_figure(figure, directory / f"{findings.name}-figure7")
+        save_table([row for findings in found for row in findings.removal], directory / "table2")
+        save_table([row for findings in found for row in findings.words], directory / "table6")
+        if paired := [row for findings in found for row in findings.paired]:
             save_table(paired, directory / "paired")
-        counts = {
-            pair.a: int(is_a.sum()), pair.b: int(is_b.sum()), "ambiguous": labels.ambiguous,
-            "confident": int(confident.sum()), "of": len(rows),
-        }  # fmt: skip
+        counts = {**samples.counts(pair), "ambiguous": labels.ambiguous, "missing": labels.missing, "of": len(rows)}
         (directory / "labels.json").write_text(json.dumps(counts, indent=2) + "\n")
+        pictures.report(directory)
 
     artifact = workspace.results(f"gender-{_slug(pair)}", recipe, make)
     _show(workspace, pair, artifact.path)
 
 
-def _images(source: PairSource, metadata: pd.DataFrame, positions: Sequence[int]) -> Iterator[Image]:
-    rows = metadata.iloc[list(positions)]
-    locators = rows["locator"] if "locator" in rows else [""] * len(rows)
-    for key, locator in zip(rows["key"], locators, strict=True):
-        yield source.fetch(key, locator).image
+@dataclass
+class _Findings:
+    """What is found of one feature set.
+
+    Attributes:
+        name: of the feature set.
+        removal, paired, words: rows of the tables.
+        shown: rows of the split with their shares of ImgD, for Figure 7.
+    """
+
+    name: str
+    removal: list[dict[str, Any]]
+    paired: list[dict[str, Any]]
+    words: list[dict[str, Any]]
+    shown: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Pairs that show one of the concepts.
+
+    Attributes:
+        rows: of the split.
+        is_a, is_b: which concept.
+        confident: whether they may be references.
+        captions: their texts.
+    """
+
+    rows: np.ndarray[Any, Any]
+    is_a: np.ndarray[Any, Any]
+    is_b: np.ndarray[Any, Any]
+    confident: np.ndarray[Any, Any]
+    captions: pd.Series[str]
+
+    @classmethod
+    def of(
+        cls, labels: ConceptLabels, rows: np.ndarray[Any, Any], metadata: pd.DataFrame, confidence: float
+    ) -> _Samples:
+        """Those of the labeled rows that have a label."""
+        chosen = np.flatnonzero(labels.a | labels.b)
+        captions = metadata["caption"].iloc[rows[chosen]].reset_index(drop=True)
+        return cls(rows[chosen], labels.a[chosen], labels.b[chosen], labels.confidence[chosen] >= confidence, captions)
+
+    def counts(self, pair: ConceptPair) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {
+            pair.a: int(self.is_a.sum()),
+            pair.b: int(self.is_b.sum()),
+            "confident": int(self.confident.sum()),
+        }
+
+
+def _study(workspace: Workspace, name: str, partition: Partition, samples: _Samples, directory: Path) -> _Findings:
+    """Tables and figures of one feature set, but for the pictures."""
+    settings, pair, split = (
+        workspace.cfg.concepts,
+        _concepts(workspace),
+        workspace.whole_split(workspace.cfg.concepts.split),
+    )
+    feature_set = workspace.feature_set(name)
+    codes: dict[Modality, Tensor] = {
+        modality: workspace.encode_rows(feature_set, modality, samples.rows, split) for modality in MODALITIES
+    }
+    try:
+        removal = concept_removal(
+            codes, (samples.is_a, samples.is_b), samples.confident, partition, (pair.a, pair.b),
+            references=settings.references, draws=settings.draws,
+            space=_space(feature_set, settings.space, workspace.device), seed=workspace.seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"feature set {name!r}: {error}") from error
+    save_figure(removal_drops(removal), directory / f"{name}-table2")
+    twins = _twins(pair, samples.captions.tolist(), samples.is_a, samples.is_b)
+    enough = len(twins) >= ENOUGH_PAIRS
+    paired = paired_differences(codes, twins, partition, seed=workspace.seed) if enough else []
+    share = class_share(codes["text"], partition.text_dominant, settings.top)
+    scores, bins = _words(samples.captions, share, samples.is_b, settings.bins, pair)
+    save_figure(words_by_share(scores, bins, pair.b), directory / f"{name}-table6")
+    ends = [{"low": low, "high": high} for low, high, _ in bins]
+    share = class_share(codes["image"], partition.image_dominant, settings.top)
+    return _Findings(
+        name,
+        [{"feature_set": name, **_flat(asdict(row))} for row in removal],
+        [{"feature_set": name, **_flat(asdict(row))} for row in paired],
+        [{"feature_set": name, **ends[score.group], **asdict(score)} for score in scores],
+        [(int(samples.rows[i]), value) for i, value in _by_share(share, samples.is_a, settings.shown)],
+    )
+
+
+def _concepts(workspace: Workspace) -> ConceptPair:
+    concept = workspace.cfg.concept
+    return ConceptPair(concept.a, concept.b, tuple(concept.words_a), tuple(concept.words_b))
+
+
+def _partition(workspace: Workspace, name: str, space: str) -> Partition:
+    """A feature set's partition. Raises ConfigError where a class is empty, or codes have no way back to embeddings."""
+    feature_set = workspace.feature_set(name)
+    partition = dominance(workspace, name, feature_set).partition
+    image, text = len(partition.image_dominant), len(partition.text_dominant)
+    if not image or not text:
+        raise ConfigError(
+            f"feature set {name!r}: {image} features are ImgD and {text} TextD: both are needed; "
+            "lower partition.n_sigma or mds.min_pairs"
+        )
+    if space == "embeddings":
+        try:
+            feature_set.decode(torch.zeros(1, feature_set.num_features, device=workspace.device), "image")
+        except DictionaryError as error:
+            raise ConfigError(f"concepts.space=embeddings: {error}") from error
+    return partition
 
 
 def _slug(pair: ConceptPair) -> str:
@@ -189,6 +269,7 @@ def _show(workspace: Workspace, pair: ConceptPair, path: Path) -> None:
     table2 = json.loads((path / "table2.json").read_text())
     paired = json.loads((path / "paired.json").read_text()) if (path / "paired.json").exists() else []
     table6 = pd.read_parquet(path / "table6.parquet")
+    tell_missing(path)
     for name in workspace.recipes:
         show_table(concept_rows(table2, name), f"Table 2, {name}: {pair.a} and {pair.b}, {workspace.title}")
         if paired:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.core.artifacts import digest
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.versions import version_of
 from mmmono.dictionaries import DictionaryFeatures
 from mmmono.features import MODALITIES, FeatureSet, Modality
-from mmmono.interpretability.embedders import Embedder
+from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.interpretability.ms import monosemanticity_score
 from mmmono.interpretability.report import FeatureSetInterpretability, monosemanticity, random_rows
@@ -30,6 +29,7 @@ from mmmono.interpretability.top_samples import TopSamples
 from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.analyses.top_samples import check_m, top_samples_of
 from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.pictures import SplitPictures, in_batches, tell_missing
 from mmmono.pipeline.training import snapshots
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.interpretability_figures import (
@@ -42,6 +42,7 @@ from mmmono.reporting.rows import modality_mono_rows, monosemanticity_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
+IMAGE_BATCH = 64  # pictures in memory at a time
 TopByModality = dict[Modality, TopSamples]
 
 
@@ -62,10 +63,11 @@ def interpret(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
+        embeddings.load()
         metadata = view.metadata()
         sets = {name: workspace.feature_set(name) for name in workspace.recipes}
-        top = {
-            name: top_samples_of(workspace, features, settings.m, settings.deduplicate, metadata)
+        candidates = {
+            name: top_samples_of(workspace, features, settings.m + embeddings.spare, settings.deduplicate, metadata)
             for name, features in sets.items()
         }
         rows = torch.arange(len(view))
@@ -79,9 +81,12 @@ def interpret(workspace: Workspace) -> None:
         ms_rows = rows if embeddings.free else shuffled[: settings.ms_pairs].sort().values
         if settings.ms:
             embeddings.prepare(dict.fromkeys(MODALITIES, ms_rows))
-        embeddings.prepare(
-            {m: torch.cat([pool, *(best[m].rows.flatten() for best in top.values())]) for m in MODALITIES}
-        )
+        best = {name: {m: top.first(settings.m) for m, top in tops.items()} for name, tops in candidates.items()}
+        embeddings.prepare({m: torch.cat([pool, *(b[m].rows.flatten() for b in best.values())]) for m in MODALITIES})
+        ms_rows, pool = embeddings.had(ms_rows), embeddings.had(pool)
+        if len(pool) < settings.m:
+            raise DataError(f"{len(pool)} pictures could be read for random samples: {settings.m} are needed")
+        top = {name: _at_hand(tops, embeddings, settings.m) for name, tops in candidates.items()}
         scored = []
         for name, features in sets.items():
             ms = _ms(workspace, features, embeddings, ms_rows) if settings.ms else {}
@@ -95,8 +100,10 @@ def interpret(workspace: Workspace) -> None:
         if history:
             save_table(history, directory / "over_training")
             save_figure(monosemanticity_over_training(pd.DataFrame(history)), directory / "over_training")
+        embeddings.report(directory)
 
     artifact = workspace.results("interpretability", recipe, make)
+    tell_missing(artifact.path)
     _show(workspace, artifact.path, embeddings.name)
 
 
@@ -114,8 +121,16 @@ class SampleEmbeddings:
         else:
             self._embedder = instantiate(chosen, device=workspace.device)
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
+        # Candidates beyond the m best, to take the places of those whose pictures cannot be had.
+        self.spare = 0 if self.free else max(2, workspace.cfg.monosemanticity.m // 4)
+        self._pictures: SplitPictures | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}
         self._table: dict[Modality, Tensor] = {}
+
+    def load(self) -> None:
+        """Get the embedder's weights, before anything heavy is done. Raises ModelError if they cannot be had."""
+        if isinstance(self._embedder, TimmSentenceEmbedder):
+            self._embedder.load()
 
     def prepare(self, rows: dict[Modality, Int64[Tensor, " rows"]]) -> None:
         """See to it that these rows' embeddings are at hand; −1 stands for no row."""
@@ -128,6 +143,24 @@ class SampleEmbeddings:
             before = self._table.get(modality)
             self._position[modality][missing] = torch.arange(len(missing)) + (0 if before is None else len(before))
             self._table[modality] = new if before is None else torch.cat([before, new])
+
+    def had(self, rows: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+        """Those of some prepared rows whose embeddings could be had in both modalities; without modalities not prepared."""
+        for modality, table in self._table.items():
+            place = self._position[modality][rows]
+            rows = rows[(place < 0) | ~table[place].isnan().any(1)]
+        return rows
+
+    def missing(self, modality: Modality) -> Int64[Tensor, " rows"]:
+        """Rows that were prepared in vain."""
+        place = self._position[modality]
+        gone = self._table[modality].isnan().any(1)
+        return torch.nonzero((place >= 0) & gone[place.clamp_min(0)]).squeeze(1)
+
+    def report(self, directory: Path) -> None:
+        """Say in the folder of the results which pictures they are without, if any."""
+        if self._pictures is not None:
+            self._pictures.report(directory)
 
     def of(self, modality: Modality, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Unit vectors of prepared rows."""
@@ -143,17 +176,52 @@ class SampleEmbeddings:
         name = f"{self._embedder.name}-{features.store.path.name}"
         key = digest({"rows": features.recipe, "embedder": embedder.fingerprint, "version": version_of("embeddings")})
         folder = self._workspace.artifacts.root / "embeddings" / f"{name}-{key}" / modality
-        source = self._workspace.dataset.source(self._workspace.dataset.split)
+        if modality == "image" and self._pictures is None:
+            self._pictures = SplitPictures(self._workspace, self._workspace.dataset.split)
 
-        def compute(positions: Any) -> Tensor:
-            part = metadata.iloc[list(positions)]
+        def compute(positions: Sequence[int]) -> Tensor:
             if modality == "text":
-                return embedder.embed_texts(part["caption"].tolist())
-            locators = part["locator"] if "locator" in part else [""] * len(part)
-            images = [source.fetch(key, locator).image for key, locator in zip(part["key"], locators, strict=True)]
-            return embedder.embed_images(images)
+                return embedder.embed_texts(metadata["caption"].iloc[list(positions)].tolist())
+            assert self._pictures is not None
+            return _embedded(self._pictures, embedder, positions)
 
         return EmbeddingCache(folder, compute, f"{self.name}: {modality}s").get(rows)
+
+
+def _embedded(pictures: SplitPictures, embedder: Embedder, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:
+    """Embeddings of the pictures of some ascending rows; NaN where a picture cannot be had."""
+    parts: list[Tensor] = []
+    there: list[bool] = []
+    for batch in in_batches(pictures.pairs(rows), IMAGE_BATCH):
+        images = [pair.image for _, pair in batch if pair is not None]
+        there += [pair is not None for _, pair in batch]
+        if images:
+            parts.append(embedder.embed_images(images))
+    if not parts:
+        return torch.full((len(rows), 1), torch.nan)
+    embeddings = torch.cat(parts)
+    found = torch.full((len(rows), embeddings.shape[1]), torch.nan)
+    found[torch.tensor(there)] = embeddings
+    return found
+
+
+def _at_hand(candidates: TopByModality, embeddings: SampleEmbeddings, m: int) -> TopByModality:
+    """The m best samples whose embeddings can be had, which are prepared; others take the places of missing ones."""
+    while True:
+        best = {modality: samples.first(m) for modality, samples in candidates.items()}
+        embeddings.prepare({modality: samples.rows.flatten() for modality, samples in best.items()})
+        missing = {modality: embeddings.missing(modality) for modality in best}
+        if not any(torch.isin(samples.rows, missing[modality]).any() for modality, samples in best.items()):
+            return best
+        candidates = {modality: _without(samples, missing[modality]) for modality, samples in candidates.items()}
+
+
+def _without(top: TopSamples, rows: Int64[Tensor, " rows"]) -> TopSamples:
+    """Top samples less some of the rows, with the places behind them filled up."""
+    gone = torch.isin(top.rows, rows)
+    order = torch.argsort(gone.int(), dim=1, stable=True)
+    gone = gone.gather(1, order)
+    return TopSamples(top.values.gather(1, order).masked_fill(gone, 0), top.rows.gather(1, order).masked_fill(gone, -1))
 
 
 def _ms(
@@ -196,8 +264,10 @@ def _over_training(
             continue
         for step, dictionary in snapshots(workspace.dictionary(name).path):
             features = DictionaryFeatures(name, dictionary.to(workspace.device))
-            top = top_samples_of(workspace, features, settings.m, settings.deduplicate, metadata)
-            embeddings.prepare({modality: best.rows.flatten() for modality, best in top.items()})
+            candidates = top_samples_of(
+                workspace, features, settings.m + embeddings.spare, settings.deduplicate, metadata
+            )
+            top = _at_hand(candidates, embeddings, settings.m)
             scored = _score(workspace, name, features, top, pool, embeddings, {})
             for row in scored.averages():
                 if row["class"] == "all":

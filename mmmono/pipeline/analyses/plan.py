@@ -100,8 +100,8 @@ def _sums(items: list[Item], root: Path) -> None:
     fetched = [item for item in items if item.state == State.TO_FETCH]
     counts = Counter(item.state for item in items)
     writes = sum(item.writes or 0 for item in to_make)
-    downloads = sum(item.download or 0 for item in fetched)
-    kept = sum(item.download or 0 for item in fetched if item.kept)
+    downloads = sum(item.download or 0 for item in items)
+    kept = sum(item.download or 0 for item in items if item.kept)
     parts = [f"{len(to_make)} to make", f"{counts[State.FOUND]} found in {root}"]
     if fetched:
         parts.append(f"{len(fetched)} to download")

@@ -266,7 +266,9 @@ class Step:
 
     def _download(self, download: Download) -> Item:
         there = self.hub.look(download)
-        more = {"kept": download.kept, "address": f"hub: {download.repository} {download.files} {download.share}"}
+        # What does not stay is streamed again for every model.
+        of = "" if download.kept else self.model
+        more = {"kept": download.kept, "address": f"hub: {download.repository} {download.files} {download.share} {of}"}
         if there.found:
             return self._item(download.what, State.FOUND, **more)
         if there.why:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from mmmono.case_studies.text_to_image import ROWS, class_sizes, draw_members, i
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
-from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.modality import Partition
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.analyses.real_pictures import NearestPair, nearest_pairs, prompt_pictures
 from mmmono.pipeline.feature_sets import NCL
 from mmmono.pipeline.generators import GeneratorOption
+from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.generation_figures import GridRow, control_curves, control_grid
 from mmmono.reporting.rows import control_rows, strongest_reference
@@ -37,6 +39,7 @@ from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
 PICTURES = "pictures"  # folder of what was drawn
+Nearest = dict[tuple[int, int], NearestPair]  # by identity of the row, and place of the strength
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,14 @@ def control_generation(workspace: Workspace) -> None:
             for name, feature_set in sets.items():
                 rows += _intervened(workspace, name, feature_set, partitions[name], reference, text, image, strengths)
         _draw(directory / PICTURES, generator, cfg.prompt, rows, plain, strengths, seeds)
-        prompt_pictures = _prompt_pictures(workspace, embedder, {r.key for r in references})
-        nearest = _nearest(workspace, rows) if generator.joint else {}
-        cells, base = _measure(
-            directory / PICTURES, embedder, rows, references, strengths, seeds, prompt_pictures, nearest
-        )
+        real = SplitPictures(workspace, workspace.whole_split("auto"))
+        of_prompt = prompt_pictures(workspace, embedder, real, {r.key for r in references})
+        near: Nearest = {}
+        if generator.joint:  # those of the first seed
+            pairs = nearest_pairs(workspace, torch.cat([row.embeddings[:, 0, 0] for row in rows]), real)
+            near = dict(zip(product(map(id, rows), range(len(strengths))), pairs, strict=True))
+        captions = {cell: pair.caption for cell, pair in near.items()}
+        cells, base = _measure(directory / PICTURES, embedder, rows, references, strengths, seeds, of_prompt, captions)
         save_table([asdict(cell) for cell in cells], directory / "cells")
         frame = pd.DataFrame([asdict(cell) for cell in cells])
         found: list[Effect] = []
@@ -123,7 +129,7 @@ def control_generation(workspace: Workspace) -> None:
                 alone = [effect for effect in own if effect.reference == reference.name]
                 save_figure(control_curves(alone, axis), directory / f"{name}-curves-{reference.name}")
                 of_grid = [r for r in rows if r.feature_set == name and r.reference is reference]
-                grid = [_grid_row(directory / PICTURES, row, strengths, workspace, nearest) for row in of_grid]
+                grid = [_grid_row(directory / PICTURES, row, strengths, near) for row in of_grid]
                 head = (
                     f"prompt “{cfg.prompt}”, reference {reference.name}\n{name} features of {workspace.model.name}, "
                     f"drawn by {generator.name}\n{axis}; all from the same noise"
@@ -131,8 +137,10 @@ def control_generation(workspace: Workspace) -> None:
                 figure = control_grid(grid, [s.shown for s in strengths], reference.picture, head)
                 save_figure(figure, directory / f"{name}-figure10-{reference.name}")
         save_table([asdict(effect) for effect in found], directory / "effects")
+        real.report(directory)
 
     artifact = workspace.results("text_to_image", recipe, make, resumable=True)
+    tell_missing(artifact.path)
     _show(workspace, artifact.path)
 
 
@@ -158,8 +166,9 @@ def _references(workspace: Workspace) -> list[Reference]:
     entries = [str(entry) for entry in workspace.cfg.references]
     if not entries:
         raise ConfigError("references is empty: name a pair's key or a picture's path")
-    source = workspace.dataset.source(workspace.whole_split("auto"))
-    references = [read_reference(entry, source) for entry in entries]
+    split = workspace.whole_split("auto")
+    source, locators = picture_source(workspace, split), known_locators(workspace, split)
+    references = [read_reference(entry, source, locators) for entry in entries]
     names = [reference.name for reference in references]
     if len(set(names)) < len(names):
         raise ConfigError(f"references: {', '.join(names)}: two of them have one name")
@@ -257,44 +266,6 @@ def _read(cell: Path, seeds: Sequence[int]) -> list[Image.Image]:
     return [Image.open(cell.with_name(f"{cell.name}-{seed}.png")).convert("RGB") for seed in seeds]
 
 
-def _prompt_pictures(workspace: Workspace, embedder: Embedder, left_out: set[str | None]) -> Tensor:
-    """Embeddings of real pictures whose captions are nearest to the prompt, none of them a reference."""
-    settings = workspace.cfg.measures
-    split = workspace.whole_split("auto")
-    metadata = workspace.features(split).view.metadata()
-    candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
-    if "group" in candidates:  # variants of one picture are one picture
-        candidates = candidates[~candidates["group"].duplicated()]
-    if len(candidates) > settings.pool:
-        candidates = candidates.sample(settings.pool, random_state=workspace.seed)
-    count = min(settings.prompt_pictures, len(candidates))
-    captions = embedder.embed_texts(candidates["caption"].tolist())
-    best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
-    return embedder.embed_images([_fetch(workspace, candidates.iloc[place]) for place in best])
-
-
-def _fetch(workspace: Workspace, pair: pd.Series[Any]) -> Image.Image:
-    source = workspace.dataset.source(workspace.whole_split("auto"))
-    return source.fetch(pair["key"], pair.get("locator", "")).image
-
-
-def _nearest(workspace: Workspace, rows: Sequence[Row]) -> dict[int, list[pd.Series[Any]]]:
-    """By row, the real pair whose image embedding is nearest to T′ at each strength, for the first seed."""
-    view = workspace.features(workspace.whole_split("auto")).view
-    queries = torch.nn.functional.normalize(torch.cat([row.embeddings[:, 0, 0] for row in rows]), dim=1)
-    best = torch.full((len(queries),), -torch.inf)
-    where = torch.zeros(len(queries), dtype=torch.int64)
-    for block in view.blocks(4096):
-        similarity = queries @ prepare(block.image, True, "cpu", view.store.path).T
-        value, place = similarity.max(1)
-        nearer = value > best
-        best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
-    metadata = view.metadata()
-    found = [metadata.iloc[int(place)] for place in where]
-    columns = len(rows[0].embeddings)
-    return {id(row): found[i * columns : (i + 1) * columns] for i, row in enumerate(rows)}
-
-
 def _measure(
     folder: Path,
     embedder: Embedder,
@@ -302,8 +273,8 @@ def _measure(
     references: Sequence[Reference],
     strengths: Sequence[Strength],
     seeds: Sequence[int],
-    prompt_pictures: Tensor,
-    nearest: dict[int, list[pd.Series[Any]]],
+    of_prompt: Tensor,
+    nearest: dict[tuple[int, int], str],
 ) -> tuple[list[Cell], pd.DataFrame]:
     """All cells, and the measures of plain generation by reference and seed."""
     with progress_bar() as bar:
@@ -321,7 +292,7 @@ def _measure(
                     "edge_distance": edge_distance(picture, reference.picture),
                 }
                 for picture, to_reference, to_prompt in zip(
-                    pictures, mean_cosine(embeddings, embedded[reference.name]), mean_cosine(embeddings, prompt_pictures),
+                    pictures, mean_cosine(embeddings, embedded[reference.name]), mean_cosine(embeddings, of_prompt),
                     strict=True,
                 )
             ]  # fmt: skip
@@ -335,7 +306,7 @@ def _measure(
                     if strength.weight
                     else plain[row.reference.name]
                 )
-                near = str(nearest[id(row)][place].get("caption", "")) if nearest else ""
+                near = nearest.get((id(row), place), "")
                 cells += [
                     Cell(
                         row.feature_set, row.reference.name, row.members, row.features, strength.shown, strength.weight,
@@ -355,11 +326,10 @@ def _grid_row(
     folder: Path,
     row: Row,
     strengths: Sequence[Strength],
-    workspace: Workspace,
-    nearest: dict[int, list[pd.Series[Any]]],
+    nearest: Nearest,
 ) -> GridRow:
     pictures = [_read(_cell(folder, row, strength), [0])[0] for strength in strengths]
-    near = [_fetch(workspace, pair) for pair in nearest[id(row)]] if nearest else []
+    near = [nearest[id(row), place].picture for place in range(len(strengths))] if nearest else []
     return GridRow(row.members, row.features, pictures, near)
 
 

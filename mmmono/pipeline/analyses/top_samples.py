@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+from PIL.Image import Image
 
 from mmmono.core.errors import ConfigError
-from mmmono.data import PairSource
 from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
 from mmmono.interpretability import TopSamples, TopStream
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
 from mmmono.reporting.style import save_figure
@@ -41,8 +43,9 @@ def find_top_samples(workspace: Workspace) -> None:
 
     def make(directory: Path) -> None:
         metadata = view.metadata()
-        source = workspace.dataset.source(workspace.dataset.split)
+        pictures = SplitPictures(workspace, workspace.dataset.split)
         drawn: list[dict[str, object]] = []
+        planned: list[_Sheet] = []
         for name in workspace.recipes:
             feature_set = workspace.feature_set(name)
             chosen = _named(settings.show, feature_set)
@@ -51,17 +54,21 @@ def find_top_samples(workspace: Workspace) -> None:
             table = _table(name, scored, top, metadata)
             table.to_parquet(directory / f"{name}.parquet", index=False)
             sheets = {"chosen": chosen} if chosen else _draw_features(scored, settings.per_class, workspace.seed)
-            for members, features in sheets.items():
-                cards = [_card(scored, f, top, metadata, source, settings.shown) for f in features]
-                if not cards:
-                    continue
-                save_figure(contact_sheet(cards), directory / f"{name}-{members}")
-                for card in cards:
-                    sheet, _ = save_figure(contact_sheet([card]), directory / f"{name}-{card.members}-{card.feature}")
-                    drawn.append({**_summary(card, top), "sheet": sheet.name})
+            planned += [
+                _Sheet(name, members, features, scored, top) for members, features in sheets.items() if features
+            ]
+        shown = pictures.shown({row for sheet in planned for row in sheet.rows(settings.shown)}, title="pictures")
+        for sheet in planned:
+            cards = [sheet.card(feature, metadata, shown, settings.shown) for feature in sheet.features]
+            save_figure(contact_sheet(cards), directory / f"{sheet.name}-{sheet.members}")
+            for card in cards:
+                file, _ = save_figure(contact_sheet([card]), directory / f"{sheet.name}-{card.members}-{card.feature}")
+                drawn.append({**_summary(card, sheet.top), "sheet": file.name})
         (directory / "sheets.json").write_text(json.dumps(drawn, indent=2) + "\n")
+        pictures.report(directory)
 
     artifact = workspace.results("top_samples", recipe, make)
+    tell_missing(artifact.path)
     rows = json.loads((artifact.path / "sheets.json").read_text())
     if rows:
         rows = [{key: value for key, value in row.items() if key != "sheet"} for row in rows]
@@ -168,31 +175,39 @@ def _table(
     return pd.concat(frames, ignore_index=True)
 
 
-def _card(
-    scored: FeatureSetDominance,
-    feature: int,
-    top: dict[Modality, TopSamples],
-    metadata: pd.DataFrame,
-    source: PairSource,
-    shown: int,
-) -> FeatureCard:
-    samples = {
-        modality: [
-            (metadata.iloc[row], value)
-            for row, value in zip(best.rows[feature].tolist(), best.values[feature].tolist(), strict=True)
-            if row >= 0
-        ][:shown]
-        for modality, best in top.items()
-    }
-    return FeatureCard(
-        feature_set=scored.name,
-        feature=feature,
-        members=scored.partition.class_of()[feature],
-        mds=float(scored.scores.scores[feature]),
-        images=[(source.fetch(row["key"], row.get("locator", "")).image, value) for row, value in samples["image"]],
-        captions=[(row["caption"], value) for row, value in samples["text"]],
-        asked=shown,
-    )
+@dataclass(frozen=True)
+class _Sheet:
+    """Features of one feature set that are drawn on one sheet."""
+
+    name: str
+    members: str
+    features: Sequence[int]
+    scored: FeatureSetDominance
+    top: dict[Modality, TopSamples]
+
+    def rows(self, shown: int) -> list[int]:
+        """Rows of the pictures on it."""
+        return self.top["image"].rows[list(self.features), :shown].flatten().tolist()
+
+    def card(self, feature: int, metadata: pd.DataFrame, pictures: dict[int, Image], shown: int) -> FeatureCard:
+        """What is drawn of a feature."""
+        samples = {
+            modality: [
+                (row, value)
+                for row, value in zip(best.rows[feature].tolist(), best.values[feature].tolist(), strict=True)
+                if row >= 0
+            ][:shown]
+            for modality, best in self.top.items()
+        }
+        return FeatureCard(
+            feature_set=self.name,
+            feature=feature,
+            members=self.scored.partition.class_of()[feature],
+            mds=float(self.scored.scores.scores[feature]),
+            images=[(pictures[row], value) for row, value in samples["image"]],
+            captions=[(metadata["caption"].iloc[row], value) for row, value in samples["text"]],
+            asked=shown,
+        )
 
 
 def _summary(card: FeatureCard, top: dict[Modality, TopSamples]) -> dict[str, object]:

@@ -1,0 +1,120 @@
+"""Concepts by an image classifier of transformers, such as the paper's of gender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from PIL.Image import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from mmmono.case_studies.concepts import Array, Classify, ConceptLabels, ConceptPair, Labeler
+from mmmono.case_studies.weights import check_model
+from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.fingerprints import weights_identity
+from mmmono.vlm.hub import hub_or_cache, hub_reason
+from mmmono.vlm.resizing import narrowed
+
+INSTEAD = "check its name and the network, give a local folder, or use labels=words"
+
+
+class ImageClassifier(Labeler):
+    """A classifier whose labels that hold a concept's words add up to the concept.
+
+    Args:
+        model: hub id or local folder.
+        batch_size: images a forward pass.
+
+    Raises:
+        ConfigError: the batch size is not positive.
+    """
+
+    def __init__(self, model: str, batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"labels.batch_size={batch_size} must be at least 1")
+        self.model = model
+        self.batch_size = batch_size
+        self._loaded: tuple[Any, Any, str] | None = None
+
+    def identity(self) -> str:
+        """The model's name, or a digest of a local folder's files."""
+        return f"classifier {weights_identity(self.model)}"
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the classes, from the configuration alone. Raises ModelError if it cannot be had."""
+        try:
+            with hub_or_cache():
+                config = AutoConfig.from_pretrained(self.model)
+        except Exception as error:  # transformers passes on whatever the hub's client raises
+            raise self._cannot_be_had(error) from error
+        return [str(config.id2label[i]) for i in range(config.num_labels)]
+
+    def check(self, pair: ConceptPair) -> None:
+        """The model can be had, and has a label for either concept."""
+        check_model("labels.model", self.model, INSTEAD)
+        self._members(pair)
+
+    def _members(self, pair: ConceptPair) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"]]:
+        """Classes of concept A and of concept B, without those of both."""
+        found = np.array([pair.matches(name) for name in self.names]).reshape(-1, 2)
+        for concept, members in ((pair.a, found[:, 0]), (pair.b, found[:, 1])):
+            if not members.any():
+                raise ConfigError(
+                    f"labels.model={self.model} has no label for {concept!r}: it knows {', '.join(self.names)}; name the "
+                    "words of the one that is meant in concept.words_a or concept.words_b"
+                )
+        both = found.all(1)
+        return found[:, 0] & ~both, found[:, 1] & ~both
+
+    def load(self, device: str) -> None:
+        """Get the weights. Raises ModelError if they cannot be had."""
+        try:
+            with hub_or_cache():
+                processor = AutoImageProcessor.from_pretrained(self.model)
+                model = AutoModelForImageClassification.from_pretrained(self.model)
+        except Exception as error:  # transformers passes on whatever the hub's client raises
+            raise self._cannot_be_had(error) from error
+        self._loaded = processor, model.eval().requires_grad_(False).to(device), device
+
+    def probabilities(self, images: Sequence[Image]) -> Float[Array, "images classes"]:
+        """Probabilities of the classes, in float32, computed on the device of `load` in one forward pass.
+
+        Raises:
+            ConfigError: out of GPU memory.
+        """
+        assert self._loaded is not None
+        processor, model, device = self._loaded
+        crops = getattr(processor, "do_center_crop", False)
+        inputs = processor(
+            images=[narrowed(image) if crops else image for image in (i.convert("RGB") for i in images)],
+            return_tensors="pt",
+        )
+        try:
+            with torch.inference_mode():
+                return model(**inputs.to(device)).logits.softmax(-1).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"out of GPU memory with labels.batch_size={self.batch_size}: lower it, and run again to go on"
+            ) from error
+
+    def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
+        """The likelier concept of every image, where either is likelier than anything else together."""
+        a, b = self._members(pair)
+        probability = classify(self)
+        seen = ~np.isnan(probability).any(1)
+        p_a, p_b = (np.where(seen, probability[:, members].sum(1), 0.0) for members in (a, b))
+        confidence = np.maximum(p_a, p_b)
+        sure = confidence > 0.5
+        return ConceptLabels(
+            sure & (p_a > p_b), sure & (p_b > p_a), confidence,
+            ambiguous=int((seen & ~sure).sum()), missing=int((~seen).sum()),
+        )  # fmt: skip
+
+    def _cannot_be_had(self, error: Exception) -> ModelError:
+        return ModelError(f"labels.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}")

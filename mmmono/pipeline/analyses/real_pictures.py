@@ -1,0 +1,70 @@
+"""Real pictures that drawn ones are held against: those of the prompt, and those nearest to an embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.features.rows import prepare
+from mmmono.interpretability.embedders import Embedder
+from mmmono.pipeline.pictures import SplitPictures
+from mmmono.pipeline.workspace import Workspace
+
+
+def prompt_pictures(
+    workspace: Workspace, embedder: Embedder, pictures: SplitPictures, left_out: set[str | None]
+) -> Float[Tensor, "pictures dim"]:
+    """Embeddings of real pictures whose captions are nearest to the prompt, none of them a reference.
+
+    Args:
+        workspace: the prompt and the pairs.
+        embedder: says what is near.
+        pictures: of the whole split.
+        left_out: keys of the references.
+    """
+    settings = workspace.cfg.measures
+    split = workspace.whole_split("auto")
+    metadata = workspace.features(split).view.metadata().reset_index(drop=True)
+    candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
+    if "group" in candidates:  # variants of one picture are one picture
+        candidates = candidates[~candidates["group"].duplicated()]
+    if len(candidates) > settings.pool:
+        candidates = candidates.sample(settings.pool, random_state=workspace.seed)
+    count = min(settings.prompt_pictures, len(candidates))
+    captions = embedder.embed_texts(candidates["caption"].tolist())
+    best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
+    found = pictures.pairs(candidates.index[best].tolist())
+    return embedder.embed_images([pair.image for _, pair in found if pair is not None])
+
+
+@dataclass(frozen=True)
+class NearestPair:
+    """A real pair near to an embedding: its caption, and a square from its picture."""
+
+    caption: str
+    picture: Image.Image
+
+
+def nearest_pairs(
+    workspace: Workspace, embeddings: Float[Tensor, "queries dim"], pictures: SplitPictures
+) -> list[NearestPair]:
+    """For each embedding the pair of the whole split whose image embedding has the largest cosine with it."""
+    view = workspace.features(workspace.whole_split("auto")).view
+    queries = F.normalize(embeddings, dim=1)
+    best = torch.full((len(queries),), -torch.inf)
+    where = torch.zeros(len(queries), dtype=torch.int64)
+    for block in view.blocks(4096):
+        similarity = queries @ prepare(block.image, True, "cpu", view.store.path).T
+        value, place = similarity.max(1)
+        nearer = value > best
+        best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
+    metadata = view.metadata()
+    captions = metadata["caption"] if "caption" in metadata else pd.Series([""] * len(metadata))
+    squares = pictures.shown(where.tolist())
+    return [NearestPair(captions.iloc[place], squares[place]) for place in where.tolist()]

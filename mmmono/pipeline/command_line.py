@@ -1,0 +1,159 @@
+"""What a user types, as Hydra's grammar takes it, and the folder that everything goes to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+
+from mmmono.core.errors import ConfigError
+
+# Settings that are paths: what is given for them is taken letter by letter.
+PATHS = frozenset(
+    {
+        "artifacts", "dataset.root", "dataset.path", "dataset.cache", "model.pretrained", "model.checkpoint",
+        "model.preprocess_of", "embedder.image_checkpoint", "embedder.image_model", "embedder.text_model",
+        "adversarial.requests", "generator.weights", "victim.model", "labels.model", "judge.cache", "plan.coco",
+        "hydra.run.dir", "hydra.sweep.dir",
+    }
+)  # fmt: skip
+# And those that take several: a comma may part them.
+PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.pictures"})
+ARGUMENT = re.compile(r"(\+{0,2}[\w.@/+~-]+?)=(.*)", re.DOTALL)
+NO_RUN = frozenset(
+    {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+)
+
+
+def hydra_arguments(arguments: Sequence[str]) -> list[str]:
+    """A command's arguments in Hydra's grammar, with Hydra's own folder where the artifacts root cannot be written.
+
+    Raises:
+        ConfigError: the artifacts root is none, is a file, or cannot be made.
+    """
+    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
+    read = [quote(argument, multirun) for argument in arguments]
+    if any(argument.partition("=")[0] in NO_RUN for argument in arguments):
+        return read
+    return [*read, *_elsewhere(_root(read), read)]
+
+
+def quote(argument: str, multirun: bool = False) -> str:
+    """`key=value` with the value in quotes where Hydra's grammar would not take it for the text it is.
+
+    In that grammar braces are dictionaries, brackets lists, and commas sweeps; it knows no `=`, no quotes and no letters
+    beyond ASCII in a value. Values of settings that are paths stay text whatever they look like, and may begin with `~/`.
+    """
+    match = ARGUMENT.fullmatch(argument)
+    if match is None or argument.startswith("-"):
+        return argument
+    key, value = match[1], match[2]
+    setting, parsed = key.lstrip("+"), _parsed(argument)
+    if setting in PATHS | PATH_LISTS:
+        if value.startswith("~/"):
+            value, parsed = str(Path(value).expanduser()), None
+        if parsed is not None and _is_meant(parsed, value, setting, multirun):
+            return argument
+    elif parsed is not None:
+        return argument
+    if Path(value).exists():
+        return f"{key}={_quoted(value)}"
+    if value.startswith("[") and value.endswith("]") and _parsed(listed := f"{key}=[{_each_quoted(value[1:-1])}]"):
+        return listed
+    if multirun and setting not in PATHS and "," in value and _parsed(swept := f"{key}={_each_quoted(value)}"):
+        return swept
+    return f"{key}={_quoted(value)}"
+
+
+def _is_meant(parsed: Override, value: str, setting: str, multirun: bool) -> bool:
+    """Whether a path that Hydra can read means what Hydra reads."""
+    if parsed.is_sweep_override():
+        if Path(value).exists():
+            return False
+        return multirun or setting in PATH_LISTS  # without -m Hydra says how to give a list
+    if isinstance(parsed._value, QuotedString):
+        return True
+    found = parsed.value()
+    if isinstance(found, bool | int | float):
+        return False  # a folder called 2017
+    return found == value if type(found) is str else True
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _quoted(value: str) -> str:
+    """A string in the grammar's double quotes: quotes, and backslashes before them, are escaped."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+
+
+def _each_quoted(values: str) -> str:
+    """Values parted by commas, those in quotes left alone, each other in quotes; commas within braces part nothing."""
+    parts, depth, opened = [""], 0, ""
+    for letter in values:
+        if letter in "\"'" and (not opened or opened == letter):
+            opened = "" if opened else letter
+        depth += (letter in "{[(") - (letter in "}])") if not opened else 0
+        if letter == "," and depth == 0 and not opened:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return ",".join(part if part.strip()[:1] in ("'", '"') else _quoted(part.strip()) for part in parts)
+
+
+def _root(arguments: Sequence[str]) -> Path | None:
+    """The artifacts root that the arguments name; None where Hydra has to resolve it."""
+    root: object = "artifacts"
+    for argument in arguments:
+        if argument.partition("=")[0].lstrip("+") == "artifacts" and (parsed := _parsed(argument)) is not None:
+            if parsed.is_sweep_override():
+                return None
+            root = parsed.value()
+    root = root.text if isinstance(root, QuotedString) else root
+    if not isinstance(root, str) or not root.strip():
+        shown = "null" if root is None else root
+        raise ConfigError(f"artifacts={shown} is no folder: give the root of everything computed, artifacts=/path")
+    return None if "${" in root else Path(root)
+
+
+def _elsewhere(root: Path | None, arguments: Sequence[str]) -> list[str]:
+    """Overrides that keep Hydra's log of runs out of a root that can be read alone."""
+    if root is None:
+        return []
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if _exists(path))
+    if not there.is_dir():
+        what = "is a file" if there == root.absolute() else f"cannot be made: {there} is a file"
+        raise ConfigError(f"artifacts={root} {what}: give a folder, artifacts=/path")
+    if there != root.absolute() and not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"artifacts={root} cannot be made: {there} is not writable; give artifacts=/writable/path")
+    runs = root / "runs"
+    if os.access(runs if _exists(runs) else there, os.W_OK | os.X_OK):
+        return []
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ConfigError(f"artifacts={root} may not be read: give another root, artifacts=/path")
+    folder = tempfile.mkdtemp(prefix="mmmono-runs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    given = {argument.partition("=")[0].lstrip("+") for argument in arguments}
+    return [f"{key}={_quoted(folder)}" for key in ("hydra.run.dir", "hydra.sweep.dir") if key not in given]
+
+
+def _exists(path: Path) -> bool:
+    """Whether something lies there, as far as one may look."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            return True
+        raise ConfigError(f"{path} cannot be a path here ({error.strerror}): give another") from error

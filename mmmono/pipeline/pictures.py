@@ -1,0 +1,171 @@
+"""The pictures of a split's pairs, for every analysis that shows or looks at some: fetched in bulk, and once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from PIL.Image import Image
+
+from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
+from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
+from mmmono.core.progress import progress_bar
+from mmmono.data import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.picture_cache import PictureCache
+from mmmono.features.selection import Split
+from mmmono.pipeline.workspace import Features, Workspace
+from mmmono.reporting.contact_sheets import square
+from mmmono.reporting.missing import missing_picture
+from mmmono.reporting.tables import console
+
+FOLDER = "pictures"
+REPORT = "missing_pictures.json"
+T = TypeVar("T")
+Item = ImageTextPair | SkippedPair
+GIVE_UP = 64  # pictures that may fail, where none was had before, until the rest is not asked for
+
+
+def picture_source(workspace: Workspace, split: Split) -> PairSource:
+    """A split's source; where its pictures come over a network, with a cache under the artifacts' root.
+
+    Raises:
+        ConfigError: pictures.cache is no number, or negative.
+    """
+    gigabytes = workspace.cfg.pictures.cache
+    if not isinstance(gigabytes, int | float) or not 0 <= gigabytes < float("inf"):
+        raise ConfigError(f"pictures.cache={gigabytes} must be a number of gigabytes: 0 keeps nothing")
+    source = workspace.dataset.source(split)
+    if not source.remote or not gigabytes:
+        return source
+    return PictureCache(source, workspace.artifacts.root / FOLDER, int(gigabytes * 1e9))
+
+
+def finished_features(workspace: Workspace, split: Split) -> Features | None:
+    """A split's features if they are there already; nothing is extracted."""
+    root = FinishedArtifacts(workspace.artifacts.root)
+    try:
+        return Workspace(workspace.cfg, makes="", artifacts=root).features(split)
+    except MissingArtifactError:
+        return None
+
+
+def known_locators(workspace: Workspace, split: Split) -> dict[str, str]:
+    """Where the pairs of a split lie in their source, by key, if its features are there already."""
+    features = finished_features(workspace, split)
+    metadata = features.view.metadata() if features else None
+    if metadata is None or not {"key", "locator"} <= set(metadata):
+        return {}
+    return dict(zip(metadata["key"], metadata["locator"], strict=True))
+
+
+class SplitPictures:
+    """Pictures by their rows in a split.
+
+    A picture that cannot be had does not end an analysis: it is left out or shown as missing, counted, and told.
+
+    Args:
+        workspace: the pairs.
+        split: the split; its features are extracted first if they are not there.
+
+    Raises:
+        DataError: the pairs have no keys by which they could be read again.
+    """
+
+    def __init__(self, workspace: Workspace, split: Split) -> None:
+        self._source = picture_source(workspace, split)
+        metadata = workspace.features(split).view.metadata()
+        if "key" not in metadata:
+            raise DataError(f"{workspace.features(split).store.path} has no keys: its pictures cannot be found again")
+        self._keys = metadata["key"].tolist()
+        self._locators = metadata["locator"].tolist() if "locator" in metadata else [""] * len(metadata)
+        self._had: set[int] = set()
+        self.missing: dict[int, str] = {}  # row and reason
+
+    def pairs(self, rows: Iterable[int], title: str | None = None) -> Iterator[tuple[int, ImageTextPair | None]]:
+        """Each of the rows once, in ascending order, which is the order in the source; None where it cannot be read.
+
+        Args:
+            rows: of the split; −1 stands for no row.
+            title: of a progress bar; none is shown without.
+
+        Raises:
+            DataError: none of the pictures asked for so far could be read.
+        """
+        wanted = sorted({int(row) for row in rows} - {-1})
+        found = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in wanted])
+        for row, item in zip(wanted, _watched(self._told(found, wanted), title, len(wanted)), strict=True):
+            if isinstance(item, SkippedPair):
+                self.missing[row] = item.reason
+                if not self._had and len(self.missing) >= min(GIVE_UP, len(wanted)):
+                    raise DataError(f"not one of {len(self.missing)} pictures could be read: {item.reason}")
+                yield row, None
+            else:
+                self.missing.pop(row, None)
+                self._had.add(row)
+                yield row, item
+
+    def _told(self, found: Iterator[Item], rows: list[int]) -> Iterator[Item]:
+        """The same items; where the source fails as a whole after it gave some pictures, the others are skipped."""
+        given = 0
+        try:
+            for item in found:
+                yield item
+                given += 1
+        except DataError as error:
+            if not self._had:
+                raise
+            yield from (SkippedPair(self._keys[row], str(error)) for row in rows[given:])
+
+    def shown(self, rows: Iterable[int], pixels: int = 224, title: str | None = None) -> dict[int, Image]:
+        """Squares from the middle of the rows' pictures, small enough to be kept; a drawn one for each that is missing."""
+        return {
+            row: square(pair.image, pixels) if pair else missing_picture(pixels)
+            for row, pair in self.pairs(rows, title)
+        }
+
+    def report(self, directory: Path) -> None:
+        """Say in the folder of a result which pictures it is without, if any."""
+        if self.missing:
+            reasons = Counter(self.missing.values())
+            content = {
+                "missing": len(self.missing),
+                "asked": len(self.missing) + len(self._had),
+                "reasons": dict(reasons.most_common(10)),
+                "keys": [self._keys[row] for row in sorted(self.missing)[:100]],
+            }
+            write_text_atomically(directory / REPORT, json.dumps(content, indent=2) + "\n")
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of so many consecutive items; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _watched(items: Iterator[Item], title: str | None, total: int) -> Iterator[Item]:
+    """The same items, with a progress bar if there is a title for it."""
+    if title is None:
+        yield from items
+        return
+    with progress_bar() as bar:
+        yield from bar.track(items, total=total, description=title)
+
+
+def tell_missing(directory: Path) -> None:
+    """Say which pictures a result is without, if any."""
+    file = directory / REPORT
+    if not file.exists():
+        return
+    told = json.loads(file.read_text())
+    reason = next(iter(told["reasons"]))
+    console.print(
+        f"{told['missing']} of {told['asked']} pictures could not be read and are left out or shown as missing "
+        f"(first: {reason}); +force=true asks for them again",
+        style="yellow",
+        markup=False,
+    )

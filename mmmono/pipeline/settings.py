@@ -1,0 +1,204 @@
+"""Settings that cannot work are told before anything heavy is imported, in one line each.
+
+What kind of value a setting takes is what its defaults in `conf/` are; limits that hold wherever a setting of that name
+stands are here too. Limits that depend on data or on a model are their owners'.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mmmono.core.errors import ConfigError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # Lightning's, Hydra's and W&B's own, which they check
+SEEDS = 2**32  # NumPy's
+STORED_TYPES = ("float16", "float32")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+AT_LEAST = {
+    "dataset.limit": 1, "extraction.batch_size": 1, "extraction.workers": 0, "training.batch_size": 1,
+    "training.pool_rows": 1, "training.patience": 1, "training.checkpoint_every": 1, "training.snapshot_every": 1,
+}  # fmt: skip
+SHARES = ("extraction.max_skipped", "concepts.confidence")  # 0 to 1
+# Numbers of things: whole and not negative, in whichever group they stand.
+COUNTS = frozenset(
+    {
+        "m", "n_draws", "random_pool", "ms_pairs", "images", "texts", "bins", "neighbors", "correlation_pairs", "shown",
+        "draws", "top", "min_samples", "steps", "seeds", "n_bootstrap", "pool", "prompt_pictures", "runs", "count",
+        "batch_size", "workers", "pairs", "dim", "folds", "attempts", "repeats", "max_new_tokens", "train_steps", "pixels",
+        "components", "width", "height", "depth", "max_pairs", "k", "auxk", "size", "limit", "image_dominant",
+        "text_dominant", "min_pairs", "per_class", "n_permutations", "halves", "max_iter",
+    }
+)  # fmt: skip
+LOOK_ONLY = frozenset({"plan", "report", "dashboard"})  # entrypoints that need no access to what they look at
+REPEATED = frozenset({"logger.tags", "judge.phrases", "adversarial.benign.words"})  # lists that may name a thing twice
+
+
+def check_settings(cfg: DictConfig, job: str) -> None:
+    """Raise ConfigError, naming the setting, its value and what it may be, where a value cannot work.
+
+    Args:
+        cfg: the composed configuration.
+        job: the entrypoint's name.
+    """
+    _check_feature_sets(cfg)
+    for key, value in _leaves(cfg):
+        if key.startswith(FREE):
+            continue
+        _check_kind(key, value)
+        _check_limits(key, value)
+    if job not in LOOK_ONLY:
+        _check_access(cfg)
+
+
+def _check_feature_sets(cfg: DictConfig) -> None:
+    if ("mds" in cfg or "training" in cfg) and not OmegaConf.select(cfg, "features.sets"):
+        raise ConfigError("features=[] chooses no feature set: give some, such as features=sae or features=[raw,sae]")
+    for override in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        names = re.findall(r"[^\[\], ]+", override.partition("=")[2]) if override.startswith("features=") else []
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{override} names a feature set twice: give each once")
+
+
+def _check_kind(key: str, value: object) -> None:
+    """A value is of the kind that the setting's defaults are; null and what has no default are let pass."""
+    kinds = {kind for default in _defaults().get(key, ()) if (kind := _kind(default)) is not None}
+    kind = _kind(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}={value} must be a finite number")
+    if key in _groups():
+        raise ConfigError(f"{key}={_plain(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
+    if value is None or len(kinds) != 1 or kind in kinds:
+        return
+    (wanted,) = kinds
+    if wanted == "text" and kind == "a number":
+        return  # a name such as 32
+    example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{_plain(value)}]"}
+    raise ConfigError(f"{key}={_plain(value)} must be {wanted}{example[wanted]}")
+
+
+def _check_limits(key: str, value: object) -> None:
+    name = key.rpartition(".")[2]
+    if name == "seed" or name.endswith("_seed"):
+        if not _is_whole(value) or not 0 <= value < SEEDS:  # type: ignore[operator]
+            raise ConfigError(f"{key}={_plain(value)} must be a whole number from 0 to {SEEDS - 1}")
+    elif key in AT_LEAST or (name in COUNTS and _default_is_whole(key)):
+        least = AT_LEAST.get(key, 0)
+        if value is not None and not isinstance(value, str) and (not _is_whole(value) or value < least):  # type: ignore[operator]
+            raise ConfigError(f"{key}={_plain(value)} must be a whole number, at least {least}")
+        if key in AT_LEAST and isinstance(value, str):
+            raise ConfigError(f"{key}={value} must be a whole number, at least {least}")
+    elif name == "train_fraction":
+        if not _is_number(value) or not 0 < value < 1:  # type: ignore[operator]
+            raise ConfigError(
+                f"{key}={_plain(value)} must lie between 0 and 1, such as 0.8: neither split may be empty"
+            )
+    elif key in SHARES:
+        if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+            raise ConfigError(f"{key}={_plain(value)} must lie between 0 and 1")
+    elif key == "extraction.dtype" and value not in STORED_TYPES:
+        raise ConfigError(f"extraction.dtype={_plain(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
+    elif name == "device" and not (isinstance(value, str) and DEVICE.fullmatch(value)):
+        raise ConfigError(f"{key}={_plain(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
+    elif isinstance(value, list):
+        _check_list(key, value)
+
+
+def _check_list(key: str, values: list[object]) -> None:
+    usual = [default for default in _defaults().get(key, ()) if isinstance(default, list)]
+    if not values and usual and all(usual):
+        raise ConfigError(f"{key}=[] is empty: give at least one")
+    plain = [value for value in values if isinstance(value, str | int | float)]
+    twice = next((value for place, value in enumerate(plain) if value in plain[:place]), None)
+    if twice is not None and key not in REPEATED:
+        raise ConfigError(f"{key} has {twice} twice: give each once")
+
+
+def _check_access(cfg: DictConfig) -> None:
+    """Keys that a step would ask for after long imports."""
+    dataset = cfg.get("dataset")
+    if dataset is None or not str(dataset.get("_target_", "")).endswith(".CC3M") or dataset.get("root") is not None:
+        return
+    if os.environ.get("HF_TOKEN"):
+        return
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise ConfigError(
+            "dataset=cc3m streams from a hub that wants a token: set HF_TOKEN, "
+            "or give the folder of a local copy with dataset.root=/path"
+        )
+
+
+def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by their whole names, with lists as lists; what is missing or refers to others has its turn elsewhere."""
+    for name in map(str, node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        value = node[name]
+        key = path + name
+        if isinstance(value, DictConfig):
+            yield from _leaves(value, f"{key}.")
+        elif isinstance(value, ListConfig):
+            yield key, OmegaConf.to_container(value)
+        else:
+            yield key, value
+
+
+@cache
+def _defaults() -> dict[str, list[object]]:
+    """Values that the options of all groups give each setting."""
+    found: dict[str, list[object]] = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        content = OmegaConf.load(file)
+        if not isinstance(content, DictConfig):
+            continue
+        group = "" if file.parent == CONF or "@package _global_" in file.read_text() else f"{file.parent.name}."
+        for key, value in _leaves(content, group):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@cache
+def _groups() -> dict[str, str]:
+    """Names that settings are grouped under, and one of the settings."""
+    parts = {key: key.split(".") for key in _defaults()}
+    return {".".join(names[:end]): key for key, names in parts.items() for end in range(1, len(names))}
+
+
+def _kind(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    return "a list" if isinstance(value, list) else None
+
+
+def _default_is_whole(key: str) -> bool:
+    known = [value for value in _defaults().get(key, ()) if value is not None]
+    return bool(known) and all(_is_whole(value) for value in known)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: object) -> str:
+    """A value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else str(value)

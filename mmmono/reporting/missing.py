@@ -1,0 +1,24 @@
+"""What stands in a figure where a picture could not be had."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+GROUND, INK = "#EEEEEE", "#888888"
+
+
+@cache
+def missing_picture(pixels: int = 224) -> Image.Image:
+    """A gray square, crossed out, that says so in words."""
+    picture = Image.new("RGB", (pixels, pixels), GROUND)
+    draw = ImageDraw.Draw(picture)
+    width = max(1, pixels // 112)
+    draw.line((0, 0, pixels, pixels), INK, width)
+    draw.line((0, pixels, pixels, 0), INK, width)
+    font = ImageFont.load_default(pixels / 9)
+    left, top, right, bottom = draw.textbbox((pixels / 2, pixels / 2), "picture missing", font=font, anchor="mm")
+    draw.rectangle((left - 4, top - 4, right + 4, bottom + 4), GROUND)
+    draw.text((pixels / 2, pixels / 2), "picture missing", INK, font=font, anchor="mm")
+    return picture

