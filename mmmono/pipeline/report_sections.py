@@ -134,7 +134,12 @@ def _top_samples(sources: Sources, section: ReportSection) -> ReportSection:
     if result is None:
         return section
     sheets = _read(result, "sheets")
-    numbers = {"ImgD": "Figure 1", "TextD": "Figure 2", "CrossD": "Figure 3", "chosen": "Chosen features"}
+    numbers = {
+        "ImgD": "Figure 1",
+        "TextD": "Figure 2",
+        "CrossD": "Figure 3",
+        "chosen": "Figures 1 to 3, chosen features",
+    }
     figures = [
         ReportFigure(file, f"{number}, {name}: images and texts that activate these features most.")
         for members, number in numbers.items()

@@ -308,7 +308,7 @@ def shown(page: str) -> set[str]:
     page = re.sub(r"<aside.*?</aside>", "", page, flags=re.DOTALL)  # what is not there yet
     found = set()
     for kind, numbers in re.findall(r"(Table|Figure)s? ((?:\d+(?:, | and | to )?)+)", page):
-        for part in re.split(r", | and ", numbers.strip()):
+        for part in re.split(r", | and ", numbers.strip(" ,")):
             first, _, last = part.partition(" to ")
             if first.isdigit():
                 found |= {f"{kind} {n}" for n in range(int(first), int(last or first) + 1)}
