@@ -162,7 +162,7 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"architecture": "jumprelu"}, "config.json: architecture='jumprelu' is none of ncl"),
+        ({"architecture": "jumprelu"}, "config.json: architecture='jumprelu' is none of "),
         ({"architecture": ["topk_sae"]}, "is none of"),
         ({"k": 99}, "config.json makes no TopKSAE .*k=99"),
         ({"k": "three"}, "makes no TopKSAE"),

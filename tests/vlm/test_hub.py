@@ -148,11 +148,14 @@ def test_a_model_of_transformers_comes_through_the_same_client(served: Hub, tmp_
     ViTImageProcessor(size=32).save_pretrained(tmp_path / "vit")
     served.files = {f"org/vit/{file.name}": file.read_bytes() for file in (tmp_path / "vit").iterdir()}
     served.faults = [Fault("GET .*safetensors", after=5000), Fault("GET .*safetensors", status=503)]
-    _, loaded = ImageClassifier("org/vit")._loaded
+    classifier = ImageClassifier("org/vit")
+    classifier.load("cpu")
+    assert classifier._loaded is not None
+    loaded = classifier._loaded[1]
     assert all(loaded.state_dict()[name].equal(weight) for name, weight in model.state_dict().items())
     assert [fault.times for fault in served.faults] == [0, 0]
     with pytest.raises(ModelError, match="there is no such repository, or it is private or withdrawn"):
-        _ = ImageClassifier("org/gone")._loaded
+        ImageClassifier("org/gone").load("cpu")
 
 
 def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:
