@@ -104,6 +104,10 @@ class PairSource(ABC):
         finally:  # also where the caller stops early
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def count_samples(self, part: int, most: int) -> int | None:
+        """How many samples a part has, counted up to `most`; None where that cannot be told without reading it."""
+        return None
+
     def __len__(self) -> int:
         """Number of pairs, where it is known without reading them; raises TypeError where it is not."""
         raise TypeError(f"{type(self).__name__} does not know its length without reading")

@@ -125,7 +125,7 @@ class WebDatasetPairs(PairSource):
         """The shards, as messages may show them."""
         return [shown(shard) for shard in self.shards]
 
-    def part_size(self, part: int, most: int) -> int | None:
+    def count_samples(self, part: int, most: int) -> int | None:
         """How many samples a shard on this disk has, counted by their headers up to `most`; None where it is not here."""
         local = self.opener.local(self.shards[part], whole=False)
         if local is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -179,8 +178,7 @@ class _Extraction:
 
     def _part_size(self, most: int) -> float:
         """About how many pairs a part has: as those that were read, or as the source knows of the next one."""
-        known: Callable[[int, int], int | None] | None = getattr(self.source, "part_size", None)
-        return self.mean_size or (known and known(self.pending[0], most)) or PART_PAIRS
+        return self.mean_size or self.source.count_samples(self.pending[0], most) or PART_PAIRS
 
     def encode(self, parts: list[int], most: int | None, bar: Progress, task: TaskID) -> None:
         """Encode parts and write each when it is complete; with `most`, in their order and up to so many pairs."""

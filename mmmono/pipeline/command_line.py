@@ -27,6 +27,7 @@ PATHS = frozenset(
 )  # fmt: skip
 # And those that take several: a comma may part them.
 PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.pictures"})
+SWITCHES = frozenset({"dataset.cache"})  # paths that may also be true or false
 ARGUMENT = re.compile(r"(\+{0,2}[\w.@/+~-]+?)=(.*)", re.DOTALL)
 NO_RUN = frozenset(
     {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
@@ -82,6 +83,8 @@ def _is_meant(parsed: Override, value: str, setting: str, multirun: bool) -> boo
     if isinstance(parsed._value, QuotedString):
         return True
     found = parsed.value()
+    if isinstance(found, bool) and setting in SWITCHES:
+        return True
     if isinstance(found, bool | int | float):
         return False  # a folder called 2017
     return found == value if type(found) is str else True

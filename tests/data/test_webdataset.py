@@ -571,15 +571,15 @@ def test_shards_of_the_hub_by_their_address(
 
 
 def test_shards_on_this_disk_know_their_size(shard: Path, server: FlakyServer, tmp_path: Path) -> None:
-    assert [WebDatasetPairs(str(shard)).part_size(0, most) for most in (3, 8, 100)] == [3, 8, 8]
+    assert [WebDatasetPairs(str(shard)).count_samples(0, most) for most in (3, 8, 100)] == [3, 8, 8]
     server.files["/s.tar"] = shard.read_bytes()
     remote = WebDatasetPairs(f"{server.url}/s.tar", cache=tmp_path / "cache", patience=QUICK)
-    assert remote.part_size(0, 100) is None
+    assert remote.count_samples(0, 100) is None
     assert server.requests == []
     pairs(remote)
-    assert remote.part_size(0, 100) == 8
+    assert remote.count_samples(0, 100) == 8
     shard.write_bytes(b"")
-    assert WebDatasetPairs(str(shard)).part_size(0, 100) is None
+    assert WebDatasetPairs(str(shard)).count_samples(0, 100) is None
 
 
 @pytest.mark.parametrize("limit", [-1, 0])

@@ -92,7 +92,7 @@ def test_limit_is_read_by_several_workers(tmp_path: Path) -> None:
 
 def test_parts_of_a_known_size_are_read_together_from_the_beginning(tmp_path: Path) -> None:
     class Sized(ByProcess):
-        def part_size(self, part: int, most: int) -> int:
+        def count_samples(self, part: int, most: int) -> int:
             return min(most, self.sizes[part])
 
     extract_features(Sized((3,) * 4, limit=12), ColorEncoder(), tmp_path / "a", workers=2)
