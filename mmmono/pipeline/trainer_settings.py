@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -288,10 +289,12 @@ def _check_interval(trainer: Mapping[str, Any]) -> None:
 def _try(options: Mapping[str, Any]) -> None:
     """Have Lightning check the rest. Raises ConfigError with what it says."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what hardware it sees is no news
+    alone = LightningEnvironment()  # whatever launcher has started this process
     try:
         L.Trainer(
-            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, **options
-        )
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            plugins=[alone], **options,
+        )  # fmt: skip
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {_sentence(error)}") from error
 

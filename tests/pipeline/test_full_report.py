@@ -48,7 +48,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         for kind in ("captions", "instances"):
             file = folder / "coco" / "annotations" / f"{kind}_{split}2017.json"
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps({"images": [], "annotations": [], "categories": [], "of": split}))
+            image = {"id": 1, "file_name": "1.png"}
+            caption = {"id": 1, "image_id": 1, "caption": "red"}
+            annotations = [caption] if kind == "captions" else []
+            content = {"images": [image], "annotations": annotations, "categories": [], "of": split}
+            file.write_text(json.dumps(content))
+        (folder / "coco" / f"{split}2017" / "1.png").write_bytes(picture.getvalue())
     return str(folder / "cc3m"), str(folder / "coco")
 
 

@@ -190,10 +190,10 @@ def test_weights_of_another_pipeline_or_width_are_told_before_anything_is_comput
     ("overrides", "message"),
     [
         (["intervention.strengths=[0,1.2]"], "intervention.strengths has 1.2, which lies outside [0, 1]"),
-        (["intervention.strengths=[]"], "intervention.strengths is empty"),
+        (["intervention.strengths=[]"], "intervention.strengths=[] is empty"),
         (["intervention.weight_on=both"], "intervention.weight_on=both is none of reference, text"),
         (["intervention.sizes=half"], "intervention.sizes=half is none of equal, whole"),
-        (["references=[]"], "references is empty"),
+        (["references=[]"], "references=[] is empty"),
         (["references=[1F600X]"], "references: 1F600X is no file, and openmoji has no pair '1F600X'"),
         (["references=[nowhere/horse.jpg]"], "references: there is no file nowhere/horse.jpg"),
         (["references=[1F600@cubist]"], "choose sketch, oil_painting, or none"),

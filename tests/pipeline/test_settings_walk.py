@@ -394,7 +394,8 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
         supply(walk, cfg, world)
     before = addresses(walk.entrypoint, cfg, world.root)
     assert addresses(walk.entrypoint, cfg, world.root) == before
-    silent, refused = [], []
+    silent: list[str] = []
+    refused: dict[str, str] = {}
     for name, value in leaves(plain):
         if walk.below and not f"{name}.".startswith(tuple(f"{prefix}." for prefix in walk.below)):
             continue
@@ -404,17 +405,22 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
         if without_effect and name not in walk.below:
             continue
         found: set[str] = set()
+        reason = ""
         for other in others(name, value, world.files):
             changed = OmegaConf.create(plain)
             OmegaConf.update(changed, name, other, merge=False)
             try:
                 found.add("same" if addresses(walk.entrypoint, changed, world.root) == before else "other")
-            except Exception:  # a value that makes no sense may be refused anywhere
+            except Exception as error:  # a value that makes no sense may be refused anywhere
                 found.add("refused")
+                reason = f"{other}: {type(error).__name__}: {error}"
             if "other" in found:
                 break
         if "other" not in found:
-            (silent if "same" in found else refused).append(name)
+            if "same" in found:
+                silent.append(name)
+            else:
+                refused[name] = reason
     assert not silent, f"results are found again under other settings of {silent}: put them into the recipe"
     assert not refused, f"give another valid value of {refused} in OTHER"
 
