@@ -153,7 +153,7 @@ rehearse: $(READY) ## The whole paper with small models against a hub on loopbac
 	@$(BIN)/python -m tests.rehearsal $(if $(FAULTS),--faults) $(if $(QUICK),--quick)
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
 	@$(BIN)/python -m tests.fuzz --seconds $(TIME)

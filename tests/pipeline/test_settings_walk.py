@@ -154,7 +154,8 @@ OTHER: Mapping[str, Any] = {
     "ablation.folds": 2,
     "adversarial.contrast": "typographic",
     "adversarial.benign.text": "a lake",
-    "adversarial.benign.words": ["red"],
+    "adversarial.requests": "{requests}",
+    "adversarial.benign.words": ["man"],
     "adversarial.benign.pictures": ["many/2"],
     "victim.retrieves": "request",
     "victim.dtype": "float32",
@@ -307,7 +308,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for number, made in enumerate((pipeline, other_pipeline)):
         made.mkdir()
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
-    files = {"shard": shard, "coco": coco, "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
+    (folder / "drawing.png").write_bytes(picture.getvalue())
+    (folder / "requests.csv").write_text("request,concept,picture\nfly a kite,kite,\n")
+    files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco, "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
              "vit": folder / "vit.safetensors", "root": elsewhere,
              "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
     return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
@@ -347,7 +350,7 @@ WALKS = [
     Walk("adversarial", (*TAR, RAW_SAE), name="clip_zero_shot"),
     Walk("adversarial", (*TAR, "victim=llava15", "judge=openai_compatible"), ("victim", "judge")),
     Walk("adversarial", (*TAR, "victim=llava15", "judge=refusal_keywords"), ("judge",)),
-    Walk("text_to_image", (*TAR, RAW_SAE, "references=[many/2]")),
+    Walk("text_to_image", (*TAR, RAW_SAE, "references=[{drawing}]")),
     Walk("text_to_image", (*H14, "generator=sd2", "generator.weights={pipeline}"), ("generator",)),
     Walk("text_to_image", (*H14, "generator=sd2_unclip", "generator.weights={pipeline}"), ("generator",)),
     Walk("explorer", (*TAR, RAW_SAE)),
