@@ -33,8 +33,8 @@ from mmmono.pipeline.models import Model, OpenCLIP
 ANSWER_SECONDS = 10.0
 CC3M_REPOSITORY = "pixparse/cc3m-wds"
 CC3M_FILES = {"train": ("cc3m-train-*.tar",), "val": ("cc3m-validation-*.tar",)}
-# Bytes where the hub does not answer, to two digits: of models parameters times bytes a parameter, as their cards give
-# them; of CC3M the size of both splits together.
+# Estimates for when the hub does not answer: number of parameters times bytes per parameter for models, the size of both
+# splits for CC3M. They were not read from the hub.
 RECORDED: dict[str, float] = {
     "timm/resnet50_clip.openai": 0.41e9,
     "timm/vit_base_patch32_clip_224.openai": 0.61e9,

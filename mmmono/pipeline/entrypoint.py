@@ -132,7 +132,13 @@ def quiet() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # terminals of other encodings, and names that are no UTF-8
             stream.reconfigure(errors="backslashreplace")
-    for message in (".*does not have many workers.*", ".*log_every_n_steps.*", ".*LeafSpec.*", ".*litlogger.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*log_every_n_steps.*",
+        ".*LeafSpec.*",
+        ".*litlogger.*",
+        "Checkpoint directory .* exists.*",  # a training that goes on
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 
