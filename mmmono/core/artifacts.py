@@ -1,4 +1,4 @@
-"""Storage of everything computed, in one folder, addressed by the configuration that produced it.
+"""Storage of everything computed, in one folder, addressed by the configuration that made it.
 
 An artifact is a directory `<root>/<kind>/<name>-<digest>/`, where `digest` is a hash of its *recipe*: the JSON-able
 mapping of everything that determines its content. It is built in `<...>.partial` and renamed when complete, so a

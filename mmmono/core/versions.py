@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KEY = "version"  # of the version in a recipe
+KEY = "version"  # key of the version in a recipe
 
 # Version of the evaluation of Eq. 1 and of the partition by it; in the recipe of every analysis that uses them.
 PARTITION = 1
