@@ -166,7 +166,7 @@ def adversarial_rows(table3: Results, feature_set: str) -> Rows:
 
 
 def strongest_reference(effects: Results, weight_on: str) -> float:
-    """Strength with the largest weight of the reference: the largest if `weight_on` is `reference`, else the smallest."""
+    """Strength with the largest weight of the reference: the maximum if `weight_on="reference"`, else the minimum."""
     strengths = [float(effect["strength"]) for effect in effects]
     return max(strengths) if weight_on == "reference" else min(strengths)
 

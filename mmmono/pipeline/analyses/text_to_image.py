@@ -1,4 +1,4 @@
-"""`experiments/text_to_image.py`: control text-to-image generation by classes of features (Section 4.3, Figures 10, 14)."""
+"""`experiments/text_to_image.py`: control text-to-image generation by classes of features (Section 4.3)."""
 
 from __future__ import annotations
 

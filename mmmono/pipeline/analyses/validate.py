@@ -233,7 +233,7 @@ def _discoveries(run: Run) -> Iterator[dict[str, object]]:
     for name, pairs, scores, match in tested:
         q_value = resample_dominance(pairs, settings.n_permutations, 1, 1, run.seed).q_value
         null = int((truth.kind[match.concept[~scores.isnan()]] == 2).sum())
-        # Reconstruction errors make latents slightly dominated by one modality: the second rule requires a large effect.
+        # Reconstruction errors let one modality slightly dominate a latent; the second rule requires a large effect.
         far = q_value.where((scores - 0.5).abs() > MARGIN, 1.0)
         rules = (("null", q_value), (f"null and ½ ± {MARGIN}", far))
         for level, (rule, q) in product(settings.equal_gains.levels, rules):
