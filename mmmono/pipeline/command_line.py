@@ -153,7 +153,7 @@ def _elsewhere(root: Path | None, arguments: Sequence[str]) -> list[str]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; True if permissions prevent the check."""
+    """Whether a path exists; True if permissions prevent the check. Raises ConfigError if the path is invalid."""
     try:
         return path.exists()
     except OSError as error:

@@ -85,7 +85,7 @@ class Training:
         """Train, resuming from the last checkpoint if there is one.
 
         Args:
-            place: rank of this process among several; None if it is alone.
+            place: rank and address of this process among several; None if it is the only one.
             logger: Lightning logger, or False for none.
 
         Returns:

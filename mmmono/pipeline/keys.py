@@ -17,7 +17,7 @@ class Key:
     Attributes:
         name: environment variable of the key.
         purpose: what needs the key.
-        there: whether it is set or stored; its validity is not checked.
+        there: whether the key is set or stored; its validity is not checked.
         remedy: how to set it.
     """
 

@@ -54,7 +54,7 @@ class ResultsOnDisk:
         return found[0] if found else None
 
     def elsewhere(self, analysis: str, model: str, dataset: str) -> Artifact | None:
-        """Newest result of an analysis on any model and dataset; None if there is none."""
+        """Newest result of an analysis on the given model and dataset, under any settings; None if there is none."""
         return next((r for r in self._named(analysis) if f"-{model}-{dataset}-" in r.path.name), None)
 
     def unrelated(self, analysis: str) -> Artifact | None:

@@ -149,7 +149,7 @@ class WandB(Tracker):
         return logger
 
     def record(self, artifact: Artifact, wanted: bool) -> None:
-        """Finish the run of a training, or log a wanted artifact in a run of its own."""
+        """Log an artifact: a training to its own run, which ends; another wanted artifact to a new run."""
         training = self._trainings.pop(artifact.path.name, None)
         if training is not None:
             self._finish(training.experiment, artifact)

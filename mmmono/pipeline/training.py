@@ -116,7 +116,7 @@ def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:
 
 
 def automatic_batch_size(pairs: int) -> int:
-    """Largest power of two in [64, 4096] that gives at least eight batches per epoch; never more than `pairs`."""
+    """Largest power of two up to 4096 with at least eight batches per epoch; at least 64, but at most `pairs`."""
     size = 4096
     while size > 64 and size * 8 > pairs:
         size //= 2

@@ -112,7 +112,7 @@ def script_json(value: object) -> str:
 
 
 def encodable_rows(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Replace lone surrogates by U+FFFD in a table's text, which Parquet, JSON and data frames cannot hold."""
+    """Replace lone surrogates in a table's text by U+FFFD: Parquet, JSON and data frames cannot hold them."""
     return [
         {encodable(key): encodable(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows

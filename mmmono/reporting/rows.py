@@ -1,6 +1,6 @@
 """Format rows of results for display, the same on the terminal and in the report.
 
-Formatted rows hold the selected columns, with intervals as text and the paper's published numbers where it has some.
+Formatted rows have the columns that fit, intervals as text, and the paper's published numbers if it has any.
 """
 
 from __future__ import annotations

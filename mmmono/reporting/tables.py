@@ -58,7 +58,7 @@ def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
 
 
 def cell(value: object) -> str:
-    """Format a value as tables print it: floats with three decimals, thousands separated, None as empty."""
+    """Format a value for tables: floats with three decimals, integers with thousands separators, None as empty."""
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():

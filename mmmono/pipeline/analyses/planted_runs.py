@@ -59,7 +59,7 @@ def base_values(cfg: DictConfig) -> dict[str, float]:
 
 
 def turned(cfg: DictConfig, knob: str, value: float | None, seed: int) -> DictConfig:
-    """Set one parameter and the seed, and fit the dictionaries: k to the active concepts, width to the concepts."""
+    """Set one parameter and the seed; scale the dictionaries: k to the active concepts, width to all concepts."""
     result = OmegaConf.merge(cfg, {"seed": seed, "dataset": {"seed": seed}})
     assert isinstance(result, DictConfig)
     if knob in KNOBS and value is not None:
