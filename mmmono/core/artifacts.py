@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
 # Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.
-FULL_DISK = ("No space left on device", "Not enough free space to write", " requested and ")
+FULL_DISK = re.compile(r"No space left on device|Not enough free space to write|\d+ requested and \d+ written")
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -222,7 +223,7 @@ def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError 
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(word in str(link) for link in chain for word in FULL_DISK):
+    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
         return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
         return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")

@@ -75,7 +75,10 @@ class ShardOpener:
         if local is None and shard.startswith(("http://", "https://")):
             return self.remote(shard).read(start, stop)
         with self.open(shard, start) as stream:
-            data = stream.read(stop - start)
+            try:
+                data = stream.read(stop - start)
+            except OSError as error:  # of a local disk; remote streams raise BrokenPartError themselves
+                raise BrokenPartError(shown(shard), f"cannot be read ({_words(error)})") from error
         if len(data) < stop - start:
             raise BrokenPartError(shown(shard), f"has no {stop} bytes: was it changed since it was extracted?")
         return data

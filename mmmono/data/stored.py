@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mmmono.core.errors import DataError
+from mmmono.data.captions import clean
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource
 
@@ -63,7 +64,7 @@ class StoredPairs(PairSource):
             raise DataError(
                 f"picture {path} of the store in {self._folder} is not there or cannot be read: was it moved?"
             ) from error
-        return ImageTextPair(key, decode_image(content), row.get("caption", ""), locator=str(path))
+        return ImageTextPair(key, decode_image(content), clean(row.get("caption", "")), locator=str(path))
 
     def group(self, key: str) -> str:
         """Group of a pair in the metadata, shared by pairs with the same image; its key if there is none."""

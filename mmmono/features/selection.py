@@ -52,6 +52,8 @@ class FeatureView:
         if self.rows is None:
             return self.store.read(modality, start, stop)
         rows = self.rows[start:stop]
+        if not len(rows):
+            return self.store.read(modality, 0, 0)
         span = self.store.read(modality, int(rows[0]), int(rows[-1]) + 1)
         return span[torch.from_numpy(rows - rows[0])]
 

@@ -62,6 +62,9 @@ class WeightSettings:
         for name, numbers in (("image_size", sides), ("context_length", [self.context_length])):
             if any(number is not None and not _is_count(number) for number in numbers):
                 raise ModelError(f"{self.named}{name}={getattr(self, name)} must be a whole number of at least 1")
+        shade = self.fill_color
+        if shade is not None and not (isinstance(shade, int) and not isinstance(shade, bool) and 0 <= shade <= 255):
+            raise ModelError(f"{self.named}fill_color={shade} must be a whole number from 0 to 255")
 
     def over(self, other: WeightSettings) -> WeightSettings:
         """Return these settings, with values that are None taken from `other`."""
@@ -78,7 +81,7 @@ class WeightSettings:
 def settings_of_tag(tag: Mapping[str, Any]) -> WeightSettings:
     """Return the settings in open_clip's entry for a tag."""
     known: dict[str, Any] = {
-        name: tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
+        name: tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "fill_color", "quick_gelu")
     }
     return WeightSettings(**known)
 
