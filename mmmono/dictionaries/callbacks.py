@@ -62,7 +62,7 @@ class ActiveDimensionsPlateau(Callback):
 
 
 class MetricHistory(Callback):
-    """Collect the metrics of every validation, including those before a resume, in one table."""
+    """Collect the metrics of every validation in one table, also across resumed runs."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []

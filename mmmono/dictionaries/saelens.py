@@ -128,7 +128,7 @@ def _count(config: dict[str, Any], name: str, file: Path) -> int:
 
 
 def _float_weights(file: Path) -> dict[str, Tensor]:
-    """Read the tensors as float32; drop fine-tuning scale factors that are all 1, refuse others."""
+    """Read the tensors as float32 without fine-tuning scale factors. Raises DictionaryError if a factor is not 1."""
     weights = {name: weight.float() for name, weight in read_weights(file).items()}
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not bool((weights.pop(name) == 1).all()):

@@ -42,7 +42,7 @@ def activation_histograms(
     """Compute histograms of image and text activations for all features in one pass.
 
     Args:
-        blocks: activations of images and of their texts, row by row.
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
         bins: number of bins, a multiple of 4.
 
     Raises:

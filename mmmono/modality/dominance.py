@@ -86,7 +86,7 @@ def dominance_scores(
     number of threads change results by less than 1e-7.
 
     Args:
-        blocks: activations of images and of their texts, row by row.
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
         undefined: see `modality_dominance_score`.
 
     Raises:

@@ -24,7 +24,7 @@ class Partition:
         image_dominant: indices of ImgD.
         text_dominant: indices of TextD.
         cross_modal: indices of CrossD.
-        dead: indices of features with too few informative pairs to be classified.
+        dead: indices of features that are not classified, because too few pairs activate them.
     """
 
     image_dominant: Int64[Tensor, " img_d"]

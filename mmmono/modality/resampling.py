@@ -26,9 +26,9 @@ class DominanceResamples:
 
     Attributes:
         p_value: two-sided p-value of the null that image and text are exchangeable within pairs, under which R(d) is ½
-            in expectation. At least 1 / (n_permutations + 1); NaN for features without informative pairs.
+            in expectation. At least 1 / (n_permutations + 1); NaN for features that no sample activates.
         q_value: p-value adjusted for the false discovery rate over all features (Benjamini and Hochberg 1995).
-        bootstrap: R(d) on Poisson bootstrap resamples; NaN if a resample has no informative pair.
+        bootstrap: R(d) on Poisson bootstrap resamples; NaN if no sample of a resample activates the feature.
         halves: R(d) on both halves of random splits of the pairs.
     """
 
@@ -58,7 +58,7 @@ def resample_dominance(
     not on the block size.
 
     Args:
-        blocks: activations of images and of their texts, row by row.
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
         n_permutations: permutations of the null.
         n_bootstrap: bootstrap resamples.
         n_halves: random splits into two halves.

@@ -24,7 +24,7 @@ def sign_flip_p_values(
         undefined: the rule with which they were computed.
 
     Returns:
-        p-values and q-values (Benjamini and Hochberg 1995); NaN for features without informative pairs.
+        p-values and q-values (Benjamini and Hochberg 1995); NaN for features that no sample activates.
     """
     informative = dominance.informative_pairs.double()
     count = informative if undefined == "skip" else torch.full_like(informative, dominance.num_pairs)
