@@ -73,8 +73,15 @@ class Place:
         """Number of machines."""
         return max(1, self.world_size // self.local_size)
 
-    def connect(self) -> Any:
-        """Return the key-value store that all processes share. Raises ProcessError if it cannot be reached."""
+    def connect(self, again: bool = False) -> Any:
+        """Return a connection to the key-value store that all processes share.
+
+        Args:
+            again: whether this process holds the store or is connected to it already.
+
+        Raises:
+            ProcessError: the store cannot be reached.
+        """
         from torch.distributed import PrefixStore, TCPStore
 
         held_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and self.starter == "torchrun"
@@ -83,7 +90,7 @@ class Place:
                 self.address,
                 self.port,
                 self.world_size,
-                is_master=self.rank == 0 and not held_by_torchrun,
+                is_master=self.rank == 0 and not held_by_torchrun and not again,
                 timeout=JOINING,
                 wait_for_workers=False,
             )
@@ -148,7 +155,10 @@ class Processes:
         self._orders = 0
         self._control: Any = None
         self._closed = False
+        self._watched = self._store
         if self._started:
+            # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
+            self._watched = place.connect(again=True)
             threading.Thread(target=self._watch, name="watch processes", daemon=True).start()
 
     @classmethod
@@ -233,8 +243,8 @@ class Processes:
 
     def _failure(self) -> str | None:
         try:
-            if self._store.check(["failure"]):
-                return str(self._store.get("failure").decode())
+            if self._watched.check(["failure"]):
+                return str(self._watched.get("failure").decode())
         except Exception:
             return "the store that the processes share has gone"
         for rank, process in enumerate(self._started, start=1):

@@ -121,7 +121,8 @@ class Hub:
             missing = [name for name in files if not self._cached(download, name)]
             sizes = [answer[name] for name in missing]
             known = None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
-            return Availability(not missing, (known and round(known * download.share)) or known, known is not None)
+            left = None if known is None else max(0, round(known * download.share) - download.copied)
+            return Availability(not missing, left, known is not None)
         if self._main_file(download):
             return Availability(True, 0)
         return Availability(False, recorded_size(download), why=answer or "")
@@ -175,7 +176,7 @@ def recorded_size(download: Download) -> int | None:
     if download.repository == CC3M_REPOSITORY:
         split = "train" if download.files == CC3M_FILES["train"] else "val"
         size *= CC3M_PAIRS[split] / sum(CC3M_PAIRS.values())
-    return round(size * download.share)
+    return max(0, round(size * download.share) - download.copied)
 
 
 def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:

@@ -54,9 +54,9 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
                 if _is_bug(error):
                     raise
                 if _is_search():  # the sweeper continues without printing why a trial failed
-                    print(f"error: job {HydraConfig.get().job.num}: {_one_line(error)}", file=sys.stderr)
+                    print(f"error: job {HydraConfig.get().job.num}: {error_line(error)}", file=sys.stderr)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {_one_line(error)}") from error
+                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {error_line(error)}") from error
                 _fail(error)  # before Hydra prints its own line
             except Exception:
                 if _is_search():
@@ -119,7 +119,7 @@ def added(argument: str) -> str:
 def _fail(error: Exception) -> NoReturn:
     if "MMMONO_TRACEBACK" in os.environ:
         traceback.print_exc()
-    print(f"error: {one_line(_one_line(error))}", file=sys.stderr)
+    print(f"error: {one_line(error_line(error))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -189,7 +189,7 @@ def _check_objective(cfg: DictConfig) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Format an error as one line, with the most similar existing key if a key is unknown."""
     cause = _purpose(error)
     if isinstance(cause, MmmonoError):

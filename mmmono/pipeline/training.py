@@ -15,7 +15,6 @@ from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
 from mmmono.pipeline.feature_sets import Control, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
-from mmmono.pipeline.fitting import WholeCheckpoints as WholeCheckpoints
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.reporting.style import save_figure

@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
@@ -229,7 +230,7 @@ class Workspace:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
         try:
             return instantiate(self.cfg.partition)(scores, live=live)
-        except Exception as error:
+        except (InstantiationException, ValueError) as error:
             raise ConfigError(f"partition: {error.__cause__ or error}") from error
 
     def partitions_recipe(self) -> dict[str, Any]:

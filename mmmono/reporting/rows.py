@@ -131,6 +131,8 @@ def paired_rows(paired: Results, feature_set: str) -> Rows:
 
 def word_rows(table6: pd.DataFrame, feature_set: str) -> Rows:
     """Table 6: words of a concept's texts, binned by their share of TextD."""
+    if table6.empty:  # too few words to tell any apart
+        return []
     words = table6[(table6["feature_set"] == feature_set) & (table6["count"] > 0)]
     return [
         {

@@ -32,8 +32,8 @@ console = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 160
 
 
 def show_table(rows: Sequence[dict[str, object]], title: str) -> None:
-    """Print rows as a table in the terminal."""
-    console.print(terminal_table(rows, title))
+    """Print rows as a table in the terminal; without rows, say that there are none."""
+    console.print(terminal_table(rows, title) if rows else f"{one_line(title)}: none")
 
 
 def terminal_table(rows: Sequence[dict[str, object]], title: str) -> Table:

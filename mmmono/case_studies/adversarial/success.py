@@ -13,7 +13,7 @@ class SuccessRate:
     """Share of successful attempts with a Wilson interval.
 
     Attributes:
-        pictures: number of images or, in `attack_outcome`, of requests.
+        clusters: number of independent groups of attempts: images or, in `attack_outcome`, requests.
         trials: number of attempts with a verdict, over images, repeats and runs.
         successes: number of successful attempts.
         unparseable: number of attempts without a verdict, which do not count.
@@ -21,7 +21,7 @@ class SuccessRate:
         low, high: 95 % interval, corrected for the correlation of attempts on one image (see `success_rate`).
     """
 
-    pictures: int
+    clusters: int
     trials: int
     successes: int
     unparseable: int

@@ -76,7 +76,7 @@ def explore(workspace: Workspace) -> None:
     if not all(scored.values()):
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings("interpretability"):
-            console.print(f"there, under other settings: {settings_of_others}", markup=False)
+            console.print(f"there, under other settings: {settings_of_others}")
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmmono.core.errors import MmmonoError
 from mmmono.pipeline.analyses.plan_steps import Item, State, Step
 from mmmono.pipeline.downloads import Hub
-from mmmono.pipeline.entrypoint import CONF, _one_line
+from mmmono.pipeline.entrypoint import CONF, error_line
 from mmmono.pipeline.keys import needed_keys
 from mmmono.pipeline.rates import hours, readable
 from mmmono.pipeline.shared_settings import settings_it_has
@@ -42,7 +42,7 @@ def print_plan(cfg: DictConfig) -> None:
     show_table([item.to_row() for item in items], title)
     _tell_failures(items)
     for line in keys:
-        console.print(f"needs {line}", markup=False)
+        console.print(f"needs {line}")
     if not hub.reachable:
         console.print("the hub does not answer: sizes of downloads are recorded ones, and nothing can be fetched now")
     _sums(items, Path(cfg.artifacts))
@@ -82,7 +82,7 @@ def plan_step(section: str, entrypoint: str, overrides: list[str], hub: Hub, key
         yield from Step(section, entrypoint, cfg, hub).items()
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         model = str(cfg.model.get("name", ""))
-        yield Item(section, f"results of {entrypoint}", model, State.FAILS, why=_one_line(error))
+        yield Item(section, f"results of {entrypoint}", model, State.FAILS, why=error_line(error))
 
 
 def _tell_failures(items: list[Item]) -> None:
@@ -92,7 +92,7 @@ def _tell_failures(items: list[Item]) -> None:
             told.setdefault(item.why, []).append(f"{item.what} ({item.model})" if item.model else item.what)
     for why, names in told.items():
         rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", markup=False, highlight=False)
+        console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", highlight=False)
 
 
 def _sums(items: list[Item], root: Path) -> None:
@@ -107,7 +107,7 @@ def _sums(items: list[Item], root: Path) -> None:
         parts.append(f"{len(fetched)} to download")
     if counts[State.FAILS]:
         parts.append(f"{counts[State.FAILS]} will fail")
-    console.print(", ".join(parts), markup=False)
+    console.print(", ".join(parts))
     root = root.absolute()
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     peak = writes + kept
