@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.features.store import MODALITIES, Modality
-from mmmono.modality import FeatureClass, Partition
+from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
-CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,12 @@ def concept_removal(
             )
     rng = np.random.default_rng(seed)
     space = space or (lambda activations, _: activations)
-    live = torch.cat([partition[name] for name in CLASSES]).numpy()
-    kinds = (*CLASSES[:2], "Random")
+    live = torch.cat([partition[name] for name in LIVE_CLASSES]).numpy()
+    kinds = (*LIVE_CLASSES[:2], "Random")
     accuracy = np.empty((draws, 2, 2, 1 + len(kinds)))  # [draw, modality, concept, removal (first: none)]
     for draw in range(draws):
         chosen = [rng.choice(np.flatnonzero(members & candidates), references, replace=False) for members in labels]
-        sets = [rng.choice(partition[name].numpy(), neurons, replace=False) for name in CLASSES[:2]]
+        sets = [rng.choice(partition[name].numpy(), neurons, replace=False) for name in LIVE_CLASSES[:2]]
         sets.append(rng.choice(live, neurons, replace=False))
         for side, modality in enumerate(MODALITIES):
             z = codes[modality]
@@ -201,7 +200,7 @@ def paired_differences(
     for modality in MODALITIES:
         a, b = codes[modality][first].double(), codes[modality][second].double()
         difference, energy = (a - b).square(), a.square() + b.square()
-        for name in CLASSES:
+        for name in LIVE_CLASSES:
             members = partition[name]
             of_class = [difference[:, members].sum(1), energy[:, members].sum(1)]
             sums = torch.stack([of_class[0], difference.sum(1), of_class[1], energy.sum(1)]).numpy()

@@ -43,6 +43,11 @@ def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
+def address(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
+    """Return the digest in the folder name of the artifact with this recipe: of the recipe and its kind's version."""
+    return digest(versioned(kind, name, recipe))
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file that is either complete or absent, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,7 @@ class Artifacts:
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
         """Return the folder of the artifact with this recipe, whether it exists or not."""
-        return self.root / kind / f"{file_name(name)}-{digest(versioned(kind, name, recipe))}"
+        return self.root / kind / f"{file_name(name)}-{address(kind, name, recipe)}"
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False

@@ -13,9 +13,6 @@ from typing import Any
 
 KEY = "version"  # key of the version in a recipe
 
-# Version of the evaluation of Eq. 1 and of the partition by it; in the recipe of every analysis that uses them.
-PARTITION = 1
-
 VERSIONS: Mapping[str, int] = {
     "features": 1,
     "features/planted": 1,
@@ -29,6 +26,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/ica": 2,
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
+    "partitions": 1,  # scores by Eq. 1 and the classes by them
     "results/ablation": 1,
     "results/adversarial": 1,
     "results/certainty": 2,

@@ -3,7 +3,7 @@
 from mmmono.features.extraction import extract_features
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, RawFeatures, activations
 from mmmono.features.rows import Rows, StoredRows
-from mmmono.features.selection import FeatureView, split_view
+from mmmono.features.selection import Features, FeatureView, split_view
 from mmmono.features.store import MODALITIES, FeatureStore, Manifest, Modality, PairedBlock
 from mmmono.features.writer import FeatureStoreWriter
 
@@ -14,6 +14,7 @@ __all__ = [
     "FeatureStore",
     "FeatureStoreWriter",
     "FeatureView",
+    "Features",
     "Manifest",
     "Modality",
     "PairedBlock",

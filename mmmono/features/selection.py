@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import StoreError
 from mmmono.data.pairs import in_train_split
 from mmmono.features.store import FeatureStore, Modality, PairedBlock
@@ -65,6 +67,23 @@ class FeatureView:
         """Return the metadata of the view's rows, all values as text."""
         frame = self.store.metadata()
         return frame if self.rows is None else frame.iloc[self.rows].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a split.
+
+    Attributes:
+        store: artifact of the feature store.
+        view: the rows of the split in the store.
+        split: the split.
+        recipe: identity of the features, for recipes.
+    """
+
+    store: Artifact
+    view: FeatureView
+    split: Split
+    recipe: dict[str, Any]
 
 
 def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction: float = 0.8) -> FeatureView:

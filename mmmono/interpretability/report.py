@@ -12,12 +12,12 @@ from torch import Tensor
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.interpretability.monosemanticity import embsim, winrate
 from mmmono.interpretability.top_samples import TopSamples
-from mmmono.modality import FeatureClass, Partition
+from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 
 Lookup = Callable[[Int64[Tensor, " rows"]], Float[Tensor, "rows dim"]]
 
 METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
-CLASS_ROWS: tuple[FeatureClass | None, ...] = (None, "ImgD", "TextD", "CrossD")  # None: all live features
+CLASS_ROWS: tuple[FeatureClass | None, ...] = (None, *LIVE_CLASSES)  # None: all live features
 CHUNK_FEATURES = 256  # features scored at a time; limits the memory for their samples' embeddings
 
 

@@ -7,6 +7,7 @@ from mmmono.modality.dominance import DominanceScores, dominance_scores, modalit
 from mmmono.modality.gap import ModalityGap, modality_gap
 from mmmono.modality.partition import (
     CLASSES,
+    LIVE_CLASSES,
     FeatureClass,
     Partition,
     partition_by_counts,
@@ -16,9 +17,11 @@ from mmmono.modality.partition import (
 )
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
 from mmmono.modality.sign_flips import sign_flip_p_values
+from mmmono.modality.stored import load_partition, save_partition
 
 __all__ = [
     "CLASSES",
+    "LIVE_CLASSES",
     "Ablation",
     "DominanceResamples",
     "DominanceScores",
@@ -29,6 +32,7 @@ __all__ = [
     "dominance_scores",
     "energy_ratio",
     "image_auroc",
+    "load_partition",
     "match_features",
     "modality_dominance_score",
     "modality_gap",
@@ -39,5 +43,6 @@ __all__ = [
     "rank_correlation",
     "removal_ablation",
     "resample_dominance",
+    "save_partition",
     "sign_flip_p_values",
 ]

@@ -14,11 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from mmmono.core.finite import check_finite, double
-from mmmono.modality.partition import FeatureClass, Partition
+from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
 SPLITS = 5  # 80/20 splits: fit on four fifths, test on one
-REMOVED: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ def removal_ablation(
     x = x / (largest or 1)
     x /= np.sqrt(np.mean(np.square(x))) or 1
     rng = np.random.default_rng(seed)
-    live = np.concatenate([partition[name].numpy() for name in REMOVED])
+    live = np.concatenate([partition[name].numpy() for name in LIVE_CLASSES])
     sets: dict[tuple[str, FeatureClass | None], list[Array]] = {("None", None): [np.empty(0, np.int64)]}
-    for name in REMOVED:
+    for name in LIVE_CLASSES:
         members = partition[name].numpy()
         if len(members):
             sets["Random", name] = [rng.choice(live, len(members), replace=False) for _ in range(n_random)]
@@ -129,7 +128,7 @@ def removal_ablation(
 
     everything = hits["None", None].mean(0)
     rows = [Ablation("None", None, 0, interval(everything))]
-    for name in REMOVED:
+    for name in LIVE_CLASSES:
         size = len(partition[name])
         if not size:
             rows += [Ablation("Random", name, 0, None), Ablation(name, name, 0, None)]

@@ -12,7 +12,8 @@ from torch import Tensor
 from mmmono.core.finite import double
 
 FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
-CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD", "dead")
+LIVE_CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
+CLASSES: tuple[FeatureClass, ...] = (*LIVE_CLASSES, "dead")
 ROUNDING = 1e-12  # tolerance for float64 rounding errors: scores this close to a threshold count as equal to it
 
 
@@ -45,6 +46,11 @@ class Partition:
 
     def __len__(self) -> int:
         return sum(len(self[name]) for name in CLASSES)
+
+    @property
+    def live(self) -> Int64[Tensor, " live"]:
+        """Ascending indices of the features that are classified: all but the dead."""
+        return torch.cat([self[name] for name in LIVE_CLASSES]).sort().values
 
     def class_of(self) -> list[FeatureClass]:
         """List the class of each feature, by feature index."""

@@ -50,7 +50,7 @@ class FeatureSetDominance:
     @property
     def summary(self) -> DominanceSummary:
         """Class sizes and statistics of the live features' scores."""
-        live = torch.cat([self.partition[name] for name in CLASSES if name != "dead"])
+        live = self.partition.live
         scores = self.scores.scores[live]
         mean, std = (scores.mean(), scores.std(correction=0)) if len(live) else (scores.sum() * torch.nan,) * 2
         return DominanceSummary(

@@ -16,8 +16,9 @@ from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
 from mmmono.core.progress import progress_bar
 from mmmono.data import ImageTextPair, PairSource, SkippedPair
 from mmmono.data.picture_cache import PictureCache
+from mmmono.features import Features
 from mmmono.features.selection import Split
-from mmmono.pipeline.workspace import Features, Workspace
+from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.missing import missing_picture
 from mmmono.reporting.tables import console

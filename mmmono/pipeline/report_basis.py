@@ -8,11 +8,11 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import MmmonoError
-from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features import Features, FeatureStore, FeatureView, split_view
 from mmmono.features.store import Manifest
 from mmmono.pipeline.datasets import CC3M_PAIRS
 from mmmono.pipeline.feature_sets import Trained
-from mmmono.pipeline.workspace import Features, Workspace
+from mmmono.pipeline.workspace import Workspace
 
 # Analyses for which the paper used another model or dataset than CLIP RN50 on CC3M.
 PAPERS_OWN = {"ablation": ("clip_vit_h14", "coco"), "text_to_image": ("clip_vit_h14", "cc3m")}

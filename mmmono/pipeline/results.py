@@ -14,8 +14,8 @@ from mmmono.pipeline.workspace import Workspace
 class ResultsOnDisk:
     """Results that were computed with the workspace's settings: its pairs, feature sets, scores, partition and seed.
 
-    A result belongs if its recipe agrees with the workspace in these entries: `features` (or `partitions`, if features
-    are partitioned on other pairs than analyzed), `sets` (the feature sets with digests of their dictionaries), `mds`
+    A result belongs if its recipe agrees with the workspace in these entries: `features` (or `scored_on`, if features
+    are scored on other pairs than analyzed), `sets` (the feature sets with digests of their dictionaries), `mds`
     and `partition` (settings of score and partition), `seed` and `label`. Entries that a recipe lacks do not matter to
     the analysis. A result may cover only some of the selected feature sets.
 
@@ -32,10 +32,12 @@ class ResultsOnDisk:
             **workspace.partition_settings(), "seed": workspace.seed, "label": workspace.dataset.label
         }  # fmt: skip
         self._sets: dict[str, dict[str, Any]] = {}
+        self._partitions: dict[str, str] = {}
         self.untrained: list[str] = []
         for name in workspace.recipes:
             try:
                 self._sets[name] = workspace.feature_set_recipe(name)
+                self._partitions |= workspace.partition_digests([name])
             except MissingArtifactError:
                 self.untrained.append(name)
         self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
@@ -71,11 +73,15 @@ class ResultsOnDisk:
     def differences(self, result: Artifact) -> list[str]:
         """Describe the settings of a result that differ from the workspace's; empty if the result belongs."""
         recipe = result.recipe
-        return [
-            *self._other_pairs(recipe.get("partitions", recipe.get("features"))),
+        found = [
+            *self._other_pairs(recipe.get("scored_on", recipe.get("features"))),
             *self._other_sets(recipe.get("sets") or []),
             *(text for key, mine in self._chosen.items() if key in recipe for text in _other(key, recipe[key], mine)),
         ]
+        used = recipe.get("partitions", {}).items()
+        if not found and any(self._partitions.get(name) != address for name, address in used):
+            found.append("partitions of an earlier version")  # since no setting differs
+        return found
 
     def _named(self, analysis: str) -> Iterator[Artifact]:
         return (result for result in self._results if result.path.name.startswith(f"{analysis}-"))

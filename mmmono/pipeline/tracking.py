@@ -19,17 +19,15 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.core.artifacts import Artifact, Artifacts, digest
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
-from mmmono.core.versions import versioned
 from mmmono.reporting.contents import contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
 
 HISTORY_FILE = "history.parquet"
 RUN_ID_FILE = "wandb-run-id.txt"
-PARTITION_KEYS = ("sets", "mds", "partition", "partition_version")  # in recipes of results that use a partition
-TYPES = {"features": "features", "dictionaries": "dictionary", "models": "model", "results": "results"}
+TYPES = {"dictionaries": "dictionary", "models": "model", "partitions": "partition"}  # of W&B artifacts, by kind
 
 
 class Tracker:
@@ -203,32 +201,19 @@ class WandB(Tracker):
         self._recorded.add(artifact.path)
         (artifact,) = Artifacts(self.cfg.artifacts).find(artifact.kind, artifact.path.name)  # its recipe as plain JSON
         record_contents(run, _section(artifact), contents(artifact.path), artifact.path)
-        sources = lineage(Artifacts(self.cfg.artifacts), artifact)
+        sources = Artifacts(self.cfg.artifacts).made_from(artifact.recipe)
         for source in sources:
-            used = artifact_of(source.path, _type(source), source.recipe)
+            used = artifact_of(source.path, _type(source.kind), source.recipe)
             if run.settings.mode == "offline":
                 # What `use_artifact` does with a new artifact; offline, `use_artifact` itself raises an error.
                 run._log_artifact(used, is_user_created=True, use_after_commit=True)
             else:
                 run.use_artifact(used)
         made_from = [source.path.name for source in sources]
-        run.log_artifact(artifact_of(artifact.path, _type(artifact), artifact.recipe, made_from))
+        run.log_artifact(artifact_of(artifact.path, _type(artifact.kind), artifact.recipe, made_from))
         where = run.url or f"{Path(run.dir).parent}, upload it with 'wandb sync'"
         run.finish()
         console.print(f"W&B: {where}", highlight=False)
-
-
-def lineage(artifacts: Artifacts, artifact: Artifact) -> list[Artifact]:
-    """Artifacts under the root that an artifact was made from; for results, also the partition that they use."""
-    sources = {source.path: source for source in artifacts.made_from(artifact.recipe)}
-    if set(PARTITION_KEYS) <= artifact.recipe.keys() and not _is_partition(artifact):
-        recipe = {
-            "features": artifact.recipe.get("partitions", artifact.recipe["features"]),
-            **{key: artifact.recipe[key] for key in PARTITION_KEYS},
-        }
-        address = digest(versioned("results", "mds", recipe))
-        sources |= {found.path: found for found in artifacts.find("results", f"mds-*-{address}")}
-    return list(sources.values())
 
 
 _current: ContextVar[Tracker | None] = ContextVar("tracker", default=None)
@@ -258,12 +243,8 @@ def _section(artifact: Artifact) -> str:
     return "features" if artifact.kind == "features" else artifact.path.name.partition("-")[0]
 
 
-def _is_partition(artifact: Artifact) -> bool:
-    return artifact.kind == "results" and _section(artifact) == "mds"
-
-
-def _type(artifact: Artifact) -> str:
-    return "partition" if _is_partition(artifact) else TYPES.get(artifact.kind, artifact.kind)
+def _type(kind: str) -> str:
+    return TYPES.get(kind, kind)
 
 
 def _option(group: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,15 +13,13 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
+from mmmono.features import Features
 from mmmono.pipeline.feature_sets import Control, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
-
-if TYPE_CHECKING:
-    from mmmono.pipeline.workspace import Features
 
 
 def train_dictionary(

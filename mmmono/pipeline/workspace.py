@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,17 +16,16 @@ from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError
-from mmmono.core.versions import PARTITION
 from mmmono.data import WebDatasetPairs
 from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
     ActivationBlock,
+    Features,
     FeatureSet,
     FeatureStore,
-    FeatureView,
     Modality,
     RawFeatures,
     activations,
@@ -37,30 +35,14 @@ from mmmono.features.extraction import ExtractionSettings
 from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
-from mmmono.modality import Partition
+from mmmono.modality import Partition, dominance_scores, load_partition, save_partition
+from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset, Planted, Stored
 from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
 from mmmono.reporting.losses import tell_copies, tell_losses
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a split.
-
-    Attributes:
-        store: artifact of the feature store.
-        view: the rows of the split in the store.
-        split: the split.
-        recipe: identity of the features, for recipes.
-    """
-
-    store: Artifact
-    view: FeatureView
-    split: Split
-    recipe: dict[str, Any]
 
 
 class Workspace:
@@ -91,6 +73,7 @@ class Workspace:
         self._check_training(makes)
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
+        self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
         L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     def _check_training(self, makes: str) -> None:
@@ -196,9 +179,9 @@ class Workspace:
             self._feature_sets[key] = DictionaryFeatures(name, dictionary.to(self.device))
         return self._feature_sets[key]
 
-    def feature_set_recipe(self, name: str) -> dict[str, Any]:
-        """Everything that determines a feature set's activations, given the features."""
-        made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name).digest}
+    def feature_set_recipe(self, name: str, seed: int | None = None) -> dict[str, Any]:
+        """Everything that determines a feature set's activations, given the features; `seed` replaces the run's seed."""
+        made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name, seed).digest}
         return {"name": name, "normalize": self.cfg.features.normalize, **made}
 
     def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:
@@ -226,7 +209,47 @@ class Workspace:
                 rows.append(feature_set.encode(embeddings, modality).cpu())
         return torch.cat(rows)
 
-    def partition(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
+    def dominance(self, name: str, seed: int | None = None) -> FeatureSetDominance:
+        """Return scores and partition of a feature set on the dataset's split, made first if they do not exist.
+
+        Args:
+            name: name of the feature set.
+            seed: replaces the run's seed, for a dictionary trained with another one.
+
+        Raises:
+            ConfigError: settings of the score or the partition are invalid.
+        """
+        key = (name, self.seed if seed is None else seed)
+        if key not in self._dominance:
+            recipe = self._partition_recipe(*key)
+
+            def make(directory: Path) -> None:
+                save_partition(self.score(name, self.feature_set(*key)), directory)
+
+            artifact = self.artifacts.build("partitions", self._partition_name(name), recipe, make)
+            self._dominance[key] = load_partition(artifact.path, name)
+        return self._dominance[key]
+
+    def partition(self, name: str) -> Partition:
+        """Return the classes of a feature set on the dataset's split; see `dominance`."""
+        return self.dominance(name).partition
+
+    def score(self, name: str, feature_set: FeatureSet) -> FeatureSetDominance:
+        """Score and partition any feature set on the dataset's split, such as a snapshot; `name` is what to call it.
+
+        Raises:
+            ConfigError: settings of the score or the partition are invalid.
+        """
+        settings = self.cfg.mds
+        if settings.undefined not in ("skip", "half"):
+            raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
+        blocks = self.activations(feature_set)
+        scores = dominance_scores(((block.image_rows, block.text_rows) for block in blocks), settings.undefined)
+        return FeatureSetDominance(
+            name, scores, self.classify(scores.scores, scores.informative_pairs >= settings.min_pairs)
+        )
+
+    def classify(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
         try:
             return instantiate(self.cfg.partition)(scores, live=live)
@@ -235,14 +258,29 @@ class Workspace:
 
     def partitions_recipe(self) -> dict[str, Any]:
         """Recipe entries that determine the selected feature sets and their partitions."""
-        return {"sets": [self.feature_set_recipe(name) for name in self.recipes], **self.partition_settings()}
+        return {
+            "sets": [self.feature_set_recipe(name) for name in self.recipes],
+            **self.partition_settings(),
+            "partitions": self.partition_digests(self.recipes),
+        }
+
+    def partition_digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Digests of the partitions of feature sets, whether they exist or not."""
+        return {name: address("partitions", self._partition_name(name), self._partition_recipe(name)) for name in names}
 
     def partition_settings(self) -> dict[str, Any]:
         """Recipe entries that determine how any feature set is scored and partitioned."""
+        return {"mds": dict(self.cfg.mds), "partition": dict(self.cfg.partition)}
+
+    def _partition_name(self, name: str) -> str:
+        return f"{name}-{self.features(self.dataset.split).store.path.name}"
+
+    def _partition_recipe(self, name: str, seed: int | None = None) -> dict[str, Any]:
+        features = self.features(self.dataset.split)
         return {
-            "mds": dict(self.cfg.mds),
-            "partition": dict(self.cfg.partition),
-            "partition_version": PARTITION,
+            "features": features.recipe,
+            "set": self.feature_set_recipe(name, seed),
+            **self.partition_settings(),
         }
 
     @property

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.features.store import MODALITIES, Modality
-from mmmono.modality import Ablation
-from mmmono.modality.ablation import REMOVED, Interval
+from mmmono.modality import LIVE_CLASSES, Ablation
+from mmmono.modality.ablation import Interval
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 
@@ -49,7 +49,7 @@ def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]]
 def _draw(axis: Axes, rows: Sequence[Ablation]) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
     sizes = {row.size_of: row.neurons for row in rows}
-    for place, name in enumerate(REMOVED):
+    for place, name in enumerate(LIVE_CLASSES):
         deltas = {row.deletion: row.delta_none for row in rows if row.size_of == name}
         random, own = deltas.get("Random"), deltas.get(name)
         if random is not None:
@@ -58,8 +58,8 @@ def _draw(axis: Axes, rows: Sequence[Ablation]) -> None:
             _point(axis, place + 0.12, own, CLASS_COLORS[name], "o")
         else:
             axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
-    axis.set_xticks(range(len(REMOVED)), [f"{name}\n{sizes.get(name, 0)}" for name in REMOVED])
-    axis.set_xlim(-0.5, len(REMOVED) - 0.5)
+    axis.set_xticks(range(len(LIVE_CLASSES)), [f"{name}\n{sizes.get(name, 0)}" for name in LIVE_CLASSES])
+    axis.set_xlim(-0.5, len(LIVE_CLASSES) - 0.5)
 
 
 def _point(axis: Axes, x: float, delta: Interval, color: str, marker: str) -> None:

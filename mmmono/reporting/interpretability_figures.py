@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.interpretability.report import Estimate, FeatureSetInterpretability
-from mmmono.modality import FeatureClass
+from mmmono.modality import LIVE_CLASSES
 from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS, STYLE
 
 LABELS = {"mono": "Mono", "embsim": "EmbSim", "winrate": "WinRate", "ms": "MS"}
-CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 
 def average_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figure:
@@ -35,7 +34,7 @@ def average_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figur
                 for place, features in enumerate(sets):
                     overall = features.estimate(modality, metric)
                     axis.bar(place, overall.mean, 0.75, color="#E4E4E4", zorder=1)
-                    for offset, name in zip((-0.22, 0, 0.22), CLASSES, strict=True):
+                    for offset, name in zip((-0.22, 0, 0.22), LIVE_CLASSES, strict=True):
                         estimate = features.estimate(modality, metric, name)
                         axis.errorbar(
                             place + offset, estimate.mean, yerr=_error(estimate), fmt="o", markersize=3.5, elinewidth=1,

@@ -13,11 +13,10 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from mmmono.case_studies.adversarial.success import SuccessRate, success_rate
-from mmmono.modality import FeatureClass, Partition
+from mmmono.modality import LIVE_CLASSES, Partition
 from mmmono.modality.ablation import Interval
 
 Array = np.ndarray[Any, Any]
-TARGETS: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 RANDOM, ALL = "Random", "All"
 BENIGN, CONTRAST, ATTACKED = "benign", "contrast", "attacked"
 
@@ -94,11 +93,11 @@ def defending_features(
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"sizes {list(shares)} must be shares of the smallest class, in (0, 1]")
-    counts = {name: len(partition[name]) for name in TARGETS}
+    counts = {name: len(partition[name]) for name in LIVE_CLASSES}
     smallest = min(counts.values())
     if smallest == 0:
         raise ValueError(f"a class is empty ({', '.join(f'{n} {c}' for n, c in counts.items())}): none can be aligned")
-    pools = {name: partition[name] for name in TARGETS}
+    pools = {name: partition[name] for name in LIVE_CLASSES}
     pools[RANDOM] = torch.cat(list(pools.values()))  # type: ignore[index]
     chosen = {}
     for name, pool in pools.items():

@@ -13,7 +13,6 @@ from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
 from mmmono.modality import Ablation, removal_ablation
 from mmmono.modality.ablation import SPLITS
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.ablation_figures import removal_effects
 from mmmono.reporting.published import published
@@ -42,7 +41,7 @@ def ablate(workspace: Workspace) -> None:
     rows, labels, dropped = _labeled(features.view.metadata(), label, settings.max_pairs, workspace.seed)
     recipe = {
         "features": features.recipe,
-        "partitions": workspace.features(workspace.dataset.split).recipe,
+        "scored_on": workspace.features(workspace.dataset.split).recipe,
         **workspace.partitions_recipe(),
         "ablation": dict(settings),
         "label": label,
@@ -54,7 +53,7 @@ def ablate(workspace: Workspace) -> None:
         results: dict[str, dict[Modality, list[Ablation]]] = {}
         for name in workspace.recipes:
             feature_set = workspace.feature_set(name)
-            partition = dominance(workspace, name, feature_set).partition
+            partition = workspace.partition(name)
             results[name] = {}
             for modality in MODALITIES:
                 activations = workspace.encode_rows(feature_set, modality, rows, split).numpy()

@@ -44,7 +44,6 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
 from mmmono.pipeline.analyses.attack_pictures import AttackPictures
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.pictures import finished_features
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.adversarial_figures import AttackExample, attack_examples, success_by_size
@@ -153,7 +152,7 @@ class AttackStudy:
 
     def _chosen(self, name: str, feature_set: FeatureSet) -> dict[Condition, list[Tensor]]:
         """Indices of the features that each defense aligns, one tensor per run."""
-        partition = dominance(self.workspace, name, feature_set).partition
+        partition = self.workspace.partition(name)
         chosen: dict[Condition, list[Tensor]] = {}
         for run in range(self.settings.runs):
             rng = np.random.default_rng([self.workspace.seed, run])

@@ -25,7 +25,6 @@ from mmmono.modality import (
 )
 from mmmono.modality.agreement import reordered
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.certainty_figures import score_intervals
@@ -48,7 +47,7 @@ def assess_certainty(workspace: Workspace) -> None:
         rows, per_feature, drawn = [], [], []
         for name in workspace.recipes:
             feature_set = workspace.feature_set(name)
-            scored = dominance(workspace, name, feature_set)
+            scored = workspace.dominance(name)
             pairs = ((block.image, block.text) for block in workspace.activations(feature_set))
             resamples = resample_dominance(
                 pairs, settings.n_permutations, settings.n_bootstrap, settings.n_halves, workspace.seed
@@ -85,7 +84,7 @@ def assess_certainty(workspace: Workspace) -> None:
 def _beyond_chance(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> dict[str, object]:
     """Count the significant features, overall and among ImgD and TextD."""
     live = torch.zeros(len(scored.partition), dtype=torch.bool)
-    live[torch.cat([scored.partition[name] for name in ("ImgD", "TextD", "CrossD")])] = True
+    live[scored.partition.live] = True
     by_null = partition_by_null(scored.scores.scores, resamples.q_value, fdr, live)
     confirmed = {name: np.isin(scored.partition[name], by_null[name]).sum() for name in ("ImgD", "TextD")}
     return {
@@ -99,7 +98,7 @@ def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: Domina
     """Agreement between random halves of the pairs, averaged over the random splits."""
     first, second = resamples.halves
     live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
-    partitions = [[workspace.partition(scores, live) for scores in half] for half in (first, second)]
+    partitions = [[workspace.classify(scores, live) for scores in half] for half in (first, second)]
     return {
         "halves ρ": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),
         "halves ARI": _mean([adjusted_rand_index(a, b) for a, b in zip(*partitions, strict=True)]),
@@ -114,7 +113,7 @@ def _seeds(workspace: Workspace, name: str, scored: FeatureSetDominance, feature
     if isinstance(workspace.recipes[name], Trained):
         for offset in range(1, workspace.cfg.certainty.n_seeds + 1):
             other = workspace.feature_set(name, workspace.seed + offset)
-            rescored = dominance(workspace, name, other)
+            rescored = workspace.dominance(name, workspace.seed + offset)
             partners, match = match_features(_paired_activations(workspace, feature_set, other))
             partition: Partition = reordered(rescored.partition, partners)
             correlations.append(rank_correlation(scored.scores.scores, rescored.scores.scores[partners]))
@@ -150,7 +149,7 @@ def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[
 
 def _rho(scored: FeatureSetDominance, values: Tensor) -> float:
     """Rank correlation with R(d) over live features."""
-    live = torch.cat([scored.partition[name] for name in ("ImgD", "TextD", "CrossD")])
+    live = scored.partition.live
     return rank_correlation(scored.scores.scores[live], values[live])
 
 

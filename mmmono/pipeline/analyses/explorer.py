@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,9 @@ from torch import Tensor
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.dictionaries import DictionaryFeatures, TopKSAE
-from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
+from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.modality import sign_flip_p_values
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.analyses.top_samples import TopSampleSearch, check_m
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
@@ -98,13 +96,10 @@ def _explored(
     search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
     histograms = HistogramStream(settings.bins)
 
-    def seen() -> Iterator[ActivationBlock]:
-        for block in workspace.activations(feature_set):
-            search.add(block)
-            histograms.add(block.image, block.text)
-            yield block
-
-    scored = dominance(workspace, name, feature_set, seen())
+    for block in workspace.activations(feature_set):
+        search.add(block)
+        histograms.add(block.image, block.text)
+    scored = workspace.dominance(name)
     p_value, q_value = sign_flip_p_values(scored.scores, workspace.cfg.mds.undefined)
     neighbors, alike_by = _neighbors(workspace, feature_set)
     top = search.result()

@@ -20,7 +20,6 @@ from mmmono.case_studies.words import WordScore, distinctive_words
 from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.modality import Partition
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.labels import classified
 from mmmono.pipeline.pictures import SplitPictures, finished_features, tell_missing
 from mmmono.pipeline.workspace import Workspace
@@ -50,7 +49,7 @@ def study_concepts(workspace: Workspace) -> None:
     features = workspace.features(split)
     recipe = {
         "features": features.recipe,
-        "partitions": workspace.features(workspace.dataset.split).recipe,
+        "scored_on": workspace.features(workspace.dataset.split).recipe,
         **workspace.partitions_recipe(),
         "concept": asdict(pair),
         "labels": labeler.identity(),
@@ -186,7 +185,7 @@ def _concepts(workspace: Workspace) -> ConceptPair:
 def _partition(workspace: Workspace, name: str, space: str) -> Partition:
     """Partition a feature set. Raises ConfigError if ImgD or TextD is empty, or a needed decoder is missing."""
     feature_set = workspace.feature_set(name)
-    partition = dominance(workspace, name, feature_set).partition
+    partition = workspace.partition(name)
     image, text = len(partition.image_dominant), len(partition.text_dominant)
     if not image or not text:
         raise ConfigError(

@@ -26,7 +26,7 @@ from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.interpretability.ms import monosemanticity_score
 from mmmono.interpretability.report import FeatureSetInterpretability, monosemanticity, random_rows
 from mmmono.interpretability.top_samples import TopSamples
-from mmmono.pipeline.analyses.dominance import dominance
+from mmmono.modality import Partition
 from mmmono.pipeline.analyses.top_samples import check_m, top_samples_of
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.pictures import SplitPictures, in_batches, tell_missing
@@ -95,7 +95,7 @@ def interpret(workspace: Workspace) -> None:
         scored = []
         for name, features in sets.items():
             ms = _ms(workspace, features, embeddings, ms_rows) if settings.ms else {}
-            scored.append(_score(workspace, name, features, top[name], pool, embeddings, ms))
+            scored.append(_score(workspace, name, features, top[name], pool, embeddings, ms, workspace.partition(name)))
         save_table([row for s in scored for row in s.to_rows()], directory / "scores")
         save_table([row for s in scored for row in s.averages()], directory / "table4")
         save_table([row for s in scored for row in _table5(s)], directory / "table5")
@@ -255,6 +255,7 @@ def _score(
     pool: Int64[Tensor, " pool"],
     embeddings: SampleEmbeddings,
     ms: dict[Modality, Float64[Tensor, " features"]],
+    partition: Partition,
 ) -> FeatureSetInterpretability:
     settings = workspace.cfg.monosemanticity
     random = random_rows(pool, features.num_features, settings.m, settings.n_draws, workspace.seed)
@@ -262,7 +263,7 @@ def _score(
         monosemanticity(top[modality], random, partial(embeddings.of, modality), ms.get(modality))
         for modality in MODALITIES
     )
-    return FeatureSetInterpretability(name, dominance(workspace, name, features).partition, image, text)
+    return FeatureSetInterpretability(name, partition, image, text)
 
 
 def _over_training(
@@ -279,7 +280,8 @@ def _over_training(
                 workspace, features, settings.m + embeddings.spare, settings.deduplicate, metadata
             )
             top = _at_hand(candidates, embeddings, settings.m)
-            scored = _score(workspace, name, features, top, pool, embeddings, {})
+            partition = workspace.score(name, features).partition
+            scored = _score(workspace, name, features, top, pool, embeddings, {}, partition)
             for row in scored.averages():
                 if row["class"] == "all":
                     yield {"feature set": name, "step": step, **row}

@@ -27,7 +27,6 @@ from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.modality import Partition
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.analyses.real_pictures import NearestPair, nearest_pairs, prompt_pictures
 from mmmono.pipeline.feature_sets import NCL
 from mmmono.pipeline.generators import GeneratorOption
@@ -191,7 +190,7 @@ def _embedder(workspace: Workspace) -> TimmSentenceEmbedder:
 
 
 def _partition(workspace: Workspace, name: str, feature_set: FeatureSet) -> Partition:
-    partition = dominance(workspace, name, feature_set).partition
+    partition = workspace.partition(name)
     try:
         class_sizes(partition, workspace.cfg.intervention.sizes)
     except ValueError as error:

@@ -16,8 +16,8 @@ from PIL.Image import Image
 from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, ActivationBlock, FeatureSet, Modality
 from mmmono.interpretability import TopSamples, TopStream
+from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
@@ -49,7 +49,7 @@ def find_top_samples(workspace: Workspace) -> None:
         for name in workspace.recipes:
             feature_set = workspace.feature_set(name)
             chosen = _named(settings.show, feature_set)
-            scored = dominance(workspace, name, feature_set)
+            scored = workspace.dominance(name)
             top = top_samples_of(workspace, feature_set, settings.m, settings.deduplicate, metadata)
             table = _table(name, scored, top, metadata)
             table.to_parquet(directory / f"{name}.parquet", index=False)
@@ -147,7 +147,7 @@ def _named(show: Sequence[int] | None, feature_set: FeatureSet) -> list[int]:
 def _draw_features(scored: FeatureSetDominance, per_class: int, seed: int) -> dict[str, list[int]]:
     """Draw up to `per_class` random features of each class, sorted by index."""
     drawn = {}
-    for name in ("ImgD", "TextD", "CrossD"):
+    for name in LIVE_CLASSES:
         members = scored.partition[name].numpy()
         chosen = np.random.default_rng(seed).choice(members, min(per_class, len(members)), replace=False)
         drawn[name] = sorted(int(feature) for feature in chosen)

@@ -39,7 +39,6 @@ from mmmono.modality.validation import (
     mean_max_cosine,
     separation,
 )
-from mmmono.pipeline.analyses.dominance import dominance
 from mmmono.pipeline.analyses.planted_runs import Run, base_values, runs
 from mmmono.pipeline.datasets import Planted
 from mmmono.pipeline.entrypoint import quiet
@@ -151,7 +150,7 @@ class _Compared:
         self.workspace = workspace
         self.truth = _Answer(workspace)
         self.feature_set = workspace.feature_set(name)
-        self.scored = dominance(workspace, name, self.feature_set)
+        self.scored = workspace.dominance(name)
         self.live = self.scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
         self.match = Match.of(feature_correlations(self._with_codes()))
 

@@ -1,0 +1,57 @@
+"""Scores and partition of one feature set on disk: a Parquet table with one row per feature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mmmono.core.errors import StoreError
+from mmmono.modality.dominance import DominanceScores
+from mmmono.modality.partition import CLASSES, Partition
+from mmmono.modality.report import FeatureSetDominance
+
+TABLE = "partition.parquet"
+NUMBERS = ("scores", "standard_error", "informative_pairs", "image_active", "text_active")  # fields of DominanceScores
+PAIRS = b"num_pairs"  # key in the table's metadata
+
+
+def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
+    """Write scores and classes to `partition.parquet`; return its path.
+
+    Columns: `feature`, `class` (ImgD, TextD, CrossD or dead), and the fields of `DominanceScores` with one value per
+    feature. The file's metadata has `num_pairs`.
+    """
+    scores = scored.scores
+    table = pa.table(
+        {
+            "feature": pa.array(np.arange(len(scored.partition))),
+            "class": pa.array(scored.partition.class_of(), pa.string()),
+            **{name: pa.array(getattr(scores, name).cpu().numpy()) for name in NUMBERS},
+        }
+    ).replace_schema_metadata({PAIRS: str(scores.num_pairs)})
+    file = folder / TABLE
+    pq.write_table(table, file)
+    return file
+
+
+def load_partition(folder: Path, name: str) -> FeatureSetDominance:
+    """Read what `save_partition` wrote, bit for bit; `name` is the feature set's.
+
+    Raises:
+        StoreError: the file is missing or was not written by `save_partition`.
+    """
+    file = folder / TABLE
+    try:
+        table = pq.read_table(file)
+        columns = {key: torch.from_numpy(table.column(key).to_numpy().copy()) for key in NUMBERS}
+        scores = DominanceScores(**columns, num_pairs=int(table.schema.metadata[PAIRS]))
+        classes = np.array(table.column("class").to_pylist())
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} is no partition ({' '.join(str(error).split())[:120]}): remove its folder") from error
+    return FeatureSetDominance(
+        name, scores, Partition(*(torch.from_numpy(np.flatnonzero(classes == c)) for c in CLASSES))
+    )

@@ -1,0 +1,52 @@
+"""Scores and classes that come back from disk as they were."""
+
+from pathlib import Path
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmmono.core.errors import StoreError
+from mmmono.modality import DominanceScores, load_partition, partition_by_sigma, save_partition
+from mmmono.modality.report import FeatureSetDominance
+
+R = st.one_of(st.floats(0, 1), st.just(float("nan")))
+
+
+def scored(scores: np.ndarray) -> FeatureSetDominance:  # type: ignore[type-arg]
+    values = torch.from_numpy(scores)
+    counts = torch.arange(len(scores)) * 2**40
+    return FeatureSetDominance(
+        "sae",
+        DominanceScores(values, values / 3, counts, counts + 1, counts + 2, num_pairs=2**41),
+        partition_by_sigma(values),
+    )
+
+
+@pytest.mark.fuzz
+@given(hnp.arrays(np.float64, st.integers(1, 40), elements=R))
+def test_what_was_saved_is_read(tmp_path_factory: pytest.TempPathFactory, scores: np.ndarray) -> None:  # type: ignore[type-arg]
+    folder, wrote = tmp_path_factory.mktemp("partition"), scored(scores)
+    file = save_partition(wrote, folder)
+    read = load_partition(folder, "sae")
+    for field in ("scores", "standard_error", "informative_pairs", "image_active", "text_active"):
+        torch.testing.assert_close(
+            getattr(read.scores, field), getattr(wrote.scores, field), rtol=0, atol=0, equal_nan=True
+        )
+    assert read.scores.num_pairs == 2**41
+    assert read.partition.class_of() == wrote.partition.class_of()
+    table = pd.read_parquet(file)  # as a user opens it
+    assert table["class"].tolist() == wrote.partition.class_of()
+    np.testing.assert_array_equal(table["scores"], scores)
+
+
+def test_a_folder_without_a_partition_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"partition\.parquet is no partition"):
+        load_partition(tmp_path, "sae")
+    pd.DataFrame({"feature": [0]}).to_parquet(tmp_path / "partition.parquet")
+    with pytest.raises(StoreError, match=r"partition\.parquet is no partition"):
+        load_partition(tmp_path, "sae")
