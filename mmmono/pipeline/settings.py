@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.shipped import shipped
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = shipped("conf")
 FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # Lightning's, Hydra's and W&B's own, which they check
 SEEDS = 2**32  # NumPy's
 STORED_TYPES = ("float16", "float32")

@@ -6,7 +6,6 @@ computed before anybody chose them.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts, digest
 from mmmono.core.errors import ConfigError
+from mmmono.core.extras import need
 from mmmono.core.versions import versioned
 from mmmono.reporting.contents import contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
@@ -62,8 +62,7 @@ class TensorBoard(Tracker):
     def start(self, cfg: DictConfig, job: str) -> None:
         """See that there is a TensorBoard."""
         super().start(cfg, job)
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ConfigError("logger=tensorboard needs TensorBoard: pip install -e '.[tensorboard]'")
+        need("logger=tensorboard", "tensorboard")
 
     def training_logger(self, directory: Path) -> Any:
         """Curves go where they can be watched from the first step on, under the name the artifact will have."""
@@ -114,8 +113,7 @@ class WandB(Tracker):
             raise ConfigError(
                 f"logger.project={self.project} is no W&B project: at most {WANDB_NAME} letters, none of / \\ # ? % :"
             )
-        if importlib.util.find_spec("wandb") is None:
-            raise ConfigError("logger=wandb needs W&B: pip install wandb")
+        need("logger=wandb", "wandb")
         if os.environ.get("WANDB_MODE", "online") != "online" or not _is_main_process():
             return
         import wandb

@@ -1,0 +1,6 @@
+"""`python -m mmmono`, and `torchrun -m mmmono`, are the command `mmmono`."""
+
+from mmmono.pipeline.cli import main
+
+if __name__ == "__main__":
+    main()
