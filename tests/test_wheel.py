@@ -73,17 +73,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (unpacked,) = (folder / "unpacked").iterdir()
     wheel = build("wheel", unpacked, folder / "dist")
     environment = folder / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
-    purelib = Path(
-        subprocess.check_output(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-        ).strip()
-    )
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel], check=True)
+    (purelib,) = environment.glob("lib/python*/site-packages")
     paths = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (purelib / "dependencies.pth").write_text("\n".join(paths) + "\n")
-    install = ["--python", python, "install", "--quiet", "--no-index", "--no-deps", "--ignore-installed", wheel]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
     return Installed(environment / "bin", wheel, sdist)
 
 
