@@ -1,6 +1,6 @@
-"""Packages of the wheel: besides mmmono, the top-level folders conf/ and experiments/ go into it as parts of mmmono.
+"""Lists the packages of the wheel. The top-level folders conf/ and experiments/ go into it as subfolders of mmmono.
 
-Everything else about the project is in pyproject.toml. `mmmono/core/shipped.py` finds the two folders again.
+Everything else about the project is in pyproject.toml. `mmmono/core/shipped.py` finds the two folders after installation.
 """
 
 from setuptools import find_packages, setup

@@ -29,7 +29,7 @@ from mmmono.modality import dominance_scores
 
 
 def best(run: Callable[[], object], repeats: int = 3, before: Callable[[], object] = lambda: None) -> float:
-    """Shortest of some runs, in seconds, without what is done before each."""
+    """Shortest time of several runs in seconds, without the time of `before`, which runs before each."""
     times = []
     for _ in range(repeats):
         before()
@@ -40,7 +40,7 @@ def best(run: Callable[[], object], repeats: int = 3, before: Callable[[], objec
 
 
 def bare_pass(store: FeatureStore | FeatureView, block_size: int) -> None:
-    """Touch every number once, with all threads: the bits are added up as integers."""
+    """Read every number once with all threads, summing the bits as integers."""
     for block in store.blocks(block_size):
         for rows in (block.image, block.text):
             rows.view(torch.int64).sum()
@@ -48,7 +48,7 @@ def bare_pass(store: FeatureStore | FeatureView, block_size: int) -> None:
 
 def forget(path: Path) -> None:
     """Drop a store's files from the page cache."""
-    os.sync()  # what is not yet on the disk stays
+    os.sync()  # pages that are not on disk yet cannot be dropped
     for file in path.rglob("*.npy"):
         descriptor = os.open(file, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -56,7 +56,7 @@ def forget(path: Path) -> None:
 
 
 def write(path: Path, pairs: int, dim: int, shard: int, sparse: bool = False) -> None:
-    """A store of random numbers, or of holes that read as zeros and take no room."""
+    """Write a store of random numbers, or a sparse one that reads as zeros and takes no disk space."""
     rng = np.random.default_rng(0)
     for name in ("img_emb", "text_emb"):
         (path / name).mkdir()
@@ -75,7 +75,7 @@ def speed(pairs: int, dim: int) -> None:
         store = FeatureStore(folder)
         view = FeatureView(store)
         size = 2 * pairs * dim * 2
-        # All of it, in memory: a smaller source would be copied from a cache that the files are too large for.
+        # Load everything: a smaller source would fit in a CPU cache, for which the files are too large.
         sources = [np.load(file) for file in sorted(Path(folder).rglob("*.npy"))]
         target = np.empty((COMPILED_BLOCK, dim), np.float16)
 

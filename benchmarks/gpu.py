@@ -36,7 +36,7 @@ Step = Callable[[Tensor], object]
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is called."""
+    """Name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -46,14 +46,14 @@ def device_name(device: torch.device) -> str:
 
 
 def finished(device: torch.device) -> float:
-    """The time, once the device has done all it was given."""
+    """Wait until the device is idle, and return the time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def seconds(run: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """Shortest of some runs."""
+    """Shortest time of several runs, after one warm-up run."""
     run()
     times = []
     for _ in range(repeats):
@@ -64,16 +64,16 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int = 5) -
 
 
 def limits(dim: int, latents: int, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
-    """Pairs a second if nothing but multiplications, or nothing but reading and writing, took time."""
+    """Upper bounds in pairs per second, from arithmetic alone and from memory bandwidth alone."""
     samples, size = 2 * batch, 4096 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=dtype)
     operations = 2 * size**3 / seconds(lambda: a @ a, device)
     source = torch.empty((1 << 28) if device.type == "cuda" else (1 << 25), device=device)
     target = torch.empty_like(source)
     bandwidth = 2 * 4 * source.numel() / seconds(lambda: target.copy_(source), device)
-    # Forward two products of samples × dim × latents, backward three, none of them for the embeddings.
+    # Two products of samples × dim × latents forward, three backward (none for gradients of the embeddings).
     products = 5 * 2 * samples * dim * latents
-    # Embeddings are read; weights, gradients and Adam's two moments are read, and all but gradients written.
+    # Reads of embeddings, weights, gradients and Adam's two moments, and writes of all but embeddings and gradients.
     moved = 4 * (samples * dim + 2 * latents * dim * (4 + 3))
     return {
         f"limit by arithmetic ({operations / 1e12:.2f} T/s)": batch / products * operations,
@@ -82,7 +82,7 @@ def limits(dim: int, latents: int, batch: int, dtype: torch.dtype, device: torch
 
 
 class Clock(Callback):
-    """Time from the end of the warm-up to the end of the training."""
+    """Measure the time from the end of the warm-up to the end of training."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step == WARM_UP:
@@ -92,7 +92,7 @@ class Clock(Callback):
 
 
 def ours(view: FeatureView, latents: int, k: int, batch: int, steps: int, pool: int, device: torch.device) -> float:
-    """Pairs a second of a training through Lightning."""
+    """Pairs per second of training through Lightning."""
     torch.manual_seed(0)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def ours(view: FeatureView, latents: int, k: int, batch: int, steps: int, pool: 
 
 
 def sparsify_step(dim: int, latents: int, k: int, device: torch.device) -> Step:
-    """eai-sparsify."""
+    """Training step of eai-sparsify."""
     from sparsify import SparseCoder, SparseCoderConfig
 
     sae = SparseCoder(dim, SparseCoderConfig(num_latents=latents, k=k), device=device)
@@ -133,7 +133,7 @@ def sparsify_step(dim: int, latents: int, k: int, device: torch.device) -> Step:
 
 
 def saelens_step(dim: int, latents: int, k: int, device: torch.device) -> Step:
-    """sae-lens."""
+    """Training step of sae-lens."""
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.saes.sae import TrainStepInput
 
@@ -150,7 +150,7 @@ def saelens_step(dim: int, latents: int, k: int, device: torch.device) -> Step:
 
 
 def dictionary_learning_step(dim: int, latents: int, k: int, device: torch.device) -> Step:
-    """dictionary-learning."""
+    """Training step of dictionary-learning."""
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     trainer = TopKTrainer(10**6, dim, latents, k, layer=0, lm_name="", lr=1e-3, device=str(device))
@@ -165,7 +165,7 @@ PEERS: dict[str, Callable[[int, int, int, torch.device], Step]] = {
 
 
 def peer(step: Step, batches: list[Tensor], steps: int, device: torch.device) -> float:
-    """Pairs a second of a library's training step on batches that lie on the device."""
+    """Pairs per second of a library's training step on batches that are on the device."""
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         for number in range(WARM_UP):
             step(batches[number % len(batches)])
@@ -176,7 +176,7 @@ def peer(step: Step, batches: list[Tensor], steps: int, device: torch.device) ->
 
 
 def compare(view: FeatureView, latents: int, k: int, batch: int, steps: int, device: torch.device) -> None:
-    """Measure everything at one size and print its table."""
+    """Measure all implementations at one size and print a table."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     pairs = len(view)
     speeds = limits(view.dim, latents, batch, dtype, device)

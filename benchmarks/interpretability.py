@@ -27,7 +27,7 @@ M = 20
 
 
 def top(pairs: int, dim: int) -> None:
-    """All features' top samples of both modalities, against adding up the store's bits."""
+    """Time the search for all features' top samples against a pass that only sums the store's bits."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), pairs, dim, shard=100_000)
         view = FeatureView(FeatureStore(folder))
@@ -56,7 +56,7 @@ def top(pairs: int, dim: int) -> None:
 
 
 def eq5(features: int, looped: int) -> None:
-    """Eq. 5 for both modalities from a table of embeddings, against a loop over features and pairs."""
+    """Time Eq. 5 for both modalities against a loop over features and pairs, extrapolated from `looped` features."""
     generator = torch.Generator().manual_seed(0)
     tables = [
         torch.nn.functional.normalize(torch.randn(20_000, dim, generator=generator) + 0.1, dim=1) for dim in (768, 384)
@@ -101,7 +101,7 @@ def eq5(features: int, looped: int) -> None:
 
 
 def ms(features: int, samples: int, feasible: int) -> None:
-    """MS of all features, and against all pairs of samples in matrix form at a size where those fit."""
+    """Time MS of all features, and compare it with the all-pairs formula on `feasible` samples, which fit in memory."""
     generator = torch.Generator().manual_seed(0)
     e = torch.nn.functional.normalize(torch.randn(samples, 768, generator=generator), dim=1)
     a = torch.rand(samples, features, generator=generator).sub_(0.9).clamp_min_(0)

@@ -24,7 +24,7 @@ from mmmono.features import FeatureStore, FeatureView
 
 
 class Clock(Callback):
-    """Moments at which training batches end."""
+    """Record the times at which training batches end."""
 
     def __init__(self) -> None:
         self.moments: list[float] = []
@@ -61,7 +61,7 @@ def main(dim: int, latents: int, batch: int, steps: int, rounds: int) -> None:
 
 
 def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float:
-    """Median seconds of forward, backward, projection, clipping, step, renormalization."""
+    """Median seconds per step: forward, backward, projection, clipping, optimizer, renormalization."""
     sae = TopKSAE(dim, latents)
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
     batches = [batch for batch, _ in zip(data.train_dataloader(), range(8), strict=False)]
@@ -80,7 +80,7 @@ def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float
 
 
 def pools_in_memory(view: FeatureView, batch: int) -> float:
-    """Most memory that two epochs through pools of a quarter of the set take, as a multiple of a pool."""
+    """Peak memory of two epochs with pools of a quarter of the set, as a multiple of a pool's size."""
 
     def held() -> int:
         status = Path("/proc/self/status").read_text().splitlines()
@@ -97,7 +97,7 @@ def pools_in_memory(view: FeatureView, batch: int) -> float:
 
 
 def time_lightning(data: PairedFeatures, dim: int, latents: int, steps: int, folder: Path) -> float:
-    """Median seconds between the ends of batches."""
+    """Median seconds per step in Lightning, between the ends of batches."""
     clock = Clock()
     trainer = L.Trainer(
         accelerator="cpu",

@@ -29,7 +29,7 @@ PLAIN, BARE = "plain dense loop", "bare dense loop"
 
 
 class Dense(nn.Module):
-    """What one writes in an afternoon: linear, topk, scatter, linear."""
+    """Straightforward TopK SAE with dense tensors: linear, topk, scatter, linear."""
 
     def __init__(self, sae: TopKSAE, pre_bias: bool) -> None:
         super().__init__()
@@ -41,19 +41,19 @@ class Dense(nn.Module):
         self.decoder.weight.data.copy_(sae.W_dec.data.T)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Reconstruction."""
+        """Reconstruct embeddings."""
         values, indices = F.relu(self.encoder(z - self.b_pre)).topk(self.k, dim=1)
         codes = torch.zeros(len(z), self.encoder.out_features).scatter_(1, indices, values)
         return self.decoder(codes) + self.b_pre
 
 
 def adam(module: nn.Module) -> torch.optim.Optimizer:
-    """The same optimizer for all."""
+    """Optimizer that all variants use."""
     return torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=1e-3, fused=True)
 
 
 def plain_step(model: Dense) -> Callable[[Tensor], None]:
-    """Our step's operations with dense tensors and autograd."""
+    """Training step with the same operations as ours, with dense tensors and autograd."""
     optimizer = adam(model)
 
     def step(z: Tensor) -> None:
@@ -73,7 +73,7 @@ def plain_step(model: Dense) -> Callable[[Tensor], None]:
 
 
 def bare_step(model: Dense) -> Callable[[Tensor], None]:
-    """The least a training loop can do."""
+    """Minimal training step: forward, backward, optimizer."""
     optimizer = adam(model)
 
     def step(z: Tensor) -> None:
@@ -86,7 +86,7 @@ def bare_step(model: Dense) -> Callable[[Tensor], None]:
 
 
 def our_step(sae: TopKSAE, autocast: bool = False) -> Callable[[Tensor], None]:
-    """What `SAEModule` does in a step."""
+    """Training step with the operations of `SAEModule`."""
     optimizer = adam(sae)
 
     def step(z: Tensor) -> None:
@@ -104,7 +104,7 @@ def our_step(sae: TopKSAE, autocast: bool = False) -> Callable[[Tensor], None]:
 
 
 def features(samples: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Unit vectors that are noisy sparse positive combinations of 4·dim directions, which dictionaries look for."""
+    """Unit vectors that are noisy, sparse, positive combinations of 4·dim directions."""
     atoms = F.normalize(torch.randn(4 * dim, dim, generator=generator), dim=1)
     which = torch.randint(len(atoms), (samples, 24), generator=generator)
     weights = torch.rand(samples, 24, generator=generator)
@@ -113,7 +113,7 @@ def features(samples: int, dim: int, generator: torch.Generator) -> Tensor:
 
 
 def compare(dim: int, latents: int, k: int, batch: int, rounds: int) -> None:
-    """Time all variants at one size and print their table."""
+    """Time all variants at one size and print a table."""
     data = features(8 * batch, dim, torch.Generator().manual_seed(0))
     train, held_out = data[:-batch].split(batch), data[-batch:]
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Say which features are dominated beyond chance, and whether other pairs, seeds or scores would agree."""
+"""Test which features are significantly dominated by a modality, and whether other pairs, seeds or scores agree."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("certainty")
 def main(cfg: DictConfig) -> None:
-    """Analyze the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.certainty import assess_certainty
     from mmmono.pipeline.workspace import Workspace
 

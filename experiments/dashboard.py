@@ -1,4 +1,4 @@
-"""Lay out a W&B project after the paper: a section of panels for each of its sections."""
+"""Arrange a W&B project by the paper's sections, with one group of panels per section."""
 
 from omegaconf import DictConfig
 
@@ -8,7 +8,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 @entrypoint("dashboard")
 def main(cfg: DictConfig) -> None:
     """Save the dashboard to the project."""
-    # Imported here, so that --help and a mistyped setting answer at once.
+    # Imported here, so that --help and errors in settings appear at once.
     from mmmono.pipeline.analyses.dashboard import save_dashboard
 
     save_dashboard(cfg)

@@ -1,4 +1,4 @@
-"""Make the feature explorer: from the distribution of scores to a feature to what activates it, in a browser."""
+"""Make the feature explorer, an interactive page of score distributions, features and their top samples."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("explorer")
 def main(cfg: DictConfig) -> None:
-    """Make a page of the chosen feature sets."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Make a page of the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.explorer import explore
     from mmmono.pipeline.workspace import Workspace
 

@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("extract")
 def main(cfg: DictConfig) -> None:
-    """Extract unless it is there, and say what the store holds."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Make the feature store unless it exists, and print its size."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.extraction import extract
     from mmmono.pipeline.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""Measure what a feature set keeps of the embeddings it was made from."""
+"""Measure how much of the embeddings' information and function a feature set preserves."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("faithfulness")
 def main(cfg: DictConfig) -> None:
-    """Analyze the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
     from mmmono.pipeline.workspace import Workspace
 

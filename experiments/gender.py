@@ -1,4 +1,4 @@
-"""Ask whether a concept is carried by the picture or by the words (Section 4.1, Table 2, Figure 7, Table 6)."""
+"""Test whether image- or text-dominant features carry a concept (Section 4.1, Table 2, Figure 7, Table 6)."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("gender")
 def main(cfg: DictConfig) -> None:
-    """Analyze the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.gender import study_concepts
     from mmmono.pipeline.workspace import Workspace
 

@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("interpretability")
 def main(cfg: DictConfig) -> None:
-    """Analyze the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.interpretability import interpret
     from mmmono.pipeline.workspace import Workspace
 

@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("mds")
 def main(cfg: DictConfig) -> None:
-    """Score the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Score the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.dominance import score_modality_dominance
     from mmmono.pipeline.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""Say what reproducing the paper would compute, fetch and find, how long it takes, and what will fail."""
+"""Print what reproducing the paper would compute, download and reuse, how long it takes, and what will fail."""
 
 from omegaconf import DictConfig
 
@@ -13,7 +13,7 @@ def main(cfg: DictConfig) -> None:
     for key in needed_keys(cfg):  # before PyTorch is loaded
         if not key.there:
             print(f"missing: {key}", flush=True)
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.plan import print_plan
 
     print_plan(cfg)

@@ -1,4 +1,4 @@
-"""Collect all results of the chosen features on one page, beside the paper's."""
+"""Collect all results of the selected features on one page, next to the paper's."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("report")
 def main(cfg: DictConfig) -> None:
-    """Make a page of what is there, and say what is missing."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Make a page of the existing results, and list the missing ones."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.report import report
     from mmmono.pipeline.workspace import Workspace
 

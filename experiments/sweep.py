@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("sweep")
 def main(cfg: DictConfig) -> None:
-    """Read what trainings have left, and draw them together."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Tabulate and plot the dictionaries on disk."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.sweep import summarize_sweep
     from mmmono.pipeline.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""Inject features of a reference picture into what a text-to-image generator draws (Section 4.3, Figures 10, 14)."""
+"""Inject features of a reference image into the images of a text-to-image generator (Section 4.3, Figures 10, 14)."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("text_to_image")
 def main(cfg: DictConfig) -> None:
-    """Draw and measure for the chosen feature sets."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Generate and measure images for the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.text_to_image import control_generation
     from mmmono.pipeline.workspace import Workspace
 

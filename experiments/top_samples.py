@@ -1,4 +1,4 @@
-"""Find what activates each feature most, and draw contact sheets (Section 2.3, Figures 1 to 3)."""
+"""Find the samples that activate each feature most, and draw contact sheets (Section 2.3, Figures 1 to 3)."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("top_samples")
 def main(cfg: DictConfig) -> None:
-    """Analyze the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.top_samples import find_top_samples
     from mmmono.pipeline.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""Train the dictionaries of the chosen feature sets."""
+"""Train the dictionaries of the selected feature sets."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("train")
 def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
-    """Train each, unless it is there, and show how well it reconstructs and how sparse it is."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Train each dictionary unless it exists, and print its validation metrics."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.training import train_dictionaries
     from mmmono.pipeline.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""Say how much of planted concepts the dictionaries and the modality dominance score find."""
+"""Measure how well dictionaries and the modality dominance score recover synthetic ground truth."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,8 @@ from mmmono.pipeline.entrypoint import entrypoint
 
 @entrypoint("validate")
 def main(cfg: DictConfig) -> None:
-    """Score the chosen feature sets side by side."""
-    # Imported here, so that --help and a mistyped setting answer before PyTorch is loaded.
+    """Compare the selected feature sets with the ground truth."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.pipeline.analyses.validate import validate
     from mmmono.pipeline.workspace import Workspace
 

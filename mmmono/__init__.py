@@ -3,6 +3,6 @@
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    __version__ = version("mmmono")  # pyproject.toml holds it
-except PackageNotFoundError:  # run from a clone that is not installed
+    __version__ = version("mmmono")  # set in pyproject.toml
+except PackageNotFoundError:  # a clone that is not installed
     __version__ = "unknown"

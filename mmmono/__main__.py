@@ -1,4 +1,4 @@
-"""`python -m mmmono`, and `torchrun -m mmmono`, are the command `mmmono`."""
+"""Makes `python -m mmmono` and `torchrun -m mmmono` the same as the command `mmmono`."""
 
 from mmmono.pipeline.cli import main
 

@@ -1,1 +1,1 @@
-"""What modality-aware features can be used for (Section 4)."""
+"""Case studies: applications of modality-specific features (Section 4)."""

@@ -1,4 +1,4 @@
-"""Concepts by an image classifier of transformers, such as the paper's of gender."""
+"""Concept labels from a transformers image classifier, such as the paper's gender classifier."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ INSTEAD = "check its name and the network, give a local folder, or use labels=wo
 
 
 class ImageClassifier(Labeler):
-    """A classifier whose labels that hold a concept's words add up to the concept.
+    """Label images with a classifier; a concept's probability sums over the classes that its words name.
 
     Args:
         model: hub id or local folder.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Raises:
         ConfigError: the batch size is not positive.
@@ -42,26 +42,26 @@ class ImageClassifier(Labeler):
         self._loaded: tuple[Any, Any, str] | None = None
 
     def identity(self) -> str:
-        """The model's name, or a digest of a local folder's files."""
+        """The model's name or, for a local folder, a digest of its files."""
         return f"classifier {weights_identity(self.model)}"
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the classes, from the configuration alone. Raises ModelError if it cannot be had."""
+        """Names of the classes, read from the configuration. Raises ModelError if it cannot be loaded."""
         try:
             with hub_or_cache():
                 config = AutoConfig.from_pretrained(self.model)
-        except Exception as error:  # transformers passes on whatever the hub's client raises
+        except Exception as error:  # transformers passes on all errors of the hub client
             raise self._cannot_be_had(error) from error
         return [str(config.id2label[i]) for i in range(config.num_labels)]
 
     def check(self, pair: ConceptPair) -> None:
-        """The model can be had, and has a label for either concept."""
+        """Check that the model is available and has a class for each concept; see `Labeler.check`."""
         check_model("labels.model", self.model, INSTEAD)
         self._members(pair)
 
     def _members(self, pair: ConceptPair) -> tuple[Bool[Array, " classes"], Bool[Array, " classes"]]:
-        """Classes of concept A and of concept B, without those of both."""
+        """Masks of the classes of concept A and of concept B, without classes that match both."""
         found = np.array([pair.matches(name) for name in self.names]).reshape(-1, 2)
         for concept, members in ((pair.a, found[:, 0]), (pair.b, found[:, 1])):
             if not members.any():
@@ -73,20 +73,20 @@ class ImageClassifier(Labeler):
         return found[:, 0] & ~both, found[:, 1] & ~both
 
     def load(self, device: str) -> None:
-        """Get the weights. Raises ModelError if they cannot be had."""
+        """Load the model onto a device. Raises ModelError if it cannot be loaded."""
         try:
             with hub_or_cache():
                 processor = AutoImageProcessor.from_pretrained(self.model)
                 model = AutoModelForImageClassification.from_pretrained(self.model)
-        except Exception as error:  # transformers passes on whatever the hub's client raises
+        except Exception as error:  # transformers passes on all errors of the hub client
             raise self._cannot_be_had(error) from error
         self._loaded = processor, model.eval().requires_grad_(False).to(device), device
 
     def probabilities(self, images: Sequence[Image]) -> Float[Array, "images classes"]:
-        """Probabilities of the classes, in float32, computed on the device of `load` in one forward pass.
+        """Class probabilities of the images in float32, computed in one forward pass; call `load` first.
 
         Raises:
-            ConfigError: out of GPU memory.
+            ConfigError: the GPU runs out of memory.
         """
         assert self._loaded is not None
         processor, model, device = self._loaded
@@ -104,7 +104,7 @@ class ImageClassifier(Labeler):
             ) from error
 
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
-        """The likelier concept of every image, where either is likelier than anything else together."""
+        """Label each image with the concept whose probability exceeds ½, if any."""
         a, b = self._members(pair)
         probability = classify(self)
         seen = ~np.isnan(probability).any(1)

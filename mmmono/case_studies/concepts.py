@@ -1,4 +1,4 @@
-"""Concept pairs, such as female and male, and how a sample gets its label."""
+"""Concept pairs, such as female and male, and labelers that assign samples to them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Classify = Callable[["ImageClassifier"], Float[Array, "samples classes"]]
 
 @dataclass(frozen=True)
 class ConceptPair:
-    """Two concepts that exclude each other.
+    """Two mutually exclusive concepts.
 
     Attributes:
-        a, b: their names.
-        words_a, words_b: words that name them in captions and in a classifier's labels.
+        a, b: names of the concepts.
+        words_a, words_b: words that name each concept in captions and in class names, in lower case.
     """
 
     a: str
@@ -36,20 +36,20 @@ class ConceptPair:
     words_b: tuple[str, ...]
 
     def matches(self, text: str) -> tuple[bool, bool]:
-        """Whether the text holds a word of concept A, and one of concept B; whole words, whatever their case."""
+        """Whether the text contains a word of concept A, and one of concept B; whole words, ignoring case."""
         words = set(tokens(text))
         return bool(words & set(self.words_a)), bool(words & set(self.words_b))
 
 
 @dataclass(frozen=True)
 class ConceptLabels:
-    """Which samples show which concept.
+    """Concept labels of samples.
 
     Attributes:
-        a, b: samples of concept A and of concept B; no sample is in both.
-        confidence: how sure the label is; 1 where it is given, not estimated.
-        ambiguous: how many samples match both concepts, or neither for certain, and were left out.
-        missing: how many samples could not be looked at, and were left out.
+        a, b: masks of the samples of concept A and of concept B; disjoint.
+        confidence: probability of the label; 1 if it comes from a caption or a label column.
+        ambiguous: number of unlabeled samples that match both concepts or, with a classifier, neither with confidence.
+        missing: number of unlabeled samples whose image is missing.
     """
 
     a: Bool[Array, " samples"]
@@ -60,63 +60,63 @@ class ConceptLabels:
 
 
 class Labeler(ABC):
-    """Says which samples show which concept of a pair."""
+    """Assign samples to the concepts of a pair."""
 
     @abstractmethod
     def identity(self) -> str:
-        """What determines the labels, for recipes."""
+        """Everything that determines the labels, for the cache key of results."""
 
-    def check(self, pair: ConceptPair) -> None:  # noqa: B027 - some need nothing that could be lacking
-        """Look whether the concepts can be labeled at all, before anything heavy is done.
+    def check(self, pair: ConceptPair) -> None:  # noqa: B027 - not every labeler needs a check
+        """Check that the concepts can be labeled, before long computations start.
 
         Raises:
-            ConfigError: they cannot be labeled this way.
-            ModelError: a model that is needed cannot be had.
+            ConfigError: the labeler cannot label these concepts.
+            ModelError: a required model is not available.
         """
 
     @abstractmethod
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
-        """Label every row.
+        """Label every sample.
 
         Args:
             pair: the concepts.
-            metadata: one row a sample, with `caption` and label columns.
-            classify: gives a classifier's probabilities for the images of all rows, NaN where an image is missing.
+            metadata: one row per sample, with `caption` and label columns.
+            classify: returns a classifier's probabilities for the images of all rows; NaN if an image is missing.
 
         Raises:
-            ConfigError: the concepts cannot be labeled this way.
+            ConfigError: the labeler cannot label these concepts.
         """
 
 
 class CaptionWords(Labeler):
-    """By the words of the caption; captions that name both concepts are left out."""
+    """Label samples by the words of their caption; captions that name both concepts are left out."""
 
     def identity(self) -> str:
-        """Nothing but the words, which the concept pair has."""
+        """A constant; the words belong to the concept pair."""
         return "words"
 
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
-        """Samples whose caption has a word of one concept and none of the other."""
+        """Label samples whose caption contains words of exactly one concept."""
         found = np.array([pair.matches(caption) for caption in metadata["caption"]]).reshape(-1, 2)
         return _exclusive(found[:, 0], found[:, 1], np.ones(len(metadata)))
 
 
 class LabelColumn(Labeler):
-    """By a label of the dataset whose values hold a word of one concept.
+    """Label samples by a column of the metadata whose values contain a concept's words.
 
     Args:
-        column: of the metadata.
+        column: name of the column.
     """
 
     def __init__(self, column: str) -> None:
         self.column = column
 
     def identity(self) -> str:
-        """The column."""
+        """The name of the column."""
         return f"column {self.column}"
 
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
-        """Samples whose label names one concept."""
+        """Label samples whose value contains words of exactly one concept."""
         if self.column not in metadata:
             raise ConfigError(f"labels.column={self.column} is no column of the pairs: choose one of {list(metadata)}")
         found = np.array([pair.matches(str(value)) for value in metadata[self.column]]).reshape(-1, 2)
@@ -124,7 +124,7 @@ class LabelColumn(Labeler):
 
 
 def tokens(text: str) -> list[str]:
-    """Lower-case words; names such as AdultFemale or adult_female are taken apart."""
+    """Split a text into lower-case words; also splits names such as AdultFemale or adult_female."""
     return re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
 
 

@@ -1,4 +1,4 @@
-"""How much an injected class of features changes pictures, and how sure that is, over references and seeds."""
+"""Effects of injected feature classes on generated images, with confidence intervals over references and seeds."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MEASURES = ("similarity_reference", "similarity_prompt", "color_distance", "edge
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of Figure 10 and what was measured of it.
+    """One generated image of Figure 10 and its measures.
 
     Attributes:
-        feature_set: whose features were moved.
-        reference: name of R.
-        members: class I, `Random`, or `All` live features.
-        features: how many they are.
-        strength: as swept.
-        weight: of the reference, 1 − α.
-        seed: of noise and of the draw of I.
+        feature_set: feature set of the intervention.
+        reference: name of the reference image R.
+        members: class of the changed features I, `Random`, or `All` live features.
+        features: number of changed features.
+        strength: swept value, which is the weight of the reference or α (`intervention.weight_on`).
+        weight: weight of the reference, 1 − α.
+        seed: seed of the noise and of the draw of I.
         similarity_reference: cosine with the reference in an independent embedder.
-        similarity_prompt: mean cosine there with real pictures of what the prompt names.
-        color_distance, edge_distance: to the reference; see `picture_measures`.
-        nearest: caption of the real picture whose embedding is nearest to T′; empty where T′ is in no joint space.
+        similarity_prompt: mean cosine, in that embedder, with real images of the object in the prompt.
+        color_distance, edge_distance: distances to the reference, see `picture_measures`.
+        nearest: caption of the real image whose embedding is nearest to T′; empty if T′ is not in the joint space.
     """
 
     feature_set: str
@@ -47,13 +47,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Effect:
-    """Mean change of a measure against plain generation, with its 95 % interval.
+    """Mean change of a measure relative to generation without intervention, with its 95 % bootstrap interval.
 
     Attributes:
-        reference: name of R, or `all` of them together.
-        members: the class, or a difference of two, such as `TextD − ImgD`.
+        feature_set: feature set of the intervention.
+        reference: name of the reference, or `all` for the mean over all references.
+        members: a class, or a difference of two classes such as `TextD − ImgD`.
+        strength: swept value, see `Cell`.
         measure: one of MEASURES.
-        low, high: percentiles over resamples of references and of seeds.
+        change: mean change.
+        low, high: bounds of the interval, over resamples of references and of seeds.
     """
 
     feature_set: str
@@ -69,9 +72,9 @@ class Effect:
 def crossed_bootstrap(
     values: Float[Array, "references seeds"], n_bootstrap: int, rng: np.random.Generator
 ) -> tuple[float, float, float]:
-    """Mean, and its 2.5th and 97.5th percentile over resamples of rows and of columns, each with replacement.
+    """Mean with its 95 % percentile interval, resampling rows and columns independently with replacement.
 
-    With one row, over columns alone, and with one of both there is no interval.
+    The interval is NaN for a single value.
     """
     rows, columns = values.shape
     if values.size == 1:
@@ -84,15 +87,15 @@ def crossed_bootstrap(
 
 
 def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> list[Effect]:
-    """Changes against plain generation from the same noise, of each class and of differences between classes.
+    """Compute the effect of each class and differences between classes, for each reference and over all of them.
 
-    Over all references, and for each.
+    An effect is the change relative to an image generated from the same noise without intervention.
 
     Args:
-        cells: columns of `Cell`, of one feature set; each class and strength has every reference and seed.
-        plain: measures of plain generation by `reference` and `seed`.
-        n_bootstrap: resamples of references and seeds.
-        seed: of the resamples.
+        cells: `Cell` rows of one feature set; each class and strength has every reference and seed.
+        plain: the same measures without intervention, with columns `reference` and `seed`.
+        n_bootstrap: bootstrap resamples of references and seeds.
+        seed: seed of the resamples.
     """
     rng = np.random.default_rng(seed)
     name = str(cells.feature_set.iloc[0])

@@ -1,6 +1,6 @@
-"""Case study 1: is a concept carried by the picture or by the words? (Section 4.1, Appendix A.4.1)
+"""Case study 1: whether ImgD or TextD features carry a concept (Section 4.1, Appendix A.4.1).
 
-The paper asks it of female and male; any pair of concepts will do.
+The paper compares female and male; any pair of concepts works.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over draws with its 95 % interval (normal)."""
+    """Mean over random draws with its 95 % confidence interval (normal approximation)."""
 
     value: float
     low: float
@@ -33,23 +33,23 @@ class Mean:
 
     @classmethod
     def of(cls, values: Float[Array, " draws"]) -> Mean:
-        """Mean of one value a draw."""
+        """Estimate the mean from one value per draw; the interval is NaN for a single draw."""
         half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
         return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
 @dataclass(frozen=True)
 class ConceptRemoval:
-    """One row of Table 2, in accuracies between 0 and 1.
+    """One entry of Table 2; accuracies are between 0 and 1.
 
     Attributes:
-        samples: whether features were removed from images or from texts.
-        concept: whose samples were classified.
+        samples: modality of the classified samples, from which features were removed.
+        concept: true concept of the classified samples.
         removed: class whose features were removed, or `Random`.
-        neurons: how many.
+        neurons: number of features removed.
         baseline: accuracy with all features.
-        drop: baseline − accuracy without them: Table 2's changes.
-        beyond_random: the drop less that of as many random features, in the same draws; None for `Random`.
+        drop: baseline − accuracy without the features, the change in Table 2.
+        beyond_random: drop − drop without equally many random features, in the same draws; None for `Random`.
     """
 
     samples: Modality
@@ -73,22 +73,25 @@ def concept_removal(
     space: Space | None = None,
     seed: int = 0,
 ) -> list[ConceptRemoval]:
-    """Accuracy of telling two concepts apart by the nearest reference, with and without classes of features (Table 2).
+    """Classify samples by the nearest concept reference, with and without classes of features (Table 2).
 
-    In each draw `references` candidates of each concept are drawn; a sample gets the concept whose references' mean is
-    nearer by cosine, half a point where both are equally near. The references keep all their features; from the samples
-    min(|ImgD|, |TextD|) features of a class are removed, drawn anew where the class has more, or as many random live ones.
+    Each draw picks `references` candidates of each concept. A sample is assigned to the concept whose mean reference
+    has the larger cosine; a tie counts as half correct. The references keep all features. From the samples,
+    n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or of all live features.
 
     Args:
-        codes: activations on images and on texts, row by row of the same pairs.
-        labels: samples of concept A and of concept B.
-        candidates: samples that may be references.
-        partition: of the features.
-        names: of the concepts.
-        references: for each concept.
-        draws: of references and features.
-        space: where distances are measured, such as a decoder; by default among the activations themselves.
-        seed: of the draws.
+        codes: activations on images and on texts; row i of both belongs to pair i.
+        labels: masks of the samples of concept A and of concept B.
+        candidates: mask of the samples that may be references.
+        partition: partition of the features.
+        names: names of concepts A and B.
+        references: number of references per concept.
+        draws: number of random draws of references and features.
+        space: maps activations to the space of the cosines, such as a decoder; default: the activations themselves.
+        seed: seed of the draws.
+
+    Returns:
+        One entry per modality, concept and removed class.
 
     Raises:
         ValueError: ImgD or TextD is empty, or a concept has too few candidates or samples.
@@ -109,7 +112,7 @@ def concept_removal(
     space = space or (lambda activations, _: activations)
     live = torch.cat([partition[name] for name in CLASSES]).numpy()
     kinds = (*CLASSES[:2], "Random")
-    accuracy = np.empty((draws, 2, 2, 1 + len(kinds)))  # by modality, concept, and what was removed (nothing first)
+    accuracy = np.empty((draws, 2, 2, 1 + len(kinds)))  # [draw, modality, concept, removal (first: none)]
     for draw in range(draws):
         chosen = [rng.choice(np.flatnonzero(members & candidates), references, replace=False) for members in labels]
         sets = [rng.choice(partition[name].numpy(), neurons, replace=False) for name in CLASSES[:2]]
@@ -145,15 +148,18 @@ def concept_removal(
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Where two samples differ that differ in nothing but the concept.
+    """How much a class of features contributes to the difference between minimal pairs.
+
+    Minimal pairs are samples that differ only in the concept.
 
     Attributes:
-        samples: images or texts.
-        members: a class of features.
-        share: of the squared difference of the pairs' activations that lies in the class.
-        energy: share of the activations' squared length that lies there.
-        enrichment: share / energy: above 1 where the concept is carried by the class more than everything else is.
-        pairs: how many.
+        samples: modality of the samples.
+        members: class of features.
+        share: share of the class in the squared difference of the pairs' activations.
+        energy: share of the class in the squared norm of the activations.
+        enrichment: share / energy with its bootstrap interval; above 1 if the class carries more of the concept than of
+            the activations overall.
+        pairs: number of minimal pairs.
     """
 
     samples: Modality
@@ -171,17 +177,20 @@ def paired_differences(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[PairedDifference]:
-    """Shares of the classes in the difference between paired samples, with bootstrap intervals over the pairs.
+    """Compute the share of each class in the difference between minimal pairs, with bootstrap intervals over pairs.
 
     Args:
         codes: activations on images and on texts.
-        pairs: rows of concept A and B that differ in nothing else.
-        partition: of the features.
-        n_bootstrap: resamples of the pairs.
-        seed: of the resamples.
+        pairs: rows of minimal pairs: a sample of concept A and one of concept B that differ only in the concept.
+        partition: partition of the features.
+        n_bootstrap: bootstrap resamples of the pairs.
+        seed: seed of the resamples.
+
+    Returns:
+        One entry per modality and class; classes without activations, and modalities without differences, are left out.
 
     Raises:
-        ValueError: fewer than two pairs.
+        ValueError: there are fewer than two pairs.
     """
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pairs that differ in the concept alone: at least 2 are needed")
@@ -214,9 +223,14 @@ def paired_differences(
 
 
 def class_share(codes: Float[Tensor, "samples features"], members: Tensor, top: int = 20) -> Float[Tensor, " samples"]:
-    """Share of a class among each sample's `top` most activated features (Figure 7, Table 6).
+    """Share of a class among the `top` most activated features of each sample (Figure 7, Table 6).
 
-    Features that the sample does not activate are not among them; NaN for samples without any.
+    Only features with a positive activation count; NaN for samples without any.
+
+    Args:
+        codes: activations.
+        members: indices of the features of the class.
+        top: number of features per sample.
     """
     values, features = codes.topk(min(top, codes.shape[1]), dim=1)
     active = values > 0

@@ -1,4 +1,4 @@
-"""What changed in a picture: likeness of content in an independent embedder, and of low-level look without any."""
+"""Measures of how similar images are: content (cosine in an independent embedder), colors and edges."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
-PIXELS = 64  # a side at which pictures are compared: resolution is no style
-BINS = 8  # a color channel
+PIXELS = 64  # images are resized to this side before comparison, so that resolution does not count as style
+BINS = 8  # histogram bins per color channel
 
 
 def mean_cosine(
     pictures: Float[Tensor, "pictures dim"], others: Float[Tensor, "others dim"]
 ) -> Float[Tensor, " pictures"]:
-    """Mean cosine of each picture with all of the others; both hold unit vectors."""
+    """Mean cosine of each image with all of `others`; both are unit vectors."""
     return pictures @ others.mean(0)
 
 
 def color_distance(a: Image.Image, b: Image.Image) -> float:
-    """Jensen-Shannon distance (base 2, so in [0, 1]) between joint RGB histograms of 8 × 8 × 8 bins."""
+    """Jensen-Shannon distance (base 2, in [0, 1]) between the RGB histograms (8 × 8 × 8 bins) of two images."""
     return float(jensenshannon(_histogram(a), _histogram(b), base=2))
 
 
 def edge_distance(a: Image.Image, b: Image.Image) -> float:
-    """1-Wasserstein distance between the distributions of Sobel gradient magnitudes of the gray pictures.
+    """1-Wasserstein distance between the distributions of Sobel gradient magnitudes of two gray images.
 
-    How many edges there are, and how strong, wherever they lie; gray values are in [0, 1], and so is the gradient of a
-    step across their whole range.
+    It compares the number and strength of edges, not their positions. Gray values are in [0, 1]; a vertical or
+    horizontal step from 0 to 1 has gradient 1.
     """
     return float(wasserstein_distance(_gradients(a), _gradients(b)))
 
@@ -46,7 +46,7 @@ def _histogram(picture: Image.Image) -> Float[Array, " bins"]:
 
 def _gradients(picture: Image.Image) -> Float[Array, " pixels"]:
     gray = np.asarray(_same_size(picture).convert("L"), dtype=np.float64) / 255
-    return np.hypot(sobel(gray, axis=0), sobel(gray, axis=1)).ravel() / 4  # Sobel's weights add up to 4
+    return np.hypot(sobel(gray, axis=0), sobel(gray, axis=1)).ravel() / 4  # the Sobel weights of one sign add up to 4
 
 
 def _same_size(picture: Image.Image) -> Image.Image:

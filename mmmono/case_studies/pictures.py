@@ -1,4 +1,4 @@
-"""Pictures that a setting names: an image file, a drawing of OpenMoji, or a pair of the dataset."""
+"""Images that a setting names: an image file, an OpenMoji drawing, or the image of a pair of the dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ OPENMOJI = "openmoji:"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """An image and the pair it belongs to.
 
     Attributes:
-        image: RGB.
-        caption: of its pair; empty for an image file.
-        key: of its pair; None for an image file.
+        image: RGB image.
+        caption: caption of its pair; empty for an image file.
+        key: key of its pair; None for an image file.
     """
 
     image: Image.Image
@@ -31,15 +31,15 @@ class Picture:
 
 
 def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Picture:
-    """The picture called so.
+    """Load the image with a given name.
 
     Args:
         name: path of an image file, `openmoji:<hexcode>`, or key of a pair.
-        source: where pairs are fetched from.
-        locators: of the source's pairs by key, as far as they are known: without one the source searches.
+        source: source to fetch pairs from.
+        locators: known locators of the source's pairs by key; the source searches for a pair without one.
 
     Raises:
-        DataError: it is none of these, or no readable image.
+        DataError: the name is none of these, or the image is not readable.
     """
     path = Path(name)
     if name.startswith(OPENMOJI):

@@ -1,7 +1,7 @@
-"""Reference pictures: files or pairs of the data set, as they are or in the style of a sketch or an oil painting.
+"""Reference images: files or pairs of the dataset, unchanged or in the style of a sketch or an oil painting.
 
-The paper's references are a photograph, a sketch and an oil painting of a horse. Styles of one picture differ in nothing
-but the style, so that what is injected with them can be told from what they show.
+The paper's references are a photograph, a sketch and an oil painting of horses. Styled versions of one image differ
+only in style, which separates the effect of the style from that of the content.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mmmono.case_studies.pictures import find_picture
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.data import PairSource
 
-SIDE = 224  # pixels
+SIDE = 224  # side of a reference image in pixels
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference picture.
+    """A reference image.
 
     Attributes:
-        name: what tables and files call it.
-        picture: square, RGB.
-        key: of its pair, where it is one of the data set's.
+        name: name in tables and file names.
+        picture: square RGB image.
+        key: key of its pair; None for an image file.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Reference:
 
 
 def sketch(picture: Image.Image) -> Image.Image:
-    """A pencil drawing: gray, divided by its own blur (color dodge), so that only edges stay dark."""
+    """Turn an image into a pencil drawing: gray values divided by their blur (color dodge), so only edges stay dark."""
     gray = np.asarray(picture.convert("L"), dtype=np.float64)
     blurred = gaussian_filter(gray, picture.width / 100)
     drawn = np.clip(255 * (gray + 1) / (blurred + 1), 0, 255)
@@ -45,7 +45,7 @@ def sketch(picture: Image.Image) -> Image.Image:
 
 
 def oil_painting(picture: Image.Image) -> Image.Image:
-    """Dabs of color on a warm ground: brush strokes of seeded noise, then the commonest color of each neighborhood."""
+    """Imitate an oil painting: brush strokes of seeded noise in warm colors, then the mode of each neighborhood."""
     rng = np.random.default_rng(0)
     side = picture.size[::-1]
     strokes = sum(gaussian_filter(rng.standard_normal(side), s) * np.sqrt(s[0] * s[1]) for s in ((2, 9), (7, 2)))
@@ -59,11 +59,15 @@ STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"sketch": sketch, "oi
 
 
 def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Reference:
-    """The picture an entry of `references` names, `@` and a style or nothing; see `find_picture`.
+    """Load the reference that an entry of the setting `references` names.
+
+    Args:
+        entry: name of an image as in `find_picture`, optionally followed by `@` and a style of `STYLES`.
+        source, locators: see `find_picture`.
 
     Raises:
         ConfigError: the style is unknown.
-        DataError: there is no such picture, or it is not readable.
+        DataError: the image does not exist or is not readable.
     """
     named, _, style = entry.partition("@")
     if style and style not in STYLES:

@@ -1,7 +1,7 @@
 """Case study 3: modality-aware control of text-to-image generation (Section 4.3, Appendix A.4.3).
 
-T′[I] = α T[I] + (1 − α) R[I], with T the prompt's embedding, R a reference picture's, and I the features of a class.
-Figures 10 and 14 sweep the strength 1 − α, the weight of the reference.
+T′[I] = α T[I] + (1 − α) R[I], where T is the embedding of the prompt, R that of a reference image, and I the features
+of a class. Figures 10 and 14 sweep the strength 1 − α, the weight of the reference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmmono.features import FeatureSet, RawFeatures
 from mmmono.modality import FeatureClass, Partition
 
 CLASSES: tuple[FeatureClass, ...] = ("TextD", "CrossD", "ImgD")
-ROWS = (*CLASSES, "Random", "All")  # of Figures 10 and 14; All is what the reference does through every live feature
+ROWS = (*CLASSES, "Random", "All")  # rows of Figures 10 and 14, and all live features
 Sizes = Literal["equal", "whole"]
 
 
@@ -27,13 +27,13 @@ def intervene(
     members: Int64[Tensor, " members"],
     strength: float,
 ) -> Float[Tensor, "*batch features"]:
-    """T′[I] = α T[I] + (1 − α) R[I] with strength 1 − α (Section 4.3); features outside I, and all at strength 0, are T's.
+    """Compute T′[I] = α T[I] + (1 − α) R[I] with strength 1 − α (Section 4.3); features outside I keep their values.
 
     Args:
-        text: T.
-        reference: R, of T's shape or broadcast to it.
-        members: I.
-        strength: weight of the reference, in [0, 1].
+        text: activations of the prompt, T.
+        reference: activations of the reference, R; broadcast to T's shape.
+        members: indices of the features to change, I.
+        strength: weight of the reference, 1 − α, in [0, 1]; 0 returns T.
 
     Raises:
         ValueError: the strength lies outside [0, 1].
@@ -55,19 +55,19 @@ def intervene_on_features(
     strength: float,
     normalize: bool = True,
 ) -> Float[Tensor, "tokens dim"]:
-    """The embedding whose features I are moved toward the reference's.
+    """Move the features I of the prompt's embedding towards those of the reference.
 
-    Raw features are the embedding's own dimensions. A dictionary's are moved in its codes c, and what that changes in its
-    reconstruction is added to the embedding: T′ = T + decode(c′) − decode(c). What the dictionary does not reconstruct
-    stays, and strength 0 gives T itself.
+    Raw features are the embedding's dimensions. With a dictionary, the codes c of T are changed to c′, and the change
+    of the reconstruction is added to the embedding: T′ = T + decode(c′) − decode(c). The part of T that the dictionary
+    does not reconstruct is kept, and strength 0 returns T.
 
     Args:
-        feature_set: with a decoder.
-        text: T.
-        reference: R.
-        members: I, indices of features.
-        strength: weight of the reference.
-        normalize: whether a dictionary was made for embeddings of unit length; T's own length is kept.
+        feature_set: feature set with a decoder.
+        text: embedding of the prompt, T.
+        reference: embedding of the reference image, R.
+        members: indices of the features to change, I.
+        strength: weight of the reference, in [0, 1].
+        normalize: whether the dictionary takes L2-normalized embeddings; the change is then scaled by the norm of T.
 
     Raises:
         DictionaryError: the feature set has no decoder.
@@ -85,15 +85,15 @@ def intervene_on_features(
 
 
 def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
-    """How many features of each row's class are intervened on.
+    """Return the number of features that each row of the figure changes.
 
     Args:
-        partition: of the features.
-        sizes: `equal`, as many of each as the smallest class has, or `whole`. Of random ones as many, or as many as the
-            larger of ImgD and TextD has; of `All` every live one.
+        partition: partition of the features.
+        sizes: `equal` uses the size of the smallest class for every class and for `Random`. `whole` uses whole classes,
+            and the larger size of ImgD and TextD for `Random`. `All` always has all live features.
 
     Raises:
-        ValueError: a class is empty, or `sizes` is neither.
+        ValueError: a class is empty, or `sizes` is unknown.
     """
     if sizes not in get_args(Sizes):
         raise ValueError(f"sizes {sizes!r} is none of {', '.join(get_args(Sizes))}")
@@ -107,7 +107,7 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
 
 
 def draw_members(partition: Partition, sizes: Sizes, seed: int) -> dict[str, Int64[Tensor, " members"]]:
-    """I for each row of the figure, in ascending order, `class_sizes` of each drawn without replacement."""
+    """Draw the features I of each row of the figure, without replacement; see `class_sizes`. Indices are ascending."""
     rng = np.random.default_rng(seed)
     pools = {str(name): partition[name].numpy() for name in CLASSES}
     pools["Random"] = pools["All"] = np.sort(np.concatenate(list(pools.values())))

@@ -1,4 +1,4 @@
-"""Whether a model of transformers can be had, asked before anything heavy is done."""
+"""Check that a transformers model is available before long computations start."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TIMEOUT_SECONDS = 10.0
 
 
 def check_model(setting: str, name: str, instead: str) -> None:
-    """Raise ModelError unless a model's weights are in a folder, in the hub's cache, or can be downloaded.
+    """Raise ModelError unless a model is in a folder or in the hub's cache, or can be downloaded.
 
-    Of a repository on the hub the configuration is read, which shows whether it exists and this user may read it, and the
-    size of what is still to be downloaded is held against the room on the disk.
+    For a hub id, this reads the configuration, which shows that the repository exists and the user has access, and
+    compares the remaining download with the free disk space.
 
     Args:
-        setting: that names the model, such as `labels.model`.
-        name: a folder, or an id on the hub.
-        instead: what else the user may do.
+        setting: setting that names the model, such as `labels.model`; for the message.
+        name: a folder or a hub id.
+        instead: what the user can do instead; for the message.
     """
     cannot = f"{setting}={name} cannot be had"
     if Path(name).is_dir():
@@ -36,7 +36,7 @@ def check_model(setting: str, name: str, instead: str) -> None:
         with hub_or_cache():
             hf_hub_download(name, CONFIG)
             needed = 0 if constants.HF_HUB_OFFLINE else _bytes_to_download(name)
-    except Exception as error:  # each version of the hub's client raises its own HTTP library's errors
+    except Exception as error:  # versions of the hub client raise errors of different HTTP libraries
         raise ModelError(f"{cannot} ({hub_reason(error)}): {instead}") from error
     free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
     if needed > free:
@@ -47,10 +47,10 @@ def check_model(setting: str, name: str, instead: str) -> None:
 
 
 def _bytes_to_download(name: str) -> int:
-    """Of the weights that transformers would choose: safetensors where there are any."""
+    """Size in bytes of the uncached weights that transformers would load (safetensors if any); 0 if unknown."""
     try:
         files = HfApi().model_info(name, files_metadata=True, timeout=TIMEOUT_SECONDS).siblings or []
-    except Exception:  # some mirrors serve files alone: then the size is not known
+    except Exception:  # some mirrors serve only files, so the size is unknown
         return 0
     for suffix in (".safetensors", ".bin"):
         weights = [file for file in files if file.rfilename.endswith(suffix) and "/" not in file.rfilename]

@@ -1,4 +1,4 @@
-"""Which words tell groups of texts apart: counts, and log-odds with an informative Dirichlet prior (Table 6)."""
+"""Words that distinguish groups of texts: counts, and log-odds with an informative Dirichlet prior (Table 6)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mmmono.case_studies.concepts import tokens
 
 @dataclass(frozen=True)
 class WordScore:
-    """A word in one group of texts.
+    """Score of a word in one group of texts.
 
     Attributes:
         group: index of the group.
-        word: lower case.
-        count: in the group.
-        elsewhere: in all other groups.
-        z: log-odds of the word here against elsewhere over its standard error; counts alone mislead where groups differ
-            in size or words are frequent everywhere.
+        word: the word in lower case.
+        count: occurrences in the group.
+        elsewhere: occurrences in all other groups.
+        z: log-odds ratio of the word in the group against the other groups, divided by its standard error. Counts alone
+            mislead if groups differ in size or words are frequent everywhere.
     """
 
     group: int
@@ -35,12 +35,12 @@ class WordScore:
 def distinctive_words(
     groups: Sequence[Sequence[str]], left_out: Collection[str] = (), prior: float = 500.0
 ) -> list[WordScore]:
-    """Every word's score in every group; Monroe, Colaresi and Quinn 2008, Eq. 15, 16, 22.
+    """Score every word in every group (Monroe, Colaresi and Quinn 2008, Eq. 15, 16, 22).
 
     Args:
-        groups: texts.
-        left_out: words besides English stop words that are not counted.
-        prior: pseudo-counts, spread over the words as in all groups together.
+        groups: texts of each group.
+        left_out: words to ignore, besides English stop words and single letters.
+        prior: total pseudo-count of the prior, whose word frequencies are those of all groups together.
     """
     skipped = ENGLISH_STOP_WORDS | set(left_out)
     counts = [Counter(w for text in texts for w in tokens(text) if w not in skipped and len(w) > 1) for texts in groups]
@@ -49,7 +49,7 @@ def distinctive_words(
         total.update(count)
     size = sum(total.values())
     scores: list[WordScore] = []
-    if len(total) < 2:  # nothing to tell apart
+    if len(total) < 2:  # log-odds need at least two words
         return scores
     for index, count in enumerate(counts):
         here = sum(count.values())

@@ -1,1 +1,1 @@
-"""What every other folder stands on: errors and addressed artifacts."""
+"""Errors, artifact storage and other code that every package uses."""

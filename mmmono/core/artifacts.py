@@ -1,12 +1,11 @@
-"""Everything computed lives under one root, addressed by the configuration that made it.
+"""Storage of everything computed, in one folder, addressed by the configuration that made it.
 
-An artifact is a directory `<root>/<kind>/<name>-<digest>/` where `digest` hashes its *recipe*: the JSON-able mapping
-of everything that determines its content. It is built in `<...>.partial` and renamed when whole, so that a
-half-written artifact is never mistaken for a finished one. Builders that can go on where they stopped find their
-earlier work in the partial directory. A file lock lets processes of a sweep that need the same artifact build it once.
-A recipe also holds the version of its kind of artifact (mmmono/core/versions.py), so that what an earlier version made
-is not found any more. Beside the recipe lies what made it, which does not change its address: the versions of the
-software, and how long it took.
+An artifact is a directory `<root>/<kind>/<name>-<digest>/`, where `digest` is a hash of its *recipe*: the JSON-able
+mapping of everything that determines its content. It is built in `<...>.partial` and renamed when complete, so a
+half-written artifact is never mistaken for a finished one. Builders that can resume find their earlier work in the
+partial directory. A file lock makes processes of a sweep that need the same artifact build it once. A recipe also holds
+the version of its kind of artifact (mmmono/core/versions.py), so artifacts of an earlier version are not found any
+more. Software versions and build time are stored beside the recipe and do not change the address.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,18 +33,18 @@ from mmmono.core.versions import is_current, versioned
 RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
-# How a full disk sounds without an error number: from safetensors, from numpy's allocation, from numpy's writing.
-FULL_DISK = ("No space left on device", "Not enough free space to write", " requested and ")
+# Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.
+FULL_DISK = re.compile(r"No space left on device|Not enough free space to write|\d+ requested and \d+ written")
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
-    """Hex digest of a recipe, independent of the order of its keys."""
+    """Return the hex digest of a recipe, independent of the order of its keys."""
     canonical = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or absent, whenever the process dies."""
+    """Write a file that is either complete or absent, whenever the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -56,7 +56,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact: where it lies, what made it, and whether this call built it."""
+    """A finished artifact: its folder, its recipe, and whether this call built it."""
 
     path: Path
     recipe: Mapping[str, Any]
@@ -64,39 +64,39 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Digest of the recipe, for the recipes of what is derived from this artifact."""
+        """Digest of the recipe; recipes of derived artifacts contain it."""
         return digest(self.recipe)
 
     @property
     def made_at(self) -> float:
-        """When it was finished, in seconds since the epoch."""
+        """Time of completion, in seconds since the epoch."""
         return (self.path / RECIPE_FILE).stat().st_mtime
 
     @property
     def versions(self) -> dict[str, str]:
-        """The software that made it; empty where that was not kept."""
+        """Versions of the software that built it, by name; empty if they were not stored."""
         file = self.path / VERSIONS_FILE
         return json.loads(file.read_text()) if file.exists() else {}
 
     @property
     def kind(self) -> str:
-        """The folder under the root that it lies in, such as `features`."""
+        """Folder under the root that contains it, such as `features`."""
         return self.path.parent.name
 
 
 class Artifacts:
-    """The `artifacts/` root: finds what is there and builds what is not.
+    """The `artifacts/` root: finds existing artifacts and builds missing ones.
 
     Args:
         root: the folder.
-        rebuild: kind of artifact to build again even where it is there, once each.
-        listener: told of every artifact when it is built or found, so that a tracker can record it.
+        rebuild: kind of artifact to rebuild even if it exists, once per artifact.
+        listener: called with every artifact that is built or found, so that a tracker can record it.
 
     Attributes:
-        builds: whether what is not there is made; where it is not, nothing that only making needs should be loaded.
+        builds: whether missing artifacts are built. If False, callers should load nothing that only building needs.
 
     Raises:
-        ConfigError: the root is none, or a file.
+        ConfigError: the root is empty or a file.
     """
 
     builds = True
@@ -112,28 +112,28 @@ class Artifacts:
         self._rebuilt: set[Path] = set()
 
     def path(self, kind: str, name: str, recipe: Mapping[str, Any]) -> Path:
-        """Where the artifact made by `recipe` lies, whether it exists or not."""
+        """Return the folder of the artifact with this recipe, whether it exists or not."""
         return self.root / kind / f"{file_name(name)}-{digest(versioned(kind, name, recipe))}"
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:
-        """Return the artifact, calling `make(partial_directory)` first if it does not exist yet.
+        """Return the artifact; if it does not exist yet, first call `make(partial_directory)`.
 
         Args:
             kind: folder under the root, such as `features`.
             name: readable prefix of the directory's name.
             recipe: everything that determines the content.
-            make: writes the content into the directory it is given.
+            make: writes the content into the given directory.
             resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
 
         Raises:
-            MmmonoError: the disk is full or not writable. Whatever `make` raises passes through.
+            MmmonoError: the disk is full or not writable. Other errors from `make` pass through.
         """
         final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
         try:
             if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
-                # Whole artifacts are not written to any more: no lock, so that a root may be one that only can be read.
+                # Finished artifacts never change: no lock is needed, so the root may be read-only.
                 return self._told(Artifact(final, recipe, built=False))
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
@@ -155,7 +155,7 @@ class Artifacts:
         return final.parent.name == self.rebuild and final not in self._rebuilt
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
-        """Finished artifacts of a kind whose names match, in the order of their names; none of an earlier version."""
+        """Yield finished artifacts of a kind whose names match, sorted by name; skip those of an earlier version."""
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
             folder = path.parent
             if folder.suffix != PARTIAL:
@@ -164,7 +164,7 @@ class Artifacts:
                     yield Artifact(folder, recipe, built=False)
 
     def made_from(self, recipe: Mapping[str, Any]) -> list[Artifact]:
-        """The artifacts under the root whose digests a recipe names, such as the features a dictionary was trained on."""
+        """Return the artifacts whose digests a recipe contains, such as the features a dictionary was trained on."""
         named = set(_strings(recipe))
         return [artifact for artifact in self.find("*") if artifact.path.name.rpartition("-")[2] in named]
 
@@ -190,14 +190,14 @@ class Artifacts:
 
 
 class FinishedArtifacts(Artifacts):
-    """The same root, looked at and not added to."""
+    """The same root, read-only: returns existing artifacts and builds none."""
 
     builds = False
 
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:
-        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        """Return the artifact. Raises MissingArtifactError if it does not exist."""
         path = self.path(kind, name, recipe)
         if not (path / RECIPE_FILE).exists():
             raise MissingArtifactError(f"{path} is not there")
@@ -216,14 +216,14 @@ def _strings(node: object) -> Iterator[str]:
 
 
 def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError | None:
-    """What to do about a disk that is full or cannot be written; None if the error is another."""
+    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(word in str(link) for link in chain for word in FULL_DISK):
+    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
         return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
         return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")

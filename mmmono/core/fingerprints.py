@@ -1,8 +1,8 @@
-"""Fingerprints of files: digests over their whole content, remembered so that no file is read twice.
+"""Fingerprints of files: digests of their whole content, cached so that unchanged files are not read again.
 
-A digest is XXH3 (128 bits) of the content, piece by piece, so that several threads read one large file. It says nothing
-about where the file lies or when it was written. What was computed is kept in this process and in the user's cache
-folder under the file's path, size, times and inode: any change to a file changes one of them.
+A digest is XXH3 (128 bits) over the digests of fixed-size pieces, so several threads can read one large file. It does
+not depend on the file's path or times. Digests are cached in this process and in the user's cache folder, keyed by the
+file's path, size, times, inode and device: any change to a file changes one of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import xxhash
 from mmmono.core.progress import progress_bar
 
 PIECE = 1 << 24
-# A file changed this recently may change again without a change of its times, which file systems keep in steps.
+# A file changed this recently may change again with the same timestamps, because file systems round them.
 SETTLED_SECONDS = 2.0
-# From this size on, reading takes long enough to be told.
+# From this many bytes, reading takes long enough for a progress bar.
 WORTH_A_BAR = 4 << 30
 _THREADS = min(8, os.cpu_count() or 1)
 _DIGEST = re.compile("[0-9a-f]{32}")
@@ -31,13 +31,13 @@ _remembered: dict[str, str] = {}
 
 
 def file_fingerprint(path: str | Path) -> str:
-    """Digest of a file's whole content, 32 hexadecimal digits. Raises OSError if it cannot be read."""
+    """Return the digest of a file's content, 32 hexadecimal digits. Raises OSError if it cannot be read."""
     path = Path(path)
     return _recall([path], lambda: _read_all({"": path}))
 
 
 def files_fingerprint(files: Mapping[str, Path]) -> str:
-    """Digest of the names and the whole contents of many files; names are the mapping's keys, in any order.
+    """Return the digest of the names (the mapping's keys, in any order) and whole contents of several files.
 
     Raises OSError if one cannot be read.
     """
@@ -46,7 +46,7 @@ def files_fingerprint(files: Mapping[str, Path]) -> str:
 
 
 def folder_fingerprint(folder: str | Path, pattern: str = "**/*") -> str:
-    """Digest of a folder's files that match a pattern: their names within it and their contents; hidden ones left out.
+    """Return the digest of the relative names and contents of a folder's visible files that match a pattern.
 
     Raises OSError if one cannot be read.
     """
@@ -57,12 +57,12 @@ def folder_fingerprint(folder: str | Path, pattern: str = "**/*") -> str:
 
 
 def weights_identity(name: str) -> str:
-    """What tells a model apart that is given by its id on a hub or by a folder: the id, or the folder's whole content."""
+    """Return what identifies a model: the hub id itself, or the digest of the content if `name` is a folder."""
     return folder_fingerprint(name) if Path(name).is_dir() else name
 
 
 def _recall(paths: Iterable[Path], compute: Callable[[], str], names: Iterable[str] = ()) -> str:
-    """What was computed for these files as they are now, or what is computed for them now."""
+    """Return the cached digest of these files in their current state, or compute and cache it."""
     key = xxhash.xxh3_128()
     for name in names:
         key.update(f"{name}\n".encode(errors="surrogateescape"))
@@ -85,7 +85,7 @@ def _recall(paths: Iterable[Path], compute: Callable[[], str], names: Iterable[s
 
 
 def _read_all(files: Mapping[str, Path]) -> str:
-    """One digest over the pieces of all files; of one file without a name it is the content's alone."""
+    """Digest of the names, sizes and pieces of all files."""
     sizes = {name: path.stat().st_size for name, path in files.items()}
     pieces = [(path, start) for name, path in files.items() for start in range(0, max(1, sizes[name]), PIECE)]
     whole = xxhash.xxh3_128()
@@ -116,7 +116,7 @@ def _bar(size: int) -> AbstractContextManager[Callable[[], Any]]:
 
 
 class _PieceBar:
-    """A progress bar over pieces; what it gives is called once a piece."""
+    """A progress bar over pieces; entering it returns the function to call after each piece."""
 
     def __init__(self, size: int) -> None:
         self._bar = progress_bar()
@@ -131,7 +131,7 @@ class _PieceBar:
 
 
 def _cache_file(address: str) -> Path:
-    """Where a digest is kept; raises RuntimeError where the user has no home."""
+    """File that caches a digest. Raises RuntimeError if the user has no home folder."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "mmmono" / "fingerprints" / address[:2] / address[2:]
 
@@ -145,7 +145,7 @@ def _from_cache(address: str) -> str | None:
 
 
 def _to_cache(address: str, digest: str) -> None:
-    """Keep a digest where that is possible; whole or not at all, whatever other processes do."""
+    """Cache a digest atomically; do nothing if the cache cannot be written."""
     temporary = None
     try:
         file = _cache_file(address)

@@ -1,4 +1,4 @@
-"""Numbers as metrics take them: finite, without gradient, and in at least single precision."""
+"""Preparation of values for metrics: finite, without gradient, and at least single precision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmmono.core.errors import NonFiniteError
 
 
 def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
-    """Raise NonFiniteError, which names row and column, if a number is NaN or infinite.
+    """Raise NonFiniteError, naming row and column, if a value is NaN or infinite.
 
     Args:
         values: a block of rows.
         row: what a row is, such as "image".
-        start: position of the first row in the stream that the block belongs to.
+        start: position of the block's first row in the stream.
         column: what a column is.
     """
     if not values.numel() or is_finite(*values.detach().aminmax()):
@@ -31,12 +31,12 @@ def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0
 
 
 def is_finite(low: Tensor, high: Tensor) -> bool:
-    """Whether numbers with this minimum and maximum, either of which is NaN where one number is, are all finite."""
+    """Whether values with this minimum and maximum are all finite; NaN values make both NaN."""
     return math.isfinite(low) and math.isfinite(high)
 
 
 def single(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Without gradient, and in float32 unless they are float64 already; integers become float64, which holds them."""
+    """Detach and return as float32; float64 stays, and integers become float64, exact up to 2⁵³."""
     values = values.detach()
     if values.dtype in (torch.float32, torch.float64):
         return values
@@ -44,14 +44,14 @@ def single(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def double(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Without gradient, in float64."""
+    """Detach and return as float64."""
     return values.detach().double()
 
 
 def unit_rows(values: Num[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """Rows divided by their lengths, in float64; rows of zeros stay zeros, and rows of any other length become 1 long."""
+    """Divide each row by its norm, in float64; zero rows stay zero."""
     values = double(values)
-    # Twice, because squares of very small or very large numbers leave the range of float64.
+    # First by the largest value, because squares of very small or very large values leave the range of float64.
     largest = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_ones(len(values), 1)
     values = values / torch.where(largest > 0, largest, 1.0)
     length = torch.linalg.vector_norm(values, dim=1, keepdim=True)

@@ -1,10 +1,10 @@
-"""Passes over rows of activations, compiled on first use: each reads its rows once, as they are stored.
+"""Numba kernels over rows of activations, compiled on first use: each reads its rows once, as stored.
 
-Array libraries make a pass of every operation, and hold every intermediate in full; over half-precision rows that is
-ten passes where the arithmetic of one fits into the time that reading takes. Rows come as arrays `[rows, features]` of
-float32, or of half-precision numbers as `stored` gives them, and can be divided by their lengths on the way.
+Array libraries make one pass per operation and keep every intermediate result in full; over half-precision rows that
+means ten passes, although the arithmetic of all fits into the time one read takes. Rows are arrays `[rows, features]`
+of float32, or of half-precision values as `stored` returns them. Kernels can divide rows by their norms on the fly.
 
-All in one file, because the cache of compiled code looks at no other when it decides whether it is up to date.
+All kernels are in one file because numba's cache checks only this file to decide whether compiled code is up to date.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
-CHUNK_ROWS = 32  # so many float32 contrasts are summed before they go into a float64 sum
-TOGETHER = 128  # features of a row are worked on together
-AHEAD = 2  # rows between the one that is worked on and the one that is brought in from memory meanwhile
+CHUNK_ROWS = 32  # rows summed in float32 before they are added to the float64 sum
+TOGETHER = 128  # features processed as one block
+AHEAD = 2  # prefetch distance in rows
 ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
 
-# Where a processor converts half precision itself, loops over it become vector instructions.
+# Loops over half precision are vectorized only if the processor converts it in hardware.
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _HALF = binding.get_host_cpu_features().get("f16c", False) if _X86 else platform.machine() in ("aarch64", "arm64")
 
 
 def takes(dtype: np.dtype[Any]) -> bool:
-    """Whether the kernels take rows of this type: float32, and float16 where the processor converts it itself."""
+    """Whether the kernels support rows of this dtype: float32, and float16 if the processor converts it in hardware."""
     return dtype == np.float32 or (_HALF and dtype == np.float16)
 
 
 def stored(rows: Tensor) -> Array:
-    """Rows of the CPU as the kernels take them; half-precision numbers as their bits, since numba has no type for them."""
+    """Return CPU rows as the kernels take them; float16 as raw uint16 bits, since numba has no CPU float16."""
     array = rows.detach().contiguous().numpy()
     return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 @intrinsic
 def _number(_: Any, number: Any) -> Any:
-    """A stored number as float32."""
+    """Convert a stored value to float32."""
 
     def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if signature.args[0] is types.float32:
@@ -56,14 +56,14 @@ def _number(_: Any, number: Any) -> Any:
 
 @intrinsic
 def _fetch(_: Any, address: Any) -> Any:
-    """Have the cache line at an address brought in; any address will do."""
+    """Prefetch the cache line at an address; invalid addresses are harmless."""
 
     def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         function = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
         at = builder.inttoptr(arguments[0], pointer)
-        builder.call(prefetch, [at, number(0), number(3), number(1)])  # for reading, into every cache, as data
+        builder.call(prefetch, [at, number(0), number(3), number(1)])  # for reading, into all cache levels, as data
         return None
 
     return types.void(types.intp), generate
@@ -71,7 +71,7 @@ def _fetch(_: Any, address: Any) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _length(row: Array) -> np.float32:
-    """Euclidean length; not finite where one of the numbers is not."""
+    """Euclidean norm; NaN or inf if any element is."""
     total = ZERO
     for j in range(len(row)):
         number = _number(row[j])
@@ -81,13 +81,13 @@ def _length(row: Array) -> np.float32:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _extended(shortest: np.float32, longest: np.float32, length: np.float32) -> tuple[np.float32, np.float32]:
-    """The shortest and the longest so far with one more; the longest stays NaN once it is."""
+    """Update the running (min, max) of norms; max stays NaN once it is."""
     return (length if length < shortest else shortest), (length if length > longest or length != length else longest)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
-    """Have numbers [first, end) of the row AHEAD of this one brought in while this one is worked on."""
+    """Prefetch elements [first, end) of the row AHEAD rows after row i."""
     start = rows.ctypes.data + (i + AHEAD) * rows.strides[0]
     for address in range(start + first * rows.itemsize, start + end * rows.itemsize, 64):
         _fetch(address)
@@ -97,26 +97,27 @@ def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
 def add_ratios(
     image: Array, text: Array, normalize: bool, sums: Array, squares: Array, counts: Array, center: Array | None = None
 ) -> tuple[np.float32, np.float32]:
-    """Add contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|), twice what the ratio of Eq. 1 exceeds ½ by, to their sums.
+    """Add contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|) = 2r − 1, with r from Eq. 1, to running sums.
 
-    Where both sides are nearly alike the contrast keeps its digits, and the ratio would not. A pair with nothing on
-    either side adds nothing.
+    If both sides are nearly equal, the contrast keeps its digits while r would lose them. A pair with zeros on both
+    sides adds nothing.
 
     Args:
-        image, text: both sides of some pairs.
-        normalize: divide rows by their lengths.
-        sums, squares: float64 [features], of the contrasts' deviations from the center, and of their squares.
-        counts: int64 [3, features], pairs that are active on either side, on the image's, on the text's.
-        center: float32 [features], a number near the feature's mean contrast, so that squares keep theirs too; 0 by default.
+        image, text: the two sides of the same pairs, [pairs, features].
+        normalize: divide rows by their norms.
+        sums, squares: float64 [features], sums of the deviations of contrasts from `center`, and of their squares.
+        counts: int64 [3, features], pairs that are nonzero on either side, on the image side, on the text side.
+        center: float32 [features], a value near each feature's mean contrast, so that the squares keep their digits
+            too; 0 by default.
 
     Returns:
-        Lengths of the shortest row and of the longest, which is not finite where a number is not.
+        (min, max) of the row norms; max is NaN or inf if any element is.
     """
     pairs, features = image.shape
     some, more = np.zeros(features, np.float32), np.zeros(features, np.float32)
     middle = np.zeros(features, np.float32) if center is None else center
     shortest, longest, f, g = INFINITY, ZERO, ONE, ONE
-    everywhere = 0  # pairs that are active on both sides in every feature, which is most of dense ones
+    everywhere = 0  # pairs that are nonzero on both sides in every feature: most pairs, if features are dense
     for i in range(pairs):
         left, right, all_active = _length(image[i]), _length(text[i]), True
         shortest, longest = _extended(shortest, longest, left)
@@ -129,7 +130,7 @@ def add_ratios(
             x, y = abs(_number(image[i, j])) * f, abs(_number(text[i, j])) * g
             all_active &= (x > ZERO) & (y > ZERO)
             deviation = (x - y) / (x + y) - middle[j]
-            # Afterwards: a division that is skipped is no vector instruction.
+            # After the division: a branch around it would prevent vectorization.
             deviation = ZERO if x + y == ZERO else deviation
             some[j] += deviation
             more[j] += deviation * deviation
@@ -154,17 +155,17 @@ def add_ratios(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def keep_best(rows: Array, normalize: bool, start: int, values: Array, places: Array) -> tuple[np.float32, np.float32]:
-    """Sort in the activations that exceed their feature's last best so far; of equal ones the earlier stays first.
+    """Update each feature's m largest activations with new rows; ties keep the earlier sample first.
 
     Args:
-        rows: consecutive samples.
-        normalize: divide rows by their lengths.
-        start: place of the first in the stream.
-        values: float32 [features, m], the best so far in descending order.
-        places: int64 [features, m], where in the stream they were.
+        rows: consecutive samples, [samples, features].
+        normalize: divide rows by their norms.
+        start: position of the first row in the stream.
+        values: float32 [features, m], the largest activations so far, in descending order.
+        places: int64 [features, m], their positions in the stream.
 
     Returns:
-        Lengths of the shortest row and of the longest, which is not finite where a number is not.
+        (min, max) of the row norms; max is NaN or inf if any element is.
     """
     features, m = values.shape
     last = values[:, m - 1].copy()

@@ -1,4 +1,4 @@
-"""Files that grow by a line: each line is whole when it is there, whenever the process dies."""
+"""Append-only JSON lines files: readers see only complete lines, whenever the writing process dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Objects of a file of JSON lines, none if there is no file; a last line that was torn off is left out."""
+    """Return the objects of a JSON lines file; empty if there is no file. An incomplete last line is ignored."""
     if not path.exists():
         return []
     whole = path.read_bytes().rpartition(b"\n")[0]
@@ -18,7 +18,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add objects, in place of a torn last line if there is one."""
+    """Append objects, replacing an incomplete last line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Keeps large tensors' memory in the process instead of giving it back to the kernel after every operation."""
+"""Keeps freed tensor memory in the process instead of returning it to the kernel after every operation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc reuse freed blocks of any size; whether it could be told to.
+    """Make glibc reuse freed blocks of any size (mallopt). Returns True if glibc accepted the settings.
 
-    By default each tensor above 32 MB is mapped and unmapped anew, and the kernel fills its pages with zeros every time:
-    a third of the time of a convolutional encoder on a CPU.
+    By default glibc maps and unmaps each tensor above 32 MB anew, and the kernel zeroes its pages every time: a third
+    of the time of a convolutional encoder on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

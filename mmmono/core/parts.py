@@ -1,4 +1,4 @@
-"""Rows shared out among the threads that PyTorch may use, for compiled loops that run without Python's lock."""
+"""Splits rows among PyTorch's threads, for compiled loops that release the GIL."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Result = TypeVar("Result")
 
 
 def num_parts() -> int:
-    """How many parts to work on rows in: more than a few threads only wait for memory."""
+    """Number of parts to split rows into: at most 8, since more threads only wait for memory."""
     return min(torch.get_num_threads(), 8)
 
 
 def in_parts(work: Callable[[int, int, int], Result], rows: int, parts: int) -> list[Result]:
-    """Work on consecutive parts of some rows, each on a thread of its own.
+    """Run `work` on consecutive ranges of rows, each in its own thread; return the results in order.
 
     Args:
-        work: gets a part's number, its first row and the row after its last.
-        rows: how many rows there are.
-        parts: how many parts.
+        work: called with a part's number, its first row and the row after its last.
+        rows: number of rows.
+        parts: number of parts.
     """
     bounds = [rows * part // parts for part in range(parts + 1)]
     first, *others = [(part, bounds[part], bounds[part + 1]) for part in range(parts)]

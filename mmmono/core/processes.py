@@ -1,10 +1,11 @@
-"""Several processes for one job: the first runs it and gives orders, the others wait for them and work along.
+"""Several processes for one job: rank 0 runs it and sends tasks; the others wait for tasks and work on them too.
 
-Rank 0 does everything that one process alone does: it reads settings, builds artifacts, prints. Where a task is for all
-of them, such as a training, it sends the task to the others and works on it with them. So no artifact is made twice,
-nobody waits for another's lock, and everything is told once.
+Rank 0 does everything that a single process does: it reads settings, builds artifacts and prints. For a task that needs
+all processes, such as a training, it sends the task to the others and works on it with them. So no artifact is built
+twice, no process waits for another's lock, and every message appears once.
 
-The others are started by `torchrun` or `srun` with rank 0's own command line, or by rank 0 when it first needs them.
+`torchrun` or `srun` starts the other processes with rank 0's command line; otherwise rank 0 starts them when it first
+needs them.
 """
 
 from __future__ import annotations
@@ -28,32 +29,32 @@ from typing import Any, Protocol, TypeVar
 
 from mmmono.core.errors import MmmonoError, ProcessError
 
-JOINING = timedelta(minutes=5)  # for all processes to come together
-GRACE = 15.0  # seconds that a process has to end by itself once another one has died
+JOINING = timedelta(minutes=5)  # time limit for all processes to join
+GRACE = 15.0  # seconds that a process has to exit by itself after another has died
 END = b"end"
-PLACE = "MMMONO_PLACE"  # variable in which rank 0 tells a process that it starts where it belongs
+PLACE = "MMMONO_PLACE"  # environment variable in which rank 0 passes its `Place` to a process that it starts
 
 
 Result = TypeVar("Result")
 
 
 class Task(Protocol):
-    """Something that all processes do together."""
+    """A task that all processes work on together."""
 
     def work_along(self) -> None:
-        """What the processes other than rank 0 do."""
+        """Do the part of the processes other than rank 0."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process belongs among those that were started together.
+    """Ranks and addresses of a process in its group.
 
     Attributes:
         rank, world_size: among all processes.
-        local_rank, local_size: among those of its machine.
-        node: number of its machine.
-        address, port: where rank 0, or torchrun, holds the key-value store.
-        starter: who started it: torchrun, srun, or rank 0.
+        local_rank, local_size: among the processes of its machine.
+        node: index of its machine.
+        address, port: of the key-value store, which rank 0 or torchrun holds.
+        starter: what started the process: torchrun, srun, or rank 0.
         prefix: of keys in the store.
     """
 
@@ -69,11 +70,18 @@ class Place:
 
     @property
     def nodes(self) -> int:
-        """Machines."""
+        """Number of machines."""
         return max(1, self.world_size // self.local_size)
 
-    def connect(self) -> Any:
-        """The store that all of them share."""
+    def connect(self, again: bool = False) -> Any:
+        """Return a connection to the key-value store that all processes share.
+
+        Args:
+            again: whether this process holds the store or is connected to it already.
+
+        Raises:
+            ProcessError: the store cannot be reached.
+        """
         from torch.distributed import PrefixStore, TCPStore
 
         held_by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and self.starter == "torchrun"
@@ -82,7 +90,7 @@ class Place:
                 self.address,
                 self.port,
                 self.world_size,
-                is_master=self.rank == 0 and not held_by_torchrun,
+                is_master=self.rank == 0 and not held_by_torchrun and not again,
                 timeout=JOINING,
                 wait_for_workers=False,
             )
@@ -95,7 +103,7 @@ class Place:
 
 
 def place_of_this_process() -> Place | None:
-    """Where torchrun, srun or rank 0 put this process; None if it is alone."""
+    """Return the place that torchrun, srun or rank 0 gave this process, or None if it runs alone."""
     env = os.environ
     if PLACE in env:
         return Place(*json.loads(env[PLACE]))
@@ -132,11 +140,12 @@ def _place_in_slurm() -> Place:
 
 
 class Processes:
-    """Rank 0's hold on the others.
+    """Rank 0's control over the other processes.
 
     Args:
-        place: rank 0's own place.
-        started: the processes that rank 0 has started itself.
+        place: rank 0's place.
+        started: processes that rank 0 started itself.
+        store: the shared key-value store; connected to by default.
     """
 
     def __init__(self, place: Place, started: list[subprocess.Popen[bytes]] | None = None, store: Any = None) -> None:
@@ -146,12 +155,15 @@ class Processes:
         self._orders = 0
         self._control: Any = None
         self._closed = False
+        self._watched = self._store
         if self._started:
+            # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
+            self._watched = place.connect(again=True)
             threading.Thread(target=self._watch, name="watch processes", daemon=True).start()
 
     @classmethod
     def start(cls, size: int) -> Processes:
-        """Start so many processes less one on this machine, with this one as rank 0."""
+        """Start `size - 1` processes on this machine, with this process as rank 0."""
         from torch.distributed import PrefixStore, TCPStore
 
         store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=JOINING, wait_for_workers=False)
@@ -160,24 +172,25 @@ class Processes:
 
     @property
     def own(self) -> bool:
-        """Whether this process has started the others itself, and can start new ones."""
+        """Whether this process started the others, and so can start new ones."""
         return bool(self._started)
 
     @property
     def closed(self) -> bool:
-        """Whether they have ended."""
+        """Whether `close` has been called."""
         return self._closed
 
     def run(self, task: Task, backend: str, mine: Callable[[], Result]) -> Result:
-        """Have the others work along on `task` while this process does `mine`.
+        """Run `mine` in this process while the others work on `task`; return the result of `mine`.
 
         Args:
-            task: can be pickled.
+            task: must be picklable.
             backend: of torch.distributed, for the tensors that the processes exchange.
-            mine: rank 0's part.
+            mine: rank 0's part of the task.
 
         Raises:
-            ProcessError: one of them has failed or died; all are ended. What `mine` raises by itself passes through.
+            ProcessError: another process failed or died; all others are ended. Errors that `mine` itself causes pass
+                through.
         """
         if self._closed:
             raise ProcessError("the processes that would work along have ended with an earlier failure: start anew")
@@ -198,18 +211,18 @@ class Processes:
             raise ProcessError(f"{reason}; run the same command again to go on") from error
 
     def close(self, failed: bool = False) -> None:
-        """Let the others end, or end them where this process has started them."""
+        """Tell the others to exit, and kill those that this process started and that do not exit in time."""
         if self._closed:
             return
         self._closed = True
-        if failed:  # they may be waiting for this process's share of something
+        if failed:  # the others may wait for this process in a collective operation
             leave()
         try:
             self._store.set(f"order/{self._orders}", END)
             self._store.set("closed", "")
-            if not (self._started or failed):  # they read this from a store that ends with this process
+            if not (self._started or failed):  # the store may end with this process: let the others read END first
                 self._await_farewell()
-        except Exception:  # the store has gone, and so have they
+        except Exception:  # the store is gone, and the other processes with it
             pass
         _end(self._started, patience=0.5 if failed else 10.0)
         leave()
@@ -220,7 +233,7 @@ class Processes:
             time.sleep(0.05)
 
     def _reason(self, error: BaseException) -> str | None:
-        """Why the others have not worked along; None if they have."""
+        """Return why another process failed, or None if none did."""
         limit = time.monotonic() + (GRACE if _connection_lost(error) and self._started else 2.0)
         while time.monotonic() < limit:
             if (failure := self._failure()) is not None:
@@ -230,8 +243,8 @@ class Processes:
 
     def _failure(self) -> str | None:
         try:
-            if self._store.check(["failure"]):
-                return str(self._store.get("failure").decode())
+            if self._watched.check(["failure"]):
+                return str(self._watched.get("failure").decode())
         except Exception:
             return "the store that the processes share has gone"
         for rank, process in enumerate(self._started, start=1):
@@ -241,7 +254,7 @@ class Processes:
         return None
 
     def _watch(self) -> None:
-        """End this process if another has died and what it waits for does not notice, as is so on a GPU."""
+        """Exit if a started process died and this one still waits for it, as GPU collectives do."""
         while not self._closed:
             time.sleep(1)
             if any(process.poll() is not None for process in self._started) and not self._closed:
@@ -264,7 +277,7 @@ def _start(place: Place) -> subprocess.Popen[bytes]:
 
 
 def _end(processes: list[subprocess.Popen[bytes]], patience: float = 0.0) -> None:
-    """Wait some seconds for processes to end, then make them."""
+    """Wait some seconds for processes to exit, then kill them."""
     limit = time.monotonic() + patience
     for process in processes:
         try:
@@ -278,13 +291,13 @@ _held: Processes | None = None
 
 
 def hold(place: Place) -> None:
-    """Be rank 0 of processes that torchrun or srun has started."""
+    """Become rank 0 of the processes that torchrun or srun started."""
     global _held
     _held = Processes(place)
 
 
 def processes(size: int) -> Processes:
-    """The processes that work along, `size` with this one: those that are there, or new ones."""
+    """Return the group of `size` processes, this one included: the current group if it fits, or a new one."""
     global _held
     if _held is not None and _held.place.world_size == size and not (_held.closed and _held.own):
         return _held
@@ -294,7 +307,7 @@ def processes(size: int) -> Processes:
 
 
 def release() -> None:
-    """End the processes that work along."""
+    """End the other processes."""
     global _held
     if _held is not None:
         _held.close()
@@ -305,8 +318,8 @@ atexit.register(release)
 
 
 def serve(place: Place) -> int:
-    """Work along on whatever rank 0 orders, until it ends; returns the exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 has it too, and ends this process
+    """Work on the tasks that rank 0 sends until it ends; return the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 gets the signal too, and ends this process
     if place.starter == "rank 0":
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="watch rank 0", daemon=True).start()
     store = place.connect()
@@ -318,7 +331,7 @@ def serve(place: Place) -> int:
                 break
             control = control or join(place, store, backend.decode())
             receive(control).work_along()
-    except (KeyboardInterrupt, SystemExit):  # rank 0 was interrupted, and tells
+    except (KeyboardInterrupt, SystemExit):  # rank 0 was interrupted too, and reports it
         return 0
     except Exception as error:
         return _report(error, place, store)
@@ -328,28 +341,28 @@ def serve(place: Place) -> int:
 
 
 def _next_order(store: Any, number: int) -> bytes:
-    """Rank 0's next order, however long it takes; the end if rank 0 has gone."""
+    """Wait for rank 0's next order; return END if rank 0 is gone."""
     key = f"order/{number}"
     try:
         while not store.check([key]):
             time.sleep(0.1)
         return bytes(store.get(key))
-    except RuntimeError:  # so do errors of the connection
+    except RuntimeError:  # raised when the connection to the store is lost
         return END
 
 
 def _report(error: Exception, place: Place, store: Any) -> int:
-    """Tell rank 0 what went wrong here, unless it was rank 0 that ended."""
-    if _connection_lost(error):  # rank 0 has it too, and tells
+    """Report an error to rank 0, unless its cause is that rank 0 ended; return the exit status."""
+    if _connection_lost(error):  # rank 0 sees this error too, and reports it
         return 0
     message = str(error) if isinstance(error, MmmonoError) else f"{type(error).__name__}: {_first_line(error)}"
     try:
         store.set("failure", f"process {place.rank} of the training: {message}")
-        leave()  # so that rank 0 waits no longer
+        leave()  # so that rank 0 stops waiting
         limit = time.monotonic() + GRACE
-        while not store.check(["closed"]) and time.monotonic() < limit:  # torchrun ends all when the first one ends
+        while not store.check(["closed"]) and time.monotonic() < limit:  # torchrun ends all when the first one exits
             time.sleep(0.1)
-    except Exception:  # rank 0 has gone
+    except Exception:  # rank 0 is gone
         return 1
     if not isinstance(error, MmmonoError):
         traceback.print_exception(error)
@@ -363,10 +376,10 @@ def _end_with_parent(parent: int) -> None:
 
 
 def join(place: Place, store: Any, backend: str) -> Any:
-    """Make all processes torch.distributed's default group; returns a second group, for objects.
+    """Initialize torch.distributed's default group with all processes; return a second (gloo) group for Python objects.
 
     Raises:
-        ProcessError: not all of them have come.
+        ProcessError: not all processes joined.
     """
     import torch.distributed as dist
 
@@ -392,14 +405,14 @@ def leave() -> None:
 
 
 def send(task: Task, control: Any) -> None:
-    """Give the other processes a task."""
+    """Send a task to the other processes."""
     import torch.distributed as dist
 
     dist.broadcast_object_list([task], src=0, group=control)
 
 
 def receive(control: Any) -> Task:
-    """The task that rank 0 sends."""
+    """Wait for rank 0's task and return it."""
     import torch.distributed as dist
 
     tasks: list[Any] = [None]
@@ -408,7 +421,7 @@ def receive(control: Any) -> Task:
 
 
 def _choose_interface(place: Place) -> None:
-    """On one machine gloo needs no name service, which may not know the machine's own name."""
+    """On one machine, make gloo use the loopback device: the name service may not know the machine's own name."""
     if place.nodes == 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
         loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
         if loopback is not None:

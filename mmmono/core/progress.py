@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left."""
+"""A progress bar with rate and remaining time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _RateColumn(ProgressColumn):
 
 
 def progress_bar() -> Progress:
-    """A rich progress bar: description, bar, count, rate, time left."""
+    """Return a rich progress bar with description, bar, count, rate and remaining time."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""What software is running: kept beside every artifact, so that a result says what made it."""
+"""Versions of the running software, stored beside every artifact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# Those whose version can move a number.
+# Packages whose version can change results.
 PACKAGES = (
     "torch", "lightning", "open_clip_torch", "timm", "transformers", "sentence-transformers", "diffusers",
     "scikit-learn", "scipy", "numpy", "pillow",
@@ -17,7 +17,7 @@ PACKAGES = (
 
 @cache
 def provenance() -> dict[str, str]:
-    """Versions by name: mmmono, the commit of the clone it runs from, Python, and the packages that compute."""
+    """Return versions by name: mmmono, the commit of its clone, Python, and PACKAGES; absent ones are left out."""
     found = {"mmmono": _version("mmmono"), "commit": _commit(), "python": platform.python_version()}
     return {name: value for name, value in (found | {p: _version(p) for p in PACKAGES}).items() if value}
 
@@ -30,7 +30,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The clone's commit, with a + where files were changed since; empty where there is no clone or no git."""
+    """Return the clone's commit, with a trailing + if tracked files changed; empty without a clone or git."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Where the folders conf/ and experiments/ are: at the top of a clone, and inside the package where a wheel is installed."""
+"""Finds the folders conf/ and experiments/, in a clone and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(name: str) -> Path:
-    """The folder `conf` or `experiments`, which setup.py puts into the wheel as `_conf` and `_experiments` of mmmono."""
+    """Path of `conf` or `experiments`: beside the package in a clone, `_conf` or `_experiments` inside it in a wheel.
+
+    setup.py puts the two folders into the wheel under these names.
+    """
     inside = PACKAGE / f"_{name}"
     return inside if inside.is_dir() else PACKAGE.parent / name

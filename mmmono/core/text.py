@@ -1,6 +1,6 @@
-"""Text of unknown origin, made safe for every program: no letter that cannot be encoded, drawn or printed.
+"""Makes text of unknown origin safe for other programs: only characters that can be encoded, drawn and printed.
 
-What a single output needs besides, such as LaTeX's backslashes, is in `mmmono.reporting.escaping`.
+Escaping for a single output format, such as LaTeX, is in `mmmono.reporting.escaping`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import hashlib
 import unicodedata
 
 BYTE_ORDER_MARK = "\ufeff"
-# Embeddings, overrides and isolates: invisible, and what they open turns the text around that follows them.
+# Embeddings, overrides and isolates: invisible, and an unclosed one reverses the text that follows it.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 FILE_NAME_BYTES = 120  # of the 255 that file systems allow; digests, suffixes and temporary names take the rest
 RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))})
 
 
 def decode_text(data: bytes) -> str:
-    """Bytes of a text file as text: UTF-8, or UTF-16 where the file begins with its byte order mark.
+    """Decode the bytes of a text file: UTF-8, or UTF-16 if they begin with its byte order mark.
 
-    Bytes that are not UTF-8 become U+FFFD, so that one wrong byte does not lose a caption.
+    Bytes that are not UTF-8 become U+FFFD, so that one invalid byte does not lose a caption.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
@@ -26,7 +26,7 @@ def decode_text(data: bytes) -> str:
 
 
 def encodable(text: str) -> str:
-    """The same text with halves of surrogate pairs joined where they lie together, and U+FFFD in place of lone ones."""
+    """Return the text with adjacent surrogate halves joined and lone surrogates replaced by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -35,48 +35,48 @@ def encodable(text: str) -> str:
 
 
 def escaped_bytes(text: str) -> str:
-    r"""A file's name as UTF-8 can hold it: bytes that are not UTF-8, which come as surrogates, are written as `\xe9`.
+    r"""Return a file's name as valid UTF-8: other bytes, which arrive as surrogates, are written like `\xe9`.
 
-    Unlike `encodable` this keeps different names different, as keys have to be.
+    Unlike `encodable`, this keeps different names different, as keys require.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
         try:
             data = text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # surrogates that stand for no byte
+        except UnicodeEncodeError:  # surrogates that do not stand for a byte
             data = text.encode("utf-8", "backslashreplace")
         return data.decode("utf-8", "backslashreplace")
     return text
 
 
 def printable(text: str) -> str:
-    """The same text without the characters that no reader sees and that programs stumble over.
+    """Return the text without invisible characters that break programs.
 
-    Byte order marks, control characters (NUL and escape among them), bidirectional embeddings, overrides and isolates,
-    and code points that are no characters are left out; lone surrogates become U+FFFD. White space of any kind, joiners
-    (which emoji and several scripts need), and direction marks stay. Nothing is normalized: composed and decomposed
-    letters stay what they are.
+    Removes byte order marks, control characters (such as NUL and escape), bidirectional embeddings, overrides and
+    isolates, and noncharacters; lone surrogates become U+FFFD. White space of any kind, joiners (which emoji and
+    several scripts need) and direction marks stay. Nothing is normalized: composed and decomposed letters stay as they
+    are.
     """
     text = encodable(text)
     return text if text.isascii() and text.isprintable() else "".join(map(_kept, text))
 
 
 def one_line(text: str) -> str:
-    """Printable text on one line, with every run of white space as one space."""
+    """Return the printable text on one line, with every run of white space as one space."""
     return " ".join(printable(text).split())
 
 
 def is_visible(text: str) -> bool:
-    """Whether there is anything to see in a text, besides spaces and formatting characters."""
+    """Whether a text contains a visible character: not only spaces, marks and control or formatting characters."""
     return any(unicodedata.category(c) not in ("Zs", "Zl", "Zp", "Cf", "Cc", "Cs", "Mn", "Me") for c in text)
 
 
 def file_name(text: str) -> str:
-    """A file's or folder's name that says as much of a text as every file system takes.
+    """Convert a text to a file or folder name that every file system accepts.
 
-    Letters and digits of any script, `-`, `_` and `.` stay; anything else becomes `_`. Names that are too long are cut
-    and end in a digest of the whole text, so that different texts keep different names.
+    Letters and digits of any script, `-`, `_` and `.` stay; other characters become `_`. Names that are too long are
+    cut and end in a digest of the whole text, so that different texts keep different names.
     """
     kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in unicodedata.normalize("NFC", encodable(text)))
     if not kept.strip("._") or kept.startswith((".", "-")) or kept.partition(".")[0].lower() in RESERVED:

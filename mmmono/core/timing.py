@@ -1,4 +1,4 @@
-"""How long an artifact took to make and on what machine, kept beside it: what estimates of further work start from."""
+"""Build time and machine of an artifact, stored beside it; run time estimates use them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ TIMING_FILE = "timing.json"
 
 @dataclass(frozen=True)
 class Timing:
-    """Attributes: seconds of all attempts that ended or were interrupted, and the machine of the last."""
+    """Build time of an artifact.
+
+    Attributes:
+        seconds: total of all attempts, interrupted ones included.
+        machine: description of the machine of the last attempt.
+    """
 
     seconds: float
     machine: str
 
 
 def read_timing(folder: Path) -> Timing | None:
-    """How long an artifact took; None where that was not kept."""
+    """Return an artifact's build time, or None if it was not stored."""
     try:
         return Timing(**json.loads((folder / TIMING_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -34,7 +39,7 @@ def read_timing(folder: Path) -> Timing | None:
 
 @contextmanager
 def timed(folder: Path) -> Iterator[None]:
-    """Add the seconds that this block takes to those in the folder, also where an error or an interrupt ends it."""
+    """Add the duration of this block to the build time in the folder, also if an error or interrupt ends the block."""
     begun = time.monotonic()
     try:
         yield
@@ -45,12 +50,12 @@ def timed(folder: Path) -> Iterator[None]:
         try:
             temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine()))) + "\n")
             temporary.replace(folder / TIMING_FILE)
-        except OSError:  # a full disk: the time is no reason to hide the error that is under way
+        except OSError:  # a full disk: failing to store the time must not hide the error that is being raised
             temporary.unlink(missing_ok=True)
 
 
 def machine() -> str:
-    """The machine in words, without its name: processor, cores, and the GPU if PyTorch is loaded and sees one."""
+    """Describe this machine without its name: processor, cores, and the GPU if PyTorch is loaded and sees one."""
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else ""
     return (

@@ -1,8 +1,7 @@
-"""The version of each kind of artifact: part of its address, raised here whenever the numbers it holds would change.
+"""Version of each kind of artifact: part of its address, to be raised whenever a code change changes its numbers.
 
-A fix that changes what a kind of artifact contains raises its number. What was made before then has another address: it
-stays on disk, is found by nobody, and is made anew. Whatever is derived from it follows, since recipes hold the
-addresses of what they were made from.
+Raising a version gives new artifacts another address: those of earlier versions stay on disk but are no longer found,
+and are built anew. Artifacts derived from them follow, since recipes contain the addresses of their inputs.
 
 Keys are a folder under the root, or a folder and the first part of the artifact's name, such as `results/mds`.
 """
@@ -12,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KEY = "version"  # of the entry in a recipe
+KEY = "version"  # key of the version in a recipe
 
-# How Eq. 1 is evaluated and features are sorted by it: part of the recipe of every analysis that does so.
+# Version of the evaluation of Eq. 1 and of the partition by it; in the recipe of every analysis that uses them.
 PARTITION = 1
 
 VERSIONS: Mapping[str, int] = {
     "features": 1,
     "features/planted": 1,
-    "embeddings": 1,  # of embedders, for EmbSim and WinRate
-    "labels": 1,  # of image classifiers
+    "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
+    "labels": 1,  # from image classifiers
     "models/emojiclip": 1,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,
@@ -47,15 +46,15 @@ VERSIONS: Mapping[str, int] = {
 
 
 def version_of(kind: str, name: str = "") -> int:
-    """The current version of a kind of artifact: that of the folder and the name's first part, or of the folder, or 1."""
+    """Return the current version of `kind/<first part of name>`, else of `kind`, else 1."""
     return VERSIONS.get(f"{kind}/{name.partition('-')[0]}", VERSIONS.get(kind, 1))
 
 
 def versioned(kind: str, name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with the version that its artifact has now."""
+    """Return a recipe with the current version of its artifact added."""
     return {**recipe, KEY: version_of(kind, name)}
 
 
 def is_current(kind: str, name: str, recipe: Mapping[str, Any]) -> bool:
-    """Whether the artifact that this recipe made is still what would be made today."""
+    """Whether an artifact with this recipe has the current version."""
     return recipe.get(KEY) == version_of(kind, name)

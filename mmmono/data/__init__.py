@@ -1,4 +1,4 @@
-"""Image-text pairs and the sources that yield them."""
+"""Image-text pairs and their sources."""
 
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs

@@ -1,4 +1,4 @@
-"""Many samples at once: neighbours in one closed range, ranges over several connections that stay open."""
+"""Fetching of many samples: one request for neighbors, several requests at once over persistent connections."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 
 THREADS = 8
-WINDOW = 256  # pictures that are on their way together; two windows are held at a time
-WINDOW_BYTES = 1 << 24  # of their files: photographs take ten times as much when they are decoded
-NEAR = 1 << 16  # bytes between two samples that are rather read than asked for again
-LONGEST = 1 << 22  # bytes of a merged range, so that several connections share the work
+WINDOW = 256  # samples per window; two windows are fetched at a time
+WINDOW_BYTES = 1 << 24  # encoded bytes per window; decoded photographs take about ten times as much
+NEAR = 1 << 16  # gap between two samples, in bytes, up to which they are read in one request
+LONGEST = 1 << 22  # bytes of a merged range; the limit lets several connections share the work
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A pair to fetch, and where it lies as far as that is known.
+    """A requested pair, and its location as far as known.
 
     Attributes:
-        position: in the order in which the pairs were asked for.
+        position: index among the requested pairs.
         key: of the pair.
-        locator: as the caller gave it.
-        part: of the source that holds it.
-        start, length: in bytes; a length of 0 is unknown.
+        locator: as given by the caller.
+        part: index of the source's part that contains it.
+        start, length: in bytes; length 0 means unknown.
     """
 
     position: int
@@ -40,7 +40,7 @@ Item = ImageTextPair | SkippedPair
 
 
 def merged(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
-    """Groups of samples to read in one range each, those without a known length alone."""
+    """Group samples that are read in one range each; a sample of unknown length is a group of its own."""
     groups: list[list[Wanted]] = []
     end = 0
     for one in sorted(wanted, key=lambda w: (w.part, w.start)):
@@ -56,11 +56,11 @@ def merged(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
 
 
 def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], list[Item]]) -> Iterator[Item]:
-    """Fetch groups of samples in threads, and yield what they give in the order wanted.
+    """Fetch groups of samples in threads, and yield the results in the requested order.
 
     Args:
-        wanted: what to fetch.
-        fetch: reads one group; what it raises is raised here.
+        wanted: the requested pairs.
+        fetch: reads one group; its errors are raised here.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         windows: deque[list[tuple[list[Wanted], Future[list[Item]]]]] = deque()
@@ -76,7 +76,7 @@ def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], lis
 
 
 def _windows(wanted: Iterator[Wanted]) -> Iterator[list[Wanted]]:
-    """Samples in a row whose decoded pictures fit into memory, for which the size of their files has to speak."""
+    """Split requests into windows whose decoded images fit into memory, estimated from the file sizes."""
     window: list[Wanted] = []
     size = 0
     for one in wanted:

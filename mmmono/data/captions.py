@@ -1,4 +1,4 @@
-"""What counts as a caption or a label, and which of a picture's captions its pair gets."""
+"""Cleaning of captions and labels, and the choice among an image's captions."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CaptionChoice = Literal["first", "random", "all"]
 
 
 def clean(caption: str) -> str:
-    """A caption as it is tokenized and shown: on one line, trimmed, without invisible control characters.
+    """Return a caption as it is tokenized and shown: on one line, trimmed, without invisible control characters.
 
-    White space is collapsed; byte order marks, control characters, bidirectional embeddings and overrides are left out;
-    lone surrogates become U+FFFD. A caption in which nothing can be seen is empty. Unicode is not normalized: models see
-    the letters composed or decomposed as the data has them.
+    White space is collapsed; byte order marks, control characters, bidirectional embeddings and overrides are removed;
+    lone surrogates become U+FFFD. A caption without visible characters becomes empty. Unicode is not normalized: models
+    see composed or decomposed letters as they are in the data.
     """
     text = one_line(caption)
     return text if is_visible(text) else ""
 
 
 def as_text(value: object, numerals: bool = False) -> str:
-    """A value of a JSON object or a table as the text it is, or "" where it is none, such as None, NaN, a list or a dict.
+    """Return the text of a JSON or table value, or "" if it is not text, such as None, NaN, a list or a dict.
 
     Args:
         value: a string, bytes (which are decoded), or anything else.
@@ -38,7 +38,7 @@ def as_text(value: object, numerals: bool = False) -> str:
     if not numerals:
         return ""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()  # of NumPy's scalars
+        value = value.item()  # NumPy scalars
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, numbers.Integral):
@@ -50,25 +50,25 @@ def as_text(value: object, numerals: bool = False) -> str:
 
 
 def text_or_empty(value: object) -> str:
-    """A caption as `clean` has it, or "" where the value is no text. Numbers are no captions."""
+    """Return a cleaned caption, or "" if the value is not text. Numbers are not captions."""
     return clean(as_text(value))
 
 
 def label_or_empty(value: object) -> str:
-    """A label or another short entry of metadata, cleaned, or "" where there is none. Numbers are labels too."""
+    """Return a cleaned label or other short metadata value, or "" if there is none. Numbers are valid labels."""
     return clean(as_text(value, numerals=True))
 
 
 def choose_captions(
     key: str, captions: Sequence[object], choice: CaptionChoice, seed: int = 0
 ) -> list[tuple[str, str]]:
-    """Pairs of key and caption that a picture yields; none if it has no caption that is not empty.
+    """Return the (key, caption) pairs of an image; empty if all its captions are empty.
 
     Args:
-        key: of the picture.
-        captions: all it has; what is no text is passed over.
-        choice: the `first`, one at `random` (by a hash of seed and key, so that it is the same every time), or `all`,
-            each as a pair of its own with the key `<key>#<number>`.
+        key: of the image.
+        captions: all captions of the image; values that are not text are ignored.
+        choice: the `first`, one at `random` (by a hash of seed and key, so always the same one), or `all`, each as a
+            pair of its own with the key `<key>#<number>`.
         seed: of the random choice.
     """
     present = [text for caption in captions if (text := text_or_empty(caption))]
@@ -85,5 +85,5 @@ def choose_captions(
 
 
 def picture_key(key: str) -> str:
-    """The key of the picture that a pair's key belongs to: the same without `#<number>`."""
+    """Return the image's key for a pair's key: the same without `#<number>`."""
     return key.rsplit("#", 1)[0]

@@ -1,4 +1,4 @@
-"""COCO captions and instances, in the files COCO ships (Lin et al. 2014)."""
+"""COCO captions and instances, in COCO's own file layout (Lin et al., 2014)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
 
 class CocoPairs(PairSource):
-    """Images of one split with their captions; labels `category` and `supercategory` are the largest instance's.
+    """Images of one split with their captions; labels `category` and `supercategory` are those of the largest instance.
 
     Args:
         root: folder with `annotations/captions_<split><year>.json`, `<split><year>/*.jpg` and, for labels,
             `annotations/instances_<split><year>.json`.
         split: `train` or `val`.
         year: of the release.
-        captions: `first`, `random` (the same every time) or `all` of a picture's captions.
-        part_size: images a part.
-        limit: how many of the first pairs are wanted.
+        captions: use the `first`, a `random` (always the same one) or `all` of an image's captions.
+        part_size: images per part.
+        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
         seed: of the random choice of captions.
 
     Raises:
-        DataError: the folder lacks images or captions of the split.
+        DataError: the folder lacks the split's images or captions.
     """
 
     name = "coco"
@@ -62,7 +62,7 @@ class CocoPairs(PairSource):
         return self.root / "annotations" / f"{kind}_{self.folder}.json"
 
     def fingerprint(self) -> str:
-        """Digest of the annotations and of the pictures, by their whole content, and of how they are read."""
+        """Digest of the annotations' and images' whole content, and of the settings that change pairs."""
         files = {kind: self._annotations(kind) for kind in ("captions", "instances")}
         annotations = files_fingerprint({kind: file for kind, file in files.items() if file.exists()})
         pictures = folder_fingerprint(self.root / self.folder)
@@ -75,7 +75,7 @@ class CocoPairs(PairSource):
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
-        """File name → labels of its largest instance."""
+        """File name → labels of the image's largest instance."""
         file = self._annotations("instances")
         return read_labels(file, self._annotations("captions")) if file.exists() else {}
 
@@ -85,7 +85,7 @@ class CocoPairs(PairSource):
 
     @cached_property
     def _keys(self) -> dict[str, str]:
-        """File name → key: the name without its ending, or with it where two pictures differ in nothing else."""
+        """File name → key: the name without its extension, or with it if two names differ only in the extension."""
         stems = {file: _without_ending(file).removeprefix(f"{self.folder}/") for file in self._files}
         count = Counter(stems.values())
         return {file: f"{self.folder}/{stem if count[stem] == 1 else file}" for file, stem in stems.items()}
@@ -95,8 +95,8 @@ class CocoPairs(PairSource):
         return {key: file for file, key in self._keys.items()}
 
     def parts(self) -> list[str]:
-        """Runs of `part_size` images. Raises DataError if there is none, or an annotation file is broken."""
-        _ = self._labels  # errors in either file come before any picture is read
+        """Names of runs of `part_size` images. Raises DataError if there are none, or an annotation file is broken."""
+        _ = self._labels  # report errors in either file before any image is read
         if not self._files:
             raise DataError(f"{self._annotations('captions')}: the list images is empty")
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
@@ -106,7 +106,7 @@ class CocoPairs(PairSource):
         return sum(len(c) for c in captions.values()) if self.captions == "all" else len(self._files)
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Read the images of a part; what captions name and no list has is skipped with the first."""
+        """Read the images of a part. Part 0 also yields a `SkippedPair` for each unlisted image that has captions."""
         if part == 0:
             for picture in self._captions.unlisted:
                 yield SkippedPair(f"{self.folder}/{picture}", "its image is not listed")
@@ -129,11 +129,11 @@ class CocoPairs(PairSource):
             yield ImageTextPair(pair_key, image, caption, labels, file)
 
     def _path(self, file: str) -> Path:
-        """Where a picture lies: in the split's folder, which some tools name again."""
+        """Path of an image; some tools repeat the split's folder in file names."""
         return self.root / self.folder / file.removeprefix(f"{self.folder}/")
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Read one image again."""
+        """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
         file = locator or self._by_key.get(key) or self._by_key.get(picture_key(key), "")
         for pair in self._pairs(file) if file in self._keys else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
@@ -141,7 +141,7 @@ class CocoPairs(PairSource):
         raise DataError(f"COCO's {self.folder} in {self.root} has no readable pair {key!r}")
 
     def group(self, key: str) -> str:
-        """Captions of one picture belong together."""
+        """Key of the image, so that all its captions fall into one split."""
         return key if key in self._by_key else picture_key(key)
 
 

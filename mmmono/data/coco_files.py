@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, as COCO ships them and as other tools export them."""
+"""Readers of annotation files in COCO's format, as COCO publishes them or other tools export them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmmono.core.errors import DataError
 
 @dataclass
 class Captions:
-    """Captions by picture.
+    """Captions by image.
 
     Attributes:
-        by_file: file name → captions, in the order of the file.
-        unlisted: ids that captions name and the list of images lacks → how many captions.
+        by_file: file name → captions, in the file's order.
+        unlisted: image ids that have captions but are not in the list of images → number of captions.
     """
 
     by_file: dict[str, list[str]]
@@ -27,10 +27,10 @@ class Captions:
 
 
 def read_captions(path: Path) -> Captions:
-    """Captions of the pictures that a file lists. Captions that are no text are none.
+    """Read the captions of the images that a file lists; captions that are not text are ignored.
 
     Raises:
-        DataError: names the file and the field that is missing or of another type.
+        DataError: names the file and the field that is missing or has the wrong type.
     """
     content = _load(path)
     names = _file_names(content, path)
@@ -49,16 +49,16 @@ def read_captions(path: Path) -> Captions:
 
 
 def read_labels(path: Path, captions: Path) -> dict[str, dict[str, str]]:
-    """File name → category and, where there is one, supercategory of its largest instance that is not a crowd.
+    """Return file name → category, and supercategory if known, of the image's largest instance that is not a crowd.
 
-    An instance whose picture or category is not listed gives no label; one without an area has that of its box.
+    Instances of unlisted images or categories are ignored; an instance without area has the area of its box.
 
     Args:
         path: a file of instances.
-        captions: the file of captions, whose list of images stands in where this one has none.
+        captions: the file of captions; its list of images is used if `path` has none.
 
     Raises:
-        DataError: names the file and the field that is missing or of another type.
+        DataError: names the file and the field that is missing or has the wrong type.
     """
     content = _load(path)
     names = _file_names(content, path) if "images" in content else _file_names(_load(captions), captions)
@@ -99,7 +99,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _items(content: Mapping[str, Any], name: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Entries of a list that the format demands, with their numbers."""
+    """Yield the (index, entry) pairs of a required list."""
     entries = content.get(name)
     if not isinstance(entries, list):
         there = f"a {type(entries).__name__}" if name in content else "not there"
@@ -121,7 +121,7 @@ def _file_names(content: Mapping[str, Any], path: Path) -> dict[str, str]:
 
 
 def _id(entry: Mapping[str, Any], field_name: str, name: str, number: int, path: Path) -> str:
-    """An id as text: 7, 7.0, "7" and "0007" are one, since tools write them in all these ways."""
+    """Return an id as text: 7, 7.0, "7" and "0007" are the same id, since tools write all of these."""
     value = entry.get(field_name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -135,7 +135,7 @@ def _id(entry: Mapping[str, Any], field_name: str, name: str, number: int, path:
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """The area it gives, its box's width times height, or 0."""
+    """Return the annotation's area, else its box's width times height, else 0."""
     box = annotation.get("bbox")
     sides = box[2:4] if isinstance(box, list) and len(box) == 4 else [None]
     for numbers in ([annotation.get("area")], sides):

@@ -1,4 +1,4 @@
-"""The Hugging Face hub's addresses and tokens, for data."""
+"""Addresses and tokens of the Hugging Face hub, for data."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _HF_ADDRESS = re.compile(r"hf://(?:(datasets|spaces)/)?([^/@]+/[^/@]+)(?:@([^/]+
 
 
 def endpoint() -> str:
-    """The hub's address: HF_ENDPOINT, or the public hub."""
+    """Return the hub's address: HF_ENDPOINT, or the public hub."""
     return (os.environ.get("HF_ENDPOINT") or PUBLIC_HUB).rstrip("/")
 
 
 def hub_token() -> str | None:
-    """The token in HF_TOKEN, or the one that `hf auth login` has stored."""
+    """Return the token in HF_TOKEN, or the one stored by `hf auth login`; None if there is neither."""
     return huggingface_hub.get_token()
 
 
 def is_hub(url: str) -> bool:
-    """Whether a URL is the hub's own, the one host that is sent the token."""
+    """Whether a URL's host is the hub's, the only host that receives the token."""
     return origin(url) in (origin(endpoint()), origin(PUBLIC_HUB))
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL: what decides where credentials may go."""
+    """Return scheme, host and port of a URL, which decide where credentials may be sent."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def repository(url: str) -> str | None:
-    """The repository that a hub's file URL belongs to, such as `datasets/pixparse/cc3m-wds`."""
+    """Return the repository of a hub's file URL, such as `datasets/pixparse/cc3m-wds`; None for other URLs."""
     match = re.match(r"/((?:datasets/|spaces/)?[^/]+/[^/]+)/resolve/", urlsplit(url).path)
     return match[1] if match else None
 
 
 def resolve(address: str) -> str:
-    """`hf://datasets/org/name@revision/path` as the URL of that file. Raises ConfigError on other forms."""
+    """Return the URL of `hf://datasets/org/name@revision/path`. Raises ConfigError if the address has another form."""
     match = _HF_ADDRESS.fullmatch(address)
     if match is None:
         raise ConfigError(f"{address} is no file on the hub: write hf://datasets/<owner>/<name>[@revision]/<path>")
@@ -52,6 +52,6 @@ def resolve(address: str) -> str:
 
 
 def canonical(url: str) -> str:
-    """A hub URL as it is on the public hub, so that features from a mirror are the same features."""
+    """Return a hub URL with the public hub's address, so that features from a mirror count as the same features."""
     here = endpoint()
     return PUBLIC_HUB + url.removeprefix(here) if url.startswith(f"{here}/") else url

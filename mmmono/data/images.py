@@ -1,14 +1,14 @@
-"""The one decoder of pictures: whatever a file holds becomes 8-bit RGB, upright, or a DataError says why not.
+"""The image decoder of all sources: converts any file to upright 8-bit RGB, or raises a DataError with the reason.
 
-What is decided here, for every source alike:
+Conventions:
 
-- 16 bits of gray are scaled to 8 (value / 257; in color Pillow keeps the upper 8), 32-bit integers and floats by the range
-  that their values fill.
-- Transparent pixels are shown as a page would show them, on white.
-- Pictures are turned upright as their EXIF orientation says. CLIP's own pipelines do not do that: they show a model the
+- 16-bit gray is scaled to 8 bits (value / 257; of 16-bit color, Pillow keeps the upper 8 bits), 32-bit integers and
+  floats by the range that their values fill.
+- Transparent pixels are blended onto white, as on a web page.
+- Images are turned upright by their EXIF orientation. CLIP's own pipelines do not do that: they show a model the
   photographs of many phones lying on their side.
-- Of animations and of files with several pages it is the first picture.
-- ICC profiles are not applied, as CLIP's own pipelines do not apply them; CMYK is converted without one.
+- Of animations and multi-page files, the first image is used.
+- ICC profiles are ignored, as in CLIP's own pipelines; CMYK is converted without one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mmmono.core.errors import DataError
 
-DECODER_VERSION = 2  # part of every recipe that depends on pixels; raised whenever they change
+DECODER_VERSION = 2  # part of every recipe that depends on pixels; raise it whenever decoded pixels change
 
-# What Pillow would hand to another program, or knows by its header alone.
+# Formats that Pillow passes to another program, or of which it reads the header only.
 _NOT_RASTER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_SIXTEEN_BIT_FORMATS = {"JPEG2000", "PNG", "PPM"}  # their mode I holds values up to 65535
+_SIXTEEN_BIT_FORMATS = {"JPEG2000", "PNG", "PPM"}  # in these, mode I holds values up to 65535
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,21 +37,21 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ROWS = 256  # of a deep picture that are scaled at a time
+_ROWS = 256  # rows of an image with more than 8 bits that are scaled at a time
 
-# Pillow warns of large pictures and of broken EXIF, once for each place in its code: what counts is the picture or the
-# DataError that comes of it.
+# Pillow's warnings about large images and broken EXIF do not help users: an image is decoded, or a DataError is raised.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The picture in a file's bytes as RGB, 8 bits a channel; see the module for what is decided.
+    """Decode an image file to RGB, 8 bits per channel, by the conventions of this module.
 
     Args:
-        data: a whole file of any raster format that Pillow reads.
+        data: a whole file in any raster format that Pillow reads.
 
     Raises:
-        DataError: it is no picture, broken, cut off, larger than 179 million pixels, or its values have no scale.
+        DataError: the data is not an image, broken, cut off, larger than 179 million pixels, or its values have no
+            known scale.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as file:
@@ -77,10 +77,10 @@ def _formats() -> list[str]:
 
 
 def _orientation(file: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1, which is upright, where there is none or it cannot be read."""
+    """EXIF orientation, 1 to 8; 1 (upright) if missing or unreadable."""
     try:
         return int(file.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF is a format of its own, broken in many pictures that are whole
+    except Exception:  # many intact images have broken EXIF
         return 1
 
 
@@ -90,26 +90,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if image.has_transparency_data:
-        # Transparent pixels hold arbitrary colors; show them as a page would, on white.
+        # Transparent pixels hold arbitrary colors.
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """A gray picture of more than 8 bits, scaled to 8."""
+    """Scale a gray image of more than 8 bits to 8."""
     values = np.asarray(image)
     tags: Any = getattr(image, "tag_v2", {})
     unsigned = tags.get(ExifTags.Base.SampleFormat, (1,)) in (1, (1,))
     if image.mode == "I" and tags and unsigned:
-        values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
+        values = values.view(np.uint32)  # Pillow has no unsigned 32-bit mode
     top = _top(image, values)
     levels = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):
         part = values[start : start + _ROWS].astype(np.float64)
         levels[start : start + _ROWS] = np.rint(part * (255 / top))
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # the value that stands for a hole
+    if isinstance(transparent, int):  # the value of transparent pixels
         levels[values == transparent] = 255
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # TIFF's WhiteIsZero
         levels = 255 - levels
@@ -117,7 +117,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _top(image: Image.Image, values: np.ndarray[Any, Any]) -> float:
-    """The value that stands for white. Raises DataError where nothing says which."""
+    """Return the value that means white. Raises DataError if it cannot be determined."""
     if image.mode.startswith("I;16") or (image.format in _SIXTEEN_BIT_FORMATS and image.mode == "I"):
         bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))
         return 4095 if bits == (12,) else 65535
@@ -128,7 +128,7 @@ def _top(image: Image.Image, values: np.ndarray[Any, Any]) -> float:
         raise DataError("image of values below 0")
     if image.mode == "I":
         return next(top for top in (255, 65535, 2**31 - 1, 2**32 - 1) if high <= top)
-    # A float picture is scaled to 1, or holds the levels of 8 or 16 bits; little more than 1 is none of these.
+    # Float images range to 1, 255 or 65535; a maximum between 1 and 2 fits none of these.
     if high <= 1:
         return 1
     if high < 2 or high > 65535:

@@ -1,4 +1,4 @@
-"""Opens a shard wherever it lies: on this disk, behind http(s), in an object store, at the end of a command."""
+"""Opens a shard from a local disk, over http(s), from an object store or from a command's output."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmmono.data.shards import is_local, shown
 
 
 class ShardOpener:
-    """Opens shards from any position, and remembers what it learned of remote ones.
+    """Opens shards at any position, and remembers size and version of remote ones.
 
     Args:
-        token: bearer token for the shards' own hosts; the hub's token needs not be given.
-        settings: patience with remote hosts.
-        cache: folder that keeps whole copies of remote shards; None streams them.
+        token: bearer token for the shards' hosts; the hub's own token is found without it.
+        settings: time-outs and retries for remote hosts.
+        cache: folder for whole copies of remote shards; None streams them.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class ShardOpener:
         self._remote: dict[str, RemoteFile] = {}
 
     def open(self, shard: str, start: int = 0) -> IO[bytes]:
-        """The shard's bytes from `start` on; of its copy where there is a cache.
+        """Open the shard's bytes from `start` on; with a cache, from its local copy.
 
         Raises:
-            BrokenPartError: it is not there, may not be read, or stops too often.
+            BrokenPartError: the shard does not exist, may not be read, or its transfer broke off too often.
             DataError: its host cannot be reached, or its scheme needs a package that is not installed.
         """
         local = self.local(shard, whole=start == 0)
@@ -50,7 +50,7 @@ class ShardOpener:
         return file
 
     def local(self, shard: str, whole: bool) -> Path | None:
-        """The file on this disk that holds the shard; where a `whole` one is wanted it is fetched into the cache first."""
+        """Return a shard's local file, or None if there is none; `whole` first downloads it into the cache."""
         if is_local(shard):
             return Path(shard)
         if self.cache is None:
@@ -58,7 +58,7 @@ class ShardOpener:
         return self.cache.fetch(shard) if whole else self.cache.find(shard)
 
     def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
-        """The shard's bytes from where it lies, cache or not."""
+        """Open the shard at its original address, bypassing the cache."""
         if shard.startswith(("http://", "https://")):
             return self.remote(shard).open(start)
         if shard.startswith("pipe:"):
@@ -70,30 +70,33 @@ class ShardOpener:
         return io.BufferedReader(_Guarded(file, shown(shard)))
 
     def read(self, shard: str, start: int, stop: int) -> bytes:
-        """The bytes [start, stop). Raises as `open`, and BrokenPartError where the shard has not as many."""
+        """Return the bytes [start, stop). Raises like `open`, and BrokenPartError if the shard is shorter."""
         local = self.local(shard, whole=False)
         if local is None and shard.startswith(("http://", "https://")):
             return self.remote(shard).read(start, stop)
         with self.open(shard, start) as stream:
-            data = stream.read(stop - start)
+            try:
+                data = stream.read(stop - start)
+            except OSError as error:  # of a local disk; remote streams raise BrokenPartError themselves
+                raise BrokenPartError(shown(shard), f"cannot be read ({_words(error)})") from error
         if len(data) < stop - start:
             raise BrokenPartError(shown(shard), f"has no {stop} bytes: was it changed since it was extracted?")
         return data
 
     def remote(self, shard: str) -> RemoteFile:
-        """What is known of a shard behind http(s)."""
+        """Return the shared `RemoteFile` of an http(s) shard."""
         if shard not in self._remote:
             self._remote[shard] = RemoteFile(shard, self.token, self.settings)
         return self._remote[shard]
 
     def forget(self, shard: str) -> None:
-        """Remove the cached copy of a shard that turned out to be broken, so that it is fetched again."""
+        """Delete the cached copy of a broken shard, so that it is downloaded again."""
         if self.cache is not None and not is_local(shard):
             self.cache.remove(shard)
 
 
 def _object_store(shard: str) -> IO[bytes]:
-    import fsspec  # here, since few need it
+    import fsspec  # imported lazily: rarely needed
 
     try:
         return fsspec.open(shard, "rb").open()
@@ -108,7 +111,7 @@ def _object_store(shard: str) -> IO[bytes]:
 
 
 class _Guarded(io.RawIOBase):
-    """A stream of another library, whose errors are those of a broken shard."""
+    """A stream of another library whose errors are turned into BrokenPartError."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = stream
@@ -126,14 +129,14 @@ class _Guarded(io.RawIOBase):
             data = self._stream.read(len(view))
             if not data:
                 self._ended = True
-                self._stream.close()  # waits for a command, which may have failed
+                self._stream.close()  # waits for the command, which may have failed
         except Exception as error:
             raise BrokenPartError(self._name, f"broke off ({_words(error)})") from error
         view[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        with suppress(Exception):  # a command that is not read to its end says so when it is closed
+        with suppress(Exception):  # closing a command before its output ends raises an error
             self._stream.close()
         super().close()
 

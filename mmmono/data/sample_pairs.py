@@ -1,4 +1,4 @@
-"""From the files of a sample to image-text pairs: which file is the picture, which text its caption."""
+"""Conversion of a sample's files to image-text pairs: finds its image, captions and labels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mmmono.data.pairs import ImageTextPair, SkippedPair
 from mmmono.data.tar import KeyEnd, Sample
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-OWN_COLUMNS = ("key", "caption", "locator", "group")  # of the metadata, so no label may be called so
+OWN_COLUMNS = ("key", "caption", "locator", "group")  # reserved columns of the metadata, which labels must not use
 _LINKS = "tar stores files in place of links with --dereference --hard-dereference"
 
 
 @dataclass(frozen=True)
 class SampleReading:
-    """What of a sample's files becomes a pair.
+    """How the files of a sample become pairs.
 
     Args:
-        image_keys: extensions that hold the picture, in order of preference.
-        caption_key: extension of the text file, or field of the .json, with the caption or captions. By default
-            `captions` and `caption` of the .json are tried first, as only they can hold several, then the .txt.
-        captions: `first`, `random` (the same every time) or `all` of a picture's captions.
+        image_keys: extensions of image files, in order of preference.
+        caption_key: extension of the text file, or field of the .json, with the caption or captions. By default the
+            fields `captions` and `caption` of the .json are tried first, as only they can hold several, then the .txt.
+        captions: use the `first`, a `random` (always the same one) or `all` of an image's captions.
         label_keys: fields of the .json that are class labels.
         seed: of the random choice of captions.
         key_end: which dot of a file's name ends the key.
 
     Raises:
-        ConfigError: a label would be called as a column of the metadata is already, or no extension is a picture's.
+        ConfigError: a label has the name of a reserved column, or another setting is invalid.
     """
 
     image_keys: tuple[str, ...] = IMAGE_KEYS
@@ -62,14 +62,14 @@ class SampleReading:
         return extension in self.image_keys or extension in texts
 
     def picture(self, sample: Sample) -> bytes | None:
-        """The sample's picture as it is stored; None if it has none."""
+        """Return the bytes of the sample's image file; None if it has none."""
         return next((sample.files[key] for key in self.image_keys if key in sample.files), None)
 
     def pairs(self, key: str, sample: Sample, locator: str) -> Iterator[ImageTextPair | SkippedPair]:
-        """The pairs of a sample that has a picture and a caption; what is wrong with its files otherwise.
+        """Yield the pairs of a sample; a `SkippedPair` with the reason if its files cannot be used.
 
         Raises:
-            IncompleteError: its picture or its caption is not among its files.
+            IncompleteError: the sample has no image file or no caption.
         """
         data = self.picture(sample)
         swallowed = self._swallowed(sample, alone=data is None)
@@ -104,7 +104,7 @@ class SampleReading:
             yield ImageTextPair(pair_key, image, caption, labels, locator, data)
 
     def _all_captions(self, sample: Sample, fields: dict[str, Any]) -> list[str]:
-        """The captions of the first source that has one; the .txt is read where the .json holds none."""
+        """Return the sample's captions; by default the .txt is read only if the .json has none."""
         if self.caption_key is not None:
             file = sample.files.get(self.caption_key.lower().lstrip("."))
             if file is not None and self.caption_key.lower().lstrip(".") != "json":
@@ -116,10 +116,10 @@ class SampleReading:
         return _texts(sample.files.get("txt"))
 
     def _swallowed(self, sample: Sample, alone: bool) -> list[str]:
-        """Further pictures in the sample whose names were cut at a dot that belongs to the name.
+        """Return extensions of images that belong to other samples but share this key, cut at a wrong dot.
 
-        A part such as `seg.png` beside the picture is no sample of its own; one with a number for a name, or with a
-        caption of its own, is.
+        An image such as `seg.png` beside the main image belongs to the sample. One whose name before the extension ends
+        in a number, or that has a caption of its own, does not; nor does any if there is no main image.
         """
         found = []
         for extension in sample.names:
@@ -145,11 +145,11 @@ class SampleReading:
 
 
 class IncompleteError(Exception):
-    """A sample has no picture or no caption among its files; the message says so."""
+    """A sample has no image file or no caption; the message says which."""
 
 
 def _texts(value: object) -> list[str]:
-    """The captions in a .json value, alone or in a list; what is no text, or empty, is none."""
+    """Return the captions in a .json value (one caption or a list), without empty ones and non-text."""
     values: Sequence[object] = value if isinstance(value, list) else [value]
     return [text for one in values if (text := text_or_empty(one))]
 
@@ -160,7 +160,7 @@ def _listed(sample: Sample) -> str:
 
 
 def _json_object(data: bytes | None) -> tuple[dict[str, Any], bool]:
-    """The object in a .json, and whether the file is broken."""
+    """Return the object in a .json file, and whether the file is broken."""
     if data is None:
         return {}, False
     try:

@@ -1,10 +1,10 @@
-"""Whole copies of remote shards on the local disk, shared by all models that read them.
+"""Local copies of remote shards, shared by all models that read them.
 
-    <folder>/<digest>/<name>.tar        the copy, there only when it is whole
+    <folder>/<digest>/<name>.tar        the copy, present only when complete
     <folder>/<digest>/<name>.tar.json   its address, size and tag
-    <folder>/<digest>/<name>.tar.part   a copy that is being made, resumed by the next process where this one dies
+    <folder>/<digest>/<name>.tar.part   an unfinished copy, resumed by the next process if this one dies
 
-A copy counts as long as its size is the one that was noted; to fetch shards that were replaced remotely, delete it.
+A copy is valid while its size equals the recorded one. Delete a copy to download a shard that was replaced remotely.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ CHUNK = 1 << 20
 
 
 class RemoteOpener(Protocol):
-    """What the cache fetches with."""
+    """Reader of remote shards that the cache uses."""
 
     def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
-        """The shard's bytes from where it lies."""
+        """Open the shard at its original address, from `start` on."""
 
     def remote(self, shard: str) -> RemoteFile:
-        """What is known of a shard behind http(s)."""
+        """Return the shared `RemoteFile` of an http(s) shard."""
 
 
 class ShardCache:
-    """Copies of remote shards in a folder; several processes may use it at once.
+    """Copies of remote shards in a folder, which several processes may use at once.
 
     Args:
-        folder: made when the first copy is.
-        opener: reads what is fetched.
+        folder: created with the first copy.
+        opener: reads the remote shards.
     """
 
     def __init__(self, folder: Path, opener: RemoteOpener) -> None:
@@ -49,12 +49,12 @@ class ShardCache:
         self.opener = opener
 
     def path(self, shard: str) -> Path:
-        """Where the copy of a shard lies, whether it is there or not."""
+        """Return the path of a shard's copy, whether it exists or not."""
         key = hashlib.sha256(identity(shard).encode()).hexdigest()[:12]
         return self.folder / key / f"{stem(shard)[:150]}.tar"
 
     def find(self, shard: str) -> Path | None:
-        """The copy, if a whole one is there."""
+        """Return the path of a complete copy, or None."""
         path, note = self.path(shard), self._note(shard)
         if not path.exists() or not note.exists():
             return None
@@ -65,11 +65,11 @@ class ShardCache:
         return path if path.stat().st_size == size else None
 
     def fetch(self, shard: str) -> Path:
-        """The copy, made first if it is not there; one process makes it, others wait for it.
+        """Return the path of the copy, downloading it first if needed; one process downloads while others wait.
 
         Raises:
-            BrokenPartError: the shard cannot be fetched whole.
-            DataError: the folder cannot be written, or its disk is full.
+            BrokenPartError: the shard cannot be downloaded completely.
+            DataError: the folder is not writable, or its disk is full.
         """
         if found := self.find(shard):
             return found
@@ -95,7 +95,7 @@ class ShardCache:
         self.path(shard).unlink(missing_ok=True)
 
     def usage(self) -> tuple[int, int]:
-        """Number of copies in the folder, and their bytes."""
+        """Return the number of copies in the folder and their total bytes."""
         sizes = [file.stat().st_size for file in self.folder.glob("*/*.tar")]
         return len(sizes), sum(sizes)
 
@@ -105,7 +105,7 @@ class ShardCache:
     def _fetch(self, shard: str, path: Path) -> Path:
         part = path.with_suffix(".tar.part")
         remote = self.opener.remote(shard) if shard.startswith(("http://", "https://")) else None
-        begun = part.with_suffix(".part.json")  # of which version of the file the beginning is there
+        begun = part.with_suffix(".part.json")  # size and tag of the file version that the partial copy belongs to
         if remote is not None and part.exists() and begun.exists():
             known = json.loads(begun.read_text())
             remote.size, remote.tag = known["size"], known["tag"]
@@ -132,7 +132,7 @@ class ShardCache:
         with self.opener.open_remote(shard, start) as stream, part.open("r+b" if start else "wb") as file:
             file.seek(start)
             first = True
-            read = getattr(stream, "read1", stream.read)  # what has come is written, whatever comes next
+            read = getattr(stream, "read1", stream.read)  # writes whatever has arrived, even if the rest fails
             while data := read(CHUNK):
                 if first:
                     self._check_room(remote, start)

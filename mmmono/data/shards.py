@@ -1,4 +1,4 @@
-"""Which shards a pattern means, and what they are called."""
+"""Expansion of shard patterns, and names of shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmmono.core.errors import DataError
 from mmmono.core.text import escaped_bytes
 from mmmono.data.hub import canonical, resolve
 
-# Parameters of URLs that sign, and change from one day to the next while the file stays: S3, GCS, CloudFront, Azure.
+# Signature parameters of URLs, which change while the file stays the same: S3, GCS, CloudFront, Azure.
 _SIGNATURES = re.compile(
     r"x-(amz|goog|oss|cos)-.*|signature|sig|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid|(access_?)?token|"
     r"s[eprtvsi]|sk[a-z]+|spr|response-.*|download",
@@ -24,13 +24,13 @@ _SIGNATURES = re.compile(
 
 
 def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """Paths and URLs of shards, in order.
+    """Return the paths and URLs that shard patterns mean, in order.
 
-    A path that is there is taken as it is; otherwise brace ranges (`{0000..0004}`), `::` and wildcards are expanded. A
+    An existing path is taken literally; otherwise brace ranges (`{0000..0004}`), `::` and wildcards are expanded. A
     folder means all its .tar files.
 
     Raises:
-        DataError: a pattern matches no file, or a named local shard is not there.
+        DataError: a pattern matches no file, or a named local shard does not exist.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -49,17 +49,17 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 
 def is_local(shard: str) -> bool:
-    """Whether a shard is a path of this machine, rather than a URL or a command."""
+    """Whether a shard is a path on this machine, rather than a URL or a command."""
     return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|pipe:", shard)
 
 
 def shown(shard: str) -> str:
-    """A shard as messages may show it: without the query of a URL, which may be a secret, and printable."""
+    """Return a shard's name for messages: printable, and without a URL's query, which may contain secrets."""
     return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
 
 
 def stem(shard: str) -> str:
-    """What a shard is called in the keys of its pairs: its file's name without .tar, whatever signature its URL carries."""
+    """Return a shard's name in the keys of its pairs: its file name without .tar, independent of a URL's signature."""
     if shard.startswith("pipe:"):
         named = re.findall(r"([^\s/'\"=?]+)\.tar(?![\w.])", shard)
         name = named[-1] if named else f"pipe-{hashlib.sha256(shard.encode()).hexdigest()[:8]}"
@@ -71,10 +71,10 @@ def stem(shard: str) -> str:
 
 
 def identity(shard: str) -> str:
-    """What identifies a remote shard: its URL without what signs it.
+    """Return what identifies a remote shard: its URL without the signature.
 
-    Of a URL whose path names a .tar the whole query is left out; of others, which may name the file in their query, the
-    parameters that sign.
+    If the URL's path ends in .tar, the whole query is removed; otherwise, as the query may name the file, only
+    signature parameters.
     """
     if shard.startswith("pipe:"):
         return re.sub(r"(\.tar)\?[^\s'\"]*", r"\1", shard)
@@ -97,7 +97,7 @@ def _matches(name: str) -> list[str]:
 
 
 def _with_literal_folders(pattern: str) -> str:
-    """A pattern in which the leading folders that exist by their very names mean only themselves."""
+    """Escape wildcards in the leading folders of a pattern that exist under exactly these names."""
     parts = Path(pattern).parts
     known = 0
     while known < len(parts) and Path(*parts[: known + 1]).exists():
@@ -108,5 +108,5 @@ def _with_literal_folders(pattern: str) -> str:
 def _exists(name: str) -> bool:
     try:
         return Path(name).exists()
-    except (OSError, ValueError):  # too long, or with a NUL
+    except (OSError, ValueError):  # too long, or contains NUL
         return False

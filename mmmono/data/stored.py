@@ -1,4 +1,4 @@
-"""Pairs of which only embeddings and metadata are at hand: pictures are opened at the paths that the metadata gives."""
+"""Pairs of a store made elsewhere: embeddings and metadata, with images opened at the paths in the metadata."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from mmmono.core.errors import DataError
+from mmmono.data.captions import clean
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource
 
 
 class StoredPairs(PairSource):
-    """The pairs of a store that somebody else made, such as clip-retrieval's.
+    """The pairs of a feature store that another program made, such as clip-retrieval.
 
     Args:
-        metadata: one row a pair, all text, with a unique `key` and, to show pictures, `image_path`.
-        folder: relative paths start here.
+        metadata: one row per pair, all values text, with a unique `key` and, to show images, `image_path`.
+        folder: base of relative paths.
         fingerprint: of the store.
     """
 
@@ -30,23 +31,23 @@ class StoredPairs(PairSource):
         self._fingerprint = fingerprint
 
     def fingerprint(self) -> str:
-        """The store's."""
+        """Fingerprint of the store."""
         return self._fingerprint
 
     def parts(self) -> list[str]:
-        """One."""
+        """The single part `store`."""
         return ["store"]
 
     def __len__(self) -> int:
         return len(self._metadata)
 
     def read(self, part: int) -> Iterator[ImageTextPair]:
-        """Open the pictures in order. Raises DataError where one is not there."""
+        """Open the images in order. Raises DataError if one cannot be read."""
         for key in self._rows:
             yield self.fetch(key)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Open one picture. Raises DataError if the metadata names none, or there is none that can be read."""
+        """Open one image. Raises DataError if the metadata does not name it, or it cannot be read."""
         if "image_path" not in self._metadata:
             raise DataError(
                 f"the store in {self._folder} does not say where its pictures lie: add a column image_path to its metadata"
@@ -63,10 +64,10 @@ class StoredPairs(PairSource):
             raise DataError(
                 f"picture {path} of the store in {self._folder} is not there or cannot be read: was it moved?"
             ) from error
-        return ImageTextPair(key, decode_image(content), row.get("caption", ""), locator=str(path))
+        return ImageTextPair(key, decode_image(content), clean(row.get("caption", "")), locator=str(path))
 
     def group(self, key: str) -> str:
-        """Pairs that show one picture belong together."""
+        """Group of a pair in the metadata, shared by pairs with the same image; its key if there is none."""
         row = self._rows.get(key)
         return key if row is None or "group" not in self._metadata else str(self._metadata["group"].iloc[row])
 

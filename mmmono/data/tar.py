@@ -1,7 +1,7 @@
-"""Samples in a tar stream: the files of one sample lie next to each other and share their name up to a dot.
+"""Reads samples from a tar stream: the files of one sample are adjacent and share their name up to a dot.
 
-A stream counts as read to its end only where the archive's own end mark was met and nothing but zeros follows it:
-`tarfile` alone takes a stream that stops between two files, or inside a header, for a whole archive.
+A stream counts as complete only if it has the archive's end mark, followed by nothing but zeros: `tarfile` alone
+accepts a stream that stops between two files, or inside a header, as a whole archive.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mmmono.core.text import escaped_bytes
 
 KeyEnd = Literal["first_dot", "last_dot"]
 BLOCK = tarfile.BLOCKSIZE
-MOST_PADDING = 1 << 20  # bytes; tar programs fill up records of 10 KiB, with --blocking-factor more
+MOST_PADDING = 1 << 20  # bytes; tar programs pad to records of 10 KiB, or more with --blocking-factor
 
-# How files begin that are sometimes called .tar, and what to say of them.
+# First bytes of other files that are sometimes named .tar, and the error messages for them.
 _OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "is gzip: unpack it (pictures are found again by their position, which needs a plain tar)"),
     (b"BZh", "is bzip2: unpack it (pictures are found again by their position, which needs a plain tar)"),
@@ -34,15 +34,15 @@ _IMAGE_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|BM|II\*\0|MM\0\*|RIFF....
 
 @dataclass
 class Sample:
-    """The files of one sample that lie next to each other.
+    """Adjacent files of one sample.
 
     Attributes:
-        key: their common name, folders included.
-        offset: where the first of their headers begins, in bytes from the archive's beginning.
-        end: where the last file's data and padding end.
-        names: of all files by extension, lower case.
-        files: contents by extension, of those that were wanted.
-        special: what the members without contents are, by extension: links, devices.
+        key: common name, folders included.
+        offset: position of the first file's header, in bytes from the archive's beginning.
+        end: position after the last file's data and padding.
+        names: member names of all files by extension, which is in lower case.
+        files: contents by extension, of the requested files only.
+        special: description of members without contents (links, devices) by extension.
     """
 
     key: str
@@ -55,17 +55,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class NamelessPicture:
-    """A picture whose file name has no part before or after a dot, so that no sample can have it."""
+    """An image whose file name has nothing before or after the dot, so that it belongs to no sample."""
 
     name: str
 
 
 class BrokenTarError(Exception):
-    """The stream is no tar archive, or ends before the archive does. The message is the rest of a sentence."""
+    """The stream is not a complete tar archive. The message is a predicate, such as `is empty`."""
 
 
 class _Member(tarfile.TarInfo):
-    """A header that has to be a header: only a block of zeros ends the archive."""
+    """A header parser for which only a block of zeros ends the archive; other invalid headers are errors."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
@@ -80,10 +80,10 @@ class _Member(tarfile.TarInfo):
 
 
 def split_name(name: str, key_end: KeyEnd = "first_dot") -> tuple[str, str] | None:
-    """Key and lower-case extension of a file in an archive; None where it has no part before or after the dot.
+    """Return key and lower-case extension of a member; None if its name has nothing before or after the dot.
 
     Folders belong to the key. `first_dot` is WebDataset's rule: `a/b.left.jpg` is `left.jpg` of sample `a/b`;
-    by `last_dot` it is `jpg` of sample `a/b.left`.
+    with `last_dot` it is `jpg` of sample `a/b.left`.
     """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, dot, extension = base.partition(".") if key_end == "first_dot" else base.rpartition(".")
@@ -93,7 +93,7 @@ def split_name(name: str, key_end: KeyEnd = "first_dot") -> tuple[str, str] | No
 
 
 def is_litter(name: str) -> bool:
-    """Whether a member is what macOS puts beside the files of a folder, or what a tar program left there."""
+    """Whether a member is one of the extra files that macOS adds to folders and archives."""
     path = PurePosixPath(name)
     return path.name.startswith("._") or path.name == ".DS_Store" or "__MACOSX" in path.parts
 
@@ -106,17 +106,17 @@ def read_samples(
     key_end: KeyEnd = "first_dot",
     wanted: Callable[[str], bool] | None = None,
 ) -> Iterator[Sample | NamelessPicture]:
-    """Yield the samples of a tar stream, each as its files lie next to each other.
+    """Yield the samples of a tar stream; files that share a key but are not adjacent are separate samples.
 
     Args:
         stream: begins at a header.
-        base: where in the archive the stream begins.
-        whole: the stream goes on to the archive's end, which has to be there; otherwise it may stop between two files.
+        base: position in the archive where the stream begins, in bytes.
+        whole: the stream reaches to the archive's end, which must be present; otherwise it may stop between two files.
         key_end: which dot of a file's name ends the key.
-        wanted: says by extension whose contents are read; None reads none, and seeks where the stream can.
+        wanted: tells by extension whether a file's contents are read; None reads none, and seeks if the stream can.
 
     Raises:
-        BrokenTarError: the stream is no tar archive, is cut off or damaged, or other data follows the archive's end.
+        BrokenTarError: the stream is not a tar archive, is cut off or damaged, or other data follows the archive's end.
     """
     try:
         yield from _read_samples(stream, base, whole, key_end, wanted)
@@ -138,7 +138,7 @@ def _read_samples(
                 yield NamelessPicture(escaped_bytes(member.name))
             continue
         key, extension = split
-        # The same extension twice is another sample of the same key: what it means is the caller's to say.
+        # A repeated extension starts another sample with the same key; the caller decides what to do with it.
         if sample is None or sample.key != key or extension in sample.names:
             if sample is not None:
                 yield sample
@@ -156,7 +156,7 @@ def _read_samples(
 
 
 def _open(stream: IO[bytes], whole: bool, seek: bool) -> tarfile.TarFile:
-    """The archive, as a stream or header by header; nothing has to be closed but the stream, which is the caller's."""
+    """Open the archive, streaming or seeking; only the caller's stream has to be closed."""
     opened: Any = stream if seek else _Rewound(stream)
     if whole:
         head = opened.read(BLOCK) if seek else opened.peek(BLOCK)
@@ -196,7 +196,7 @@ def _has_checksum(head: bytes) -> bool:
 
 
 def _check_rest(tar: tarfile.TarFile) -> None:
-    """After the end mark there may be padding, and nothing else."""
+    """Raise BrokenTarError if anything but padding follows the end mark."""
     assert tar.fileobj is not None
     zeros = 0
     while rest := tar.fileobj.read(1 << 16):
@@ -211,7 +211,7 @@ def _check_rest(tar: tarfile.TarFile) -> None:
 
 
 class _Rewound:
-    """A stream whose first bytes can be looked at before they are read."""
+    """A stream whose first bytes can be peeked at."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

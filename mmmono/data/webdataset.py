@@ -1,8 +1,8 @@
 """Tar shards of images and captions, local or remote, in WebDataset's layout.
 
-The files of a sample lie next to each other and share their name up to the first dot: `000017.jpg`, `000017.txt`,
-`000017.json`. Shards are read as streams; where each sample lies is kept as its locator, `<offset>:<length>` in bytes,
-so that it can be read again with one seek (or one ranged request) and no search.
+The files of a sample are adjacent and share their name up to the first dot: `000017.jpg`, `000017.txt`, `000017.json`.
+Shards are read as streams. The position of each sample is stored as its locator, `<offset>:<length>` in bytes, so that
+it can be read again with one seek (or one range request) and without a search.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class WebDatasetPairs(PairSource):
 
     Args:
         shards: a path, folder or URL, with brace ranges (`{0000..0004}`) or wildcards, several joined by `::`, or a
-            list of such. URLs are http(s), `hf://datasets/<owner>/<name>/<file>`, `pipe:<command>` and what fsspec
-            opens (s3, gs, ...).
-        name: for progress and manifests.
+            list of these. URLs are http(s), `hf://datasets/<owner>/<name>/<file>`, `pipe:<command>` and those that
+            fsspec opens (s3, gs, ...).
+        name: for progress bars and manifests.
         image_keys, caption_key, captions, label_keys, seed, key_end: see `SampleReading`.
-        limit: how many of the first pairs are wanted.
-        token: bearer token for http(s) shards' own hosts; the hub's is found without it.
-        cache: folder that keeps whole copies of remote shards; None streams them.
-        patience: with remote hosts.
+        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
+        token: bearer token for the hosts of http(s) shards; the hub's own token is found without it.
+        cache: folder for whole copies of remote shards; None streams them.
+        patience: time-outs and retries for remote hosts.
 
     Raises:
-        DataError: a pattern matches no file, or a named local shard is not there.
-        ConfigError: a setting cannot work.
+        DataError: a pattern matches no file, or a named local shard does not exist.
+        ConfigError: a setting is invalid.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class WebDatasetPairs(PairSource):
         self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
         self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
         stems = [stem(shard) for shard in self.shards]
-        # Keys start with their shard's name; where two shards share one, with its number too.
+        # Keys start with their shard's name, preceded by its number if two shards share a name.
         self._stems = stems if len(set(stems)) == len(stems) else [f"{i}-{stem}" for i, stem in enumerate(stems)]
         self._offsets: dict[int, dict[str, int]] = {}
 
@@ -89,10 +89,10 @@ class WebDatasetPairs(PairSource):
         cache: str | Path | None = None,
         patience: RemoteSettings | None = None,
     ) -> Self:
-        """pixparse/cc3m-wds: from a local copy's folder, or from the hub with the user's token.
+        """Return CC3M (pixparse/cc3m-wds), from the folder of a local copy or from the hub with the user's token.
 
         Raises:
-            DataError: no shard of the split in `root`; without `root`, no token.
+            DataError: `root` has no shard of the split; without `root`, there is no token.
         """
         if root is not None:
             folder = Path(root)
@@ -111,7 +111,7 @@ class WebDatasetPairs(PairSource):
         return cls(shards, name="cc3m", limit=limit, cache=cache, patience=patience)
 
     def fingerprint(self) -> str:
-        """Content of local shards, addresses of remote ones without what signs them, and how they are read."""
+        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings."""
         shards = [
             (Path(shard).name, file_fingerprint(Path(shard))) if is_local(shard) else (identity(shard), None)
             for shard in self.shards
@@ -122,26 +122,29 @@ class WebDatasetPairs(PairSource):
         return hashlib.sha256(repr((shards, how)).encode()).hexdigest()[:16]
 
     def parts(self) -> list[str]:
-        """The shards, as messages may show them."""
+        """Names of the shards, for messages."""
         return [shown(shard) for shard in self.shards]
 
     def count_samples(self, part: int, most: int) -> int | None:
-        """How many samples a shard on this disk has, counted by their headers up to `most`; None where it is not here."""
+        """Count a shard's samples by its headers, up to `most`; None if it is not local, or broken."""
         local = self.opener.local(self.shards[part], whole=False)
         if local is None:
             return None
         try:
             with local.open("rb") as stream:
                 return sum(1 for _ in islice(read_samples(stream, key_end=self.reading.key_end), most))
-        except (BrokenTarError, OSError):  # told when it is read
+        except (BrokenTarError, OSError):  # reported when the shard is read
             return None
 
     def group(self, key: str) -> str:
-        """The picture, so that all its captions fall into one split."""
+        """Key of the image, so that all its captions fall into one split."""
         return picture_key(key) if self.reading.captions == "all" else key
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Stream one shard. Raises BrokenPartError where it cannot be read to its end; a copy of it is deleted then."""
+        """Stream one shard. Raises BrokenPartError if it cannot be read to its end.
+
+        A cached copy that turns out not to be a complete tar archive is deleted.
+        """
         shard = self.shards[part]
         try:
             with self.opener.open(shard) as stream:
@@ -155,7 +158,7 @@ class WebDatasetPairs(PairSource):
             raise BrokenPartError(shown(shard), f"cannot be read ({error.strerror or error})") from error
 
     def _items(self, part: int, samples: Iterator[Sample | NamelessPicture]) -> Iterator[ImageTextPair | SkippedPair]:
-        """Pairs as they come; samples that lack a file at the end, when it is sure that it does not come later."""
+        """Yield pairs as they are read; incomplete samples last, when their missing files can no longer follow."""
         incomplete: dict[str, str] = {}
         complete: set[str] = set()
         for sample in samples:
@@ -177,7 +180,7 @@ class WebDatasetPairs(PairSource):
             yield SkippedPair(key, reason)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Read one sample again: at its locator with one seek, without one after a look through its shard's headers."""
+        """Read one sample again: with one seek if its locator is given, else after a search of its shard."""
         wanted = self._wanted(0, key, locator)
         if not locator:
             offset = self._find(wanted.part, self._name(key))
@@ -198,13 +201,13 @@ class WebDatasetPairs(PairSource):
         return pair
 
     def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
-        """Read samples again, in the order wanted: neighbours in one request, several requests at once.
+        """Read samples again in the requested order: neighbors in one request, several requests at once.
 
         Args:
-            wanted: keys with their locators; close to each other where their pairs are.
+            wanted: (key, locator) of each pair; faster if neighbors in a shard are close to each other here.
 
         Yields:
-            One item for each wanted pair: a `SkippedPair` with the reason where it cannot be read.
+            One item per requested pair; a `SkippedPair` with the reason if it cannot be read.
         """
         return fetch_in_order(
             (self._place(i, key, locator) for i, (key, locator) in enumerate(wanted)), self._fetch_group
@@ -213,7 +216,7 @@ class WebDatasetPairs(PairSource):
     def _place(self, position: int, key: str, locator: str) -> Wanted:
         try:
             return self._wanted(position, key, locator)
-        except DataError:  # raised again where the pair is fetched
+        except DataError:  # raised again when the pair is fetched
             return Wanted(position, key, locator, -1, 0, 0)
 
     def _fetch_group(self, group: list[Wanted]) -> list[Item]:
@@ -260,7 +263,7 @@ class WebDatasetPairs(PairSource):
         return self.reading.pairs(self._key(part, sample), sample, locator)
 
     def _pair_in(self, stream: IO[bytes], wanted: Wanted) -> ImageTextPair | None:
-        """The pair in the sample that a stream begins with."""
+        """Return the requested pair from the sample at the beginning of a stream, or None."""
         reading = self.reading
         samples = read_samples(stream, base=wanted.start, whole=False, key_end=reading.key_end, wanted=reading.wants)
         try:
@@ -273,7 +276,7 @@ class WebDatasetPairs(PairSource):
             return None
 
     def _find(self, part: int, name: str) -> int | None:
-        """Where the first sample of a name begins; None if the shard, as far as it can be read, has none."""
+        """Return the offset of the first sample with this name; None if the shard has none."""
         offsets = self._offsets.setdefault(part, {})
         if name not in offsets:
             shard = self.shards[part]

@@ -1,4 +1,4 @@
-"""Dictionaries over joint embeddings: the TopK SAE and the NCL head, how they are trained, kept and measured."""
+"""Feature dictionaries over joint embeddings (TopK SAE, NCL head): models, training, storage and metrics."""
 
 from mmmono.dictionaries.base import Dictionary, DictionaryFeatures
 from mmmono.dictionaries.callbacks import ActiveDimensionsPlateau, MetricHistory, Snapshots

@@ -1,4 +1,4 @@
-"""What every dictionary shares: an encoder of either modality into features, and weights in a folder of their own."""
+"""Base class of dictionaries: encode each modality into features, save and load the weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Dictionary(nn.Module, ABC):
     """A learned map from embeddings `[batch, dim]` to features `[batch, num_features]`.
 
     Attributes:
-        architecture: name in the configuration file that says which class to make again.
+        architecture: name of the class in `config.json`, from which `from_pretrained` finds it again.
+        dim: width of the embeddings.
+        num_features: number of features.
     """
 
     architecture: ClassVar[str]
@@ -41,18 +43,22 @@ class Dictionary(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
-        """Features of embeddings of one modality."""
+        """Encode embeddings of one modality into features."""
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
-        """Embeddings that have these features; DictionaryError where there is no way back."""
+        """Reconstruct embeddings of one modality from features.
+
+        Raises:
+            DictionaryError: the dictionary has no decoder.
+        """
         raise DictionaryError(f"a {self.architecture} dictionary has no decoder: use features=raw or features=sae")
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that make this dictionary again."""
+        """Constructor arguments of this dictionary."""
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights (safetensors) and configuration (JSON), readable without running any code of theirs."""
+        """Save weights (safetensors) and configuration (JSON); loading them executes no stored code."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
@@ -62,10 +68,10 @@ class Dictionary(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read what `save_pretrained` wrote; called on `Dictionary` itself it takes whatever kind lies there.
+        """Load a dictionary in evaluation mode; `Dictionary.from_pretrained` accepts every architecture.
 
         Raises:
-            DictionaryError: the folder holds no dictionary, one of another kind, or broken files.
+            DictionaryError: the folder holds no dictionary, one of another class, or broken files.
         """
         folder = Path(folder)
         missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
@@ -89,7 +95,7 @@ class Dictionary(nn.Module, ABC):
         weights = read_weights(folder / WEIGHTS_FILE)
         try:
             dictionary = made(**config)
-        except Exception as error:  # values of any type may stand in the file
+        except Exception as error:  # the file may hold values of any type
             raise DictionaryError(f"{folder / CONFIG_FILE} makes no {made.__name__} ({_one_line(error)})") from error
         if wrong := unfitting(weights, dictionary.state_dict()):
             raise DictionaryError(f"{folder}: weights do not fit their configuration ({wrong}): train it again")
@@ -98,7 +104,7 @@ class Dictionary(nn.Module, ABC):
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A dictionary's configuration. Raises DictionaryError unless it is a JSON object."""
+    """Read a dictionary's configuration. Raises DictionaryError unless it is a JSON object."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -111,7 +117,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """A dictionary's tensors. Raises DictionaryError if the file is broken or a tensor is not finite."""
+    """Read a dictionary's tensors. Raises DictionaryError if the file is broken or a tensor is not finite."""
     try:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
@@ -125,7 +131,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def unfitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What of the tensors is missing, unknown or of another shape; empty if they fit."""
+    """Describe up to four missing, unknown or wrongly shaped tensors; empty if all of them fit."""
     problems = [f"{name} is missing" for name in wanted if name not in weights]
     problems += [f"{name} is unknown" for name in weights if name not in wanted]
     problems += [
@@ -141,7 +147,7 @@ def _one_line(error: Exception) -> str:
 
 
 class DictionaryFeatures(FeatureSet):
-    """A trained dictionary's features."""
+    """Features of a trained dictionary, as a feature set."""
 
     def __init__(self, name: str, dictionary: Dictionary) -> None:
         self.name = name
@@ -152,11 +158,11 @@ class DictionaryFeatures(FeatureSet):
     def encode(
         self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality
     ) -> Float[Tensor, "batch num_features"]:
-        """The dictionary's features."""
+        """Encode embeddings with the dictionary."""
         return self.dictionary.encode(embeddings, modality)
 
     def decode(
         self, activations: Float[Tensor, "batch num_features"], modality: Modality
     ) -> Float[Tensor, "batch input_dim"]:
-        """The dictionary's reconstruction."""
+        """Reconstruct embeddings with the dictionary. Raises DictionaryError if it has no decoder."""
         return self.dictionary.decode(activations, modality)

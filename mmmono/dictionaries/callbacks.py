@@ -1,4 +1,4 @@
-"""Callbacks of dictionary training: the paper's stopping rule, and the curves of Figures 11 and 12."""
+"""Callbacks of dictionary training: the paper's stopping rule, and the data of Figures 11 to 13."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from lightning.pytorch.callbacks import Callback
 
 
 class ActiveDimensionsPlateau(Callback):
-    """Stops when the active dimensions of neither modality fall any more (Appendix A.1, after Gao et al. 2024).
+    """Stop training once the number of active features falls in neither modality (Appendix A.1).
+
+    The paper takes the rule from Gao et al. 2024.
 
     Args:
-        patience: validations in a row without a fall before training stops.
-        min_fall: smallest fall that counts, as a share of all features.
+        patience: number of validations without a fall after which training stops.
+        min_fall: smallest fall that counts, as a fraction of all features.
     """
 
     def __init__(self, patience: int = 10, min_fall: float = 0.005) -> None:
@@ -26,7 +28,7 @@ class ActiveDimensionsPlateau(Callback):
         self._asked = False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with the lowest counts so far."""
+        """Compare the numbers of active features with the lowest so far."""
         if trainer.sanity_checking:
             return
         fell = False
@@ -40,33 +42,33 @@ class ActiveDimensionsPlateau(Callback):
         self._tell(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Tell a resumed trainer what the interrupted one knew."""
+        """Repeat the stop request of an interrupted run after it resumes."""
         self._tell(trainer)
 
     def _tell(self, trainer: L.Trainer) -> None:
-        """Ask the trainer to stop while the plateau lasts; it still honors its min_epochs and min_steps."""
+        """Request a stop while the plateau lasts; the trainer still honors min_epochs and min_steps."""
         plateau = self.waited >= self.patience
-        if plateau or self._asked:  # what another callback asked for stays
+        if plateau or self._asked:  # do not clear a stop that another callback requested
             trainer.should_stop = plateau
         self._asked = plateau
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State to save in the checkpoint."""
         return {"lowest": self.lowest, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.lowest, self.waited = dict(state_dict["lowest"]), state_dict["waited"]
 
 
 class MetricHistory(Callback):
-    """Keeps every validation's metrics, through resumes, as one table."""
+    """Collect the metrics of every validation in one table, also across resumed runs."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Add a row."""
+        """Record the step, the number of pairs seen and all `val/` metrics."""
         if trainer.sanity_checking:
             return
         row = {"step": float(trainer.global_step), "pairs": float(pl_module.pairs_seen)}
@@ -74,40 +76,40 @@ class MetricHistory(Callback):
         self.rows.append(row | {name: float(value) for name, value in metrics if name.startswith("val/")})
 
     def frame(self) -> pd.DataFrame:
-        """One row a validation, one column a metric."""
+        """Return a table with one row per validation and one column per metric."""
         return pd.DataFrame(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State to save in the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
         self.rows = list(state_dict["rows"])
 
 
 class Snapshots(Callback):
-    """Keeps the dictionary every so many steps, from before the first one on, for curves over training (Figure 13).
+    """Save the dictionary before training and at regular steps, for curves over training (Figure 13).
 
     Args:
-        folder: each snapshot is a dictionary of its own in `<folder>/<step>`.
-        every: steps between snapshots.
+        folder: each snapshot is saved as a dictionary in `<folder>/<step>`.
+        every: optimizer steps between snapshots.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder = folder
         self.every = every
-        self._last = -1  # several batches belong to a step where gradients are accumulated
+        self._last = -1  # with gradient accumulation, several batches share one optimizer step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the untrained dictionary."""
+        """Save the untrained dictionary."""
         if trainer.global_step == 0:
             self._keep(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Keep the dictionary when its time has come."""
+        """Save the dictionary every `every` steps."""
         if trainer.global_step != self._last and trainer.global_step % self.every == 0:
             self._keep(trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""Feeds whole batches of paired features to training, without a Python loop over samples."""
+"""Data module that feeds whole batches of paired features to training, without a Python loop over samples."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from mmmono.features.selection import FeatureView
 
 
 class ShuffledBatches:
-    """Endless epochs of shuffled batches whose order depends on the seed and the epoch alone.
+    """Shuffled batches of pairs; their order depends only on the seed and the epoch. Each iteration is one epoch.
 
-    The rows are cut into chunks, each epoch shuffles the chunks, fills a pool with as many as fit, and shuffles the
-    rows within the pool. A set that fits into one pool is read once and stays in memory, on the device, fully
-    shuffled every epoch. Of a larger one, the next pool is read while the present one is trained on; there are two,
-    allocated once. `state_dict` holds the position, so that a resumed run sees the very batches it would have.
+    Each epoch shuffles chunks of consecutive rows, fills a shuffle buffer ("pool") with as many chunks as fit, and
+    shuffles the rows within the pool. Data that fits into one pool is read once, stays on the device and is fully
+    shuffled every epoch. For larger data, a thread reads the next pool while training uses the current one; the two
+    pools are allocated once. `state_dict` holds the position, so that a resumed run continues with the same batches.
 
     Args:
         view: pairs to train on.
-        batch_size: pairs a batch and process; a last short batch is left out.
-        seed: of the order.
+        batch_size: pairs per batch and process; an incomplete last batch is dropped.
+        seed: seed of the order.
         normalize: L2-normalize embeddings.
-        pool_rows: pairs a pool.
-        device: where batches are made.
-        rank, world_size: of the processes that share each epoch, this one takes every `world_size`-th batch.
-        dtype: of the embeddings; float32, or float64.
+        pool_rows: pairs per pool, rounded to whole batches and chunks.
+        device: device of the batches.
+        rank, world_size: this process and the number of processes that share an epoch; this process takes every
+            `world_size`-th batch.
+        dtype: float32 or float64.
 
     Raises:
-        ConfigError: the view has no pairs for a single batch.
+        ConfigError: the view has fewer pairs than one batch of all processes.
     """
 
     def __init__(
@@ -66,11 +67,11 @@ class ShuffledBatches:
         return len(self.view) // self.batch_size // self.world_size
 
     def state_dict(self) -> dict[str, int]:
-        """Where in which epoch the next batch lies."""
+        """Epoch and position of the next batch."""
         return {"epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a position."""
+        """Continue from a saved position."""
         self.epoch, self.position = state["epoch"], state["position"]
 
     def close(self) -> None:
@@ -101,7 +102,7 @@ class ShuffledBatches:
                 yield PairedBatch(pool.image[rows], pool.text[rows])
 
     def _order(self, epoch: int) -> tuple[list[int], list[int]]:
-        """An epoch's order of the chunks, and the seed of each of its pools."""
+        """Return the order of an epoch's chunks and the shuffle seed of each of its pools."""
         generator = np.random.default_rng([self.seed, epoch])
         chunks = generator.permutation(self.num_chunks)
         pool_seeds = generator.integers(1 << 62, size=math.ceil(len(self.view) / self.pool_rows))
@@ -109,7 +110,7 @@ class ShuffledBatches:
         return [*chunks[chunks != self.num_chunks - 1].tolist(), self.num_chunks - 1], pool_seeds.tolist()
 
     def _wanted(self, number: int, first: int) -> list[int]:
-        """Positions from `first` on of this process's batches in a pool."""
+        """Positions, from `first` on, of this process's batches in pool `number`."""
         batches_a_pool = self.pool_rows // self.batch_size
         return [
             b // self.world_size
@@ -118,7 +119,10 @@ class ShuffledBatches:
         ]
 
     def _pool(self, epoch: int, number: int, chunks: list[int], more: bool) -> PairedBatch:
-        """A pool of an epoch; the one that follows, which is the next epoch's first if there are no more, is read ahead."""
+        """Return a pool of an epoch and start reading the following one.
+
+        If the epoch needs no `more` pools, the following one is the first of the next epoch.
+        """
         if len(self.view) <= self.pool_rows:
             if self.resident is None:
                 self.resident = self._reader.fill(self._reader.allocate(len(self.view)), range(self.num_chunks))
@@ -132,13 +136,13 @@ class ShuffledBatches:
 
 
 def whole_pool(pool_rows: int, batch_size: int) -> int:
-    """The largest whole number of batches and of chunks within `pool_rows`, so that batches never straddle pools."""
+    """Round `pool_rows` down to whole batches and whole chunks (at least one of each): no batch spans two pools."""
     unit = math.lcm(CHUNK_ROWS, batch_size)
     return max(unit, pool_rows // unit * unit)
 
 
 def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
-    """Raise ConfigError where a batch for each process takes more pairs than there are."""
+    """Raise ConfigError if there are too few pairs for one batch per process."""
     if pairs < batch_size * world_size:
         raise ConfigError(
             f"training.batch_size={batch_size} (× {world_size} processes) is more than the {pairs} pairs of the "
@@ -147,13 +151,13 @@ def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
 
 
 class SequentialBatches:
-    """The pairs of a view in order, for validation.
+    """Batches of a view's pairs in order, for validation.
 
     Args:
-        reader: of the rows.
-        batch_size: pairs a batch and process.
-        rank, world_size: of the processes that share the pairs, this one takes every `world_size`-th batch; all have
-            equally many, though the last ones may be short or empty.
+        reader: reads the rows.
+        batch_size: pairs per batch and process.
+        rank, world_size: this process and the number of processes that share the pairs; this process takes every
+            `world_size`-th batch. All have the same number of batches; the last may be short or empty.
     """
 
     def __init__(self, reader: RowReader, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -174,12 +178,13 @@ class PairedFeatures(L.LightningDataModule):
     """Training and validation pairs of feature stores.
 
     Args:
-        train: pairs to fit on.
-        val: pairs to validate on.
-        batch_size: pairs a batch and process.
-        normalize: L2-normalize embeddings on reading.
-        seed: of the order.
-        pool_rows: pairs a pool; a smaller training set stays resident on the device, of a larger one two pools do.
+        train: training pairs.
+        val: validation pairs.
+        batch_size: pairs per batch and process.
+        normalize: L2-normalize embeddings when they are read.
+        seed: seed of the training order.
+        pool_rows: pairs per shuffle pool. The device holds the whole training set if it fits into one pool, else two
+            pools.
     """
 
     def __init__(
@@ -208,7 +213,7 @@ class PairedFeatures(L.LightningDataModule):
         return torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
 
     def train_dataloader(self) -> ShuffledBatches:
-        """Shuffled batches, this process's share of them."""
+        """This process's shuffled training batches."""
         rank, world_size = place()
         self._batches = ShuffledBatches(
             self.train,
@@ -224,7 +229,7 @@ class PairedFeatures(L.LightningDataModule):
         return self._batches
 
     def val_dataloader(self) -> SequentialBatches:
-        """The validation pairs in order, this process's share of them."""
+        """This process's validation batches, in order."""
         reader = RowReader(self.val, self.normalize, self._device, self._dtype)
         return SequentialBatches(reader, self.batch_size, *place())
 

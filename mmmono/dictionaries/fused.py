@@ -1,4 +1,4 @@
-"""Loss and gradients of one SAE training step, written out: no batch-sized tensor but the two it cannot do without."""
+"""SAE loss with hand-written gradients; its only `[samples, dim]` tensors are the input and the residual."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def reconstruction_loss(
     decoder: Float[Tensor, "latents dim"],
     k: int,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"], SparseCodes]:
-    """Σ‖c − W_decᵀ TopK(ReLU(W_enc c + bias))‖² over centered samples c = z − shift.
+    """Sum of ‖c − W_decᵀ TopK(ReLU(W_enc c + bias))‖² over centered samples c = z − shift.
 
     Args:
-        centered: samples less the pre-bias of their group, without gradient; groups are equal blocks of rows.
-        shift: the pre-biases, given so that they receive their gradient.
-        encoder, bias, decoder: the dictionary, one row a latent.
-        k: active latents a sample.
+        centered: samples minus the pre-bias of their group, without gradient. Groups are equal blocks of rows.
+        shift: pre-bias of each group; used only to receive its gradient.
+        encoder, bias, decoder: weights of the dictionary, one row per latent.
+        k: active latents per sample.
 
     Returns:
-        The sum of squares, the residual c − ĉ (without gradient), and the codes (without gradient).
+        The sum of squares; the residual c − ĉ and the codes, both without gradient.
     """
     values, indices = select_latents(centered, encoder, bias, k)
     codes = SparseCodes(values.relu_(), Pattern(indices, len(encoder)))
@@ -61,7 +61,7 @@ class _ReconstructionLoss(torch.autograd.Function):
         ctx.save_for_backward(shift, encoder, decoder, centered, residual)
         ctx.codes = codes
         flat = residual.flatten()
-        if flat.dtype in (torch.float16, torch.bfloat16):  # too coarse, and float16 too narrow, for the sum
+        if flat.dtype in (torch.float16, torch.bfloat16):  # too little precision (and range in float16) for the sum
             flat = flat.float()
         return torch.dot(flat, flat)
 
@@ -70,7 +70,7 @@ class _ReconstructionLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         shift, encoder, decoder, centered, residual = ctx.saved_tensors
         values, pattern = ctx.codes.values, ctx.codes.pattern
-        # d loss / d ĉ = −2 · residual; the factor goes into the small tensors.
+        # d loss / d ĉ = −2 · residual; multiply the small tensors by the factor instead of the residual.
         factor = (-2 * grad).to(residual.dtype)
         grad_codes = sampled_product(residual, decoder, pattern.indices).mul_(values > 0).mul_(factor)
         need_shift, _, need_bias, _ = ctx.needs_input_grad[:4]
@@ -79,7 +79,7 @@ class _ReconstructionLoss(torch.autograd.Function):
             groups = len(shift)
             by_latent = sum_by_latent(grad_codes, pattern, groups)
             grad_bias = by_latent.sum(0) if need_bias else None
-            if need_shift:  # through the codes, and through c itself
+            if need_shift:  # the shift acts on the loss through c itself and through the codes
                 target = residual.view(groups, -1, residual.shape[1]).sum(1) * factor
                 grad_shift = target - by_latent @ encoder
         grad_encoder = gather_by_latent(grad_codes, pattern, centered)

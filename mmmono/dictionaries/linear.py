@@ -1,4 +1,4 @@
-"""Controls: invertible linear maps of the embeddings, which are sparser or merely different, but learn no dictionary."""
+"""Control features: linear maps of the embeddings (random rotation, PCA, ICA), without a learned dictionary."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmmono.core.finite import check_finite, double
 from mmmono.dictionaries.base import Dictionary
 from mmmono.features.store import Modality
 
-SINGULAR = 1e-6  # directions whose spread is smaller, relative to the largest, hold float32 rounding and nothing else
+SINGULAR = 1e-6  # smaller singular values, relative to the largest, are float32 rounding errors
 
 
 class LinearMap(Dictionary):
-    """Features (z − offset) Wᵀ, and back by W's inverse. The map itself is fitted by one of the functions below.
+    """Features (z − offset) Wᵀ, decoded with the pseudo-inverse of W. The functions below make such maps.
 
     Args:
         dim: width of the embeddings.
@@ -43,7 +43,7 @@ class LinearMap(Dictionary):
 
     @classmethod
     def of(cls, forward_map: Float[Tensor, "features dim"], offset: Float[Tensor, " dim"] | None = None) -> LinearMap:
-        """The map with these weights; its way back is their pseudo-inverse."""
+        """Make a map from its weights W and its offset (default: zeros)."""
         linear = cls(forward_map.shape[1], forward_map.shape[0])
         linear.forward_map.copy_(forward_map)
         linear.backward_map.copy_(torch.linalg.pinv(forward_map.double()))
@@ -52,31 +52,31 @@ class LinearMap(Dictionary):
         return linear
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
-        """Features, of either sign; the same map for both modalities."""
+        """Signed features; the map is the same for both modalities."""
         return (z - self.offset) @ self.forward_map.T
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
-        """The embeddings again: exactly, where there are as many features as dimensions."""
+        """Reconstruct the embeddings; exact if there are as many features as dimensions."""
         return codes @ self.backward_map.T + self.offset
 
     def config(self) -> dict[str, Any]:
-        """Width on both sides."""
+        """Constructor arguments of this map."""
         return {"dim": self.dim, "num_features": self.num_features}
 
 
 def random_rotation(dim: int, seed: int = 0) -> LinearMap:
-    """A rotation drawn uniformly: as informative as the embeddings, with axes that mean nothing."""
+    """Draw a uniformly random orthogonal map: it keeps all information, but its axes are arbitrary."""
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))
-    return LinearMap.of((q * r.diagonal().sign()).float())  # the signs make the distribution uniform (Mezzadri 2007)
+    return LinearMap.of((q * r.diagonal().sign()).float())  # the signs make it uniform (Mezzadri 2007)
 
 
 def fit_pca(embeddings: Float[Tensor, "samples dim"]) -> LinearMap:
-    """Principal components of both modalities' embeddings together.
+    """Fit principal components to the embeddings of both modalities together.
 
     Raises:
-        ConfigError: fewer samples than dimensions, or embeddings that are all equal.
-        NonFiniteError: a number is NaN or infinite.
+        ConfigError: there are no more samples than dimensions, or all embeddings are equal.
+        NonFiniteError: an embedding is NaN or infinite.
     """
     _check(embeddings, "pca")
     pca = PCA(svd_solver="full").fit(double(embeddings).cpu().numpy())
@@ -84,23 +84,23 @@ def fit_pca(embeddings: Float[Tensor, "samples dim"]) -> LinearMap:
 
 
 def fit_ica(embeddings: Float[Tensor, "samples dim"], max_iter: int = 200, seed: int = 0) -> LinearMap:
-    """Independent components (FastICA) of both modalities' embeddings together.
+    """Fit independent components (FastICA) to the embeddings of both modalities together.
 
-    Signs are chosen so that each component's longer tail is positive, where top samples are taken. There are as many
-    components as the embeddings have directions in which they vary: fewer than dimensions where one is constant, or a
-    combination of others.
+    Each component's sign makes its skewness positive, because top samples are taken from the positive tail. The number
+    of components is the rank of the centered embeddings; it is below `dim` if dimensions are constant or collinear.
 
     Raises:
-        ConfigError: fewer samples than dimensions, or embeddings that are all equal.
-        NonFiniteError: a number is NaN or infinite.
+        ConfigError: there are no more samples than dimensions, or all embeddings are equal.
+        NonFiniteError: an embedding is NaN or infinite.
     """
     _check(embeddings, "ica")
     values = double(embeddings).cpu().numpy()
     scales = np.linalg.svd(values - values.mean(0), compute_uv=False)
     components = int((scales > SINGULAR * scales[0]).sum())
     ica = FastICA(components, whiten="unit-variance", max_iter=max_iter, random_state=seed, tol=1e-3)
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):  # by spreads of 0, then left out
-        # With hundreds of components some never settle, which a control can live with.
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        # Whitening divides by singular values of 0, whose components are then dropped. With hundreds of components,
+        # some never converge; a control tolerates that.
         warnings.simplefilter("ignore", ConvergenceWarning)
         sources = ica.fit_transform(values)
     signs = np.where((sources**3).mean(0) < 0, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""How well a dictionary reconstructs, and how sparse it is: one definition each, over whole sets."""
+"""Reconstruction and sparsity metrics of dictionaries, computed over whole data sets, not averaged over batches."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double, unit_rows
 from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
-CHUNK_ROWS = 256  # so few that a chunk's float64 numbers stay in a core's second-level cache through all passes
+CHUNK_ROWS = 256  # a chunk in float64 fits into a core's L2 cache
 
 
 def fraction_of_variance_unexplained(
     x: Float[Tensor, "samples dim"], reconstruction: Float[Tensor, "samples dim"]
 ) -> Float[Tensor, ""]:
-    """FVU = Σ‖x − x̂‖² / Σ‖x − mean(x)‖², both sums over all samples, the mean per dimension.
+    """FVU = Σ‖x − x̂‖² / Σ‖x − mean(x)‖², with sums over all samples and the mean of each dimension, in float64.
 
-    0 is perfect, 1 what the mean alone explains, NaN where x does not vary. Explained variance is 1 − FVU. In float64.
-    Raises NonFiniteError if a number is NaN or infinite.
+    0 is a perfect reconstruction, 1 is as good as the mean, NaN if x is constant. Explained variance is 1 − FVU.
+
+    Raises:
+        NonFiniteError: a sample or reconstruction is NaN or infinite.
     """
     check_finite(x, "sample", column="dimension")
     check_finite(reconstruction, "reconstruction", column="dimension")
     x, reconstruction = x.double(), reconstruction.double()
-    deviation = x - x[:1]  # whose mean is exactly 0 where x is constant
+    deviation = x - x[:1]  # exactly 0 if x is constant, and so is its mean
     variance = (deviation - deviation.mean(0)).square().sum()
     return torch.where(variance > 0, (x - reconstruction).square().sum() / variance, torch.nan)
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """How sparse a dictionary's features are on the samples of one modality.
+    """Sparsity of a dictionary's features on the samples of one modality.
 
     Attributes:
-        l0: mean number of active features a sample.
-        active: features that some sample activates (Figures 11 and 12).
-        dead_fraction: share of features that none does.
+        l0: mean number of active (non-zero) features per sample.
+        active: number of features that are active on at least one sample (Figures 11 and 12).
+        dead_fraction: fraction of features that are active on no sample.
     """
 
     l0: float
@@ -47,11 +49,12 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class ReconstructionQuality(Sparsity):
-    """How well a dictionary reconstructs the samples of one modality, and how sparsely.
+    """Reconstruction quality and sparsity of a dictionary on the samples of one modality.
 
     Attributes:
-        fvu: fraction of variance unexplained; explained_variance is 1 − fvu.
-        cosine: mean cosine between embedding and reconstruction; 0 of a sample where either is all zeros.
+        fvu: fraction of variance unexplained, see `fraction_of_variance_unexplained`.
+        explained_variance: 1 − fvu.
+        cosine: mean cosine similarity of embedding and reconstruction; a sample with an all-zero vector counts as 0.
     """
 
     fvu: float
@@ -60,10 +63,10 @@ class ReconstructionQuality(Sparsity):
 
 
 class ReconstructionMoments:
-    """Sums over the samples of one modality, from which its sparsity and reconstruction quality follow.
+    """Accumulate the sparsity and reconstruction quality of one modality over blocks of samples.
 
-    All are float64. The variance is kept as the sum of squared distances from the mean so far (Chan et al. 1979), which
-    loses nothing where the mean is far from zero. Everything is NaN before there is a sample.
+    Sums are float64. The variance is the sum of squared distances from the running mean (Chan et al. 1979), which stays
+    accurate if the mean is far from zero. Without samples, all metrics but `active` (0) are NaN.
     """
 
     def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
@@ -74,7 +77,7 @@ class ReconstructionMoments:
         self.count = 0
 
     def update_codes(self, codes: Float[Tensor, "samples features"]) -> None:
-        """Add the codes of a block of samples. Raises NonFiniteError if one is NaN or infinite."""
+        """Add the codes of a block of samples. Raises NonFiniteError if a code is NaN or infinite."""
         check_finite(codes, "sample", self.count)
         active = codes != 0
         self.fired |= active.any(0)
@@ -90,7 +93,7 @@ class ReconstructionMoments:
         """Add a block of samples with their reconstructions and codes.
 
         Raises:
-            NonFiniteError: a number is NaN or infinite.
+            NonFiniteError: a sample, reconstruction or code is NaN or infinite.
         """
         for rows in zip(x.split(CHUNK_ROWS), reconstruction.split(CHUNK_ROWS), codes.split(CHUNK_ROWS), strict=True):
             self._update(*rows)
@@ -101,7 +104,7 @@ class ReconstructionMoments:
         for values, name in ((x, "sample"), (reconstruction, "reconstruction")):
             check_finite(values, name, self.count, "dimension")
         x, reconstruction = double(x), double(reconstruction)
-        deviation = x - x[:1]  # whose mean is exactly 0 where x is constant
+        deviation = x - x[:1]  # exactly 0 if x is constant, and so is its mean
         mean = deviation.mean(0)
         self._add_scatter(len(x), x[0] + mean, (deviation - mean).square().sum())
         self.error += (x - reconstruction).square().sum()
@@ -109,7 +112,7 @@ class ReconstructionMoments:
         self.update_codes(codes)
 
     def merge_processes(self) -> None:
-        """Make these the sums over the samples of all processes of a distributed training."""
+        """Merge the sums of all processes of a distributed training; each process then holds the total."""
         self.fired = any_over_processes(self.fired)
         self.active, self.error, self.cosine = map(sum_over_processes, (self.active, self.error, self.cosine))
         count = int(sum_over_processes(torch.tensor(self.count, device=self.mean.device)))
@@ -118,21 +121,21 @@ class ReconstructionMoments:
         self.count, self.mean = count, mean
 
     def sparsity(self) -> Sparsity:
-        """Sparsity over everything added so far."""
+        """Sparsity on all samples added so far."""
         fired = int(self.fired.sum())
         if not self.count:
             return Sparsity(l0=float("nan"), active=0, dead_fraction=float("nan"))
         return Sparsity(l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired))
 
     def quality(self) -> ReconstructionQuality:
-        """Reconstruction and sparsity over everything added so far."""
-        rounding = 1e-28 * self.count * float(self.mean.square().sum())  # what it leaves of a variance that is 0
+        """Reconstruction quality and sparsity on all samples added so far."""
+        rounding = 1e-28 * self.count * float(self.mean.square().sum())  # of the scatter if the true variance is 0
         fvu = float(self.error / self.scatter) if float(self.scatter) > rounding else float("nan")
         cosine = float(self.cosine) / self.count if self.count else float("nan")
         return ReconstructionQuality(**asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=cosine)
 
     def _add_scatter(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        """Merge a block's mean and squared distances with those before it; called before `count` grows."""
+        """Merge a block's mean and squared distances into the running ones; call it before adding to `count`."""
         total = self.count + count
         moved = mean - self.mean
         self.scatter += scatter + moved.square().sum() * (self.count * count / total)

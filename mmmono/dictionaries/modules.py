@@ -1,4 +1,4 @@
-"""LightningModules that train the dictionaries: what is common to them, and the SAE's and the NCL head's steps."""
+"""LightningModules that train dictionaries: a shared base class, the SAE's module and the NCL head's module."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mmmono.dictionaries.sae import TopKSAE
 from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES, Modality
 
-RETRIEVAL_PAIRS = 5000  # of the validation split; recall depends on how many there are to choose from
+RETRIEVAL_PAIRS = 5000  # validation pairs for recall@k, which depends on the number of candidates
 
 
 class DictionaryModule(L.LightningModule):
-    """Optimizer, clipping, schedule and the book-keeping of which features fire, for any dictionary.
+    """Base module: Adam, its learning rate schedule, gradient clipping, and tracking of dead features.
 
-    With several processes everything counts and measures the pairs of all of them.
+    In distributed training, all counts and metrics cover the pairs of all processes.
 
     Args:
-        dictionary: what to train.
+        dictionary: dictionary to train.
         lr: Adam's learning rate.
-        warmup_steps: steps over which it rises linearly.
-        decay_fraction: last share of the steps over which it falls linearly to zero.
-        dead_after: pairs without firing after which a feature counts as dead.
+        warmup_steps: steps over which the learning rate rises linearly.
+        decay_fraction: final fraction of the steps, over which the learning rate falls linearly to zero.
+        dead_after: number of pairs after which a feature that has not fired counts as dead.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class DictionaryModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.decay_fraction = decay_fraction
         self.dead_after = dead_after
-        # Pairs since each feature last fired, by modality; part of the checkpoint.
+        # Pairs since each feature last fired, one row per modality; saved in the checkpoint.
         self.register_buffer("since_fired", torch.zeros(2, dictionary.num_features, dtype=torch.int64))
         self.register_buffer("_pairs_seen", torch.zeros((), dtype=torch.int64))
         self.since_fired: Tensor
@@ -58,38 +58,43 @@ class DictionaryModule(L.LightningModule):
 
     @property
     def pairs_seen(self) -> int:
-        """Pairs that all processes together have trained on."""
+        """Number of pairs that all processes together have trained on."""
         return int(self._pairs_seen)
 
     @property
     def dead(self) -> Bool[Tensor, " features"]:
-        """Features that no sample of either modality has activated for `dead_after` pairs."""
+        """Mask of features that have not fired on either modality for `dead_after` pairs."""
         return (self.since_fired >= self.dead_after).all(0)
 
     def record_firing(self, fired: Bool[Tensor, "2 features"], pairs: int) -> None:
-        """Note which features fired in a batch of this process's, by modality; the other processes' are added."""
+        """Record which features fired in a batch, merged over all processes.
+
+        Args:
+            fired: features that fired in this process's batch, one row per modality.
+            pairs: pairs in this process's batch.
+        """
         pairs *= place()[1]
         self.since_fired.add_(pairs).masked_fill_(any_over_processes(fired), 0)
         self._pairs_seen.add_(pairs)
 
     @property
     def is_logging_step(self) -> bool:
-        """Whether this step's metrics go to the logger; on others they are not even computed."""
+        """Whether to compute and log the metrics of this step."""
         return self.global_step % self.trainer.log_every_n_steps == 0
 
     def log_training(self, **metrics: Tensor) -> None:
-        """Log what a step has measured, as the mean over all processes."""
+        """Log training metrics under `train/`, averaged over all processes."""
         self.log_dict({f"train/{name}": value.detach().float() for name, value in metrics.items()}, sync_dist=True)
 
     def on_train_batch_start(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Refuse features of another width before any work."""
+        """Raise DictionaryError if the batch's width differs from the dictionary's."""
         if batch.image.shape[1] != self.dictionary.dim:
             raise DictionaryError(
                 f"the dictionary takes embeddings of width {self.dictionary.dim}, the store has {batch.image.shape[1]}"
             )
 
     def configure_optimizers(self) -> Any:
-        """Adam, with linear warm-up and linear decay at the end."""
+        """Adam with linear warm-up and a linear decay at the end."""
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters())
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, eps=6.25e-10, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -102,10 +107,10 @@ class DictionaryModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Between backward and clipping: gradients as they are, where a scaler had enlarged the loss for float16.
+        """Unscale the gradients of float16 training before they are projected and clipped.
 
-        Fused optimizers unscale within their step, so that Lightning leaves it to them; projecting and clipping come
-        before. Gradients that are not finite are noted by the scaler, whose step then changes nothing.
+        Lightning leaves unscaling to fused optimizers, which do it in their step, after clipping. The scaler remembers
+        non-finite gradients; the optimizer step then changes nothing.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -117,7 +122,7 @@ class DictionaryModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, which `on_before_optimizer_step` has unscaled."""
+        """Clip the gradients, which `on_before_optimizer_step` has unscaled, by value or by norm."""
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":
@@ -126,27 +131,27 @@ class DictionaryModule(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Reset the validation metrics."""
         self._moments = {
             modality: ReconstructionMoments(self.dictionary.dim, self.dictionary.num_features, self.device)
             for modality in MODALITIES
         }
 
     def log_validation(self, **metrics: float) -> None:
-        """Log whole-set metrics of a validation, which are the same in all processes."""
+        """Log validation metrics under `val/`; they must be equal in all processes."""
         self.log_dict({f"val/{name}": float(value) for name, value in metrics.items()}, sync_dist=True)
 
 
 class SAEModule(DictionaryModule):
-    """Trains the shared TopK SAE on both modalities (Eq. 2, 3).
+    """Train one TopK SAE on both modalities (Eq. 2, 3).
 
-    One step is: backward, project out the gradient along each atom, clip, step, renormalize the atoms. Any other
-    order leaves the saved atoms not quite unit or lets the optimizer's moments push along them.
+    Each step: backward, remove the gradient component along each decoder atom, clip, optimizer step, renormalize the
+    atoms. In any other order, the saved atoms would not have unit norm, or Adam's moments would push along them.
 
     Args:
         dictionary: the SAE.
-        auxk: dead latents that also learn from the residual at each step; 0 for none.
-        auxk_coefficient: weight of their loss.
+        auxk: number of dead latents in the auxiliary loss (`TopKSAE.auxiliary_loss`); 0 disables it.
+        auxk_coefficient: weight of the auxiliary loss.
         **settings: see `DictionaryModule`.
     """
 
@@ -158,7 +163,7 @@ class SAEModule(DictionaryModule):
         self.auxk_coefficient = auxk_coefficient
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch of pairs."""
+        """Return the loss of a batch of pairs."""
         output = self.dictionary(batch.image, batch.text)
         loss = output.loss
         self.record_firing(output.fired, len(batch.image))
@@ -170,17 +175,17 @@ class SAEModule(DictionaryModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Between backward and clipping: keep only what turns the atoms."""
+        """Remove the gradient component along each atom, after backward and before clipping."""
         super().on_before_optimizer_step(optimizer)
         self.dictionary.project_decoder_gradient()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then bring the atoms back to unit length."""
+        """Step, then renormalize the atoms to unit norm."""
         super().optimizer_step(*args, **kwargs)
         self.dictionary.normalize_decoder_()
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Add a batch of pairs to the sums over the split, in the precision of the weights."""
+        """Add a batch to the validation metrics, without autocast."""
         with torch.autocast(self.device.type, enabled=False):
             for modality in MODALITIES:
                 embeddings = getattr(batch, modality)
@@ -188,7 +193,7 @@ class SAEModule(DictionaryModule):
                 self._moments[modality].update(embeddings, self.dictionary.decode(codes, modality), codes)
 
     def on_validation_epoch_end(self) -> None:
-        """Log reconstruction and sparsity of either modality over the whole split."""
+        """Log reconstruction quality and sparsity of each modality on the whole split."""
         for modality, moments in self._moments.items():
             moments.merge_processes()
             for name, value in asdict(moments.quality()).items():
@@ -196,12 +201,12 @@ class SAEModule(DictionaryModule):
 
 
 class NCLModule(DictionaryModule):
-    """Trains the non-negative contrastive head (Eq. 4); negatives come from all processes.
+    """Train the non-negative contrastive head (Eq. 4); negatives come from all processes.
 
     Args:
         dictionary: the head.
-        input_noise: length of the Gaussian noise added to embeddings in training, relative to theirs. A few thousand
-            pairs are learned by heart without it; millions need none.
+        input_noise: expected norm of the Gaussian noise added to each training embedding, relative to the embedding's
+            norm, which is restored afterwards. Prevents overfitting to a few thousand pairs; millions need none.
         **settings: see `DictionaryModule`.
     """
 
@@ -212,9 +217,10 @@ class NCLModule(DictionaryModule):
         self.input_noise = input_noise
 
     def _inputs(self, batch: PairedBatch) -> list[Tensor]:
-        """Both modalities, noisy if asked for; each batch has a seed of its own, so that a resumed run draws the same.
+        """Embeddings of both modalities, with noise if `input_noise` is set.
 
-        The noise is drawn for the batch of all processes, of which this one takes its rows.
+        The batch index seeds the noise, so that a resumed run draws the same. Every process draws the noise of the
+        whole batch and takes its own rows.
         """
         inputs = [getattr(batch, modality) for modality in MODALITIES]
         if not self.input_noise:
@@ -231,7 +237,7 @@ class NCLModule(DictionaryModule):
         return noisy
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch of pairs."""
+        """Return the loss of a batch of pairs."""
         codes = [self.dictionary.encode(z, m) for z, m in zip(self._inputs(batch), MODALITIES, strict=True)]
         self.record_firing(torch.stack([(code > 0).any(0) for code in codes]), len(batch.image))
         image, text = map(gather_batch, codes)
@@ -246,26 +252,26 @@ class NCLModule(DictionaryModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew, and keep codes for retrieval."""
+        """Reset the validation metrics and the codes kept for retrieval."""
         super().on_validation_epoch_start()
         self._codes: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
         self._kept = 0
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Note which features fire, and the codes of as many pairs as retrieval is measured on."""
+        """Add a batch to the sparsity metrics, and keep the codes of the first `RETRIEVAL_PAIRS` pairs."""
         with torch.autocast(self.device.type, enabled=False):
             codes = {modality: self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES}
         for modality, code in codes.items():
-            if len(code):  # of several processes the last may have no pair of the last batch
+            if len(code):  # with several processes, the last batch may be empty
                 self._moments[modality].update_codes(code)
             if self._kept < RETRIEVAL_PAIRS:
                 self._codes[modality].append(code)
         self._kept += place()[1] * len(batch.image)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the sparsity of either modality, and of the pairs that were kept the loss and retrieval.
+        """Log the sparsity of each modality, and the loss and retrieval recall on the kept pairs.
 
-        So neither depends on how many pairs a batch has, or on how many processes share them.
+        Because their number is fixed, loss and recall depend neither on the batch size nor on the number of processes.
         """
         for modality, moments in self._moments.items():
             moments.merge_processes()
@@ -280,6 +286,6 @@ class NCLModule(DictionaryModule):
             self.log_validation(**{f"{name}_recall@{k}": value for k, value in recalls.items()})
 
     def _first_codes(self, modality: Modality) -> Tensor:
-        """One modality's codes of the split's first pairs, in their order, from all processes."""
+        """Codes of the first `RETRIEVAL_PAIRS` validation pairs, in order, gathered from all processes."""
         steps = [rows_of_all_processes(codes) for codes in self._codes[modality]]
         return at_least_float32(torch.cat(steps)[:RETRIEVAL_PAIRS])

@@ -1,7 +1,6 @@
-"""Multimodal non-negative contrastive learning: a head whose non-negative features align the modalities (Eq. 4).
+"""Multimodal non-negative contrastive learning (NCL): a head with non-negative features, trained on pairs (Eq. 4).
 
-Wang et al. 2024 (Non-negative Contrastive Learning, ICLR) applied to image-text pairs, as in Section 3.1 and
-Appendix A.1 of the paper.
+Applies Wang et al. 2024 (Non-negative Contrastive Learning, ICLR) to image-text pairs; Section 3.1 and Appendix A.1.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ class NCLHead(Dictionary):
 
     Args:
         dim: width of the embeddings.
-        num_features: width of the output; `dim` as in the paper if not given.
-        layer_norm: the LayerNorm of Appendix A.1, which Eq. 4's text leaves out.
-        rep_relu: pass GELU's gradient through the last ReLU, so that units that are off can come back.
-        similarity: `cosine` normalizes features before their dot product as CLIP and Wang et al.'s code do; `dot` is
-            Eq. 4 as printed.
+        num_features: number of features; default `dim`, as in the paper.
+        layer_norm: apply LayerNorm, as in the listing of Appendix A.1 but not in the formula below Eq. 4.
+        rep_relu: use GELU's gradient in the last ReLU, so that inactive units can recover.
+        similarity: `cosine` normalizes the features before their dot product, like CLIP and the code of Wang et al.;
+            `dot` is Eq. 4 as printed.
     """
 
     architecture = "ncl"
@@ -60,7 +59,7 @@ class NCLHead(Dictionary):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def config(self) -> dict[str, int | bool | str]:
-        """Constructor arguments that make this head again."""
+        """Constructor arguments of this head."""
         return {
             "dim": self.dim,
             "num_features": self.num_features,
@@ -70,14 +69,14 @@ class NCLHead(Dictionary):
         }
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
-        """Non-negative features; the head is the same for both modalities."""
+        """Encode embeddings into non-negative features; the head is the same for both modalities."""
         z = self.projector(z)
         return rep_relu(z) if self.rep_relu else z.relu()
 
     def loss(
         self, image_codes: Float[Tensor, "pairs features"], text_codes: Float[Tensor, "pairs features"]
     ) -> Float[Tensor, ""]:
-        """Eq. 4 in both directions, at CLIP's learned temperature; never in less than float32."""
+        """Loss of Eq. 4 in both directions with a learned temperature as in CLIP; at least in float32."""
         with torch.autocast(image_codes.device.type, enabled=False):
             return self._loss(at_least_float32(image_codes), at_least_float32(text_codes))
 
@@ -88,12 +87,12 @@ class NCLHead(Dictionary):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision numbers as float32, others as they are."""
+    """Convert float16 and bfloat16 to float32; leave other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def rep_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """ReLU forward, GELU backward: Wang et al.'s remedy against dead units."""
+    """ReLU in the forward pass, GELU in the backward pass: the remedy of Wang et al. against dead units."""
     soft = F.gelu(x)
     return soft + (x.relu() - soft).detach()
 
@@ -101,9 +100,13 @@ def rep_relu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def contrastive_loss(
     image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"], scale: Float[Tensor, ""] | float = 1.0
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of finding each image's text among all texts and each text's image among all images.
+    """Symmetric contrastive loss: cross-entropy of matching images to texts and texts to images, averaged.
 
-    Eq. 4's denominator is an expectation, this one a sum over the batch: they differ by the constant log(pairs).
+    The denominator is a sum over the batch; Eq. 4 has a mean, which only subtracts the constant log(pairs).
+
+    Args:
+        image, text: features; row i of both belongs to pair i.
+        scale: factor of the dot products (inverse temperature).
     """
     logits = scale * image @ text.T
     target = torch.arange(len(image), device=image.device)

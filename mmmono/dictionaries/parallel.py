@@ -1,4 +1,4 @@
-"""What the processes that train one dictionary tell each other; each function is the identity where there is but one."""
+"""Communication between the processes of a distributed training; a single process gets its own tensors back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 def place() -> tuple[int, int]:
-    """This process's rank, and how many processes there are."""
+    """Return this process's rank and the number of processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
@@ -20,18 +20,18 @@ def place() -> tuple[int, int]:
 
 @torch.no_grad()
 def sum_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Sum of all processes' tensors, without gradient."""
+    """Sum a tensor over all processes, without gradient."""
     return _reduced(x, dist.ReduceOp.SUM)
 
 
 @torch.no_grad()
 def any_over_processes(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Where some process's boolean tensor is true."""
+    """Element-wise logical OR of a boolean tensor over all processes."""
     return _reduced(x.to(torch.uint8), dist.ReduceOp.MAX).bool() if place()[1] > 1 else x
 
 
 def gather_batch(x: Float[Tensor, "rows features"]) -> Float[Tensor, "all_rows features"]:
-    """All processes' rows of a shared batch, equally many of each; gradients go back to where the rows are from."""
+    """Concatenate the rows of all processes (equally many of each); gradients flow back to each row's process."""
     return _GatherBatch.apply(x) if place()[1] > 1 else x
 
 
@@ -50,7 +50,7 @@ class _GatherBatch(torch.autograd.Function):
 
 @torch.no_grad()
 def rows_of_all_processes(x: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "all_rows ..."]:
-    """All processes' rows, those of rank 0 first; processes may have different numbers of them."""
+    """Concatenate the rows of all processes in rank order, without gradient; their numbers may differ."""
     return torch.cat(gather_all_tensors(x.contiguous())) if place()[1] > 1 else x
 
 

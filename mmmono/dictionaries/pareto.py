@@ -1,4 +1,4 @@
-"""Which of several dictionaries no other one beats."""
+"""Pareto front over the costs of several runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 
 
 def pareto_front(costs: Float[np.ndarray, "runs costs"]) -> Bool[np.ndarray, " runs"]:
-    """Rows that no other row is at least as good as in every cost and better in one; smaller is better.
+    """Mask of the runs on the Pareto front: no other run is at least as good in every cost and better in one.
 
-    Rows with an unknown cost (NaN) are not on the front and beat nobody.
+    Smaller costs are better. A run with a NaN cost is not on the front and dominates no other run.
     """
     at_least = (costs[:, None] <= costs[None]).all(2)
     better = (costs[:, None] < costs[None]).any(2)

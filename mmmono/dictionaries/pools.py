@@ -1,4 +1,4 @@
-"""Holds shuffled training pairs in memory: two preallocated pools, of which one is read while the other is trained on."""
+"""Double buffer for training pairs: a thread fills one pool while training uses the other."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mmmono.features.rows import prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
-CHUNK_ROWS = 1024  # rows read together: long enough for sequential reading, short enough to mix well
+CHUNK_ROWS = 1024  # consecutive rows per read: enough for fast sequential reads, few enough to shuffle well
 
 
 class PairedBatch(NamedTuple):
-    """Embeddings of the same pairs in both modalities."""
+    """Image and text embeddings of the same pairs."""
 
     image: Float[Tensor, "batch dim"]
     text: Float[Tensor, "batch dim"]
 
 
 class RowReader:
-    """Reads rows of a view as training takes them.
+    """Read rows of a view onto a device, converted and normalized for training.
 
     Args:
         view: the pairs.
         normalize: L2-normalize embeddings.
-        device: where the rows are wanted.
+        device: device to read to.
         dtype: float32, or float64 to normalize and train in double precision.
     """
 
@@ -45,7 +45,7 @@ class RowReader:
         self.dtype = dtype
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
-        """Consecutive rows by their position in the view; none where `stop` is not above `start`."""
+        """Read rows `start` to `stop` (exclusive) of the view; empty if `stop <= start`."""
         if stop <= start:
             return torch.empty(0, self.view.dim, device=self.device, dtype=self.dtype)
         stored = self.view.read(modality, start, stop)
@@ -58,17 +58,17 @@ class RowReader:
         return values / torch.linalg.vector_norm(values, dim=1, keepdim=True) if self.normalize else values
 
     def read_pair(self, start: int, stop: int) -> PairedBatch:
-        """Consecutive rows of both modalities."""
+        """Read rows `start` to `stop` (exclusive) of both modalities."""
         return PairedBatch(*(self.read(modality, start, stop) for modality in MODALITIES))
 
     def allocate(self, rows: int) -> PairedBatch:
-        """Room for so many pairs."""
+        """Allocate uninitialized tensors for `rows` pairs."""
         return PairedBatch(
             *(torch.empty(rows, self.view.dim, device=self.device, dtype=self.dtype) for _ in MODALITIES)
         )
 
     def fill(self, room: PairedBatch, chunks: Sequence[int], stop: threading.Event | None = None) -> PairedBatch:
-        """Read chunks of `CHUNK_ROWS` rows, one after the other, into `room`, and return the part that is filled."""
+        """Read chunks of `CHUNK_ROWS` rows into `room` and return its filled rows; setting `stop` ends it early."""
         filled = 0
         for chunk in chunks:
             if stop is not None and stop.is_set():
@@ -81,11 +81,11 @@ class RowReader:
 
 
 class Pools:
-    """Two pools in turn: `take` gives one that is filled, `read_ahead` has the other filled by a thread meanwhile.
+    """Double buffer: `take` returns a filled pool, `read_ahead` fills the other one in a thread.
 
     Args:
-        reader: of the rows.
-        rows: pairs a pool.
+        reader: reads the rows.
+        rows: pairs per pool.
     """
 
     def __init__(self, reader: RowReader, rows: int) -> None:
@@ -95,7 +95,10 @@ class Pools:
         self._ahead: _Reading | None = None
 
     def take(self, key: Hashable, chunks: Sequence[int]) -> PairedBatch:
-        """The pool of these chunks, read now unless it was read ahead under the same key; the last one taken is lost."""
+        """Return a pool of these chunks, reading it now unless it was read ahead under the same key.
+
+        The pool returned before may be overwritten.
+        """
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.key == key:
             self._rooms.reverse()
@@ -105,7 +108,7 @@ class Pools:
         return self.reader.fill(self._room(0), chunks)
 
     def read_ahead(self, key: Hashable, chunks: Sequence[int]) -> None:
-        """Start to fill the pool that will be taken next."""
+        """Start filling the pool that `take` will return for `key`, unless one is already being filled."""
         if self._ahead is None:
             self._room(0)
             self._ahead = _Reading(key, self.reader, self._room(1), chunks)
@@ -131,7 +134,7 @@ class _Reading:
         self._stop = threading.Event()
         self._outcome: list[PairedBatch | BaseException] = []
         on_gpu = reader.device.type == "cuda"
-        # What still reads from this pool on the GPU was queued before, and has to be over before it is filled anew.
+        # GPU work that was queued earlier may still read this pool; wait for it before overwriting the pool.
         free = torch.cuda.current_stream(reader.device).record_event() if on_gpu else None
         outcome, stop = self._outcome, self._stop
 
@@ -147,13 +150,13 @@ class _Reading:
             except BaseException as error:
                 outcome[:] = [error]
 
-        # A daemon, so that an interrupted run does not wait for a whole pool; at exit it ends after its present chunk.
+        # A daemon thread, so that an interrupted run does not wait for a whole pool; it ends after its current chunk.
         self._thread = threading.Thread(target=work, name="read ahead", daemon=True)
         self._thread.start()
         self._finalize = weakref.finalize(self, _end, stop, self._thread)
 
     def result(self) -> PairedBatch:
-        """The filled pool; raises what reading it raised."""
+        """Wait for the thread and return the filled pool; re-raises the thread's exception."""
         self._thread.join()
         (outcome,) = self._outcome
         if isinstance(outcome, BaseException):
@@ -161,7 +164,7 @@ class _Reading:
         return outcome
 
     def cancel(self) -> None:
-        """End before the pool is full."""
+        """Stop the thread after its current chunk and wait for it."""
         self._finalize()
 
 

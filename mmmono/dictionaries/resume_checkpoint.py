@@ -15,10 +15,10 @@ def validation_follows(trainer: L.Trainer) -> bool:
 
 
 class ResumeCheckpoint(ModelCheckpoint):
-    """Saves `last.ckpt` every `every` steps, after the validation of that step if there is one.
+    """Save `last.ckpt` every `every` steps, after the validation of that step if there is one.
 
     Lightning's own callback saves before that validation. A run that resumes from such a checkpoint skips the
-    validation, so its metrics, and what the stopping rule learned from them, would be missing.
+    validation, so its metrics and the stopping rule's update would be missing.
 
     Args:
         folder: where the checkpoint is written.
@@ -38,7 +38,7 @@ class ResumeCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what waited for this validation; Lightning calls this after all other callbacks."""
+        """Save a checkpoint that waited for this validation; Lightning calls this after all other callbacks."""
         super().on_validation_end(trainer, pl_module)
         if self._waits_for_validation:
             self._waits_for_validation = False

@@ -1,4 +1,4 @@
-"""Multimodal TopK sparse autoencoder: one dictionary that reconstructs both modalities (Eq. 2, 3; Appendix A.1).
+"""Multimodal TopK sparse autoencoder: one SAE that reconstructs both modalities (Eq. 2, 3; Appendix A.1).
 
 Makhzani and Frey 2013 (k-sparse autoencoders), Gao et al. 2024 (Scaling and evaluating sparse autoencoders).
 """
@@ -25,13 +25,13 @@ Kernel = Literal["auto", "sparse", "dense"]
 
 @dataclass(frozen=True)
 class SAEOutput:
-    """One forward pass over a batch of pairs; images are the first half of the rows, texts the second.
+    """Output of a forward pass over a batch of pairs; the first half of the rows are images, the second texts.
 
     Attributes:
-        loss: Eq. 3.
+        loss: loss of Eq. 3.
         centered: embedding − b_pre, without gradient.
         residual: embedding − reconstruction, without gradient.
-        codes: of both modalities.
+        codes: sparse codes of both modalities.
     """
 
     loss: Float[Tensor, ""]
@@ -41,12 +41,12 @@ class SAEOutput:
 
     @property
     def l0(self) -> Float[Tensor, ""]:
-        """Mean number of active latents a sample; at most k."""
+        """Mean number of active latents per sample; at most k."""
         return (self.codes.values > 0).sum(1).float().mean()
 
     @property
     def fired(self) -> Bool[Tensor, "2 latents"]:
-        """Which latents fired on some image, and on some text."""
+        """Mask of the latents that fired on at least one image (row 0) and on at least one text (row 1)."""
         with torch.no_grad():
             return sum_by_latent(self.codes.values, self.codes.pattern, 2) > 0
 
@@ -54,17 +54,20 @@ class SAEOutput:
 class TopKSAE(Dictionary):
     """z_sae = TopK(ReLU(W_enc (z − b_pre))), ẑ = W_dec z_sae + b_pre.
 
-    Eq. 2 has b_pre and no ReLU, the appendix' listing ReLU and no b_pre; this has both, and neither changes the other's
-    case. Encoder and decoder start tied, decoder rows (atoms) have unit length.
+    Eq. 2 has b_pre but no ReLU; the listing in Appendix A.1 has a ReLU but no b_pre. This class has both: the ReLU
+    changes Eq. 2 only where fewer than k pre-activations are positive. Encoder and decoder start with the same weights;
+    decoder rows (atoms) have unit norm.
 
     Args:
         dim: width of the embeddings, d.
-        num_features: latents, n; d as in the paper if not given.
-        k: active latents a sample.
+        num_features: number of latents, n; default d, as in the paper.
+        k: active latents per sample.
         pre_bias: learn b_pre.
-        center: one b_pre for both modalities (`pooled`), which leaves the modality gap in the codes, or one each.
-        encoder_bias: add a bias to the latents, as the appendix' Linear does and Eq. 2 does not.
-        kernel: `sparse` gathers, `dense` multiplies whole matrices, `auto` gathers on a CPU and multiplies on a GPU.
+        center: `pooled` learns one b_pre for both modalities, which leaves the modality gap in the codes;
+            `per_modality` learns one for each.
+        encoder_bias: add a bias to the pre-activations, which Eq. 2 does not have.
+        kernel: `sparse` gathers the active rows, `dense` multiplies whole matrices; `auto` is sparse on a CPU and dense
+            on a GPU.
     """
 
     architecture = "topk_sae"
@@ -95,11 +98,11 @@ class TopKSAE(Dictionary):
         self.W_enc = nn.Parameter(atoms.clone())
         self.W_dec = nn.Parameter(atoms)
         self.b_enc = nn.Parameter(torch.zeros(self.num_features)) if encoder_bias else None
-        # One row for both modalities, or a row each in the order of MODALITIES.
+        # One row for both modalities, or one row per modality in the order of MODALITIES.
         self.b_pre = nn.Parameter(torch.zeros(1 if center == "pooled" else 2, dim), requires_grad=pre_bias)
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that make this SAE again."""
+        """Constructor arguments of this SAE."""
         return {
             "dim": self.dim,
             "num_features": self.num_features,
@@ -112,30 +115,30 @@ class TopKSAE(Dictionary):
 
     @torch.no_grad()
     def initialize_pre_bias(self, image_mean: Float[Tensor, " dim"], text_mean: Float[Tensor, " dim"]) -> None:
-        """Start b_pre at the data's mean: of both modalities together, or of each."""
+        """Set b_pre to the mean embedding: of both modalities (`pooled`) or of each (`per_modality`)."""
         means = torch.stack([image_mean, text_mean])
         self.b_pre.copy_(means.mean(0, keepdim=True) if self.center == "pooled" else means)
 
     def bias_of(self, modality: Modality) -> Float[Tensor, "1 dim"]:
-        """The modality's b_pre."""
+        """b_pre of a modality."""
         return self.b_pre if self.center == "pooled" else self.b_pre[MODALITIES.index(modality)].unsqueeze(0)
 
     def encode_sparse(self, z: Float[Tensor, "batch dim"], modality: Modality) -> SparseCodes:
-        """The k active latents of each embedding (Eq. 2, left)."""
+        """Encode embeddings into sparse codes with at most k active latents (Eq. 2, left)."""
         return self._encode(z - self.bias_of(modality))
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
-        """The same codes with their zeros."""
+        """Encode embeddings into dense codes, which include the zeros."""
         return self.encode_sparse(z, modality).dense()
 
     def decode(self, codes: Float[Tensor, "batch latents"], modality: Modality) -> Float[Tensor, "batch dim"]:
-        """Reconstruction from dense codes (Eq. 2, right)."""
+        """Reconstruct embeddings from dense codes (Eq. 2, right)."""
         return codes @ self.W_dec + self.bias_of(modality)
 
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> SAEOutput:
-        """Reconstruct a batch of pairs; Eq. 3 is the sum of both modalities' mean squared errors."""
-        # b_pre is on both sides of ẑ − z: the error is that of the centered embeddings.
-        # The written-out gradients stop at the embeddings; autograd's go on to whatever made them.
+        """Reconstruct a batch of pairs; the loss (Eq. 3) sums both modalities' squared errors, averaged over pairs."""
+        # b_pre cancels in ẑ − z, so the error is computed on centered embeddings.
+        # The hand-written gradients do not reach the embeddings; if those require gradients, use autograd.
         if self._sparse(image) and not (image.requires_grad or text.requires_grad):
             centered = self._centered(image, text)
             error, residual, codes = reconstruction_loss(
@@ -149,10 +152,15 @@ class TopKSAE(Dictionary):
         return SAEOutput(error / len(image), centered.detach(), residual.detach(), codes)
 
     def auxiliary_loss(self, output: SAEOutput, dead: Bool[Tensor, " latents"], auxk: int) -> Float[Tensor, ""]:
-        """AuxK (Gao et al. 2024): the `auxk` strongest dead latents reconstruct what the live ones left.
+        """AuxK loss (Gao et al. 2024): reconstruct the residual from the `auxk` most active dead latents.
 
-        The residual is detached, only dead latents take part, there is no bias, and the error is relative to the
-        residual's variance. Where several processes share a batch, the mean of their losses is that of the whole one.
+        The loss is the squared error, without b_pre and with a detached residual, divided by the residual's variance;
+        0 if no latent is dead. If processes share a batch, the mean of their losses is the loss of the whole batch.
+
+        Args:
+            output: forward pass of the batch.
+            dead: mask of dead latents.
+            auxk: dead latents per sample.
         """
         atoms = dead.nonzero().squeeze(1)
         residual = output.residual
@@ -170,19 +178,19 @@ class TopKSAE(Dictionary):
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:
-        """Take from each atom's gradient its part along the atom, which would only change its length."""
+        """Remove from each atom's gradient the component along the atom, which would only change its norm."""
         if self.W_dec.grad is not None:
             for grad, atoms in zip(self.W_dec.grad.split(1024), self.W_dec.split(1024), strict=True):
                 grad.addcmul_((grad * atoms).sum(1, keepdim=True), atoms, value=-1)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
-        """Bring the atoms back to unit length."""
+        """Normalize the atoms to unit norm, in place."""
         self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
 
     @torch.no_grad()
     def _centered(self, image: Tensor, text: Tensor) -> Tensor:
-        """Both modalities less their b_pre in one tensor, each written once."""
+        """Embeddings of both modalities minus b_pre, written directly into one tensor."""
         centered = self.b_pre.new_empty(len(image) + len(text), self.dim)
         torch.sub(image, self.bias_of("image"), out=centered[: len(image)])
         torch.sub(text, self.bias_of("text"), out=centered[len(image) :])

@@ -1,4 +1,4 @@
-"""Exchange with SAELens: TopK SAEs in the folder layout its `SAE.load_from_disk` reads."""
+"""Export and import TopK SAEs in the folder layout of SAELens' `SAE.load_from_disk`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 
 
 def export_to_saelens(sae: TopKSAE, folder: str | Path) -> None:
-    """Write the SAE as SAELens' `topk` architecture.
+    """Write the SAE to a folder as SAELens' `topk` architecture.
 
     Raises:
-        DictionaryError: b_pre differs between the modalities, for which that format has no place.
+        DictionaryError: the SAE has one b_pre per modality, which the format cannot hold.
     """
     if sae.center == "per_modality":
         raise DictionaryError(
@@ -51,13 +51,14 @@ def export_to_saelens(sae: TopKSAE, folder: str | Path) -> None:
 
 
 def import_from_saelens(folder: str | Path) -> TopKSAE:
-    """Read a TopK SAE that SAELens wrote, in any of its configurations from version 3 on, so that its codes are SAELens'.
+    """Read a TopK SAE that SAELens (version 3 or later) saved; its codes equal those of SAELens.
 
-    Decoder rows of any length, `rescale_acts_by_decoder_norm`, a `b_dec` that is not subtracted from the input, and
-    weights in half precision are brought into `TopKSAE`'s form, in float32.
+    `rescale_acts_by_decoder_norm` and a `b_dec` that is not subtracted from the input are folded into the weights.
+    Decoder rows may have any norm; weights become float32.
 
     Raises:
-        DictionaryError: there is none, it is broken, or it does what `TopKSAE` does not; names the file and the field.
+        DictionaryError: the folder holds no SAE, a broken one, or one that `TopKSAE` cannot represent. The message
+            names the file and the field.
     """
     folder = Path(folder)
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
@@ -89,7 +90,7 @@ def import_from_saelens(folder: str | Path) -> TopKSAE:
 
 
 def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration under today's names and with its version's defaults, as SAELens itself reads older ones."""
+    """Return a configuration with SAELens 6 names and defaults, converted as SAELens converts older ones."""
     known = {"activation_fn" if name == "activation_fn_str" else name: value for name, value in config.items()}
     settings = known.get("activation_fn_kwargs")
     if known.get("activation_fn") == "topk" and isinstance(settings, dict) and settings.get("k") is not None:
@@ -109,7 +110,7 @@ def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_counterparts(config: dict[str, Any], file: Path) -> None:
-    """Refuse what a TopK SAE on embeddings cannot do."""
+    """Raise DictionaryError for settings that `TopKSAE` cannot represent."""
     for name, value in {"architecture": "topk", "normalize_activations": "none", "reshape_activations": "none"}.items():
         if config[name] != value:
             raise DictionaryError(f"{file}: {name}={config[name]!r} has no counterpart here, only {value!r} has")
@@ -127,7 +128,7 @@ def _count(config: dict[str, Any], name: str, file: Path) -> int:
 
 
 def _float_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors in float32, without the scaling that fine-tuning adds where it changes nothing."""
+    """Read the tensors as float32 without fine-tuning scale factors. Raises DictionaryError if a factor is not 1."""
     weights = {name: weight.float() for name, weight in read_weights(file).items()}
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not bool((weights.pop(name) == 1).all()):

@@ -1,14 +1,15 @@
-"""Sparse codes and the operations on them whose cost grows with the active latents instead of with the dictionary.
+"""Sparse codes, and operations on them whose cost grows with the number of active latents, not of all latents.
 
-With k active of n latents, decoding and all gradients need only b·k·d multiplications each instead of b·n·d; what
-remains dense is the encoder's product, without which nobody knows which latents are active. On a CPU:
+With k of n latents active, batch size b and width d, decoding and each gradient take b·k·d multiplications instead of
+b·n·d. Only the encoder's product stays dense, because it determines which latents are active. On a CPU:
 
-- rows are encoded in chunks that stay in cache, and the k largest of n are searched in two levels, exactly (`topk`);
-- decoding gathers rows (`embedding_bag`), its transpose, the gradient of the codes, samples b·k entries of a product
-  (`sampled_addmm`), and the gradients of both weight matrices gather samples by latent (`embedding_bag` again, after
-  one sort of the b·k active entries that both share).
+- encoding works on chunks of rows that fit into the cache, with an exact two-level top-k search (`topk`);
+- decoding gathers rows of the decoder (`embedding_bag`);
+- the gradient of the codes computes b·k entries of a matrix product (`sampled_addmm`);
+- the gradients of both weight matrices gather samples by latent (`embedding_bag`), after one shared sort of the b·k
+  active entries.
 
-On a GPU the dense products are the fast ones, so codes are scattered and autograd does the rest.
+On a GPU dense products are faster: `TopKSAE` scatters the codes into a dense matrix and uses autograd.
 """
 
 from __future__ import annotations
@@ -24,15 +25,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-GROUP = 8  # columns a group of the two-level search; 8 was fastest for 1,024 as well as for 8,192 latents
-CHUNK_ELEMENTS = 1 << 22  # activations computed and searched at a time: 16 MB of float32
-CANDIDATES = 1.5  # times k: how many latents a bfloat16 product proposes for the float32 product to choose from
+GROUP = 8  # columns per group of the two-level search; 8 was fastest for 1,024 and for 8,192 latents
+CHUNK_ELEMENTS = 1 << 22  # activations computed and searched at a time: 16 MiB of float32
+CANDIDATES = 1.5  # latents preselected by a bfloat16 product before the exact float32 choice, as a multiple of k
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class LatentMajor(NamedTuple):
-    """The active entries of codes sorted by latent, as bags of sample numbers."""
+    """Active entries of the codes sorted by latent, as input of `embedding_bag`.
+
+    Attributes:
+        order: index of each entry in the flattened `[batch, k]` codes.
+        samples: row (sample) of each entry.
+        offsets: position of each latent's first entry.
+    """
 
     order: Int64[Tensor, " active"]
     samples: Int32[Tensor, " active"]
@@ -41,11 +48,11 @@ class LatentMajor(NamedTuple):
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which latents are active on which samples.
+    """Indices of the active latents of each sample.
 
     Attributes:
-        indices: k latents a row, no two alike, in no particular order.
-        num_latents: n, the dictionary's size.
+        indices: k distinct latents per row, unsorted.
+        num_latents: number of latents of the dictionary, n.
     """
 
     indices: Int64[Tensor, "batch k"]
@@ -53,9 +60,9 @@ class Pattern:
 
     @cached_property
     def by_latent(self) -> LatentMajor:
-        """Sorted by latent; sorted once, used by the gradients of encoder and decoder."""
+        """The pattern sorted by latent; cached, because the gradients of encoder and decoder both need it."""
         flat = self.indices.flatten()
-        # The sort is by digits, and keys half as wide have half as many.
+        # The radix sort's time grows with the width of its keys, so use narrow integers.
         order = flat.to(torch.int16 if self.num_latents <= 1 << 15 else torch.int32).argsort(stable=True)
         counts = torch.bincount(flat, minlength=self.num_latents)
         samples = order.int().div_(self.indices.shape[1], rounding_mode="floor")
@@ -64,22 +71,22 @@ class Pattern:
 
 @dataclass(frozen=True)
 class SparseCodes:
-    """The k largest activations of each sample; fewer are active where some values are 0."""
+    """The k largest activations of each sample; values of 0 are inactive."""
 
     values: Float[Tensor, "batch k"]
     pattern: Pattern
 
     def dense(self) -> Float[Tensor, "batch latents"]:
-        """The codes with their zeros."""
+        """Return the codes as a dense tensor."""
         zeros = self.values.new_zeros(len(self.values), self.pattern.num_latents)
         return zeros.scatter(1, self.pattern.indices, self.values)
 
 
 def topk(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"], Int64[Tensor, "batch k"]]:
-    """The k largest entries of each row, in no particular order; what `torch.topk` finds, sooner.
+    """Values and indices of the k largest entries of each row, unsorted; a faster `torch.topk` on a CPU.
 
-    The columns are dealt into n/8 groups. The k largest entries lie in the k groups with the largest maxima, so that
-    finding those groups and searching their 8k members is enough.
+    Splits the columns into n/8 groups of 8. The k largest entries lie in the k groups with the largest maxima, so it
+    suffices to find those groups and search their 8k entries.
     """
     columns = x.shape[1]
     groups = columns // GROUP
@@ -96,10 +103,10 @@ def topk(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"],
 def select_latents(
     z: Float[Tensor, "batch dim"], weight: Float[Tensor, "latents dim"], bias: Float[Tensor, " latents"] | None, k: int
 ) -> tuple[Float[Tensor, "batch k"], Int64[Tensor, "batch k"]]:
-    """Values and indices of the k largest of W z + bias, without gradients.
+    """Values and indices of the k largest entries of W z + bias per sample, without gradients.
 
-    Under autocast a bfloat16 product proposes candidates and float32 products choose among them, so that values are
-    exact and only a near-tie can fall the other way.
+    Under autocast, a bfloat16 product preselects candidates and float32 products choose among them: the values are
+    exact, and only near-ties may be decided differently.
     """
     proposed = int(CANDIDATES * k)
     if torch.is_autocast_enabled(z.device.type) and proposed < len(weight):
@@ -130,8 +137,8 @@ def _largest(z: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> tuple[Te
 def sampled_product(
     left: Float[Tensor, "batch dim"], right: Float[Tensor, "latents dim"], indices: Int[Tensor, "batch k"]
 ) -> Float[Tensor, "batch k"]:
-    """Entries `indices` of each row of left · rightᵀ, and only those."""
-    if left.dtype in (torch.float16, torch.bfloat16):  # no kernel takes these
+    """Compute only the entries `indices` of each row of left · rightᵀ."""
+    if left.dtype in (torch.float16, torch.bfloat16):  # sampled_addmm does not support these
         return sampled_product(left.float(), right.float(), indices).to(left.dtype)
     rows, k = indices.shape
     start = torch.arange(0, rows * k + 1, k, device=left.device)
@@ -144,20 +151,20 @@ def sampled_product(
 def gather_by_sample(
     values: Float[Tensor, "batch k"], pattern: Pattern, weight: Float[Tensor, "latents dim"]
 ) -> Float[Tensor, "batch dim"]:
-    """codes · weight: each sample's active rows of `weight`, weighted and summed."""
+    """Product codes · weight, computed as the weighted sum of each sample's active rows of `weight`."""
     return F.embedding_bag(pattern.indices.int(), weight, per_sample_weights=values, mode="sum")
 
 
 def gather_by_latent(
     values: Float[Tensor, "batch k"], pattern: Pattern, rows: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, "latents dim"]:
-    """codesᵀ · rows: for each latent the rows of the samples it is active on, weighted and summed."""
+    """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active."""
     order, samples, offsets = pattern.by_latent
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 
 def sum_by_latent(values: Float[Tensor, "batch k"], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
-    """Column sums of codes, separately for `groups` equal blocks of samples."""
+    """Sum of each latent's codes over each of `groups` equal blocks of samples."""
     sums = values.new_zeros(groups, pattern.num_latents)
     return sums.scatter_add_(1, pattern.indices.view(groups, -1), values.view(groups, -1))
 
@@ -165,14 +172,14 @@ def sum_by_latent(values: Float[Tensor, "batch k"], pattern: Pattern, groups: in
 def encode_topk(
     z: Float[Tensor, "batch dim"], weight: Float[Tensor, "latents dim"], bias: Float[Tensor, " latents"] | None, k: int
 ) -> SparseCodes:
-    """TopK(ReLU(W z + bias)) as sparse codes; gradients reach z, weight and bias through active entries alone."""
+    """Sparse codes TopK(ReLU(W z + bias)); gradients flow to z, weight and bias through active entries only."""
     values, indices = select_latents(z, weight, bias, k)
     pattern = Pattern(indices, len(weight))
     return SparseCodes(_Encode.apply(z, weight, bias, values.relu_(), pattern), pattern)
 
 
 def decode_sparse(codes: SparseCodes, weight: Float[Tensor, "latents dim"]) -> Float[Tensor, "batch dim"]:
-    """Σ_j codes_j · weight_j, by gathering the active rows."""
+    """Product codes · weight with gradients, computed by gathering the active rows of `weight`."""
     return _Decode.apply(codes.values, weight, codes.pattern)
 
 

@@ -1,4 +1,4 @@
-"""Paired embeddings on disk, and the feature sets read from them."""
+"""Paired embeddings on disk, and the feature sets computed from them."""
 
 from mmmono.features.extraction import extract_features
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, RawFeatures, activations

@@ -1,4 +1,4 @@
-"""Headers of .npy files: which shards a store has, and whether they can be mapped as they are."""
+"""Lists and checks a store's .npy shards by their headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class ArrayFile(NamedTuple):
-    """A .npy file's header, read once, so that blocks are plain reads at an offset."""
+    """The header of a .npy file; rows are read at an offset without parsing it again.
+
+    Attributes:
+        path: the file.
+        rows, dim: shape of the array.
+        dtype: of the array.
+        offset: position of the array in the file, in bytes.
+    """
 
     path: Path
     rows: int
@@ -25,10 +32,10 @@ class ArrayFile(NamedTuple):
 
 
 def numbered(folder: Path, prefix: str, suffix: str) -> dict[int, Path]:
-    """Files `<prefix>_<i>.<suffix>` by their number, ascending; i may be zero-padded.
+    """Return the files `<prefix>_<i>.<suffix>` by their number, ascending; i may be zero-padded.
 
     Raises:
-        StoreError: two files have one number.
+        StoreError: two files have the same number.
     """
     pattern = re.compile(rf"{prefix}_([0-9]+)\.{suffix}")
     found: dict[int, Path] = {}
@@ -44,7 +51,7 @@ def numbered(folder: Path, prefix: str, suffix: str) -> dict[int, Path]:
 
 
 def read_header(path: Path) -> ArrayFile:
-    """Read and check a header. Raises StoreError unless it is a whole row-major array [pairs, dim] of floats."""
+    """Read and check a header. Raises StoreError unless the file is a complete row-major float array [pairs, dim]."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -55,7 +62,7 @@ def read_header(path: Path) -> ArrayFile:
         size = path.stat().st_size
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror})") from error
-    except Exception as error:  # numpy evaluates the header, in which anything may stand
+    except Exception as error:  # numpy evaluates the header, which may contain anything
         reason = " ".join(str(error).split())[:120]
         raise StoreError(f"{path} is no .npy array ({reason}): extract again") from error
     if len(shape) != 2 or min(shape[0], shape[1] - 1) < 0:

@@ -1,8 +1,8 @@
-"""Encodes every pair of a source into a feature store, part by part.
+"""Encodes all pairs of a source into a feature store, part by part.
 
-Worker processes read, decode and tokenize; the main process only moves batches through the encoders and writes the
-parts that are complete. Killed at any moment, a second call goes on with the parts that are not. A part that cannot be
-read to its end is not one of them: the others are finished, and the next call tries it again.
+Worker processes read, decode and tokenize; the main process only moves batches through the encoders and writes finished
+parts. If the process is killed, the next call resumes with the unfinished parts. A part that cannot be read to its end
+counts as unfinished: the other parts are written, and the next call tries it again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mmmono.features.writer import FeatureStoreWriter
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 STORED_TYPES = ("float16", "float32")
-PART_PAIRS = 10_000  # taken for a part's size until one was read, where only the first pairs are wanted
+PART_PAIRS = 10_000  # assumed size of a part if there is a limit and no part's size is known
 
 
 @dataclass
 class _PartBuffer:
-    """Embeddings of a part that is not written yet; they stay on the device until it is."""
+    """Embeddings of an unfinished part; they stay on the device until the part is written."""
 
     image: list[Tensor] = field(default_factory=list)
     text: list[Tensor] = field(default_factory=list)
@@ -41,27 +41,27 @@ class _PartBuffer:
     broken: BrokenPartError | None = None
 
     def cut(self, most: int) -> None:
-        """Keep the first pairs, and what was skipped before the last of them."""
+        """Keep the first `most` pairs, and the skipped pairs before the last of them."""
         if len(self.rows) >= most:
             self.image, self.text = [torch.cat(self.image)[:most]], [torch.cat(self.text)[:most]]
             self.rows, self.skips = self.rows[:most], [skip for skip in self.skips if skip.before < most]
-            self.broken = None  # what is wrong behind them does not matter
+            self.broken = None  # the error came after the pairs that are kept
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """How pairs are read and encoded.
+    """Settings of reading and encoding.
 
     Args:
-        batch_size: pairs a forward pass; None takes 256 on a GPU and 32 on a CPU, whose caches hold no more.
-        workers: processes that read and decode; None takes all cores but one on a GPU machine, and none on a CPU, whose
-            cores the encoders keep busy.
+        batch_size: pairs per forward pass; by default 256 on a GPU and 32 on a CPU, whose caches hold no more.
+        workers: processes that read and decode; by default all cores but one for a GPU, and none for a CPU, whose cores
+            the encoders keep busy.
         precision: `32`, or autocast to `fp16` or `bf16`.
         dtype: stored type, `float16` or `float32`.
-        allowance: what may be lost.
+        allowance: maximum loss of unreadable data.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is invalid.
     """
 
     batch_size: int | None = None
@@ -94,22 +94,23 @@ def extract_features(
     settings: ExtractionSettings | None = None,
     **given: Any,
 ) -> Manifest:
-    """Encode all pairs of `source` into a store in `directory`, going on with what lies there unfinished.
+    """Encode all pairs of `source` into a store in `directory`, resuming an unfinished store there.
 
-    The store is the same, bit by bit, for any number of workers.
+    The store is bitwise the same for any number of workers.
 
     Args:
-        source: pairs in parts; each part becomes a shard of the store. Where it has a `limit`, its first pairs alone.
+        source: pairs in parts; each part becomes a shard of the store. If it has a `limit`, only its first pairs are
+            used.
         encoder: both towers, on `device`.
-        directory: where to write; publish it by renaming once this returns.
+        directory: where to write; publish the store by renaming the directory afterwards.
         device: where the encoders run.
-        settings: how pairs are read and encoded; or by name, those of `ExtractionSettings` and of `Allowance`:
-            `extract_features(source, encoder, directory, batch_size=64, max_skipped=0)`.
+        settings: settings of reading and encoding; fields of `ExtractionSettings` and `Allowance` can also be given by
+            name: `extract_features(source, encoder, directory, batch_size=64, max_skipped=0)`.
 
     Raises:
-        DataError: no pair could be read, or more were lost than is allowed; what was finished is kept.
+        DataError: no pair could be read, or more were lost than allowed; finished parts are kept.
         ModelError: an embedding is not finite.
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is invalid.
     """
     settings = settings or ExtractionSettings()
     losses = {name: given.pop(name) for name in ("max_skipped", "max_broken_shards") if name in given}
@@ -128,7 +129,7 @@ def extract_features(
 
 
 class _Extraction:
-    """The parts of a source that are done, and how the others are."""
+    """State of an extraction: finished and broken parts, and what is needed to encode the others."""
 
     def __init__(
         self, source: PairSource, encoder: Encoder, directory: Path, device: torch.device, settings: ExtractionSettings
@@ -141,7 +142,7 @@ class _Extraction:
         self.workers = default_workers(device) if settings.workers is None else settings.workers
         self.names = source.parts()
         self.writer = FeatureStoreWriter(directory, len(self.names), settings.dtype)
-        self.sizes: dict[int, int] = {}  # of the finished parts
+        self.sizes: dict[int, int] = {}  # pairs by finished part
         self.broken: dict[int, BrokenPartError] = {}
         self.reasons: Counter[str] = Counter()
         for part in range(len(self.names)):
@@ -150,24 +151,24 @@ class _Extraction:
 
     @property
     def pairs(self) -> int:
-        """How many are encoded and written."""
+        """Number of pairs that are encoded and written."""
         return sum(self.sizes.values())
 
     @property
     def pending(self) -> list[int]:
-        """The parts that are neither finished nor broken."""
+        """Parts that are neither finished nor broken."""
         return [part for part in range(len(self.names)) if part not in self.sizes and part not in self.broken]
 
     @property
     def mean_size(self) -> float | None:
-        """Pairs a part, as far as the finished ones tell."""
+        """Mean number of pairs per finished part; None if no part is finished."""
         return self.pairs / len(self.sizes) if self.sizes else None
 
     def encode_first(self, limit: int, bar: Progress, task: TaskID) -> None:
-        """Encode the first `limit` pairs: as many parts at once as they probably fill, then what is still missing.
+        """Encode the first `limit` pairs: as many parts as probably contain them, then more if needed.
 
-        Which parts those are does not depend on the number of workers, nor what each of them gives. What lies behind a
-        part that is not there yet is read again once it is, since then fewer pairs of it are wanted.
+        Neither the choice of parts nor their content depends on the number of workers. Finished parts after an
+        unfinished one are dropped and encoded again later, since the limit may then need fewer of their pairs.
         """
         gap = next((part for part in range(len(self.names)) if part not in self.sizes), None)
         for part in [part for part in self.sizes if gap is not None and part > gap]:
@@ -177,11 +178,11 @@ class _Extraction:
             self.encode(self.pending[: math.ceil(left / self._part_size(left))], left, bar, task)
 
     def _part_size(self, most: int) -> float:
-        """About how many pairs a part has: as those that were read, or as the source knows of the next one."""
+        """Estimate the pairs per part: the mean of finished parts, else the source's count for the next part."""
         return self.mean_size or self.source.count_samples(self.pending[0], most) or PART_PAIRS
 
     def encode(self, parts: list[int], most: int | None, bar: Progress, task: TaskID) -> None:
-        """Encode parts and write each when it is complete; with `most`, in their order and up to so many pairs."""
+        """Encode parts and write each when complete; with `most`, in order and up to that many pairs in total."""
         buffers: dict[int, _PartBuffer] = {}
         complete: dict[int, _PartBuffer] = {}
         order = list(parts)
@@ -252,7 +253,7 @@ class _Extraction:
         return len(self.broken) > self.settings.allowance.max_broken_shards
 
     def finish(self) -> Manifest:
-        """Write the manifest. Raises DataError where more was lost than may be."""
+        """Write the manifest. Raises DataError if more was lost than allowed."""
         allowance = self.settings.allowance
         missing = round((self.mean_size or 0) * len(self.broken))
         broken = [self.broken[part] for part in sorted(self.broken)]

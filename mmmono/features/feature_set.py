@@ -1,4 +1,4 @@
-"""Feature sets: what turns embeddings of either modality into the features that everything downstream looks at."""
+"""Feature sets: maps from embeddings of either modality to the features that all analyses use."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from mmmono.features.rows import Rows, StoredRows, in_full, prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
-# Activations of a modality from which on a pass gains more from compiled loops than the second that loading their
-# compiler takes: a quarter of a million pairs of 1,024 features.
+# Minimum pairs × dim at which the numba kernels save more than the second that loading numba takes; 2^18 pairs × 1,024.
 WORTH_COMPILING = 1 << 28
-COMPILED_BLOCK = 16384  # pairs that are shared out among threads together, so many that waking those costs nothing
+COMPILED_BLOCK = 16384  # pairs per block that threads share, large enough for the cost of waking them to vanish
 
 
 class FeatureSet(ABC):
-    """Maps `[batch, input_dim]` embeddings to `[batch, num_features]` activations, and back where it can."""
+    """Maps embeddings `[batch, input_dim]` to activations `[batch, num_features]`, and back if it has a decoder."""
 
     name: str
     input_dim: int
@@ -34,17 +33,17 @@ class FeatureSet(ABC):
     def encode(
         self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality
     ) -> Float[Tensor, "batch num_features"]:
-        """Activations of the features on a batch of one modality; gradients flow."""
+        """Return the activations of a batch of one modality; differentiable."""
 
     def decode(
         self, activations: Float[Tensor, "batch num_features"], modality: Modality
     ) -> Float[Tensor, "batch input_dim"]:
-        """Embeddings that have these activations. Raises DictionaryError where there is no way back."""
+        """Return the embeddings with these activations. Raises DictionaryError if there is no decoder."""
         raise DictionaryError(f"feature set {self.name!r} has no decoder: use features=raw or features=sae")
 
 
 class RawFeatures(FeatureSet):
-    """The model's own dimensions: the identity."""
+    """The embedding's own dimensions as features: the identity map."""
 
     name = "raw"
 
@@ -54,13 +53,13 @@ class RawFeatures(FeatureSet):
     def encode(
         self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality
     ) -> Float[Tensor, "batch num_features"]:
-        """The embeddings themselves."""
+        """Return the embeddings unchanged."""
         return embeddings
 
     def decode(
         self, activations: Float[Tensor, "batch num_features"], modality: Modality
     ) -> Float[Tensor, "batch input_dim"]:
-        """The activations themselves."""
+        """Return the activations unchanged."""
         return activations
 
 
@@ -70,7 +69,7 @@ class ActivationBlock:
 
     Attributes:
         start: position of the first pair.
-        image_rows, text_rows: activations, perhaps still as they are stored, for what takes them so.
+        image_rows, text_rows: activations, either tensors or `StoredRows` for the numba kernels.
     """
 
     start: int
@@ -79,16 +78,16 @@ class ActivationBlock:
 
     @cached_property
     def image(self) -> Float[Tensor, "rows features"]:
-        """Activations of the images in float32."""
+        """Image activations as a tensor, float32 if they were `StoredRows`."""
         return in_full(self.image_rows)
 
     @cached_property
     def text(self) -> Float[Tensor, "rows features"]:
-        """Activations of the texts in float32."""
+        """Text activations as a tensor, float32 if they were `StoredRows`."""
         return in_full(self.text_rows)
 
     def rows(self, modality: Modality) -> Rows:
-        """Activations of one modality, perhaps still as they are stored."""
+        """Return the activations of one modality, as a tensor or `StoredRows`."""
         return self.image_rows if modality == "image" else self.text_rows
 
 
@@ -100,22 +99,22 @@ def activations(
     block_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[ActivationBlock]:
-    """Stream a feature set's activations over a store, block by block.
+    """Stream a feature set's activations over a view, block by block.
 
-    Long streams of raw features on a CPU come as they are stored, for compiled loops; a block's `image` and `text` are
-    float32 tensors all the same.
+    Long streams of raw features on a CPU are yielded as `StoredRows` for the numba kernels; `image` and `text` of a
+    block are tensors in any case.
 
     Args:
-        view: the pairs to look at.
-        feature_set: what to compute; without gradients.
-        normalize: L2-normalize embeddings on reading; the store keeps raw ones.
-        block_size: pairs a block; by default as many as a CPU's second-level cache takes, or enough to keep a GPU busy.
-        device: where activations are computed and stay.
+        view: the pairs.
+        feature_set: computed without gradients.
+        normalize: L2-normalize the embeddings first; the store keeps them unnormalized.
+        block_size: pairs per block; by default sized for a CPU's second-level cache, or to keep a GPU busy.
+        device: of the computation and its results.
 
     Raises:
         DictionaryError: the feature set was made for embeddings of another width.
-        StoreError: an embedding is not finite or, where it is to be normalized, zero; of rows that are left as they
-            are stored, when they are worked on.
+        StoreError: an embedding is not finite or, if it is to be normalized, zero. For `StoredRows`, raised when they
+            are used.
     """
     if view.dim != feature_set.input_dim:
         raise DictionaryError(

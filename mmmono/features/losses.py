@@ -1,4 +1,4 @@
-"""What an extraction lost: pairs that were skipped and parts that broke off, held against what is allowed."""
+"""Limits on the pairs and parts that an extraction may lose because they cannot be read."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from dataclasses import dataclass
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.features.store import Manifest
 
-ALWAYS_SKIPPABLE = 10  # a share of a handful of pairs is no share
-SHOWN = 8  # broken parts that a message names
+ALWAYS_SKIPPABLE = 10  # unreadable pairs tolerated in any source: a share of a few pairs means little
+SHOWN = 8  # maximum number of broken parts that a message names
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What an extraction may lose.
+    """Maximum loss of an extraction.
 
     Attributes:
-        max_skipped: share of pairs that may be unreadable; `ALWAYS_SKIPPABLE` always may unless it is 0.
-        max_broken_shards: parts that may be missing because they cannot be read to their end.
+        max_skipped: share of pairs that may be unreadable, in [0, 1]; `ALWAYS_SKIPPABLE` pairs are tolerated unless it
+            is 0.
+        max_broken_shards: number of parts that may be missing because they cannot be read to their end.
     """
 
     max_skipped: float = 0.1
     max_broken_shards: int = 0
 
     def check_skipped(self, pairs: int, reasons: Mapping[str, int], final: bool = True) -> None:
-        """Raise DataError if more pairs were skipped than may be.
+        """Raise DataError if too many pairs were skipped.
 
-        Before the end (not `final`) only a clear excess counts: the broken ones may all lie in the first parts.
+        Before the end (`final=False`) only a clear excess counts, since all unreadable pairs may be in the first parts.
         """
         skipped = sum(reasons.values())
         allowed = max(ALWAYS_SKIPPABLE, self.max_skipped * (pairs + skipped)) if self.max_skipped else 0
@@ -42,7 +43,7 @@ class Allowance:
             raise DataError(f"not one pair could be read ({described(reasons, 3) or 'the source is empty'})")
 
     def check_broken(self, broken: Sequence[BrokenPartError], missing: int, total: int) -> None:
-        """Raise DataError if more parts broke off than may; `missing` pairs in them, as far as others tell."""
+        """Raise DataError if too many parts are broken; `missing` is an estimate of their pairs."""
         if len(broken) > self.max_broken_shards:
             about = f" with about {missing} pairs" if missing else ""
             kept = (
@@ -55,7 +56,7 @@ class Allowance:
             )
 
     def check(self, manifest: Manifest) -> None:
-        """Raise DataError if a finished store lost more than may be lost."""
+        """Raise DataError if a finished store lost more than allowed."""
         self.check_skipped(manifest.count, manifest.reasons)
         if len(manifest.broken) > self.max_broken_shards:
             raise DataError(
@@ -67,12 +68,12 @@ class Allowance:
 
 
 def described(reasons: Mapping[str, int], most: int | None = None) -> str:
-    """Reasons with their counts, the most frequent first."""
+    """Return reasons with their counts, the most frequent first."""
     return "; ".join(f"{count} × {reason}" for reason, count in Counter(reasons).most_common(most))
 
 
 def _named(broken: Sequence[BrokenPartError]) -> str:
-    """The broken parts, those with one reason together."""
+    """Return the names of the broken parts, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for error in broken[:SHOWN]:
         by_reason.setdefault(error.reason, []).append(error.name)

@@ -1,4 +1,4 @@
-"""Metadata of a store's pairs as text, whoever wrote it: clip-retrieval, img2dataset, a notebook."""
+"""Reads a store's metadata as text, from any program: clip-retrieval, img2dataset, a notebook."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mmmono.core.errors import StoreError
 
-# What other tools call the columns, where none has the name it has here.
+# Other tools' names of columns, used if the name on the left is missing.
 ALIASES = {
     "caption": ("text", "TEXT", "captions", "title", "sentence"),
     "image_path": ("path", "file_path", "filepath", "filename", "file_name", "image"),
@@ -24,17 +24,17 @@ ALIASES = {
 
 
 def row_count(file: Path) -> int:
-    """Rows of a metadata file, read from its footer. Raises StoreError if it is no Parquet file."""
+    """Return the number of rows in a metadata file's footer. Raises StoreError if it is not a Parquet file."""
     return int(_open(file).metadata.num_rows)
 
 
 def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
-    """Rows of all files in order; every value is text, and nothing is "".
+    """Read the rows of all files in order; all values are text, and missing ones are "".
 
-    `key` is unique: pairs that share one get `#1`, `#2`, ... behind it, and a `group` that says that they belong together.
+    `key` is made unique: pairs that share a key get the suffixes `#1`, `#2`, ... and the same `group`.
 
     Raises:
-        StoreError: a file is no Parquet file, or its columns cannot be read.
+        StoreError: a file is not a Parquet file, or its columns cannot be read.
     """
     frames = [_read(file) for file in files]
     frame = pd.concat(frames, ignore_index=True).fillna("")
@@ -44,7 +44,7 @@ def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
     if "key" not in frame and "image_path" not in frame:
         return frame
     path = frame["image_path"] if "image_path" in frame else pd.Series("", index=frame.index)
-    key = frame.get("key", path)  # what clip-retrieval knows a pair by
+    key = frame.get("key", path)  # clip-retrieval identifies pairs by path
     key = key.where(key != "", path)
     key = key.where(key != "", pd.Series([f"row-{i}" for i in range(len(frame))], index=frame.index, dtype=object))
     if key.duplicated().any():
@@ -52,14 +52,14 @@ def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
             frame["group"] = key
         count = key.groupby(key).cumcount()
         key = key.where(count == 0, key + "#" + count.astype(str))
-        if key.duplicated().any():  # a key that looks like another's second
+        if key.duplicated().any():  # a suffixed key equals another pair's original key
             key = key + "#row-" + pd.Series(range(len(frame)), index=frame.index).astype(str)
     frame["key"] = key
     return frame
 
 
 def as_text(value: Any) -> str:
-    """A value of metadata as text: nothing is "", a number its digits, bytes what they spell, a list its first text."""
+    """Return a metadata value as text: "" if missing or a dict, decoded bytes, a list's first text."""
     if value is None or value is pd.NA or value is pd.NaT:
         return ""
     if isinstance(value, str):

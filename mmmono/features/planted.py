@@ -1,4 +1,4 @@
-"""Paired embeddings from a known dictionary: image-only, text-only and shared concepts with the answer beside them."""
+"""Synthetic paired embeddings with ground truth: image-only, text-only and shared concepts of a known dictionary."""
 
 from __future__ import annotations
 
@@ -26,20 +26,26 @@ SHARD = 16_384
 
 @dataclass(frozen=True)
 class PlantedKnobs:
-    """How planted pairs are made.
+    """Parameters of the synthetic pairs.
+
+    Lengths are relative to the root mean square norm of the embeddings without offset and noise.
 
     Attributes:
-        pairs: how many.
+        pairs: number of pairs.
         dim: width of the embeddings.
-        image_atoms, text_atoms, shared_atoms: concepts that only images show, only texts, or both. More of them than
-            `dim` are in superposition.
-        active: concepts that a sample shows on average.
-        zipf: exponent of their frequencies within a kind, 0 for equal ones.
-        correlation: how often a shared concept is in both sides of a pair or in neither, instead of by chance.
-        gain_spread: standard deviation of the log-ratio of a shared concept's gains in images and texts.
-        gap: distance between the modalities' means that the offset adds, in lengths of an embedding.
-        noise: length of the noise, in lengths of an embedding.
-        seed: of everything.
+        image_atoms, text_atoms, shared_atoms: number of concepts that occur only in images, only in texts, or in both.
+            If there are more than `dim`, they are in superposition.
+        active: mean number of concepts per sample.
+        zipf: exponent of the concept frequencies within a kind; 0 makes them equal.
+        correlation: probability that a shared concept is present or absent in both sides of a pair together, instead of
+            independently.
+        gain_spread: standard deviation of log(gain in images / gain in texts) of shared concepts.
+        gap: distance between the means of the two modalities caused by the offset, as a relative length.
+        noise: root mean square norm of the noise, as a relative length.
+        seed: of all random numbers.
+
+    Raises:
+        ConfigError: a parameter is invalid.
     """
 
     pairs: int = 20_000
@@ -78,15 +84,15 @@ class PlantedKnobs:
 
 @dataclass(frozen=True)
 class PlantedPairs:
-    """Embeddings with their answer.
+    """Synthetic embeddings with their ground truth.
 
     Attributes:
         image, text: embeddings.
-        atoms: directions of the concepts, image-only first, then text-only, then shared; unit length.
+        atoms: unit directions of the concepts: image-only first, then text-only, then shared.
         kind: index into KINDS, for each atom.
-        gain: how strongly images show a concept over how strongly texts do, when they do; infinite for image-only
+        gain: strength of a concept in images over its strength in texts, when present; infinite for image-only
             concepts, 0 for text-only ones.
-        image_codes, text_codes: how strongly each sample shows each concept.
+        image_codes, text_codes: strength of each concept in each sample; 0 if absent.
     """
 
     image: Float[Tensor, "pairs dim"]
@@ -99,7 +105,7 @@ class PlantedPairs:
 
 
 def plant(knobs: PlantedKnobs) -> PlantedPairs:
-    """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise."""
+    """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise, with + for images and − for texts."""
     rng = np.random.default_rng(knobs.seed)
     counts = (knobs.image_atoms, knobs.text_atoms, knobs.shared_atoms)
     kind = np.repeat(np.arange(3), counts)
@@ -113,7 +119,7 @@ def plant(knobs: PlantedKnobs) -> PlantedPairs:
     for absent, gains in ((1, gain), (0, 1 / gain)):
         alone = rng.random((knobs.pairs, len(kind))) < frequency
         shows = np.where(together, joint, alone) & (kind != absent)
-        # Every sample shows something, of its own kind at least: without concept, offset and noise it had no direction.
+        # Give empty samples one concept of their own kind: without offset and noise they would be zero vectors.
         possible = np.where((kind != absent) & (kind != 2), frequency, 0)
         empty = np.flatnonzero(~shows.any(1))
         shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
@@ -135,7 +141,7 @@ def plant(knobs: PlantedKnobs) -> PlantedPairs:
 
 
 def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") -> None:
-    """Write planted pairs as a feature store, with the answer file beside it."""
+    """Write synthetic pairs as a feature store, with a ground truth file in the same folder."""
     planted = plant(knobs)
     shards = range(-(-knobs.pairs // SHARD))
     writer = FeatureStoreWriter(directory, len(shards), dtype)
@@ -158,19 +164,19 @@ def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") 
 
 
 def read_truth(directory: Path) -> dict[str, Tensor]:
-    """The answer file of a planted store: atoms, kind, gain, image_codes and text_codes of `PlantedPairs`."""
+    """Return the ground truth of a synthetic store: the `PlantedPairs` attributes in ANSWERS, by name."""
     return load_file(directory / TRUTH_FILE)
 
 
 def knobs_digest(knobs: PlantedKnobs) -> str:
-    """Identifies what `plant` makes of the knobs."""
+    """Return a digest that identifies the result of `plant`."""
     return hashlib.sha256(json.dumps(asdict(knobs), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _frequencies(knobs: PlantedKnobs) -> dict[str, np.ndarray[Any, Any]]:
-    """How often a sample shows each concept: Zipf's law within a kind, `active` concepts a sample on average."""
+    """Probability of each concept per sample, by kind: Zipf's law within a kind, `active` concepts on average."""
     weights = {name: np.arange(1, getattr(knobs, f"{name}_atoms") + 1, dtype=float) ** -knobs.zipf for name in KINDS}
-    # Both modalities have the same share of shared concepts.
+    # Shared concepts make up the same share in both modalities.
     own = {name: weights[name] / weights[name].sum() for name in KINDS}
     share = knobs.shared_atoms / (knobs.shared_atoms + (knobs.image_atoms + knobs.text_atoms) / 2)
     return {name: knobs.active * (share if name == "shared" else 1 - share) * own[name] for name in KINDS}

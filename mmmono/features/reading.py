@@ -1,4 +1,4 @@
-"""Reads, decodes and tokenizes the parts of a source, in worker processes, into batches for the encoders."""
+"""Reads, decodes and tokenizes a source's parts in worker processes, into batches for the encoders."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mmmono.core.errors import BrokenPartError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
-PREFETCHED = 32  # batches that all workers together are ahead, but each at most 4
-SHARED_MEMORY = Path("/dev/shm")  # where batches of worker processes wait, on Linux
+PREFETCHED = 32  # prefetched batches of all workers together; at most 4 each
+SHARED_MEMORY = Path("/dev/shm")  # holds the batches of worker processes on Linux
 
 
 class Encoder(Protocol):
-    """What extraction needs of a model; `mmmono.vlm.DualEncoder` is one."""
+    """What extraction needs from a model; `mmmono.vlm.DualEncoder` implements it.
+
+    Attributes:
+        name: stored in the manifest.
+        fingerprint: identifies architecture and weights.
+        dim: width of the joint embedding space.
+    """
 
     name: str
     fingerprint: str
@@ -35,11 +41,11 @@ class Encoder(Protocol):
 
     @property
     def preprocess(self) -> Callable[[Image], UInt8[Tensor, "3 height width"]]:
-        """Image to bytes; can be pickled."""
+        """Function from an image to uint8 pixels; can be pickled."""
 
     @property
     def tokenize(self) -> Callable[[list[str]], Int[Tensor, "batch tokens"]]:
-        """Captions to token ids; can be pickled."""
+        """Function from captions to token ids; can be pickled."""
 
     def encode_image(self, images: Tensor) -> Float[Tensor, "batch dim"]:
         """Embed preprocessed images."""
@@ -50,7 +56,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Skip:
-    """A pair that was left out, and how many pairs of its part came before it."""
+    """A skipped pair, and the number of pairs before it in its part."""
 
     before: int
     key: str
@@ -59,9 +65,14 @@ class Skip:
 
 @dataclass
 class Batch:
-    """Consecutive pairs of one part, ready for the encoders; the last batch of a part says so.
+    """Consecutive pairs of one part, ready for the encoders.
 
-    `images` and `tokens` are arrays instead of tensors where they do not go through shared memory.
+    Attributes:
+        part: index of the part.
+        images, tokens: inputs of the encoders; NumPy arrays if batches do not go through shared memory. None if empty.
+        rows: metadata of the pairs.
+        skips: skipped pairs since the previous batch.
+        last: whether this is the part's last batch.
     """
 
     part: int
@@ -72,7 +83,7 @@ class Batch:
     last: bool = False
 
     def pin_memory(self) -> Batch:
-        """Called by the DataLoader where batches go on to a GPU."""
+        """Pin the tensors; the DataLoader calls this for a GPU."""
         if self.rows:
             self.images, self.tokens = (torch.as_tensor(value).pin_memory() for value in (self.images, self.tokens))
         return self
@@ -80,22 +91,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Failure:
-    """An error raised on purpose, which comes out of a worker process as itself, without that process's traceback."""
+    """An error passed from a worker process to the main process as a value, without the worker's traceback."""
 
     part: int
     error: MmmonoError
 
 
 class PartReader(IterableDataset[Batch | Failure]):
-    """Reads parts: worker w of W takes every W-th of them. A part that breaks off does not keep the others.
+    """Reads parts; worker w of W reads every W-th part. A broken part does not stop the others.
 
     Args:
         source: the pairs.
-        parts: numbers of the parts to read.
-        encoder: its preprocessing and tokenizer.
-        batch_size: pairs a batch; no batch has pairs of two parts.
-        most: pairs of a part that are wanted; the batch that holds the last of them is read whole.
-        shared: whether batches wait in shared memory; otherwise they are sent through a pipe.
+        parts: indices of the parts to read.
+        encoder: provides preprocessing and tokenizer.
+        batch_size: pairs per batch; a batch never has pairs of two parts.
+        most: maximum pairs per part, rounded up to whole batches; None reads all.
+        shared: whether worker processes pass batches through shared memory; otherwise through a pipe.
     """
 
     def __init__(
@@ -156,7 +167,7 @@ class PartReader(IterableDataset[Batch | Failure]):
     def _row(self, pair: ImageTextPair) -> dict[str, str]:
         group = self.source.group(pair.key)
         own = {"key": pair.key, "caption": pair.caption, "locator": pair.locator, "group": group}
-        return own | dict(pair.labels) | own  # no label takes the place of what is the pair's own
+        return own | dict(pair.labels) | own  # labels must not override these columns; they come first
 
 
 def read_parts(
@@ -169,12 +180,12 @@ def read_parts(
     most: int | None,
     gpu: bool,
 ) -> Iterator[Batch | Failure]:
-    """Batches of the parts as they come: in order within a part, parts of different workers in any order.
+    """Yield batches of the parts: in order within a part; parts of different workers interleave.
 
     Args:
         source, parts, encoder, batch_size, most: see `PartReader`.
-        workers: processes that read; 0 reads in this one.
-        gpu: whether batches go on to a GPU.
+        workers: number of reading processes; 0 reads in this process.
+        gpu: whether the batches will be moved to a GPU.
     """
     workers = min(workers, len(parts))
     shared = workers == 0 or _fits_shared_memory(workers, batch_size, encoder)
@@ -193,7 +204,7 @@ def read_parts(
 
 @contextmanager
 def explained_deaths() -> Iterator[None]:
-    """Within this block the death of a worker process is a DataError; PyTorch reports it wherever the main process is."""
+    """Turn the death of a worker process into a DataError; PyTorch raises it anywhere in the main process."""
     try:
         yield
     except RuntimeError as error:
@@ -206,7 +217,7 @@ def explained_deaths() -> Iterator[None]:
 
 
 def default_workers(device: torch.device) -> int:
-    """All cores but one where a GPU encodes; none on a CPU, whose cores the encoders keep busy."""
+    """Return all cores but one if a GPU encodes; 0 on a CPU, whose cores the encoders keep busy."""
     if device.type != "cuda":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -214,12 +225,12 @@ def default_workers(device: torch.device) -> int:
 
 
 def _ahead(workers: int) -> int:
-    """Batches a worker is ahead."""
+    """Number of batches that each worker prefetches."""
     return max(1, min(4, PREFETCHED // workers))
 
 
 def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool:
-    """Whether the batches that wait fit into half of what shared memory has left; containers often have 64 MB of it."""
+    """Whether prefetched batches fit into half of the free shared memory, which is often 64 MB in containers."""
     if not SHARED_MEMORY.is_dir():
         return True
     from PIL import Image as image_module
@@ -230,6 +241,6 @@ def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool
 
 
 def _begin_worker(_: int) -> None:
-    # The tokenizers library forks no threads of its own inside a worker, and says so at length unless told.
+    # Otherwise the tokenizers library prints a long warning in forked workers, where it uses no threads anyway.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles interrupts

@@ -1,4 +1,4 @@
-"""What a joint space is there for: finding a pair's partner, and the class of a picture, among all there are."""
+"""Metrics of a joint embedding space: retrieval, zero-shot classification and contrastive loss."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.nn import functional as F
 
 from mmmono.core.finite import check_finite, unit_rows
 
-CHUNK_ROWS = 1024  # queries compared with all targets at a time
-TIE = 1e-9  # cosines that differ by less are equal; computed in float64, equal vectors' differ by 1e-15
+CHUNK_ROWS = 1024  # queries that are compared with all targets at once
+TIE = 1e-9  # cosines that differ by less count as equal; in float64, those of equal vectors differ by about 1e-15
 
 
 def recall_at_k(
     queries: Float[Tensor, "pairs dim"], targets: Float[Tensor, "pairs dim"], ks: Sequence[int] = (1, 5, 10)
 ) -> dict[int, float]:
-    """R@k by cosine: share of queries whose own target (same row) is among the k most similar ones; in float64.
+    """Return R@k by cosine similarity: share of queries whose target (same row) is among the k most similar targets.
 
-    A target that ties with others counts by its expected place among them, so that features that are all zero score
-    chance and not luck. NaN where there is no pair.
+    Computed in float64. A tied target counts with its probability of being among the k under random tie-breaking, so
+    that all-zero features score at chance level. NaN if there are no pairs.
 
     Raises:
-        NonFiniteError: a number is NaN or infinite.
+        NonFiniteError: a value is NaN or infinite.
         ValueError: queries and targets differ in number.
     """
     if len(queries) != len(targets):
@@ -35,18 +35,18 @@ def recall_at_k(
 def zero_shot_accuracy(
     samples: Float[Tensor, "samples dim"], classes: Float[Tensor, "classes dim"], target: Int64[Tensor, " samples"]
 ) -> float:
-    """Share of samples to which the class they are of is the most similar one by cosine; in float64.
+    """Return the share of samples whose own class is the most similar one by cosine similarity, computed in float64.
 
     Args:
-        samples: one row each.
-        classes: one row each, such as the embedding of the class's name.
-        target: each sample's class; a negative one leaves the sample out.
+        samples: one row per sample.
+        classes: one row per class, such as the embedding of the class's name.
+        target: index of each sample's class; samples with a negative index are ignored.
 
     Returns:
-        NaN where every sample is left out. A class that ties with others counts by its expected place among them.
+        The accuracy; NaN if all samples are ignored. If n classes tie for the first place, the own class counts 1/n.
 
     Raises:
-        NonFiniteError: a number is NaN or infinite.
+        NonFiniteError: a value is NaN or infinite.
     """
     known = target >= 0
     return _recall(samples[known], classes, target[known], (1,))[1]
@@ -68,13 +68,18 @@ def _recall(queries: Tensor, targets: Tensor, own: Tensor, ks: Sequence[int]) ->
 
 
 def clip_loss(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"], scale: float) -> float:
-    """CLIP's loss with all other pairs as negatives, by cosine and in float64, without the whole matrix in memory.
+    """Return CLIP's loss with all other pairs as negatives, by cosine similarity in float64 and in bounded memory.
 
-    Mean cross-entropy of finding each image's text among all texts, and each text's image among all images: it is
-    log(pairs) where nothing tells them apart, and so depends on how many pairs there are. NaN where there is no pair.
+    It is the mean cross-entropy, in nats, of finding each image's text among all texts and each text's image among all
+    images. It depends on the number of pairs: it is log(pairs) if all pairs are equally similar. NaN if there are no
+    pairs.
+
+    Args:
+        image, text: embeddings of the same pairs.
+        scale: factor of the cosine similarities (inverse temperature).
 
     Raises:
-        NonFiniteError: a number is NaN or infinite.
+        NonFiniteError: a value is NaN or infinite.
     """
     check_finite(image, "image", column="dimension")
     check_finite(text, "text", column="dimension")

@@ -1,4 +1,4 @@
-"""Embeddings as they are stored: converted, checked and normalized here, or left as they are for compiled loops."""
+"""Rows of stored embeddings: converted, checked and normalized here, or passed unchanged to the numba kernels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Activations of raw features for consecutive samples of one modality on the CPU, as they are stored.
+    """Activations of raw features for consecutive samples of one modality, on the CPU and in the stored type.
 
-    What comes as these is worked on by `mmmono.core.kernels`, what comes as a tensor by tensor operations. The loops
-    read every number once, where it lies in the file's cache, and normalize and check rows on the way.
+    `mmmono.core.kernels` processes them, whereas tensors go through tensor operations. The kernels read every value
+    once from the mapped file, and normalize and check rows at the same time.
 
     Attributes:
         values: float32 or float16.
-        normalize: whether activations are these numbers divided by their row's length.
-        source: where they are stored, for the error that unusable ones get.
-        start: position of the first row in the stream, for that error too.
+        normalize: whether activations are these values divided by the row's norm.
+        source: path of the store, for errors about unusable rows.
+        start: position of the first row in the stream, for the same errors.
     """
 
     values: Float[Tensor, "rows features"]
@@ -39,26 +39,26 @@ class StoredRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Rows and features."""
+        """(rows, features)."""
         return self.values.shape
 
     def __len__(self) -> int:
         return len(self.values)
 
     def head(self, rows: int) -> StoredRows:
-        """The first rows."""
+        """Return the first rows."""
         return replace(self, values=self.values[:rows])
 
     def numbers(self) -> Array:
-        """The rows as the kernels take them."""
+        """Return the rows as the kernels take them."""
         from mmmono.core.kernels import stored
 
         return stored(self.values)
 
     def check(self, lengths: Iterable[tuple[float, float]]) -> None:
-        """Raise StoreError if rows of these lengths, shortest and longest as kernels return them, are unusable."""
+        """Raise StoreError if any (min, max) of row norms, as the kernels return them, shows unusable rows."""
         if any(_unusable(shortest, longest, self.normalize) for shortest, longest in lengths):
-            in_full(self)  # which names the row, unless only its length left the range of float32
+            in_full(self)  # raises with the row's position, unless only the squared norm overflowed float32
             if self.normalize:
                 raise StoreError(
                     f"{self.source} holds embeddings whose squares leave the range of float32: scale them, or extract again"
@@ -69,7 +69,7 @@ Rows = Float[Tensor, "rows features"] | StoredRows
 
 
 def in_full(rows: Rows) -> Float[Tensor, "rows features"]:
-    """The activations as a tensor, in float32 where they were as stored."""
+    """Return stored rows as a float32 tensor, normalized if requested; tensors pass through."""
     if isinstance(rows, StoredRows):
         return prepare(rows.values, rows.normalize, "cpu", rows.source, rows.start)
     return rows
@@ -82,23 +82,23 @@ def prepare(
     source: str | Path,
     start: int = 0,
 ) -> Float[Tensor, "rows dim"]:
-    """Stored rows as float32 on a device, L2-normalized if asked for.
+    """Convert stored rows to float32 on a device, L2-normalized if requested.
 
     Args:
         embeddings: rows in the stored type.
-        normalize: divide each by its length.
-        device: where they are wanted.
-        source: where they are stored, for the error.
-        start: position of the first row among those that are read, for the error.
+        normalize: divide each row by its norm.
+        device: of the result.
+        source: path of the store, for errors.
+        start: position of the first row in the stream, for errors.
 
     Raises:
-        StoreError: an embedding is not finite or, where it is to be normalized, zero.
+        StoreError: an embedding is not finite or, if it is to be normalized, zero.
     """
     values = embeddings.to(device=device, dtype=torch.float32)
     if not len(values):
         return values
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
-    shortest, longest = (float(norm) for norm in norms.aminmax())  # either is NaN where one is
+    shortest, longest = (float(norm) for norm in norms.aminmax())  # both are NaN if any norm is
     if _unusable(shortest, longest, normalize):
         _refuse(values, normalize, source, start)
         norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64).float()
@@ -108,7 +108,7 @@ def prepare(
 
 
 def _unusable(shortest: float, longest: float, normalize: bool) -> bool:
-    """Whether rows of these lengths may hold something unusable, which `_refuse` looks for."""
+    """Whether rows with these (min, max) norms may contain unusable values, which `_refuse` then looks for."""
     return not math.isfinite(longest) or (normalize and shortest == 0)
 
 

@@ -1,4 +1,4 @@
-"""Views on a store: the rows of one split, read as if they were all there is."""
+"""Views on a store: read the rows of one split like a whole store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class FeatureView:
 
     Args:
         store: the store.
-        rows: ascending row numbers; None is all of them.
+        rows: ascending row numbers; None selects all.
+
+    Raises:
+        StoreError: `rows` is empty.
     """
 
     def __init__(self, store: FeatureStore, rows: np.ndarray[Any, Any] | None = None) -> None:
@@ -34,7 +37,7 @@ class FeatureView:
 
     @property
     def dim(self) -> int:
-        """Width of the joint space."""
+        """Width of the joint embedding space."""
         return self.store.dim
 
     def __len__(self) -> int:
@@ -45,25 +48,37 @@ class FeatureView:
         return self.store.blocks(block_size, self.rows)
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
-        """Consecutive rows by their position in the view, in the stored type."""
+        """Return rows [start, stop) of the view, in the stored type."""
         if self.rows is None:
             return self.store.read(modality, start, stop)
         rows = self.rows[start:stop]
+        if not len(rows):
+            return self.store.read(modality, 0, 0)
         span = self.store.read(modality, int(rows[0]), int(rows[-1]) + 1)
         return span[torch.from_numpy(rows - rows[0])]
 
     def gather(self, modality: Modality, positions: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
-        """Single rows by their position in the view."""
+        """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
 
     def metadata(self) -> pd.DataFrame:
-        """Metadata of the view's rows."""
+        """Return the metadata of the view's rows, all values as text."""
         frame = self.store.metadata()
         return frame if self.rows is None else frame.iloc[self.rows].reset_index(drop=True)
 
 
 def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction: float = 0.8) -> FeatureView:
-    """The rows of a seeded hash split; pairs of one group (variants of one picture) fall on one side."""
+    """Return the rows of a seeded hash split; pairs of one group (variants of one image) are in the same split.
+
+    Args:
+        store: the store.
+        split: `train`, `val` or `all`.
+        seed: of the hash.
+        train_fraction: expected share of groups in `train`.
+
+    Raises:
+        StoreError: the split is empty, or the metadata has no column to split by.
+    """
     if split == "all":
         return FeatureView(store)
     frame = store.metadata()

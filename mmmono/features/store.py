@@ -1,12 +1,12 @@
-"""Paired image and text embeddings on disk, in the layout clip-retrieval made the ecosystem's convention.
+"""Paired image and text embeddings on disk, in clip-retrieval's layout.
 
     <store>/img_emb/img_emb_0.npy            [pairs of shard 0, dim]
     <store>/text_emb/text_emb_0.npy          [pairs of shard 0, dim]
-    <store>/metadata/metadata_0.parquet      key, caption, locator, labels...; one row a pair
+    <store>/metadata/metadata_0.parquet      key, caption, locator, labels...; one row per pair
     <store>/manifest.json                    model, dataset, counts, dtype, content hash
 
-The manifest is ours; embeddings that clip-retrieval wrote open without one. Rows come in blocks that are mapped into
-memory, for as long as somebody holds them: nothing is copied, and memory stays constant whatever the store's size.
+Only the manifest is an addition; embeddings written by clip-retrieval open without one. Blocks of rows are
+memory-mapped while they are referenced: nothing is copied, and memory use does not depend on the store's size.
 """
 
 from __future__ import annotations
@@ -38,18 +38,22 @@ _PREFIX: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store holds and what made it.
+    """Content and origin of a store.
 
     Attributes:
-        model: name of the encoder; model_fingerprint identifies its weights.
-        dataset: name of the source; dataset_fingerprint identifies its content.
-        dim: width of the joint space.
-        count: number of pairs, of which `skipped` more could not be read.
-        dtype: numpy name of the stored type.
-        content: digest over all embeddings.
-        reasons: how many pairs were skipped, by reason; examples are keys of some of them.
-        broken: parts of the source that could not be read to their end and were gone without, with what is wrong.
-        missing: pairs that those parts would have, as far as the others tell.
+        model: name of the encoder.
+        model_fingerprint: identifies its weights.
+        dataset: name of the source.
+        dataset_fingerprint: identifies its content.
+        dim: width of the joint embedding space.
+        count: number of stored pairs.
+        dtype: NumPy name of the stored type.
+        content: digest of all embeddings.
+        skipped: number of pairs that could not be read.
+        reasons: number of skipped pairs by reason.
+        examples: keys of some skipped pairs by reason.
+        broken: reason by name, for parts that could not be read to their end and are missing.
+        missing: estimated number of pairs in those parts.
     """
 
     model: str
@@ -67,12 +71,12 @@ class Manifest:
     missing: int = 0
 
     def to_json(self) -> str:
-        """The manifest as it stands in the store."""
+        """Return the content of the manifest file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
 class PairedBlock(NamedTuple):
-    """Consecutive rows of a store (or of a selection of its rows), both modalities."""
+    """Consecutive rows of a store or view, both modalities; `start` is the position of the first row."""
 
     start: int
     image: Float[Tensor, "rows dim"]
@@ -86,7 +90,7 @@ class FeatureStore:
         path: the store's folder.
 
     Raises:
-        StoreError: the folder is no whole store, or its two modalities do not match.
+        StoreError: the folder is not a complete store, or its two modalities do not match.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -121,11 +125,11 @@ class FeatureStore:
         return self._files["image"][0].dtype
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
-        """Copy rows [start, stop) of one modality in the stored type."""
+        """Return a copy of rows [start, stop) of one modality, in the stored type."""
         return torch.cat(self._mapped(modality, start, stop))
 
     def _mapped(self, modality: Modality, start: int, stop: int) -> list[Tensor]:
-        """The same rows where they lie, a tensor for every shard that has some of them."""
+        """Return the same rows memory-mapped, as one tensor per shard."""
         pieces = [torch.from_numpy(np.empty((0, self.dim), self.dtype))] if start == stop else []
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
@@ -136,7 +140,7 @@ class FeatureStore:
         return pieces
 
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
-        """Read single rows, in the order given, in the stored type."""
+        """Return single rows in the given order, in the stored type."""
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise StoreError(f"{self.path}: rows {wanted.min()} to {wanted.max()} asked for, it holds {len(self)}")
@@ -149,13 +153,13 @@ class FeatureStore:
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
-        """Stream both modalities in order, in the stored type; the system reads on while a block is worked on.
+        """Stream both modalities in order, in the stored type; the system reads ahead while a block is processed.
 
-        A block stays mapped, and its files open, as long as it is held: copy what is to be kept of many.
+        A block stays mapped, and its files open, as long as it is referenced: copy rows that are kept from many blocks.
 
         Args:
-            block_size: rows read at a time.
-            rows: ascending row numbers to keep; None keeps all. Blocks left empty are not read.
+            block_size: rows per block, before selection.
+            rows: ascending row numbers to keep; None keeps all. Blocks without such rows are not read.
         """
         starts = np.arange(0, len(self), block_size)
         if rows is not None:
@@ -173,10 +177,13 @@ class FeatureStore:
             yield PairedBlock(start, image, text)
 
     def metadata(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Rows of the metadata in the order of the embeddings, all values as text; see `read_metadata`.
+        """Return the metadata in the order of the embeddings, all values as text; see `read_metadata`.
+
+        Args:
+            columns: names of the columns to return; None returns all.
 
         Raises:
-            StoreError: there is no metadata, it is broken, or a column is missing.
+            StoreError: the metadata is missing or broken, or lacks a column.
         """
         if not self._metadata_files:
             raise StoreError(
@@ -191,14 +198,14 @@ class FeatureStore:
 
 
 def content_fingerprint(path: str | Path) -> str:
-    """Digest of a store's whole content: all rows of both modalities, and the metadata."""
+    """Return the digest of a store's whole content: embeddings of both modalities and metadata."""
     root = Path(path)
     files = [file for folder in (*_PREFIX.values(), "metadata") for file in sorted((root / folder).glob("*"))]
     return files_fingerprint({str(file.relative_to(root)): file for file in files if file.is_file()})
 
 
 def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Path]]:
-    """Shards that pair by their numbers, each with as many rows of image, text and, if there is any, metadata."""
+    """Return array headers by modality and metadata files; raise StoreError unless shards match in number and rows."""
     arrays = {modality: numbered(store / prefix, prefix, "npy") for modality, prefix in _PREFIX.items()}
     for modality, prefix in _PREFIX.items():
         if not arrays[modality]:
@@ -251,12 +258,12 @@ def _read_manifest(file: Path) -> Manifest | None:
 
 
 def _map_rows(file: ArrayFile, start: int, stop: int) -> Tensor:
-    """Consecutive rows of one file, which stay mapped as long as the tensor lives; writing to it never reaches the file."""
+    """Memory-map consecutive rows of one file, as long as the tensor lives; copy-on-write keeps the file unchanged."""
     position, size = (count * file.dim * file.dtype.itemsize for count in (start, stop - start))
     position += file.offset
     page = position % mmap.ALLOCATIONGRANULARITY
     with file.path.open("rb") as opened:
-        if hasattr(os, "posix_fadvise"):  # while these rows are worked on, the next ones come from the disk
+        if hasattr(os, "posix_fadvise"):  # read the next rows from disk while these are processed
             os.posix_fadvise(opened.fileno(), position, 2 * size, os.POSIX_FADV_WILLNEED)
         try:
             mapped = mmap.mmap(opened.fileno(), page + size, offset=position - page, access=mmap.ACCESS_COPY)

@@ -1,4 +1,4 @@
-"""Writes a feature store shard by shard, so that an interrupted extraction goes on after its last whole shard."""
+"""Writes a feature store shard by shard, so that an interrupted extraction resumes after its last complete shard."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.text import escaped_bytes
 from mmmono.features.store import MANIFEST_FILE, Manifest
 
-EXAMPLES = 3  # keys of skipped pairs that are kept for each reason
-REASONS = 50  # that are kept apart
+EXAMPLES = 3  # keys of skipped pairs that are stored per reason
+REASONS = 50  # number of reasons that are listed individually
 
 
 @dataclass
 class ShardReport:
-    """What became of one part of the source; `examples` are keys of skipped pairs by reason."""
+    """Result of one part of the source.
+
+    Attributes:
+        count: number of stored pairs.
+        content: digest of their embeddings.
+        reasons: number of skipped pairs by reason.
+        examples: keys of some skipped pairs by reason.
+    """
 
     count: int = 0
     content: str = ""
@@ -33,15 +40,15 @@ class ShardReport:
 
 
 class FeatureStoreWriter:
-    """Fills a directory that is not yet a store; `finish` turns it into one.
+    """Fills a directory with shards; `finish` turns it into a feature store.
 
-    A shard counts as done once its report lies beside its arrays: the report is written last, so that a process
-    killed at any moment leaves either a whole shard or one that is written again.
+    A shard counts as finished once its report exists. The report is written last, so that a process killed at any
+    moment leaves either a complete shard or one that is written again.
 
     Args:
-        path: directory to fill; shards finished there earlier are kept.
-        num_shards: how many parts the source has.
-        dtype: type to store, `float16` or `float32`.
+        path: directory to fill; its finished shards are kept.
+        num_shards: number of parts of the source.
+        dtype: stored type, `float16` or `float32`.
     """
 
     def __init__(self, path: Path, num_shards: int, dtype: str = "float16") -> None:
@@ -58,12 +65,12 @@ class FeatureStoreWriter:
         return self.path / "reports" / f"{self._number(shard)}.json"
 
     def report(self, shard: int) -> ShardReport | None:
-        """The report of a finished shard; None while it is not finished."""
+        """Return the report of a finished shard; None if it is not finished."""
         file = self._report_file(shard)
         return ShardReport(**json.loads(file.read_text())) if file.exists() else None
 
     def drop(self, shard: int) -> ShardReport:
-        """Forget that a shard is finished; its report until now."""
+        """Delete a shard; return its report."""
         report = self.report(shard) or ShardReport()
         self._report_file(shard).unlink(missing_ok=True)
         for folder, name in (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet")):
@@ -78,13 +85,13 @@ class FeatureStoreWriter:
         metadata: Sequence[dict[str, str]],
         skipped: Sequence[tuple[str, str]] = (),
     ) -> ShardReport:
-        """Store one part of the source; an empty one leaves only its report.
+        """Store one part of the source and return its report; an empty part leaves only the report.
 
         Args:
-            shard: number of the part.
-            image, text: embeddings of its pairs.
-            metadata: a row a pair.
-            skipped: keys and reasons of the pairs that were left out.
+            shard: index of the part.
+            image, text: embeddings of its pairs, on the CPU.
+            metadata: one row per pair.
+            skipped: (key, reason) of each skipped pair.
         """
         sha = hashlib.sha256()
         number = self._number(shard)
@@ -107,11 +114,11 @@ class FeatureStoreWriter:
         return report
 
     def finish(self, made: Manifest, shards: Sequence[int]) -> Manifest:
-        """Write the manifest over the finished shards.
+        """Write and return the manifest of the finished shards.
 
         Args:
-            made: what made them; their content, and what was skipped, is filled in here.
-            shards: numbers of the parts that are in the store.
+            made: origin of the store; `count`, `content`, `skipped`, `reasons` and `examples` are filled in here.
+            shards: indices of the parts in the store.
         """
         reasons: Counter[str] = Counter()
         examples: dict[str, list[str]] = {}

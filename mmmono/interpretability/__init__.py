@@ -1,4 +1,4 @@
-"""What features mean: their top samples, and how monosemantic they are (Sections 2.3 and 3.2)."""
+"""Interpretability of features: top samples, monosemanticity and neighbors (Sections 2.3 and 3.2)."""
 
 from mmmono.interpretability.histograms import ActivationHistograms, HistogramStream, activation_histograms
 from mmmono.interpretability.monosemanticity import embsim, winrate

@@ -1,6 +1,6 @@
-"""Embedding models h of Section 3.2.1: what says whether two images, or two texts, are alike.
+"""Embedding models h of Section 3.2.1, which measure how similar two images or two texts are.
 
-They are independent of the model whose features are judged, or, as Appendix A.3.1 allows, that model itself.
+They are independent of the model whose features are scored or, as Appendix A.3.1 allows, that model itself.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from mmmono.vlm.resizing import bounded
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-THREADS = min(8, os.cpu_count() or 1)  # that resize pictures
+THREADS = min(8, os.cpu_count() or 1)  # for resizing images
 
 
 class Embedder(ABC):
-    """Embeds images and texts, each in a space of its own, with vectors of unit length.
+    """Embed images and texts as unit vectors; the two modalities need not share a space.
 
     Attributes:
-        name: what tables call it.
-        fingerprint: digest that identifies its weights; embeddings are cached under it.
+        name: name in tables.
+        fingerprint: digest that identifies the weights; cached embeddings are stored under it.
     """
 
     name: str
@@ -55,27 +55,26 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
-        """Unit vectors, float32 on the CPU."""
+        """Embed images as unit vectors, float32 on the CPU."""
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
-        """Unit vectors, float32 on the CPU."""
+        """Embed texts as unit vectors, float32 on the CPU."""
 
 
 class TimmSentenceEmbedder(Embedder):
-    """A timm image model, pooled before its classifier, beside a Sentence Transformer.
+    """Embed images with a timm model (pooled features, no classifier) and texts with a Sentence Transformer.
 
-    Weights are loaded at the first use of either side.
+    Each model's weights are loaded when they are first used.
 
     Args:
-        name: what tables call it.
+        name: name in tables.
         image_model: timm's name of the architecture, with its pretrained tag.
-        text_model: Sentence Transformers' name of a model, or a folder with one.
-        image_weights: state dict of the image model, instead of timm's pretrained one; called when it is needed.
-        text_weights: checks the folder before it is read.
-        fingerprint: see `Embedder`; by default a digest of both names, of a folder by its content.
-        device: where to compute.
-        batch_size: samples a forward pass.
+        text_model: name of a Sentence Transformers model, or a folder that holds one.
+        image_weights: returns a state dict for the image model, instead of timm's pretrained weights.
+        fingerprint: see `Embedder`; by default a digest of both names, or of a folder's content.
+        device: device to compute on.
+        batch_size: samples per forward pass.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class TimmSentenceEmbedder(Embedder):
         try:
             with hub_or_cache():
                 model = timm.create_model(self.image_model, pretrained=self._image_weights is None)
-        except Exception as error:  # timm passes on whatever the hub's client raises
+        except Exception as error:  # timm passes on all errors of the hub client
             raise ModelError(
                 f"the image model {self.image_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check "
                 "its name and the network, give a local file as embedder.image_checkpoint=..., or use embedder=offline"
@@ -131,14 +130,14 @@ class TimmSentenceEmbedder(Embedder):
         try:
             with hub_or_cache():
                 return SentenceTransformer(self.text_model, device=self._device)
-        except Exception as error:  # so does Sentence Transformers
+        except Exception as error:  # Sentence Transformers passes on all errors of the hub client
             raise ModelError(
                 f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
                 "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
             ) from error
 
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
-        """Pooled features of the image model, of unit length. Raises ModelError if its weights cannot be had."""
+        """Normalized pooled features of the image model. Raises ModelError if its weights cannot be loaded."""
         rows = []
         transform = self._transform
         with ThreadPoolExecutor(THREADS) as pool, torch.inference_mode():
@@ -150,7 +149,7 @@ class TimmSentenceEmbedder(Embedder):
         return torch.cat(rows)
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
-        """Sentence embeddings, of unit length. Raises ModelError if the weights cannot be had."""
+        """Normalized sentence embeddings. Raises ModelError if the weights cannot be loaded."""
         embeddings = self._sentences.encode(
             list(texts),
             batch_size=self._batch_size,
@@ -161,24 +160,24 @@ class TimmSentenceEmbedder(Embedder):
         return embeddings.float().cpu()
 
     def load(self) -> None:
-        """Load both sides now. Raises ModelError if weights cannot be had, before anything else is computed."""
+        """Load both models now, to fail before long computations. Raises ModelError if weights cannot be loaded."""
         _ = self._transform, self._sentences
 
 
 def paper_embedder(
     image_model: str, text_model: str, image_checkpoint: str | None = None, device: str = "cpu", batch_size: int = 32
 ) -> TimmSentenceEmbedder:
-    """The paper's: ViT-B/16-224-in21k for images and all-MiniLM-L6-v2 for texts (Appendix A.3.1).
+    """Embedder of the paper: ViT-B/16-224-in21k for images and all-MiniLM-L6-v2 for texts (Appendix A.3.1).
 
     Args:
-        image_model: timm's name.
-        text_model: Sentence Transformers' name, or a local folder.
-        image_checkpoint: local state dict of the image model (safetensors or a plain PyTorch one).
-        device: where to compute.
-        batch_size: samples a forward pass.
+        image_model: timm's name of the image model.
+        text_model: Sentence Transformers' name of the text model, or a local folder.
+        image_checkpoint: local state dict of the image model (safetensors or PyTorch).
+        device: device to compute on.
+        batch_size: samples per forward pass.
 
     Raises:
-        ModelError: the checkpoint is not there.
+        ModelError: the checkpoint does not exist.
     """
     if image_checkpoint is None:
         return TimmSentenceEmbedder("paper", image_model, text_model, device=device, batch_size=batch_size)
@@ -197,9 +196,12 @@ def paper_embedder(
 
 
 def offline_embedder(device: str = "cpu", batch_size: int = 32) -> TimmSentenceEmbedder:
-    """EfficientNet-Lite0 for images and all-MiniLM-L6-v2 for texts, from the packages of the extra `demo`.
+    """Embedder without downloads: EfficientNet-Lite0 for images and all-MiniLM-L6-v2 for texts.
 
-    The very towers of EmojiCLIP, before its heads. Raises ModelError if the packages are not installed.
+    The weights come from the packages of the extra `demo`; they are the towers of EmojiCLIP without its heads.
+
+    Raises:
+        ModelError: the packages are not installed.
     """
     checked_minilm_weights()
     return TimmSentenceEmbedder(

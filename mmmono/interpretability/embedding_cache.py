@@ -1,4 +1,4 @@
-"""Embeddings of single samples, computed once each and kept on disk."""
+"""Disk cache of the embeddings of single samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from torch import Tensor
 from mmmono.core.errors import DataError
 from mmmono.core.progress import progress_bar
 
-CHUNK = 512  # samples a file: what an interrupt loses at most
+CHUNK = 512  # samples per file; an interrupt loses at most these
 
 
 class EmbeddingCache:
-    """Embeddings of one modality by row, in `<folder>/<number>.npz` files of some rows each.
+    """Cache of one modality's embeddings by row, in files `<folder>/<number>.npz` of up to `CHUNK` rows.
 
     Args:
-        folder: where they lie; whatever determines them, the data and the embedder, must be part of its name.
-        compute: embeds samples given by their rows, in their order; NaN for those that cannot be had, which are not kept.
-        title: of the progress bar.
+        folder: folder of the files; its name must identify the data and the embedder.
+        compute: embeds the samples of the given rows, in order. A row of NaN marks a sample that cannot be embedded,
+            which is not cached.
+        title: title of the progress bar.
     """
 
     def __init__(self, folder: Path, compute: Callable[[Sequence[int]], Float[Tensor, "rows dim"]], title: str) -> None:
@@ -35,9 +36,12 @@ class EmbeddingCache:
         self._title = title
 
     def get(self, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
-        """Embeddings in the order of `rows`, which may repeat; what is not there yet is computed and kept.
+        """Return the embeddings of `rows`, which may repeat; compute and cache missing ones.
 
-        Rows whose embeddings cannot be had are NaN. Raises DataError if none of them can.
+        Samples that cannot be embedded are NaN.
+
+        Raises:
+            DataError: nothing is cached, and none of the samples can be embedded.
         """
         wanted = rows.unique().tolist()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,7 @@ class EmbeddingCache:
             try:
                 with np.load(file) as part:
                     parts.append((part["rows"], part["embeddings"]))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # what it held is computed again
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # broken file: compute its rows again
                 file.unlink()
         if not parts:
             return np.empty(0, np.int64), torch.empty(0, 0)

@@ -1,4 +1,4 @@
-"""Histograms of every feature's activations, image and text apart, in one pass over pairs that nobody has measured yet."""
+"""Histograms of every feature's image and text activations, in one pass without knowing their range in advance."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, single
 
-CHUNK_ROWS = 256  # rows binned together, so that the index of a chunk's active entries stays small
+CHUNK_ROWS = 256  # rows binned at a time; limits the memory for the indices of active entries
 
 
 @dataclass(frozen=True)
 class ActivationHistograms:
-    """How often each feature takes which activation; bin b of 2n holds `(b − n) · width ≤ activation < (b − n + 1) · width`.
+    """Histograms of the non-zero activations of every feature, with bins symmetric around 0.
+
+    Of 2n bins, bin b holds `(b − n) · width ≤ activation < (b − n + 1) · width`; the last bin includes its upper end.
 
     Attributes:
-        counts: of samples whose activation is not 0, images first, texts second; the highest bin holds its upper end too.
-        width: of a feature's bins, a power of two; the same for both modalities.
-        samples: how many samples of each modality were seen, silent ones among them.
+        counts: number of samples per bin; images in row 0, texts in row 1.
+        width: bin width of each feature, a power of two; the same for both modalities.
+        samples: number of samples of each modality, including those with activation 0.
     """
 
     counts: Int64[Tensor, "2 features bins"]
@@ -30,14 +32,18 @@ class ActivationHistograms:
 
     @property
     def positive(self) -> Int64[Tensor, "2 features"]:
-        """Samples of either modality with a positive activation."""
+        """Number of images (row 0) and texts (row 1) with a positive activation."""
         return self.counts[..., self.counts.shape[-1] // 2 :].sum(-1)
 
 
 def activation_histograms(
     blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]], bins: int = 64
 ) -> ActivationHistograms:
-    """Histograms of image and text activations, for every feature at once.
+    """Compute histograms of image and text activations for all features in one pass.
+
+    Args:
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
+        bins: number of bins, a multiple of 4.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
@@ -50,11 +56,11 @@ def activation_histograms(
 
 
 class HistogramStream:
-    """Running histograms, for callers that do more than one thing with a stream.
+    """Running histograms, for callers that compute several things in one pass; see `activation_histograms`.
 
-    A feature's range, symmetric around 0, is the smallest power of two that holds all its activations. It doubles, two
-    bins becoming one, when a larger one arrives; so counts are exact and depend neither on the order of the stream nor
-    on its blocks.
+    The range of a feature is ± the smallest power of two that holds all its activations. When a larger activation
+    arrives, the range doubles and adjacent bins merge. Counts are therefore exact and independent of the order and the
+    block size of the stream.
     """
 
     def __init__(self, bins: int = 64) -> None:
@@ -66,7 +72,7 @@ class HistogramStream:
         self._exponent: Tensor  # the range is 2 ** exponent
 
     def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
-        """Look at the next pairs. Raises NonFiniteError if an activation is NaN or infinite."""
+        """Add a block of pairs. Raises NonFiniteError if an activation is NaN or infinite."""
         if not len(image) and not len(text):
             return
         image, text = single(image), single(text)
@@ -103,7 +109,7 @@ class HistogramStream:
         assert self._counts is not None
         row, feature = chunk.nonzero(as_tuple=True)
         half = self.bins // 2
-        # Exact: width is a power of two, so that dividing by it rounds nothing.
+        # The width is a power of two, so dividing by it is exact.
         place = (chunk[row, feature] / self._width()[feature]).floor().long() + half
         index = feature * self.bins + place.clamp_max(self.bins - 1)
         counts = self._counts[modality]
@@ -113,7 +119,7 @@ class HistogramStream:
         return torch.exp2(self._exponent.clamp_min(-126).float()) / (self.bins // 2)
 
     def result(self) -> ActivationHistograms:
-        """The histograms of everything seen so far. Raises ValueError if that is nothing."""
+        """Return the histograms of all pairs added so far. Raises ValueError if there are none."""
         if self._counts is None:
             raise ValueError("no activations to make histograms of")
         return ActivationHistograms(self._counts.cpu(), self._width().cpu(), self._samples)

@@ -1,4 +1,4 @@
-"""EmbSim and WinRate, Eq. 5 of the paper: are the samples that activate a feature alike?"""
+"""EmbSim and WinRate (Eq. 5): how similar the samples that activate a feature are to each other."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mmmono.core.finite import check_finite, double
 
 Form = Literal["printed", "pooled"]
 
-FLOOR = 1e-2  # smallest magnitude of a random pair's similarity that "printed" divides by
-TIE = 5e-7  # similarities that differ by less are equal: float32 vectors of unit length tell no more
+FLOOR = 1e-2  # smallest magnitude of a denominator in EmbSim
+TIE = 5e-7  # similarities closer than this count as equal: rounding error of float32 unit vectors
 
 
 def embsim(
@@ -22,24 +22,23 @@ def embsim(
     form: Form = "printed",
     floor: float = FLOOR,
 ) -> Float64[Tensor, " features"]:
-    """I(z), how much more similar a feature's top samples are to each other than random ones; Eq. 5, left.
+    """EmbSim I(z): relative excess similarity of a feature's top samples over random samples (Eq. 5, left).
 
-    With S₊ = Z₊Z₊ᵀ and S₋ = Z₋Z₋ᵀ, both over the pairs i ≠ j:
-    `printed` is the mean of (S₊ − S₋) / S₋, entry by entry; `pooled` is mean(S₊ − S₋) / mean(S₋), which a single random
-    pair that happens to be orthogonal cannot blow up.
+    With S₊ = Z₊Z₊ᵀ and S₋ = Z₋Z₋ᵀ over the pairs i ≠ j, `printed` is the mean of (S₊ − S₋) / S₋ and `pooled` is
+    mean(S₊ − S₋) / mean(S₋). A single, nearly orthogonal random pair can dominate `printed` but not `pooled`.
 
     Args:
-        active: embeddings of the m most activating samples of each feature; of unit length for cosine similarities.
-        random: embeddings of m random samples for each feature, or `[1, m, dim]`, the same for all.
-        form: which of the two.
-        floor: denominators nearer to 0 are moved to ±floor, so that `printed` stays finite.
+        active: embeddings of the m most activating samples of each feature; unit vectors for cosine similarity.
+        random: embeddings of m random samples for each feature, or `[1, m, dim]` for the same ones for all features.
+        form: `printed` or `pooled`.
+        floor: denominators in (−floor, floor) become ±floor, so that the ratio stays finite.
 
     Returns:
-        0 where top samples are as alike as random ones; unbounded above. Computed in float64.
+        EmbSim in float64; 0 if top samples are as similar as random ones, without upper bound.
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.
-        ValueError: the shapes do not match, or m < 2.
+        ValueError: the shapes do not match, m < 2, or `form` is unknown.
     """
     positive, negative, pairs = _similarities(active, random)
     if form == "pooled":
@@ -53,14 +52,14 @@ def embsim(
 def winrate(
     active: Float[Tensor, "features m dim"], random: Float[Tensor, "features m dim"]
 ) -> Float64[Tensor, " features"]:
-    """W(z), the share of pairs i ≠ j whose similarity exceeds that of the random pair at the same place; Eq. 5, right.
+    """WinRate W(z): share of pairs i ≠ j of top samples more similar than random pair (i, j) (Eq. 5, right).
 
     Args:
-        active: as for `embsim`.
-        random: as for `embsim`.
+        active: see `embsim`.
+        random: see `embsim`.
 
     Returns:
-        In [0, 1]; 0.5 where top samples are as alike as random ones. Equal similarities are no win. Computed in float64.
+        WinRate in [0, 1], float64; about 0.5 if top samples are as similar as random ones. Ties count as losses.
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.
@@ -83,7 +82,7 @@ def _similarities(active: Tensor, random: Tensor) -> tuple[Tensor, Tensor, Bool[
     check_finite(active.flatten(0, 1), "active sample", column="dimension")
     check_finite(random.flatten(0, 1), "random sample", column="dimension")
     active, random = double(active), double(random)
-    # Both triangles hold the same numbers, and Eq. 5 averages over both: one is enough.
+    # The similarity matrices are symmetric, so averaging over one triangle equals Eq. 5's average over i ≠ j.
     pairs = torch.ones(active.shape[1], active.shape[1], dtype=torch.bool, device=active.device).triu(1)
     return active @ active.mT, random @ random.mT, pairs
 

@@ -1,6 +1,6 @@
-"""The monosemanticity score MS of Pach et al. 2025, exactly, over all samples, in one pass.
+"""Monosemanticity score (MS) of Pach et al. 2025, computed exactly over all samples in one pass.
 
-Their definition is a mean over all pairs of samples; its closed form needs sums over samples alone.
+MS is a weighted mean over all pairs of samples; its closed form needs only sums over samples.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
 
-CHUNK_ROWS = 256  # so few that a chunk's float64 activations stay in a core's second-level cache through all passes
+CHUNK_ROWS = 256  # a chunk's float64 activations fit into a core's L2 cache
 
 
 def monosemanticity_score(
     blocks: Iterable[tuple[Float[Tensor, "samples features"], Float[Tensor, "samples dim"]]],
 ) -> Float64[Tensor, " features"]:
-    """MS = Σ_{i<j} a_i a_j ⟨e_i, e_j⟩ / Σ_{i<j} a_i a_j, with a scaled to [0, 1] over the samples, for every feature.
+    """MS = Σ_{i<j} a_i a_j ⟨e_i, e_j⟩ / Σ_{i<j} a_i a_j for every feature, with a min-max scaled to [0, 1].
 
-    Computed as (‖Σ a_i e_i‖² − Σ a_i²) / ((Σ a_i)² − Σ a_i²), from Σa, Σa², Σae and Σe of the unscaled activations, so
-    that a single pass is enough. All sums are float64, of activations less the first sample's: where activations are
-    large beside their spread, or one sample outweighs all others, single precision would leave no digit of the score.
+    Computed as (‖Σ a_i e_i‖² − Σ a_i²) / ((Σ a_i)² − Σ a_i²) from Σa, Σa², Σae and Σe of the unscaled activations, in
+    one pass. Sums are float64, of activations minus the first sample's: in float32, the score would be lost to rounding
+    if activations are large relative to their spread or one sample outweighs all others.
 
     Args:
-        blocks: activations of some samples with the same samples' embeddings, which are L2-normalized here; one of
-            length zero is similar to nothing.
+        blocks: activations and embeddings of the same samples, row by row. Embeddings are L2-normalized here; an
+            all-zero one has similarity 0 to all others.
 
     Returns:
-        At most 1; NaN for features that fewer than two samples activate, or all equally.
+        MS of each feature, at most 1; NaN if fewer than two samples lie above the feature's minimum.
 
     Raises:
         NonFiniteError: an activation or an embedding is NaN or infinite.
-        ValueError: there is no block, or its two parts do not match.
+        ValueError: there are no samples, or activations and embeddings do not match.
     """
     sums: _Sums | None = None
     for activations, embeddings in blocks:
@@ -59,7 +59,7 @@ class _Sums:
         self.lowest, self.highest = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
         self.at_lowest = torch.zeros_like(self.origin, dtype=torch.int64)
         self.a, self.a2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
-        # The same over samples whose embedding has a direction: what a sample's similarity to itself adds.
+        # The same over samples with a non-zero embedding, whose similarity to themselves is 1 instead of 0.
         self.own, self.own2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
         self.directed = self.origin.new_zeros(())
         self.ae = self.origin.new_zeros(len(origin), dim)
@@ -99,11 +99,11 @@ class _Sums:
         own = _squares(self.own2, self.own, self.directed, low) * scale.square()
         ae = (self.ae - torch.outer(low, self.e)) * scale[:, None]
         denominator = a.square() - a2
-        # One active sample leaves nothing but rounding in the denominator.
+        # With fewer than two active samples, the denominator is only rounding error.
         pairs = (self.count - self.at_lowest >= 2) & (denominator > 1e-9 * a.square())
         return torch.where(pairs, (ae.square().sum(1) - own) / denominator, torch.nan)
 
 
 def _squares(a2: Tensor, a: Tensor, count: Tensor | int, low: Tensor) -> Tensor:
-    """Σ (a − low)² from Σ a² and Σ a over some samples."""
+    """Σ (a − low)² over `count` samples, from Σ a² and Σ a."""
     return a2 - 2 * low * a + count * low.square()

@@ -1,4 +1,4 @@
-"""Which features are alike: by their directions in the embedding space, or by what activates them."""
+"""Nearest neighbors of features, by their directions in the embedding space or by their activations."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, single, unit_rows
 
-CHUNK_FEATURES = 1024  # features compared with all others at a time: no [features, features] matrix
+CHUNK_FEATURES = 1024  # features compared with all others at a time; avoids a [features, features] matrix
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The features most like each feature.
+    """Nearest neighbors of each feature.
 
     Attributes:
-        features: in descending order of cosine; −1 where there is none.
-        cosines: 0 where there is none.
+        features: indices of the neighbors in descending order of cosine, padded with −1.
+        cosines: their cosines, padded with 0.
     """
 
     features: Int64[Tensor, "features count"]
@@ -27,17 +27,17 @@ class Neighbors:
 
 
 def nearest_features(directions: Float[Tensor, "features dim"], count: int) -> Neighbors:
-    """The `count` features with the largest positive cosine between their vectors.
+    """Find the `count` features with the largest positive cosine to each feature.
 
-    With atoms of a decoder as vectors, these are features that write the same direction. With centered activations, one
-    column a sample, cosines are Pearson correlations, and these are features that the same samples activate.
+    With decoder atoms as vectors, neighbors write similar directions. With centered activations (one column per
+    sample), cosines are Pearson correlations, and neighbors are active on the same samples.
 
     Args:
-        directions: a vector a feature; one of length zero is near nothing.
-        count: neighbors a feature, itself not among them.
+        directions: vector of each feature; all-zero vectors have no neighbors.
+        count: neighbors per feature, not counting the feature itself.
 
     Raises:
-        NonFiniteError: a number is NaN or infinite.
+        NonFiniteError: a direction is NaN or infinite.
         ValueError: `count` is not positive.
     """
     if count < 1:
@@ -62,15 +62,15 @@ def nearest_features(directions: Float[Tensor, "features dim"], count: int) -> N
 def centered_activations(
     image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]
 ) -> Float[Tensor, "features samples"]:
-    """Activations of both modalities as one vector a feature, each modality centered by itself.
+    """Activations of each feature on all samples as one vector, centered within each modality.
 
-    Centered together, features would be alike for no other reason than that both prefer the same modality.
+    Centered over both modalities together, features would be similar just because they prefer the same modality.
     """
     return torch.cat([_centered(image), _centered(text)]).T
 
 
 def _centered(activations: Tensor) -> Tensor:
-    """Less their mean, in float64 on the way; a constant feature becomes exactly 0, however its mean would be rounded."""
+    """Subtract the mean of each feature, computed in float64; constant features become exactly 0."""
     deviation = double(activations)
     deviation = deviation - deviation[:1]
     return (deviation - deviation.mean(0)).to(single(activations).dtype)

@@ -1,4 +1,4 @@
-"""The results of Section 3.2 for one feature set: monosemanticity of either modality, by class."""
+"""Results of Section 3.2 for one feature set: monosemanticity on each modality, by class."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mmmono.modality import FeatureClass, Partition
 Lookup = Callable[[Int64[Tensor, " rows"]], Float[Tensor, "rows dim"]]
 
 METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
-CLASS_ROWS: tuple[FeatureClass | None, ...] = (None, "ImgD", "TextD", "CrossD")  # None: all of them
-CHUNK_FEATURES = 256  # features whose samples' embeddings are gathered at a time
+CLASS_ROWS: tuple[FeatureClass | None, ...] = (None, "ImgD", "TextD", "CrossD")  # None: all live features
+CHUNK_FEATURES = 256  # features scored at a time; limits the memory for their samples' embeddings
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over features.
+    """Mean over features with its standard error.
 
     Attributes:
-        mean: NaN where there is no feature.
-        error: standard error over features.
-        count: how many features.
+        mean: mean; NaN without features.
+        error: standard error over features; NaN for fewer than two.
+        count: number of features.
     """
 
     mean: float
@@ -37,7 +37,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Float[Tensor, " features"]) -> Estimate:
-        """Mean of the values that are not NaN."""
+        """Estimate the mean of the values that are not NaN."""
         values = values[~values.isnan()].double()
         count = len(values)
         mean = float(values.mean()) if count else float("nan")
@@ -45,21 +45,21 @@ class Estimate:
         return cls(mean, error, count)
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """Difference of two independent means; the count is the smaller one's."""
+        """Difference of two independent means; `count` is the smaller of both."""
         return Estimate(self.mean - other.mean, (self.error**2 + other.error**2) ** 0.5, min(self.count, other.count))
 
 
 @dataclass(frozen=True)
 class Monosemanticity:
-    """Scores of every feature on the samples of one modality; NaN where a feature has fewer than m positive ones.
+    """Scores of every feature on one modality; NaN for features with fewer than m positive samples.
 
     Attributes:
-        embsim: Eq. 5 as printed, mean over draws of the random samples.
-        embsim_pooled: its safe form, see `embsim`.
-        winrate: Eq. 5.
-        mono: mean of embsim and winrate, as in the main paper.
-        ms: Pach et al. 2025, over all samples; NaN where it was not computed, or is undefined.
-        draw_error: standard error of the mean mono that comes from the draws alone.
+        embsim: EmbSim as printed in Eq. 5, averaged over draws of the random samples.
+        embsim_pooled: EmbSim as ratio of means, see `embsim`.
+        winrate: WinRate of Eq. 5.
+        mono: Mono, the mean of embsim and winrate.
+        ms: MS of Pach et al. 2025 over all samples; NaN if undefined or not computed.
+        draw_error: standard error, due to the random draws, of the mean of mono over features.
     """
 
     embsim: Float64[Tensor, " features"]
@@ -73,7 +73,14 @@ class Monosemanticity:
 def random_rows(
     population: Int64[Tensor, " pool"], features: int, m: int, draws: int, seed: int
 ) -> Int64[Tensor, "draws features m"]:
-    """For every draw and feature, m different samples out of a population.
+    """Draw m distinct samples of a population for every draw and feature.
+
+    Args:
+        population: rows to draw from.
+        features: number of features.
+        m: samples per feature.
+        draws: number of independent draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the population is smaller than m.
@@ -95,13 +102,13 @@ def monosemanticity(
     embed: Lookup,
     ms: Float64[Tensor, " features"] | None = None,
 ) -> Monosemanticity:
-    """Eq. 5 for all features of a modality.
+    """Compute EmbSim, WinRate and Mono (Eq. 5) of all features on one modality.
 
     Args:
-        top: the most activating samples, m a feature.
-        random: as many random samples for every draw and feature.
-        embed: embeddings by row, of unit length.
-        ms: see `Monosemanticity`.
+        top: the m most activating samples of each feature.
+        random: rows of m random samples for every draw and feature.
+        embed: returns the embeddings of rows, as unit vectors.
+        ms: MS of each feature, if computed.
     """
     features, m = top.rows.shape
     enough = top.found == m
@@ -136,16 +143,16 @@ class FeatureSetInterpretability:
     text: Monosemanticity
 
     def of(self, modality: Modality) -> Monosemanticity:
-        """Scores on the samples of one modality."""
+        """Return the scores on one modality."""
         return self.image if modality == "image" else self.text
 
     def estimate(self, modality: Modality, metric: str, members: FeatureClass | None = None) -> Estimate:
-        """Mean of a metric over a class, or over all live features."""
+        """Mean of a metric over a class or, by default, over all live features."""
         values = getattr(self.of(modality), metric)
         return Estimate.of(values[self._members(members)])
 
     def modality_mono(self, modality: Modality, metric: str = "mono") -> Estimate:
-        """Visual Mono = Mono(ImgD) − Mono(TextD) on images, Textual Mono = Mono(TextD) − Mono(ImgD) on texts."""
+        """Visual Mono, Mono(ImgD) − Mono(TextD) on images, or Textual Mono, Mono(TextD) − Mono(ImgD) on texts."""
         image = self.estimate(modality, metric, "ImgD")
         text = self.estimate(modality, metric, "TextD")
         return image - text if modality == "image" else text - image
@@ -160,7 +167,7 @@ class FeatureSetInterpretability:
         return mask
 
     def averages(self) -> Iterator[dict[str, object]]:
-        """Table 4 by class: one row for each modality and class; None where a class has no scored feature."""
+        """Yield one row per modality and class, as in Table 4; None if a class has no scored feature."""
         for modality in MODALITIES:
             for members in CLASS_ROWS:
                 row: dict[str, object] = {
@@ -175,7 +182,7 @@ class FeatureSetInterpretability:
                 yield row
 
     def to_rows(self) -> list[dict[str, object]]:
-        """One row for each feature and modality."""
+        """Return one table row per modality and feature."""
         classes = self.partition.class_of()
         rows: list[dict[str, object]] = []
         for modality in MODALITIES:

@@ -1,4 +1,4 @@
-"""The samples that activate each feature most, for all features in one pass (Section 2.3, Figures 1 to 3)."""
+"""Find the samples that activate each feature most, for all features in one pass (Section 2.3, Figures 1 to 3)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mmmono.core.finite import check_finite, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.features import Rows, StoredRows
 
-CHUNK_ROWS = 256  # rows looked at together: their activations stay in a core's second-level cache
-MAX_PENDING = 4  # columns a feature that are set aside at most before they are sorted in
+CHUNK_ROWS = 256  # rows processed at a time: their activations fit into a core's L2 cache
+MAX_PENDING = 4  # mean number of pending columns per feature that triggers a merge
 
 
 @dataclass(frozen=True)
 class TopSamples:
-    """The most activating samples of one modality, for every feature.
+    """The m most activating samples of every feature on one modality.
 
     Attributes:
-        values: activations, in descending order; 0 where a feature has fewer positive samples than were asked for.
-        rows: the samples' positions in the stream; −1 where there is none. Equal activations keep the stream's order.
+        values: activations in descending order, padded with 0 if fewer than m samples have a positive activation.
+        rows: positions of the samples in the stream, padded with −1. Equal activations are in stream order.
     """
 
     values: Float[Tensor, "features m"]
@@ -33,19 +33,19 @@ class TopSamples:
 
     @property
     def found(self) -> Int64[Tensor, " features"]:
-        """How many of the m places are filled."""
+        """Number of samples found for each feature, at most m."""
         return (self.rows >= 0).sum(1)
 
     def first(self, m: int) -> TopSamples:
-        """The m best of them."""
+        """Return only the first m samples of each feature."""
         return TopSamples(self.values[:, :m], self.rows[:, :m])
 
     def distinct(self, m: int, *contents: Sequence[Hashable]) -> TopSamples:
-        """The m best that have none of their contents in common, such as captions; of equal ones the best stays.
+        """Return the first m samples, skipping those that share a content, such as the caption, with a kept one.
 
         Args:
-            m: how many to keep.
-            contents: each a sequence with an entry for every sample of the stream.
+            m: number of samples to keep.
+            *contents: each a sequence with one entry per sample of the stream, for example the captions.
         """
         rows = torch.full((len(self.rows), m), -1)
         values = self.values.new_zeros(len(self.rows), m)
@@ -67,17 +67,18 @@ class TopSamples:
 
 
 def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
-    """The m samples with the highest positive activation, for every feature at once.
+    """Find the m samples with the highest positive activation for every feature.
 
-    One pass, and memory of `[features, m]` whatever the length of the stream: rows of a block are only looked at where
-    some activation exceeds its feature's m-th best so far. Rows as they are stored go through one compiled loop.
+    Takes one pass and memory proportional to `[features, m]`, independent of the length of the stream. `StoredRows` are
+    processed by a compiled loop.
 
     Args:
         blocks: activations of consecutive samples of one modality.
-        m: samples a feature.
+        m: samples per feature.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
+        StoreError: a stored embedding is NaN or infinite, or zero although it is to be normalized.
         ValueError: m is not positive, or there is no block.
     """
     stream = TopStream(m)
@@ -87,10 +88,10 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
 
 
 class TopStream:
-    """Running best m of every feature, for callers that stream more than one thing at a time.
+    """Running top m samples of every feature, for callers that compute several things in one pass; see `top_samples`.
 
-    Of tensors, columns in which some activation exceeds its feature's m-th best so far are set aside, and sorted in by
-    and by; what exceeds it in rows as they are stored is sorted in at once, by every thread among its own.
+    For tensors, the columns (features) of a chunk in which some activation exceeds the m-th best so far are kept as
+    pending and merged later, several chunks at a time. For `StoredRows`, each thread updates its own top m at once.
     """
 
     def __init__(self, m: int) -> None:
@@ -105,7 +106,7 @@ class TopStream:
         self._pending_columns = 0
 
     def add(self, block: Rows) -> None:
-        """Look at the next rows of the stream. Raises NonFiniteError if an activation is NaN or infinite."""
+        """Add the next rows of the stream. Raises NonFiniteError or StoreError, see `top_samples`."""
         if self._values is None:
             features, device = block.shape[1], "cpu" if isinstance(block, StoredRows) else block.device
             dtype = torch.float32 if isinstance(block, StoredRows) else single(block[:0]).dtype
@@ -152,7 +153,7 @@ class TopStream:
                 self._merge()
 
     def _merge(self) -> None:
-        """Sort in what was set aside; stably, so that of equals the earlier stays first."""
+        """Merge the pending columns with a stable sort, so that equal activations stay in stream order."""
         assert self._values is not None
         pending, self._pending, self._pending_columns = self._pending, [], 0
         if not pending:
@@ -174,7 +175,7 @@ class TopStream:
         self._rows = torch.cat([self._rows, rows], dim=1).gather(1, order[:, : self.m])
 
     def result(self) -> TopSamples:
-        """The best of everything seen so far. Raises ValueError if that is nothing."""
+        """Return the top samples of all rows added so far. Raises ValueError if there are none."""
         if self._values is None:
             raise ValueError("no activations to take the top samples of")
         self._merge()
@@ -190,7 +191,13 @@ class TopStream:
 
 
 class _Pending(NamedTuple):
-    """Columns of a chunk that may hold new best samples."""
+    """Columns of a chunk that may hold new top samples.
+
+    Attributes:
+        features: feature of each column.
+        columns: activations; chunks shorter than CHUNK_ROWS are padded with 0.
+        start: position of the chunk's first row in the stream.
+    """
 
     features: Int64[Tensor, " columns"]
     columns: Float[Tensor, "rows columns"]

@@ -1,4 +1,4 @@
-"""Which modality each feature belongs to: scores, partition, certainty, removal ablation (Section 2)."""
+"""Modality of each feature: scores, partition, uncertainty and removal ablation (Section 2)."""
 
 from mmmono.modality.ablation import Ablation, removal_ablation
 from mmmono.modality.agreement import adjusted_rand_index, match_features, rank_correlation

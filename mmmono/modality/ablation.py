@@ -1,4 +1,4 @@
-"""Removal ablation of Section 2.2, Table 1: does classification suffer more where a class of features is removed?"""
+"""Removal ablation (Section 2.2, Table 1): how much classification suffers when a class of features is removed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmmono.core.finite import check_finite, double
 from mmmono.modality.partition import FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
-SPLITS = 5  # a fifth is tested on, four fifths are fitted on
+SPLITS = 5  # 80/20 splits: fit on four fifths, test on one
 REMOVED: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its 95 % bootstrap interval over test samples."""
+    """A value and its 95 % bootstrap confidence interval over test samples."""
 
     value: float
     low: float
@@ -39,12 +39,12 @@ class Ablation:
 
     Attributes:
         deletion: `None`, `Random`, or the class whose features were removed.
-        size_of: the class that says how many were removed; None in the first row.
-        neurons: how many features were removed; how many were kept instead in the mirrored experiment.
-        accuracy: on test samples, mean over the random sets in a row of those; None where the class is empty.
-        spread: standard deviation of the accuracy over random sets.
-        delta_none: accuracy − accuracy with all features; paired over test samples.
-        delta_random: accuracy − accuracy with as many random features removed; paired too.
+        size_of: class whose size determines how many features were removed; None in the first row.
+        neurons: number of features removed, or kept if the ablation keeps the class instead.
+        accuracy: test accuracy; in `Random` rows the mean over random sets. None if the class is empty.
+        spread: standard deviation of the accuracy over random sets; only in `Random` rows.
+        delta_none: accuracy − accuracy with all features, paired by test sample.
+        delta_random: accuracy − accuracy with equally many random features removed, paired by test sample.
     """
 
     deletion: str
@@ -69,32 +69,34 @@ def removal_ablation(
     seed: int = 0,
     jobs: int | None = None,
 ) -> list[Ablation]:
-    """Classify with all features, without each class of them, and without as many random ones (Table 1).
+    """Classify with all features, without each class of features, and without equally many random ones (Table 1).
 
-    Logistic regression on features divided by their common root mean square, 80/20 splits stratified by label.
+    Uses logistic regression on features divided by the root mean square of all activations, and 80/20 splits
+    stratified by label.
 
     Args:
         features: activations of one modality.
-        labels: one a sample.
-        partition: what to remove; random features are drawn from the live ones.
-        folds: how many of the five 80/20 splits to use; with 5, every sample is tested on once.
-        n_random: random sets for each class.
-        keep: the mirrored experiment: keep only the class, or as many random features.
-        refit: fit the classifier anew without the features; otherwise only test without them.
-        n_bootstrap: resamples of the test samples.
-        seed: of splits, random sets and resamples.
-        jobs: processes; all cores by default.
+        labels: label of each sample.
+        partition: classes to remove; random features are drawn from the live ones.
+        folds: how many of the five 80/20 splits to use; with 5, every sample is tested once.
+        n_random: random sets per class.
+        keep: the reverse ablation: of the live features, keep only the class, or equally many random ones.
+        refit: refit the classifier without the features; if False, only set them to zero in the test samples.
+        n_bootstrap: bootstrap resamples of the test samples.
+        seed: seed of splits, random sets and resamples.
+        jobs: number of processes; all cores by default.
 
     Returns:
-        `None`, then for each class `Random` and the class itself.
+        The row `None`, then for each class a row `Random` and a row of the class.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: fewer than two labels, a label with fewer than five samples, or impossible counts.
+        ValueError: there are fewer than two labels, a label has fewer than five samples, numbers of samples and
+            labels differ, or `folds`, `n_random` or `n_bootstrap` is out of range.
     """
     x, y = _rows(features), np.asarray(labels)
     _check(x, y, folds, n_random, n_bootstrap)
-    largest = np.abs(x).max()  # first, so that no square leaves the range of float64
+    largest = np.abs(x).max()  # divide by it first, so that squares do not overflow
     x = x / (largest or 1)
     x /= np.sqrt(np.mean(np.square(x))) or 1
     rng = np.random.default_rng(seed)
@@ -144,12 +146,15 @@ def removal_ablation(
 
 
 def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Array]) -> Bool[Array, "sets test"]:
-    """Which test samples a classifier gets right, without each set of features; fitted without the set if it is one."""
+    """Mask of the correctly classified test samples without each set of features.
+
+    A single set is removed before fitting; of several sets, each is only set to zero in the test samples.
+    """
     kept = np.ones(x.shape[1], dtype=bool)
     if len(removed) == 1:
         kept[removed[0]] = False
     model = LogisticRegression(max_iter=1000)
-    if not kept.any():  # nothing is left to learn from but the most frequent label
+    if not kept.any():  # without features, predict the most frequent label
         names, counts = np.unique(y[train], return_counts=True)
         return (y[test] == names[counts.argmax()])[None]
     model.fit(x[train][:, kept], y[train])
@@ -164,7 +169,7 @@ def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Ar
 
 
 def _rows(features: Any) -> Array:
-    """Activations in float64, whatever array or tensor they come as."""
+    """Convert an array or tensor of activations to a float64 array, checked to be finite."""
     tensor = double(torch.as_tensor(features)).cpu()
     check_finite(tensor, "sample")
     return tensor.numpy()

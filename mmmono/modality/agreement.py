@@ -1,4 +1,4 @@
-"""Agreement between two partitions, or two sets of scores, of the same or of matched features."""
+"""Agreement of two partitions or two sets of scores of the same, or of matched, features."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mmmono.modality.partition import Partition
 
 
 def adjusted_rand_index(first: Partition, second: Partition) -> float:
-    """Agreement of two partitions over features that are live in both: 1 for equal ones, 0 in expectation for random.
+    """Adjusted Rand index of two partitions over the features that are live in both.
 
-    NaN where no feature is live in both.
+    1 for equal partitions, 0 in expectation for random ones, NaN if no feature is live in both.
     """
     a, b = np.array(first.class_of()), np.array(second.class_of())
     live = (a != "dead") & (b != "dead")
@@ -27,7 +27,7 @@ def adjusted_rand_index(first: Partition, second: Partition) -> float:
 
 
 def rank_correlation(first: Float[Tensor, " features"], second: Float[Tensor, " features"]) -> float:
-    """Spearman's ρ over features that both score; NaN where there are fewer than two, or all are equal."""
+    """Spearman's ρ over features without NaN in either; NaN if there are fewer than two or a side is constant."""
     known = ~(first.isnan() | second.isnan()).detach()
     a, b = double(first)[known].cpu().numpy(), double(second)[known].cpu().numpy()
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -38,11 +38,14 @@ def rank_correlation(first: Float[Tensor, " features"], second: Float[Tensor, " 
 def feature_correlations(
     blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"]]],
 ) -> Float64[Tensor, "features_a features_b"]:
-    """Pearson correlations between the features of two sets on the same samples; 0 with features that are constant.
+    """Pearson correlations between the features of two feature sets on the same samples; 0 for constant features.
+
+    Args:
+        blocks: activations of both feature sets, row by row on the same samples.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there is no block.
+        ValueError: there are no samples.
     """
     sums: _Moments | None = None
     for a, b in blocks:
@@ -56,7 +59,7 @@ def feature_correlations(
 
 
 class _Moments:
-    """Sums of deviations from the first sample, which keep their digits where means are large beside deviations."""
+    """Sums of deviations from the first sample, which stay accurate if means are large relative to deviations."""
 
     def __init__(self, first_a: Tensor, first_b: Tensor) -> None:
         self.origin = double(first_a), double(first_b)
@@ -77,7 +80,7 @@ class _Moments:
     def correlation(self) -> Float64[Tensor, "features_a features_b"]:
         means = [total / self.count for total in self.sums]
         variances = [s / self.count - mean.square() for s, mean in zip(self.squares, means, strict=True)]
-        # What rounding leaves of the variance of a feature that is constant but for its first sample's deviation.
+        # A variance this small relative to the mean square is rounding error of a constant feature.
         known = [v > 1e-14 * s / self.count for v, s in zip(variances, self.squares, strict=True)]
         a, b = (v.clamp_min(0).sqrt() for v in variances)
         correlation = (self.product / self.count - torch.outer(*means)) / torch.outer(a, b)
@@ -87,19 +90,21 @@ class _Moments:
 def match_features(
     blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"]]],
 ) -> tuple[Int64[Tensor, " features_a"], Float64[Tensor, " features_a"]]:
-    """For each feature of one set its partner in another, one to one, by the correlation of their activations.
+    """Match the features of two feature sets one to one by the correlation of their activations.
 
-    Two dictionaries from different seeds order their features differently; the assignment maximizes the sum of
+    Dictionaries trained with different seeds order their features differently. The assignment maximizes the sum of
     correlations (Hungarian algorithm).
 
     Args:
-        blocks: activations of both sets on the same samples; both have equally many features.
+        blocks: activations of both sets, row by row on the same samples; both have the same number of features.
 
     Returns:
-        Partners, and the correlations with them; constant features, silent ones among them, correlate with nothing.
+        For each feature of the first set, the index of its match in the second set, and their correlation. Constant
+        features, including silent ones, have correlation 0.
 
     Raises:
-        ValueError: there is no block.
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: there are no samples.
     """
     correlation = feature_correlations(blocks)
     rows, columns = linear_sum_assignment(correlation.numpy(), maximize=True)
@@ -107,7 +112,7 @@ def match_features(
 
 
 def reordered(partition: Partition, order: Int64[Tensor, " features"]) -> Partition:
-    """The partition of features renamed: feature i of the result is feature `order[i]` of the argument."""
+    """Renumber the features of a partition: feature i of the result is feature `order[i]` of the argument."""
     position = torch.empty_like(order)
     position[order] = torch.arange(len(order))
     return Partition(

@@ -1,4 +1,4 @@
-"""Other scores of a feature's modality, to set beside the modality dominance score."""
+"""Alternative scores of a feature's modality, for comparison with the modality dominance score."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mmmono.core.finite import check_finite, double
 def energy_ratio(
     blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]],
 ) -> Float64[Tensor, " features"]:
-    """Σ z_img² / (Σ z_img² + Σ z_txt²) over all pairs: which modality carries the feature's energy.
+    """Share of each feature's energy on images: Σ z_img² / (Σ z_img² + Σ z_txt²) over all pairs.
 
-    Where Eq. 1 averages ratios, this is the ratio of averages: strong activations weigh more. In [0, 1], 1 for images;
-    NaN for features that are silent.
+    Eq. 1 averages ratios; this is a ratio of sums, so strong activations weigh more. In [0, 1]: 1 if only images
+    activate the feature, NaN if nothing does.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
@@ -39,10 +39,13 @@ def energy_ratio(
 def image_auroc(
     image: Float[Tensor, "images features"], text: Float[Tensor, "texts features"]
 ) -> Float64[Tensor, " features"]:
-    """AUROC of telling images from texts by the magnitude of one feature: P(|z_img| > |z_txt|) + ½ P(equal).
+    """AUROC of classifying image against text by a feature's magnitude: P(|z_img| > |z_txt|) + ½ P(equal).
 
-    1 where every image activates the feature more than any text, 0.5 where its magnitude tells nothing, NaN where there
-    is no image or no text. Raises NonFiniteError if an activation is NaN or infinite.
+    1 if every image activates the feature more than any text, 0.5 if the magnitude carries no information, NaN if
+    there are no images or no texts.
+
+    Raises:
+        NonFiniteError: an activation is NaN or infinite.
     """
     check_finite(image, "image")
     check_finite(text, "text")

@@ -1,4 +1,4 @@
-"""Modality Dominance Score, Eq. 1 of the paper: how strongly the image side dominates each feature."""
+"""Modality Dominance Score (MDS, Eq. 1): how strongly the image modality dominates each feature."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mmmono.features.rows import in_full
 
 Undefined = Literal["skip", "half"]
 
-CHUNK_ROWS = 256  # a chunk of 256 × 1024 float32 stays in a core's second-level cache through all the passes over it
+CHUNK_ROWS = 256  # a chunk of 256 × 1024 float32 numbers fits into a core's L2 cache
 
 
 @dataclass(frozen=True)
 class DominanceScores:
-    """Eq. 1 over a set of pairs.
+    """Modality dominance scores of a feature set, and the counts behind them.
 
     Attributes:
-        scores: R(d) in [0, 1]; 1 where only images activate the feature, 0 where only texts do, NaN where nothing does.
-        standard_error: of R(d), over the pairs it averages.
-        informative_pairs: pairs in which at least one side activates the feature.
-        image_active, text_active: samples of either modality that activate it.
-        num_pairs: all pairs seen.
+        scores: R(d) in [0, 1]; 1 if only images activate the feature, 0 if only texts do, NaN if nothing does.
+        standard_error: standard error of R(d) over the pairs it averages; NaN for fewer than two.
+        informative_pairs: number of pairs in which the image or the text activates the feature.
+        image_active, text_active: number of images and of texts that activate the feature.
+        num_pairs: number of all pairs.
     """
 
     scores: Float64[Tensor, " features"]
@@ -45,15 +45,19 @@ def modality_dominance_score(
     text_features: Float[Tensor, "pairs features"],
     undefined: Undefined = "skip",
 ) -> Float64[Tensor, " features"]:
-    """R(d), the mean over pairs of |z_img| / (|z_img| + |z_txt|); Eq. 1, Section 2.1.
+    """R(d), the mean over pairs of |z_img| / (|z_img| + |z_txt|) (Eq. 1, Section 2.1).
 
     Args:
         image_features: activations on the images.
-        text_features: activations on their texts, row by row.
-        undefined: what a pair says where both activations are 0: nothing (`skip`), or 0.5 (`half`).
+        text_features: activations on the texts; row i belongs to image i.
+        undefined: pairs in which both activations are 0 are left out (`skip`) or count as 0.5 (`half`).
 
     Returns:
         Scores in [0, 1]; NaN for features that no sample activates.
+
+    Raises:
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: the shapes differ.
     """
     return dominance_scores([(image_features, text_features)], undefined).scores
 
@@ -61,9 +65,9 @@ def modality_dominance_score(
 def paired_ratio(
     image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]
 ) -> Float[Tensor, "pairs features"]:
-    """|z_img| / (|z_img| + |z_txt|) of every pair, the term that Eq. 1 averages; NaN where both activations are 0.
+    """Ratio |z_img| / (|z_img| + |z_txt|) of each pair, which Eq. 1 averages; NaN where both activations are 0.
 
-    In float32, or in float64 where the activations are so.
+    Computed in float32, or in float64 for float64 (and integer) activations.
     """
     image, text = single(image), single(text)
     magnitude = image.abs()
@@ -74,17 +78,21 @@ def dominance_scores(
     blocks: Iterable[tuple[Rows, Rows]],
     undefined: Undefined = "skip",
 ) -> DominanceScores:
-    """Eq. 1 over blocks of paired activations, in one pass and constant memory.
+    """Compute Eq. 1 over blocks of paired activations in one pass and constant memory.
 
-    Sums run in float64 over chunks of 256 rows, each summed in float32 at least: the score of a million float32 pairs is
-    right to better than 1e-7. Sums are of deviations from each feature's mean over the first chunk, so that the standard
-    error keeps its digits where all ratios are nearly alike. Rows as they are stored go through one compiled loop.
-    How rows come in blocks, and how many threads there are, changes results by less than 1e-7.
+    Chunks of 256 rows are summed in float32 (or better), the chunks' sums in float64: scores of a million float32 pairs
+    are accurate to 1e-7. The sums are of deviations from each feature's mean over the first chunk, so that the standard
+    error stays accurate if all ratios are nearly equal. `StoredRows` are processed by a compiled loop. Block size and
+    number of threads change results by less than 1e-7.
+
+    Args:
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
+        undefined: see `modality_dominance_score`.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        StoreError: the same, of rows as they are stored.
-        ValueError: image and text blocks differ in shape, there is no block, or `undefined` is neither rule.
+        StoreError: a stored embedding is NaN or infinite, or zero although it is to be normalized.
+        ValueError: image and text blocks differ in shape, there is no block, or `undefined` is unknown.
     """
     if undefined not in ("skip", "half"):
         raise ValueError(f"undefined={undefined!r} is neither 'skip' nor 'half'")
@@ -100,10 +108,10 @@ def dominance_scores(
 
 
 class _Sums:
-    """Running sums over pairs, one a feature; of each as many as there are threads that add to them.
+    """Running sums over pairs for each feature, kept separately for each thread.
 
-    Of contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|), twice what a pair's ratio exceeds ½ by, less a center of their
-    own for each feature: neither mean nor standard error loses digits where the two sides are nearly alike.
+    A pair's contrast is (|z_img| − |z_txt|) / (|z_img| + |z_txt|) = 2 · ratio − 1. The sums are of contrasts minus a
+    center per feature, so that mean and standard error stay accurate if both activations are nearly equal.
     """
 
     def __init__(self, features: int, device: torch.device) -> None:
@@ -111,7 +119,7 @@ class _Sums:
         self.squared = torch.zeros_like(self.excess)
         self.counts = torch.zeros(num_parts(), 3, features, dtype=torch.int64, device=device)
         self.num_pairs = 0
-        self.center: Tensor | None = None  # what the contrasts' deviations are taken from, in float32
+        self.center: Tensor | None = None  # float32 [features]: mean contrast of the first chunk
 
     def add(self, image: Rows, text: Rows) -> None:
         if isinstance(image, StoredRows) and isinstance(text, StoredRows):
@@ -156,7 +164,7 @@ class _Sums:
         if not is_finite(extremes[1], extremes[3]):
             check_finite(image, "image", self.num_pairs)
             check_finite(text, "text", self.num_pairs)
-        if max(extremes[1], extremes[3]) > torch.finfo(image.dtype).max / 2:  # their sum must not overflow
+        if max(extremes[1], extremes[3]) > torch.finfo(image.dtype).max / 2:  # so that their sum does not overflow
             image, text, magnitude, total = (x.double() / 2 for x in (image, text, magnitude, total))
         center = self._center(image, text)
         sparse = bool(extremes[0] == 0) or bool(extremes[2] == 0)
@@ -172,7 +180,7 @@ class _Sums:
             self.counts[0] += len(image)
         deviation = contrast.div_(total).sub_(center)
         if sparse:
-            deviation.nan_to_num_(0.0)  # of numbers that are finite, only 0/0 is NaN
+            deviation.nan_to_num_(0.0)  # inputs are finite, so only 0/0 is NaN
         self.excess[0] += deviation.sum(0)
         self.squared[0] += deviation.square_().sum(0)
 
@@ -180,7 +188,7 @@ class _Sums:
         informative, image_active, text_active = self.counts.sum(0)
         count, excess, squared = informative.double(), self.excess.sum(0), self.squared.sum(0)
         center = 0.0 if self.center is None else self.center.double()
-        if undefined == "half":  # a contrast of 0
+        if undefined == "half":  # silent pairs have contrast 0
             silent = self.num_pairs - count
             excess, squared, count = excess - center * silent, squared + center**2 * silent, count + silent
         deviation = excess / count

@@ -1,4 +1,4 @@
-"""The modality gap of a whole model (Liang et al. 2022), which the modality dominance score refines to features."""
+"""Modality gap of a model (Liang et al. 2022); the modality dominance score is its per-feature refinement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ModalityGap:
 
     Attributes:
         centroid_distance: ‖mean(z_img) − mean(z_txt)‖₂ of L2-normalized embeddings, as Liang et al. define it.
-        mean_norm_difference: mean ‖z_img‖₂ − mean ‖z_txt‖₂ of the embeddings as they are, as Section 2.1 prints it.
+        mean_norm_difference: mean ‖z_img‖₂ − mean ‖z_txt‖₂ of unnormalized embeddings, as printed in Section 2.1.
     """
 
     centroid_distance: float
@@ -26,9 +26,9 @@ class ModalityGap:
 
 
 def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor, "pairs dim"]]]) -> ModalityGap:
-    """Both readings of the gap over blocks of paired, unnormalized embeddings, in one pass.
+    """Compute both definitions of the modality gap over blocks of paired, unnormalized embeddings, in one pass.
 
-    The distance is NaN where an embedding has length zero, and so no direction.
+    `centroid_distance` is NaN if an embedding is all zeros.
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.

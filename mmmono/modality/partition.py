@@ -1,4 +1,4 @@
-"""ImgD, TextD and CrossD: features sorted into classes by their modality dominance score (Section 2.1)."""
+"""Partition of features into ImgD, TextD and CrossD by their modality dominance score (Section 2.1)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mmmono.core.finite import double
 
 FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
 CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD", "dead")
-ROUNDING = 1e-12  # scores nearer to a border than this lie on it: float64 arithmetic tells no more
+ROUNDING = 1e-12  # tolerance for float64 rounding errors: scores this close to a threshold count as equal to it
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Ascending feature indices by class: disjoint, and together all features.
+    """Ascending feature indices of each class; the classes are disjoint and cover all features.
 
     Attributes:
-        image_dominant: ImgD.
-        text_dominant: TextD.
-        cross_modal: CrossD.
-        dead: features without enough informative pairs to be in a class.
+        image_dominant: indices of ImgD.
+        text_dominant: indices of TextD.
+        cross_modal: indices of CrossD.
+        dead: indices of features that are not classified, because too few pairs activate them.
     """
 
     image_dominant: Int64[Tensor, " img_d"]
@@ -47,7 +47,7 @@ class Partition:
         return sum(len(self[name]) for name in CLASSES)
 
     def class_of(self) -> list[FeatureClass]:
-        """Each feature's class, by index."""
+        """List the class of each feature, by feature index."""
         classes: list[FeatureClass] = ["dead"] * len(self)
         for name in CLASSES:
             for index in self[name].tolist():
@@ -60,12 +60,12 @@ def partition_by_sigma(
     n_sigma: float = 1.0,
     live: Bool[Tensor, " features"] | None = None,
 ) -> Partition:
-    """The paper's rule: ImgD above μ + nσ, TextD below μ − nσ, both strictly; CrossD what lies between (Section 2.1).
+    """Partition by the paper's rule: ImgD if R(d) > μ + nσ, TextD if R(d) < μ − nσ, else CrossD (Section 2.1).
 
     Args:
         scores: R(d); NaN marks dead features.
-        n_sigma: how many standard deviations (of the population of live features) from the mean.
-        live: features that may be in a class; by default those whose score is not NaN.
+        n_sigma: distance n of the thresholds from the mean, in (population) standard deviations of the live scores.
+        live: mask of features to classify, besides a score that is not NaN; the others are dead. Default: all.
 
     Raises:
         ValueError: `n_sigma` is negative.
@@ -84,7 +84,14 @@ def partition_by_counts(
     text_dominant: int,
     live: Bool[Tensor, " features"] | None = None,
 ) -> Partition:
-    """Fixed class sizes: the highest scores are ImgD, the lowest TextD, the rest CrossD (426/554/44 in Table 1).
+    """Partition by class sizes: the highest scores are ImgD, the lowest TextD, the rest CrossD.
+
+    The sizes in Table 1 are 426 ImgD, 554 TextD and 44 CrossD.
+
+    Args:
+        scores: R(d); NaN marks dead features.
+        image_dominant, text_dominant: number of features in ImgD and in TextD.
+        live: see `partition_by_sigma`.
 
     Raises:
         ValueError: a size is negative, or both together exceed the number of live features.
@@ -106,9 +113,15 @@ def partition_by_margin(
     margin: float = 0.3,
     live: Bool[Tensor, " features"] | None = None,
 ) -> Partition:
-    """Borders that the other features do not move: ImgD above ½ + margin, TextD below ½ − margin, both strictly.
+    """Partition by fixed thresholds: ImgD if R(d) > ½ + margin, TextD if R(d) < ½ − margin, else CrossD.
 
-    At a margin of 0.3 one side of an ImgD feature's pair is on average four times as active as the other.
+    Unlike μ ± σ, the thresholds do not depend on the other features. R(d) = 0.8 (margin 0.3) corresponds to an image
+    activation that is four times the text activation.
+
+    Args:
+        scores: R(d); NaN marks dead features.
+        margin: distance of the thresholds from ½.
+        live: see `partition_by_sigma`.
 
     Raises:
         ValueError: `margin` is not in [0, ½).
@@ -125,13 +138,13 @@ def partition_by_null(
     fdr: float = 0.05,
     live: Bool[Tensor, " features"] | None = None,
 ) -> Partition:
-    """Dominance beyond chance: ImgD where R(d) > ½ and q ≤ fdr, TextD where R(d) < ½ and q ≤ fdr, CrossD the rest.
+    """Partition by significance: ImgD if R(d) > ½ and q ≤ fdr, TextD if R(d) < ½ and q ≤ fdr, else CrossD.
 
     Args:
         scores: R(d); NaN marks dead features.
-        q_values: of the permutation null, see `resample_dominance`.
-        fdr: share of false discoveries among ImgD and TextD that is tolerated.
-        live: features that may be in a class; by default those whose score is not NaN.
+        q_values: q-values of the permutation null R(d) = ½; see `resample_dominance` and `sign_flip_p_values`.
+        fdr: accepted false discovery rate among ImgD and TextD.
+        live: see `partition_by_sigma`.
     """
     scores, alive = _live(scores, live)
     beyond = alive & (q_values <= fdr)

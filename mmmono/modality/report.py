@@ -1,4 +1,4 @@
-"""The result of Section 2.1 for one feature set: scores, classes, and the numbers that summarize them."""
+"""Result of Section 2.1 for one feature set: scores, classes and summary statistics."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from mmmono.modality.partition import CLASSES, ROUNDING, Partition
 
 @dataclass(frozen=True)
 class DominanceSummary:
-    """Counts of the classes, and moments of the scores of live features.
+    """Class sizes, and statistics of the live features' scores.
 
     Attributes:
-        mean, std: μ and σ of the partition rule; std is the population's.
-        skewness: third standardized moment; positive where the tail is on the image side, NaN where all scores are equal.
-        half_width: mean 95 % confidence half-width of a feature's score, over pairs; of features with at least two.
+        pairs: number of pairs behind the scores.
+        features: number of all features.
+        ImgD, TextD, CrossD, dead: number of features in each class.
+        mean, std: μ and σ (population) of the paper's partition rule.
+        skewness: third standardized moment; positive if the longer tail is towards images, NaN if all scores are equal.
+        lowest, highest: range of the scores.
+        half_width: mean half-width of the scores' 95 % confidence intervals (1.96 standard errors over pairs); features
+            without a standard error are left out.
     """
 
     pairs: int
@@ -36,7 +41,7 @@ class DominanceSummary:
 
 @dataclass(frozen=True)
 class FeatureSetDominance:
-    """Modality dominance of one feature set."""
+    """Modality dominance scores and partition of one feature set."""
 
     name: str
     scores: DominanceScores
@@ -44,7 +49,7 @@ class FeatureSetDominance:
 
     @property
     def summary(self) -> DominanceSummary:
-        """Counts and moments."""
+        """Class sizes and statistics of the live features' scores."""
         live = torch.cat([self.partition[name] for name in CLASSES if name != "dead"])
         scores = self.scores.scores[live]
         mean, std = (scores.mean(), scores.std(correction=0)) if len(live) else (scores.sum() * torch.nan,) * 2
@@ -61,11 +66,11 @@ class FeatureSetDominance:
         )
 
     def to_row(self) -> dict[str, object]:
-        """The summary as a table's row."""
+        """Return the summary as one table row."""
         return {"feature set": self.name, **asdict(self.summary)}
 
     def to_rows(self) -> list[dict[str, object]]:
-        """One row a feature."""
+        """Return one table row per feature."""
         columns = {
             "mds": self.scores.scores,
             "standard_error": self.scores.standard_error,

@@ -1,6 +1,6 @@
-"""How sure the modality dominance scores are: a permutation null, bootstrap intervals, and agreement of data halves.
+"""Uncertainty of modality dominance scores: permutation test, bootstrap intervals, and scores on halves of the data.
 
-All three are sums of the pairs' ratios under other weights, so that one pass over the pairs serves them all.
+All three are sums of the pairs' ratios with different random weights, so that one pass over the pairs computes them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double
 from mmmono.modality.dominance import paired_ratio
 
-CHUNK_PAIRS = 512  # random numbers are drawn for so many pairs at a time, whatever blocks they come in
-QUANTILE_LIMIT = 1 << 24  # numbers that torch.nanquantile takes at once
+CHUNK_PAIRS = 512  # pairs per draw of random numbers, independent of the block size
+QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
 
 
 @dataclass(frozen=True)
 class DominanceResamples:
-    """What resampling the pairs says about R(d).
+    """Permutation p-values of R(d), and R(d) on resamples of the pairs.
 
     Attributes:
-        p_value: two-sided, of the null that image and text are exchangeable within pairs, so that R(d) is ½ in
-            expectation; its resolution is 1 / (n_permutations + 1). NaN for features without an informative pair.
-        q_value: the same with the false discovery rate controlled over all features (Benjamini and Hochberg 1995).
-        bootstrap: R(d) over Poisson resamples of the pairs, NaN where a resample has no informative pair.
-        halves: R(d) over the first and over the second half of random halvings of the pairs.
+        p_value: two-sided p-value of the null that image and text are exchangeable within pairs, under which R(d) is ½
+            in expectation. At least 1 / (n_permutations + 1); NaN for features that no sample activates.
+        q_value: p-value adjusted for the false discovery rate over all features (Benjamini and Hochberg 1995).
+        bootstrap: R(d) on Poisson bootstrap resamples; NaN if no sample of a resample activates the feature.
+        halves: R(d) on both halves of random splits of the pairs.
     """
 
     p_value: Float64[Tensor, " features"]
@@ -38,7 +38,7 @@ class DominanceResamples:
     halves: Float64[Tensor, "2 n_halves features"]
 
     def interval(self, level: float = 0.95) -> Float64[Tensor, "2 features"]:
-        """Percentile interval of R(d), lower and upper end."""
+        """Bootstrap percentile interval of R(d): lower bounds in row 0, upper bounds in row 1."""
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         features = max(1, QUANTILE_LIMIT // max(1, len(self.bootstrap)))
         return torch.cat([torch.nanquantile(b, tails, dim=0) for b in self.bootstrap.split(features, dim=1)], dim=1)
@@ -51,11 +51,18 @@ def resample_dominance(
     n_halves: int = 20,
     seed: int = 0,
 ) -> DominanceResamples:
-    """Permutations, bootstrap and halvings of Eq. 1 over blocks of paired activations, in one pass.
+    """Test and resample Eq. 1 over blocks of paired activations, in one pass.
 
-    A permutation swaps image and text of every pair with probability ½. Pairs in which both sides are silent say
-    nothing, as in `dominance_scores(undefined="skip")`. Sums run in float64. The seed decides which pairs are swapped and
-    drawn, on one kind of device; how pairs come in blocks does not matter.
+    A permutation swaps image and text of each pair with probability ½. Pairs in which both activations are 0 are left
+    out, as in `dominance_scores(undefined="skip")`. Sums are float64. Results depend on the seed and the device type,
+    not on the block size.
+
+    Args:
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
+        n_permutations: permutations of the null.
+        n_bootstrap: bootstrap resamples.
+        n_halves: random splits into two halves.
+        seed: seed of all draws.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
@@ -79,7 +86,7 @@ def resample_dominance(
 
 
 def _chunks(blocks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The same pairs in chunks of one size, but for the last, each after the number of pairs before it."""
+    """Regroup blocks into chunks of CHUNK_PAIRS pairs (the last may be shorter), with the index of the first pair."""
     start = 0
     rest: tuple[Tensor, Tensor] | None = None
     for image, text in blocks:
@@ -94,7 +101,7 @@ def _chunks(blocks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[int, Tens
 
 
 class _Sums:
-    """Sums of the pairs' ratios less ½, with signs, and with weights."""
+    """Sums of ratio − ½ over pairs: with random signs (permutations) and random weights (bootstrap, halves)."""
 
     def __init__(
         self, features: int, n_permutations: int, n_bootstrap: int, n_halves: int, device: torch.device, seed: int
@@ -123,7 +130,7 @@ class _Sums:
         self.weights.addmm_(resampled, known.double())
 
     def p_value(self) -> Float64[Tensor, " features"]:
-        # Equal sums must count as reached, however their last digits were rounded.
+        # The tolerance makes sums that differ only by rounding errors count as equal.
         bar = self.observed.abs() - 1e-12 * self.magnitude
         reached = sum(((part.abs() >= bar).sum(0) for part in self.permuted.split(1024)), torch.zeros_like(bar))
         return torch.where(self.informative > 0, (1 + reached) / (1 + len(self.permuted)), torch.nan)
@@ -132,7 +139,7 @@ class _Sums:
 def _weights(
     pairs: int, n_bootstrap: int, n_halves: int, generator: torch.Generator
 ) -> Float[Tensor, "resamples pairs"]:
-    """Weights of the next pairs: Poisson(1) for each bootstrap resample, then 0/1 for halves, then their complements."""
+    """Weights of the next pairs: Poisson(1) for bootstrap resamples, then 0/1 for first and for second halves."""
     ones = torch.ones(n_bootstrap, pairs, device=generator.device)
     first = torch.randint(0, 2, (n_halves, pairs), generator=generator, device=generator.device).float()
     return torch.cat([torch.poisson(ones, generator=generator), first, 1 - first])

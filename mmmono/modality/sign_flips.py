@@ -1,4 +1,4 @@
-"""The permutation null of R(d) in its normal limit: from the scores alone, without another pass over the pairs."""
+"""Permutation test of R(d) by its normal approximation, from the scores alone without a pass over the pairs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def sign_flip_p_values(
 ) -> tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]]:
     """Two-sided p-values of the null that image and text are exchangeable within pairs, and their q-values.
 
-    Swapping a pair turns the sign of its ratio minus ½, so that under the null Σ(r − ½) has mean 0 and variance
-    Σ(r − ½)², and is normal in the limit of many pairs. `resample_dominance` draws from the null itself.
+    Swapping image and text of a pair flips the sign of r − ½, where r is the pair's ratio in Eq. 1. Under the null,
+    Σ(r − ½) therefore has mean 0 and variance Σ(r − ½)², and is normal for many pairs. `resample_dominance` samples the
+    null distribution instead.
 
     Args:
-        dominance: the scores of Eq. 1.
-        undefined: the rule they were computed with.
+        dominance: scores of Eq. 1.
+        undefined: the rule with which they were computed.
 
     Returns:
-        p and q (Benjamini and Hochberg 1995); NaN for features without an informative pair.
+        p-values and q-values (Benjamini and Hochberg 1995); NaN for features that no sample activates.
     """
     informative = dominance.informative_pairs.double()
     count = informative if undefined == "skip" else torch.full_like(informative, dominance.num_pairs)

@@ -1,4 +1,4 @@
-"""What a feature set finds of planted concepts: directions, codes, modality and classes against the truth."""
+"""Compare a feature set with the ground truth of synthetic concepts: directions, codes, modality and classes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double, unit_rows
 from mmmono.modality.partition import FeatureClass, Partition
 
-CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # image-only, text-only, shared
+CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # of image-only, text-only, shared concepts
 
 
 @dataclass(frozen=True)
 class Match:
-    """Each concept in the feature that correlates with it most.
+    """Best match between synthetic concepts ("atoms") and features, in both directions.
 
     Attributes:
-        feature: that feature, for each concept.
-        correlation: with it.
-        concept: the other way round, the concept that correlates most with each feature.
+        feature: for each concept, the feature that correlates most with it.
+        correlation: for each concept, its correlation with that feature.
+        concept: for each feature, the concept that correlates most with it.
     """
 
     feature: Int64[Tensor, " atoms"]
@@ -35,19 +35,19 @@ class Match:
 
     @classmethod
     def of(cls, correlations: Float[Tensor, "atoms features"]) -> Match:
-        """From correlations of the concepts' codes with the features' activations, over both modalities' samples."""
+        """Match by the correlations of the concepts' true codes with the features' activations on all samples."""
         best, feature = correlations.max(1)
         return cls(feature, best, correlations.argmax(0))
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a score of the features' modality tells the concepts' kinds and gains.
+    """How well a modality score recovers each true concept's kind (AUROC) and gain (Spearman's ρ).
 
     Attributes:
-        auroc_image: of telling image-only from shared concepts.
-        auroc_text: of telling text-only from shared ones.
-        rank_correlation: Spearman's ρ with the true gains over shared concepts; NaN where all gains are equal.
+        auroc_image: AUROC of image-only against shared concepts.
+        auroc_text: AUROC of text-only against shared concepts.
+        rank_correlation: Spearman's ρ with the true gains of shared concepts; NaN if all gains are equal.
     """
 
     auroc_image: float
@@ -61,13 +61,13 @@ def separation(
     kind: Int64[Tensor, " atoms"],
     gain: Float[Tensor, " atoms"],
 ) -> Separation:
-    """Compare scores that rise with the image side's dominance with what was planted; dead features are left out.
+    """Compare modality scores with the concepts' true kinds and gains; leave out concepts matched to dead features.
 
     Args:
-        scores: of the features; NaN marks dead ones.
-        match: which feature each concept is looked for in.
-        kind: 0 image-only, 1 text-only, 2 shared.
-        gain: how strongly images show a concept over how strongly texts do.
+        scores: score of each feature, higher for images; NaN marks dead features.
+        match: feature of each concept.
+        kind: kind of each concept: 0 image-only, 1 text-only, 2 shared.
+        gain: strength of each concept in images relative to texts.
     """
     own = scores[match.feature]
     image, text, shared = (~own.isnan() & (kind == k) for k in range(3))
@@ -79,10 +79,10 @@ def separation(
 
 
 def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> float:
-    """Mean over the kinds of the share of concepts whose feature is in the class of their kind.
+    """Balanced accuracy of the classes: the share of concepts whose feature has the right class, averaged over kinds.
 
-    Each kind weighs the same, so that putting every feature into the commonest class scores no more than that. Kinds of
-    which there is no concept are left out; NaN where there is no concept at all.
+    Every kind has equal weight, so that putting all features into one class scores only 1 / number of kinds. Kinds
+    without concepts are left out; NaN if there are no concepts.
     """
     classes = partition.class_of()
     shares = []
@@ -94,11 +94,11 @@ def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " 
 
 @dataclass(frozen=True)
 class Discoveries:
-    """Features said to lean to a modality.
+    """Number of features classified as dominated by a modality (discoveries).
 
     Attributes:
-        made: how many.
-        false: how many of them stand for a concept that leans nowhere.
+        made: number of discoveries.
+        false: number of discoveries that match a shared concept.
     """
 
     made: int
@@ -106,39 +106,38 @@ class Discoveries:
 
     @property
     def proportion(self) -> float:
-        """False discovery proportion, 0 where nothing was discovered; its expectation is the false discovery rate."""
+        """False discovery proportion, 0 without discoveries; its expectation is the false discovery rate."""
         return self.false / max(1, self.made)
 
 
 def discoveries(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> Discoveries:
-    """Count members of ImgD and TextD, and those that correlate most with a shared concept.
+    """Count the features in ImgD and TextD, and those among them that correlate most with a shared concept.
 
-    They are false only where the gains of shared concepts are exactly 1: then image and text show such a concept alike,
-    R(d) of its codes is ½ in expectation, and the null is true.
+    The latter are false discoveries only if all shared concepts have gain 1: then such a concept is equally strong in
+    images and texts, R(d) of its codes is ½ in expectation, and the null hypothesis is true.
     """
     found = torch.cat([partition.image_dominant, partition.text_dominant])
     return Discoveries(made=len(found), false=int((kind[match.concept[found]] == 2).sum()))
 
 
 def mean_max_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "features dim"]) -> float:
-    """Mean over atoms of the highest cosine with a learned direction: 1 where every atom is found."""
+    """Mean over true directions (atoms) of the highest cosine with a learned direction; 1 if all are found."""
     return float(_cosines(atoms, learned).amax(1).mean())
 
 
 def matched_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "features dim"]) -> float:
-    """Mean cosine of atoms with learned directions, one to one, as the assignment that maximizes it has them.
+    """Mean cosine of true directions (atoms) with learned ones under the best one-to-one matching.
 
-    Unlike `mean_max_cosine` it does not count a direction twice that stands for two atoms (Hungarian algorithm). Atoms
-    that are left over where there are fewer directions count as 0.
+    Unlike in `mean_max_cosine`, a learned direction counts for only one atom. Atoms without a match count as 0.
     """
     cosines = _cosines(atoms, learned).numpy()
     return float(cosines[linear_sum_assignment(cosines, maximize=True)].sum() / len(atoms))
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean with the ends of its t interval over values that are not NaN.
+    """Mean of the values that are not NaN, with the lower and upper bound of its t confidence interval.
 
-    The ends are NaN for a single value, all three for none.
+    The bounds are NaN for a single value; everything is NaN without values.
     """
     known = [value for value in values if value == value]
     if len(known) < 2:

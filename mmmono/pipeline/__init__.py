@@ -1,1 +1,1 @@
-"""The edge: configuration comes in, addressed artifacts come out. The only folder that knows Hydra."""
+"""From a Hydra configuration to artifacts. No other package of mmmono uses Hydra."""

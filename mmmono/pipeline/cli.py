@@ -1,4 +1,4 @@
-"""The command `mmmono`: runs an entrypoint of experiments/ from any folder, or lists them."""
+"""The command `mmmono`: runs an entrypoint of experiments/ from any folder, or lists all entrypoints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HEAD = """\
 usage: mmmono ENTRYPOINT [group=option ...] [key=value ...]
        mmmono ENTRYPOINT --help     groups, settings and an example
 
-`mmmono mds ...` is what `python experiments/mds.py ...` is in a clone. Entrypoints:
+`mmmono mds ...` does the same as `python experiments/mds.py ...` in a clone. Entrypoints:
 """
 
 
 def main() -> None:
-    """Run the entrypoint that the first argument names, with the other arguments."""
+    """Run the entrypoint named by the first argument with the other arguments."""
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if name in ("-h", "--help"):
         print(HEAD)
@@ -35,13 +35,13 @@ def main() -> None:
     elif name in entrypoints():
         script = str(entrypoints()[name])
         sys.argv = [script, *arguments]
-        runpy.run_path(script, run_name="__main__")  # as `python experiments/<name>.py` runs it
+        runpy.run_path(script, run_name="__main__")  # the same as `python experiments/<name>.py`
     else:
         _fail(name)
 
 
 def entrypoints() -> dict[str, Path]:
-    """Scripts by the names of the entrypoints, in alphabetical order."""
+    """Names of the entrypoints, in alphabetical order, with their scripts."""
     return {path.stem: path for path in sorted(shipped("experiments").glob("*.py")) if path.stem != "__init__"}
 
 

@@ -1,4 +1,4 @@
-"""What a user types, as Hydra's grammar takes it, and the folder that everything goes to."""
+"""Translate command-line arguments to Hydra's grammar, and check that the artifacts root is usable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 
 from mmmono.core.errors import ConfigError
 
-# Settings that are paths: what is given for them is taken letter by letter.
+# Settings that are paths: their values are taken literally.
 PATHS = frozenset(
     {
         "artifacts", "dataset.root", "dataset.path", "dataset.cache", "model.pretrained", "model.checkpoint",
@@ -25,9 +25,9 @@ PATHS = frozenset(
         "hydra.run.dir", "hydra.sweep.dir",
     }
 )  # fmt: skip
-# And those that take several: a comma may part them.
+# Settings that are lists of paths, which commas may separate.
 PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.pictures"})
-SWITCHES = frozenset({"dataset.cache"})  # paths that may also be true or false
+SWITCHES = frozenset({"dataset.cache"})  # paths that may also be booleans
 ARGUMENT = re.compile(r"(\+{0,2}[\w.@/+~-]+?)=(.*)", re.DOTALL)
 NO_RUN = frozenset(
     {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
@@ -35,10 +35,10 @@ NO_RUN = frozenset(
 
 
 def hydra_arguments(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments in Hydra's grammar, with Hydra's own folder where the artifacts root cannot be written.
+    """Translate arguments to Hydra's grammar; redirect Hydra's logs if the artifacts root is read-only.
 
     Raises:
-        ConfigError: the artifacts root is none, is a file, or cannot be made.
+        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read.
     """
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
     read = [quote(argument, multirun) for argument in arguments]
@@ -48,10 +48,10 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def quote(argument: str, multirun: bool = False) -> str:
-    """`key=value` with the value in quotes where Hydra's grammar would not take it for the text it is.
+    """Quote the value of `key=value` if Hydra's grammar would not read it as the text it is.
 
-    In that grammar braces are dictionaries, brackets lists, and commas sweeps; it knows no `=`, no quotes and no letters
-    beyond ASCII in a value. Values of settings that are paths stay text whatever they look like, and may begin with `~/`.
+    In that grammar, braces are dictionaries, brackets lists and commas sweeps; an unquoted value may not contain `=`,
+    quotes or non-ASCII letters. Values of path settings always stay text, and a leading `~/` is expanded.
     """
     match = ARGUMENT.fullmatch(argument)
     if match is None or argument.startswith("-"):
@@ -75,18 +75,18 @@ def quote(argument: str, multirun: bool = False) -> str:
 
 
 def _is_meant(parsed: Override, value: str, setting: str, multirun: bool) -> bool:
-    """Whether a path that Hydra can read means what Hydra reads."""
+    """Whether Hydra's interpretation of a path setting is the intended one."""
     if parsed.is_sweep_override():
         if Path(value).exists():
             return False
-        return multirun or setting in PATH_LISTS  # without -m Hydra says how to give a list
+        return multirun or setting in PATH_LISTS  # without -m, Hydra's error explains how to give a list
     if isinstance(parsed._value, QuotedString):
         return True
     found = parsed.value()
     if isinstance(found, bool) and setting in SWITCHES:
         return True
     if isinstance(found, bool | int | float):
-        return False  # a folder called 2017
+        return False  # e.g. a folder called 2017
     return found == value if type(found) is str else True
 
 
@@ -98,12 +98,12 @@ def _parsed(argument: str) -> Override | None:
 
 
 def _quoted(value: str) -> str:
-    """A string in the grammar's double quotes: quotes, and backslashes before them, are escaped."""
+    """Put a string in double quotes for Hydra, escaping quotes and the backslashes before them."""
     return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
 
 
 def _each_quoted(values: str) -> str:
-    """Values parted by commas, those in quotes left alone, each other in quotes; commas within braces part nothing."""
+    """Quote each of several comma-separated values unless it is quoted; commas inside brackets do not separate."""
     parts, depth, opened = [""], 0, ""
     for letter in values:
         if letter in "\"'" and (not opened or opened == letter):
@@ -117,7 +117,7 @@ def _each_quoted(values: str) -> str:
 
 
 def _root(arguments: Sequence[str]) -> Path | None:
-    """The artifacts root that the arguments name; None where Hydra has to resolve it."""
+    """The artifacts root that the arguments name; None if only Hydra can resolve it."""
     root: object = "artifacts"
     for argument in arguments:
         if argument.partition("=")[0].lstrip("+") == "artifacts" and (parsed := _parsed(argument)) is not None:
@@ -132,7 +132,7 @@ def _root(arguments: Sequence[str]) -> Path | None:
 
 
 def _elsewhere(root: Path | None, arguments: Sequence[str]) -> list[str]:
-    """Overrides that keep Hydra's log of runs out of a root that can be read alone."""
+    """Overrides that move Hydra's run logs to a temporary folder if the root is read-only."""
     if root is None:
         return []
     there = next(path for path in (root.absolute(), *root.absolute().parents) if _exists(path))
@@ -153,7 +153,7 @@ def _elsewhere(root: Path | None, arguments: Sequence[str]) -> list[str]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something lies there, as far as one may look."""
+    """Whether a path exists; True if permissions prevent the check. Raises ConfigError if the path is invalid."""
     try:
         return path.exists()
     except OSError as error:

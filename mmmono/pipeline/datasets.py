@@ -1,4 +1,4 @@
-"""Dataset groups: which source a `dataset=` option means, and where its splits come from."""
+"""Dataset options (`dataset=`): the source of pairs of each option, and its splits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
 
 @dataclass(kw_only=True)
 class Dataset(ABC):
-    """Options every dataset has."""
+    """Base class of dataset options.
+
+    Attributes:
+        split: the split to evaluate on.
+        limit: maximum number of pairs; None for all.
+        label: metadata column with class labels, for classification; None if there is none.
+        train_fraction: share of pairs in the training split, for datasets split by a hash.
+        split_seed: seed of that hash.
+    """
 
     split: Split = "val"
     limit: int | None = None
@@ -40,28 +48,28 @@ class Dataset(ABC):
 
     @property
     def native_splits(self) -> bool:
-        """Whether the source itself is divided into train and val, instead of by a hash of its keys."""
+        """Whether the source has its own train and val splits; otherwise a hash of the keys splits it."""
         return True
 
     @abstractmethod
     def source(self, split: Split) -> PairSource:
-        """The source that holds a split: with hash splits the same one for all."""
+        """Return the source that contains a split; the same source for all splits if they are hash splits."""
 
     def check(self, split: str) -> None:
-        """Raise ConfigError where there is no such split."""
+        """Raise ConfigError if there is no such split."""
         splits = ("train", "val") if self.native_splits else ("train", "val", "all")
         if split not in splits:
             raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
 
     def expected_pairs(self, split: Split) -> int | None:
-        """Pairs of the source that holds a split, as far as they are known without reading it."""
+        """Number of pairs in the source that contains a split; None if unknown without reading it."""
         try:
             return len(self.source(split))
         except TypeError:
             return self.limit
 
     def view(self, store: FeatureStore, split: Split) -> FeatureView:
-        """The rows of a split in a store made from `source(split)`."""
+        """Select the rows of a split in a store made from `source(split)`."""
         if self.native_splits:
             return FeatureView(store)
         return split_view(store, split, self.split_seed, self.train_fraction)
@@ -69,31 +77,31 @@ class Dataset(ABC):
 
 @dataclass(kw_only=True)
 class OpenMoji(Dataset):
-    """`dataset=openmoji`."""
+    """`dataset=openmoji`: emoji drawings with captions."""
 
     size: int = 224
     captions: CaptionChoice = "first"
 
     @property
     def native_splits(self) -> bool:
-        """Split by a hash of the emoji, skin tones together."""
+        """False: split by a hash of the emoji, with all skin tones in one split."""
         return False
 
     def source(self, split: Split) -> PairSource:
-        """All drawings."""
+        """Return the source of all drawings."""
         return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit)
 
 
 @dataclass(kw_only=True)
 class Remote(Dataset):
-    """Options of datasets that may lie on other machines.
+    """Base class of options for datasets that may be on remote servers.
 
     Attributes:
-        cache: folder that keeps copies of all remote shards; `True`: under `cache_root`; `False`: none; None: those of
-            validation splits alone, under `cache_root`.
-        cache_root: where copies lie if `cache` names no folder.
-        timeout: seconds without a byte after which a connection counts as broken.
-        retries: attempts in a row that may bring nothing new.
+        cache: folder for copies of all remote shards; `True`: the folder `cache_root`; `False`: no copies; None: copies
+            of validation splits only, in `cache_root`.
+        cache_root: folder for copies if `cache` is not a folder.
+        timeout: seconds without data after which a connection counts as broken.
+        retries: maximum number of consecutive attempts without new data.
     """
 
     cache: str | bool | None = None
@@ -110,11 +118,11 @@ class Remote(Dataset):
 
     @property
     def patience(self) -> RemoteSettings:
-        """For the reader of remote bytes."""
+        """Timeout and retries for the reader of remote files."""
         return RemoteSettings(self.timeout, self.retries)
 
     def cache_folder(self, split: Split) -> str | None:
-        """Where copies of a split's remote shards are kept; None if they are streamed every time."""
+        """Folder for copies of a split's remote shards; None if they are streamed every time."""
         if isinstance(self.cache, str):
             return self.cache
         wanted = self.native_splits and split == "val" if self.cache is None else self.cache
@@ -123,7 +131,7 @@ class Remote(Dataset):
 
 @dataclass(kw_only=True)
 class WebDataset(Remote):
-    """`dataset=webdataset`."""
+    """`dataset=webdataset`: tar shards of images and captions; see `WebDatasetPairs`."""
 
     shards: str | Sequence[str]
     val_shards: str | Sequence[str] | None = None
@@ -135,11 +143,11 @@ class WebDataset(Remote):
 
     @property
     def native_splits(self) -> bool:
-        """Given by shards of their own, if there are any."""
+        """Whether validation shards are given."""
         return self.val_shards is not None
 
     def source(self, split: Split) -> PairSource:
-        """The shards of the split."""
+        """Return the source of the split's shards."""
         shards = self.val_shards if split == "val" and self.val_shards is not None else self.shards
         return WebDatasetPairs(
             shards if isinstance(shards, str) else list(shards),
@@ -156,37 +164,37 @@ class WebDataset(Remote):
 
 @dataclass(kw_only=True)
 class CC3M(Remote):
-    """`dataset=cc3m`."""
+    """`dataset=cc3m`: the shards on the hub, or a local copy of them in `root`."""
 
     root: str | None = None
 
     def source(self, split: Split) -> PairSource:
-        """The hub's shards of the split, or a local copy's."""
+        """Return the source of the split's shards, from the hub or a local copy."""
         return WebDatasetPairs.cc3m(
             split, root=self.root, limit=self.limit, cache=self.cache_folder(split), patience=self.patience
         )
 
     def expected_pairs(self, split: Split) -> int:
-        """As others have counted."""
+        """Published number of pairs in the split, at most `limit`."""
         return min(CC3M_PAIRS[split], self.limit or CC3M_PAIRS[split])
 
 
 @dataclass(kw_only=True)
 class COCO(Dataset):
-    """`dataset=coco`."""
+    """`dataset=coco`: a local copy of COCO in `root`."""
 
     root: str
     year: int = 2017
     captions: CaptionChoice = "first"
 
     def source(self, split: Split) -> PairSource:
-        """The split's images with their captions and instance labels."""
+        """Return the source of the split's images with captions and instance labels."""
         return CocoPairs(self.root, split=split, year=self.year, captions=self.captions, limit=self.limit)
 
 
 @dataclass(kw_only=True)
 class Stored(Dataset):
-    """`dataset=store`: features that need no extraction."""
+    """`dataset=store`: a feature store that already exists, in `path`."""
 
     path: str
 
@@ -197,26 +205,26 @@ class Stored(Dataset):
 
     @property
     def native_splits(self) -> bool:
-        """Split by a hash of keys or image paths."""
+        """False: split by a hash of keys or image paths."""
         return False
 
     @property
     def store(self) -> FeatureStore:
-        """The features. Raises StoreError if there are none."""
+        """The feature store. Raises StoreError if there is none."""
         return FeatureStore(self.path)
 
     def fingerprint(self) -> str:
-        """Digest of the whole content: all embeddings and all metadata."""
+        """Digest of all embeddings and metadata."""
         return content_fingerprint(self.store.path)
 
     def source(self, split: Split) -> PairSource:
-        """The pictures that the metadata points to."""
+        """Return the source of the images that the metadata refers to."""
         return StoredPairs(self.store.metadata(), Path(self.path), self.fingerprint())
 
 
 @dataclass(kw_only=True)
 class Planted(Dataset):
-    """`dataset=planted`: embeddings from a known dictionary; no picture belongs to them."""
+    """`dataset=planted`: synthetic embeddings from a known dictionary (ground truth), without images."""
 
     pairs: int = 20_000
     dim: int = 64
@@ -239,18 +247,18 @@ class Planted(Dataset):
 
     @property
     def native_splits(self) -> bool:
-        """Split by a hash of the pair's number."""
+        """False: split by a hash of the pair's number."""
         return False
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
-        """The store with its answer file, made unless it is there."""
+        """Return the store with the ground truth, made unless it exists."""
         recipe = {"planted": asdict(self.knobs), "answers": list(ANSWERS)}
         return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
 
     def expected_pairs(self, split: Split) -> int:
-        """As many as are planted."""
+        """Number of synthetic pairs, in all splits together."""
         return self.pairs
 
     def source(self, split: Split) -> PairSource:
-        """Raises ConfigError: there is nothing to look at."""
+        """Raise ConfigError: synthetic pairs have no images."""
         raise ConfigError("dataset=planted has embeddings alone, no pictures: use mds, certainty, ablation or validate")

@@ -1,6 +1,6 @@
-"""What steps fetch from the model hub: whether it is there already, may be had, and how many bytes it is.
+"""Downloads that steps need from the Hugging Face Hub: whether they are cached or available, and their size.
 
-The hub is asked for the sizes of files, not for the files. Where it does not answer, sizes are recorded ones.
+Only the sizes of files are requested from the hub, not the files. If it does not answer, recorded sizes are used.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from mmmono.pipeline.models import Model, OpenCLIP
 ANSWER_SECONDS = 10.0
 CC3M_REPOSITORY = "pixparse/cc3m-wds"
 CC3M_FILES = {"train": ("cc3m-train-*.tar",), "val": ("cc3m-validation-*.tar",)}
-# Estimates for when the hub does not answer: number of parameters times bytes per parameter for models, the size of both
-# splits for CC3M. They were not read from the hub.
+# Estimated bytes, used if the hub does not answer: number of parameters times bytes per parameter for models, size of
+# both splits for CC3M. They were not read from the hub.
 RECORDED: dict[str, float] = {
     "timm/resnet50_clip.openai": 0.41e9,
     "timm/vit_base_patch32_clip_224.openai": 0.61e9,
@@ -58,14 +58,14 @@ class Download:
     """Files of a repository that a step needs.
 
     Attributes:
-        what: in words.
-        repository: its id on the hub.
-        kind: of the repository.
-        files: patterns of names; empty for what a library loads of a model: one format of its weights, and small files.
-        share: of the bytes that is needed, where a stream ends early.
+        what: description.
+        repository: id on the hub.
+        kind: kind of repository.
+        files: patterns of file names; empty for the files that libraries load of a model (see `wanted_files`).
+        share: fraction of the bytes that is needed; below 1 if a stream ends early.
         kept: whether the files stay on disk.
-        copied: bytes of them that lie on disk already, in another place than the hub's cache.
-        complete: whether nothing of them is missing there.
+        copied: bytes that are already on disk outside the hub's cache.
+        complete: whether all files are already on disk outside the hub's cache.
     """
 
     what: str
@@ -80,7 +80,14 @@ class Download:
 
 @dataclass(frozen=True)
 class Availability:
-    """Attributes: whether all of it is on disk, bytes still to be fetched, whether the hub said so, and why it fails."""
+    """Availability of a download.
+
+    Attributes:
+        found: whether all of it is on disk.
+        size: bytes still to download; None if unknown.
+        measured: whether the size comes from the hub.
+        why: reason for which the download will fail; empty if there is none.
+    """
 
     found: bool
     size: int | None
@@ -90,13 +97,17 @@ class Availability:
 
 @dataclass
 class Hub:
-    """The hub as this machine sees it; each repository is asked for once."""
+    """Client of the hub that requests each repository's file sizes once.
+
+    Attributes:
+        reachable: False if the client is offline, or once the hub has not answered.
+    """
 
     reachable: bool = field(default_factory=lambda: not constants.HF_HUB_OFFLINE)
     _sizes: dict[tuple[str, str], dict[str, int | None] | str | None] = field(default_factory=dict)
 
     def look(self, download: Download) -> Availability:
-        """Whether a download is there, may be had, and its size."""
+        """Look up whether a download is on disk or available, and its size."""
         if download.complete:
             return Availability(True, 0)
         key = (download.kind, download.repository)
@@ -110,13 +121,14 @@ class Hub:
             missing = [name for name in files if not self._cached(download, name)]
             sizes = [answer[name] for name in missing]
             known = None if any(size is None for size in sizes) else sum(size or 0 for size in sizes)
-            return Availability(not missing, (known and round(known * download.share)) or known, known is not None)
+            left = None if known is None else max(0, round(known * download.share) - download.copied)
+            return Availability(not missing, left, known is not None)
         if self._main_file(download):
             return Availability(True, 0)
         return Availability(False, recorded_size(download), why=answer or "")
 
     def _ask(self, kind: str, repository: str) -> dict[str, int | None] | str | None:
-        """Sizes of a repository's files, or why it cannot be had, or None where nothing answers."""
+        """Sizes of a repository's files, or the reason why it is unavailable, or None if the hub does not answer."""
         if not self.reachable:
             return None
         api = HfApi()
@@ -149,7 +161,7 @@ class Hub:
         return isinstance(try_to_load_from_cache(download.repository, name, repo_type=download.kind), str)
 
     def _main_file(self, download: Download) -> bool:
-        """Whether some file of weights is in the cache, where the hub does not say which ones there are."""
+        """Whether any weights are in the cache; used if the hub does not list the repository's files."""
         if download.kind == "dataset":
             return False
         folder = Path(constants.HF_HUB_CACHE) / f"models--{download.repository.replace('/', '--')}" / "snapshots"
@@ -157,21 +169,21 @@ class Hub:
 
 
 def recorded_size(download: Download) -> int | None:
-    """Bytes as far as they are known without the hub."""
+    """Recorded size in bytes of a download; None if there is none."""
     size = RECORDED.get(download.repository)
     if size is None:
         return None
     if download.repository == CC3M_REPOSITORY:
         split = "train" if download.files == CC3M_FILES["train"] else "val"
         size *= CC3M_PAIRS[split] / sum(CC3M_PAIRS.values())
-    return round(size * download.share)
+    return max(0, round(size * download.share) - download.copied)
 
 
 def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Those of a repository's files that are fetched: named ones, or what libraries load of a model.
+    """Select the files of a repository to download: those that match the patterns, or those that libraries load.
 
-    Libraries take safetensors where there are any, no variants, and of a pipeline (`model_index.json`) only what lies in
-    the folders of its parts.
+    Libraries load safetensors if there are any, no variants such as fp16, and of a pipeline (`model_index.json`) only
+    the weights in the folders of its components.
     """
     if patterns:
         found = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
@@ -188,13 +200,13 @@ def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def shards(dataset: Dataset, split: Split) -> Iterator[Download]:
-    """Shards of a split that are streamed from the hub."""
+    """Yield the shards of a split that are streamed from the hub."""
     if not isinstance(dataset, CC3M) or dataset.root is not None:
         return
     share = min(1.0, (dataset.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
     what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
     copies: list[Path | None] = []
-    with suppress(MmmonoError):  # without a token there is no source, and features will fail for that
+    with suppress(MmmonoError):  # without a token there is no source; the features then report the error
         source = dataset.source(split)
         if isinstance(source, WebDatasetPairs) and source.opener.cache is not None:
             copies = [source.opener.local(shard, whole=False) for shard in source.shards]
@@ -211,7 +223,7 @@ def shards(dataset: Dataset, split: Split) -> Iterator[Download]:
 
 
 def model_weights(model: Model) -> Iterator[Download]:
-    """Weights that open_clip fetches for a model."""
+    """Yield the weights that open_clip downloads for a model."""
     if isinstance(model, OpenCLIP) and model.pretrained and not Path(model.pretrained).exists():
         tag = open_clip.get_pretrained_cfg(model.architecture, model.pretrained) or {}
         repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
@@ -221,7 +233,7 @@ def model_weights(model: Model) -> Iterator[Download]:
 
 
 def embedder_weights(cfg: DictConfig) -> Iterator[Download]:
-    """Weights of `embedder=paper`."""
+    """Yield the weights of the embedder's image and text models, such as those of `embedder=paper`."""
     embedder = cfg.get("embedder") or {}
     if (name := embedder.get("image_model")) and not embedder.get("image_checkpoint"):
         known = timm.models.get_pretrained_cfg(name)
@@ -231,7 +243,7 @@ def embedder_weights(cfg: DictConfig) -> Iterator[Download]:
 
 
 def option_weights(cfg: DictConfig, entrypoint: str) -> Iterator[Download]:
-    """Weights of what only one analysis loads: the victim, the classifier or the generator."""
+    """Yield the weights that only one analysis needs: of the victim, the classifier or the generator."""
     if entrypoint == "adversarial":
         yield from _named("victim", cfg.victim.get("model"))
     if entrypoint == "gender":

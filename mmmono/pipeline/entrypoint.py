@@ -1,4 +1,4 @@
-"""Turns a function of a configuration into a command line: Hydra's, with errors a user can act on in one line."""
+"""Turn a function of a configuration into a Hydra command line with one-line error messages."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna op
 def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]], Callable[[], None]]:
     """Decorate `main(cfg)` so that calling it without arguments runs it from the command line.
 
-    What `main` returns is a sweeper's objective. Errors raised on purpose, and errors of the configuration, end in one
-    line on stderr and exit status 1; an interrupt in status 130. Anything else is a bug and keeps its traceback. In a
-    multirun the other jobs go on.
+    `main` returns a sweeper's objective. `MmmonoError` and configuration errors print one line to stderr and exit with
+    status 1, an interrupt with status 130. Any other error is a bug and keeps its traceback. In a multirun, the other
+    jobs continue.
     """
 
     def decorate(main: Callable[[DictConfig], Objective]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Objective:
-            quiet()  # again: a launcher's worker has not come by the command line
-            os.chdir(HydraConfig.get().runtime.cwd)  # relative paths are the user's, whatever hydra.job.chdir says
+            quiet()  # again, because a launcher's worker does not run `command`
+            os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
             try:
                 _check_mandatory(cfg)
                 _check_objective(cfg)
@@ -54,11 +54,11 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
             except (MmmonoError, OmegaConfBaseException, InstantiationException) as error:
                 if _is_bug(error):
                     raise
-                if _is_search():  # which goes on, and does not say why a trial failed
-                    print(f"error: job {HydraConfig.get().job.num}: {_one_line(error)}", file=sys.stderr)
+                if _is_search():  # the sweeper continues without printing why a trial failed
+                    print(f"error: job {HydraConfig.get().job.num}: {error_line(error)}", file=sys.stderr)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {_one_line(error)}") from error
-                _fail(error)  # here, before Hydra adds a line of its own
+                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {error_line(error)}") from error
+                _fail(error)  # before Hydra prints its own line
             except Exception:
                 if _is_search():
                     traceback.print_exc()
@@ -73,7 +73,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
             quiet()
             place = place_of_this_process()
             if place is not None and place.rank > 0:
-                sys.exit(serve(place))  # rank 0 runs the command, and calls when there is something to share
+                sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
             keep_freed_memory()
             try:
                 sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
@@ -83,7 +83,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
                 run()
             except (MmmonoError, HydraException, OmegaConfBaseException) as error:
                 _fail(error)
-            except OSError as error:  # of Hydra's log of runs
+            except OSError as error:  # from writing Hydra's run logs
                 if (explained := explain_disk_trouble(error, "artifacts=")) is None:
                     raise
                 _fail(explained)
@@ -103,55 +103,55 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
 
 
 def _tracked(main: Callable[[DictConfig], Objective], cfg: DictConfig, job: str) -> Objective:
-    """Run a job while the tracker that `logger=` names follows it."""
+    """Run a job with the tracker selected by `logger=`."""
     if "logger" not in cfg:
         return main(cfg)
-    from mmmono.pipeline.tracking import tracking  # here, so that --help answers without pandas
+    from mmmono.pipeline.tracking import tracking  # not at the top, so that --help needs no pandas
 
     with tracking(instantiate(cfg.logger), cfg, job):
         return main(cfg)
 
 
 def added(argument: str) -> str:
-    """`+trainer.key=value` as what adds the setting or, where the configuration has it by now, changes it."""
+    """Turn `+trainer.key=value` into `++trainer.key=value`, which also works if the setting exists."""
     return f"+{argument}" if argument.startswith("+trainer.") else argument
 
 
 def _fail(error: Exception) -> NoReturn:
     if "MMMONO_TRACEBACK" in os.environ:
         traceback.print_exc()
-    print(f"error: {one_line(_one_line(error))}", file=sys.stderr)
+    print(f"error: {one_line(error_line(error))}", file=sys.stderr)
     sys.exit(1)
 
 
 def quiet() -> None:
-    """Keep other libraries' bars and warnings that no user can act on off the terminal; in every process."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises its errors to us instead of printing them
+    """Silence progress bars and warnings of other libraries that users cannot act on; call it in every process."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # other libraries' bars, in logs
+    os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # no progress bars in logs
     setattr(JobReturn, "return_value", property(_result, vars(JobReturn)["return_value"].fset))  # noqa: B010
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # terminals of other encodings, and names that are no UTF-8
+        if isinstance(stream, io.TextIOWrapper):  # for terminals and file names that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
     for message in (
         ".*does not have many workers.*",
         ".*log_every_n_steps.*",
         ".*LeafSpec.*",
         ".*litlogger.*",
-        "Checkpoint directory .* exists.*",  # a training that goes on
+        "Checkpoint directory .* exists.*",  # expected when a training resumes
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
 def _result(job: JobReturn) -> Any:
-    """What a job returned, or its error raised, without the line that Hydra writes before."""
+    """Return a job's value or raise its error, without the log line that Hydra's own property writes."""
     if job.status == JobStatus.FAILED:
         raise job._return_value
     return job._return_value
 
 
 def _is_bug(error: Exception) -> bool:
-    """Whether instantiating failed for a reason that no setting explains: neither an error told on purpose nor a value."""
+    """Whether an instantiation failed because of a bug rather than a setting."""
     cause = _purpose(error)
     if not isinstance(error, InstantiationException) or isinstance(cause, MmmonoError):
         return False
@@ -159,7 +159,7 @@ def _is_bug(error: Exception) -> bool:
 
 
 def _purpose(error: BaseException) -> BaseException:
-    """The error told on purpose among the causes of an error, or else the first cause."""
+    """Return the first `MmmonoError` in an error's chain of causes, or else the root cause."""
     cause = error
     while not isinstance(cause, MmmonoError) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -176,12 +176,12 @@ def _check_mandatory(cfg: DictConfig) -> None:
 
 
 def _is_search() -> bool:
-    """Whether this is a multirun of a sweeper that optimizes."""
+    """Whether this is a multirun with an optimizing sweeper, such as Optuna's."""
     return HydraConfig.get().mode == RunMode.MULTIRUN and "direction" in HydraConfig.get().sweeper
 
 
 def _check_objective(cfg: DictConfig) -> None:
-    """A sweeper that optimizes needs something to optimize."""
+    """Raise ConfigError if an optimizing sweeper has no objective."""
     if _is_search() and cfg.get("objective") is None:
         sweeper = HydraConfig.get().sweeper
         raise ConfigError(
@@ -190,8 +190,8 @@ def _check_objective(cfg: DictConfig) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
-    """The message, on one line, with the nearest existing key where one was mistyped."""
+def error_line(error: Exception) -> str:
+    """Format an error as one line, with the most similar existing key if a key is unknown."""
     cause = _purpose(error)
     if isinstance(cause, MmmonoError):
         return str(cause)

@@ -1,4 +1,4 @@
-"""Feature-set groups: what `features=` options mean, and how their dictionaries are made."""
+"""Feature-set options (`features=`), and how their dictionaries are made."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 
-FEW_PAIRS = 50_000  # fewer than these an NCL head learns by heart, unless it never sees one twice
+# With fewer training pairs than this, an NCL head memorizes them; input noise makes every presentation different.
+FEW_PAIRS = 50_000
 FEW_PAIRS_NOISE = 1.5
 
 
 class Recipe:
-    """How a feature set is made."""
+    """Base class: how a feature set is made."""
 
 
 @dataclass
 class Raw(Recipe):
-    """The model's own dimensions: nothing to train."""
+    """`features=raw`: the dimensions of the model's embeddings; nothing is trained."""
 
 
 @dataclass
 class Trained(Recipe, ABC):
-    """A dictionary with its settings, `features.*`, `sae.*` or `ncl.*` on the command line."""
+    """A trained dictionary; its settings are `features.*`, `sae.*` or `ncl.*` on the command line."""
 
     settings: Mapping[str, Any]
 
     @abstractmethod
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> DictionaryModule:
-        """An untrained dictionary in the module that trains it. Raises ConfigError on impossible sizes."""
+        """Make the Lightning module with an untrained dictionary. Raises ConfigError if sizes are invalid."""
 
 
 class SAE(Trained):
-    """`features=sae`."""
+    """`features=sae`: a TopK sparse autoencoder (Eqs. 2, 3)."""
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
-        """A TopK SAE whose pre-bias is the mean of the training embeddings."""
+        """Make the module of a TopK SAE whose pre-bias is the mean of the training embeddings."""
         s = self.settings
         sae = self.untrained(train, normalize)
         return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
 
     def untrained(self, train: FeatureView, normalize: bool) -> TopKSAE:
-        """The SAE before its first step."""
+        """Make the SAE before its first training step. Raises ConfigError if sizes are invalid."""
         s = self.settings
         num_features = _width(train.dim, s["expansion"])
         if not 1 <= s["k"] <= num_features:
@@ -63,17 +64,17 @@ class SAE(Trained):
 
 
 class NCL(Trained):
-    """`features=ncl`."""
+    """`features=ncl`: a non-negative contrastive head (Eq. 4)."""
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> NCLModule:
-        """A non-negative contrastive head."""
+        """Make the module of a non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
         return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
 
 
 def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
-    """Noise added to the embeddings that an NCL head is trained on, as a multiple of their length."""
+    """Norm of the noise added to an NCL head's training embeddings, relative to the embeddings' norm."""
     if settings["input_noise"] is not None:
         return float(settings["input_noise"])
     return FEW_PAIRS_NOISE if pairs < FEW_PAIRS else 0.0
@@ -81,50 +82,50 @@ def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
 
 @dataclass
 class Control(Recipe, ABC):
-    """A feature set fitted in one go, to tell "sparser" from "more meaningful"."""
+    """A control for trained dictionaries, made without gradient descent: are they more meaningful, or only sparser?"""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @abstractmethod
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
-        """The fitted map. Raises ConfigError where there are too few pairs."""
+        """Fit the dictionary. Raises ConfigError if there are too few pairs."""
 
 
 class PCA(Control):
-    """`features=pca`."""
+    """`features=pca`: principal components."""
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """Principal components of a sample of both modalities."""
+        """Fit principal components to a sample of both modalities."""
         return fit_pca(_sample(train, normalize, self.settings["max_pairs"], seed))
 
 
 class ICA(Control):
-    """`features=ica`."""
+    """`features=ica`: independent components."""
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """Independent components of a sample of both modalities."""
+        """Fit independent components to a sample of both modalities."""
         return fit_ica(_sample(train, normalize, self.settings["max_pairs"], seed), self.settings["max_iter"], seed)
 
 
 class RandomRotation(Control):
-    """`features=random_rotation`."""
+    """`features=random_rotation`: a random orthogonal map."""
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """A rotation that has not seen the data."""
+        """Draw a random rotation; it does not depend on the data."""
         return random_rotation(train.dim, seed)
 
 
 class UntrainedSAE(Control):
-    """`features=untrained_sae`."""
+    """`features=untrained_sae`: a randomly initialized SAE."""
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> TopKSAE:
-        """The SAE of `features=sae` before its first step."""
+        """Make the SAE of `features=sae` before its first training step."""
         torch.manual_seed(seed)
         return SAE(self.settings).untrained(train, normalize)
 
 
 def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int) -> torch.Tensor:
-    """Both modalities' embeddings of a seeded sample of pairs, images first."""
+    """Embeddings of a seeded sample of at most `max_pairs` pairs, all images before all texts."""
     rows = np.arange(len(view))
     if len(rows) > max_pairs:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_pairs, replace=False))
@@ -141,7 +142,7 @@ def _width(dim: int, expansion: float) -> int:
 
 
 def modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean image and mean text embedding, float32 `[dim]` each, in one pass."""
+    """Mean image embedding and mean text embedding, float32 of shape `[dim]` each, in one pass."""
     image = torch.zeros(view.dim, dtype=torch.float64)
     text = torch.zeros_like(image)
     for block in view.blocks():

@@ -1,4 +1,4 @@
-"""One process's share of training a dictionary; the whole of it where there is but one."""
+"""Train a dictionary with Lightning, in one process or in one of several."""
 
 from __future__ import annotations
 
@@ -40,25 +40,26 @@ from mmmono.pipeline.trainer_settings import TrainerSettings
 
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
-# DistributedDataParallel need not send rank 0's buffers round before each step; newer PyTorch names the setting anew.
+# All processes have equal buffers, so DistributedDataParallel need not broadcast them before each step. Newer PyTorch
+# versions have renamed the argument.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
 BUFFERS_ARE_EQUAL = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True)
 class Training:
-    """All that a process needs to know to train a dictionary, with others or alone.
+    """Everything that a process needs to train a dictionary, alone or together with others.
 
     Attributes:
-        name: of the feature set.
-        kind: of dictionary.
-        train, val: pairs to fit on, and to validate on.
-        normalize: L2-normalize embeddings.
-        seed: of weights and order.
-        settings: `training.*`, with the batch size of a process.
+        name: name of the feature set.
+        kind: kind of dictionary, with its settings.
+        train, val: pairs to train on, and to validate on.
+        normalize: whether to L2-normalize embeddings.
+        seed: seed of the weights and of the order of pairs.
+        settings: `training.*`, with the batch size per process.
         trainer: `trainer.*`.
-        directory: where checkpoints and snapshots go.
-        folder: where relative paths begin.
+        directory: folder for checkpoints and snapshots.
+        folder: working directory, to which relative paths refer.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Training:
     folder: str = field(default_factory=os.getcwd)
 
     def work_along(self) -> None:
-        """Train with the other processes; rank 0 keeps the result."""
+        """Train together with the other processes, in a process other than rank 0, which keeps the result."""
         place = place_of_this_process()
         assert place is not None
         if Path(self.folder).is_dir():
@@ -81,14 +82,17 @@ class Training:
         self.fit(place, logger=False)
 
     def fit(self, place: Place | None, logger: Any) -> tuple[DictionaryModule, MetricHistory]:
-        """The trained dictionary and its curves.
+        """Train, resuming from the last checkpoint if there is one.
 
         Args:
-            place: of this process among several; None where it is alone.
-            logger: Lightning's.
+            place: rank and address of this process among several; None if it is the only one.
+            logger: Lightning logger, or False for none.
+
+        Returns:
+            The module with the trained dictionary, and the metrics at each validation.
 
         Raises:
-            DictionaryError: training diverged, or was cut short by `trainer.max_time`.
+            DictionaryError: training diverged, or reached `trainer.max_time`.
         """
         L.seed_everything(self.seed, workers=True, verbose=False)
         schedule = {
@@ -115,7 +119,7 @@ class Training:
         return self.directory / CHECKPOINTS / "last.ckpt"
 
     def _trainer(self, place: Place | None, logger: Any, history: MetricHistory) -> L.Trainer:
-        for name in ("lightning", "lightning.pytorch"):  # what hardware it sees is no news for each of many trainings
+        for name in ("lightning", "lightning.pytorch"):  # do not print the hardware for each training
             logging.getLogger(name).setLevel(logging.WARNING)
         layout, settings = self.trainer.here(), self.settings
         callbacks: list[Any] = [
@@ -153,12 +157,12 @@ class Training:
 
 
 class TimeLimit(Callback):
-    """Keeps a checkpoint and ends the training when its time is over; what it has made by then is not whole.
+    """Save a checkpoint and end an unfinished training with a DictionaryError when its time is over.
 
     Args:
-        duration: from the start of this process's part on; a resumed training has all of it again.
-        checkpoint: where the checkpoint goes.
-        name: of what is trained, for the error.
+        duration: time limit, from the start of training; a resumed training has the full time again.
+        checkpoint: path of the checkpoint.
+        name: name of the dictionary, for the error message.
     """
 
     def __init__(self, duration: timedelta, checkpoint: Path, name: str) -> None:
@@ -167,18 +171,18 @@ class TimeLimit(Callback):
         self.name = name
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the clock."""
+        """Start the clock."""
         self._over = False
         self._end = time.monotonic() + self.duration.total_seconds()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Stop in all processes where the time of one is over."""
+        """Stop all processes if the time of one is over, unless a validation follows."""
         self._over = trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._end, all=False)
         if self._over and not validation_follows(trainer):
             self._cut(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop where the time was over before the validation."""
+        """Stop if the time was over before the validation."""
         if self._over:
             self._cut(trainer)
 
@@ -191,18 +195,18 @@ class TimeLimit(Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are either whole or the ones before, whenever the process dies or the disk is full.
+    """Write checkpoints atomically: if the process dies or the disk is full, the previous checkpoint stays.
 
-    Lightning's own are written elsewhere and moved, which between two disks is a copy that can break off.
+    Lightning writes a temporary file elsewhere and moves it, which between two disks is a copy that can be interrupted.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint beside its place, then put it there."""
+        """Write the checkpoint to a temporary file in the same folder, then rename it."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            with temporary.open("wb") as file:  # so that a full disk is an OSError, which it is not if torch opens it
+            with temporary.open("wb") as file:  # a full disk is then an OSError; it is not if torch opens the file
                 torch.save(checkpoint, file)
             temporary.replace(path)
         finally:
@@ -210,11 +214,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class StartedProcesses(ClusterEnvironment):
-    """Tells Lightning the place of this process among those that are there already.
+    """Tell Lightning the rank of this process among processes that are already running.
 
     Args:
-        place: this process's.
-        nodes: machines as Lightning is to see them; as many as processes where each sees a GPU of its own.
+        place: rank and address of this process.
+        nodes: number of machines as Lightning sees them; the number of processes if each process sees only one GPU.
     """
 
     def __init__(self, place: Place, nodes: int) -> None:
@@ -225,45 +229,45 @@ class StartedProcesses(ClusterEnvironment):
 
     @property
     def main_address(self) -> str:
-        """Where rank 0 is."""
+        """Address of the key-value store."""
         return self._place.address
 
     @property
     def main_port(self) -> int:
-        """Of the key-value store."""
+        """Port of the key-value store."""
         return self._place.port
 
     @staticmethod
     def detect() -> bool:
-        """It is given, not detected."""
+        """Return False: this environment is passed explicitly, not detected."""
         return False
 
     def world_size(self) -> int:
-        """Processes on all machines."""
+        """Number of processes on all machines."""
         return self._place.world_size
 
     def set_world_size(self, size: int) -> None:
-        """It is what it is."""
+        """Do nothing: the number of processes is fixed."""
 
     def global_rank(self) -> int:
-        """This process among all."""
+        """Rank of this process among all."""
         return self._place.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It is what it is."""
+        """Do nothing: the rank is fixed."""
 
     def local_rank(self) -> int:
-        """Which of the machine's devices is this process's."""
+        """Index of this process's device among those that it sees."""
         return 0 if self._alone else self._place.local_rank
 
     def node_rank(self) -> int:
-        """The machine's number."""
+        """Index of this process's machine, as Lightning sees them."""
         return self._place.rank if self._alone else self._place.node
 
 
 @contextmanager
 def _products_in_tf32(allowed: bool) -> Iterator[None]:
-    """Let float32 products of a GPU be made in TF32 for a while."""
+    """Allow TF32 for float32 matrix products on a GPU within the context."""
     before = torch.get_float32_matmul_precision()
     if allowed:
         torch.set_float32_matmul_precision("high")
@@ -275,7 +279,7 @@ def _products_in_tf32(allowed: bool) -> Iterator[None]:
 
 @contextmanager
 def _threads_of_its_own() -> Iterator[None]:
-    """Let Lightning share the cores out among processes for a while."""
+    """Restore the number of threads and OMP_NUM_THREADS, which Lightning changes for several processes."""
     threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     try:
         yield
@@ -288,7 +292,7 @@ def _threads_of_its_own() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """Pass an interrupt on as one; Lightning makes an exit of it and ignores further ones."""
+    """Raise KeyboardInterrupt on an interrupt, which Lightning turns into SystemExit, and handle further ones again."""
     try:
         yield
     except SystemExit:

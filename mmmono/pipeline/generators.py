@@ -1,4 +1,4 @@
-"""Generator groups: what draws the pictures of Section 4.3, how it is told apart, and what it needs."""
+"""Generator options (`generator=`): models that generate the images of Section 4.3."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GeneratorOption(ABC):
-    """A generator that can be identified, and made when it is needed."""
+    """Base class of generator options: identify a generator without loading it, and load it when needed."""
 
     @abstractmethod
     def check(self, workspace: Workspace) -> None:
-        """Raise ConfigError or ModelError where it cannot work, before anything heavy is done."""
+        """Check settings and weights before any heavy computation. Raises ConfigError or ModelError."""
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines its pictures, beside the model and the training pairs."""
+        """Everything that determines the generated images, except the model and the training pairs."""
 
     def training_recipe(self, workspace: Workspace) -> dict[str, Any]:
-        """The pairs that it is trained on here, for recipes; nothing where it comes trained."""
+        """The training pairs, for recipes; empty for pretrained generators."""
         return {}
 
     @abstractmethod
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
-        """The generator, trained first if it is trained here."""
+        """Load the generator; train it first if it is not pretrained."""
 
 
 @dataclass(kw_only=True)
 class EmbeddingDecoder(GeneratorOption):
-    """`generator=embedding_decoder`: trained on the training split's own pictures and embeddings."""
+    """`generator=embedding_decoder`: a small flow model, trained on the training split's images and embeddings."""
 
     pixels: int
     components: int
@@ -68,36 +68,36 @@ class EmbeddingDecoder(GeneratorOption):
 
     @property
     def plan(self) -> FlowPlan:
-        """How it is trained."""
+        """Settings of the training."""
         return FlowPlan(
             self.pixels, self.components, self.width, self.depth, self.train_steps, self.batch_size, self.lr,
             self.embedding_noise,
         )  # fmt: skip
 
     def check(self, workspace: Workspace) -> None:
-        """Sizes and steps are positive, and the data set has pictures."""
+        """Raise ConfigError if a size is not positive, or if the dataset has no images."""
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"generator.{name}={getattr(self, name)} must be positive")
         workspace.dataset.source(workspace.cfg.training.split)
 
     def recipe(self) -> dict[str, Any]:
-        """Its settings."""
+        """All settings."""
         return {"generator": "embedding_decoder", **asdict(self)}
 
     def training_recipe(self, workspace: Workspace) -> dict[str, Any]:
-        """The training split's features."""
+        """Recipe of the training split's features."""
         return {"train": workspace.features(workspace.cfg.training.split).recipe}
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
-        """Trained unless it is there."""
+        """Load the decoder; train it first unless it exists."""
         folder = self.artifact(workspace, encoder).path
         return embedding_decoder.EmbeddingDecoder(
             folder, encoder, device=workspace.device, steps=self.steps, guidance=self.guidance
         )
 
     def artifact(self, workspace: Workspace, encoder: DualEncoder) -> Artifact:
-        """The decoder of the workspace's features, trained unless it is there."""
+        """Return the decoder for the workspace's features, trained unless it exists."""
         train = workspace.features(workspace.cfg.training.split)
         normalize = workspace.cfg.features.normalize
         recipe = {
@@ -119,7 +119,7 @@ class EmbeddingDecoder(GeneratorOption):
         return workspace.artifacts.build("models", f"embedding_decoder-{train.store.path.name}", recipe, make)
 
     def _pictures(self, workspace: Workspace, count: int, directory: Path) -> tuple[np.ndarray[Any, Any], torch.Tensor]:
-        """Rows of the first pairs whose pictures can be had, and the pictures, `[pairs, pixels, pixels, 3]` bytes."""
+        """Rows of the readable images among the first `count` pairs, and these, uint8 `[pairs, pixels, pixels, 3]`."""
         source = SplitPictures(workspace, workspace.cfg.training.split)
         pictures = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
         rows: list[int] = []
@@ -135,9 +135,9 @@ class EmbeddingDecoder(GeneratorOption):
 
 @dataclass(kw_only=True)
 class Diffusers(GeneratorOption):
-    """A pipeline of diffusers that was trained with a certain encoder."""
+    """Base class for diffusers pipelines, each trained with one specific encoder."""
 
-    pipeline_class: ClassVar[str]  # of diffusers, as its model_index.json names it
+    pipeline_class: ClassVar[str]  # class name of the pipeline in its model_index.json
 
     weights: str
     encoder: str
@@ -150,7 +150,7 @@ class Diffusers(GeneratorOption):
     width: int | None
 
     def check(self, workspace: Workspace) -> None:
-        """The features are of the generator's own encoder, its weights can be had, and its settings work."""
+        """Check that the model is the generator's encoder, that weights are available, and that settings are valid."""
         need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
         model = workspace.model
@@ -163,7 +163,7 @@ class Diffusers(GeneratorOption):
         check_pipeline(self.weights, self.pipeline_class)
 
     def recipe(self) -> dict[str, Any]:
-        """Settings and weights; where it runs is left out."""
+        """Settings and identity of the weights, without settings of the device."""
         settings = asdict(self)
         del settings["cpu_offload"]
         return {"generator": type(self).__name__, **settings, "weights": weights_identity(self.weights)}
@@ -177,7 +177,7 @@ class Diffusers(GeneratorOption):
 
 @dataclass(kw_only=True)
 class SD2(Diffusers):
-    """`generator=sd2`."""
+    """`generator=sd2`: Stable Diffusion 2, conditioned on text tokens."""
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
 
@@ -185,7 +185,7 @@ class SD2(Diffusers):
     projected: bool
 
     def check(self, workspace: Workspace) -> None:
-        """As for all, and dictionaries get embeddings of the joint space."""
+        """Check also that dictionaries are applied in the joint space only, for which they are trained."""
         from mmmono.case_studies.generators.sd2 import check_options
 
         check_options(self.layer, self.length)
@@ -199,7 +199,7 @@ class SD2(Diffusers):
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
-        """From the hub or a folder."""
+        """Load the pipeline from the hub or a folder."""
         from mmmono.case_studies.generators.sd2 import StableDiffusion2
 
         return StableDiffusion2(
@@ -209,7 +209,7 @@ class SD2(Diffusers):
 
 @dataclass(kw_only=True)
 class SD2UnCLIP(Diffusers):
-    """`generator=sd2_unclip`."""
+    """`generator=sd2_unclip`: Stable Diffusion 2 unCLIP, conditioned on an image embedding."""
 
     pipeline_class: ClassVar[str] = "StableUnCLIPImg2ImgPipeline"
 
@@ -217,7 +217,7 @@ class SD2UnCLIP(Diffusers):
     noise_level: int
 
     def check(self, workspace: Workspace) -> None:
-        """As for all."""
+        """Check also `generator.length`, and that the embeddings fit the pipeline."""
         from mmmono.case_studies.generators.sd2_unclip import check_options
 
         check_options(self.length)
@@ -225,7 +225,7 @@ class SD2UnCLIP(Diffusers):
         check_width(self.weights, "image_encoder", "projection_dim", workspace.model.dim)
 
     def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
-        """From the hub or a folder."""
+        """Load the pipeline from the hub or a folder."""
         from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP
 
         return StableUnCLIP(

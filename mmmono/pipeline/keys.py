@@ -1,4 +1,4 @@
-"""Keys that the chosen options need, and whether they are there; told without loading any model library."""
+"""API keys and tokens that the selected options need, and whether they are set; loads no model library."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 
 @dataclass(frozen=True)
 class Key:
-    """Something secret that an option needs.
+    """An API key or token that an option needs.
 
     Attributes:
-        name: environment variable, or what else holds it.
-        purpose: what asks for it.
-        there: whether it is set or stored; whether it is accepted only its server knows.
-        remedy: how to give it.
+        name: environment variable of the key.
+        purpose: what needs the key.
+        there: whether the key is set or stored; its validity is not checked.
+        remedy: how to set it.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Key:
 
 
 def needed_keys(cfg: DictConfig) -> Iterator[Key]:
-    """Keys that a configuration needs, whichever step asks for them."""
+    """Yield the keys that a configuration needs."""
     dataset = cfg.get("dataset") or {}
     if str(dataset.get("_target_")).endswith("CC3M") and dataset.get("root") is None:
         yield Key(
@@ -39,7 +39,7 @@ def needed_keys(cfg: DictConfig) -> Iterator[Key]:
             "set HF_TOKEN or run 'hf auth login', or give a local copy with dataset.root=/path",
         )  # fmt: skip
     variable = (cfg.get("judge") or {}).get("key_variable")
-    judged = not str((cfg.get("victim") or {}).get("_target_")).endswith("ClipZeroShot")  # which judges itself
+    judged = not str((cfg.get("victim") or {}).get("_target_")).endswith("ClipZeroShot")  # it needs no judge
     if variable and judged:
         yield Key(variable, "the judge", bool(os.environ.get(variable)), "set it or use judge=refusal_keywords")
     if str((cfg.get("logger") or {}).get("_target_")).endswith("WandB"):
@@ -49,14 +49,14 @@ def needed_keys(cfg: DictConfig) -> Iterator[Key]:
 
 
 def hub_token_there() -> bool:
-    """Whether HF_TOKEN is set or a login is stored where the hub's client looks for it."""
+    """Whether the hub's client finds a token, in HF_TOKEN or in a stored login."""
     from huggingface_hub import get_token
 
     return bool(get_token())
 
 
 def wandb_there() -> bool:
-    """Whether W&B needs no key, or has one in its variable or in netrc."""
+    """Whether W&B is offline and needs no key, or has a key in WANDB_API_KEY or netrc."""
     if os.environ.get("WANDB_MODE", "online") != "online" or os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].split("/")[0].split(":")[0]

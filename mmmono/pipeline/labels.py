@@ -1,4 +1,4 @@
-"""What an image classifier says of a split's pictures: asked once, kept, and reused for every pair of concepts."""
+"""Class probabilities of a split's images by an image classifier, computed once and reused for all concept pairs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mmmono.pipeline.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
 PROBABILITIES = "probabilities.npy"
-GROWING = "probabilities.f32"  # rows of float32 so far
+GROWING = "probabilities.f32"  # float32 rows computed so far
 
 
 def classified(
     workspace: Workspace, classifier: ImageClassifier, split: Split, rows: Sequence[int], pictures: SplitPictures
 ) -> Float[Array, "rows classes"]:
-    """Probabilities of the classes for the pictures of some rows; NaN for those that cannot be had.
+    """Classify the images of some rows; NaN for images that cannot be read.
 
-    They are an artifact, which grows by a batch: a process that dies loses no more than that.
+    The probabilities are an artifact that is written batch by batch, so an interrupted run loses at most one batch.
 
     Args:
-        workspace: the pairs.
-        classifier: what is asked.
-        split: of the pairs.
-        rows: of the split, ascending; the features of the split must determine which.
-        pictures: of the split.
+        workspace: provides the pairs.
+        classifier: the image classifier.
+        split: the split.
+        rows: rows of the split, ascending; the split's features must determine which rows these are.
+        pictures: images of the split.
     """
     features = workspace.features(split)
     recipe = {"features": features.recipe, "classifier": classifier.identity(), "rows": len(rows)}
@@ -54,7 +54,7 @@ def classified(
     artifact = workspace.artifacts.build("labels", name, recipe, make, resumable=True)
     probabilities = np.load(artifact.path / PROBABILITIES)
     missing = np.flatnonzero(np.isnan(probabilities).any(1)).tolist()
-    if missing and not artifact.built:  # perhaps they can be had today
+    if missing and not artifact.built:  # they may be readable now
         classifier.load(workspace.device)
         again = _probabilities(classifier, [rows[i] for i in missing], pictures, None)
         probabilities[missing] = np.concatenate(list(again))
@@ -73,7 +73,7 @@ def _probabilities(
 
 
 def _whole_batches(file: Path, row_bytes: int, batch_size: int) -> int:
-    """Rows that a process before this one has finished; what it left of a batch is cut off."""
+    """Number of rows that an earlier process finished; truncates the file to whole batches."""
     size = file.stat().st_size if file.exists() else 0
     done = size // row_bytes // batch_size * batch_size
     if size:

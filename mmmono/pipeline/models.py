@@ -1,4 +1,4 @@
-"""Model groups: which encoder a `model=` option means, and how it is told apart without loading it."""
+"""Model options (`model=`): the encoder of each option, identified without loading it."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ from mmmono.vlm.weight_settings import WeightSettings
 
 @dataclass(kw_only=True)
 class Model(ABC):
-    """An encoder that can be identified, and loaded when it is needed."""
+    """Base class of model options: identify an encoder without loading it, and load it when needed."""
 
     name: str
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines the embeddings. Raises ModelError if a checkpoint is not there."""
+        """Everything that determines the embeddings. Raises ModelError if a checkpoint is missing."""
 
     @property
     @abstractmethod
     def dim(self) -> int | None:
-        """Width of the joint space, told without weights; None where that is not known."""
+        """Dimension of the joint space, without loading weights; None if unknown."""
 
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
-        """The encoder, on the device."""
+        """Load the encoder to the device."""
 
 
 @dataclass(kw_only=True)
 class OpenCLIP(Model):
-    """Any model open_clip can build: with a tag, a local checkpoint, a repository's or folder's weights, or random ones.
+    """Any model of open_clip, with weights of a tag, a file, a repository or a folder, or with random weights.
 
     Attributes:
-        architecture: a name of open_clip's, `hf-hub:org/name`, or `local-dir:` and a folder.
-        pretrained: a tag, a file, or None for random weights; empty where the architecture brings its own.
-        force_quick_gelu: whether the weights want QuickGELU; a tag knows it by itself.
-        seed: of random weights.
-        preprocess_of: see `WeightSettings`, as for the ones after it.
+        architecture: name of an open_clip architecture, `hf-hub:org/name`, or `local-dir:` and a folder.
+        pretrained: a tag, a file, or None for random weights; empty if the architecture includes weights.
+        force_quick_gelu: whether the weights need QuickGELU; None to take it from the tag.
+        seed: seed of random weights.
+        preprocess_of, mean, std, interpolation, resize_mode, image_size, context_length, tokenizer: see
+            `WeightSettings`.
     """
 
     architecture: str
@@ -72,12 +73,12 @@ class OpenCLIP(Model):
 
     def __post_init__(self) -> None:
         packaged = self.architecture.startswith((HUB, FOLDER))
-        # Names are parts of folders' names.
+        # The name is used in folder names.
         given = Path(self.name).absolute().name if packaged and self.name == self.architecture else self.name
         self.name = re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model"
 
     def recipe(self) -> dict[str, Any]:
-        """What determines the embeddings: weights by a tag's or repository's name, or by a file's content."""
+        """Everything that determines the embeddings; weights by name of the tag or repository, or by file content."""
         source = self._source
         if source.tag:
             weights: Any = self.pretrained
@@ -85,13 +86,13 @@ class OpenCLIP(Model):
             weights = source.repository
         else:
             weights = file_fingerprint(source.weights) if source.weights else {"random": self.seed}
-        # A folder is known by what is in it, not by where it lies.
+        # Identify a folder by its content, not its path.
         built = source.config if source.architecture.startswith(FOLDER) else source.architecture
         return {"architecture": built, "pretrained": weights, **source.recipe()}
 
     @property
     def dim(self) -> int | None:
-        """As the configuration has it; None where it cannot be had."""
+        """Dimension in the architecture's configuration; None if the configuration is not available."""
         try:
             return self._source.dim
         except ModelError:
@@ -99,11 +100,11 @@ class OpenCLIP(Model):
 
     @property
     def text_width(self) -> int | None:
-        """Width of the text tower's tokens; None where the configuration does not say."""
+        """Dimension of the text tower's tokens; None if the configuration does not have it."""
         return self._source.config["text_cfg"].get("width")
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
-        """Through open_clip."""
+        """Load the encoder through open_clip."""
         self._check_given()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -131,12 +132,16 @@ class OpenCLIP(Model):
 
 @dataclass(kw_only=True)
 class DeCLIP(Model):
-    """DeCLIP's released checkpoints, in open_clip's model."""
+    """DeCLIP's released checkpoints, converted to open_clip.
+
+    Attributes:
+        checkpoint: path of the downloaded checkpoint.
+    """
 
     checkpoint: str
 
     def recipe(self) -> dict[str, Any]:
-        """Architecture, and the checkpoint by its content."""
+        """Architecture and fingerprint of the checkpoint. Raises ModelError if the checkpoint is missing."""
         path = Path(self.checkpoint)
         if not path.is_file():
             raise ModelError(
@@ -147,32 +152,32 @@ class DeCLIP(Model):
 
     @property
     def dim(self) -> int:
-        """As the checkpoint has it, which is wider for the 88 M release; as is usual where it is not there."""
+        """Dimension in the checkpoint (larger for the 88 M release), or the default one if the file is missing."""
         path = Path(self.checkpoint)
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
-        """Through the key converter."""
+        """Load the checkpoint with its keys converted."""
         return load_declip(self.name, Path(self.checkpoint), device=device)
 
 
 @dataclass(kw_only=True)
 class EmojiCLIP(Model):
-    """The embedded default, fitted on OpenMoji's training split on first use."""
+    """The default model, which needs no download: fitted on OpenMoji's training split on first use."""
 
     seed: int = 0
 
     def recipe(self) -> dict[str, Any]:
-        """Fitted with its own seed on the training emoji of OpenMoji's default split."""
+        """Seed and fingerprint of OpenMoji, on whose default training split the model is fitted."""
         return {"architecture": "emojiclip", "seed": self.seed, "data": OpenMojiPairs(captions="first").fingerprint()}
 
     @property
     def dim(self) -> int:
-        """As in the configuration that comes with mmmono."""
+        """Dimension in the configuration that is part of mmmono."""
         return _shipped_dim("emojiclip")
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
-        """Fit the heads, unless they are there."""
+        """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
             source = OpenMojiPairs(captions="first")
@@ -187,7 +192,7 @@ class EmojiCLIP(Model):
         return artifacts.build("models", self.name, self.recipe(), make)
 
     def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
-        """Through open_clip, from the fitted artifact."""
+        """Load the fitted artifact, fitting it first if needed."""
         return load_emojiclip(self.artifact(artifacts).path, device=device)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a split's pairs, for every analysis that shows or looks at some: fetched in bulk, and once."""
+"""Images of a split's pairs, read in bulk for the analyses that show or embed them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FOLDER = "pictures"
 REPORT = "missing_pictures.json"
 T = TypeVar("T")
 Item = ImageTextPair | SkippedPair
-GIVE_UP = 64  # pictures that may fail, where none was had before, until the rest is not asked for
+GIVE_UP = 64  # stop with an error after this many failures if no image was read before
 
 
 def picture_source(workspace: Workspace, split: Split) -> PairSource:
-    """A split's source; where its pictures come over a network, with a cache under the artifacts' root.
+    """Return a split's source; a remote source gets an image cache under the artifacts root.
 
     Raises:
-        ConfigError: pictures.cache is no number, or negative.
+        ConfigError: pictures.cache is not a finite number, or negative.
     """
     gigabytes = workspace.cfg.pictures.cache
     if not isinstance(gigabytes, int | float) or not 0 <= gigabytes < float("inf"):
@@ -45,7 +45,7 @@ def picture_source(workspace: Workspace, split: Split) -> PairSource:
 
 
 def finished_features(workspace: Workspace, split: Split) -> Features | None:
-    """A split's features if they are there already; nothing is extracted."""
+    """Return a split's features if they exist, else None; nothing is extracted."""
     root = FinishedArtifacts(workspace.artifacts.root)
     try:
         return Workspace(workspace.cfg, makes="", artifacts=root).features(split)
@@ -54,7 +54,7 @@ def finished_features(workspace: Workspace, split: Split) -> Features | None:
 
 
 def known_locators(workspace: Workspace, split: Split) -> dict[str, str]:
-    """Where the pairs of a split lie in their source, by key, if its features are there already."""
+    """Locators of the split's pairs in their source, by key; empty if its features do not exist."""
     features = finished_features(workspace, split)
     metadata = features.view.metadata() if features else None
     if metadata is None or not {"key", "locator"} <= set(metadata):
@@ -63,16 +63,16 @@ def known_locators(workspace: Workspace, split: Split) -> dict[str, str]:
 
 
 class SplitPictures:
-    """Pictures by their rows in a split.
+    """Images of a split by row.
 
-    A picture that cannot be had does not end an analysis: it is left out or shown as missing, counted, and told.
+    Unreadable images do not end an analysis: they are left out or shown as missing, and they are counted and reported.
 
     Args:
-        workspace: the pairs.
-        split: the split; its features are extracted first if they are not there.
+        workspace: provides the pairs.
+        split: the split; its features are extracted first if they do not exist.
 
     Raises:
-        DataError: the pairs have no keys by which they could be read again.
+        DataError: the pairs have no keys to read them by.
     """
 
     def __init__(self, workspace: Workspace, split: Split) -> None:
@@ -83,17 +83,17 @@ class SplitPictures:
         self._keys = metadata["key"].tolist()
         self._locators = metadata["locator"].tolist() if "locator" in metadata else [""] * len(metadata)
         self._had: set[int] = set()
-        self.missing: dict[int, str] = {}  # row and reason
+        self.missing: dict[int, str] = {}  # reason by row
 
     def pairs(self, rows: Iterable[int], title: str | None = None) -> Iterator[tuple[int, ImageTextPair | None]]:
-        """Each of the rows once, in ascending order, which is the order in the source; None where it cannot be read.
+        """Yield each distinct row with its pair, in ascending order (that of the source); None if it is unreadable.
 
         Args:
-            rows: of the split; −1 stands for no row.
-            title: of a progress bar; none is shown without.
+            rows: rows of the split; −1 is ignored.
+            title: title of a progress bar; None for no bar.
 
         Raises:
-            DataError: none of the pictures asked for so far could be read.
+            DataError: none of the images requested so far could be read.
         """
         wanted = sorted({int(row) for row in rows} - {-1})
         found = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in wanted])
@@ -109,7 +109,7 @@ class SplitPictures:
                 yield row, item
 
     def _told(self, found: Iterator[Item], rows: list[int]) -> Iterator[Item]:
-        """The same items; where the source fails as a whole after it gave some pictures, the others are skipped."""
+        """Yield the items; if the source fails after some images were read, yield the others as skipped."""
         given = 0
         try:
             for item in found:
@@ -121,14 +121,14 @@ class SplitPictures:
             yield from (SkippedPair(self._keys[row], str(error)) for row in rows[given:])
 
     def shown(self, rows: Iterable[int], pixels: int = 224, title: str | None = None) -> dict[int, Image]:
-        """Squares from the middle of the rows' pictures, small enough to be kept; a drawn one for each that is missing."""
+        """Central squares of the rows' images, resized to `pixels`; a placeholder for each unreadable image."""
         return {
             row: square(pair.image, pixels) if pair else missing_picture(pixels)
             for row, pair in self.pairs(rows, title)
         }
 
     def report(self, directory: Path) -> None:
-        """Say in the folder of a result which pictures it is without, if any."""
+        """Record the missing images, if any, in the folder of a result."""
         if self.missing:
             reasons = Counter(self.missing.values())
             content = {
@@ -141,14 +141,14 @@ class SplitPictures:
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many consecutive items; the last one may be shorter."""
+    """Yield lists of `size` consecutive items; the last one may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def _watched(items: Iterator[Item], title: str | None, total: int) -> Iterator[Item]:
-    """The same items, with a progress bar if there is a title for it."""
+    """Yield the items, with a progress bar if there is a title for it."""
     if title is None:
         yield from items
         return
@@ -157,7 +157,7 @@ def _watched(items: Iterator[Item], title: str | None, total: int) -> Iterator[I
 
 
 def tell_missing(directory: Path) -> None:
-    """Say which pictures a result is without, if any."""
+    """Print the number of a result's missing images and the most frequent reason, if any are missing."""
     file = directory / REPORT
     if not file.exists():
         return

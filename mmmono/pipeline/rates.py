@@ -1,4 +1,4 @@
-"""How fast this machine has extracted, trained and analyzed so far: what a plan's hours are estimated from."""
+"""Estimates of run times for a plan, from earlier extractions, trainings and analyses on this machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mmmono.pipeline.tracking import HISTORY_FILE
 
 
 class Rates:
-    """Seconds of further work, from the times kept beside artifacts that this machine made.
+    """Estimate run times in seconds from the recorded times of artifacts that this machine made.
 
     Args:
-        artifacts: the root.
+        artifacts: the artifacts root.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
@@ -26,7 +26,7 @@ class Rates:
 
     @cached_property
     def _made_here(self) -> list[tuple[Artifact, float]]:
-        """Artifacts with their seconds, the newest first."""
+        """Artifacts with their run times in seconds, newest first."""
         here = machine()
         timed = [(artifact, read_timing(artifact.path)) for artifact in self._artifacts.find("*")]
         found = [
@@ -35,7 +35,7 @@ class Rates:
         return sorted(found, key=lambda entry: -entry[0].made_at)
 
     def extraction(self, model: str, pairs: int | None) -> float | None:
-        """Seconds of an extraction, at the pairs a second of the model's largest one so far."""
+        """Estimate an extraction from the model's largest one so far, in proportion to the pairs; None if unknown."""
         stores = [
             (count, seconds)
             for artifact, seconds in self._made_here
@@ -48,7 +48,7 @@ class Rates:
         return seconds * pairs / count
 
     def training(self, name: str, steps: int, size: int) -> float | None:
-        """Seconds of a training, at the steps a second of the newest of its kind, scaled by the number of weights."""
+        """Estimate a training from the newest one of its kind, in proportion to steps and weights; None if unknown."""
         for artifact, seconds in self._made_here:
             history = artifact.path / HISTORY_FILE
             if artifact.kind == "dictionaries" and artifact.recipe.get("kind") == name and history.exists():
@@ -59,7 +59,7 @@ class Rates:
         return None
 
     def analysis(self, entrypoint: str, pairs: int | None) -> float | None:
-        """Seconds of an analysis, as its newest run took, in proportion to the pairs."""
+        """Estimate an analysis from its newest run, in proportion to the pairs; None if unknown."""
         for artifact, seconds in self._made_here:
             if artifact.kind == "results" and artifact.path.name.startswith(f"{entrypoint}-"):
                 sources = [s for s in self._artifacts.made_from(artifact.recipe) if s.kind == "features"]
@@ -76,12 +76,12 @@ def _pairs(store: Path) -> int | None:
 
 
 def _weights(dictionary: Path) -> int:
-    """Bytes of a dictionary's weights over four."""
+    """Number of float32 weights of a dictionary."""
     return sum(file.stat().st_size for file in dictionary.glob("*.safetensors")) // 4
 
 
 def hours(seconds: float | None) -> str:
-    """A duration as a person reads it; `unknown` for None."""
+    """Format a duration in seconds, minutes or hours; `unknown` for None."""
     if seconds is None:
         return "unknown"
     if seconds < 90:
@@ -90,7 +90,7 @@ def hours(seconds: float | None) -> str:
 
 
 def readable(size: int | None) -> str:
-    """Bytes in a unit that a person reads, empty for None."""
+    """Format a number of bytes with a unit; empty for None."""
     if size is None:
         return ""
     value = float(size)

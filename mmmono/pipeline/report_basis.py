@@ -1,4 +1,4 @@
-"""What a result in the report rests on: how many pairs and groups, of which model and data, and what of them was lost."""
+"""What a result in the report is based on: model, dataset, number of pairs and groups, and lost pairs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ from mmmono.pipeline.datasets import CC3M_PAIRS
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.workspace import Features, Workspace
 
-# Where the paper used another model or other data than CLIP RN50 on CC3M.
+# Analyses for which the paper used another model or dataset than CLIP RN50 on CC3M.
 PAPERS_OWN = {"ablation": ("clip_vit_h14", "coco"), "text_to_image": ("clip_vit_h14", "cc3m")}
 PAPERS_SETTING = ("clip_rn50", "cc3m")
-DECLIP = ("declip_rn50", "cc3m")  # Figure 4 has a panel of it
+DECLIP = ("declip_rn50", "cc3m")  # a panel of Figure 4
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Attributes: pairs and groups, such as the pictures of several captions, of a split of a store."""
+    """The pairs that a result is computed from.
+
+    Attributes:
+        pairs: number of pairs.
+        groups: number of groups, such as images with several captions.
+        store: name of the feature store.
+        split: the split.
+    """
 
     pairs: int
     groups: int
@@ -35,12 +42,12 @@ class Basis:
 
 
 def basis_of(artifacts: Artifacts, recipe: Any, own: Features) -> Basis | None:
-    """What a recipe's entry `features` names; None where the store is gone.
+    """Find the pairs that a recipe's entry `features` refers to; None if the store does not exist any more.
 
     Args:
-        artifacts: the root.
-        recipe: that entry.
-        own: features that may lie elsewhere than under the root.
+        artifacts: the artifacts root.
+        recipe: the entry.
+        own: the workspace's features, which may be outside the root.
     """
     if recipe == own.recipe:
         view, name = own.view, own.store.path.name
@@ -70,12 +77,12 @@ def _groups(view: FeatureView) -> int:
 
 
 def papers_own(workspace: Workspace) -> bool:
-    """Whether the report is of the model and the data that most of the paper is about."""
+    """Whether the workspace has the paper's main model and dataset, CLIP RN50 on CC3M."""
     return (workspace.model.name, workspace.dataset_name) == PAPERS_SETTING
 
 
 def origin(result: Artifact) -> tuple[str, str] | None:
-    """Model and dataset of a result that is not the workspace's, as the paper used them; None for others."""
+    """Model and dataset of a result on one of the paper's other settings; None for all other results."""
     for model, dataset in (*PAPERS_OWN.values(), DECLIP):
         if f"-{model}-{dataset}-" in result.path.name:
             return model, dataset
@@ -83,7 +90,7 @@ def origin(result: Artifact) -> tuple[str, str] | None:
 
 
 def pair_differences(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
-    """What of the pairs differs from the paper: others, fewer, and lost ones."""
+    """Yield differences between the paper's pairs and these: (setting, the paper's value, the value here)."""
     val = workspace.features(workspace.dataset.split)
     limit = "" if workspace.dataset.limit is None else f", dataset.limit={workspace.dataset.limit}"
     here = f"{workspace.dataset_name}, {workspace.dataset.split}: {len(val.view):,} pairs{limit}"
@@ -105,7 +112,7 @@ def pair_differences(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
 
 
 def lost(manifest: Manifest) -> str:
-    """In words, what a store lacks of its source; empty where nothing was lost."""
+    """Describe which of the source's pairs a store lacks; empty if it has all."""
     gone = manifest.skipped + manifest.missing
     if not gone and not manifest.broken:
         return ""

@@ -1,4 +1,4 @@
-"""What the report shows of each section: which results it reads, and which tables and figures it makes of them."""
+"""Sections of the report: the results that each reads, and the tables and figures that it shows of them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mmmono.reporting.training_figures import training_curves
 
 @dataclass(frozen=True)
 class Sources:
-    """What sections are made from.
+    """Inputs of the sections.
 
     Attributes:
         workspace: model, dataset and feature sets; it builds nothing.
-        results: those on disk that belong to it.
-        explorer: address of the feature explorer's page and the sets it shows.
-        scratch: folder for figures that no result holds.
-        command: what follows `make <target>` on the command line for this model and these data.
+        results: results on disk that belong to the workspace.
+        explorer: URL of the feature explorer and names of its feature sets; None if there is no explorer.
+        scratch: folder for figures that are not part of a result.
+        command: arguments of `make <target>` that select this model and dataset.
     """
 
     workspace: Workspace
@@ -42,26 +42,26 @@ class Sources:
     command: str = ""
 
     def latest(self, analysis: str) -> Artifact | None:
-        """The result to show: in a report of the paper's own setting that of the model the paper used for this analysis."""
+        """Latest result of an analysis; in the paper's main setting, preferably on the model the paper used for it."""
         theirs = None
         if papers_own(self.workspace) and analysis in PAPERS_OWN:
             theirs = self.results.elsewhere(analysis, *PAPERS_OWN[analysis])
         return theirs or self.results.latest(analysis)
 
     def note(self, table: str, result: Artifact) -> str | None:
-        """How the setting of one of the paper's tables differs from a result's."""
+        """Describe how the setting of a table of the paper differs from a result's; None if it does not."""
         model, dataset = origin(result) or (self.workspace.model.name, self.workspace.dataset_name)
         return published(table).difference(model, dataset)
 
     def feature_link(self, feature_set: str, feature: int) -> str:
-        """Address of a feature in the explorer; empty where it is not shown there."""
+        """URL of a feature in the explorer; empty if the explorer does not show it."""
         if self.explorer is None or feature_set not in self.explorer[1]:
             return ""
         return f"{self.explorer[0]}#{feature_set}/{feature}"
 
 
 def sections(sources: Sources) -> list[ReportSection]:
-    """All of them, in the order of the paper; those without results say which command makes them."""
+    """Make all sections, in the paper's order; sections without results have only their command."""
     return [
         _founded(sources, analysis, make(sources, ReportSection(number, title, about, command + sources.command)))
         for number, title, about, command, analysis, make in _CONTENTS
@@ -69,7 +69,7 @@ def sections(sources: Sources) -> list[ReportSection]:
 
 
 def _founded(sources: Sources, analysis: str, section: ReportSection) -> ReportSection:
-    """The section with what its results rest on, what is there under other settings, and what of it is missing."""
+    """Add to a section what its results are based on, results under other settings, and missing parts."""
     workspace = sources.workspace
     own = workspace.features(workspace.dataset.split)
     basis: dict[str, None] = {}
@@ -309,7 +309,7 @@ def _read(result: Artifact, name: str) -> list[dict[str, Any]]:
 
 
 def _figures(result: Artifact, captions: dict[str, str]) -> list[ReportFigure]:
-    """Those of a result's figures that are there."""
+    """Figures of a result that exist, with their captions."""
     files = {name: result.path / f"{name}.png" for name in captions}
     return [ReportFigure(file, captions[name]) for name, file in files.items() if file.exists()]
 

@@ -1,4 +1,4 @@
-"""Which of the results on disk belong to the chosen settings, and how the others differ."""
+"""Find the results on disk that belong to the current settings, and describe how the others differ."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mmmono.pipeline.workspace import Workspace
 class ResultsOnDisk:
     """Results that were computed with the workspace's settings: its pairs, feature sets, scores, partition and seed.
 
-    An analysis' recipe says so: `features` (or `partitions`, where it looks at other pairs than those the features were
-    sorted by) is what it was computed from, `sets` the feature sets, with the digests of their dictionaries, `mds` and
-    `partition` how they were scored and sorted, `seed` and `label` what was drawn and classified. An entry that a
-    recipe does not have did not matter to the analysis. A result may look at some of the chosen feature sets only.
+    A result belongs if its recipe agrees with the workspace in these entries: `features` (or `partitions`, if features
+    are partitioned on other pairs than analyzed), `sets` (the feature sets with digests of their dictionaries), `mds`
+    and `partition` (settings of score and partition), `seed` and `label`. Entries that a recipe lacks do not matter to
+    the analysis. A result may cover only some of the selected feature sets.
 
     Attributes:
-        untrained: chosen feature sets whose dictionary is not there, where the workspace builds none.
+        untrained: selected feature sets whose dictionary does not exist, if the workspace builds nothing.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -41,12 +41,12 @@ class ResultsOnDisk:
         self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
 
     def of(self, analysis: str) -> list[Artifact]:
-        """All results of an analysis, those of the most chosen feature sets first, of equally many the newest."""
+        """All results of an analysis, sorted by number of feature sets (largest first), then newest first."""
         found = (result for result in self._named(analysis) if not self.differences(result))
         return sorted(found, key=lambda result: -len(result.recipe["sets"]))
 
     def latest(self, analysis: str, name: str | None = None) -> Artifact | None:
-        """The first of them, or the newest that looks at a feature set; None where there is none."""
+        """First result of `of`; with `name`, the newest one that covers this feature set. None if there is none."""
         found = self.of(analysis)
         if name is not None:
             found = [result for result in found if name in set_names(result.recipe["sets"])]
@@ -54,22 +54,22 @@ class ResultsOnDisk:
         return found[0] if found else None
 
     def elsewhere(self, analysis: str, model: str, dataset: str) -> Artifact | None:
-        """The newest result of an analysis on a model and a dataset that may be others than the workspace's."""
+        """Newest result of an analysis on the given model and dataset, under any settings; None if there is none."""
         return next((r for r in self._named(analysis) if f"-{model}-{dataset}-" in r.path.name), None)
 
     def unrelated(self, analysis: str) -> Artifact | None:
-        """The newest result of an analysis that does not depend on the features, such as a validation."""
+        """Newest result of an analysis that does not depend on the features, such as the validation."""
         return next(self._named(analysis), None)
 
     def other_settings(self, analysis: str) -> list[str]:
-        """In words, the settings of results of the same model and dataset that do not belong, the newest first."""
+        """Describe the differing settings of results of the same model and dataset that do not belong, newest first."""
         store = self._store.path.name
         stem = store.rpartition("-")[0] if self._store.kind == "features" else store
         others = (r for r in self._named(analysis) if f"-{stem}-" in r.path.name)
         return list(dict.fromkeys(", ".join(found) for result in others if (found := self.differences(result))))
 
     def differences(self, result: Artifact) -> list[str]:
-        """In words, what a result was computed with in place of what was chosen; empty where it belongs."""
+        """Describe the settings of a result that differ from the workspace's; empty if the result belongs."""
         recipe = result.recipe
         return [
             *self._other_pairs(recipe.get("partitions", recipe.get("features"))),
@@ -119,12 +119,12 @@ class ResultsOnDisk:
 
 
 def set_names(sets: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of the feature sets of a recipe."""
+    """Names of the feature sets in a recipe's entry `sets`."""
     return [s["name"] for s in sets]
 
 
 def rule_in_words(rule: Mapping[str, Any]) -> str:
-    """A partition's settings, such as `n_sigma = 1.0`."""
+    """Format a partition's settings, such as `n_sigma = 1.0`."""
     return ", ".join(f"{key} = {value}" for key, value in rule.items() if not str(key).startswith("_"))
 
 
@@ -142,5 +142,5 @@ def _other(key: str, theirs: Any, mine: Any) -> Iterator[str]:
 
 
 def _same(one: object, other: object) -> bool:
-    """Equality as recipes have it, which are JSON."""
+    """Whether two values are equal as JSON, the form in which recipes are saved."""
     return json.dumps(one, sort_keys=True, default=str) == json.dumps(other, sort_keys=True, default=str)

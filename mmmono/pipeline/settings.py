@@ -1,7 +1,7 @@
-"""Settings that cannot work are told before anything heavy is imported, in one line each.
+"""Check settings before heavy imports, with one-line errors.
 
-What kind of value a setting takes is what its defaults in `conf/` are; limits that hold wherever a setting of that name
-stands are here too. Limits that depend on data or on a model are their owners'.
+A setting's type is that of its defaults in `conf/`. This module also has the limits that hold for every setting of a
+name. Limits that depend on the data or the model are checked where these are used.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.shipped import shipped
 
 CONF = shipped("conf")
-FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # Lightning's, Hydra's and W&B's own, which they check
-SEEDS = 2**32  # NumPy's
+FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # checked by Lightning, Hydra and W&B
+SEEDS = 2**32  # number of seeds that NumPy accepts
 STORED_TYPES = ("float16", "float32")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 AT_LEAST = {
     "dataset.limit": 1, "extraction.batch_size": 1, "extraction.workers": 0, "training.batch_size": 1,
     "training.pool_rows": 1, "training.patience": 1, "training.checkpoint_every": 1, "training.snapshot_every": 1,
 }  # fmt: skip
-SHARES = ("extraction.max_skipped", "concepts.confidence")  # 0 to 1
-# Numbers of things: whole and not negative, in whichever group they stand.
+SHARES = ("extraction.max_skipped", "concepts.confidence")  # between 0 and 1
+# Names of settings that are counts in every group: non-negative integers.
 COUNTS = frozenset(
     {
         "m", "n_draws", "random_pool", "ms_pairs", "images", "texts", "bins", "neighbors", "correlation_pairs", "shown",
@@ -38,16 +38,19 @@ COUNTS = frozenset(
         "text_dominant", "min_pairs", "per_class", "n_permutations", "halves", "max_iter",
     }
 )  # fmt: skip
-LOOK_ONLY = frozenset({"plan", "report", "dashboard"})  # entrypoints that need no access to what they look at
-REPEATED = frozenset({"logger.tags", "judge.phrases", "adversarial.benign.words"})  # lists that may name a thing twice
+LOOK_ONLY = frozenset({"plan", "report", "dashboard"})  # entrypoints that need no access to the dataset
+REPEATED = frozenset({"logger.tags", "judge.phrases", "adversarial.benign.words"})  # lists that may have duplicates
 
 
 def check_settings(cfg: DictConfig, job: str) -> None:
-    """Raise ConfigError, naming the setting, its value and what it may be, where a value cannot work.
+    """Check all settings of a configuration.
 
     Args:
         cfg: the composed configuration.
-        job: the entrypoint's name.
+        job: name of the entrypoint.
+
+    Raises:
+        ConfigError: a value is invalid; the message has the setting, its value and the valid values.
     """
     _check_feature_sets(cfg)
     for key, value in _leaves(cfg):
@@ -69,7 +72,7 @@ def _check_feature_sets(cfg: DictConfig) -> None:
 
 
 def _check_kind(key: str, value: object) -> None:
-    """A value is of the kind that the setting's defaults are; null and what has no default are let pass."""
+    """Check that a value has the type of the setting's defaults; skip null and settings without defaults."""
     kinds = {kind for default in _defaults().get(key, ()) if (kind := _kind(default)) is not None}
     kind = _kind(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -80,7 +83,7 @@ def _check_kind(key: str, value: object) -> None:
         return
     (wanted,) = kinds
     if wanted == "text" and kind == "a number":
-        return  # a name such as 32
+        return  # e.g. a name such as 32
     example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{_plain(value)}]"}
     raise ConfigError(f"{key}={_plain(value)} must be {wanted}{example[wanted]}")
 
@@ -123,7 +126,7 @@ def _check_list(key: str, values: list[object]) -> None:
 
 
 def _check_access(cfg: DictConfig) -> None:
-    """Keys that a step would ask for after long imports."""
+    """Raise ConfigError if a token is missing that a step would need after long imports."""
     dataset = cfg.get("dataset")
     if dataset is None or not str(dataset.get("_target_", "")).endswith(".CC3M") or dataset.get("root") is not None:
         return
@@ -139,7 +142,7 @@ def _check_access(cfg: DictConfig) -> None:
 
 
 def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by their whole names, with lists as lists; what is missing or refers to others has its turn elsewhere."""
+    """Yield settings by full key, with lists as Python lists; skip missing values and interpolations."""
     for name in map(str, node):
         if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
             continue
@@ -155,7 +158,7 @@ def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
 
 @cache
 def _defaults() -> dict[str, list[object]]:
-    """Values that the options of all groups give each setting."""
+    """Values of each setting in all files of `conf/`."""
     found: dict[str, list[object]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         content = OmegaConf.load(file)
@@ -169,7 +172,7 @@ def _defaults() -> dict[str, list[object]]:
 
 @cache
 def _groups() -> dict[str, str]:
-    """Names that settings are grouped under, and one of the settings."""
+    """Prefixes of settings, such as `trainer`, each with an example of a setting under it."""
     parts = {key: key.split(".") for key in _defaults()}
     return {".".join(names[:end]): key for key, names in parts.items() for end in range(1, len(names))}
 
@@ -198,7 +201,7 @@ def _is_number(value: object) -> bool:
 
 
 def _plain(value: object) -> str:
-    """A value as it is typed."""
+    """Format a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else str(value)

@@ -1,8 +1,8 @@
-"""Settings that several entrypoints are given together: each takes those that it has.
+"""Arguments that several entrypoints share: each entrypoint takes the settings that it has.
 
-`make section-3 ARGS='embedder=clip'` runs two entrypoints, and only one of them has an embedder. The Makefile names all
-entrypoints of the call in an environment variable, so that each leaves out what is another's, while a setting that none of
-them has stays and is refused as mistyped.
+`make section-3 ARGS='embedder=clip'` runs two entrypoints, and only one of them has an embedder. The Makefile lists all
+entrypoints of the call in an environment variable. Each entrypoint drops the settings that only others have. A setting
+that none of them has is kept, so that it is reported as mistyped.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-# Entrypoints, with their option of conf/paper if they use one, and the groups all of them share:
-# "mds:figure4 certainty model=clip_rn50".
+# Environment variable with the entrypoints, each with its preset of conf/paper if any, and the groups that they share,
+# e.g. "mds:figure4 certainty model=clip_rn50".
 TOGETHER = "MMMONO_TOGETHER"
 
 
 def own_settings(config_name: str, arguments: Sequence[str], conf: Path, together: str | None = None) -> list[str]:
-    """The arguments without those that this entrypoint does not have and another one of the same call has.
+    """Drop the arguments that this entrypoint does not have but another one of the same call has.
 
     Args:
-        config_name: of the entrypoint.
-        arguments: of its command line.
+        config_name: name of the entrypoint's configuration.
+        arguments: command-line arguments.
         conf: folder of the configuration.
-        together: the entrypoints of the call and their shared groups; by default the environment variable's.
+        together: the entrypoints of the call and their shared groups; by default from the environment variable.
 
     Returns:
-        The arguments to use. A plan takes the settings of its steps as well: they get a plus, since it has none of them.
+        The remaining arguments. A plan keeps its steps' settings, with a plus because it does not have them itself.
     """
     words = shlex.split(os.environ.get(TOGETHER, "") if together is None else together)
     others = [word for word in words if "=" not in word and word.split(":")[0] != config_name]
@@ -44,13 +44,13 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
         with initialize_config_dir(str(conf), version_base="1.3"):
             return _sorted_out(config_name, arguments, others, [word for word in words if "=" in word], conf)
     except HydraException:
-        return list(arguments)  # a mistake of another kind, which the entrypoint itself tells
+        return list(arguments)  # the entrypoint itself reports this error
     finally:
         GlobalHydra.instance().clear()
 
 
 def settings_it_has(config_name: str, overrides: Sequence[str], conf: Path) -> list[str]:
-    """The overrides of settings that an entrypoint has under the groups among them. Hydra must be initialized."""
+    """Keep the overrides of settings that an entrypoint has, given the groups among them; needs Hydra initialized."""
     here = _composed(config_name, [override for override in overrides if _is_group(override, conf)])
     return [override for override in overrides if (key := _key(override)) is None or _has(here, key)]
 
@@ -79,7 +79,7 @@ def _sorted_out(
 
 
 def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
-    """Another entrypoint's settings under the shared groups, and under those of its preset."""
+    """Compose another entrypoint's configuration with its preset if any, and with the groups."""
     name, _, preset = other.partition(":")
     if not preset:
         return [_composed(name, groups)]
@@ -87,20 +87,20 @@ def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
 
 
 def _composed(config_name: str, groups: Sequence[str]) -> DictConfig:
-    """An entrypoint's settings under the groups that it has; the first choice of a sweep stands for all."""
+    """Compose an entrypoint's configuration with the groups that it has; of a sweep, with the first option."""
     known = compose(config_name, return_hydra_config=True)
     usable = [_first_choice(group) for group in groups if group.startswith("+") or _has(known, str(_key(group)))]
     return compose(config_name, usable, return_hydra_config=True)
 
 
 def _first_choice(argument: str) -> str:
-    """`group=a,b` as `group=a`; a list in brackets is one choice."""
+    """Turn the sweep `group=a,b` into `group=a`; a list in brackets or a quoted value is one option."""
     key, _, value = argument.partition("=")
     return argument if value.startswith(("[", "'", '"')) else f"{key}={value.split(',')[0]}"
 
 
 def _key(argument: str) -> str | None:
-    """The setting or group that an argument is about; None for switches, for what is added, and for Hydra's own."""
+    """Key of an argument; None for flags, for arguments with a plus, and for Hydra's own settings."""
     match = re.match(r"~?([A-Za-z_][\w./-]*)(?:@[\w.]*)?(?:=|$)", argument)
     return None if match is None or match[1].split(".")[0].split("/")[0] == "hydra" else match[1]
 
@@ -115,7 +115,7 @@ def _has(config: DictConfig, key: str) -> bool:
         return True
     node: object = config
     for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in list(node):  # `in` alone passes over values to be given
+        if not isinstance(node, DictConfig) or part not in list(node):  # `in` is False for missing values (`???`)
             return False
         node = node._get_node(part)
     return True

@@ -1,7 +1,7 @@
-"""Where `logger=` options come in: they follow trainings, and hear of every artifact that is built or found.
+"""Logger options (`logger=`): log trainings, and every artifact that is built or found.
 
-Analyses know nothing of this. A tracker reads what they leave on disk, so that W&B and TensorBoard also get what was
-computed before anybody chose them.
+Analyses have no logging code. A tracker reads their files, so W&B and TensorBoard also get results that were computed
+before they were selected.
 """
 
 from __future__ import annotations
@@ -28,50 +28,54 @@ from mmmono.reporting.tables import console
 
 HISTORY_FILE = "history.parquet"
 RUN_ID_FILE = "wandb-run-id.txt"
-PARTITION_KEYS = ("sets", "mds", "partition", "partition_version")  # of the recipes of what rests on a partition
+PARTITION_KEYS = ("sets", "mds", "partition", "partition_version")  # in recipes of results that use a partition
 TYPES = {"features": "features", "dictionaries": "dictionary", "models": "model", "results": "results"}
 
 
 class Tracker:
-    """Keeps nothing but the metrics.csv of a training beside its dictionary: `logger=csv`."""
+    """`logger=csv`: write only a training's metrics.csv, next to its dictionary. Base class of the other trackers."""
 
     def start(self, cfg: DictConfig, job: str) -> None:
-        """Prepare for a job, before anything heavy.
+        """Prepare for a job, before any heavy computation.
+
+        Args:
+            cfg: the composed configuration.
+            job: name of the entrypoint.
 
         Raises:
-            ConfigError: nothing could be recorded.
+            ConfigError: logging is not possible.
         """
         self.cfg, self.job = cfg, job
 
     def training_logger(self, directory: Path) -> Any:
-        """Lightning's logger for a training into this partial artifact."""
+        """Make the Lightning logger for a training; `directory` is the folder of its unfinished artifact."""
         from lightning.pytorch.loggers import CSVLogger
 
         return CSVLogger(save_dir=str(directory))
 
     def record(self, artifact: Artifact, wanted: bool) -> None:
-        """An artifact was built or found; `wanted` are those that the job is there to make."""
+        """Log an artifact that was built or found; `wanted` if it is of the kind that the job makes."""
 
     def stop(self, failed: bool) -> None:
-        """The job has ended."""
+        """End the job."""
 
 
 class TensorBoard(Tracker):
-    """Event files under `<artifacts>/tensorboard`, a folder for each dictionary and result: `logger=tensorboard`."""
+    """`logger=tensorboard`: event files under `<artifacts>/tensorboard`, one folder per dictionary and result."""
 
     def start(self, cfg: DictConfig, job: str) -> None:
-        """See that there is a TensorBoard."""
+        """Prepare for a job. Raises ConfigError if TensorBoard is not installed."""
         super().start(cfg, job)
         need("logger=tensorboard", "tensorboard")
 
     def training_logger(self, directory: Path) -> Any:
-        """Curves go where they can be watched from the first step on, under the name the artifact will have."""
+        """Make a logger that writes to the final folder from the first step, named like the finished artifact."""
         from lightning.pytorch.loggers import TensorBoardLogger
 
         return TensorBoardLogger(str(self._root), name=directory.stem, version="training")
 
     def record(self, artifact: Artifact, wanted: bool) -> None:
-        """One event file in place of an earlier one."""
+        """Write the artifact's event file, replacing an earlier one."""
         if not (wanted or (artifact.built and artifact.kind == "dictionaries")) or not _is_main_process():
             return
         from mmmono.reporting.tensorboard_records import record_contents
@@ -87,13 +91,13 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """One W&B run for each training and each result, tied together by artifacts: `logger=wandb`.
+    """`logger=wandb`: one W&B run per training and per result, linked by W&B artifacts.
 
     Args:
-        project: of the runs.
+        project: W&B project.
         entity: user or team; None for W&B's default.
-        group: of the runs; None for model and dataset.
-        tags: of the runs, besides model, dataset and whether they belong to a multirun.
+        group: group of the runs; None for `<model>-<dataset>`.
+        tags: additional tags; model, dataset and `multirun` (in a multirun) are always tags.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class WandB(Tracker):
         self._recorded: set[Path] = set()
 
     def start(self, cfg: DictConfig, job: str) -> None:
-        """Log in, unless W&B is offline."""
+        """Log in, unless W&B is offline. Raises ConfigError if the project is invalid or the login fails."""
         super().start(cfg, job)
         if not 0 < len(str(self.project)) <= WANDB_NAME or set(str(self.project)) & set("/\\#?%:"):
             raise ConfigError(
@@ -129,7 +133,7 @@ class WandB(Tracker):
             )
 
     def training_logger(self, directory: Path) -> Any:
-        """A run that an interrupted training takes up again."""
+        """Make a logger with a new run, or with the earlier run if an interrupted training resumes."""
         from lightning.pytorch.loggers import WandbLogger
 
         kept = directory / RUN_ID_FILE
@@ -143,7 +147,7 @@ class WandB(Tracker):
         return logger
 
     def record(self, artifact: Artifact, wanted: bool) -> None:
-        """Finish the training of a dictionary, or open a run for what was wanted."""
+        """Log an artifact: a training to its own run, which ends; another wanted artifact to a new run."""
         training = self._trainings.pop(artifact.path.name, None)
         if training is not None:
             self._finish(training.experiment, artifact)
@@ -158,7 +162,7 @@ class WandB(Tracker):
             self._finish(run, artifact)
 
     def stop(self, failed: bool) -> None:
-        """End the runs of trainings that did not get to their end."""
+        """Finish the runs of unfinished trainings."""
         for training in self._trainings.values():
             training.experiment.finish(exit_code=int(failed))
         self._trainings.clear()
@@ -185,7 +189,7 @@ class WandB(Tracker):
         }
 
     def _log_history(self, run: Any, path: Path) -> None:
-        """The curves of a training that nobody followed."""
+        """Log the curves of a training that was not logged while it ran."""
         if path.exists():
             run.define_metric("val/*", step_metric="trainer/global_step")
             for row in pd.read_parquet(path).to_dict("records"):
@@ -201,7 +205,7 @@ class WandB(Tracker):
         for source in sources:
             used = artifact_of(source.path, _type(source), source.recipe)
             if run.settings.mode == "offline":
-                # What use_artifact does with one that W&B does not have yet; itself it refuses offline.
+                # What `use_artifact` does with a new artifact; offline, `use_artifact` itself raises an error.
                 run._log_artifact(used, is_user_created=True, use_after_commit=True)
             else:
                 run.use_artifact(used)
@@ -213,7 +217,7 @@ class WandB(Tracker):
 
 
 def lineage(artifacts: Artifacts, artifact: Artifact) -> list[Artifact]:
-    """What an artifact was made from, as far as it lies under the root; of results also the partition they rest on."""
+    """Artifacts under the root that an artifact was made from; for results, also the partition that they use."""
     sources = {source.path: source for source in artifacts.made_from(artifact.recipe)}
     if set(PARTITION_KEYS) <= artifact.recipe.keys() and not _is_partition(artifact):
         recipe = {
@@ -229,13 +233,13 @@ _current: ContextVar[Tracker | None] = ContextVar("tracker", default=None)
 
 
 def current_tracker() -> Tracker:
-    """The running job's tracker; outside of jobs one that keeps CSV files."""
+    """Tracker of the running job; outside of jobs, one that writes CSV files."""
     return _current.get() or Tracker()
 
 
 @contextmanager
 def tracking(tracker: Tracker, cfg: DictConfig, job: str) -> Iterator[None]:
-    """Let a tracker follow a job. Raises ConfigError where it could record nothing."""
+    """Track a job within the context. Raises ConfigError if logging is not possible."""
     tracker.start(cfg, job)
     token = _current.set(tracker)
     failed = True
@@ -248,7 +252,7 @@ def tracking(tracker: Tracker, cfg: DictConfig, job: str) -> Iterator[None]:
 
 
 def _section(artifact: Artifact) -> str:
-    """First part of the names of what is recorded: the analysis, the kind of dictionary, or features."""
+    """First part of the logged keys: the name of the analysis, the kind of dictionary, or `features`."""
     return "features" if artifact.kind == "features" else artifact.path.name.partition("-")[0]
 
 
@@ -261,7 +265,7 @@ def _type(artifact: Artifact) -> str:
 
 
 def _option(group: str) -> str:
-    """The option chosen for a group on the command line."""
+    """Selected option of a configuration group."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return str(choices.get(group))
 

@@ -1,4 +1,4 @@
-"""What `trainer=` means: settings checked before anything is read, and the hardware and processes they come to here."""
+"""Trainer options (`trainer=`): check settings before reading data, and determine hardware and processes."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from mmmono.core.errors import ConfigError
 from mmmono.core.processes import Place, place_of_this_process
 
-# As Lightning spells them, with its short forms.
+# Lightning's names of precisions, by name and by short form.
 PRECISIONS = {
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
     "16": "16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
 }  # fmt: skip
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-# What training decides itself.
+# Arguments that this package sets itself.
 OWN = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
-# What changes no weight.
+# Options that do not change the weights.
 NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
 GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a training runs.
+    """Hardware and processes of a training.
 
     Attributes:
         accelerator: `cpu`, `cuda` or `mps`.
-        devices: of a machine, as Lightning takes them.
-        nodes: machines.
-        processes: on all of them together.
-        place: this process's, where several were started from outside.
+        devices: devices per machine, as Lightning takes them.
+        nodes: number of machines as Lightning sees them.
+        processes: number of processes on all machines.
+        place: rank of this process if torchrun or srun started several; else None.
     """
 
     accelerator: str
@@ -56,22 +56,22 @@ class Layout:
 
     @property
     def backend(self) -> str:
-        """What the processes exchange tensors with."""
+        """Backend of `torch.distributed`."""
         return "nccl" if self.accelerator == "cuda" else "gloo"
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """`trainer.*`, checked.
+    """`trainer.*` after checks.
 
     Attributes:
-        target: class of the trainer, Lightning's.
-        options: its arguments.
-        precision: resolved, as Lightning spells it.
-        tf32: whether float32 products may be made in TF32 on a GPU.
-        max_time: how long a training may go on at a stretch.
-        layout: where it runs; None where this machine has not what it asks for.
-        missing: what that is.
+        target: import path of the Lightning trainer class.
+        options: arguments of the trainer, except those that this package sets.
+        precision: Lightning's name of the precision, with `auto` resolved.
+        tf32: whether float32 matrix products may use TF32 on a GPU.
+        max_time: time limit of one run of the training; None for no limit.
+        layout: hardware and processes; None if this machine lacks the requested hardware.
+        missing: error message about the missing hardware; empty if there is none.
     """
 
     target: str
@@ -83,30 +83,30 @@ class TrainerSettings:
     missing: str = ""
 
     def here(self) -> Layout:
-        """The layout. Raises ConfigError where this machine has not what it asks for."""
+        """Return the layout. Raises ConfigError if this machine lacks the requested hardware."""
         if self.layout is None:
             raise ConfigError(self.missing)
         return self.layout
 
     def recipe(self) -> dict[str, Any]:
-        """What changes the weights. Neither the hardware does, nor how many processes share a batch."""
+        """Settings that change the weights; the hardware and the number of processes do not."""
         kept = {key: value for key, value in self.options.items() if key not in NEUTRAL}
         return {**kept, "precision": self.precision}
 
     def precision_arguments(self) -> dict[str, Any]:
-        """The precision as arguments of Lightning's Trainer, which has no float16 on a CPU unless it is given one."""
+        """Arguments of Lightning's Trainer that set the precision; float16 on a CPU needs a plugin."""
         if self.precision == "16-mixed" and self.here().accelerator == "cpu":
             return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
         return {"precision": self.precision}
 
     def check_length(self, batches: int) -> None:
-        """See that training ends, and not before its first validation.
+        """Check that training does not end before its first validation.
 
         Args:
-            batches: an epoch's.
+            batches: number of batches per epoch.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: training would end too early, or has no batch or no validation in an epoch.
         """
         options = self.options
         limit, interval = options.get("limit_train_batches"), options.get("val_check_interval")
@@ -139,10 +139,10 @@ class TrainerSettings:
 
 
 def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
-    """Check `trainer.*` and see what it comes to on this machine.
+    """Check `trainer.*` and determine hardware and precision on this machine.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is invalid; missing hardware is reported by `TrainerSettings.here` instead.
     """
     _check_values(trainer)
     layout, missing = None, ""
@@ -159,7 +159,7 @@ def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
 
 
 class _Missing(ConfigError):
-    """This machine has not what is asked for; another one may."""
+    """This machine lacks the requested hardware; another machine may have it."""
 
 
 def _layout(trainer: Mapping[str, Any]) -> Layout:
@@ -176,7 +176,7 @@ def _layout(trainer: Mapping[str, Any]) -> Layout:
                 f"trainer.num_nodes={nodes} needs processes on each machine: start them with torchrun or srun"
             )
         return Layout(accelerator, devices, 1, count, None)
-    if count * nodes == 1:  # not chosen: as many as were started
+    if count * nodes == 1:  # the defaults: use all started processes
         devices, count, nodes = place.local_size, place.local_size, place.nodes
     if (count, nodes) != (place.local_size, place.nodes):
         raise ConfigError(
@@ -220,7 +220,7 @@ def _devices(accelerator: str, wanted: Any) -> int | list[int]:
 
 
 def _precision(wanted: Any, layout: Layout | None) -> tuple[str, bool]:
-    """The precision, and whether TF32 may stand for float32."""
+    """Lightning's name of the precision, and whether TF32 may replace float32."""
     on_gpu = layout is not None and layout.accelerator == "cuda"
     if wanted in (None, "auto"):
         half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -238,7 +238,7 @@ def _precision(wanted: Any, layout: Layout | None) -> tuple[str, bool]:
 
 
 def _check_values(trainer: Mapping[str, Any]) -> None:
-    """Settings that Lightning takes, and that would end hours later, or in a dictionary that is none."""
+    """Check settings that Lightning accepts but that fail after hours or give no usable dictionary."""
     if trainer.get("fast_dev_run"):
         raise ConfigError(
             "trainer.fast_dev_run makes no dictionary: for a quick trial set trainer.max_steps=20 trainer.min_steps=0 "
@@ -287,9 +287,9 @@ def _check_interval(trainer: Mapping[str, Any]) -> None:
 
 
 def _try(options: Mapping[str, Any]) -> None:
-    """Have Lightning check the rest. Raises ConfigError with what it says."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what hardware it sees is no news
-    alone = LightningEnvironment()  # whatever launcher has started this process
+    """Let Lightning check the other options. Raises ConfigError with Lightning's message."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # do not print the hardware
+    alone = LightningEnvironment()  # ignore the launcher that started this process
     try:
         L.Trainer(
             accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -312,7 +312,7 @@ def _bound(limit: Any) -> float:
 
 
 def _whole(value: Any) -> Any:
-    """1e3 as 1000; a share such as 0.5 or 1.0 stays one."""
+    """Turn a float such as 1e3 into an int; shares of at most 1.0 stay floats."""
     return int(value) if isinstance(value, float) and value > 1 and value.is_integer() else value
 
 

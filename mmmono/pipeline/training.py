@@ -1,4 +1,4 @@
-"""Trains a dictionary into an artifact: resumes where an interrupted run stopped, keeps weights, curves and checkpoints."""
+"""Train a dictionary into an artifact with weights, curves and checkpoints; interrupted trainings resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
 from mmmono.pipeline.feature_sets import Control, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
-from mmmono.pipeline.fitting import WholeCheckpoints as WholeCheckpoints
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.reporting.style import save_figure
@@ -28,15 +27,22 @@ if TYPE_CHECKING:
 def train_dictionary(
     artifacts: Artifacts, name: str, kind: Trained, train: Features, val: Features, cfg: DictConfig
 ) -> Artifact:
-    """The dictionary these settings make of these features, trained unless it is there.
+    """Return the dictionary of these settings and features, trained unless it exists.
 
-    Several processes share each batch and make, but for rounding, the dictionary that one makes of whole batches. So
-    they find it where that one has made it, and go on with what that one has begun.
+    Several processes split each batch. Up to rounding, their result is that of one process with the whole batch. So
+    the artifact does not depend on the number of processes, and either can resume the other's training.
+
+    Args:
+        artifacts: the artifacts root.
+        name: name of the feature set.
+        kind: kind of dictionary, with its settings.
+        train, val: features to train on, and to validate on.
+        cfg: the composed configuration.
 
     Raises:
-        ConfigError: settings that do not fit the features, or this machine.
-        DictionaryError: training diverged, or was cut short.
-        ProcessError: one of several processes has failed or died.
+        ConfigError: settings do not fit the features or this machine.
+        DictionaryError: training diverged, or reached `trainer.max_time`.
+        ProcessError: one of several processes failed or died.
     """
     trainer = check_trainer(cfg)
     settings, normalize, pairs = _plain(cfg.training), cfg.features.normalize, len(train.view)
@@ -73,7 +79,7 @@ def train_dictionary(
 
 
 def check_trainer(cfg: DictConfig) -> TrainerSettings:
-    """`trainer.*` and `training.*`, checked before anything is read. Raises ConfigError on what cannot work."""
+    """Check `training.*` and `trainer.*`, and return the latter. Raises ConfigError if a setting is invalid."""
     settings = cfg.training
     for key, low in (("warmup_steps", 0), ("decay_fraction", 0), ("patience", 1), ("min_fall", 0), ("pool_rows", 1)):
         if not settings[key] >= low:
@@ -92,7 +98,7 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
 def fit_control(
     artifacts: Artifacts, name: str, kind: Control, train: Features, normalize: bool, seed: int
 ) -> Artifact:
-    """The control fitted to these features, unless it is there."""
+    """Return the control of these settings and features, fitted unless it exists."""
     recipe = {
         "kind": name, "settings": dict(kind.settings), "features": train.recipe, "normalize": normalize, "seed": seed
     }  # fmt: skip
@@ -103,13 +109,13 @@ def fit_control(
 
 
 def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:
-    """The dictionary at each kept step of its training (`training.snapshot_every`), in order."""
+    """Yield step and dictionary of each snapshot of a training (`training.snapshot_every`), in order."""
     for folder in sorted((directory / SNAPSHOTS).glob("[0-9]*")):
         yield int(folder.name), Dictionary.from_pretrained(folder)
 
 
 def automatic_batch_size(pairs: int) -> int:
-    """The largest power of two up to 4096 that makes at least eight batches an epoch, but at least 64."""
+    """Largest power of two up to 4096 with at least eight batches per epoch; at least 64, but at most `pairs`."""
     size = 4096
     while size > 64 and size * 8 > pairs:
         size //= 2
@@ -117,7 +123,7 @@ def automatic_batch_size(pairs: int) -> int:
 
 
 def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
-    """Pairs a batch and process. Raises ConfigError where there are too few pairs, or nobody knows of how many processes."""
+    """Batch size per process. Raises ConfigError if there are too few pairs, or the number of processes is unknown."""
     if wanted is not None and processes is None:
         raise ConfigError(
             f"training.batch_size={wanted} is that of a process, and how many trainer.devices=-1 would be on a machine "
@@ -129,7 +135,7 @@ def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
 
 
 def _pool(settings: Mapping[str, Any], pairs: int) -> dict[str, int]:
-    """The size of the pools that a training set too large for one is read into, which decides its order."""
+    """Size of the shuffle pool, for recipes: it determines the order of a training set that is larger than one pool."""
     rows = whole_pool(settings["pool_rows"], settings["batch_size"])
     return {"pool_rows": rows} if pairs > rows else {}
 

@@ -1,4 +1,4 @@
-"""A process that rank 0 has started to train along: `python -m mmmono.pipeline.training_process`."""
+"""Worker process that rank 0 starts for a distributed training: `python -m mmmono.pipeline.training_process`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a configuration to features and dictionaries: builds what is missing, reuses what is there."""
+"""Make features, dictionaries and results from a configuration; reuse those that exist."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
@@ -47,7 +48,14 @@ from mmmono.reporting.losses import tell_copies, tell_losses
 
 @dataclass(frozen=True)
 class Features:
-    """A split's features: where they lie, which rows they are, and what identifies them."""
+    """Features of a split.
+
+    Attributes:
+        store: artifact of the feature store.
+        view: the rows of the split in the store.
+        split: the split.
+        recipe: identity of the features, for recipes.
+    """
 
     store: Artifact
     view: FeatureView
@@ -56,15 +64,15 @@ class Features:
 
 
 class Workspace:
-    """Everything an entrypoint needs, made on demand from its configuration.
+    """Model, dataset, features, dictionaries and results of an entrypoint, made on demand.
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact the entrypoint is there to make; `+force=true` builds it anew, not what it is made from.
-        artifacts: the root in another role than the configuration's, such as one that is only looked at.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds only this kind.
+        artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
-        ConfigError: a setting cannot work; this is found before anything heavy starts.
+        ConfigError: a setting is invalid; raised before any heavy computation.
     """
 
     def __init__(self, cfg: DictConfig, makes: str, artifacts: Artifacts | None = None) -> None:
@@ -86,7 +94,7 @@ class Workspace:
         L.seed_everything(cfg.seed, workers=True, verbose=False)
 
     def _check_training(self, makes: str) -> None:
-        """Whatever has to be trained can be, on this machine."""
+        """Check the training settings, and that this machine can train the dictionaries that are missing."""
         names = (
             [name for name, kind in self.recipes.items() if isinstance(kind, Trained)] if "training" in self.cfg else []
         )
@@ -98,7 +106,7 @@ class Workspace:
             trainer.here()
 
     def features(self, split: Split) -> Features:
-        """The split's features, extracted first if they are not there."""
+        """Return the split's features, extracted first if they do not exist."""
         if split not in self._features:
             self._features[split] = self._make_features(split)
         return self._features[split]
@@ -135,7 +143,7 @@ class Workspace:
         return features
 
     def _extraction_settings(self) -> ExtractionSettings:
-        """The checked settings of extraction; `auto` is fp16 on a GPU."""
+        """Settings of the extraction; the precision `auto` is fp16 on a GPU, else 32."""
         given = self.cfg.extraction
         precision = str(given.precision)
         if precision == "auto":
@@ -162,12 +170,12 @@ class Workspace:
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """The chosen feature sets, by name."""
+        """The selected feature sets by name."""
         sets = self.cfg.features.sets
         return {name: instantiate(sets[name], _convert_="all") for name in sets}
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:
-        """A feature set's dictionary, trained or fitted first if it is not there; with another seed than the run's own."""
+        """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""
         seed = self.seed if seed is None else seed
         kind = self.recipes[name]
         train = self.features(self.cfg.training.split)
@@ -179,7 +187,7 @@ class Workspace:
         return train_dictionary(self.artifacts, name, kind, train, self.features(self.dataset.split), cfg)
 
     def feature_set(self, name: str, seed: int | None = None) -> FeatureSet:
-        """A feature set ready to encode, on the device."""
+        """Return a feature set on the device, ready to encode; `seed` replaces the run's seed."""
         if isinstance(self.recipes[name], Raw):
             return RawFeatures(self.features(self.dataset.split).view.dim)
         key = (name, self.seed if seed is None else seed)
@@ -189,19 +197,26 @@ class Workspace:
         return self._feature_sets[key]
 
     def feature_set_recipe(self, name: str) -> dict[str, Any]:
-        """What identifies a feature set's activations."""
+        """Everything that determines a feature set's activations, given the features."""
         made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name).digest}
         return {"name": name, "normalize": self.cfg.features.normalize, **made}
 
     def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:
-        """Stream a feature set's activations over a split, the dataset's own by default."""
+        """Stream a feature set's activations over a split, by default the dataset's."""
         view = self.features(split or self.dataset.split).view
         return activations(view, feature_set, normalize=self.cfg.features.normalize, device=self.device)
 
     def encode_rows(
         self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None
     ) -> Float[Tensor, "rows features"]:
-        """A feature set's activations on single pairs of a split, in the order given, on the CPU."""
+        """Compute a feature set's activations on some pairs of a split, in the given order, on the CPU.
+
+        Args:
+            feature_set: the feature set.
+            modality: image or text.
+            positions: positions of the pairs in the split.
+            split: the split, by default the dataset's.
+        """
         view = self.features(split or self.dataset.split).view
         rows = []
         for start in range(0, len(positions), 4096):
@@ -212,18 +227,18 @@ class Workspace:
         return torch.cat(rows)
 
     def partition(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
-        """Scores sorted into classes by the configured rule. Raises ConfigError on impossible settings."""
+        """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
         try:
             return instantiate(self.cfg.partition)(scores, live=live)
-        except Exception as error:
+        except (InstantiationException, ValueError) as error:
             raise ConfigError(f"partition: {error.__cause__ or error}") from error
 
     def partitions_recipe(self) -> dict[str, Any]:
-        """What identifies the partitions of the chosen feature sets, and the sets themselves."""
+        """Recipe entries that determine the selected feature sets and their partitions."""
         return {"sets": [self.feature_set_recipe(name) for name in self.recipes], **self.partition_settings()}
 
     def partition_settings(self) -> dict[str, Any]:
-        """How feature sets are scored and sorted, whichever they are."""
+        """Recipe entries that determine how any feature set is scored and partitioned."""
         return {
             "mds": dict(self.cfg.mds),
             "partition": dict(self.cfg.partition),
@@ -232,11 +247,11 @@ class Workspace:
 
     @property
     def title(self) -> str:
-        """Model, dataset and split, for the heads of tables."""
+        """Model, dataset and split, for titles of tables."""
         return f"{self.model.name} on {self.dataset_name} ({self.dataset.split})"
 
     def whole_split(self, setting: str) -> Split:
-        """What a setting `split: auto` means: all pairs where the split is a hash, the dataset's split otherwise."""
+        """Resolve a setting `split`: `auto` means the dataset's split if it is native, and all pairs otherwise."""
         if setting == "auto":
             return self.dataset.split if self.dataset.native_splits else "all"
         self.dataset.check(setting)
@@ -245,7 +260,7 @@ class Workspace:
     def results(
         self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:
-        """The results of an analysis of the dataset's split, made unless they are there; see `Artifacts.build`."""
+        """Return the results of an analysis of the dataset's split, made unless they exist; see `Artifacts.build`."""
         name = f"{analysis}-{self.features(self.dataset.split).store.path.name}"
         return self.artifacts.build("results", name, recipe, make, resumable)
 

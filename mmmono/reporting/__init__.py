@@ -1,1 +1,1 @@
-"""What is shown: figures and tables of results."""
+"""Figures, tables and pages that present results."""

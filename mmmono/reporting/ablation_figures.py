@@ -1,4 +1,4 @@
-"""Table 1 as a plot: change of accuracy where a class of features is removed, beside as many random ones."""
+"""Table 1 as a plot: change of accuracy after removing a class of features, or as many random features."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 
 def removal_effects(results: Mapping[str, Mapping[Modality, Sequence[Ablation]]], keep: bool = False) -> Figure:
-    """One column a feature set, one row a task; 95 % intervals over test samples.
+    """Plot Table 1 with one column per feature set, one row per task and 95 % intervals over test samples.
 
     Args:
         results: rows of Table 1 by feature set and task.
-        keep: whether the classes were kept instead of removed.
+        keep: whether the classes were kept (all other features removed) instead of removed.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(

@@ -1,4 +1,4 @@
-"""Figures of the second case study: Figure 8 with real pictures, and success by the number of aligned features."""
+"""Figures of the second case study: Figure 8 with real images, and success by the number of aligned features."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 COLUMN = 1.0  # inches
-LABELS = 1.0  # inches left of the pictures
-SPREAD = 1.06  # ratio of neighbors' places on the logarithmic axis
+LABELS = 1.0  # inches left of the images
+SPREAD = 1.06  # ratio of neighboring x positions on the logarithmic axis
 COLORS = {**CLASS_COLORS, RANDOM: RANDOM_COLOR, ALL: "#000000", ATTACKED: "#CC3311"}
 HEADINGS = {BENIGN: "benign", CONTRAST: "contrast", ATTACKED: "attacked"}
 
 
 @dataclass(frozen=True)
 class AttackExample:
-    """One request's pictures.
+    """Images of one request.
 
     Attributes:
-        concept: what the picture was attacked with.
-        benign: what it showed before.
-        pictures: by what was done, in the order in which they are shown.
+        concept: concept of the request that the image is attacked with.
+        benign: caption of the image before the attack.
+        pictures: image by condition (see `Condition.aligned`), in the order in which they are shown.
     """
 
     concept: str
@@ -48,11 +48,11 @@ class AttackExample:
 
 
 def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[AttackOutcome]) -> Figure:
-    """Figure 8: pictures before, attacked and defended, with success above, and the distances they were moved along.
+    """Figure 8: benign, attacked and defended images with success rates, and the distances over optimization steps.
 
     Args:
-        examples: a row each.
-        outcomes: of one feature set, and those without a defense.
+        examples: one row of images each.
+        outcomes: outcomes of one feature set, and of the conditions without a defense.
     """
     names = list(examples[0].pictures)
     most = max(outcome.condition.features for outcome in outcomes if outcome.condition.aligned in TARGETS)
@@ -98,11 +98,11 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[Attack
 
 
 def success_by_size(outcomes: Sequence[AttackOutcome], measure: str) -> Figure:
-    """Success and margin over the number of aligned features, with 95 % intervals.
+    """Plot success and margin against the number of aligned features, with 95 % intervals.
 
     Args:
-        outcomes: of one feature set, and those without a defense.
-        measure: what success is called.
+        outcomes: outcomes of one feature set, and of the conditions without a defense.
+        measure: name of the success measure, for the y axis.
     """
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.6), layout="constrained")
@@ -119,7 +119,7 @@ def success_by_size(outcomes: Sequence[AttackOutcome], measure: str) -> Figure:
             own = sorted((o for o in outcomes if o.condition.aligned == name), key=lambda o: o.condition.features)
             if not own:
                 continue
-            # Side by side, where they would cover each other.
+            # Shift the points so that they do not cover each other.
             x = [o.condition.features * (1 if name == ALL else SPREAD ** (place - 1.5)) for o in own]
             success = [(100 * o.success.rate, 100 * o.success.low, 100 * o.success.high) for o in own]
             margin = [(o.margin.value, o.margin.low, o.margin.high) for o in own]

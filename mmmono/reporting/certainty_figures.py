@@ -1,4 +1,4 @@
-"""How sure R(d) is: bootstrap intervals against the borders of the classes, and what the permutation null confirms."""
+"""Certainty of R(d) (Eq. 1): bootstrap intervals, and significance against the permutation null."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 
 def score_intervals(sets: Sequence[tuple[FeatureSetDominance, DominanceResamples]], fdr: float) -> Figure:
-    """One panel a feature set: features sorted by score with 95 % intervals, pale where chance could give the score."""
+    """Plot features sorted by score with 95 % intervals, one panel per feature set; pale if q > `fdr`."""
     with plt.rc_context(STYLE):
         columns = min(len(sets), 4)
         rows = math.ceil(len(sets) / columns)

@@ -1,4 +1,4 @@
-"""Figures of the first case study: Table 2 as a plot, Figure 7, and Table 6 as small multiples."""
+"""Figures of the first case study: Table 2 as a plot, Figure 7, and Table 6 as a row of panels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmmono.features.store import MODALITIES
 from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
-WORDS = 8  # a panel
+WORDS = 8  # per panel
 
 
 def removal_drops(rows: Sequence[ConceptRemoval]) -> Figure:
@@ -43,11 +43,11 @@ def removal_drops(rows: Sequence[ConceptRemoval]) -> Figure:
 
 
 def images_by_share(images: Sequence[tuple[Image, float]], concept: str) -> Figure:
-    """Figure 7: images of a concept, from few to many ImgD features among their most activated ones.
+    """Figure 7: images of a concept, sorted by the share of ImgD among their most activated features.
 
     Args:
-        images: with their shares, ascending.
-        concept: what they show.
+        images: images with their shares of ImgD, ascending.
+        concept: the concept that the images show.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -65,12 +65,12 @@ def images_by_share(images: Sequence[tuple[Image, float]], concept: str) -> Figu
 
 
 def words_by_share(scores: Sequence[WordScore], bins: Sequence[tuple[float, float, int]], concept: str) -> Figure:
-    """Table 6: the most distinctive words of texts with few to many TextD features.
+    """Table 6: the most distinctive words of a concept's texts, binned by their share of TextD.
 
     Args:
-        scores: of all words in all bins.
-        bins: lower and upper end of the share of TextD, and how many texts.
-        concept: what the texts are about.
+        scores: scores of all words in all bins.
+        bins: lower end and upper end of each bin's share of TextD, and its number of texts.
+        concept: the concept that the texts are about.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(

@@ -1,4 +1,4 @@
-"""Figures 1 to 3: what activates a feature, images above and captions below."""
+"""Figures 1 to 3: the samples that activate a feature most, images above captions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 WIDTH = 7.2  # inches
-COLUMNS = 6  # images a row
+COLUMNS = 6  # images per row
 CAPTION_COLUMNS = 2
 CAPTION_CHARACTERS = 58
-LINE = 0.165  # inches a line of text
+LINE = 0.165  # inches per line of text
 
 
 @dataclass(frozen=True)
 class FeatureCard:
-    """What is shown of one feature.
+    """One feature with its most activating samples.
 
     Attributes:
-        feature_set, feature, members, mds: which feature it is, its class and its modality dominance score.
-        images, captions: samples with their activations, the strongest first.
-        asked: how many of each were wanted; fewer are there where fewer samples activate the feature.
+        feature_set, feature: name of the feature set and index of the feature.
+        members, mds: the feature's class and modality dominance score (Eq. 1).
+        images, captions: samples with their activations, strongest first.
+        asked: requested number of images and of captions; there are fewer if fewer samples activate the feature.
     """
 
     feature_set: str
@@ -41,12 +42,12 @@ class FeatureCard:
 
     @property
     def title(self) -> str:
-        """One line that names the feature."""
+        """One-line heading: feature, class and score."""
         return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}"
 
     @property
     def shortage(self) -> str:
-        """Says so where fewer samples than asked for activate the feature."""
+        """Note that fewer samples than requested activate the feature; empty if there are enough."""
         counts = (("image", len(self.images)), ("text", len(self.captions)))
         short = [
             f"no {name} activates it" if not count else f"only {count} {name}{'s' * (count > 1)}"
@@ -57,7 +58,7 @@ class FeatureCard:
 
 
 def contact_sheet(cards: Sequence[FeatureCard]) -> Figure:
-    """The cards one below another."""
+    """Draw the cards below one another."""
     heights = [_height(card) for card in cards]
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
         figure = plt.figure(figsize=(WIDTH, sum(heights)))
@@ -76,7 +77,7 @@ def _captions(card: FeatureCard) -> list[list[str]]:
 
 
 def _columns(wrapped: list[list[str]]) -> list[list[list[str]]]:
-    """Captions in reading order, down the first column and then the second."""
+    """Split the captions into columns; reading order is down the first column, then the second."""
     size = math.ceil(len(wrapped) / CAPTION_COLUMNS)
     return [wrapped[i : i + size] for i in range(0, len(wrapped), size)] if wrapped else []
 
@@ -123,7 +124,7 @@ def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
 
 
 def square(image: Image, pixels: int = 224) -> Image:
-    """The middle of the image, at a size that keeps the files small."""
+    """Crop the central square of an image and resize it to `pixels` × `pixels`, which keeps files small."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side)).resize((pixels, pixels))

@@ -1,7 +1,6 @@
-"""What an artifact's folder holds for people to look at: figures, tables, and the numbers in them.
+"""Read the figures, tables and numbers in an artifact's folder.
 
-Analyses leave files; whatever shows them elsewhere, such as W&B or TensorBoard, reads the files and needs no word from
-the analysis.
+Analyses only write files. W&B and TensorBoard logging reads those files, so no analysis has logging code.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ NO_RESULTS = {
     "timing.json",
     "config.json",
     "manifest.json",
-}  # how something was made, not what came out
-SUMMARY_ROWS = 64  # a table of so many rows is a summary: each of its numbers has a name of its own
-FEW_VALUES = 10  # fewer make no histogram
-SETS = ("feature_set", "feature set", "samples")  # columns that divide a table of features
+}  # files that describe how an artifact was made, not its results
+SUMMARY_ROWS = 64  # every number of a table with at most this many rows is logged as a scalar
+FEW_VALUES = 10  # minimum number of values in a histogram
+SETS = ("feature_set", "feature set", "samples")  # columns by which tables of features are grouped
 NO_SCORES = {"feature", "rank", "row"}
 
 
 @dataclass
 class Contents:
-    """Figures and tables by name; scalars of JSON objects, such as `modality_gap/image_norm`."""
+    """Contents of a folder: figures and tables by name, and numbers of JSON objects, e.g. `modality_gap/image_norm`."""
 
     figures: dict[str, Path] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -38,7 +37,7 @@ class Contents:
 
 
 def contents(folder: Path) -> Contents:
-    """Read the PNG, Parquet and JSON files that lie in a folder itself; of a table kept as both, the Parquet."""
+    """Read a folder's PNG, Parquet and JSON files, not those in subfolders; Parquet takes precedence over JSON."""
     found = Contents()
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png":
@@ -56,9 +55,9 @@ def contents(folder: Path) -> Contents:
 
 
 def scalars(found: Contents) -> dict[str, float]:
-    """The numbers of summary tables, named by table, row and column, such as `summary/sae/std`, and of JSON objects.
+    """Scalars of summary tables, named table/row/column (e.g. `summary/sae/std`), and of JSON objects.
 
-    A row is named by its words. Tables whose rows these do not tell apart, such as curves, are left to figures.
+    A row's name joins its non-numeric cells. Tables in which these names are not unique, such as curves, are skipped.
     """
     named = dict(found.objects)
     for table, frame in found.tables.items():
@@ -77,7 +76,7 @@ def scalars(found: Contents) -> dict[str, float]:
 
 
 def histograms(found: Contents) -> dict[str, np.ndarray]:
-    """Scores of features by table, column and feature set, such as `scores/mds/sae`."""
+    """Finite scores of features, named table/column/feature set (e.g. `scores/mds/sae`)."""
     drawn: dict[str, np.ndarray] = {}
     for table, frame in found.tables.items():
         if "feature" not in frame:

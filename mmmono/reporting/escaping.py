@@ -1,6 +1,6 @@
-"""How each output takes the text that users bring: one rule an output, applied to all that goes there.
+"""Escape user text for each output format: one rule per format, applied to all text written there.
 
-The terminal's rule is `tables.SafeConsole`, that of figures `figure_text`, that of pages `pages.render`.
+`tables.SafeConsole` does the same for the terminal, `figure_text` for figures and `pages.render` for HTML pages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from anyascii import anyascii
 
 from mmmono.core.text import encodable, one_line
 
-# Underscores within words, and brackets that no address follows, are what they seem.
+# Underscores inside words, and brackets not followed by a parenthesis, are literal in Markdown.
 MARKDOWN = re.compile(r"([\\`*<>|~$&]|^#|](?=\()|(?<![^\W_])_|_(?![^\W_]))")
 IN_SCRIPTS = re.compile("[<>&\u2028\u2029]")
 LATEX = {
@@ -35,28 +35,28 @@ ACCENTS = {
 GREEK = re.compile(
     "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega|"
     "Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega"
-)  # commands of TeX; capitals that look like Latin letters have none
-WANDB_TAG, WANDB_NAME = 64, 128  # letters that W&B takes
-TAG_LETTERS = 200  # of TensorBoard's names, which become names of files and parts of addresses
+)  # TeX has these commands; it has none for capitals that look like Latin letters
+WANDB_TAG, WANDB_NAME = 64, 128  # maximum lengths in W&B
+TAG_LETTERS = 200  # maximum length of a TensorBoard tag, which becomes part of file names and URLs
 
 
 def markdown(text: str) -> str:
-    """Text as a Markdown renderer prints it, on one line, in a cell of a table or anywhere else."""
+    """Escape text so that Markdown renders it literally, on one line, inside or outside a table."""
     return MARKDOWN.sub(r"\\\1", one_line(text))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[bool]) -> str:
-    """A table with a head, in GitHub's Markdown; columns of numbers are set flush right."""
+    """Format a table in GitHub's Markdown, with a header row and numeric columns aligned right."""
     rule = "|".join(" ---: " if right else " --- " for right in numeric)
     lines = [f"| {' | '.join(map(markdown, cells))} |" for cells in (columns, *rows)]
     return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
 def latex(text: str) -> str:
-    """Text as LaTeX prints it, on one line; pdfLaTeX, XeLaTeX and LuaLaTeX all take it without packages.
+    """Escape text for pdfLaTeX, XeLaTeX and LuaLaTeX, on one line; needs no packages.
 
-    Letters beyond Latin and Greek are printed by XeLaTeX and LuaLaTeX, given a font that has them; pdfLaTeX, which would
-    stop at them, prints their transliteration.
+    XeLaTeX and LuaLaTeX print letters beyond Latin and Greek if the font has them. pdfLaTeX, which would stop with an
+    error, prints their transliteration.
     """
     printed: list[str] = []
     foreign = ""
@@ -68,12 +68,12 @@ def latex(text: str) -> str:
         printed += [_latex_foreign(foreign), known]
         foreign = ""
     joined = "".join([*printed, _latex_foreign(foreign)])
-    joined = re.sub(r"(?<=[-',])(?=[-',])", "{}", joined)  # else they join to a dash or a quotation mark
-    return "{}" + joined if joined.startswith(("[", "*")) else joined  # else `\\` takes them for its own
+    joined = re.sub(r"(?<=[-',])(?=[-',])", "{}", joined)  # prevents ligatures (dashes, quotation marks)
+    return "{}" + joined if joined.startswith(("[", "*")) else joined  # else an argument of `\\`
 
 
 def _latex_letter(character: str) -> str | None:
-    """A character that every LaTeX prints; None for others."""
+    """LaTeX code for a character that all three engines print; None for other characters."""
     if character in LATEX:
         return LATEX[character]
     if character.isascii():
@@ -102,13 +102,17 @@ def _latex_foreign(text: str) -> str:
 
 
 def script_json(value: object) -> str:
-    """A value as JSON that may stand in a script, within a page or beside it; NaN is an error."""
+    """Serialize a value as JSON that is safe in a script, whether inside an HTML page or in its own file.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     text = encodable(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return IN_SCRIPTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def encodable_rows(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Rows of a table with text that Parquet, JSON and data frames can hold; lone surrogates become U+FFFD."""
+    """Replace lone surrogates in a table's text by U+FFFD: Parquet, JSON and data frames cannot hold them."""
     return [
         {encodable(key): encodable(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in rows
@@ -116,26 +120,26 @@ def encodable_rows(rows: Iterable[Mapping[str, object]]) -> list[dict[str, objec
 
 
 def wandb_name(text: str, longest: int = WANDB_NAME) -> str:
-    """A run's, group's or metric's name as W&B takes it: on one line, not empty, not too long."""
+    """Make a valid W&B name of a run, group or metric: one line, not empty, at most `longest` characters."""
     return _shortened(one_line(text), longest) or "_"
 
 
 def wandb_tags(texts: Iterable[str]) -> list[str]:
-    """Tags as W&B takes them: not empty, of at most 64 letters, each once."""
+    """Make valid W&B tags: not empty, at most 64 characters, without duplicates."""
     return list(dict.fromkeys(_shortened(tag, WANDB_TAG) for text in texts if (tag := one_line(text))))
 
 
 def wandb_artifact_name(text: str) -> str:
-    """An artifact's name as W&B takes it: ASCII letters, digits, `-`, `_` and `.` alone.
+    """Make a valid W&B artifact name, which has only ASCII letters, digits, `-`, `_` and `.`.
 
-    Other letters become `_`; a digest then keeps apart what they told apart.
+    Other characters become `_`; a digest is then appended, so that different names stay different.
     """
     plain = re.sub(r"[^a-zA-Z0-9_.-]", "_", text)
     return _shortened(plain, WANDB_NAME) if plain == text else f"{plain[: WANDB_NAME - 11]}-{_digest(text)}"
 
 
 def tensorboard_tag(text: str) -> str:
-    """A tag as TensorBoard takes it: letters, digits, `-`, `_`, `.` and `/`, at most 200 of them."""
+    """Make a valid TensorBoard tag: letters, digits, `-`, `_`, `.` and `/`, at most 200 characters."""
     plain = re.sub(r"[^-/\w.]", "_", one_line(text)).strip("/")
     return _shortened(plain, TAG_LETTERS) or "_"
 

@@ -1,13 +1,14 @@
-"""The feature explorer: a page that opens from disk, with its data and thumbnails in small files beside it.
+"""The feature explorer: an HTML page that opens from disk, with its data and thumbnails in small files next to it.
 
     index.html, *.css, *.js      the page
-    data/index.js                feature sets, their counts, and how the page was made
-    data/<set>/table.js          one column for each thing known of a feature
-    data/<set>/cards-<n>.js      what the cards of CARDS_A_FILE consecutive features show
-    data/<set>/texts.js          captions of the top texts, to search
-    pictures/<n>/<row>.webp      each picture once, however many features it activates
+    data/index.js                feature sets with their summaries, and how the page was made
+    data/<set>/table.js          the table of features, by column
+    data/<set>/cards-<n>.js      contents of the cards of CARDS_A_FILE consecutive features
+    data/<set>/texts.js          captions of the top texts, for search
+    pictures/<n>/<row>.webp      thumbnails, one per image, however many features the image activates
 
-A page on disk may not fetch files, but it may add scripts: each data file assigns one value to `explorerData[<name>]`.
+Browsers do not let a page on disk fetch files, but it may add script elements. So each data file is a script that
+assigns one value to `explorerData[<name>]`.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ from mmmono.reporting.pages import colors_css, render, web_file
 CARDS_A_FILE = 32
 PICTURES_A_FOLDER = 1000
 PICTURE_PIXELS = 144  # shown at up to 112
-DIGITS = 4  # significant ones kept of numbers
+DIGITS = 4  # significant digits of numbers
 LABEL_CHARACTERS = 90
 SCRIPTS = ("store.js", "charts.js", "table.js", "card.js", "compare.js", "app.js")
 
 
 @dataclass(frozen=True)
 class ExploredFeatures:
-    """What the page shows of one feature set.
+    """Results of one feature set that the page shows.
 
     Attributes:
         dominance: scores and classes.
-        p_value, q_value: of dominance by either modality; NaN where no pair says anything.
-        top: the most activating samples of either modality.
-        histograms: of activations.
-        neighbors: features that are alike, and `alike_by`, in words, by what.
-        mono: monosemanticity of every feature by modality, NaN where it is not scored; None where it was not computed.
+        p_value, q_value: significance of the dominance, see `DominanceResamples`; NaN without an informative pair.
+        top: the most activating samples by modality.
+        histograms: histograms of the activations.
+        neighbors: the most similar features of each feature.
+        alike_by: the similarity behind `neighbors`, in words.
+        mono: monosemanticity of every feature by modality, NaN for features not scored; None if it was not computed.
     """
 
     dominance: FeatureSetDominance
@@ -60,17 +62,17 @@ class ExploredFeatures:
 
     @property
     def name(self) -> str:
-        """Of the feature set."""
+        """Name of the feature set."""
         return self.dominance.name
 
 
 class ExplorerWriter:
-    """Writes the page's files into a folder, one feature set after another, so that only one is in memory.
+    """Write the explorer's files, one feature set at a time so that only one is in memory.
 
     Args:
         directory: an empty folder.
-        captions: of every row of the split.
-        pictures: whether it shows pictures, or captions alone.
+        captions: caption of every row of the split.
+        pictures: whether to show images and captions, or captions only.
     """
 
     def __init__(self, directory: Path, captions: Sequence[str], pictures: bool) -> None:
@@ -80,7 +82,7 @@ class ExplorerWriter:
         self._sets: list[dict[str, object]] = []
 
     def add(self, explored: ExploredFeatures) -> None:
-        """Write a feature set's data and the thumbnails that no set before it had."""
+        """Write a feature set's data (not its thumbnails, see `rows` and `write_picture`)."""
         cards = [self._card(explored, feature) for feature in range(len(explored.dominance.partition))]
         folder = f"{explored.name}/"
         for start in range(0, len(cards), CARDS_A_FILE):
@@ -98,7 +100,7 @@ class ExplorerWriter:
         )
 
     def rows(self, explored: ExploredFeatures) -> list[int]:
-        """Rows whose thumbnails the page still lacks."""
+        """Rows of the feature set's top images whose thumbnails are not written yet."""
         if not self._pictures:
             return []
         rows = sorted(set(explored.top["image"].rows.flatten().tolist()) - {-1})
@@ -111,11 +113,11 @@ class ExplorerWriter:
         square(picture, PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
 
     def finish(self, title: str, made: Mapping[str, object]) -> Path:
-        """Write the page itself, and return it.
+        """Write the index and the page itself, and return the page's path.
 
         Args:
             title: model, dataset and split.
-            made: what the page says of how it was made.
+            made: description of how the results were made, shown on the page.
         """
         self._write("index", {"title": title, "sets": self._sets, "pictures": self._pictures, "made": made})
         for name in ("base.css", "explorer.css", *SCRIPTS):
@@ -178,7 +180,7 @@ class ExplorerWriter:
         return card
 
     def _texts(self, top: TopSamples) -> dict[str, object]:
-        """Different captions, and which of them each feature has, the strongest first."""
+        """Unique captions, and for each feature the indices of its captions, strongest first."""
         number: dict[str, int] = {}
         features = [
             [number.setdefault(self._captions[row], len(number)) for row in rows if row >= 0]
@@ -192,7 +194,7 @@ def _column(values: Tensor) -> list[float | None]:
 
 
 def _short(value: object) -> object:
-    """A number with the digits worth keeping; None for NaN, which JSON has not."""
+    """Round a float to `DIGITS` significant digits; None for NaN and infinity, which JSON lacks."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Text in figures: as it is, in fonts that have its letters, or else transliterated; never mathematics, never boxes."""
+"""Text in figures: drawn literally in fonts that have its letters, else transliterated; no math, no missing glyphs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from matplotlib.ticker import FuncFormatter
 
 from mmmono.core.text import printable
 
-TICK_CELLS = 24  # the longest label of a tick; Chinese letters take two cells
-CELLS_AN_INCH = 14  # of a line that is as long as the figure is wide
-# Fonts of these names are asked first, then any other; these here print boxes, or are pictures.
+# A cell is the width of a Latin letter; East Asian letters take two.
+TICK_CELLS = 24  # maximum length of a tick label
+CELLS_AN_INCH = 14  # maximum length of other lines, per inch of the figure's width
+# Prefixes of font names that are tried first; then all others except NO_FONTS, which draw boxes or pictographs.
 PREFERRED = (
     "Noto Sans",
     "Noto",
@@ -33,7 +34,7 @@ SUBSTITUTE = "?"
 
 
 def drawable(text: str) -> str:
-    """Text with every letter that no font of this system has transliterated, such as `Gou` for 狗; line breaks stay."""
+    """Transliterate letters that no installed font has, such as 狗 to `Gou`; line breaks stay."""
     text = printable(text).replace("\t", " ").replace("\r", "")
     if _has_all(text):
         return text
@@ -47,12 +48,12 @@ def drawable(text: str) -> str:
 
 
 def wrapped(text: str, cells: int, lines: int | None = None) -> list[str]:
-    """A drawable text in lines of so many cells; long words are broken, and what is too much ends in `…`.
+    """Make a text drawable and wrap it at white space; words longer than a line are broken.
 
     Args:
-        text: white space in it is where lines may end.
-        cells: Latin letters a line; letters of East Asia take two.
-        lines: at most so many; None for all.
+        text: the text.
+        cells: maximum width of a line, see `width`.
+        lines: maximum number of lines; the last one then ends in `…` if text is cut. None for no limit.
     """
     filled = [""]
     for word in drawable(text).split():
@@ -68,7 +69,7 @@ def wrapped(text: str, cells: int, lines: int | None = None) -> list[str]:
 
 
 def shortened(line: str, cells: int) -> str:
-    """A line that is at most so many cells wide, ending in `…` where it was longer."""
+    """Cut a line to at most `cells` wide, ending in `…` if it was longer."""
     if width(line) <= cells:
         return line
     kept = next(_pieces(line.rstrip("…").rstrip(), cells - 2), "").rstrip()
@@ -76,9 +77,9 @@ def shortened(line: str, cells: int) -> str:
 
 
 def fit_text(figure: Figure) -> list[str]:
-    """Make every text of a figure drawable; return the fonts for it, in the order in which they are asked.
+    """Make every text of a figure drawable; return the font families for it, in order of preference.
 
-    Labels of ticks are replaced as they are drawn; all others at once.
+    Tick labels are replaced when they are drawn, all other texts at once.
     """
     for axes in figure.get_axes():
         for axis in (axes.xaxis, axes.yaxis):
@@ -105,7 +106,7 @@ def fit_text(figure: Figure) -> list[str]:
 
 
 class _Fitted(FuncFormatter):
-    """Labels of ticks that somebody chose, made drawable."""
+    """Tick formatter that makes another formatter's labels drawable."""
 
     def __init__(self, labels: FuncFormatter) -> None:
         super().__init__(lambda value, position: _fitted(labels(value, position), TICK_CELLS))
@@ -116,7 +117,7 @@ def _fitted(text: str, cells: int) -> str:
 
 
 def width(text: str) -> int:
-    """How many Latin letters a text is about as wide as: letters of East Asia and emoji count two, marks nothing."""
+    """Approximate width in cells (Latin letters): East Asian letters and emoji count two, combining marks zero."""
     return sum(0 if _is_mark(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -125,7 +126,7 @@ def _is_mark(letter: str) -> bool:
 
 
 def _pieces(word: str, cells: int) -> Iterator[str]:
-    """A word in pieces of at most so many cells; marks stay with their letters."""
+    """Split a word into pieces at most `cells` wide; combining marks stay with their letters."""
     piece = ""
     for letter in word:
         if piece and width(letter) and width(piece + letter) > cells:
@@ -138,7 +139,7 @@ def _pieces(word: str, cells: int) -> Iterator[str]:
 
 @cache
 def _own_font() -> frozenset[int]:
-    """Code points of the font that figures are drawn in."""
+    """Code points of Matplotlib's default font."""
     return _letters_of(font_manager.findfont(font_manager.FontProperties()))
 
 
@@ -149,7 +150,7 @@ def _has_all(text: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _font_of(letter: str) -> str | None:
-    """The family to draw a letter with; None where no font has it."""
+    """Font family for a letter: empty for the default font, None if no font has the letter."""
     if ord(letter) in _own_font():
         return ""
     return _families_by_letter().get(ord(letter))
@@ -163,7 +164,7 @@ def _families(letters: set[str]) -> list[str]:
 
 @cache
 def _fallbacks() -> list[tuple[str, str]]:
-    """Families of the system and a file of each, in the order in which they are asked."""
+    """Installed font families with a file of each, in order of preference."""
     files: dict[str, str] = {}
     weights = font_manager.weight_dict
     for entry in sorted(
@@ -178,7 +179,7 @@ def _fallbacks() -> list[tuple[str, str]]:
 
 @cache
 def _families_by_letter() -> dict[int, str]:
-    """The first family that has each code point; all fonts are looked through once, when a first letter needs it."""
+    """First family that has each code point; reads all fonts once, when the default font first lacks a letter."""
     found: dict[int, str] = {}
     for family, file in reversed(_fallbacks()):
         found.update(dict.fromkeys(_letters_of(file), family))
@@ -186,7 +187,7 @@ def _families_by_letter() -> dict[int, str]:
 
 
 def _letters_of(file: str) -> frozenset[int]:
-    """Code points that a font file has; none where it cannot be read or has pictures alone."""
+    """Code points of a font file; empty if it cannot be read or is a bitmap font."""
     try:
         font = FT2Font(file)
         return frozenset(font.get_charmap()) if font.scalable else frozenset()

@@ -1,4 +1,4 @@
-"""Figures 10 and 14, and how much each class of features changes what is drawn."""
+"""Figures 10 and 14, and curves of how much each class of features changes the generated images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 7.2  # inches
 LABELS = 0.78  # inches
 HEAD = 0.86
 GAP = 0.04
-SMALL = 0.42  # of a picture's side: the nearest real pictures
+SMALL = 0.42  # side of the nearest real images, relative to the generated ones
 COLORS = {**{name: CLASS_COLORS[name] for name in ("TextD", "CrossD", "ImgD")}, "Random": RANDOM_COLOR, "All": "black"}
 TITLES = {
     "similarity_reference": "likeness of content\nto the reference",
@@ -29,13 +29,13 @@ TITLES = {
 
 @dataclass(frozen=True)
 class GridRow:
-    """A row of Figure 10: one class of features, more and more of the reference.
+    """A row of Figure 10: one class of features, moved toward the reference with increasing strength.
 
     Attributes:
         members: the class, `Random` or `All`.
-        features: how many are moved.
-        pictures: one a strength.
-        nearest: the real picture nearest to each T′, or none at all.
+        features: number of features moved.
+        pictures: one generated image per strength.
+        nearest: the real image nearest to T′, one per strength; or empty.
     """
 
     members: str
@@ -50,13 +50,13 @@ def control_grid(
     reference: Image,
     head: str,
 ) -> Figure:
-    """Figure 10: what is drawn as features of a class are moved toward the reference's.
+    """Figure 10: images generated as the features of a class are moved toward the reference's.
 
     Args:
-        rows: one a class.
-        strengths: one a column.
-        reference: R.
-        head: what prompt, reference and features these are; may have several lines.
+        rows: one per class.
+        strengths: one per column.
+        reference: the reference image, whose embedding is R.
+        head: heading with the prompt, the reference and the features; may have several lines.
     """
     side = (WIDTH - LABELS - 0.1) / max(len(strengths), 4)
     small = SMALL * side
@@ -102,13 +102,13 @@ def control_grid(
 
 
 def control_curves(found: Sequence[Effect], axis: str = "weight of the reference") -> Figure:
-    """Change of each measure against plain generation by strength, for each class; bands are 95 % intervals.
+    """Plot the change of each measure from plain generation against strength, per class, with 95 % intervals.
 
-    Without `All`, which moves so much more that nothing else would be seen.
+    Omits `All`, whose much larger changes would hide the classes.
 
     Args:
-        found: of one feature set, over all references or for one; differences between classes are left out.
-        axis: what the strengths are.
+        found: effects of one feature set, over all references or for one; differences between classes are ignored.
+        axis: label of the x axis, which shows the strengths.
     """
     by_class: Mapping[str, list[Effect]] = {
         name: [e for e in found if e.members == name]

@@ -20,7 +20,7 @@ CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
 
 
 def average_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figure:
-    """Figure 5: averages over features on images and on texts; all features as bars, classes as points, ± 1 s.e."""
+    """Figure 5: each metric's mean over all features (bars) and over classes (points, ± 1 standard error)."""
     metrics = [m for m in LABELS if any(s.estimate(mod, m).count for s in sets for mod in MODALITIES)]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -53,7 +53,7 @@ def average_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figur
 
 
 def modality_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figure:
-    """Figure 6: Visual Mono and Textual Mono, ± 1 s.e."""
+    """Figure 6: Visual Mono and Textual Mono, ± 1 standard error."""
     titles: dict[Modality, str] = {
         "image": "Visual Mono\nMono(ImgD) − Mono(TextD) on images",
         "text": "Textual Mono\nMono(TextD) − Mono(ImgD) on texts",
@@ -83,10 +83,10 @@ def modality_monosemanticity(sets: Sequence[FeatureSetInterpretability]) -> Figu
 
 
 def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
-    """Figure 13: EmbSim and WinRate over the steps of training; one row a dictionary.
+    """Figure 13: EmbSim and WinRate over training steps, one row per dictionary, ± 1 standard error.
 
     Args:
-        history: columns `feature set`, `step`, `samples`, `embsim`, `winrate` and their `… s.e.`.
+        history: columns `feature set`, `step`, `samples`, `embsim`, `embsim s.e.`, `winrate` and `winrate s.e.`.
     """
     names = list(dict.fromkeys(history["feature set"]))
     with plt.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""Tells in the terminal what an extraction left out, and what it left on the disk."""
+"""Report in the terminal the pairs and shards that an extraction skipped, and the shard copies it left on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmmono.reporting.tables import console
 
 
 def tell_losses(manifest: Manifest) -> None:
-    """Print how many pairs were skipped, why and which for example, and which shards are missing."""
+    """Print the number of skipped pairs with reasons and examples, and the missing shards."""
     if manifest.skipped:
         console.print(
             f"skipped {manifest.skipped} unreadable pairs: {described(manifest.reasons)}; "
@@ -24,7 +24,7 @@ def tell_losses(manifest: Manifest) -> None:
 
 
 def tell_copies(cache: ShardCache) -> None:
-    """Print how many copies of remote shards lie on the disk, where, and how large they are."""
+    """Print the number, size and folder of the local copies of remote shards."""
     count, size = cache.usage()
     if count:
         console.print(

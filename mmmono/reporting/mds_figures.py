@@ -18,9 +18,10 @@ BINS = 48
 
 
 def mds_distributions(sets: Sequence[FeatureSetDominance]) -> Figure:
-    """One panel a feature set: scores binned, colored by class, with μ and the balance of 0.5 marked.
+    """Plot histograms of the scores, one panel per feature set, colored by class; lines mark μ and 0.5.
 
-    Panels have ranges of their own, around 0.5: raw dimensions vary by a tenth of what sparse features do.
+    Each panel has its own range around 0.5, because scores of raw dimensions vary ten times less than those of sparse
+    features.
     """
     with plt.rc_context(STYLE):
         columns = min(len(sets), 4)

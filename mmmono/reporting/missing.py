@@ -1,4 +1,4 @@
-"""What stands in a figure where a picture could not be had."""
+"""Placeholder for an image that could not be loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUND, INK = "#EEEEEE", "#888888"
 
 @cache
 def missing_picture(pixels: int = 224) -> Image.Image:
-    """A gray square, crossed out, that says so in words."""
+    """Draw a crossed-out gray square with the words "picture missing"."""
     picture = Image.new("RGB", (pixels, pixels), GROUND)
     draw = ImageDraw.Draw(picture)
     width = max(1, pixels // 112)

@@ -1,4 +1,4 @@
-"""Static pages: templates and files of `web/`, which the package brings along."""
+"""Static HTML pages, rendered from the templates and files in `web/`, which are part of the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS
 
 
 def _visible(value: object) -> object:
-    """Text without what browsers stumble over, such as NUL; markup and other values as they are."""
+    """Remove characters that browsers cannot show, such as NUL, from text; other values and markup are unchanged."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -27,16 +27,20 @@ _ENVIRONMENT = Environment(
 
 
 def render(template: str, **values: object) -> str:
-    """A page of `web/` filled in; text is escaped, and a value that the template lacks is an error."""
+    """Render a template of `web/`; text is escaped.
+
+    Raises:
+        jinja2.UndefinedError: the template needs a value that is not given.
+    """
     return _ENVIRONMENT.get_template(template).render(**values)
 
 
 def web_file(name: str) -> str:
-    """A style sheet or script of `web/`."""
+    """Read a style sheet or script of `web/`."""
     return (files(__package__) / "web" / name).read_text(encoding="utf-8")
 
 
 def colors_css() -> Markup:
-    """The figures' colors of classes and modalities as CSS variables."""
+    """CSS variables with the figures' colors of classes and modalities."""
     colors = {**CLASS_COLORS, **MODALITY_COLORS}
     return Markup(":root{" + "".join(f"--{name}:{color};" for name, color in colors.items()) + "}")

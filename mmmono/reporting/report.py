@@ -1,8 +1,8 @@
-"""The report: one page with every table and figure there is, in the order of the paper, and what made them.
+"""The report: one page with all available tables and figures, in the paper's order, and how they were made.
 
-index.html              the page, figures within it
+index.html              the page, with figures embedded
 tables/<name>.md        each table as Markdown
-tables/<name>.tex       and as LaTeX (booktabs)
+tables/<name>.tex       each table as LaTeX (booktabs)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mmmono.reporting.rows import Rows
 from mmmono.reporting.style import DPI
 from mmmono.reporting.tables import cell
 
-PIXELS_AN_INCH = 108  # of a figure, whose text has 9 points
+PIXELS_AN_INCH = 108  # CSS pixels per inch of a figure; shows its 9-point text at 13.5 pixels
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ReportTable:
     """A table of a section.
 
     Attributes:
-        name: of its files.
-        title: above it.
-        rows: as printed, all with the same columns.
-        links: addresses by column, one a row; empty where there is none.
+        name: file name without suffix.
+        title: heading of the table.
+        rows: rows as printed, all with the same columns.
+        links: URLs by column, one per row; an empty string for no link.
     """
 
     name: str
@@ -51,17 +51,17 @@ class ReportTable:
         return list(self.rows[0]) if self.rows else []
 
     def numeric(self, column: str) -> bool:
-        """Whether a column's entries are numbers, to be set flush right."""
+        """Whether a column's entries are numbers, which are aligned right."""
         return all(isinstance(row[column], int | float) or row[column] in ("", None) for row in self.rows)
 
     def to_markdown(self) -> str:
-        """The table for a pull request or a notebook."""
+        """Format the table as Markdown, for pull requests and notebooks."""
         rows = [[cell(value) for value in row.values()] for row in self.rows]
         table = markdown_table(self.columns, rows, map(self.numeric, self.columns))
         return f"**{markdown(self.title)}**\n\n{table}\n"
 
     def to_latex(self) -> str:
-        """The table for a paper; needs the package booktabs."""
+        """Format the table as LaTeX, for papers; needs the package booktabs."""
         frame = pd.DataFrame(
             [[latex(cell(value)) for value in row.values()] for row in self.rows],
             columns=[latex(column) for column in self.columns],
@@ -74,37 +74,37 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure of a section: a PNG file and what stands below it."""
+    """A figure of a section: a PNG file and its caption."""
 
     file: Path
     caption: str
 
     @property
     def width(self) -> int:
-        """CSS pixels to show it at, for text of the page's size."""
+        """Width in CSS pixels at which the figure's text is as large as the page's."""
         with Image.open(self.file) as image:
             return round(PIXELS_AN_INCH * image.width / image.info.get("dpi", (DPI,))[0])
 
     @property
     def inline(self) -> str:
-        """The file as an address that holds its content."""
+        """The image as a data URL."""
         return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section of the paper, as far as its results are there.
+    """A section of the paper with its available results.
 
     Attributes:
-        number, title: of the section; + where the paper has none.
-        about: what it asks.
-        command: makes what is missing.
-        tables, figures: its results; none where they are missing.
-        made_by: the results they were read from.
-        note: how the paper's setting differs, where its numbers stand beside.
-        basis: what the results rest on, a sentence each.
-        others: settings of results that are there but do not belong to the page.
-        absent: parts that are missing although the rest is there, with the command that makes them.
+        number, title: number and title of the section; `+` is the number of sections beyond the paper.
+        about: the question it answers.
+        command: command that makes the section's results.
+        tables, figures: its results; empty if they do not exist.
+        made_by: artifacts that the results were read from.
+        note: how the paper's setting differs; None if it does not, or if no published numbers are shown.
+        basis: statements about what the results are based on, such as model and data.
+        others: settings of existing results that do not match the page's settings.
+        absent: missing parts of a section that has other results, with the command that makes each.
     """
 
     number: str
@@ -121,22 +121,22 @@ class ReportSection:
 
     @property
     def anchor(self) -> str:
-        """Its address on the page."""
+        """Anchor (HTML id) of the section."""
         name = self.title if self.number == "+" else self.number
         return "section-" + "-".join(re.findall(r"[a-z0-9.]+", name.lower()))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says.
+    """Contents of the page.
 
     Attributes:
         title: model, dataset and split.
-        setting: how the features were made, by name.
-        differences: what differs from the paper: what, there, here.
-        sections: in the order of the paper.
-        untrained: chosen feature sets that are not there, with the command that makes them.
-        explorer: address of the feature explorer; None where it was not made, with `make explorer`.
+        setting: settings by name, shown at the top.
+        differences: differences from the paper as (setting, the paper's value, the value here).
+        sections: sections in the paper's order.
+        untrained: selected feature sets that do not exist, with the command that makes each.
+        explorer: URL of the feature explorer; None if it does not exist (`make explorer` makes it).
     """
 
     title: str
@@ -153,20 +153,20 @@ class Report:
 
     @property
     def absent(self) -> dict[str, str]:
-        """Parts of sections that are missing, by the section's title and their own, with the command that makes them."""
+        """Commands that make the missing parts of sections, by `<section title>: <part>`."""
         return {
             f"{section.title}: {part}": command for section in self.sections for part, command in section.absent.items()
         }
 
     @property
     def versions(self) -> list[dict[str, str]]:
-        """Different sets of software that made the results, the commonest first."""
+        """Distinct sets of software versions that made the results, most frequent first."""
         made = [json.dumps(a.versions) for section in self.sections for a in section.made_by if a.versions]
         return [json.loads(text) for text in sorted(set(made), key=made.count, reverse=True)]
 
 
 def write_report(report: Report, directory: Path) -> Path:
-    """Write page and tables into a folder; return the page."""
+    """Write the page and the tables into a folder; return the page's path."""
     tables = directory / "tables"
     tables.mkdir(exist_ok=True)
     for section in report.sections:
@@ -183,7 +183,7 @@ def write_report(report: Report, directory: Path) -> Path:
 
 
 def when(artifact: Artifact) -> str:
-    """When an artifact was made."""
+    """Format the time at which an artifact was made, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(artifact.made_at))
 
 

@@ -1,6 +1,6 @@
-"""Rows of the tables that a reader sees, from rows of results: the same on the terminal and in the report.
+"""Format rows of results for display, the same on the terminal and in the report.
 
-Rows of results hold numbers; these hold what is printed of them, with the paper's own numbers beside.
+Formatted rows have the columns that fit, intervals as text, and the paper's published numbers if it has any.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmmono.reporting.validation_figures import PANELS
 Rows = list[dict[str, object]]
 Results = Sequence[Mapping[str, Any]]
 
-# Of the summaries' columns those that fit a terminal of 80.
+# Columns of the summaries that fit a terminal of 80 characters.
 DOMINANCE = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
 CERTAINTY = (
     "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
@@ -33,12 +33,12 @@ def dominance_rows(summary: Results) -> Rows:
 
 
 def certainty_rows(summary: Results) -> Rows:
-    """How many features are beyond chance, and how well halves, seeds and other scores agree."""
+    """Counts of significant features, and agreement across halves of the pairs, seeds and other scores."""
     return [{key: row[key] for key in CERTAINTY} for row in summary]
 
 
 def ablation_rows(table1: Results, feature_set: str, keep: bool) -> Rows:
-    """Table 1 for one feature set; the paper's numbers are of removal, so that they do not stand beside `keep`."""
+    """Table 1 for one feature set; with `keep`, without the paper's numbers, which are for removal."""
     paper = published("table1")
     rows: Rows = []
     for row in table1:
@@ -74,7 +74,7 @@ def monosemanticity_rows(table4: Results) -> Rows:
 
 
 def modality_mono_rows(table5: Results, model: str) -> Rows:
-    """Visual and Textual Mono (Table 5), beside what the paper has for the model's family."""
+    """Visual and Textual Mono (Table 5), with the paper's numbers for the model's family (CLIP or DeCLIP)."""
     paper = published("table5")
     family = "DeCLIP" if model.startswith("declip") else "CLIP"
     rows: Rows = []
@@ -93,7 +93,7 @@ def modality_mono_rows(table5: Results, model: str) -> Rows:
 
 
 def faithfulness_rows(table: Results) -> Rows:
-    """Reconstruction, or what still works; nothing where a feature set has no way back."""
+    """Reconstruction metrics or downstream metrics; empty cells for feature sets without a decoder."""
     return [{key: "" if value is None else value for key, value in row.items()} for row in table]
 
 
@@ -117,7 +117,7 @@ def concept_rows(table2: Results, feature_set: str) -> Rows:
 
 
 def paired_rows(paired: Results, feature_set: str) -> Rows:
-    """How much of the difference between otherwise equal samples each class holds."""
+    """Each class's share of the difference between samples that differ only in the concept."""
     return [
         {
             "samples": row["samples"], "class": row["members"], "share of difference": row["share"],
@@ -130,7 +130,9 @@ def paired_rows(paired: Results, feature_set: str) -> Rows:
 
 
 def word_rows(table6: pd.DataFrame, feature_set: str) -> Rows:
-    """Table 6: words of a concept's texts in bins of their TextD share."""
+    """Table 6: words of a concept's texts, binned by their share of TextD."""
+    if table6.empty:  # too few words to tell any apart
+        return []
     words = table6[(table6["feature_set"] == feature_set) & (table6["count"] > 0)]
     return [
         {
@@ -143,14 +145,14 @@ def word_rows(table6: pd.DataFrame, feature_set: str) -> Rows:
 
 
 def adversarial_rows(table3: Results, feature_set: str) -> Rows:
-    """Table 3 for one feature set, after the pictures without a defense."""
+    """Table 3 for one feature set, and the conditions without a defense."""
     paper = published("table3")
     rows: Rows = []
     for row in table3:
         if row["feature_set"] not in ("", feature_set):
             continue
         printed = paper.find(aligned=row["aligned"])
-        # The interval needs two requests or more.
+        # There is no interval with a single request.
         margin = ["–" if row[key] is None else f"{row[key]:+.2f}" for key in ("margin", "margin_low", "margin_high")]
         rows.append(
             {
@@ -166,13 +168,13 @@ def adversarial_rows(table3: Results, feature_set: str) -> Rows:
 
 
 def strongest_reference(effects: Results, weight_on: str) -> float:
-    """The strength at which the reference weighs most: the largest where it is the reference's weight."""
+    """Strength with the largest weight of the reference: the maximum if `weight_on="reference"`, else the minimum."""
     strengths = [float(effect["strength"]) for effect in effects]
     return max(strengths) if weight_on == "reference" else min(strengths)
 
 
 def control_rows(effects: Results, cells: Results, feature_set: str, strength: float) -> Rows:
-    """What each class changes at one strength, over all references (Section 4.3)."""
+    """Change of each measure by class at one strength, over all references (Section 4.3)."""
     sizes = {cell["members"]: cell["features"] for cell in cells if cell["feature_set"] == feature_set}
     own = [
         effect
@@ -194,7 +196,7 @@ def _change(effect: Mapping[str, Any]) -> str:
 
 
 def validation_rows(summary: pd.DataFrame) -> Rows:
-    """The base setting of planted concepts: mean ± half of the 95 % t interval over seeds."""
+    """Recovery of synthetic concepts in the base setting: mean ± half-width of the 95 % t interval over seeds."""
 
     def cell(row: Any) -> str:
         if pd.isna(row.mean):
@@ -209,7 +211,7 @@ def validation_rows(summary: pd.DataFrame) -> Rows:
 
 
 def training_rows(histories: Mapping[str, pd.DataFrame]) -> Rows:
-    """What was measured at the last validation of each dictionary, one column a dictionary."""
+    """Metrics at the last validation of each dictionary, one column per dictionary."""
     last = {name: history.iloc[-1] for name, history in histories.items()}
     metrics = names([{"metric": key} for row in last.values() for key in row.index if key.startswith("val/")], "metric")
     rows: Rows = [{"metric": "steps", **{name: int(row["step"]) for name, row in last.items()}}]
@@ -223,12 +225,12 @@ def training_rows(histories: Mapping[str, pd.DataFrame]) -> Rows:
 
 
 def names(rows: Iterable[Mapping[str, Any]], key: str = "feature_set") -> list[str]:
-    """Different values of a column, in the order they appear."""
+    """Distinct values of a column, in order of appearance."""
     return list(dict.fromkeys(str(row[key]) for row in rows))
 
 
 def with_error(row: Mapping[str, Any], metric: str) -> str:
-    """A mean with its standard error; none where there is nothing to average."""
+    """Format a mean with its standard error; `none` if there is no mean."""
     if row[metric] is None:
         return "none"
     error = row[f"{metric} s.e."]
@@ -236,7 +238,7 @@ def with_error(row: Mapping[str, Any], metric: str) -> str:
 
 
 def points(row: Mapping[str, Any], key: str) -> str:
-    """A difference of accuracies with its interval, in percentage points."""
+    """Format a difference of accuracies with its interval in percentage points; empty without an interval."""
     value, low, high = (row.get(key + end) for end in ("", "_low", "_high"))
     if value is None or low is None or high is None or pd.isna(value):
         return ""

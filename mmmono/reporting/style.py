@@ -1,4 +1,4 @@
-"""One look for all figures: sizes, colors of the classes, and how a figure is saved."""
+"""Common style of all figures: sizes, colors, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mmmono.reporting.figure_text import fit_text
 
 matplotlib.use("Agg")
 
-# Colors that stay apart for color-blind readers and in gray (Okabe and Ito 2008).
+# Colors that color-blind readers can distinguish, also in grayscale (Okabe and Ito 2008).
 CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dead": "#DDDDDD"}
 RANDOM_COLOR = "#555555"
 MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
 
-DPI = 200  # of PNG files
+DPI = 200  # resolution of PNG files
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -32,19 +32,20 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": DPI,
     "pdf.fonttype": 42,
-    "text.parse_math": False,  # dollars are dollars
+    "text.parse_math": False,  # draw dollar signs literally
 }
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write `<path>.png` for screens and `<path>.pdf` for papers; without a date, so that equal figures are equal files.
+    """Write `<path>.png` for screens and `<path>.pdf` for papers, close the figure and return both paths.
 
-    Text in the figure is made drawable, and the last part of the path a file's name.
+    Files have no date, so that equal figures give equal files. Text that no font can draw is transliterated, and the
+    last component of the path is made a valid file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(file_name(path.name) + suffix) for suffix in (".png", ".pdf")]
     families = fit_text(figure)
-    # Resolution and fonts are taken from here, not from where it was drawn; how it is laid out is not.
+    # `savefig` takes resolution and fonts from the current context; keep the figure's own layout.
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "font.family": families}):
         figure.savefig(written[0], metadata={"Software": None})
         figure.savefig(written[1], metadata={"CreationDate": None})

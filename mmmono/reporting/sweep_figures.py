@@ -1,4 +1,4 @@
-"""What a sweep found: reconstruction against sparsity, and monosemanticity against reconstruction."""
+"""Results of a sweep: reconstruction against sparsity, and monosemanticity against reconstruction."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ MARKERS = "osD^vP*X"
 
 
 def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
-    """FVU against L0 with the Pareto front, and Mono against FVU where it was measured.
+    """Plot FVU against L0 with the Pareto front, and Mono against FVU if it was measured.
 
     Args:
-        runs: one row a dictionary, with `dictionary`, `expansion`, `FVU`, `L0`, `Mono` and `front`.
-        embedder: that Mono was measured with; None where it was not measured.
+        runs: one row per dictionary, with `dictionary`, `expansion`, `FVU`, `L0`, `Mono` and `front`; rows without FVU
+            are not drawn.
+        embedder: the embedder that Mono was measured with; None if it was not measured.
     """
     reconstructing = runs[runs["FVU"].notna()]
     expansions = sorted(reconstructing["expansion"].unique())

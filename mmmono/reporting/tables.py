@@ -1,4 +1,4 @@
-"""Tables of results: rows of a frozen dataclass, on the terminal and as files."""
+"""Tables of results, printed in the terminal and saved as files; a table is a list of dictionaries, one per row."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mmmono.reporting.escaping import encodable_rows
 
 
 class SafeConsole(Console):
-    """A terminal that prints text as it is: brackets are no markup, `:name:` no emoji, escapes no commands."""
+    """Console that prints text literally: no markup in brackets, no emoji for `:name:`, no escape sequences."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Everything that is printed as a string, in a table or by itself, comes by here."""
+        """Sanitize a string; Rich calls this for every string it prints, inside or outside a table."""
         return super().render_str(printable(text), **options)
 
 
-# Where nobody sees a terminal there is no width to fit: logs keep their columns whole.
+# Output that is not a terminal has no width to fit, so logs get full columns.
 console = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def show_table(rows: Sequence[dict[str, object]], title: str) -> None:
-    """Print rows as a table on the terminal."""
-    console.print(terminal_table(rows, title))
+    """Print rows as a table in the terminal; without rows, say that there are none."""
+    console.print(terminal_table(rows, title) if rows else f"{one_line(title)}: none")
 
 
 def terminal_table(rows: Sequence[dict[str, object]], title: str) -> Table:
-    """Rows as a table of the terminal's: each on one line, numbers flush right."""
+    """Format rows as a Rich table: one line per row, numeric columns aligned right."""
     table = Table(title=one_line(title), title_justify="left")
     for column in rows[0]:
         numeric = isinstance(rows[0][column], int | float)
@@ -48,7 +48,7 @@ def terminal_table(rows: Sequence[dict[str, object]], title: str) -> Table:
 
 
 def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
-    """Write `<path>.parquet` and `<path>.json` (one object a row)."""
+    """Write `<path>.parquet` and `<path>.json` (one object per row); return both paths."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(encodable_rows(rows))
     written = [path.with_name(file_name(path.name) + suffix) for suffix in (".parquet", ".json")]
@@ -58,7 +58,7 @@ def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
 
 
 def cell(value: object) -> str:
-    """A value as tables print it."""
+    """Format a value for tables: floats with three decimals, integers with thousands separators, None as empty."""
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer():

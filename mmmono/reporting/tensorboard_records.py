@@ -1,4 +1,4 @@
-"""What TensorBoard shows of an artifact: figures, tables as text, histograms and numbers."""
+"""Log an artifact's figures, tables (as text), histograms and scalars to TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TABLE_ROWS = 64
 
 
 def record_contents(folder: Path, prefix: str, found: Contents, config: str) -> None:
-    """Write one event file with everything there is to look at.
+    """Write one event file with all contents of an artifact.
 
     Args:
-        folder: of the event file.
+        folder: folder for the event file.
         prefix: first part of every tag, such as `mds`.
-        found: figures and tables.
+        found: contents of the artifact.
         config: resolved configuration as YAML.
     """
     from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,4 @@
-"""Figures 11 and 12: active dimensions of either modality over the training of a dictionary."""
+"""Figures 11 and 12: active dimensions by modality over the training of a dictionary."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmmono.reporting.style import MODALITY_COLORS, STYLE
 
 
 def training_curves(history: pd.DataFrame, name: str) -> Figure:
-    """Active dimensions, and what else was measured at each validation, against pairs seen.
+    """Plot active dimensions, FVU (or recall@1 without FVU) and L0 against the number of pairs seen.
 
     Args:
-        history: one row a validation, as `MetricHistory` keeps it.
-        name: of the dictionary.
+        history: one row per validation, as recorded by `MetricHistory`.
+        name: name of the dictionary.
     """
     fidelity = "fvu" if "val/image/fvu" in history else None
     panels = ["active dimensions", "FVU" if fidelity else "recall@1", "L0"]
@@ -40,7 +40,7 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
                 label="image to text",
             )
         for axis in axes:
-            axis.set_ylim(0, 1.15 * axis.dataLim.y1)  # a curve that never falls is not drawn on the frame
+            axis.set_ylim(0, 1.15 * axis.dataLim.y1)  # headroom, so that a constant curve does not lie on the frame
             axis.set_xlim(left=0)
             axis.legend()
         return figure

@@ -1,4 +1,4 @@
-"""What is found of planted concepts: a small figure for each statement, and one with all measures over all knobs."""
+"""Recovery of synthetic concepts: one small figure per claim, and one with all measures over all parameters."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ COLUMNS = 4
 def validation_figures(
     validation: pd.DataFrame, readings: pd.DataFrame, discoveries: pd.DataFrame, base: Mapping[str, float]
 ) -> dict[str, Figure]:
-    """All figures by file name.
+    """Draw all figures; return them by file name.
 
     Args:
-        validation: columns `knob`, `value`, `seed`, `feature_set` and the measures; base runs have the empty knob.
-        readings: `knob`, `value`, `seed`, `feature_set`, `reading` and measures.
-        discoveries: `seed`, `feature_set`, `rule`, `level`, `proportion`.
-        base: each knob's value in the base setting.
+        validation: columns `knob` (the varied parameter, empty in base runs), `value`, `seed`, `feature_set` and the
+            measures.
+        readings: columns `knob`, `value`, `seed`, `feature_set`, `reading` (the variant of the score) and measures.
+        discoveries: columns `seed`, `feature_set`, `rule`, `level` and `proportion`.
+        base: each parameter's value in the base setting.
     """
     figures = _over_knobs(validation, readings, base) if base else {}
     if len(discoveries):
@@ -83,13 +84,13 @@ def _over_knobs(validation: pd.DataFrame, readings: pd.DataFrame, base: Mapping[
 
 
 def knob_curves(rows: pd.DataFrame, base: Mapping[str, float], label: str, chance: float | None = None) -> Figure:
-    """One panel a knob: means over seeds with 95 % t intervals, single seeds as dots, the base setting marked.
+    """Plot y against each parameter, one panel each: mean over seeds, 95 % t interval, single seeds as dots.
 
     Args:
-        rows: columns `knob`, `value`, `seed`, `series`, `y`.
-        base: each knob's value in the base setting.
-        label: of y.
-        chance: what y is for features that know nothing.
+        rows: columns `knob`, `value`, `seed`, `series` and `y`.
+        base: each parameter's value in the base setting, marked by a dotted line.
+        label: label of the y axis.
+        chance: chance level of y, drawn as a dashed line; None for no line.
     """
     columns = min(COLUMNS, len(base))
     lines = math.ceil(len(base) / columns)
@@ -111,7 +112,7 @@ def knob_curves(rows: pd.DataFrame, base: Mapping[str, float], label: str, chanc
 
 
 def recovery_grid(rows: pd.DataFrame, base: Mapping[str, float]) -> Figure:
-    """All measures over all knobs: one row a measure, one column a knob."""
+    """Plot all measures against all parameters, one row per measure and one column per parameter."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             len(PANELS), len(base), figsize=(max(3.4, 1.6 * len(base)), 1.35 * len(PANELS)), squeeze=False,
@@ -128,11 +129,11 @@ def recovery_grid(rows: pd.DataFrame, base: Mapping[str, float]) -> Figure:
 
 
 def reading_curves(rows: pd.DataFrame, base: float) -> Figure:
-    """Other readings and scores on the SAE's latents, over the modality gap: kinds, gains and classes against the truth.
+    """Compare variants of R(d) and other scores of the SAE's latents with the ground truth, over the modality gap.
 
     Args:
         rows: columns `knob`, `value`, `seed`, `reading`, `auroc_image`, `auroc_text`, `rank_correlation`, `accuracy`.
-        base: the gap of the base setting.
+        base: the modality gap of the base setting.
     """
     rows = rows.assign(auroc=(rows.auroc_image + rows.auroc_text) / 2)
     panels = {"auroc": "AUROC of kinds", "rank_correlation": "ρ with true gain", "accuracy": "accuracy, μ ± σ"}
@@ -147,10 +148,10 @@ def reading_curves(rows: pd.DataFrame, base: float) -> Figure:
 
 
 def false_discovery_curves(rows: pd.DataFrame) -> Figure:
-    """Realized against nominal false discovery rates of the permutation null where all shared concepts' gains are 1.
+    """Plot realized against nominal false discovery rate of the permutation null, if all shared concepts' gains are 1.
 
     Args:
-        rows: columns `seed`, `feature_set` (`concepts` are their own codes), `rule`, `level` and `proportion`.
+        rows: columns `seed`, `feature_set` (`concepts` means the true codes), `rule`, `level` and `proportion`.
     """
     rows = rows[(rows.rule == "null") | (rows.feature_set != "concepts")]
     names = rows.feature_set.replace("concepts", "true codes") + ", " + rows.rule
@@ -167,7 +168,7 @@ def false_discovery_curves(rows: pd.DataFrame) -> Figure:
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, base: float | None) -> None:
-    """Means, t intervals and single values of each series over `value`; intervals end where the measure does."""
+    """Plot mean, t interval and single values of each series over `value`; intervals are clipped to [0 or −1, 1]."""
     names = list(dict.fromkeys(rows.series))
     width = float(np.ptp(rows.value)) if len(rows) else 0.0
     for place, name in enumerate(names):
@@ -175,7 +176,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, base: float | None) -> None:
         if not len(part):
             continue
         color = SET_COLORS.get(name, OTHER_COLORS[place % len(OTHER_COLORS)])
-        # Side by side, so that equal series do not hide each other.
+        # Shift the series so that equal ones do not hide each other.
         shift = (place - (len(names) - 1) / 2) * width * 0.012
         values = sorted(part.value.unique())
         intervals = [mean_interval(part[part.value == value].y.tolist()) for value in values]

@@ -1,4 +1,4 @@
-"""The W&B workspace of a project, as code: a section of panels for each section of the paper."""
+"""The W&B workspace of a project, with one group of panels per section of the paper."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STEP = "trainer/global_step"
 
 @dataclass(frozen=True)
 class PaperSection:
-    """What one section of the paper shows.
+    """Panels for one section of the paper.
 
     Attributes:
-        title: of the section of panels.
-        figures, tables: names under which results are recorded, such as `mds/mds`; each gets a panel.
-        curves: metrics drawn over the steps of training, several to a panel.
-        bars: numbers of the summary compared across runs, several to a panel.
+        title: title of the group of panels.
+        figures, tables: keys under which results are logged, such as `mds/mds`; one panel each.
+        curves: metrics plotted over training steps; one panel per tuple.
+        bars: summary values compared across runs; one panel per tuple.
     """
 
     title: str
@@ -86,7 +86,7 @@ SECTIONS = (
 
 
 def dashboard(entity: str, project: str) -> ws.Workspace:
-    """The workspace, not saved yet."""
+    """Build the workspace without saving it."""
     import wandb_workspaces.workspaces as ws
 
     sections = [

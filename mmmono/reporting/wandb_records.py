@@ -1,4 +1,4 @@
-"""What W&B keeps of an artifact: figures, tables with their pictures, histograms, numbers, and the artifact itself."""
+"""Log an artifact to W&B: figures, tables with images, histograms, scalars, and the artifact itself."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mmmono.reporting.escaping import wandb_artifact_name
 if TYPE_CHECKING:
     import wandb
 
-TABLE_ROWS = 10_000  # what W&B shows of a table; longer ones are in the artifact
-UPLOADED = 32 << 20  # bytes; larger files, and those in folders, are referred to where they lie
+TABLE_ROWS = 10_000  # W&B shows no more rows; longer tables are only in the artifact
+UPLOADED = 32 << 20  # bytes; larger files, and subfolders, are added as references to their local path
 BINS = 64
 
 
 def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> None:
-    """Log everything there is to look at in one step, and numbers into the summary.
+    """Log figures, tables and histograms in one step, and scalars to the run's summary.
 
     Args:
         run: an open W&B run.
-        prefix: section of the project's workspace, such as `mds`; the first part of every name.
-        found: of the folder.
-        folder: the artifact's.
+        prefix: section of the project's workspace, such as `mds`; the first part of every key.
+        found: contents of the artifact.
+        folder: the artifact's folder.
     """
     import wandb
 
@@ -41,7 +41,7 @@ def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> Non
 
 
 def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The table with pictures in place of their file names."""
+    """Copy a table with the names of PNG files replaced by the images; None for missing files."""
     import wandb
 
     frame = frame.copy()
@@ -57,7 +57,7 @@ def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 
 def artifact_of(folder: Path, kind: str, recipe: Mapping[str, Any], made_from: Sequence[str] = ()) -> wandb.Artifact:
-    """A folder as a W&B artifact of its own name: small files, references to the rest, the recipe as metadata."""
+    """Make a W&B artifact of a folder: small files, references to the rest, and the recipe as metadata."""
     import wandb
 
     metadata = {"recipe": dict(recipe), "made_from": list(made_from), "path": str(folder.resolve())}

@@ -1,4 +1,4 @@
-"""Vision-language models as two encoders into one joint space."""
+"""Vision-language models as two encoders into a joint embedding space."""
 
 from mmmono.vlm.declip import convert_declip_state_dict, load_declip
 from mmmono.vlm.dual_encoder import DualEncoder

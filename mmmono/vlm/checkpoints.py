@@ -1,4 +1,4 @@
-"""Weights in a file: read as tensors alone, freed from what trainers wrap them in, and compared to what a model wants."""
+"""Reads weights from checkpoint files: tensors only, unwrapped, renamed and compared with a model's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmmono.core.errors import ModelError
 
-# Where trainers put the weights, in the order in which they are looked for.
+# Keys under which trainers store the weights, in order of preference.
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -28,23 +28,23 @@ WRAPPERS = (
     "weights",
     "params",
 )
-# Parts of names that compilation and sharding insert, wherever they stand; parallel training inserts `module`.
+# Name components that compilation and sharding insert at any position; parallel training inserts `module`.
 _INSERTED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# OpenAI's own files keep these numbers among the weights.
+# OpenAI's files store these numbers among the weights.
 _NUMBERS = {"input_resolution", "context_length", "vocab_size"}
 _PICKLED = (b"PK\x03\x04", b"\x80")
 
 
 def read_state_dict(path: Path, what: str, device: str = "cpu") -> dict[str, Tensor]:
-    """Weights of a checkpoint, in safetensors' or PyTorch's format, out of the usual wrappers; nothing else is unpickled.
+    """Read the weights of a safetensors or PyTorch checkpoint, out of the usual wrappers; unpickles tensors only.
 
     Args:
         path: the file.
-        what: how an error names it, such as `model.pretrained=/a/file`.
-        device: where the tensors go; `meta` tells their shapes without reading them.
+        what: its name in errors, such as `model.pretrained=/a/file`.
+        device: of the tensors; `meta` keeps only their shapes.
 
     Raises:
-        ModelError: the file is empty, a pointer, cut off, something else, or holds more than tensors.
+        ModelError: the file is empty, a git-lfs pointer, cut off, not a checkpoint, or holds more than tensors.
     """
     _check_content(path, what)
     try:
@@ -52,25 +52,25 @@ def read_state_dict(path: Path, what: str, device: str = "cpu") -> dict[str, Ten
             content: Any = {name: weight.to(device) for name, weight in load_file(path).items()}
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is wrong is told by an error
+                warnings.simplefilter("ignore")  # problems are raised as errors
                 content = torch.load(path, map_location=device, weights_only=True)
     except SafetensorError as error:
         raise ModelError(f"{what} is no whole safetensors file ({_one_line(error)}): fetch it again") from error
-    except Exception as error:  # PyTorch's readers raise whatever the broken part trips up
+    except Exception as error:  # PyTorch's reader raises errors of any type for broken files
         raise ModelError(_why_unreadable(path, what, error)) from error
     return _unwrapped(content, what)
 
 
 def strip_prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Weights under the names a model has, where a trainer put something before them or between.
+    """Remove what trainers add to the names of weights.
 
     Args:
         state: weights by name.
-        wanted: the model's own names, which are never stripped.
+        wanted: the model's weight names.
 
     Returns:
-        The weights without `module.`, `_orig_mod.` and the like; with a prefix before `logit_scale`, which every
-        CLIP-like model has, what lies under that prefix.
+        The weights with `module.`, `_orig_mod.` and the like removed. If no name then matches the model's and there is
+        exactly one prefix before `logit_scale`, which every CLIP-like model has, only the weights under that prefix.
     """
     modules = any("module" in name.split(".") for name in wanted)
     cleaned = {drop_inserted(name, modules): weight for name, weight in state.items()}
@@ -84,13 +84,13 @@ def strip_prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict
 
 
 def drop_inserted(name: str, keep_module: bool = False) -> str:
-    """A weight's name without the parts that parallel training, compilation and sharding put into it."""
+    """Remove the components that parallel training, compilation and sharding insert into a weight's name."""
     inserted = _INSERTED if keep_module else {*_INSERTED, "module"}
     return ".".join(part for part in name.split(".") if part not in inserted)
 
 
 def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], most: int = 3) -> str | None:
-    """What of a model's weights is missing, unknown or of another shape, each with `most` examples; None if they fit."""
+    """Describe missing, unknown and wrongly shaped weights, each with up to `most` examples; None if all fit."""
     shapes = [
         f"{key} {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
         for key in state.keys() & wanted.keys()
@@ -105,7 +105,10 @@ def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], most: int 
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """Name of the first weight that has NaN or infinity; the temperature, which embeddings do not depend on, may."""
+    """Return the name of the first weight with NaN or infinity, or None.
+
+    The logit scale and bias are not checked, since embeddings do not depend on them.
+    """
     for name, weight in state.items():
         if name.startswith(("logit_scale", "logit_bias")) or not weight.is_floating_point():
             continue
@@ -115,7 +118,7 @@ def not_finite(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _check_content(path: Path, what: str) -> None:
-    """Tell files that cannot be weights by their beginning, before a reader stumbles over them."""
+    """Raise ModelError with the reason if the file's first bytes show that it cannot be a checkpoint."""
     try:
         with path.open("rb") as file:
             head = file.read(256)
@@ -132,7 +135,7 @@ def _check_content(path: Path, what: str) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By its name, or by its header: eight bytes of length, then JSON."""
+    """Whether the file's suffix or its header (eight bytes of length, then JSON) is that of safetensors."""
     if path.suffix == ".safetensors":
         return True
     with path.open("rb") as file:
@@ -156,7 +159,7 @@ def _why_unreadable(path: Path, what: str, error: Exception) -> str:
 
 
 def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
-    """The mapping of names to tensors that a checkpoint has somewhere near its top."""
+    """Return the mapping of names to tensors from inside the wrappers of a checkpoint."""
     while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:

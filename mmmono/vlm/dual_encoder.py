@@ -1,4 +1,4 @@
-"""A CLIP-like model seen as two encoders into one joint space."""
+"""A CLIP-like model as two encoders into a joint embedding space."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OpenCLIPModel: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP | open_clip
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The part of an evaluation transform that works on PIL images; what is left is one multiply-add on the device.
+    """The PIL steps of an evaluation transform, with uint8 output; `DualEncoder` normalizes on the device.
 
-    Bytes are a quarter of what normalized floats are to pass between processes and to move to a GPU.
+    uint8 pixels take a quarter of the memory of normalized floats when sent between processes and to a GPU.
     """
 
     steps: tuple[Callable[[Image], Image], ...]
@@ -38,13 +38,18 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Tokenize:
-    """A tokenizer whose batches are as wide as their longest caption, where the text tower gives the same for it."""
+    """A tokenizer that trims each batch to its longest caption, if that does not change the text tower's output.
+
+    Attributes:
+        tokenizer: captions to token ids of the whole context length.
+        pad_id: id of the padding that can be trimmed; None trims nothing.
+    """
 
     tokenizer: Callable[[list[str]], Tensor]
     pad_id: int | None
 
     def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch tokens"]:
-        """Token ids; with a `pad_id`, trailing columns that hold nothing else are left out."""
+        """Return token ids; with a `pad_id`, trailing columns that contain only padding are removed."""
         tokens = self.tokenizer(list(captions))
         if self.pad_id is None or not len(tokens):
             return tokens
@@ -53,13 +58,13 @@ class Tokenize:
 
 
 class DualEncoder(nn.Module):
-    """Two encoders into one joint space, around any open_clip model; frozen, while gradients do reach the pixels.
+    """Image and text encoder around any open_clip model; weights are frozen, but gradients reach the pixels.
 
     Attributes:
-        name: what tables and figures call the model.
-        dim: width of the joint space.
+        name: of the model in tables and figures.
+        dim: width of the joint embedding space.
         fingerprint: digest that identifies architecture and weights.
-        preprocess: PIL image to bytes `[3, height, width]`. Like `tokenize`, it can be pickled without the model.
+        preprocess: PIL image to uint8 `[3, height, width]`. Like `tokenize`, it can be pickled without the model.
         tokenize: captions to token ids `[batch, tokens]`.
         model: the open_clip model.
     """
@@ -75,21 +80,21 @@ class DualEncoder(nn.Module):
         fingerprint: str,
         input_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Wrap `model`, with open_clip's evaluation transform and tokenizer for it.
+        """Wrap `model` with its evaluation transform and tokenizer from open_clip.
 
         Args:
             model: CLIP, CustomTextCLIP or CoCa.
-            transform: PIL steps, then to-tensor, then normalization, as `open_clip.image_transform` makes it.
+            transform: PIL steps, then to-tensor, then normalization, as from `open_clip.image_transform`.
             tokenizer: captions to token ids of the whole context length.
             name: see the class.
             dim: see the class.
             fingerprint: see the class.
-            input_dtype: what the image tower takes.
+            input_dtype: of the image tower's input.
         """
         super().__init__()
         *steps, _, normalize = transform.transforms
         assert isinstance(normalize, Normalize)
-        # Convolutions are faster, nearly twice on a CPU, where channels lie next to each other.
+        # Convolutions are faster in channels-last layout, nearly twice on a CPU.
         self.model: OpenCLIPModel = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.name = name
         self.dim = dim
@@ -108,11 +113,10 @@ class DualEncoder(nn.Module):
     def encode_image(
         self, images: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch dim"]:
-        """Embed images; not L2-normalized, in float32, differentiable in float input.
+        """Embed images, in float32 and not L2-normalized; differentiable for float input.
 
         Args:
-            images: bytes as `preprocess` makes them, or floats that are already scaled and normalized as open_clip's
-                own transform makes them.
+            images: uint8 from `preprocess`, or floats that are already normalized as by open_clip's transform.
         """
         if images.dtype == torch.uint8:
             images = torch.addcmul(self._shift, images.to(self._scale.dtype), self._scale)
@@ -120,16 +124,16 @@ class DualEncoder(nn.Module):
         return self.model.encode_image(images, normalize=False).float()
 
     def encode_pixels(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Embed pictures whose pixels lie between 0 and 1, at the size `preprocess` makes; differentiable."""
+        """Embed images with pixels in [0, 1], of the size that `preprocess` returns; differentiable."""
         return self.encode_image(torch.addcmul(self._shift, pixels, 255 * self._scale))
 
     def encode_text(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
-        """Embed token ids, padded to the whole context or as short as `tokenize` makes them; not L2-normalized."""
+        """Embed token ids, padded to the whole context or trimmed by `tokenize`; float32 and not L2-normalized."""
         text = getattr(self.model, "text", self.model)
         length = tokens.shape[1] + _class_tokens(text)
         if isinstance(text, HFTextEncoder) or length == len(text.positional_embedding):
             return self.model.encode_text(tokens, normalize=False).float()
-        # open_clip's towers add all positions at once, so a shorter context needs shorter positions and mask.
+        # open_clip's towers add all positional embeddings, so trimmed tokens need trimmed positions and mask.
         prefix = "model." if text is self.model else "model.text."
         shortened = {
             f"{prefix}positional_embedding": text.positional_embedding[:length],
@@ -140,7 +144,7 @@ class DualEncoder(nn.Module):
 
 
 class _TextTower(nn.Module):
-    """Gives `encode_text` the name `forward`, which `functional_call` calls."""
+    """Exposes `encode_text` as `forward`, which `functional_call` needs."""
 
     def __init__(self, model: OpenCLIPModel) -> None:
         super().__init__()
@@ -151,18 +155,18 @@ class _TextTower(nn.Module):
 
 
 def _harmless_padding(model: OpenCLIPModel) -> int | None:
-    """The token whose trailing columns can be left out without changing any embedding, or None."""
+    """Return the padding token whose trailing columns can be removed without changing any embedding, or None."""
     text = getattr(model, "text", model)
     if isinstance(text, HFTextEncoder):
-        return text.config.pad_token_id  # it masks them
+        return text.config.pad_token_id  # the tower masks its padding
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
     causal = getattr(text, "attn_mask", None) is not None and not _class_tokens(text)
-    # What comes after the end-of-text token, where the embedding is read, cannot reach it through a causal mask.
+    # A causal mask hides the padding from the end-of-text token, at which the embedding is read.
     return 0 if causal and pool in ("argmax", "eos") else None
 
 
 def _class_tokens(text: nn.Module) -> int:
-    """Positions beyond those of the tokens: CoCa's text tower appends a class token by itself."""
+    """Number of positions beyond those of the tokens: CoCa's text tower appends a class token."""
     return 0 if getattr(text, "cls_emb", None) is None else 1
 
 

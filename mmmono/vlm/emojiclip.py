@@ -1,4 +1,4 @@
-"""EmojiCLIP, the embedded default: two pretrained towers, frozen, with projection heads fitted on OpenMoji.
+"""EmojiCLIP, the default model: two frozen pretrained towers with projection heads fitted on OpenMoji.
 
 The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked.
 The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
@@ -37,18 +37,18 @@ CONFIG = Path(__file__).parent / "configs" / "emojiclip.json"
 
 @dataclass(frozen=True)
 class FitReport:
-    """What the heads were fitted with, and how well they fit in the end.
+    """Settings and results of fitting the heads.
 
     Attributes:
         pairs: number of image-text pairs.
         seed: of initialization, batches and dropout.
         steps: of AdamW, with a one-cycle schedule.
-        batch_size: pairs a step, each contrasted with all others in it.
+        batch_size: pairs per step; each is contrasted with all others in the batch.
         learning_rate: at the peak of the schedule.
         weight_decay: of the heads.
         dropout: of the text tower's outputs; the image head has its own.
         loss: mean over the last tenth of the steps, in nats.
-        temperature: factor of the cosines, learned.
+        temperature: learned factor of the cosine similarities, exp(logit_scale).
     """
 
     pairs: int
@@ -66,12 +66,12 @@ def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int
     """Fit the heads on image-caption pairs and write the whole model into `directory`.
 
     Args:
-        directory: gets `open_clip_model.safetensors` and `fit.json`.
-        pairs: images, of any size, with their captions; read once.
-        seed: of initialization, batches and dropout; the global random state is left as it was.
+        directory: receives `open_clip_model.safetensors` and `fit.json`.
+        pairs: images of any size with their captions; iterated once.
+        seed: of initialization, batches and dropout; the global random state is not changed.
 
     Raises:
-        ModelError: the demo extra is missing, a tower's file is not the expected one, or there are less than two pairs.
+        ModelError: the demo extra is missing, a tower's file has another digest, or there are fewer than two pairs.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,10 +87,10 @@ def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int
 
 
 def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> DualEncoder:
-    """Load what `fit_emojiclip` wrote, through open_clip.
+    """Load the output of `fit_emojiclip` with open_clip.
 
     Raises:
-        ModelError: the demo extra is missing, or there is no fitted model in `directory`.
+        ModelError: the demo extra is missing, or `directory` contains no fitted model.
     """
     _register_architecture()
     return load_open_clip(NAME, str(directory / WEIGHTS_FILE), device=device)
@@ -98,7 +98,7 @@ def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> DualE
 
 @cache
 def _register_architecture() -> None:
-    """Make `emojiclip` a name open_clip knows, with the text tower's folder where this machine has it."""
+    """Register `emojiclip` with open_clip, with the text tower's folder on this machine."""
     config = json.loads(CONFIG.read_text())
     config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
     with TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def _with_pretrained_towers() -> DualEncoder:
 def _tower_outputs(
     encoder: DualEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
 ) -> tuple[Float[Tensor, "pairs image_width"], Float[Tensor, "pairs text_width"]]:
-    """What the frozen towers give the heads."""
+    """Return the outputs of the frozen towers, which are the inputs of the heads."""
     visual, text = encoder.model.visual, encoder.model.text
     heads = visual.head, text.proj
     visual.head, text.proj = nn.Identity(), nn.Identity()
@@ -139,7 +139,7 @@ def _fit_heads(
     text: Float[Tensor, "pairs text_width"],
     plan: FitReport,
 ) -> FitReport:
-    """Minimize CLIP's symmetric cross-entropy in the two heads and the temperature."""
+    """Minimize CLIP's symmetric cross-entropy over the two heads and the temperature."""
     visual_head, text_head, logit_scale = model.visual.head.train(), model.text.proj, model.logit_scale
     parameters = [*visual_head.parameters(), *text_head.parameters(), logit_scale]
     for parameter in parameters:
@@ -167,7 +167,7 @@ def _fit_heads(
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    with torch.no_grad():  # the heads now take the towers' outputs as they are
+    with torch.no_grad():  # fold the inputs' scaling into the heads
         visual_head.mlp.fc1.weight /= image_scale
         text_head.weight /= text_scale
     model.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
-"""Downloads from the hub that outlast a bad network, and one line about what stood in their way.
+"""Downloads from the hub that survive bad networks, and one-line explanations of failed ones.
 
-Every library here that loads weights (open_clip, timm, transformers, diffusers, Sentence Transformers) fetches them
-through huggingface_hub. That resumes after a closed connection, a time-out or a 429, but neither after a connection that
-was reset nor after a server's error in the middle of things; the client given to it here does.
+All libraries here that load weights (open_clip, timm, transformers, diffusers, Sentence Transformers) download them
+with huggingface_hub. It resumes after a closed connection, a time-out or a 429, but not after a connection reset or a
+server error during a download; the HTTP client that this module installs does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _http: Any = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.part
 
 
 class _ResumableStream(_http.SyncByteStream):
-    """A body whose reset connection reads like a closed one, after which huggingface_hub goes on where it stopped."""
+    """A response body that reports a reset connection as a closed one, after which huggingface_hub resumes."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -60,21 +60,21 @@ class _ResumableStream(_http.SyncByteStream):
 
 
 class PatientClient(_http.Client):
-    """An HTTP client that asks again where a reading request met a reset connection or a server's error."""
+    """An HTTP client that repeats GET and HEAD after a reset connection, and GET also after a server error."""
 
     def send(self, request: Any, *, stream: bool = False, **settings: Any) -> Any:
-        """Send a request as httpx does; the errors of the last attempt are raised or returned."""
+        """Send a request as httpx does; raise or return what the last attempt gave."""
         reading = request.method in ("GET", "HEAD")
         for left in reversed(range(ATTEMPTS if reading else 1)):
             try:
                 response = super().send(request, stream=stream, **settings)
             except (_http.ReadError, _http.WriteError, _http.RemoteProtocolError) as error:
                 if not left:
-                    # What opens a download is tried again by huggingface_hub only if the connection was closed.
+                    # huggingface_hub repeats the first request of a download only after a closed connection.
                     raise _http.RemoteProtocolError(f"connection lost: {error}", request=request) from error
                 time.sleep(WAIT_SECONDS)
                 continue
-            # huggingface_hub itself repeats HEAD, and first looks whether the file is in its cache.
+            # huggingface_hub repeats HEAD itself, after looking for the file in its cache.
             wait = _wait_seconds(response, ATTEMPTS - 1 - left)
             if request.method != "GET" or response.status_code not in SERVER_ERRORS or not left or wait > LONGEST_WAIT:
                 break
@@ -87,7 +87,7 @@ class PatientClient(_http.Client):
 
 @cache
 def be_patient() -> None:
-    """Make huggingface_hub use a `PatientClient` from now on, in this process."""
+    """Make huggingface_hub use a `PatientClient` from now on in this process."""
     known = get_session()
     hooks = known.event_hooks
 
@@ -99,10 +99,10 @@ def be_patient() -> None:
 
 @contextmanager
 def hub_or_cache() -> Iterator[None]:
-    """Within this block downloads are resumed, and files come from the cache alone if the hub gives no answer.
+    """Resume downloads within this block, and use only cached files if the hub does not answer.
 
-    Without it every file is asked for six times, over some twenty seconds, before a cached copy is used or the
-    failure is reported.
+    Otherwise huggingface_hub requests every file six times, over some twenty seconds, before it uses a cached copy or
+    reports the failure.
     """
     be_patient()
     before = constants.HF_HUB_OFFLINE
@@ -114,10 +114,15 @@ def hub_or_cache() -> Iterator[None]:
 
 
 def download(repository: str, names: Sequence[str], cache_dir: str | None = None) -> Path:
-    """The first of some files that a repository of the hub has, from the cache or downloaded.
+    """Return the first of several files that a hub repository has, from the cache or downloaded.
+
+    Args:
+        repository: its id on the hub.
+        names: file names, in order of preference.
+        cache_dir: folder for downloads; None is the hub's own cache.
 
     Raises:
-        ModelError: it has none of them, or cannot be reached, and what to do about it.
+        ModelError: the repository has none of them or cannot be reached; the message contains the remedy.
     """
     with hub_or_cache():
         try:
@@ -128,13 +133,13 @@ def download(repository: str, names: Sequence[str], cache_dir: str | None = None
                     if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
                         raise
             return Path(hf_hub_download(repository, names[-1], cache_dir=cache_dir))
-        except Exception as error:  # the client raises its own, its HTTP library's and the system's errors
+        except Exception as error:  # the client raises its own errors, its HTTP library's and the system's
             reason = hub_reason(error)
             raise ModelError(f"cannot download {' or '.join(names)} of {repository}: {reason}") from error
 
 
 def hub_reason(error: BaseException) -> str:
-    """What stood in the way of a download, and what to do about it, in one line."""
+    """Return one line on why a download failed and what to do about it."""
     chain = _chain(error)
     for link in chain:
         if reason := _reason_of(link):
@@ -185,7 +190,7 @@ def _reason_of_status(status: int, token: str) -> str | None:
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """An error and what it came from; libraries raise their own in place of the client's."""
+    """Return an error and its causes; libraries wrap the client's errors in their own."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -194,7 +199,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _wait_seconds(response: Any, before: int) -> float:
-    """As long as the server asks for, or twice as long each time."""
+    """Return the seconds that the server asks to wait, or else an exponentially growing pause."""
     try:
         return float(response.headers.get("Retry-After", ""))
     except ValueError:
@@ -202,13 +207,13 @@ def _wait_seconds(response: Any, before: int) -> float:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub answers in time; looking its name up, for which no client has a time-out, counts too."""
+    """Whether the hub answers in time. The time limit includes the name lookup, for which clients have none."""
     answered = Event()
 
     def ask() -> None:
         try:
             get_session().head(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT, timeout=PROBE_SECONDS)
-        except Exception:  # each version of the hub's client raises its own HTTP library's errors
+        except Exception:  # depends on the HTTP library of the installed version
             return
         answered.set()
 

@@ -1,4 +1,4 @@
-"""Any open_clip model, with a pretrained tag, a local checkpoint or a repository of the hub, as a `DualEncoder`."""
+"""Loads any open_clip model as a `DualEncoder`, with weights from a pretrained tag, a file or a hub repository."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def load_open_clip(
 
     Args:
         architecture: a name from `open_clip.list_models()`, `hf-hub:org/name`, or `local-dir:` and a folder.
-        pretrained: one of the architecture's tags, the path of a checkpoint, or None for random weights; None for a
-            repository or folder, which brings its own.
-        name: what tables and figures call the model; the architecture's name if None.
-        force_quick_gelu: use QuickGELU, as a checkpoint from OpenAI's training needs. A tag knows this by itself.
+        pretrained: one of the architecture's tags, the path of a checkpoint, or None for random weights. Must be None
+            for a repository or folder, which contains its own weights.
+        name: of the model in tables and figures; by default the architecture's name.
+        force_quick_gelu: use QuickGELU, as checkpoints of OpenAI's models need. Tags set it themselves.
         precision: open_clip's `fp32`, `fp16`, `bf16`, `pure_fp16` or `pure_bf16`.
-        device: where the model goes.
-        cache_dir: where downloads go, if not to the hub's own cache.
-        settings: what belongs to weights that come by path: preprocessing, sizes, tokenizer.
+        device: of the model.
+        cache_dir: folder for downloads; None is the hub's own cache.
+        settings: preprocessing, sizes and tokenizer of weights that are given by path.
 
     Raises:
-        ModelError: unknown architecture or tag, a missing, unfitting or unsafe checkpoint, or no way to download it.
+        ModelError: unknown architecture or tag; missing, unsafe or misfitting checkpoint; or a failed download.
     """
     settings = WeightSettings(quick_gelu=force_quick_gelu).over(settings or WeightSettings())
     source = model_source(architecture, pretrained, settings, cache_dir)
@@ -75,7 +75,7 @@ def load_open_clip(
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Digest of all weights, for a model that comes from no file."""
+    """Return the digest of all weights, for a model that was not loaded from a file."""
     known = xxhash.xxh3_128()
     for key, tensor in model.state_dict().items():
         known.update(key.encode())
@@ -84,13 +84,13 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def download_advice(pretrained: str, tag: dict[str, Any]) -> str:
-    """Settings that make a tag's weights, given by their path, what they are as a tag."""
+    """Return the settings that load a tag's weights from a file with the tag's preprocessing and activation."""
     quick_gelu = " model.force_quick_gelu=true" if tag.get("quick_gelu") else ""
     return f"model.pretrained=/path/to/checkpoint{quick_gelu} model.preprocess_of={pretrained}"
 
 
 def _weights_file(source: ModelSource, architecture: str, pretrained: str | None, cache_dir: str | None) -> Path | None:
-    """The file of the weights, downloaded if need be; None for random ones."""
+    """Return the file of the weights, downloaded if needed; None for random weights."""
     if "file" in source.tag:
         return Path(source.tag["file"])
     if source.repository is not None:
@@ -113,7 +113,7 @@ def _weights_file(source: ModelSource, architecture: str, pretrained: str | None
 def _build(
     source: ModelSource, architecture: str, precision: str, device: str | torch.device, cache_dir: str | None
 ) -> tuple[OpenCLIPModel, Any]:
-    """The model with random weights, and its tokenizer."""
+    """Return the model with random weights, and its tokenizer."""
     size = source.config["vision_cfg"].get("image_size")
     try:
         with _quiet_open_clip():
@@ -129,7 +129,7 @@ def _build(
                 cache_dir=cache_dir,
             )
             return model, _tokenizer(source, cache_dir)
-    except Exception as error:  # configurations of strangers trip open_clip and transformers up anywhere
+    except Exception as error:  # foreign configurations can fail anywhere in open_clip and transformers
         raise ModelError(f"cannot build {architecture}: {hub_reason(error)[:300]}") from error
 
 
@@ -138,7 +138,7 @@ def _own_size(architecture: str) -> Any:
 
 
 def _tokenizer(source: ModelSource, cache_dir: str | None) -> Any:
-    """The tokenizer that is set, that the configuration names, or CLIP's own."""
+    """Return the tokenizer from the settings, else the configuration's, else CLIP's."""
     text = source.config["text_cfg"]
     packaged = source.architecture.startswith(FOLDER)
     if name := source.tokenizer or (text.get("hf_tokenizer_name") if packaged else None):
@@ -153,11 +153,11 @@ def _tokenizer(source: ModelSource, cache_dir: str | None) -> Any:
 
 
 def _load_weights(model: OpenCLIPModel, file: Path, source: ModelSource, settings: WeightSettings, what: str) -> None:
-    """Fill a model from a file, by the names its trainer gave them. Raises ModelError, one line, if it does not fit."""
+    """Load a file into a model, under any trainer's weight names. Raises ModelError if it does not fit."""
     if file.suffix in (".npz", ".npy"):
         try:
             open_clip.load_checkpoint(model, str(file))
-        except Exception as error:  # open_clip's reader of big_vision's arrays takes no other
+        except Exception as error:  # open_clip reads such files as big_vision's arrays only
             raise ModelError(f"{what}: these are no weights of big_vision for it ({type(error).__name__})") from error
         return
     wanted = model.state_dict()
@@ -179,7 +179,7 @@ def _load_weights(model: OpenCLIPModel, file: Path, source: ModelSource, setting
 
 
 def _renamed(state: dict[str, Tensor], model: OpenCLIPModel) -> dict[str, Tensor]:
-    """Weights under open_clip's names, from Apple's and from the towers' other layout, as `open_clip` converts them."""
+    """Rename weights of Apple's models and of the other tower layout to open_clip's names for this model."""
     state = convert_state_dict(model, state)
     custom = hasattr(model, "text")
     if custom and "positional_embedding" in state:
@@ -202,7 +202,7 @@ def _renamed(state: dict[str, Tensor], model: OpenCLIPModel) -> dict[str, Tensor
 def _check_sizes(
     state: dict[str, Tensor], wanted: dict[str, Tensor], model: OpenCLIPModel, settings: WeightSettings, what: str
 ) -> None:
-    """Refuse weights for other pictures or captions than the model's, which open_clip would interpolate unasked."""
+    """Refuse weights of another image size or context length, unless set: open_clip silently interpolates."""
     pictures = "visual.positional_embedding"
     if _differ_in_length(state, wanted, pictures) and settings.image_size is None:
         side = math.isqrt(len(state[pictures]) - 1) * model.visual.patch_size[0]
@@ -240,7 +240,7 @@ def _first(state: dict[str, Tensor], most: int = 3) -> str:
 
 @contextmanager
 def _quiet_open_clip() -> Iterator[None]:
-    """Without open_clip's warning on the root logger that weights asked to be random are random."""
+    """Silence open_clip's warning about random weights: they are replaced later, or were requested."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

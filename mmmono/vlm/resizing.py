@@ -1,7 +1,7 @@
-"""Resizing of pictures of any shape: what evaluation transforms compute, in memory that does not grow with the shape.
+"""Resizing of images with any aspect ratio, as evaluation transforms do, in bounded memory.
 
-A picture of 65000 x 1 pixels, resized until its short side has 224, has 14,560,000 x 224 of them, of which the centre crop
-that follows keeps 224 x 224. Here only that part is computed.
+If the short side of a 65000 x 1 image is resized to 224 pixels, the result has 14,560,000 x 224 pixels, of which the
+following center crop keeps 224 x 224. Only that crop is computed here.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torchvision.transforms.functional import pil_modes_mapping
 
 KEEP_RATIO = (open_clip.transform.ResizeKeepRatio, timm.data.transforms.ResizeKeepRatio)
 CROPS = (CenterCrop, open_clip.transform.CenterCropOrPad, timm.data.transforms.CenterCropOrPad)
-LARGEST = 4_000_000  # pixels that a resized picture may have before it is cropped
-KERNEL = 3.0  # pixels that the widest of Pillow's kernels reaches to either side, at scale 1
+LARGEST = 4_000_000  # maximum pixels of a resized image before it is cropped
+KERNEL = 3.0  # radius of Pillow's widest kernel in pixels, at scale 1
 
 
 @dataclass(frozen=True)
 class ResizeAndCrop:
-    """A resize and the centre crop after it.
+    """A resize followed by a center crop.
 
-    Pictures whose resized version is of ordinary size go through both as they are. Of others the same pixels are computed
-    by themselves, to within the rounding of coordinates.
+    Images whose resized version is of ordinary size go through both steps unchanged. For others, only the pixels of the
+    crop are computed, equal up to rounding of coordinates.
 
     Attributes:
         resize: to the shortest or the longest side: torchvision's `Resize`, or `ResizeKeepRatio` of open_clip or timm.
@@ -39,7 +39,7 @@ class ResizeAndCrop:
     crop: Any
 
     def __call__(self, image: Image) -> Image:
-        """The picture at the size of the crop."""
+        """Return the image at the size of the crop."""
         height, width = self.resized(image)
         crop_height, crop_width = self.crop.size
         if min(height, width) > 0 and height * width <= max(LARGEST, 8 * crop_height * crop_width):
@@ -47,25 +47,24 @@ class ResizeAndCrop:
         return self.by_parts(image, height, width)
 
     def by_parts(self, image: Image, height: int, width: int) -> Image:
-        """The same, computed from the middle of the picture alone.
+        """Return the same crop, computed from the middle of the image only.
 
         Args:
             image: of any shape.
-            height: of the whole picture after the resize.
-            width: likewise.
+            height, width: of the whole image after the resize, in pixels.
         """
         crop_height, crop_width = self.crop.size
         top, rows, y, high = _middle(image.height, max(1, height), crop_height)
         left, columns, x, wide = _middle(image.width, max(1, width), crop_width)
         part = image.crop((left, top, left + columns, top + rows))
         kernel = kernel_of(self.resize)
-        # One direction at a time, as Pillow would do it with the whole picture; with a box it may begin with the other one.
+        # Width first, then height, as Pillow resizes whole images; with a box it may choose the other order.
         part = part.resize((wide, rows), kernel, box=(x[0], 0, min(x[1], columns), rows))
         part = part.resize((wide, high), kernel, box=(0, y[0], wide, min(y[1], rows)))
-        return self.crop(part)  # pads what is short of its size
+        return self.crop(part)  # pads if smaller than the crop
 
     def resized(self, image: Image) -> tuple[int, int]:
-        """Height and width of the whole picture after the resize; 0 where rounding leaves nothing."""
+        """Return height and width of the whole image after the resize; 0 if rounding leaves no pixel."""
         if isinstance(self.resize, KEEP_RATIO):
             height, width = self.resize.get_params(image, self.resize.size, self.resize.longest)
             return height, width
@@ -76,7 +75,7 @@ class ResizeAndCrop:
 
 
 def bounded(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
-    """The steps of an evaluation transform, with each resize and the centre crop after it taken together.
+    """Return the steps of an evaluation transform with each resize and following center crop fused.
 
     Args:
         steps: of torchvision's, open_clip's or timm's transforms.
@@ -91,9 +90,9 @@ def bounded(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ..
 
 
 def narrowed(image: Image, aspect: float = 16.0) -> Image:
-    """The middle of a picture that is more than `aspect` times as long as it is short; others as they are.
+    """Return the middle of an image whose long side exceeds `aspect` times its short side; other images unchanged.
 
-    For transforms that cannot be taken apart, and that crop a centre from the shortest side on.
+    For transforms that cannot be taken apart, and that take a center crop relative to the shortest side.
     """
     longest = int(aspect * min(image.size))
     if max(image.size) <= longest:
@@ -110,23 +109,23 @@ def _keeps_ratio(step: object) -> bool:
 
 
 def _middle(length: int, resized: int, crop: int) -> tuple[int, int, tuple[float, float], int]:
-    """Along one side: the pixels that the crop is made of, where it lies within them, and its own length.
+    """Return what a crop needs along one side: first pixel, number of pixels, crop bounds in them, crop length.
 
     Args:
-        length: of the picture.
-        resized: what that would become.
-        crop: how much of it is kept, from the middle.
+        length: of the image, in pixels.
+        resized: length after the resize.
+        crop: length of the center crop.
     """
     kept = min(resized, crop)
     scale = length / resized
     start = round((resized - kept) / 2) * scale
     stop = start + kept * scale
-    # Whole pixels with the reach of the kernel around them, so that Pillow's coordinates, of 32 bits, stay small.
+    # Cut out whole pixels plus the kernel's radius, so that Pillow's 32-bit coordinates stay small.
     reach = KERNEL * max(1.0, scale) + 1
     first, last = max(0, math.floor(start - reach)), min(length, math.ceil(stop + reach))
     return first, last - first, (start - first, stop - first), kept
 
 
 def kernel_of(resize: Any) -> Any:
-    """Pillow's number of a resize step's interpolation."""
+    """Return Pillow's constant for a resize step's interpolation."""
     return pil_modes_mapping[resize.interpolation]

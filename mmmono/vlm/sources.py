@@ -1,7 +1,7 @@
-"""What an architecture and a name of weights mean, told without weights: configuration, preprocessing, tokenizer.
+"""Resolves an architecture and a name of weights, without loading them, to configuration, preprocessing and tokenizer.
 
-A tag of open_clip, a repository of the hub and a folder in that layout bring what belongs to their weights. A bare file
-does not: what belongs to it is named by settings, or by an `open_clip_config.json` in its folder.
+open_clip's tags, hub repositories and folders in their layout contain what belongs to the weights. A bare file does
+not: settings, or an `open_clip_config.json` in its folder, provide it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ HUB, FOLDER = "hf-hub:", "local-dir:"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that can be built, and where its weights come from.
+    """A model that can be built, and the origin of its weights.
 
     Attributes:
         architecture: open_clip's name, or `local-dir:` and the folder of its configuration.
-        config: open_clip's configuration, with what the settings change.
+        config: open_clip's configuration, with the settings applied.
         preprocess: all of open_clip's preprocessing settings; `size` is the model's.
-        tokenizer: a Hugging Face tokenizer's id or folder, in place of the configuration's; None leaves it.
-        repository: on the hub, that the weights are downloaded from.
-        tag: open_clip's entry for the weights, empty if they have none.
-        weights: their file where it is at hand; None for what is downloaded, and for random weights.
+        tokenizer: id or folder of a Hugging Face tokenizer that replaces the configuration's; None keeps it.
+        repository: hub repository to download the weights from.
+        tag: open_clip's entry for the weights; empty if there is none.
+        weights: their local file; None for downloaded and for random weights.
     """
 
     architecture: str
@@ -49,28 +49,28 @@ class ModelSource:
 
     @property
     def dim(self) -> int:
-        """Width of the joint space."""
+        """Width of the joint embedding space."""
         return int(self.config["embed_dim"])
 
     @property
     def quick_gelu(self) -> bool:
-        """Whether the model has QuickGELU."""
+        """Whether the model uses QuickGELU."""
         return bool(self.config.get("quick_gelu", False))
 
     @property
     def context_length(self) -> int:
-        """Tokens of a caption."""
+        """Maximum number of tokens of a caption."""
         return int(self.config["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH))
 
     @property
     def wants_hub(self) -> bool:
-        """Whether something of it is looked up on the hub."""
+        """Whether the hub is needed to build or load the model."""
         text = self.config["text_cfg"]
         names = (text.get("hf_model_name"), self.tokenizer or text.get("hf_tokenizer_name"))
         return bool(self.tag or self.repository) or any(name and not Path(name).is_dir() for name in names)
 
     def recipe(self) -> dict[str, Any]:
-        """Everything besides architecture and weights that determines embeddings."""
+        """Return everything besides architecture and weights that determines embeddings."""
         tokenizer = self.tokenizer or self.config["text_cfg"].get("hf_tokenizer_name")
         return {
             "preprocess": {name: list(v) if isinstance(v, tuple) else v for name, v in self.preprocess.items()},
@@ -83,16 +83,16 @@ class ModelSource:
 def model_source(
     architecture: str, pretrained: str | None, settings: WeightSettings, cache_dir: str | None = None
 ) -> ModelSource:
-    """Find out what a model is made of; nothing but a repository's configuration is downloaded.
+    """Resolve a model; downloads nothing but a repository's configuration.
 
     Args:
         architecture: a name from `open_clip.list_models()`, `hf-hub:org/name`, or `local-dir:` and a folder.
-        pretrained: a tag, a file, or None for random weights or for a repository's or folder's own.
-        settings: what belongs to the weights.
-        cache_dir: where downloads go, if not to the hub's own cache.
+        pretrained: a tag, a file, or None for random weights or the repository's or folder's own.
+        settings: preprocessing, sizes and tokenizer of the weights.
+        cache_dir: folder for downloads; None is the hub's own cache.
 
     Raises:
-        ModelError: a name that nobody knows, a file that is not there or broken, or a setting that cannot work.
+        ModelError: an unknown name, a missing or broken file, or an invalid setting.
     """
     if architecture.startswith((HUB, FOLDER)):
         if pretrained:
@@ -113,7 +113,7 @@ def model_source(
     if tag:
         if settings.quick_gelu and not (config.get("quick_gelu") or tag.get("quick_gelu")):
             raise ModelError(f"model.pretrained={pretrained} was trained with GELU: drop model.force_quick_gelu")
-        # A tag knows its activation; open_clip only warns where the architecture's configuration has the other one.
+        # Use the tag's activation: open_clip only warns if the architecture's configuration has the other one.
         brought = settings_of_tag(tag)
         source = ModelSource(architecture, config, {}, tag=tag)
         return _completed(source, settings, brought, bool(brought.quick_gelu))
@@ -126,14 +126,14 @@ def model_source(
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The known names closest to one that is unknown, for an error; empty if none is close."""
+    """Return a suggestion of known names close to an unknown one, for errors; empty if none is close."""
     by_lower = {known.lower(): known for known in names}
     close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=4, cutoff=0.5)]
     return f" (closest: {', '.join(close)})" if close else ""
 
 
 def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None) -> ModelSource:
-    """A model whose configuration lies beside its weights, in a folder or on the hub."""
+    """Resolve a model whose configuration lies beside its weights, in a folder or on the hub."""
     repository = architecture.removeprefix(HUB) if architecture.startswith(HUB) else None
     if repository is not None:
         file = download(repository, [CONFIG_FILE], cache_dir)
@@ -154,7 +154,7 @@ def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None
         weights = Path(found)
     source = ModelSource(f"{FOLDER}{file.parent}", config, {}, repository=repository, weights=weights)
     brought = settings_beside(file)
-    if repository is not None:  # which of its tokenizer's files are there already is chance
+    if repository is not None:  # which of the tokenizer's files are cached already is arbitrary
         brought = replace(brought, tokenizer=None)
     return _completed(source, settings, brought)
 
@@ -162,7 +162,7 @@ def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None
 def _completed(
     source: ModelSource, settings: WeightSettings, brought: WeightSettings, quick_gelu: bool = False
 ) -> ModelSource:
-    """The source with what its weights bring, what a reference tag says over that, and the settings over both."""
+    """Apply settings to a source: `settings` take precedence over the reference tag's, and these over `brought`."""
     name = source.architecture
     known = settings.over(_reference(name, settings.preprocess_of)).over(brought)
     config = source.config
@@ -178,7 +178,7 @@ def _completed(
 
 
 def _reference(architecture: str, preprocess_of: str | None) -> WeightSettings:
-    """What the tag says whose preprocessing is asked for. Raises ModelError if there is no such tag."""
+    """Return the settings of the tag named by `preprocess_of`. Raises ModelError if there is no such tag."""
     if preprocess_of is None:
         return WeightSettings()
     other, _, tag = str(preprocess_of).rpartition("/")
@@ -215,14 +215,14 @@ def _weights_file(architecture: str, pretrained: str | None) -> Path | None:
 
 
 def _tokenizer_identity(name: str) -> str:
-    """A tokenizer's id, or what lies in its folder."""
+    """Return a tokenizer's id, or the digest of its folder."""
     if not Path(name).is_dir():
         return name
     return files_fingerprint({f.name: f for f in Path(name).iterdir() if f.suffix in (".json", ".txt", ".model")})
 
 
 def _check_same_width(file: Path, config: dict[str, Any], architecture: str) -> None:
-    """A configuration beside weights that is another model's says nothing about them."""
+    """Raise ModelError if the embedding width in a configuration beside the weights is another model's."""
     width = read_config(file).get("model_cfg", {}).get("embed_dim", config["embed_dim"])
     if width != config["embed_dim"]:
         raise ModelError(

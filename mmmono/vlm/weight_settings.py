@@ -1,4 +1,4 @@
-"""What belongs to weights and a bare file does not say: preprocessing, activation, sizes, tokenizer."""
+"""Settings that belong to weights and that a bare file lacks: preprocessing, activation, sizes, tokenizer."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 
 @dataclass(frozen=True)
 class WeightSettings:
-    """What belongs to weights. None leaves a setting to the tag or the configuration that they come with.
+    """Settings that belong to weights. None keeps the value of the tag or configuration.
 
     Attributes:
-        preprocess_of: a tag of the architecture, or `architecture/tag`: its preprocessing and activation are wanted.
-        mean: of the pixels between 0 and 1 that is subtracted, for red, green and blue.
-        std: what they are divided by.
+        preprocess_of: a tag of the architecture, or `architecture/tag`, whose preprocessing and activation are used.
+        mean: subtracted from pixels in [0, 1]; red, green and blue.
+        std: divisor of pixels after that; red, green and blue.
         interpolation: `bicubic` or `bilinear`.
-        resize_mode: `shortest` side, then crop; `longest` side, then pad; or `squash` to a square.
-        fill_color: of the padding, from 0 to 255.
-        image_size: side of the square pictures, or height and width, in pixels.
-        context_length: tokens of a caption.
+        resize_mode: resize the `shortest` side, then crop; the `longest` side, then pad; or `squash` to a square.
+        fill_color: of the padding, 0 to 255.
+        image_size: side of the square input, or (height, width), in pixels.
+        context_length: tokens per caption.
         tokenizer: a Hugging Face tokenizer's id, or a folder with one.
-        quick_gelu: whether they want QuickGELU, as OpenAI's do.
-        named: how an error names the settings.
+        quick_gelu: whether the model uses QuickGELU, as OpenAI's do.
+        named: prefix of the settings' names in errors.
 
     Raises:
-        ModelError: a setting that cannot work.
+        ModelError: a setting is invalid.
     """
 
     preprocess_of: str | None = None
@@ -62,29 +62,32 @@ class WeightSettings:
         for name, numbers in (("image_size", sides), ("context_length", [self.context_length])):
             if any(number is not None and not _is_count(number) for number in numbers):
                 raise ModelError(f"{self.named}{name}={getattr(self, name)} must be a whole number of at least 1")
+        shade = self.fill_color
+        if shade is not None and not (isinstance(shade, int) and not isinstance(shade, bool) and 0 <= shade <= 255):
+            raise ModelError(f"{self.named}fill_color={shade} must be a whole number from 0 to 255")
 
     def over(self, other: WeightSettings) -> WeightSettings:
-        """These settings, and the other ones' where these say nothing."""
+        """Return these settings, with values that are None taken from `other`."""
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         return WeightSettings(**{name: theirs if own is None else own for name, (own, theirs) in pairs.items()})
 
     def preprocessing(self) -> dict[str, Any]:
-        """The preprocessing alone, under open_clip's names, as far as it is set."""
+        """Return the preprocessing settings that are not None, under open_clip's names."""
         names = ("mean", "std", "interpolation", "resize_mode", "fill_color")
         given = {name: getattr(self, name) for name in names}
         return {name: tuple(v) if _is_sequence(v) else v for name, v in given.items() if v is not None}
 
 
 def settings_of_tag(tag: Mapping[str, Any]) -> WeightSettings:
-    """What open_clip's entry for a tag says."""
+    """Return the settings in open_clip's entry for a tag."""
     known: dict[str, Any] = {
-        name: tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
+        name: tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "fill_color", "quick_gelu")
     }
     return WeightSettings(**known)
 
 
 def settings_beside(file: Path) -> WeightSettings:
-    """What an `open_clip_config.json` says, and the tokenizer beside it. Raises ModelError if it is broken."""
+    """Return settings and tokenizer of an `open_clip_config.json`. Raises ModelError if it is broken."""
     content = read_config(file)
     model, preprocess = content.get("model_cfg", {}), content.get("preprocess_cfg", {})
     vision, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
@@ -100,7 +103,7 @@ def settings_beside(file: Path) -> WeightSettings:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A configuration in open_clip's layout. Raises ModelError unless it is a mapping of mappings."""
+    """Read a configuration in open_clip's layout. Raises ModelError unless it is a mapping of mappings."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -45,7 +45,7 @@ def test_repeats_that_differ_as_much_as_pictures_do_count_fully() -> None:
 
 def test_attempts_without_verdict_count_neither_way() -> None:
     found = success_rate([[True, None], [None], [False, False]])
-    assert (found.pictures, found.trials, found.successes, found.unparseable) == (3, 3, 1, 2)
+    assert (found.clusters, found.trials, found.successes, found.unparseable) == (3, 3, 1, 2)
     nothing = success_rate([[None], [None]])
     assert np.isnan(nothing.rate)
     assert (nothing.low, nothing.high) == (0, 1)
@@ -79,7 +79,7 @@ def test_outcome_compares_the_same_requests() -> None:
     margins = np.array([1.0, 0.0, 0.0, 3.0, 0.0, 0.0])
     distances = np.array([[2.0, 1.0]] * 3 + [[4.0, 3.0]] * 3)
     found = attack_outcome(Condition("TextD", "raw", 4), own, margins, requests, distances, random)
-    assert found.success.pictures == 3
+    assert found.success.clusters == 3
     assert found.success.rate == pytest.approx(1 / 6)
     assert found.below_random is not None
     assert found.below_random.value == pytest.approx(0.5)  # of each request half a success less

@@ -115,6 +115,14 @@ def test_a_full_disk_is_known_by_what_libraries_say(tmp_path: Path, error: Excep
         Artifacts(tmp_path).build("things", "it", RECIPE, make)
 
 
+def test_other_errors_that_speak_of_requests_are_no_full_disk(tmp_path: Path) -> None:
+    def make(directory: Path) -> None:
+        raise ValueError("the model was requested and is not there")
+
+    with pytest.raises(ValueError, match="was requested and is not there"):
+        Artifacts(tmp_path).build("things", "it", RECIPE, make)
+
+
 def test_a_full_disk_is_known_behind_another_error(tmp_path: Path) -> None:
     """As torch.save raises it."""
 

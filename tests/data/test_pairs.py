@@ -85,3 +85,21 @@ def test_few_large_pictures_of_shards_are_in_memory_together(tmp_path: Path) -> 
     time.sleep(0.3)
     assert sum(started) <= 2 * (16 + 2.2) * 2**20  # two windows, each closed by the file that fills it
     assert [item.key for item in found] == [pair.key for pair in pairs[1:]]
+
+
+def test_a_disk_that_fails_skips_the_pictures_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    shards = WebDatasetPairs(str(write_tar(tmp_path / "s-0.tar", [("1.png", buffer.getvalue()), ("1.txt", b"one")])))
+    pair = next(iter(shards.read(0)))
+    assert isinstance(pair, ImageTextPair)
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shards.opener, "open", lambda shard, start=0: Failing())
+    (item,) = shards.fetch_many([(pair.key, pair.locator)])
+    assert isinstance(item, SkippedPair)
+    assert "s-0.tar cannot be read" in item.reason
+    assert "Input/output error" in item.reason

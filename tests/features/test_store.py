@@ -60,6 +60,7 @@ def test_blocks_and_gather_equal_plain_indexing(
         np.testing.assert_array_equal(torch.cat([b[2] for b in blocks]).numpy(), everything[1][chosen])
         assert [b[0] for b in blocks] == np.cumsum([0] + [len(b[1]) for b in blocks])[:-1].tolist()
         np.testing.assert_array_equal(view.read("text", 0, len(view)).numpy(), everything[1][chosen])
+        assert view.read("text", len(view), len(view)).shape == (0, everything[1].shape[1])
     order = np.array(data.draw(st.lists(st.integers(0, sum(sizes) - 1), min_size=1)))
     np.testing.assert_array_equal(store.gather("image", order).numpy(), everything[0][order])
 

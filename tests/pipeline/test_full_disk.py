@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmmono.dictionaries import Dictionary
-from mmmono.pipeline.training import WholeCheckpoints
+from mmmono.pipeline.fitting import WholeCheckpoints
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import only
 

@@ -310,11 +310,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
     (folder / "drawing.png").write_bytes(picture.getvalue())
     (folder / "requests.csv").write_text("request,concept,picture\nfly a kite,kite,\n")
-    files = {
-        "shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco, "cc3m": cc3m,
-        "declip": folder / "declip.pth.tar", "pipeline": pipeline, "vit": folder / "vit.safetensors", "root": elsewhere,
-        "other_shard": other_shard, "other_pipeline": other_pipeline,
-    }  # fmt: skip
+    files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
+             "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
+             "vit": folder / "vit.safetensors", "root": elsewhere,
+             "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
     return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
 
 

@@ -203,6 +203,7 @@ def test_broken_folders_are_told_in_one_line(folder: Path, change: Any, says: st
         ({"image_size": 0}, "model.image_size=0"),
         ({"image_size": [224, -1]}, "whole number"),
         ({"context_length": 7.5}, "model.context_length=7.5"),
+        ({"fill_color": 256}, "model.fill_color=256 must be a whole number from 0 to 255"),
     ],
 )
 def test_settings_that_cannot_work(settings: dict[str, Any], says: str) -> None:

@@ -1,7 +1,7 @@
-"""Moves pictures in pixel space until some of their features equal those of others: the attack, and the defense.
+"""Alignment: optimize the pixels of images towards target features, for the attack and for the defense.
 
-The attack aligns a benign picture to a contrast picture on all of an encoder's dimensions; the defense aligns the
-attacked picture to a benign one on chosen features, L = ‖F_adv[:, I] − F_ben[:, I]‖₂ (Section 4.2).
+The attack aligns a benign image to a contrast image on all dimensions of the encoder. The defense aligns the attacked
+image to a benign one on the features I, with L = ‖F_adv[:, I] − F_ben[:, I]‖₂ (Section 4.2).
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ Features = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batc
 
 @dataclass(frozen=True)
 class Alignment:
-    """How pictures are moved.
+    """Settings of the alignment.
 
     Attributes:
-        steps: of Adam on the pixels.
-        lr: its step size; pixels lie between 0 and 1.
-        epsilon: most that a pixel may change (L∞), None for as much as there is room for.
+        steps: number of Adam steps.
+        lr: learning rate, for pixels in [0, 1].
+        epsilon: maximum change of a pixel (L∞); None for no limit within [0, 1].
+
+    Raises:
+        ConfigError: a setting is out of range.
     """
 
     steps: int
@@ -45,11 +48,11 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Aligned:
-    """Moved pictures.
+    """Optimized images.
 
     Attributes:
-        pixels: between 0 and 1, rounded to the 256 values a file can hold.
-        distances: ‖F[:, I] − target[:, I]‖₂ before each step and, of the rounded pictures, after the last one.
+        pixels: images in [0, 1], rounded to 8-bit levels.
+        distances: ‖F[:, I] − target[:, I]‖₂ before each step and, for the rounded images, after the last one.
     """
 
     pixels: Float[Tensor, "batch 3 height width"]
@@ -63,20 +66,20 @@ def align(
     plan: Alignment,
     chosen: Int[Tensor, " chosen"] | None = None,
 ) -> Aligned:
-    """Minimize each picture's distance to its target on the chosen features, by Adam on the pixels.
+    """Minimize the distance of each image to its target features with Adam on the pixels.
 
-    Pictures do not influence each other, so that a batch gives what they give alone.
+    Images are optimized independently of each other, so the result does not depend on the batch.
 
     Args:
-        start: pictures, between 0 and 1.
-        target: features to be reached, one row a picture.
-        features: what the pictures are seen through, differentiable.
-        plan: steps, step size and the limit to a pixel's change.
-        chosen: indices of the features to align, I; None is all.
+        start: images to start from, in [0, 1].
+        target: target features of each image.
+        features: differentiable function from images to features.
+        plan: settings of the alignment.
+        chosen: indices of the features to align, I; None for all.
 
     Raises:
-        ModelError: the features pass no gradient to the pixels, or one that is not finite.
-        ConfigError: no feature is chosen.
+        ModelError: the gradient does not reach the pixels, or is not finite.
+        ConfigError: `chosen` is empty.
     """
     if chosen is None:
         chosen = torch.arange(target.shape[1], device=target.device)
@@ -106,7 +109,7 @@ def align(
 
 
 def _round(pixels: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """To whole 255ths between the limits, which themselves need not be whole."""
-    slack = 1e-3  # of a 255th, for limits that are whole but for the last bits
+    """Round pixels to multiples of 1/255 within the limits, which need not be multiples themselves."""
+    slack = 1e-3  # in units of 1/255: tolerates rounding errors in limits that are multiples
     levels = pixels.detach().mul(255).round()
     return levels.clamp((255 * low - slack).ceil(), (255 * high + slack).floor()).div(255)

@@ -1,4 +1,4 @@
-"""What an attack achieves under each defense: the rows of Table 3."""
+"""Outcome of the attack under each defense: the rows of Table 3."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BENIGN, CONTRAST, ATTACKED = "benign", "contrast", "attacked"
 
 @dataclass(frozen=True)
 class Condition:
-    """What was done to the pictures before the victim saw them.
+    """Condition of the images that the victim sees.
 
     Attributes:
-        aligned: the class of features that the defense aligned, `Random` or `All`; or `benign` and `contrast` for the
-            pictures before the attack, `attacked` for those after it.
-        feature_set: the class's features, empty without a defense.
-        features: how many were aligned.
+        aligned: class of features that the defense aligned, `Random` or `All`; without a defense, `benign`, `contrast`
+            or `attacked` images.
+        feature_set: feature set of the defense; empty without one.
+        features: number of aligned features.
     """
 
     aligned: str
@@ -39,7 +39,7 @@ class Condition:
 
     @property
     def slug(self) -> str:
-        """Name for files."""
+        """Name of the condition in file names."""
         return f"{self.feature_set}-{self.aligned}-{self.features}" if self.feature_set else self.aligned
 
 
@@ -48,12 +48,14 @@ class AttackOutcome:
     """One row of Table 3.
 
     Attributes:
-        condition: what was done.
-        success: how often the request got through.
-        below_random: success where as many random features were aligned, less success here, between the same requests;
-            95 % bootstrap interval over requests. None without such a baseline.
-        margin: the encoder's cosine to the request's concept less that to the benign caption, mean over requests.
-        distances: mean distance to what was aligned to, before each step and after the last one; empty if none was.
+        condition: condition of the images.
+        success: success rate of the attack.
+        below_random: success rate with equally many random features aligned − success rate here, paired by request;
+            95 % bootstrap interval over requests. None without that baseline.
+        margin: cosine of image and request's concept − cosine of image and benign caption, in the encoder; mean over
+            requests with 95 % bootstrap interval.
+        distances: mean distance to the alignment's target before each step and after the last one; empty if the images
+            were not aligned.
     """
 
     condition: Condition
@@ -63,7 +65,7 @@ class AttackOutcome:
     distances: tuple[float, ...]
 
     def to_row(self) -> dict[str, Any]:
-        """Flat, for tables."""
+        """Return the outcome as one flat table row."""
         row: dict[str, Any] = {**asdict(self.condition), **asdict(self.success)}
         for name, interval in (("below_random", self.below_random), ("margin", self.margin)):
             value, low, high = (interval.value, interval.low, interval.high) if interval else (None, None, None)
@@ -75,14 +77,17 @@ class AttackOutcome:
 def defending_features(
     partition: Partition, shares: Sequence[float], rng: np.random.Generator
 ) -> dict[tuple[str, int], Int[Tensor, " features"]]:
-    """Features to align: as many of ImgD, TextD and CrossD, and as many random live ones, in several sizes.
+    """Draw the features to align: equally many of ImgD, TextD, CrossD and of all live features, in several sizes.
 
-    Smaller sets are part of larger ones.
+    Smaller sets are subsets of larger ones.
 
     Args:
-        partition: of the features.
-        shares: sizes, as shares of the smallest class; in (0, 1].
-        rng: draws the features.
+        partition: partition of the features.
+        shares: sizes as shares of the smallest class, in (0, 1].
+        rng: random generator of the draws.
+
+    Returns:
+        Feature indices by class (or `Random`) and size.
 
     Raises:
         ValueError: a class is empty, or a share lies outside (0, 1].
@@ -112,16 +117,16 @@ def attack_outcome(
     random: Sequence[Sequence[bool | None]] | None = None,
     seed: int = 0,
 ) -> AttackOutcome:
-    """Sum up the pictures of a condition. Pictures with the same request are taken as repeats, not as independent.
+    """Summarize the images of a condition; images with the same request count as repeats, not as independent.
 
     Args:
-        condition: what was done.
-        verdicts: on each picture, one an answer.
-        margins: see `AttackOutcome`.
-        requests: number of each picture's request.
-        distances: of each picture.
-        random: verdicts where as many random features were aligned.
-        seed: of the bootstrap.
+        condition: condition of the images.
+        verdicts: for each image, the verdict on each answer.
+        margins: margin of each image, see `AttackOutcome`.
+        requests: number of each image's request.
+        distances: distance of each image before each step and after the last one; None if not aligned.
+        random: verdicts with equally many random features aligned, if any.
+        seed: seed of the bootstrap.
     """
     of_request = [np.flatnonzero(requests == number).tolist() for number in np.unique(requests)]
 
@@ -149,7 +154,7 @@ def _rates(verdicts: Sequence[Sequence[bool | None]]) -> list[float]:
 
 
 def _mean(values: Float[Array, " requests"], seed: int) -> Interval:
-    """Mean with a 95 % percentile bootstrap interval."""
+    """Mean with a 95 % percentile bootstrap interval; NaN for a single value."""
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, float("nan"), float("nan"))

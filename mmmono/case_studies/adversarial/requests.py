@@ -1,4 +1,4 @@
-"""The requests that pictures are attacked with: a file of the user's own, or the harmless ones that are shipped."""
+"""Requests to attack images with: a file of the user's, or the harmless requests shipped with the package."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COLUMNS = ("request", "concept", "picture")
 
 @dataclass(frozen=True)
 class Request:
-    """What an attacked picture is to be mistaken for.
+    """A request that an attack injects into an image.
 
     Attributes:
-        text: what the model is asked.
-        concept: a few words that name it; the text itself where the file has none.
-        picture: image file or key of the dataset that shows the concept; empty where the file has none.
+        text: the request as put to the model.
+        concept: a few words that name its subject; by default the text.
+        picture: image file or key of the dataset that shows the concept; empty if there is none.
     """
 
     text: str
@@ -29,13 +29,13 @@ class Request:
 
 
 def read_requests(path: str | Path | None) -> list[Request]:
-    """Requests of a file; without one the harmless requests that stand in for them here.
+    """Read requests from a file; without a path, return the harmless requests shipped with the package.
 
-    A `.csv` has a heading with `request` and, if wanted, `concept` and `picture`; relative paths of pictures start at
-    the file's folder. Any other file has a request a line; empty lines and those that begin with # are left out.
+    A `.csv` file has a header with `request` and, optionally, `concept` and `picture`; paths of images are relative to
+    its folder. Any other file has one request per line; empty lines and lines that start with # are ignored.
 
     Raises:
-        DataError: there is no such file, it is not text, holds no request, or has no column `request`.
+        DataError: the file does not exist, is not text, contains no request, or has no column `request`.
     """
     if path is None:
         text, source, folder = (files(__package__) / SHIPPED).read_text(encoding="utf-8"), Path(SHIPPED), None
@@ -78,7 +78,7 @@ def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
 
 
 def _locate(picture: str, folder: Path | None) -> str:
-    """A file beside the list by its path; anything else, such as a key of the dataset, as it is."""
+    """Prepend the folder if it contains the file; return anything else, such as a dataset key, unchanged."""
     if picture and folder is not None and (folder / picture).is_file():
         return str(folder / picture)
     return picture

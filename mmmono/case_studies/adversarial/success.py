@@ -1,4 +1,4 @@
-"""How often an attack succeeds, and how sure that is."""
+"""Success rate of an attack with its confidence interval."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from statistics import NormalDist
 
 @dataclass(frozen=True)
 class SuccessRate:
-    """Share of attempts that succeeded, with a Wilson interval.
+    """Share of successful attempts with a Wilson interval.
 
     Attributes:
-        pictures: how many were attempted.
-        trials: attempts with a verdict, over pictures, repeats and runs.
-        successes: among them.
-        unparseable: attempts without a verdict; they count neither way.
+        clusters: number of independent groups of attempts: images or, in `attack_outcome`, requests.
+        trials: number of attempts with a verdict, over images, repeats and runs.
+        successes: number of successful attempts.
+        unparseable: number of attempts without a verdict, which do not count.
         rate: successes / trials; NaN without trials.
-        low, high: 95 % interval. Attempts on one picture are alike, so the trials count as fewer (see `success_rate`).
+        low, high: 95 % interval, corrected for the correlation of attempts on one image (see `success_rate`).
     """
 
-    pictures: int
+    clusters: int
     trials: int
     successes: int
     unparseable: int
@@ -31,12 +31,12 @@ class SuccessRate:
 
 
 def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927); (0, 1) without trials.
+    """Wilson score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
     Args:
-        successes: need not be whole, as where trials are weighted.
-        trials: of which the successes are a part.
-        confidence: of the interval.
+        successes: number of successes; may be fractional (effective sample size).
+        trials: number of trials; may be fractional.
+        confidence: confidence level.
     """
     if trials <= 0:
         return 0.0, 1.0
@@ -48,13 +48,14 @@ def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[f
 
 
 def success_rate(verdicts: Sequence[Sequence[bool | None]]) -> SuccessRate:
-    """Success over pictures and their repeated attempts.
+    """Compute the success rate over images and their repeated attempts.
 
-    Repeats on one picture are not independent. The interval is Wilson's for trials / design effect, the ratio of the
-    variance of the rate over pictures to that of independent trials (Kish 1965; Dean and Pagano 2015), at least 1.
+    Repeats on one image are not independent. The interval is Wilson's with trials / design effect as sample size. The
+    design effect, at least 1, is the variance of the rate over images divided by that of independent trials (Kish 1965;
+    Dean and Pagano 2015).
 
     Args:
-        verdicts: for each picture its attempts; None where the verdict was unparseable.
+        verdicts: for each image, the verdict of each attempt; None if it was unparseable.
     """
     judged = [[verdict for verdict in picture if verdict is not None] for picture in verdicts]
     judged = [picture for picture in judged if picture]
@@ -70,12 +71,12 @@ def success_rate(verdicts: Sequence[Sequence[bool | None]]) -> SuccessRate:
 
 
 def _design_effect(judged: Sequence[Sequence[bool]], rate: float, trials: int) -> float:
-    """Variance of a ratio over pictures (linearized) / variance of as many independent trials."""
+    """Variance of the rate over images (linearized ratio estimator) / variance of equally many independent trials."""
     count = len(judged)
     if trials == count or rate in (0.0, 1.0):
         return 1.0
     if count == 1:
-        return float(trials)  # one picture says nothing of others
+        return float(trials)  # one image says nothing about others: count it as one trial
     residuals = sum((sum(picture) - rate * len(picture)) ** 2 for picture in judged)
     variance = count / (count - 1) * residuals / trials**2
     return variance / (rate * (1 - rate) / trials)

@@ -1,4 +1,4 @@
-"""Text in pictures: a request on white as the contrast picture, a friendly text on a benign one (Section 4.2, A.4.2)."""
+"""Text in images: a request on white as contrast image, a friendly text on a benign image (Section 4.2, A.4.2)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-MARGIN = 0.06  # of the picture's side
-LARGEST = 0.16  # height of a letter, in sides
-SMALLEST = 6  # the same in pixels
-LEADING = 1.25
+MARGIN = 0.06  # margin, as a fraction of the image's width or height
+LARGEST = 0.16  # largest font size, as a fraction of the image's shorter side
+SMALLEST = 6  # smallest font size in pixels
+LEADING = 1.25  # line height in font sizes
 
 
 def text_picture(text: str, side: int = 224) -> Image.Image:
-    """The text in black on a white square, in the largest letters that fit.
+    """Write a text in black on a white square, in the largest font size that fits.
 
     Args:
-        text: what is written.
-        side: of the square, in pixels.
+        text: text to write.
+        side: side of the square in pixels.
     """
     picture = Image.new("RGB", (side, side), "white")
     lines, size = _fit(text, side * (1 - 2 * MARGIN), side * (1 - 2 * MARGIN), side)
@@ -27,7 +27,7 @@ def text_picture(text: str, side: int = 224) -> Image.Image:
 
 
 def with_text(picture: Image.Image, text: str) -> Image.Image:
-    """A copy of the picture with the text across its lower part, black in a white outline."""
+    """Return a copy of the image with the text across its lower part, in black with a white outline."""
     copy = picture.convert("RGB")
     side = min(copy.size)
     lines, size = _fit(text, copy.width * (1 - 2 * MARGIN), copy.height * 0.3, side)
@@ -47,7 +47,7 @@ def _write(picture: Image.Image, lines: list[str], size: int, middle: float, str
 
 
 def _fit(text: str, width: float, height: float, side: int) -> tuple[list[str], int]:
-    """Lines in the largest size at which they fit; words are broken, and at last lines left out, where none does."""
+    """Lines and the largest font size (pixels) that fits; falls back to breaking words, then to truncation."""
     for break_words in (False, True):
         for size in range(max(SMALLEST, round(LARGEST * side)), SMALLEST - 1, -1):
             font = _font(size)
@@ -65,5 +65,5 @@ def _wrap(text: str, width: float, font: ImageFont.FreeTypeFont, break_words: bo
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's wheels all have FreeType, and the font in them
+    assert isinstance(font, ImageFont.FreeTypeFont)  # all Pillow wheels include FreeType and this font
     return font

@@ -1,4 +1,4 @@
-"""Victims: what an attacked picture is shown to."""
+"""Victims: the models that see the attacked images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ INSTEAD = "check its name and the network, give a local folder, or use victim=cl
 
 
 class Victim(ABC):
-    """A model that answers a picture with a request.
+    """A model that answers a request about an image.
 
     Attributes:
-        measure: what a share of successes is called.
-        own_judge: judges its answers in place of the configured judge, if there is one.
+        measure: name of the success rate in tables and figures.
+        own_judge: judge to use instead of the configured one, if any.
     """
 
     measure: str
@@ -34,45 +34,45 @@ class Victim(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What determines the answers, for recipes."""
+        """Everything that determines the answers, for the cache key of results."""
 
-    def check(self) -> None:  # noqa: B027 - not every victim is downloaded
-        """Look whether the victim can be had, before anything heavy is done. Raises ModelError if not."""
+    def check(self) -> None:  # noqa: B027 - not every victim needs a check
+        """Check that the victim is available, before long computations start. Raises ModelError if not."""
 
     @abstractmethod
     def load(self, encoder: DualEncoder, device: str) -> None:
-        """Get ready.
+        """Load the victim.
 
         Args:
-            encoder: the one that was attacked.
-            device: where to compute.
+            encoder: the attacked encoder.
+            device: device to compute on.
 
         Raises:
-            ModelError: weights cannot be had.
+            ModelError: the weights cannot be loaded.
         """
 
     @abstractmethod
     def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
-        """Its answers, one a repeat.
+        """Return the victim's answers, one per repeat.
 
         Args:
-            picture: attacked, defended or benign.
-            request: what the picture was attacked with.
-            benign: caption of the picture before that.
-            seed: of whatever is drawn.
+            picture: benign, contrast, attacked or defended image.
+            request: request that the image was attacked with.
+            benign: caption of the benign image.
+            seed: seed of the sampling.
         """
 
 
 class ClipZeroShot(Victim):
-    """The attacked encoder itself: which text does the picture retrieve, the request's or the benign one's?
+    """The attacked encoder itself: the attack succeeds if the image is closer to the request than to the benign text.
 
-    It answers with that text. A success is one of embeddings; no model was made to say anything.
+    This measures success in the embedding space; no model generates text.
 
     Args:
-        retrieves: whether the request's side is its `concept` or the whole `request`.
+        retrieves: compare with the `concept` of the request or with the whole `request`.
 
     Raises:
-        ConfigError: `retrieves` is neither.
+        ConfigError: `retrieves` is unknown.
     """
 
     measure = "embedding-level success"
@@ -86,19 +86,19 @@ class ClipZeroShot(Victim):
         self._device = "cpu"
 
     def identity(self) -> dict[str, Any]:
-        """What is retrieved."""
+        """The name of the victim and the text it compares with."""
         return {"victim": "clip_zero_shot", "retrieves": self.retrieves}
 
     def load(self, encoder: DualEncoder, device: str) -> None:
-        """Keep the attacked encoder."""
+        """Keep the attacked encoder and the device."""
         self._encoder, self._device = encoder, device
 
     def wanted(self, request: Request) -> str:
-        """The text on the request's side."""
+        """Return the text of the request to compare with."""
         return request.concept if self.retrieves == "concept" else request.text
 
     def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
-        """The text whose embedding has the larger cosine; the benign one where both are equal."""
+        """Return which text has the larger cosine with the image, REQUESTED or UNCHANGED; a tie is UNCHANGED."""
         assert self._encoder is not None
         with torch.inference_mode():
             image = self._encoder.encode_image(self._encoder.preprocess(picture)[None].to(self._device))
@@ -111,31 +111,31 @@ REQUESTED, UNCHANGED = "the request's text", "the benign text"
 
 
 class _Retrieved(Judge):
-    """Verdicts on what was retrieved."""
+    """Judge of `ClipZeroShot`: a success if the image retrieves the request's text."""
 
     def identity(self) -> dict[str, Any]:
-        """Nothing to choose."""
+        """The name of the judge; it has no settings."""
         return {"judge": "retrieved"}
 
     def verdicts(self, asked: Sequence[tuple[str, str]]) -> list[bool | None]:
-        """Whether the request's text was."""
+        """Decide whether each answer is REQUESTED."""
         return [answer == REQUESTED for _, answer in asked]
 
 
 class Llava(Victim):
-    """A LLaVA of transformers that is shown the picture with the request as its prompt (Section 4.2).
+    """A LLaVA model of transformers that gets the image with the request as its prompt (Section 4.2).
 
     Args:
         model: hub id or local folder.
-        prompt: `{request}` is filled in; `<image>` stands where the picture goes.
-        repeats: answers to each picture, drawn independently.
-        max_new_tokens: most of an answer.
-        temperature: of the draws; 0 takes the likeliest token, and then all repeats are alike.
+        prompt: prompt template; `{request}` is filled in, `<image>` marks the place of the image.
+        repeats: number of answers sampled per image.
+        max_new_tokens: maximum length of an answer in tokens.
+        temperature: sampling temperature; 0 decodes greedily, so that all repeats are equal.
         batch_size: answers generated at a time.
-        dtype: of the weights, as PyTorch names it.
+        dtype: PyTorch type of the weights.
 
     Raises:
-        ConfigError: a setting that cannot work.
+        ConfigError: a setting is invalid.
     """
 
     measure = "attack success rate"
@@ -169,7 +169,7 @@ class Llava(Victim):
         self._loaded: tuple[Any, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Model and how it is asked; answers of one batch are drawn together, so that its size decides what is drawn."""
+        """Model and generation settings; includes `batch_size`, because the answers of a batch are sampled together."""
         return {
             "victim": "llava",
             "model": weights_identity(self.model),
@@ -182,27 +182,27 @@ class Llava(Victim):
         }
 
     def check(self) -> None:
-        """Its weights are in a folder, in the hub's cache, or can be downloaded."""
+        """Raise ModelError unless the weights are in a folder or in the hub's cache, or can be downloaded."""
         check_model("victim.model", self.model, INSTEAD)
 
     def load(self, encoder: DualEncoder, device: str) -> None:
-        """Load processor and weights; the attacked encoder is no part of it."""
+        """Load processor and weights; the attacked encoder is not used."""
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         try:
             with hub_or_cache():
                 processor = AutoProcessor.from_pretrained(self.model)
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
-        except Exception as error:  # transformers passes on whatever the hub's client raises
+        except Exception as error:  # transformers passes on all errors of the hub client
             raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 
     def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
-        """Generate the repeats, batch by batch.
+        """Generate `repeats` answers in batches.
 
         Raises:
-            ConfigError: out of GPU memory.
+            ConfigError: the GPU runs out of memory.
         """
         assert self._loaded is not None
         processor, model = self._loaded

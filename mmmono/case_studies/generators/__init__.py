@@ -1,4 +1,4 @@
-"""What draws the pictures of Section 4.3: one file a generator."""
+"""Image generators for Section 4.3, one per file."""
 
 from mmmono.case_studies.generators.base import Generator
 

@@ -1,4 +1,4 @@
-"""What every generator shares: it encodes a prompt and a reference picture, and draws from what is made of both."""
+"""Base class of image generators: encode a prompt and a reference image, generate images from embeddings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mmmono.vlm import DualEncoder
 
 
 class Generator(ABC):
-    """Draws pictures from embeddings of the encoder whose features are intervened on.
+    """Generate images from the embeddings of the encoder on whose features the study intervenes.
 
     Attributes:
-        name: what tables call it.
-        joint: whether T and R are embeddings in the encoder's joint space, so that a dictionary can be applied to them, and
-            pictures near them be looked up.
+        name: name in tables.
+        joint: whether T and R are embeddings in the encoder's joint space, so that dictionaries and nearest-neighbor
+            search apply to them.
     """
 
     name: str
@@ -29,13 +29,18 @@ class Generator(ABC):
     def encode(
         self, prompt: str, reference: Image.Image
     ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, "tokens dim"]]:
-        """T and R of Section 4.3, of equal shape, in float32 on the CPU; one token where the space has no more."""
+        """Return T and R of Section 4.3 with equal shapes, in float32 on the CPU; `tokens` is 1 for one embedding."""
 
     @abstractmethod
     def generate(
         self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """One RGB picture from each embedding; equal seeds start from equal noise. From T itself it is plain generation.
+        """Generate one RGB image per embedding; T itself gives generation without intervention.
+
+        Args:
+            prompt: prompt that T encodes.
+            embeddings: intervened embeddings T′.
+            seeds: seed of each image; equal seeds start from equal noise.
 
         Raises:
             ModelError: the device has too little memory.
@@ -45,7 +50,7 @@ class Generator(ABC):
 def encode_joint(
     encoder: DualEncoder, prompt: str, reference: Image.Image, device: str
 ) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
-    """Embeddings of a text and a picture in the joint space, as the encoder gives them, on the CPU."""
+    """Embed a text and an image in the joint space, without further normalization; returned on the CPU."""
     with torch.inference_mode():
         text = encoder.encode_text(encoder.tokenize([prompt]).to(device))
         image = encoder.encode_image(encoder.preprocess(reference)[None].to(device))

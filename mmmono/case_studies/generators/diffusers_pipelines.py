@@ -1,4 +1,4 @@
-"""Loading of diffusers' pipelines, from the hub or a folder, and what to do where memory is short."""
+"""Load and check diffusers pipelines from the hub or a folder, and report lack of memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ INDEX = "model_index.json"
 
 
 def check_pipeline(weights: str, pipeline_class: str) -> None:
-    """Look at a pipeline's index alone, so that this can be asked before heavy work.
+    """Check the class of a pipeline by its index file alone, before long computations start.
 
     Args:
         weights: hub id, or folder of a local copy.
-        pipeline_class: of diffusers, which the index must name.
+        pipeline_class: name of the diffusers class that the index must name.
 
     Raises:
-        ModelError: there is no pipeline, it cannot be had, or it is one of another class.
+        ModelError: the pipeline does not exist, is not available, or has another class.
     """
     made_for = _configuration(weights, INDEX).get("_class_name")
     if made_for != pipeline_class:
@@ -38,7 +38,7 @@ def check_pipeline(weights: str, pipeline_class: str) -> None:
 
 
 def check_width(weights: str, part: str, key: str, width: int | None) -> None:
-    """Raise ModelError where a part's configuration has another width than the model's; None compares nothing."""
+    """Raise ModelError if the value of `key` in a part's configuration differs from `width`; None skips the check."""
     found = _configuration(weights, f"{part}/config.json").get(key)
     if width is not None and found != width:
         raise ModelError(
@@ -48,7 +48,7 @@ def check_width(weights: str, part: str, key: str, width: int | None) -> None:
 
 
 def _configuration(weights: str, file: str) -> dict[str, Any]:
-    """A pipeline's JSON file, from its folder, the hub's cache or the hub."""
+    """Read a JSON file of a pipeline from its folder, the hub's cache or the hub."""
     give = "give the folder of a local copy, generator.weights=/path/to/folder"
     folder = Path(weights)
     if folder.is_dir():
@@ -70,7 +70,7 @@ def _configuration(weights: str, file: str) -> dict[str, Any]:
 
 
 def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
-    """Raise ConfigError on settings that cannot work."""
+    """Raise ConfigError if `dtype` is unknown, or `cpu_offload` is set without a GPU."""
     if dtype not in DTYPES:
         raise ConfigError(f"generator.dtype={dtype} is none of {', '.join(DTYPES)}")
     if cpu_offload and not device.startswith("cuda"):
@@ -80,20 +80,20 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
 
 
 def load_pipeline(kind: str, weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
-    """A pipeline ready to run.
+    """Load a pipeline onto a device.
 
     Raises:
         ConfigError: diffusers is not installed.
-        ModelError: the weights cannot be had or are another pipeline's, or the GPU has too little memory.
+        ModelError: the weights cannot be loaded or belong to another class, or the GPU has too little memory.
     """
     need(f"diffusers' {kind}", "diffusers")
-    check_pipeline(weights, kind)  # diffusers would load the parts that both have
+    check_pipeline(weights, kind)  # diffusers would load the parts that both classes share
     import diffusers
 
     try:
         with hub_or_cache():
             pipeline = getattr(diffusers, kind).from_pretrained(weights, torch_dtype=DTYPES[dtype])
-    except Exception as error:  # diffusers passes on whatever the hub's client and its parts' loaders raise
+    except Exception as error:  # diffusers passes on all errors of the hub client and of its loaders
         raise ModelError(
             f"generator.weights={weights} cannot be loaded as {kind} ({hub_reason(error)}): check its name and "
             "the network, or give the folder of a local copy"
@@ -108,7 +108,7 @@ def load_pipeline(kind: str, weights: str, dtype: str, device: str, cpu_offload:
 
 @contextmanager
 def enough_memory(device: str) -> Iterator[None]:
-    """Within this block a GPU's lack of memory is told with its remedies."""
+    """Re-raise CUDA out-of-memory errors of the block as ModelError with suggestions."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -119,7 +119,7 @@ def enough_memory(device: str) -> Iterator[None]:
 
 
 def check_same_weights(own: Tensor, encoders: Tensor, weights: str, model: str) -> None:
-    """Raise ModelError unless a matrix of the generator's encoder is, to half precision, that of the chosen model."""
+    """Raise ModelError unless a weight matrix of the generator's encoder equals that of the chosen model within 1 %."""
     own, encoders = own.detach().float().cpu(), encoders.detach().float().cpu()
     if own.shape != encoders.shape or (own - encoders).norm() > 0.01 * encoders.norm():
         raise ModelError(
@@ -129,5 +129,5 @@ def check_same_weights(own: Tensor, encoders: Tensor, weights: str, model: str) 
 
 
 def initial_noise(seed: int) -> torch.Generator:
-    """Noise that is the same on every device."""
+    """Return a seeded generator on the CPU, which gives the same noise for every device."""
     return torch.Generator("cpu").manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The embedded generator: draws a small picture from a joint embedding, trained on the pairs at hand."""
+"""Built-in generator: a small image decoder for joint embeddings, trained on the pairs of the dataset."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mmmono.vlm import DualEncoder
 
 
 class EmbeddingDecoder(Generator):
-    """A `PictureFlow` behind the encoder whose embeddings it was trained on.
+    """Generate images with a `PictureFlow` from the embeddings of the encoder it was trained on.
 
     Args:
-        folder: where `train_embedding_decoder` wrote it.
-        encoder: the model whose features are intervened on.
-        device: where to compute.
-        steps: from noise to picture.
+        folder: folder written by `train_embedding_decoder`.
+        encoder: encoder on whose features the study intervenes.
+        device: device to compute on.
+        steps: number of integration steps.
         guidance: see `PictureFlow.draw`.
 
     Raises:
-        ModelError: there is no decoder, or it was trained on the embeddings of another encoder.
+        ModelError: the folder holds no decoder, or one trained on embeddings of another encoder.
     """
 
     name = "embedding_decoder"
@@ -52,14 +52,14 @@ class EmbeddingDecoder(Generator):
         self._guidance = guidance
 
     def encode(self, prompt: str, reference: Image.Image) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
-        """Both in the joint space, of unit length if the decoder was trained on such."""
+        """Return T and R in the joint space, L2-normalized if the decoder was trained on normalized embeddings."""
         text, image = encode_joint(self._encoder, prompt, reference, self._device)
         return (F.normalize(text, dim=1), F.normalize(image, dim=1)) if self._normalize else (text, image)
 
     def generate(
         self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """All at once."""
+        """Generate all images in one batch; see `Generator.generate`."""
         components = self._flow.config["components"]
         noise = torch.cat([torch.randn(1, components, generator=initial_noise(seed)) for seed in seeds])
         drawn = self._flow.draw(embeddings[:, 0].to(self._device), noise.to(self._device), self._steps, self._guidance)
@@ -77,18 +77,18 @@ def train_embedding_decoder(
     normalize: bool,
     seed: int,
 ) -> None:
-    """Train a flow and write it into `folder`.
+    """Train a flow and save it in `folder`.
 
     Args:
-        folder: gets weights and configuration.
-        pictures, image, text: of pairs; see `fit_flow`.
-        plan: of the training.
-        encoder: fingerprint of the model that made the embeddings.
-        normalize: whether they are of unit length.
-        seed: of everything drawn.
+        folder: folder for weights and configuration.
+        pictures, image, text: images and embeddings of pairs, see `fit_flow`.
+        plan: settings of the training.
+        encoder: fingerprint of the encoder of the embeddings.
+        normalize: whether the embeddings are L2-normalized.
+        seed: seed of initialization and training.
 
     Raises:
-        ModelError: fewer than two pictures.
+        ModelError: there are fewer than two images.
     """
     flow, loss = fit_flow(pictures, image, text, plan, seed)
     flow.save_pretrained(folder, {"encoder": encoder, "normalize": normalize, "pictures": len(pictures), "loss": loss})

@@ -1,9 +1,10 @@
-"""A small generative model of pictures given an embedding: conditional flow matching on principal components.
+"""A small generative model of images given an embedding: conditional flow matching on principal components.
 
-A picture is its first principal components; a multilayer perceptron is trained to tell them from a mixture with noise,
-given the embedding of the picture or of its caption (Lipman et al. 2023; it predicts the picture itself, as Li and He 2025
-advise where data has many dimensions). Drawing starts from noise and follows the flow to a picture. That is what Stable
-Diffusion does, at a size that a CPU trains in two minutes: pictures of 64 pixels, blurred where the model is unsure.
+Images are represented by their first principal components. A multilayer perceptron predicts these components from a
+mixture with noise, given the embedding of the image or of its caption (Lipman et al. 2023). It predicts the image, not
+the velocity, as Li and He 2025 advise for high-dimensional data. Generation integrates the flow from noise to an image.
+It works like Stable Diffusion, but trains on a CPU in two minutes: images have 64 × 64 pixels and are blurred where the
+model is uncertain.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from mmmono.core.errors import ModelError
 from mmmono.core.progress import progress_bar
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
-FREQUENCIES = 32  # of the time's sines and cosines
-LATEST = 0.8  # time up to which the loss weighs more and more what the velocity would
+FREQUENCIES = 32  # number of sine and cosine features of the time
+LATEST = 0.8  # the loss weight 1 / (1 − time)², which gives the error of the velocity, is capped at this time
 
 
 @dataclass(frozen=True)
 class FlowPlan:
-    """How a flow is trained.
+    """Settings of a flow and its training.
 
     Attributes:
-        pixels: a side of its pictures.
-        components: principal ones.
-        width, depth: of the perceptron.
-        steps, batch_size, lr: of AdamW with a linear decay.
-        embedding_noise: largest length of noise added to an embedding of unit length, so that embeddings between those of
-            training mean something.
-        unconditional: share of samples whose embedding is left out, for guidance.
+        pixels: side of the images in pixels.
+        components: number of principal components.
+        width, depth: hidden width and number of blocks of the perceptron.
+        steps, batch_size, lr: of AdamW; the learning rate decays linearly.
+        embedding_noise: maximum norm of the noise added to embeddings, relative to their mean norm, so that the flow
+            also covers embeddings between those of the training data.
+        unconditional: share of samples that are trained without embedding, for classifier-free guidance.
     """
 
     pixels: int = 64
@@ -55,13 +56,13 @@ class FlowPlan:
 
 
 class PictureFlow(nn.Module):
-    """p(picture | embedding).
+    """Conditional flow model p(image | embedding).
 
     Args:
-        dim: width of embeddings.
-        components: principal components of a picture, at most.
-        pixels: a side.
-        width, depth: of the perceptron.
+        dim: width of the embeddings.
+        components: number of principal components.
+        pixels: side of the images in pixels.
+        width, depth: hidden width and number of blocks of the perceptron.
     """
 
     def __init__(self, dim: int, components: int, pixels: int, width: int, depth: int) -> None:
@@ -73,8 +74,8 @@ class PictureFlow(nn.Module):
         self.length: Tensor
         self.register_buffer("mean", torch.zeros(3 * pixels**2))
         self.register_buffer("basis", torch.zeros(components, 3 * pixels**2))
-        self.register_buffer("scale", torch.ones(()))  # of the components, over all of them
-        self.register_buffer("length", torch.ones(()))  # of the embeddings
+        self.register_buffer("scale", torch.ones(()))  # standard deviation of all components together
+        self.register_buffer("length", torch.ones(()))  # mean norm of the image embeddings
         self.read = nn.Linear(components, width)
         self.embedding = nn.Linear(dim, width)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
@@ -89,9 +90,12 @@ class PictureFlow(nn.Module):
         time: Float[Tensor, " batch"],
         embedding: Float[Tensor, "batch dim"],
     ) -> Float[Tensor, "batch components"]:
-        """The picture expected behind `noisy` = time · picture + (1 − time) · noise; an embedding of zeros says nothing."""
+        """Predict the image's components from `noisy` = time · image + (1 − time) · noise.
+
+        An all-zero embedding gives the unconditional prediction.
+        """
         angles = time[:, None] * torch.exp(torch.linspace(0, 6, FREQUENCIES, device=time.device))
-        # Entries of order one half, whatever the embeddings' length and width.
+        # Scales the root mean square of the entries to about ½, whatever the norm and width of the embeddings.
         scaled = embedding * (0.5 * embedding.shape[1] ** 0.5 / self.length)
         condition = F.silu(self.time(torch.cat([angles.sin(), angles.cos()], 1)) + self.embedding(scaled))
         hidden = self.read(noisy)
@@ -107,13 +111,16 @@ class PictureFlow(nn.Module):
         steps: int,
         guidance: float,
     ) -> UInt8[Tensor, "pictures height width 3"]:
-        """Follow the flow from noise to pictures in Euler steps.
+        """Generate images by integrating the flow from noise with Euler steps.
 
         Args:
-            embeddings: what to draw.
-            noise: standard normal.
-            steps: equal ones.
-            guidance: factor of the difference that the embedding makes (classifier-free guidance); 1 is none.
+            embeddings: embeddings to condition on.
+            noise: standard normal noise.
+            steps: number of equal time steps.
+            guidance: scale of classifier-free guidance; 1 is without guidance.
+
+        Returns:
+            RGB images with values from 0 to 255.
         """
         state = noise
         both = torch.cat([embeddings, torch.zeros_like(embeddings)])
@@ -128,13 +135,13 @@ class PictureFlow(nn.Module):
         return (255 * pixels).round().byte().view(-1, 3, side, side).permute(0, 2, 3, 1)
 
     def save_pretrained(self, folder: Path, extra: dict[str, object]) -> None:
-        """Write weights and configuration, with whatever else should be known of the flow."""
+        """Write weights and configuration to a folder; `extra` is stored in the configuration."""
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / WEIGHTS_FILE)
         write_text_atomically(folder / CONFIG_FILE, json.dumps({"flow": self.config, **extra}, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> tuple[Self, dict[str, object]]:
-        """What `save_pretrained` wrote: the flow, and the rest. Raises ModelError if the folder does not hold it."""
+        """Load a flow in evaluation mode, and the `extra` saved with it. Raises ModelError if it is not readable."""
         try:
             extra = json.loads((folder / CONFIG_FILE).read_text())
             flow = cls(**extra.pop("flow"))
@@ -168,19 +175,22 @@ def fit_flow(
     plan: FlowPlan,
     seed: int,
 ) -> tuple[PictureFlow, float]:
-    """Train a flow on pictures and the embeddings of both sides of their pairs; with it the mean loss in the end.
+    """Train a flow on images and the embeddings of the images and of their captions.
 
-    In each batch half of the pictures are given by their own embedding and half by their caption's, so that either draws
-    the same picture. Runs on the CPU; the global random state is left as it was.
+    Each sample is conditioned on the embedding of its image or of its caption with probability ½, so that both generate
+    the same image. Runs on the CPU and does not change the global random state.
 
     Args:
-        pictures: of `plan.pixels` a side.
-        image, text: embeddings.
-        plan: see `FlowPlan`.
-        seed: of everything drawn.
+        pictures: images of side `plan.pixels`.
+        image, text: embeddings of the images and of their captions, row by row.
+        plan: settings.
+        seed: seed of initialization and training.
+
+    Returns:
+        The flow, and the mean loss over the last tenth of the steps.
 
     Raises:
-        ModelError: fewer than two pictures.
+        ModelError: there are fewer than two images.
     """
     if len(pictures) < 2:
         raise ModelError(f"an embedding decoder cannot be trained on {len(pictures)} pictures: it takes at least two")
@@ -205,7 +215,7 @@ def _train(flow: PictureFlow, latents: Tensor, image: Tensor, text: Tensor, plan
         optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / plan.steps)
     )
     noise_scale = plan.embedding_noise * float(flow.length) / image.shape[1] ** 0.5
-    fast = torch.cpu._is_avx512_bf16_supported()  # elsewhere bfloat16 is emulated, and slower
+    fast = torch.cpu._is_avx512_bf16_supported()  # without it, bfloat16 is emulated and slower
     losses = []
     with progress_bar() as bar:
         for _ in bar.track(range(plan.steps), description="train embedding decoder"):

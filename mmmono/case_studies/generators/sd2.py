@@ -1,8 +1,8 @@
 """Stable Diffusion 2, the paper's generator: a U-Net that attends to the tokens of its encoder's text tower.
 
-Its conditioning is no point of the joint space: it is one vector for each token, taken one layer before the last of
-ViT-H/14's text tower, and not projected. Where the paper speaks of one embedding T beside R, this is read so: R is the
-picture's embedding in the joint space, given to every token, and I indexes the dimensions of a token's vector.
+Its conditioning is not a point of the joint space but one vector per token, taken from the second-to-last layer of
+ViT-H/14's text tower, without projection. The paper speaks of one embedding T and one R; here, R is the image's
+embedding in the joint space, repeated for every token, and I indexes the dimensions of the token vectors.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ LENGTHS = ("prompt", "own")
 
 
 class StableDiffusion2(Generator):
-    """diffusers' `StableDiffusionPipeline` on intervened tokens.
+    """Generate images with diffusers' `StableDiffusionPipeline` from intervened token embeddings.
 
     Args:
         weights: hub id or folder.
-        encoder: the model whose features are intervened on, and which the generator was trained with.
-        device: where to compute.
+        encoder: encoder on whose features the study intervenes; the generator must have been trained with it.
+        device: device to compute on.
         dtype: float32, float16 or bfloat16.
-        cpu_offload: keep on the GPU only what is computing.
-        layer: of the text tower: `penultimate` as the generator was trained, through the tower's last norm, or `final`,
-            which is what the joint space is made of.
-        projected: bring tokens into the joint space by the text tower's projection, intervene there, and bring the change
-            back by its pseudo-inverse. Otherwise the dimensions of tokens and of the joint space are taken for the same.
-        length: `prompt` scales R to the length of each token, `own` leaves it as the encoder gives it.
-        steps, guidance_scale, height, width: of the pipeline; sizes of None are the pipeline's own.
+        cpu_offload: keep only the active part of the pipeline on the GPU.
+        layer: layer of the text tower: `penultimate` (with the final norm), on which the generator was trained, or
+            `final`, from which the joint space is projected.
+        projected: project tokens into the joint space, intervene there, and map the change back with the projection's
+            pseudo-inverse. Otherwise dimension d of a token is identified with dimension d of the joint space.
+        length: `prompt` scales R to the norm of each token, `own` keeps the encoder's norm.
+        steps, guidance_scale, height, width: settings of the pipeline; None for its default size.
 
     Raises:
-        ConfigError: an unknown layer or length, or tokens of another width than the joint space that are not projected.
-        ModelError: the weights cannot be had, belong to another encoder, or the GPU has too little memory.
+        ConfigError: `layer` or `length` is unknown, or tokens are not projected but differ in width from the joint
+            space.
+        ModelError: the weights cannot be loaded or belong to another encoder, or the GPU has too little memory.
     """
 
     name = "sd2"
@@ -90,7 +91,7 @@ class StableDiffusion2(Generator):
     def encode(
         self, prompt: str, reference: Image.Image
     ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, "tokens dim"]]:
-        """The prompt's tokens, and the reference's embedding for each of them."""
+        """Return the tokens of the prompt, and the reference's embedding repeated for each token."""
         tokens = self._tokens(prompt)
         _, image = encode_joint(self._encoder, prompt, reference, self._device)
         text = tokens @ self._projection if self.joint else tokens
@@ -102,7 +103,7 @@ class StableDiffusion2(Generator):
     def generate(
         self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """One after another, each from its seed's latents."""
+        """Generate the images one by one; see `Generator.generate`."""
         tokens = self._tokens(prompt) if self.joint else torch.empty(0)
         negative = self._conditioning(prompt)[1]
         pictures = []
@@ -128,7 +129,7 @@ class StableDiffusion2(Generator):
             return self._conditioning(prompt)[0][0].float().cpu().clone()
         kept = []
         hook = self._tower.ln_final.register_forward_hook(lambda module, inputs, output: kept.append(output))
-        with torch.inference_mode():  # on the whole context, whose padding the U-Net attends to as well
+        with torch.inference_mode():  # full context length: the U-Net also attends to padding
             self._encoder.encode_text(self._encoder.tokenize.tokenizer([prompt]).to(self._device))
         hook.remove()
         return kept[0][0].float().cpu().clone()
@@ -139,12 +140,12 @@ class StableDiffusion2(Generator):
         return (projection.weight.T if isinstance(projection, nn.Linear) else projection).detach().float().cpu()
 
     def _lift(self, change: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens width"]:
-        """The smallest change of tokens whose projection this is, or comes nearest to it."""
+        """Least-squares inverse of the projection: the smallest change of tokens that projects closest to `change`."""
         return (change.double() @ torch.linalg.pinv(self._projection.double())).float()
 
 
 def check_options(layer: str, length: str) -> None:
-    """Raise ConfigError on unknown options."""
+    """Raise ConfigError if `layer` or `length` is unknown."""
     if layer not in LAYERS:
         raise ConfigError(f"generator.layer={layer} is none of {', '.join(LAYERS)}")
     if length not in LENGTHS:

@@ -1,7 +1,7 @@
-"""Stable unCLIP 2.1, which draws from a picture's embedding in the joint space: there the equation applies literally.
+"""Stable unCLIP 2.1, which generates from image embeddings in the joint space, where Section 4.3 applies literally.
 
-T is the prompt's embedding in the joint space, put in the place of the picture's. The pipeline takes the prompt itself
-beside it; `guided=false` leaves it empty, so that everything the picture shows comes through T′.
+T is the prompt's embedding in the joint space, used in place of an image embedding. The pipeline also takes a prompt;
+`guided=false` leaves it empty, so that T′ alone determines the image.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ LENGTHS = ("reference", "own")
 
 
 class StableUnCLIP(Generator):
-    """diffusers' `StableUnCLIPImg2ImgPipeline` on intervened image embeddings.
+    """Generate images with diffusers' `StableUnCLIPImg2ImgPipeline` from intervened embeddings.
 
     Args:
         weights: hub id or folder.
-        encoder: the model whose features are intervened on, and which the generator was trained with.
-        device: where to compute.
+        encoder: encoder on whose features the study intervenes; the generator must have been trained with it.
+        device: device to compute on.
         dtype: float32, float16 or bfloat16.
-        cpu_offload: keep on the GPU only what is computing.
-        length: `reference` scales T to R's length, since embeddings of texts and pictures differ in it and the generator
-            has seen pictures' only; `own` leaves it as the encoder gives it.
-        guided: give the pipeline the prompt's words as well.
-        noise_level: of noise that the pipeline adds to the embedding; 0 is none.
-        steps, guidance_scale, height, width: of the pipeline; sizes of None are the pipeline's own.
+        cpu_offload: keep only the active part of the pipeline on the GPU.
+        length: `reference` scales T to the norm of R, because text and image embeddings differ in norm and the
+            generator was trained on image embeddings only; `own` keeps the encoder's norm.
+        guided: also give the pipeline the prompt.
+        noise_level: level of the noise that the pipeline adds to the embedding; 0 for none.
+        steps, guidance_scale, height, width: settings of the pipeline; None for its default size.
 
     Raises:
-        ConfigError: an unknown length.
-        ModelError: the weights cannot be had, belong to another encoder, or the GPU has too little memory.
+        ConfigError: `length` is unknown.
+        ModelError: the weights cannot be loaded or belong to another encoder, or the GPU has too little memory.
     """
 
     name = "sd2_unclip"
@@ -79,7 +79,7 @@ class StableUnCLIP(Generator):
         }  # fmt: skip
 
     def encode(self, prompt: str, reference: Image.Image) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
-        """The prompt's and the reference's embeddings in the joint space."""
+        """Return the embeddings of prompt and reference in the joint space."""
         text, image = encode_joint(self._encoder, prompt, reference, self._device)
         if self._length == "reference":
             text = text * (torch.linalg.vector_norm(image) / torch.linalg.vector_norm(text))
@@ -88,7 +88,7 @@ class StableUnCLIP(Generator):
     def generate(
         self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """One after another, each from its seed's latents."""
+        """Generate the images one by one; see `Generator.generate`."""
         pictures = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
             with enough_memory(self._device):
@@ -103,6 +103,6 @@ class StableUnCLIP(Generator):
 
 
 def check_options(length: str) -> None:
-    """Raise ConfigError on unknown options."""
+    """Raise ConfigError if `length` is unknown."""
     if length not in LENGTHS:
         raise ConfigError(f"generator.length={length} is none of {', '.join(LENGTHS)}")

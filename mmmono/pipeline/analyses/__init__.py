@@ -1,1 +1,1 @@
-"""What each entrypoint does with a workspace: compute unless it is there, save, show."""
+"""One analysis per entrypoint: compute the results unless they exist, save them and show them."""

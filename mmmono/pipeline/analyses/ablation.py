@@ -1,4 +1,4 @@
-"""`experiments/ablation.py`: Table 1 (Section 2.2)."""
+"""`experiments/ablation.py`: classification with features removed (Section 2.2, Table 1)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from mmmono.reporting.rows import ablation_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
-FEW_PAIRS = 5000  # below, one 80/20 split tests too few samples to see a change of one percent
+FEW_PAIRS = 5000  # with fewer, one 80/20 split has too few test samples to resolve a change of one percent
 
 
 def ablate(workspace: Workspace) -> None:
-    """Classification with features removed, of images and of texts, for all chosen feature sets (Table 1)."""
+    """Classify images and texts with classes of features removed, for all selected feature sets (Table 1).
+
+    Raises:
+        ConfigError: the dataset has no usable labels, or a setting is invalid.
+    """
     settings = workspace.cfg.ablation
     split = workspace.whole_split(settings.split)
     label = workspace.dataset.label
@@ -85,9 +89,9 @@ def ablate(workspace: Workspace) -> None:
 
 
 def _labeled(metadata: pd.DataFrame, label: str, max_pairs: int, seed: int) -> tuple[np.ndarray, Sequence[str], str]:
-    """Positions of labeled pairs, one a picture; their labels; and what was left out, in words.
+    """Positions of the labeled pairs, one per group; their labels; and the excluded labels, in words.
 
-    Labels with fewer than five pairs cannot be split 80/20 in five ways and are left out.
+    Labels with fewer than `SPLITS` pairs are excluded: they cannot have one pair in each test fold.
     """
     if label not in metadata:
         known = [c for c in metadata if c not in ("key", "caption", "locator", "group")]
@@ -111,7 +115,7 @@ def _labeled(metadata: pd.DataFrame, label: str, max_pairs: int, seed: int) -> t
             "use more pairs (dataset.limit) or another label"
         )
     if len(chosen) > max_pairs:
-        # The same share of every label, at least five.
+        # Sample the same share of every label, but at least SPLITS pairs.
         share = max_pairs / len(chosen)
         chosen = pd.concat(
             [

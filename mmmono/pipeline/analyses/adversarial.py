@@ -1,7 +1,6 @@
 """`experiments/adversarial.py`: which features carry an attack, and which defend against it? (Section 4.2)
 
-Pictures and answers are kept one by one in the folder of the results while they are made: an interrupted run goes on
-where it stopped.
+Each image and answer is saved as soon as it is made, so an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -59,7 +58,12 @@ Pixels = Callable[[Sequence[int]], Tensor]
 
 
 def study_attacks(workspace: Workspace) -> None:
-    """Attack, defend with classes of features, and count what gets through (Table 3, Figure 8), for all feature sets."""
+    """Attack, defend with classes of features, and measure the attack's success (Table 3, Figure 8).
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: requests or images are missing or unreadable.
+    """
     study = AttackStudy(workspace)
     artifact = workspace.results("adversarial", study.recipe(), study.make, resumable=True)
     _show(workspace, study, artifact.path)
@@ -67,7 +71,7 @@ def study_attacks(workspace: Workspace) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A request with a benign picture that is attacked with it."""
+    """A benign image that is attacked with a request."""
 
     run: int
     request_number: int
@@ -76,11 +80,11 @@ class Case:
 
 
 class AttackStudy:
-    """Settings, checked before anything heavy starts, and what is done with them.
+    """The attack study; the constructor checks settings and inputs before any heavy computation.
 
     Raises:
-        ConfigError: a setting cannot work.
-        DataError: requests or pictures are missing or unreadable.
+        ConfigError: a setting is invalid.
+        DataError: requests or images are missing or unreadable.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -95,7 +99,7 @@ class AttackStudy:
             raise ConfigError(f"adversarial.contrast={settings.contrast} is none of auto, picture, typographic")
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
-        if finished_features(workspace, workspace.whole_split("auto")) is None:  # hours of extraction would come first
+        if finished_features(workspace, workspace.whole_split("auto")) is None:  # check before hours of extraction
             self._check()
         pictures = AttackPictures(workspace)
         self.contrasts = [pictures.contrast(request) for request in self.requests]
@@ -108,7 +112,7 @@ class AttackStudy:
         ]
 
     def recipe(self) -> dict[str, object]:
-        """What determines the results; how many pictures are computed at a time does not."""
+        """Everything that determines the results; the batch size does not."""
         settings = {key: value for key, value in _plain(self.settings).items() if key not in ("batch_size", "requests")}
         return {
             **self.workspace.partitions_recipe(),
@@ -124,12 +128,12 @@ class AttackStudy:
         }
 
     def _check(self) -> None:
-        """See that victim and judge can be had."""
+        """Raise an error if the victim or the judge is not available."""
         self.victim.check()
         self.judge.check()
 
     def make(self, directory: Path) -> None:
-        """Attack, defend, ask and judge; then count and draw."""
+        """Attack, defend, ask the victim, judge its answers, and save tables and figures."""
         self._check()
         feature_sets = {name: self.workspace.feature_set(name) for name in self.workspace.recipes}
         chosen = {c: by_run for name in feature_sets for c, by_run in self._chosen(name, feature_sets[name]).items()}
@@ -148,7 +152,7 @@ class AttackStudy:
             save_figure(success_by_size(own, self.victim.measure), directory / f"{name}-sizes")
 
     def _chosen(self, name: str, feature_set: FeatureSet) -> dict[Condition, list[Tensor]]:
-        """Features that each defense aligns, one set a run."""
+        """Indices of the features that each defense aligns, one tensor per run."""
         partition = dominance(self.workspace, name, feature_set).partition
         chosen: dict[Condition, list[Tensor]] = {}
         for run in range(self.settings.runs):
@@ -208,7 +212,7 @@ class AttackStudy:
         bar: Progress,
         task: TaskID,
     ) -> None:
-        """Align the pictures that are not there yet, batch by batch, and keep them."""
+        """Align the images that are not on disk yet, batch by batch, and save them."""
         todo = folder.unmoved()
         bar.advance(task, (folder.count - len(todo)) * plan.steps)
         size, device = self.settings.batch_size, self.workspace.device
@@ -228,14 +232,14 @@ class AttackStudy:
                 bar.advance(task, len(batch) * plan.steps)
 
     def _ask(self, folders: dict[Condition, PictureFolder]) -> None:
-        """Show every picture to the victim that it has not answered yet."""
+        """Ask the victim about every image that it has not answered yet."""
         with progress_bar() as bar:
             task = bar.add_task("ask the victim", total=len(folders) * len(self.cases))
             for folder in folders.values():
                 answered = folder.answers()
                 for number, case in enumerate(self.cases):
                     if number not in answered:
-                        # The same draws for a case whatever was done to its picture.
+                        # Seed by case, so that all conditions of a case share their random draws.
                         state = np.random.SeedSequence([self.workspace.seed, number]).generate_state(1)
                         folder.keep_answers(
                             number,
@@ -246,7 +250,7 @@ class AttackStudy:
                     bar.advance(task)
 
     def _count(self, folders: dict[Condition, PictureFolder], encoder: DualEncoder) -> list[AttackOutcome]:
-        """Verdicts, margins and distances of every condition."""
+        """Judge the answers, measure the margins, and summarize every condition."""
         lean = self._lean(encoder)
         requests = np.array([case.request_number for case in self.cases])
         verdicts, outcomes = {}, []
@@ -269,7 +273,7 @@ class AttackStudy:
         return outcomes
 
     def _lean(self, encoder: DualEncoder) -> Tensor:
-        """Direction from each case's benign caption to its request's concept, `[cases, dim]`."""
+        """Text embedding of each case's concept minus that of its benign caption, of shape `[cases, dim]`."""
 
         def embed(texts: list[str]) -> Tensor:
             unique = list(dict.fromkeys(texts))
@@ -280,7 +284,7 @@ class AttackStudy:
         return embed([c.request.concept for c in self.cases]) - embed([c.benign.caption for c in self.cases])
 
     def _margins(self, folder: PictureFolder, encoder: DualEncoder, lean: Tensor) -> np.ndarray:
-        """Cosine to the request's concept less that to the benign caption, of every picture."""
+        """Cosine of every image to the request's concept minus that to the benign caption."""
         margins = []
         with torch.inference_mode():
             for start in range(0, folder.count, self.settings.batch_size):
@@ -300,7 +304,7 @@ class AttackStudy:
     def _examples(
         self, folders: dict[Condition, PictureFolder], outcomes: Sequence[AttackOutcome]
     ) -> list[AttackExample]:
-        """Requests of the first run, defended with the most features."""
+        """Examples from the first run, with the defenses that align the most features."""
         most = max(o.condition.features for o in outcomes if o.condition.aligned in TARGETS)
         shown = [o.condition for o in outcomes if o.condition.features in (0, most) and o.condition.aligned != ALL]
         return [
@@ -331,7 +335,7 @@ def _digest(image: Image.Image) -> str:
 
 
 def _seen(encoder: DualEncoder, picture: Image.Image) -> Image.Image:
-    """What the encoder sees of a picture: the middle, at its own size."""
+    """The image after the encoder's resizing and center crop."""
     return to_pil_image(encoder.preprocess(picture))
 
 

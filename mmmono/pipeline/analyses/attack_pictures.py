@@ -1,4 +1,4 @@
-"""The pictures of an attack: benign ones that are attacked, and those of the requests."""
+"""Images for an attack: the benign images and the contrast images of the requests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mmmono.pipeline.workspace import Workspace
 
 
 class AttackPictures:
-    """Finds the pictures that `adversarial.*` names, or draws them from the pairs of the whole split.
+    """Find the images that `adversarial.*` names, or draw them from the pairs of the whole split.
 
     Args:
-        workspace: settings and pairs.
+        workspace: provides the settings and the pairs.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -29,11 +29,11 @@ class AttackPictures:
         self._locators = known_locators(workspace, self._split)
 
     def benign(self) -> list[Picture]:
-        """The benign pictures with their captions.
+        """Return the benign images with their captions.
 
         Raises:
-            ConfigError: no pair fits, or a picture has no caption.
-            DataError: a picture that is named is not there or unreadable.
+            ConfigError: no pair matches, or an image has no caption.
+            DataError: a named image is missing or unreadable.
         """
         settings = self._settings.benign
         names = list(settings.pictures or ())
@@ -49,7 +49,7 @@ class AttackPictures:
         return pictures
 
     def _scenery(self, words: set[str], count: int) -> list[Picture]:
-        """Pictures whose captions hold one of the words; others are drawn in place of those that cannot be had."""
+        """Draw images whose captions contain one of the words; unreadable images are replaced by others."""
         captions = self._workspace.features(self._split).view.metadata()["caption"]
         rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
         if not len(rows) or count < 1:
@@ -68,7 +68,7 @@ class AttackPictures:
         return [found[row] for row in sorted(found)]
 
     def contrast(self, request: Request) -> Image.Image | None:
-        """The request's picture; None where its text is drawn instead. Raises DataError if it is not there."""
+        """Return the request's image, or None if its text is drawn instead. Raises DataError if there is no image."""
         kind = self._settings.contrast
         if kind == "typographic" or (kind == "auto" and not request.picture):
             return None

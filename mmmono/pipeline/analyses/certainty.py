@@ -1,4 +1,4 @@
-"""`experiments/certainty.py`: which classes are more than chance, and would come out again (beyond Section 2.1)."""
+"""`experiments/certainty.py`: significance and reproducibility of the classes (beyond Section 2.1)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mmmono.reporting.tables import console, save_table, show_table
 
 
 def assess_certainty(workspace: Workspace) -> None:
-    """Permutation null, bootstrap intervals, agreement across halves, seeds and other scores, for all feature sets."""
+    """Test R(d) of all feature sets: permutation null, bootstrap, agreement across halves, seeds and other scores."""
     settings = workspace.cfg.certainty
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -83,7 +83,7 @@ def assess_certainty(workspace: Workspace) -> None:
 
 
 def _beyond_chance(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> dict[str, object]:
-    """How many features of each class are dominated by its modality beyond chance."""
+    """Count the significant features, overall and among ImgD and TextD."""
     live = torch.zeros(len(scored.partition), dtype=torch.bool)
     live[torch.cat([scored.partition[name] for name in ("ImgD", "TextD", "CrossD")])] = True
     by_null = partition_by_null(scored.scores.scores, resamples.q_value, fdr, live)
@@ -96,7 +96,7 @@ def _beyond_chance(scored: FeatureSetDominance, resamples: DominanceResamples, f
 
 
 def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: DominanceResamples) -> dict[str, object]:
-    """Agreement between random halves of the pairs, mean over halvings."""
+    """Agreement between random halves of the pairs, averaged over the random splits."""
     first, second = resamples.halves
     live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
     partitions = [[workspace.partition(scores, live) for scores in half] for half in (first, second)]
@@ -107,7 +107,7 @@ def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: Domina
 
 
 def _seeds(workspace: Workspace, name: str, scored: FeatureSetDominance, feature_set: FeatureSet) -> dict[str, object]:
-    """Agreement with the same dictionary trained from other seeds, its features matched by their activations."""
+    """Agreement with dictionaries trained with other seeds; features are matched by their activations."""
     correlations: list[float] = []
     aris: list[float] = []
     matches: list[float] = []
@@ -136,7 +136,7 @@ def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: in
 
 
 def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[Tensor, Tensor]:
-    """Activations of both modalities on a seeded sample of about so many pairs, whatever blocks they come in."""
+    """Activations of both modalities on a seeded sample of about `pairs` pairs; independent of the block size."""
     view = workspace.features(workspace.dataset.split).view
     keep = min(1.0, pairs / len(view))
     drawn = torch.rand(len(view), generator=torch.Generator().manual_seed(workspace.seed)) < keep

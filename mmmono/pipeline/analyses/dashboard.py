@@ -1,4 +1,4 @@
-"""`experiments/dashboard.py`: lays out a W&B project after the paper."""
+"""`experiments/dashboard.py`: arrange a W&B project by the paper's sections."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmmono.reporting.tables import console, show_table
 
 
 def save_dashboard(cfg: DictConfig) -> None:
-    """Save the workspace to the project that `logger=wandb` records to; offline only say what it would hold.
+    """Save the W&B workspace to the project that `logger=wandb` logs to; if W&B is offline, only list its panels.
 
     Raises:
-        ConfigError: a package is missing, or the server refuses.
+        ConfigError: a package is missing, the logger is not W&B, or the server refuses the workspace.
     """
     need("a dashboard", "wandb", "wandb_workspaces")
     if "project" not in cfg.logger:
@@ -36,7 +36,7 @@ def save_dashboard(cfg: DictConfig) -> None:
     try:
         workspace = dashboard(cfg.logger.entity or wandb.Api().default_entity, cfg.logger.project)
         workspace.save()
-    except Exception as error:  # the client passes on whatever its transport raises
+    except Exception as error:  # the client raises whatever its transport raises
         raise ConfigError(
             f"W&B does not take the dashboard ({str(error).strip().splitlines()[0]}): logger.project="
             f"{cfg.logger.project} must have a run, and logger.entity={cfg.logger.entity} must be yours"

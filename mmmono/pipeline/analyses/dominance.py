@@ -19,7 +19,7 @@ from mmmono.reporting.tables import console, save_table, show_table
 
 
 def score_modality_dominance(workspace: Workspace) -> None:
-    """Eq. 1, partition, Figure 4 and the table of counts and moments, for all chosen feature sets side by side."""
+    """Compute Eq. 1, the partition, Figure 4 and the table of counts and moments for all selected feature sets."""
     features = workspace.features(workspace.dataset.split)
     recipe = {"features": features.recipe, **workspace.partitions_recipe()}
 
@@ -44,16 +44,16 @@ def dominance(
     feature_set: FeatureSet | None = None,
     blocks: Iterable[ActivationBlock] | None = None,
 ) -> FeatureSetDominance:
-    """Scores and partition of a feature set on the dataset's split.
+    """Score and partition a feature set on the dataset's split.
 
     Args:
-        workspace: which features, and how they are scored.
-        name: of the feature set.
-        feature_set: another set of the same kind than the configuration's own, such as one of another seed.
-        blocks: its activations, where the caller looks at them in the same pass.
+        workspace: the features and the settings of score and partition.
+        name: name of the feature set.
+        feature_set: the feature set, if not the configured one, e.g. a dictionary trained with another seed.
+        blocks: its activations, if the caller uses them in the same pass; by default they are computed.
 
     Raises:
-        ConfigError: impossible settings of the score or the partition.
+        ConfigError: settings of the score or the partition are invalid.
     """
     settings = workspace.cfg.mds
     if settings.undefined not in ("skip", "half"):

@@ -1,4 +1,4 @@
-"""`experiments/explorer.py`: a page to click from the distribution of scores to a feature to what activates it."""
+"""`experiments/explorer.py`: an interactive page of score distributions, features and their top samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ from mmmono.reporting.tables import console
 
 
 def explore(workspace: Workspace) -> None:
-    """Everything the page shows of every feature, in one pass over the activations of each feature set."""
+    """Compute everything the page shows, in one pass over the activations per feature set, and write the page.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: the pairs have no captions, or their images cannot be read.
+    """
     settings = workspace.cfg.explorer
     features = workspace.features(workspace.dataset.split)
     for m in (settings.images, settings.texts):
@@ -71,12 +76,12 @@ def explore(workspace: Workspace) -> None:
     if not all(scored.values()):
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings("interpretability"):
-            console.print(f"there, under other settings: {settings_of_others}", markup=False)
+            console.print(f"there, under other settings: {settings_of_others}")
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
 def _pictures(workspace: Workspace) -> SplitPictures:
-    """The split's pictures. Raises DataError, at once, where the first one cannot be had."""
+    """Images of the split. Raises DataError if the first one cannot be loaded, before anything is computed."""
     try:
         pictures = SplitPictures(workspace, workspace.dataset.split)
         list(pictures.pairs([0]))
@@ -117,7 +122,7 @@ def _explored(
 
 
 def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors, str]:
-    """Features that are alike, and by what: atoms where there are any, what activates them otherwise."""
+    """Most similar features, and the similarity used: cosine of atoms if there are any, else correlation."""
     settings = workspace.cfg.explorer
     if isinstance(feature_set, DictionaryFeatures) and isinstance(feature_set.dictionary, TopKSAE):
         return nearest_features(feature_set.dictionary.W_dec.detach(), settings.neighbors), "cosine of decoder atoms"
@@ -141,6 +146,6 @@ def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float6
 
 
 def _embedders(scored: dict[str, Artifact | None]) -> str | None:
-    """What the monosemanticity scores were computed with, in words; None where there are none."""
+    """Names of the embedders behind the monosemanticity scores; None if there are no scores."""
     names = {str(result.recipe["embedder"]).rpartition("-")[0] or "clip" for result in scored.values() if result}
     return ", ".join(sorted(names)) or None

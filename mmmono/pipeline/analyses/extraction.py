@@ -1,4 +1,4 @@
-"""`experiments/extract.py`: the feature store of a dataset's split."""
+"""`experiments/extract.py`: extract the features of a dataset's split into a feature store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmmono.reporting.tables import console, show_table
 
 
 def extract(workspace: Workspace) -> None:
-    """Make the feature store of the dataset's split, and describe it."""
+    """Make the feature store of the dataset's split and print its size."""
     features = workspace.features(workspace.dataset.split)
     store = FeatureStore(features.store.path)
     manifest = store.manifest

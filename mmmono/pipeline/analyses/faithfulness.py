@@ -1,4 +1,4 @@
-"""`experiments/faithfulness.py`: what a feature set keeps of the embeddings it was made from."""
+"""`experiments/faithfulness.py`: how much of the embeddings' information and function a feature set preserves."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KS = (1, 5, 10)
 
 
 def measure_faithfulness(workspace: Workspace) -> None:
-    """Reconstruction, sparsity, retrieval, zero-shot accuracy, gap and contrastive loss, before and after."""
+    """Measure reconstruction and sparsity; compare retrieval, zero-shot accuracy, gap and loss with the embeddings'."""
     settings = workspace.cfg.faithfulness
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
         "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
         "faithfulness": dict(settings),
         "label": workspace.dataset.label,
-        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the classes' names
+        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
 
@@ -75,7 +75,7 @@ def measure_faithfulness(workspace: Workspace) -> None:
 
 
 def _sample(workspace: Workspace, max_pairs: int) -> np.ndarray:
-    """Positions of a seeded sample of the split's pairs."""
+    """Draw a seeded sample of at most `max_pairs` pairs; return their sorted positions in the split."""
     count = len(workspace.features(workspace.dataset.split).view)
     if count <= max_pairs:
         return np.arange(count)
@@ -85,7 +85,7 @@ def _sample(workspace: Workspace, max_pairs: int) -> np.ndarray:
 def _through(
     features: FeatureSet, embeddings: dict[Modality, Tensor], device: str
 ) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
-    """Codes and reconstructions; no reconstructions where the feature set has no decoder."""
+    """Encode and decode embeddings; the reconstructions are empty if the feature set has no decoder."""
     codes: dict[Modality, Tensor] = {}
     decoded: dict[Modality, Tensor] = {}
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def _reconstruction(
 
 
 def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tensor, list[int]] | None:
-    """Embeddings of the class names' prompts, and each pair's class (−1: none); None where there are no classes."""
+    """Embed the class names' prompts; return them with each pair's class (−1: none). None if there are no labels."""
     label = workspace.dataset.label
     metadata = workspace.features(workspace.dataset.split).view.metadata()
     if label is None or label not in metadata:
@@ -140,7 +140,7 @@ def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tenso
 def _function(
     z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, temperature: float
 ) -> dict[str, object]:
-    """What a joint space is there for, in this one."""
+    """Measure retrieval, zero-shot accuracy, modality gap and contrastive loss in one space."""
     image, text = (z[m] for m in MODALITIES)
     there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
     row: dict[str, object] = {}
@@ -148,7 +148,7 @@ def _function(
     accuracy = None
     if classes is not None:
         accuracy = zero_shot_accuracy(image, classes[0], torch.tensor(classes[1]))
-    # A feature set can leave a sample without any active feature: such rows have no direction and no part in the gap.
+    # Samples without an active feature have no direction, so the gap leaves them out.
     alive = (image != 0).any(1) & (text != 0).any(1)
     return row | {
         "zero-shot": accuracy,

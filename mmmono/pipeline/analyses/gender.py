@@ -1,4 +1,4 @@
-"""`experiments/gender.py`: is a concept carried by the picture or by the words? (Section 4.1)"""
+"""`experiments/gender.py`: do image- or text-dominant features carry a concept? (Section 4.1)"""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ from mmmono.reporting.rows import concept_rows, paired_rows, word_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
-ENOUGH_PAIRS = 10  # of samples that differ in the concept alone, for the paired test
+ENOUGH_PAIRS = 10  # minimum number of twins (captions equal but for the concept) for the paired test
 
 
 def study_concepts(workspace: Workspace) -> None:
-    """Removal of ImgD and TextD (Table 2), images and words by their share (Figure 7, Table 6), for all feature sets."""
+    """Remove ImgD and TextD (Table 2); sort images and words by their share of them (Figure 7, Table 6).
+
+    Raises:
+        ConfigError: a setting is invalid, or there are too few samples or features.
+    """
     settings = workspace.cfg.concepts
     pair = _concepts(workspace)
     if settings.space not in ("features", "embeddings"):
         raise ConfigError(f"concepts.space={settings.space} is none of features, embeddings")
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
-    if finished_features(workspace, split) is None:  # hours of extraction would come first
+    if finished_features(workspace, split) is None:  # check before hours of extraction
         labeler.check(pair)
     features = workspace.features(split)
     recipe = {
@@ -55,12 +59,12 @@ def study_concepts(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
-        # What makes the study impossible shows before a picture is looked at.
+        # Detect problems before reading images.
         labeler.check(pair)
         partitions = {name: _partition(workspace, name, settings.space) for name in workspace.recipes}
         metadata = features.view.metadata()
         pictures = SplitPictures(workspace, split)
-        # One pair of each group: variants of one picture would be each other's nearest references.
+        # One pair per group: variants of one image would be each other's nearest references.
         rows = np.flatnonzero(~metadata["group"].duplicated()) if "group" in metadata else np.arange(len(metadata))
         labels = labeler.label(
             pair, metadata.iloc[rows].reset_index(drop=True),
@@ -87,11 +91,11 @@ def study_concepts(workspace: Workspace) -> None:
 
 @dataclass
 class _Findings:
-    """What is found of one feature set.
+    """Results of one feature set.
 
     Attributes:
-        name: of the feature set.
-        removal, paired, words: rows of the tables.
+        name: name of the feature set.
+        removal, paired, words: rows of Table 2, of the paired test and of Table 6.
         shown: rows of the split with their shares of ImgD, for Figure 7.
     """
 
@@ -104,13 +108,13 @@ class _Findings:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Pairs that show one of the concepts.
+    """Pairs that show one of the two concepts, as aligned arrays.
 
     Attributes:
-        rows: of the split.
-        is_a, is_b: which concept.
-        confident: whether they may be references.
-        captions: their texts.
+        rows: positions in the split.
+        is_a, is_b: whether a pair shows concept a, or concept b.
+        confident: whether the label is confident enough for the pair to be a reference.
+        captions: captions of the pairs.
     """
 
     rows: np.ndarray[Any, Any]
@@ -123,13 +127,13 @@ class _Samples:
     def of(
         cls, labels: ConceptLabels, rows: np.ndarray[Any, Any], metadata: pd.DataFrame, confidence: float
     ) -> _Samples:
-        """Those of the labeled rows that have a label."""
+        """Select the rows with a label; `confidence` is the threshold for references."""
         chosen = np.flatnonzero(labels.a | labels.b)
         captions = metadata["caption"].iloc[rows[chosen]].reset_index(drop=True)
         return cls(rows[chosen], labels.a[chosen], labels.b[chosen], labels.confidence[chosen] >= confidence, captions)
 
     def counts(self, pair: ConceptPair) -> dict[str, int]:
-        """How many there are of each kind."""
+        """Numbers of samples of each concept, and of confident ones."""
         return {
             pair.a: int(self.is_a.sum()),
             pair.b: int(self.is_b.sum()),
@@ -138,7 +142,7 @@ class _Samples:
 
 
 def _study(workspace: Workspace, name: str, partition: Partition, samples: _Samples, directory: Path) -> _Findings:
-    """Tables and figures of one feature set, but for the pictures."""
+    """Compute the tables and figures of one feature set, except Figure 7, which needs the images."""
     settings, pair, split = (
         workspace.cfg.concepts,
         _concepts(workspace),
@@ -180,7 +184,7 @@ def _concepts(workspace: Workspace) -> ConceptPair:
 
 
 def _partition(workspace: Workspace, name: str, space: str) -> Partition:
-    """A feature set's partition. Raises ConfigError where a class is empty, or codes have no way back to embeddings."""
+    """Partition a feature set. Raises ConfigError if ImgD or TextD is empty, or a needed decoder is missing."""
     feature_set = workspace.feature_set(name)
     partition = dominance(workspace, name, feature_set).partition
     image, text = len(partition.image_dominant), len(partition.text_dominant)
@@ -223,7 +227,7 @@ def _space(feature_set: FeatureSet, name: str, device: str) -> Space | None:
 
 
 def _twins(pair: ConceptPair, captions: list[str], is_a: np.ndarray, is_b: np.ndarray) -> list[tuple[int, int]]:
-    """Rows whose captions are the same but for the words of the concepts, each at most once."""
+    """Pair rows of a and b whose captions differ only in the concepts' words; each row is used at most once."""
     concept = {*pair.words_a, *pair.words_b}
 
     def rest(caption: str) -> tuple[str, ...]:
@@ -234,7 +238,7 @@ def _twins(pair: ConceptPair, captions: list[str], is_a: np.ndarray, is_b: np.nd
 
 
 def _by_share(share: Tensor, members: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """Some samples of a concept at evenly spaced places in the order of their shares."""
+    """Sort a concept's samples by share and pick up to `count` at evenly spaced ranks."""
     rows = np.flatnonzero(members & ~share.isnan().numpy())
     order = rows[np.argsort(share.numpy()[rows], kind="stable")]
     places = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int))
@@ -244,7 +248,7 @@ def _by_share(share: Tensor, members: np.ndarray, count: int) -> list[tuple[int,
 def _words(
     captions: pd.Series[str], share: Tensor, members: np.ndarray, count: int, pair: ConceptPair
 ) -> tuple[list[WordScore], list[tuple[float, float, int]]]:
-    """Words of a concept's texts in bins of equal size by share."""
+    """Score the words of a concept's texts in `count` bins of equal size, ordered by share."""
     rows = np.flatnonzero(members & ~share.isnan().numpy())
     order = rows[np.argsort(share.numpy()[rows], kind="stable")]
     groups = [group for group in np.array_split(order, count) if len(group)]
@@ -254,7 +258,7 @@ def _words(
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Means as three columns."""
+    """Flatten each mean with its interval into three columns."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):

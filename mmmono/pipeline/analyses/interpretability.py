@@ -42,12 +42,17 @@ from mmmono.reporting.rows import modality_mono_rows, monosemanticity_rows
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
-IMAGE_BATCH = 64  # pictures in memory at a time
+IMAGE_BATCH = 64  # images in memory at a time
 TopByModality = dict[Modality, TopSamples]
 
 
 def interpret(workspace: Workspace) -> None:
-    """EmbSim, WinRate and MS of every feature on images and texts, averages by class, Visual and Textual Mono."""
+    """Score every feature on images and texts (EmbSim, WinRate, MS), average by class, and compare the modalities.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: too few images could be read.
+    """
     settings = workspace.cfg.monosemanticity
     view = workspace.features(workspace.dataset.split).view
     check_m(settings.m, len(view))
@@ -73,7 +78,7 @@ def interpret(workspace: Workspace) -> None:
         rows = torch.arange(len(view))
         rng = torch.Generator().manual_seed(workspace.seed)
         shuffled = rows[torch.randperm(len(rows), generator=rng)]
-        # As the top samples: of variants of one picture, the random samples hold one.
+        # Like the top samples, the random samples hold one of several variants of an image.
         different = shuffled
         if settings.deduplicate and "group" in metadata:
             different = shuffled[~metadata["group"].iloc[shuffled.numpy()].duplicated().to_numpy()]
@@ -108,32 +113,38 @@ def interpret(workspace: Workspace) -> None:
 
 
 class SampleEmbeddings:
-    """Embeddings of the split's images and texts by row, of whichever embedder is configured, computed once each."""
+    """Embeddings of the split's images and texts by row, from the configured embedder; each is computed once.
+
+    Attributes:
+        name: name of the embedder.
+        identity: name and fingerprint of the embedder, for recipes.
+        free: whether the embedder is the model itself, whose embeddings are in the store.
+        spare: number of candidates beyond the m best, to replace samples whose images cannot be read.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._view = workspace.features(workspace.dataset.split).view
         chosen = workspace.cfg.embedder
-        self.free = chosen is None or "_target_" not in chosen  # embedder=clip: they are in the store
+        self.free = chosen is None or "_target_" not in chosen  # embedder=clip
         self._embedder: Embedder | None = None
         if self.free:
             self.name, self.identity = "clip", "clip"
         else:
             self._embedder = instantiate(chosen, device=workspace.device)
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
-        # Candidates beyond the m best, to take the places of those whose pictures cannot be had.
         self.spare = 0 if self.free else max(2, workspace.cfg.monosemanticity.m // 4)
         self._pictures: SplitPictures | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}
         self._table: dict[Modality, Tensor] = {}
 
     def load(self) -> None:
-        """Get the embedder's weights, before anything heavy is done. Raises ModelError if they cannot be had."""
+        """Load the embedder's weights. Raises ModelError if they are not available."""
         if isinstance(self._embedder, TimmSentenceEmbedder):
             self._embedder.load()
 
     def prepare(self, rows: dict[Modality, Int64[Tensor, " rows"]]) -> None:
-        """See to it that these rows' embeddings are at hand; −1 stands for no row."""
+        """Compute the embeddings of these rows unless they are in memory; rows of −1 are ignored."""
         for modality, wanted in rows.items():
             missing = wanted[wanted >= 0].unique()
             missing = missing[self._position[modality][missing] < 0]
@@ -145,25 +156,25 @@ class SampleEmbeddings:
             self._table[modality] = new if before is None else torch.cat([before, new])
 
     def had(self, rows: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
-        """Those of some prepared rows whose embeddings could be had in both modalities; without modalities not prepared."""
+        """Return the prepared rows whose embeddings exist in all modalities for which they were prepared."""
         for modality, table in self._table.items():
             place = self._position[modality][rows]
             rows = rows[(place < 0) | ~table[place].isnan().any(1)]
         return rows
 
     def missing(self, modality: Modality) -> Int64[Tensor, " rows"]:
-        """Rows that were prepared in vain."""
+        """Return the prepared rows whose embeddings could not be computed."""
         place = self._position[modality]
         gone = self._table[modality].isnan().any(1)
         return torch.nonzero((place >= 0) & gone[place.clamp_min(0)]).squeeze(1)
 
     def report(self, directory: Path) -> None:
-        """Say in the folder of the results which pictures they are without, if any."""
+        """Record the missing images, if any, in the folder of the results."""
         if self._pictures is not None:
             self._pictures.report(directory)
 
     def of(self, modality: Modality, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
-        """Unit vectors of prepared rows."""
+        """Return the unit-length embeddings of prepared rows."""
         return self._table[modality][self._position[modality][rows]]
 
     def _compute(self, modality: Modality, rows: Tensor) -> Tensor:
@@ -172,7 +183,7 @@ class SampleEmbeddings:
         embedder = self._embedder
         metadata = self._view.metadata()
         features = self._workspace.features(self._workspace.dataset.split)
-        # Everything that says which sample a row is: the store's own source and split, and the embedder.
+        # The cache's key determines which sample a row is, and how it is embedded.
         name = f"{self._embedder.name}-{features.store.path.name}"
         key = digest({"rows": features.recipe, "embedder": embedder.fingerprint, "version": version_of("embeddings")})
         folder = self._workspace.artifacts.root / "embeddings" / f"{name}-{key}" / modality
@@ -189,7 +200,7 @@ class SampleEmbeddings:
 
 
 def _embedded(pictures: SplitPictures, embedder: Embedder, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:
-    """Embeddings of the pictures of some ascending rows; NaN where a picture cannot be had."""
+    """Embed the images of ascending rows; NaN for images that cannot be read."""
     parts: list[Tensor] = []
     there: list[bool] = []
     for batch in in_batches(pictures.pairs(rows), IMAGE_BATCH):
@@ -206,7 +217,7 @@ def _embedded(pictures: SplitPictures, embedder: Embedder, rows: Sequence[int]) 
 
 
 def _at_hand(candidates: TopByModality, embeddings: SampleEmbeddings, m: int) -> TopByModality:
-    """The m best samples whose embeddings can be had, which are prepared; others take the places of missing ones."""
+    """Select the m best samples whose embeddings can be computed; the next candidates replace missing ones."""
     while True:
         best = {modality: samples.first(m) for modality, samples in candidates.items()}
         embeddings.prepare({modality: samples.rows.flatten() for modality, samples in best.items()})
@@ -217,7 +228,7 @@ def _at_hand(candidates: TopByModality, embeddings: SampleEmbeddings, m: int) ->
 
 
 def _without(top: TopSamples, rows: Int64[Tensor, " rows"]) -> TopSamples:
-    """Top samples less some of the rows, with the places behind them filled up."""
+    """Remove rows from top samples; later samples move up and the freed ranks at the end are empty (−1)."""
     gone = torch.isin(top.rows, rows)
     order = torch.argsort(gone.int(), dim=1, stable=True)
     gone = gone.gather(1, order)
@@ -227,7 +238,7 @@ def _without(top: TopSamples, rows: Int64[Tensor, " rows"]) -> TopSamples:
 def _ms(
     workspace: Workspace, features: FeatureSet, embeddings: SampleEmbeddings, rows: Int64[Tensor, " rows"]
 ) -> dict[Modality, Float64[Tensor, " features"]]:
-    """MS on images and on texts, over the given rows in one pass each."""
+    """Compute MS on images and on texts over the given rows, in one pass per modality."""
 
     def blocks(modality: Modality) -> Iterator[tuple[Tensor, Tensor]]:
         for part in rows.split(4096):
@@ -257,7 +268,7 @@ def _score(
 def _over_training(
     workspace: Workspace, pool: Tensor, embeddings: SampleEmbeddings, metadata: pd.DataFrame
 ) -> Iterator[dict[str, object]]:
-    """Averages at each kept checkpoint of each dictionary (Figure 13)."""
+    """Average the scores at each snapshot of each dictionary (Figure 13)."""
     settings = workspace.cfg.monosemanticity
     for name, kind in workspace.recipes.items():
         if not isinstance(kind, Trained):
@@ -275,7 +286,7 @@ def _over_training(
 
 
 def _table5(scored: FeatureSetInterpretability) -> Iterator[dict[str, object]]:
-    """Visual and Textual Mono by each metric; None where a class has no scored feature."""
+    """Visual and Textual Mono by metric (Table 5); None if a class has no scored feature."""
     for modality in MODALITIES:
         row: dict[str, object] = {
             "feature set": scored.name,

@@ -1,7 +1,7 @@
-"""`experiments/plan.py`: what a reproduction would compute, fetch and find, how long that takes, and what will fail.
+"""`experiments/plan.py`: what a reproduction would compute, download and reuse, how long it takes, and what will fail.
 
-Every step is composed as its entrypoint would be and run against an artifacts root that builds nothing, so that it names
-exactly what the entrypoint would look for and meets the checks that it would meet. No model is loaded.
+Each step composes its entrypoint's configuration and runs the analysis with artifacts that may be found but not built.
+So it asks for exactly the artifacts, and runs exactly the checks, of the real run. No model is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmmono.core.errors import MmmonoError
 from mmmono.pipeline.analyses.plan_steps import Item, State, Step
 from mmmono.pipeline.downloads import Hub
-from mmmono.pipeline.entrypoint import CONF, _one_line
+from mmmono.pipeline.entrypoint import CONF, error_line
 from mmmono.pipeline.keys import needed_keys
 from mmmono.pipeline.rates import hours, readable
 from mmmono.pipeline.shared_settings import settings_it_has
@@ -30,10 +30,10 @@ from mmmono.vlm.hub import hub_or_cache
 
 
 def print_plan(cfg: DictConfig) -> None:
-    """The plan of all steps in `plan.steps` as a table, and the sums of what is still to be made."""
+    """Print the plan of all steps in `plan.steps` as a table, with totals of what is still to be made."""
     rows: dict[tuple[str, str], Item] = {}
     keys: dict[str, None] = {}
-    with hub_or_cache():  # once for all steps: what asks the hub within asks nothing more where it does not answer
+    with hub_or_cache():  # for all steps: once the hub does not answer, it is not asked again
         hub = Hub()
         for item in _items(cfg, hub, keys):
             rows.setdefault(item.identity, item)
@@ -42,7 +42,7 @@ def print_plan(cfg: DictConfig) -> None:
     show_table([item.to_row() for item in items], title)
     _tell_failures(items)
     for line in keys:
-        console.print(f"needs {line}", markup=False)
+        console.print(f"needs {line}")
     if not hub.reachable:
         console.print("the hub does not answer: sizes of downloads are recorded ones, and nothing can be fetched now")
     _sums(items, Path(cfg.artifacts))
@@ -67,14 +67,14 @@ def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
 
 
 def plan_step(section: str, entrypoint: str, overrides: list[str], hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
-    """What an entrypoint needs and makes with these overrides; those of settings it does not have are left out.
+    """List what an entrypoint needs and makes; overrides of settings that it does not have are ignored.
 
     Args:
-        section: of the paper.
-        entrypoint: its name.
-        overrides: as on the command line.
-        hub: where downloads come from.
-        keys: takes a line on each key that the step needs.
+        section: section of the paper.
+        entrypoint: name of the entrypoint.
+        overrides: overrides as on the command line.
+        hub: the model hub, to look up downloads.
+        keys: output; gets a line for each API key or token that the step needs.
     """
     cfg = compose(entrypoint, settings_it_has(entrypoint, overrides, CONF))
     keys.update(dict.fromkeys(str(key) for key in needed_keys(cfg)))
@@ -82,7 +82,7 @@ def plan_step(section: str, entrypoint: str, overrides: list[str], hub: Hub, key
         yield from Step(section, entrypoint, cfg, hub).items()
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         model = str(cfg.model.get("name", ""))
-        yield Item(section, f"results of {entrypoint}", model, State.FAILS, why=_one_line(error))
+        yield Item(section, f"results of {entrypoint}", model, State.FAILS, why=error_line(error))
 
 
 def _tell_failures(items: list[Item]) -> None:
@@ -92,7 +92,7 @@ def _tell_failures(items: list[Item]) -> None:
             told.setdefault(item.why, []).append(f"{item.what} ({item.model})" if item.model else item.what)
     for why, names in told.items():
         rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
-        console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", markup=False, highlight=False)
+        console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", highlight=False)
 
 
 def _sums(items: list[Item], root: Path) -> None:
@@ -107,7 +107,7 @@ def _sums(items: list[Item], root: Path) -> None:
         parts.append(f"{len(fetched)} to download")
     if counts[State.FAILS]:
         parts.append(f"{counts[State.FAILS]} will fail")
-    console.print(", ".join(parts), markup=False)
+    console.print(", ".join(parts))
     root = root.absolute()
     free = shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free
     peak = writes + kept
@@ -125,5 +125,5 @@ def _sums(items: list[Item], root: Path) -> None:
 
 
 def _key(override: str) -> str:
-    """The group or first part of the setting that an override is about."""
+    """Group, or first component of the key, of an override."""
     return re.split(r"[=./@]", override.lstrip("+~"))[0]

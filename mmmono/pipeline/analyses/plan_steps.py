@@ -1,4 +1,4 @@
-"""One step of a plan: the features, dictionaries, downloads and results that its entrypoint looks for."""
+"""One step of a plan: the features, dictionaries, downloads and results that its entrypoint needs."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ ANALYSES: dict[str, Callable[[Workspace], object]] = {
     "adversarial": study_attacks,
     "text_to_image": control_generation,
 }
-EMBED_ANEW = ("adversarial", "text_to_image")  # analyses that load the model although its features are there
+EMBED_ANEW = ("adversarial", "text_to_image")  # analyses that load the model even if its features exist
 TYPE_BYTES = {"float16": 2, "float32": 4}
 
 
 class State(StrEnum):
-    """What becomes of an item."""
+    """State of an item in the plan."""
 
     FOUND = "found"
     TO_MAKE = "to make"
@@ -59,16 +59,16 @@ class Item:
     """Something a step needs or makes.
 
     Attributes:
-        section: of the paper.
-        what: in words.
-        model: whose features it is about, and of which data.
-        state: what becomes of it.
-        writes: bytes it takes, or will take under the root, as far as that can be told.
-        download: bytes that are fetched for it.
-        kept: whether what is fetched stays on disk.
-        seconds: that making it takes, as this machine was measured.
-        address: of its artifact, or of its repository.
-        why: it will fail.
+        section: section of the paper.
+        what: description.
+        model: model and dataset that it belongs to.
+        state: whether it exists, has to be made or downloaded, or will fail.
+        writes: bytes on disk, now or once it is made; None if unknown.
+        download: bytes to download; None if unknown or nothing.
+        kept: whether the download stays on disk.
+        seconds: estimated time to make it, from measurements on this machine; None if unknown.
+        address: path of its artifact, or repository with files.
+        why: reason for failing.
     """
 
     section: str
@@ -84,11 +84,11 @@ class Item:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Equal for what two steps share; of two models nothing is, but what neither decides."""
+        """Key that is equal for items shared by several steps: the address, else description and model."""
         return (self.address, "") if self.address else (self.what, self.model)
 
     def to_row(self) -> dict[str, object]:
-        """For the table."""
+        """Row of the plan's table."""
         making = self.state == State.TO_MAKE
         return {
             "section": self.section, "what": self.what, "state": str(self.state), "model": self.model,
@@ -98,16 +98,16 @@ class Item:
 
 
 class Step:
-    """A step's workspace, looked at.
+    """Inspect one step without computing anything.
 
     Args:
-        section: of the paper.
-        entrypoint: its name.
-        cfg: its composed configuration.
-        hub: where downloads come from.
+        section: section of the paper.
+        entrypoint: name of the entrypoint.
+        cfg: the entrypoint's composed configuration.
+        hub: the model hub, to look up downloads.
 
     Raises:
-        ConfigError: a setting cannot work.
+        ConfigError: a setting is invalid.
     """
 
     def __init__(self, section: str, entrypoint: str, cfg: DictConfig, hub: Hub) -> None:
@@ -118,7 +118,7 @@ class Step:
         self.rates = Rates(self.lookup)
 
     def items(self) -> Iterator[Item]:
-        """Downloads before what needs them, and features before what is made of them."""
+        """Yield the step's items in order: features, dictionaries, then results, each after its downloads."""
         failed = missing = ""
         for split in self._splits():
             for item in self._features(split):
@@ -144,11 +144,11 @@ class Step:
         return Item(self.section, what, self.model, state, **more)
 
     def _only_unreachable(self, item: Item) -> bool:
-        """Whether it fails for nothing else than that the hub does not answer now."""
+        """Whether the only reason for failing is that the hub does not answer now."""
         return item.why == UNREACHABLE
 
     def _splits(self) -> list[Split]:
-        """Splits whose features the step reads."""
+        """Splits whose features the step needs."""
         cfg, dataset = self.workspace.cfg, self.workspace.dataset
         splits: list[Split] = [dataset.split]
         trains = any(isinstance(kind, Trained | Control) for kind in self.workspace.recipes.values())
@@ -200,7 +200,7 @@ class Step:
             return None
 
     def _dim(self) -> int | None:
-        """Width of the embeddings, as far as it is known without extracting them."""
+        """Dimension of the embeddings; None if it is unknown before extraction."""
         dataset = self.workspace.dataset
         if isinstance(dataset, Planted):
             return dataset.dim
@@ -266,7 +266,7 @@ class Step:
 
     def _download(self, download: Download) -> Item:
         there = self.hub.look(download)
-        # What does not stay is streamed again for every model.
+        # A download that is not kept is streamed again for every model.
         of = "" if download.kept else self.model
         more = {"kept": download.kept, "address": f"hub: {download.repository} {download.files} {download.share} {of}"}
         if there.found:
@@ -282,7 +282,7 @@ UNREACHABLE = "the hub does not answer, and it is not in the cache"
 
 
 class _Found(Exception):
-    """An analysis has its results; showing them is not wanted."""
+    """Raised when an analysis finds its results, to end it before it shows them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -290,10 +290,10 @@ class _Found(Exception):
 
 
 class Lookup(FinishedArtifacts):
-    """Ends an analysis where it finds its results.
+    """Artifacts that are looked up but never built; finding results ends the analysis with `_Found`.
 
     Attributes:
-        asked: the address that was asked for last.
+        asked: path of the last requested artifact.
     """
 
     asked = ""
@@ -301,7 +301,7 @@ class Lookup(FinishedArtifacts):
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:
-        """Return the artifact. Raises MissingArtifactError where it would have to be built."""
+        """Return an existing artifact. Raises `_Found` for existing results, MissingArtifactError if there is none."""
         self.asked = str(self.path(kind, name, recipe))
         artifact = super().build(kind, name, recipe, make, resumable)
         if kind == "results":
@@ -310,5 +310,5 @@ class Lookup(FinishedArtifacts):
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below."""
+    """Total size in bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""The planted settings that `experiments/validate.py` compares: one knob turned at a time, the others at the base."""
+"""Settings of the synthetic data that `experiments/validate.py` compares, each varying one parameter from the base."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PLANTED = tuple(field.name for field in fields(PlantedKnobs) if field.name != "s
 
 @dataclass(frozen=True)
 class Run:
-    """One planted setting with one seed.
+    """One setting of the synthetic data with one seed.
 
     Attributes:
-        knob: what is turned; empty for the base setting, `equal_gains` where all gains are equal.
-        value: what it is turned to; None in those two.
-        seed: of concepts, codes and trainings.
+        knob: the varied parameter; empty for the base setting, `equal_gains` if all gains are equal.
+        value: the parameter's value; None for the base setting and `equal_gains`.
+        seed: seed of concepts, codes and training.
         cfg: the whole configuration.
     """
 
@@ -32,15 +32,15 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For the terminal."""
+        """Name of the run for the terminal."""
         return f"{self.knob or 'base'}{'' if self.value is None else f' {self.value:g}'}, seed {self.seed}"
 
 
 def runs(cfg: DictConfig) -> list[Run]:
-    """The base setting, every value of every knob, and equal gains, each with all its seeds.
+    """List the runs: the base setting, every value of every parameter, and equal gains, each with all its seeds.
 
     Raises:
-        ConfigError: a knob is unknown, or a value of it is impossible; before anything is planted or trained.
+        ConfigError: a parameter is unknown or its value invalid; raised before any data is made.
     """
     settings = cfg.validate
     _check(settings)
@@ -54,12 +54,12 @@ def runs(cfg: DictConfig) -> list[Run]:
 
 
 def base_values(cfg: DictConfig) -> dict[str, float]:
-    """Where each turned knob stands in the base setting."""
+    """Value of each varied parameter in the base setting."""
     return {knob: KNOBS[knob].base(cfg) for knob in ({} if cfg.validate.quick else cfg.validate.knobs)}
 
 
 def turned(cfg: DictConfig, knob: str, value: float | None, seed: int) -> DictConfig:
-    """The configuration with one knob turned; as many active latents as active concepts, and latents in proportion."""
+    """Set one parameter and the seed; scale the dictionaries: k to the active concepts, width to all concepts."""
     result = OmegaConf.merge(cfg, {"seed": seed, "dataset": {"seed": seed}})
     assert isinstance(result, DictConfig)
     if knob in KNOBS and value is not None:
@@ -83,14 +83,14 @@ def _atoms(cfg: DictConfig) -> int:
 
 
 def _superpose(cfg: DictConfig, value: float) -> None:
-    """All three kinds of atoms scaled together, to `value` atoms a dimension."""
+    """Scale the numbers of all three kinds of atoms together, to `value` atoms per dimension."""
     factor = value * cfg.dataset.dim / _atoms(cfg)
     for kind in KINDS:
         cfg.dataset[f"{kind}_atoms"] = round(cfg.dataset[f"{kind}_atoms"] * factor)
 
 
 def _share(cfg: DictConfig, value: float) -> None:
-    """A share `value` of all atoms is shared between the modalities; the others keep their proportion."""
+    """Make a fraction `value` of all atoms shared; image and text atoms keep their ratio."""
     if not 0 < value < 1:
         raise ConfigError(
             f"validate.knobs.shared_share={value} is a share of the concepts: give more than 0, less than 1"
@@ -118,13 +118,13 @@ def _active(cfg: DictConfig) -> int:
 
 
 def _equal_gains(cfg: DictConfig, seed: int) -> DictConfig:
-    """Shared concepts that images and texts show alike: of them the permutation null is true."""
+    """Set the gains of all shared concepts to 1, so that the permutation null holds for them."""
     result = turned(cfg, "", None, seed)
     result.dataset = OmegaConf.merge(
         result.dataset, cfg.validate.equal_gains.dataset, {"gain_spread": 0.0, "seed": seed}
     )
     _fit_dictionaries(result, None)
-    # The null is asked of the concepts themselves and of what a dictionary finds of them.
+    # The permutation null is tested on the true codes and on the latents of the SAE.
     result.features.sets = {name: made for name, made in result.features.sets.items() if name == "sae"}
     return result
 

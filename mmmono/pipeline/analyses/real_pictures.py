@@ -1,4 +1,4 @@
-"""Real pictures that drawn ones are held against: those of the prompt, and those nearest to an embedding."""
+"""Real images to compare generated ones with: those that match the prompt, and those nearest to an embedding."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mmmono.pipeline.workspace import Workspace
 def prompt_pictures(
     workspace: Workspace, embedder: Embedder, pictures: SplitPictures, left_out: set[str | None]
 ) -> Float[Tensor, "pictures dim"]:
-    """Embeddings of real pictures whose captions are nearest to the prompt, none of them a reference.
+    """Embed the real images whose captions are most similar to the prompt.
 
     Args:
-        workspace: the prompt and the pairs.
-        embedder: says what is near.
-        pictures: of the whole split.
-        left_out: keys of the references.
+        workspace: provides the prompt and the pairs.
+        embedder: embeds captions, prompt and images.
+        pictures: images of the whole split.
+        left_out: keys of pairs to exclude, such as the references.
     """
     settings = workspace.cfg.measures
     split = workspace.whole_split("auto")
     metadata = workspace.features(split).view.metadata().reset_index(drop=True)
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
-    if "group" in candidates:  # variants of one picture are one picture
+    if "group" in candidates:  # keep one of several variants of an image
         candidates = candidates[~candidates["group"].duplicated()]
     if len(candidates) > settings.pool:
         candidates = candidates.sample(settings.pool, random_state=workspace.seed)
@@ -45,7 +45,7 @@ def prompt_pictures(
 
 @dataclass(frozen=True)
 class NearestPair:
-    """A real pair near to an embedding: its caption, and a square from its picture."""
+    """The real pair nearest to an embedding: its caption, and a square crop of its image."""
 
     caption: str
     picture: Image.Image
@@ -54,7 +54,7 @@ class NearestPair:
 def nearest_pairs(
     workspace: Workspace, embeddings: Float[Tensor, "queries dim"], pictures: SplitPictures
 ) -> list[NearestPair]:
-    """For each embedding the pair of the whole split whose image embedding has the largest cosine with it."""
+    """Find, for each embedding, the pair of the whole split whose image embedding has the largest cosine with it."""
     view = workspace.features(workspace.whole_split("auto")).view
     queries = F.normalize(embeddings, dim=1)
     best = torch.full((len(queries),), -torch.inf)

@@ -1,4 +1,4 @@
-"""`experiments/report.py`: one page of all results there are, beside the paper's; it computes none itself."""
+"""`experiments/report.py`: one page with all existing results next to the paper's; it computes no results itself."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mmmono.reporting.tables import console, show_table
 
 
 def report(workspace: Workspace) -> None:
-    """Collect what belongs to the chosen features into a page, and say what is missing.
+    """Collect the existing results of the selected features into a page, and list what is missing.
 
     Raises:
-        ConfigError: not even the features are there.
+        ConfigError: the features do not exist yet.
     """
     there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
     try:
@@ -101,7 +101,7 @@ def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
 
 
 def _command_line() -> str:
-    """What to add to `make <target>` for the model and the data of this report."""
+    """Arguments for `make <target>` that select this report's model, dataset and settings."""
     if not HydraConfig.initialized():
         return ""
     hydra = HydraConfig.get()
@@ -117,7 +117,7 @@ def _command_line() -> str:
 
 
 def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
-    """What, in the paper, and here; equal ones are for the caller to leave out."""
+    """Yield (setting, value in the paper, value here); the caller removes equal ones."""
     workspace, results, model = sources.workspace, sources.results, sources.workspace.model.name
     if model not in ("clip_rn50", "declip_rn50"):
         yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model

@@ -1,4 +1,4 @@
-"""`experiments/sweep.py`: all dictionaries that were trained on the same features, side by side, from what is on disk."""
+"""`experiments/sweep.py`: compare all dictionaries on disk that were trained on the same features."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mmmono.reporting.sweep_figures import sweep_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
 METRICS = {"FVU": "fvu", "L0": "l0", "active": "active", "dead share": "dead_fraction", "loss": "loss"}
-ALWAYS = ("k", "expansion")  # settings that are shown even where all dictionaries share them
+ALWAYS = ("k", "expansion")  # settings that are shown even if all dictionaries share them
 COMMAND = "python experiments/train.py -m features.k=8,16,32"
 
 
 def summarize_sweep(workspace: Workspace) -> None:
-    """Settings that differ, FVU, L0 and, where it was measured, Mono of every dictionary; the Pareto front.
+    """Compare every dictionary's FVU, L0, Mono (if measured) and the settings that differ; find the Pareto front.
 
     Raises:
-        ConfigError: no such dictionary has been trained.
+        ConfigError: the features do not exist, or no matching dictionary has been trained.
     """
     cfg = workspace.cfg
     there = Workspace(cfg, makes="none", artifacts=FinishedArtifacts(cfg.artifacts))
@@ -92,7 +92,7 @@ def summarize_sweep(workspace: Workspace) -> None:
 def _measured(
     workspace: Workspace, features: Mapping[str, Any], digests: set[str], embedder: str | None
 ) -> list[Artifact]:
-    """The monosemanticity results of one embedder and the same settings that cover most of these dictionaries."""
+    """Find the monosemanticity results with equal embedder and settings that cover the most of these dictionaries."""
     comparable: dict[str, list[Artifact]] = {}
     covered: dict[str, set[str]] = {}
     for artifact in workspace.artifacts.find("results", "interpretability-*"):
@@ -111,7 +111,7 @@ def _measured(
 
 
 def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
-    """Mono of each dictionary, mean over all its features and both modalities."""
+    """Yield the digest and the Mono of each dictionary, averaged over all its features and both modalities."""
     averages = pd.DataFrame(json.loads((artifact.path / "table4.json").read_text()))
     everything = averages[averages["class"] == "all"].groupby("feature set")["mono"].mean()
     for entry in artifact.recipe["sets"]:
@@ -120,7 +120,7 @@ def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that a dictionary was made with, by the names of the command line."""
+    """All settings that a dictionary was made with, named as on the command line."""
     parts = {part: recipe[part] for part in ("training", "trainer")}
     flat = {f"{part}.{key}": value for part, settings in parts.items() for key, value in settings.items()}
     return {**recipe["settings"], "normalize": recipe["normalize"], "seed": recipe["seed"], **flat}
@@ -133,7 +133,7 @@ def _differing(settings: list[dict[str, Any]]) -> list[str]:
 
 
 def _metrics(folder: Path) -> dict[str, float]:
-    """Metrics at the end of a training, means over both modalities; NaN for what this kind does not have."""
+    """Metrics at the last validation, averaged over both modalities; NaN for metrics that this kind lacks."""
     history = pd.read_parquet(folder / HISTORY_FILE)
     found: dict[str, float] = {"steps": int(history["step"].iloc[-1])}
     for column, name in METRICS.items():
@@ -146,7 +146,7 @@ def _metrics(folder: Path) -> dict[str, float]:
 
 def _show(workspace: Workspace, artifact: Artifact, embedder: str | None) -> None:
     table = pd.read_parquet(artifact.path / "runs.parquet").drop(columns=["artifact"])
-    # Of the settings those of the dictionary itself; how long it was trained is in `steps`.
+    # Drop the settings `training.*` and `trainer.*`; the training's length is in `steps`.
     table = table.drop(columns=[column for column in map(str, table) if "." in column]).dropna(axis=1, how="all")
     rows = []
     for row in _rows(table):

@@ -1,4 +1,4 @@
-"""`experiments/text_to_image.py`: modality-aware control of text-to-image generation (Section 4.3, Figures 10 and 14)."""
+"""`experiments/text_to_image.py`: control text-to-image generation by classes of features (Section 4.3)."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from mmmono.reporting.rows import control_rows, strongest_reference
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
-PICTURES = "pictures"  # folder of what was drawn
-Nearest = dict[tuple[int, int], NearestPair]  # by identity of the row, and place of the strength
+PICTURES = "pictures"  # folder of the generated images
+Nearest = dict[tuple[int, int], NearestPair]  # key: `id` of the row, index of the strength
 
 
 @dataclass(frozen=True)
 class Strength:
-    """A column of the figure: the number that is swept, and the weight it gives the reference."""
+    """A column of the figure: the swept strength, and the reference's weight that follows from it."""
 
     shown: float
     weight: float
@@ -55,8 +55,11 @@ class Row:
     """Intervened embeddings of one feature set, reference and class.
 
     Attributes:
-        features: how many are moved.
-        embeddings: T′ by strength and seed, `[strengths, seeds, tokens, dim]`.
+        feature_set: name of the feature set.
+        reference: the reference.
+        members: the class, `Random` or `All`.
+        features: number of features moved.
+        embeddings: T′ by strength and seed, of shape `[strengths, seeds, tokens, dim]`.
     """
 
     feature_set: str
@@ -67,7 +70,7 @@ class Row:
 
 
 def control_generation(workspace: Workspace) -> None:
-    """Figures 10 and 14 and the curves that measure them, for all chosen feature sets and references."""
+    """Make Figures 10 and 14, and curves of their measures, for all selected feature sets and references."""
     cfg = workspace.cfg
     strengths = _strengths(cfg.intervention)
     option: GeneratorOption = instantiate(cfg.generator)
@@ -111,7 +114,7 @@ def control_generation(workspace: Workspace) -> None:
         real = SplitPictures(workspace, workspace.whole_split("auto"))
         of_prompt = prompt_pictures(workspace, embedder, real, {r.key for r in references})
         near: Nearest = {}
-        if generator.joint:  # those of the first seed
+        if generator.joint:  # nearest real images are found for the first seed only
             pairs = nearest_pairs(workspace, torch.cat([row.embeddings[:, 0, 0] for row in rows]), real)
             near = dict(zip(product(map(id, rows), range(len(strengths))), pairs, strict=True))
         captions = {cell: pair.caption for cell, pair in near.items()}
@@ -230,7 +233,7 @@ def _draw(
     strengths: Sequence[Strength],
     seeds: Sequence[int],
 ) -> None:
-    """Draw what is not there yet, all seeds of a cell at a time; plain generation once for each reference."""
+    """Generate the missing images, all seeds of a cell together; plain generation once per reference."""
     wanted = [(_plain(folder, name), embeddings[0]) for name, embeddings in plain.items()]
     wanted += [
         (_cell(folder, row, strength), row.embeddings[place])
@@ -256,7 +259,7 @@ def _plain(folder: Path, reference: str) -> Path:
 
 
 def _cell(folder: Path, row: Row, strength: Strength) -> Path:
-    """Where a cell's pictures lie, but for `-<seed>.png`; without any weight of the reference they are the plain ones."""
+    """Path of a cell's images without `-<seed>.png`; if the reference has no weight, that of plain generation."""
     if not strength.weight:
         return _plain(folder, row.reference.name)
     return folder / row.feature_set / row.reference.name / f"{row.members}-{strength.shown:g}"
@@ -276,7 +279,7 @@ def _measure(
     of_prompt: Tensor,
     nearest: dict[tuple[int, int], str],
 ) -> tuple[list[Cell], pd.DataFrame]:
-    """All cells, and the measures of plain generation by reference and seed."""
+    """Measure the images; return all cells, and the measures of plain generation by reference and seed."""
     with progress_bar() as bar:
         task = bar.add_task("measure pictures", total=(len(rows) * len(strengths) + len(references)) * len(seeds))
         embedded = {r.name: embedder.embed_images([r.picture]) for r in references}

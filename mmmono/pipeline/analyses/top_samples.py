@@ -1,4 +1,4 @@
-"""`experiments/top_samples.py`: what activates each feature, and contact sheets of some (Section 2.3, Figures 1 to 3)."""
+"""`experiments/top_samples.py`: top samples of every feature, and contact sheets of some (Section 2.3, Figures 1–3)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.tables import console, show_table
 
-MAX_REPEATS = 16  # times m candidates are kept at most where contents repeat
+MAX_REPEATS = 16  # to deduplicate, at most MAX_REPEATS * m candidates are kept per feature
 
 
 def find_top_samples(workspace: Workspace) -> None:
-    """Top samples of every feature as a table, contact sheets of the named or drawn ones, for all feature sets."""
+    """Save a table of every feature's top samples, and contact sheets of the named or randomly drawn features."""
     settings = workspace.cfg.top_samples
     view = workspace.features(workspace.dataset.split).view
     check_m(settings.m, len(view))
@@ -77,7 +77,7 @@ def find_top_samples(workspace: Workspace) -> None:
 
 
 def check_m(m: int, pairs: int) -> None:
-    """Raise ConfigError unless m samples can be had."""
+    """Raise ConfigError unless 1 ≤ m ≤ pairs."""
     if not 1 <= m <= pairs:
         raise ConfigError(f"m={m} top samples asked for, but the split has {pairs} pairs: give 1 to {pairs}")
 
@@ -85,14 +85,14 @@ def check_m(m: int, pairs: int) -> None:
 def top_samples_of(
     workspace: Workspace, feature_set: FeatureSet, m: int, deduplicate: bool, metadata: pd.DataFrame
 ) -> dict[Modality, TopSamples]:
-    """The m top samples of every feature of a set in either modality, in one pass over the split.
+    """Find the m most activating samples of every feature by modality, in one pass over the split.
 
     Args:
-        workspace: the pairs.
-        feature_set: whose activations.
-        m: samples a feature.
-        deduplicate: take one sample of those with equal captions, and one of each group, such as an emoji's skin tones.
-        metadata: of the split.
+        workspace: provides the pairs.
+        feature_set: the feature set.
+        m: number of samples per feature and modality.
+        deduplicate: keep one sample per group, such as an emoji's skin tones, and among texts one per caption.
+        metadata: metadata of the split.
     """
     search = TopSampleSearch(m, deduplicate, metadata)
     for block in workspace.activations(feature_set):
@@ -101,7 +101,7 @@ def top_samples_of(
 
 
 class TopSampleSearch:
-    """The search of `top_samples_of`, for callers that do more than one thing in a pass."""
+    """Streaming form of `top_samples_of`, for callers that share one pass with other computations."""
 
     def __init__(self, m: int, deduplicate: bool, metadata: pd.DataFrame) -> None:
         self._m = m
@@ -110,7 +110,7 @@ class TopSampleSearch:
             self._contents = {modality: [metadata["group"].tolist()] for modality in MODALITIES}
         if deduplicate and "caption" in metadata:
             self._contents["text"].append(metadata["caption"].str.casefold().tolist())
-        # How often the commonest content occurs: so many times m candidates are enough to find m different ones.
+        # If the most frequent content occurs r times, r * m candidates suffice to find m different ones.
         self._repeats = {
             modality: max((Counter(entries).most_common(1)[0][1] for entries in several), default=1)
             for modality, several in self._contents.items()
@@ -121,12 +121,12 @@ class TopSampleSearch:
         }
 
     def add(self, block: ActivationBlock) -> None:
-        """Look at the next pairs."""
+        """Add the next block of pairs."""
         for modality in MODALITIES:
             self._streams[modality].add(block.rows(modality))
 
     def result(self) -> dict[Modality, TopSamples]:
-        """The best of all pairs seen, different ones where that was asked for."""
+        """Top samples of all pairs added, deduplicated if requested."""
         found = {modality: stream.result() for modality, stream in self._streams.items()}
         return {
             modality: top.distinct(self._m, *self._contents[modality]) if self._repeats[modality] > 1 else top
@@ -145,7 +145,7 @@ def _named(show: Sequence[int] | None, feature_set: FeatureSet) -> list[int]:
 
 
 def _draw_features(scored: FeatureSetDominance, per_class: int, seed: int) -> dict[str, list[int]]:
-    """Some features of each class at random, in ascending order."""
+    """Draw up to `per_class` random features of each class, sorted by index."""
     drawn = {}
     for name in ("ImgD", "TextD", "CrossD"):
         members = scored.partition[name].numpy()
@@ -157,7 +157,7 @@ def _draw_features(scored: FeatureSetDominance, per_class: int, seed: int) -> di
 def _table(
     name: str, scored: FeatureSetDominance, top: dict[Modality, TopSamples], metadata: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row for each feature, modality and rank that is filled."""
+    """Build a table with one row per feature, modality and rank; ranks without a sample are left out."""
     classes = np.array(scored.partition.class_of())
     frames = []
     for modality, samples in top.items():
@@ -177,7 +177,7 @@ def _table(
 
 @dataclass(frozen=True)
 class _Sheet:
-    """Features of one feature set that are drawn on one sheet."""
+    """Features of one feature set that share a contact sheet."""
 
     name: str
     members: str
@@ -186,11 +186,11 @@ class _Sheet:
     top: dict[Modality, TopSamples]
 
     def rows(self, shown: int) -> list[int]:
-        """Rows of the pictures on it."""
+        """Rows of the images on the sheet."""
         return self.top["image"].rows[list(self.features), :shown].flatten().tolist()
 
     def card(self, feature: int, metadata: pd.DataFrame, pictures: dict[int, Image], shown: int) -> FeatureCard:
-        """What is drawn of a feature."""
+        """Build the card of a feature."""
         samples = {
             modality: [
                 (row, value)

@@ -1,4 +1,4 @@
-"""`experiments/train.py`: the dictionaries of the chosen feature sets, with their curves."""
+"""`experiments/train.py`: train the dictionaries of the selected feature sets (Appendix A.1)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mmmono.reporting.tables import console, show_table
 
 
 def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None:
-    """Train the dictionary of each chosen feature set, with its curves (Figures 11, 12).
+    """Train the dictionary of each selected feature set, with training curves (Figures 11, 12).
 
     Returns:
-        What `objective` names, for a sweeper: a number, several for a list of names, None where it names nothing.
+        The value of `objective`, for a sweeper; a tuple of values for a list of objectives; None without an objective.
 
     Raises:
-        ConfigError: there is nothing to train, or no such objective.
+        ConfigError: there is nothing to train, or the objective does not exist.
     """
     names = [name for name, recipe in workspace.recipes.items() if isinstance(recipe, Trained)]
     if not names:
@@ -54,14 +54,14 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
 
 
 def final_metric(history: pd.DataFrame, name: str) -> float:
-    """A metric at the end of a training.
+    """Return a metric at the last validation.
 
     Args:
-        history: one row a validation.
-        name: of a validation metric such as `image/fvu` or `loss`; without a modality the mean over both, as `fvu`.
+        history: one row per validation.
+        name: a validation metric such as `image/fvu` or `loss`; `fvu` is the mean over both modalities.
 
     Raises:
-        ConfigError: nothing of that name was measured.
+        ConfigError: there is no such metric.
     """
     columns = {column.removeprefix("val/"): column for column in map(str, history) if column.startswith("val/")}
     chosen = [columns[key] for key in (name, f"image/{name}", f"text/{name}") if key in columns]

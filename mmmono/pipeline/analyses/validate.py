@@ -1,4 +1,4 @@
-"""`experiments/validate.py`: does the method find what was planted?"""
+"""`experiments/validate.py`: does the method recover synthetic ground truth?"""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ from mmmono.reporting.tables import console, save_table, show_table
 from mmmono.reporting.validation_figures import PANELS, validation_figures
 
 MARGIN = 0.3
-AUROC_PAIRS = 20_000  # more say the same
+AUROC_PAIRS = 20_000  # enough: more pairs do not change the AUROC noticeably
 
 
 @dataclass
 class _Found:
-    """Rows that runs add to each table."""
+    """Rows of each table, collected over runs."""
 
     validation: list[dict[str, object]] = field(default_factory=list)
     readings: list[dict[str, object]] = field(default_factory=list)
@@ -68,10 +68,10 @@ class _Found:
 
 
 def validate(workspace: Workspace) -> None:
-    """Train on planted pairs, one knob turned at a time, and compare with the truth.
+    """Train on synthetic pairs, varying one parameter at a time, and compare with the ground truth.
 
     Raises:
-        ConfigError: another dataset than planted pairs, or an impossible setting, before anything is trained.
+        ConfigError: the dataset is not synthetic, or a setting is invalid; raised before any training.
     """
     cfg = workspace.cfg
     if not isinstance(workspace.dataset, Planted):
@@ -100,7 +100,7 @@ def validate(workspace: Workspace) -> None:
 
 
 def _content(cfg: DictConfig) -> dict[str, Any]:
-    """What of a configuration decides what is found."""
+    """The part of a configuration that determines the results."""
     made = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(made, dict)
     kept = {str(key): made[key] for key in made if key not in ("artifacts", "device", "force", "help", "logger")}
@@ -109,7 +109,7 @@ def _content(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _all(todo: list[Run], jobs: int) -> Iterator[_Found]:
-    """What the runs find, in their order, several at a time: matrices this small leave most cores idle otherwise."""
+    """Results of the runs, in order; runs in parallel, because such small matrices would leave most cores idle."""
     yield from Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(delayed(_measure)(run) for run in todo)
 
 
@@ -133,7 +133,7 @@ def _measure(run: Run) -> _Found:
 
 
 class _Answer:
-    """What was planted in the pairs of the evaluated split."""
+    """Ground truth of the pairs of the evaluated split."""
 
     def __init__(self, workspace: Workspace) -> None:
         features = workspace.features(workspace.dataset.split)
@@ -145,7 +145,7 @@ class _Answer:
 
 
 class _Compared:
-    """A feature set beside what was planted."""
+    """A feature set compared with the ground truth."""
 
     def __init__(self, workspace: Workspace, name: str) -> None:
         self.workspace = workspace
@@ -159,7 +159,7 @@ class _Compared:
         return ((block.image, block.text) for block in self.workspace.activations(self.feature_set))
 
     def _with_codes(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """True codes beside activations, images and texts in turn."""
+        """Blocks of true codes and activations, for images and texts in turn."""
         for block in self.workspace.activations(self.feature_set):
             rows = slice(block.start, block.start + len(block.image))
             yield self.truth.image[rows], block.image.cpu()
@@ -190,7 +190,7 @@ class _Compared:
         }
 
     def readings(self) -> Iterator[dict[str, object]]:
-        """Other scores of the same features, each with its own μ ± σ."""
+        """Variants of R(d) and other scores of the same features, each partitioned by its own μ ± σ."""
         undefined = self.workspace.cfg.mds.undefined
         other: Undefined = "half" if undefined == "skip" else "skip"
         yield self.reading(f"mds.undefined={undefined}")
@@ -218,7 +218,7 @@ class _Compared:
 
 
 def _discoveries(run: Run) -> Iterator[dict[str, object]]:
-    """False discoveries of the permutation null where the truth is known: on the concepts' own codes and on latents."""
+    """False discoveries of the permutation null, on the true codes of the concepts and on learned features."""
     settings = run.cfg.validate
     workspace = Workspace(run.cfg, makes="none")
     truth = _Answer(workspace)
@@ -233,7 +233,7 @@ def _discoveries(run: Run) -> Iterator[dict[str, object]]:
     for name, pairs, scores, match in tested:
         q_value = resample_dominance(pairs, settings.n_permutations, 1, 1, run.seed).q_value
         null = int((truth.kind[match.concept[~scores.isnan()]] == 2).sum())
-        # A latent that stands for a concept leans a little where its dictionary errs: how far counts too.
+        # Reconstruction errors let one modality slightly dominate a latent; the second rule requires a large effect.
         far = q_value.where((scores - 0.5).abs() > MARGIN, 1.0)
         rules = (("null", q_value), (f"null and ½ ± {MARGIN}", far))
         for level, (rule, q) in product(settings.equal_gains.levels, rules):
@@ -246,7 +246,7 @@ def _discoveries(run: Run) -> Iterator[dict[str, object]]:
 
 
 def _summary(rows: pd.DataFrame) -> list[dict[str, object]]:
-    """Mean and 95 % t interval over seeds of every measure in every setting."""
+    """Mean over seeds and 95 % t interval of every measure in every setting."""
     summary = []
     for (knob, value, name), part in rows.groupby(["knob", "value", "feature_set"], sort=False, dropna=False):
         for measure in PANELS:

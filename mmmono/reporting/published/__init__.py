@@ -1,4 +1,4 @@
-"""The paper's own numbers, to stand beside measured ones: one JSON file a table, numbers and their setting only."""
+"""The paper's published numbers, for comparison with measured ones: one JSON file per table, with its setting."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class PublishedTable:
     """A table of the paper.
 
     Attributes:
-        source: where it is printed.
-        model, dataset: options of `model=` and `dataset=` that it was made with.
-        setting: the same in words.
-        note: what a reader of the numbers should know.
-        rows: as printed.
+        source: where the paper prints it.
+        model, dataset: the options of `model=` and `dataset=` that match the paper's setting.
+        setting: that setting in words.
+        note: caveats about the numbers.
+        rows: the table's rows as printed.
     """
 
     source: str
@@ -29,17 +29,17 @@ class PublishedTable:
     rows: list[dict[str, Any]]
 
     def find(self, **wanted: object) -> Mapping[str, Any]:
-        """The row with these entries; an empty one where the paper has none."""
+        """Return the first row with these entries; empty if the paper has none."""
         return next((row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())), {})
 
     def difference(self, model: str, dataset: str) -> str | None:
-        """A sentence on what differs from the paper's setting, None where nothing does."""
+        """Describe how this model and dataset differ from the paper's; None if they are the same."""
         if (model, dataset) == (self.model, self.dataset):
             return None
         return f"paper: {self.setting}; here: {model} on {dataset}: compare directions, not numbers"
 
 
 def published(table: str) -> PublishedTable:
-    """A table of the paper by its file's name, such as `table1`."""
+    """Read a table of the paper by its file name, such as `table1`."""
     content = json.loads((files(__name__) / f"{table}.json").read_text())
     return PublishedTable(**content)
