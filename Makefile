@@ -52,6 +52,7 @@ RUNNING = $(sort $(foreach goal,$(MAKECMDGOALS),$(STEPS.$(goal))))
 ENTRYPOINTS = $(if $(EXACT),$(RUNNING),$(foreach step,$(RUNNING),$(firstword $(subst :, ,$(step)))))
 TOGETHER = MMMONO_TOGETHER='$(ENTRYPOINTS) $(ON)$(if $(GIVEN_FEATURES), "features=$(FEATURES)")'
 PYTHON = $(TOGETHER) $(BIN)/python
+TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # $(call RUN,entrypoint,option of conf/paper)
 RUN = $(PYTHON) experiments/$(1).py $(if $(and $(EXACT),$(2)),+paper=$(2)) $(ON) $(FROM) $(ARGS)
 
@@ -67,7 +68,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(SYSTEM_PYTHON)" || { echo "error: Python 3.11 or newer is needed, none found" >&2; exit 1; }
 	@test -x $(BIN)/python || $(SYSTEM_PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
 demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
@@ -138,7 +139,7 @@ dashboard: $(READY) ## A W&B workspace with a section of panels for each section
 docs: $(READY) ## API reference from docstrings, in build/docs
 	@$(BIN)/pdoc --docformat google --output-directory build/docs mmmono
 
-.PHONY: report explorer rehearse chaos
+.PHONY: report explorer rehearse chaos test-quick coverage
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX
 	@$(call RUN,report)
@@ -153,16 +154,23 @@ rehearse: $(READY) ## The whole paper with small models against a hub on loopbac
 	@$(BIN)/python -m tests.rehearsal $(if $(FAULTS),--faults) $(if $(QUICK),--quick)
 
 test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	@$(TEST)
+
+test-quick: $(READY) ## Run the tests that take no longer than some seconds each: two minutes on two cores
+	@$(TEST) -m 'not slow'
+
+coverage: $(READY) ## Run the tests, and show which lines of mmmono they do not reach; also in build/coverage
+	@$(TEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
 
 fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
 	@$(BIN)/python -m tests.fuzz --seconds $(TIME)
 
-lint: $(READY) ## Style, types and the direction of imports
+lint: $(READY) ## Style, types, the direction of imports, and whether pyproject.toml declares what is imported
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/deptry .
 
 format: $(READY) ## Let ruff put the code in shape
 	@$(BIN)/ruff check --fix .

@@ -1,3 +1,8 @@
 """Multi-faceted multimodal monosemanticity: which features of a vision-language model belong to which modality."""
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("mmmono")  # set in pyproject.toml
+except PackageNotFoundError:  # a clone that is not installed
+    __version__ = "unknown"

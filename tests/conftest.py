@@ -1,11 +1,20 @@
-"""What concerns tests of all folders: property tests are marked, so that `make fuzz` finds them."""
+"""What concerns tests of all folders: which of them are property tests, and which are slow.
+
+`make fuzz` finds property tests by the marker `fuzz`; `make test-quick` leaves out what is marked `slow`. A test that uses
+an expensive fixture is slow without saying so, because it waits for the fixture where it runs alone.
+"""
 
 from __future__ import annotations
 
 import pytest
+
+# Fixtures that fit EmojiCLIP, or run every command of README and docs.
+EXPENSIVE = frozenset({"artifacts", "outcomes"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("fuzz")
+        if EXPENSIVE & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")

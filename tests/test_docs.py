@@ -8,7 +8,7 @@ import pdoc
 from mmmono.pipeline.entrypoint import CONF
 from tests.pipeline.conftest import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
 def test_the_api_reference_builds(tmp_path: Path) -> None:

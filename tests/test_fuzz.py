@@ -40,6 +40,7 @@ def fuzz(folder: Path, *options: str) -> tuple[int, str]:
     return ran.returncode, ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 def test_a_table_of_targets_with_the_seed_of_each_failure(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = fuzz: a property\n")
     (tmp_path / "test_some.py").write_text(PROPERTIES)

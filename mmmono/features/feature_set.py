@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
+from mmmono.core.extras import is_installed
 from mmmono.features.rows import Rows, StoredRows, in_full, prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
@@ -137,7 +138,7 @@ def activations(
 def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | torch.device) -> bool:
     if not isinstance(feature_set, RawFeatures) or torch.device(device).type != "cpu":
         return False
-    if len(view) * view.dim < WORTH_COMPILING:
+    if len(view) * view.dim < WORTH_COMPILING or not is_installed("numba", "llvmlite"):
         return False
     from mmmono.core import kernels
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import timm
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
-from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Compose
@@ -35,6 +35,9 @@ from mmmono.vlm.demo_towers import (
 )
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.resizing import bounded
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 THREADS = min(8, os.cpu_count() or 1)  # for resizing images
 
@@ -122,6 +125,8 @@ class TimmSentenceEmbedder(Embedder):
 
     @cached_property
     def _sentences(self) -> SentenceTransformer:
+        from sentence_transformers import SentenceTransformer
+
         try:
             with hub_or_cache():
                 return SentenceTransformer(self.text_model, device=self._device)

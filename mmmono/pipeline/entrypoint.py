@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MmmonoError
+from mmmono.core.extras import install
 from mmmono.core.memory import keep_freed_memory
 from mmmono.core.processes import hold, place_of_this_process, release, serve
 from mmmono.core.text import one_line
@@ -68,7 +69,7 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
 
         def command() -> None:
             if not CONF.is_dir():
-                sys.exit(f"error: no configuration at {CONF}: run from a clone, installed with 'pip install -e .'")
+                sys.exit(f"error: no configuration at {CONF}: install mmmono again")
             quiet()
             place = place_of_this_process()
             if place is not None and place.rank > 0:
@@ -205,7 +206,7 @@ def error_line(error: Exception) -> str:
         if group in ("hydra/launcher", "hydra/sweeper"):
             return (
                 f"{group}={option} is not installed: the extra 'sweep' brings joblib, submitit_local, submitit_slurm and "
-                "optuna: pip install -e '.[sweep]'"
+                f"optuna: {install('sweep')}"
             )
         options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) if group else []
         available = f": choose one of {', '.join(options)}" if options else ""

@@ -16,6 +16,7 @@ from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, c
 from mmmono.case_studies.generators.flow import FlowPlan
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
+from mmmono.core.extras import need
 from mmmono.core.fingerprints import weights_identity
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
@@ -150,6 +151,7 @@ class Diffusers(GeneratorOption):
 
     def check(self, workspace: Workspace) -> None:
         """Check that the model is the generator's encoder, that weights are available, and that settings are valid."""
+        need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
         model = workspace.model
         if not isinstance(model, OpenCLIP) or model.architecture != self.encoder:

@@ -11,14 +11,14 @@ import os
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.shipped import shipped
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = shipped("conf")
 FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # checked by Lightning, Hydra and W&B
 SEEDS = 2**32  # number of seeds that NumPy accepts
 STORED_TYPES = ("float16", "float32")

@@ -6,7 +6,6 @@ before they were selected.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.extras import need
 from mmmono.reporting.contents import contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
@@ -64,8 +64,7 @@ class TensorBoard(Tracker):
     def start(self, cfg: DictConfig, job: str) -> None:
         """Prepare for a job. Raises ConfigError if TensorBoard is not installed."""
         super().start(cfg, job)
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ConfigError("logger=tensorboard needs TensorBoard: pip install -e '.[tensorboard]'")
+        need("logger=tensorboard", "tensorboard")
 
     def training_logger(self, directory: Path) -> Any:
         """Make a logger that writes to the final folder from the first step, named like the finished artifact."""
@@ -116,8 +115,7 @@ class WandB(Tracker):
             raise ConfigError(
                 f"logger.project={self.project} is no W&B project: at most {WANDB_NAME} letters, none of / \\ # ? % :"
             )
-        if importlib.util.find_spec("wandb") is None:
-            raise ConfigError("logger=wandb needs W&B: pip install wandb")
+        need("logger=wandb", "wandb")
         if os.environ.get("WANDB_MODE", "online") != "online" or not _is_main_process():
             return
         import wandb

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
 from mmmono.reporting.contents import Contents, histograms, scalars
 from mmmono.reporting.escaping import markdown_table, tensorboard_tag
@@ -23,6 +22,8 @@ def record_contents(folder: Path, prefix: str, found: Contents, config: str) -> 
         found: contents of the artifact.
         config: resolved configuration as YAML.
     """
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(folder)) as writer:
         for name, path in found.figures.items():
             writer.add_image(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
+if TYPE_CHECKING:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
 
 SETS = ("raw", "sae", "ncl")
 STEP = "trainer/global_step"
@@ -85,6 +87,8 @@ SECTIONS = (
 
 def dashboard(entity: str, project: str) -> ws.Workspace:
     """Build the workspace without saving it."""
+    import wandb_workspaces.workspaces as ws
+
     sections = [
         ws.Section(name=section.title, panels=list(_panels(section)), is_open=number == 0)
         for number, section in enumerate(SECTIONS)
@@ -96,6 +100,8 @@ def dashboard(entity: str, project: str) -> ws.Workspace:
 
 
 def _panels(section: PaperSection) -> list[wr.Panel]:
+    import wandb_workspaces.reports.v2 as wr
+
     panels: list[wr.Panel] = [wr.MediaBrowser(title=key, media_keys=[key]) for key in section.figures]
     panels += [wr.WeavePanelSummaryTable(table_name=key) for key in section.tables]
     panels += [wr.LinePlot(x=STEP, y=list(keys)) for keys in section.curves]

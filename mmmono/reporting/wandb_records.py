@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import wandb
 
 from mmmono.reporting.contents import Contents, histograms, scalars
 from mmmono.reporting.escaping import wandb_artifact_name
+
+if TYPE_CHECKING:
+    import wandb
 
 TABLE_ROWS = 10_000  # W&B shows no more rows; longer tables are only in the artifact
 UPLOADED = 32 << 20  # bytes; larger files, and subfolders, are added as references to their local path
@@ -26,6 +28,8 @@ def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> Non
         found: contents of the artifact.
         folder: the artifact's folder.
     """
+    import wandb
+
     media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in found.figures.items()}
     for name, frame in found.tables.items():
         if len(frame) <= TABLE_ROWS:
@@ -38,6 +42,8 @@ def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> Non
 
 def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Copy a table with the names of PNG files replaced by the images; None for missing files."""
+    import wandb
+
     frame = frame.copy()
     for column in frame.columns[[pd.api.types.is_object_dtype(d) or d == "str" for d in frame.dtypes]]:
         values = frame[column].tolist()
@@ -52,6 +58,8 @@ def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def artifact_of(folder: Path, kind: str, recipe: Mapping[str, Any], made_from: Sequence[str] = ()) -> wandb.Artifact:
     """Make a W&B artifact of a folder: small files, references to the rest, and the recipe as metadata."""
+    import wandb
+
     metadata = {"recipe": dict(recipe), "made_from": list(made_from), "path": str(folder.resolve())}
     artifact = wandb.Artifact(wandb_artifact_name(folder.name), type=kind, metadata=metadata)
     for path in sorted(folder.iterdir()):

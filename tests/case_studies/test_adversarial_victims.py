@@ -58,6 +58,7 @@ def ask(llava: Path, seed: int = 0, **settings: object) -> list[str]:
     return loaded(llava, **settings).answers(PICTURE, BREAD, "sunrise", seed)
 
 
+@pytest.mark.slow
 def test_llava_answers_as_often_as_asked_and_the_same_for_a_seed(llava: Path) -> None:
     first = ask(llava)
     assert len(first) == 5

@@ -146,6 +146,7 @@ def check_control(generator: Generator, plain: Image.Image) -> None:
     assert same(generator.generate("a horse", torch.stack(moved[1:]), [3])[0], drawn[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projected", [False, True])
 def test_stable_diffusion_2(tiny: dict[str, Path], encoder: DualEncoder, projected: bool) -> None:
     generator = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=projected)

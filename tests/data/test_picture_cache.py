@@ -142,6 +142,7 @@ def _read_many(folder: Path, seed: int) -> int:
     return len(numbers)
 
 
+@pytest.mark.slow
 def test_processes_share_the_folder(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         assert pool.starmap(_read_many, [(tmp_path, seed) for seed in range(4)]) == [60] * 4

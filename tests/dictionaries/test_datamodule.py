@@ -128,6 +128,7 @@ def test_a_pool_that_cannot_be_read_ahead_is_an_error(view: FeatureView, monkeyp
         list(ShuffledBatches(view, 256, normalize=False, pool_rows=1024))
 
 
+@pytest.mark.slow
 def test_two_pools_are_all_the_memory_it_takes(tmp_path: Path) -> None:
     """Peak of a process that walks three pools of 128 MB twice, less what it had before."""
     rows, dim = 192 * 1024, 256

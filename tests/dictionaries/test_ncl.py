@@ -101,6 +101,7 @@ class _Step(torch.nn.Module):
         return self.step(batch, 0)
 
 
+@pytest.mark.slow
 def test_negatives_come_from_all_processes(tmp_path: Path) -> None:
     """Two processes with half a batch each have the gradient of one with the whole batch."""
     z = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(3))

@@ -27,6 +27,7 @@ class Dies(Callback):
             raise RuntimeError("killed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [10, 5, 7, 20])
 @pytest.mark.parametrize("died", [21, 30, 39])
 def test_a_resumed_run_has_every_validation_of_an_undisturbed_one(
@@ -76,6 +77,7 @@ def test_a_run_that_died_after_it_was_told_to_stop_trains_no_further(
     assert fit(tmp_path / "last.ckpt") == 30
 
 
+@pytest.mark.slow
 def test_a_plateau_that_ends_before_the_smallest_number_of_steps_does_not_stop_the_run(
     tmp_path: Path,
     data: PairedFeatures,  # noqa: F811

@@ -108,6 +108,7 @@ def test_a_step_projects_then_clips_then_renormalizes(tmp_path: Path, data: Pair
     assert max(order.length_error) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [sae_module, ncl_module])
 @pytest.mark.parametrize("stop_at", [6, 15])
 def test_a_resumed_run_is_bit_equal(tmp_path: Path, data: PairedFeatures, make: Any, stop_at: int) -> None:
@@ -151,6 +152,7 @@ def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: Paire
         assert frame[f"val/{modality}/fvu"].iloc[-1] < frame[f"val/{modality}/fvu"].iloc[0]
 
 
+@pytest.mark.slow
 def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
     history = MetricHistory()
     trainer(tmp_path, history, steps=150).fit(ncl_module(), data)
@@ -159,6 +161,7 @@ def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
     assert frame["val/text_to_image_recall@10"].iloc[-1] > 5 * 10 / 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [2, 3])
 def test_training_stops_when_active_dimensions_no_longer_fall(
     tmp_path: Path, data: PairedFeatures, patience: int
@@ -193,6 +196,7 @@ def test_dead_latents_are_counted_in_pairs_and_by_modality() -> None:
     assert module.pairs_seen == 768
 
 
+@pytest.mark.slow
 def test_auxk_revives_dead_latents(tmp_path: Path, data: PairedFeatures) -> None:
     """Latents too faint to win come alive with AuxK, and do not without."""
     active = {}
@@ -213,6 +217,7 @@ def test_features_of_another_width_are_refused(tmp_path: Path, data: PairedFeatu
         trainer(tmp_path).fit(SAEModule(TopKSAE(9, 18, 3)), data)
 
 
+@pytest.mark.slow
 def test_a_pre_bias_for_each_modality_moves_mds(tmp_path: Path, data: PairedFeatures) -> None:
     """With one b_pre the gap stays in the codes, where some latents fire on one modality alone; with two it does not."""
     spread = {}

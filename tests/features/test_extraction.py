@@ -227,6 +227,7 @@ def test_without_room_in_shared_memory_batches_take_another_way(
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare program here")
 def test_a_container_with_little_shared_memory(tmp_path: Path) -> None:
     """64 kB of it, as a namespace of its own lets us have: without the other way this ends in a bus error."""
@@ -328,6 +329,7 @@ def _extract_slowly(directory: str) -> None:
     extract_features(SlowPairs(), ColorEncoder(), Path(directory), batch_size=2)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_with_whole_shards(tmp_path: Path) -> None:
     process = mp.get_context("spawn").Process(target=_extract_slowly, args=(str(tmp_path),))
     process.start()
@@ -356,6 +358,7 @@ def _extract_until_interrupted() -> None:
         print("interrupted", file=sys.stderr)
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_no_traceback_of_the_workers(tmp_path: Path) -> None:
     script = "from tests.features.test_extraction import _extract_until_interrupted as run; print(1, flush=True); run()"
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -43,6 +43,7 @@ def test_frequencies_follow_zipf() -> None:
     np.testing.assert_allclose(frequency, expected, rtol=0.15, atol=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
 def test_correlation_of_shared_concepts(correlation: float) -> None:
     knobs = PlantedKnobs(pairs=30_000, correlation=correlation, image_atoms=64, text_atoms=64, shared_atoms=8, active=2)

@@ -29,6 +29,7 @@ def pictures(count: int) -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_offline_embedder_is_timm_and_sentence_transformers() -> None:
     embedder = offline_embedder(batch_size=2)
     images, texts = pictures(3), ["a cat on a mat", "two dogs", "snow"]

@@ -17,6 +17,7 @@ def by_sorting(a: np.ndarray, m: int) -> list[list[int]]:
     return [[int(row) for row in order[:m, d] if a[row, d] > 0] for d in range(a.shape[1])]
 
 
+@pytest.mark.slow
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 60), st.integers(1, 6)), elements=st.integers(-2, 6)),
     st.integers(1, 8),

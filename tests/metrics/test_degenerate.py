@@ -219,6 +219,7 @@ def test_ms_of_one_strong_and_one_weak_sample() -> None:
     assert monosemanticity_score([(a, e)]).item() == pytest.approx(float(e[1] @ e[4]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_counts_beyond_what_float32_can_count() -> None:
     """2²⁴ + 3 pairs with a ratio of ¾ and 2²⁴ with one of ¼: float32 sums stop counting there."""
     rows = 1 << 20

@@ -41,6 +41,7 @@ def test_accuracy_with_all_features_is_scikit_learns() -> None:
     assert none.high - none.low == pytest.approx(2 * 1.96 * error, rel=0.25)
 
 
+@pytest.mark.slow
 def test_only_the_informative_class_hurts() -> None:
     rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), folds=5, jobs=1)
     image, text = by_name(rows, "ImgD"), by_name(rows, "TextD")
@@ -57,12 +58,14 @@ def test_only_the_informative_class_hurts() -> None:
     assert [r.neurons for r in rows] == [0, 3, 3, 4, 4, 5, 5]
 
 
+@pytest.mark.slow
 def test_keeping_is_the_mirror_of_removing() -> None:
     rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), folds=5, keep=True, jobs=1)
     assert by_name(rows, "ImgD").accuracy.value > by_name(rows, "None").accuracy.value - 0.05
     assert by_name(rows, "TextD").accuracy.value < 0.5
 
 
+@pytest.mark.slow
 def test_zeroing_at_test_only_hurts_as_well() -> None:
     rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), refit=False, folds=2, jobs=1)
     assert by_name(rows, "ImgD").delta_none.high < -0.1
@@ -86,6 +89,7 @@ def test_dead_features_are_not_drawn_at_random() -> None:
     assert random.spread == 0
 
 
+@pytest.mark.slow
 def test_the_seed_decides() -> None:
     x, labels, partition = planted(slice(0, 6)), list(LABELS), parts(3, 4, 5, 0)
     first = removal_ablation(x, labels, partition, seed=3, jobs=1)

@@ -120,6 +120,7 @@ def test_t_interval() -> None:
     assert np.isnan(mean_interval([])).all()
 
 
+@pytest.mark.slow
 def test_the_null_keeps_its_rate_where_it_is_true() -> None:
     """Concepts with equal gains: Benjamini and Hochberg's rate is at most the nominal one times their share."""
     found = []

@@ -85,6 +85,7 @@ def close(got: object, expected: object, atol: float = 1e-6) -> None:
     np.testing.assert_allclose(np.asarray(got, float), np.asarray(expected, float), rtol=1e-6, atol=atol)
 
 
+@pytest.mark.slow
 def test_mds(made: Made) -> None:
     results = made.run("mds")
     scores, summary = (pd.read_parquet(results / f"{name}.parquet") for name in ("scores", "summary"))
@@ -116,6 +117,7 @@ def test_certainty(made: Made) -> None:
         close(rows[["low", "high"]].T, resamples.interval())
 
 
+@pytest.mark.slow
 def test_interpretability(made: Made) -> None:
     scores = pd.read_parquet(made.run("interpretability") / "scores.parquet")
     pool = torch.randperm(PAIRS, generator=torch.Generator().manual_seed(0))
@@ -165,6 +167,7 @@ def test_faithfulness(made: Made) -> None:
         assert row["zero-shot"] is None
 
 
+@pytest.mark.slow
 def test_ablation(made: Made) -> None:
     table = json.loads((made.run("ablation") / "table1.json").read_text())
     for modality in MODALITIES:

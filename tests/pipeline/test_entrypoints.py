@@ -186,6 +186,7 @@ def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) 
     assert "is no feature store" in run.err
 
 
+@pytest.mark.slow
 def test_help_names_groups_and_an_example(command: Command) -> None:
     for name in sorted(file.stem for file in (REPOSITORY / "experiments").glob("*.py")):
         run = command(name, "--help")

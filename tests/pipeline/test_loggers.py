@@ -37,6 +37,7 @@ def runs(root: Path) -> dict[str, tuple[WandbRun, Path]]:
     return found
 
 
+@pytest.mark.slow
 def test_wandb_records_training_and_analyses_with_their_lineage(
     command: Command, tmp_path: Path, offline: None
 ) -> None:

@@ -80,6 +80,7 @@ def test_make_paper_uses_every_preset_and_the_plan_lists_every_step() -> None:
     assert {(step.entrypoint, step.paper) for step in steps if "paper" in step} == used
 
 
+@pytest.mark.slow
 def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_path: Path) -> None:
     root = f"artifacts={tmp_path}"
     settings = (root, *SHORT, "features=[raw,sae]", "features.k=2")
@@ -118,6 +119,7 @@ def test_the_full_reproduction_is_planned_without_a_model(
     assert list(tmp_path.rglob("features")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
 def test_any_option_of_a_group_goes_with_a_preset(preset: Path) -> None:
     """A preset's values must not stay behind in another option, which has no such setting."""

@@ -99,6 +99,7 @@ def test_pictures_come_in_few_requests_and_once(
     assert fetched(remote) == (0, 0)
 
 
+@pytest.mark.slow
 def test_broken_pictures_are_drawn_as_missing_and_told(
     command: Command, arguments: list[str], remote: FlakyServer, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_broken_pictures_are_drawn_as_missing_and_told(
     assert [line for line in nothing.err.splitlines() if line.startswith("error: not one of")]
 
 
+@pytest.mark.slow
 def test_the_benign_pictures_of_an_attack_are_not_searched(
     command: Command, arguments: list[str], remote: FlakyServer, tmp_path: Path
 ) -> None:

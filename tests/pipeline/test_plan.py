@@ -124,6 +124,7 @@ def test_a_limit_and_what_is_cached_count(command: Command, hub: type[Answers], 
     assert not any("train" in what for what in found), "nothing is trained"
 
 
+@pytest.mark.slow
 def test_gated_and_withdrawn_repositories_are_named_before(
     command: Command, hub: type[Answers], tmp_path: Path
 ) -> None:

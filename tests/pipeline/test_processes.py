@@ -119,6 +119,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), ("torchrun",)], ids=["own", "torchrun"])
 def test_two_processes_make_what_one_makes_of_whole_batches(
     tmp_path: Path, alone: Path, launcher: tuple[str, ...]
@@ -138,6 +139,7 @@ def test_two_processes_make_what_one_makes_of_whole_batches(
     assert not session(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank 0", "rank 1", "torchrun rank 1"])
 def test_a_rank_that_is_killed_ends_the_others_and_one_process_goes_on(
     command: Command, tmp_path: Path, victim: str
@@ -173,6 +175,7 @@ def test_a_rank_that_is_killed_ends_the_others_and_one_process_goes_on(
     assert quality[0] == pytest.approx(quality[1], rel=0.1)  # roundings grow over so many steps
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_have_begun(command: Command, tmp_path: Path, alone: Path) -> None:
     cut = start(*SHORT, *TWO, f"artifacts={tmp_path}", "trainer.max_time={seconds:0.001}", log=tmp_path / "log")
     assert finish(cut) == 1
@@ -182,6 +185,7 @@ def test_one_process_goes_on_with_what_two_have_begun(command: Command, tmp_path
     assert_same(alone, tmp_path, "sae")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     process = start(*LONG, *TWO, f"artifacts={tmp_path}", log=tmp_path / "log")
     wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), process)

@@ -42,6 +42,7 @@ def store_of(artifacts: Path) -> Path:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_lost_a_shard_says_so_and_the_next_one_reads_it_alone(
     command: Command, server: FlakyServer, tmp_path: Path, workers: int
@@ -70,6 +71,7 @@ def test_a_run_that_lost_a_shard_says_so_and_the_next_one_reads_it_alone(
         assert all(file.read_bytes() == (two / file.relative_to(one)).read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_limits_on_losses_hold_for_features_that_are_there(
     command: Command, server: FlakyServer, tmp_path: Path
 ) -> None:
@@ -94,6 +96,7 @@ def test_limits_on_losses_hold_for_features_that_are_there(
     assert "2 of 18 pairs could not be read" in stricter.err
 
 
+@pytest.mark.slow
 def test_validation_shards_are_kept_for_other_models_and_training_shards_where_that_is_wanted(
     command: Command, server: FlakyServer, tmp_path: Path
 ) -> None:

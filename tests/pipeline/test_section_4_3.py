@@ -111,6 +111,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("generator", "extra"),
     [
@@ -147,6 +148,7 @@ def test_diffusers_pipelines_end_to_end(
     assert not np.array_equal(plain, moved)
 
 
+@pytest.mark.slow
 def test_a_generator_that_comes_trained_needs_no_training_split(
     command: Command, tmp_path: Path, tiny: dict[str, str]
 ) -> None:

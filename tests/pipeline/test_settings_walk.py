@@ -381,6 +381,7 @@ def supply(walk: Walk, cfg: DictConfig, world: World) -> None:
                 pd.DataFrame({"step": [1], "pairs": [9], **measured}).to_parquet(made.path / HISTORY_FILE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("walk", WALKS, ids=str)
 def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPSEEK_API_KEY", "of nobody")

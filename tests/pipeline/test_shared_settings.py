@@ -40,6 +40,7 @@ def test_groups_and_settings_of_their_options_go_where_they_belong() -> None:
     assert "generator.steps=4" in taken["text_to_image"]
 
 
+@pytest.mark.slow
 def test_presets_bring_groups_whose_settings_are_known_to_all() -> None:
     """victim.repeats is a setting of the paper's victim, not of the default one."""
     taken = used("paper", *PAPER, "ARGS=victim.repeats=3 generator.projected=true ablation.folds=2 top_samples.m=4")
@@ -118,6 +119,7 @@ def test_sweeps_switches_and_values_to_be_given_are_left_alone() -> None:
     assert own_settings("mds", ["top_samples.m=2"], CONF, "") == ["top_samples.m=2"]
 
 
+@pytest.mark.slow
 def test_a_plan_gives_each_step_the_settings_that_it_has(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

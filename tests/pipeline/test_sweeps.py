@@ -36,6 +36,7 @@ def finished(root: Path) -> dict[Path, int]:
     return {f: f.stat().st_mtime_ns for f in folders if (f / "recipe.json").exists() and f.suffix != ".partial"}
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_path: Path) -> None:
     arguments = (*GRID, f"artifacts={tmp_path}")
     script = REPOSITORY / "experiments" / "train.py"
@@ -81,6 +82,7 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
         assert row.front == (not beaten)
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_and_goes_on_where_it_was(command: Command, tmp_path: Path) -> None:
     arguments = (
         "-m",
@@ -98,6 +100,7 @@ def test_a_search_finds_the_best_and_goes_on_where_it_was(command: Command, tmp_
     assert yaml.safe_load(found.read_text())["best_value"] == pytest.approx(min(values))
 
 
+@pytest.mark.slow
 def test_two_objectives(command: Command, tmp_path: Path) -> None:
     search = ("-m", "hparams_search=sae_pareto", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.population_size=2")
     run = command("train", *search, f"artifacts={tmp_path}", *SHORT, "features.k=choice(1,2,4)")
@@ -106,6 +109,7 @@ def test_two_objectives(command: Command, tmp_path: Path) -> None:
     assert all(len(solution["values"]) == 2 for solution in yaml.safe_load(found.read_text())["solutions"])
 
 
+@pytest.mark.slow
 def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
     """From whatever interpretability results there are; embedder=clip needs no pictures."""
     root = f"artifacts={tmp_path}"

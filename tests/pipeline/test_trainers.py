@@ -75,6 +75,7 @@ class Metrics:
         return Kept("unused")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("option", ["auto", "cpu", "gpu", "ddp"])
 def test_every_option_trains_in_every_precision(view: FeatureView, tmp_path: Path, option: str, precision: str) -> None:
@@ -99,6 +100,7 @@ def test_every_option_trains_in_every_precision(view: FeatureView, tmp_path: Pat
             )
 
 
+@pytest.mark.slow
 def test_fvu_in_mixed_precision_is_that_of_float32(view: FeatureView, tmp_path: Path) -> None:
     fvu = {}
     for precision in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
@@ -266,6 +268,7 @@ def test_a_training_cut_by_time_is_not_published_and_goes_on(command: Command, t
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("choices", "status"), [("999,3", 0), ("998,999", 1)])
 def test_a_search_goes_on_after_a_trial_that_fails(command: Command, tmp_path: Path, choices: str, status: int) -> None:
     search = ("-m", "hparams_search=sae", "hydra.sweeper.n_trials=4", f"features.k=choice({choices})")

@@ -9,6 +9,7 @@ from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import only, snapshot
 
 
+@pytest.mark.slow
 def test_the_sae_finds_what_was_planted(command: Command, tmp_path: Path) -> None:
     """The easy regime: little noise, atoms ≤ 2 d, enough pairs."""
     arguments = (f"artifacts={tmp_path}", "validate.seeds=1", "validate.quick=true", "features=[raw,sae]")
@@ -36,6 +37,7 @@ def test_the_sae_finds_what_was_planted(command: Command, tmp_path: Path) -> Non
 SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interval=5", "dataset.pairs=1000")
 
 
+@pytest.mark.slow
 def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     """Trainings too short to find anything, but all of them."""
     knobs = ("noise", "active", "latents", "pairs")

@@ -52,7 +52,7 @@ def parse(line: str, braces: bool = False) -> Entry | None:
     """A shell line that runs an entrypoint; None for any other.
 
     Args:
-        line: such as `NAME=value python experiments/mds.py 'features=[raw]'  # a remark`.
+        line: such as `NAME=value python experiments/mds.py 'features=[raw]'  # a remark`, or `mmmono mds 'features=[raw]'`.
         braces: whether a shell would expand braces outside quotes, as bash does on a command line.
     """
     words = shlex.split(line, comments=True)
@@ -60,6 +60,8 @@ def parse(line: str, braces: bool = False) -> Entry | None:
     while words and (match := re.fullmatch(r"([A-Z][A-Z0-9_]*)=(.*)", words[0], re.DOTALL)):
         variables[match[1]] = match[2]
         del words[0]
+    if len(words) > 1 and words[0] == "mmmono":
+        words = ["python", f"experiments/{words[1]}.py", *words[2:]]
     if len(words) < 2 or not re.fullmatch(r"(.*/)?python\S*", words[0]):
         return None
     match = re.fullmatch(r"(?:.*/)?experiments/(\w+)\.py", words[1])

@@ -42,6 +42,7 @@ def card(captions: list[str]) -> FeatureCard:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_fonts")
 @pytest.mark.parametrize("start", range(0, len(NASTY), 12))
 def test_a_sheet_of_any_captions(start: int, tmp_path: Path) -> None:

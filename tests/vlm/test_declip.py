@@ -54,6 +54,7 @@ def small(
     return request.param, model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["module.", "", "module._orig_mod."])
 def test_a_declip_checkpoint_embeds_as_the_model_it_came_from(
     small: tuple[str, torch.nn.Module], prefix: str, tmp_path: Path

@@ -51,6 +51,7 @@ def test_bytes_give_what_open_clips_own_transform_gives(mode: str, size: tuple[i
         assert_close(encoder.encode_image(reference[None]), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize("text", [{}, {"pool_type": "eos", "eos_id": 49407}, {"proj_bias": True}])
 def test_short_captions_give_what_the_whole_context_gives(custom: bool, text: dict) -> None:

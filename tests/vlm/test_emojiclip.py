@@ -44,6 +44,7 @@ def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPa
     return directory
 
 
+@pytest.mark.slow
 def test_captions_find_the_drawings_they_were_fitted_to(pairs: list[tuple[Image.Image, str]], fitted: Path) -> None:
     start = time.monotonic()
     encoder = load_emojiclip(fitted)
@@ -57,6 +58,7 @@ def test_captions_find_the_drawings_they_were_fitted_to(pairs: list[tuple[Image.
     assert found > 0.8  # chance is 0.016
 
 
+@pytest.mark.slow
 def test_loading_twice_gives_the_same_and_padding_changes_nothing(
     pairs: list[tuple[Image.Image, str]], fitted: Path
 ) -> None:

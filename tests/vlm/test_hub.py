@@ -45,6 +45,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 FILE = "GET /org/model/resolve"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.extras import need
 from mmmono.core.lines import append_lines, read_lines
 
 if TYPE_CHECKING:
@@ -122,12 +123,9 @@ class OpenAICompatible(Judge):
                 f"judge=openai_compatible needs a key: set the environment variable {self._key_variable}, "
                 "or use judge=refusal_keywords"
             )
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise ConfigError(
-                "judge=openai_compatible needs the package openai: install the judge extra, pip install 'mmmono[judge]'"
-            ) from error
+        need("judge=openai_compatible", "openai")
+        from openai import OpenAI
+
         # The client itself retries timeouts, rate limits, server and connection errors with exponential backoff.
         return OpenAI(api_key=key, base_url=self.base_url, timeout=timeout, max_retries=self.attempts - 1)
 

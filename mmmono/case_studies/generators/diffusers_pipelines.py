@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.extras import need
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -78,19 +79,23 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
         )
 
 
-def load_pipeline(kind: type[Any], weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
+def load_pipeline(kind: str, weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
     """Load a pipeline onto a device.
 
     Raises:
+        ConfigError: diffusers is not installed.
         ModelError: the weights cannot be loaded or belong to another class, or the GPU has too little memory.
     """
-    check_pipeline(weights, kind.__name__)  # diffusers would load the parts that both classes share
+    need(f"diffusers' {kind}", "diffusers")
+    check_pipeline(weights, kind)  # diffusers would load the parts that both classes share
+    import diffusers
+
     try:
         with hub_or_cache():
-            pipeline = kind.from_pretrained(weights, torch_dtype=DTYPES[dtype])
+            pipeline = getattr(diffusers, kind).from_pretrained(weights, torch_dtype=DTYPES[dtype])
     except Exception as error:  # diffusers passes on all errors of the hub client and of its loaders
         raise ModelError(
-            f"generator.weights={weights} cannot be loaded as {kind.__name__} ({hub_reason(error)}): check its name and "
+            f"generator.weights={weights} cannot be loaded as {kind} ({hub_reason(error)}): check its name and "
             "the network, or give the folder of a local copy"
         ) from error
     pipeline.set_progress_bar_config(disable=True)

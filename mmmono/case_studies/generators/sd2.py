@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -74,7 +73,7 @@ class StableDiffusion2(Generator):
         self.joint = projected
         self._encoder = encoder
         self._tower: Any = getattr(encoder.model, "text", encoder.model)
-        self._pipeline = load_pipeline(StableDiffusionPipeline, weights, dtype, device, cpu_offload)
+        self._pipeline = load_pipeline("StableDiffusionPipeline", weights, dtype, device, cpu_offload)
         own = self._pipeline.text_encoder.get_input_embeddings().weight
         check_same_weights(own, self._tower.token_embedding.weight, weights, encoder.name)
         self._device = device

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import StableUnCLIPImg2ImgPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -68,7 +67,7 @@ class StableUnCLIP(Generator):
     ) -> None:
         check_options(length)
         self._encoder = encoder
-        self._pipeline = load_pipeline(StableUnCLIPImg2ImgPipeline, weights, dtype, device, cpu_offload)
+        self._pipeline = load_pipeline("StableUnCLIPImg2ImgPipeline", weights, dtype, device, cpu_offload)
         own = self._pipeline.image_encoder.visual_projection.weight
         check_same_weights(own, encoder.model.visual.proj.T, weights, encoder.name)
         self._device = device

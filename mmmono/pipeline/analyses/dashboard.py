@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 from omegaconf import DictConfig
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.extras import need
 from mmmono.reporting.tables import console, show_table
 
 
@@ -17,8 +17,7 @@ def save_dashboard(cfg: DictConfig) -> None:
     Raises:
         ConfigError: a package is missing, the logger is not W&B, or the server refuses the workspace.
     """
-    if importlib.util.find_spec("wandb_workspaces") is None:
-        raise ConfigError("a dashboard needs wandb-workspaces: pip install -e '.[wandb]'")
+    need("a dashboard", "wandb", "wandb_workspaces")
     if "project" not in cfg.logger:
         raise ConfigError("a dashboard belongs to a W&B project: leave logger=wandb as it is")
     import wandb
