@@ -18,9 +18,9 @@ from mmmono.case_studies.adversarial.outcomes import (
     BENIGN,
     CONTRAST,
     RANDOM,
-    TARGETS,
     AttackOutcome,
 )
+from mmmono.modality import LIVE_CLASSES
 from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
@@ -55,7 +55,7 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[Attack
         outcomes: outcomes of one feature set, and of the conditions without a defense.
     """
     names = list(examples[0].pictures)
-    most = max(outcome.condition.features for outcome in outcomes if outcome.condition.aligned in TARGETS)
+    most = max(outcome.condition.features for outcome in outcomes if outcome.condition.aligned in LIVE_CLASSES)
     shown = {o.condition.aligned: o for o in outcomes if o.condition.features in (0, most)}
     width, height = LABELS + COLUMN * len(names) + 0.1, COLUMN * len(examples) + 0.45
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
@@ -85,7 +85,7 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: Sequence[Attack
         _curve(left, shown[ATTACKED], COLORS[ATTACKED], ATTACKED)
         left.set_title("attack, all dimensions", loc="left")
         left.set_ylabel("distance to contrast")
-        for name in (*TARGETS, RANDOM):
+        for name in (*LIVE_CLASSES, RANDOM):
             _curve(right, shown[name], COLORS[name], name, relative=True)
         right.set_title(f"defense, {most} features each", loc="left")
         right.set_ylabel("relative distance\nto benign")
@@ -115,7 +115,7 @@ def success_by_size(outcomes: Sequence[AttackOutcome], measure: str) -> Figure:
             }
             for axis, value in ((left, 100 * reference.success.rate), (right, reference.margin.value)):
                 axis.axhline(value, label=HEADINGS[name] if axis is left else None, **style)
-        for place, name in enumerate((*TARGETS, RANDOM, ALL)):
+        for place, name in enumerate((*LIVE_CLASSES, RANDOM, ALL)):
             own = sorted((o for o in outcomes if o.condition.aligned == name), key=lambda o: o.condition.features)
             if not own:
                 continue

@@ -30,7 +30,6 @@ from mmmono.case_studies.adversarial.outcomes import (
     BENIGN,
     CONTRAST,
     RANDOM,
-    TARGETS,
     AttackOutcome,
     Condition,
     attack_outcome,
@@ -43,6 +42,7 @@ from mmmono.case_studies.pictures import Picture
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet
+from mmmono.modality import LIVE_CLASSES
 from mmmono.pipeline.analyses.attack_pictures import AttackPictures
 from mmmono.pipeline.pictures import finished_features
 from mmmono.pipeline.workspace import Workspace
@@ -266,7 +266,7 @@ class AttackStudy:
             outcomes.append(
                 attack_outcome(
                     condition, verdicts[condition], margins, requests, folder.distances(),
-                    random if condition.aligned in TARGETS else None, self.workspace.seed,
+                    random if condition.aligned in LIVE_CLASSES else None, self.workspace.seed,
                 )
             )  # fmt: skip
         return outcomes
@@ -304,7 +304,7 @@ class AttackStudy:
         self, folders: dict[Condition, PictureFolder], outcomes: Sequence[AttackOutcome]
     ) -> list[AttackExample]:
         """Examples from the first run, with the defenses that align the most features."""
-        most = max(o.condition.features for o in outcomes if o.condition.aligned in TARGETS)
+        most = max(o.condition.features for o in outcomes if o.condition.aligned in LIVE_CLASSES)
         shown = [o.condition for o in outcomes if o.condition.features in (0, most) and o.condition.aligned != ALL]
         return [
             AttackExample(

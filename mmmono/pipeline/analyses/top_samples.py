@@ -146,7 +146,7 @@ def _named(show: Sequence[int] | None, feature_set: FeatureSet) -> list[int]:
 
 def _draw_features(scored: FeatureSetDominance, per_class: int, seed: int) -> dict[str, list[int]]:
     """Draw up to `per_class` random features of each class, sorted by index."""
-    drawn = {}
+    drawn: dict[str, list[int]] = {}
     for name in LIVE_CLASSES:
         members = scored.partition[name].numpy()
         chosen = np.random.default_rng(seed).choice(members, min(per_class, len(members)), replace=False)
