@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-# Fixtures that fit EmojiCLIP, or run every command of README and docs.
-EXPENSIVE = frozenset({"artifacts", "outcomes"})
+EXPENSIVE = frozenset(
+    {
+        "artifacts", "fitted",  # fit EmojiCLIP
+        "decoder_folder", "classifier", "made",  # train or make a model
+        "outcomes",  # runs every command of README and docs
+    }
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
