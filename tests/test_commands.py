@@ -30,7 +30,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Programs of others, and shell words, that pages also name.
 OTHERS = ("cd", "export", "git", "hf", "mmmono", "pip", "tensorboard", "torchrun", "wandb")
 # What may stop a command besides an artifact that it would build: weights, or the GPU that a setting is for.
-WANTING = r"cannot (be had|download|be loaded)|but device=cpu"
+WANTING = r"cannot (be had|download|be loaded)|but device=cpu|but PyTorch sees no GPU here|nothing answers there"
 SHOW = ("report", "explorer", "sweep", "dashboard")  # what only looks at what is there, and finds nothing
 
 
@@ -149,7 +149,8 @@ def run_until_built(place: Path, entries: list[Entry]) -> list[dict[str, Any]]:
     with Hub(place / "hub") as hub:
         environment = kept | {
             "PYTHONPATH": str(REPOSITORY), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(place / "hf"),
-            "DEEPSEEK_API_KEY": "sk-rehearsal", "WANDB_MODE": "offline", "NO_PROXY": "*", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DEEPSEEK_API_KEY": "sk-rehearsal", "DEEPSEEK_BASE_URL": "http://127.0.0.1:9",
+            "WANDB_MODE": "offline", "NO_PROXY": "*", "HF_HUB_DISABLE_TELEMETRY": "1",
         }  # fmt: skip
         run = subprocess.run(
             [sys.executable, "-m", "tests.until_built", str(commands), str(outcomes)],

@@ -13,7 +13,7 @@ from PIL import Image
 
 PARTIAL = ".partial"
 # Hydra's and Lightning's logs, and checkpoints to resume from, tell how a run went and not what came out of it.
-NOT_COMPARED = re.compile(r"(^|/)(runs|checkpoints|logs|lightning_logs)/|\.lock$|(^|/)versions\.json$|\.pdf$")
+NOT_COMPARED = re.compile(r"(^|/)(runs|checkpoints|logs|lightning_logs)/|\.lock$|(^|/)(versions|timing)\.json$|\.pdf$")
 TIMES = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?|\d{10}\.\d+")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -227,9 +228,12 @@ def test_any_few_faults_give_the_same_bytes(
 ) -> None:
     if framing == "none":  # a lost tail of unannounced length is told from the end by asking again, if ranges are known
         cuts = [(after, "rst" if after >= size else how) for after, how in cuts]
+        if not ranged:  # an answer that ends twice at the same byte is the whole file, as far as anybody can tell
+            cuts = list(dict(cuts).items())
     data = DATA[:size]
     server.files["/f.tar"], server.framing, server.ranged = data, framing, ranged
     server.faults = [Fault(after=after, how=how) for after, how in cuts]
     start = min(start, size)
-    with RemoteFile(f"{server.url}/f.tar", None, QUICK).open(start) as stream:
+    # A kept connection that an earlier example has broken may cost an attempt more than there are faults.
+    with RemoteFile(f"{server.url}/f.tar", None, replace(QUICK, retries=5)).open(start) as stream:
         assert stream.read() == data[start:]

