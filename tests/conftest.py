@@ -1,4 +1,4 @@
-"""What concerns tests of all folders: which of them are property tests, and which are slow.
+"""What concerns tests of all folders: which of them are property tests, which are slow, and how many threads they have.
 
 `make fuzz` finds property tests by the marker `fuzz`; `make test-quick` leaves out what is marked `slow`. A test that uses
 an expensive fixture is slow without saying so, because it waits for the fixture where it runs alone.
@@ -6,10 +6,21 @@ an expensive fixture is slow without saying so, because it waits for the fixture
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-# Fixtures that fit EmojiCLIP, or run every command of README and docs.
-EXPENSIVE = frozenset({"artifacts", "outcomes"})
+# Several processes share the cores, also with the commands that they start: more threads than cores wait for each other.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+EXPENSIVE = frozenset(
+    {
+        "artifacts", "fitted", "models",  # fit EmojiCLIP
+        "decoder_folder", "classifier", "made",  # train or make a model
+        "outcomes",  # runs every command of README and docs
+    }
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

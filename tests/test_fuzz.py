@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.conftest import REPOSITORY
 
 PROPERTIES = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Sanitize a string; Rich calls this for every string it prints, inside or outside a table."""
-        return super().render_str(printable(text), **options)
+        # Rich drops carriage returns, vertical tabs and form feeds, which would join the words beside them.
+        return super().render_str(re.sub(r"\r\n?|[\v\f]", "\n", printable(text)), **options)
 
 
 # Output that is not a terminal has no width to fit, so logs get full columns.

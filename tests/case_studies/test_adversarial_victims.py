@@ -70,6 +70,7 @@ def test_llava_answers_as_often_as_asked_and_the_same_for_a_seed(llava: Path) ->
     assert len(set(greedy)) == 1
 
 
+@pytest.mark.slow
 def test_llava_leaves_the_global_random_state_alone(llava: Path) -> None:
     victim = loaded(llava)
     torch.manual_seed(3)

@@ -79,6 +79,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_classifier_of_transformers(classifier: Path) -> None:
     labeler = ImageClassifier(str(classifier), batch_size=2)
     labeler.check(PAIR)

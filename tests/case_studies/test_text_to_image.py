@@ -175,6 +175,7 @@ def test_stable_diffusion_2_reads_reference_layer_and_projection(tiny: dict[str,
     torch.testing.assert_close(last[ids[0].argmax()], encoder.encode_text(ids)[0])
 
 
+@pytest.mark.slow
 def test_stable_unclip(tiny: dict[str, Path], encoder: DualEncoder) -> None:
     generator = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2)
     text, reference = generator.encode("a horse", HORSE)
@@ -271,6 +272,7 @@ def decoder_folder(
     return folder
 
 
+@pytest.mark.slow
 def test_a_flow_draws_what_embeddings_of_either_modality_say(
     colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], decoder_folder: Path, encoder: DualEncoder
 ) -> None:

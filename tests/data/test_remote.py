@@ -44,6 +44,7 @@ def test_whole_files_in_any_framing(server: FlakyServer, framing: str, ranged: b
     assert RemoteFile(f"{server.url}/f.tar", None, QUICK).read(70_000, 80_000) == DATA[70_000:80_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", ["length", "chunked", "none"])
 @pytest.mark.parametrize(
     ("how", "after"),

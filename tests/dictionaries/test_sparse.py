@@ -112,6 +112,7 @@ def test_the_training_step_is_that_of_whole_matrices(
         torch.testing.assert_close(grad, expected[name], msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sparse", "dense"])
 def test_gradients_of_the_loss(kernel: str) -> None:
     """Against finite differences."""

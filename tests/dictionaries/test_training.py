@@ -135,6 +135,7 @@ def test_a_resumed_run_is_bit_equal(tmp_path: Path, data: PairedFeatures, make: 
     assert history.frame().equals(whole_history.frame())
 
 
+@pytest.mark.slow
 def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: PairedFeatures) -> None:
     history = MetricHistory()
     module = sae_module()

@@ -62,6 +62,7 @@ def test_paper_embedder_takes_a_local_checkpoint_and_folder(tmp_path: Path) -> N
     assert embedder.fingerprint != second.fingerprint
 
 
+@pytest.mark.slow
 def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"image_checkpoint=.*nowhere.*is no file"):
         paper_embedder(TINY_VIT, "x", str(tmp_path / "nowhere"))

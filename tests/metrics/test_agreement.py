@@ -16,6 +16,7 @@ def agree(got: object, expected: object, rtol: float = 1e-6, atol: float = 1e-6,
     np.testing.assert_allclose(values, np.asarray(expected), rtol=rtol, atol=atol, err_msg=message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_scales_types_and_blocks(name: str) -> None:
     metric = METRICS[name]

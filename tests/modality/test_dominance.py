@@ -63,6 +63,7 @@ def test_blocks_of_any_size_give_the_same_score() -> None:
     assert torch.equal(whole.informative_pairs, pieces.informative_pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("density", [1.0, 0.1])
 @pytest.mark.parametrize("normalize", [False, True])

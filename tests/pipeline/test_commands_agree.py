@@ -104,6 +104,7 @@ def test_mds(made: Made) -> None:
         close(row.gap, references.gap(*(made.stored[m].astype(float) for m in MODALITIES))[0])
 
 
+@pytest.mark.slow
 def test_certainty(made: Made) -> None:
     scores = pd.read_parquet(made.run("certainty") / "scores.parquet")
     for name in ("raw", "sae"):

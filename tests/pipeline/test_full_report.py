@@ -57,6 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(folder / "cc3m"), str(folder / "coco")
 
 
+@pytest.mark.slow
 def test_each_table_is_of_the_model_the_paper_used(command: Command, tmp_path: Path, data: tuple[str, str]) -> None:
     cc3m, coco = data
     root = f"artifacts={tmp_path}"
@@ -106,6 +107,7 @@ def test_each_table_is_of_the_model_the_paper_used(command: Command, tmp_path: P
     assert not (newest(tmp_path, "report") / "tables" / "table1-raw.md").exists()
 
 
+@pytest.mark.slow
 def test_a_result_of_another_partition_seed_or_score_does_not_belong(
     command: Command, tmp_path: Path, data: tuple[str, str]
 ) -> None:

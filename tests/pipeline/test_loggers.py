@@ -104,6 +104,7 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
     assert curves <= set(training.logged)
 
 
+@pytest.mark.slow
 def test_wandb_shows_what_was_there_before_it(command: Command, tmp_path: Path, offline: None) -> None:
     """Trained with logger=csv; found by W&B, curves and all. Sheets become pictures in their table."""
     root = f"artifacts={tmp_path}"
@@ -146,6 +147,7 @@ def test_wandb_without_an_account_is_refused_before_any_work(
     assert not (tmp_path / "features").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_records_the_same(command: Command, tmp_path: Path) -> None:
     run = command("mds", f"artifacts={tmp_path}", *SETTINGS, *SEPARATE, "logger=tensorboard")
     assert run.status == 0, run.err
@@ -170,6 +172,7 @@ def test_tensorboard_records_the_same(command: Command, tmp_path: Path) -> None:
     assert len(list((tmp_path / "tensorboard" / mds.name / "contents").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_csv_keeps_metrics_and_loads_no_tracker(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_p
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_full_reproduction_is_planned_without_a_model(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

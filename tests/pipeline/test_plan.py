@@ -196,6 +196,7 @@ def test_what_will_fail_says_why(
     assert rows(run.out)[-1]["state"] == "will fail"
 
 
+@pytest.mark.slow
 def test_hours_are_those_of_this_machine(command: Command, tmp_path: Path) -> None:
     common = (*SHORT, "features=sae", "features.k=2", f"artifacts={tmp_path}")
     assert command("mds", *common, "mds.min_pairs=3").status == 0

@@ -430,6 +430,7 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     assert not refused, f"give another valid value of {refused} in OTHER"
 
 
+@pytest.mark.slow
 def test_every_entrypoint_is_walked_and_every_exception_is_of_a_setting(world: World) -> None:
     entrypoints = {file.stem for file in (CONF.parent / "experiments").glob("*.py")}
     assert {walk.entrypoint for walk in WALKS if not walk.below} | set(MAKE_NOTHING) == entrypoints

@@ -29,6 +29,7 @@ def test_each_entrypoint_takes_the_settings_that_it_has() -> None:
     assert all("seed=1" in overrides for overrides in taken.values())
 
 
+@pytest.mark.slow
 def test_groups_and_settings_of_their_options_go_where_they_belong() -> None:
     settings = "embedder=clip victim=llava15 victim.repeats=3 judge=refusal_keywords sae.lr=1e-2 generator.steps=4"
     taken = used("section-3", "section-4", f"ARGS={settings}")
@@ -55,6 +56,7 @@ def test_presets_bring_groups_whose_settings_are_known_to_all() -> None:
     }
 
 
+@pytest.mark.slow
 def test_what_no_entrypoint_has_stays_and_is_refused(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +68,7 @@ def test_what_no_entrypoint_has_stays_and_is_refused(
     assert "no setting is called 'top_samples.mm', did you mean 'top_samples.m'?" in run.err
 
 
+@pytest.mark.slow
 def test_a_model_of_its_own_does_not_take_settings_of_the_other() -> None:
     given = (
         "MODEL=declip_rn50",

@@ -128,6 +128,7 @@ def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
         assert row.Mono == pytest.approx(averages[row.artifact.rpartition("-")[2]])
 
 
+@pytest.mark.slow
 def test_jobs_that_fail_are_named_and_the_others_go_on(command: Command, tmp_path: Path) -> None:
     run = command("train", "-m", f"artifacts={tmp_path}", *SHORT, "features=sae", "features.k=900,2")
     assert run.status == 1

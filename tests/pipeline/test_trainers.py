@@ -248,6 +248,7 @@ def test_a_gpu_that_is_not_there_is_one_line(command: Command, tmp_path: Path, o
     assert not (tmp_path / "features").exists()
 
 
+@pytest.mark.slow
 def test_a_training_cut_by_time_is_not_published_and_goes_on(command: Command, tmp_path: Path) -> None:
     arguments = (f"artifacts={tmp_path}", *SHORT, "features=sae")
     cut = command("train", *arguments, "+trainer.max_time='00:00:00:00.001'")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
@@ -144,6 +144,7 @@ def test_wandb_and_tensorboard_names(one: str, other: str) -> None:
 
 
 @given(nasty_text())
+@example("0\r0\v1\f2\r\n3")
 def test_terminals_print_any_text(text: str) -> None:
     stream = io.StringIO()
     terminal = SafeConsole(file=stream, width=10_000, force_terminal=True, no_color=True)

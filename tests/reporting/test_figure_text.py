@@ -52,6 +52,7 @@ def test_a_sheet_of_any_captions(start: int, tmp_path: Path) -> None:
         assert file.stat().st_size > 1000
 
 
+@pytest.mark.slow
 @given(text=nasty_text())
 @settings(max_examples=6, deadline=None)
 def test_every_place_of_a_figure_takes_any_text(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -64,6 +64,7 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_weights_come_out_of_what_trainers_wrap_them_in(
     wrap: Callable[[dict[str, Tensor]], Any], state: dict[str, Tensor], tmp_path: Path

@@ -33,6 +33,7 @@ def _model(custom: bool = False, vision: dict = VISION, **text: object) -> torch
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 @pytest.mark.parametrize("size", [(40, 60), (32, 32), (7, 90)])
 def test_bytes_give_what_open_clips_own_transform_gives(mode: str, size: tuple[int, int]) -> None:
@@ -74,6 +75,7 @@ def _coca() -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_coca_encodes_as_it_does_itself() -> None:
     model = _coca()
     transform, tokenizer = open_clip.image_transform(32, is_train=False), open_clip.SimpleTokenizer(context_length=76)
