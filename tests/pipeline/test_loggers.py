@@ -72,9 +72,9 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
 
     analysis, files_of = recorded[mds.name]
     assert (analysis.job_type, analysis.exit_code) == ("mds", 0)
-    partition = only(tmp_path / "partitions", "sae-*").name
-    assert analysis.inputs == {store, sae.name, partition}
-    assert analysis.artifacts[partition].type == "partition"
+    partitions = {only(tmp_path / "partitions", f"{name}-*").name for name in ("raw", "sae")}
+    assert analysis.inputs == {store, sae.name, *partitions}
+    assert {analysis.artifacts[name].type for name in partitions} == {"partition"}
     assert analysis.artifacts[mds.name].type == "results"
     assert json.loads(analysis.artifacts[mds.name].metadata)["recipe"] == json.loads((mds / "recipe.json").read_text())
     assert analysis.config["dataset"]["pairs"] == 800
@@ -93,7 +93,7 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
     assert all(ref.startswith("file://") for path, ref in entries.items() if path.endswith(".npy"))
     assert any(path.endswith(".npy") for path in entries)
 
-    assert recorded[certainty.name][0].inputs == {store, sae.name, partition}
+    assert recorded[certainty.name][0].inputs == {store, sae.name, *partitions}
     # Every panel of the dashboard's first section shows something that was recorded.
     first = SECTIONS[0]
     known = {*logged, *recorded[certainty.name][0].logged}
