@@ -29,16 +29,16 @@ VERSIONS: Mapping[str, int] = {
     "partitions": 1,  # scores by Eq. 1 and the classes by them
     "results/ablation": 1,
     "results/adversarial": 1,
-    "results/certainty": 2,
+    "results/certainty": 3,
     "results/explorer": 1,
-    "results/faithfulness": 2,
+    "results/faithfulness": 3,
     "results/gender": 1,
-    "results/interpretability": 2,
-    "results/mds": 1,
+    "results/interpretability": 3,
+    "results/mds": 2,
     "results/report": 1,
-    "results/sweep": 1,
+    "results/sweep": 2,
     "results/text_to_image": 1,
-    "results/top_samples": 1,
+    "results/top_samples": 2,
     "results/validation": 1,
 }
 

@@ -171,14 +171,14 @@ class FeatureSetInterpretability:
         for modality in MODALITIES:
             for members in CLASS_ROWS:
                 row: dict[str, object] = {
-                    "feature set": self.name, "samples": modality, "class": members or "all",
+                    "feature_set": self.name, "samples": modality, "class": members or "all",
                     "features": int(self._members(members).sum()),
                     "scored": self.estimate(modality, "mono", members).count,
                 }  # fmt: skip
                 for metric in METRICS:
                     estimate = self.estimate(modality, metric, members)
                     row[metric] = estimate.mean if estimate.count else None
-                    row[f"{metric} s.e."] = estimate.error if estimate.count > 1 else None
+                    row[f"{metric}_se"] = estimate.error if estimate.count > 1 else None
                 yield row
 
     def to_rows(self) -> list[dict[str, object]]:

@@ -67,7 +67,7 @@ class FeatureSetDominance:
 
     def to_row(self) -> dict[str, object]:
         """Return the summary as one table row."""
-        return {"feature set": self.name, **asdict(self.summary)}
+        return {"feature_set": self.name, **asdict(self.summary)}
 
     def to_rows(self) -> list[dict[str, object]]:
         """Return one table row per feature."""

@@ -146,8 +146,8 @@ def _top_samples(sources: Sources, section: ReportSection) -> ReportSection:
         for name in set_names(result.recipe["sets"])
         if (file := result.path / f"{name}-{members}.png").exists()
     ]
-    links = {"feature": [sources.feature_link(row["feature set"], row["feature"]) for row in sheets]}
-    tables = [ReportTable("top_samples", "Features shown", [dict(row) for row in sheets], links)] if sheets else []
+    links = {"feature": [sources.feature_link(row["feature_set"], row["feature"]) for row in sheets]}
+    tables = [ReportTable("top_samples", "Features shown", table_rows.sheet_rows(sheets), links)] if sheets else []
     return replace(section, tables=tables, figures=figures, made_by=[result])
 
 

@@ -23,7 +23,7 @@ NO_RESULTS = {
 }  # files that describe how an artifact was made, not its results
 SUMMARY_ROWS = 64  # every number of a table with at most this many rows is logged as a scalar
 FEW_VALUES = 10  # minimum number of values in a histogram
-SETS = ("feature_set", "feature set", "samples")  # columns by which tables of features are grouped
+SETS = ("feature_set", "samples")  # columns by which tables of features are grouped
 NO_SCORES = {"feature", "rank", "row"}
 
 

@@ -85,18 +85,18 @@ def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
     """Figure 13: EmbSim and WinRate over training steps, one row per dictionary, ± 1 standard error.
 
     Args:
-        history: columns `feature set`, `step`, `samples`, `embsim`, `embsim s.e.`, `winrate` and `winrate s.e.`.
+        history: columns `feature_set`, `step`, `samples`, `embsim`, `embsim_se`, `winrate` and `winrate_se`.
     """
-    names = list(dict.fromkeys(history["feature set"]))
+    names = list(dict.fromkeys(history["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(len(names), 2, figsize=(5.4, 2.2 * len(names)), squeeze=False, layout="constrained")
         for row, name in enumerate(names):
             for axis, metric in zip(axes[row], ("embsim", "winrate"), strict=True):
                 for modality, color in MODALITY_COLORS.items():
-                    rows = history[(history["feature set"] == name) & (history["samples"] == modality)].sort_values(
+                    rows = history[(history["feature_set"] == name) & (history["samples"] == modality)].sort_values(
                         "step"
                     )
-                    mean, error = rows[metric].to_numpy(float), rows[f"{metric} s.e."].to_numpy(float)
+                    mean, error = rows[metric].to_numpy(float), rows[f"{metric}_se"].to_numpy(float)
                     axis.plot(rows["step"], mean, color=color, marker="o", markersize=3, label=f"{modality}s")
                     axis.fill_between(rows["step"], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
                 axis.set_title(f"{name}: {LABELS[metric]}", loc="left")

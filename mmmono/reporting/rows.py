@@ -12,6 +12,7 @@ import pandas as pd
 
 from mmmono.case_studies.control_effects import MEASURES
 from mmmono.reporting.concept_figures import WORDS
+from mmmono.reporting.headings import headed
 from mmmono.reporting.published import published
 from mmmono.reporting.validation_figures import PANELS
 
@@ -19,22 +20,28 @@ Rows = list[dict[str, object]]
 Results = Sequence[Mapping[str, Any]]
 
 # Columns of the summaries that fit a terminal of 80 characters.
-DOMINANCE = ("feature set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
-CERTAINTY = (
-    "feature set", "live", "beyond chance", "ImgD confirmed", "TextD confirmed", "halves ρ", "halves ARI", "seeds ρ",
-    "seeds ARI", "energy ρ", "AUROC ρ",
-)  # fmt: skip
+DOMINANCE = ("feature_set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+CAPTION_CHARACTERS = 40
 METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
 
 
 def dominance_rows(summary: Results) -> Rows:
     """Counts of the classes and moments of the scores (Section 2.1)."""
-    return [{key: row[key] for key in DOMINANCE} for row in summary]
+    return headed([{key: row[key] for key in DOMINANCE} for row in summary])
 
 
 def certainty_rows(summary: Results) -> Rows:
     """Counts of significant features, and agreement across halves of the pairs, seeds and other scores."""
-    return [{key: row[key] for key in CERTAINTY} for row in summary]
+    return [
+        {
+            "feature set": row["feature_set"], "live": row["live"], "beyond chance": row["significant"],
+            **{f"{name} confirmed": f"{row[f'{name}_significant']} of {row[name]}" for name in ("ImgD", "TextD")},
+            "halves ρ": row["halves_rho"], "halves ARI": row["halves_ari"],
+            "seeds ρ": row["seeds_rho"], "seeds ARI": row["seeds_ari"],
+            "energy ρ": row["energy_rho"], "AUROC ρ": row["auroc_rho"],
+        }
+        for row in summary
+    ]  # fmt: skip
 
 
 def ablation_rows(table1: Results, feature_set: str, keep: bool) -> Rows:
@@ -65,7 +72,7 @@ def monosemanticity_rows(table4: Results) -> Rows:
     """Table 4 by class: means over features with their standard errors."""
     return [
         {
-            "feature set": row["feature set"], "samples": row["samples"], "class": row["class"],
+            "feature set": row["feature_set"], "samples": row["samples"], "class": row["class"],
             "scored": f"{row['scored']} of {row['features']}",
             **{metric: with_error(row, metric) for metric in METRICS},
         }
@@ -79,10 +86,10 @@ def modality_mono_rows(table5: Results, model: str) -> Rows:
     family = "DeCLIP" if model.startswith("declip") else "CLIP"
     rows: Rows = []
     for row in table5:
-        printed = paper.find(feature_set=row["feature set"], model=family, samples=row["samples"])
+        printed = paper.find(feature_set=row["feature_set"], model=family, samples=row["samples"])
         rows.append(
             {
-                "feature set": row["feature set"],
+                "feature set": row["feature_set"],
                 "score": row["score"],
                 **{metric: with_error(row, metric) for metric in ("mono", "embsim", "winrate", "ms")},
                 "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
@@ -94,7 +101,21 @@ def modality_mono_rows(table5: Results, model: str) -> Rows:
 
 def faithfulness_rows(table: Results) -> Rows:
     """Reconstruction metrics or downstream metrics; empty cells for feature sets without a decoder."""
-    return [{key: "" if value is None else value for key, value in row.items()} for row in table]
+    return headed([{key: "" if value is None else value for key, value in row.items()} for row in table])
+
+
+def sheet_rows(sheets: Results) -> Rows:
+    """Features on contact sheets, with how many of the m samples asked for activate each."""
+    return headed(
+        [
+            {
+                "feature_set": row["feature_set"], "feature": row["feature"], "class": row["class"], "mds": row["mds"],
+                "images": f"{row['images']} of {row['m']}", "texts": f"{row['texts']} of {row['m']}",
+                "top_caption": (row["top_caption"] or "none")[:CAPTION_CHARACTERS],
+            }
+            for row in sheets
+        ]
+    )  # fmt: skip
 
 
 def concept_rows(table2: Results, feature_set: str) -> Rows:
@@ -233,7 +254,7 @@ def with_error(row: Mapping[str, Any], metric: str) -> str:
     """Format a mean with its standard error; `none` if there is no mean."""
     if row[metric] is None:
         return "none"
-    error = row[f"{metric} s.e."]
+    error = row[f"{metric}_se"]
     return f"{row[metric]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 

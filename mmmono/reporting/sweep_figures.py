@@ -19,11 +19,11 @@ def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
     """Plot FVU against L0 with the Pareto front, and Mono against FVU if it was measured.
 
     Args:
-        runs: one row per dictionary, with `dictionary`, `expansion`, `FVU`, `L0`, `Mono` and `front`; rows without FVU
+        runs: one row per dictionary, with `dictionary`, `expansion`, `fvu`, `l0`, `mono` and `front`; rows without FVU
             are not drawn.
         embedder: the embedder that Mono was measured with; None if it was not measured.
     """
-    reconstructing = runs[runs["FVU"].notna()]
+    reconstructing = runs[runs["fvu"].notna()]
     expansions = sorted(reconstructing["expansion"].unique())
     kinds = sorted(reconstructing["dictionary"].unique())
     colors = dict(zip(expansions, plt.cm.viridis(np.linspace(0, 0.85, max(1, len(expansions)))), strict=True))
@@ -37,9 +37,9 @@ def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
         panels = 1 if embedder is None else 2
         figure, axes = plt.subplots(1, panels, figsize=(3.4 * panels, 2.8), squeeze=False)
         pareto = axes[0, 0]
-        draw(pareto, "L0", "FVU")
-        front = reconstructing[reconstructing["front"]].sort_values("L0")
-        pareto.plot(front["L0"], front["FVU"], color="black", linewidth=0.8, zorder=2)
+        draw(pareto, "l0", "fvu")
+        front = reconstructing[reconstructing["front"]].sort_values("l0")
+        pareto.plot(front["l0"], front["fvu"], color="black", linewidth=0.8, zorder=2)
         pareto.set_xscale("log", base=2)
         pareto.xaxis.set_major_formatter(ScalarFormatter())
         pareto.xaxis.set_minor_formatter(NullFormatter())
@@ -47,7 +47,7 @@ def sweep_figure(runs: pd.DataFrame, embedder: str | None) -> Figure:
         pareto.set_ylabel("FVU")
         pareto.set_ylim(bottom=0)
         if embedder is not None:
-            draw(axes[0, 1], "FVU", "Mono")
+            draw(axes[0, 1], "fvu", "mono")
             axes[0, 1].set_xlabel("FVU")
             axes[0, 1].set_ylabel(f"Mono ({embedder})")
         handles = [

@@ -98,7 +98,7 @@ def test_mds(made: Made) -> None:
         counts = [(~np.isnan(references.ratios(*pair))).sum(0), (pair[0] != 0).sum(0), (pair[1] != 0).sum(0)]
         close(rows[["informative_pairs", "image_active", "text_active"]].T, counts)
         live = expected[counts[0] >= 2]
-        row = summary[summary["feature set"] == name].iloc[0]
+        row = summary[summary["feature_set"] == name].iloc[0]
         close([row["mean"], row["std"]], [live.mean(), live.std()])
         assert row.ImgD == (live > live.mean() + live.std()).sum()
         close(row.gap, references.gap(*(made.stored[m].astype(float) for m in MODALITIES))[0])
@@ -144,15 +144,15 @@ def test_faithfulness(made: Made) -> None:
     )
     decoded = {}
     for modality in MODALITIES:
-        (row,) = [r for r in reconstruction if (r["feature set"], r["samples"]) == ("sae", modality)]
+        (row,) = [r for r in reconstruction if (r["feature_set"], r["samples"]) == ("sae", modality)]
         x, codes = made.raw(modality), made.codes("sae", modality)
         with torch.no_grad():
             decoded[modality] = made.sae.decode(torch.from_numpy(codes).float(), modality).double().numpy()  # type: ignore[arg-type]
         close(
-            [row["FVU"], row["cosine"]],
+            [row["fvu"], row["cosine"]],
             [references.fvu(x, decoded[modality]), references.mean_cosine(x, decoded[modality])],
         )
-        close([row["L0"], row["active"]], [(codes != 0).sum(1).mean(), (codes != 0).any(0).sum()])
+        close([row["l0"], row["active"]], [(codes != 0).sum(1).mean(), (codes != 0).any(0).sum()])
     spaces = {
         "embeddings": {modality: made.raw(modality) for modality in MODALITIES},
         "features": {modality: made.codes("sae", modality) for modality in MODALITIES},
@@ -161,11 +161,11 @@ def test_faithfulness(made: Made) -> None:
     assert [row["space"] for row in function] == list(spaces)
     for row, z in zip(function, spaces.values(), strict=True):
         for k in (1, 5, 10):
-            close(row[f"i→t R@{k}"], references.recall(z["image"], z["text"], k))
-            close(row[f"t→i R@{k}"], references.recall(z["text"], z["image"], k))
-        close(row["contrastive loss"], references.clip_loss(z["image"], z["text"], 1 / 0.07))
+            close(row[f"i2t_r{k}"], references.recall(z["image"], z["text"], k))
+            close(row[f"t2i_r{k}"], references.recall(z["text"], z["image"], k))
+        close(row["contrastive_loss"], references.clip_loss(z["image"], z["text"], 1 / 0.07))
         close(row["gap"], references.gap(z["image"], z["text"])[0])
-        assert row["zero-shot"] is None
+        assert row["zero_shot"] is None
 
 
 @pytest.mark.slow

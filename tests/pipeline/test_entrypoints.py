@@ -61,7 +61,7 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
         file.name for file in results.iterdir()
     }
     scores = pd.read_parquet(results / "scores.parquet")
-    summary = {row["feature set"]: row for row in json.loads((results / "summary.json").read_text())}
+    summary = {row["feature_set"]: row for row in json.loads((results / "summary.json").read_text())}
     assert list(summary) == ["raw", "sae", "ncl"]
     assert scores.groupby("feature_set").size().to_dict() == {"raw": 512, "sae": 512, "ncl": 512}
 

@@ -87,7 +87,7 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
     table = json.loads((files_of / logged["mds/summary_table/path"]).read_text())
     summary = pd.read_parquet(mds / "summary.parquet")
     assert [row[table["columns"].index("std")] for row in table["data"]] == pytest.approx(summary["std"].tolist())
-    assert analysis.summary["mds/summary/sae/std"] == pytest.approx(summary.set_index("feature set")["std"]["sae"])
+    assert analysis.summary["mds/summary/sae/std"] == pytest.approx(summary.set_index("feature_set")["std"]["sae"])
     # A store is not uploaded, only referred to.
     entries = {entry.path: entry.ref for entry in analysis.artifacts[store].manifest.contents}
     assert all(ref.startswith("file://") for path, ref in entries.items() if path.endswith(".npy"))
@@ -164,7 +164,7 @@ def test_tensorboard_records_the_same(command: Command, tmp_path: Path) -> None:
     assert "mds/mds" in tags["images"]
     assert "mds/scores/mds/sae" in tags["histograms"]
     assert {"mds/summary_table", "mds/summary/text_summary"} & set(tags["tensors"])
-    summary = pd.read_parquet(mds / "summary.parquet").set_index("feature set")
+    summary = pd.read_parquet(mds / "summary.parquet").set_index("feature_set")
     assert results.Scalars("mds/summary/raw/std")[0].value == pytest.approx(summary["std"]["raw"])
     before = snapshot(tmp_path / "results")
     assert command("mds", f"artifacts={tmp_path}", *SETTINGS, *SEPARATE, "logger=tensorboard").status == 0

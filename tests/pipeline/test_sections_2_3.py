@@ -48,11 +48,11 @@ def test_certainty(command: Command, artifacts: Path) -> None:
     z = unit_embeddings(split_view(store_of(artifacts), "val"))
     energy = {m: (values.numpy() ** 2).sum(0) for m, values in z.items()}
     np.testing.assert_allclose(raw.energy, energy["image"] / (energy["image"] + energy["text"]), rtol=1e-4)
-    summary = {row["feature set"]: row for row in read_json(results / "summary.json")}
-    assert summary["raw"]["seeds ρ"] is None  # nothing is trained, so no seed matters
-    assert -1 <= summary["sae"]["seeds ρ"] <= 1
-    assert summary["sae"]["seeds match"] > 0.1
-    assert summary["raw"]["beyond chance"] == (raw.q_value <= 0.05).sum()
+    summary = {row["feature_set"]: row for row in read_json(results / "summary.json")}
+    assert summary["raw"]["seeds_rho"] is None  # nothing is trained, so no seed matters
+    assert -1 <= summary["sae"]["seeds_rho"] <= 1
+    assert summary["sae"]["seeds_match"] > 0.1
+    assert summary["raw"]["significant"] == (raw.q_value <= 0.05).sum()
     assert (results / "certainty.png").stat().st_size > 10_000
     # The second seed's dictionary is there now, and nothing is made again.
     before = snapshot(artifacts)
@@ -102,7 +102,7 @@ def test_top_samples(command: Command, artifacts: Path) -> None:
                 np.testing.assert_allclose(mine.activation, a[order, feature], atol=1e-5)
         assert (results / f"{name}-chosen.png").stat().st_size > 5_000
     sheets = read_json(results / "sheets.json")
-    assert [(row["feature set"], row["feature"]) for row in sheets] == [(n, f) for n in ("raw", "sae") for f in (0, 7)]
+    assert [(row["feature_set"], row["feature"]) for row in sheets] == [(n, f) for n in ("raw", "sae") for f in (0, 7)]
 
 
 def test_top_samples_of_drawn_features_without_variants_of_one_picture(command: Command, artifacts: Path) -> None:
@@ -140,12 +140,12 @@ def test_interpretability(command: Command, artifacts: Path) -> None:
     mine = scores[(scores.feature_set == "raw") & (scores.samples == "text") & (scores.feature == 3)]
     assert mine.ms.item() == pytest.approx(expected, abs=1e-4)
 
-    table5 = {(row["feature set"], row["samples"]): row for row in read_json(results / "table5.json")}
+    table5 = {(row["feature_set"], row["samples"]): row for row in read_json(results / "table5.json")}
     raw = scores[(scores.feature_set == "raw") & (scores.samples == "image")].groupby("class").mono.mean()
     assert table5["raw", "image"]["mono"] == pytest.approx(raw["ImgD"] - raw["TextD"])
     history = pd.read_parquet(results / "over_training.parquet")
-    assert history.groupby("feature set").step.unique().map(list).to_dict() == {"sae": [0, 30, 60], "ncl": [0, 30, 60]}
-    last = history[(history["feature set"] == "sae") & (history.step == 60)].set_index("samples").mono
+    assert history.groupby("feature_set").step.unique().map(list).to_dict() == {"sae": [0, 30, 60], "ncl": [0, 30, 60]}
+    last = history[(history["feature_set"] == "sae") & (history.step == 60)].set_index("samples").mono
     final = scores[(scores.feature_set == "sae") & (scores["class"] != "dead")].groupby("samples").mono.mean()
     assert last["image"] == pytest.approx(final["image"])
 
@@ -176,19 +176,19 @@ def test_controls_are_feature_sets_like_any_other(command: Command, artifacts: P
     run = command("faithfulness", f"artifacts={artifacts}", *FEW, sets)
     assert run.status == 0, run.err
     results = newest(artifacts, "faithfulness")
-    rows = {(row["feature set"], row["samples"]): row for row in read_json(results / "reconstruction.json")}
+    rows = {(row["feature_set"], row["samples"]): row for row in read_json(results / "reconstruction.json")}
     for name in ("raw", "random_rotation", "pca"):
-        assert rows[name, "image"]["FVU"] == pytest.approx(0, abs=1e-6)
+        assert rows[name, "image"]["fvu"] == pytest.approx(0, abs=1e-6)
         assert rows[name, "image"]["cosine"] == pytest.approx(1, abs=1e-5)
-    assert rows["untrained_sae", "text"]["L0"] <= 32
-    assert rows["untrained_sae", "text"]["FVU"] > 0.1
-    function = {(row["feature set"], row["space"]): row for row in read_json(results / "function.json")}
+    assert rows["untrained_sae", "text"]["l0"] <= 32
+    assert rows["untrained_sae", "text"]["fvu"] > 0.1
+    function = {(row["feature_set"], row["space"]): row for row in read_json(results / "function.json")}
     before, rotated = function["", "embeddings"], function["random_rotation", "features"]
-    for key in ("i→t R@1", "t→i R@10", "zero-shot", "gap", "contrastive loss"):
+    for key in ("i2t_r1", "t2i_r10", "zero_shot", "gap", "contrastive_loss"):
         assert rotated[key] == pytest.approx(before[key], abs=2e-3), key
     z = unit_embeddings(split_view(store_of(artifacts), "val"))
     own = (z["image"] * z["text"]).sum(1, keepdim=True)
-    assert before["i→t R@1"] == pytest.approx(
+    assert before["i2t_r1"] == pytest.approx(
         ((z["image"] @ z["text"].T) > own + 1e-6).sum(1).eq(0).float().mean().item()
     )
     gap = (z["image"].mean(0) - z["text"].mean(0)).norm().item()

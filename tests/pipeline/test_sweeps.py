@@ -76,9 +76,9 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
             x, y = z.numpy(), dictionary.decode(codes, modality).detach().numpy()  # type: ignore[arg-type]
             fvu.append(((x - y) ** 2).sum() / ((x - x.mean(0)) ** 2).sum())
             l0.append((codes != 0).sum(1).float().mean())
-        assert pytest.approx(np.mean(fvu), abs=1e-4) == row.FVU
-        assert pytest.approx(np.mean(l0), abs=1e-4) == row.L0
-        beaten = ((sae.FVU <= row.FVU) & (sae.L0 <= row.L0) & ((sae.FVU < row.FVU) | (sae.L0 < row.L0))).any()
+        assert pytest.approx(np.mean(fvu), abs=1e-4) == row.fvu
+        assert pytest.approx(np.mean(l0), abs=1e-4) == row.l0
+        beaten = ((sae.fvu <= row.fvu) & (sae.l0 <= row.l0) & ((sae.fvu < row.fvu) | (sae.l0 < row.l0))).any()
         assert row.front == (not beaten)
 
 
@@ -125,7 +125,7 @@ def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
         digest = json.loads((folder / "recipe.json").read_text())["sets"][0]["dictionary"]
         averages[digest] = np.mean([row["mono"] for row in rows])
     for row in table.itertuples():
-        assert row.Mono == pytest.approx(averages[row.artifact.rpartition("-")[2]])
+        assert row.mono == pytest.approx(averages[row.artifact.rpartition("-")[2]])
 
 
 @pytest.mark.slow

@@ -101,8 +101,8 @@ def test_the_papers_numbers_stand_beside() -> None:
     )
     [kept] = ablation_rows([row | nothing], "raw", keep=True)
     assert (kept["kept"], kept["paper"]) == ("TextD", "")
-    scores = {f"{m}{end}": 0.1 for m in ("mono", "embsim", "winrate", "ms") for end in ("", " s.e.")}
-    mono = {"feature set": "raw", "samples": "image", "score": "Visual Mono", **scores}
+    scores = {f"{m}{end}": 0.1 for m in ("mono", "embsim", "winrate", "ms") for end in ("", "_se")}
+    mono = {"feature_set": "raw", "samples": "image", "score": "Visual Mono", **scores}
     assert modality_mono_rows([mono], "declip_rn50")[0]["paper EmbSim"] == "0.009"
     assert modality_mono_rows([mono], "emojiclip")[0]["paper EmbSim"] == "-0.007"
     assert modality_mono_rows([mono], "emojiclip")[0]["mono"] == "0.100 ± 0.100"

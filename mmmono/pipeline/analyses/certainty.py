@@ -55,17 +55,17 @@ def assess_certainty(workspace: Workspace) -> None:
             other = _other_scores(workspace, feature_set, settings.auroc_pairs)
             rows.append(
                 {
-                    "feature set": name,
-                    **_beyond_chance(scored, resamples, settings.fdr),
+                    "feature_set": name,
+                    **_significant(scored, resamples, settings.fdr),
                     **_halves(workspace, scored, resamples),
                     **_seeds(workspace, name, scored, feature_set),
-                    **{f"{key} ρ": _rho(scored, values) for key, values in other.items()},
+                    **{f"{key}_rho": _rho(scored, values) for key, values in other.items()},
                 }
             )
             low, high = resamples.interval().tolist()
             columns = {
                 "p_value": resamples.p_value.tolist(), "q_value": resamples.q_value.tolist(), "low": low, "high": high,
-                **{key.lower(): values.tolist() for key, values in other.items()},
+                **{key: values.tolist() for key, values in other.items()},
             }  # fmt: skip
             per_feature += [
                 {**row, **{key: values[i] for key, values in columns.items()}} for i, row in enumerate(scored.to_rows())
@@ -81,16 +81,18 @@ def assess_certainty(workspace: Workspace) -> None:
     console.print(f"Intervals, p- and q-values: {artifact.path}/certainty.png, scores.parquet")
 
 
-def _beyond_chance(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> dict[str, object]:
+def _significant(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> dict[str, object]:
     """Count the significant features, overall and among ImgD and TextD."""
     live = torch.zeros(len(scored.partition), dtype=torch.bool)
     live[scored.partition.live] = True
     by_null = partition_by_null(scored.scores.scores, resamples.q_value, fdr, live)
-    confirmed = {name: np.isin(scored.partition[name], by_null[name]).sum() for name in ("ImgD", "TextD")}
     return {
         "live": int(live.sum()),
-        "beyond chance": len(by_null["ImgD"]) + len(by_null["TextD"]),
-        **{f"{name} confirmed": f"{count} of {len(scored.partition[name])}" for name, count in confirmed.items()},  # type: ignore[index]
+        "significant": len(by_null["ImgD"]) + len(by_null["TextD"]),
+        "ImgD": len(scored.partition.image_dominant),
+        "ImgD_significant": int(np.isin(scored.partition.image_dominant, by_null.image_dominant).sum()),
+        "TextD": len(scored.partition.text_dominant),
+        "TextD_significant": int(np.isin(scored.partition.text_dominant, by_null.text_dominant).sum()),
     }
 
 
@@ -100,8 +102,8 @@ def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: Domina
     live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
     partitions = [[workspace.classify(scores, live) for scores in half] for half in (first, second)]
     return {
-        "halves ρ": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),
-        "halves ARI": _mean([adjusted_rand_index(a, b) for a, b in zip(*partitions, strict=True)]),
+        "halves_rho": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),
+        "halves_ari": _mean([adjusted_rand_index(a, b) for a, b in zip(*partitions, strict=True)]),
     }
 
 
@@ -119,7 +121,7 @@ def _seeds(workspace: Workspace, name: str, scored: FeatureSetDominance, feature
             correlations.append(rank_correlation(scored.scores.scores, rescored.scores.scores[partners]))
             aris.append(adjusted_rand_index(scored.partition, partition))
             matches.append(float(match[match > 0].mean()))
-    return {"seeds ρ": _mean(correlations), "seeds ARI": _mean(aris), "seeds match": _mean(matches)}
+    return {"seeds_rho": _mean(correlations), "seeds_ari": _mean(aris), "seeds_match": _mean(matches)}
 
 
 def _paired_activations(workspace: Workspace, a: FeatureSet, b: FeatureSet) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,7 +133,7 @@ def _paired_activations(workspace: Workspace, a: FeatureSet, b: FeatureSet) -> I
 def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: int) -> dict[str, Tensor]:
     energy = energy_ratio((block.image, block.text) for block in workspace.activations(feature_set))
     image, text = _sample(workspace, feature_set, auroc_pairs)
-    return {"energy": energy, "AUROC": image_auroc(image, text)}
+    return {"energy": energy, "auroc": image_auroc(image, text)}
 
 
 def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def measure_faithfulness(workspace: Workspace) -> None:
             m: prepare(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
         }
         classes = _classes(workspace, rows, settings.prompt)
-        function.append({"feature set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)})
+        function.append({"feature_set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)})
         for name in workspace.recipes:
             features = workspace.feature_set(name)
             codes, decoded = _through(features, raw, workspace.device)
@@ -59,11 +59,11 @@ def measure_faithfulness(workspace: Workspace) -> None:
                 decoded_classes = (own_decoded["text"], classes[1]) if own_decoded else None
             if name != "raw":
                 function.append(
-                    {"feature set": name, "space": "features", **_function(codes, coded_classes, settings.temperature)}
+                    {"feature_set": name, "space": "features", **_function(codes, coded_classes, settings.temperature)}
                 )
             if decoded and name != "raw":
                 after = _function(decoded, decoded_classes, settings.temperature)
-                function.append({"feature set": name, "space": "reconstruction", **after})
+                function.append({"feature_set": name, "space": "reconstruction", **after})
         save_table(reconstruction, directory / "reconstruction")
         save_table(function, directory / "function")
 
@@ -104,16 +104,16 @@ def _reconstruction(
 ) -> Iterator[dict[str, object]]:
     for modality in MODALITIES:
         moments = ReconstructionMoments(raw[modality].shape[1], codes[modality].shape[1])
-        row: dict[str, object] = {"feature set": name, "samples": modality}
+        row: dict[str, object] = {"feature_set": name, "samples": modality}
         if decoded:
             moments.update(raw[modality], decoded[modality], codes[modality])
             quality = asdict(moments.quality())
-            row |= {"FVU": quality["fvu"], "cosine": quality["cosine"]}
+            row |= {"fvu": quality["fvu"], "cosine": quality["cosine"]}
         else:
             moments.update_codes(codes[modality])
-            row |= {"FVU": None, "cosine": None}
+            row |= {"fvu": None, "cosine": None}
         sparsity = moments.sparsity()
-        yield row | {"L0": sparsity.l0, "active": sparsity.active, "dead share": sparsity.dead_fraction}
+        yield row | {"l0": sparsity.l0, "active": sparsity.active, "dead_share": sparsity.dead_fraction}
 
 
 def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tensor, list[int]] | None:
@@ -144,14 +144,14 @@ def _function(
     image, text = (z[m] for m in MODALITIES)
     there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
     row: dict[str, object] = {}
-    row |= {f"i→t R@{k}": there[k] for k in KS} | {f"t→i R@{k}": back[k] for k in KS}
+    row |= {f"i2t_r{k}": there[k] for k in KS} | {f"t2i_r{k}": back[k] for k in KS}
     accuracy = None
     if classes is not None:
         accuracy = zero_shot_accuracy(image, classes[0], torch.tensor(classes[1]))
     # Samples without an active feature have no direction, so the gap leaves them out.
     alive = (image != 0).any(1) & (text != 0).any(1)
     return row | {
-        "zero-shot": accuracy,
+        "zero_shot": accuracy,
         "gap": modality_gap([(image[alive], text[alive])]).centroid_distance if bool(alive.any()) else None,
-        "contrastive loss": clip_loss(image, text, 1 / temperature),
+        "contrastive_loss": clip_loss(image, text, 1 / temperature),
     }

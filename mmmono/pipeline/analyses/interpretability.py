@@ -284,14 +284,14 @@ def _over_training(
             scored = _score(workspace, name, features, top, pool, embeddings, {}, partition)
             for row in scored.averages():
                 if row["class"] == "all":
-                    yield {"feature set": name, "step": step, **row}
+                    yield {"feature_set": name, "step": step, **row}
 
 
 def _table5(scored: FeatureSetInterpretability) -> Iterator[dict[str, object]]:
     """Visual and Textual Mono by metric (Table 5); None if a class has no scored feature."""
     for modality in MODALITIES:
         row: dict[str, object] = {
-            "feature set": scored.name,
+            "feature_set": scored.name,
             "score": "Visual Mono" if modality == "image" else "Textual Mono",
             "samples": modality,
         }
@@ -299,7 +299,7 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[dict[str, object]]:
             estimate = scored.modality_mono(modality, metric)
             known = not np.isnan(estimate.mean)
             row[metric] = estimate.mean if known else None
-            row[f"{metric} s.e."] = estimate.error if known and not np.isnan(estimate.error) else None
+            row[f"{metric}_se"] = estimate.error if known and not np.isnan(estimate.error) else None
         yield row
 
 

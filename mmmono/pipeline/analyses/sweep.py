@@ -16,11 +16,12 @@ from mmmono.dictionaries.pareto import pareto_front
 from mmmono.pipeline.analyses.training import final_metric
 from mmmono.pipeline.tracking import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.headings import headed
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.sweep_figures import sweep_figure
 from mmmono.reporting.tables import console, save_table, show_table
 
-METRICS = {"FVU": "fvu", "L0": "l0", "active": "active", "dead share": "dead_fraction", "loss": "loss"}
+METRICS = {"fvu": "fvu", "l0": "l0", "active": "active", "dead_share": "dead_fraction", "loss": "loss"}
 ALWAYS = ("k", "expansion")  # settings that are shown even if all dictionaries share them
 COMMAND = "python experiments/train.py -m features.k=8,16,32"
 
@@ -66,16 +67,16 @@ def summarize_sweep(workspace: Workspace) -> None:
                 "dictionary": run.recipe["kind"],
                 **{key: own.get(key) for key in shown},
                 **_metrics(run.path),
-                "Mono": mono.get(run.digest, np.nan),
+                "mono": mono.get(run.digest, np.nan),
                 "artifact": run.path.name,
             }
             for run, own in zip(runs, settings, strict=True)
         ]
         table = pd.DataFrame(rows)
-        table["front"] = pareto_front(table[["FVU", "L0"]].to_numpy(float))
-        table = table.sort_values(["dictionary", "L0", "FVU"], ignore_index=True)
+        table["front"] = pareto_front(table[["fvu", "l0"]].to_numpy(float))
+        table = table.sort_values(["dictionary", "l0", "fvu"], ignore_index=True)
         save_table(_rows(table), directory / "runs")
-        if table["FVU"].notna().any():
+        if table["fvu"].notna().any():
             save_figure(sweep_figure(table, embedder), directory / "sweep")
 
     artifact = workspace.results("sweep", recipe, make)
@@ -113,7 +114,7 @@ def _measured(
 def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
     """Yield the digest and the Mono of each dictionary, averaged over all its features and both modalities."""
     averages = pd.DataFrame(json.loads((artifact.path / "table4.json").read_text()))
-    everything = averages[averages["class"] == "all"].groupby("feature set")["mono"].mean()
+    everything = averages[averages["class"] == "all"].groupby("feature_set")["mono"].mean()
     for entry in artifact.recipe["sets"]:
         if "dictionary" in entry:
             yield entry["dictionary"], float(everything[entry["name"]])
@@ -152,7 +153,7 @@ def _show(workspace: Workspace, artifact: Artifact, embedder: str | None) -> Non
     for row in _rows(table):
         shown = {key: "" if pd.isna(value) else value for key, value in row.items() if key != "front"}  # type: ignore[call-overload]
         rows.append({**shown, "Pareto": "×" if row["front"] else ""})
-    show_table(rows, f"{len(rows)} dictionaries: {workspace.title}, means over images and texts")
+    show_table(headed(rows), f"{len(rows)} dictionaries: {workspace.title}, means over images and texts")
     if embedder is None:
         console.print("no Mono: run experiments/interpretability.py -m with the same settings, and this again")
     console.print(f"Figure and table: {artifact.path}/sweep.png, runs.parquet")

@@ -21,8 +21,9 @@ from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
+from mmmono.reporting.rows import sheet_rows
 from mmmono.reporting.style import save_figure
-from mmmono.reporting.tables import console, show_table
+from mmmono.reporting.tables import console, save_table, show_table
 
 MAX_REPEATS = 16  # to deduplicate, at most MAX_REPEATS * m candidates are kept per feature
 
@@ -64,15 +65,14 @@ def find_top_samples(workspace: Workspace) -> None:
             for card in cards:
                 file, _ = save_figure(contact_sheet([card]), directory / f"{sheet.name}-{card.members}-{card.feature}")
                 drawn.append({**_summary(card, sheet.top), "sheet": file.name})
-        (directory / "sheets.json").write_text(json.dumps(drawn, indent=2) + "\n")
+        save_table(drawn, directory / "sheets")
         pictures.report(directory)
 
     artifact = workspace.results("top_samples", recipe, make)
     tell_missing(artifact.path)
     rows = json.loads((artifact.path / "sheets.json").read_text())
     if rows:
-        rows = [{key: value for key, value in row.items() if key != "sheet"} for row in rows]
-        show_table(rows, f"Features on contact sheets: {workspace.title}")
+        show_table(sheet_rows(rows), f"Features on contact sheets: {workspace.title}")
     console.print(f"Figures 1 to 3 and top samples of every feature: {artifact.path}/*.png, *.parquet")
 
 
@@ -214,7 +214,7 @@ def _summary(card: FeatureCard, top: dict[Modality, TopSamples]) -> dict[str, ob
     m = top["image"].rows.shape[1]
     found = {modality: int(samples.found[card.feature]) for modality, samples in top.items()}
     return {
-        "feature set": card.feature_set, "feature": card.feature, "class": card.members, "MDS": round(card.mds, 3),
-        "images": f"{found['image']} of {m}", "texts": f"{found['text']} of {m}",
-        "top caption": card.captions[0][0][:40] if card.captions else "none",
+        "feature_set": card.feature_set, "feature": card.feature, "class": card.members, "mds": card.mds,
+        "images": found["image"], "texts": found["text"], "m": m,
+        "top_caption": card.captions[0][0] if card.captions else None,
     }  # fmt: skip
