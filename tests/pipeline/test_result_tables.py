@@ -1,0 +1,56 @@
+"""Saved tables: one spelling of columns, and numbers where numbers are meant."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from tests.pipeline.conftest import Command
+
+SMALL = (
+    "dataset=planted", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
+    "trainer=cpu", "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10",
+    "training.snapshot_every=null", "mds.min_pairs=3",
+)  # fmt: skip
+SETTINGS = {
+    "mds": (),
+    "certainty": (
+        "certainty.n_permutations=100", "certainty.n_bootstrap=20", "certainty.n_halves=2", "certainty.n_seeds=0",
+    ),
+    "faithfulness": (),
+}  # fmt: skip
+# Columns that hold words; every other column holds numbers. Classes are columns too: ImgD, TextD, CrossD.
+WORDS = {"feature_set", "class", "samples", "space"}
+SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
+
+
+def test_columns_have_one_spelling_and_hold_numbers(command: Command, tmp_path: Path) -> None:
+    for analysis, settings in SETTINGS.items():
+        run = command(analysis, f"artifacts={tmp_path}", *SMALL, *settings)
+        assert run.status == 0, run.err
+    tables = sorted((tmp_path / "results").glob("*/*.parquet"))
+    assert len(tables) >= 6
+    for file in tables:
+        for column, values in pd.read_parquet(file).items():
+            assert SPELLING.fullmatch(str(column)), f"{file.name}: {column}"
+            numeric = pd.api.types.is_numeric_dtype(values) or values.isna().all()
+            assert numeric or column in WORDS, f"{file.name}: {column} holds {values.iloc[0]!r}"
+
+
+def test_every_analysis_reads_one_partition(command: Command, tmp_path: Path) -> None:
+    """The first analysis scores the features, once for each feature set; the others find what it left."""
+    for analysis in ("mds", "certainty"):
+        assert command(analysis, f"artifacts={tmp_path}", *SMALL, *SETTINGS[analysis]).status == 0
+        found = sorted((tmp_path / "partitions").glob("*/partition.parquet"))
+        assert [file.parent.name.partition("-")[0] for file in found] == ["raw", "sae"]
+        times = [file.stat().st_mtime_ns for file in found]
+        if analysis == "mds":
+            first = times
+    assert times == first
+    scores = pd.read_parquet(next((tmp_path / "results").glob("mds-*/scores.parquet")))
+    for file in found:
+        mine = scores[scores.feature_set == file.parent.name.partition("-")[0]]
+        assert mine.mds.tolist() == pd.read_parquet(file).scores.tolist()
+        assert mine["class"].tolist() == pd.read_parquet(file)["class"].tolist()
+    assert command("mds", f"artifacts={tmp_path}", *SMALL, "partition=margin").status == 0  # other classes
+    assert len(list((tmp_path / "partitions").glob("*/partition.parquet"))) == 4
