@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,8 @@ from jaxtyping import Bool, Float
 
 from mmmono.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from mmmono.case_studies.classifier import ImageClassifier
-
 Array = np.ndarray[Any, Any]
-Classify = Callable[["ImageClassifier"], Float[Array, "samples classes"]]
+Classify = Callable[[Any], Float[Array, "samples classes"]]  # takes an `ImageClassifier`
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
 from mmmono.modality.dominance import paired_ratio
+from mmmono.modality.false_discoveries import q_values
 
 CHUNK_PAIRS = 512  # pairs per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -77,12 +77,10 @@ def resample_dominance(
     if sums is None:
         raise ValueError("no activations to resample")
     p_value = sums.p_value().cpu()
-    q_value = p_value.clone()
-    known = ~p_value.isnan()
-    if bool(known.any()):
-        q_value[known] = torch.from_numpy(false_discovery_control(p_value[known].numpy()))
     scores = (0.5 + sums.weighted / sums.weights).cpu()
-    return DominanceResamples(p_value, q_value, scores[:n_bootstrap], scores[n_bootstrap:].unflatten(0, (2, n_halves)))
+    return DominanceResamples(
+        p_value, q_values(p_value), scores[:n_bootstrap], scores[n_bootstrap:].unflatten(0, (2, n_halves))
+    )
 
 
 def _chunks(blocks: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float64
-from scipy.stats import false_discovery_control, norm
+from scipy.stats import norm
 from torch import Tensor
 
 from mmmono.modality.dominance import DominanceScores, Undefined
+from mmmono.modality.false_discoveries import q_values
 
 
 def sign_flip_p_values(
@@ -33,8 +34,4 @@ def sign_flip_p_values(
     squares = scatter + excess.square() / count
     z = torch.where(squares > 0, excess / squares.sqrt(), 0.0)
     p_value = torch.where(informative > 0, 2 * torch.from_numpy(norm.sf(z.abs().numpy())), torch.nan)
-    q_value = p_value.clone()
-    known = ~p_value.isnan()
-    if bool(known.any()):
-        q_value[known] = torch.from_numpy(false_discovery_control(p_value[known].numpy()))
-    return p_value, q_value
+    return p_value, q_values(p_value)
