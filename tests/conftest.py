@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mmmono", deadline=None)  # a busy machine is no error
+settings.load_profile("mmmono")
 
 # Several processes share the cores, also with the commands that they start: more threads than cores wait for each other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):

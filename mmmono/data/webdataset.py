@@ -267,8 +267,9 @@ class WebDatasetPairs(PairSource):
         reading = self.reading
         samples = read_samples(stream, base=wanted.start, whole=False, key_end=reading.key_end, wanted=reading.wants)
         try:
-            sample = next(samples, None)
-            if not isinstance(sample, Sample) or sample.key != self._name(wanted.key):
+            # Files that belong to no sample may lie between those of one.
+            sample = next((found for found in samples if isinstance(found, Sample)), None)
+            if sample is None or sample.key != self._name(wanted.key):
                 return None
             pairs = self._pairs(wanted.part, sample)
             return next((pair for pair in pairs if isinstance(pair, ImageTextPair) and pair.key == wanted.key), None)

@@ -83,8 +83,8 @@ def test_samples_are_what_lies_together(members: list[Member], form: int, key_en
     for sample in samples:
         assert set(sample.files) | set(sample.special) == set(sample.names)
         piece = io.BytesIO(data[sample.offset : sample.end])
-        again = next(read_samples(piece, base=sample.offset, whole=False, key_end=key_end, wanted=lambda _: True))  # type: ignore[arg-type]
-        assert again == sample
+        found = read_samples(piece, base=sample.offset, whole=False, key_end=key_end, wanted=lambda _: True)  # type: ignore[arg-type]
+        assert next(again for again in found if isinstance(again, Sample)) == sample
     headers = [s for s in read_samples(io.BytesIO(data), key_end=key_end) if isinstance(s, Sample)]  # type: ignore[arg-type]
     assert [(s.key, s.offset, s.names) for s in headers] == [(s.key, s.offset, s.names) for s in samples]
 
@@ -112,6 +112,18 @@ def test_every_sample_is_a_pair_or_counted_and_every_pair_is_found_again(
             pair.caption,
             pair.locator,
         )
+
+
+def test_a_pair_is_found_again_around_a_file_that_belongs_to_none(tmp_path: Path) -> None:
+    """Such as what macOS leaves: `.1.jpg` has no key."""
+    members = [Member("1.jpg", JPEG), Member(".1.jpg", JPEG), Member("1.txt", b"a dog")]
+    (tmp_path / "s.tar").write_bytes(archive(members, tarfile.PAX_FORMAT))
+    source = WebDatasetPairs(str(tmp_path / "s.tar"))
+    (pair,) = (item for item in source.read(0) if isinstance(item, ImageTextPair))
+    assert source.fetch(pair.key, pair.locator).caption == "a dog"
+    (again,) = source.fetch_many([(pair.key, pair.locator)])
+    assert isinstance(again, ImageTextPair)
+    assert again.caption == "a dog"
 
 
 @quick

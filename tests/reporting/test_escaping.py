@@ -154,7 +154,8 @@ def test_terminals_print_any_text(text: str) -> None:
     terminal.print(terminal_table([{text: text, "n": 1}], text))
     lines = stream.getvalue()
     assert "\x1b" not in re.sub(r"\x1b\[\d*m", "", lines)
-    assert lines.count(one_line(text)) >= 2
+    if cell_len(one_line(text)):  # Rich leaves out cells that take no room, such as a skin tone alone
+        assert lines.count(one_line(text)) >= 2
 
 
 def test_wide_letters_do_not_break_a_table() -> None:
