@@ -94,7 +94,9 @@ def removal_ablation(
             labels differ, or `folds`, `n_random` or `n_bootstrap` is out of range.
     """
     x, y = _rows(features), np.asarray(labels)
-    _check(x, y, folds, n_random, n_bootstrap)
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} samples but {len(y)} labels")
+    check_ablation(y, folds, n_random, n_bootstrap)
     largest = np.abs(x).max()  # divide by it first, so that squares do not overflow
     x = x / (largest or 1)
     x /= np.sqrt(np.mean(np.square(x))) or 1
@@ -174,16 +176,15 @@ def _rows(features: Any) -> Array:
     return tensor.numpy()
 
 
-def _check(x: Array, y: Array, folds: int, n_random: int, n_bootstrap: int) -> None:
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} samples but {len(y)} labels")
+def check_ablation(labels: Array | Sequence[object], folds: int, n_random: int, n_bootstrap: int) -> None:
+    """Check settings and labels of `removal_ablation` without activations. Raises ValueError if one cannot work."""
     if not 1 <= folds <= SPLITS:
         raise ValueError(f"folds={folds} must lie between 1 and {SPLITS}")
     if n_random < 1:
         raise ValueError(f"n_random={n_random}: give at least 1")
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap={n_bootstrap}: give at least 1")
-    names, counts = np.unique(y, return_counts=True)
+    names, counts = np.unique(np.asarray(labels), return_counts=True)
     if len(names) < 2:
         raise ValueError(f"{len(names)} different labels: a classification needs at least 2")
     if counts.min() < SPLITS:

@@ -12,7 +12,7 @@ import pandas as pd
 from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
 from mmmono.modality import Ablation, removal_ablation
-from mmmono.modality.ablation import SPLITS
+from mmmono.modality.ablation import SPLITS, check_ablation
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.ablation_figures import removal_effects
 from mmmono.reporting.published import published
@@ -39,6 +39,11 @@ def ablate(workspace: Workspace) -> None:
         )
     features = workspace.features(split)
     rows, labels, dropped = _labeled(features.view.metadata(), label, settings.max_pairs, workspace.seed)
+    folds = settings.folds or (SPLITS if len(rows) < FEW_PAIRS else 1)
+    try:
+        check_ablation(labels, folds, settings.n_random, settings.n_bootstrap)
+    except ValueError as error:
+        raise ConfigError(f"ablation by dataset.label={label}: {error}") from error
     recipe = {
         "features": features.recipe,
         "scored_on": workspace.features(workspace.dataset.split).recipe,
@@ -49,7 +54,6 @@ def ablate(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
-        folds = settings.folds or (SPLITS if len(rows) < FEW_PAIRS else 1)
         results: dict[str, dict[Modality, list[Ablation]]] = {}
         for name in workspace.recipes:
             feature_set = workspace.feature_set(name)
@@ -57,20 +61,17 @@ def ablate(workspace: Workspace) -> None:
             results[name] = {}
             for modality in MODALITIES:
                 activations = workspace.encode_rows(feature_set, modality, rows, split).numpy()
-                try:
-                    results[name][modality] = removal_ablation(
-                        activations,
-                        labels,
-                        partition,
-                        folds=folds,
-                        n_random=settings.n_random,
-                        keep=settings.keep,
-                        refit=settings.refit,
-                        n_bootstrap=settings.n_bootstrap,
-                        seed=workspace.seed,
-                    )
-                except ValueError as error:
-                    raise ConfigError(f"ablation by dataset.label={label}: {error}") from error
+                results[name][modality] = removal_ablation(
+                    activations,
+                    labels,
+                    partition,
+                    folds=folds,
+                    n_random=settings.n_random,
+                    keep=settings.keep,
+                    refit=settings.refit,
+                    n_bootstrap=settings.n_bootstrap,
+                    seed=workspace.seed,
+                )
         table = [
             _row(name, modality, row)
             for name, tasks in results.items()
