@@ -40,22 +40,25 @@ class Hub:
         root: folder of the repositories.
         faults: is asked before each answer with the server (`hub`, `content`, `judge`), the method, the path and how often
             that path was asked for before; None answers well.
+        ports: of the three servers; 0 takes a free one.
 
     Attributes:
         url: of the hub, for HF_ENDPOINT.
         judge_url: of the judge.
         requests: those that were answered.
+        ports: of hub, content and judge.
     """
 
-    def __init__(self, root: Path, faults: FaultPlan | None = None) -> None:
+    def __init__(self, root: Path, faults: FaultPlan | None = None, ports: Sequence[int] = (0, 0, 0)) -> None:
         self.root = root
         self.faults = faults
         self.requests: list[Request] = []
         self.lock = threading.Lock()
         self._asked: Counter[tuple[str, str, str]] = Counter()
         self._etags: dict[Path, str] = {}
-        self._servers = [serve(handler, self) for handler in (_HubHandler, _ContentHandler, _JudgeHandler)]
-        ports = [server.server_address[1] for server in self._servers]
+        handlers = (_HubHandler, _ContentHandler, _JudgeHandler)
+        self._servers = [serve(handler, self, port) for handler, port in zip(handlers, ports, strict=True)]
+        self.ports = ports = [server.server_address[1] for server in self._servers]
         self.url = f"http://127.0.0.1:{ports[0]}"
         self.content_url = f"http://localhost:{ports[1]}"  # another host for clients, as a content network is
         self.judge_url = f"http://127.0.0.1:{ports[2]}"

@@ -95,6 +95,7 @@ class Rehearsal:
         self.quick = quick
         self.only = only
         self.console = Console(width=120)
+        self._ports: Sequence[int] = (0, 0, 0)
 
     def run(self, faults: bool = False) -> bool:
         """Everything once, and with `faults` again; whether all steps ended as they should and all results are equal.
@@ -203,7 +204,8 @@ class Rehearsal:
     def _pass(self, name: str, faults: FaultPlan | None, steps: list[Step]) -> bool:
         steps = [step for step in steps if not self.only or any(word in step.name for word in self.only)]
         (self.folder / name).mkdir(parents=True, exist_ok=True)
-        with Hub(self.folder / "hub", faults) as hub:
+        with Hub(self.folder / "hub", faults, self._ports) as hub:
+            self._ports = hub.ports  # the judge's address is part of what its verdicts depend on
             environment = self._environment() | {
                 "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(self.folder / name / "hf"),
                 "DEEPSEEK_BASE_URL": hub.judge_url, "DEEPSEEK_API_KEY": "sk-rehearsal",
@@ -298,7 +300,7 @@ class Rehearsal:
 
     def _digests(self, name: str) -> dict[str, str]:
         root = self._artifacts(name)
-        kinds = ("features", "dictionaries", "models", "results")
+        kinds = ("features", "dictionaries", "models", "partitions", "results")
         files = [p for kind in kinds for p in sorted((root / kind).rglob("*")) if p.suffix in COMPARED]
         return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

@@ -71,9 +71,9 @@ class Server(ThreadingHTTPServer):
         """Clients that go away are nothing to report."""
 
 
-def serve(handler: type[Handler], log: Log) -> Server:
-    """Start a server on a free port of loopback."""
-    server = Server(("127.0.0.1", 0), type(handler.__name__, (handler,), {"log": log}))
+def serve(handler: type[Handler], log: Log, port: int = 0) -> Server:
+    """Start a server on a port of loopback; 0 is a free one."""
+    server = Server(("127.0.0.1", port), type(handler.__name__, (handler,), {"log": log}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
