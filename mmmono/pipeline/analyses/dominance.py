@@ -30,5 +30,5 @@ def score_modality_dominance(workspace: Workspace) -> None:
 
     artifact = workspace.results("mds", recipe, make)
     rows = json.loads((artifact.path / "summary.json").read_text())
-    show_table(dominance_rows(rows), f"Modality dominance: {workspace.title}")
+    show_table(dominance_rows(rows), f"Modality dominance: {workspace.title}, {rows[0]['pairs']:,} pairs")
     console.print(f"Figure 4 and scores: {artifact.path}/mds.png, scores.parquet")
