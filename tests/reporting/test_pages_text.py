@@ -130,8 +130,8 @@ def test_the_report_shows_any_text(browser: Any, report: Path, width: int) -> No
         assert overflow(tab) == 0
         assert tab.locator("script").count() == 0
         assert tab.locator("img[src=x]").count() == 0
-        cells = tab.locator(".results table td bdi").all_text_contents()
-        assert [cell.split() for cell in cells[: len(NASTY)]] == [printable(text).split() for text in NASTY]
+        cells = tab.locator(".results table td:first-child bdi").all_text_contents()
+        assert [cell.split() for cell in cells] == [printable(text).split() for text in NASTY]
 
 
 def test_pages_are_utf8_and_hold_no_nul() -> None:
