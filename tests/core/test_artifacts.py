@@ -196,10 +196,14 @@ def test_a_raised_version_makes_anew_and_leaves_the_old_alone(tmp_path: Path, mo
         return [source, artifacts.build("results", "explorer-model-data", {"of": source.digest}, make)]
 
     before = both()
-    monkeypatch.setitem(VERSIONS, "results/mds", VERSIONS["results/mds"] + 1)  # type: ignore[misc]
+    version = VERSIONS["results/mds"]
+    monkeypatch.setitem(VERSIONS, "results/mds", version + 1)  # type: ignore[misc]
     after = both()
     assert all(new.built and new.path != old.path for new, old in zip(after, before, strict=True))
-    assert [(artifact.path / "number").read_text() for artifact in (before[0], after[0])] == ["1", "2"]
+    assert [(artifact.path / "number").read_text() for artifact in (before[0], after[0])] == [
+        str(version),
+        str(version + 1),
+    ]
     assert [artifact.path for artifact in artifacts.find("results", "mds-*")] == [after[0].path]
     assert artifacts.made_from(after[1].recipe) == list(artifacts.find("results", "mds-*"))
 

@@ -295,7 +295,12 @@ def test_relative_paths_begin_where_the_command_was_given(
     monkeypatch.chdir(tmp_path)
     run = command("mds", "artifacts=made here", *PLANTED, f"hydra.job.chdir={chdir}")
     assert run.status == 0, run.err
-    assert {path.name for path in (tmp_path / "made here").iterdir()} == {"features", "results", "runs"}
+    assert {path.name for path in (tmp_path / "made here").iterdir()} == {
+        "features",
+        "partitions",
+        "results",
+        "runs",
+    }
     (store,) = (path for path in (tmp_path / "made here" / "features").iterdir() if path.is_dir())
     stored = ("dataset=store", f"dataset.path=made here/features/{store.name}", "model.name=planted")
     run = command("mds", "artifacts=made here", *stored, *PLANTED[2:], f"hydra.job.chdir={chdir}", "dataset.split=all")
