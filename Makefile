@@ -156,7 +156,7 @@ rehearse: $(READY) ## The whole paper with small models against a hub on loopbac
 test: $(READY) ## Run the tests
 	@$(TEST)
 
-test-quick: $(READY) ## Run the tests that are not marked as slow: about two minutes on two cores
+test-quick: $(READY) ## Run the tests that are not marked as slow
 	@$(TEST) -m 'not slow'
 
 coverage: $(READY) ## Run the tests, and show which lines of mmmono they do not reach; also in build/coverage
