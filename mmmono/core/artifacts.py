@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Artifacts:
 
     Args:
         root: the folder.
-        rebuild: kind of artifact to rebuild even if it exists, once per artifact.
+        rebuild: kinds of artifacts to rebuild even if they exist, once per artifact.
         listener: called with every artifact that is built or found, so that a tracker can record it.
 
     Attributes:
@@ -107,7 +107,7 @@ class Artifacts:
     builds = True
 
     def __init__(
-        self, root: str | Path, rebuild: str | None = None, listener: Callable[[Artifact], None] | None = None
+        self, root: str | Path, rebuild: Collection[str] = (), listener: Callable[[Artifact], None] | None = None
     ) -> None:
         if not root or Path(root).is_file():
             raise ConfigError(f"artifacts={root} is no folder: give the root of everything computed, artifacts=/path")
@@ -157,7 +157,7 @@ class Artifacts:
         return artifact
 
     def _is_to_rebuild(self, final: Path) -> bool:
-        return final.parent.name == self.rebuild and final not in self._rebuilt
+        return final.parent.name in self.rebuild and final not in self._rebuilt
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
         """Yield finished artifacts of a kind whose names match, sorted by name; skip those of an earlier version."""

@@ -122,7 +122,7 @@ class SplitPictures:
             yield from (SkippedPair(self._keys[row], str(error)) for row in rows[given:])
 
     def shown(self, rows: Iterable[int], pixels: int = 224, title: str | None = None) -> dict[int, Image]:
-        """Central squares of the rows' images, resized to `pixels`; a placeholder for each unreadable image."""
+        """Central squares of the rows' images, resized to `pixels`; a blank image for each one that cannot be read."""
         return {
             row: square(pair.image, pixels) if pair else missing_picture(pixels)
             for row, pair in self.pairs(rows, title)

@@ -50,7 +50,8 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds only this kind.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and for results the partitions, but
+            neither features nor dictionaries.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
@@ -62,7 +63,7 @@ class Workspace:
         tracker = current_tracker()
         self.artifacts = artifacts or Artifacts(
             cfg.artifacts,
-            rebuild=makes if cfg.get("force") else None,
+            rebuild=_rebuilt_with(makes) if cfg.get("force") else (),
             listener=lambda artifact: tracker.record(artifact, wanted=artifact.kind == makes),
         )
         self.model: Model = instantiate(cfg.model)
@@ -301,6 +302,11 @@ class Workspace:
         """Return the results of an analysis of the dataset's split, made unless they exist; see `Artifacts.build`."""
         name = f"{analysis}-{self.features(self.dataset.split).store.path.name}"
         return self.artifacts.build("results", name, recipe, make, resumable)
+
+
+def _rebuilt_with(makes: str) -> tuple[str, ...]:
+    """Kinds of artifacts that `+force=true` rebuilds: scores and classes belong to the results that show them."""
+    return ("partitions", makes) if makes == "results" else (makes,)
 
 
 def _device(name: str) -> str:

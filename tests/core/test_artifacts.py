@@ -64,7 +64,7 @@ def test_rebuilds_only_the_kind_asked_for_and_only_once(tmp_path: Path) -> None:
 
     Artifacts(tmp_path).build("features", "f", RECIPE, make)
     Artifacts(tmp_path).build("results", "r", RECIPE, make)
-    again = Artifacts(tmp_path, rebuild="results")
+    again = Artifacts(tmp_path, rebuild=("results",))
     built = [again.build(*what, RECIPE, make).built for what in (("features", "f"), ("results", "r"), ("results", "r"))]
     assert built == [False, True, False]
 

@@ -34,7 +34,7 @@ scores = npst.arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1) | 
 CLOSE = dict(rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-def close(a: object, b: object) -> None:
+def assert_close(a: object, b: object) -> None:
     torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), check_dtype=False, **CLOSE)
 
 
@@ -44,7 +44,7 @@ def test_a_common_factor_changes_nothing(pair: list[torch.Tensor], exponent: int
     """Powers of two, which round nothing."""
     assume(all((side != 0).any(1).all() for side in pair))
     of, factor = METRICS[name].of, 2.0**exponent
-    close(of([tuple(side * factor for side in pair)]), of([tuple(pair)]))
+    assert_close(of([tuple(side * factor for side in pair)]), of([tuple(pair)]))
 
 
 @few
@@ -57,7 +57,7 @@ def test_the_order_of_pairs_and_their_blocks_change_nothing(pair: list, order: l
         lambda b: monosemanticity_score((image, text + 200) for image, text in b),
         lambda b: modality_gap((image + 200, text) for image, text in b).mean_norm_difference,
     ):
-        close(of(blocks(block, *(side[order] for side in pair))), of([tuple(pair)]))
+        assert_close(of(blocks(block, *(side[order] for side in pair))), of([tuple(pair)]))
 
 
 @few
@@ -70,20 +70,20 @@ def test_features_are_scored_each_for_itself(pair: list, order: list[int]) -> No
         lambda i, t: monosemanticity_score([(i, torch.eye(len(i)) + 0.5)]),
         lambda i, t: resample_dominance([(i, t)], 20, 3, 2, seed=1).p_value,
     ):
-        close(of(*(side[:, order] for side in pair)), of(*pair)[order])
+        assert_close(of(*(side[:, order] for side in pair)), of(*pair)[order])
 
 
 @few
 @given(pair=sides, undefined=st.sampled_from(["skip", "half"]))
 def test_swapping_the_modalities_turns_scores_round(pair: list, undefined: str) -> None:
     there, back = (dominance_scores([tuple(p)], undefined) for p in (pair, pair[::-1]))  # type: ignore[arg-type]
-    close(back.scores, 1 - there.scores)
-    close(back.standard_error, there.standard_error)
+    assert_close(back.scores, 1 - there.scores)
+    assert_close(back.standard_error, there.standard_error)
     assert torch.equal(back.image_active, there.text_active)
     assert torch.equal(back.informative_pairs, there.informative_pairs)
-    close(energy_ratio([tuple(pair[::-1])]), 1 - energy_ratio([tuple(pair)]))
-    close(image_auroc(*pair[::-1]), 1 - image_auroc(*pair))
-    close(
+    assert_close(energy_ratio([tuple(pair[::-1])]), 1 - energy_ratio([tuple(pair)]))
+    assert_close(image_auroc(*pair[::-1]), 1 - image_auroc(*pair))
+    assert_close(
         resample_dominance([tuple(pair[::-1])], 30, 2, 1, seed=2).p_value,
         resample_dominance([tuple(pair)], 30, 2, 1, seed=2).p_value,
     )
@@ -96,7 +96,7 @@ def test_resamples_depend_on_the_seed_and_not_on_blocks(pair: list, block: int, 
     parts = resample_dominance(blocks(block, *pair), 20, 5, 3, seed)
     assert torch.equal(whole.p_value.nan_to_num(2), parts.p_value.nan_to_num(2))
     for name in ("bootstrap", "halves"):
-        close(getattr(parts, name), getattr(whole, name))
+        assert_close(getattr(parts, name), getattr(whole, name))
     known = ~whole.p_value.isnan()
     assert ((whole.p_value[known] > 0) & (whole.q_value[known] >= whole.p_value[known])).all()
 
@@ -110,7 +110,7 @@ def test_types_agree_on_numbers_that_all_of_them_hold(pair: list, name: str, exp
     expected = METRICS[name].of([tuple(side.double() for side in rounded)])
     for dtype in DTYPES:
         if fits(10.0**exponent, dtype):
-            close(METRICS[name].of([tuple(side.to(dtype) for side in rounded)]), expected)
+            assert_close(METRICS[name].of([tuple(side.to(dtype) for side in rounded)]), expected)
 
 
 def covers(partition: Partition, values: np.ndarray) -> None:
@@ -166,8 +166,8 @@ def test_eq_5_turns_with_its_sides_and_not_with_its_axes(seed: int, m: int, dim:
     order = torch.randperm(m, generator=generator)
     axes = torch.randperm(dim, generator=generator)
     for score in (embsim, winrate):
-        close(score(active[:, order], random[:, order]), score(active, random))
-        close(score(active[..., axes], random[..., axes]), score(active, random))
+        assert_close(score(active[:, order], random[:, order]), score(active, random))
+        assert_close(score(active[..., axes], random[..., axes]), score(active, random))
     assert ((winrate(active, random) >= 0) & (winrate(active, random) <= 1)).all()
     assert (winrate(active, random) + winrate(random, active) <= 1 + 1e-12).all()
 

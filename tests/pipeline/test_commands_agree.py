@@ -81,7 +81,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Made(tmp_path_factory.mktemp("numbers"), request.param)
 
 
-def close(got: object, expected: object, atol: float = 1e-6) -> None:
+def assert_close(got: object, expected: object, atol: float = 1e-6) -> None:
     np.testing.assert_allclose(np.asarray(got, float), np.asarray(expected, float), rtol=1e-6, atol=atol)
 
 
@@ -93,15 +93,15 @@ def test_mds(made: Made) -> None:
         pair = [made.codes(name, modality) for modality in MODALITIES]
         rows = scores[scores.feature_set == name]
         expected = references.mds(*pair)
-        close(rows.mds, expected)
-        close(rows.standard_error, references.standard_error(*pair))
+        assert_close(rows.mds, expected)
+        assert_close(rows.standard_error, references.standard_error(*pair))
         counts = [(~np.isnan(references.ratios(*pair))).sum(0), (pair[0] != 0).sum(0), (pair[1] != 0).sum(0)]
-        close(rows[["informative_pairs", "image_active", "text_active"]].T, counts)
+        assert_close(rows[["informative_pairs", "image_active", "text_active"]].T, counts)
         live = expected[counts[0] >= 2]
         row = summary[summary["feature_set"] == name].iloc[0]
-        close([row["mean"], row["std"]], [live.mean(), live.std()])
+        assert_close([row["mean"], row["std"]], [live.mean(), live.std()])
         assert row.ImgD == (live > live.mean() + live.std()).sum()
-        close(row.gap, references.gap(*(made.stored[m].astype(float) for m in MODALITIES))[0])
+        assert_close(row.gap, references.gap(*(made.stored[m].astype(float) for m in MODALITIES))[0])
 
 
 @pytest.mark.slow
@@ -110,12 +110,12 @@ def test_certainty(made: Made) -> None:
     for name in ("raw", "sae"):
         pair = [made.codes(name, modality) for modality in MODALITIES]
         rows = scores[scores.feature_set == name]
-        close(rows.energy, references.energy(*pair))
-        close(rows.auroc, references.auroc(*pair))
+        assert_close(rows.energy, references.energy(*pair))
+        assert_close(rows.auroc, references.auroc(*pair))
         resamples = resample_dominance([tuple(map(torch.from_numpy, pair))], 300, 30, 2, seed=0)  # type: ignore[arg-type]
-        close(rows.p_value, resamples.p_value)
-        close(rows.q_value, resamples.q_value)
-        close(rows[["low", "high"]].T, resamples.interval())
+        assert_close(rows.p_value, resamples.p_value)
+        assert_close(rows.q_value, resamples.q_value)
+        assert_close(rows[["low", "high"]].T, resamples.interval())
 
 
 @pytest.mark.slow
@@ -126,15 +126,15 @@ def test_interpretability(made: Made) -> None:
         for modality in MODALITIES:
             codes, e = made.codes(name, modality), made.raw(modality)
             rows = scores[(scores.feature_set == name) & (scores.samples == modality)]
-            close(rows.ms, references.ms(codes, e))
+            assert_close(rows.ms, references.ms(codes, e))
             scored = (codes > 0).sum(0) >= M
             top = np.argsort(-codes, axis=0, kind="stable")[:M].T[scored]
             draws = random_rows(pool, len(scored), M, 2, seed=0).numpy()[:, scored]
             eq5 = np.mean([references.embsim_and_winrate(e[top], e[draw]) for draw in draws], axis=0)
             for column, expected in zip(("embsim", "embsim_pooled", "winrate"), eq5, strict=True):
                 # Cosines of float32 vectors, divided by 0.01 at least.
-                close(rows[column][scored], expected, atol=2e-5)
-            close(rows.mono[~scored].isna(), 1)
+                assert_close(rows[column][scored], expected, atol=2e-5)
+            assert_close(rows.mono[~scored].isna(), 1)
 
 
 def test_faithfulness(made: Made) -> None:
@@ -148,11 +148,11 @@ def test_faithfulness(made: Made) -> None:
         x, codes = made.raw(modality), made.codes("sae", modality)
         with torch.no_grad():
             decoded[modality] = made.sae.decode(torch.from_numpy(codes).float(), modality).double().numpy()  # type: ignore[arg-type]
-        close(
+        assert_close(
             [row["fvu"], row["cosine"]],
             [references.fvu(x, decoded[modality]), references.mean_cosine(x, decoded[modality])],
         )
-        close([row["l0"], row["active"]], [(codes != 0).sum(1).mean(), (codes != 0).any(0).sum()])
+        assert_close([row["l0"], row["active"]], [(codes != 0).sum(1).mean(), (codes != 0).any(0).sum()])
     spaces = {
         "embeddings": {modality: made.raw(modality) for modality in MODALITIES},
         "features": {modality: made.codes("sae", modality) for modality in MODALITIES},
@@ -161,10 +161,10 @@ def test_faithfulness(made: Made) -> None:
     assert [row["space"] for row in function] == list(spaces)
     for row, z in zip(function, spaces.values(), strict=True):
         for k in (1, 5, 10):
-            close(row[f"i2t_r{k}"], references.recall(z["image"], z["text"], k))
-            close(row[f"t2i_r{k}"], references.recall(z["text"], z["image"], k))
-        close(row["contrastive_loss"], references.clip_loss(z["image"], z["text"], 1 / 0.07))
-        close(row["gap"], references.gap(z["image"], z["text"])[0])
+            assert_close(row[f"i2t_r{k}"], references.recall(z["image"], z["text"], k))
+            assert_close(row[f"t2i_r{k}"], references.recall(z["text"], z["image"], k))
+        assert_close(row["contrastive_loss"], references.clip_loss(z["image"], z["text"], 1 / 0.07))
+        assert_close(row["gap"], references.gap(z["image"], z["text"])[0])
         assert row["zero_shot"] is None
 
 
@@ -176,4 +176,6 @@ def test_ablation(made: Made) -> None:
         x = made.raw(modality)
         x = x / np.sqrt((x**2).mean())
         folds = StratifiedKFold(5, shuffle=True, random_state=0)
-        close(row["accuracy"], cross_val_score(LogisticRegression(max_iter=1000), x, made.labels, cv=folds).mean())
+        assert_close(
+            row["accuracy"], cross_val_score(LogisticRegression(max_iter=1000), x, made.labels, cv=folds).mean()
+        )

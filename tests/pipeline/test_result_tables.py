@@ -52,5 +52,7 @@ def test_every_analysis_reads_one_partition(command: Command, tmp_path: Path) ->
         mine = scores[scores.feature_set == file.parent.name.partition("-")[0]]
         assert mine.mds.tolist() == pd.read_parquet(file).scores.tolist()
         assert mine["class"].tolist() == pd.read_parquet(file)["class"].tolist()
+    assert command("mds", f"artifacts={tmp_path}", *SMALL, "+force=true").status == 0  # scores anew as well
+    assert all(file.stat().st_mtime_ns > before for file, before in zip(found, first, strict=True))
     assert command("mds", f"artifacts={tmp_path}", *SMALL, "partition=margin").status == 0  # other classes
     assert len(list((tmp_path / "partitions").glob("*/partition.parquet"))) == 4

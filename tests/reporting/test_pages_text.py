@@ -98,6 +98,7 @@ def test_search_within_any_script(browser: Any, explorer: Path, query: str, foun
 def test_broken_addresses_open_the_page(browser: Any, explorer: Path, address: str) -> None:
     with opened(browser, explorer, address) as tab:
         tab.wait_for_selector("#table tbody tr[data-feature], #compare table")
+        assert tab.locator("h1").inner_text().startswith("Features of")
 
 
 @pytest.fixture(scope="module")
