@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from mmmono.dictionaries import PairedFeatures, SAEModule, ShuffledBatches, TopKSAE
+from mmmono.dictionaries import PairedFeatures, RowReader, SAEModule, ShuffledBatches, TopKSAE
 from mmmono.features import FeatureStore, FeatureView
 
 
@@ -86,7 +86,7 @@ def pools_in_memory(view: FeatureView, batch: int) -> float:
         status = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line for line in status if line.startswith("RssAnon")).split()[1])
 
-    batches = ShuffledBatches(view, batch, pool_rows=2 * batch)
+    batches = ShuffledBatches(RowReader(view), batch, pool_rows=2 * batch)
     pool = 2 * 4 * batches.pool_rows * view.dim
     before, peak = held(), 0
     for _ in range(2):

@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.certainty import assess_certainty
+    from mmmono.analyses.certainty import CERTAINTY
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    assess_certainty(Workspace(cfg, makes="results"))
+    run(CERTAINTY, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

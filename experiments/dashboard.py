@@ -9,7 +9,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Save the dashboard to the project."""
     # Imported here, so that --help and errors in settings appear at once.
-    from mmmono.pipeline.analyses.dashboard import save_dashboard
+    from mmmono.commands.dashboard import save_dashboard
 
     save_dashboard(cfg)
 

@@ -9,7 +9,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Make a page of the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.explorer import explore
+    from mmmono.commands.explorer.command import explore
     from mmmono.pipeline.workspace import Workspace
 
     explore(Workspace(cfg, makes="results"))

@@ -9,7 +9,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Make the feature store unless it exists, and print its size."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.extraction import extract
+    from mmmono.commands.extract import extract
     from mmmono.pipeline.workspace import Workspace
 
     extract(Workspace(cfg, makes="features"))

@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.faithfulness import measure_faithfulness
+    from mmmono.analyses.faithfulness import FAITHFULNESS
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    measure_faithfulness(Workspace(cfg, makes="results"))
+    run(FAITHFULNESS, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.gender import study_concepts
+    from mmmono.analyses.gender import GENDER
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    study_concepts(Workspace(cfg, makes="results"))
+    run(GENDER, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Score the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.dominance import score_modality_dominance
+    from mmmono.analyses.mds import MDS
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    score_modality_dominance(Workspace(cfg, makes="results"))
+    run(MDS, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

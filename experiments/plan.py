@@ -8,13 +8,13 @@ from mmmono.pipeline.entrypoint import entrypoint
 @entrypoint("plan")
 def main(cfg: DictConfig) -> None:
     """Print the plan; compute nothing."""
-    from mmmono.pipeline.keys import needed_keys
+    from mmmono.commands.plan.keys import needed_keys
 
     for key in needed_keys(cfg):  # before PyTorch is loaded
         if not key.there:
             print(f"missing: {key}", flush=True)
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.plan import print_plan
+    from mmmono.commands.plan.command import print_plan
 
     print_plan(cfg)
 

@@ -9,7 +9,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Make a page of the existing results, and list the missing ones."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.report import report
+    from mmmono.commands.report.command import report
     from mmmono.pipeline.workspace import Workspace
 
     report(Workspace(cfg, makes="results"))

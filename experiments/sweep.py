@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Tabulate and plot the dictionaries on disk."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.sweep import summarize_sweep
+    from mmmono.analyses.sweep import SWEEP
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    summarize_sweep(Workspace(cfg, makes="results"))
+    run(SWEEP, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

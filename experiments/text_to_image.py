@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Generate and measure images for the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.text_to_image import control_generation
+    from mmmono.analyses.text_to_image import TEXT_TO_IMAGE
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    control_generation(Workspace(cfg, makes="results"))
+    run(TEXT_TO_IMAGE, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

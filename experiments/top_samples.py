@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.top_samples import find_top_samples
+    from mmmono.analyses.top_samples import TOP_SAMPLES
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    find_top_samples(Workspace(cfg, makes="results"))
+    run(TOP_SAMPLES, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

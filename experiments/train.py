@@ -9,7 +9,7 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
     """Train each dictionary unless it exists, and print its validation metrics."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.training import train_dictionaries
+    from mmmono.analyses.train.analysis import train_dictionaries
     from mmmono.pipeline.workspace import Workspace
 
     return train_dictionaries(Workspace(cfg, makes="dictionaries"))

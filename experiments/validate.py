@@ -9,10 +9,11 @@ from mmmono.pipeline.entrypoint import entrypoint
 def main(cfg: DictConfig) -> None:
     """Compare the selected feature sets with the ground truth."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
-    from mmmono.pipeline.analyses.validate import validate
+    from mmmono.analyses.validate import VALIDATE
+    from mmmono.pipeline.analysis import run
     from mmmono.pipeline.workspace import Workspace
 
-    validate(Workspace(cfg, makes="results"))
+    run(VALIDATE, Workspace(cfg, makes="results"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmmono.core.errors import BrokenPartError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import OpenCLIPEncoder
 
 
 class ColorPairs(PairSource):
@@ -82,7 +82,7 @@ class ColorEncoder:
         return torch.cat([tokens.float() / 256, torch.ones(len(tokens), 2)], dim=1)
 
 
-def tiny_clip() -> DualEncoder:
+def tiny_clip() -> OpenCLIPEncoder:
     """A CLIP of open_clip with random weights: pictures of 32 pixels, 24 dimensions."""
     torch.manual_seed(0)
     model = open_clip.CLIP(
@@ -91,4 +91,4 @@ def tiny_clip() -> DualEncoder:
         text_cfg={"width": 64, "heads": 2, "layers": 2, "context_length": 77, "vocab_size": 49408},
     )
     transform = open_clip.image_transform(32, is_train=False)
-    return DualEncoder(model, transform, open_clip.SimpleTokenizer(), name="tiny", dim=24, fingerprint="x")
+    return OpenCLIPEncoder(model, transform, open_clip.SimpleTokenizer(), name="tiny", dim=24, fingerprint="x")

@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from mmmono.core.statistics import Interval
+
 Array = np.ndarray[Any, Any]
 MEASURES = ("similarity_reference", "similarity_prompt", "color_distance", "edge_distance")
+ALL = "all"  # in place of a reference's name: the mean over all references
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class Cell:
         similarity_reference: cosine with the reference in an independent embedder.
         similarity_prompt: mean cosine, in that embedder, with real images of the object in the prompt.
         color_distance, edge_distance: distances to the reference, see `picture_measures`.
-        nearest: caption of the real image whose embedding is nearest to T′; empty if T′ is not in the joint space.
+        picture: file of the image, relative to the folder of the result.
+        nearest: caption of the real image whose embedding is nearest to T′; empty if T′ is not in the joint space, and
+            for all seeds but the first.
+        nearest_picture: file of that image, relative to the folder of the result; empty if there is none.
     """
 
     feature_set: str
@@ -42,21 +48,22 @@ class Cell:
     similarity_prompt: float
     color_distance: float
     edge_distance: float
+    picture: str
     nearest: str
+    nearest_picture: str
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Mean change of a measure relative to generation without intervention, with its 95 % bootstrap interval.
+    """Mean change of a measure relative to generation without intervention.
 
     Attributes:
         feature_set: feature set of the intervention.
-        reference: name of the reference, or `all` for the mean over all references.
+        reference: name of the reference, or `ALL` for the mean over all references.
         members: a class, or a difference of two classes such as `TextD − ImgD`.
         strength: swept value, see `Cell`.
         measure: one of MEASURES.
-        change: mean change.
-        low, high: bounds of the interval, over resamples of references and of seeds.
+        change: mean change with its interval over references and seeds, by `crossed_bootstrap`.
     """
 
     feature_set: str
@@ -64,26 +71,30 @@ class Effect:
     members: str
     strength: float
     measure: str
-    change: float
-    low: float
-    high: float
+    change: Interval
+
+    def to_row(self) -> dict[str, object]:
+        """Row of the table of effects: the change as `change`, its bounds as `change_low` and `change_high`."""
+        return {
+            "feature_set": self.feature_set, "reference": self.reference, "members": self.members,
+            "strength": self.strength, "measure": self.measure, **self.change.columns("change"),
+        }  # fmt: skip
 
 
-def crossed_bootstrap(
-    values: Float[Array, "references seeds"], n_bootstrap: int, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """Mean with its 95 % percentile interval, resampling rows and columns independently with replacement.
+def crossed_bootstrap(values: Float[Array, "references seeds"], n_bootstrap: int, rng: np.random.Generator) -> Interval:
+    """Compute the mean with its 95 % percentile interval, resampling rows and columns independently with replacement.
 
-    The interval is NaN for a single value.
+    The bounds are NaN for a single value.
     """
     rows, columns = values.shape
+    method = "percentile bootstrap over references and seeds"
     if values.size == 1:
-        return float(values.mean()), float("nan"), float("nan")
+        return Interval(float(values.mean()), method=method)
     drawn_rows = rng.integers(rows, size=(n_bootstrap, rows))
     drawn_columns = rng.integers(columns, size=(n_bootstrap, columns))
     means = values[drawn_rows[:, :, None], drawn_columns[:, None, :]].mean((1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    return Interval(float(values.mean()), float(low), float(high), 0.95, method)
 
 
 def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> list[Effect]:
@@ -110,8 +121,8 @@ def effects(cells: pd.DataFrame, plain: pd.DataFrame, n_bootstrap: int = 1000, s
             contrasts = [(a, "Random") for a in ("TextD", "CrossD", "ImgD")] + [("TextD", "ImgD")]
             changes |= {f"{a} − {b}": changes[a] - changes[b] for a, b in contrasts if a in changes and b in changes}
             for members, table in changes.items():
-                parts = {"all": table, **{str(row): table.loc[[row]] for row in table.index}}
+                parts = {ALL: table, **{str(row): table.loc[[row]] for row in table.index}}
                 for reference, part in parts.items():
                     interval = crossed_bootstrap(part.to_numpy(), n_bootstrap, rng)
-                    found.append(Effect(name, reference, members, float(strength), measure, *interval))  # type: ignore[arg-type]
+                    found.append(Effect(name, reference, members, float(strength), measure, interval))  # type: ignore[arg-type]
     return found

@@ -15,31 +15,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.statistics import Interval
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
+RANDOM = "Random"  # stands for as many random live features
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean over random draws with its 95 % confidence interval (normal approximation)."""
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Float[Array, " draws"]) -> Mean:
-        """Estimate the mean from one value per draw; the interval is NaN for a single draw."""
-        half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-        return cls(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
 @dataclass(frozen=True)
 class ConceptRemoval:
     """One entry of Table 2; accuracies are between 0 and 1.
+
+    Means are over draws, with 95 % confidence intervals; there are no bounds for a single draw.
 
     Attributes:
         samples: modality of the classified samples, from which features were removed.
@@ -55,9 +44,32 @@ class ConceptRemoval:
     concept: str
     removed: str
     neurons: int
-    baseline: Mean
-    drop: Mean
-    beyond_random: Mean | None
+    baseline: Interval
+    drop: Interval
+    beyond_random: Interval | None
+
+
+@dataclass(frozen=True)
+class RemovalSettings:
+    """How references and removed features are drawn, and where similarity is measured.
+
+    Attributes:
+        references: number of references per concept.
+        draws: number of random draws of references and features.
+        space: maps activations to the space of the cosines, such as a decoder; None for the activations themselves.
+        seed: seed of the draws.
+    """
+
+    references: int = 1
+    draws: int = 50
+    space: Space | None = None
+    seed: int = 0
+
+    def unit_vectors(
+        self, activations: Float[Tensor, "samples features"], modality: Modality
+    ) -> Float[Tensor, "samples dim"]:
+        """Map activations to the space of the cosines and scale each row to length 1."""
+        return F.normalize(self.space(activations, modality) if self.space else activations, dim=1)
 
 
 def concept_removal(
@@ -66,16 +78,12 @@ def concept_removal(
     candidates: Bool[Array, " samples"],
     partition: Partition,
     names: tuple[str, str],
-    *,
-    references: int = 1,
-    draws: int = 50,
-    space: Space | None = None,
-    seed: int = 0,
+    settings: RemovalSettings,
 ) -> list[ConceptRemoval]:
     """Classify samples by the nearest concept reference, with and without classes of features (Table 2).
 
-    Each draw picks `references` candidates of each concept. A sample is assigned to the concept whose mean reference
-    has the larger cosine; a tie counts as half correct. The references keep all features. From the samples,
+    Each draw picks some candidates of each concept as its references. A sample is assigned to the concept whose mean
+    reference has the larger cosine; a tie counts as half correct. The references keep all features. From the samples,
     n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or of all live features.
 
     Args:
@@ -84,10 +92,7 @@ def concept_removal(
         candidates: mask of the samples that may be references.
         partition: partition of the features.
         names: names of concepts A and B.
-        references: number of references per concept.
-        draws: number of random draws of references and features.
-        space: maps activations to the space of the cosines, such as a decoder; default: the activations themselves.
-        seed: seed of the draws.
+        settings: number of references and draws, space of the cosines, and seed.
 
     Returns:
         One entry per modality, concept and removed class.
@@ -95,8 +100,37 @@ def concept_removal(
     Raises:
         ValueError: ImgD or TextD is empty, or a concept has too few candidates or samples.
     """
+    _check_removal(labels, candidates, partition, names, settings.references)
     neurons = min(len(partition.image_dominant), len(partition.text_dominant))
-    if neurons == 0:
+    live = torch.cat([partition[name] for name in LIVE_CLASSES])
+    pools = [pool.numpy() for pool in (partition.image_dominant, partition.text_dominant, live)]
+    rng = np.random.default_rng(settings.seed)
+    accuracy = np.empty((settings.draws, len(MODALITIES), len(names), 1 + len(pools)))
+    for draw in accuracy:
+        references = [
+            rng.choice(np.flatnonzero(members & candidates), settings.references, replace=False) for members in labels
+        ]
+        removals = [np.empty(0, np.int64), *(rng.choice(pool, neurons, replace=False) for pool in pools)]
+        for of_modality, modality in zip(draw, MODALITIES, strict=True):
+            leads = _leads(codes[modality], modality, references, removals, settings)
+            for of_concept, own_lead, members, own in zip(
+                of_modality, (leads, -leads), labels, references, strict=True
+            ):
+                tested = members.copy()
+                tested[own] = False
+                of_concept[:] = np.mean((own_lead > 0) + 0.5 * (own_lead == 0), axis=1, where=tested)
+    return _entries(accuracy, names, neurons)
+
+
+def _check_removal(
+    labels: tuple[Bool[Array, " samples"], Bool[Array, " samples"]],
+    candidates: Bool[Array, " samples"],
+    partition: Partition,
+    names: tuple[str, str],
+    references: int,
+) -> None:
+    """Raise ValueError if a class is empty or a concept has too few candidates or samples."""
+    if not len(partition.image_dominant) or not len(partition.text_dominant):
         raise ValueError(
             f"{len(partition.image_dominant)} features are ImgD and {len(partition.text_dominant)} TextD: both are needed"
         )
@@ -107,42 +141,52 @@ def concept_removal(
                 f"concept {name!r} has {int(members.sum())} samples, {ready} of them fit for references: "
                 f"{references} references and at least one sample more are needed"
             )
-    rng = np.random.default_rng(seed)
-    space = space or (lambda activations, _: activations)
-    live = torch.cat([partition[name] for name in LIVE_CLASSES]).numpy()
-    kinds = (*LIVE_CLASSES[:2], "Random")
-    accuracy = np.empty((draws, 2, 2, 1 + len(kinds)))  # [draw, modality, concept, removal (first: none)]
-    for draw in range(draws):
-        chosen = [rng.choice(np.flatnonzero(members & candidates), references, replace=False) for members in labels]
-        sets = [rng.choice(partition[name].numpy(), neurons, replace=False) for name in LIVE_CLASSES[:2]]
-        sets.append(rng.choice(live, neurons, replace=False))
-        for side, modality in enumerate(MODALITIES):
-            z = codes[modality]
-            anchors = torch.stack([F.normalize(space(z[rows], modality), dim=1).mean(0) for rows in chosen])
-            for kind, removed in enumerate([np.empty(0, np.int64), *sets]):
-                intervened = z.clone()
-                intervened[:, removed] = 0
-                similarity = F.normalize(space(intervened, modality), dim=1) @ F.normalize(anchors, dim=1).T
-                lead = (similarity[:, 0] - similarity[:, 1]).numpy()
-                for concept, members in enumerate(labels):
-                    tested = members.copy()
-                    tested[chosen[concept]] = False
-                    own = lead[tested] if concept == 0 else -lead[tested]
-                    accuracy[draw, side, concept, kind] = np.mean((own > 0) + 0.5 * (own == 0))
+
+
+def _leads(
+    z: Float[Tensor, "samples features"],
+    modality: Modality,
+    references: list[Array],
+    removals: list[Array],
+    settings: RemovalSettings,
+) -> Float[Array, "removals samples"]:
+    """Cosine of each sample to concept A's mean reference minus that to B's, without each removal's features."""
+    means = torch.stack([settings.unit_vectors(z[rows], modality).mean(0) for rows in references])
+    anchors = F.normalize(means, dim=1)
+    leads = []
+    for removed in removals:
+        intervened = z.clone()
+        intervened[:, removed] = 0
+        similarity = settings.unit_vectors(intervened, modality) @ anchors.T
+        leads.append((similarity[:, 0] - similarity[:, 1]).numpy())
+    return np.stack(leads)
+
+
+def _entries(
+    accuracy: Float[Array, "draws modalities concepts removals"], names: tuple[str, str], neurons: int
+) -> list[ConceptRemoval]:
+    """Summarize accuracies over draws; the removals are none, ImgD, TextD and random features."""
     drops = accuracy[..., :1] - accuracy[..., 1:]
     return [
         ConceptRemoval(
             modality, names[concept], removed, neurons,
-            baseline=Mean.of(accuracy[:, side, concept, 0]),
-            drop=Mean.of(drops[:, side, concept, kind]),
+            baseline=_mean(accuracy[:, side, concept, 0]),
+            drop=_mean(drops[:, side, concept, kind]),
             beyond_random=(
-                None if removed == "Random" else Mean.of(drops[:, side, concept, kind] - drops[:, side, concept, -1])
+                None if removed == RANDOM else _mean(drops[:, side, concept, kind] - drops[:, side, concept, -1])
             ),
         )
         for side, modality in enumerate(MODALITIES)
-        for concept in range(2)
-        for kind, removed in enumerate(kinds)
+        for concept in range(len(names))
+        for kind, removed in enumerate(("ImgD", "TextD", RANDOM))
     ]  # fmt: skip
+
+
+def _mean(values: Float[Array, " draws"]) -> Interval:
+    """Mean over random draws with its 95 % confidence interval; no bounds for a single draw."""
+    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    mean = values.mean()
+    return Interval(float(mean), float(mean - half), float(mean + half), method="normal approximation")
 
 
 @dataclass(frozen=True)
@@ -165,7 +209,7 @@ class PairedDifference:
     members: FeatureClass
     share: float
     energy: float
-    enrichment: Mean
+    enrichment: Interval
     pairs: int
 
 
@@ -215,7 +259,8 @@ def paired_differences(
             rows.append(
                 PairedDifference(
                     modality, name, float(share), float(of_energy),
-                    Mean(float(share / of_energy), float(low), float(high)), len(pairs),
+                    Interval(float(share / of_energy), float(low), float(high), method="percentile bootstrap"),
+                    len(pairs),
                 )
             )  # fmt: skip
     return rows

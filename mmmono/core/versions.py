@@ -3,7 +3,9 @@
 Raising a version gives new artifacts another address: those of earlier versions stay on disk but are no longer found,
 and are built anew. Artifacts derived from them follow, since recipes contain the addresses of their inputs.
 
-Keys are a folder under the root, or a folder and the first part of the artifact's name, such as `results/mds`.
+Keys are a folder under the root, or a folder and the first part of the artifact's name, such as `models/emojiclip`.
+Results of analyses are not listed: the recipe of each holds the version that its analysis declares
+(mmmono/pipeline/analysis.py).
 """
 
 from __future__ import annotations
@@ -27,19 +29,8 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
     "partitions": 1,  # scores by Eq. 1 and the classes by them
-    "results/ablation": 1,
-    "results/adversarial": 1,
-    "results/certainty": 3,
     "results/explorer": 1,
-    "results/faithfulness": 3,
-    "results/gender": 1,
-    "results/interpretability": 3,
-    "results/mds": 2,
     "results/report": 1,
-    "results/sweep": 2,
-    "results/text_to_image": 1,
-    "results/top_samples": 2,
-    "results/validation": 1,
 }
 
 
@@ -49,10 +40,12 @@ def version_of(kind: str, name: str = "") -> int:
 
 
 def versioned(kind: str, name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe with the current version of its artifact added."""
-    return {**recipe, KEY: version_of(kind, name)}
+    """Return a recipe with the current version of its artifact added, unless it holds one."""
+    return {KEY: version_of(kind, name), **recipe}
 
 
 def is_current(kind: str, name: str, recipe: Mapping[str, Any]) -> bool:
-    """Whether an artifact with this recipe has the current version."""
+    """Whether an artifact with this recipe has the current version; not checked for results of analyses."""
+    if kind == "results" and f"{kind}/{name.partition('-')[0]}" not in VERSIONS:
+        return KEY in recipe
     return recipe.get(KEY) == version_of(kind, name)

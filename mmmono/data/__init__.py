@@ -2,16 +2,24 @@
 
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs
+from mmmono.data.coco_files import CocoSplit
+from mmmono.data.opening import ShardOpener
 from mmmono.data.openmoji import OpenMojiPairs
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, in_train_split
+from mmmono.data.remote import RemoteSettings
+from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.webdataset import WebDatasetPairs
 
 __all__ = [
     "CaptionChoice",
     "CocoPairs",
+    "CocoSplit",
     "ImageTextPair",
     "OpenMojiPairs",
     "PairSource",
+    "RemoteSettings",
+    "SampleReading",
+    "ShardOpener",
     "SkippedPair",
     "WebDatasetPairs",
     "in_train_split",

@@ -6,12 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 
 from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint
 from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
-from mmmono.data.coco_files import Captions, read_captions, read_labels
+from mmmono.data.coco_files import Captions, CocoSplit, read_captions, read_labels
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
@@ -20,64 +19,47 @@ class CocoPairs(PairSource):
     """Images of one split with their captions; labels `category` and `supercategory` are those of the largest instance.
 
     Args:
-        root: folder with `annotations/captions_<split><year>.json`, `<split><year>/*.jpg` and, for labels,
-            `annotations/instances_<split><year>.json`.
-        split: `train` or `val`.
-        year: of the release.
+        split: the split's files.
         captions: use the `first`, a `random` (always the same one) or `all` of an image's captions.
         part_size: images per part.
         limit: number of pairs that `extract_features` takes, from the first on; None takes all.
         seed: of the random choice of captions.
-
-    Raises:
-        DataError: the folder lacks the split's images or captions.
     """
 
     name = "coco"
 
     def __init__(
         self,
-        root: str | Path,
-        split: str = "val",
-        year: int = 2017,
+        split: CocoSplit,
         captions: CaptionChoice = "first",
         part_size: int = 2048,
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.root = Path(root)
-        self.folder = f"{split}{year}"
+        self.split = split
+        self.folder = split.folder
         self.captions: CaptionChoice = captions
         self.part_size = part_size
         self.limit = limit
         self.seed = seed
-        for needed in (self._annotations("captions"), self.root / self.folder):
-            if not needed.exists():
-                raise DataError(
-                    f"{needed} is not there: dataset.root must be COCO's folder, with annotations/captions_{self.folder}"
-                    f".json and {self.folder}/*.jpg in it"
-                )
-
-    def _annotations(self, kind: str) -> Path:
-        return self.root / "annotations" / f"{kind}_{self.folder}.json"
 
     def fingerprint(self) -> str:
         """Digest of the annotations' and images' whole content, and of the settings that change pairs."""
-        files = {kind: self._annotations(kind) for kind in ("captions", "instances")}
+        files = {kind: self.split.annotations(kind) for kind in ("captions", "instances")}
         annotations = files_fingerprint({kind: file for kind, file in files.items() if file.exists()})
-        pictures = folder_fingerprint(self.root / self.folder)
+        pictures = folder_fingerprint(self.split.images)
         reading = (self.captions, self.seed if self.captions == "random" else 0, self.part_size)
         return hashlib.sha256(repr((annotations, pictures, reading)).encode()).hexdigest()[:16]
 
     @cached_property
     def _captions(self) -> Captions:
-        return read_captions(self._annotations("captions"))
+        return read_captions(self.split.annotations("captions"))
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, str]]:
         """File name → labels of the image's largest instance."""
-        file = self._annotations("instances")
-        return read_labels(file, self._annotations("captions")) if file.exists() else {}
+        file = self.split.annotations("instances")
+        return read_labels(file, self.split.annotations("captions")) if file.exists() else {}
 
     @cached_property
     def _files(self) -> list[str]:
@@ -98,7 +80,7 @@ class CocoPairs(PairSource):
         """Names of runs of `part_size` images. Raises DataError if there are none, or an annotation file is broken."""
         _ = self._labels  # report errors in either file before any image is read
         if not self._files:
-            raise DataError(f"{self._annotations('captions')}: the list images is empty")
+            raise DataError(f"{self.split.annotations('captions')}: the list images is empty")
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
 
     def __len__(self) -> int:
@@ -120,7 +102,7 @@ class CocoPairs(PairSource):
             yield SkippedPair(key, "no caption")
             return
         try:
-            image = decode_image(self._path(file).read_bytes())
+            image = decode_image(self.split.image(file).read_bytes())
         except (DataError, OSError) as error:
             yield SkippedPair(key, str(error) if isinstance(error, DataError) else "no image")
             return
@@ -128,17 +110,13 @@ class CocoPairs(PairSource):
         for pair_key, caption in chosen:
             yield ImageTextPair(pair_key, image, caption, labels, file)
 
-    def _path(self, file: str) -> Path:
-        """Path of an image; some tools repeat the split's folder in file names."""
-        return self.root / self.folder / file.removeprefix(f"{self.folder}/")
-
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
         file = locator or self._by_key.get(key) or self._by_key.get(picture_key(key), "")
         for pair in self._pairs(file) if file in self._keys else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
                 return pair
-        raise DataError(f"COCO's {self.folder} in {self.root} has no readable pair {key!r}")
+        raise DataError(f"COCO's {self.folder} in {self.split.root} has no readable pair {key!r}")
 
     def group(self, key: str) -> str:
         """Key of the image, so that all its captions fall into one split."""

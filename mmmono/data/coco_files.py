@@ -1,4 +1,4 @@
-"""Readers of annotation files in COCO's format, as COCO publishes them or other tools export them."""
+"""COCO's folders, and readers of annotation files in its format, as COCO publishes them or other tools export them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,51 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class CocoSplit:
+    """Where the files of one split lie in a copy of COCO.
+
+    Attributes:
+        root: folder with `annotations/captions_<name><year>.json`, `<name><year>/*.jpg` and, for labels,
+            `annotations/instances_<name><year>.json`.
+        name: `train` or `val`.
+        year: of the release.
+
+    Raises:
+        DataError: the folder lacks the split's images or captions.
+    """
+
+    root: str | Path
+    name: str = "val"
+    year: int = 2017
+
+    def __post_init__(self) -> None:
+        for needed in (self.annotations("captions"), self.images):
+            if not needed.exists():
+                raise DataError(
+                    f"{needed} is not there: dataset.root must be COCO's folder, with annotations/captions_{self.folder}"
+                    f".json and {self.folder}/*.jpg in it"
+                )
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the images, such as `val2017`."""
+        return f"{self.name}{self.year}"
+
+    @property
+    def images(self) -> Path:
+        """Folder of the images."""
+        return Path(self.root) / self.folder
+
+    def image(self, file: str) -> Path:
+        """Return the path of an image; some tools repeat the split's folder in file names."""
+        return self.images / file.removeprefix(f"{self.folder}/")
+
+    def annotations(self, kind: str) -> Path:
+        """Return the file of the `captions` or `instances`."""
+        return Path(self.root) / "annotations" / f"{kind}_{self.folder}.json"
 
 
 @dataclass

@@ -25,11 +25,11 @@ class ShardOpener:
     """
 
     def __init__(
-        self, token: str | None = None, settings: RemoteSettings | None = None, cache: Path | None = None
+        self, token: str | None = None, settings: RemoteSettings | None = None, cache: str | Path | None = None
     ) -> None:
         self.token = token
         self.settings = settings or RemoteSettings()
-        self.cache = ShardCache(cache, self) if cache is not None else None
+        self.cache = ShardCache(Path(cache), self) if cache is not None else None
         self._remote: dict[str, RemoteFile] = {}
 
     def open(self, shard: str, start: int = 0) -> IO[bytes]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from mmmono.core.errors import DataError
+from mmmono.data.shard_cache import ShardCache
 
 FETCH_THREADS = min(8, os.cpu_count() or 1)
 
@@ -56,6 +57,11 @@ class PairSource(ABC):
 
     name: str
     remote: bool = False
+
+    @property
+    def copies(self) -> ShardCache | None:
+        """Copies of remote shards on this machine; None if the source keeps none."""
+        return None
 
     @abstractmethod
     def fingerprint(self) -> str:

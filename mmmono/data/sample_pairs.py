@@ -35,10 +35,10 @@ class SampleReading:
         ConfigError: a label has the name of a reserved column, or another setting is invalid.
     """
 
-    image_keys: tuple[str, ...] = IMAGE_KEYS
+    image_keys: Sequence[str] = IMAGE_KEYS
     caption_key: str | None = None
     captions: CaptionChoice = "first"
-    label_keys: tuple[str, ...] = ()
+    label_keys: Sequence[str] = ()
     seed: int = 0
     key_end: KeyEnd = "first_dot"
 
@@ -54,7 +54,9 @@ class SampleReading:
             raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
         if self.key_end not in ("first_dot", "last_dot"):
             raise ConfigError(f"dataset.key_end={self.key_end} is none of first_dot, last_dot")
+        # Tuples, whatever sequences were given: the fingerprint of a source is made from them.
         object.__setattr__(self, "image_keys", tuple(key.lower().lstrip(".") for key in self.image_keys))
+        object.__setattr__(self, "label_keys", tuple(self.label_keys))
 
     def wants(self, extension: str) -> bool:
         """Whether the contents of files with this extension are needed."""

@@ -17,14 +17,14 @@ from typing import IO, Self
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data.bulk import Item, Wanted, fetch_in_order
-from mmmono.data.captions import CaptionChoice, picture_key
+from mmmono.data.captions import picture_key
 from mmmono.data.hub import endpoint, hub_token
 from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
-from mmmono.data.remote import RemoteSettings
-from mmmono.data.sample_pairs import IMAGE_KEYS, IncompleteError, SampleReading
+from mmmono.data.sample_pairs import IncompleteError, SampleReading
+from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shards import expand_shards, identity, is_local, shown, stem
-from mmmono.data.tar import BrokenTarError, KeyEnd, NamelessPicture, Sample, read_samples
+from mmmono.data.tar import BrokenTarError, NamelessPicture, Sample, read_samples
 
 CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
 CC3M_SHARDS = {"train": "cc3m-train-{0000..0575}.tar", "val": "cc3m-validation-{0000..0015}.tar"}
@@ -40,54 +40,50 @@ class WebDatasetPairs(PairSource):
         shards: a path, folder or URL, with brace ranges (`{0000..0004}`) or wildcards, several joined by `::`, or a
             list of these. URLs are http(s), `hf://datasets/<owner>/<name>/<file>`, `pipe:<command>` and those that
             fsspec opens (s3, gs, ...).
-        name: for progress bars and manifests.
-        image_keys, caption_key, captions, label_keys, seed, key_end: see `SampleReading`.
+        reading: how the files of a sample become pairs; by default, see `SampleReading`.
+        opener: opens the shards, with a token, retries or a folder for copies; by default remote ones are streamed with
+            the hub's own token.
         limit: number of pairs that `extract_features` takes, from the first on; None takes all.
-        token: bearer token for the hosts of http(s) shards; the hub's own token is found without it.
-        cache: folder for whole copies of remote shards; None streams them.
-        patience: time-outs and retries for remote hosts.
+        name: for progress bars and manifests.
 
     Raises:
         DataError: a pattern matches no file, or a named local shard does not exist.
-        ConfigError: a setting is invalid.
+        ConfigError: `limit` is below 1.
     """
 
     def __init__(
         self,
         shards: str | Sequence[str],
-        name: str = "webdataset",
-        image_keys: Sequence[str] = IMAGE_KEYS,
-        caption_key: str | None = None,
-        captions: CaptionChoice = "first",
-        label_keys: Sequence[str] = (),
+        reading: SampleReading | None = None,
+        opener: ShardOpener | None = None,
         limit: int | None = None,
-        token: str | None = None,
-        seed: int = 0,
-        key_end: KeyEnd = "first_dot",
-        cache: str | Path | None = None,
-        patience: RemoteSettings | None = None,
+        name: str = "webdataset",
     ) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
         self.name = name
-        self.reading = SampleReading(tuple(image_keys), caption_key, captions, tuple(label_keys), seed, key_end)
+        self.reading = reading or SampleReading()
         self.limit = limit
         self.shards = expand_shards(shards)
-        self.remote = cache is None and not all(is_local(shard) for shard in self.shards)
-        self.opener = ShardOpener(token, patience, Path(cache) if cache is not None else None)
+        self.opener = opener or ShardOpener()
+        self.remote = self.copies is None and not all(is_local(shard) for shard in self.shards)
         stems = [stem(shard) for shard in self.shards]
         # Keys start with their shard's name, preceded by its number if two shards share a name.
         self._stems = stems if len(set(stems)) == len(stems) else [f"{i}-{stem}" for i, stem in enumerate(stems)]
         self._offsets: dict[int, dict[str, int]] = {}
+
+    @property
+    def copies(self) -> ShardCache | None:
+        """Copies of remote shards; None if they are streamed every time."""
+        return self.opener.cache
 
     @classmethod
     def cc3m(
         cls,
         split: str,
         root: str | Path | None = None,
+        opener: ShardOpener | None = None,
         limit: int | None = None,
-        cache: str | Path | None = None,
-        patience: RemoteSettings | None = None,
     ) -> Self:
         """Return CC3M (pixparse/cc3m-wds), from the folder of a local copy or from the hub with the user's token.
 
@@ -101,14 +97,14 @@ class WebDatasetPairs(PairSource):
             files = sorted(str(file) for file in folder.glob(CC3M_FILES[split]))
             if not files:
                 raise DataError(f"dataset.root={root}: {CC3M_FILES[split]} matches no file in it")
-            return cls(files, name="cc3m", limit=limit)
+            return cls(files, limit=limit, name="cc3m")
         if not hub_token():
             raise DataError(
                 "dataset=cc3m streams from a hub that wants a token: set HF_TOKEN or run 'hf auth login', "
                 "or give the folder of a local copy with dataset.root=/path"
             )
         shards = f"{endpoint()}/{CC3M_REPOSITORY}/resolve/main/{CC3M_SHARDS[split]}"
-        return cls(shards, name="cc3m", limit=limit, cache=cache, patience=patience)
+        return cls(shards, opener=opener, limit=limit, name="cc3m")
 
     def fingerprint(self) -> str:
         """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, ClassVar, Self
 
 import torch
@@ -39,7 +41,8 @@ class Dictionary(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Dictionary._architectures[cls.architecture] = cls
+        if "architecture" in vars(cls):  # base classes of several kinds have none
+            Dictionary._architectures[cls.architecture] = cls
 
     @abstractmethod
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
@@ -52,6 +55,16 @@ class Dictionary(nn.Module, ABC):
             DictionaryError: the dictionary has no decoder.
         """
         raise DictionaryError(f"a {self.architecture} dictionary has no decoder: use features=raw or features=sae")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the dictionary has a decoder."""
+        return type(self).decode is not Dictionary.decode
+
+    @property
+    def atoms(self) -> Float[Tensor, "features dim"] | None:
+        """Direction in the embedding space that each feature stands for; None if the features have none."""
+        return None
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -80,14 +93,12 @@ class Dictionary(nn.Module, ABC):
                 f"no dictionary in {folder}: {' and '.join(missing)} not there; train one with experiments/train.py"
             )
         config = read_config(folder / CONFIG_FILE)
-        kinds = Dictionary._architectures
-        architecture = config.pop("architecture", None)
-        if not isinstance(architecture, str) or architecture not in kinds:
+        try:
+            made = dictionary_class(config.pop("architecture", None))
+        except DictionaryError as error:
             raise DictionaryError(
-                f"{folder / CONFIG_FILE}: architecture={architecture!r} is none of {', '.join(sorted(kinds))}: it holds no "
-                "readable dictionary of this project"
-            )
-        made = kinds[architecture]
+                f"{folder / CONFIG_FILE}: {error}: it holds no readable dictionary of this project"
+            ) from error
         if not issubclass(made, cls):
             raise DictionaryError(
                 f"{folder} holds a {made.__name__}, not a {cls.__name__}: load it with {made.__name__}"
@@ -101,6 +112,18 @@ class Dictionary(nn.Module, ABC):
             raise DictionaryError(f"{folder}: weights do not fit their configuration ({wrong}): train it again")
         dictionary.load_state_dict(weights)
         return dictionary.eval()
+
+
+def dictionary_class(architecture: object) -> type[Dictionary]:
+    """Return the class of an architecture, from any module of this package. Raises DictionaryError if there is none."""
+    if isinstance(architecture, str) and architecture not in Dictionary._architectures:
+        package = __name__.rpartition(".")[0]
+        for module in iter_modules(import_module(package).__path__):
+            import_module(f"{package}.{module.name}")
+    if not isinstance(architecture, str) or architecture not in Dictionary._architectures:
+        known = ", ".join(sorted(Dictionary._architectures))
+        raise DictionaryError(f"architecture={architecture!r} is none of {known}")
+    return Dictionary._architectures[architecture]
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -166,3 +189,13 @@ class DictionaryFeatures(FeatureSet):
     ) -> Float[Tensor, "batch input_dim"]:
         """Reconstruct embeddings with the dictionary. Raises DictionaryError if it has no decoder."""
         return self.dictionary.decode(activations, modality)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the dictionary has a decoder."""
+        return self.dictionary.decodes
+
+    @property
+    def atoms(self) -> Float[Tensor, "num_features input_dim"] | None:
+        """Atoms of the dictionary; None if it has none."""
+        return self.dictionary.atoms

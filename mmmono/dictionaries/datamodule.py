@@ -24,15 +24,12 @@ class ShuffledBatches:
     pools are allocated once. `state_dict` holds the position, so that a resumed run continues with the same batches.
 
     Args:
-        view: pairs to train on.
+        reader: reads the pairs to train on, onto the device that trains.
         batch_size: pairs per batch and process; an incomplete last batch is dropped.
         seed: seed of the order.
-        normalize: L2-normalize embeddings.
         pool_rows: pairs per pool, rounded to whole batches and chunks.
-        device: device of the batches.
         rank, world_size: this process and the number of processes that share an epoch; this process takes every
             `world_size`-th batch.
-        dtype: float32 or float64.
 
     Raises:
         ConfigError: the view has fewer pairs than one batch of all processes.
@@ -40,26 +37,23 @@ class ShuffledBatches:
 
     def __init__(
         self,
-        view: FeatureView,
+        reader: RowReader,
         batch_size: int,
         seed: int = 0,
-        normalize: bool = True,
         pool_rows: int = 1 << 19,
-        device: str | torch.device = "cpu",
         rank: int = 0,
         world_size: int = 1,
-        dtype: torch.dtype = torch.float32,
     ) -> None:
-        check_batch_size(len(view), batch_size, world_size)
-        self.view = view
+        check_batch_size(len(reader.view), batch_size, world_size)
+        self.view = reader.view
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world_size = rank, world_size
-        self.num_chunks = math.ceil(len(view) / CHUNK_ROWS)
+        self.num_chunks = math.ceil(len(reader.view) / CHUNK_ROWS)
         self.pool_rows = whole_pool(pool_rows, batch_size)
         self.resident: PairedBatch | None = None
-        self._reader = RowReader(view, normalize, device, dtype)
-        self._pools = Pools(self._reader, self.pool_rows)
+        self._reader = reader
+        self._pools = Pools(reader, self.pool_rows)
         self.epoch = 0
         self.position = 0
 
@@ -204,34 +198,20 @@ class PairedFeatures(L.LightningDataModule):
         self.pool_rows = pool_rows
         self._batches: ShuffledBatches | None = None
 
-    @property
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
+    def _reader(self, view: FeatureView) -> RowReader:
+        """Return a reader of a view's rows, onto the trainer's device and in its precision."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        double = self.trainer is not None and self.trainer.precision == "64-true"
+        return RowReader(view, self.normalize, device, torch.float64 if double else torch.float32)
 
     def train_dataloader(self) -> ShuffledBatches:
         """This process's shuffled training batches."""
-        rank, world_size = place()
-        self._batches = ShuffledBatches(
-            self.train,
-            self.batch_size,
-            self.seed,
-            self.normalize,
-            self.pool_rows,
-            self._device,
-            rank,
-            world_size,
-            self._dtype,
-        )
+        self._batches = ShuffledBatches(self._reader(self.train), self.batch_size, self.seed, self.pool_rows, *place())
         return self._batches
 
     def val_dataloader(self) -> SequentialBatches:
         """This process's validation batches, in order."""
-        reader = RowReader(self.val, self.normalize, self._device, self._dtype)
-        return SequentialBatches(reader, self.batch_size, *place())
+        return SequentialBatches(self._reader(self.val), self.batch_size, *place())
 
     def teardown(self, stage: str) -> None:
         """Free the pools."""

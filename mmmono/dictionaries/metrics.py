@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.core.streams import Stream
 from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
 CHUNK_ROWS = 256  # a chunk in float64 fits into a core's L2 cache
@@ -62,29 +64,67 @@ class ReconstructionQuality(Sparsity):
     cosine: float
 
 
-class ReconstructionMoments:
-    """Accumulate the sparsity and reconstruction quality of one modality over blocks of samples.
+class SparsityMoments(Stream[[Tensor], Sparsity]):
+    """Running sparsity of one modality's codes; without samples, all metrics but `active` (0) are NaN.
 
-    Sums are float64. The variance is the sum of squared distances from the running mean (Chan et al. 1979), which stays
-    accurate if the mean is far from zero. Without samples, all metrics but `active` (0) are NaN.
+    Args:
+        num_features: number of features.
+        device: device of the codes.
     """
 
-    def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
-        self.fired = torch.zeros(num_features, dtype=torch.bool, device=device)
-        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        self.scatter, self.error, self.cosine = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
-        self.active = torch.zeros((), dtype=torch.int64, device=device)
+    def __init__(self, num_features: int, device: torch.device | str = "cpu") -> None:
         self.count = 0
+        self._fired = torch.zeros(num_features, dtype=torch.bool, device=device)
+        self._active = torch.zeros((), dtype=torch.int64, device=device)
 
-    def update_codes(self, codes: Float[Tensor, "samples features"]) -> None:
+    def add(self, codes: Float[Tensor, "samples features"]) -> None:
         """Add the codes of a block of samples. Raises NonFiniteError if a code is NaN or infinite."""
         check_finite(codes, "sample", self.count)
         active = codes != 0
-        self.fired |= active.any(0)
-        self.active += active.sum()
+        self._fired |= active.any(0)
+        self._active += active.sum()
         self.count += len(codes)
 
-    def update(
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream, exactly; see `Stream.merge`."""
+        self._fired |= other._fired.to(self._fired.device)
+        self._active += other._active.to(self._active.device)
+        self.count += other.count
+
+    def merge_processes(self) -> None:
+        """Merge the streams of all processes of a distributed training; each process then holds the total."""
+        self._fired = any_over_processes(self._fired)
+        self._active = sum_over_processes(self._active)
+        self.count = int(sum_over_processes(torch.tensor(self.count, device=self._active.device)))
+
+    def result(self) -> Sparsity:
+        """Sparsity on all samples added so far."""
+        fired = int(self._fired.sum())
+        if not self.count:
+            return Sparsity(l0=float("nan"), active=0, dead_fraction=float("nan"))
+        return Sparsity(l0=int(self._active) / self.count, active=fired, dead_fraction=1 - fired / len(self._fired))
+
+
+class ReconstructionMoments(Stream[[Tensor, Tensor, Tensor], ReconstructionQuality]):
+    """Running sparsity and reconstruction quality of one modality.
+
+    Sums are float64. The variance is the sum of squared distances from the running mean (Chan et al. 1979), which stays
+    accurate if the mean is far from zero. Without samples, all metrics but `active` (0) are NaN.
+
+    Args:
+        dim: width of the embeddings.
+        num_features: number of features.
+        device: device of the embeddings and codes.
+    """
+
+    def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
+        self._sparsity = SparsityMoments(num_features, device)
+        self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._scatter, self._error, self._cosine = (
+            torch.zeros((), dtype=torch.float64, device=device) for _ in range(3)
+        )
+
+    def add(
         self,
         x: Float[Tensor, "samples dim"],
         reconstruction: Float[Tensor, "samples dim"],
@@ -96,47 +136,56 @@ class ReconstructionMoments:
             NonFiniteError: a sample, reconstruction or code is NaN or infinite.
         """
         for rows in zip(x.split(CHUNK_ROWS), reconstruction.split(CHUNK_ROWS), codes.split(CHUNK_ROWS), strict=True):
-            self._update(*rows)
+            self._add_chunk(*rows)
 
-    def _update(self, x: Tensor, reconstruction: Tensor, codes: Tensor) -> None:
+    def _add_chunk(self, x: Tensor, reconstruction: Tensor, codes: Tensor) -> None:
         if not len(x):
             return
         for values, name in ((x, "sample"), (reconstruction, "reconstruction")):
-            check_finite(values, name, self.count, "dimension")
+            check_finite(values, name, self._sparsity.count, "dimension")
         x, reconstruction = double(x), double(reconstruction)
         deviation = x - x[:1]  # exactly 0 if x is constant, and so is its mean
         mean = deviation.mean(0)
         self._add_scatter(len(x), x[0] + mean, (deviation - mean).square().sum())
-        self.error += (x - reconstruction).square().sum()
-        self.cosine += torch.linalg.vecdot(unit_rows(x), unit_rows(reconstruction)).sum()
-        self.update_codes(codes)
+        self._error += (x - reconstruction).square().sum()
+        self._cosine += torch.linalg.vecdot(unit_rows(x), unit_rows(reconstruction)).sum()
+        self._sparsity.add(codes)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream; see `Stream.merge`."""
+        if not other._sparsity.count:
+            return
+        mean, scatter, error, cosine = (
+            x.to(self._mean.device) for x in (other._mean, other._scatter, other._error, other._cosine)
+        )
+        self._add_scatter(other._sparsity.count, mean, scatter)
+        self._error += error
+        self._cosine += cosine
+        self._sparsity.merge(other._sparsity)
 
     def merge_processes(self) -> None:
-        """Merge the sums of all processes of a distributed training; each process then holds the total."""
-        self.fired = any_over_processes(self.fired)
-        self.active, self.error, self.cosine = map(sum_over_processes, (self.active, self.error, self.cosine))
-        count = int(sum_over_processes(torch.tensor(self.count, device=self.mean.device)))
-        mean = sum_over_processes(self.mean * self.count) / max(1, count)
-        self.scatter = sum_over_processes(self.scatter + self.count * (self.mean - mean).square().sum())
-        self.count, self.mean = count, mean
+        """Merge the streams of all processes of a distributed training; each process then holds the total."""
+        count = self._sparsity.count
+        self._sparsity.merge_processes()
+        self._error, self._cosine = map(sum_over_processes, (self._error, self._cosine))
+        mean = sum_over_processes(self._mean * count) / max(1, self._sparsity.count)
+        self._scatter = sum_over_processes(self._scatter + count * (self._mean - mean).square().sum())
+        self._mean = mean
 
-    def sparsity(self) -> Sparsity:
-        """Sparsity on all samples added so far."""
-        fired = int(self.fired.sum())
-        if not self.count:
-            return Sparsity(l0=float("nan"), active=0, dead_fraction=float("nan"))
-        return Sparsity(l0=int(self.active) / self.count, active=fired, dead_fraction=1 - fired / len(self.fired))
-
-    def quality(self) -> ReconstructionQuality:
+    def result(self) -> ReconstructionQuality:
         """Reconstruction quality and sparsity on all samples added so far."""
-        rounding = 1e-28 * self.count * float(self.mean.square().sum())  # of the scatter if the true variance is 0
-        fvu = float(self.error / self.scatter) if float(self.scatter) > rounding else float("nan")
-        cosine = float(self.cosine) / self.count if self.count else float("nan")
-        return ReconstructionQuality(**asdict(self.sparsity()), fvu=fvu, explained_variance=1 - fvu, cosine=cosine)
+        count = self._sparsity.count
+        rounding = 1e-28 * count * float(self._mean.square().sum())  # of the scatter if the true variance is 0
+        fvu = float(self._error / self._scatter) if float(self._scatter) > rounding else float("nan")
+        cosine = float(self._cosine) / count if count else float("nan")
+        return ReconstructionQuality(
+            **asdict(self._sparsity.result()), fvu=fvu, explained_variance=1 - fvu, cosine=cosine
+        )
 
     def _add_scatter(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        """Merge a block's mean and squared distances into the running ones; call it before adding to `count`."""
-        total = self.count + count
-        moved = mean - self.mean
-        self.scatter += scatter + moved.square().sum() * (self.count * count / total)
-        self.mean += moved * (count / total)
+        """Merge other samples' mean and squared distances into the running ones, before they are counted."""
+        before = self._sparsity.count
+        total = before + count
+        moved = mean - self._mean
+        self._scatter += scatter + moved.square().sum() * (before * count / total)
+        self._mean += moved * (count / total)

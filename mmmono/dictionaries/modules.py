@@ -11,12 +11,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import Dictionary
-from mmmono.dictionaries.metrics import ReconstructionMoments
+from mmmono.dictionaries.metrics import ReconstructionMoments, SparsityMoments
 from mmmono.dictionaries.ncl import NCLHead, at_least_float32
 from mmmono.dictionaries.parallel import any_over_processes, gather_batch, place, rows_of_all_processes
 from mmmono.dictionaries.pools import PairedBatch
-from mmmono.dictionaries.sae import TopKSAE
 from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES, Modality
 
@@ -130,34 +130,29 @@ class DictionaryModule(L.LightningModule):
         else:
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
-    def on_validation_epoch_start(self) -> None:
-        """Reset the validation metrics."""
-        self._moments = {
-            modality: ReconstructionMoments(self.dictionary.dim, self.dictionary.num_features, self.device)
-            for modality in MODALITIES
-        }
-
     def log_validation(self, **metrics: float) -> None:
         """Log validation metrics under `val/`; they must be equal in all processes."""
         self.log_dict({f"val/{name}": float(value) for name, value in metrics.items()}, sync_dist=True)
 
 
 class SAEModule(DictionaryModule):
-    """Train one TopK SAE on both modalities (Eq. 2, 3).
+    """Train one sparse autoencoder on both modalities (Eq. 2, 3).
 
     Each step: backward, remove the gradient component along each decoder atom, clip, optimizer step, renormalize the
     atoms. In any other order, the saved atoms would not have unit norm, or Adam's moments would push along them.
 
     Args:
-        dictionary: the SAE.
-        auxk: number of dead latents in the auxiliary loss (`TopKSAE.auxiliary_loss`); 0 disables it.
+        dictionary: the autoencoder.
+        auxk: number of dead latents in the auxiliary loss (`SparseAutoencoder.auxiliary_loss`); 0 disables it.
         auxk_coefficient: weight of the auxiliary loss.
         **settings: see `DictionaryModule`.
     """
 
-    dictionary: TopKSAE
+    dictionary: SparseAutoencoder
 
-    def __init__(self, dictionary: TopKSAE, auxk: int = 0, auxk_coefficient: float = 1 / 32, **settings: Any) -> None:
+    def __init__(
+        self, dictionary: SparseAutoencoder, auxk: int = 0, auxk_coefficient: float = 1 / 32, **settings: Any
+    ) -> None:
         super().__init__(dictionary, **settings)
         self.auxk = auxk
         self.auxk_coefficient = auxk_coefficient
@@ -184,19 +179,26 @@ class SAEModule(DictionaryModule):
         super().optimizer_step(*args, **kwargs)
         self.dictionary.normalize_decoder_()
 
+    def on_validation_epoch_start(self) -> None:
+        """Reset the validation metrics."""
+        self._moments = {
+            modality: ReconstructionMoments(self.dictionary.dim, self.dictionary.num_features, self.device)
+            for modality in MODALITIES
+        }
+
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics, without autocast."""
         with torch.autocast(self.device.type, enabled=False):
             for modality in MODALITIES:
                 embeddings = getattr(batch, modality)
                 codes = self.dictionary.encode(embeddings, modality)
-                self._moments[modality].update(embeddings, self.dictionary.decode(codes, modality), codes)
+                self._moments[modality].add(embeddings, self.dictionary.decode(codes, modality), codes)
 
     def on_validation_epoch_end(self) -> None:
         """Log reconstruction quality and sparsity of each modality on the whole split."""
         for modality, moments in self._moments.items():
             moments.merge_processes()
-            for name, value in asdict(moments.quality()).items():
+            for name, value in asdict(moments.result()).items():
                 self.log_validation(**{f"{modality}/{name}": value})
 
 
@@ -253,7 +255,9 @@ class NCLModule(DictionaryModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset the validation metrics and the codes kept for retrieval."""
-        super().on_validation_epoch_start()
+        self._moments = {
+            modality: SparsityMoments(self.dictionary.num_features, self.device) for modality in MODALITIES
+        }
         self._codes: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
         self._kept = 0
 
@@ -263,7 +267,7 @@ class NCLModule(DictionaryModule):
             codes = {modality: self.dictionary.encode(getattr(batch, modality), modality) for modality in MODALITIES}
         for modality, code in codes.items():
             if len(code):  # with several processes, the last batch may be empty
-                self._moments[modality].update_codes(code)
+                self._moments[modality].add(code)
             if self._kept < RETRIEVAL_PAIRS:
                 self._codes[modality].append(code)
         self._kept += place()[1] * len(batch.image)
@@ -275,8 +279,8 @@ class NCLModule(DictionaryModule):
         """
         for modality, moments in self._moments.items():
             moments.merge_processes()
-            quality = moments.sparsity()
-            self.log_validation(**{f"{modality}/{name}": value for name, value in asdict(quality).items()})
+            sparsity = asdict(moments.result())
+            self.log_validation(**{f"{modality}/{name}": value for name, value in sparsity.items()})
         image, text = (self._first_codes(modality) for modality in MODALITIES)
         self.log_validation(loss=float(self.dictionary.loss(image, text)))
         for name, recalls in (

@@ -32,12 +32,16 @@ class RowReader:
     Args:
         view: the pairs.
         normalize: L2-normalize embeddings.
-        device: device to read to.
+        device: device to read to, on which batches of these rows stay.
         dtype: float32, or float64 to normalize and train in double precision.
     """
 
     def __init__(
-        self, view: FeatureView, normalize: bool, device: str | torch.device, dtype: torch.dtype = torch.float32
+        self,
+        view: FeatureView,
+        normalize: bool = True,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.view = view
         self.normalize = normalize

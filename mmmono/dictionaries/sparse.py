@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int32, Int64
+from jaxtyping import Bool, Float, Int, Int32, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -80,6 +80,14 @@ class SparseCodes:
         """Return the codes as a dense tensor."""
         zeros = self.values.new_zeros(len(self.values), self.pattern.num_latents)
         return zeros.scatter(1, self.pattern.indices, self.values)
+
+    def l0(self) -> Float[Tensor, ""]:
+        """Mean number of active latents per sample; at most k."""
+        return (self.values > 0).sum(1).float().mean()
+
+    def fired(self, groups: int) -> Bool[Tensor, "groups latents"]:
+        """Mask of the latents that fired in each of `groups` equal blocks of samples."""
+        return sum_by_latent(self.values, self.pattern, groups) > 0
 
 
 def topk(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"], Int64[Tensor, "batch k"]]:

@@ -21,7 +21,7 @@ from mmmono.core.errors import BrokenPartError, ConfigError, ModelError
 from mmmono.core.progress import progress_bar
 from mmmono.data.pairs import PairSource
 from mmmono.features.losses import Allowance
-from mmmono.features.reading import Batch, Encoder, Skip, default_workers, explained_deaths, read_parts
+from mmmono.features.reading import Batch, Encoder, PartReader, Skip, default_workers, explained_deaths, read_parts
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
 
@@ -187,9 +187,8 @@ class _Extraction:
         complete: dict[int, _PartBuffer] = {}
         order = list(parts)
         gpu = self.device.type == "cuda"
-        for item in read_parts(
-            self.source, parts, self.encoder, batch_size=self.batch_size, workers=self.workers, most=most, gpu=gpu
-        ):
+        reader = PartReader(self.source, parts, self.encoder, self.batch_size, most)
+        for item in read_parts(reader, workers=self.workers, gpu=gpu):
             buffer = buffers.setdefault(item.part, _PartBuffer())
             if isinstance(item, Batch):
                 self._encode(item, buffer)

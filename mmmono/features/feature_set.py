@@ -41,6 +41,16 @@ class FeatureSet(ABC):
         """Return the embeddings with these activations. Raises DictionaryError if there is no decoder."""
         raise DictionaryError(f"feature set {self.name!r} has no decoder: use features=raw or features=sae")
 
+    @property
+    def decodes(self) -> bool:
+        """Whether `decode` works."""
+        return type(self).decode is not FeatureSet.decode
+
+    @property
+    def atoms(self) -> Float[Tensor, "num_features input_dim"] | None:
+        """Direction in the embedding space that each feature stands for; None if the features have none."""
+        return None
+
 
 class RawFeatures(FeatureSet):
     """The embedding's own dimensions as features: the identity map."""

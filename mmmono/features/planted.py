@@ -25,7 +25,7 @@ SHARD = 16_384
 
 
 @dataclass(frozen=True)
-class PlantedKnobs:
+class PlantedParameters:
     """Parameters of the synthetic pairs.
 
     Lengths are relative to the root mean square norm of the embeddings without offset and noise.
@@ -104,33 +104,33 @@ class PlantedPairs:
     text_codes: Float[Tensor, "pairs atoms"]
 
 
-def plant(knobs: PlantedKnobs) -> PlantedPairs:
+def plant(parameters: PlantedParameters) -> PlantedPairs:
     """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise, with + for images and − for texts."""
-    rng = np.random.default_rng(knobs.seed)
-    counts = (knobs.image_atoms, knobs.text_atoms, knobs.shared_atoms)
+    rng = np.random.default_rng(parameters.seed)
+    counts = (parameters.image_atoms, parameters.text_atoms, parameters.shared_atoms)
     kind = np.repeat(np.arange(3), counts)
-    atoms = rng.standard_normal((len(kind), knobs.dim))
+    atoms = rng.standard_normal((len(kind), parameters.dim))
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
-    frequency = np.concatenate([_frequencies(knobs)[name] for name in KINDS])
-    gain = np.exp(np.where(kind == 2, rng.standard_normal(len(kind)) * knobs.gain_spread / 2, 0))
-    joint = rng.random((knobs.pairs, len(kind))) < frequency
-    together = rng.random((knobs.pairs, len(kind))) < knobs.correlation
+    frequency = np.concatenate([_frequencies(parameters)[name] for name in KINDS])
+    gain = np.exp(np.where(kind == 2, rng.standard_normal(len(kind)) * parameters.gain_spread / 2, 0))
+    joint = rng.random((parameters.pairs, len(kind))) < frequency
+    together = rng.random((parameters.pairs, len(kind))) < parameters.correlation
     codes = []
     for absent, gains in ((1, gain), (0, 1 / gain)):
-        alone = rng.random((knobs.pairs, len(kind))) < frequency
+        alone = rng.random((parameters.pairs, len(kind))) < frequency
         shows = np.where(together, joint, alone) & (kind != absent)
         # Give empty samples one concept of their own kind: without offset and noise they would be zero vectors.
         possible = np.where((kind != absent) & (kind != 2), frequency, 0)
         empty = np.flatnonzero(~shows.any(1))
         shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
-        strength = 0.5 + rng.gamma(2.0, 0.25, (knobs.pairs, len(kind)))
+        strength = 0.5 + rng.gamma(2.0, 0.25, (parameters.pairs, len(kind)))
         codes.append(shows * strength * gains)
     clean = [c @ atoms for c in codes]
     length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))
-    offset = rng.standard_normal(knobs.dim)
-    offset *= knobs.gap * length / 2 / np.linalg.norm(offset)
+    offset = rng.standard_normal(parameters.dim)
+    offset *= parameters.gap * length / 2 / np.linalg.norm(offset)
     embeddings = [
-        z + sign * offset + rng.standard_normal(z.shape) * knobs.noise * length / knobs.dim**0.5
+        z + sign * offset + rng.standard_normal(z.shape) * parameters.noise * length / parameters.dim**0.5
         for z, sign in zip(clean, (1, -1), strict=True)
     ]
     ratio = np.select([kind == 0, kind == 1], [np.inf, 0.0], gain**2)
@@ -140,10 +140,10 @@ def plant(knobs: PlantedKnobs) -> PlantedPairs:
     return PlantedPairs(image, text, directions, torch.from_numpy(kind), ratios, image_codes, text_codes)
 
 
-def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") -> None:
+def write_planted(directory: Path, parameters: PlantedParameters, dtype: str = "float16") -> None:
     """Write synthetic pairs as a feature store, with a ground truth file in the same folder."""
-    planted = plant(knobs)
-    shards = range(-(-knobs.pairs // SHARD))
+    planted = plant(parameters)
+    shards = range(-(-parameters.pairs // SHARD))
     writer = FeatureStoreWriter(directory, len(shards), dtype)
     for shard in shards:
         rows = slice(shard * SHARD, (shard + 1) * SHARD)
@@ -159,7 +159,16 @@ def write_planted(directory: Path, knobs: PlantedKnobs, dtype: str = "float16") 
         writer.write(shard, planted.image[rows], planted.text[rows], metadata)
     truth = {name: getattr(planted, name).contiguous() for name in ANSWERS}
     save_file(truth, directory / TRUTH_FILE)
-    made = Manifest("planted", "planted", "planted", knobs_digest(knobs), knobs.dim, knobs.pairs, dtype, content="")
+    made = Manifest(
+        "planted",
+        "planted",
+        "planted",
+        parameters_digest(parameters),
+        parameters.dim,
+        parameters.pairs,
+        dtype,
+        content="",
+    )
     writer.finish(made, list(shards))
 
 
@@ -168,15 +177,17 @@ def read_truth(directory: Path) -> dict[str, Tensor]:
     return load_file(directory / TRUTH_FILE)
 
 
-def knobs_digest(knobs: PlantedKnobs) -> str:
+def parameters_digest(parameters: PlantedParameters) -> str:
     """Return a digest that identifies the result of `plant`."""
-    return hashlib.sha256(json.dumps(asdict(knobs), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(asdict(parameters), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _frequencies(knobs: PlantedKnobs) -> dict[str, np.ndarray[Any, Any]]:
+def _frequencies(parameters: PlantedParameters) -> dict[str, np.ndarray[Any, Any]]:
     """Probability of each concept per sample, by kind: Zipf's law within a kind, `active` concepts on average."""
-    weights = {name: np.arange(1, getattr(knobs, f"{name}_atoms") + 1, dtype=float) ** -knobs.zipf for name in KINDS}
+    weights = {
+        name: np.arange(1, getattr(parameters, f"{name}_atoms") + 1, dtype=float) ** -parameters.zipf for name in KINDS
+    }
     # Shared concepts make up the same share in both modalities.
     own = {name: weights[name] / weights[name].sum() for name in KINDS}
-    share = knobs.shared_atoms / (knobs.shared_atoms + (knobs.image_atoms + knobs.text_atoms) / 2)
-    return {name: knobs.active * (share if name == "shared" else 1 - share) * own[name] for name in KINDS}
+    share = parameters.shared_atoms / (parameters.shared_atoms + (parameters.image_atoms + parameters.text_atoms) / 2)
+    return {name: parameters.active * (share if name == "shared" else 1 - share) * own[name] for name in KINDS}

@@ -27,7 +27,7 @@ SHARED_MEMORY = Path("/dev/shm")  # holds the batches of worker processes on Lin
 
 
 class Encoder(Protocol):
-    """What extraction needs from a model; `mmmono.vlm.DualEncoder` implements it.
+    """What extraction needs from a model; `mmmono.vlm.Encoder` implements it.
 
     Attributes:
         name: stored in the manifest.
@@ -106,7 +106,10 @@ class PartReader(IterableDataset[Batch | Failure]):
         encoder: provides preprocessing and tokenizer.
         batch_size: pairs per batch; a batch never has pairs of two parts.
         most: maximum pairs per part, rounded up to whole batches; None reads all.
-        shared: whether worker processes pass batches through shared memory; otherwise through a pipe.
+
+    Attributes:
+        shared: whether worker processes pass batches through shared memory; otherwise through a pipe. `read_parts` sets
+            it.
     """
 
     def __init__(
@@ -116,7 +119,6 @@ class PartReader(IterableDataset[Batch | Failure]):
         encoder: Encoder,
         batch_size: int,
         most: int | None = None,
-        shared: bool = True,
     ) -> None:
         self.source = source
         self.parts = parts
@@ -124,7 +126,7 @@ class PartReader(IterableDataset[Batch | Failure]):
         self.tokenize = encoder.tokenize
         self.batch_size = batch_size
         self.most = None if most is None else math.ceil(most / batch_size) * batch_size
-        self.shared = shared
+        self.shared = True
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker = get_worker_info()
@@ -170,26 +172,16 @@ class PartReader(IterableDataset[Batch | Failure]):
         return own | dict(pair.labels) | own  # labels must not override these columns; they come first
 
 
-def read_parts(
-    source: PairSource,
-    parts: Sequence[int],
-    encoder: Encoder,
-    *,
-    batch_size: int,
-    workers: int,
-    most: int | None,
-    gpu: bool,
-) -> Iterator[Batch | Failure]:
-    """Yield batches of the parts: in order within a part; parts of different workers interleave.
+def read_parts(reader: PartReader, *, workers: int, gpu: bool) -> Iterator[Batch | Failure]:
+    """Yield batches of a reader's parts: in order within a part; parts of different workers interleave.
 
     Args:
-        source, parts, encoder, batch_size, most: see `PartReader`.
+        reader: reads the parts.
         workers: number of reading processes; 0 reads in this process.
         gpu: whether the batches will be moved to a GPU.
     """
-    workers = min(workers, len(parts))
-    shared = workers == 0 or _fits_shared_memory(workers, batch_size, encoder)
-    reader = PartReader(source, parts, encoder, batch_size, most, shared)
+    workers = min(workers, len(reader.parts))
+    reader.shared = workers == 0 or _fits_shared_memory(workers, reader)
     loader = DataLoader(
         reader,
         batch_size=None,
@@ -229,14 +221,14 @@ def _ahead(workers: int) -> int:
     return max(1, min(4, PREFETCHED // workers))
 
 
-def _fits_shared_memory(workers: int, batch_size: int, encoder: Encoder) -> bool:
+def _fits_shared_memory(workers: int, reader: PartReader) -> bool:
     """Whether prefetched batches fit into half of the free shared memory, which is often 64 MB in containers."""
     if not SHARED_MEMORY.is_dir():
         return True
     from PIL import Image as image_module
 
-    picture = encoder.preprocess(image_module.new("RGB", (64, 64)))
-    needed = workers * (_ahead(workers) + 1) * batch_size * picture.numel() * picture.element_size()
+    picture = reader.preprocess(image_module.new("RGB", (64, 64)))
+    needed = workers * (_ahead(workers) + 1) * reader.batch_size * picture.numel() * picture.element_size()
     return needed < shutil.disk_usage(SHARED_MEMORY).free / 2
 
 

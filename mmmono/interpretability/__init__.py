@@ -2,14 +2,17 @@
 
 from mmmono.interpretability.histograms import ActivationHistograms, HistogramStream, activation_histograms
 from mmmono.interpretability.monosemanticity import embsim, winrate
-from mmmono.interpretability.ms import monosemanticity_score
+from mmmono.interpretability.ms import MonosemanticityStream, monosemanticity_score
 from mmmono.interpretability.neighbors import Neighbors, centered_activations, nearest_features
+from mmmono.interpretability.top_sample_search import TopSampleSearch
 from mmmono.interpretability.top_samples import TopSamples, TopStream, top_samples
 
 __all__ = [
     "ActivationHistograms",
     "HistogramStream",
+    "MonosemanticityStream",
     "Neighbors",
+    "TopSampleSearch",
     "TopSamples",
     "TopStream",
     "activation_histograms",

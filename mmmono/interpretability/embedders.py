@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,60 +63,55 @@ class Embedder(ABC):
         """Embed texts as unit vectors, float32 on the CPU."""
 
 
+@dataclass(eq=False)
 class TimmSentenceEmbedder(Embedder):
     """Embed images with a timm model (pooled features, no classifier) and texts with a Sentence Transformer.
 
     Each model's weights are loaded when they are first used.
 
-    Args:
+    Attributes:
         name: name in tables.
         image_model: timm's name of the architecture, with its pretrained tag.
         text_model: name of a Sentence Transformers model, or a folder that holds one.
         image_weights: returns a state dict for the image model, instead of timm's pretrained weights.
-        fingerprint: see `Embedder`; by default a digest of both names, or of a folder's content.
+        fingerprint: see `Embedder`; left empty, it becomes a digest of both names, or of a folder's content.
         device: device to compute on.
         batch_size: samples per forward pass.
     """
 
-    def __init__(
-        self,
-        name: str,
-        image_model: str,
-        text_model: str,
-        *,
-        image_weights: Callable[[], dict[str, Tensor]] | None = None,
-        fingerprint: str | None = None,
-        device: str = "cpu",
-        batch_size: int = 32,
-    ) -> None:
-        self.name = name
-        self.image_model = image_model
-        self.text_model = text_model
-        self.fingerprint = fingerprint or digest({"image": image_model, "text": weights_identity(text_model)}, 16)
-        self._image_weights = image_weights
-        self._device = device
-        self._batch_size = batch_size
+    name: str
+    image_model: str
+    text_model: str
+    _: KW_ONLY
+    image_weights: Callable[[], dict[str, Tensor]] | None = None
+    fingerprint: str = ""
+    device: str = "cpu"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            self.fingerprint = digest({"image": self.image_model, "text": weights_identity(self.text_model)}, 16)
 
     @cached_property
     def _image_tower(self) -> nn.Module:
         try:
             with hub_or_cache():
-                model = timm.create_model(self.image_model, pretrained=self._image_weights is None)
+                model = timm.create_model(self.image_model, pretrained=self.image_weights is None)
         except Exception as error:  # timm passes on all errors of the hub client
             raise ModelError(
                 f"the image model {self.image_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check "
                 "its name and the network, give a local file as embedder.image_checkpoint=..., or use embedder=offline"
             ) from error
-        if self._image_weights is not None:
+        if self.image_weights is not None:
             try:
-                model.load_state_dict(self._image_weights())
+                model.load_state_dict(self.image_weights())
             except RuntimeError as error:
                 raise ModelError(
                     f"the weights given for {self.image_model} of embedder={self.name} do not fit it "
                     f"({_first_line(error)}): give that model's own state dict, with its classifier"
                 ) from error
         model.reset_classifier(0)
-        return model.eval().requires_grad_(False).to(self._device, memory_format=torch.channels_last)
+        return model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
     @cached_property
     def _transform(self) -> Callable[[Image], Tensor]:
@@ -129,7 +125,7 @@ class TimmSentenceEmbedder(Embedder):
 
         try:
             with hub_or_cache():
-                return SentenceTransformer(self.text_model, device=self._device)
+                return SentenceTransformer(self.text_model, device=self.device)
         except Exception as error:  # Sentence Transformers passes on all errors of the hub client
             raise ModelError(
                 f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
@@ -141,10 +137,10 @@ class TimmSentenceEmbedder(Embedder):
         rows = []
         transform = self._transform
         with ThreadPoolExecutor(THREADS) as pool, torch.inference_mode():
-            for start in range(0, len(images), self._batch_size):
-                part = [image.convert("RGB") for image in images[start : start + self._batch_size]]
+            for start in range(0, len(images), self.batch_size):
+                part = [image.convert("RGB") for image in images[start : start + self.batch_size]]
                 batch = torch.stack(list(pool.map(transform, part)))
-                batch = batch.to(self._device, memory_format=torch.channels_last)
+                batch = batch.to(self.device, memory_format=torch.channels_last)
                 rows.append(F.normalize(self._image_tower(batch).float(), dim=1).cpu())
         return torch.cat(rows)
 
@@ -152,7 +148,7 @@ class TimmSentenceEmbedder(Embedder):
         """Normalized sentence embeddings. Raises ModelError if the weights cannot be loaded."""
         embeddings = self._sentences.encode(
             list(texts),
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             convert_to_tensor=True,
             normalize_embeddings=True,
             show_progress_bar=False,

@@ -6,12 +6,14 @@ MS is a weighted mean over all pairs of samples; its closed form needs only sums
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.core.streams import Stream
 
 CHUNK_ROWS = 256  # a chunk's float64 activations fit into a core's L2 cache
 
@@ -36,8 +38,20 @@ def monosemanticity_score(
         NonFiniteError: an activation or an embedding is NaN or infinite.
         ValueError: there are no samples, or activations and embeddings do not match.
     """
-    sums: _Sums | None = None
+    stream = MonosemanticityStream()
     for activations, embeddings in blocks:
+        stream.add(activations, embeddings)
+    return stream.result()
+
+
+class MonosemanticityStream(Stream[[Tensor, Tensor], Tensor]):
+    """Running MS, for callers that compute several things in one pass; see `monosemanticity_score`."""
+
+    def __init__(self) -> None:
+        self._sums: _Sums | None = None
+
+    def add(self, activations: Float[Tensor, "samples features"], embeddings: Float[Tensor, "samples dim"]) -> None:
+        """Add a block of samples with their embeddings. Errors: see `monosemanticity_score`."""
         if activations.ndim != 2 or embeddings.ndim != 2 or len(activations) != len(embeddings):
             raise ValueError(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
@@ -45,32 +59,45 @@ def monosemanticity_score(
             )
         for a, e in zip(activations.split(CHUNK_ROWS), embeddings.split(CHUNK_ROWS), strict=True):
             if len(a):
-                sums = sums or _Sums(a[0], e.shape[1])
-                sums.add(a, e)
-    if sums is None:
-        raise ValueError("no activations to score")
-    return sums.score().cpu()
+                self._sums = self._sums or _Sums(double(a[0]), e.shape[1])
+                self._sums.add(a, e)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream; see `Stream.merge`."""
+        if other._sums is not None:
+            self._sums = self._sums or _Sums(other._sums.origin, len(other._sums.e))
+            self._sums.merge(other._sums)
+
+    def result(self) -> Float64[Tensor, " features"]:
+        """Return the MS of each feature over all samples added so far. Raises ValueError if there are none."""
+        if self._sums is None:
+            raise ValueError("no activations to score")
+        return self._sums.score().cpu()
 
 
 class _Sums:
-    def __init__(self, origin: Tensor, dim: int) -> None:
-        self.origin = double(origin)
+    """Sums of activations minus `origin`, and the extremes of the activations themselves."""
+
+    def __init__(self, origin: Float64[Tensor, " features"], dim: int) -> None:
+        self.origin = origin
         self.count = 0
-        self.lowest, self.highest = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
-        self.at_lowest = torch.zeros_like(self.origin, dtype=torch.int64)
-        self.a, self.a2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
+        self.lowest, self.highest = origin.clone(), origin.clone()
+        self.at_lowest = torch.zeros_like(origin, dtype=torch.int64)
+        self.a, self.a2 = torch.zeros_like(origin), torch.zeros_like(origin)
         # The same over samples with a non-zero embedding, whose similarity to themselves is 1 instead of 0.
-        self.own, self.own2 = torch.zeros_like(self.origin), torch.zeros_like(self.origin)
-        self.directed = self.origin.new_zeros(())
-        self.ae = self.origin.new_zeros(len(origin), dim)
-        self.e = self.origin.new_zeros(dim)
+        self.own, self.own2 = torch.zeros_like(origin), torch.zeros_like(origin)
+        self.directed = origin.new_zeros(())
+        self.ae = origin.new_zeros(len(origin), dim)
+        self.e = origin.new_zeros(dim)
 
     def add(self, activations: Tensor, embeddings: Tensor) -> None:
         check_finite(activations, "sample", self.count)
         check_finite(embeddings, "embedding", self.count, "dimension")
-        a = double(activations) - self.origin
+        a = double(activations)
         e = unit_rows(embeddings.to(a.device))
-        self._note_extremes(a)
+        lowest, highest = a.aminmax(dim=0)
+        self._note_extremes(lowest, (a == lowest).sum(0), highest)
+        a = a - self.origin
         self.count += len(a)
         squared = a.square()
         total, total2 = a.sum(0), squared.sum(0)
@@ -85,14 +112,32 @@ class _Sums:
         self.ae.addmm_(a.T, e)
         self.e += e.sum(0)
 
-    def _note_extremes(self, a: Tensor) -> None:
-        lowest, highest = a.aminmax(dim=0)
+    def merge(self, other: _Sums) -> None:
+        """Add other sums, moved to this origin."""
+        device = self.origin.device
+        a, a2, own, own2, ae, e, directed, origin = (
+            x.to(device)
+            for x in (other.a, other.a2, other.own, other.own2, other.ae, other.e, other.directed, other.origin)
+        )
+        moved = self.origin - origin
+        self._note_extremes(*(x.to(device) for x in (other.lowest, other.at_lowest, other.highest)))
+        self.count += other.count
+        self.a += a - other.count * moved
+        self.a2 += _squares(a2, a, other.count, moved)
+        self.own += own - directed * moved
+        self.own2 += _squares(own2, own, directed, moved)
+        self.directed += directed
+        self.ae += ae - torch.outer(moved, e)
+        self.e += e
+
+    def _note_extremes(self, lowest: Tensor, at_lowest: Tensor, highest: Tensor) -> None:
         low = torch.minimum(self.lowest, lowest)
-        self.at_lowest = torch.where(low < self.lowest, 0, self.at_lowest) + (a == low).sum(0)
+        self.at_lowest = torch.where(low < self.lowest, 0, self.at_lowest) + torch.where(low < lowest, 0, at_lowest)
         self.lowest, self.highest = low, torch.maximum(self.highest, highest)
 
     def score(self) -> Tensor:
-        low, span = self.lowest, self.highest - self.lowest
+        low = self.lowest - self.origin
+        span = (self.highest - self.origin) - low
         scale = torch.where(span > 0, 1 / span, torch.nan)
         a = (self.a - self.count * low) * scale
         a2 = _squares(self.a2, self.a, self.count, low) * scale.square()

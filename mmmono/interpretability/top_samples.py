@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from mmmono.core.finite import check_finite, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
+from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 
 CHUNK_ROWS = 256  # rows processed at a time: their activations fit into a core's L2 cache
-MAX_PENDING = 4  # mean number of pending columns per feature that triggers a merge
+MAX_PENDING = 4  # mean number of pending columns per feature at which they are looked through
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,17 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
     return stream.result()
 
 
-class TopStream:
+class TopStream(Stream[[Rows], TopSamples]):
     """Running top m samples of every feature, for callers that compute several things in one pass; see `top_samples`.
 
+    Args:
+        m: samples per feature.
+
+    Raises:
+        ValueError: m is not positive.
+
     For tensors, the columns (features) of a chunk in which some activation exceeds the m-th best so far are kept as
-    pending and merged later, several chunks at a time. For `StoredRows`, each thread updates its own top m at once.
+    pending and looked through later, several chunks at a time. For `StoredRows`, each thread updates its own top m at once.
     """
 
     def __init__(self, m: int) -> None:
@@ -107,15 +114,29 @@ class TopStream:
 
     def add(self, block: Rows) -> None:
         """Add the next rows of the stream. Raises NonFiniteError or StoreError, see `top_samples`."""
-        if self._values is None:
-            features, device = block.shape[1], "cpu" if isinstance(block, StoredRows) else block.device
-            dtype = torch.float32 if isinstance(block, StoredRows) else single(block[:0]).dtype
-            self._values = torch.zeros(features, self.m, dtype=dtype, device=device)
-            self._rows = torch.full((features, self.m), -1, device=device)
         if isinstance(block, StoredRows):
+            self._best(torch.empty(0, block.shape[1]))
             self._add_stored(block)
         else:
-            self._add_tensor(block.detach(), self._values)
+            self._add_tensor(block.detach(), self._best(single(block[:0])))
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream; its first row follows this stream's last one. See `Stream.merge`."""
+        require_equal("m", self.m, other.m)
+        if other._values is None:
+            return
+        self._settle()  # before later samples raise the bar, so that of equal activations the earlier ones stay
+        top = other.result()
+        device = self._best(other._values.T[:0]).device
+        self._keep(top.values.to(device), torch.where(top.rows < 0, -1, top.rows + self._count).to(device))
+        self._count += other._count
+
+    def _best(self, like: Tensor) -> Tensor:
+        """Return the largest activations so far; the first call makes room for them, on the device of `like` rows."""
+        if self._values is None:
+            self._values = like.new_zeros(like.shape[1], self.m)
+            self._rows = torch.full_like(self._values, -1, dtype=torch.int64)
+        return self._values
 
     def _add_stored(self, block: StoredRows) -> None:
         from mmmono.core.kernels import keep_best
@@ -150,13 +171,12 @@ class TopStream:
                 self._pending_columns += exceeding.shape[0]
             self._count += chunk.shape[0]
             if self._pending_columns > MAX_PENDING * len(values):
-                self._merge()
+                self._settle()
 
-    def _merge(self) -> None:
-        """Merge the pending columns with a stable sort, so that equal activations stay in stream order."""
-        assert self._values is not None
+    def _settle(self) -> None:
+        """Keep the best of the pending columns, with a stable sort, so that equal activations stay in stream order."""
         pending, self._pending, self._pending_columns = self._pending, [], 0
-        if not pending:
+        if not pending or self._values is None:
             return
         features = torch.cat([p.features for p in pending])
         columns = torch.cat([p.columns for p in pending], dim=1)
@@ -170,6 +190,11 @@ class TopStream:
         values = self._values.new_zeros(len(self._values), int(counts.max()))
         rows = torch.full_like(values, -1, dtype=torch.int64)
         values[feature, place], rows[feature, place] = value, position
+        self._keep(values, rows)
+
+    def _keep(self, values: Tensor, rows: Tensor) -> None:
+        """Keep the best m of the samples so far and of later ones, which are sorted as in `TopSamples`."""
+        assert self._values is not None
         best, order = torch.cat([self._values, values], dim=1).sort(dim=1, descending=True, stable=True)
         self._values = best[:, : self.m].contiguous()
         self._rows = torch.cat([self._rows, rows], dim=1).gather(1, order[:, : self.m])
@@ -178,7 +203,7 @@ class TopStream:
         """Return the top samples of all rows added so far. Raises ValueError if there are none."""
         if self._values is None:
             raise ValueError("no activations to take the top samples of")
-        self._merge()
+        self._settle()
         if self._of_threads is None:
             return TopSamples(self._values.cpu(), self._rows.cpu())
         values, rows = (

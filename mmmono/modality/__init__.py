@@ -1,10 +1,10 @@
 """Modality of each feature: scores, partition, uncertainty and removal ablation (Section 2)."""
 
-from mmmono.modality.ablation import Ablation, removal_ablation
-from mmmono.modality.agreement import adjusted_rand_index, match_features, rank_correlation
-from mmmono.modality.alternatives import energy_ratio, image_auroc
-from mmmono.modality.dominance import DominanceScores, dominance_scores, modality_dominance_score
-from mmmono.modality.gap import ModalityGap, modality_gap
+from mmmono.modality.ablation import Ablation, AblationSettings, removal_ablation
+from mmmono.modality.agreement import CorrelationStream, adjusted_rand_index, match_features, rank_correlation
+from mmmono.modality.alternatives import EnergyStream, energy_ratio, image_auroc
+from mmmono.modality.dominance import DominanceScores, DominanceStream, dominance_scores, modality_dominance_score
+from mmmono.modality.gap import GapStream, ModalityGap, modality_gap
 from mmmono.modality.partition import (
     CLASSES,
     LIVE_CLASSES,
@@ -23,9 +23,14 @@ __all__ = [
     "CLASSES",
     "LIVE_CLASSES",
     "Ablation",
+    "AblationSettings",
+    "CorrelationStream",
     "DominanceResamples",
     "DominanceScores",
+    "DominanceStream",
+    "EnergyStream",
     "FeatureClass",
+    "GapStream",
     "ModalityGap",
     "Partition",
     "adjusted_rand_index",

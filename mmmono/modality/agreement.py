@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.streams import Stream
 from mmmono.modality.partition import Partition
 
 
@@ -47,44 +49,72 @@ def feature_correlations(
         NonFiniteError: an activation is NaN or infinite.
         ValueError: there are no samples.
     """
-    sums: _Moments | None = None
+    stream = CorrelationStream()
     for a, b in blocks:
+        stream.add(a, b)
+    return stream.result()
+
+
+class CorrelationStream(Stream[[Tensor, Tensor], Tensor]):
+    """Running correlations, for callers that compute several things in one pass; see `feature_correlations`.
+
+    Sums are of deviations from the first sample, which stay accurate if means are large relative to deviations.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._origin: list[Tensor] = []  # of both sets, float64 [features]: the first sample
+        self._sums: list[Tensor]  # of both sets: Σ deviations
+        self._squares: list[Tensor]  # of both sets: Σ deviations²
+        self._product: Tensor  # [features_a, features_b]: Σ deviation of a · deviation of b
+
+    def add(self, a: Float[Tensor, "samples features_a"], b: Float[Tensor, "samples features_b"]) -> None:
+        """Add a block of activations of both sets. Raises NonFiniteError if one is NaN or infinite."""
         if not len(a):
-            continue
-        sums = sums or _Moments(a[0], b[0])
-        sums.add(a, b)
-    if sums is None:
-        raise ValueError("no activations to match features by")
-    return sums.correlation().cpu()
-
-
-class _Moments:
-    """Sums of deviations from the first sample, which stay accurate if means are large relative to deviations."""
-
-    def __init__(self, first_a: Tensor, first_b: Tensor) -> None:
-        self.origin = double(first_a), double(first_b)
-        self.count = 0
-        self.sums, self.squares = ([torch.zeros_like(origin) for origin in self.origin] for _ in range(2))
-        self.product = torch.zeros_like(torch.outer(*self.origin))
-
-    def add(self, a: Tensor, b: Tensor) -> None:
-        check_finite(a, "first set's sample", self.count)
-        check_finite(b, "second set's sample", self.count)
-        deviations = [double(side) - origin for side, origin in zip((a, b), self.origin, strict=True)]
-        for total, square, deviation in zip(self.sums, self.squares, deviations, strict=True):
+            return
+        self._start([double(side[0]) for side in (a, b)])
+        check_finite(a, "first set's sample", self._count)
+        check_finite(b, "second set's sample", self._count)
+        deviations = [double(side) - origin for side, origin in zip((a, b), self._origin, strict=True)]
+        for total, square, deviation in zip(self._sums, self._squares, deviations, strict=True):
             total += deviation.sum(0)
             square += deviation.square().sum(0)
-        self.product += deviations[0].T @ deviations[1]
-        self.count += len(a)
+        self._product += deviations[0].T @ deviations[1]
+        self._count += len(a)
 
-    def correlation(self) -> Float64[Tensor, "features_a features_b"]:
-        means = [total / self.count for total in self.sums]
-        variances = [s / self.count - mean.square() for s, mean in zip(self.squares, means, strict=True)]
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream; see `Stream.merge`."""
+        if not other._count:
+            return
+        self._start(other._origin)
+        device = self._product.device
+        theirs = [total.to(device) for total in other._sums]
+        # What their deviations lack to be deviations from this stream's first sample.
+        moved = [new.to(device) - old for new, old in zip(other._origin, self._origin, strict=True)]
+        for i, square in enumerate(other._squares):
+            self._sums[i] += theirs[i] + other._count * moved[i]
+            self._squares[i] += square.to(device) + moved[i] * (2 * theirs[i] + other._count * moved[i])
+        self._product += other._product.to(device) + torch.outer(theirs[0], moved[1])
+        self._product += torch.outer(moved[0], theirs[1] + other._count * moved[1])
+        self._count += other._count
+
+    def _start(self, origin: list[Tensor]) -> None:
+        if not self._origin:
+            self._origin = origin
+            self._sums, self._squares = ([torch.zeros_like(side) for side in origin] for _ in range(2))
+            self._product = torch.zeros_like(torch.outer(*origin))
+
+    def result(self) -> Float64[Tensor, "features_a features_b"]:
+        """Return the correlations over all samples added so far. Raises ValueError if there are none."""
+        if not self._count:
+            raise ValueError("no activations to match features by")
+        means = [total / self._count for total in self._sums]
+        variances = [s / self._count - mean.square() for s, mean in zip(self._squares, means, strict=True)]
         # A variance this small relative to the mean square is rounding error of a constant feature.
-        known = [v > 1e-14 * s / self.count for v, s in zip(variances, self.squares, strict=True)]
+        known = [v > 1e-14 * s / self._count for v, s in zip(variances, self._squares, strict=True)]
         a, b = (v.clamp_min(0).sqrt() for v in variances)
-        correlation = (self.product / self.count - torch.outer(*means)) / torch.outer(a, b)
-        return torch.where(torch.outer(*known), correlation.clamp(-1, 1), 0.0)
+        correlation = (self._product / self._count - torch.outer(*means)) / torch.outer(a, b)
+        return torch.where(torch.outer(*known), correlation.clamp(-1, 1), 0.0).cpu()
 
 
 def match_features(

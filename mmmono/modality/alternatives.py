@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from jaxtyping import Float, Float64
+from scipy.stats import rankdata
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double
+from mmmono.core.finite import check_finite, double, single
+from mmmono.core.streams import Stream
+
+CHUNK_FEATURES = 32  # features ranked at a time; limits the memory for their ranks
 
 
 def energy_ratio(
@@ -23,17 +28,39 @@ def energy_ratio(
         NonFiniteError: an activation is NaN or infinite.
         ValueError: there is no block.
     """
-    total: Tensor | None = None
-    pairs = 0
+    stream = EnergyStream()
     for image, text in blocks:
-        check_finite(image, "image", pairs)
-        check_finite(text, "text", pairs)
-        pairs += len(image)
-        block = torch.stack([double(side).square().sum(0) for side in (image, text)])
-        total = block if total is None else total + block
-    if total is None:
-        raise ValueError("no activations to score")
-    return (total[0] / total.sum(0)).cpu()
+        stream.add(image, text)
+    return stream.result()
+
+
+class EnergyStream(Stream[[Tensor, Tensor], Tensor]):
+    """Running energies of both modalities, for callers that compute several things in one pass; see `energy_ratio`."""
+
+    def __init__(self) -> None:
+        self._energy: Tensor | None = None  # float64 [2, features]: Σ z² of images and of texts
+        self._pairs = 0
+
+    def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
+        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite."""
+        check_finite(image, "image", self._pairs)
+        check_finite(text, "text", self._pairs)
+        energy = torch.stack([double(side).square().sum(0) for side in (image, text)])
+        self._energy = energy if self._energy is None else self._energy + energy
+        self._pairs += len(image)
+
+    def merge(self, other: Self) -> None:
+        """Add the pairs of another stream; see `Stream.merge`."""
+        if other._energy is not None:
+            mine = self._energy
+            self._energy = other._energy if mine is None else mine + other._energy.to(mine.device)
+            self._pairs += other._pairs
+
+    def result(self) -> Float64[Tensor, " features"]:
+        """Return the image modality's share of each feature's energy. Raises ValueError if no block was added."""
+        if self._energy is None:
+            raise ValueError("no activations to score")
+        return (self._energy[0] / self._energy.sum(0)).cpu()
 
 
 def image_auroc(
@@ -51,17 +78,11 @@ def image_auroc(
     check_finite(text, "text")
     if not len(image) or not len(text):
         return torch.full((image.shape[1],), torch.nan, dtype=torch.float64)
-    image, text = _same_type(image.detach(), text.detach())
-    scores = torch.empty(image.shape[1], dtype=torch.float64)
-    for feature in range(image.shape[1]):
-        sorted_text = text[:, feature].abs().sort().values
-        magnitude = image[:, feature].abs().contiguous()
-        below = torch.searchsorted(sorted_text, magnitude, right=False).double()
-        not_above = torch.searchsorted(sorted_text, magnitude, right=True).double()
-        scores[feature] = ((below + not_above) / 2).mean() / len(text)
-    return scores
-
-
-def _same_type(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype), b.to(dtype)
+    images, texts = len(image), len(text)
+    scores = []
+    for sides in zip(image.split(CHUNK_FEATURES, 1), text.split(CHUNK_FEATURES, 1), strict=True):
+        magnitude = torch.cat([single(side) for side in sides]).abs().T.contiguous().cpu()
+        ranks = torch.from_numpy(rankdata(magnitude, axis=1))[:, :images]  # equal ones share their mean rank
+        wins = ranks.sum(1) - images * (images + 1) / 2  # Mann-Whitney U: pairs in which the image is above
+        scores.append(wins / images / texts)
+    return torch.cat(scores)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.streams import Stream
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,41 @@ def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor
         NonFiniteError: an embedding is NaN or infinite.
         ValueError: there is no pair.
     """
-    difference: Tensor | None = None
-    norms = 0.0
-    count = 0
+    stream = GapStream()
     for image, text in blocks:
-        check_finite(image, "image", count, "dimension")
-        check_finite(text, "text", count, "dimension")
+        stream.add(image, text)
+    return stream.result()
+
+
+class GapStream(Stream[[Tensor, Tensor], ModalityGap]):
+    """Running modality gap, for callers that compute several things in one pass; see `modality_gap`."""
+
+    def __init__(self) -> None:
+        self._difference: Tensor | None = None  # float64 [dim]: Σ z_img / ‖z_img‖ − z_txt / ‖z_txt‖
+        self._norms = 0.0  # Σ ‖z_img‖ − ‖z_txt‖
+        self._count = 0
+
+    def add(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> None:
+        """Add a block of paired, unnormalized embeddings. Raises NonFiniteError if a number is NaN or infinite."""
+        check_finite(image, "image", self._count, "dimension")
+        check_finite(text, "text", self._count, "dimension")
         image, text = double(image), double(text)
         lengths = [torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (image, text)]
-        block = (image / lengths[0] - text / lengths[1]).sum(0)
-        difference = block if difference is None else difference + block
-        norms += float((lengths[0] - lengths[1]).sum())
-        count += len(image)
-    if difference is None or not count:
-        raise ValueError("no embeddings to measure a gap on")
-    return ModalityGap(float(torch.linalg.vector_norm(difference / count)), norms / count)
+        difference = (image / lengths[0] - text / lengths[1]).sum(0)
+        self._difference = difference if self._difference is None else self._difference + difference
+        self._norms += float((lengths[0] - lengths[1]).sum())
+        self._count += len(image)
+
+    def merge(self, other: Self) -> None:
+        """Add the pairs of another stream; see `Stream.merge`."""
+        if other._difference is not None:
+            mine = self._difference
+            self._difference = other._difference if mine is None else mine + other._difference.to(mine.device)
+            self._norms += other._norms
+            self._count += other._count
+
+    def result(self) -> ModalityGap:
+        """Return both definitions of the gap over all pairs added so far. Raises ValueError if there are none."""
+        if self._difference is None or not self._count:
+            raise ValueError("no embeddings to measure a gap on")
+        return ModalityGap(float(torch.linalg.vector_norm(self._difference / self._count)), self._norms / self._count)

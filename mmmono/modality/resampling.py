@@ -1,6 +1,7 @@
 """Uncertainty of modality dominance scores: permutation test, bootstrap intervals, and scores on halves of the data.
 
-All three are sums of the pairs' ratios with different random weights, so that one pass over the pairs computes them.
+All three are sums of the pairs' ratios with different random weights, so that one pass over the pairs computes them. This
+is no `Stream`: the weights are drawn in the order of the pairs, and a part walked separately would draw other ones.
 """
 
 from __future__ import annotations

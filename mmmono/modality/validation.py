@@ -14,8 +14,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.core.statistics import Interval
 from mmmono.modality.partition import FeatureClass, Partition
 
+T_INTERVAL = "t interval of the mean"
 CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # of image-only, text-only, shared concepts
 
 
@@ -134,19 +136,19 @@ def matched_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "fe
     return float(cosines[linear_sum_assignment(cosines, maximize=True)].sum() / len(atoms))
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of the values that are not NaN, with the lower and upper bound of its t confidence interval.
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of the values that are not NaN, with its t confidence interval.
 
     The bounds are NaN for a single value; everything is NaN without values.
     """
     known = [value for value in values if value == value]
     if len(known) < 2:
-        return (known[0] if known else float("nan"), float("nan"), float("nan"))
+        return Interval(known[0] if known else math.nan, level=level, method=T_INTERVAL)
     mean = math.fsum(known) / len(known)
     if max(known) == min(known):
-        return mean, mean, mean
+        return Interval(mean, mean, mean, level, T_INTERVAL)
     low, high = ttest_1samp(known, 0.0).confidence_interval(level)
-    return mean, float(low), float(high)
+    return Interval(mean, float(low), float(high), level, T_INTERVAL)
 
 
 def _cosines(atoms: Tensor, learned: Tensor) -> Tensor:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
+from mmmono.data.coco_files import CocoSplit
+from mmmono.data.opening import ShardOpener
 from mmmono.data.remote import RemoteSettings
-from mmmono.data.sample_pairs import IMAGE_KEYS
+from mmmono.data.sample_pairs import IMAGE_KEYS, SampleReading
 from mmmono.data.stored import StoredPairs
 from mmmono.data.tar import KeyEnd
 from mmmono.features import FeatureStore, FeatureView, split_view
-from mmmono.features.planted import ANSWERS, PlantedKnobs, write_planted
+from mmmono.features.planted import ANSWERS, PlantedParameters, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
+from mmmono.pipeline.typed import taken_from
 
 CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
 
@@ -68,6 +71,22 @@ class Dataset(ABC):
         except TypeError:
             return self.limit
 
+    def stored(self, artifacts: Artifacts, model: str) -> Artifact | None:
+        """Return the feature store if the dataset consists of embeddings; None if these must be extracted.
+
+        Args:
+            artifacts: the artifacts root.
+            model: name of the selected model.
+
+        Raises:
+            ConfigError: the embeddings were made by another model.
+        """
+        return None
+
+    def dim_of(self, dim: int | None) -> int | None:
+        """Width of the embeddings, given that of the model; None if it is unknown before extraction."""
+        return dim
+
     def view(self, store: FeatureStore, split: Split) -> FeatureView:
         """Select the rows of a split in a store made from `source(split)`."""
         if self.native_splits:
@@ -116,10 +135,9 @@ class Remote(Dataset):
                 f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
             )
 
-    @property
-    def patience(self) -> RemoteSettings:
-        """Timeout and retries for the reader of remote files."""
-        return RemoteSettings(self.timeout, self.retries)
+    def opener(self, split: Split) -> ShardOpener:
+        """Return what opens the shards of a split."""
+        return ShardOpener(settings=taken_from(self, RemoteSettings), cache=self.cache_folder(split))
 
     def cache_folder(self, split: Split) -> str | None:
         """Folder for copies of a split's remote shards; None if they are streamed every time."""
@@ -151,14 +169,9 @@ class WebDataset(Remote):
         shards = self.val_shards if split == "val" and self.val_shards is not None else self.shards
         return WebDatasetPairs(
             shards if isinstance(shards, str) else list(shards),
-            image_keys=tuple(self.image_keys),
-            key_end=self.key_end,
-            captions=self.captions,
-            caption_key=self.caption_key,
-            label_keys=tuple(self.label_keys),
-            limit=self.limit,
-            cache=self.cache_folder(split),
-            patience=self.patience,
+            taken_from(self, SampleReading),
+            self.opener(split),
+            self.limit,
         )
 
 
@@ -170,9 +183,7 @@ class CC3M(Remote):
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the split's shards, from the hub or a local copy."""
-        return WebDatasetPairs.cc3m(
-            split, root=self.root, limit=self.limit, cache=self.cache_folder(split), patience=self.patience
-        )
+        return WebDatasetPairs.cc3m(split, self.root, self.opener(split), self.limit)
 
     def expected_pairs(self, split: Split) -> int:
         """Published number of pairs in the split, at most `limit`."""
@@ -189,7 +200,7 @@ class COCO(Dataset):
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the split's images with captions and instance labels."""
-        return CocoPairs(self.root, split=split, year=self.year, captions=self.captions, limit=self.limit)
+        return CocoPairs(CocoSplit(self.root, split, self.year), captions=self.captions, limit=self.limit)
 
 
 @dataclass(kw_only=True)
@@ -212,6 +223,21 @@ class Stored(Dataset):
     def store(self) -> FeatureStore:
         """The feature store. Raises StoreError if there is none."""
         return FeatureStore(self.path)
+
+    def stored(self, artifacts: Artifacts, model: str) -> Artifact:
+        """Return the store. Raises ConfigError if another model made it."""
+        store = self.store
+        made_by = store.manifest.model if store.manifest is not None else model
+        if made_by != model:
+            raise ConfigError(
+                f"the store in dataset.path={self.path} was made by model {made_by}, not by {model}: "
+                f"choose model={made_by}, or extract with model={model}"
+            )
+        return Artifact(store.path, {"store": self.fingerprint(), "model": model}, built=False)
+
+    def dim_of(self, dim: int | None) -> int:
+        """Width of the stored embeddings."""
+        return self.store.dim
 
     def fingerprint(self) -> str:
         """Digest of all embeddings and metadata."""
@@ -243,17 +269,23 @@ class Planted(Dataset):
         super().__post_init__()
         if self.limit is not None:
             raise ConfigError("dataset.limit has no meaning for dataset=planted: set dataset.pairs")
-        self.knobs = PlantedKnobs(**{field.name: getattr(self, field.name) for field in fields(PlantedKnobs)})
+        self.parameters = taken_from(self, PlantedParameters)
 
     @property
     def native_splits(self) -> bool:
         """False: split by a hash of the pair's number."""
         return False
 
-    def artifact(self, artifacts: Artifacts) -> Artifact:
+    def dim_of(self, dim: int | None) -> int:
+        """Width of the synthetic embeddings."""
+        return self.dim
+
+    def stored(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store with the ground truth, made unless it exists."""
-        recipe = {"planted": asdict(self.knobs), "answers": list(ANSWERS)}
-        return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, self.knobs))
+        recipe = {"planted": asdict(self.parameters), "answers": list(ANSWERS)}
+        return artifacts.build(
+            "features", "planted", recipe, lambda directory: write_planted(directory, self.parameters)
+        )
 
     def expected_pairs(self, split: Split) -> int:
         """Number of synthetic pairs, in all splits together."""

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import hydra
@@ -25,7 +26,8 @@ from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
 from mmmono.core.memory import keep_freed_memory
-from mmmono.core.processes import hold, place_of_this_process, release, serve
+from mmmono.core.process_group import place_of_this_process
+from mmmono.core.processes import hold, release, serve
 from mmmono.core.text import one_line
 from mmmono.pipeline.command_line import hydra_arguments
 from mmmono.pipeline.settings import CONF, check_settings
@@ -44,62 +46,72 @@ def entrypoint(config_name: str) -> Callable[[Callable[[DictConfig], Objective]]
 
     def decorate(main: Callable[[DictConfig], Objective]) -> Callable[[], None]:
         def checked(cfg: DictConfig) -> Objective:
-            quiet()  # again, because a launcher's worker does not run `command`
-            os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
-            try:
-                _check_mandatory(cfg)
-                _check_objective(cfg)
-                check_settings(cfg, config_name)
-                return _tracked(main, cfg, config_name)
-            except (MmmonoError, OmegaConfBaseException, InstantiationException) as error:
-                if _is_bug(error):
-                    raise
-                if _is_search():  # the sweeper continues without printing why a trial failed
-                    print(f"error: job {HydraConfig.get().job.num}: {error_line(error)}", file=sys.stderr)
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise MmmonoError(f"job {HydraConfig.get().job.num}: {error_line(error)}") from error
-                _fail(error)  # before Hydra prints its own line
-            except Exception:
-                if _is_search():
-                    traceback.print_exc()
-                raise
+            return _run_job(main, cfg, config_name)
 
         checked.__module__, checked.__qualname__ = main.__module__, main.__qualname__
         run = hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(checked)
-
-        def command() -> None:
-            if not CONF.is_dir():
-                sys.exit(f"error: no configuration at {CONF}: install mmmono again")
-            quiet()
-            place = place_of_this_process()
-            if place is not None and place.rank > 0:
-                sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
-            keep_freed_memory()
-            try:
-                sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
-                sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
-                if place is not None:
-                    hold(place)
-                run()
-            except (MmmonoError, HydraException, OmegaConfBaseException) as error:
-                _fail(error)
-            except OSError as error:  # from writing Hydra's run logs
-                if (explained := explain_disk_trouble(error, "artifacts=")) is None:
-                    raise
-                _fail(explained)
-            except ValueError as error:
-                if "No trials are completed" not in str(error):
-                    raise
-                _fail(MmmonoError("every trial of the search has failed, as the lines above say"))
-            except KeyboardInterrupt:
-                print("interrupted: run the same command again to go on", file=sys.stderr)
-                sys.exit(130)
-            finally:
-                release()
-
-        return command
+        return partial(_run_command, run, config_name)
 
     return decorate
+
+
+def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_name: str) -> Objective:
+    """Check a job's configuration and run it: once for a command, once for each combination of settings in a multirun.
+
+    Raises:
+        MmmonoError: the job of a multirun failed. Outside of one, its error is printed and the process exits.
+    """
+    quiet()  # again, because a launcher's worker does not run the command
+    os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
+    try:
+        _check_mandatory(cfg)
+        _check_objective(cfg)
+        check_settings(cfg, config_name)
+        return _tracked(main, cfg, config_name)
+    except (MmmonoError, OmegaConfBaseException, InstantiationException) as error:
+        if _is_bug(error):
+            raise
+        if _is_search():  # the sweeper continues without printing why a trial failed
+            print(f"error: job {HydraConfig.get().job.num}: {error_line(error)}", file=sys.stderr)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise MmmonoError(f"job {HydraConfig.get().job.num}: {error_line(error)}") from error
+        _fail(error)  # before Hydra prints its own line
+    except Exception:
+        if _is_search():
+            traceback.print_exc()
+        raise
+
+
+def _run_command(run: Callable[[], None], config_name: str) -> None:
+    """Run Hydra on the arguments of the command line, or serve the process that does so and started this one."""
+    if not CONF.is_dir():
+        sys.exit(f"error: no configuration at {CONF}: install mmmono again")
+    quiet()
+    place = place_of_this_process()
+    if place is not None and place.rank > 0:
+        sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
+    keep_freed_memory()
+    try:
+        sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
+        sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
+        if place is not None:
+            hold(place)
+        run()
+    except (MmmonoError, HydraException, OmegaConfBaseException) as error:
+        _fail(error)
+    except OSError as error:  # from writing Hydra's run logs
+        if (explained := explain_disk_trouble(error, "artifacts=")) is None:
+            raise
+        _fail(explained)
+    except ValueError as error:
+        if "No trials are completed" not in str(error):
+            raise
+        _fail(MmmonoError("every trial of the search has failed, as the lines above say"))
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        release()
 
 
 def _tracked(main: Callable[[DictConfig], Objective], cfg: DictConfig, job: str) -> Objective:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmmono.core.errors import ConfigError
-from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, TopKSAE
+from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, SparseAutoencoder
+from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
@@ -23,12 +24,28 @@ FEW_PAIRS_NOISE = 1.5
 
 
 class Recipe:
-    """Base class: how a feature set is made."""
+    """Base class: how a feature set is made.
+
+    Attributes:
+        trained: whether it is trained by gradient descent.
+        made: whether it has a dictionary on disk.
+        decodes: whether its features can be turned back into embeddings.
+    """
+
+    trained: ClassVar[bool] = False
+    made: ClassVar[bool] = True
+    decodes: ClassVar[bool] = True
+
+    def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
+        """Yield the settings that the paper states: (setting, the paper's value, the value here)."""
+        yield from ()
 
 
 @dataclass
 class Raw(Recipe):
     """`features=raw`: the dimensions of the model's embeddings; nothing is trained."""
+
+    made = False
 
 
 @dataclass
@@ -36,41 +53,65 @@ class Trained(Recipe, ABC):
     """A trained dictionary; its settings are `features.*`, `sae.*` or `ncl.*` on the command line."""
 
     settings: Mapping[str, Any]
+    trained = True
 
     @abstractmethod
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> DictionaryModule:
         """Make the Lightning module with an untrained dictionary. Raises ConfigError if sizes are invalid."""
 
 
+# Settings of a sparse autoencoder's training; all others are arguments of its class.
+OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "expansion")
+
+
+@dataclass
 class SAE(Trained):
-    """`features=sae`: a TopK sparse autoencoder (Eqs. 2, 3)."""
+    """`features=sae`: a sparse autoencoder (Eqs. 2, 3); TopK unless `architecture` names another class."""
+
+    architecture: str = "topk_sae"
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
-        """Make the module of a TopK SAE whose pre-bias is the mean of the training embeddings."""
+        """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
         s = self.settings
         sae = self.untrained(train, normalize)
         return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
 
-    def untrained(self, train: FeatureView, normalize: bool) -> TopKSAE:
-        """Make the SAE before its first training step. Raises ConfigError if sizes are invalid."""
-        s = self.settings
-        num_features = _width(train.dim, s["expansion"])
-        if not 1 <= s["k"] <= num_features:
-            raise ConfigError(f"features.k={s['k']} must lie between 1 and the {num_features} latents")
-        sae = TopKSAE(train.dim, num_features, s["k"], pre_bias=s["pre_bias"], center=s["center"])
-        if s["pre_bias"]:
+    def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
+        """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid."""
+        made = dictionary_class(self.architecture)
+        arguments = {key: value for key, value in self.settings.items() if key not in OF_TRAINING}
+        try:
+            sae = made(train.dim, _width(train.dim, self.settings["expansion"]), **arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"features.{error}") from error
+        assert isinstance(sae, SparseAutoencoder)
+        if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
         return sae
+
+    def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
+        """Yield sparsity and size (Appendix A.1)."""
+        if self.architecture == "topk_sae":
+            expansion = self.settings["expansion"]
+            size = "n = d" if expansion == 1 else f"n = {expansion} d"
+            yield "SAE", "k = 32, n = d", f"k = {self.settings['k']}, {size}"
 
 
 class NCL(Trained):
     """`features=ncl`: a non-negative contrastive head (Eq. 4)."""
+
+    decodes = False
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> NCLModule:
         """Make the module of a non-negative contrastive head."""
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
         return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
+
+    def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
+        """Yield the noise on the inputs, which the paper does not have."""
+        noise = input_noise(self.settings, training_pairs)
+        yield "NCL", "no noise", f"noise of {noise:g} times the embeddings' length" if noise else "no noise"
 
 
 def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
@@ -118,7 +159,7 @@ class RandomRotation(Control):
 class UntrainedSAE(Control):
     """`features=untrained_sae`: a randomly initialized SAE."""
 
-    def fit(self, train: FeatureView, normalize: bool, seed: int) -> TopKSAE:
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""
         torch.manual_seed(seed)
         return SAE(self.settings).untrained(train, normalize)

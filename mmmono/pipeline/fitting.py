@@ -25,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from mmmono.core.errors import DictionaryError
-from mmmono.core.processes import Place, place_of_this_process
+from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.dictionaries import (
     ActiveDimensionsPlateau,
     DictionaryModule,

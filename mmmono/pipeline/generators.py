@@ -12,8 +12,15 @@ import torch
 from PIL import Image, ImageOps
 
 from mmmono.case_studies.generators import Generator, embedding_decoder
-from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
+from mmmono.case_studies.generators.diffusers_pipelines import (
+    PipelineSettings,
+    check_pipeline,
+    check_settings,
+    check_width,
+)
 from mmmono.case_studies.generators.flow import FlowPlan
+from mmmono.case_studies.generators.sd2 import StableDiffusion2, StableDiffusion2Settings
+from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIPSettings
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
@@ -22,15 +29,21 @@ from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import Encoder, OpenCLIPEncoder
 
 if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Workspace
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class GeneratorOption(ABC):
-    """Base class of generator options: identify a generator without loading it, and load it when needed."""
+    """Base class of generator options: identify a generator without loading it, and load it when needed.
+
+    Attributes:
+        trained_here: whether it is trained on first use, so that it needs the features of the training split.
+    """
+
+    trained_here: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, workspace: Workspace) -> None:
@@ -45,34 +58,26 @@ class GeneratorOption(ABC):
         return {}
 
     @abstractmethod
-    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the generator; train it first if it is not pretrained."""
 
 
-@dataclass(kw_only=True)
-class EmbeddingDecoder(GeneratorOption):
-    """`generator=embedding_decoder`: a small flow model, trained on the training split's images and embeddings."""
+@dataclass(kw_only=True, frozen=True)
+class EmbeddingDecoder(GeneratorOption, FlowPlan):
+    """`generator=embedding_decoder`: a small flow model, trained on the training split's images and embeddings.
 
-    pixels: int
-    components: int
-    width: int
-    depth: int
-    train_steps: int
-    batch_size: int
-    lr: float
-    embedding_noise: float
+    Attributes:
+        max_pairs: number of pairs of the training split that it is trained on, the first ones.
+        seed: seed of initialization and training.
+        steps, guidance: of the generation, see `embedding_decoder.EmbeddingDecoder`.
+    """
+
+    trained_here: ClassVar[bool] = True
+
     max_pairs: int
     seed: int
     steps: int
     guidance: float
-
-    @property
-    def plan(self) -> FlowPlan:
-        """Settings of the training."""
-        return FlowPlan(
-            self.pixels, self.components, self.width, self.depth, self.train_steps, self.batch_size, self.lr,
-            self.embedding_noise,
-        )  # fmt: skip
 
     def check(self, workspace: Workspace) -> None:
         """Raise ConfigError if a size is not positive, or if the dataset has no images."""
@@ -89,20 +94,20 @@ class EmbeddingDecoder(GeneratorOption):
         """Recipe of the training split's features."""
         return {"train": workspace.features(workspace.cfg.training.split).recipe}
 
-    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the decoder; train it first unless it exists."""
         folder = self.artifact(workspace, encoder).path
         return embedding_decoder.EmbeddingDecoder(
             folder, encoder, device=workspace.device, steps=self.steps, guidance=self.guidance
         )
 
-    def artifact(self, workspace: Workspace, encoder: DualEncoder) -> Artifact:
+    def artifact(self, workspace: Workspace, encoder: Encoder) -> Artifact:
         """Return the decoder for the workspace's features, trained unless it exists."""
         train = workspace.features(workspace.cfg.training.split)
         normalize = workspace.cfg.features.normalize
         recipe = {
-            "features": train.recipe, "normalize": normalize, "plan": asdict(self.plan), "max_pairs": self.max_pairs,
-            "seed": self.seed,
+            "features": train.recipe, "normalize": normalize, "plan": self.plan_recipe(),
+            "max_pairs": self.max_pairs, "seed": self.seed,
         }  # fmt: skip
 
         def make(directory: Path) -> None:
@@ -111,10 +116,8 @@ class EmbeddingDecoder(GeneratorOption):
                 prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.store.path)
                 for modality in MODALITIES
             )
-            embedding_decoder.train_embedding_decoder(
-                directory, pictures, image, text,
-                plan=self.plan, encoder=encoder.fingerprint, normalize=normalize, seed=self.seed,
-            )  # fmt: skip
+            pairs = embedding_decoder.EmbeddedPictures(pictures, image, text, encoder.fingerprint, normalize)
+            embedding_decoder.train_embedding_decoder(directory, pairs, self, self.seed)
 
         return workspace.artifacts.build("models", f"embedding_decoder-{train.store.path.name}", recipe, make)
 
@@ -133,21 +136,18 @@ class EmbeddingDecoder(GeneratorOption):
         return np.array(rows), torch.from_numpy(pictures[: len(rows)])
 
 
-@dataclass(kw_only=True)
-class Diffusers(GeneratorOption):
-    """Base class for diffusers pipelines, each trained with one specific encoder."""
+@dataclass(kw_only=True, frozen=True)
+class Diffusers(GeneratorOption, PipelineSettings):
+    """Base class for diffusers pipelines, each trained with one specific encoder.
 
-    pipeline_class: ClassVar[str]  # class name of the pipeline in its model_index.json
+    Attributes:
+        pipeline_class: class name of the pipeline in its model_index.json.
+        encoder: open_clip's name of the architecture that it was trained with.
+    """
 
-    weights: str
+    pipeline_class: ClassVar[str]
+
     encoder: str
-    dtype: str
-    cpu_offload: bool
-    length: str
-    steps: int
-    guidance_scale: float
-    height: int | None
-    width: int | None
 
     def check(self, workspace: Workspace) -> None:
         """Check that the model is the generator's encoder, that weights are available, and that settings are valid."""
@@ -168,27 +168,15 @@ class Diffusers(GeneratorOption):
         del settings["cpu_offload"]
         return {"generator": type(self).__name__, **settings, "weights": weights_identity(self.weights)}
 
-    def _settings(self, workspace: Workspace) -> dict[str, Any]:
-        return {
-            "device": workspace.device, "dtype": self.dtype, "cpu_offload": self.cpu_offload, "length": self.length,
-            "steps": self.steps, "guidance_scale": self.guidance_scale, "height": self.height, "width": self.width,
-        }  # fmt: skip
 
-
-@dataclass(kw_only=True)
-class SD2(Diffusers):
+@dataclass(kw_only=True, frozen=True)
+class SD2(Diffusers, StableDiffusion2Settings):
     """`generator=sd2`: Stable Diffusion 2, conditioned on text tokens."""
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
 
-    layer: str
-    projected: bool
-
     def check(self, workspace: Workspace) -> None:
         """Check also that dictionaries are applied in the joint space only, for which they are trained."""
-        from mmmono.case_studies.generators.sd2 import check_options
-
-        check_options(self.layer, self.length)
         if not self.projected and any(name != "raw" for name in workspace.recipes):
             raise ConfigError(
                 f"features={','.join(workspace.recipes)} with generator=sd2: dictionaries are made for the joint space, "
@@ -198,36 +186,24 @@ class SD2(Diffusers):
         assert isinstance(workspace.model, OpenCLIP)
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
-    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the pipeline from the hub or a folder."""
-        from mmmono.case_studies.generators.sd2 import StableDiffusion2
-
-        return StableDiffusion2(
-            self.weights, encoder, layer=self.layer, projected=self.projected, **self._settings(workspace)
-        )
+        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
+        return StableDiffusion2(self, encoder, workspace.device)
 
 
-@dataclass(kw_only=True)
-class SD2UnCLIP(Diffusers):
+@dataclass(kw_only=True, frozen=True)
+class SD2UnCLIP(Diffusers, StableUnCLIPSettings):
     """`generator=sd2_unclip`: Stable Diffusion 2 unCLIP, conditioned on an image embedding."""
 
     pipeline_class: ClassVar[str] = "StableUnCLIPImg2ImgPipeline"
 
-    guided: bool
-    noise_level: int
-
     def check(self, workspace: Workspace) -> None:
-        """Check also `generator.length`, and that the embeddings fit the pipeline."""
-        from mmmono.case_studies.generators.sd2_unclip import check_options
-
-        check_options(self.length)
+        """Check also that the embeddings fit the pipeline."""
         super().check(workspace)
         check_width(self.weights, "image_encoder", "projection_dim", workspace.model.dim)
 
-    def load(self, workspace: Workspace, encoder: DualEncoder) -> Generator:
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the pipeline from the hub or a folder."""
-        from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP
-
-        return StableUnCLIP(
-            self.weights, encoder, guided=self.guided, noise_level=self.noise_level, **self._settings(workspace)
-        )
+        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
+        return StableUnCLIP(self, encoder, workspace.device)

@@ -6,7 +6,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data import OpenMojiPairs, SkippedPair
 from mmmono.data.pairs import in_train_split
-from mmmono.vlm import DualEncoder, load_emojiclip, load_open_clip
+from mmmono.pipeline.typed import taken_from
+from mmmono.vlm import Encoder, load_emojiclip, load_open_clip
 from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
 from mmmono.vlm.emojiclip import fit_emojiclip
 from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
@@ -41,7 +42,7 @@ class Model(ABC):
         """Dimension of the joint space, without loading weights; None if unknown."""
 
     @abstractmethod
-    def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
+    def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder to the device."""
 
 
@@ -103,19 +104,17 @@ class OpenCLIP(Model):
         """Dimension of the text tower's tokens; None if the configuration does not have it."""
         return self._source.config["text_cfg"].get("width")
 
-    def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
+    def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder through open_clip."""
         self._check_given()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return load_open_clip(
-                self.architecture, self.pretrained or None, name=self.name, device=device, settings=self._settings
-            )
+            encoder = load_open_clip(self.architecture, self.pretrained or None, self.name, settings=self._settings)
+        return encoder.to(device)
 
     @property
     def _settings(self) -> WeightSettings:
-        known = {f.name: getattr(self, f.name) for f in fields(WeightSettings) if hasattr(self, f.name)}
-        return WeightSettings(**known, quick_gelu=self.force_quick_gelu)
+        return replace(taken_from(self, WeightSettings), quick_gelu=self.force_quick_gelu)
 
     @cached_property
     def _source(self) -> ModelSource:
@@ -156,7 +155,7 @@ class DeCLIP(Model):
         path = Path(self.checkpoint)
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
-    def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
+    def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the checkpoint with its keys converted."""
         return load_declip(self.name, Path(self.checkpoint), device=device)
 
@@ -191,7 +190,7 @@ class EmojiCLIP(Model):
 
         return artifacts.build("models", self.name, self.recipe(), make)
 
-    def load(self, artifacts: Artifacts, device: str) -> DualEncoder:
+    def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the fitted artifact, fitting it first if needed."""
         return load_emojiclip(self.artifact(artifacts).path, device=device)
 

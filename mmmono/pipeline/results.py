@@ -8,6 +8,8 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import MissingArtifactError
+from mmmono.core.versions import KEY
+from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -42,12 +44,12 @@ class ResultsOnDisk:
                 self.untrained.append(name)
         self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
 
-    def of(self, analysis: str) -> list[Artifact]:
+    def of(self, analysis: Analysis) -> list[Artifact]:
         """All results of an analysis, sorted by number of feature sets (largest first), then newest first."""
-        found = (result for result in self._named(analysis) if not self.differences(result))
+        found = (result for result in self._made_by(analysis) if not self.differences(result))
         return sorted(found, key=lambda result: -len(result.recipe["sets"]))
 
-    def latest(self, analysis: str, name: str | None = None) -> Artifact | None:
+    def latest(self, analysis: Analysis, name: str | None = None) -> Artifact | None:
         """First result of `of`; with `name`, the newest one that covers this feature set. None if there is none."""
         found = self.of(analysis)
         if name is not None:
@@ -55,19 +57,30 @@ class ResultsOnDisk:
             found.sort(key=lambda result: -result.made_at)
         return found[0] if found else None
 
-    def elsewhere(self, analysis: str, model: str, dataset: str) -> Artifact | None:
+    def page(self, name: str) -> Artifact | None:
+        """Newest page of this name, such as the explorer, that belongs; None if there is none."""
+        return next((page for page in self._named(name) if not self.differences(page)), None)
+
+    def elsewhere(self, analysis: Analysis, model: str, dataset: str) -> Artifact | None:
         """Newest result of an analysis on the given model and dataset, under any settings; None if there is none."""
-        return next((r for r in self._named(analysis) if f"-{model}-{dataset}-" in r.path.name), None)
+        return next((r for r in self._made_by(analysis) if self.origin(r) == f"{model}-{dataset}"), None)
 
-    def unrelated(self, analysis: str) -> Artifact | None:
+    def unrelated(self, analysis: Analysis) -> Artifact | None:
         """Newest result of an analysis that does not depend on the features, such as the validation."""
-        return next(self._named(analysis), None)
+        return next(self._made_by(analysis), None)
 
-    def other_settings(self, analysis: str) -> list[str]:
+    def origin(self, result: Artifact) -> str:
+        """Model and dataset of a result, as `<model>-<dataset>`; empty if its features do not exist any more."""
+        features = result.recipe.get("features")
+        if not isinstance(features, Mapping):
+            return ""
+        if features["store"] == self._store.digest:
+            return _stem(self._store)
+        return next((_stem(a) for a in self._artifacts.made_from({"store": features["store"]})), "")
+
+    def other_settings(self, analysis: Analysis) -> list[str]:
         """Describe the differing settings of results of the same model and dataset that do not belong, newest first."""
-        store = self._store.path.name
-        stem = store.rpartition("-")[0] if self._store.kind == "features" else store
-        others = (r for r in self._named(analysis) if f"-{stem}-" in r.path.name)
+        others = (result for result in self._made_by(analysis) if self.origin(result) == _stem(self._store))
         return list(dict.fromkeys(", ".join(found) for result in others if (found := self.differences(result))))
 
     def differences(self, result: Artifact) -> list[str]:
@@ -83,8 +96,11 @@ class ResultsOnDisk:
             found.append("partitions of an earlier version")  # since no setting differs
         return found
 
-    def _named(self, analysis: str) -> Iterator[Artifact]:
-        return (result for result in self._results if result.path.name.startswith(f"{analysis}-"))
+    def _made_by(self, analysis: Analysis) -> Iterator[Artifact]:
+        return (result for result in self._named(analysis.name) if result.recipe[KEY] == analysis.version)
+
+    def _named(self, name: str) -> Iterator[Artifact]:
+        return (result for result in self._results if result.path.name.startswith(f"{name}-"))
 
     def _other_pairs(self, made_from: Mapping[str, Any] | None) -> Iterator[str]:
         if _same(made_from, self._features):
@@ -122,6 +138,11 @@ class ResultsOnDisk:
                 yield f"features.normalize={str(entry['normalize']).lower()}"
             elif not _same(entry, mine):
                 yield f"another {entry['name']}"
+
+
+def _stem(store: Artifact) -> str:
+    """Name of a feature store, `<model>-<dataset>`, without the digest that artifacts have at the end."""
+    return store.path.name.rpartition("-")[0] if store.kind == "features" else store.path.name
 
 
 def set_names(sets: Sequence[dict[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.shipped import shipped
 
 CONF = shipped("conf")
-FREE = ("trainer.", "hydra.", "plan.steps", "logger.")  # checked by Lightning, Hydra and W&B
+FREE = ("trainer.", "hydra.", "logger.")  # checked by Lightning, Hydra and W&B
 SEEDS = 2**32  # number of seeds that NumPy accepts
 STORED_TYPES = ("float16", "float32")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -27,7 +27,7 @@ AT_LEAST = {
     "dataset.limit": 1, "extraction.batch_size": 1, "extraction.workers": 0, "training.batch_size": 1,
     "training.pool_rows": 1, "training.patience": 1, "training.checkpoint_every": 1, "training.snapshot_every": 1,
 }  # fmt: skip
-SHARES = ("extraction.max_skipped", "concepts.confidence")  # between 0 and 1
+SHARES = ("extraction.max_skipped",)  # between 0 and 1
 # Names of settings that are counts in every group: non-negative integers.
 COUNTS = frozenset(
     {

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmmono.core.errors import ConfigError
-from mmmono.core.processes import Place, place_of_this_process
+from mmmono.core.process_group import Place, place_of_this_process
 
 # Lightning's names of precisions, by name and by short form.
 PRECISIONS = {

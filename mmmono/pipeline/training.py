@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
@@ -110,6 +111,24 @@ def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:
     """Yield step and dictionary of each snapshot of a training (`training.snapshot_every`), in order."""
     for folder in sorted((directory / SNAPSHOTS).glob("[0-9]*")):
         yield int(folder.name), Dictionary.from_pretrained(folder)
+
+
+def final_metric(history: pd.DataFrame, name: str) -> float:
+    """Return a metric at the last validation.
+
+    Args:
+        history: one row per validation.
+        name: a validation metric such as `image/fvu` or `loss`; `fvu` is the mean over both modalities.
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    columns = {column.removeprefix("val/"): column for column in map(str, history) if column.startswith("val/")}
+    chosen = [columns[key] for key in (name, f"image/{name}", f"text/{name}") if key in columns]
+    if not chosen:
+        known = sorted({key.removeprefix("image/").removeprefix("text/") for key in columns})
+        raise ConfigError(f"objective={name} is no metric of this dictionary: choose of {', '.join(known)}")
+    return float(history[chosen].iloc[-1].mean())
 
 
 def automatic_batch_size(pairs: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from mmmono.core.processes import place_of_this_process, serve
+from mmmono.core.process_group import place_of_this_process
+from mmmono.core.processes import serve
 from mmmono.pipeline.entrypoint import quiet
 
 if __name__ == "__main__":

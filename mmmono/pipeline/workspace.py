@@ -18,7 +18,6 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError
-from mmmono.data import WebDatasetPairs
 from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -37,12 +36,12 @@ from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import Partition, dominance_scores, load_partition, save_partition
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.pipeline.datasets import Dataset, Planted, Stored
-from mmmono.pipeline.feature_sets import Control, Raw, Recipe, Trained
+from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.feature_sets import Control, Recipe, Trained
+from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
-from mmmono.reporting.losses import tell_copies, tell_losses
 
 
 class Workspace:
@@ -79,9 +78,7 @@ class Workspace:
 
     def _check_training(self, makes: str) -> None:
         """Check the training settings, and that this machine can train the dictionaries that are missing."""
-        names = (
-            [name for name, kind in self.recipes.items() if isinstance(kind, Trained)] if "training" in self.cfg else []
-        )
+        names = [name for name, kind in self.recipes.items() if kind.trained] if "training" in self.cfg else []
         if not names:
             return
         trainer = check_trainer(self.cfg)
@@ -97,10 +94,8 @@ class Workspace:
 
     def _make_features(self, split: Split) -> Features:
         self.dataset.check(split)
-        if isinstance(self.dataset, Stored):
-            return self._stored_features(self.dataset, split)
-        if isinstance(self.dataset, Planted):
-            return self._features_of(self.dataset.artifact(self.artifacts), split)
+        if (stored := self.dataset.stored(self.artifacts, self.model.name)) is not None:
+            return self._features_of(stored, split)
         settings = self._extraction_settings()
         source = self.dataset.source(split)
         recipe = {
@@ -116,7 +111,7 @@ class Workspace:
         def make(directory: Path) -> None:
             encoder = self.model.load(self.artifacts, self.device)
             tell_losses(extract_features(source, encoder, directory, device=self.device, settings=settings))
-            if isinstance(source, WebDatasetPairs) and (cache := source.opener.cache) is not None:
+            if (cache := source.copies) is not None:
                 tell_copies(cache)
 
         name = f"{self.model.name}-{self.dataset_name}"
@@ -134,17 +129,6 @@ class Workspace:
             precision = "fp16" if self.device.startswith("cuda") else "32"
         allowance = Allowance(given.max_skipped, given.max_broken_shards)
         return ExtractionSettings(given.batch_size, given.workers, precision, str(given.dtype), allowance)
-
-    def _stored_features(self, dataset: Stored, split: Split) -> Features:
-        store = dataset.store
-        made_by = store.manifest.model if store.manifest is not None else self.model.name
-        if made_by != self.model.name:
-            raise ConfigError(
-                f"the store in dataset.path={dataset.path} was made by model {made_by}, not by {self.model.name}: "
-                f"choose model={made_by}, or extract with model={self.model.name}"
-            )
-        recipe = {"store": dataset.fingerprint(), "model": self.model.name}
-        return self._features_of(Artifact(store.path, recipe, built=False), split)
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
         view = self.dataset.view(FeatureStore(store.path), split)
@@ -172,7 +156,7 @@ class Workspace:
 
     def feature_set(self, name: str, seed: int | None = None) -> FeatureSet:
         """Return a feature set on the device, ready to encode; `seed` replaces the run's seed."""
-        if isinstance(self.recipes[name], Raw):
+        if not self.recipes[name].made:
             return RawFeatures(self.features(self.dataset.split).view.dim)
         key = (name, self.seed if seed is None else seed)
         if key not in self._feature_sets:
@@ -182,7 +166,7 @@ class Workspace:
 
     def feature_set_recipe(self, name: str, seed: int | None = None) -> dict[str, Any]:
         """Everything that determines a feature set's activations, given the features; `seed` replaces the run's seed."""
-        made = {} if isinstance(self.recipes[name], Raw) else {"dictionary": self.dictionary(name, seed).digest}
+        made = {"dictionary": self.dictionary(name, seed).digest} if self.recipes[name].made else {}
         return {"name": name, "normalize": self.cfg.features.normalize, **made}
 
     def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:

@@ -10,7 +10,6 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure, SubFigure
 from PIL.Image import Image
 
-from mmmono.modality import FeatureClass
 from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -34,7 +33,7 @@ class FeatureCard:
 
     feature_set: str
     feature: int
-    members: FeatureClass
+    members: str
     mds: float
     images: Sequence[tuple[Image, float]]
     captions: Sequence[tuple[str, float]]

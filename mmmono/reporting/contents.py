@@ -20,6 +20,7 @@ NO_RESULTS = {
     "timing.json",
     "config.json",
     "manifest.json",
+    "figures.json",
 }  # files that describe how an artifact was made, not its results
 SUMMARY_ROWS = 64  # every number of a table with at most this many rows is logged as a scalar
 FEW_VALUES = 10  # minimum number of values in a histogram

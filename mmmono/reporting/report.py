@@ -22,7 +22,7 @@ from PIL import Image
 from mmmono.core.artifacts import Artifact
 from mmmono.reporting.escaping import latex, markdown, markdown_table
 from mmmono.reporting.pages import colors_css, render, web_file
-from mmmono.reporting.rows import Rows
+from mmmono.reporting.result import Rows
 from mmmono.reporting.style import DPI
 from mmmono.reporting.tables import cell
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -42,20 +43,34 @@ def terminal_table(rows: Sequence[dict[str, object]], title: str) -> Table:
     """Format rows as a Rich table: one line per row, numeric columns aligned right."""
     table = Table(title=one_line(title), title_justify="left")
     for column in rows[0]:
-        numeric = isinstance(rows[0][column], int | float)
+        values = [row[column] for row in rows if row[column] not in (None, "")]
+        numeric = bool(values) and all(isinstance(value, int | float) for value in values)
         table.add_column(one_line(column), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(one_line(cell(value)) for value in row.values()))
     return table
 
 
-def save_table(rows: Sequence[dict[str, object]], path: Path) -> list[Path]:
-    """Write `<path>.parquet` and `<path>.json` (one object per row); return both paths."""
+def save_table(rows: Sequence[Mapping[str, object]], path: Path, columns: Sequence[str] = ()) -> Path:
+    """Write `<path>.parquet` and return its path.
+
+    Args:
+        rows: one mapping per row; None where there is no value.
+        path: path without suffix.
+        columns: names and order of the columns; by default those of the rows. A row may lack some.
+
+    Raises:
+        KeyError: a row has a column that is not among `columns`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame(encodable_rows(rows))
-    written = [path.with_name(file_name(path.name) + suffix) for suffix in (".parquet", ".json")]
-    frame.to_parquet(written[0], index=False)
-    written[1].write_text(frame.to_json(orient="records", indent=2) + "\n")
+    cleaned = encodable_rows(rows)
+    found = list(dict.fromkeys(key for row in cleaned for key in row))
+    if columns and (unknown := [key for key in found if key not in columns]):
+        raise KeyError(f"table {path.name} declares no column {', '.join(unknown)}")
+    names = [name for name in columns if name in found] if columns and found else list(columns) or found
+    table = pa.table({name: pa.array([row.get(name) for row in cleaned], from_pandas=False) for name in names})
+    written = path.with_name(f"{file_name(path.name)}.parquet")
+    pq.write_table(table, written)
     return written
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.vlm.checkpoints import drop_inserted, misfit, not_finite, read_state_dict
-from mmmono.vlm.dual_encoder import DualEncoder
+from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
 
 CONFIGS = Path(__file__).parent / "configs"
 ARCHITECTURES = ("declip_rn50", "declip_vit_b32")
@@ -73,7 +73,7 @@ def convert_declip_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def load_declip(architecture: str, checkpoint: Path, device: str | torch.device = "cpu") -> DualEncoder:
+def load_declip(architecture: str, checkpoint: Path, device: str | torch.device = "cpu") -> OpenCLIPEncoder:
     """Load a released DeCLIP checkpoint.
 
     Args:
@@ -97,7 +97,7 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
     if name := not_finite(state):
         raise ModelError(f"{checkpoint}: {name} holds NaN or infinite numbers: it is broken")
     model.load_state_dict(state)
-    return DualEncoder(
+    return OpenCLIPEncoder(
         model.to(device),
         open_clip.image_transform(config["vision_cfg"]["image_size"], is_train=False, mean=MEAN, std=STD),
         open_clip.SimpleTokenizer(context_length=config["text_cfg"]["context_length"]),

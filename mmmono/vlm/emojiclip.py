@@ -26,8 +26,8 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.core.progress import progress_bar
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder, minilm_state_dict
-from mmmono.vlm.dual_encoder import DualEncoder, OpenCLIPModel
 from mmmono.vlm.loading import load_open_clip
+from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 
 NAME = "emojiclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -86,14 +86,14 @@ def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int
     return report
 
 
-def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> DualEncoder:
+def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> OpenCLIPEncoder:
     """Load the output of `fit_emojiclip` with open_clip.
 
     Raises:
         ModelError: the demo extra is missing, or `directory` contains no fitted model.
     """
     _register_architecture()
-    return load_open_clip(NAME, str(directory / WEIGHTS_FILE), device=device)
+    return load_open_clip(NAME, str(directory / WEIGHTS_FILE)).to(device)
 
 
 @cache
@@ -106,7 +106,7 @@ def _register_architecture() -> None:
         open_clip.add_model_config(folder)
 
 
-def _with_pretrained_towers() -> DualEncoder:
+def _with_pretrained_towers() -> OpenCLIPEncoder:
     _register_architecture()
     encoder = load_open_clip(NAME, None)
     trunk = efficientnet_state_dict()
@@ -116,7 +116,7 @@ def _with_pretrained_towers() -> DualEncoder:
 
 
 def _tower_outputs(
-    encoder: DualEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
+    encoder: OpenCLIPEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
 ) -> tuple[Float[Tensor, "pairs image_width"], Float[Tensor, "pairs text_width"]]:
     """Return the outputs of the frozen towers, which are the inputs of the heads."""
     visual, text = encoder.model.visual, encoder.model.text

@@ -1,4 +1,4 @@
-"""Loads any open_clip model as a `DualEncoder`, with weights from a pretrained tag, a file or a hub repository."""
+"""Loads any open_clip model as a `OpenCLIPEncoder`, with weights from a pretrained tag, a file or a hub repository."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.vlm.checkpoints import misfit, not_finite, read_state_dict, strip_prefixes
-from mmmono.vlm.dual_encoder import DualEncoder, OpenCLIPModel
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
+from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 from mmmono.vlm.sources import FOLDER, ModelSource, model_source
 from mmmono.vlm.weight_settings import WeightSettings
 
@@ -32,45 +32,40 @@ def load_open_clip(
     architecture: str,
     pretrained: str | None,
     name: str | None = None,
-    force_quick_gelu: bool | None = None,
     precision: str = "fp32",
-    device: str | torch.device = "cpu",
     cache_dir: str | None = None,
     settings: WeightSettings | None = None,
-) -> DualEncoder:
-    """Load a model that open_clip can build.
+) -> OpenCLIPEncoder:
+    """Load a model that open_clip can build, on the CPU.
 
     Args:
         architecture: a name from `open_clip.list_models()`, `hf-hub:org/name`, or `local-dir:` and a folder.
         pretrained: one of the architecture's tags, the path of a checkpoint, or None for random weights. Must be None
             for a repository or folder, which contains its own weights.
         name: of the model in tables and figures; by default the architecture's name.
-        force_quick_gelu: use QuickGELU, as checkpoints of OpenAI's models need. Tags set it themselves.
         precision: open_clip's `fp32`, `fp16`, `bf16`, `pure_fp16` or `pure_bf16`.
-        device: of the model.
         cache_dir: folder for downloads; None is the hub's own cache.
-        settings: preprocessing, sizes and tokenizer of weights that are given by path.
+        settings: preprocessing, activation, sizes and tokenizer of weights that are given by path.
 
     Raises:
         ModelError: unknown architecture or tag; missing, unsafe or misfitting checkpoint; or a failed download.
     """
-    settings = WeightSettings(quick_gelu=force_quick_gelu).over(settings or WeightSettings())
+    settings = settings or WeightSettings()
     source = model_source(architecture, pretrained, settings, cache_dir)
     with hub_or_cache() if source.wants_hub else nullcontext():
         weights = _weights_file(source, architecture, pretrained, cache_dir)
-        model, tokenizer = _build(source, architecture, precision, device, cache_dir)
+        model, tokenizer = _build(source, architecture, precision, cache_dir)
     if weights is not None:
         _load_weights(model, weights, source, settings, f"cannot load {architecture} from {pretrained or weights}")
     known_by = pretrained if source.tag else weights_digest(model) if weights is None else file_fingerprint(weights)
     identity = digest({"config": source.config, **source.recipe()}, 16)
-    return DualEncoder(
+    return OpenCLIPEncoder(
         model,
         image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False),
         tokenizer,
         name=name or architecture,
         dim=source.dim,
         fingerprint=f"open_clip:{architecture.partition(':')[0]}:{known_by}:{identity}",
-        input_dtype=open_clip.get_input_dtype(precision) or torch.float32,
     )
 
 
@@ -110,9 +105,7 @@ def _weights_file(source: ModelSource, architecture: str, pretrained: str | None
         ) from error
 
 
-def _build(
-    source: ModelSource, architecture: str, precision: str, device: str | torch.device, cache_dir: str | None
-) -> tuple[OpenCLIPModel, Any]:
+def _build(source: ModelSource, architecture: str, precision: str, cache_dir: str | None) -> tuple[OpenCLIPModel, Any]:
     """Return the model with random weights, and its tokenizer."""
     size = source.config["vision_cfg"].get("image_size")
     try:
@@ -121,7 +114,6 @@ def _build(
                 source.architecture,
                 load_weights=False,
                 precision=precision,
-                device=device,
                 force_quick_gelu=source.quick_gelu,
                 force_image_size=size if size != _own_size(source.architecture) else None,
                 force_context_length=source.context_length,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from mmmono.case_studies.adversarial.outcomes import Condition, attack_outcome, defending_features
+from mmmono.case_studies.adversarial.outcomes import Condition, Observations, attack_outcome, defending_features
 from mmmono.case_studies.adversarial.success import success_rate, wilson
 from mmmono.modality import Partition
 
@@ -23,16 +23,16 @@ def test_wilson_is_scipys(successes: int, more: int) -> None:
 
 def test_one_attempt_a_picture_is_plain_wilson() -> None:
     found = success_rate([[True]] * 7 + [[False]] * 3)
-    assert (found.trials, found.successes, found.rate) == (10, 7, 0.7)
-    assert (found.low, found.high) == wilson(7, 10)
+    assert (found.trials, found.successes, found.rate.value) == (10, 7, 0.7)
+    assert (found.rate.low, found.rate.high) == wilson(7, 10)
 
 
 def test_repeats_that_all_agree_count_as_one() -> None:
     """Ten pictures, each attempted five times with one answer: no surer than ten attempts, but for the estimate's n - 1."""
     found = success_rate([[True] * 5] * 7 + [[False] * 5] * 3)
-    assert (found.trials, found.rate) == (50, 0.7)
+    assert (found.trials, found.rate.value) == (50, 0.7)
     low, high = wilson(0.7 * 9, 9)
-    np.testing.assert_allclose((found.low, found.high), (low, high))
+    np.testing.assert_allclose((found.rate.low, found.rate.high), (low, high))
 
 
 def test_repeats_that_differ_as_much_as_pictures_do_count_fully() -> None:
@@ -40,15 +40,15 @@ def test_repeats_that_differ_as_much_as_pictures_do_count_fully() -> None:
     verdicts = (rng.random((400, 5)) < 0.3).tolist()
     found = success_rate(verdicts)
     plain = wilson(found.successes, found.trials)
-    assert found.high - found.low == pytest.approx(plain[1] - plain[0], rel=0.1)
+    assert found.rate.high - found.rate.low == pytest.approx(plain[1] - plain[0], rel=0.1)
 
 
 def test_attempts_without_verdict_count_neither_way() -> None:
     found = success_rate([[True, None], [None], [False, False]])
     assert (found.clusters, found.trials, found.successes, found.unparseable) == (3, 3, 1, 2)
     nothing = success_rate([[None], [None]])
-    assert np.isnan(nothing.rate)
-    assert (nothing.low, nothing.high) == (0, 1)
+    assert np.isnan(nothing.rate.value)
+    assert (nothing.rate.low, nothing.rate.high) == (0, 1)
 
 
 def test_as_many_features_of_every_class_smaller_sets_within_larger_ones() -> None:
@@ -78,9 +78,9 @@ def test_outcome_compares_the_same_requests() -> None:
     random = [[True], [True], [True], [True], [False], [False]]
     margins = np.array([1.0, 0.0, 0.0, 3.0, 0.0, 0.0])
     distances = np.array([[2.0, 1.0]] * 3 + [[4.0, 3.0]] * 3)
-    found = attack_outcome(Condition("TextD", "raw", 4), own, margins, requests, distances, random)
+    found = attack_outcome(Condition("TextD", "raw", 4), Observations(requests, own, margins, distances), random)
     assert found.success.clusters == 3
-    assert found.success.rate == pytest.approx(1 / 6)
+    assert found.success.rate.value == pytest.approx(1 / 6)
     assert found.below_random is not None
     assert found.below_random.value == pytest.approx(0.5)  # of each request half a success less
     assert found.below_random.low == found.below_random.high == pytest.approx(0.5)
@@ -88,3 +88,6 @@ def test_outcome_compares_the_same_requests() -> None:
     assert found.distances == (3.0, 2.0)
     row = found.to_row()
     assert (row["aligned"], row["features"], row["distance_after"]) == ("TextD", 4, 2.0)
+    assert (row["rate"], row["rate_low"]) == (found.success.rate.value, found.success.rate.low)
+    assert [(step["step"], step["distance"]) for step in found.distance_rows()] == [(0, 3.0), (1, 2.0)]
+    assert {step["aligned"] for step in found.distance_rows()} == {"TextD"}

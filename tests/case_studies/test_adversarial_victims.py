@@ -225,6 +225,26 @@ def test_judge_tries_again_after_every_kind_of_failure(serve: Callable[..., Endp
     assert len(endpoint.requests) == 7
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>", b'{"choices": [', b"{}", b"[]", b"null", b'{"choices": []}', b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": ["yes"]}}]}',
+    ],
+)  # fmt: skip
+def test_replies_that_are_no_completions_use_up_the_attempts(serve: Callable[..., Endpoint], body: bytes) -> None:
+    endpoint = serve(lambda _: (200, body))
+    with pytest.raises(ModelError, match="no verdict in 3 attempts: the reply is no chat completion; run the same"):
+        judge(endpoint.url, attempts=3).verdicts([("r", "a")])
+    assert len(endpoint.requests) == 3
+
+
+def test_an_empty_completion_is_no_verdict(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(lambda _: (200, b'{"choices": [{"message": {"content": null}}]}'))
+    assert judge(endpoint.url).verdicts([("r", "a")]) == [None]
+    assert len(endpoint.requests) == 1
+
+
 def test_judge_never_asks_twice(serve: Callable[..., Endpoint], tmp_path: Path) -> None:
     endpoint = serve(lambda body: (200, completion("yes" if "good" in str(body) else "no")))
     asked = [("r", "good"), ("r", "bad"), ("r", "good")]

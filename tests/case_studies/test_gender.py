@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.case_studies.gender import ConceptRemoval, class_share, concept_removal, paired_differences
+from mmmono.case_studies.gender import ConceptRemoval, RemovalSettings, class_share, concept_removal, paired_differences
 from mmmono.modality import Partition
 
 SAMPLES, FEATURES = 120, 30
@@ -34,8 +34,8 @@ def row(rows: list[ConceptRemoval], samples: str, concept: str, removed: str) ->
 
 
 def run(codes: dict[str, torch.Tensor], **settings: object) -> list[ConceptRemoval]:
-    arguments: dict[str, object] = {"draws": 20, "seed": 0, **settings}
-    return concept_removal(codes, (A, ~A), np.ones(SAMPLES, bool), PARTITION, NAMES, **arguments)  # type: ignore[arg-type]
+    chosen = RemovalSettings(**{"draws": 20, **settings})  # type: ignore[arg-type]
+    return concept_removal(codes, (A, ~A), np.ones(SAMPLES, bool), PARTITION, NAMES, chosen)  # type: ignore[arg-type]
 
 
 def test_a_concept_in_image_features_of_images_is_found_there() -> None:
@@ -75,7 +75,7 @@ def test_references_come_from_candidates_only_and_the_seed_decides() -> None:
     candidates = np.zeros(SAMPLES, bool)
     candidates[:6] = True
     codes["image"][6:, :8] *= -1  # everybody but the candidates is the other way round
-    rows = concept_removal(codes, (A, ~A), candidates, PARTITION, NAMES, draws=20)  # type: ignore[arg-type]
+    rows = concept_removal(codes, (A, ~A), candidates, PARTITION, NAMES, RemovalSettings(draws=20))  # type: ignore[arg-type]
     assert row(rows, "image", "female", "ImgD").baseline.value < 0.2
     assert run(codes, seed=1) == run(codes, seed=1)
     assert run(codes, seed=1) != run(codes, seed=2)
@@ -85,14 +85,14 @@ def test_too_few_samples_or_classes_are_refused() -> None:
     codes = planted()
     nobody = np.zeros(SAMPLES, bool)
     with pytest.raises(ValueError, match=r"concept 'female' has 60 samples, 0 of them fit for references"):
-        concept_removal(codes, (A, ~A), nobody, PARTITION, NAMES)  # type: ignore[arg-type]
+        concept_removal(codes, (A, ~A), nobody, PARTITION, NAMES, RemovalSettings())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="61 references"):
         run(codes, references=61)
     everything = Partition(
         torch.arange(30), torch.tensor([], dtype=torch.int64), *[torch.tensor([], dtype=torch.int64)] * 2
     )
     with pytest.raises(ValueError, match="30 features are ImgD and 0 TextD"):
-        concept_removal(codes, (A, ~A), ~nobody, everything, NAMES)  # type: ignore[arg-type]
+        concept_removal(codes, (A, ~A), ~nobody, everything, NAMES, RemovalSettings())  # type: ignore[arg-type]
 
 
 def test_paired_differences_lie_where_they_were_planted() -> None:

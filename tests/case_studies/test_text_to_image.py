@@ -1,5 +1,6 @@
 """The intervention moves what it should, the generators draw from it, and the measures are what they are called."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from scipy.stats import entropy
 from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
 from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
-from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder, train_embedding_decoder
+from mmmono.case_studies.generators.embedding_decoder import EmbeddedPictures, EmbeddingDecoder, train_embedding_decoder
 from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
-from mmmono.case_studies.generators.sd2 import StableDiffusion2
-from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP
+from mmmono.case_studies.generators.sd2 import StableDiffusion2, StableDiffusion2Settings
+from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIPSettings
 from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
 from mmmono.case_studies.references import read_reference
 from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features
@@ -27,7 +28,7 @@ from mmmono.core.fingerprints import weights_identity
 from mmmono.dictionaries import DictionaryFeatures, NCLHead, TopKSAE
 from mmmono.features import RawFeatures
 from mmmono.modality import Partition
-from mmmono.vlm import DualEncoder, load_open_clip
+from mmmono.vlm import OpenCLIPEncoder, load_open_clip
 from tests.fakes import ColorPairs
 from tests.tiny_diffusion import ARCHITECTURE, PIXELS, WIDTH, tiny_encoder, tiny_sd2, tiny_unclip
 
@@ -123,8 +124,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny: dict[str, Path]) -> DualEncoder:
+def encoder(tiny: dict[str, Path]) -> OpenCLIPEncoder:
     return load_open_clip(ARCHITECTURE, str(tiny["checkpoint"]))
+
+
+def sd2(folders: dict[str, Path], encoder: OpenCLIPEncoder, **settings: object) -> StableDiffusion2:
+    return StableDiffusion2(StableDiffusion2Settings(weights=str(folders["sd2"]), steps=2, **settings), encoder)  # type: ignore[arg-type]
+
+
+def unclip(folders: dict[str, Path], encoder: OpenCLIPEncoder, **settings: object) -> StableUnCLIP:
+    return StableUnCLIP(StableUnCLIPSettings(weights=str(folders["sd2_unclip"]), steps=2, **settings), encoder)  # type: ignore[arg-type]
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -148,63 +157,63 @@ def check_control(generator: Generator, plain: Image.Image) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("projected", [False, True])
-def test_stable_diffusion_2(tiny: dict[str, Path], encoder: DualEncoder, projected: bool) -> None:
-    generator = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=projected)
+def test_stable_diffusion_2(tiny: dict[str, Path], encoder: OpenCLIPEncoder, projected: bool) -> None:
+    generator = sd2(tiny, encoder, projected=projected)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny["sd2"])
     noise = torch.Generator().manual_seed(3)
     plain = pipeline("a horse", num_inference_steps=2, guidance_scale=7.5, generator=noise).images[0]
     check_control(generator, plain)
 
 
-def test_stable_diffusion_2_reads_reference_layer_and_projection(tiny: dict[str, Path], encoder: DualEncoder) -> None:
+def test_stable_diffusion_2_reads_reference_layer_and_projection(
+    tiny: dict[str, Path], encoder: OpenCLIPEncoder
+) -> None:
     image = encoder.encode_image(encoder.preprocess(HORSE)[None])[0]
     state = encoder.model.state_dict()
-    tokens, reference = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2).encode("a horse", HORSE)
+    tokens, reference = sd2(tiny, encoder).encode("a horse", HORSE)
     assert tokens.shape == (77, WIDTH)
     torch.testing.assert_close(reference.norm(dim=1), tokens.norm(dim=1))
     torch.testing.assert_close(torch.cosine_similarity(reference, image[None]), torch.ones(77))
-    _, own = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, length="own").encode("a horse", HORSE)
+    _, own = sd2(tiny, encoder, length="own").encode("a horse", HORSE)
     torch.testing.assert_close(own, image.expand(77, -1))
-    projected, _ = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=True).encode("a horse", HORSE)
+    projected, _ = sd2(tiny, encoder, projected=True).encode("a horse", HORSE)
     torch.testing.assert_close(projected, tokens @ state["text_projection"])
     # The last layer, projected, holds the prompt's embedding at the end-of-text token.
-    last, _ = StableDiffusion2(str(tiny["sd2"]), encoder, steps=2, projected=True, layer="final").encode(
-        "a horse", HORSE
-    )
+    last, _ = sd2(tiny, encoder, projected=True, layer="final").encode("a horse", HORSE)
     ids = encoder.tokenize.tokenizer(["a horse"])
     torch.testing.assert_close(last[ids[0].argmax()], encoder.encode_text(ids)[0])
 
 
 @pytest.mark.slow
-def test_stable_unclip(tiny: dict[str, Path], encoder: DualEncoder) -> None:
-    generator = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2)
+def test_stable_unclip(tiny: dict[str, Path], encoder: OpenCLIPEncoder) -> None:
+    generator = unclip(tiny, encoder)
     text, reference = generator.encode("a horse", HORSE)
     torch.testing.assert_close(reference, encoder.encode_image(encoder.preprocess(HORSE)[None]))
     torch.testing.assert_close(text.norm(), reference.norm())
-    own, _ = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2, length="own").encode("a horse", HORSE)
+    own, _ = unclip(tiny, encoder, length="own").encode("a horse", HORSE)
     torch.testing.assert_close(own, encoder.encode_text(encoder.tokenize(["a horse"])))
     pipeline = StableUnCLIPImg2ImgPipeline.from_pretrained(tiny["sd2_unclip"])
     noise = torch.Generator().manual_seed(3)
     plain = pipeline(prompt="", image_embeds=text, num_inference_steps=2, noise_level=0, generator=noise).images[0]
     check_control(generator, plain)
-    guided = StableUnCLIP(str(tiny["sd2_unclip"]), encoder, steps=2, guided=True)
+    guided = unclip(tiny, encoder, guided=True)
     assert not same(guided.generate("a horse", text[None], [3])[0], plain)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(StableDiffusion2, "sd2"), (StableUnCLIP, "sd2_unclip")])
+@pytest.mark.parametrize(("kind", "name"), [(sd2, "sd2"), (unclip, "sd2_unclip")])
 def test_generators_refuse_what_cannot_work(
-    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type, name: str
+    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Generator], name: str
 ) -> None:
     encoder = load_open_clip(ARCHITECTURE, str(tiny["checkpoint"]))
     other = load_open_clip(ARCHITECTURE, str(tiny_encoder(tmp_path / "clip", seed=9)))
     with pytest.raises(ModelError, match="was not trained with the encoder of model="):
-        kind(str(tiny[name]), other)
+        kind(tiny, other)
     swapped = tiny["sd2_unclip" if name == "sd2" else "sd2"]
     with pytest.raises(ModelError, match=r"is a Stable\w+Pipeline, not a Stable\w+Pipeline: give the weights of one"):
-        kind(str(swapped), encoder)
+        kind({name: swapped}, encoder)
     with pytest.raises(ConfigError, match="generator.length=meter"):
-        kind(str(tiny[name]), encoder, length="meter")
-    generator = kind(str(tiny[name]), encoder, steps=2)
+        kind(tiny, encoder, length="meter")
+    generator = kind(tiny, encoder)
     text, _ = generator.encode("a horse", HORSE)
 
     def full(*_: object, **__: object) -> None:
@@ -219,7 +228,7 @@ def test_tokens_of_another_width_are_refused_unless_projected(tiny: dict[str, Pa
     """Here already by their token embeddings, which have another shape."""
     narrow = tiny_sd2(tmp_path / "narrow", tiny["checkpoint"], width=64)
     with pytest.raises(ModelError, match="their weights differ"):
-        StableDiffusion2(str(narrow), load_open_clip(ARCHITECTURE, str(tiny["checkpoint"])))
+        sd2({"sd2": narrow}, load_open_clip(ARCHITECTURE, str(tiny["checkpoint"])))
 
 
 def test_weights_that_cannot_be_had_are_told_before_loading(
@@ -260,7 +269,9 @@ def colors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return pictures, image, text
 
 
-PLAN = FlowPlan(pixels=8, components=8, width=64, depth=2, steps=250, batch_size=128, lr=3e-3, embedding_noise=0.1)
+PLAN = FlowPlan(
+    pixels=8, components=8, width=64, depth=2, train_steps=250, batch_size=128, lr=3e-3, embedding_noise=0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -268,13 +279,13 @@ def decoder_folder(
     colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], tmp_path_factory: pytest.TempPathFactory, tiny: object
 ) -> Path:
     folder = tmp_path_factory.mktemp("decoder")
-    train_embedding_decoder(folder, *colors, plan=PLAN, encoder="open_clip:colors", normalize=False, seed=0)
+    train_embedding_decoder(folder, EmbeddedPictures(*colors, "open_clip:colors", False), PLAN, 0)
     return folder
 
 
 @pytest.mark.slow
 def test_a_flow_draws_what_embeddings_of_either_modality_say(
-    colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], decoder_folder: Path, encoder: DualEncoder
+    colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], decoder_folder: Path, encoder: OpenCLIPEncoder
 ) -> None:
     pictures, image, text = colors
     encoder.fingerprint, before = "open_clip:colors", encoder.fingerprint
@@ -295,7 +306,7 @@ def test_a_flow_draws_what_embeddings_of_either_modality_say(
 
 
 def test_training_depends_on_the_seed_alone(colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    plan = FlowPlan(pixels=8, components=4, width=16, depth=1, steps=5)
+    plan = FlowPlan(pixels=8, components=4, width=16, depth=1, train_steps=5)
     state = torch.random.get_rng_state()
     a, b, c = (fit_flow(*colors, plan, seed)[0].state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -304,7 +315,7 @@ def test_training_depends_on_the_seed_alone(colors: tuple[torch.Tensor, torch.Te
 
 
 def test_a_decoder_refuses_another_encoder_and_broken_files(
-    decoder_folder: Path, encoder: DualEncoder, tmp_path: Path
+    decoder_folder: Path, encoder: OpenCLIPEncoder, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=r"was trained on embeddings of open_clip:colors, not of open_clip:mmmono"):
         EmbeddingDecoder(decoder_folder, encoder)
@@ -378,14 +389,16 @@ def test_distances_against_their_definitions() -> None:
 def test_intervals_cover_references_and_seeds() -> None:
     rng = np.random.default_rng(0)
     values = rng.standard_normal((1, 400))
-    mean, low, high = crossed_bootstrap(values, 4000, np.random.default_rng(1))
+    mean = crossed_bootstrap(values, 4000, np.random.default_rng(1))
     half = 1.96 * values.std() / 20
-    assert mean == pytest.approx(values.mean())
-    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    assert mean.value == pytest.approx(values.mean())
+    assert (mean.high - mean.low) / 2 == pytest.approx(half, rel=0.05)
     differing = values + np.array([[-1], [1]])
-    _, low, high = crossed_bootstrap(differing, 1000, np.random.default_rng(1))
-    assert high - low > 1.5  # two references that disagree
-    assert np.isnan(crossed_bootstrap(np.ones((1, 1)), 10, rng)[1:]).all()
+    mean = crossed_bootstrap(differing, 1000, np.random.default_rng(1))
+    assert mean.high - mean.low > 1.5  # two references that disagree
+    single = crossed_bootstrap(np.ones((1, 1)), 10, rng)
+    assert single.value == 1
+    assert not single.bounded
 
 
 def test_effects_are_paired_with_plain_generation() -> None:
@@ -407,7 +420,6 @@ def test_effects_are_paired_with_plain_generation() -> None:
     assert {e.reference for e in found} == {"all", "a", "b"}
     at = {(e.members, e.measure): e for e in found if e.strength == 0.5 and e.reference == "all"}
     for members, change in (("TextD", 1.0), ("ImgD", 0.25), ("TextD − Random", 1.0), ("TextD − ImgD", 0.75)):
-        effect = at[members, "color_distance"]
-        assert effect.change == pytest.approx(change)
-        assert (effect.low, effect.high) == pytest.approx((change, change))
-    assert all(e.change == pytest.approx(0) for e in found if e.strength == 0)
+        row = at[members, "color_distance"].to_row()
+        assert (row["change"], row["change_low"], row["change_high"]) == pytest.approx((change, change, change))
+    assert all(e.change.value == pytest.approx(0) for e in found if e.strength == 0)

@@ -189,23 +189,23 @@ def test_a_raised_version_makes_anew_and_leaves_the_old_alone(tmp_path: Path, mo
     artifacts = Artifacts(tmp_path)
 
     def make(directory: Path) -> None:
-        (directory / "number").write_text(str(VERSIONS["results/mds"]))
+        (directory / "number").write_text(str(VERSIONS["dictionaries/sae"]))
 
     def both() -> list[Artifact]:
-        source = artifacts.build("results", "mds-model-data", RECIPE, make)
+        source = artifacts.build("dictionaries", "sae-model-data", RECIPE, make)
         return [source, artifacts.build("results", "explorer-model-data", {"of": source.digest}, make)]
 
     before = both()
-    version = VERSIONS["results/mds"]
-    monkeypatch.setitem(VERSIONS, "results/mds", version + 1)  # type: ignore[misc]
+    version = VERSIONS["dictionaries/sae"]
+    monkeypatch.setitem(VERSIONS, "dictionaries/sae", version + 1)  # type: ignore[misc]
     after = both()
     assert all(new.built and new.path != old.path for new, old in zip(after, before, strict=True))
     assert [(artifact.path / "number").read_text() for artifact in (before[0], after[0])] == [
         str(version),
         str(version + 1),
     ]
-    assert [artifact.path for artifact in artifacts.find("results", "mds-*")] == [after[0].path]
-    assert artifacts.made_from(after[1].recipe) == list(artifacts.find("results", "mds-*"))
+    assert [artifact.path for artifact in artifacts.find("dictionaries", "sae-*")] == [after[0].path]
+    assert artifacts.made_from(after[1].recipe) == list(artifacts.find("dictionaries", "sae-*"))
 
 
 def test_what_was_made_before_there_were_versions_is_not_found(tmp_path: Path) -> None:

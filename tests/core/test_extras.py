@@ -16,12 +16,12 @@ from omegaconf import OmegaConf
 
 from mmmono.case_studies.adversarial.judges import OpenAICompatible
 from mmmono.case_studies.generators.diffusers_pipelines import load_pipeline
+from mmmono.commands.dashboard import save_dashboard
 from mmmono.core.errors import ConfigError, DataError, MmmonoError, ModelError
 from mmmono.core.extras import EXTRAS, is_installed, need
 from mmmono.data import OpenMojiPairs
 from mmmono.features import FeatureStore, RawFeatures, feature_set
 from mmmono.features.selection import FeatureView
-from mmmono.pipeline.analyses.dashboard import save_dashboard
 from mmmono.pipeline.generators import Diffusers
 from mmmono.pipeline.tracking import TensorBoard, WandB
 from tests.features.test_store import write_like_clip_retrieval
@@ -60,7 +60,7 @@ def test_pyproject_sorts_packages_into_the_extras_that_messages_name() -> None:
     ("package", "extra", "error", "use"),
     [
         ("resvg_py", "demo", DataError, OpenMojiPairs),
-        ("diffusers", "generation", ConfigError, lambda: load_pipeline("Pipeline", "w", "float32", "cpu", False)),
+        ("diffusers", "generation", ConfigError, lambda: load_pipeline("Pipeline", SimpleNamespace(), "cpu")),
         ("diffusers", "generation", ConfigError, lambda: Diffusers.check(SimpleNamespace(), SimpleNamespace())),  # type: ignore[arg-type]
         (
             "openai",

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.data import CocoPairs, ImageTextPair, SkippedPair
+from mmmono.data.coco_files import CocoSplit
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_reads_captions_and_the_largest_instances_label(root: Path) -> None:
-    source = CocoPairs(root, part_size=2)
+    source = CocoPairs(CocoSplit(root), part_size=2)
     items = [item for part in range(len(source.parts())) for item in source.read(part)]
     pairs = {item.key: item for item in items if isinstance(item, ImageTextPair)}
     assert list(pairs) == [f"val2017/{i:012d}" for i in (10, 20, 30)]
@@ -59,7 +60,7 @@ def test_reads_captions_and_the_largest_instances_label(root: Path) -> None:
 
 
 def test_all_captions(root: Path) -> None:
-    source = CocoPairs(root, captions="all")
+    source = CocoPairs(CocoSplit(root), captions="all")
     keys = [item.key for item in source.read(0) if isinstance(item, ImageTextPair)]
     assert keys[:2] == ["val2017/000000000010#0", "val2017/000000000010#1"]
     assert len(keys) == 6
@@ -68,12 +69,12 @@ def test_all_captions(root: Path) -> None:
 
 def test_missing_files_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="captions_train2017.json is not there"):
-        CocoPairs(root, split="train")
+        CocoPairs(CocoSplit(root, "train"))
     (root / "annotations" / "instances_val2017.json").unlink()
-    assert all(not i.labels for i in CocoPairs(root).read(0) if isinstance(i, ImageTextPair))
+    assert all(not i.labels for i in CocoPairs(CocoSplit(root)).read(0) if isinstance(i, ImageTextPair))
     (root / "annotations" / "captions_val2017.json").write_text("{")
     with pytest.raises(DataError, match="is no JSON"):
-        list(CocoPairs(root).read(0))
+        list(CocoPairs(CocoSplit(root)).read(0))
 
 
 KINDS = ("captions", "instances")
@@ -85,7 +86,7 @@ def edit(root: Path, kind: str, change: Callable[[Any], Any]) -> CocoPairs:
     content = json.loads(file.read_text())
     changed = change(content)
     file.write_text(json.dumps(content if changed is None else changed))
-    return CocoPairs(root)
+    return CocoPairs(CocoSplit(root))
 
 
 def pairs_of(source: CocoPairs) -> dict[str, ImageTextPair]:
@@ -117,7 +118,7 @@ def test_areas_from_boxes(root: Path) -> None:
 @pytest.mark.parametrize("write", [str, float, lambda number: f"{number:06d}"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_written_in_other_ways(root: Path, kind: str, write: Callable[[int], Any]) -> None:
-    expected = pairs_of(CocoPairs(root))
+    expected = pairs_of(CocoPairs(CocoSplit(root)))
     source = edit(root, kind, lambda c: each(c, "images", lambda entry: entry.update(id=write(entry["id"]))))
     assert {key: (p.caption, p.labels) for key, p in pairs_of(source).items()} == {
         key: (p.caption, p.labels) for key, p in expected.items()
@@ -199,11 +200,11 @@ def test_labels_where_the_instances_list_no_images(root: Path) -> None:
 def test_a_file_that_begins_with_a_byte_order_mark_or_is_nested_too_deep(root: Path) -> None:
     file = root / "annotations" / "captions_val2017.json"
     file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
-    assert len(pairs_of(CocoPairs(root))) == 3
+    assert len(pairs_of(CocoPairs(CocoSplit(root)))) == 3
     for content in (b"[" * 100_000, b"\xff\xfe\x00", b""):
         file.write_bytes(content)
         with pytest.raises(DataError, match="is no JSON"):
-            CocoPairs(root).parts()
+            CocoPairs(CocoSplit(root)).parts()
 
 
 def test_file_names_with_folders_and_of_other_kinds(root: Path) -> None:
@@ -228,20 +229,20 @@ def test_file_names_with_folders_and_of_other_kinds(root: Path) -> None:
 
 
 def test_the_fingerprint_follows_annotations_and_pictures(root: Path) -> None:
-    first = CocoPairs(root).fingerprint()
+    first = CocoPairs(CocoSplit(root)).fingerprint()
     picture = root / "val2017" / "000000000010.jpg"
     content = bytearray(picture.read_bytes())
     content[len(content) // 2] ^= 1
     picture.write_bytes(content)
-    second = CocoPairs(root).fingerprint()
+    second = CocoPairs(CocoSplit(root)).fingerprint()
     picture.unlink()
-    third = CocoPairs(root).fingerprint()
+    third = CocoPairs(CocoSplit(root)).fingerprint()
     swapped = (root / "annotations" / "captions_val2017.json").read_text().replace("caption 0 of", "caption 9 of")
     (root / "annotations" / "captions_val2017.json").write_text(swapped)
-    fourth = CocoPairs(root).fingerprint()
+    fourth = CocoPairs(CocoSplit(root)).fingerprint()
     (root / "annotations" / "instances_val2017.json").unlink()
-    assert len({first, second, third, fourth, CocoPairs(root).fingerprint()}) == 5
-    assert CocoPairs(root, captions="all").fingerprint() != CocoPairs(root).fingerprint()
+    assert len({first, second, third, fourth, CocoPairs(CocoSplit(root)).fingerprint()}) == 5
+    assert CocoPairs(CocoSplit(root), captions="all").fingerprint() != CocoPairs(CocoSplit(root)).fingerprint()
 
 
 JSON = st.recursive(
@@ -278,7 +279,7 @@ def test_any_file_is_read_or_told_in_one_line(
     file.write_text(json.dumps(content))
     message = ""
     try:
-        source = CocoPairs(root)
+        source = CocoPairs(CocoSplit(root))
         for item in source.read(0) if source.parts() else ():
             assert isinstance(item, SkippedPair) or (
                 item.caption and all(isinstance(v, str) for v in item.labels.values())

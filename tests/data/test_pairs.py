@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
+from mmmono.data.sample_pairs import SampleReading
 from tests.data.test_webdataset import write_tar
 from tests.fakes import ColorPairs
 
@@ -68,7 +69,7 @@ def test_few_large_pictures_of_shards_are_in_memory_together(tmp_path: Path) -> 
         buffer = io.BytesIO()
         Image.fromarray(noise).save(buffer, "BMP")
         files += [(f"{i:02d}.bmp", buffer.getvalue()), (f"{i:02d}.txt", b"noise")]
-    shards = WebDatasetPairs(str(write_tar(tmp_path / "large-0.tar", files)), image_keys=("bmp",))
+    shards = WebDatasetPairs(str(write_tar(tmp_path / "large-0.tar", files)), SampleReading(image_keys=("bmp",)))
     pairs = [item for item in shards.read(0) if isinstance(item, ImageTextPair)]
     started: list[int] = []
     read = shards.opener.read

@@ -11,6 +11,7 @@ import pytest
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data import ImageTextPair, WebDatasetPairs
+from mmmono.data.opening import ShardOpener
 from mmmono.data.remote import RemoteSettings
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.data.test_tar import JPEG, Member, archive
@@ -27,7 +28,7 @@ def server() -> Iterator[FlakyServer]:
 
 
 def source(server: FlakyServer, cache: Path, query: str = "") -> WebDatasetPairs:
-    return WebDatasetPairs([f"{server.url}/a/s-0.tar{query}"], cache=cache, patience=QUICK)
+    return WebDatasetPairs([f"{server.url}/a/s-0.tar{query}"], opener=ShardOpener(cache=cache, settings=QUICK))
 
 
 def captions(pairs: WebDatasetPairs) -> list[str]:
@@ -54,7 +55,7 @@ def test_a_shard_is_fetched_once_for_all_readers_and_all_signatures(server: Flak
 def test_two_files_of_one_name_have_two_copies(server: FlakyServer, tmp_path: Path) -> None:
     captions(source(server, tmp_path))
     with pytest.raises(BrokenPartError):
-        list(WebDatasetPairs(f"{server.url}/b/s-0.tar", cache=tmp_path, patience=QUICK).read(0))
+        list(WebDatasetPairs(f"{server.url}/b/s-0.tar", opener=ShardOpener(cache=tmp_path, settings=QUICK)).read(0))
     assert len(captions(source(server, tmp_path))) == 40
     assert len(server.requests) == 2
 
@@ -107,7 +108,7 @@ def test_a_wrong_checksum_of_the_hub_is_an_error(server: FlakyServer, tmp_path: 
 
 
 def _read(url: str, cache: str, results: mp.Queue) -> None:  # type: ignore[type-arg]
-    results.put(len(captions(WebDatasetPairs(url, cache=cache, patience=QUICK))))
+    results.put(len(captions(WebDatasetPairs(url, opener=ShardOpener(cache=cache, settings=QUICK)))))
 
 
 def test_processes_that_need_one_shard_fetch_it_once(server: FlakyServer, tmp_path: Path) -> None:
@@ -141,5 +142,5 @@ def test_a_disk_without_room_is_told_before_it_is_full(
 
 def test_local_shards_have_no_copies(tmp_path: Path) -> None:
     (tmp_path / "s-0.tar").write_bytes(SHARD)
-    assert len(captions(WebDatasetPairs(str(tmp_path / "s-0.tar"), cache=tmp_path / "cache"))) == 40
+    assert len(captions(WebDatasetPairs(str(tmp_path / "s-0.tar"), opener=ShardOpener(cache=tmp_path / "cache")))) == 40
     assert not (tmp_path / "cache").exists()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mmmono.core.errors import BrokenPartError
 from mmmono.core.text import escaped_bytes
 from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
+from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.tar import BrokenTarError, Sample, read_samples, split_name
 from tests.data.test_webdataset import jpeg
 
@@ -95,7 +96,7 @@ def test_every_sample_is_a_pair_or_counted_and_every_pair_is_found_again(
     tmp_path: Path, members: list[Member], form: int, captions: str
 ) -> None:
     (tmp_path / "s.tar").write_bytes(archive(members, form))
-    source = WebDatasetPairs(str(tmp_path / "s.tar"), captions=captions)  # type: ignore[arg-type]
+    source = WebDatasetPairs(str(tmp_path / "s.tar"), SampleReading(captions=captions))  # type: ignore[arg-type]
     items = list(source.read(0))
     pairs = [item for item in items if isinstance(item, ImageTextPair)]
     skips = [item for item in items if isinstance(item, SkippedPair)]

@@ -15,7 +15,9 @@ from PIL import Image
 
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
+from mmmono.data.opening import ShardOpener
 from mmmono.data.remote import RemoteSettings
+from mmmono.data.sample_pairs import SampleReading
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 
 FLICKR = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "flickr8k"
@@ -77,28 +79,29 @@ def test_reads_captions_from_wherever_they_are(shard: Path) -> None:
         "good-000/006": "png",
         "good-000/deep/er/007": "in a folder",
     }
-    source = WebDatasetPairs(str(shard), caption_key="alt", label_keys=["label"])
+    source = WebDatasetPairs(str(shard), SampleReading(caption_key="alt", label_keys=["label"]))
     assert {p.key: p.caption for p in source.read(0) if isinstance(p, ImageTextPair)} == {"good-000/005": "other field"}
-    labelled = [p.labels for p in pairs(WebDatasetPairs(str(shard), label_keys=["label"])) if p.labels]
+    labelled = [p.labels for p in pairs(WebDatasetPairs(str(shard), SampleReading(label_keys=["label"]))) if p.labels]
     assert labelled == [{"label": "7"}]
 
 
 def test_several_captions_a_picture(shard: Path) -> None:
-    all_keys = [pair.key for pair in pairs(WebDatasetPairs(str(shard), captions="all"))]
+    all_keys = [pair.key for pair in pairs(WebDatasetPairs(str(shard), SampleReading(captions="all")))]
     assert len(all_keys) == len(set(all_keys)) == 9
     assert {"good-000/004#0", "good-000/004#1"} <= set(all_keys)
-    chosen = {
-        seed: [p.caption for p in pairs(WebDatasetPairs(str(shard), captions="random", seed=seed)) if "/004" in p.key]
-        for seed in range(12)
-    }
+
+    def drawn(seed: int) -> list[str]:
+        reading = SampleReading(captions="random", seed=seed)
+        return [pair.caption for pair in pairs(WebDatasetPairs(str(shard), reading)) if "/004" in pair.key]
+
+    chosen = {seed: drawn(seed) for seed in range(12)}
     assert {c for captions in chosen.values() for c in captions} == {"first of four", "second of four"}
-    again = [p.caption for p in pairs(WebDatasetPairs(str(shard), captions="random", seed=3)) if "/004" in p.key]
-    assert again == chosen[3]
+    assert drawn(3) == chosen[3]
 
 
 @pytest.mark.parametrize("captions", ["first", "all"])
 def test_fetches_any_pair_again(shard: Path, captions: Any) -> None:
-    source = WebDatasetPairs(str(shard), captions=captions)
+    source = WebDatasetPairs(str(shard), SampleReading(captions=captions))
     for pair in pairs(source):
         for locator in (pair.locator, ""):
             again = source.fetch(pair.key, locator)
@@ -221,7 +224,7 @@ def test_fingerprint_follows_content_and_reading_but_not_the_place(shard: Path, 
     moved.mkdir()
     (moved / shard.name).write_bytes(shard.read_bytes())
     assert WebDatasetPairs(str(moved / shard.name)).fingerprint() == before
-    assert WebDatasetPairs(str(shard), captions="all").fingerprint() != before
+    assert WebDatasetPairs(str(shard), SampleReading(captions="all")).fingerprint() != before
     shard.write_bytes(shard.read_bytes() + b"\0" * 512)
     assert WebDatasetPairs(str(shard)).fingerprint() != before
 
@@ -239,7 +242,9 @@ QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
     server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
     local = pairs(WebDatasetPairs(str(shard)))
-    remote = WebDatasetPairs(f"{server.url}/{{good-000,good-000}}.tar", token="secret", patience=QUICK)
+    remote = WebDatasetPairs(
+        f"{server.url}/{{good-000,good-000}}.tar", opener=ShardOpener(token="secret", settings=QUICK)
+    )
     found = pairs(remote)
     assert len(found) == 2 * len(local)
     assert [p.image.tobytes() for p in found[:8]] == [p.image.tobytes() for p in local]
@@ -249,13 +254,13 @@ def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged
     assert server.requests[-1].byte_range == f"bytes={start}-{start + length - 1}"
     assert remote.fetch(found[5].key).caption == remote.fetch(found[5].key, str(start)).caption == again.caption
     with pytest.raises(DataError, match="401") as raised:
-        list(WebDatasetPairs(f"{server.url}/good-000.tar", patience=QUICK).read(0))
+        list(WebDatasetPairs(f"{server.url}/good-000.tar", opener=ShardOpener(settings=QUICK)).read(0))
     assert "HF_TOKEN" not in str(raised.value)
 
 
 def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None:
     server.files = {f"/s-{i}.tar": shard.read_bytes() for i in range(3)}
-    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", patience=QUICK)
+    source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", opener=ShardOpener(settings=QUICK))
     found = pairs(source)
     server.requests.clear()
     server.faults = [Fault(503), Fault(after=300), Fault(after=100, how="rst")]
@@ -298,7 +303,7 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     server.files["/a/good-000.tar"] = server.files["/get"] = shard.read_bytes()
 
     def source(query: str, path: str = "a/good-000.tar") -> WebDatasetPairs:
-        return WebDatasetPairs([f"{server.url}/{path}?{query}"], patience=QUICK)
+        return WebDatasetPairs([f"{server.url}/{path}?{query}"], opener=ShardOpener(settings=QUICK))
 
     one = source("X-Amz-Signature=abc/def&X-Amz-Date=1")
     two = source("X-Amz-Signature=xyz/qrs&X-Amz-Date=2")
@@ -388,10 +393,10 @@ def test_caption_key_names_a_file_or_a_field(tmp_path: Path) -> None:
     ]
     path = str(write_tar(tmp_path / "s.tar", files))
     for key, caption in ((None, "of json"), ("txt", "of txt"), (".txt", "of txt"), ("cap", "of cap"), ("alt", "alt")):
-        assert [pair.caption for pair in pairs(WebDatasetPairs(path, caption_key=key))] == [caption]
+        assert [pair.caption for pair in pairs(WebDatasetPairs(path, SampleReading(caption_key=key)))] == [caption]
     assert (
         "no caption in .cap, .jpg, .json, .txt (dataset.caption_key"
-        in skipped(WebDatasetPairs(path, caption_key="x"))["s/0"]
+        in skipped(WebDatasetPairs(path, SampleReading(caption_key="x")))["s/0"]
     )
 
 
@@ -404,16 +409,17 @@ def test_pictures_by_other_extensions(tmp_path: Path) -> None:
     ]
     path = str(write_tar(tmp_path / "s.tar", files))
     assert "no image among .tif, .txt (dataset.image_keys" in skipped(WebDatasetPairs(path))["s/0"]
-    assert [pair.caption for pair in pairs(WebDatasetPairs(path, image_keys=["tif", ".image.jpg"]))] == ["a", "b"]
+    own = SampleReading(image_keys=["tif", ".image.jpg"])
+    assert [pair.caption for pair in pairs(WebDatasetPairs(path, own))] == ["a", "b"]
     with pytest.raises(ConfigError, match="image_keys"):
-        WebDatasetPairs(path, image_keys=[])
+        WebDatasetPairs(path, SampleReading(image_keys=[]))
 
 
 def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None:
     values = {"a": "x\n y", "b": 3, "c": 0.5, "d": True, "e": None, "f": {"g": 1}, "h": [1], "i": float("nan"), "j": ""}
     files = [("0.jpg", jpeg((1, 2, 3))), ("0.txt", b"a"), ("0.json", json.dumps(values).encode())]
     path = str(write_tar(tmp_path / "s.tar", files))
-    assert pairs(WebDatasetPairs(path, label_keys=[*values]))[0].labels == {
+    assert pairs(WebDatasetPairs(path, SampleReading(label_keys=[*values])))[0].labels == {
         "a": "x y",
         "b": "3",
         "c": "0.5",
@@ -421,7 +427,7 @@ def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None
     }
     for name in ("key", "caption", "locator", "group"):
         with pytest.raises(ConfigError, match=f"no label can be called '{name}'"):
-            WebDatasetPairs(path, label_keys=["a", name])
+            WebDatasetPairs(path, SampleReading(label_keys=["a", name]))
 
 
 def test_names_with_dots_swallow_no_picture(tmp_path: Path) -> None:
@@ -434,7 +440,7 @@ def test_names_with_dots_swallow_no_picture(tmp_path: Path) -> None:
     reasons = [item.reason for item in items if isinstance(item, SkippedPair)]
     assert len(reasons) == 12 + 2
     assert all("set dataset.key_end=last_dot" in reason for reason in reasons)
-    last = WebDatasetPairs(path, key_end="last_dot")
+    last = WebDatasetPairs(path, SampleReading(key_end="last_dot"))
     found = [item for item in last.read(0) if isinstance(item, ImageTextPair)]
     assert [pair.key for pair in found[:12]] == [f"s/p.{i}" for i in range(12)]
     assert [pair.caption for pair in found[:12]] == [str(i) for i in range(12)]
@@ -527,7 +533,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_keys_may_have_a_number_sign(tmp_path: Path, captions: Any) -> None:
     document = json.dumps({"captions": ["a", "b"]}).encode()
     files = [(f"IMG#{i}.{e}", d) for i in range(3) for e, d in (("jpg", jpeg((i, 0, 0))), ("json", document))]
-    source = WebDatasetPairs(str(write_tar(tmp_path / "shard#7.tar", files)), captions=captions)
+    source = WebDatasetPairs(str(write_tar(tmp_path / "shard#7.tar", files)), SampleReading(captions=captions))
     found = pairs(source)
     for pair in found:
         assert source.fetch(pair.key, pair.locator).image.tobytes() == source.fetch(pair.key).image.tobytes()
@@ -537,7 +543,7 @@ def test_keys_may_have_a_number_sign(tmp_path: Path, captions: Any) -> None:
 def test_all_captions_of_a_picture_are_one_group(tmp_path: Path) -> None:
     document = json.dumps({"captions": ["a", "b", "c"]}).encode()
     files = [(f"{i}.{e}", d) for i in range(4) for e, d in (("jpg", jpeg((i, 0, 0))), ("json", document))]
-    source = WebDatasetPairs(str(write_tar(tmp_path / "s.tar", files)), captions="all")
+    source = WebDatasetPairs(str(write_tar(tmp_path / "s.tar", files)), SampleReading(captions="all"))
     groups = [source.group(pair.key) for pair in pairs(source)]
     assert groups == [f"s/{i}" for i in range(4) for _ in range(3)]
 
@@ -564,7 +570,7 @@ def test_shards_of_the_hub_by_their_address(
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.token = "hf_secret"
     server.files = {f"/datasets/me/mine/resolve/v1/data/good-00{i}.tar": shard.read_bytes() for i in range(2)}
-    source = WebDatasetPairs("hf://datasets/me/mine@v1/data/good-{000..001}.tar", patience=QUICK)
+    source = WebDatasetPairs("hf://datasets/me/mine@v1/data/good-{000..001}.tar", opener=ShardOpener(settings=QUICK))
     assert len(pairs(source)) == 16
     assert source.remote
     assert not WebDatasetPairs(str(shard)).remote
@@ -573,7 +579,7 @@ def test_shards_of_the_hub_by_their_address(
 def test_shards_on_this_disk_know_their_size(shard: Path, server: FlakyServer, tmp_path: Path) -> None:
     assert [WebDatasetPairs(str(shard)).count_samples(0, most) for most in (3, 8, 100)] == [3, 8, 8]
     server.files["/s.tar"] = shard.read_bytes()
-    remote = WebDatasetPairs(f"{server.url}/s.tar", cache=tmp_path / "cache", patience=QUICK)
+    remote = WebDatasetPairs(f"{server.url}/s.tar", opener=ShardOpener(cache=tmp_path / "cache", settings=QUICK))
     assert remote.count_samples(0, 100) is None
     assert server.requests == []
     pairs(remote)

@@ -37,7 +37,7 @@ def numbers(batches: ShuffledBatches) -> list[list[int]]:
 @pytest.mark.parametrize("pool_rows", [1 << 19, 1024])
 def test_an_epoch_shows_every_pair_once_in_a_seeded_order(view: FeatureView, pool_rows: int) -> None:
     def make(seed: int) -> ShuffledBatches:
-        return ShuffledBatches(view, 128, seed=seed, normalize=False, pool_rows=pool_rows)
+        return ShuffledBatches(reader(view), 128, seed=seed, pool_rows=pool_rows)
 
     loader = make(0)
     first, second = numbers(loader), numbers(loader)
@@ -55,7 +55,7 @@ def test_an_epoch_shows_every_pair_once_in_a_seeded_order(view: FeatureView, poo
 @pytest.mark.parametrize("stop_after", [1, 17, 32, 45])
 def test_resumes_with_the_batches_that_were_left(view: FeatureView, pool_rows: int, stop_after: int) -> None:
     def make() -> ShuffledBatches:
-        return ShuffledBatches(view, 128, normalize=False, pool_rows=pool_rows)
+        return ShuffledBatches(reader(view), 128, pool_rows=pool_rows)
 
     uninterrupted = make()
     whole = numbers(uninterrupted) + numbers(uninterrupted)
@@ -72,20 +72,17 @@ def test_resumes_with_the_batches_that_were_left(view: FeatureView, pool_rows: i
 
 
 def test_processes_share_an_epoch(view: FeatureView) -> None:
-    shares = [
-        numbers(ShuffledBatches(view, 128, normalize=False, pool_rows=1024, rank=rank, world_size=3))
-        for rank in range(3)
-    ]
+    shares = [numbers(ShuffledBatches(reader(view), 128, pool_rows=1024, rank=rank, world_size=3)) for rank in range(3)]
     assert [len(share) for share in shares] == [10, 10, 10]
     counts = Counter(number for share in shares for batch in share for number in batch)
     assert set(counts.values()) == {1}
-    single = numbers(ShuffledBatches(view, 128, normalize=False, pool_rows=1024))
+    single = numbers(ShuffledBatches(reader(view), 128, pool_rows=1024))
     assert shares[1] == single[1:30:3]
 
 
 def test_batches_larger_than_the_split_are_refused(view: FeatureView) -> None:
     with pytest.raises(ConfigError, match="batch_size=8192 .* set training.batch_size=4096 or less"):
-        ShuffledBatches(view, 8192)
+        ShuffledBatches(reader(view), 8192)
 
 
 def expected_order(view: FeatureView, batch: int, pool_rows: int, epoch: int) -> list[list[int]]:
@@ -108,7 +105,7 @@ def expected_order(view: FeatureView, batch: int, pool_rows: int, epoch: int) ->
 
 @pytest.mark.parametrize("pool_rows", [1024, 2048])
 def test_pools_that_are_read_ahead_hold_what_the_order_says(view: FeatureView, pool_rows: int) -> None:
-    loader = ShuffledBatches(view, 256, normalize=False, pool_rows=pool_rows)
+    loader = ShuffledBatches(reader(view), 256, pool_rows=pool_rows)
     for epoch in range(4):
         assert numbers(loader) == expected_order(view, 256, pool_rows, epoch)
     loader.close()
@@ -125,7 +122,7 @@ def test_a_pool_that_cannot_be_read_ahead_is_an_error(view: FeatureView, monkeyp
 
     monkeypatch.setattr(view.store, "read", broken)
     with pytest.raises(StoreError, match="the disk is gone"):
-        list(ShuffledBatches(view, 256, normalize=False, pool_rows=1024))
+        list(ShuffledBatches(reader(view), 256, pool_rows=1024))
 
 
 @pytest.mark.slow
@@ -137,12 +134,12 @@ def test_two_pools_are_all_the_memory_it_takes(tmp_path: Path) -> None:
         np.save(tmp_path / folder / f"{folder}_0.npy", np.ones((rows, dim), np.float16))
     script = f"""
 from pathlib import Path
-from mmmono.dictionaries import ShuffledBatches
+from mmmono.dictionaries import RowReader, ShuffledBatches
 from mmmono.features import FeatureStore, FeatureView
 def held():
     return 1024 * int(next(l for l in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in l).split()[1])
-loader = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1 << 16)
-small = ShuffledBatches(FeatureView(FeatureStore({str(tmp_path)!r})), 256, pool_rows=1024)
+loader = ShuffledBatches(RowReader(FeatureView(FeatureStore({str(tmp_path)!r}))), 256, pool_rows=1 << 16)
+small = ShuffledBatches(RowReader(FeatureView(FeatureStore({str(tmp_path)!r}))), 256, pool_rows=1024)
 next(iter(small)); small.close()  # what the first use of anything takes
 before, peak = held(), 0
 for epoch in range(2):

@@ -34,8 +34,8 @@ def test_moments_over_blocks_equal_the_definitions_over_the_whole() -> None:
     moments = ReconstructionMoments(6, 9)
     for start in range(0, 500, 70):
         rows = slice(start, start + 70)
-        moments.update(x[rows], reconstruction[rows], codes[rows])
-    quality = moments.quality()
+        moments.add(x[rows], reconstruction[rows], codes[rows])
+    quality = moments.result()
     assert quality.fvu == pytest.approx(fraction_of_variance_unexplained(x, reconstruction).item(), rel=1e-5)
     assert quality.explained_variance == pytest.approx(1 - quality.fvu)
     assert quality.cosine == pytest.approx(torch.cosine_similarity(x, reconstruction).mean().item(), rel=1e-5)
@@ -56,11 +56,11 @@ def test_moments_far_from_zero_and_in_any_type(scale: float, dtype: torch.dtype)
     for block in (1, 7, 400):
         moments = ReconstructionMoments(5, 3)
         for rows in torch.arange(400).split(block):
-            moments.update(x[rows], reconstruction[rows], torch.ones(len(rows), 3))
-        assert moments.quality().fvu == pytest.approx(fvu, rel=1e-9)
+            moments.add(x[rows], reconstruction[rows], torch.ones(len(rows), 3))
+        assert moments.result().fvu == pytest.approx(fvu, rel=1e-9)
 
 
 def test_moments_of_nothing_are_nan() -> None:
-    quality = ReconstructionMoments(5, 3).quality()
+    quality = ReconstructionMoments(5, 3).result()
     assert np.isnan([quality.fvu, quality.cosine, quality.l0]).all()
     assert quality.active == 0

@@ -42,9 +42,9 @@ def _quality(blocks: Blocks, name: str) -> float:
     moments: ReconstructionMoments | None = None
     for x, reconstruction in blocks:
         moments = moments or ReconstructionMoments(x.shape[1], x.shape[1])
-        moments.update(x, reconstruction, x)
+        moments.add(x, reconstruction, x)
     assert moments is not None
-    return float(getattr(moments.quality(), name))
+    return float(getattr(moments.result(), name))
 
 
 def _zero_shot(blocks: Blocks) -> float:

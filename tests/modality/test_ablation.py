@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from mmmono.modality import Partition, removal_ablation
+from mmmono.modality import AblationSettings, Partition, removal_ablation
 
 LABELS = np.repeat(["bird", "cat", "dog"], 60)
 
@@ -30,7 +30,7 @@ def by_name(rows: list, deletion: str, size_of: str | None = None):  # type: ign
 
 def test_accuracy_with_all_features_is_scikit_learns() -> None:
     x = planted(slice(0, 1))
-    rows = removal_ablation(x, list(LABELS), parts(4, 4, 4, 0), folds=5, n_random=1, jobs=1)
+    rows = removal_ablation(x, list(LABELS), parts(4, 4, 4, 0), AblationSettings(folds=5, n_random=1), jobs=1)
     scaled = x / np.sqrt((x.astype(float) ** 2).mean())
     splitter = StratifiedKFold(5, shuffle=True, random_state=0)
     expected = cross_val_score(LogisticRegression(max_iter=1000), scaled, LABELS, cv=splitter).mean()
@@ -43,7 +43,7 @@ def test_accuracy_with_all_features_is_scikit_learns() -> None:
 
 @pytest.mark.slow
 def test_only_the_informative_class_hurts() -> None:
-    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), folds=5, jobs=1)
+    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5), jobs=1)
     image, text = by_name(rows, "ImgD"), by_name(rows, "TextD")
     assert image.delta_none.high < -0.2
     assert image.delta_random.high < -0.05
@@ -60,17 +60,23 @@ def test_only_the_informative_class_hurts() -> None:
 
 @pytest.mark.slow
 def test_keeping_is_the_mirror_of_removing() -> None:
-    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), folds=5, keep=True, jobs=1)
+    rows = removal_ablation(
+        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5, keep=True), jobs=1
+    )
     assert by_name(rows, "ImgD").accuracy.value > by_name(rows, "None").accuracy.value - 0.05
     assert by_name(rows, "TextD").accuracy.value < 0.5
 
 
 @pytest.mark.slow
 def test_zeroing_at_test_only_hurts_as_well() -> None:
-    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), refit=False, folds=2, jobs=1)
+    rows = removal_ablation(
+        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(refit=False, folds=2), jobs=1
+    )
     assert by_name(rows, "ImgD").delta_none.high < -0.1
     assert abs(by_name(rows, "TextD").delta_none.value) < 0.1
-    refitted = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), folds=2, jobs=1)
+    refitted = removal_ablation(
+        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=2), jobs=1
+    )
     assert by_name(rows, "None").accuracy == by_name(refitted, "None").accuracy
 
 
@@ -83,7 +89,7 @@ def test_an_empty_class_says_so_and_a_class_of_everything_leaves_the_commonest_l
 
 def test_dead_features_are_not_drawn_at_random() -> None:
     """Removing as many random features as there are live ones removes all of them, whatever the seed."""
-    rows = removal_ablation(planted(slice(0, 6)), list(LABELS), parts(6, 0, 0, 6), jobs=1, n_random=3)
+    rows = removal_ablation(planted(slice(0, 6)), list(LABELS), parts(6, 0, 0, 6), AblationSettings(n_random=3), jobs=1)
     random, own = by_name(rows, "Random", "ImgD"), by_name(rows, "ImgD")
     assert random.accuracy == own.accuracy
     assert random.spread == 0
@@ -92,9 +98,9 @@ def test_dead_features_are_not_drawn_at_random() -> None:
 @pytest.mark.slow
 def test_the_seed_decides() -> None:
     x, labels, partition = planted(slice(0, 6)), list(LABELS), parts(3, 4, 5, 0)
-    first = removal_ablation(x, labels, partition, seed=3, jobs=1)
-    assert first == removal_ablation(x, labels, partition, seed=3, jobs=2)
-    assert first != removal_ablation(x, labels, partition, seed=4, jobs=1)
+    first = removal_ablation(x, labels, partition, AblationSettings(seed=3), jobs=1)
+    assert first == removal_ablation(x, labels, partition, AblationSettings(seed=3), jobs=2)
+    assert first != removal_ablation(x, labels, partition, AblationSettings(seed=4), jobs=1)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +109,16 @@ def test_the_seed_decides() -> None:
         (dict(labels=["a"] * 180), "1 different labels"),
         (dict(labels=["a"] * 176 + ["b"] * 4), "label 'b' has 4 samples"),
         (dict(labels=["a"] * 9), "180 samples but 9 labels"),
-        (dict(folds=6), "folds=6"),
-        (dict(n_random=0), "n_random=0"),
     ],
 )
 def test_bad_input_is_refused(change: dict[str, object], message: str) -> None:
     arguments = {"features": planted(slice(0, 3)), "labels": list(LABELS), "partition": parts(3, 4, 5, 0), **change}
     with pytest.raises(ValueError, match=message):
         removal_ablation(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [dict(folds=0), dict(folds=6), dict(n_random=0), dict(n_bootstrap=0)])
+def test_settings_out_of_range_are_refused(change: dict[str, int]) -> None:
+    [(name, value)] = change.items()
+    with pytest.raises(ValueError, match=f"{name}={value} must"):
+        AblationSettings(**change)  # type: ignore[arg-type]

@@ -54,6 +54,13 @@ def test_counts_and_standard_error() -> None:
         assert got.standard_error[d].item() == pytest.approx(ratio.std(ddof=1) / np.sqrt(len(ratio)), rel=1e-5)
 
 
+def test_one_pair_has_no_standard_error() -> None:
+    """Whatever rounding leaves of the pair's squared deviation from the first chunk's mean."""
+    silent, image, text = torch.zeros(1, 1), torch.tensor([[0.25]]), torch.tensor([[0.5]])
+    for blocks in ([(image, text)], [(silent, silent), (image, text)]):
+        assert torch.isnan(dominance_scores(blocks).standard_error[0])
+
+
 def test_blocks_of_any_size_give_the_same_score() -> None:
     rng = np.random.default_rng(2)
     image, text = (torch.from_numpy(sparse(rng, 900, 6, 0.5)) for _ in range(2))

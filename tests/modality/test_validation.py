@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score
 
-from mmmono.features.planted import PlantedKnobs, plant
+from mmmono.features.planted import PlantedParameters, plant
 from mmmono.modality import Partition, modality_dominance_score, partition_by_null, resample_dominance
 from mmmono.modality.validation import (
     CLASS_OF_KIND,
@@ -106,18 +106,22 @@ def test_matching_is_the_best_of_all(seed: int, latents: int) -> None:
 
 
 def test_t_interval() -> None:
-    mean, low, high = mean_interval([1.0, 2.0, 3.0])
-    assert mean == 2
-    assert (high - mean, mean - low) == pytest.approx((4.3027 / 3**0.5,) * 2, rel=1e-4)  # t table, 2 degrees of freedom
+    of = mean_interval([1.0, 2.0, 3.0])
+    assert (of.value, of.level) == (2, 0.95)
+    assert (of.high - of.value, of.value - of.low) == pytest.approx(
+        (4.3027 / 3**0.5,) * 2, rel=1e-4
+    )  # t table, 2 degrees of freedom
     values = [0.1, 0.4, float("nan"), 0.35, 0.8]
     known = np.array([0.1, 0.4, 0.35, 0.8])
     half = t.ppf(0.95, 3) * known.std(ddof=1) / 2
-    assert mean_interval(values, 0.9) == pytest.approx((known.mean(), known.mean() - half, known.mean() + half))
-    assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
-    single = mean_interval([0.5])
-    assert single[0] == 0.5
-    assert np.isnan(single[1:]).all()
-    assert np.isnan(mean_interval([])).all()
+    of = mean_interval(values, 0.9)
+    assert (of.value, of.low, of.high) == pytest.approx((known.mean(), known.mean() - half, known.mean() + half))
+    assert of.level == 0.9
+    equal = mean_interval([0.5, 0.5])
+    assert (equal.value, equal.low, equal.high) == (0.5, 0.5, 0.5)
+    assert mean_interval([0.5]).value == 0.5
+    assert np.isnan([mean_interval([0.5]).low, mean_interval([0.5]).high]).all()
+    assert np.isnan([*mean_interval([]).columns("mean").values()]).all()
 
 
 @pytest.mark.slow
@@ -125,10 +129,10 @@ def test_the_null_keeps_its_rate_where_it_is_true() -> None:
     """Concepts with equal gains: Benjamini and Hochberg's rate is at most the nominal one times their share."""
     found = []
     for seed in range(12):
-        knobs = PlantedKnobs(
+        parameters = PlantedParameters(
             pairs=800, gain_spread=0, image_atoms=8, text_atoms=8, shared_atoms=48, active=8, seed=seed
         )
-        planted = plant(knobs)
+        planted = plant(parameters)
         codes = (planted.image_codes, planted.text_codes)
         q = resample_dominance([codes], 1000, 1, 1, seed).q_value
         classes = partition_by_null(modality_dominance_score(*codes), q, fdr=0.2)

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+
+from mmmono.reporting.result import Result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,6 +28,17 @@ class Run:
 
 
 Command = Callable[..., Run]
+
+
+def saved_rows(results: Path, table: str) -> list[dict[str, Any]]:
+    """Rows of a table that an analysis saved."""
+    return Result(results, {}).rows(table)
+
+
+def newest(artifacts: Path, analysis: str) -> Path:
+    """Folder of the newest finished result of an analysis."""
+    found = [p for p in (artifacts / "results").glob(f"{analysis}-*") if (p / "recipe.json").exists()]
+    return max(found, key=lambda p: p.stat().st_mtime)
 
 
 def run_entrypoint(name: str, *overrides: str) -> int:

@@ -13,7 +13,7 @@ import mmmono
 from mmmono.pipeline import cli
 from tests.pipeline.conftest import REPOSITORY
 
-PLAN = ["plan", "model=clip_rn50", "dataset=openmoji", "features=raw", "plan.steps=[]"]
+PLAN = ["plan", "model=clip_rn50", "dataset=openmoji", "features=raw", "plan.only=[]"]
 
 
 def mmmono_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.interpretability.report import random_rows
 from mmmono.modality import resample_dominance
 from tests.metrics import references
-from tests.pipeline.conftest import run_entrypoint
+from tests.pipeline.conftest import run_entrypoint, saved_rows
 
 PAIRS, DIM, M = 150, 12, 5
 MODALITIES = ("image", "text")
@@ -27,7 +26,7 @@ SETTINGS = [
 EXTRA = {
     "mds": [],
     "certainty": ["certainty.n_permutations=300", "certainty.n_bootstrap=30", "certainty.n_halves=2", "certainty.n_seeds=0"],
-    "interpretability": [f"monosemanticity.m={M}", "monosemanticity.n_draws=2", "embedder=clip"],
+    "interpretability": [f"interpretability.m={M}", "interpretability.n_draws=2", "embedder=clip"],
     "faithfulness": [],
     "ablation": ["dataset.label=category", "ablation.n_random=1", "ablation.n_bootstrap=20"],
 }  # fmt: skip
@@ -139,9 +138,7 @@ def test_interpretability(made: Made) -> None:
 
 def test_faithfulness(made: Made) -> None:
     results = made.run("faithfulness")
-    reconstruction, function = (
-        json.loads((results / f"{name}.json").read_text()) for name in ("reconstruction", "function")
-    )
+    reconstruction, function = (saved_rows(results, name) for name in ("reconstruction", "function"))
     decoded = {}
     for modality in MODALITIES:
         (row,) = [r for r in reconstruction if (r["feature_set"], r["samples"]) == ("sae", modality)]
@@ -170,7 +167,7 @@ def test_faithfulness(made: Made) -> None:
 
 @pytest.mark.slow
 def test_ablation(made: Made) -> None:
-    table = json.loads((made.run("ablation") / "table1.json").read_text())
+    table = saved_rows(made.run("ablation"), "table1")
     for modality in MODALITIES:
         (row,) = [r for r in table if (r["feature_set"], r["task"], r["deletion"]) == ("raw", modality, "None")]
         x = made.raw(modality)

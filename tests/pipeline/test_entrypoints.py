@@ -12,7 +12,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, split_view
 from mmmono.pipeline.command_line import quote
 from tests.data.test_webdataset import jpeg, write_tar
-from tests.pipeline.conftest import REPOSITORY, Command
+from tests.pipeline.conftest import REPOSITORY, Command, saved_rows
 
 SMALL = ("dataset.limit=400", "trainer.max_steps=60", "trainer.min_steps=0", "trainer.val_check_interval=20")
 
@@ -57,11 +57,11 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
     first = command("mds", *arguments)
     assert first.status == 0, first.err
     results = only(artifacts / "results", "mds-*")
-    assert {"mds.png", "mds.pdf", "scores.parquet", "scores.json", "summary.json", "modality_gap.json"} <= {
+    assert {"mds.png", "mds.pdf", "scores.parquet", "summary.parquet", "modality_gap.parquet"} <= {
         file.name for file in results.iterdir()
     }
     scores = pd.read_parquet(results / "scores.parquet")
-    summary = {row["feature_set"]: row for row in json.loads((results / "summary.json").read_text())}
+    summary = {row["feature_set"]: row for row in saved_rows(results, "summary")}
     assert list(summary) == ["raw", "sae", "ncl"]
     assert scores.groupby("feature_set").size().to_dict() == {"raw": 512, "sae": 512, "ncl": 512}
 

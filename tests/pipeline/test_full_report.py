@@ -14,9 +14,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from mmmono.pipeline.entrypoint import CONF
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest
 from tests.pipeline.random_features import put_random_features
-from tests.pipeline.test_sections_2_3 import newest
 
 ROWS = [
     {"key": f"k/{i}", "caption": f"number {i}", "locator": "", "group": str(i // 2), "supercategory": "ab"[i // 2 % 2]}

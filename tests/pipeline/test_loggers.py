@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mmmono.commands.wandb_workspace import dashboard, panel_groups
 from mmmono.pipeline.tracking import HISTORY_FILE
-from mmmono.reporting.wandb_dashboard import SECTIONS, dashboard
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_entrypoints import only, snapshot
 from tests.pipeline.test_sweeps import SHORT
@@ -95,12 +95,12 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
 
     assert recorded[certainty.name][0].inputs == {store, sae.name, *partitions}
     # Every panel of the dashboard's first section shows something that was recorded.
-    first = SECTIONS[0]
+    first = panel_groups()[0]
     known = {*logged, *recorded[certainty.name][0].logged}
     for key in (*(k for k in first.figures if "ncl" not in k), *first.tables):
         assert f"{key}/_type" in known, key
     assert {key for bars in first.bars for key in bars if "ncl" not in key} <= analysis.summary.keys()
-    curves = {key for section in SECTIONS for keys in section.curves for key in keys if "recall" not in key}
+    curves = {key for section in panel_groups() for keys in section.curves for key in keys if "recall" not in key}
     assert curves <= set(training.logged)
 
 
@@ -191,9 +191,9 @@ def test_dashboard(command: Command, tmp_path: Path, offline: None) -> None:
     assert run.status == 0, run.err
     assert "not saved: W&B is offline" in run.out
     sections = dashboard("somebody", "mmmono").sections
-    assert [section.name for section in sections] == [section.title for section in SECTIONS]
+    assert [section.name for section in sections] == [section.title for section in panel_groups()]
     assert all(section.panels for section in sections)
     entrypoints = {file.stem for file in (REPOSITORY / "experiments").glob("*.py")} | {"sae", "ncl"}
-    keys = {key for section in SECTIONS for key in (*section.figures, *section.tables)}
+    keys = {key for section in panel_groups() for key in (*section.figures, *section.tables)}
     assert {key.partition("/")[0] for key in keys} <= entrypoints
     assert "leave logger=wandb as it is" in command("dashboard", f"artifacts={tmp_path}", "logger=csv").err

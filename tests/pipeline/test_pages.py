@@ -12,13 +12,12 @@ import torch
 
 from mmmono.dictionaries import TopKSAE
 from mmmono.reporting.published import published
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.test_entrypoints import SMALL, only, snapshot
-from tests.pipeline.test_sections_2_3 import newest
 
 ANY = (*SMALL, "mds.min_pairs=3", "training.snapshot_every=30")
 FEW = (*ANY, "features.k=16")
-MONO = ("monosemanticity.m=4", "monosemanticity.n_draws=2", "monosemanticity.over_training=false", "embedder=clip")
+MONO = ("interpretability.m=4", "interpretability.n_draws=2", "interpretability.over_training=false", "embedder=clip")
 EXPLORER = ("explorer.images=5", "explorer.texts=4", "explorer.neighbors=3")
 
 
@@ -41,12 +40,12 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
     assert f"{page}/index.html" in run.out.replace("\n", "")
     scores = pd.read_parquet(newest(artifacts, "mds") / "scores.parquet")
     assert command("top_samples", *common, "top_samples.m=5", "top_samples.shown=2").status == 0
-    top = newest(artifacts, "top_samples")
+    top = pd.read_parquet(newest(artifacts, "top_samples") / "samples.parquet")
     for name in ("raw", "sae"):
         mine, table = scores[scores.feature_set == name], data(page, f"{name}/table")
         assert table["class"] == mine["class"].tolist()
         np.testing.assert_allclose(np.array(table["mds"], dtype=float), mine.mds, rtol=1e-3)
-        samples = pd.read_parquet(top / f"{name}.parquet")
+        samples = top[top.feature_set == name]
         for feature, card in enumerate(cards(page, name)[:40]):
             ranked = samples[samples.feature == feature].sort_values("rank")
             images, texts = (ranked[ranked.samples == modality] for modality in ("image", "text"))
@@ -109,7 +108,7 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
         sets = json.loads((artifacts / "results" / name / "recipe.json").read_text())["sets"]
         assert [s["name"] for s in sets] == ["raw", "sae"]
     assert len(mds) == 1
-    summary = json.loads((artifacts / "results" / mds[0] / "summary.json").read_text())
+    summary = saved_rows(artifacts / "results" / mds[0], "summary")
     table = (page / "tables" / "mds.md").read_text()
     for row in summary:
         assert re.search(rf"\| {row['feature_set']} \| 512 \| {row['ImgD']} \| {row['TextD']} \|", table)

@@ -8,11 +8,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from mmmono.analyses import ANALYSES
+from mmmono.commands.plan.rates import readable
+from mmmono.commands.steps import analyses_of
 from mmmono.pipeline.entrypoint import CONF, _leaf_paths
-from mmmono.pipeline.rates import readable
-from tests.pipeline.conftest import REPOSITORY, Command
+from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import snapshot
 from tests.pipeline.test_sweeps import SHORT
+from tests.rehearsal.commands import behind_make
 
 PRESETS = sorted((CONF / "paper").glob("*.yaml"))
 
@@ -59,8 +62,8 @@ def test_presets_say_what_the_paper_says(preset: Path) -> None:
         assert cfg.partition.n_sigma == 1
     if "sae" in cfg:
         assert (cfg.sae.k, cfg.sae.expansion) == (32, 1)
-    if "monosemanticity" in cfg:
-        assert cfg.monosemanticity.m == 20
+    if "interpretability" in cfg:
+        assert cfg.interpretability.m == 20
         assert cfg.embedder.image_model == "vit_base_patch16_224.augreg_in21k"
 
 
@@ -72,19 +75,19 @@ def test_the_command_line_has_the_last_word() -> None:
 
 
 def test_make_paper_uses_every_preset_and_the_plan_lists_every_step() -> None:
-    makefile = (REPOSITORY / "Makefile").read_text()
-    used = set(re.findall(r"call RUN,(\w+),(\w+)\)", makefile))
-    used |= set(re.findall(r"experiments/(\w+)\.py \+paper=(\w+)", makefile))
-    assert {(command_of(preset)[0], preset.stem) for preset in PRESETS} == used
-    steps = OmegaConf.load(CONF / "plan.yaml").plan.steps
-    assert {(step.entrypoint, step.paper) for step in steps if "paper" in step} == used
+    declared = {(a.name, a.paper_setting.option) for a in ANALYSES if a.paper_setting is not None}
+    assert {(command_of(preset)[0], preset.stem) for preset in PRESETS} == declared
+    exact = behind_make(["paper", "MODEL=clip_rn50", "DATASET=cc3m", "COCO=/path/to/coco"])
+    used = {(entry.entrypoint, o.removeprefix("+paper=")) for entry in exact for o in entry.overrides if "+paper" in o}
+    assert used == declared
+    assert [entry.entrypoint for entry in exact] == ["plan", *(a.name for a in analyses_of("paper")), "report"]
 
 
 @pytest.mark.slow
 def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_path: Path) -> None:
     root = f"artifacts={tmp_path}"
     settings = (root, *SHORT, "features=[raw,sae]", "features.k=2")
-    steps = "plan.steps=[{section: '2.1', entrypoint: mds}, {section: '2.2', entrypoint: ablation}]"
+    steps = "plan.only=[mds,ablation]"
     before = snapshot(tmp_path)
     run = command("plan", *settings, steps)
     assert run.status == 0, run.err

@@ -119,7 +119,7 @@ def test_broken_pictures_are_drawn_as_missing_and_told(
 
     scored = {}
     for embedder in ("clip", "offline"):
-        run = command("interpretability", *arguments, "monosemanticity.m=4", f"embedder={embedder}")
+        run = command("interpretability", *arguments, "interpretability.m=4", f"embedder={embedder}")
         assert run.status == 0, run.err
         assert ("pictures could not be read" in run.out) == (embedder == "offline")
         scores = pd.read_parquet(results(tmp_path, "interpretability") / "scores.parquet")
@@ -193,8 +193,8 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     batches = Batches(monkeypatch)
     study = [
         *arguments, "labels=classifier", f"labels.model={classifier}", "labels.batch_size=16", "concept.a=red",
-        "concept.b=blue", "concept.words_a=[red]", "concept.words_b=[blue]", "concepts.min_samples=0",
-        "concepts.draws=2", "concepts.confidence=0.5",
+        "concept.b=blue", "concept.words_a=[red]", "concept.words_b=[blue]", "gender.min_samples=0",
+        "gender.draws=2", "gender.confidence=0.5",
     ]  # fmt: skip
     hopeless = command("gender", *study, "partition.n_sigma=50")
     assert hopeless.status == 1
@@ -220,5 +220,5 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     np.testing.assert_allclose(probabilities[[0, 31, 79]], alone, atol=1e-5)
 
     batches.sizes.clear()
-    command("gender", *study, "concepts.draws=3", "seed=1")
+    command("gender", *study, "gender.draws=3", "seed=1")
     assert batches.sizes == []

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import pytest
 from huggingface_hub import constants
 
+from mmmono.commands.plan.downloads import wanted_files
+from mmmono.commands.plan.rates import Rates, hours, readable
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.timing import TIMING_FILE, machine
-from mmmono.pipeline.downloads import wanted_files
-from mmmono.pipeline.rates import Rates, hours, readable
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_sweeps import SHORT
 
@@ -88,11 +88,11 @@ def rows(out: str) -> list[dict[str, str]]:
     return [dict(zip(names, cells, strict=True)) for cells in lines]
 
 
-def steps(*entries: str) -> str:
-    return f"plan.steps=[{','.join(entries)}]"
+def steps(*analyses: str) -> str:
+    return f"plan.only=[{','.join(analyses)}]"
 
 
-MDS = "{section: '2.1', entrypoint: mds}"
+MDS = "mds"
 CC3M = ("model=clip_rn50", "dataset=cc3m", "features=raw", "dataset.retries=1")
 
 
@@ -129,14 +129,14 @@ def test_gated_and_withdrawn_repositories_are_named_before(
     command: Command, hub: type[Answers], tmp_path: Path
 ) -> None:
     hub.gated = {RN50}
-    gender = "{section: '4.1', entrypoint: gender, overrides: ['labels=classifier', 'features=raw']}"
-    run = command("plan", *CC3M, f"artifacts={tmp_path}", steps(gender))
+    gender = ("labels=classifier", steps("gender"))
+    run = command("plan", *CC3M, f"artifacts={tmp_path}", *gender)
     assert run.status == 0, run.err
     assert f"{RN50} is gated: ask for access at {constants.ENDPOINT}/{RN50}" in run.out
     states = {row["what"]: row["state"] for row in rows(run.out)}
     assert states["results of gender"] == states["weights of clip_rn50"] == "will fail"
     hub.gated = set()
-    run = command("plan", *CC3M, f"artifacts={tmp_path}", steps(gender))
+    run = command("plan", *CC3M, f"artifacts={tmp_path}", *gender)
     classifier = "touchtech/fashion-images-gender-age-vit-large-patch16-224-in21k-v3"
     assert f"labels.model={classifier} cannot be had" in run.out
     assert {row["what"]: row["state"] for row in rows(run.out)}["results of gender"] == "will fail"
@@ -157,16 +157,23 @@ def test_without_a_hub_sizes_are_recorded_ones(
 
 def test_rows_of_two_models_are_two(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, tmp_path, "http://127.0.0.1:9")
-    other = "{section: '4.3', entrypoint: mds, overrides: ['model=clip_vit_h14']}"
-    run = command("plan", *CC3M, "features=sae", f"artifacts={tmp_path}", steps(MDS, MDS, other))
+    exact = ("plan.exact=true", steps("mds", "certainty", "text_to_image"))  # the last is the paper's on ViT-H/14
+    run = command("plan", *CC3M, f"artifacts={tmp_path}", *exact)
     assert run.status == 0, run.err
-    features = [row for row in rows(run.out) if row["what"].startswith("features, train")]
+    features = [row for row in rows(run.out) if row["what"].startswith("features, val")]
     assert [row["model"] for row in features] == ["clip_rn50 on cc3m", "clip_vit_h14 on cc3m"]
-    one = 2 * 2 * 1024 * 2_905_936
+    one = 2 * 2 * 1024 * 13_443
     assert {row["on disk"] for row in features} == {readable(one)}
-    written = re.search(r", (\S+) GB to write", run.out)
+    written = re.search(r", (\S+) MB to write", run.out)
     assert written is not None
-    assert float(written[1]) > 2 * one / 1e9
+    assert float(written[1]) >= round(2 * one / 1e6)
+
+
+@pytest.mark.parametrize("only", ["mdss", "report"])
+def test_an_analysis_that_does_not_exist_cannot_be_planned(command: Command, tmp_path: Path, only: str) -> None:
+    run = command("plan", *SHORT, f"artifacts={tmp_path}", steps(only))
+    assert run.status == 1
+    assert f"plan.only names {only}: choose of train, mds" in run.err
 
 
 @pytest.mark.parametrize(
@@ -189,8 +196,7 @@ def test_what_will_fail_says_why(
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     data = () if any(override.startswith("dataset=") for override in overrides) else SHORT
-    step = f"{{section: '1', entrypoint: {entrypoint}}}"
-    run = command("plan", *data, "features=raw", f"artifacts={tmp_path}", *overrides, steps(step))
+    run = command("plan", *data, "features=raw", f"artifacts={tmp_path}", *overrides, steps(entrypoint))
     assert run.status == 0, run.err
     assert why in run.out
     assert rows(run.out)[-1]["state"] == "will fail"

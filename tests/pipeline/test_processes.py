@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmmono.core.errors import ConfigError, ProcessError
-from mmmono.core.processes import Place, place_of_this_process
+from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.pipeline.trainer_settings import read_trainer
 from tests.pipeline.conftest import REPOSITORY, Command
 

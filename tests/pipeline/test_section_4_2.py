@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.case_studies.test_adversarial_victims import llava  # noqa: F401
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_entrypoints import SMALL, snapshot
-from tests.pipeline.test_sections_2_3 import newest
 
 REQUESTS = "request,concept,picture\nbake bread,bread,openmoji:1F35E\nfly a kite,kite,openmoji:1FA81\n"
 QUICK = (
@@ -38,7 +37,7 @@ def test_table_3_and_figure_8(command: Command, artifacts: Path, quick: tuple[st
     assert table.aligned.tolist() == ["benign", "contrast", "attacked", "ImgD", "TextD", "CrossD", "Random"]
     assert table.features[3:].nunique() == 1
     assert table.trials.eq(4).all()
-    assert table.rate.between(table.low, table.high).all()
+    assert table.rate.between(table.rate_low, table.rate_high).all()
     assert (table.distance_after[2:] < table.distance_before[2:]).all()
     margin = table.set_index("aligned").margin
     assert margin["contrast"] > margin["attacked"] > margin["benign"]
@@ -56,9 +55,9 @@ def test_goes_on_where_it_stopped(
     command: Command, artifacts: Path, quick: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An encoder that fails in the middle, then the same command again."""
-    from mmmono.pipeline.analyses import adversarial
+    from mmmono.analyses.adversarial import moving
 
-    whole, settings = adversarial.align, ("adversarial.attack.steps=3", "adversarial.friendly_text=hello")
+    whole, settings = moving.align, ("adversarial.attack.steps=3", "adversarial.friendly_text=hello")
     calls: list[int] = []
 
     def failing(*args: object) -> object:
@@ -67,7 +66,7 @@ def test_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return whole(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(adversarial, "align", failing)
+    monkeypatch.setattr(moving, "align", failing)
     assert command("adversarial", *quick, *settings).status == 130
     assert len(calls) == 4
     assert not [p for p in (artifacts / "results").glob("adversarial-*.partial") if (p / "recipe.json").exists()]

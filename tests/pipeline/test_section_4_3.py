@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mmmono.analyses.text_to_image import TEXT_TO_IMAGE
+from mmmono.reporting.result import Result
+from mmmono.reporting.style import save_figure
 from tests.data.test_webdataset import jpeg, write_tar
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_entrypoints import SMALL, only, snapshot
-from tests.pipeline.test_sections_2_3 import newest
 from tests.tiny_diffusion import ARCHITECTURE, tiny_encoder, tiny_sd2, tiny_unclip
 
 FEW = (*SMALL, "mds.min_pairs=3")
@@ -23,7 +25,7 @@ TINY = (
 REFERENCES = "references=[1F600,1F600@sketch]"
 
 
-def test_grids_and_curves_of_emoji(command: Command, artifacts: Path) -> None:
+def test_grids_and_curves_of_emoji(command: Command, artifacts: Path, tmp_path: Path) -> None:
     arguments = (f"artifacts={artifacts}", *FEW, *TINY, REFERENCES, "prompt=face", "features=[raw,sae]")
     run = command("text_to_image", *arguments)
     assert run.status == 0, run.err
@@ -42,10 +44,19 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path) -> None:
         for reference in ("1F600", "1F600_sketch"):
             assert (results / f"{name}-figure10-{reference}.pdf").exists()
             assert (results / f"{name}-curves-{reference}.png").stat().st_size > 10_000
-    found = json.loads((results / "effects.json").read_text())
-    assert {"TextD − ImgD", "TextD − Random"} <= {effect["members"] for effect in found}
-    assert all(effect["low"] <= effect["change"] <= effect["high"] for effect in found)
-    assert "Change at strength 0.7" in run.out
+    effects = pd.read_parquet(results / "effects.parquet")
+    assert {"TextD − ImgD", "TextD − Random"} <= set(effects.members)
+    assert effects.change.between(effects.change_low, effects.change_high).all()
+    for name in ("raw", "sae"):
+        assert f"Change from plain generation at strength 0.7 [95 %], {name}, “face”" in run.out
+
+    # Figures are drawn from the result's folder alone.
+    drawn = {file.stem: file.read_bytes() for file in results.glob("*.png")}
+    result = Result(results, json.loads((results / "recipe.json").read_text()), "emojiclip", "openmoji")
+    for name, figure in TEXT_TO_IMAGE.draw(result):
+        redrawn, _ = save_figure(figure, tmp_path / name)
+        assert redrawn.read_bytes() == drawn.pop(name)
+    assert not drawn
 
     before = snapshot(artifacts)
     again = command("text_to_image", *arguments)
@@ -195,8 +206,10 @@ def test_weights_of_another_pipeline_or_width_are_told_before_anything_is_comput
         (["intervention.strengths=[]"], "intervention.strengths=[] is empty"),
         (["intervention.weight_on=both"], "intervention.weight_on=both is none of reference, text"),
         (["intervention.sizes=half"], "intervention.sizes=half is none of equal, whole"),
+        (["measures.pool=0"], "measures.pool=0 must be at least 1"),
         (["references=[]"], "references=[] is empty"),
         (["references=[1F600X]"], "references: 1F600X is no file, and openmoji has no pair '1F600X'"),
+        (["references=[all.png]"], "references: all is what the mean over all references is called"),
         (["references=[nowhere/horse.jpg]"], "references: there is no file nowhere/horse.jpg"),
         (["references=[1F600@cubist]"], "choose sketch, oil_painting, or none"),
         (["features=ncl"], "features=ncl has no way back to embeddings"),
@@ -219,6 +232,7 @@ def test_bad_input_is_one_clear_line(
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
     monkeypatch.chdir(tmp_path)
     Path("model_index.json").write_text("{}")
+    Image.new("RGB", (8, 8)).save("all.png")
     run = command("text_to_image", f"artifacts={tmp_path}/artifacts", "device=cpu", "references=[1F40E]", *overrides)
     lines = [line for line in run.err.splitlines() if line.startswith("error:")]
     assert run.status == 1, run.out

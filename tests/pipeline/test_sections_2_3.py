@@ -13,7 +13,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.interpretability.embedders import offline_embedder
 from tests.data.test_webdataset import jpeg, write_tar
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.test_entrypoints import SMALL, only, snapshot
 
 FEW = (*SMALL, "mds.min_pairs=3", "training.snapshot_every=30")
@@ -25,15 +25,6 @@ def store_of(artifacts: Path) -> FeatureStore:
 
 def unit_embeddings(view: FeatureView) -> dict[str, torch.Tensor]:
     return {m: torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1) for m in ("image", "text")}  # type: ignore[arg-type]
-
-
-def read_json(path: Path) -> list[dict[str, object]]:
-    return json.loads(path.read_text())
-
-
-def newest(artifacts: Path, analysis: str) -> Path:
-    found = [p for p in (artifacts / "results").glob(f"{analysis}-*") if (p / "recipe.json").exists()]
-    return max(found, key=lambda p: p.stat().st_mtime)
 
 
 def test_certainty(command: Command, artifacts: Path) -> None:
@@ -48,7 +39,7 @@ def test_certainty(command: Command, artifacts: Path) -> None:
     z = unit_embeddings(split_view(store_of(artifacts), "val"))
     energy = {m: (values.numpy() ** 2).sum(0) for m, values in z.items()}
     np.testing.assert_allclose(raw.energy, energy["image"] / (energy["image"] + energy["text"]), rtol=1e-4)
-    summary = {row["feature_set"]: row for row in read_json(results / "summary.json")}
+    summary = {row["feature_set"]: row for row in saved_rows(results, "summary")}
     assert summary["raw"]["seeds_rho"] is None  # nothing is trained, so no seed matters
     assert -1 <= summary["sae"]["seeds_rho"] <= 1
     assert summary["sae"]["seeds_match"] > 0.1
@@ -74,6 +65,11 @@ def test_ablation(command: Command, artifacts: Path) -> None:
     assert none.accuracy["image"] > commonest + 0.1
     assert none.accuracy["text"] > commonest + 0.1
     assert set(table.deletion) == {"None", "Random", "ImgD", "TextD", "CrossD"}
+    [samples] = saved_rows(results, "samples")
+    of_category = metadata[~metadata.group.duplicated() & (metadata.category != "")].category.value_counts()
+    assert samples["pairs"] == of_category[of_category >= 5].sum()
+    assert samples["left_out"] == ", ".join(sorted(of_category[of_category < 5].index))
+    assert f"{samples['pairs']} pairs, {(of_category >= 5).sum()} labels (category)" in run.out
     assert (results / "table1.png").stat().st_size > 10_000
 
 
@@ -88,8 +84,9 @@ def test_top_samples(command: Command, artifacts: Path) -> None:
     z, metadata = unit_embeddings(view), view.metadata()
     made_of = json.loads((results / "recipe.json").read_text())["sets"][1]["dictionary"]
     sae = Dictionary.from_pretrained(only(artifacts / "dictionaries", f"sae-*-{made_of}"))
+    samples = pd.read_parquet(results / "samples.parquet")
     for name in ("raw", "sae"):
-        table = pd.read_parquet(results / f"{name}.parquet")
+        table = samples[samples.feature_set == name]
         for modality in ("image", "text"):
             a = z[modality] if name == "raw" else sae.encode(z[modality], modality).detach()  # type: ignore[arg-type]
             for feature in (0, 7):
@@ -101,7 +98,7 @@ def test_top_samples(command: Command, artifacts: Path) -> None:
                     assert mine.caption.tolist() == metadata.caption.iloc[order.tolist()].tolist()
                 np.testing.assert_allclose(mine.activation, a[order, feature], atol=1e-5)
         assert (results / f"{name}-chosen.png").stat().st_size > 5_000
-    sheets = read_json(results / "sheets.json")
+    sheets = saved_rows(results, "sheets")
     assert [(row["feature_set"], row["feature"]) for row in sheets] == [(n, f) for n in ("raw", "sae") for f in (0, 7)]
 
 
@@ -109,18 +106,18 @@ def test_top_samples_of_drawn_features_without_variants_of_one_picture(command: 
     run = command("top_samples", f"artifacts={artifacts}", *FEW, "features=raw", "top_samples.m=6")
     assert run.status == 0, run.err
     results = newest(artifacts, "top_samples")
-    table = pd.read_parquet(results / "raw.parquet")
+    table = pd.read_parquet(results / "samples.parquet")
     source = OpenMojiPairs()
     groups = table.key.map(source.group)
     assert not groups.groupby([table.feature, table.samples]).apply(lambda g: g.duplicated().any()).any()
-    drawn = pd.DataFrame(read_json(results / "sheets.json"))
+    drawn = pd.DataFrame(saved_rows(results, "sheets"))
     assert drawn.groupby("class").size().to_dict() == {"ImgD": 2, "TextD": 2, "CrossD": 2}
     classes = table.drop_duplicates("feature").set_index("feature")["class"]
     assert [classes[f] for f in drawn.feature] == drawn["class"].tolist()
 
 
 def test_interpretability(command: Command, artifacts: Path) -> None:
-    settings = (*FEW, "features=[raw,sae,ncl]", "monosemanticity.m=4", "monosemanticity.n_draws=2")
+    settings = (*FEW, "features=[raw,sae,ncl]", "interpretability.m=4", "interpretability.n_draws=2")
     run = command("interpretability", f"artifacts={artifacts}", *settings)
     assert run.status == 0, run.err
     results = newest(artifacts, "interpretability")
@@ -140,7 +137,7 @@ def test_interpretability(command: Command, artifacts: Path) -> None:
     mine = scores[(scores.feature_set == "raw") & (scores.samples == "text") & (scores.feature == 3)]
     assert mine.ms.item() == pytest.approx(expected, abs=1e-4)
 
-    table5 = {(row["feature_set"], row["samples"]): row for row in read_json(results / "table5.json")}
+    table5 = {(row["feature_set"], row["samples"]): row for row in saved_rows(results, "table5")}
     raw = scores[(scores.feature_set == "raw") & (scores.samples == "image")].groupby("class").mono.mean()
     assert table5["raw", "image"]["mono"] == pytest.approx(raw["ImgD"] - raw["TextD"])
     history = pd.read_parquet(results / "over_training.parquet")
@@ -160,7 +157,7 @@ def test_interpretability(command: Command, artifacts: Path) -> None:
 def test_an_empty_class_says_none(command: Command, artifacts: Path) -> None:
     nobody = (*FEW, "features=raw", "partition.n_sigma=50")
     run = command(
-        "interpretability", f"artifacts={artifacts}", *nobody, "monosemanticity.m=4", "monosemanticity.ms=false"
+        "interpretability", f"artifacts={artifacts}", *nobody, "interpretability.m=4", "interpretability.ms=false"
     )
     assert run.status == 0, run.err
     lines = [line for line in run.out.splitlines() if "ImgD" in line and "image" in line]
@@ -176,13 +173,13 @@ def test_controls_are_feature_sets_like_any_other(command: Command, artifacts: P
     run = command("faithfulness", f"artifacts={artifacts}", *FEW, sets)
     assert run.status == 0, run.err
     results = newest(artifacts, "faithfulness")
-    rows = {(row["feature_set"], row["samples"]): row for row in read_json(results / "reconstruction.json")}
+    rows = {(row["feature_set"], row["samples"]): row for row in saved_rows(results, "reconstruction")}
     for name in ("raw", "random_rotation", "pca"):
         assert rows[name, "image"]["fvu"] == pytest.approx(0, abs=1e-6)
         assert rows[name, "image"]["cosine"] == pytest.approx(1, abs=1e-5)
     assert rows["untrained_sae", "text"]["l0"] <= 32
     assert rows["untrained_sae", "text"]["fvu"] > 0.1
-    function = {(row["feature_set"], row["space"]): row for row in read_json(results / "function.json")}
+    function = {(row["feature_set"], row["space"]): row for row in saved_rows(results, "function")}
     before, rotated = function["", "embeddings"], function["random_rotation", "features"]
     for key in ("i2t_r1", "t2i_r10", "zero_shot", "gap", "contrastive_loss"):
         assert rotated[key] == pytest.approx(before[key], abs=2e-3), key
@@ -214,10 +211,10 @@ def test_shards_without_labels(command: Command, artifacts: Path, tmp_path: Path
     assert "dataset.label=kind is no label of these pairs: they have none" in run.err
     run = command("top_samples", *shards, "features=raw", "top_samples.m=6", "top_samples.show=[1]")
     assert run.status == 0, run.err
-    table = pd.read_parquet(only(artifacts / "results", "top_samples-emojiclip-webdataset-*") / "raw.parquet")
+    table = pd.read_parquet(only(artifacts / "results", "top_samples-emojiclip-webdataset-*") / "samples.parquet")
     texts = table[(table.feature == 1) & (table.samples == "text")]
     assert texts.caption.is_unique  # "color 0" to "color 6" occur about three times each
-    run = command("interpretability", *shards, "features=raw", "monosemanticity.m=3", "embedder=clip")
+    run = command("interpretability", *shards, "features=raw", "interpretability.m=3", "embedder=clip")
     assert run.status == 0, run.err
 
 
@@ -228,7 +225,7 @@ def test_shards_without_labels(command: Command, artifacts: Path, tmp_path: Path
         ("top_samples", ["features=raw", "top_samples.show=[600]"], "names feature 600, but raw has 0 to 511"),
         ("top_samples", ["features=raw", "top_samples.show=[-1]"], "names feature -1"),
         ("top_samples", ["features=raw", "top_samples.shown=21"], "top_samples.shown=21 must lie between"),
-        ("interpretability", ["features=raw", "monosemanticity.m=0"], "m=0 top samples"),
+        ("interpretability", ["features=raw", "interpretability.m=0"], "interpretability.m=0 must be at least 2"),
         ("interpretability", ["features=raw", "embedder=paper", "embedder.image_checkpoint=no.pt"], "no.pt is no file"),
         ("ablation", ["features=raw", "dataset.label=color"], "dataset.label=color is no label of these pairs: choose"),
         ("ablation", ["features=raw", "ablation.folds=9"], "folds=9 must lie between 1 and 5"),

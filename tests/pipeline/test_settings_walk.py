@@ -23,14 +23,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from mmmono.analyses import ANALYSES
+from mmmono.commands.explorer.command import explore
+from mmmono.commands.extract import extract
+from mmmono.commands.report.command import report
 from mmmono.core.artifacts import RECIPE_FILE
 from mmmono.core.errors import MissingArtifactError, MmmonoError
-from mmmono.pipeline.analyses.explorer import explore
-from mmmono.pipeline.analyses.extraction import extract
-from mmmono.pipeline.analyses.plan_steps import ANALYSES
-from mmmono.pipeline.analyses.report import report
-from mmmono.pipeline.analyses.sweep import summarize_sweep
-from mmmono.pipeline.analyses.validate import validate
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.training import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
@@ -96,10 +94,10 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "sweep|trainer.*": "all dictionaries are compared, whatever they were trained with",
     "sweep|seed": "all dictionaries are compared, whatever they were trained with",
     "sweep|sweep.embedder": "which results are compared, whose addresses are in the recipe",
-    "validate|sae.k": "follows from dataset.active and validate.knobs.k",
+    "validate|sae.k": "follows from dataset.active and validate.parameters.k",
     "validate|sae.expansion": "follows from validate.latents",
     "validate|ncl.expansion": "follows from validate.latents",
-    "validate|features.k": "follows from dataset.active and validate.knobs.k",
+    "validate|features.k": "follows from dataset.active and validate.parameters.k",
     "validate|features.expansion": "follows from validate.latents",
     "validate|validate.jobs": "processes that train",
     "validate|dataset.limit": "has no meaning for planted pairs, and is refused",
@@ -148,8 +146,8 @@ OTHER: Mapping[str, Any] = {
     "trainer.accelerator": "gpu",
     "trainer.max_steps": 6000,
     "trainer.check_val_every_n_epoch": 2,
-    "concepts.split": "val",
-    "concepts.space": "embeddings",
+    "gender.split": "val",
+    "gender.space": "embeddings",
     "ablation.split": "val",
     "ablation.folds": 2,
     "adversarial.contrast": "typographic",
@@ -171,10 +169,11 @@ OTHER: Mapping[str, Any] = {
     "generator.height": 64,
     "generator.width": 64,
     "labels.column": "other",
+    "top_samples.show": [1],
     "explorer.bins": 32,
     "faithfulness.prompt": "a photo of {}",
     "objective": "fvu",
-    "validate.knobs.pairs": [2400],
+    "validate.parameters.pairs": [2400],
     "validate.equal_gains.levels": [0.02],
     "model.pretrained": "yfcc15m",
     "model.architecture": "RN101",
@@ -188,9 +187,12 @@ def train(workspace: Workspace) -> None:
 
 
 ENTRYPOINTS: Mapping[str, Callable[[Workspace], object]] = {
-    **ANALYSES, "extract": extract, "train": train, "explorer": explore, "report": report, "sweep": summarize_sweep,
-    "validate": validate,
-}  # fmt: skip
+    **{analysis.name: analysis.make for analysis in ANALYSES if analysis.kind == "results"},
+    "extract": extract,
+    "train": train,
+    "explorer": explore,
+    "report": report,
+}
 MAKE_NOTHING = {"plan": "it only looks", "dashboard": "what it makes lies with W&B"}
 
 
@@ -357,7 +359,7 @@ WALKS = [
     Walk("explorer", (*TAR, RAW_SAE)),
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
-    Walk("validate", ("validate.knobs={{pairs: [2500]}}", "validate.seeds=1", "validate.equal_gains.seeds=1")),
+    Walk("validate", ("validate.parameters={{pairs: [2500]}}", "validate.seeds=1", "validate.equal_gains.seeds=1")),
 ]
 
 
@@ -389,9 +391,6 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     for place in ("case_studies.adversarial.victims.check_model", "case_studies.classifier.check_model",
                   "pipeline.generators.check_pipeline", "pipeline.generators.check_width"):  # fmt: skip
         monkeypatch.setattr(f"mmmono.{place}", lambda *_, **__: None)
-    # The report draws its curves before it knows its address, which they do not change.
-    monkeypatch.setattr("mmmono.pipeline.report_sections.save_figure", lambda figure, path: (path, path))
-    monkeypatch.setattr("mmmono.pipeline.report_sections.training_curves", lambda history, name: None)
     cfg = composed(walk, world)
     plain = OmegaConf.to_container(cfg, resolve=False)  # before anything is instantiated, which resolves interpolations
     assert isinstance(plain, dict)

@@ -90,7 +90,9 @@ def test_a_model_of_its_own_does_not_take_settings_of_the_other() -> None:
         (["section-2.1", "MODEL=clip_rn50", "DATASET=cc3m"], None),
         (["section-2.1", "MODEL=clip_rn50", "DATASET=cc3m", "FEATURES=[raw]"], "features=[raw]"),
         (["section-2.1", "EXACT=yes"], None),
-        (["section-2.1"], "features=[raw,sae,ncl]"),
+        (["section-2.1"], None),  # those of its configuration
+        (["demo"], None),
+        (["appendix-a.1"], "features=[sae,ncl]"),
         (["section-4.1"], "features=sae"),
         (["section-4.3", "MODEL=clip_rn50", "DATASET=cc3m", "FEATURES=[raw,sae]"], "features=[raw,sae]"),
         (

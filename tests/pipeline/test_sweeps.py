@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pareto import pareto_front
 from mmmono.features import FeatureStore, split_view
-from mmmono.pipeline.analyses.training import final_metric
 from mmmono.pipeline.entrypoint import CONF
-from tests.pipeline.conftest import REPOSITORY, Command
+from mmmono.pipeline.training import final_metric
+from tests.pipeline.conftest import REPOSITORY, Command, newest
 from tests.pipeline.test_entrypoints import only
-from tests.pipeline.test_sections_2_3 import newest
 
 DATA = ("dataset=planted", "dataset.pairs=800", "dataset.dim=16")
 SHORT = (*DATA, "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10")
@@ -66,6 +66,9 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
     assert sorted(zip(sae.k, sae.expansion, strict=True)) == [(k, n) for k in (1, 2, 4) for n in (1, 2)]
     assert (table.dictionary == "ncl").sum() == 1
     assert (results / "sweep.png").stat().st_size > 10_000
+    settings = pd.read_parquet(results / "settings.parquet").set_index(["artifact", "setting"]).value
+    assert [settings[row.artifact, "k"] for row in sae.itertuples()] == [str(int(k)) for k in sae.k]
+    assert set(settings[:, "trainer.max_steps"]) == {"20"}
     view = split_view(FeatureStore(only(tmp_path / "features", "planted-*")), "val")
     for row in sae.itertuples():
         dictionary = Dictionary.from_pretrained(tmp_path / "dictionaries" / row.artifact)
@@ -114,16 +117,23 @@ def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
     """From whatever interpretability results there are; embedder=clip needs no pictures."""
     root = f"artifacts={tmp_path}"
     grid = (root, *SHORT, "features=sae", "features.k=2,4")
-    few = ("monosemanticity.m=3", "monosemanticity.over_training=false", "monosemanticity.deduplicate=false")
+    few = ("interpretability.m=3", "interpretability.over_training=false", "interpretability.deduplicate=false")
     run = command("interpretability", "-m", *grid, "embedder=clip", "mds.min_pairs=3", *few)
     assert run.status == 0, run.err
+    recipe = json.loads((newest(tmp_path, "interpretability") / "recipe.json").read_text())
+    earlier = tmp_path / "results" / "interpretability-earlier-0123456789"  # of a version with other names of settings
+    earlier.mkdir()
+    (earlier / "recipe.json").write_text(
+        json.dumps({**recipe, "version": 1, "monosemanticity": recipe.pop("interpretability")})
+    )
     assert command("sweep", root, *DATA).status == 0
+    shutil.rmtree(earlier)
     table = pd.read_parquet(newest(tmp_path, "sweep") / "runs.parquet")
     averages = {}
     for folder in (tmp_path / "results").glob("interpretability-*[!k]"):
-        rows = [row for row in json.loads((folder / "table4.json").read_text()) if row["class"] == "all"]
+        table4 = pd.read_parquet(folder / "table4.parquet")
         digest = json.loads((folder / "recipe.json").read_text())["sets"][0]["dictionary"]
-        averages[digest] = np.mean([row["mono"] for row in rows])
+        averages[digest] = table4[table4["class"] == "all"].mono.mean()
     for row in table.itertuples():
         assert row.mono == pytest.approx(averages[row.artifact.rpartition("-")[2]])
 

@@ -5,6 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mmmono.analyses.validate import VALIDATE
+from mmmono.pipeline.analysis import shown_figures
+from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import only, snapshot
 
@@ -15,7 +18,7 @@ def test_the_sae_finds_what_was_planted(command: Command, tmp_path: Path) -> Non
     arguments = (f"artifacts={tmp_path}", "validate.seeds=1", "validate.quick=true", "features=[raw,sae]")
     run = command("validate", *arguments)
     assert run.status == 0, run.err
-    rows = pd.read_parquet(only(tmp_path / "results", "validation-*") / "validation.parquet").set_index("feature_set")
+    rows = pd.read_parquet(only(tmp_path / "results", "validate-*") / "validation.parquet").set_index("feature_set")
     sae, raw = rows.loc["sae"], rows.loc["raw"]
     assert sae.max_cosine >= 0.95
     assert 0.95 <= sae.matched_cosine <= sae.max_cosine
@@ -40,30 +43,30 @@ SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interv
 @pytest.mark.slow
 def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     """Trainings too short to find anything, but all of them."""
-    knobs = ("noise", "active", "latents", "pairs")
+    left_out = ("noise", "active", "latents", "pairs")
     run = command(
         "validate", f"artifacts={tmp_path}", *SHORT, "training.batch_size=64", "features=[raw,sae]", "validate.seeds=2",
         "validate.jobs=1", "validate.n_permutations=200", "validate.equal_gains.seeds=2",
-        *(f"~validate.knobs.{knob}" for knob in knobs),
-        "validate.knobs.gap=[0.8]", "validate.knobs.k=[3]", "validate.knobs.superposition=[0.75]",
-        "validate.knobs.shared_share=[0.5]",
+        *(f"~validate.parameters.{name}" for name in left_out),
+        "validate.parameters.gap=[0.8]", "validate.parameters.k=[3]", "validate.parameters.superposition=[0.75]",
+        "validate.parameters.shared_share=[0.5]",
     )  # fmt: skip
     assert run.status == 0, run.err
-    results = only(tmp_path / "results", "validation-*")
+    results = only(tmp_path / "results", "validate-*")
     validation, summary, readings, found = (
         pd.read_parquet(results / f"{name}.parquet") for name in ("validation", "summary", "readings", "discoveries")
     )
-    assert {"knob", "value", "seed", "feature_set"} <= set(validation.columns)
+    assert {"parameter", "value", "seed", "feature_set"} <= set(validation.columns)
     assert len(validation) == 5 * 2 * 2  # settings, seeds, feature sets
     for row in summary[summary.measure == "auroc_text"].itertuples():
-        same = validation.knob.eq(row.knob) & validation.feature_set.eq(row.feature_set)
+        same = validation.parameter.eq(row.parameter) & validation.feature_set.eq(row.feature_set)
         assert row.mean == pytest.approx(validation[same].auroc_text.mean())
-        assert row.low <= row.mean <= row.high
+        assert row.mean_low <= row.mean <= row.mean_high
     assert {"mds.undefined=skip", "mds.undefined=half", "energy ratio", "AUROC"} < set(readings.reading)
     centered = readings[readings.reading == "sae.center=per_modality"]
-    assert set(centered.knob) == {"", "gap"}
-    default = readings[readings.reading.eq("mds.undefined=skip")].set_index(["knob", "seed", "feature_set"])
-    same = validation.set_index(["knob", "seed", "feature_set"])
+    assert set(centered.parameter) == {"", "gap"}
+    default = readings[readings.reading.eq("mds.undefined=skip")].set_index(["parameter", "seed", "feature_set"])
+    same = validation.set_index(["parameter", "seed", "feature_set"])
     assert default.accuracy.equals(same.accuracy_sigma)
     assert set(found.feature_set) == {"concepts", "sae"}
     assert (found.false_discoveries <= found.discoveries).all()
@@ -73,8 +76,13 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     assert figures == {file.stem for file in results.glob("*.pdf")}
     statements = ("codes", "directions", "energy", "false_discoveries", "gains", "partition", "readings", "separation")
     assert figures == {"validation", *(f"validation-{statement}" for statement in statements)}
+    result = Result(results, {})
+    assert {name for name, _ in VALIDATE.draw(result)} == figures
+    assert {file.stem for file, _ in shown_figures(VALIDATE, result)} == figures
+    base = pd.read_parquet(results / "parameters.parquet").set_index("parameter").base
+    assert base.to_dict() == pytest.approx({"gap": 0.3, "superposition": 1.5, "k": 6, "shared_share": 1 / 3})
     stores = {path.name for path in (tmp_path / "features").glob("planted-*") if path.is_dir()}
-    assert len(stores) == 2 * 5  # turning k plants nothing new
+    assert len(stores) == 2 * 5  # another k makes no new data
 
 
 def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
@@ -90,24 +98,30 @@ def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
     ("name", "overrides", "message"),
     [
         ("validate", ["dataset=openmoji"], "validation needs to know the answer: set dataset=planted, not openmoji"),
-        ("validate", ["+validate.knobs.nois=[1]"], "validate.knobs names 'nois'"),
+        ("validate", ["+validate.parameters.nois=[1]"], "validate.parameters names 'nois'"),
         ("validate", ["dataset.shared_atoms=0"], "dataset.shared_atoms=0: planted pairs need at least one"),
         (
             "validate",
-            ["validate.knobs.superposition=[0.001]"],
+            ["validate.parameters.superposition=[0.001]"],
             "dataset.image_atoms=0: planted pairs need at least one",
         ),
-        ("validate", ["validate.knobs.k=[97]"], "k=97 active latents, but only 96 concepts are planted"),
-        ("validate", ["validate.knobs.k=[2.5]"], "k=2.5 active latents, but only 96 concepts are planted"),
+        ("validate", ["validate.parameters.k=[97]"], "k=97 active latents, but only 96 concepts are planted"),
+        ("validate", ["validate.parameters.k=[2.5]"], "k=2.5 active latents, but only 96 concepts are planted"),
         ("validate", ["dataset.active=65"], "dataset.active=65 concepts a sample, but a modality has only 64 atoms"),
-        ("validate", ["+validate.knobs.correlation=[1.2]"], "dataset.correlation=1.2 is a probability: give 0 to 1"),
         (
             "validate",
-            ["validate.knobs.shared_share=[1.5]"],
-            "validate.knobs.shared_share=1.5 is a share of the concepts",
+            ["+validate.parameters.correlation=[1.2]"],
+            "dataset.correlation=1.2 is a probability: give 0 to 1",
         ),
-        ("validate", ["validate.knobs.pairs=[few]"], "validate.knobs.pairs: 'few' is not a number"),
-        ("validate", ["validate.equal_gains.levels=[5]"], "a false discovery rate of 5 is no rate"),
+        (
+            "validate",
+            ["validate.parameters.shared_share=[1.5]"],
+            "validate.parameters.shared_share=1.5 is a share of the concepts",
+        ),
+        ("validate", ["validate.parameters.pairs=[few]"], "validate.parameters.pairs: 'few' is not a number"),
+        ("validate", ["validate.equal_gains.levels=[5]"], "validate.equal_gains.levels=5 is no false discovery rate"),
+        ("validate", ["validate.fdr=0"], "validate.fdr=0 is no false discovery rate: give a rate between 0 and 1"),
+        ("validate", ["validate.equal_gains.seeds=0"], "validate.equal_gains.seeds=0: give at least 1"),
         ("validate", ["validate.latents=0"], "validate.latents=0 leaves no latent"),
         ("validate", ["validate.seeds=0"], "validate.seeds=0: give at least 1, 3 for intervals"),
         (

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
 from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.reporting.explorer import ExploredFeatures, ExplorerWriter
 from mmmono.reporting.style import CLASS_COLORS
 from tests.reporting.browser import chromium, opened
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.reporting.escaping import latex
+from mmmono.reporting.formats import points
 from mmmono.reporting.report import Report, ReportFigure, ReportSection, ReportTable, write_report
-from mmmono.reporting.rows import ablation_rows, modality_mono_rows, points
 from tests.reporting.browser import chromium, opened
 
 ROWS: list[dict[str, object]] = [
@@ -90,22 +90,6 @@ def test_latex_says_what_the_text_says() -> None:
 
 
 def test_the_papers_numbers_stand_beside() -> None:
-    nothing = {f"{key}{end}": None for key in ("delta_none", "delta_random") for end in ("", "_low", "_high")}
-    row = {"feature_set": "raw", "task": "text", "deletion": "TextD", "size_of": "TextD", "neurons": 3, "accuracy": 0.5}
-    [shown] = ablation_rows([row | nothing, row | nothing | {"feature_set": "sae"}], "sae", keep=False)
-    assert (shown["accuracy"], shown["paper"], shown["paper Δ"], shown["Δ none [95 %]"]) == (
-        "0.500",
-        "0.683",
-        "-3.0",
-        "",
-    )
-    [kept] = ablation_rows([row | nothing], "raw", keep=True)
-    assert (kept["kept"], kept["paper"]) == ("TextD", "")
-    scores = {f"{m}{end}": 0.1 for m in ("mono", "embsim", "winrate", "ms") for end in ("", "_se")}
-    mono = {"feature_set": "raw", "samples": "image", "score": "Visual Mono", **scores}
-    assert modality_mono_rows([mono], "declip_rn50")[0]["paper EmbSim"] == "0.009"
-    assert modality_mono_rows([mono], "emojiclip")[0]["paper EmbSim"] == "-0.007"
-    assert modality_mono_rows([mono], "emojiclip")[0]["mono"] == "0.100 ± 0.100"
     change = pd.Series({"drop": 0.015, "drop_low": -0.02, "drop_high": 0.05})
     assert points(dict(change), "drop") == "+1.5 [-2.0, +5.0]"
 

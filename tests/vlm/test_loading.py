@@ -12,6 +12,7 @@ from huggingface_hub import constants
 
 from mmmono.core.errors import ModelError
 from mmmono.vlm import hub, load_open_clip
+from mmmono.vlm.weight_settings import WeightSettings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,7 +24,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> None:
         "vision_cfg": {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
         "text_cfg": {"width": 64, "heads": 2, "layers": 1},
     }
-    (folder / "mmmono-tiny.json").write_text(json.dumps(config))
+    towers = {
+        "": {},
+        "-resnet": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None},
+        "-timm": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"},
+    }
+    for ending, tower in towers.items():
+        content = {**config, "vision_cfg": {**config["vision_cfg"], **tower}}  # type: ignore[dict-item]
+        (folder / f"mmmono-tiny{ending}.json").write_text(json.dumps(content))
     open_clip.add_model_config(folder)
 
 
@@ -46,12 +54,25 @@ def test_a_local_checkpoint_is_what_open_clip_makes_of_it(checkpoint: Path) -> N
     assert torch.allclose(encoder.encode_image(pixels), reference.encode_image(pixels), atol=1e-5)
 
 
+@pytest.mark.parametrize("tower", ["mmmono-tiny", "mmmono-tiny-resnet", "mmmono-tiny-timm"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "pure_bf16"])
+def test_pixels_get_the_type_that_open_clip_names_for_a_precision(tower: str, precision: str) -> None:
+    encoder = load_open_clip(tower, None, precision=precision)
+    got: list[torch.dtype] = []
+    encoder.model.visual.register_forward_pre_hook(lambda _, inputs: got.append(inputs[0].dtype))
+    assert encoder.encode_image(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 24)
+    assert got == [open_clip.get_input_dtype(precision) or torch.float32]
+
+
 def test_fingerprints_tell_weights_and_activations_apart(checkpoint: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.pt"
     moved.write_bytes(checkpoint.read_bytes())
     fingerprint = load_open_clip("mmmono-tiny", str(checkpoint)).fingerprint
     assert load_open_clip("mmmono-tiny", str(moved)).fingerprint == fingerprint
-    assert load_open_clip("mmmono-tiny", str(checkpoint), force_quick_gelu=True).fingerprint != fingerprint
+    assert (
+        load_open_clip("mmmono-tiny", str(checkpoint), settings=WeightSettings(quick_gelu=True)).fingerprint
+        != fingerprint
+    )
     random = [load_open_clip("mmmono-tiny", None).fingerprint for _ in range(2)]
     assert len({*random, fingerprint}) == 3
 
@@ -106,4 +127,4 @@ def test_a_tag_brings_its_own_activation(monkeypatch: pytest.MonkeyPatch, checkp
     assert isinstance(blocks["quick"].mlp.gelu, open_clip.transformer.QuickGELU)
     assert isinstance(blocks["plain"].mlp.gelu, torch.nn.GELU)
     with pytest.raises(ModelError, match="was trained with GELU"):
-        load_open_clip("mmmono-tiny", "plain", force_quick_gelu=True)
+        load_open_clip("mmmono-tiny", "plain", settings=WeightSettings(quick_gelu=True))

@@ -17,6 +17,13 @@ from torchvision.transforms.functional import to_pil_image
 from mmmono.case_studies.adversarial.alignment import Aligned
 from mmmono.core.lines import append_lines, read_lines
 
+PICTURES = "pictures"  # folder of a result that holds one folder for each condition
+
+
+def image_file(folder: Path, number: int) -> Path:
+    """Return the file of an image by its number."""
+    return folder / f"{number:05d}.png"
+
 
 class PictureFolder:
     """Numbered images of one size, with the distances of optimized ("moved") images and the victim's answers.
@@ -32,28 +39,31 @@ class PictureFolder:
         self._answers = path / "answers.jsonl"
         path.mkdir(parents=True, exist_ok=True)
 
-    def _file(self, number: int, suffix: str) -> Path:
-        return self.path / f"{number:05d}{suffix}"
+    def _image(self, number: int) -> Path:
+        return image_file(self.path, number)
+
+    def _distances(self, number: int) -> Path:
+        return self._image(number).with_suffix(".npy")
 
     def keep(self, number: int, picture: Image.Image) -> None:
         """Write an image that was not optimized, unless it exists."""
-        if not self._file(number, ".png").exists():
-            _write(self._file(number, ".png"), lambda path: picture.save(path, format="PNG"))
+        if not self._image(number).exists():
+            _write(self._image(number), lambda path: picture.save(path, format="PNG"))
 
     def keep_moved(self, numbers: Sequence[int], moved: Aligned) -> None:
         """Write optimized images; the distances, written last, mark an image as complete."""
         levels = moved.pixels.mul(255).round().to(torch.uint8).cpu()
         for number, pixels, distances in zip(numbers, levels, moved.distances.cpu().numpy(), strict=True):
-            _write(self._file(number, ".png"), _saver(pixels))
-            _write(self._file(number, ".npy"), lambda path, d=distances: np.save(path, d))  # type: ignore[misc]
+            _write(self._image(number), _saver(pixels))
+            _write(self._distances(number), lambda path, d=distances: np.save(path, d))  # type: ignore[misc]
 
     def unmoved(self) -> list[int]:
         """Numbers of the images that have not been optimized yet."""
-        return [number for number in range(self.count) if not self._file(number, ".npy").exists()]
+        return [number for number in range(self.count) if not self._distances(number).exists()]
 
     def picture(self, number: int) -> Image.Image:
         """Read an image as RGB."""
-        with Image.open(self._file(number, ".png")) as file:
+        with Image.open(self._image(number)) as file:
             return file.convert("RGB")
 
     def pixels(self, numbers: Sequence[int]) -> Float[Tensor, "pictures 3 height width"]:
@@ -65,7 +75,7 @@ class PictureFolder:
         """Distance of each image before each step and after the last one; None unless all images were optimized."""
         if self.unmoved():
             return None
-        return np.stack([np.load(self._file(number, ".npy")) for number in range(self.count)])
+        return np.stack([np.load(self._distances(number)) for number in range(self.count)])
 
     def answers(self) -> dict[int, list[str]]:
         """The victim's answers so far, by number of the image."""

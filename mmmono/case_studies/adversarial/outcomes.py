@@ -13,12 +13,14 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 from mmmono.case_studies.adversarial.success import SuccessRate, success_rate
+from mmmono.core.statistics import Interval
 from mmmono.modality import LIVE_CLASSES, Partition
-from mmmono.modality.ablation import Interval
 
 Array = np.ndarray[Any, Any]
+Verdicts = Sequence[Sequence[bool | None]]  # for each image, the verdict on each answer
 RANDOM, ALL = "Random", "All"
 BENIGN, CONTRAST, ATTACKED = "benign", "contrast", "attacked"
+METHOD = "percentile bootstrap"
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,22 @@ class AttackOutcome:
     distances: tuple[float, ...]
 
     def to_row(self) -> dict[str, Any]:
-        """Return the outcome as one flat table row."""
-        row: dict[str, Any] = {**asdict(self.condition), **asdict(self.success)}
-        for name, interval in (("below_random", self.below_random), ("margin", self.margin)):
-            value, low, high = (interval.value, interval.low, interval.high) if interval else (None, None, None)
-            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        """Return the outcome as one flat table row; what it lacks is None or NaN."""
         first, last = (self.distances[0], self.distances[-1]) if self.distances else (None, None)
-        return {**row, "distance_before": first, "distance_after": last}
+        below_random = self.below_random or Interval(float("nan"))
+        return {
+            **asdict(self.condition),
+            "clusters": self.success.clusters, "trials": self.success.trials, "successes": self.success.successes,
+            "unparseable": self.success.unparseable,
+            **self.success.rate.columns("rate"),
+            **below_random.columns("below_random"), **self.margin.columns("margin"),
+            "distance_before": first, "distance_after": last,
+        }  # fmt: skip
+
+    def distance_rows(self) -> list[dict[str, Any]]:
+        """Return the distances as table rows, one per step; none if the images were not aligned."""
+        condition = asdict(self.condition)
+        return [{**condition, "step": step, "distance": value} for step, value in enumerate(self.distances)]
 
 
 def defending_features(
@@ -107,47 +118,55 @@ def defending_features(
     return chosen
 
 
+@dataclass(frozen=True)
+class Observations:
+    """What was seen of the images of one condition, image by image.
+
+    Attributes:
+        requests: number of each image's request.
+        verdicts: for each image, the verdict on each answer; None for an answer without a verdict.
+        margins: margin of each image, see `AttackOutcome`.
+        distances: distance of each image before each step and after the last one; None if not aligned.
+    """
+
+    requests: Int[Array, " pictures"]
+    verdicts: Verdicts
+    margins: Float[Array, " pictures"]
+    distances: Float[Array, "pictures steps"] | None
+
+
 def attack_outcome(
-    condition: Condition,
-    verdicts: Sequence[Sequence[bool | None]],
-    margins: Float[Array, " pictures"],
-    requests: Int[Array, " pictures"],
-    distances: Float[Array, "pictures steps"] | None,
-    random: Sequence[Sequence[bool | None]] | None = None,
-    seed: int = 0,
+    condition: Condition, seen: Observations, random: Verdicts | None = None, seed: int = 0
 ) -> AttackOutcome:
     """Summarize the images of a condition; images with the same request count as repeats, not as independent.
 
     Args:
         condition: condition of the images.
-        verdicts: for each image, the verdict on each answer.
-        margins: margin of each image, see `AttackOutcome`.
-        requests: number of each image's request.
-        distances: distance of each image before each step and after the last one; None if not aligned.
-        random: verdicts with equally many random features aligned, if any.
+        seen: requests, verdicts, margins and distances of the images.
+        random: verdicts on the same images with equally many random features aligned, if any.
         seed: seed of the bootstrap.
     """
-    of_request = [np.flatnonzero(requests == number).tolist() for number in np.unique(requests)]
+    of_request = [np.flatnonzero(seen.requests == number).tolist() for number in np.unique(seen.requests)]
 
-    def grouped(found: Sequence[Sequence[bool | None]]) -> list[list[bool | None]]:
+    def grouped(found: Verdicts) -> list[list[bool | None]]:
         return [[verdict for picture in pictures for verdict in found[picture]] for pictures in of_request]
 
     difference = None
     if random is not None:
-        pairs = zip(_rates(grouped(random)), _rates(grouped(verdicts)), strict=True)
+        pairs = zip(_rates(grouped(random)), _rates(grouped(seen.verdicts)), strict=True)
         both = np.array([r - own for r, own in pairs if not np.isnan(r - own)])
         difference = _mean(both, seed) if len(both) else None
-    by_request = np.array([margins[pictures].mean() for pictures in of_request])
+    by_request = np.array([seen.margins[pictures].mean() for pictures in of_request])
     return AttackOutcome(
         condition,
-        success_rate(grouped(verdicts)),
+        success_rate(grouped(seen.verdicts)),
         difference,
         _mean(by_request, seed),
-        () if distances is None else tuple(float(step) for step in distances.mean(0)),
+        () if seen.distances is None else tuple(float(step) for step in seen.distances.mean(0)),
     )
 
 
-def _rates(verdicts: Sequence[Sequence[bool | None]]) -> list[float]:
+def _rates(verdicts: Verdicts) -> list[float]:
     judged = [[verdict for verdict in picture if verdict is not None] for picture in verdicts]
     return [sum(picture) / len(picture) if picture else float("nan") for picture in judged]
 
@@ -156,6 +175,6 @@ def _mean(values: Float[Array, " requests"], seed: int) -> Interval:
     """Mean with a 95 % percentile bootstrap interval; NaN for a single value."""
     mean = float(values.mean())
     if len(values) < 2:
-        return Interval(mean, float("nan"), float("nan"))
+        return Interval(mean, method=METHOD)
     found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed))
-    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), method=METHOD)

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
+from mmmono.core.statistics import Interval
+
+METHOD = "Wilson, by effective sample size"
+
 
 @dataclass(frozen=True)
 class SuccessRate:
@@ -17,17 +21,15 @@ class SuccessRate:
         trials: number of attempts with a verdict, over images, repeats and runs.
         successes: number of successful attempts.
         unparseable: number of attempts without a verdict, which do not count.
-        rate: successes / trials; NaN without trials.
-        low, high: 95 % interval, corrected for the correlation of attempts on one image (see `success_rate`).
+        rate: successes / trials, NaN without trials; with a 95 % interval that is corrected for the correlation of
+            attempts on one image (see `success_rate`), from 0 to 1 without trials.
     """
 
     clusters: int
     trials: int
     successes: int
     unparseable: int
-    rate: float
-    low: float
-    high: float
+    rate: Interval
 
 
 def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -63,11 +65,11 @@ def success_rate(verdicts: Sequence[Sequence[bool | None]]) -> SuccessRate:
     successes = sum(sum(picture) for picture in judged)
     unparseable = sum(verdict is None for picture in verdicts for verdict in picture)
     if not trials:
-        return SuccessRate(len(verdicts), 0, 0, unparseable, float("nan"), 0.0, 1.0)
+        return SuccessRate(len(verdicts), 0, 0, unparseable, Interval(float("nan"), 0.0, 1.0, method=METHOD))
     rate = successes / trials
     effect = max(1.0, _design_effect(judged, rate, trials))
     low, high = wilson(successes / effect, trials / effect)
-    return SuccessRate(len(verdicts), trials, successes, unparseable, rate, low, high)
+    return SuccessRate(len(verdicts), trials, successes, unparseable, Interval(rate, low, high, method=METHOD))
 
 
 def _design_effect(judged: Sequence[Sequence[bool]], rate: float, trials: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import Encoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 INSTEAD = "check its name and the network, give a local folder, or use victim=clip_zero_shot"
@@ -40,7 +41,7 @@ class Victim(ABC):
         """Check that the victim is available, before long computations start. Raises ModelError if not."""
 
     @abstractmethod
-    def load(self, encoder: DualEncoder, device: str) -> None:
+    def load(self, encoder: Encoder, device: str) -> None:
         """Load the victim.
 
         Args:
@@ -82,14 +83,14 @@ class ClipZeroShot(Victim):
             raise ConfigError(f"victim.retrieves={retrieves} is none of concept, request")
         self.retrieves = retrieves
         self.own_judge = _Retrieved()
-        self._encoder: DualEncoder | None = None
+        self._encoder: Encoder | None = None
         self._device = "cpu"
 
     def identity(self) -> dict[str, Any]:
         """The name of the victim and the text it compares with."""
         return {"victim": "clip_zero_shot", "retrieves": self.retrieves}
 
-    def load(self, encoder: DualEncoder, device: str) -> None:
+    def load(self, encoder: Encoder, device: str) -> None:
         """Keep the attacked encoder and the device."""
         self._encoder, self._device = encoder, device
 
@@ -122,10 +123,11 @@ class _Retrieved(Judge):
         return [answer == REQUESTED for _, answer in asked]
 
 
+@dataclass(eq=False)
 class Llava(Victim):
     """A LLaVA model of transformers that gets the image with the request as its prompt (Section 4.2).
 
-    Args:
+    Attributes:
         model: hub id or local folder.
         prompt: prompt template; `{request}` is filled in, `<image>` marks the place of the image.
         repeats: number of answers sampled per image.
@@ -140,52 +142,35 @@ class Llava(Victim):
 
     measure = "attack success rate"
 
-    def __init__(
-        self,
-        model: str,
-        prompt: str,
-        repeats: int = 100,
-        max_new_tokens: int = 256,
-        temperature: float = 1.0,
-        batch_size: int = 20,
-        dtype: str = "float16",
-    ) -> None:
-        if min(repeats, max_new_tokens, batch_size) < 1:
+    model: str
+    prompt: str
+    repeats: int = 100
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    batch_size: int = 20
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        if min(self.repeats, self.max_new_tokens, self.batch_size) < 1:
             raise ConfigError("victim.repeats, victim.max_new_tokens and victim.batch_size must be at least 1")
-        if temperature < 0:
-            raise ConfigError(f"victim.temperature={temperature} must not be negative")
-        if "<image>" not in prompt or "{request}" not in prompt:
-            raise ConfigError(f"victim.prompt={prompt!r} must hold <image> and {{request}}")
-        if not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise ConfigError(f"victim.dtype={dtype} is no type of PyTorch: choose float32, float16 or bfloat16")
-        self.model = model
-        self.prompt = prompt
-        self.repeats = repeats
-        self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.batch_size = batch_size
-        self.dtype = dtype
+        if self.temperature < 0:
+            raise ConfigError(f"victim.temperature={self.temperature} must not be negative")
+        if "<image>" not in self.prompt or "{request}" not in self.prompt:
+            raise ConfigError(f"victim.prompt={self.prompt!r} must hold <image> and {{request}}")
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ConfigError(f"victim.dtype={self.dtype} is no type of PyTorch: choose float32, float16 or bfloat16")
         self._device = "cpu"
         self._loaded: tuple[Any, Any] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Model and generation settings; includes `batch_size`, because the answers of a batch are sampled together."""
-        return {
-            "victim": "llava",
-            "model": weights_identity(self.model),
-            "prompt": self.prompt,
-            "repeats": self.repeats,
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "batch_size": self.batch_size,
-            "dtype": self.dtype,
-        }
+        """All settings; includes `batch_size`, because the answers of a batch are sampled together."""
+        return {"victim": "llava", **asdict(self), "model": weights_identity(self.model)}
 
     def check(self) -> None:
         """Raise ModelError unless the weights are in a folder or in the hub's cache, or can be downloaded."""
         check_model("victim.model", self.model, INSTEAD)
 
-    def load(self, encoder: DualEncoder, device: str) -> None:
+    def load(self, encoder: Encoder, device: str) -> None:
         """Load processor and weights; the attacked encoder is not used."""
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 

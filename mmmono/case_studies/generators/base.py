@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import Encoder
 
 
 class Generator(ABC):
@@ -48,7 +48,7 @@ class Generator(ABC):
 
 
 def encode_joint(
-    encoder: DualEncoder, prompt: str, reference: Image.Image, device: str
+    encoder: Encoder, prompt: str, reference: Image.Image, device: str
 ) -> tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]]:
     """Embed a text and an image in the joint space, without further normalization; returned on the CPU."""
     with torch.inference_mode():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,35 @@ from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INDEX = "model_index.json"
+
+
+@dataclass(kw_only=True, frozen=True)
+class PipelineSettings:
+    """Settings that all diffusers pipelines share.
+
+    Attributes:
+        weights: hub id or folder.
+        dtype: type of the weights: float32, float16 or bfloat16.
+        cpu_offload: keep only the active part of the pipeline on the GPU.
+        steps: number of denoising steps.
+        guidance_scale: weight of the conditioning against none (classifier-free guidance).
+        height, width: size of the images in pixels; None for the pipeline's default.
+    """
+
+    weights: str
+    dtype: str = "float32"
+    cpu_offload: bool = False
+    steps: int
+    guidance_scale: float
+    height: int | None = None
+    width: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of each call of the pipeline."""
+        return {
+            "num_inference_steps": self.steps, "guidance_scale": self.guidance_scale, "height": self.height,
+            "width": self.width,
+        }  # fmt: skip
 
 
 def check_pipeline(weights: str, pipeline_class: str) -> None:
@@ -79,28 +109,33 @@ def check_settings(dtype: str, cpu_offload: bool, device: str) -> None:
         )
 
 
-def load_pipeline(kind: str, weights: str, dtype: str, device: str, cpu_offload: bool) -> Any:
+def load_pipeline(kind: str, settings: PipelineSettings, device: str) -> Any:
     """Load a pipeline onto a device.
+
+    Args:
+        kind: name of its diffusers class.
+        settings: its weights, their type, and whether they are offloaded to the CPU.
+        device: device to compute on.
 
     Raises:
         ConfigError: diffusers is not installed.
         ModelError: the weights cannot be loaded or belong to another class, or the GPU has too little memory.
     """
     need(f"diffusers' {kind}", "diffusers")
-    check_pipeline(weights, kind)  # diffusers would load the parts that both classes share
+    check_pipeline(settings.weights, kind)  # diffusers would load the parts that both classes share
     import diffusers
 
     try:
         with hub_or_cache():
-            pipeline = getattr(diffusers, kind).from_pretrained(weights, torch_dtype=DTYPES[dtype])
+            pipeline = getattr(diffusers, kind).from_pretrained(settings.weights, torch_dtype=DTYPES[settings.dtype])
     except Exception as error:  # diffusers passes on all errors of the hub client and of its loaders
         raise ModelError(
-            f"generator.weights={weights} cannot be loaded as {kind} ({hub_reason(error)}): check its name and "
+            f"generator.weights={settings.weights} cannot be loaded as {kind} ({hub_reason(error)}): check its name and "
             "the network, or give the folder of a local copy"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     with enough_memory(device):
-        if cpu_offload:
+        if settings.cpu_offload:
             pipeline.enable_model_cpu_offload(device=device)
             return pipeline
         return pipeline.to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from mmmono.case_studies.generators.base import Generator, encode_joint
 from mmmono.case_studies.generators.diffusers_pipelines import initial_noise
 from mmmono.case_studies.generators.flow import FlowPlan, PictureFlow, fit_flow
 from mmmono.core.errors import ModelError
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import Encoder
 
 
 class EmbeddingDecoder(Generator):
@@ -36,7 +37,7 @@ class EmbeddingDecoder(Generator):
     joint = True
 
     def __init__(
-        self, folder: Path, encoder: DualEncoder, *, device: str = "cpu", steps: int = 20, guidance: float = 1.5
+        self, folder: Path, encoder: Encoder, *, device: str = "cpu", steps: int = 20, guidance: float = 1.5
     ) -> None:
         self._flow, known = PictureFlow.from_pretrained(folder)
         if known["encoder"] != encoder.fingerprint:
@@ -66,29 +67,38 @@ class EmbeddingDecoder(Generator):
         return [Image.fromarray(picture) for picture in drawn.cpu().numpy()]
 
 
-def train_embedding_decoder(
-    folder: Path,
-    pictures: UInt8[Tensor, "pictures height width 3"],
-    image: Float[Tensor, "pictures dim"],
-    text: Float[Tensor, "pictures dim"],
-    *,
-    plan: FlowPlan,
-    encoder: str,
-    normalize: bool,
-    seed: int,
-) -> None:
+@dataclass(frozen=True)
+class EmbeddedPictures:
+    """Images and the embeddings of the images and of their captions, row by row.
+
+    Attributes:
+        pictures: square images.
+        image, text: embeddings of the images and of their captions.
+        encoder: fingerprint of the encoder of the embeddings.
+        normalize: whether the embeddings are L2-normalized.
+    """
+
+    pictures: UInt8[Tensor, "pictures height width 3"]
+    image: Float[Tensor, "pictures dim"]
+    text: Float[Tensor, "pictures dim"]
+    encoder: str
+    normalize: bool
+
+
+def train_embedding_decoder(folder: Path, pairs: EmbeddedPictures, plan: FlowPlan, seed: int) -> None:
     """Train a flow and save it in `folder`.
 
     Args:
         folder: folder for weights and configuration.
-        pictures, image, text: images and embeddings of pairs, see `fit_flow`.
+        pairs: images of side `plan.pixels` with their embeddings.
         plan: settings of the training.
-        encoder: fingerprint of the encoder of the embeddings.
-        normalize: whether the embeddings are L2-normalized.
         seed: seed of initialization and training.
 
     Raises:
         ModelError: there are fewer than two images.
     """
-    flow, loss = fit_flow(pictures, image, text, plan, seed)
-    flow.save_pretrained(folder, {"encoder": encoder, "normalize": normalize, "pictures": len(pictures), "loss": loss})
+    flow, loss = fit_flow(pairs.pictures, pairs.image, pairs.text, plan, seed)
+    flow.save_pretrained(
+        folder,
+        {"encoder": pairs.encoder, "normalize": pairs.normalize, "pictures": len(pairs.pictures), "loss": loss},
+    )

@@ -10,7 +10,7 @@ model is uncertain.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -27,10 +27,11 @@ from mmmono.core.progress import progress_bar
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
 FREQUENCIES = 32  # number of sine and cosine features of the time
+UNCONDITIONAL = 0.1  # share of samples that are trained without embedding, for classifier-free guidance
 LATEST = 0.8  # the loss weight 1 / (1 − time)², which gives the error of the velocity, is capped at this time
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True, frozen=True)
 class FlowPlan:
     """Settings of a flow and its training.
 
@@ -38,21 +39,25 @@ class FlowPlan:
         pixels: side of the images in pixels.
         components: number of principal components.
         width, depth: hidden width and number of blocks of the perceptron.
-        steps, batch_size, lr: of AdamW; the learning rate decays linearly.
+        train_steps, batch_size, lr: of AdamW; the learning rate decays linearly.
         embedding_noise: maximum norm of the noise added to embeddings, relative to their mean norm, so that the flow
             also covers embeddings between those of the training data.
-        unconditional: share of samples that are trained without embedding, for classifier-free guidance.
     """
 
     pixels: int = 64
     components: int = 512
     width: int = 768
     depth: int = 3
-    steps: int = 1500
+    train_steps: int = 1500
     batch_size: int = 256
     lr: float = 1e-3
     embedding_noise: float = 0.4
-    unconditional: float = 0.1
+
+    def plan_recipe(self) -> dict[str, float]:
+        """Everything that determines the training, except its data and seed, under the names that recipes have."""
+        plan = {field.name: getattr(self, field.name) for field in fields(FlowPlan)}
+        plan["steps"] = plan.pop("train_steps")
+        return {**plan, "unconditional": UNCONDITIONAL}
 
 
 class PictureFlow(nn.Module):
@@ -212,17 +217,17 @@ def fit_flow(
 def _train(flow: PictureFlow, latents: Tensor, image: Tensor, text: Tensor, plan: FlowPlan) -> float:
     optimizer = torch.optim.AdamW(flow.parameters(), plan.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / plan.steps)
+        optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / plan.train_steps)
     )
     noise_scale = plan.embedding_noise * float(flow.length) / image.shape[1] ** 0.5
     fast = torch.cpu._is_avx512_bf16_supported()  # without it, bfloat16 is emulated and slower
     losses = []
     with progress_bar() as bar:
-        for _ in bar.track(range(plan.steps), description="train embedding decoder"):
+        for _ in bar.track(range(plan.train_steps), description="train embedding decoder"):
             rows = torch.randint(len(latents), (plan.batch_size,))
             embedding = torch.where(torch.rand(len(rows), 1) < 0.5, image[rows], text[rows])
             embedding = embedding + noise_scale * torch.rand(len(rows), 1) * torch.randn_like(embedding)
-            embedding = embedding * (torch.rand(len(rows), 1) >= plan.unconditional)
+            embedding = embedding * (torch.rand(len(rows), 1) >= UNCONDITIONAL)
             time = torch.randn(len(rows)).sigmoid()
             picture = latents[rows]
             noisy = torch.lerp(torch.randn_like(picture), picture, time[:, None])

@@ -8,6 +8,7 @@ embedding in the joint space, repeated for every token, and I indexes the dimens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,75 +18,75 @@ from torch import Tensor, nn
 
 from mmmono.case_studies.generators.base import Generator, encode_joint
 from mmmono.case_studies.generators.diffusers_pipelines import (
+    PipelineSettings,
     check_same_weights,
     enough_memory,
     initial_noise,
     load_pipeline,
 )
 from mmmono.core.errors import ConfigError
-from mmmono.vlm import DualEncoder
+from mmmono.vlm import OpenCLIPEncoder
 
 LAYERS = ("penultimate", "final")
 LENGTHS = ("prompt", "own")
+
+
+@dataclass(kw_only=True, frozen=True)
+class StableDiffusion2Settings(PipelineSettings):
+    """Settings of `StableDiffusion2`.
+
+    Attributes:
+        layer: layer of the text tower: `penultimate` (with the final norm), on which the generator was trained, or
+            `final`, from which the joint space is projected.
+        projected: project tokens into the joint space, intervene there, and map the change back with the projection's
+            pseudo-inverse. Otherwise dimension d of a token is identified with dimension d of the joint space.
+        length: `prompt` scales R to the norm of each token, `own` keeps the encoder's norm.
+
+    Raises:
+        ConfigError: `layer` or `length` is unknown.
+    """
+
+    steps: int = 50
+    guidance_scale: float = 7.5
+    layer: str = "penultimate"
+    projected: bool = False
+    length: str = "prompt"
+
+    def __post_init__(self) -> None:
+        if self.layer not in LAYERS:
+            raise ConfigError(f"generator.layer={self.layer} is none of {', '.join(LAYERS)}")
+        if self.length not in LENGTHS:
+            raise ConfigError(f"generator.length={self.length} is none of {', '.join(LENGTHS)}")
 
 
 class StableDiffusion2(Generator):
     """Generate images with diffusers' `StableDiffusionPipeline` from intervened token embeddings.
 
     Args:
-        weights: hub id or folder.
+        settings: the weights and how they are used.
         encoder: encoder on whose features the study intervenes; the generator must have been trained with it.
         device: device to compute on.
-        dtype: float32, float16 or bfloat16.
-        cpu_offload: keep only the active part of the pipeline on the GPU.
-        layer: layer of the text tower: `penultimate` (with the final norm), on which the generator was trained, or
-            `final`, from which the joint space is projected.
-        projected: project tokens into the joint space, intervene there, and map the change back with the projection's
-            pseudo-inverse. Otherwise dimension d of a token is identified with dimension d of the joint space.
-        length: `prompt` scales R to the norm of each token, `own` keeps the encoder's norm.
-        steps, guidance_scale, height, width: settings of the pipeline; None for its default size.
 
     Raises:
-        ConfigError: `layer` or `length` is unknown, or tokens are not projected but differ in width from the joint
-            space.
+        ConfigError: tokens are not projected but differ in width from the joint space.
         ModelError: the weights cannot be loaded or belong to another encoder, or the GPU has too little memory.
     """
 
     name = "sd2"
 
-    def __init__(
-        self,
-        weights: str,
-        encoder: DualEncoder,
-        *,
-        device: str = "cpu",
-        dtype: str = "float32",
-        cpu_offload: bool = False,
-        layer: str = "penultimate",
-        projected: bool = False,
-        length: str = "prompt",
-        steps: int = 50,
-        guidance_scale: float = 7.5,
-        height: int | None = None,
-        width: int | None = None,
-    ) -> None:
-        check_options(layer, length)
-        self.joint = projected
+    def __init__(self, settings: StableDiffusion2Settings, encoder: OpenCLIPEncoder, device: str = "cpu") -> None:
+        self.joint = settings.projected
+        self._settings = settings
         self._encoder = encoder
         self._tower: Any = getattr(encoder.model, "text", encoder.model)
-        self._pipeline = load_pipeline("StableDiffusionPipeline", weights, dtype, device, cpu_offload)
+        self._pipeline = load_pipeline("StableDiffusionPipeline", settings, device)
         own = self._pipeline.text_encoder.get_input_embeddings().weight
-        check_same_weights(own, self._tower.token_embedding.weight, weights, encoder.name)
+        check_same_weights(own, self._tower.token_embedding.weight, settings.weights, encoder.name)
         self._device = device
-        self._layer = layer
-        self._length = length
-        self._options = {
-            "num_inference_steps": steps, "guidance_scale": guidance_scale, "height": height, "width": width
-        }  # fmt: skip
-        if not projected and own.shape[1] != encoder.dim:
+        if not settings.projected and own.shape[1] != encoder.dim:
             raise ConfigError(
-                f"tokens of {weights} have {own.shape[1]} dimensions, the joint space of {encoder.name} {encoder.dim}: "
-                "set generator.projected=true"
+                f"tokens of {settings.weights} have {own.shape[1]} dimensions, the joint space of {encoder.name} "
+                f"{encoder.dim}: set generator.projected=true"
             )
 
     def encode(
@@ -96,7 +97,7 @@ class StableDiffusion2(Generator):
         _, image = encode_joint(self._encoder, prompt, reference, self._device)
         text = tokens @ self._projection if self.joint else tokens
         image = image.expand_as(text)
-        if self._length == "prompt":
+        if self._settings.length == "prompt":
             image = nn.functional.normalize(image, dim=-1) * torch.linalg.vector_norm(text, dim=-1, keepdim=True)
         return text, image
 
@@ -114,7 +115,7 @@ class StableDiffusion2(Generator):
                     prompt_embeds=conditioning[None].to(negative.dtype).to(negative.device),
                     negative_prompt_embeds=negative,
                     generator=initial_noise(seed),
-                    **self._options,
+                    **self._settings.options(),
                 )
             pictures += drawn.images
         return pictures
@@ -125,7 +126,7 @@ class StableDiffusion2(Generator):
         return positive, negative
 
     def _tokens(self, prompt: str) -> Float[Tensor, "tokens width"]:
-        if self._layer == "penultimate":
+        if self._settings.layer == "penultimate":
             return self._conditioning(prompt)[0][0].float().cpu().clone()
         kept = []
         hook = self._tower.ln_final.register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -142,11 +143,3 @@ class StableDiffusion2(Generator):
     def _lift(self, change: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens width"]:
         """Least-squares inverse of the projection: the smallest change of tokens that projects closest to `change`."""
         return (change.double() @ torch.linalg.pinv(self._projection.double())).float()
-
-
-def check_options(layer: str, length: str) -> None:
-    """Raise ConfigError if `layer` or `length` is unknown."""
-    if layer not in LAYERS:
-        raise ConfigError(f"generator.layer={layer} is none of {', '.join(LAYERS)}")
-    if length not in LENGTHS:
-        raise ConfigError(f"generator.length={length} is none of {', '.join(LENGTHS)}")

@@ -1,0 +1,140 @@
+"""Attack an image encoder, defend with classes of features, and measure which defense takes the attack out again.
+
+Each image and answer is saved as soon as it is made, so an interrupted run resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+
+from hydra.utils import instantiate
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.analyses.adversarial import AlignmentSettings, Settings
+from mmmono.analyses.adversarial.asking import ask, judged
+from mmmono.analyses.adversarial.attack_pictures import AttackPictures
+from mmmono.analyses.adversarial.cases import Defense, draw_cases, draw_defenses
+from mmmono.analyses.adversarial.counting import Margins, count
+from mmmono.analyses.adversarial.moving import Folders, attack, carry_out, defend, friendly_pixels, save_given
+from mmmono.case_studies.adversarial.alignment import Alignment
+from mmmono.case_studies.adversarial.folder import PICTURES, PictureFolder
+from mmmono.case_studies.adversarial.judges import Judge
+from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, Condition
+from mmmono.case_studies.adversarial.requests import read_requests
+from mmmono.case_studies.adversarial.victims import Victim
+from mmmono.core.errors import ConfigError
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.pictures import finished_features
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+from mmmono.vlm import Encoder
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Attack, defend with classes of features, and measure the attack's success (Table 3, Figure 8).
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: requests or images are missing or unreadable.
+    """
+    study = AttackStudy(workspace)
+    return Study(study.recipe(), study.compute, resumable=True)
+
+
+class AttackStudy:
+    """The attack study; the constructor checks settings and inputs before any heavy computation.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: requests or images are missing or unreadable.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.settings = read_settings(workspace.cfg, "adversarial", Settings)
+        self.requests = read_requests(self.settings.requests)
+        self.attack = _alignment("attack", self.settings.attack)
+        self.defense = _alignment("defense", self.settings.defense)
+        self.victim: Victim = instantiate(workspace.cfg.victim)
+        self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
+        if finished_features(workspace, workspace.whole_split("auto")) is None:  # check before hours of extraction
+            self._check()
+        pictures = AttackPictures(workspace, self.settings)
+        self.contrasts = [pictures.contrast(request) for request in self.requests]
+        self.benign = pictures.benign()
+        self.cases = draw_cases(self.requests, self.contrasts, self.benign, self.settings.runs, workspace.seed)
+
+    def _check(self) -> None:
+        """Raise an error if the victim or the judge is not available."""
+        self.victim.check()
+        self.judge.check()
+
+    def recipe(self) -> dict[str, object]:
+        """Everything that determines the results; the batch size does not. The requests' file counts by its content."""
+        settings = {key: value for key, value in asdict(self.settings).items() if key not in ("batch_size", "requests")}
+        return {
+            **self.workspace.partitions_recipe(),
+            "features": self.workspace.features(self.workspace.dataset.split).recipe,
+            "model": self.workspace.model.recipe(),
+            "adversarial": settings,
+            "requests": [asdict(request) for request in self.requests],
+            "benign": [[picture.caption, _digest(picture.image)] for picture in self.benign],
+            "contrasts": [_digest(image) if image else None for image in self.contrasts],
+            "victim": {**self.victim.identity(), "measure": self.victim.measure},
+            "judge": self.judge.identity(),
+            "seed": self.workspace.seed,
+        }
+
+    def compute(self, folder: Path) -> Tables:
+        """Attack, defend, ask the victim, judge its answers, and count the successes."""
+        self._check()
+        workspace, cases = self.workspace, self.cases
+        defenses = draw_defenses(workspace, self.settings)
+        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        self.victim.load(encoder, workspace.device)
+        given = [Condition(BENIGN), Condition(CONTRAST), Condition(ATTACKED)]
+        folders = {
+            condition: PictureFolder(folder / PICTURES / condition.slug, len(cases))
+            for condition in (*given, *(defense.condition for defense in defenses))
+        }
+        self._make_images(folders, defenses, encoder)
+        ask(self.victim, cases, folders, workspace.seed)
+        verdicts = {condition: judged(self.judge, cases, images) for condition, images in folders.items()}
+        margins = Margins(encoder, cases, self.settings.batch_size, workspace.device)
+        outcomes = count(cases, folders, verdicts, margins, workspace.seed)
+        return {
+            "table3": [outcome.to_row() for outcome in outcomes],
+            "distances": [row for outcome in outcomes for row in outcome.distance_rows()],
+            "cases": [case.to_row(number) for number, case in enumerate(cases)],
+        }
+
+    def _make_images(self, folders: Folders, defenses: Sequence[Defense], encoder: Encoder) -> None:
+        """Save the images of all conditions."""
+
+        def embed(pixels: Tensor) -> Tensor:
+            embeddings = encoder.encode_pixels(pixels)
+            return F.normalize(embeddings, dim=1) if self.workspace.cfg.features.normalize else embeddings
+
+        save_given(self.cases, folders, encoder)
+        friendly = friendly_pixels(self.cases, encoder, self.settings.friendly_text)
+        moves = [
+            attack(folders, embed, self.attack),
+            *(defend(defense, folders, friendly, embed, self.defense) for defense in defenses),
+        ]
+        carry_out(moves, self.cases, self.settings.batch_size, self.workspace.device)
+
+
+def _alignment(name: str, settings: AlignmentSettings) -> Alignment:
+    try:
+        return Alignment(**asdict(settings))
+    except ConfigError as error:
+        raise ConfigError(f"adversarial.{name}.{error}") from error
+
+
+def _digest(image: Image.Image) -> str:
+    return sha256(repr((image.size, image.mode)).encode() + image.tobytes()).hexdigest()[:16]

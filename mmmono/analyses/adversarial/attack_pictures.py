@@ -1,0 +1,82 @@
+"""Images for an attack: the benign images and the contrast images of the requests."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from PIL import Image
+
+from mmmono.analyses.adversarial import Settings
+from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.pictures import Picture, find_picture
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source
+from mmmono.pipeline.workspace import Workspace
+
+
+class AttackPictures:
+    """Find the images that `adversarial.*` names, or draw them from the pairs of the whole split.
+
+    Args:
+        workspace: provides the pairs.
+        settings: settings of the section `adversarial`.
+    """
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._workspace = workspace
+        self._settings = settings
+        self._split = workspace.whole_split("auto")
+        self._source = picture_source(workspace, self._split)
+        self._locators = known_locators(workspace, self._split)
+
+    def benign(self) -> list[Picture]:
+        """Return the benign images with their captions.
+
+        Raises:
+            ConfigError: no pair matches, or an image has no caption.
+            DataError: a named image is missing or unreadable.
+        """
+        settings = self._settings.benign
+        names = list(settings.pictures or ())
+        if not names:
+            return self._scenery(set(settings.words), settings.count)
+        pictures = []
+        for name in names:
+            picture = find_picture(name, self._source, self._locators)
+            caption = picture.caption or settings.text
+            if not caption:
+                raise ConfigError(f"{name} has no caption: say what it shows, adversarial.benign.text='...'")
+            pictures.append(Picture(picture.image, caption))
+        return pictures
+
+    def _scenery(self, words: set[str], count: int) -> list[Picture]:
+        """Draw images whose captions contain one of the words; unreadable images are replaced by others."""
+        captions = self._workspace.features(self._split).view.metadata()["caption"]
+        rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
+        if not len(rows) or count < 1:
+            raise ConfigError(
+                "no benign picture: no caption holds one of adversarial.benign.words, or adversarial.benign.count is 0; "
+                "give other words, or adversarial.benign.pictures=[...]"
+            )
+        left = np.random.default_rng(self._workspace.seed).permutation(rows).tolist()
+        pictures = SplitPictures(self._workspace, self._split)
+        found: dict[int, Picture] = {}
+        while left and len(found) < count:
+            drawn = left[: count - len(found)]
+            left = left[len(drawn) :]
+            had = ((row, pair) for row, pair in pictures.pairs(drawn) if pair is not None)
+            found |= {row: Picture(pair.image, captions.iloc[row]) for row, pair in had}
+        return [found[row] for row in sorted(found)]
+
+    def contrast(self, request: Request) -> Image.Image | None:
+        """Return the request's image, or None if its text is drawn instead. Raises DataError if there is no image."""
+        kind = self._settings.contrast
+        if kind == "typographic" or (kind == "auto" and not request.picture):
+            return None
+        if not request.picture:
+            raise DataError(
+                f"request {request.text!r} has no picture: add a column 'picture' to adversarial.requests, "
+                "or set adversarial.contrast=typographic"
+            )
+        return find_picture(request.picture, self._source, self._locators).image

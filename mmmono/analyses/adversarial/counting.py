@@ -1,0 +1,82 @@
+"""Count the successes under each condition, and measure how far the encoder takes each image for the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmmono.analyses.adversarial.cases import Case
+from mmmono.analyses.adversarial.moving import Folders
+from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.outcomes import (
+    RANDOM,
+    AttackOutcome,
+    Condition,
+    Observations,
+    Verdicts,
+    attack_outcome,
+)
+from mmmono.modality import LIVE_CLASSES
+from mmmono.vlm import Encoder
+
+
+class Margins:
+    """Margin of an image: its cosine to the request's concept minus that to the benign caption.
+
+    Args:
+        encoder: the attacked encoder.
+        cases: the cases.
+        batch_size: number of images embedded at a time.
+        device: device to compute on.
+    """
+
+    def __init__(self, encoder: Encoder, cases: Sequence[Case], batch_size: int, device: str) -> None:
+        self._encoder, self._batch_size, self._device = encoder, batch_size, device
+        concepts = self._embed([case.request.concept for case in cases])
+        self._lean = concepts - self._embed([case.benign.caption for case in cases])
+
+    def _embed(self, texts: list[str]) -> Float[Tensor, "texts dim"]:
+        unique = list(dict.fromkeys(texts))
+        with torch.inference_mode():
+            rows = F.normalize(self._encoder.encode_text(self._encoder.tokenize(unique).to(self._device)), dim=1)
+        return rows[[unique.index(text) for text in texts]]
+
+    def of(self, folder: PictureFolder) -> Float[np.ndarray[Any, Any], " cases"]:
+        """Return the margin of every image of a folder."""
+        margins = []
+        with torch.inference_mode():
+            for start in range(0, folder.count, self._batch_size):
+                batch = list(range(start, min(start + self._batch_size, folder.count)))
+                embeddings = self._encoder.encode_pixels(folder.pixels(batch).to(self._device))
+                margins.append((F.normalize(embeddings, dim=1) * self._lean[batch]).sum(1).cpu())
+        found: np.ndarray[Any, Any] = torch.cat(margins).numpy()
+        return found
+
+
+def count(
+    cases: Sequence[Case], folders: Folders, verdicts: Mapping[Condition, Verdicts], margins: Margins, seed: int
+) -> list[AttackOutcome]:
+    """Summarize every condition; defenses are compared with aligning as many random features.
+
+    Args:
+        cases: the cases.
+        folders: images of each condition.
+        verdicts: verdicts under each condition.
+        margins: measures the margins.
+        seed: seed of the bootstrap.
+    """
+    requests = np.array([case.request_number for case in cases])
+    outcomes = []
+    for condition, folder in folders.items():
+        random = None
+        if condition.aligned in LIVE_CLASSES:
+            random = verdicts.get(Condition(RANDOM, condition.feature_set, condition.features))
+        seen = Observations(requests, verdicts[condition], margins.of(folder), folder.distances())
+        outcomes.append(attack_outcome(condition, seen, random, seed))
+    return outcomes

@@ -1,0 +1,61 @@
+"""Certainty of R(d) (Eq. 1): bootstrap intervals, and significance against the permutation null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmmono.reporting.result import Result
+from mmmono.reporting.style import CLASS_COLORS, STYLE
+
+CLASSES = ("ImgD", "TextD", "CrossD")
+
+
+def draw(result: Result) -> Iterator[tuple[str, Figure]]:
+    """Draw the scores with their intervals."""
+    yield "certainty", score_intervals(result.table("scores"), result.recipe["certainty"]["fdr"])
+
+
+def score_intervals(scores: pd.DataFrame, fdr: float) -> Figure:
+    """Plot features sorted by score with 95 % intervals, one panel per feature set; pale if q > `fdr`.
+
+    Args:
+        scores: one row per feature, with the columns `feature_set`, `class`, `mds`, `low`, `high` and `q_value`.
+        fdr: false discovery rate.
+    """
+    names = scores["feature_set"].unique()
+    with plt.rc_context(STYLE):
+        columns = min(len(names), 4)
+        rows = math.ceil(len(names) / columns)
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(max(3.4, 2.7 * columns), 2.6 * rows), squeeze=False, layout="constrained"
+        )
+        for axis in axes.flat[len(names) :]:
+            axis.set_axis_off()
+        for axis, name in zip(axes.flat, names, strict=False):
+            _draw(axis, str(name), scores[scores["feature_set"] == name], fdr)
+        for row in axes:
+            row[0].set_ylabel("modality dominance score")
+        figure.supxlabel("features, by score", fontsize=STYLE["axes.labelsize"])
+        return figure
+
+
+def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
+    live = scores[scores["class"] != "dead"].sort_values("mds", kind="stable")
+    position = np.arange(len(live))
+    significant = (live["q_value"] <= fdr).to_numpy()
+    for of in CLASSES:
+        for confirmed, alpha in ((False, 0.25), (True, 1.0)):
+            members = (live["class"] == of).to_numpy() & (significant == confirmed)
+            rows, at, color = live[members], position[members], CLASS_COLORS[of]
+            axis.vlines(at, rows["low"], rows["high"], color=color, linewidth=0.5, alpha=0.35 * alpha)
+            axis.plot(at, rows["mds"], ".", markersize=1.6, color=color, alpha=alpha)
+    axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    share = significant.mean() if len(live) else float("nan")
+    axis.set_title(f"{name}\n{share:.0%} significant", loc="left")

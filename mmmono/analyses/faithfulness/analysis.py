@@ -1,0 +1,156 @@
+"""How much of the embeddings' information and function a feature set preserves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmono.analyses.faithfulness import Settings
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
+from mmmono.dictionaries.metrics import Sparsity
+from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.features.retrieval import clip_loss, recall_at_k, zero_shot_accuracy
+from mmmono.features.rows import prepare as prepare_rows
+from mmmono.modality import modality_gap
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+
+Row = dict[str, object]
+
+KS = (1, 5, 10)
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Measure reconstruction and sparsity; compare retrieval, zero-shot accuracy, gap and loss with the embeddings'."""
+    settings = read_settings(workspace.cfg, "faithfulness", Settings)
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
+        "faithfulness": asdict(settings),
+        "label": workspace.dataset.label,
+        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the class names
+        "seed": workspace.seed,
+    }
+
+    def compute(folder: Path) -> Tables:
+        return _tables(workspace, settings)
+
+    return Study(recipe, compute)
+
+
+def _tables(workspace: Workspace, settings: Settings) -> Tables:
+    rows = _sample(workspace, settings.max_pairs)
+    view = workspace.features(workspace.dataset.split).view
+    normalize = workspace.cfg.features.normalize
+    raw: dict[Modality, Tensor] = {
+        m: prepare_rows(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
+    }
+    classes = _classes(workspace, rows, settings.prompt)
+    reconstruction: list[Row] = []
+    function: list[Row] = [{"feature_set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)}]
+    for name in workspace.recipes:
+        features = workspace.feature_set(name)
+        codes, decoded = _through(features, raw, workspace.device)
+        reconstruction += _reconstruction(name, raw, codes, decoded)
+        if name == "raw":
+            continue
+        coded_classes = decoded_classes = None
+        if classes is not None:
+            own_codes, own_decoded = _through(features, {"text": classes[0]}, workspace.device)
+            coded_classes = (own_codes["text"], classes[1])
+            decoded_classes = (own_decoded["text"], classes[1]) if own_decoded else None
+        after = _function(codes, coded_classes, settings.temperature)
+        function.append({"feature_set": name, "space": "features", **after})
+        if decoded:
+            after = _function(decoded, decoded_classes, settings.temperature)
+            function.append({"feature_set": name, "space": "reconstruction", **after})
+    return {"reconstruction": reconstruction, "function": function}
+
+
+def _sample(workspace: Workspace, max_pairs: int) -> np.ndarray:
+    """Draw a seeded sample of at most `max_pairs` pairs; return their sorted positions in the split."""
+    count = len(workspace.features(workspace.dataset.split).view)
+    if count <= max_pairs:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(workspace.seed).choice(count, max_pairs, replace=False))
+
+
+def _through(
+    features: FeatureSet, embeddings: dict[Modality, Tensor], device: str
+) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+    """Encode and decode embeddings; the reconstructions are empty if the feature set has no decoder."""
+    codes: dict[Modality, Tensor] = {}
+    decoded: dict[Modality, Tensor] = {}
+    with torch.inference_mode():
+        for modality, values in embeddings.items():
+            encoded = [features.encode(block.to(device), modality) for block in values.split(4096)]
+            codes[modality] = torch.cat(encoded).cpu()
+            try:
+                decoded[modality] = torch.cat([features.decode(block, modality) for block in encoded]).cpu()
+            except DictionaryError:
+                continue
+    return codes, decoded
+
+
+def _reconstruction(
+    name: str, raw: dict[Modality, Tensor], codes: dict[Modality, Tensor], decoded: dict[Modality, Tensor]
+) -> Iterator[Row]:
+    for modality in MODALITIES:
+        row: Row = {"feature_set": name, "samples": modality, "fvu": None, "cosine": None}
+        sparsity: Sparsity
+        if decoded:
+            moments = ReconstructionMoments(raw[modality].shape[1], codes[modality].shape[1])
+            moments.add(raw[modality], decoded[modality], codes[modality])
+            sparsity = quality = moments.result()
+            row |= {"fvu": quality.fvu, "cosine": quality.cosine}
+        else:
+            active = SparsityMoments(codes[modality].shape[1])
+            active.add(codes[modality])
+            sparsity = active.result()
+        yield row | {"l0": sparsity.l0, "active": sparsity.active, "dead_share": sparsity.dead_fraction}
+
+
+def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tensor, list[int]] | None:
+    """Embed the class names' prompts; return them with each pair's class (−1: none). None if there are no labels."""
+    label = workspace.dataset.label
+    metadata = workspace.features(workspace.dataset.split).view.metadata()
+    if label is None or label not in metadata:
+        return None
+    labels = metadata[label].fillna("").iloc[rows].tolist()
+    names = sorted({name for name in labels if name})
+    encoder = workspace.model.load(workspace.artifacts, workspace.device)
+    with torch.inference_mode():
+        tokens = encoder.tokenize([prompt.format(name) for name in names])
+        embeddings = prepare_rows(
+            encoder.encode_text(tokens.to(workspace.device)),
+            workspace.cfg.features.normalize,
+            "cpu",
+            "the class names' prompts",
+        )
+    place = {name: i for i, name in enumerate(names)}
+    return embeddings, [place.get(name, -1) for name in labels]
+
+
+def _function(z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, temperature: float) -> Row:
+    """Measure retrieval, zero-shot accuracy, modality gap and contrastive loss in one space."""
+    image, text = (z[m] for m in MODALITIES)
+    there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
+    row: Row = {}
+    row |= {f"i2t_r{k}": there[k] for k in KS} | {f"t2i_r{k}": back[k] for k in KS}
+    accuracy = None
+    if classes is not None:
+        accuracy = zero_shot_accuracy(image, classes[0], torch.tensor(classes[1]))
+    # Samples without an active feature have no direction, so the gap leaves them out.
+    alive = (image != 0).any(1) & (text != 0).any(1)
+    return row | {
+        "zero_shot": accuracy,
+        "gap": modality_gap([(image[alive], text[alive])]).centroid_distance if bool(alive.any()) else None,
+        "contrastive_loss": clip_loss(image, text, 1 / temperature),
+    }

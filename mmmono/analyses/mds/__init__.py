@@ -1,0 +1,68 @@
+"""Modality dominance: which modality activates each feature more? (Section 2.1, Eq. 1, Figure 4)."""
+
+from __future__ import annotations
+
+from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
+from mmmono.reporting.headings import headed
+from mmmono.reporting.result import Result, Rows
+
+# Columns of the summary that fit a terminal of 80 characters.
+SHOWN = ("feature_set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+
+
+def summary_rows(result: Result) -> Rows:
+    """Counts of the classes and moments of the scores."""
+    return headed([{key: row[key] for key in SHOWN} for row in result.rows("summary")])
+
+
+MDS = Analysis(
+    name="mds",
+    section="2.1",
+    title="Modality dominance",
+    question=(
+        "Which modality activates each feature more? Features above μ + σ are ImgD, below μ − σ TextD, the others CrossD."
+    ),
+    paper="Figure 4",
+    targets=("section-2.1", "appendix-a.2", "demo"),
+    version=3,
+    columns={
+        "scores": {
+            "feature_set": "name of the feature set",
+            "feature": "index of the feature",
+            "class": "ImgD, TextD, CrossD or dead",
+            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+            "standard_error": "standard error of R(d) over pairs",
+            "informative_pairs": "pairs in which the feature is active",
+            "image_active": "share of images that activate the feature",
+            "text_active": "share of texts that activate the feature",
+        },
+        "summary": {
+            "feature_set": "name of the feature set",
+            "pairs": "number of pairs",
+            "features": "number of features",
+            "ImgD": "number of image-dominant features",
+            "TextD": "number of text-dominant features",
+            "CrossD": "number of cross-modal features",
+            "dead": "features with too few informative pairs for a score",
+            "mean": "μ of the live features' scores",
+            "std": "σ of the live features' scores",
+            "skewness": "third standardized moment of the scores",
+            "lowest": "lowest score",
+            "highest": "highest score",
+            "half_width": "mean half-width of the scores' 95 % confidence intervals",
+            "gap": "modality gap: distance between the modalities' centroids, of normalized embeddings",
+        },
+        "modality_gap": {
+            "centroid_distance": "distance between the modalities' centroids, of normalized embeddings",
+            "mean_norm_difference": "mean norm of image embeddings minus that of text embeddings (Section 2.1)",
+        },
+    },
+    tables=[TableView("mds", "Classes and moments of the scores", summary_rows)],
+    figures=[
+        FigureView("mds", "Figure 4: modality dominance scores by class; the line is their mean, the dotted one ½.")
+    ],
+    paper_setting=PaperSetting("figure4", more={"DeCLIP": ("declip_rn50", "cc3m")}),
+    covers_all=True,
+    bars=("summary/{feature_set}/std",),
+    histograms=("scores/mds",),
+)

@@ -1,0 +1,153 @@
+"""Metrics and settings of all dictionaries on disk that were trained on the same features, and their Pareto front."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmmono.analyses.interpretability import INTERPRETABILITY
+from mmmono.analyses.sweep import Settings
+from mmmono.core.artifacts import Artifact, FinishedArtifacts
+from mmmono.core.errors import ConfigError, MissingArtifactError
+from mmmono.dictionaries.pareto import pareto_front
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.tracking import HISTORY_FILE
+from mmmono.pipeline.training import final_metric
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+
+METRICS = {"fvu": "fvu", "l0": "l0", "active": "active", "dead_share": "dead_fraction", "loss": "loss"}
+COMMAND = "python experiments/train.py -m features.k=8,16,32"
+MONO_TABLE = "table4.parquet"  # of the results of interpretability
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Find the dictionaries of the selected kinds, and the results that measured their monosemanticity.
+
+    Raises:
+        ConfigError: the features do not exist, or no matching dictionary has been trained.
+    """
+    settings = read_settings(workspace.cfg, "sweep", Settings)
+    dictionaries, features = _dictionaries(workspace)
+    measured = _measured(workspace, features, {found.digest for found in dictionaries}, settings.embedder)
+    embedder = measured[0].recipe["embedder"].rpartition("-")[0] or "clip" if measured else None
+    recipe = {
+        "features": features,
+        "dictionaries": [found.digest for found in dictionaries],
+        "interpretability": [found.digest for found in measured],
+        "embedder": embedder,
+    }
+
+    def compute(folder: Path) -> Tables:
+        mono = {digest: value for artifact in measured for digest, value in _mono(artifact)}
+        table = pd.DataFrame([_row(found, mono) for found in dictionaries])
+        table["front"] = pareto_front(table[["fvu", "l0"]].to_numpy(float))
+        table = table.sort_values(["dictionary", "l0", "fvu"], ignore_index=True)
+        return {
+            "runs": [{str(key): value for key, value in row.items()} for row in table.to_dict("records")],
+            "settings": [
+                {"artifact": found.path.name, "setting": name, "value": _text(value)}
+                for found in dictionaries
+                for name, value in _settings(found.recipe).items()
+            ],
+        }
+
+    return Study(recipe, compute)
+
+
+def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, Any]]:
+    """Dictionaries that were trained on the workspace's features, and the recipe of the features they are compared on."""
+    cfg = workspace.cfg
+    there = Workspace(cfg, makes="none", artifacts=FinishedArtifacts(cfg.artifacts))
+    try:
+        train, val = there.features(cfg.training.split), there.features(there.dataset.split)
+    except MissingArtifactError as error:
+        raise ConfigError(
+            f"nothing to compare, the features of {workspace.title} are not there: run {COMMAND}"
+        ) from error
+    found = [
+        artifact
+        for artifact in workspace.artifacts.find("dictionaries")
+        if artifact.recipe["features"] == train.recipe
+        and artifact.recipe.get("validation") == val.recipe
+        and artifact.recipe["kind"] in workspace.recipes
+    ]
+    if not found:
+        raise ConfigError(
+            f"no dictionary of features={','.join(workspace.recipes)} has been trained on {workspace.title}: run {COMMAND}"
+        )
+    return found, val.recipe
+
+
+def _measured(
+    workspace: Workspace, features: Mapping[str, Any], digests: set[str], embedder: str | None
+) -> list[Artifact]:
+    """Find the monosemanticity results with equal embedder and settings that cover the most of these dictionaries."""
+    comparable: dict[str, list[Artifact]] = {}
+    covered: dict[str, set[str]] = {}
+    for artifact in workspace.artifacts.find("results", f"{INTERPRETABILITY.name}-*"):
+        if artifact.recipe["version"] != INTERPRETABILITY.version:
+            continue
+        sets = {entry.get("dictionary") for entry in artifact.recipe["sets"]}
+        name = artifact.recipe["embedder"]
+        if (
+            artifact.recipe["features"] != features
+            or (embedder and not name.startswith(embedder))
+            or not sets & digests
+        ):
+            continue
+        key = json.dumps([artifact.recipe[part] for part in ("embedder", INTERPRETABILITY.name)], sort_keys=True)
+        comparable.setdefault(key, []).append(artifact)
+        covered.setdefault(key, set()).update(sets & digests)
+    return comparable[max(covered, key=lambda key: len(covered[key]))] if covered else []
+
+
+def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
+    """Yield the digest and the Mono of each dictionary, averaged over all its features and both modalities."""
+    averages = pd.read_parquet(artifact.path / MONO_TABLE)
+    everything = averages[averages["class"] == "all"].groupby("feature_set")["mono"].mean()
+    for entry in artifact.recipe["sets"]:
+        if "dictionary" in entry:
+            yield entry["dictionary"], float(everything[entry["name"]])
+
+
+def _row(dictionary: Artifact, mono: Mapping[str, float]) -> dict[str, object]:
+    """Row of a dictionary in the table of runs, without its place on the front."""
+    settings = _settings(dictionary.recipe)
+    return {
+        "dictionary": dictionary.recipe["kind"],
+        "k": settings.get("k"),
+        "expansion": settings.get("expansion"),
+        **_metrics(dictionary.path),
+        "mono": mono.get(dictionary.digest, np.nan),
+        "artifact": dictionary.path.name,
+    }
+
+
+def _metrics(folder: Path) -> dict[str, float]:
+    """Metrics at the last validation, averaged over both modalities; NaN for metrics that this kind lacks."""
+    history = pd.read_parquet(folder / HISTORY_FILE)
+    found: dict[str, float] = {"steps": int(history["step"].iloc[-1])}
+    for column, name in METRICS.items():
+        try:
+            found[column] = final_metric(history, name)
+        except ConfigError:
+            found[column] = np.nan
+    return found
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings that a dictionary was made with, named as on the command line."""
+    parts = {part: recipe[part] for part in ("training", "trainer")}
+    flat = {f"{part}.{key}": value for part, settings in parts.items() for key, value in settings.items()}
+    return {**recipe["settings"], "normalize": recipe["normalize"], "seed": recipe["seed"], **flat}
+
+
+def _text(value: object) -> str:
+    """Write a value as on the command line, such as `true` or `null`."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,168 @@
+"""Generate images as the features of each class move toward those of a reference, and measure what that changes.
+
+Each image is saved as soon as it is generated, so an interrupted run draws only what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra.utils import instantiate
+
+from mmmono.analyses.text_to_image import Intervention, Measures
+from mmmono.analyses.text_to_image.generating import GeneratedImages
+from mmmono.analyses.text_to_image.intervening import Encoded, intervened
+from mmmono.analyses.text_to_image.measuring import Judge, measure
+from mmmono.analyses.text_to_image.real_images import nearest_pairs, prompt_images
+from mmmono.case_studies.control_effects import ALL, Effect, effects
+from mmmono.case_studies.generators import Generator
+from mmmono.case_studies.references import Reference, read_reference
+from mmmono.case_studies.text_to_image import class_sizes
+from mmmono.core.errors import ConfigError
+from mmmono.interpretability.embedders import TimmSentenceEmbedder
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.generators import GeneratorOption
+from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Control generation by classes of features, for all selected feature sets and references (Figures 10 and 14).
+
+    Raises:
+        ConfigError: a setting is invalid, or a feature set has no decoder.
+        DataError: a reference is missing or unreadable.
+        ModelError: the generator's weights are missing or do not fit the model.
+    """
+    study = ControlStudy(workspace)
+    return Study(study.recipe(), study.compute, resumable=True)
+
+
+class ControlStudy:
+    """The study; the constructor checks settings and inputs before any heavy computation.
+
+    Args:
+        workspace: model, dataset and feature sets.
+
+    Raises:
+        ConfigError: a setting is invalid, or a feature set has no decoder.
+        DataError: a reference is missing or unreadable.
+        ModelError: the generator's weights are missing or do not fit the model.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.prompt: str = workspace.cfg.prompt
+        self.intervention = read_settings(workspace.cfg, "intervention", Intervention)
+        self.measures = read_settings(workspace.cfg, "measures", Measures)
+        self.option: GeneratorOption = instantiate(workspace.cfg.generator)
+        self.option.check(workspace)
+        for name, kind in workspace.recipes.items():
+            if not kind.decodes:
+                raise ConfigError(f"features={name} has no way back to embeddings: use features=raw or features=sae")
+        self.references = _references(workspace)
+        self.embedder = _embedder(workspace)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return everything that determines the results."""
+        workspace = self.workspace
+        return {
+            "features": workspace.features(workspace.dataset.split).recipe,
+            **self.option.training_recipe(workspace),
+            **workspace.partitions_recipe(),
+            "model": workspace.model.recipe(),
+            "generator": self.option.recipe(),
+            "prompt": self.prompt,
+            "references": [
+                {"name": r.name, "picture": hashlib.sha256(r.picture.tobytes()).hexdigest()} for r in self.references
+            ],
+            "intervention": asdict(self.intervention),
+            "measures": asdict(self.measures),
+            "embedder": self.embedder.fingerprint,
+            "seed": workspace.seed,
+        }
+
+    def compute(self, folder: Path) -> Tables:
+        """Generate the images that are missing in the folder, and measure all."""
+        workspace = self.workspace
+        self._check_classes()
+        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        generator = self.option.load(workspace, encoder)
+        encoded = [Encoded(r, *generator.encode(self.prompt, r.picture)) for r in self.references]
+        cells = [
+            cell for one in encoded for name in workspace.recipes
+            for cell in intervened(workspace, name, one, self.intervention)
+        ]  # fmt: skip
+        images = GeneratedImages(folder, self.intervention.seeds)
+        images.generate(generator, self.prompt, encoded, cells)
+        real = SplitPictures(workspace, workspace.whole_split("auto"))
+        left_out = {reference.key for reference in self.references}
+        of_prompt = prompt_images(workspace, self.measures, self.embedder, real, left_out)
+        judge = Judge(self.embedder, self.references, of_prompt)
+        near = None
+        if generator.joint:  # nearest real images are found for the first seed only
+            near = nearest_pairs(workspace, torch.stack([cell.embeddings[0, 0] for cell in cells]), real, folder)
+        measured, plain = measure(images, judge, cells, self.references, near)
+        real.report(folder)
+        found = self._effects(pd.DataFrame([asdict(cell) for cell in measured]), plain)
+        return {
+            "cells": [asdict(cell) for cell in measured],
+            "effects": [effect.to_row() for effect in found],
+            "references": self._save_references(images, generator),
+        }
+
+    def _check_classes(self) -> None:
+        """Raise ConfigError if a class is empty."""
+        for name in self.workspace.recipes:
+            try:
+                class_sizes(self.workspace.partition(name), self.intervention.sizes)
+            except ValueError as error:
+                raise ConfigError(f"feature set {name!r}: {error}; lower partition.n_sigma or mds.min_pairs") from error
+
+    def _effects(self, cells: pd.DataFrame, plain: pd.DataFrame) -> list[Effect]:
+        return [
+            effect for name in self.workspace.recipes
+            for effect in effects(
+                cells[cells["feature_set"] == name], plain, self.measures.n_bootstrap, self.workspace.seed
+            )
+        ]  # fmt: skip
+
+    def _save_references(self, images: GeneratedImages, generator: Generator) -> list[dict[str, object]]:
+        """Save the reference images; return a row for each."""
+        return [
+            {"reference": r.name, "picture": images.save_reference(r), "generator": generator.name}
+            for r in self.references
+        ]
+
+
+def _references(workspace: Workspace) -> list[Reference]:
+    entries = [str(entry) for entry in workspace.cfg.references]
+    if not entries:
+        raise ConfigError("references is empty: name a pair's key or a picture's path")
+    split = workspace.whole_split("auto")
+    source, locators = picture_source(workspace, split), known_locators(workspace, split)
+    references = [read_reference(entry, source, locators) for entry in entries]
+    names = [reference.name for reference in references]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"references: {', '.join(names)}: two of them have one name")
+    if ALL in names:
+        raise ConfigError(f"references: {ALL} is what the mean over all references is called: rename the file")
+    return references
+
+
+def _embedder(workspace: Workspace) -> TimmSentenceEmbedder:
+    chosen = workspace.cfg.embedder
+    if chosen is None or "_target_" not in chosen:
+        raise ConfigError(
+            "embedder=clip is what is intervened on, so it cannot judge: use embedder=offline or embedder=paper"
+        )
+    embedder: TimmSentenceEmbedder = instantiate(chosen, device=workspace.device)
+    if workspace.artifacts.builds:
+        embedder.load()
+    return embedder

@@ -1,0 +1,255 @@
+"""Recovery of synthetic concepts by dictionaries, by R(d) and other scores, and by partitions of the features."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from mmmono.analyses.validate import MEASURES, Settings
+from mmmono.analyses.validate.runs import Run, base_values, runs
+from mmmono.core.errors import ConfigError
+from mmmono.features.planted import read_truth
+from mmmono.modality import (
+    dominance_scores,
+    energy_ratio,
+    image_auroc,
+    modality_dominance_score,
+    partition_by_margin,
+    partition_by_null,
+    partition_by_sigma,
+    resample_dominance,
+)
+from mmmono.modality.agreement import feature_correlations
+from mmmono.modality.dominance import Undefined
+from mmmono.modality.validation import (
+    Match,
+    balanced_accuracy,
+    discoveries,
+    matched_cosine,
+    mean_interval,
+    mean_max_cosine,
+    separation,
+)
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.datasets import Planted
+from mmmono.pipeline.entrypoint import quiet
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.tables import console
+
+MARGIN = 0.3
+AUROC_PAIRS = 20_000  # enough: more pairs do not change the AUROC noticeably
+
+
+Row = dict[str, object]
+
+
+@dataclass
+class _Found:
+    """Rows of each table, collected over runs."""
+
+    validation: list[Row] = field(default_factory=list)
+    readings: list[Row] = field(default_factory=list)
+    discoveries: list[Row] = field(default_factory=list)
+
+    def add(self, other: _Found) -> None:
+        self.validation += other.validation
+        self.readings += other.readings
+        self.discoveries += other.discoveries
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Train on synthetic pairs, varying one parameter at a time, and compare with the ground truth.
+
+    Raises:
+        ConfigError: the dataset is not synthetic, or a setting is invalid; raised before any training.
+    """
+    cfg = workspace.cfg
+    if not isinstance(workspace.dataset, Planted):
+        raise ConfigError(f"validation needs to know the answer: set dataset=planted, not {workspace.dataset_name}")
+    settings = read_settings(cfg, "validate", Settings)
+    todo = runs(cfg, settings)
+
+    def compute(folder: Path) -> Tables:
+        found = _Found()
+        jobs = settings.jobs or (1 if workspace.device.startswith("cuda") else len(os.sched_getaffinity(0)))
+        for number, (run, rows) in enumerate(zip(todo, _all(todo, jobs), strict=True), start=1):
+            console.print(f"{number} of {len(todo)}: {run.title}")
+            found.add(rows)
+        tables = {
+            "validation": found.validation,
+            "readings": found.readings,
+            "summary": _summary(pd.DataFrame(found.validation)),
+            "discoveries": found.discoveries,
+            "parameters": [{"parameter": name, "base": base} for name, base in base_values(cfg, settings).items()],
+        }
+        return {name: rows for name, rows in tables.items() if rows}
+
+    return Study({"runs": [_content(run.cfg) for run in todo]}, compute)
+
+
+def _content(cfg: DictConfig) -> dict[str, Any]:
+    """The part of a configuration that determines the results."""
+    made = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(made, dict)
+    kept = {str(key): made[key] for key in made if key not in ("artifacts", "device", "force", "help", "logger")}
+    kept["validate"] = {key: value for key, value in made["validate"].items() if key != "jobs"}
+    return kept
+
+
+def _all(todo: list[Run], jobs: int) -> Iterator[_Found]:
+    """Results of the runs, in order; runs in parallel, because such small matrices would leave most cores idle."""
+    yield from Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(delayed(_measure)(run) for run in todo)
+
+
+def _measure(run: Run) -> _Found:
+    quiet()
+    if run.parameter == "equal_gains":
+        return _Found(discoveries=list(_discoveries(run)))
+    workspace = Workspace(run.cfg, makes="none")
+    place = {"parameter": run.parameter, "value": run.value, "seed": run.seed}
+    found = _Found()
+    for name in workspace.recipes:
+        compared = _Compared(workspace, name)
+        found.validation.append({**place, "feature_set": name, **compared.recovery()})
+        found.readings += [{**place, "feature_set": name, **reading} for reading in compared.readings()]
+    if "sae" in workspace.recipes and run.parameter in ("", "gap"):
+        cfg = run.cfg.copy()
+        cfg.sae.center = "per_modality" if cfg.sae.center == "pooled" else "pooled"
+        centered = _Compared(Workspace(cfg, makes="none"), "sae")
+        found.readings.append({**place, "feature_set": "sae", **centered.reading(f"sae.center={cfg.sae.center}")})
+    return found
+
+
+class _Answer:
+    """Ground truth of the pairs of the evaluated split."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        features = workspace.features(workspace.dataset.split)
+        truth = read_truth(features.store.path)
+        rows = features.view.rows
+        chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
+        self.image, self.text = truth["image_codes"][chosen], truth["text_codes"][chosen]
+        self.kind, self.gain, self.atoms = truth["kind"], truth["gain"], truth["atoms"]
+
+
+class _Compared:
+    """A feature set compared with the ground truth."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self.workspace = workspace
+        self.truth = _Answer(workspace)
+        self.feature_set = workspace.feature_set(name)
+        self.scored = workspace.dominance(name)
+        self.live = self.scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+        self.match = Match.of(feature_correlations(self._with_codes()))
+
+    def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((block.image, block.text) for block in self.workspace.activations(self.feature_set))
+
+    def _with_codes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of true codes and activations, for images and texts in turn."""
+        for block in self.workspace.activations(self.feature_set):
+            rows = slice(block.start, block.start + len(block.image))
+            yield self.truth.image[rows], block.image.cpu()
+            yield self.truth.text[rows], block.text.cpu()
+
+    def recovery(self) -> Row:
+        settings = self.workspace.cfg.validate
+        cosines: dict[str, float | None] = {"max_cosine": None, "matched_cosine": None}
+        if (learned := self.feature_set.atoms) is not None:
+            cosines = {
+                "max_cosine": mean_max_cosine(self.truth.atoms, learned),
+                "matched_cosine": matched_cosine(self.truth.atoms, learned),
+            }
+        scores, live = self.scored.scores.scores, self.live
+        q_value = resample_dominance(self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed).q_value
+        by_null = partition_by_null(scores, q_value, settings.fdr, live)
+        return {
+            **cosines,
+            "correlation": float(self.match.correlation.mean()),
+            **asdict(separation(scores, self.match, self.truth.kind, self.truth.gain)),
+            "accuracy_sigma": balanced_accuracy(partition_by_sigma(scores, live=live), self.match, self.truth.kind),
+            "accuracy_margin": balanced_accuracy(
+                partition_by_margin(scores, MARGIN, live), self.match, self.truth.kind
+            ),
+            "accuracy_null": balanced_accuracy(by_null, self.match, self.truth.kind),
+            "live": int(live.sum()),
+        }
+
+    def readings(self) -> Iterator[Row]:
+        """Variants of R(d) and other scores of the same features, each partitioned by its own μ ± σ."""
+        undefined = self.workspace.cfg.mds.undefined
+        other: Undefined = "half" if undefined == "skip" else "skip"
+        yield self.reading(f"mds.undefined={undefined}")
+        yield self.reading(f"mds.undefined={other}", dominance_scores(self.pairs(), other).scores)
+        yield self.reading("energy ratio", energy_ratio(self.pairs()))
+        image, text = (torch.cat(side)[:AUROC_PAIRS].cpu() for side in zip(*self._some_pairs(), strict=True))
+        yield self.reading("AUROC", image_auroc(image, text))
+
+    def _some_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        taken = 0
+        for image, text in self.pairs():
+            yield image.clone(), text.clone()
+            taken += len(image)
+            if taken >= AUROC_PAIRS:
+                return
+
+    def reading(self, name: str, scores: Tensor | None = None) -> Row:
+        scores = self.scored.scores.scores if scores is None else scores
+        partition = partition_by_sigma(scores, live=self.live)
+        return {
+            "reading": name,
+            **asdict(separation(scores.where(self.live, torch.nan), self.match, self.truth.kind, self.truth.gain)),
+            "accuracy": balanced_accuracy(partition, self.match, self.truth.kind),
+        }
+
+
+def _discoveries(run: Run) -> Iterator[Row]:
+    """False discoveries of the permutation null, on the true codes of the concepts and on learned features."""
+    settings = run.cfg.validate
+    workspace = Workspace(run.cfg, makes="none")
+    truth = _Answer(workspace)
+    numbers = torch.arange(len(truth.kind))
+    codes = (truth.image, truth.text)
+    tested = [
+        ("concepts", [codes], modality_dominance_score(*codes), Match(numbers, torch.ones(len(numbers)), numbers))
+    ]
+    for name in workspace.recipes:
+        compared = _Compared(workspace, name)
+        tested.append((name, list(compared.pairs()), compared.scored.scores.scores, compared.match))
+    for name, pairs, scores, match in tested:
+        q_value = resample_dominance(pairs, settings.n_permutations, 1, 1, run.seed).q_value
+        null = int((truth.kind[match.concept[~scores.isnan()]] == 2).sum())
+        # Reconstruction errors let one modality slightly dominate a latent; the second rule requires a large effect.
+        far = q_value.where((scores - 0.5).abs() > MARGIN, 1.0)
+        rules = (("null", q_value), (f"null and ½ ± {MARGIN}", far))
+        for level, (rule, q) in product(settings.equal_gains.levels, rules):
+            counted = discoveries(partition_by_null(scores, q, level), match, truth.kind)
+            yield {
+                "seed": run.seed, "feature_set": name, "rule": rule, "level": level, "discoveries": counted.made,
+                "false_discoveries": counted.false, "proportion": counted.proportion,
+                "true_nulls": null, "tested": int((~scores.isnan()).sum()),
+            }  # fmt: skip
+
+
+def _summary(rows: pd.DataFrame) -> list[Row]:
+    """Mean over seeds and 95 % t interval of every measure in every setting."""
+    summary: list[Row] = []
+    groups = rows.groupby(["parameter", "value", "feature_set"], sort=False, dropna=False)
+    for (parameter, value, name), part in groups:
+        place = {"parameter": parameter, "value": value, "feature_set": name}
+        for measure in MEASURES:
+            interval = mean_interval(part[measure].astype(float).tolist())
+            summary.append({**place, "measure": measure, **interval.columns("mean"), "seeds": len(part)})
+    return summary

@@ -1,0 +1,1 @@
+"""What entrypoints do besides running one analysis: pages, plans and make targets, as loops over the analyses."""

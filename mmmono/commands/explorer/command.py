@@ -1,0 +1,146 @@
+"""`experiments/explorer.py`: an interactive page of score distributions, features and their top samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float64
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from mmmono.analyses.interpretability import INTERPRETABILITY
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
+from mmmono.core.artifacts import Artifact
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.interpretability import HistogramStream, Neighbors, TopSampleSearch, centered_activations, nearest_features
+from mmmono.modality import sign_flip_p_values
+from mmmono.pipeline.pictures import SplitPictures, tell_missing
+from mmmono.pipeline.results import ResultsOnDisk
+from mmmono.pipeline.top_samples import check_m
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.missing import missing_picture
+from mmmono.reporting.tables import console
+
+
+def explore(workspace: Workspace) -> None:
+    """Compute everything the page shows, in one pass over the activations per feature set, and write the page.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: the pairs have no captions, or their images cannot be read.
+    """
+    settings = workspace.cfg.explorer
+    features = workspace.features(workspace.dataset.split)
+    for m in (settings.images, settings.texts):
+        check_m(m, len(features.view))
+    for key in ("neighbors", "correlation_pairs"):
+        if settings[key] < 1:
+            raise ConfigError(f"explorer.{key}={settings[key]} must be at least 1")
+    if settings.bins < 4 or settings.bins % 4:
+        raise ConfigError(f"explorer.bins={settings.bins} must be a positive multiple of 4")
+    metadata = features.view.metadata()
+    if "caption" not in metadata:
+        raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
+    pictures = _pictures(workspace) if settings.pictures else None
+    there = ResultsOnDisk(workspace)
+    scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
+    recipe = {
+        "features": features.recipe,
+        **workspace.partitions_recipe(),
+        "explorer": OmegaConf.to_container(settings),
+        "interpretability": {name: result.digest if result else None for name, result in scored.items()},
+        "seed": workspace.seed,
+    }
+
+    def make(directory: Path) -> None:
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
+        for name in workspace.recipes:
+            explored = _explored(workspace, name, metadata, scored[name])
+            writer.add(explored)
+            if pictures is not None and (rows := writer.rows(explored)):
+                for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
+                    writer.write_picture(row, pair.image if pair else missing_picture())
+        made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
+        writer.finish(workspace.title, made)
+        if pictures is not None:
+            pictures.report(directory)
+
+    artifact = workspace.results("explorer", recipe, make)
+    tell_missing(artifact.path)
+    if not all(scored.values()):
+        console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
+        for settings_of_others in there.other_settings(INTERPRETABILITY):
+            console.print(f"there, under other settings: {settings_of_others}")
+    console.print(f"open in a browser: {artifact.path}/index.html")
+
+
+def _pictures(workspace: Workspace) -> SplitPictures:
+    """Images of the split. Raises DataError if the first one cannot be loaded, before anything is computed."""
+    try:
+        pictures = SplitPictures(workspace, workspace.dataset.split)
+        list(pictures.pairs([0]))
+    except DataError as error:
+        raise DataError(f"{error}; explorer.pictures=false makes the page without") from error
+    return pictures
+
+
+def _explored(
+    workspace: Workspace, name: str, metadata: pd.DataFrame, interpretability: Artifact | None
+) -> ExploredFeatures:
+    settings = workspace.cfg.explorer
+    feature_set = workspace.feature_set(name)
+    search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
+    histograms = HistogramStream(settings.bins)
+
+    for block in workspace.activations(feature_set):
+        search.add(block)
+        histograms.add(block.image, block.text)
+    scored = workspace.dominance(name)
+    p_value, q_value = sign_flip_p_values(scored.scores, workspace.cfg.mds.undefined)
+    neighbors, alike_by = _neighbors(workspace, feature_set)
+    top = search.result()
+    shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
+    return ExploredFeatures(
+        dominance=scored,
+        p_value=p_value,
+        q_value=q_value,
+        top={modality: top[modality].first(shown[modality]) for modality in MODALITIES},
+        histograms=histograms.result(),
+        neighbors=neighbors,
+        alike_by=alike_by,
+        mono=_mono(interpretability, name, feature_set.num_features) if interpretability else None,
+    )
+
+
+def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors, str]:
+    """Most similar features, and the similarity used: cosine of atoms if there are any, else correlation."""
+    settings = workspace.cfg.explorer
+    if (atoms := feature_set.atoms) is not None:
+        return nearest_features(atoms, settings.neighbors), "cosine of decoder atoms"
+    count = len(workspace.features(workspace.dataset.split).view)
+    rows = np.arange(count)
+    if count > settings.correlation_pairs:
+        rng = np.random.default_rng(workspace.seed)
+        rows = np.sort(rng.choice(count, settings.correlation_pairs, replace=False))
+    image, text = (workspace.encode_rows(feature_set, modality, rows) for modality in MODALITIES)
+    return nearest_features(centered_activations(image, text), settings.neighbors), "correlation of activations"
+
+
+def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:
+    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono"])
+    frame = frame[frame["feature_set"] == name]
+    scores: dict[Modality, Tensor] = {}
+    for modality in MODALITIES:
+        mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
+        scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
+    return scores
+
+
+def _embedders(scored: dict[str, Artifact | None]) -> str | None:
+    """Names of the embedders behind the monosemanticity scores; None if there are no scores."""
+    names = {str(result.recipe["embedder"]).rpartition("-")[0] or "clip" for result in scored.values() if result}
+    return ", ".join(sorted(names)) or None

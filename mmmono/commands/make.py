@@ -1,0 +1,139 @@
+"""Runs what the Makefile's targets stand for: `python -m mmmono.commands.make section-2.1 -- model=clip_rn50`.
+
+Each entrypoint runs in a process of its own, as if it had been typed. `--list` lists the targets of all analyses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmmono.analyses import ANALYSES
+from mmmono.commands.listing import entrypoint_table, results_page
+from mmmono.commands.steps import Reproduction, analyses_of, group_of, targets
+from mmmono.core.shipped import shipped
+from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.shared_settings import TOGETHER
+
+PAGES = ("plan", "report", "explorer")  # entrypoints that are no analysis
+
+
+@dataclass(frozen=True)
+class Command:
+    """A run of an entrypoint.
+
+    Attributes:
+        entrypoint: its name.
+        arguments: its arguments.
+        skipped: why it is not run; empty if it is.
+    """
+
+    entrypoint: str
+    arguments: Sequence[str]
+    skipped: str = ""
+
+
+def commands(target: str, reproduction: Reproduction) -> list[Command]:
+    """Return the runs of entrypoints that a target stands for, in order.
+
+    Args:
+        target: a target of analyses, `paper`, or the name of a page.
+        reproduction: what it is of.
+    """
+    if target in PAGES:
+        return [Command(target, _page_arguments(target, reproduction))]
+    found = [_command(analysis, target, reproduction) for analysis in analyses_of(target)]
+    if target == "paper":
+        plan, report = (Command(page, _page_arguments(page, reproduction)) for page in ("plan", "report"))
+        return [plan, *found, report]
+    return found
+
+
+def together(all_targets: Sequence[str], reproduction: Reproduction) -> str:
+    """Return the value of the environment variable that tells each entrypoint about the others of a call."""
+    running: dict[str, None] = {}
+    for target in all_targets:
+        for command in commands("paper" if target == "plan" else target, reproduction):
+            preset = _preset(command.entrypoint) if reproduction.exact else ""
+            running[f"{command.entrypoint}:{preset}" if preset else command.entrypoint] = None
+    groups = [o for o in reproduction.given if group_of(o) in ("model", "dataset", "features") and "." not in _key(o)]
+    return shlex.join([*running, *groups])
+
+
+def main() -> None:
+    """Run a target; the exit status is that of the first entrypoint that fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", nargs="?", help="such as section-2.1, or paper")
+    parser.add_argument("--list", action="store_true", help="list the targets")
+    parser.add_argument("--table", action="store_true", help="print README's table of entrypoints")
+    parser.add_argument("--results", action="store_true", help="print docs/results.md")
+    parser.add_argument("--print", action="store_true", help="print the commands instead of running them")
+    parser.add_argument("--exact", action="store_true", help="use the paper's own settings")
+    parser.add_argument("--coco", help="folder of COCO, for what the paper did on it")
+    parser.add_argument("--all", default="", help="all targets of the call of make")
+    own, given = _split(sys.argv[1:])
+    options = parser.parse_args(own)
+    if options.list:
+        print("\n".join(f"{target:16}{line}" for target, line in targets().items()))
+        return
+    if options.table:
+        print(entrypoint_table())
+        return
+    if options.results:
+        print(results_page(), end="")
+        return
+    reproduction = Reproduction(given, options.exact, options.coco or None)
+    asked = options.all.split() or [options.target]
+    found = commands(options.target, reproduction)
+    if not found:
+        sys.exit(f"error: no analysis belongs to {options.target}: choose one of {', '.join(targets())}")
+    environment = {**os.environ, TOGETHER: together(asked, reproduction)}
+    for command in found:
+        if command.skipped:
+            print(command.skipped)
+            continue
+        words = [sys.executable, str(shipped("experiments") / f"{command.entrypoint}.py"), *command.arguments]
+        if options.print:
+            print(f"{TOGETHER}={shlex.quote(environment[TOGETHER])} {shlex.join(words)}")
+        elif status := subprocess.run(words, env=environment, check=False).returncode:
+            sys.exit(status)
+
+
+def _command(analysis: Analysis, target: str, reproduction: Reproduction) -> Command:
+    skipped = ""
+    if reproduction.lacks_coco(analysis):
+        skipped = f"left out: {analysis.title}: the paper's own is on COCO, give its folder as COCO=/path/to/coco"
+    return Command(analysis.name, reproduction.arguments(analysis, alone=target == analysis.targets[0]), skipped)
+
+
+def _page_arguments(page: str, reproduction: Reproduction) -> list[str]:
+    arguments = list(reproduction.given)
+    if page == "plan" and reproduction.exact:
+        arguments.append("plan.exact=true")
+        arguments += [f"plan.coco={reproduction.coco}"] if reproduction.coco else []
+    return arguments
+
+
+def _preset(entrypoint: str) -> str:
+    return next((a.paper_setting.option for a in ANALYSES if a.name == entrypoint and a.paper_setting), "")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split the arguments at `--`, behind which the overrides are."""
+    if "--" not in arguments:
+        return list(arguments), []
+    place = list(arguments).index("--")
+    return list(arguments[:place]), list(arguments[place + 1 :])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The report: one page with all existing results beside those of the paper."""

@@ -1,0 +1,128 @@
+"""`experiments/report.py`: one page with all existing results next to the paper's; it computes no results itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+from hydra.core.hydra_config import HydraConfig
+
+from mmmono.analyses import ANALYSES
+from mmmono.commands.report.basis import pair_differences
+from mmmono.commands.report.sections import Sources, sections
+from mmmono.core.artifacts import Artifact, FinishedArtifacts
+from mmmono.core.errors import ConfigError, MissingArtifactError
+from mmmono.core.provenance import provenance
+from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
+from mmmono.pipeline.workspace import Workspace
+from mmmono.reporting.report import Report, write_report
+from mmmono.reporting.tables import console, show_table
+
+
+def report(workspace: Workspace) -> None:
+    """Collect the existing results of the selected features into a page, and list what is missing.
+
+    Raises:
+        ConfigError: the features do not exist yet.
+    """
+    there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
+    try:
+        features = there.features(there.dataset.split)
+        there.features(there.cfg.training.split)
+    except MissingArtifactError as error:
+        raise ConfigError(
+            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
+            f"MODEL={there.model.name} DATASET={there.dataset_name}, or choose another model= or dataset="
+        ) from error
+    results = ResultsOnDisk(there)
+    explorer = results.page("explorer")
+    found = _collect(there, results, explorer)
+    made_by = [artifact for section in found.sections for artifact in section.made_by]
+    recipe = {
+        "features": features.recipe,
+        "sets": [there.feature_set_recipe(name) for name in there.recipes if name not in results.untrained],
+        **there.partition_settings(),
+        "seed": there.seed,
+        "label": there.dataset.label,
+        "setting": found.setting,
+        "differences": found.differences,
+        "sections": [[s.title, s.command, s.basis, s.others, s.absent] for s in found.sections],
+        "untrained": results.untrained,
+        "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
+        "drawings": {analysis.name: analysis.drawing for analysis in ANALYSES},
+        "versions": provenance(),
+    }
+
+    def make(directory: Path) -> None:
+        write_report(found, directory)
+
+    artifact = workspace.results("report", recipe, make)
+    rows: list[dict[str, object]] = [
+        {
+            "section": section.number, "": section.title, "tables": len(section.tables),
+            "figures": len(section.figures), "missing": "" if section.made_by else section.command.partition(" ARGS=")[0],
+        }
+        for section in found.sections
+    ]  # fmt: skip
+    show_table(rows, f"Report: {there.title}")
+    console.print(f"open in a browser: {artifact.path}/index.html; Markdown and LaTeX: {artifact.path}/tables")
+
+
+def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None) -> Report:
+    view = workspace.features(workspace.dataset.split).view
+    link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
+    sources = Sources(workspace, results, link, _command_line())
+    return Report(
+        title=workspace.title,
+        setting=_setting(workspace, len(view), view.dim),
+        differences=[row for row in _differences(sources) if row[1] != row[2]],
+        sections=sections(sources),
+        untrained={name: _makes(workspace, name) + sources.command for name in results.untrained},
+        explorer=link[0] if link else None,
+    )
+
+
+def _makes(workspace: Workspace, name: str) -> str:
+    target = "appendix-a.1" if workspace.recipes[name].trained else "section-2.1"
+    return f"make {target} FEATURES={name}"
+
+
+def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
+    cfg = workspace.cfg
+    return {
+        "model": f"{workspace.model.name}, {dim} dimensions",
+        "pairs": f"{pairs:,} ({workspace.dataset_name}, {workspace.dataset.split})",
+        "feature sets": ", ".join(workspace.recipes),
+        "partition": rule_in_words({str(key): value for key, value in cfg.partition.items()}),
+        "seed": workspace.seed,
+    }
+
+
+def _command_line() -> str:
+    """Arguments for `make <target>` that select this report's model, dataset and settings."""
+    if not HydraConfig.initialized():
+        return ""
+    hydra = HydraConfig.get()
+    given = {group: hydra.runtime.choices[group] for group in ("model", "dataset")}
+    chosen = [
+        f" {group.upper()}={option}"
+        for group, option in given.items()
+        if (group, option) not in (("model", "emojiclip"), ("dataset", "openmoji"))
+    ]
+    known = ("model=", "dataset=", "features=", "hydra")
+    others = [override for override in hydra.overrides.task if not override.startswith(known)]
+    return "".join(chosen) + (f" ARGS={quote(' '.join(others))}" if others else "")
+
+
+def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
+    """Yield (setting, value in the paper, value here); the caller removes equal ones."""
+    workspace, model = sources.workspace, sources.workspace.model.name
+    if model not in ("clip_rn50", "declip_rn50"):
+        yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model
+    yield from pair_differences(workspace)
+    for kind in workspace.recipes.values():
+        yield from kind.differences(len(workspace.features(workspace.cfg.training.split).view))
+    for analysis in ANALYSES:
+        for found in sources.found(analysis)[:1]:
+            yield from analysis.differences(found.result)

@@ -1,0 +1,211 @@
+"""Base class of sparse autoencoders: everything but how codes come from pre-activations.
+
+Decoder rows (atoms) have unit norm. Gao et al. 2024 (Scaling and evaluating sparse autoencoders) for the auxiliary loss.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmmono.dictionaries.base import Dictionary
+from mmmono.dictionaries.parallel import place, sum_over_processes
+from mmmono.features.store import MODALITIES, Modality
+
+Center = Literal["pooled", "per_modality"]
+
+
+class Codes(Protocol):
+    """Codes of a batch, in any form: dense, a fixed number per sample, or a varying one."""
+
+    def dense(self) -> Float[Tensor, "samples latents"]:
+        """The codes as a matrix, which includes the zeros."""
+        ...
+
+    def l0(self) -> Float[Tensor, ""]:
+        """Mean number of active latents per sample."""
+        ...
+
+    def fired(self, groups: int) -> Bool[Tensor, "groups latents"]:
+        """Mask of the latents that fired in each of `groups` equal blocks of samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class DenseCodes:
+    """Codes as a matrix, of any number of active latents per sample."""
+
+    values: Float[Tensor, "samples latents"]
+
+    def dense(self) -> Float[Tensor, "samples latents"]:
+        """The matrix itself."""
+        return self.values
+
+    def l0(self) -> Float[Tensor, ""]:
+        """Mean number of active latents per sample."""
+        return (self.values > 0).sum(1).float().mean()
+
+    def fired(self, groups: int) -> Bool[Tensor, "groups latents"]:
+        """Mask of the latents that fired in each of `groups` equal blocks of samples."""
+        return torch.stack([(part > 0).any(0) for part in self.values.chunk(groups)])
+
+
+@dataclass(frozen=True)
+class AutoencoderOutput:
+    """Output of a forward pass over a batch of pairs; the first half of the rows are images, the second texts.
+
+    Attributes:
+        loss: loss of Eq. 3.
+        centered: embedding − b_pre, without gradient.
+        residual: embedding − reconstruction, without gradient.
+        codes: codes of both modalities.
+    """
+
+    loss: Float[Tensor, ""]
+    centered: Float[Tensor, "samples dim"]
+    residual: Float[Tensor, "samples dim"]
+    codes: Codes
+
+    @property
+    def l0(self) -> Float[Tensor, ""]:
+        """Mean number of active latents per sample."""
+        return self.codes.l0()
+
+    @property
+    def fired(self) -> Bool[Tensor, "2 latents"]:
+        """Mask of the latents that fired on at least one image (row 0) and on at least one text (row 1)."""
+        with torch.no_grad():
+            return self.codes.fired(2)
+
+
+class SparseAutoencoder(Dictionary, ABC):
+    """Codes = activate(W_enc (z − b_pre) + b_enc), ẑ = W_dec codes + b_pre. A variant defines `activate`.
+
+    Encoder and decoder start with the same weights.
+
+    Args:
+        dim: width of the embeddings, d.
+        num_features: number of latents, n; default d, as in the paper.
+        pre_bias: learn b_pre.
+        center: `pooled` learns one b_pre for both modalities, which leaves the modality gap in the codes;
+            `per_modality` learns one for each.
+        encoder_bias: learn b_enc, which Eq. 2 does not have.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_features: int | None = None,
+        pre_bias: bool = True,
+        center: Center = "pooled",
+        encoder_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.num_features = num_features or dim
+        if center not in ("pooled", "per_modality"):
+            raise ValueError(f"center={center!r} is neither 'pooled' nor 'per_modality'")
+        self.center: Center = center
+        atoms = F.normalize(torch.randn(self.num_features, dim), dim=1)
+        self.W_enc = nn.Parameter(atoms.clone())
+        self.W_dec = nn.Parameter(atoms)
+        self.b_enc = nn.Parameter(torch.zeros(self.num_features)) if encoder_bias else None
+        # One row for both modalities, or one row per modality in the order of MODALITIES.
+        self.b_pre = nn.Parameter(torch.zeros(1 if center == "pooled" else 2, dim), requires_grad=pre_bias)
+
+    @abstractmethod
+    def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
+        """Return the codes, which are not negative, of pre-activations."""
+
+    @property
+    def atoms(self) -> Float[Tensor, "latents dim"]:
+        """Decoder rows, of unit norm: the direction that each latent stands for."""
+        return self.W_dec.detach()
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments that all variants share."""
+        return {
+            "dim": self.dim,
+            "num_features": self.num_features,
+            "pre_bias": self.b_pre.requires_grad,
+            "center": self.center,
+            "encoder_bias": self.b_enc is not None,
+        }
+
+    @torch.no_grad()
+    def initialize_pre_bias(self, image_mean: Float[Tensor, " dim"], text_mean: Float[Tensor, " dim"]) -> None:
+        """Set b_pre to the mean embedding: of both modalities (`pooled`) or of each (`per_modality`)."""
+        means = torch.stack([image_mean, text_mean])
+        self.b_pre.copy_(means.mean(0, keepdim=True) if self.center == "pooled" else means)
+
+    def bias_of(self, modality: Modality) -> Float[Tensor, "1 dim"]:
+        """b_pre of a modality."""
+        return self.b_pre if self.center == "pooled" else self.b_pre[MODALITIES.index(modality)].unsqueeze(0)
+
+    def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
+        """Encode embeddings into dense codes, which include the zeros (Eq. 2, left)."""
+        return self.codes(z - self.bias_of(modality)).dense()
+
+    def decode(self, codes: Float[Tensor, "batch latents"], modality: Modality) -> Float[Tensor, "batch dim"]:
+        """Reconstruct embeddings from dense codes (Eq. 2, right)."""
+        return codes @ self.W_dec + self.bias_of(modality)
+
+    def codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
+        """Return the codes of embeddings minus b_pre; a variant may return a sparse form instead of a matrix."""
+        return DenseCodes(self.activate(F.linear(centered, self.W_enc, self.b_enc)))
+
+    def reconstruct(self, codes: Codes) -> Float[Tensor, "samples dim"]:
+        """Return the reconstructions minus b_pre."""
+        return codes.dense() @ self.W_dec
+
+    def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> AutoencoderOutput:
+        """Reconstruct a batch of pairs; the loss (Eq. 3) sums both modalities' squared errors, averaged over pairs."""
+        # b_pre cancels in ẑ − z, so the error is computed on centered embeddings.
+        centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
+        codes = self.codes(centered)
+        residual = centered - self.reconstruct(codes)
+        error = residual.square().sum()
+        return AutoencoderOutput(error / len(image), centered.detach(), residual.detach(), codes)
+
+    def auxiliary_loss(self, output: AutoencoderOutput, dead: Bool[Tensor, " latents"], auxk: int) -> Float[Tensor, ""]:
+        """AuxK loss (Gao et al. 2024): reconstruct the residual from the `auxk` most active dead latents.
+
+        The loss is the squared error, without b_pre and with a detached residual, divided by the residual's variance;
+        0 if no latent is dead. If processes share a batch, the mean of their losses is the loss of the whole batch.
+
+        Args:
+            output: forward pass of the batch.
+            dead: mask of dead latents.
+            auxk: dead latents per sample.
+        """
+        atoms = dead.nonzero().squeeze(1)
+        residual = output.residual
+        processes = place()[1]
+        if len(atoms) == 0:
+            return residual.new_zeros(())
+        bias = None if self.b_enc is None else self.b_enc[atoms]
+        activation = F.linear(output.centered, self.W_enc[atoms], bias)
+        values, places = activation.topk(min(auxk, len(atoms)), dim=1, sorted=False)
+        codes = torch.zeros_like(activation).scatter(1, places, values.relu())
+        error = (residual - codes @ self.W_dec[atoms]).square().sum()
+        mean = sum_over_processes(residual.mean(0)) / processes
+        variance = sum_over_processes((residual - mean).square().sum())
+        return (processes * error / variance).nan_to_num(0.0)
+
+    @torch.no_grad()
+    def project_decoder_gradient(self) -> None:
+        """Remove from each atom's gradient the component along the atom, which would only change its norm."""
+        if self.W_dec.grad is not None:
+            for grad, atoms in zip(self.W_dec.grad.split(1024), self.W_dec.split(1024), strict=True):
+                grad.addcmul_((grad * atoms).sum(1, keepdim=True), atoms, value=-1)
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Normalize the atoms to unit norm, in place."""
+        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))

@@ -1,0 +1,115 @@
+"""What every analysis declares, and that nothing else lists them."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from omegaconf import OmegaConf
+
+from mmmono.analyses import ANALYSES
+from mmmono.analyses.mds import MDS
+from mmmono.commands.wandb_workspace import panel_groups
+from mmmono.core.artifacts import Artifact
+from mmmono.pipeline.analysis import DRAWN_FILE, Analysis
+from mmmono.pipeline.entrypoint import CONF
+from mmmono.reporting.published import published
+from mmmono.reporting.tables import save_table
+from tests.pipeline.conftest import REPOSITORY
+
+EACH = pytest.mark.parametrize("analysis", ANALYSES, ids=lambda analysis: analysis.name)
+SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
+
+
+def test_the_registry_is_in_the_papers_order() -> None:
+    numbered = [analysis.section for analysis in ANALYSES if analysis.section[:1].isdigit()]
+    assert numbered == ["2.1", "2.2", "2.3", "3.1, A.1", "3.2", "4.1", "4.2", "4.3"]
+    assert [bool(analysis.section[:1].isdigit()) for analysis in ANALYSES] == sorted(
+        (bool(analysis.section[:1].isdigit()) for analysis in ANALYSES), reverse=True
+    )
+
+
+@EACH
+def test_a_name_is_the_same_everywhere(analysis: Analysis) -> None:
+    assert (CONF / f"{analysis.name}.yaml").exists()
+    assert (REPOSITORY / "experiments" / f"{analysis.name}.py").exists()
+    assert (REPOSITORY / "mmmono" / "analyses" / analysis.name / "analysis.py").exists()
+    if analysis.paper_setting is not None:
+        preset = CONF / "paper" / f"{analysis.paper_setting.option}.yaml"
+        assert f"experiments/{analysis.name}.py +paper={analysis.paper_setting.option}" in preset.read_text()
+    if analysis.published is not None:
+        assert published(analysis.published).rows
+
+
+@EACH
+def test_settings_are_those_of_the_configuration(analysis: Analysis) -> None:
+    section = OmegaConf.load(CONF / f"{analysis.name}.yaml").get(analysis.name)
+    if analysis.settings is not None:
+        assert {field.name for field in fields(analysis.settings)} == set(section)
+
+
+@EACH
+def test_columns_are_explained_and_have_one_spelling(analysis: Analysis) -> None:
+    assert analysis.columns
+    for table, columns in analysis.columns.items():
+        for column, meaning in columns.items():
+            assert meaning[:1].strip(), (table, column)
+            assert analysis.kind == "dictionaries" or SPELLING.fullmatch(column), (table, column)
+
+
+@EACH
+def test_every_figure_has_a_caption_and_can_be_drawn_or_is_made_with_the_result(analysis: Analysis) -> None:
+    for view in analysis.figures:
+        fields = {field for _, field, _, _ in Formatter().parse(view.name) if field}
+        assert view.caption.endswith((".", "}")), view.caption
+        assert set(view.values) <= fields
+
+
+@EACH
+def test_a_declaration_imports_nothing_heavy(analysis: Analysis) -> None:
+    heavy = ("torch", "lightning", "matplotlib", "sklearn", "transformers", "open_clip", "scipy")
+    code = f"import sys, mmmono.analyses.{analysis.name}; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert run.stdout.strip() == "[]"
+
+
+def test_wandb_has_a_group_of_panels_for_each() -> None:
+    groups = panel_groups()
+    assert len(groups) == len(ANALYSES)
+    assert all(group.figures or group.tables for group in groups)
+
+
+def test_no_other_list_names_the_analyses() -> None:
+    """Makefile, plan, report and dashboard loop over the declarations; each name is in its own folder."""
+    shared = [
+        REPOSITORY / "Makefile", CONF / "plan.yaml", *sorted((REPOSITORY / "mmmono" / "commands").rglob("*.py")),
+    ]  # fmt: skip
+    names = [analysis.name for analysis in ANALYSES if analysis.name not in ("train", "sweep", "validate")]
+    for file in shared:
+        found = [n for n in names if re.search(rf"[\"']{n}[\"']|{n}\.(py|yaml)", file.read_text())]
+        allowed = ["interpretability", "mds"] if file.parent.name == "explorer" else []  # it shows these scores
+        assert [name for name in found if name not in allowed] == [], file
+
+
+def test_figures_of_an_earlier_drawing_are_drawn_again_and_nothing_is_computed(tmp_path: Path) -> None:
+    scores = [
+        {"feature_set": "raw", "feature": i, "class": of, "mds": mds}
+        for i, (of, mds) in enumerate((("ImgD", 0.8), ("TextD", 0.3), ("CrossD", 0.5)))
+    ]
+    save_table(scores, tmp_path / "scores", list(MDS.columns["scores"]))
+    artifact = Artifact(tmp_path, {"version": MDS.version}, built=False)
+    MDS.result(artifact, "model", "data")
+    assert not (tmp_path / "mds.png").exists()  # it has no record of a drawing, as while it is made
+    (tmp_path / DRAWN_FILE).write_text(json.dumps({"version": MDS.drawing - 1}))
+    before = (tmp_path / "scores.parquet").read_bytes()
+    result = MDS.result(artifact, "model", "data")
+    assert (result.folder / "mds.png").stat().st_size > 1000
+    assert json.loads((tmp_path / DRAWN_FILE).read_text()) == {"version": MDS.drawing}
+    assert (tmp_path / "scores.parquet").read_bytes() == before
+    (tmp_path / "mds.png").unlink()
+    MDS.result(artifact, "model", "data")
+    assert not (tmp_path / "mds.png").exists()  # drawn by this version already

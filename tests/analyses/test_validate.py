@@ -1,0 +1,37 @@
+"""What is shown of the validation on synthetic data, from its tables alone."""
+
+from pathlib import Path
+
+from mmmono.analyses.validate import VALIDATE
+from mmmono.modality.validation import mean_interval
+from mmmono.pipeline.analysis import shown_tables
+from mmmono.reporting.result import Result
+from mmmono.reporting.tables import save_table
+
+
+def summary(folder: Path, values: dict[tuple[str, str], list[float]], seeds: int) -> Result:
+    """Save a summary of values by parameter and feature set."""
+    rows = [
+        {"parameter": parameter, "value": 0.2 if parameter else None, "feature_set": name, "measure": "correlation",
+         **mean_interval(of).columns("mean"), "seeds": seeds}
+        for (parameter, name), of in values.items()
+    ]  # fmt: skip
+    save_table(rows, folder / "summary", list(VALIDATE.columns["summary"]))
+    return Result(folder, {})
+
+
+def test_the_base_setting_is_shown_with_its_interval(tmp_path: Path) -> None:
+    values = {("", "raw"): [], ("", "sae"): [1.0, 2.0, 3.0], ("noise", "sae"): [9.0, 9.0, 9.0]}
+    [(name, title, rows)] = shown_tables(VALIDATE, summary(tmp_path, values, 3))
+    assert (name, title[-8:]) == ("validation", "seeds: 3")
+    # Half of the t interval of a mean, from a t table with 2 degrees of freedom: 4.303 / √3.
+    assert rows == [{"feature set": "raw", "codes": ""}, {"feature set": "sae", "codes": "2.000 ± 2.484"}]
+
+
+def test_a_single_seed_has_no_interval(tmp_path: Path) -> None:
+    [(_, _, rows)] = shown_tables(VALIDATE, summary(tmp_path, {("", "sae"): [0.5]}, 1))
+    assert rows == [{"feature set": "sae", "codes": "0.500"}]
+
+
+def test_the_base_setting_alone_has_no_figures(tmp_path: Path) -> None:
+    assert list(VALIDATE.draw(summary(tmp_path, {("", "sae"): [0.5]}, 1))) == []
