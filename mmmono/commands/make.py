@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
@@ -67,41 +68,66 @@ def together(all_targets: Sequence[str], reproduction: Reproduction) -> str:
 
 def main() -> None:
     """Run a target; the exit status is that of the first entrypoint that fails."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", nargs="?", help="such as section-2.1, or paper")
+    options, reproduction = _read(sys.argv[1:])
+    if options.list:
+        print("\n".join(f"{target:16}{line}" for target, line in targets().items()))
+    elif options.table:
+        print(entrypoint_table())
+    elif options.results:
+        print(results_page(), end="")
+    else:
+        environment = {**os.environ, TOGETHER: together(options.all.split() or [options.target], reproduction)}
+        found = commands(options.target, reproduction)
+        if not found:
+            sys.exit(f"error: no analysis belongs to {options.target}: choose one of {', '.join(targets())}")
+        for command in found:
+            if command.skipped:
+                print(command.skipped, flush=True)
+            elif status := run_to_end(_words(command), environment):
+                sys.exit(status)
+
+
+def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a command in a process of its own; return its exit status.
+
+    An interrupt is left to the command, which tells how to go on. A termination is passed on to it.
+    """
+    process = subprocess.Popen(words, env=environment)
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the terminal interrupts the command as well
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def shell_lines(arguments: Sequence[str]) -> list[str]:
+    """Return the shell lines that a call with these arguments stands for, without running them."""
+    options, reproduction = _read(arguments)
+    variable = f"{TOGETHER}={shlex.quote(together(options.all.split() or [options.target], reproduction))}"
+    found = commands(options.target, reproduction)
+    return [f"{variable} {shlex.join(_words(command))}" for command in found if not command.skipped]
+
+
+def _read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
+    parser = argparse.ArgumentParser(prog="python -m mmmono.commands.make", description=__doc__)
+    parser.add_argument("target", nargs="?", default="paper", help="such as section-2.1; by default paper")
     parser.add_argument("--list", action="store_true", help="list the targets")
     parser.add_argument("--table", action="store_true", help="print README's table of entrypoints")
     parser.add_argument("--results", action="store_true", help="print docs/results.md")
-    parser.add_argument("--print", action="store_true", help="print the commands instead of running them")
     parser.add_argument("--exact", action="store_true", help="use the paper's own settings")
     parser.add_argument("--coco", help="folder of COCO, for what the paper did on it")
     parser.add_argument("--all", default="", help="all targets of the call of make")
-    own, given = _split(sys.argv[1:])
+    own, given = _split(arguments)
     options = parser.parse_args(own)
-    if options.list:
-        print("\n".join(f"{target:16}{line}" for target, line in targets().items()))
-        return
-    if options.table:
-        print(entrypoint_table())
-        return
-    if options.results:
-        print(results_page(), end="")
-        return
-    reproduction = Reproduction(given, options.exact, options.coco or None)
-    asked = options.all.split() or [options.target]
-    found = commands(options.target, reproduction)
-    if not found:
-        sys.exit(f"error: no analysis belongs to {options.target}: choose one of {', '.join(targets())}")
-    environment = {**os.environ, TOGETHER: together(asked, reproduction)}
-    for command in found:
-        if command.skipped:
-            print(command.skipped)
-            continue
-        words = [sys.executable, str(shipped("experiments") / f"{command.entrypoint}.py"), *command.arguments]
-        if options.print:
-            print(f"{TOGETHER}={shlex.quote(environment[TOGETHER])} {shlex.join(words)}")
-        elif status := subprocess.run(words, env=environment, check=False).returncode:
-            sys.exit(status)
+    return options, Reproduction(given, options.exact, options.coco or None)
+
+
+def _words(command: Command) -> list[str]:
+    return [sys.executable, str(shipped("experiments") / f"{command.entrypoint}.py"), *command.arguments]
 
 
 def _command(analysis: Analysis, target: str, reproduction: Reproduction) -> Command:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from string import Formatter
@@ -72,9 +72,9 @@ def _names(view: FigureView) -> Iterator[str]:
             yield view.name.format(**dict(zip(fields, values, strict=True)))
 
 
-def _is_short(columns: object) -> bool:
+def _is_short(columns: Mapping[str, str]) -> bool:
     """Whether a table has no row for each feature."""
-    return isinstance(columns, dict) and "feature" not in columns
+    return "feature" not in columns
 
 
 def dashboard(entity: str, project: str) -> ws.Workspace:

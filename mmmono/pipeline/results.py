@@ -42,6 +42,9 @@ class ResultsOnDisk:
                 self._partitions |= workspace.partition_digests([name])
             except MissingArtifactError:
                 self.untrained.append(name)
+        # Names of the feature stores by their digests; the workspace's own may lie outside the root.
+        self._stems = {a.path.name.rpartition("-")[2]: _stem(a) for a in workspace.artifacts.find("features")}
+        self._stems[self._store.digest] = _stem(self._store)
         self._results = sorted(workspace.artifacts.find("results"), key=lambda result: result.made_at, reverse=True)
 
     def of(self, analysis: Analysis) -> list[Artifact]:
@@ -58,8 +61,9 @@ class ResultsOnDisk:
         return found[0] if found else None
 
     def page(self, name: str) -> Artifact | None:
-        """Newest page of this name, such as the explorer, that belongs; None if there is none."""
-        return next((page for page in self._named(name) if not self.differences(page)), None)
+        """Page of this name, such as the explorer, that belongs and covers the most feature sets; None if none does."""
+        found = [page for page in self._named(name) if not self.differences(page)]
+        return max(found, key=lambda page: len(page.recipe["sets"]), default=None)
 
     def elsewhere(self, analysis: Analysis, model: str, dataset: str) -> Artifact | None:
         """Newest result of an analysis on the given model and dataset, under any settings; None if there is none."""
@@ -74,9 +78,7 @@ class ResultsOnDisk:
         features = result.recipe.get("features")
         if not isinstance(features, Mapping):
             return ""
-        if features["store"] == self._store.digest:
-            return _stem(self._store)
-        return next((_stem(a) for a in self._artifacts.made_from({"store": features["store"]})), "")
+        return self._stems.get(features["store"], "")
 
     def other_settings(self, analysis: Analysis) -> list[str]:
         """Describe the differing settings of results of the same model and dataset that do not belong, newest first."""

@@ -6,12 +6,11 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmmono.pipeline.shared_settings import TOGETHER
+from mmmono.commands.make import shell_lines
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -53,14 +52,8 @@ def behind_make(arguments: Sequence[str]) -> list[Entry]:
 
 def _told(line: str) -> list[str]:
     """The lines that a line of a recipe stands for: those that mmmono.commands.make would run, or the line itself."""
-    if not re.match(r"\S*python -m mmmono\.commands\.make ", line):
-        return [line]
-    words = shlex.split(line)
-    command = [sys.executable, *words[1:4], "--print", *words[4:]]
-    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    if run.returncode:
-        raise ValueError(f"{line}: {run.stderr.strip()}")
-    return [told for told in run.stdout.splitlines() if told.startswith(f"{TOGETHER}=")]
+    words = shlex.split(line) if re.match(r"\S*python -m mmmono\.commands\.make ", line) else []
+    return shell_lines(words[3:]) if words else [line]
 
 
 def parse(line: str, braces: bool = False) -> Entry | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmmono.analyses.mds import SCORES
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.result import Result, Rows
 
@@ -57,14 +58,7 @@ CERTAINTY = Analysis(
     settings=Settings,
     columns={
         "scores": {
-            "feature_set": "name of the feature set",
-            "feature": "index of the feature",
-            "class": "ImgD, TextD, CrossD or dead",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-            "standard_error": "standard error of R(d) over pairs",
-            "informative_pairs": "pairs in which the feature is active",
-            "image_active": "share of images that activate the feature",
-            "text_active": "share of texts that activate the feature",
+            **SCORES,
             "p_value": "two-sided p-value of R(d), image and text swapped at random within pairs",
             "q_value": "p-value adjusted for the number of features (Benjamini and Hochberg)",
             "low": "lower end of the 95 % bootstrap interval of R(d)",

@@ -8,6 +8,17 @@ from mmmono.reporting.result import Result, Rows
 
 # Columns of the summary that fit a terminal of 80 characters.
 SHOWN = ("feature_set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+# Columns of a table with a row for each feature.
+SCORES = {
+    "feature_set": "name of the feature set",
+    "feature": "index of the feature",
+    "class": "ImgD, TextD, CrossD or dead",
+    "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+    "standard_error": "standard error of R(d) over pairs",
+    "informative_pairs": "pairs in which the feature is active",
+    "image_active": "share of images that activate the feature",
+    "text_active": "share of texts that activate the feature",
+}
 
 
 def summary_rows(result: Result) -> Rows:
@@ -26,16 +37,7 @@ MDS = Analysis(
     targets=("section-2.1", "appendix-a.2", "demo"),
     version=3,
     columns={
-        "scores": {
-            "feature_set": "name of the feature set",
-            "feature": "index of the feature",
-            "class": "ImgD, TextD, CrossD or dead",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-            "standard_error": "standard error of R(d) over pairs",
-            "informative_pairs": "pairs in which the feature is active",
-            "image_active": "share of images that activate the feature",
-            "text_active": "share of texts that activate the feature",
-        },
+        "scores": SCORES,
         "summary": {
             "feature_set": "name of the feature set",
             "pairs": "number of pairs",

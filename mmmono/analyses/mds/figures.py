@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -34,18 +34,9 @@ def distributions(scores: pd.DataFrame) -> Figure:
     """
     names = scores["feature_set"].unique()
     with plt.rc_context(STYLE):
-        columns = min(len(names), 4)
-        rows = math.ceil(len(names) / columns)
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(max(3.4, 2.7 * columns), 2.5 * rows), squeeze=False, layout="constrained"
-        )
-        for axis in axes.flat[len(names) :]:
-            axis.set_axis_off()
-        for axis, name in zip(axes.flat, names, strict=False):
+        figure, axes = panels(len(names), 2.5, ("modality dominance score (0 text, 1 image)", "features"))
+        for axis, name in zip(axes, names, strict=True):
             _draw(axis, str(name), scores[scores["feature_set"] == name])
-        for row in axes:
-            row[0].set_ylabel("features")
-        figure.supxlabel("modality dominance score (0 text, 1 image)", fontsize=STYLE["axes.labelsize"])
         return figure
 
 
