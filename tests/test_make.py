@@ -1,0 +1,68 @@
+"""Make targets run entrypoints in processes of their own; signals reach these and leave no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmmono.commands.make import run_to_end, shell_lines
+from tests.pipeline.conftest import REPOSITORY
+
+# Stands for an entrypoint: it says that it runs, and how it was stopped.
+WAITING = """
+import signal, sys, time
+def stop(number, frame):
+    print("stopped by", number, flush=True)
+    sys.exit(130 if number == signal.SIGINT else 143)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, stop)
+print("running", flush=True)
+time.sleep(60)
+"""
+RUNNER = "import os, sys; from mmmono.commands.make import run_to_end; sys.exit(run_to_end(sys.argv[1:], os.environ))"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "of_group"),
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, True), (signal.SIGTERM, 143, False)],
+)
+def test_a_signal_ends_the_entrypoint_and_then_the_target(number: int, status: int, of_group: bool) -> None:
+    """An interrupt comes from the terminal, for the whole group; a termination may be for the runner alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, sys.executable, "-c", WAITING],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    (os.killpg if of_group else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert f"stopped by {int(number)}" in out
+    assert err == ""
+
+
+def test_the_status_is_that_of_the_entrypoint(tmp_path: Path) -> None:
+    assert run_to_end([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
+    assert run_to_end([sys.executable, "-c", ""], os.environ) == 0
+
+
+def test_what_is_left_out_is_no_command() -> None:
+    lines = shell_lines(["paper", "--exact", "--", "model=clip_rn50", "dataset=cc3m"])
+    assert not any("ablation.py" in line for line in lines)  # COCO is not given
+    lines = shell_lines(["paper", "--exact", "--coco", "/data/coco", "--", "model=clip_rn50", "dataset=cc3m"])
+    (ablation,) = [line for line in lines if "ablation.py" in line]
+    assert ablation.endswith("+paper=table1 dataset.root=/data/coco")
+
+
+def test_a_target_that_does_not_exist_is_one_line() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "mmmono.commands.make", "section-9", "--", "model=emojiclip"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: no analysis belongs to section-9: choose one of section-2.1, section-2.2")
