@@ -78,39 +78,37 @@ def _check_kind(key: str, value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value} must be a finite number")
     if key in _groups():
-        raise ConfigError(f"{key}={_plain(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
+        raise ConfigError(f"{key}={plain(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
     if value is None or len(kinds) != 1 or kind in kinds:
         return
     (wanted,) = kinds
     if wanted == "text" and kind == "a number":
         return  # e.g. a name such as 32
-    example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{_plain(value)}]"}
-    raise ConfigError(f"{key}={_plain(value)} must be {wanted}{example[wanted]}")
+    example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{plain(value)}]"}
+    raise ConfigError(f"{key}={plain(value)} must be {wanted}{example[wanted]}")
 
 
 def _check_limits(key: str, value: object) -> None:
     name = key.rpartition(".")[2]
     if name == "seed" or name.endswith("_seed"):
         if not _is_whole(value) or not 0 <= value < SEEDS:  # type: ignore[operator]
-            raise ConfigError(f"{key}={_plain(value)} must be a whole number from 0 to {SEEDS - 1}")
+            raise ConfigError(f"{key}={plain(value)} must be a whole number from 0 to {SEEDS - 1}")
     elif key in AT_LEAST or (name in COUNTS and _default_is_whole(key)):
         least = AT_LEAST.get(key, 0)
         if value is not None and not isinstance(value, str) and (not _is_whole(value) or value < least):  # type: ignore[operator]
-            raise ConfigError(f"{key}={_plain(value)} must be a whole number, at least {least}")
+            raise ConfigError(f"{key}={plain(value)} must be a whole number, at least {least}")
         if key in AT_LEAST and isinstance(value, str):
             raise ConfigError(f"{key}={value} must be a whole number, at least {least}")
     elif name == "train_fraction":
         if not _is_number(value) or not 0 < value < 1:  # type: ignore[operator]
-            raise ConfigError(
-                f"{key}={_plain(value)} must lie between 0 and 1, such as 0.8: neither split may be empty"
-            )
+            raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1, such as 0.8: neither split may be empty")
     elif key in SHARES:
         if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
-            raise ConfigError(f"{key}={_plain(value)} must lie between 0 and 1")
+            raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1")
     elif key == "extraction.dtype" and value not in STORED_TYPES:
-        raise ConfigError(f"extraction.dtype={_plain(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
+        raise ConfigError(f"extraction.dtype={plain(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
     elif name == "device" and not (isinstance(value, str) and DEVICE.fullmatch(value)):
-        raise ConfigError(f"{key}={_plain(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
+        raise ConfigError(f"{key}={plain(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
     elif isinstance(value, list):
         _check_list(key, value)
 
@@ -200,8 +198,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Format a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(_plain, value))}]" if isinstance(value, list) else str(value)
+    return f"[{','.join(map(plain, value))}]" if isinstance(value, list) else str(value)

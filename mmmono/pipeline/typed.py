@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
+from mmmono.pipeline.settings import plain
 
 T = TypeVar("T")
 
@@ -30,7 +33,7 @@ def read_settings(cfg: DictConfig, key: str, into: type[T]) -> T:
         key: name of the section, such as `certainty`.
         into: dataclass with the section's settings as fields; a field may be a dataclass of a subsection. Its
             `__post_init__` raises a ValueError that begins with the name of the wrong setting, such as
-            `fdr=2 must lie between 0 and 1`.
+            `fdr=2 must lie between 0 and 1`; types are checked before, against the fields' annotations.
 
     Raises:
         ConfigError: a setting is wrong; the message names its full key.
@@ -44,10 +47,44 @@ def _built(values: dict[str, Any], key: str, into: type[T]) -> T:
     assert is_dataclass(into)
     types = get_type_hints(into)
     for field in fields(into):
-        if is_dataclass(types[field.name]) and isinstance(values[field.name], dict):
-            values[field.name] = _built(values[field.name], f"{key}.{field.name}", types[field.name])
+        value, hint = values[field.name], types[field.name]
+        if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+            values[field.name] = _built(value, f"{key}.{field.name}", hint)
+        elif not _fits(value, hint):
+            raise ConfigError(f"{key}.{field.name}={plain(value)} must be {_in_words(hint)}")
     try:
         made: T = into(**values)
     except (ValueError, ConfigError) as error:
         raise ConfigError(f"{key}.{error}") from error
     return made
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value that was read from YAML is of an annotated type; a whole number also is a number."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is Literal:
+        return isinstance(value, str)  # the dataclass says which words there are
+    if origin is not None and issubclass(origin, Sequence):
+        return isinstance(value, list) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, dict)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    """Say what a setting of an annotated type may be, such as `a whole number or null`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, arguments))
+    if origin is Literal:
+        return "text"
+    if origin is not None:
+        return "a group of settings" if issubclass(origin, Mapping) else f"a list, of {_in_words(arguments[0])} each"
+    return WORDS.get(hint, "a group of settings")

@@ -90,9 +90,9 @@ def test_settings_are_those_of_the_configuration() -> None:
     [
         ({"space": "pixels"}, "gender.space=pixels is none of features, embeddings"),
         ({"confidence": 1.5}, "gender.confidence=1.5 must lie between 0 and 1"),
-        ({"references": 0}, "gender.references=0 must be a whole number, at least 1"),
-        ({"references": 1.5}, "gender.references=1.5 must be a whole number, at least 1"),
-        ({"bins": 0}, "gender.bins=0 must be a whole number, at least 1"),
+        ({"references": 0}, "gender.references=0 must be at least 1"),
+        ({"references": 1.5}, "gender.references=1.5 must be a whole number"),
+        ({"bins": 0}, "gender.bins=0 must be at least 1"),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], message: str) -> None:

@@ -51,8 +51,8 @@ class Settings:
             raise ValueError(f"confidence={self.confidence} must lie between 0 and 1")
         for name in ("references", "draws", "top", "shown", "bins"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value} must be a whole number, at least 1")
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
 
 
 def removal_rows(result: Result, feature_set: str) -> Rows:

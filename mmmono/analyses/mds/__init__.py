@@ -15,9 +15,9 @@ SCORES = {
     "class": "ImgD, TextD, CrossD or dead",
     "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
     "standard_error": "standard error of R(d) over pairs",
-    "informative_pairs": "pairs in which the feature is active",
-    "image_active": "share of images that activate the feature",
-    "text_active": "share of texts that activate the feature",
+    "informative_pairs": "number of pairs whose image or text activates the feature",
+    "image_active": "number of images that activate the feature",
+    "text_active": "number of texts that activate the feature",
 }
 
 

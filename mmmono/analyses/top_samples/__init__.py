@@ -43,8 +43,6 @@ class Settings:
             raise ValueError(f"shown={self.shown} must lie between 1 and top_samples.m={self.m}")
         if self.per_class < 0:
             raise ValueError(f"per_class={self.per_class} must be at least 0")
-        if any(isinstance(feature, bool) or not isinstance(feature, int) for feature in self.show or ()):
-            raise ValueError(f"show={list(self.show or ())} must hold indices of features, such as [6,47]")
 
 
 def sheet_rows(result: Result) -> Rows:
