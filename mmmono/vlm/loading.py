@@ -1,4 +1,4 @@
-"""Loads any open_clip model as a `OpenCLIPEncoder`, with weights from a pretrained tag, a file or a hub repository."""
+"""Loads any open_clip model as an `OpenCLIPEncoder`, with weights from a pretrained tag, a file or a hub repository."""
 
 from __future__ import annotations
 
