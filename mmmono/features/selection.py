@@ -63,6 +63,18 @@ class FeatureView:
         """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
 
+    def groups(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the group of each pair as a number from 0 on, in order of first appearance.
+
+        Pairs of one group (captions of one image, variants of one drawing) are not independent: statistics count groups.
+        Without a column to group by, each pair is a group of its own.
+        """
+        frame = self.metadata()
+        column = group_column(frame)
+        if column is None:
+            return np.arange(len(self))
+        return pd.factorize(frame[column])[0].astype(np.int64)
+
     def metadata(self) -> pd.DataFrame:
         """Return the metadata of the view's rows, all values as text."""
         frame = self.store.metadata()
@@ -86,6 +98,11 @@ class Features:
     recipe: dict[str, Any]
 
 
+def group_column(frame: pd.DataFrame) -> str | None:
+    """Name of the metadata column with the groups of the pairs; None if there is none."""
+    return next((c for c in ("group", "key", "image_path") if c in frame), None)
+
+
 def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction: float = 0.8) -> FeatureView:
     """Return the rows of a seeded hash split; pairs of one group (variants of one image) are in the same split.
 
@@ -101,7 +118,7 @@ def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction:
     if split == "all":
         return FeatureView(store)
     frame = store.metadata()
-    column = next((c for c in ("group", "key", "image_path") if c in frame), None)
+    column = group_column(frame)
     if column is None:
         raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
     groups = frame[column]
