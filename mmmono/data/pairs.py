@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 from PIL import Image
 
@@ -119,11 +120,33 @@ class PairSource(ABC):
         raise TypeError(f"{type(self).__name__} does not know its length without reading")
 
     def group(self, key: str) -> str:
-        """Group of a pair, such as all variants of an image; a group is never divided by a hash split."""
+        """Group of a pair, such as all captions of an image: its pairs are not independent of each other."""
         return key
 
+    def split_group(self, key: str) -> str:
+        """Pairs with the same value are in the same split: those of a group, and of groups that are related to it."""
+        return self.group(key)
 
-def in_train_split(group: str, seed: int = 0, train_fraction: float = 0.8) -> bool:
-    """Whether a group is in the train split; depends on a hash of group and seed only, not on other pairs."""
-    hashed = hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]
-    return int.from_bytes(hashed, "big") < train_fraction * 2**64
+
+@dataclass(frozen=True)
+class SplitShares:
+    """Division of groups into three splits by a hash.
+
+    Attributes:
+        seed: of the hash.
+        train: expected share of groups in `train`, on which everything is fitted.
+        select: expected share of groups in `select`, on which training is stopped and settings are compared. All others are
+            in `val`, on which results are reported.
+    """
+
+    seed: int = 0
+    train: float = 0.7
+    select: float = 0.1
+
+    def split_of(self, group: str) -> Literal["train", "select", "val"]:
+        """Return the split of a group; it depends on a hash of group and seed only, not on other pairs."""
+        hashed = hashlib.sha256(f"{self.seed}:{group}".encode()).digest()[:8]
+        place = int.from_bytes(hashed, "big")
+        if place < self.train * 2**64:
+            return "train"
+        return "select" if place < (self.train + self.select) * 2**64 else "val"

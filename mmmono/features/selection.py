@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import StoreError
-from mmmono.data.pairs import in_train_split
+from mmmono.data.pairs import SplitShares
+from mmmono.features.grouping import Codes, Grouping, split_rows
 from mmmono.features.store import FeatureStore, Modality, PairedBlock
 
-Split = Literal["train", "val", "all"]
+Split = Literal["train", "select", "val", "all"]
 
 
 class FeatureView:
@@ -26,16 +27,26 @@ class FeatureView:
     Args:
         store: the store.
         rows: ascending row numbers; None selects all.
+        grouping: which pairs are one group.
+        codes: number of the group of each pair of the store if images were compared; see `near_duplicates`.
 
     Raises:
         StoreError: `rows` is empty.
     """
 
-    def __init__(self, store: FeatureStore, rows: np.ndarray[Any, Any] | None = None) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        rows: np.ndarray[Any, Any] | None = None,
+        grouping: Grouping | None = None,
+        codes: Codes | None = None,
+    ) -> None:
         if rows is not None and len(rows) == 0:
             raise StoreError(f"the split asked for holds no pair of {store.path}: choose another dataset.split")
         self.store = store
         self.rows = rows
+        self._grouping = grouping or Grouping()
+        self._codes = codes
 
     @property
     def dim(self) -> int:
@@ -63,17 +74,19 @@ class FeatureView:
         """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
 
-    def groups(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def groups(self) -> Codes:
         """Return the group of each pair as a number from 0 on, in order of first appearance.
 
         Pairs of one group (captions of one image, variants of one drawing) are not independent: statistics count groups.
         Without a column to group by, each pair is a group of its own.
+
+        Raises:
+            ConfigError: the metadata lacks the column that `grouping` names.
         """
-        frame = self.metadata()
-        column = group_column(frame)
-        if column is None:
+        codes = self._codes if self._codes is not None else self._grouping.codes(self.store.metadata())
+        if codes is None:
             return np.arange(len(self))
-        return pd.factorize(frame[column])[0].astype(np.int64)
+        return pd.factorize(codes if self.rows is None else codes[self.rows])[0].astype(np.int64)
 
     def metadata(self) -> pd.DataFrame:
         """Return the metadata of the view's rows, all values as text."""
@@ -98,30 +111,24 @@ class Features:
     recipe: dict[str, Any]
 
 
-def group_column(frame: pd.DataFrame) -> str | None:
-    """Name of the metadata column with the groups of the pairs; None if there is none."""
-    return next((c for c in ("group", "key", "image_path") if c in frame), None)
-
-
-def split_view(store: FeatureStore, split: Split, seed: int = 0, train_fraction: float = 0.8) -> FeatureView:
-    """Return the rows of a seeded hash split; pairs of one group (variants of one image) are in the same split.
+def split_view(
+    store: FeatureStore,
+    split: Split,
+    shares: SplitShares | None = None,
+    grouping: Grouping | None = None,
+    codes: Codes | None = None,
+) -> FeatureView:
+    """Return the rows of a seeded hash split; a group, such as all captions of an image, is never divided.
 
     Args:
         store: the store.
-        split: `train`, `val` or `all`.
-        seed: of the hash.
-        train_fraction: expected share of groups in `train`.
+        split: `train`, `select`, `val` or `all`.
+        shares: seed and expected shares of groups.
+        grouping: which pairs are one group.
+        codes: number of each pair's group if images were compared; see `near_duplicates`.
 
     Raises:
         StoreError: the split is empty, or the metadata has no column to split by.
     """
-    if split == "all":
-        return FeatureView(store)
-    frame = store.metadata()
-    column = group_column(frame)
-    if column is None:
-        raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
-    groups = frame[column]
-    train = {group: in_train_split(str(group), seed, train_fraction) for group in groups.unique()}
-    chosen = groups.map(train).to_numpy(dtype=bool)
-    return FeatureView(store, np.flatnonzero(chosen if split == "train" else ~chosen))
+    rows = None if split == "all" else split_rows(store, split, shares or SplitShares(), grouping, codes)
+    return FeatureView(store, rows, grouping, codes)

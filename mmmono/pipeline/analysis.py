@@ -19,12 +19,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from mmmono.core.artifacts import RECIPE_FILE, Artifact, write_text_atomically
 from mmmono.reporting.result import Fields, Result, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from mmmono.features.selection import Split
     from mmmono.pipeline.workspace import Workspace
 
 Tables = Mapping[str, Sequence[Mapping[str, object]]]  # rows of each table, by its name
@@ -163,6 +166,12 @@ class Analysis:
     bars: Sequence[str] = ()
     histograms: Sequence[str] = ()
 
+    def split(self, workspace: Workspace) -> Split:
+        """Split whose pairs its tables are of."""
+        if not self.split_setting:
+            return workspace.dataset.split
+        return workspace.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
+
     @property
     def command(self) -> str:
         """Command that makes its results, without model, dataset and settings."""
@@ -249,8 +258,9 @@ def run(analysis: Analysis, workspace: Workspace) -> Result:
 
     result = analysis.make(workspace)
     tell_missing(result.folder)
+    of = f": {workspace.head(analysis.split(workspace))}" if analysis.of_features else ""
     for _, title, rows in shown_tables(analysis, result):
-        show_table(rows, f"{title}: {workspace.title}" if analysis.of_features else title)
+        show_table(rows, f"{title}{of}")
     if analysis.published is not None:
         difference = published(analysis.published).difference(result.model, result.dataset)
         if difference:

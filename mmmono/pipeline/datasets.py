@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
@@ -13,11 +14,13 @@ from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
+from mmmono.data.pairs import SplitShares
 from mmmono.data.remote import RemoteSettings
 from mmmono.data.sample_pairs import IMAGE_KEYS, SampleReading
 from mmmono.data.stored import StoredPairs
 from mmmono.data.tar import KeyEnd
 from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features.grouping import Codes, Grouping
 from mmmono.features.planted import ANSWERS, PlantedParameters, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
@@ -34,18 +37,32 @@ class Dataset(ABC):
         split: the split to evaluate on.
         limit: maximum number of pairs; None for all.
         label: metadata column with class labels, for classification; None if there is none.
-        train_fraction: share of pairs in the training split, for datasets split by a hash.
+        train_fraction: share of groups in the training split, for datasets split by a hash.
+        select_fraction: share of groups in the split `select`, by which training is stopped and settings are compared; if
+            the dataset has its own splits, a share of its training split.
         split_seed: seed of that hash.
+        group: metadata column with the same value for all pairs that are not independent; None: the source's groups, such
+            as the captions of one image.
+        near_duplicates: cosine of image embeddings from which on pairs are one group too; None: not compared.
     """
 
     split: Split = "val"
     limit: int | None = None
     label: str | None = None
-    train_fraction: float = 0.8
+    train_fraction: float = 0.7
+    select_fraction: float = 0.1
     split_seed: int = 0
+    group: str | None = None
+    near_duplicates: float | None = None
 
     def __post_init__(self) -> None:
         self.check(self.split)
+        self.grouping = Grouping(self.group, self.near_duplicates)
+        if not self.native_splits and self.train_fraction + self.select_fraction >= 1:
+            raise ConfigError(
+                f"dataset.train_fraction={self.train_fraction} and dataset.select_fraction={self.select_fraction} leave "
+                "nothing for the split val: lower one of them"
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"dataset.limit={self.limit}: at least 1 pair is wanted, or null for all")
 
@@ -60,7 +77,7 @@ class Dataset(ABC):
 
     def check(self, split: str) -> None:
         """Raise ConfigError if there is no such split."""
-        splits = ("train", "val") if self.native_splits else ("train", "val", "all")
+        splits = ("train", "select", "val") if self.native_splits else ("train", "select", "val", "all")
         if split not in splits:
             raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
 
@@ -87,11 +104,39 @@ class Dataset(ABC):
         """Width of the embeddings, given that of the model; None if it is unknown before extraction."""
         return dim
 
-    def view(self, store: FeatureStore, split: Split) -> FeatureView:
-        """Select the rows of a split in a store made from `source(split)`."""
+    def stored_with(self, split: Split) -> Split:
+        """Split that has the same source: `select` is a part of the source's training split if it has its own splits."""
+        return "train" if self.native_splits and split == "select" else split
+
+    @property
+    def shares(self) -> SplitShares:
+        """Shares of the splits that a hash makes; of the training split alone if the source has its own splits."""
         if self.native_splits:
-            return FeatureView(store)
-        return split_view(store, split, self.split_seed, self.train_fraction)
+            return SplitShares(self.split_seed, 1 - self.select_fraction, self.select_fraction)
+        return SplitShares(self.split_seed, self.train_fraction, self.select_fraction)
+
+    def divided(self, split: Split) -> bool:
+        """Whether a hash divides the source that contains a split."""
+        if self.native_splits:
+            return split == "select" or (split == "train" and self.select_fraction > 0)
+        return split != "all"
+
+    def split_recipe(self, split: Split) -> dict[str, Any]:
+        """Recipe entries that determine which pairs of `source(split)` a split has, and their groups."""
+        if not self.divided(split):
+            return self.grouping.recipe()
+        shares = {"seed": self.split_seed, "train": self.shares.train, "select": self.shares.select}
+        return {"shares": shares, **self.grouping.recipe()}
+
+    def view(self, store: FeatureStore, split: Split, codes: Codes | None = None) -> FeatureView:
+        """Select the rows of a split in a store made from `source(split)`.
+
+        Args:
+            store: the store.
+            split: the split.
+            codes: number of each pair's group if images were compared; see `near_duplicates`.
+        """
+        return split_view(store, split if self.divided(split) else "all", self.shares, self.grouping, codes)
 
 
 @dataclass(kw_only=True)
@@ -183,11 +228,12 @@ class CC3M(Remote):
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the split's shards, from the hub or a local copy."""
-        return WebDatasetPairs.cc3m(split, self.root, self.opener(split), self.limit)
+        return WebDatasetPairs.cc3m("val" if split == "val" else "train", self.root, self.opener(split), self.limit)
 
     def expected_pairs(self, split: Split) -> int:
         """Published number of pairs in the split, at most `limit`."""
-        return min(CC3M_PAIRS[split], self.limit or CC3M_PAIRS[split])
+        pairs = CC3M_PAIRS["val" if split == "val" else "train"]
+        return min(pairs, self.limit or pairs)
 
 
 @dataclass(kw_only=True)
@@ -200,7 +246,11 @@ class COCO(Dataset):
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the split's images with captions and instance labels."""
-        return CocoPairs(CocoSplit(self.root, split, self.year), captions=self.captions, limit=self.limit)
+        return CocoPairs(
+            CocoSplit(self.root, "val" if split == "val" else "train", self.year),
+            captions=self.captions,
+            limit=self.limit,
+        )
 
 
 @dataclass(kw_only=True)

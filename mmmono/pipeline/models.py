@@ -17,7 +17,7 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data import OpenMojiPairs, SkippedPair
-from mmmono.data.pairs import in_train_split
+from mmmono.data.pairs import SplitShares
 from mmmono.pipeline.typed import taken_from
 from mmmono.vlm import Encoder, load_emojiclip, load_open_clip
 from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
@@ -44,6 +44,10 @@ class Model(ABC):
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder to the device."""
+
+    def fitted_on(self, dataset: str) -> bool:
+        """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""
+        return False
 
 
 @dataclass(kw_only=True)
@@ -162,13 +166,27 @@ class DeCLIP(Model):
 
 @dataclass(kw_only=True)
 class EmojiCLIP(Model):
-    """The default model, which needs no download: fitted on OpenMoji's training split on first use."""
+    """The default model, which needs no download: fitted on OpenMoji's training split on first use.
+
+    Attributes:
+        seed: of the fit.
+        split_seed, train_fraction: which emoji are in the training split; by default those of the dataset in use, so that
+            no evaluated emoji is fitted to.
+    """
 
     seed: int = 0
+    split_seed: int = 0
+    train_fraction: float = 0.7
 
     def recipe(self) -> dict[str, Any]:
-        """Seed and fingerprint of OpenMoji, on whose default training split the model is fitted."""
-        return {"architecture": "emojiclip", "seed": self.seed, "data": OpenMojiPairs(captions="first").fingerprint()}
+        """Seed, and fingerprint and split of OpenMoji, on whose training split the model is fitted."""
+        data = OpenMojiPairs(captions="first").fingerprint()
+        split = {"seed": self.split_seed, "train": self.train_fraction}
+        return {"architecture": "emojiclip", "seed": self.seed, "data": data, "split": split}
+
+    def fitted_on(self, dataset: str) -> bool:
+        """Whether the dataset is OpenMoji."""
+        return dataset == "openmoji"
 
     @property
     def dim(self) -> int:
@@ -181,10 +199,11 @@ class EmojiCLIP(Model):
         def make(directory: Path) -> None:
             source = OpenMojiPairs(captions="first")
             items = (item for part in range(len(source.parts())) for item in source.read(part))
+            shares = SplitShares(self.split_seed, self.train_fraction)
             train = (
                 (pair.image, pair.caption)
                 for pair in items
-                if not isinstance(pair, SkippedPair) and in_train_split(source.group(pair.key))
+                if not isinstance(pair, SkippedPair) and shares.split_of(source.split_group(pair.key)) == "train"
             )
             fit_emojiclip(directory, train, seed=self.seed)
 

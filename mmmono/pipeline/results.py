@@ -12,6 +12,8 @@ from mmmono.core.versions import KEY
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
+SHARES = {"seed": "split_seed", "train": "train_fraction", "select": "select_fraction"}  # settings of a hash split
+
 
 class ResultsOnDisk:
     """Results that were computed with the workspace's settings: its pairs, feature sets, scores, partition and seed.
@@ -111,23 +113,19 @@ class ResultsOnDisk:
             yield "of no features"
             return
         for key in sorted({*made_from, *self._features} - {"store"}):
-            if made_from.get(key) != self._features.get(key):
-                yield f"{'dataset.split_seed' if key == 'seed' else f'dataset.{key}'}={made_from.get(key)}"
+            theirs, mine = made_from.get(key), self._features.get(key)
+            if key == "shares" and isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+                yield from (f"dataset.{SHARES[k]}={theirs[k]}" for k in theirs if theirs[k] != mine.get(k))
+            elif theirs != mine:
+                yield f"dataset.{key}={theirs}"
         if made_from["store"] != self._store.digest:
-            theirs = next(iter(self._artifacts.made_from({"store": made_from["store"]})), None)
-            known = (
-                {
-                    key
-                    for key in ("limit", "dtype", "precision")
-                    if theirs.recipe.get(key) != self._store.recipe.get(key)
-                }
-                if theirs
-                else set()
-            )
-            if theirs is None or not known:
+            store = next(iter(self._artifacts.made_from({"store": made_from["store"]})), None)
+            found = store.recipe if store else {}
+            known = [k for k in ("dtype", "limit", "precision") if found.get(k) != self._store.recipe.get(k)]
+            if store is None or not known:
                 yield "other features"
             else:
-                yield from (f"{key}={theirs.recipe.get(key)}" for key in sorted(known))
+                yield from (f"{key}={found.get(key)}" for key in known)
 
     def _other_sets(self, sets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if not sets:

@@ -102,6 +102,9 @@ def _check_limits(key: str, value: object) -> None:
     elif name == "train_fraction":
         if not _is_number(value) or not 0 < value < 1:  # type: ignore[operator]
             raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1, such as 0.8: neither split may be empty")
+    elif name == "select_fraction":
+        if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
+            raise ConfigError(f"{key}={plain(value)} must be at least 0 and below 1, such as 0.1")
     elif key in SHARES:
         if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
             raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1")

@@ -31,6 +31,7 @@ from mmmono.features import (
     extract_features,
 )
 from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.grouping import Codes, near_duplicates
 from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
@@ -42,6 +43,8 @@ from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
+
+GROUPS = "groups.npy"
 
 
 class Workspace:
@@ -131,10 +134,25 @@ class Workspace:
         return ExtractionSettings(given.batch_size, given.workers, precision, str(given.dtype), allowance)
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
-        view = self.dataset.view(FeatureStore(store.path), split)
-        native = self.dataset.native_splits or split == "all"
-        rows = {} if native else {"seed": self.dataset.split_seed, "train_fraction": self.dataset.train_fraction}
-        return Features(store, view, split, {"store": store.digest, "split": split, **rows})
+        view = self.dataset.view(FeatureStore(store.path), split, self._compared_groups(store))
+        return Features(store, view, split, {"store": store.digest, "split": split, **self.dataset.split_recipe(split)})
+
+    def _compared_groups(self, store: Artifact) -> Codes | None:
+        """Number of each pair's group after near-duplicates were joined, made first; None if images are not compared."""
+        grouping = self.dataset.grouping
+        if grouping.near_duplicates is None:
+            return None
+        threshold = grouping.near_duplicates
+
+        def make(directory: Path) -> None:
+            found = FeatureStore(store.path)
+            codes = grouping.codes(found.metadata())
+            codes = np.arange(len(found)) if codes is None else codes
+            np.save(directory / GROUPS, near_duplicates(found, threshold, codes, self.device))
+
+        recipe = {"store": store.digest, **grouping.recipe()}
+        artifact = self.artifacts.build("groups", store.path.name, recipe, make)
+        return np.asarray(np.load(artifact.path / GROUPS))
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -152,7 +170,21 @@ class Workspace:
         assert isinstance(kind, Trained)
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
-        return train_dictionary(self.artifacts, name, kind, train, self.features(self.dataset.split), cfg)
+        return train_dictionary(self.artifacts, name, kind, train, self.features(self.validation_split), cfg)
+
+    @property
+    def validation_split(self) -> Split:
+        """Split on which dictionaries are validated while they train, and by which settings are compared.
+
+        Raises:
+            ConfigError: the dataset has no such split.
+        """
+        chosen = self.cfg.training.validation
+        if chosen == "auto":
+            held_out = self.cfg.training.split == "train" and self.dataset.select_fraction > 0
+            return "select" if held_out else self.dataset.split
+        self.dataset.check(chosen)
+        return cast(Split, chosen)
 
     def feature_set(self, name: str, seed: int | None = None) -> FeatureSet:
         """Return a feature set on the device, ready to encode; `seed` replaces the run's seed."""
@@ -271,7 +303,26 @@ class Workspace:
     @property
     def title(self) -> str:
         """Model, dataset and split, for titles of tables."""
-        return f"{self.model.name} on {self.dataset_name} ({self.dataset.split})"
+        return self.title_of(self.dataset.split)
+
+    def title_of(self, split: Split) -> str:
+        """Model, dataset and the given split, for titles of tables."""
+        return f"{self.model.name} on {self.dataset_name} ({self.described(split)})"
+
+    def head(self, split: Split) -> str:
+        """Model, dataset, split and numbers of pairs and groups, for titles of tables; needs the split's features."""
+        view = self.features(split).view
+        pairs, groups = len(view), int(view.groups().max()) + 1
+        count = f"{pairs:,} pairs" if pairs == groups else f"{pairs:,} pairs, {groups:,} groups"
+        return f"{self.model.name} on {self.dataset_name} ({self.described(split)}: {count})"
+
+    def described(self, split: Split) -> str:
+        """Name of a split; with `in-sample` if the model or a selected feature set was fitted to some of its pairs."""
+        fits = [self.cfg.training.split] if any(kind.made for kind in self.recipes.values()) else []
+        if self.model.fitted_on(self.dataset_name):
+            fits.append("train")
+        inside = split in fits or "all" in fits or (split == "all" and bool(fits))
+        return f"{split}, in-sample" if inside else split
 
     def whole_split(self, setting: str) -> Split:
         """Resolve a setting `split`: `auto` means the dataset's split if it is native, and all pairs otherwise."""

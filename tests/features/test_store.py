@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmmono.core.errors import DictionaryError, StoreError
-from mmmono.data.pairs import in_train_split
+from mmmono.data import SplitShares
 from mmmono.features import FeatureStore, FeatureView, RawFeatures, StoredRows, activations, feature_set, split_view
 from mmmono.interpretability import top_samples
 from mmmono.modality import dominance_scores
@@ -68,11 +68,11 @@ def test_blocks_and_gather_equal_plain_indexing(
 def test_split_follows_the_group_and_covers_every_row(tmp_path: Path) -> None:
     write_like_clip_retrieval(tmp_path, [400, 100])
     store = FeatureStore(tmp_path)
-    train, val = split_view(store, "train", seed=3), split_view(store, "val", seed=3)
-    assert train.rows is not None
-    assert val.rows is not None
-    assert sorted([*train.rows, *val.rows]) == list(range(500))
-    assert train.metadata()["image_path"].tolist() == [f"{i}.jpg" for i in range(500) if in_train_split(f"{i}.jpg", 3)]
+    views = {split: split_view(store, split, SplitShares(3)) for split in ("train", "select", "val")}
+    assert sorted(row for view in views.values() for row in view.rows) == list(range(500))  # type: ignore[union-attr]
+    for split, view in views.items():
+        expected = [name for i in range(500) if SplitShares(3).split_of(name := f"{i}.jpg") == split]
+        assert view.metadata()["image_path"].tolist() == expected
     assert len(split_view(store, "all")) == 500
 
 

@@ -61,11 +61,15 @@ def prepare(workspace: Workspace) -> Study:
 
 
 def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, Any]]:
-    """Dictionaries that were trained on the workspace's features, and the recipe of the features they are compared on."""
+    """Dictionaries that were trained on the workspace's features, and the recipe of the features that are evaluated.
+
+    FVU and L0 are those at the end of training, on the split by which settings are compared; Mono is of the evaluated one.
+    """
     cfg = workspace.cfg
     there = Workspace(cfg, makes="none", artifacts=FinishedArtifacts(cfg.artifacts))
     try:
-        train, val = there.features(cfg.training.split), there.features(there.dataset.split)
+        train, validation = there.features(cfg.training.split), there.features(there.validation_split)
+        evaluated = there.features(there.dataset.split)
     except MissingArtifactError as error:
         raise ConfigError(
             f"nothing to compare, the features of {workspace.title} are not there: run {COMMAND}"
@@ -74,14 +78,14 @@ def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, An
         artifact
         for artifact in workspace.artifacts.find("dictionaries")
         if artifact.recipe["features"] == train.recipe
-        and artifact.recipe.get("validation") == val.recipe
+        and artifact.recipe.get("validation") == validation.recipe
         and artifact.recipe["kind"] in workspace.recipes
     ]
     if not found:
         raise ConfigError(
             f"no dictionary of features={','.join(workspace.recipes)} has been trained on {workspace.title}: run {COMMAND}"
         )
-    return found, val.recipe
+    return found, evaluated.recipe
 
 
 def _measured(

@@ -37,7 +37,7 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
     results = [_trained(workspace, name) for name in names]
     for result in results:
         for _, title, rows in shown_tables(TRAIN, result):
-            show_table(rows, f"{title}: {workspace.title}")
+            show_table(rows, f"{title}: {workspace.title_of(workspace.validation_split)}")
     if objective is None:
         return None
     history = pd.read_parquet(results[0].folder / HISTORY_FILE)

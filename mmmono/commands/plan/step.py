@@ -127,16 +127,17 @@ class Step:
         return item.why == UNREACHABLE
 
     def _splits(self) -> list[Split]:
-        """Splits whose features the step needs."""
+        """Splits whose features the step needs, one for each store."""
         cfg, dataset = self.workspace.cfg, self.workspace.dataset
         splits: list[Split] = [dataset.split]
         made = any(kind.made for kind in self.workspace.recipes.values())
         option: Any = get_class(cfg.generator._target_) if "generator" in cfg else None
         if made or (option is not None and option.trained_here):
             splits.insert(0, cfg.training.split)
-        if self.analysis.split_setting:
-            splits.append(self.workspace.whole_split(str(OmegaConf.select(cfg, self.analysis.split_setting))))
-        return list(dict.fromkeys(splits))
+        if made:
+            splits.append(self.workspace.validation_split)
+        splits.append(self.analysis.split(self.workspace))
+        return list(dict.fromkeys(dataset.stored_with(split) for split in splits))
 
     def _features(self, split: Split) -> Iterator[Item]:
         workspace, dataset = self.workspace, self.workspace.dataset

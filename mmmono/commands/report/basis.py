@@ -8,7 +8,9 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import MmmonoError
+from mmmono.data.pairs import SplitShares
 from mmmono.features import Features, FeatureStore, FeatureView, split_view
+from mmmono.features.grouping import Grouping
 from mmmono.features.store import Manifest
 from mmmono.pipeline.datasets import CC3M_PAIRS
 from mmmono.pipeline.workspace import Workspace
@@ -55,21 +57,19 @@ def basis_of(artifacts: Artifacts, recipe: Any, own: Features) -> Basis | None:
             found, name = FeatureStore(store.path), store.path.name
         except MmmonoError:
             return None
-        whole = "seed" not in recipe
-        view = (
-            FeatureView(found)
-            if whole
-            else split_view(found, recipe["split"], recipe["seed"], recipe["train_fraction"])
-        )
+        grouping = Grouping(recipe.get("group"))
+        if (shares := recipe.get("shares")) is None:
+            view = FeatureView(found, grouping=grouping)
+        else:
+            view = split_view(found, recipe["split"], SplitShares(**shares), grouping)
     return Basis(len(view), _groups(view), name, recipe["split"])
 
 
 def _groups(view: FeatureView) -> int:
     try:
-        metadata = view.metadata()
+        return int(view.groups().max()) + 1
     except MmmonoError:
         return len(view)
-    return int(metadata["group"].nunique()) if "group" in metadata else len(view)
 
 
 def is_papers_setting(workspace: Workspace) -> bool:

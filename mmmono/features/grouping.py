@@ -1,0 +1,150 @@
+"""Groups of pairs that are not independent, such as several captions of one image: the unit of splits and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mmmono.core.errors import ConfigError, StoreError
+from mmmono.core.progress import progress_bar
+from mmmono.data.pairs import SplitShares
+from mmmono.features.rows import prepare
+from mmmono.features.store import FeatureStore
+
+Codes = np.ndarray[Any, np.dtype[np.int64]]
+
+GROUP_COLUMNS = ("group", "key", "image_path")  # the first of these that the metadata has tells the groups
+SPLIT_COLUMN = "split_group"  # coarser than groups: related pairs that must be in the same split, such as siblings
+COMPARED_ROWS = 4096  # rows whose cosines are computed at a time
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which pairs are one group.
+
+    Attributes:
+        column: metadata column with the same value for all pairs of a group; None: the source's own groups.
+        near_duplicates: cosine between two image embeddings from which on their pairs are one group as well; None: images
+            are not compared.
+
+    Raises:
+        ConfigError: the cosine is not above 0 and at most 1.
+    """
+
+    column: str | None = None
+    near_duplicates: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 1:
+            raise ConfigError(
+                f"dataset.near_duplicates={self.near_duplicates} is a cosine: give a number above 0 and at most 1, such as "
+                "0.97, or null"
+            )
+
+    def recipe(self) -> dict[str, Any]:
+        """Recipe entries of the settings that differ from the defaults."""
+        given = {"group": self.column, "near_duplicates": self.near_duplicates}
+        return {key: value for key, value in given.items() if value is not None}
+
+    def codes(self, metadata: pd.DataFrame) -> Codes | None:
+        """Number of each pair's group by the metadata alone, in order of first appearance; None if no column tells it.
+
+        Raises:
+            ConfigError: the metadata lacks the chosen column, or it is empty.
+        """
+        column = self.column or next((name for name in GROUP_COLUMNS if name in metadata), None)
+        if column is None:
+            return None
+        if column not in metadata:
+            known = ", ".join(map(str, metadata)) or "none"
+            raise ConfigError(f"dataset.group={column} is no column of the metadata: choose one of {known}")
+        if self.column is not None and (metadata[column] == "").any():
+            raise ConfigError(f"dataset.group={column} has empty values: give a column that every pair has")
+        return _numbered(metadata[column].to_numpy())
+
+    def split_names(self, metadata: pd.DataFrame) -> np.ndarray[Any, Any] | None:
+        """Text of each pair whose hash decides its split, without near-duplicates; None if no column tells it."""
+        own = SPLIT_COLUMN if SPLIT_COLUMN in metadata else None
+        column = self.column or own or next((name for name in GROUP_COLUMNS if name in metadata), None)
+        return None if column is None else metadata[column].to_numpy()
+
+
+def split_rows(
+    store: FeatureStore, split: str, shares: SplitShares, grouping: Grouping | None = None, codes: Codes | None = None
+) -> Codes:
+    """Row numbers of a seeded hash split; no group is divided.
+
+    Args:
+        store: the store.
+        split: `train`, `select` or `val`.
+        shares: seed and expected shares of groups.
+        grouping: which pairs are one group.
+        codes: groups that were found by comparing images, `[pairs]`; None if they were not compared.
+
+    Raises:
+        StoreError: the metadata has no column to split by.
+    """
+    names = (grouping or Grouping()).split_names(store.metadata())
+    if names is None:
+        raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
+    if codes is not None:  # the first pair of connected groups decides for all of them
+        joined = join(_numbered(names), codes)
+        names = names[np.unique(joined, return_index=True)[1]][joined]
+    split_of = {name: shares.split_of(str(name)) for name in pd.unique(names)}
+    return np.flatnonzero(np.array([split_of[name] for name in names]) == split)
+
+
+def near_duplicates(store: FeatureStore, threshold: float, codes: Codes, device: str = "cpu") -> Codes:
+    """Join the groups of pairs whose image embeddings have a cosine of at least `threshold`, in chains too.
+
+    Compares every image with every other: time grows with the square of the number of pairs.
+
+    Args:
+        store: the store.
+        threshold: the cosine.
+        codes: number of each pair's group, `[pairs]`.
+        device: of the computation.
+
+    Returns:
+        Number of each pair's joined group, `[pairs]`, in order of first appearance.
+    """
+    found: list[np.ndarray[Any, Any]] = []
+    starts = range(0, len(store), COMPARED_ROWS)
+
+    def unit(start: int) -> torch.Tensor:
+        rows = store.read("image", start, min(start + COMPARED_ROWS, len(store)))
+        return prepare(rows, True, device, store.path, start)
+
+    with progress_bar() as bar, torch.inference_mode():
+        task = bar.add_task("near-duplicates", total=len(starts) * (len(starts) + 1) // 2)
+        for first in starts:
+            left = unit(first)
+            for second in range(first, len(store), COMPARED_ROWS):
+                alike = left @ unit(second).T >= threshold - 1e-6  # equal images may differ by rounding
+                at = alike.nonzero().cpu().numpy() + np.array([first, second])
+                found.append(at[at[:, 0] < at[:, 1]])
+                bar.advance(task)
+    pairs = np.concatenate(found) if found else np.empty((0, 2), np.int64)
+    return _numbered(_components(codes[pairs[:, 0]], codes[pairs[:, 1]], int(codes.max()) + 1)[codes])
+
+
+def join(first: Codes, second: Codes) -> Codes:
+    """Number the finest groups that divide no group of either grouping, `[pairs]`, in order of first appearance."""
+    groups = int(first.max()) + 1
+    return _numbered(_components(first, groups + second, groups + int(second.max()) + 1)[first])
+
+
+def _components(a: Codes, b: Codes, count: int) -> Codes:
+    """Connected component of each of `count` nodes, with an edge from a[i] to b[i] for every i."""
+    edges = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
+    return connected_components(edges, directed=False)[1].astype(np.int64)
+
+
+def _numbered(values: np.ndarray[Any, Any]) -> Codes:
+    return pd.factorize(values)[0].astype(np.int64)

@@ -1,0 +1,125 @@
+"""Groups of pairs, and splits that do not divide them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mmmono.core.errors import ConfigError
+from mmmono.data import SplitShares
+from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, split_view
+from mmmono.features.grouping import Grouping, join, near_duplicates
+
+
+def store_of(folder: Path, image: torch.Tensor, **columns: list[str]) -> FeatureStore:
+    rows = [
+        {"key": f"k{i}", "caption": "a", **{name: values[i] for name, values in columns.items()}}
+        for i in range(len(image))
+    ]
+    writer = FeatureStoreWriter(folder, 1, "float32")
+    writer.write(0, image, torch.randn(image.shape), rows)
+    writer.finish(Manifest("test", "", "x", "", image.shape[1], 0, "float32", ""), [0])
+    return FeatureStore(folder)
+
+
+def images(count: int, dim: int = 8) -> torch.Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_view_numbers_the_groups_of_its_own_pairs(tmp_path: Path) -> None:
+    store = store_of(tmp_path, images(6), group=["b", "a", "b", "c", "a", "c"])
+    assert FeatureView(store).groups().tolist() == [0, 1, 0, 2, 1, 2]
+    assert FeatureView(store, np.array([1, 3, 4])).groups().tolist() == [0, 1, 0]
+
+
+def test_without_groups_each_pair_is_its_own(tmp_path: Path) -> None:
+    assert FeatureView(store_of(tmp_path, images(4))).groups().tolist() == [0, 1, 2, 3]
+
+
+def test_any_column_of_the_metadata_can_be_the_group(tmp_path: Path) -> None:
+    store = store_of(tmp_path, images(4), group=["a", "b", "c", "d"], person=["x", "y", "y", "x"])
+    assert FeatureView(store, grouping=Grouping("person")).groups().tolist() == [0, 1, 1, 0]
+    with pytest.raises(ConfigError, match="dataset.group=owner is no column of the metadata: choose one of .*person"):
+        FeatureView(store, grouping=Grouping("owner")).groups()
+
+
+def test_a_group_column_has_a_value_for_every_pair(tmp_path: Path) -> None:
+    store = store_of(tmp_path, images(3), person=["x", "", "x"])
+    with pytest.raises(ConfigError, match="dataset.group=person has empty values"):
+        FeatureView(store, grouping=Grouping("person")).groups()
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.5, 1.5])
+def test_near_duplicates_are_told_by_a_cosine(wrong: float) -> None:
+    with pytest.raises(ConfigError, match=f"dataset.near_duplicates={wrong}"):
+        Grouping(near_duplicates=wrong)
+
+
+def test_splits_cover_all_pairs_and_divide_no_group(tmp_path: Path) -> None:
+    names = [f"g{i // 3}" for i in range(300)]
+    store = store_of(tmp_path, images(300), group=names)
+    rows = {split: split_view(store, split).rows for split in ("train", "select", "val")}
+    assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(300))
+    groups = {split: {names[i] for i in found} for split, found in rows.items()}
+    assert not (groups["train"] & groups["select"])
+    assert not (groups["train"] & groups["val"])
+    assert not (groups["select"] & groups["val"])
+    assert all(len(group) > 3 for group in groups.values())
+
+
+def test_related_groups_are_in_the_same_split_and_remain_groups(tmp_path: Path) -> None:
+    related = [f"f{i // 5}" for i in range(200)]
+    store = store_of(tmp_path, images(200), group=[f"g{i}" for i in range(200)], split_group=related)
+    views = [split_view(store, split) for split in ("train", "select", "val")]
+    families = [{related[i] for i in view.rows} for view in views]  # type: ignore[union-attr]
+    assert sum(map(len, families)) == len(set(related))
+    assert sum(int(view.groups().max()) + 1 for view in views) == 200
+
+
+def test_a_chosen_column_is_also_what_splits_keep_whole(tmp_path: Path) -> None:
+    person = [f"p{i % 40}" for i in range(200)]
+    store = store_of(tmp_path, images(200), group=[f"g{i}" for i in range(200)], person=person)
+    val = split_view(store, "val", grouping=Grouping("person"))
+    inside = {person[i] for i in val.rows}  # type: ignore[union-attr]
+    assert len(val) == 5 * len(inside)
+
+
+@pytest.mark.parametrize("block", [3, 64])
+def test_near_duplicates_join_groups_in_chains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr("mmmono.features.grouping.COMPARED_ROWS", block)
+    image = torch.eye(10)[:, :10] * torch.arange(1, 11)[:, None]  # different lengths: a cosine does not see them
+    image[7] = 5 * image[2] + 0.3 * image[8] / image[8].norm()  # near 2
+    image[9] = image[2]  # equal to 2
+    store = store_of(tmp_path, image)
+    assert near_duplicates(store, 0.999, np.arange(10)).tolist() == [0, 1, 2, 3, 4, 5, 6, 2, 7, 2]
+    # Pair 0 and pair 9 are one group already, so that 0 is joined with 2 and 7 as well.
+    codes = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 0])
+    assert near_duplicates(store, 0.999, codes).tolist() == [0, 1, 0, 2, 3, 4, 5, 0, 6, 0]
+
+
+@given(data=arrays(np.int64, st.tuples(st.just(2), st.integers(1, 12)), elements=st.integers(0, 5)))
+@settings(deadline=None)
+def test_joined_groups_are_the_finest_that_divide_neither(data: Any) -> None:
+    first, second = (np.unique(row, return_inverse=True)[1] for row in data)
+    label = np.arange(len(first))  # the definition, by passing on the smallest label
+    for _ in range(len(first)):
+        for by in (first, second):
+            label = np.array([label[by == value].min() for value in by])
+    joined = join(first, second)
+    assert (joined[:, None] == joined).tolist() == (label[:, None] == label).tolist()
+    assert joined[0] == 0
+
+
+def test_near_duplicates_are_not_divided_by_a_split(tmp_path: Path) -> None:
+    image = images(100).repeat(2, 1)
+    store = store_of(tmp_path, image)
+    codes = near_duplicates(store, 0.9999, np.arange(200))
+    for split in ("train", "val"):
+        rows = split_view(store, split, SplitShares(), codes=codes).rows
+        assert rows is not None
+        assert {i % 100 for i in rows if i < 100} == {i % 100 for i in rows if i >= 100}
