@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import MmmonoError
 from mmmono.data.pairs import SplitShares
-from mmmono.features import Features, FeatureStore, FeatureView, split_view
+from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Grouping
 from mmmono.features.store import Manifest
 from mmmono.pipeline.datasets import CC3M_PAIRS
@@ -26,7 +25,7 @@ class Basis:
         pairs: number of pairs.
         groups: number of groups, such as images with several captions.
         store: name of the feature store.
-        split: the split.
+        split: the split, and whether something was fitted to it.
     """
 
     pairs: int
@@ -36,17 +35,18 @@ class Basis:
 
     def __str__(self) -> str:
         groups = "" if self.groups == self.pairs else f" in {self.groups:,} groups"
-        return f"{self.pairs:,} pairs{groups} ({self.store}, {self.split} split)"
+        return f"{self.pairs:,} pairs{groups} ({self.store}, split {self.split})"
 
 
-def basis_of(artifacts: Artifacts, recipe: Any, own: Features) -> Basis | None:
+def basis_of(workspace: Workspace, recipe: Any) -> Basis | None:
     """Find the pairs that a recipe's entry `features` refers to; None if the store does not exist any more.
 
     Args:
-        artifacts: the artifacts root.
+        workspace: its features may be outside the artifacts root.
         recipe: the entry.
-        own: the workspace's features, which may be outside the root.
     """
+    own = workspace.features(workspace.dataset.split)
+    artifacts = workspace.artifacts
     if recipe == own.recipe:
         view, name = own.view, own.store.path.name
     else:
@@ -62,7 +62,8 @@ def basis_of(artifacts: Artifacts, recipe: Any, own: Features) -> Basis | None:
             view = FeatureView(found, grouping=grouping)
         else:
             view = split_view(found, recipe["split"], SplitShares(**shares), grouping)
-    return Basis(len(view), _groups(view), name, recipe["split"])
+    same = recipe["store"] == own.store.digest
+    return Basis(len(view), _groups(view), name, workspace.described(recipe["split"]) if same else recipe["split"])
 
 
 def _groups(view: FeatureView) -> int:

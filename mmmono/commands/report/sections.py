@@ -155,7 +155,7 @@ def _basis(sources: Sources, found: Found) -> str:
     made_from = recipe.get("features")
     if not isinstance(made_from, dict):
         return ""
-    basis = basis_of(workspace.artifacts, made_from, workspace.features(workspace.dataset.split))
+    basis = basis_of(workspace, made_from)
     if basis is None:
         return ""
     of = (found.result.model, found.result.dataset)
