@@ -56,6 +56,10 @@ class RemoteSettings:
     pause: float = 0.5
     longest_pause: float = 60.0
 
+    def pause_after(self, failures: int) -> float:
+        """Return the seconds to wait after this many failures in a row, varied so that processes do not ask at once."""
+        return min(self.longest_pause, self.pause * 2.0 ** (failures - 1)) * random.uniform(0.5, 1)
+
 
 class ReplacedError(BrokenPartError):
     """The file behind the URL was replaced by another one."""
@@ -242,7 +246,7 @@ class RemoteStream(io.RawIOBase):
         patient = not absent or origin(self._file.url) in _reached
         if self._failures > (settings.retries if patient else min(CONNECT_RETRIES, settings.retries)):
             self._give_up(error, absent)
-        pause = min(settings.longest_pause, settings.pause * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)
+        pause = settings.pause_after(self._failures)
         if isinstance(error, _BusyError) and error.retry_after is not None:
             pause = min(error.retry_after, 10 * settings.longest_pause) + random.uniform(0, pause)
         time.sleep(pause)
