@@ -10,8 +10,8 @@ function load(name) {
     loading.set(name, new Promise((resolve, reject) => {
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
-      script.onload = () => { script.remove(); resolve(explorerData[name]); };
-      script.onerror = () => { script.remove(); loading.delete(name); reject(new Error(`data/${name}.js is missing beside this page`)); };
+      script.addEventListener("load", () => { script.remove(); resolve(explorerData[name]); });
+      script.addEventListener("error", () => { script.remove(); loading.delete(name); reject(new Error(`data/${name}.js is missing beside this page`)); });
       document.head.append(script);
     }));
   }
