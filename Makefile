@@ -101,12 +101,12 @@ lint: $(READY) ## Style, types, the direction of imports, whether pyproject.toml
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
 	@$(BIN)/oxlint --deny-warnings mmmono
-	@$(BIN)/oxfmt --check mmmono docs
+	@$(BIN)/oxfmt --check mmmono
 
 format: $(READY) ## Let ruff and oxfmt put the code in shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-	@$(BIN)/oxfmt mmmono docs
+	@$(BIN)/oxfmt mmmono
 
 benchmark: $(READY) ## Speed as ratios to what limits it
 	@for b in train_sae lightning_overhead feature_store interpretability; do $(BIN)/python benchmarks/$$b.py; done
