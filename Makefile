@@ -94,16 +94,19 @@ coverage: $(READY) ## Run the tests, and show which lines of mmmono they do not 
 fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
 	@$(BIN)/python -m tests.fuzz --seconds $(TIME)
 
-lint: $(READY) ## Style, types, the direction of imports, and whether pyproject.toml declares what is imported
+lint: $(READY) ## Style, types, the direction of imports, whether pyproject.toml declares what is imported, and the JavaScript
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/deptry .
+	@$(BIN)/oxlint --deny-warnings mmmono
+	@$(BIN)/oxfmt --check mmmono
 
-format: $(READY) ## Let ruff put the code in shape
+format: $(READY) ## Let ruff and oxfmt put the code in shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/oxfmt mmmono
 
 benchmark: $(READY) ## Speed as ratios to what limits it
 	@for b in train_sae lightning_overhead feature_store interpretability; do $(BIN)/python benchmarks/$$b.py; done

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import os
 import re
 from urllib.parse import quote, urlsplit
 
 import huggingface_hub
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, DataError
 
 PUBLIC_HUB = "https://huggingface.co"
 _HF_ADDRESS = re.compile(r"hf://(?:(datasets|spaces)/)?([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
@@ -41,14 +43,50 @@ def repository(url: str) -> str | None:
     return match[1] if match else None
 
 
+def find_files(pattern: str) -> list[str]:
+    """Return the URLs of the files of a repository that a pattern matches, such as `hf://datasets/org/name/*.tar`, sorted.
+
+    Only a pattern with wildcards, or with a slash at its end, which means the folder's .tar files, asks the hub.
+
+    Raises:
+        ConfigError: the pattern has another form.
+        DataError: the repository cannot be listed.
+    """
+    pattern = f"{pattern}*.tar" if pattern.endswith("/") else pattern
+    if not glob.has_magic(pattern):
+        return [resolve(pattern)]
+    kind, name, revision, path = _parts(pattern)
+    api = huggingface_hub.HfApi(endpoint=endpoint(), token=hub_token())
+    try:
+        files = api.list_repo_files(name, revision=revision, repo_type=kind.removesuffix("s") if kind else None)
+    except Exception as error:  # which HTTP library raises it depends on the version of huggingface_hub
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"cannot list the files of {pattern} ({reason}): give their names, with {{0000..0015}}"
+        ) from error
+    repository = pattern.removesuffix(path)
+    return [resolve(f"{repository}{file}") for file in sorted(files) if _matches(file, path)]
+
+
+def _matches(file: str, pattern: str) -> bool:
+    """Whether each folder and the name of a file match those of a pattern."""
+    parts, wanted = file.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
 def resolve(address: str) -> str:
     """Return the URL of `hf://datasets/org/name@revision/path`. Raises ConfigError if the address has another form."""
+    kind, name, revision, path = _parts(address)
+    folder = f"{kind}/" if kind else ""
+    return f"{endpoint()}/{folder}{name}/resolve/{quote(revision or 'main', safe='')}/{quote(path)}"
+
+
+def _parts(address: str) -> tuple[str | None, str, str | None, str]:
+    """Return kind, repository, revision and path of a hub address. Raises ConfigError if it has another form."""
     match = _HF_ADDRESS.fullmatch(address)
     if match is None:
         raise ConfigError(f"{address} is no file on the hub: write hf://datasets/<owner>/<name>[@revision]/<path>")
-    kind, name, revision, path = match.groups()
-    folder = f"{kind}/" if kind else ""
-    return f"{endpoint()}/{folder}{name}/resolve/{quote(revision or 'main', safe='')}/{quote(path)}"
+    return match[1], match[2], match[3], match[4]
 
 
 def canonical(url: str) -> str:

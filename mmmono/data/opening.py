@@ -1,4 +1,8 @@
-"""Opens a shard from a local disk, over http(s), from an object store or from a command's output."""
+"""Opens a shard from a local disk, over http(s), from an object store or from a command's output.
+
+Addresses of http(s) are read by `mmmono.data.remote`, those of all other schemes through fsspec by
+`mmmono.data.object_store`, which says why. Both resume what breaks off.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ from typing import IO, Any
 
 import webdataset
 
-from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.core.errors import BrokenPartError
+from mmmono.data.object_store import ObjectFile, in_words
 from mmmono.data.remote import RemoteFile, RemoteSettings
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shards import is_local, shown
@@ -30,7 +35,7 @@ class ShardOpener:
         self.token = token
         self.settings = settings or RemoteSettings()
         self.cache = ShardCache(Path(cache), self) if cache is not None else None
-        self._remote: dict[str, RemoteFile] = {}
+        self._remote: dict[str, RemoteFile | ObjectFile] = {}
 
     def open(self, shard: str, start: int = 0) -> IO[bytes]:
         """Open the shard's bytes from `start` on; with a cache, from its local copy.
@@ -59,55 +64,41 @@ class ShardOpener:
 
     def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
         """Open the shard at its original address, bypassing the cache."""
-        if shard.startswith(("http://", "https://")):
-            return self.remote(shard).open(start)
-        if shard.startswith("pipe:"):
-            stream = io.BufferedReader(_Guarded(webdataset.gopen(shard), shown(shard)))
-            _skip(stream, start)
-            return stream
-        file = _object_store(shard)
-        file.seek(start)
-        return io.BufferedReader(_Guarded(file, shown(shard)))
+        if (file := self.remote(shard)) is not None:
+            return file.open(start)
+        stream = io.BufferedReader(_Guarded(webdataset.gopen(shard), shown(shard)))
+        _skip(stream, start)
+        return stream
 
     def read(self, shard: str, start: int, stop: int) -> bytes:
         """Return the bytes [start, stop). Raises like `open`, and BrokenPartError if the shard is shorter."""
-        local = self.local(shard, whole=False)
-        if local is None and shard.startswith(("http://", "https://")):
-            return self.remote(shard).read(start, stop)
+        remote = self.remote(shard) if self.local(shard, whole=False) is None else None
+        if remote is not None:
+            return remote.read(start, stop)
         with self.open(shard, start) as stream:
             try:
                 data = stream.read(stop - start)
             except OSError as error:  # of a local disk; remote streams raise BrokenPartError themselves
-                raise BrokenPartError(shown(shard), f"cannot be read ({_words(error)})") from error
+                raise BrokenPartError(shown(shard), f"cannot be read ({in_words(error)})") from error
         if len(data) < stop - start:
             raise BrokenPartError(shown(shard), f"has no {stop} bytes: was it changed since it was extracted?")
         return data
 
-    def remote(self, shard: str) -> RemoteFile:
-        """Return the shared `RemoteFile` of an http(s) shard."""
+    def remote(self, shard: str) -> RemoteFile | ObjectFile | None:
+        """Return the shared file of a remote shard, which knows its size and version; None for a command's output."""
+        if shard.startswith("pipe:"):
+            return None
         if shard not in self._remote:
-            self._remote[shard] = RemoteFile(shard, self.token, self.settings)
+            http = shard.startswith(("http://", "https://"))
+            self._remote[shard] = (
+                RemoteFile(shard, self.token, self.settings) if http else ObjectFile(shard, self.settings)
+            )
         return self._remote[shard]
 
     def forget(self, shard: str) -> None:
         """Delete the cached copy of a broken shard, so that it is downloaded again."""
         if self.cache is not None and not is_local(shard):
             self.cache.remove(shard)
-
-
-def _object_store(shard: str) -> IO[bytes]:
-    import fsspec  # imported lazily: rarely needed
-
-    try:
-        return fsspec.open(shard, "rb").open()
-    except ImportError as error:
-        raise DataError(f"{shown(shard)}: {error}") from error
-    except FileNotFoundError as error:
-        raise BrokenPartError(shown(shard), "is not there") from error
-    except ValueError as error:  # an unknown scheme
-        raise DataError(f"cannot open {shown(shard)}: {error}") from error
-    except Exception as error:  # each object store's client raises its own errors
-        raise BrokenPartError(shown(shard), f"cannot be opened ({_words(error)})") from error
 
 
 class _Guarded(io.RawIOBase):
@@ -131,7 +122,7 @@ class _Guarded(io.RawIOBase):
                 self._ended = True
                 self._stream.close()  # waits for the command, which may have failed
         except Exception as error:
-            raise BrokenPartError(self._name, f"broke off ({_words(error)})") from error
+            raise BrokenPartError(self._name, f"broke off ({in_words(error)})") from error
         view[: len(data)] = data
         return len(data)
 
@@ -139,10 +130,6 @@ class _Guarded(io.RawIOBase):
         with suppress(Exception):  # closing a command before its output ends raises an error
             self._stream.close()
         super().close()
-
-
-def _words(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import requests
 import urllib3
 
-from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.data.hub import hub_token, is_hub, origin
 from mmmono.data.refusals import remedy
 
@@ -49,12 +49,25 @@ class RemoteSettings:
         retries: attempts in a row that may bring no new bytes.
         pause: seconds before the second attempt; each further pause is twice as long.
         longest_pause: upper limit of a pause in seconds; a server's `Retry-After` may ask for up to ten times as much.
+
+    Raises:
+        ConfigError: a number is out of its range.
     """
 
     timeout: float = 60.0
     retries: int = 6
     pause: float = 0.5
     longest_pause: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0 or self.retries < 0:
+            raise ConfigError(
+                f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
+            )
+
+    def pause_after(self, failures: int) -> float:
+        """Return the seconds to wait after this many failures in a row, varied so that processes do not ask at once."""
+        return min(self.longest_pause, self.pause * 2.0 ** (failures - 1)) * random.uniform(0.5, 1)
 
 
 class ReplacedError(BrokenPartError):
@@ -242,7 +255,7 @@ class RemoteStream(io.RawIOBase):
         patient = not absent or origin(self._file.url) in _reached
         if self._failures > (settings.retries if patient else min(CONNECT_RETRIES, settings.retries)):
             self._give_up(error, absent)
-        pause = min(settings.longest_pause, settings.pause * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)
+        pause = settings.pause_after(self._failures)
         if isinstance(error, _BusyError) and error.retry_after is not None:
             pause = min(error.retry_after, 10 * settings.longest_pause) + random.uniform(0, pause)
         time.sleep(pause)

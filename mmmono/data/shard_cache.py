@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.data.object_store import ObjectFile
 from mmmono.data.remote import RemoteFile, ReplacedError
 from mmmono.data.shards import identity, shown, stem
 
@@ -32,8 +33,8 @@ class RemoteOpener(Protocol):
     def open_remote(self, shard: str, start: int = 0) -> IO[bytes]:
         """Open the shard at its original address, from `start` on."""
 
-    def remote(self, shard: str) -> RemoteFile:
-        """Return the shared `RemoteFile` of an http(s) shard."""
+    def remote(self, shard: str) -> RemoteFile | ObjectFile | None:
+        """Return the shared file of a remote shard; None for a command's output, which has no version to resume."""
 
 
 class ShardCache:
@@ -104,7 +105,7 @@ class ShardCache:
 
     def _fetch(self, shard: str, path: Path) -> Path:
         part = path.with_suffix(".tar.part")
-        remote = self.opener.remote(shard) if shard.startswith(("http://", "https://")) else None
+        remote = self.opener.remote(shard)
         begun = part.with_suffix(".part.json")  # size and tag of the file version that the partial copy belongs to
         if remote is not None and part.exists() and begun.exists():
             known = json.loads(begun.read_text())
@@ -128,7 +129,7 @@ class ShardCache:
         )
         return path
 
-    def _copy(self, shard: str, part: Path, start: int, remote: RemoteFile | None, begun: Path) -> None:
+    def _copy(self, shard: str, part: Path, start: int, remote: RemoteFile | ObjectFile | None, begun: Path) -> None:
         with self.opener.open_remote(shard, start) as stream, part.open("r+b" if start else "wb") as file:
             file.seek(start)
             first = True
@@ -142,7 +143,7 @@ class ShardCache:
                 file.write(data)
             file.truncate()
 
-    def _check_room(self, remote: RemoteFile | None, start: int) -> None:
+    def _check_room(self, remote: RemoteFile | ObjectFile | None, start: int) -> None:
         if remote is not None and remote.size is not None:
             missing = remote.size - start - shutil.disk_usage(self.folder).free
             if missing > 0:

@@ -1,19 +1,14 @@
-"""Expansion of shard patterns, and names of shards."""
+"""Names of shards: in messages, in the keys of their pairs, and in fingerprints."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from webdataset.shardlists import expand_urls
-
-from mmmono.core.errors import DataError
 from mmmono.core.text import escaped_bytes
-from mmmono.data.hub import canonical, resolve
+from mmmono.data.hub import canonical
 
 # Signature parameters of URLs, which change while the file stays the same: S3, GCS, CloudFront, Azure.
 _SIGNATURES = re.compile(
@@ -21,31 +16,6 @@ _SIGNATURES = re.compile(
     r"s[eprtvsi]|sk[a-z]+|spr|response-.*|download",
     re.IGNORECASE,
 )
-
-
-def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """Return the paths and URLs that shard patterns mean, in order.
-
-    An existing path is taken literally; otherwise brace ranges (`{0000..0004}`), `::` and wildcards are expanded. A
-    folder means all its .tar files.
-
-    Raises:
-        DataError: a pattern matches no file, or a named local shard does not exist.
-    """
-    found: list[str] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        for name in [pattern] if _exists(pattern) else expand_urls(pattern):
-            matches = _matches(re.sub(r"^file:(//)?", "", name))
-            missing = [match for match in matches if is_local(match) and not Path(match).is_file()]
-            if missing or not matches:
-                raise DataError(
-                    f"dataset.shards={pattern} matches no file{f': {missing[0]} is not there' if missing else ''} "
-                    f"(looked in {Path.cwd()}): give paths, URLs, or ranges such as 'data/train-{{0000..0004}}.tar'"
-                )
-            found += matches
-    if not found:
-        raise DataError("dataset.shards is empty: give paths or URLs of tar shards")
-    return found
 
 
 def is_local(shard: str) -> bool:
@@ -82,31 +52,3 @@ def identity(shard: str) -> str:
     kept = [] if parts.path.endswith(".tar") else parse_qsl(parts.query, keep_blank_values=True)
     query = urlencode([(key, value) for key, value in kept if not _SIGNATURES.fullmatch(key)])
     return parts._replace(query=query, fragment="").geturl()
-
-
-def _matches(name: str) -> list[str]:
-    if name.startswith("hf://"):
-        return [resolve(name)]
-    if not is_local(name):
-        return [name]
-    if Path(name).is_dir():
-        return sorted(str(file) for file in Path(name).iterdir() if file.suffix == ".tar")
-    if not Path(name).exists() and glob.has_magic(name):
-        return sorted(glob.glob(_with_literal_folders(name)))
-    return [name]
-
-
-def _with_literal_folders(pattern: str) -> str:
-    """Escape wildcards in the leading folders of a pattern that exist under exactly these names."""
-    parts = Path(pattern).parts
-    known = 0
-    while known < len(parts) and Path(*parts[: known + 1]).exists():
-        known += 1
-    return str(Path(*(glob.escape(part) for part in parts[:known]), *parts[known:]))
-
-
-def _exists(name: str) -> bool:
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # too long, or contains NUL
-        return False

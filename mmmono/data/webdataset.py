@@ -23,7 +23,8 @@ from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 from mmmono.data.sample_pairs import IncompleteError, SampleReading
 from mmmono.data.shard_cache import ShardCache
-from mmmono.data.shards import expand_shards, identity, is_local, shown, stem
+from mmmono.data.shard_patterns import expand_shards
+from mmmono.data.shards import identity, is_local, shown, stem
 from mmmono.data.tar import BrokenTarError, NamelessPicture, Sample, read_samples
 
 CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
@@ -39,7 +40,7 @@ class WebDatasetPairs(PairSource):
     Args:
         shards: a path, folder or URL, with brace ranges (`{0000..0004}`) or wildcards, several joined by `::`, or a
             list of these. URLs are http(s), `hf://datasets/<owner>/<name>/<file>`, `pipe:<command>` and those that
-            fsspec opens (s3, gs, ...).
+            fsspec opens (s3, gs, ...); wildcards work for all that list their files, which http(s) does not.
         reading: how the files of a sample become pairs; by default, see `SampleReading`.
         opener: opens the shards, with a token, retries or a folder for copies; by default remote ones are streamed with
             the hub's own token.

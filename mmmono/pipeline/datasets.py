@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import SplitShares
 from mmmono.data.remote import RemoteSettings
-from mmmono.data.sample_pairs import IMAGE_KEYS, SampleReading
+from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.stored import StoredPairs
-from mmmono.data.tar import KeyEnd
+from mmmono.data.webdataset import CC3M_FILES
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Codes, Grouping
 from mmmono.features.planted import ANSWERS, PlantedParameters, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
+from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.typed import taken_from
 
 CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
+CC3M_REPOSITORY = "pixparse/cc3m-wds"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class Dataset(ABC):
     """Base class of dataset options.
 
@@ -57,7 +61,7 @@ class Dataset(ABC):
 
     def __post_init__(self) -> None:
         self.check(self.split)
-        self.grouping = Grouping(self.group, self.near_duplicates)
+        _ = self.grouping  # checks its settings
         if not self.native_splits and self.train_fraction + self.select_fraction >= 1:
             raise ConfigError(
                 f"dataset.train_fraction={self.train_fraction} and dataset.select_fraction={self.select_fraction} leave "
@@ -71,6 +75,11 @@ class Dataset(ABC):
         """Whether the source has its own train and val splits; otherwise a hash of the keys splits it."""
         return True
 
+    @property
+    def grouping(self) -> Grouping:
+        """Which pairs are one group. Raises ConfigError if the settings are invalid."""
+        return Grouping(self.group, self.near_duplicates)
+
     @abstractmethod
     def source(self, split: Split) -> PairSource:
         """Return the source that contains a split; the same source for all splits if they are hash splits."""
@@ -80,6 +89,10 @@ class Dataset(ABC):
         splits = ("train", "select", "val") if self.native_splits else ("train", "select", "val", "all")
         if split not in splits:
             raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
+
+    def downloads(self, split: Split) -> Iterator[Download]:
+        """Yield the files of a split that are streamed from the hub."""
+        yield from ()
 
     def expected_pairs(self, split: Split) -> int | None:
         """Number of pairs in the source that contains a split; None if unknown without reading it."""
@@ -139,7 +152,7 @@ class Dataset(ABC):
         return split_view(store, split if self.divided(split) else "all", self.shares, self.grouping, codes)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class OpenMoji(Dataset):
     """`dataset=openmoji`: emoji drawings with captions."""
 
@@ -156,29 +169,22 @@ class OpenMoji(Dataset):
         return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit)
 
 
-@dataclass(kw_only=True)
-class Remote(Dataset):
-    """Base class of options for datasets that may be on remote servers.
+@dataclass(kw_only=True, frozen=True)
+class Remote(Dataset, RemoteSettings):
+    """Base class of options for datasets that may be on remote servers; see also `RemoteSettings`.
 
     Attributes:
         cache: folder for copies of all remote shards; `True`: the folder `cache_root`; `False`: no copies; None: copies
             of validation splits only, in `cache_root`.
         cache_root: folder for copies if `cache` is not a folder.
-        timeout: seconds without data after which a connection counts as broken.
-        retries: maximum number of consecutive attempts without new data.
     """
 
     cache: str | bool | None = None
     cache_root: str | None = None
-    timeout: float = 60.0
-    retries: int = 6
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.timeout <= 0 or self.retries < 0:
-            raise ConfigError(
-                f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
-            )
+        Dataset.__post_init__(self)
+        RemoteSettings.__post_init__(self)
 
     def opener(self, split: Split) -> ShardOpener:
         """Return what opens the shards of a split."""
@@ -192,17 +198,21 @@ class Remote(Dataset):
         return self.cache_root if wanted else None
 
 
-@dataclass(kw_only=True)
-class WebDataset(Remote):
-    """`dataset=webdataset`: tar shards of images and captions; see `WebDatasetPairs`."""
+@dataclass(kw_only=True, frozen=True)
+class WebDataset(Remote, SampleReading):
+    """`dataset=webdataset`: tar shards of images and captions; see `WebDatasetPairs` and `SampleReading`.
+
+    Attributes:
+        shards: patterns of all shards, or of those of the training split.
+        val_shards: patterns of the validation split's shards; None to split `shards` by a hash of the keys.
+    """
 
     shards: str | Sequence[str]
     val_shards: str | Sequence[str] | None = None
-    image_keys: Sequence[str] = IMAGE_KEYS
-    key_end: KeyEnd = "first_dot"
-    captions: CaptionChoice = "first"
-    caption_key: str | None = None
-    label_keys: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        Remote.__post_init__(self)
+        SampleReading.__post_init__(self)
 
     @property
     def native_splits(self) -> bool:
@@ -220,15 +230,37 @@ class WebDataset(Remote):
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class CC3M(Remote):
     """`dataset=cc3m`: the shards on the hub, or a local copy of them in `root`."""
 
     root: str | None = None
 
-    def source(self, split: Split) -> PairSource:
+    def source(self, split: Split) -> WebDatasetPairs:
         """Return the source of the split's shards, from the hub or a local copy."""
         return WebDatasetPairs.cc3m("val" if split == "val" else "train", self.root, self.opener(split), self.limit)
+
+    def downloads(self, split: Split) -> Iterator[Download]:
+        """Yield the split's shards, unless there is a local copy."""
+        if self.root is not None:
+            return
+        share = min(1.0, (self.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
+        what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
+        copies: list[Path | None] = []
+        with suppress(MmmonoError):  # without a token there is no source; the features then report the error
+            source = self.source(split)
+            if source.copies is not None:
+                copies = [source.opener.local(shard, whole=False) for shard in source.shards]
+        yield Download(
+            what,
+            CC3M_REPOSITORY,
+            "dataset",
+            (CC3M_FILES[split],),
+            share,
+            kept=self.cache_folder(split) is not None,
+            copied=sum(copy.stat().st_size for copy in copies if copy is not None),
+            complete=bool(copies) and all(copies[: max(1, math.ceil(len(copies) * share))]),
+        )
 
     def expected_pairs(self, split: Split) -> int:
         """Published number of pairs in the split, at most `limit`."""
@@ -236,7 +268,7 @@ class CC3M(Remote):
         return min(pairs, self.limit or pairs)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class COCO(Dataset):
     """`dataset=coco`: a local copy of COCO in `root`."""
 
@@ -253,7 +285,7 @@ class COCO(Dataset):
         )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class Stored(Dataset):
     """`dataset=store`: a feature store that already exists, in `path`."""
 
@@ -298,28 +330,20 @@ class Stored(Dataset):
         return StoredPairs(self.store.metadata(), Path(self.path), self.fingerprint())
 
 
-@dataclass(kw_only=True)
-class Planted(Dataset):
+@dataclass(kw_only=True, frozen=True)
+class Planted(Dataset, PlantedParameters):
     """`dataset=planted`: synthetic embeddings from a known dictionary (ground truth), without images."""
 
-    pairs: int = 20_000
-    dim: int = 64
-    image_atoms: int = 32
-    text_atoms: int = 32
-    shared_atoms: int = 32
-    active: float = 6.0
-    zipf: float = 0.5
-    correlation: float = 0.8
-    gain_spread: float = 0.5
-    gap: float = 0.3
-    noise: float = 0.05
-    seed: int = 0
-
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Dataset.__post_init__(self)
+        PlantedParameters.__post_init__(self)
         if self.limit is not None:
             raise ConfigError("dataset.limit has no meaning for dataset=planted: set dataset.pairs")
-        self.parameters = taken_from(self, PlantedParameters)
+
+    @property
+    def parameters(self) -> PlantedParameters:
+        """The parameters alone, from which the pairs follow."""
+        return taken_from(self, PlantedParameters)
 
     @property
     def native_splits(self) -> bool:
@@ -332,10 +356,9 @@ class Planted(Dataset):
 
     def stored(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store with the ground truth, made unless it exists."""
-        recipe = {"planted": asdict(self.parameters), "answers": list(ANSWERS)}
-        return artifacts.build(
-            "features", "planted", recipe, lambda directory: write_planted(directory, self.parameters)
-        )
+        parameters = self.parameters
+        recipe = {"planted": asdict(parameters), "answers": list(ANSWERS)}
+        return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, parameters))
 
     def expected_pairs(self, split: Split) -> int:
         """Number of synthetic pairs, in all splits together."""

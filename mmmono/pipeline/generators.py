@@ -27,7 +27,6 @@ from mmmono.core.extras import need
 from mmmono.core.fingerprints import weights_identity
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
-from mmmono.pipeline.models import OpenCLIP
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.vlm import Encoder, OpenCLIPEncoder
 
@@ -154,7 +153,7 @@ class Diffusers(GeneratorOption, PipelineSettings):
         need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
         model = workspace.model
-        if not isinstance(model, OpenCLIP) or model.architecture != self.encoder:
+        if model.open_clip_name != self.encoder:
             option = "clip_vit_h14" if self.encoder == "ViT-H-14" else f"open_clip model.architecture={self.encoder}"
             raise ConfigError(
                 f"this generator was trained with {self.encoder}: a partition of model={model.name} says nothing about it. "
@@ -183,7 +182,6 @@ class SD2(Diffusers, StableDiffusion2Settings):
                 "which tokens are not in: set features=raw or generator.projected=true"
             )
         super().check(workspace)
-        assert isinstance(workspace.model, OpenCLIP)
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
     def load(self, workspace: Workspace, encoder: Encoder) -> Generator:

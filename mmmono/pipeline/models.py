@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
@@ -18,15 +19,16 @@ from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data import OpenMojiPairs, SkippedPair
 from mmmono.data.pairs import SplitShares
+from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.typed import taken_from
 from mmmono.vlm import Encoder, load_emojiclip, load_open_clip
 from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
 from mmmono.vlm.emojiclip import fit_emojiclip
 from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
-from mmmono.vlm.weight_settings import WeightSettings
+from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class Model(ABC):
     """Base class of model options: identify an encoder without loading it, and load it when needed."""
 
@@ -49,9 +51,23 @@ class Model(ABC):
         """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""
         return False
 
+    @property
+    def open_clip_name(self) -> str | None:
+        """open_clip's name of the architecture; None for models of other kinds."""
+        return None
 
-@dataclass(kw_only=True)
-class OpenCLIP(Model):
+    @property
+    def text_width(self) -> int | None:
+        """Dimension of the text tower's tokens; None if it is unknown, or if there is no such tower."""
+        return None
+
+    def downloads(self) -> Iterator[Download]:
+        """Yield the weights that loading the model fetches from the hub."""
+        yield from ()
+
+
+@dataclass(kw_only=True, frozen=True)
+class OpenCLIP(Model, GivenSettings):
     """Any model of open_clip, with weights of a tag, a file, a repository or a folder, or with random weights.
 
     Attributes:
@@ -59,28 +75,20 @@ class OpenCLIP(Model):
         pretrained: a tag, a file, or None for random weights; empty if the architecture includes weights.
         force_quick_gelu: whether the weights need QuickGELU; None to take it from the tag.
         seed: seed of random weights.
-        preprocess_of, mean, std, interpolation, resize_mode, image_size, context_length, tokenizer: see
-            `WeightSettings`.
+
+    The preprocessing, the input sizes and the tokenizer are those of `GivenSettings`.
     """
 
     architecture: str
     pretrained: str | None = ""
     force_quick_gelu: bool | None = None
     seed: int = 0
-    preprocess_of: str | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    interpolation: str | None = None
-    resize_mode: str | None = None
-    image_size: int | Sequence[int] | None = None
-    context_length: int | None = None
-    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         packaged = self.architecture.startswith((HUB, FOLDER))
         # The name is used in folder names.
         given = Path(self.name).absolute().name if packaged and self.name == self.architecture else self.name
-        self.name = re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model"
+        object.__setattr__(self, "name", re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model")
 
     def recipe(self) -> dict[str, Any]:
         """Everything that determines the embeddings; weights by name of the tag or repository, or by file content."""
@@ -104,6 +112,11 @@ class OpenCLIP(Model):
             return None
 
     @property
+    def open_clip_name(self) -> str:
+        """The architecture."""
+        return self.architecture
+
+    @property
     def text_width(self) -> int | None:
         """Dimension of the text tower's tokens; None if the configuration does not have it."""
         return self._source.config["text_cfg"].get("width")
@@ -115,6 +128,16 @@ class OpenCLIP(Model):
             torch.manual_seed(self.seed)
             encoder = load_open_clip(self.architecture, self.pretrained or None, self.name, settings=self._settings)
         return encoder.to(device)
+
+    def downloads(self) -> Iterator[Download]:
+        """Yield the weights that open_clip downloads for a tag."""
+        if not self.pretrained or Path(self.pretrained).exists():
+            return
+        tag = open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or {}
+        repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
+        if repository:
+            files = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+            yield Download(f"weights of {self.name}", repository, files=files)
 
     @property
     def _settings(self) -> WeightSettings:
@@ -133,7 +156,7 @@ class OpenCLIP(Model):
             )
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class DeCLIP(Model):
     """DeCLIP's released checkpoints, converted to open_clip.
 
@@ -164,7 +187,7 @@ class DeCLIP(Model):
         return load_declip(self.name, Path(self.checkpoint), device=device)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, frozen=True)
 class EmojiCLIP(Model):
     """The default model, which needs no download: fitted on OpenMoji's training split on first use.
 

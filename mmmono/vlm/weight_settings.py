@@ -18,8 +18,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 
 
 @dataclass(frozen=True)
-class WeightSettings:
-    """Settings that belong to weights. None keeps the value of the tag or configuration.
+class GivenSettings:
+    """Settings that users may give for weights. None keeps the value of the tag or configuration.
 
     Attributes:
         preprocess_of: a tag of the architecture, or `architecture/tag`, whose preprocessing and activation are used.
@@ -27,15 +27,9 @@ class WeightSettings:
         std: divisor of pixels after that; red, green and blue.
         interpolation: `bicubic` or `bilinear`.
         resize_mode: resize the `shortest` side, then crop; the `longest` side, then pad; or `squash` to a square.
-        fill_color: of the padding, 0 to 255.
         image_size: side of the square input, or (height, width), in pixels.
         context_length: tokens per caption.
         tokenizer: a Hugging Face tokenizer's id, or a folder with one.
-        quick_gelu: whether the model uses QuickGELU, as OpenAI's do.
-        named: prefix of the settings' names in errors.
-
-    Raises:
-        ModelError: a setting is invalid.
     """
 
     preprocess_of: str | None = None
@@ -43,10 +37,25 @@ class WeightSettings:
     std: Sequence[float] | None = None
     interpolation: str | None = None
     resize_mode: str | None = None
-    fill_color: int | None = None
     image_size: int | Sequence[int] | None = None
     context_length: int | None = None
     tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class WeightSettings(GivenSettings):
+    """Settings that belong to weights: those of `GivenSettings`, and those that only tags and configurations have.
+
+    Attributes:
+        fill_color: of the padding, 0 to 255.
+        quick_gelu: whether the model uses QuickGELU, as OpenAI's do.
+        named: prefix of the settings' names in errors.
+
+    Raises:
+        ModelError: a setting is invalid.
+    """
+
+    fill_color: int | None = None
     quick_gelu: bool | None = None
     named: str = "model."
 

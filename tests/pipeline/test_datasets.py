@@ -1,13 +1,18 @@
 """Dataset options hand all of their settings to the source of pairs."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from omegaconf import ListConfig
 
+from mmmono.core.errors import ConfigError
 from mmmono.data import RemoteSettings, SampleReading, WebDatasetPairs
-from mmmono.pipeline.datasets import Remote, WebDataset
+from mmmono.features.planted import PlantedParameters
+from mmmono.pipeline.datasets import Planted, Remote, WebDataset
+from mmmono.pipeline.models import OpenCLIP
+from mmmono.vlm.weight_settings import GivenSettings
 
 OWN = {
     "image_keys": ListConfig(["bmp", ".TIF"]),
@@ -32,10 +37,31 @@ def test_every_setting_of_webdataset_reaches_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "into", "constant"),
-    [(WebDataset, SampleReading, {"seed"}), (Remote, RemoteSettings, {"pause", "longest_pause"})],
+    ("option", "base"),
+    [(WebDataset, SampleReading), (Remote, RemoteSettings), (Planted, PlantedParameters), (OpenCLIP, GivenSettings)],
 )
-def test_options_have_the_fields_of_what_they_are_handed_to(option: type, into: type, constant: set[str]) -> None:
-    """A field that is renamed on one side alone would silently keep its default."""
-    names = [{field.name for field in fields(one)} for one in (into, option)]  # type: ignore[arg-type]
-    assert names[0] - names[1] == constant
+def test_options_add_to_the_settings_that_they_describe_and_repeat_none(option: type, base: type) -> None:
+    assert issubclass(option, base)
+    own = set(option.__annotations__)
+    assert not own & {field.name for field in fields(base)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (lambda: Planted(active=-1), "dataset.active=-1"),
+        (lambda: Planted(limit=3), "set dataset.pairs"),
+        (lambda: WebDataset(shards="a.tar", retries=-1), "dataset.retries=-1"),
+        (lambda: WebDataset(shards="a.tar", captions="none"), "dataset.captions=none"),  # type: ignore[arg-type]
+        (lambda: WebDataset(shards="a.tar", limit=0), "dataset.limit=0"),
+    ],
+)
+def test_options_make_the_checks_of_all_their_settings(option: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        option()
+
+
+def test_the_recipe_of_planted_pairs_has_their_parameters_alone() -> None:
+    option = Planted(pairs=50, seed=3, split="all")
+    assert option.parameters == PlantedParameters(pairs=50, seed=3)
+    assert type(option.parameters) is PlantedParameters

@@ -6,14 +6,10 @@ Only the sizes of files are requested from the hub, not the files. If it does no
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import open_clip
 import timm
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -24,15 +20,11 @@ from huggingface_hub.errors import (
 )
 from omegaconf import DictConfig
 
-from mmmono.core.errors import MmmonoError
-from mmmono.data import WebDatasetPairs
-from mmmono.features.selection import Split
-from mmmono.pipeline.datasets import CC3M, CC3M_PAIRS, Dataset
-from mmmono.pipeline.models import Model, OpenCLIP
+from mmmono.data.webdataset import CC3M_FILES
+from mmmono.pipeline.datasets import CC3M_PAIRS, CC3M_REPOSITORY
+from mmmono.pipeline.downloads import Download
 
 ANSWER_SECONDS = 10.0
-CC3M_REPOSITORY = "pixparse/cc3m-wds"
-CC3M_FILES = {"train": ("cc3m-train-*.tar",), "val": ("cc3m-validation-*.tar",)}
 # Estimated bytes, used if the hub does not answer: number of parameters times bytes per parameter for models, size of
 # both splits for CC3M. They were not read from the hub.
 RECORDED: dict[str, float] = {
@@ -51,31 +43,6 @@ RECORDED: dict[str, float] = {
 }
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 VARIANTS = ("*.fp16.*", "*.non_ema.*", "*ema*pruned*", "*.bf16.*", "onnx/*", "openvino/*", "*.onnx")
-
-
-@dataclass(frozen=True)
-class Download:
-    """Files of a repository that a step needs.
-
-    Attributes:
-        what: description.
-        repository: id on the hub.
-        kind: kind of repository.
-        files: patterns of file names; empty for the files that libraries load of a model (see `wanted_files`).
-        share: fraction of the bytes that is needed; below 1 if a stream ends early.
-        kept: whether the files stay on disk.
-        copied: bytes that are already on disk outside the hub's cache.
-        complete: whether all files are already on disk outside the hub's cache.
-    """
-
-    what: str
-    repository: str
-    kind: Literal["model", "dataset"] = "model"
-    files: tuple[str, ...] = ()
-    share: float = 1.0
-    kept: bool = True
-    copied: int = 0
-    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +141,7 @@ def recorded_size(download: Download) -> int | None:
     if size is None:
         return None
     if download.repository == CC3M_REPOSITORY:
-        split = "train" if download.files == CC3M_FILES["train"] else "val"
+        split = "train" if download.files == (CC3M_FILES["train"],) else "val"
         size *= CC3M_PAIRS[split] / sum(CC3M_PAIRS.values())
     return max(0, round(size * download.share) - download.copied)
 
@@ -197,39 +164,6 @@ def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
         name for name in found if name not in weights and (patterns or name.endswith((".json", ".txt", ".model")))
     ]
     return [*(safe or weights), *(name for name in others if not name.endswith(WEIGHTS))]
-
-
-def shards(dataset: Dataset, split: Split) -> Iterator[Download]:
-    """Yield the shards of a split that are streamed from the hub."""
-    if not isinstance(dataset, CC3M) or dataset.root is not None:
-        return
-    share = min(1.0, (dataset.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
-    what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
-    copies: list[Path | None] = []
-    with suppress(MmmonoError):  # without a token there is no source; the features then report the error
-        source = dataset.source(split)
-        if isinstance(source, WebDatasetPairs) and source.copies is not None:
-            copies = [source.opener.local(shard, whole=False) for shard in source.shards]
-    yield Download(
-        what,
-        CC3M_REPOSITORY,
-        "dataset",
-        CC3M_FILES[split],
-        share,
-        kept=dataset.cache_folder(split) is not None,
-        copied=sum(copy.stat().st_size for copy in copies if copy is not None),
-        complete=bool(copies) and all(copies[: max(1, math.ceil(len(copies) * share))]),
-    )
-
-
-def model_weights(model: Model) -> Iterator[Download]:
-    """Yield the weights that open_clip downloads for a model."""
-    if isinstance(model, OpenCLIP) and model.pretrained and not Path(model.pretrained).exists():
-        tag = open_clip.get_pretrained_cfg(model.architecture, model.pretrained) or {}
-        repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
-        if repository:
-            files = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-            yield Download(f"weights of {model.name}", repository, files=files)
 
 
 def embedder_weights(cfg: DictConfig) -> Iterator[Download]:

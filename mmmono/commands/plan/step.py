@@ -11,13 +11,14 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.commands.plan.downloads import Download, Hub, embedder_weights, model_weights, named_weights, shards
+from mmmono.commands.plan.downloads import Hub, embedder_weights, named_weights
 from mmmono.commands.plan.rates import Rates, hours, readable
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.features import FeatureStore
 from mmmono.features.selection import Split
 from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.workspace import Workspace
@@ -155,7 +156,7 @@ class Step:
 
     def _features_to_make(self, what: str, split: Split, why: str = "") -> Iterator[Item]:
         workspace = self.workspace
-        for download in (*shards(workspace.dataset, split), *model_weights(workspace.model)):
+        for download in (*workspace.dataset.downloads(split), *workspace.model.downloads()):
             item = self._download(download)
             yield item
             if item.state == State.FAILS and not self._only_unreachable(item):
@@ -235,7 +236,7 @@ class Step:
     def _downloads_of_analysis(self) -> Iterator[Download]:
         cfg, workspace = self.workspace.cfg, self.workspace
         if self.analysis.embeds_anew or (self.analysis.embeds_labels and workspace.dataset.label is not None):
-            yield from model_weights(workspace.model)
+            yield from workspace.model.downloads()
         yield from embedder_weights(cfg)
         for setting, what in self.analysis.weights.items():
             yield from named_weights(what, OmegaConf.select(cfg, setting))

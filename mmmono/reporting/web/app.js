@@ -9,7 +9,8 @@ let shown = 0; // counts what was asked for, so that what loads late does not ov
 
 async function start() {
   const index = await load("index");
-  $("made").textContent = `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}`;
+  $("made").textContent =
+    `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}`;
   features = new FeatureTable((key) => {
     const falling = ["mds", "image", "text", "mono_image", "mono_text"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };
@@ -18,7 +19,9 @@ async function start() {
   });
   listen();
   window.addEventListener("hashchange", route);
-  new ResizeObserver(() => { if (state.set) drawDistribution(); }).observe($("distribution"));
+  new ResizeObserver(() => {
+    if (state.set) drawDistribution();
+  }).observe($("distribution"));
   await route();
 }
 
@@ -53,7 +56,10 @@ async function route() {
 
 function drawNavigation(current) {
   const link = (name, href, text) => h("a", { href, "aria-current": name === current ? "page" : null }, text);
-  $("sets").replaceChildren(...explorerData.index.sets.map(({ name }) => link(name, `#${name}`, name)), link("compare", compareHash(), state.pinned.length ? `compare (${state.pinned.length})` : "compare"));
+  $("sets").replaceChildren(
+    ...explorerData.index.sets.map(({ name }) => link(name, `#${name}`, name)),
+    link("compare", compareHash(), state.pinned.length ? `compare (${state.pinned.length})` : "compare"),
+  );
 }
 
 // The list
@@ -69,9 +75,17 @@ function drawDistribution() {
   const info = setInfo(state.set);
   const { low, high } = state.filter;
   const width = Math.max(260, $("distribution").clientWidth);
-  const svg = scoreHistogram(state.table, info, { width, height: 150, range: scoreRange([state.table]), chosen: (i) => passes(state.table, i, matches), low, high });
+  const svg = scoreHistogram(state.table, info, {
+    width,
+    height: 150,
+    range: scoreRange([state.table]),
+    chosen: (i) => passes(state.table, i, matches),
+    low,
+    high,
+  });
   brush(svg);
-  $("about").textContent = `Modality dominance score (0 text, 1 image): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
+  $("about").textContent =
+    `Modality dominance score (0 text, 1 image): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
   $("distribution").replaceChildren(svg, $("about"));
 }
 
@@ -80,11 +94,14 @@ function brush(svg) {
     if (event.button) return;
     const box = svg.getBoundingClientRect();
     const at = (e) => svg.toScore(((e.clientX - box.left) / box.width) * svg.viewBox.baseVal.width);
-    const first = at(event), from = event.clientX;
+    const first = at(event),
+      from = event.clientX;
     const move = (e) => {
       const now = at(e);
       const far = Math.abs(e.clientX - from) > 4;
-      [state.filter.low, state.filter.high] = far ? [Math.min(first, now), Math.max(first, now)].map((v) => Number(v.toFixed(4))) : [null, null];
+      [state.filter.low, state.filter.high] = far
+        ? [Math.min(first, now), Math.max(first, now)].map((v) => Number(v.toFixed(4)))
+        : [null, null];
       refresh();
     };
     const up = (e) => {
@@ -104,14 +121,36 @@ function drawFilters() {
   const info = setInfo(state.set);
   const { classes, low, high, sure } = state.filter;
   const focused = document.activeElement?.dataset?.members;
-  $("classes").replaceChildren(...["ImgD", "TextD", "CrossD", "dead"].flatMap((name) => [h("button", {
-    type: "button", class: "chip", "data-members": name, "aria-pressed": String(classes.has(name)),
-    onclick: () => { if (classes.has(name)) classes.delete(name); else classes.add(name); refresh(); },
-  }, dot(name), `${name} ${info[name]}`), " "]));
+  $("classes").replaceChildren(
+    ...["ImgD", "TextD", "CrossD", "dead"].flatMap((name) => [
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          "data-members": name,
+          "aria-pressed": String(classes.has(name)),
+          onclick: () => {
+            if (classes.has(name)) classes.delete(name);
+            else classes.add(name);
+            refresh();
+          },
+        },
+        dot(name),
+        `${name} ${info[name]}`,
+      ),
+      " ",
+    ]),
+  );
   if (focused) document.querySelector(`[data-members="${focused}"]`)?.focus();
-  for (const [id, value] of [["low", low], ["high", high]]) if (document.activeElement !== $(id)) $(id).value = value === null ? "" : value;
+  for (const [id, value] of [
+    ["low", low],
+    ["high", high],
+  ])
+    if (document.activeElement !== $(id)) $(id).value = value === null ? "" : value;
   $("sure").checked = sure;
-  $("count").textContent = `${features.rows.length.toLocaleString("en")} of ${info.features.toLocaleString("en")} features`;
+  $("count").textContent =
+    `${features.rows.length.toLocaleString("en")} of ${info.features.toLocaleString("en")} features`;
 }
 
 async function search() {
@@ -126,14 +165,27 @@ async function search() {
 }
 
 function listen() {
-  $("search").addEventListener("input", async (event) => { state.filter.query = event.target.value; await search(); refresh(); if (matches) features.scroller.scrollTop = 0; });
+  $("search").addEventListener("input", async (event) => {
+    state.filter.query = event.target.value;
+    await search();
+    refresh();
+    if (matches) features.scroller.scrollTop = 0;
+  });
   $("search").addEventListener("keydown", (event) => {
     const number = /^\s*#?(\d+)\s*$/.exec(event.target.value);
-    if (event.key === "Enter" && number && exists(state.set, number[1])) location.hash = `#${state.set}/${Number(number[1])}`;
+    if (event.key === "Enter" && number && exists(state.set, number[1]))
+      location.hash = `#${state.set}/${Number(number[1])}`;
     else if (event.key === "Enter" && features.rows.length) location.hash = `#${state.set}/${features.rows[0]}`;
   });
-  for (const id of ["low", "high"]) $(id).addEventListener("input", (event) => { state.filter[id] = event.target.value === "" ? null : Number(event.target.value); refresh(); });
-  $("sure").addEventListener("change", (event) => { state.filter.sure = event.target.checked; refresh(); });
+  for (const id of ["low", "high"])
+    $(id).addEventListener("input", (event) => {
+      state.filter[id] = event.target.value === "" ? null : Number(event.target.value);
+      refresh();
+    });
+  $("sure").addEventListener("change", (event) => {
+    state.filter.sure = event.target.checked;
+    refresh();
+  });
   $("reset").addEventListener("click", reset);
   document.addEventListener("keydown", keys);
 }
@@ -174,7 +226,13 @@ function keys(event) {
 async function drawCard(ticket) {
   const { set, feature } = state;
   if (feature === null) {
-    $("card").replaceChildren(h("p", { class: "hint" }, "Choose a feature: in the table, or by a range of scores, a class, a word of its captions."));
+    $("card").replaceChildren(
+      h(
+        "p",
+        { class: "hint" },
+        "Choose a feature: in the table, or by a range of scores, a class, a word of its captions.",
+      ),
+    );
     return;
   }
   let card;
@@ -187,12 +245,36 @@ async function drawCard(ticket) {
   if (ticket !== shown) return;
   const step = (offset, text, name) => {
     const next = features.neighbor(feature, offset);
-    return h("a", { class: "plain", href: `#${set}/${next ?? feature}`, "aria-label": name, "aria-disabled": next === null || next === feature ? "true" : null }, text);
+    return h(
+      "a",
+      {
+        class: "plain",
+        href: `#${set}/${next ?? feature}`,
+        "aria-label": name,
+        "aria-disabled": next === null || next === feature ? "true" : null,
+      },
+      text,
+    );
   };
   const isPinned = state.pinned.some((pin) => pin[0] === set && pin[1] === feature);
-  const pin = h("button", { type: "button", class: "plain", id: "pin", "aria-pressed": String(isPinned), onclick: () => togglePin(set, feature) }, isPinned ? "Pinned" : "Pin");
+  const pin = h(
+    "button",
+    {
+      type: "button",
+      class: "plain",
+      id: "pin",
+      "aria-pressed": String(isPinned),
+      onclick: () => togglePin(set, feature),
+    },
+    isPinned ? "Pinned" : "Pin",
+  );
   const back = h("a", { class: "plain back", href: `#${set}` }, "← Table");
-  $("card").replaceChildren(featureCard(set, feature, state.table, card, { href: (s, f) => `#${s}/${f}`, buttons: [back, step(-1, "↑", "Previous feature"), step(1, "↓", "Next feature"), pin] }));
+  $("card").replaceChildren(
+    featureCard(set, feature, state.table, card, {
+      href: (s, f) => `#${s}/${f}`,
+      buttons: [back, step(-1, "↑", "Previous feature"), step(1, "↓", "Next feature"), pin],
+    }),
+  );
   const name = `${set}/${feature}`;
   if (drawn !== name) $("card").scrollTop = 0;
   drawn = name;

@@ -8,27 +8,114 @@ function featureCard(set, feature, table, card, tools) {
   const query = set === state.set ? state.filter.query : "";
   const fact = (name, value, about) => h("div", { title: about }, h("dt", {}, name), h("dd", {}, value));
   const error = table.error[feature];
-  const facts = h("dl", { class: "facts" },
-    fact("MDS", `${fixed(table.mds[feature])}${error === null ? "" : ` ± ${fixed(1.96 * error)}`}`, "Modality dominance score with its 95 % interval over pairs"),
-    fact("p, q", `${small(table.p[feature])}, ${small(table.q[feature])}`, "Of the null that image and text are exchangeable within pairs; q controls the false discovery rate"),
-    fact("informative pairs", String(table.informative[feature]), "Pairs in which either side is not 0: those that the score averages"),
+  const facts = h(
+    "dl",
+    { class: "facts" },
+    fact(
+      "MDS",
+      `${fixed(table.mds[feature])}${error === null ? "" : ` ± ${fixed(1.96 * error)}`}`,
+      "Modality dominance score with its 95 % interval over pairs",
+    ),
+    fact(
+      "p, q",
+      `${small(table.p[feature])}, ${small(table.q[feature])}`,
+      "Of the null that image and text are exchangeable within pairs; q controls the false discovery rate",
+    ),
+    fact(
+      "informative pairs",
+      String(table.informative[feature]),
+      "Pairs in which either side is not 0: those that the score averages",
+    ),
     fact("active on images", share(table.image[feature]), "Share of images with a positive activation"),
     fact("active on texts", share(table.text[feature]), "Share of texts with a positive activation"),
-    info.mono ? fact("Mono img, txt", `${fixed(table.mono_image[feature], 2)}, ${fixed(table.mono_text[feature], 2)}`, "Monosemanticity on its top images and on its top texts") : null);
+    info.mono
+      ? fact(
+          "Mono img, txt",
+          `${fixed(table.mono_image[feature], 2)}, ${fixed(table.mono_text[feature], 2)}`,
+          "Monosemanticity on its top images and on its top texts",
+        )
+      : null,
+  );
   const pictures = explorerData.index.pictures;
-  const images = card.images.map(([row, value, caption]) => h("li", { title: caption, dir: "auto" },
-    pictures ? h("img", { src: `pictures/${Math.floor(row / 1000)}/${row}.webp`, alt: caption, loading: "lazy", width: 144, height: 144, decoding: "async" }) : h("span", { class: "words" }, caption),
-    h("span", {}, activation(value))));
+  const images = card.images.map(([row, value, caption]) =>
+    h(
+      "li",
+      { title: caption, dir: "auto" },
+      pictures
+        ? h("img", {
+            src: `pictures/${Math.floor(row / 1000)}/${row}.webp`,
+            alt: caption,
+            loading: "lazy",
+            width: 144,
+            height: 144,
+            decoding: "async",
+          })
+        : h("span", { class: "words" }, caption),
+      h("span", {}, activation(value)),
+    ),
+  );
   const strongest = card.texts.length ? card.texts[0][1] : 1;
-  const texts = card.texts.map(([, value, caption]) => h("li", {},
-    h("span", { class: "value" }, h("i", { style: `width:${(100 * value) / strongest}%` }), activation(value)), h("span", { dir: "auto" }, ...marked(caption, query))));
-  const near = card.neighbors.map(([neighbor, cosine]) => h("li", {}, h("a", { href: tools.href(set, neighbor) },
-    dot(table.class[neighbor]), `${neighbor} `, h("span", { class: "muted" }, fixed(cosine, 2)), h("small", { dir: "auto" }, table.label[neighbor] || "no text activates it"))));
-  return h("div", { class: "card", "data-set": set, "data-feature": feature },
-    h("div", { class: "card-head" }, h("h2", { tabindex: "-1" }, dot(members), `${set} feature ${feature}`, h("span", { class: "muted", style: "font-weight:400" }, ` ${members}`)), ...tools.buttons),
+  const texts = card.texts.map(([, value, caption]) =>
+    h(
+      "li",
+      {},
+      h("span", { class: "value" }, h("i", { style: `width:${(100 * value) / strongest}%` }), activation(value)),
+      h("span", { dir: "auto" }, ...marked(caption, query)),
+    ),
+  );
+  const near = card.neighbors.map(([neighbor, cosine]) =>
+    h(
+      "li",
+      {},
+      h(
+        "a",
+        { href: tools.href(set, neighbor) },
+        dot(table.class[neighbor]),
+        `${neighbor} `,
+        h("span", { class: "muted" }, fixed(cosine, 2)),
+        h("small", { dir: "auto" }, table.label[neighbor] || "no text activates it"),
+      ),
+    ),
+  );
+  return h(
+    "div",
+    { class: "card", "data-set": set, "data-feature": feature },
+    h(
+      "div",
+      { class: "card-head" },
+      h(
+        "h2",
+        { tabindex: "-1" },
+        dot(members),
+        `${set} feature ${feature}`,
+        h("span", { class: "muted", style: "font-weight:400" }, ` ${members}`),
+      ),
+      ...tools.buttons,
+    ),
     facts,
-    h("section", {}, h("h3", {}, "Images that activate it most"), images.length ? h("ul", { class: "pictures" }, images) : h("p", { class: "muted" }, "No image activates it.")),
-    h("section", {}, h("h3", {}, "Texts that activate it most"), texts.length ? h("ol", { class: "texts" }, texts) : h("p", { class: "muted" }, "No text activates it.")),
-    h("section", {}, h("h3", {}, "Activations ", h("span", { class: "muted" }, "other than 0")), card.histogram ? activationHistogram(card.histogram) : h("p", { class: "muted" }, "It is silent.")),
-    h("section", {}, h("h3", {}, "Nearest features ", h("span", { class: "muted" }, `by ${info.alikeBy}`)), near.length ? h("ul", { class: "neighbors" }, near) : h("p", { class: "muted" }, "None is like it.")));
+    h(
+      "section",
+      {},
+      h("h3", {}, "Images that activate it most"),
+      images.length ? h("ul", { class: "pictures" }, images) : h("p", { class: "muted" }, "No image activates it."),
+    ),
+    h(
+      "section",
+      {},
+      h("h3", {}, "Texts that activate it most"),
+      texts.length ? h("ol", { class: "texts" }, texts) : h("p", { class: "muted" }, "No text activates it."),
+    ),
+    h(
+      "section",
+      {},
+      h("h3", {}, "Activations ", h("span", { class: "muted" }, "other than 0")),
+      card.histogram ? activationHistogram(card.histogram) : h("p", { class: "muted" }, "It is silent."),
+    ),
+    h(
+      "section",
+      {},
+      h("h3", {}, "Nearest features ", h("span", { class: "muted" }, `by ${info.alikeBy}`)),
+      near.length ? h("ul", { class: "neighbors" }, near) : h("p", { class: "muted" }, "None is like it."),
+    ),
+  );
 }

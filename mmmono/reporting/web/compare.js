@@ -6,32 +6,105 @@ async function showCompare(root) {
   const names = index.sets.map((set) => set.name);
   const tables = await Promise.all(names.map((name) => load(`${name}/table`)));
   const common = scoreRange(tables);
-  const width = Math.max(280, Math.min(520, (root.clientWidth - 40) / Math.min(names.length, Math.max(1, Math.floor(root.clientWidth / 300)))));
+  const width = Math.max(
+    280,
+    Math.min(520, (root.clientWidth - 40) / Math.min(names.length, Math.max(1, Math.floor(root.clientWidth / 300)))),
+  );
   const panels = index.sets.map((info, i) => {
     const range = state.sameScale ? common : scoreRange([tables[i]]);
     const row = (name, value) => h("tr", {}, h("th", { scope: "row" }, ...name), h("td", { class: "number" }, value));
     const part = (name) => row([dot(name), name], `${info[name]} (${share(info[name] / info.features)})`);
     const sure = tables[i].q.filter((q, f) => q !== null && q <= 0.05 && tables[i].class[f] !== "dead").length;
-    return h("section", { "data-set": info.name }, h("h2", {}, h("a", { href: `#${info.name}` }, info.name)),
+    return h(
+      "section",
+      { "data-set": info.name },
+      h("h2", {}, h("a", { href: `#${info.name}` }, info.name)),
       scoreHistogram(tables[i], info, { width, height: 170, range, bins: 48 }),
-      h("table", {}, h("tbody", {}, row(["features"], String(info.features)), part("ImgD"), part("TextD"), part("CrossD"), part("dead"),
-        row(["beyond chance (q ≤ 0.05)"], String(sure)), row(["mean μ"], fixed(info.mean)), row(["deviation σ"], fixed(info.std)), row(["skewness"], fixed(info.skewness, 2)))));
+      h(
+        "table",
+        {},
+        h(
+          "tbody",
+          {},
+          row(["features"], String(info.features)),
+          part("ImgD"),
+          part("TextD"),
+          part("CrossD"),
+          part("dead"),
+          row(["beyond chance (q ≤ 0.05)"], String(sure)),
+          row(["mean μ"], fixed(info.mean)),
+          row(["deviation σ"], fixed(info.std)),
+          row(["skewness"], fixed(info.skewness, 2)),
+        ),
+      ),
+    );
   });
-  const cards = await Promise.all(state.pinned.map(async ([set, feature]) => {
-    const card = await loadCard(set, feature);
-    const unpin = h("button", { type: "button", class: "plain", "aria-label": `Unpin ${set} feature ${feature}`, onclick: () => togglePin(set, feature) }, "Unpin");
-    return featureCard(set, feature, tables[names.indexOf(set)], card, { href: (s, f) => `#${s}/${f}`, buttons: [h("a", { class: "plain", href: `#${set}/${feature}` }, "Open"), unpin] });
-  }));
-  const choice = h("select", { "aria-label": "Feature set" }, names.map((name) => h("option", {}, name)));
-  const number = h("input", { type: "number", min: 0, placeholder: "feature", "aria-label": "Feature to pin", required: true });
-  const add = h("form", { onsubmit: (event) => { event.preventDefault(); if (exists(choice.value, number.value)) togglePin(choice.value, Number(number.value)); } }, choice, " ", number, " ", h("button", { class: "plain" }, "Pin"));
-  const scale = h("input", { type: "checkbox", onchange: (event) => { state.sameScale = event.target.checked; showCompare(root); } });
+  const cards = await Promise.all(
+    state.pinned.map(async ([set, feature]) => {
+      const card = await loadCard(set, feature);
+      const unpin = h(
+        "button",
+        {
+          type: "button",
+          class: "plain",
+          "aria-label": `Unpin ${set} feature ${feature}`,
+          onclick: () => togglePin(set, feature),
+        },
+        "Unpin",
+      );
+      return featureCard(set, feature, tables[names.indexOf(set)], card, {
+        href: (s, f) => `#${s}/${f}`,
+        buttons: [h("a", { class: "plain", href: `#${set}/${feature}` }, "Open"), unpin],
+      });
+    }),
+  );
+  const choice = h(
+    "select",
+    { "aria-label": "Feature set" },
+    names.map((name) => h("option", {}, name)),
+  );
+  const number = h("input", {
+    type: "number",
+    min: 0,
+    placeholder: "feature",
+    "aria-label": "Feature to pin",
+    required: true,
+  });
+  const add = h(
+    "form",
+    {
+      onsubmit: (event) => {
+        event.preventDefault();
+        if (exists(choice.value, number.value)) togglePin(choice.value, Number(number.value));
+      },
+    },
+    choice,
+    " ",
+    number,
+    " ",
+    h("button", { class: "plain" }, "Pin"),
+  );
+  const scale = h("input", {
+    type: "checkbox",
+    onchange: (event) => {
+      state.sameScale = event.target.checked;
+      showCompare(root);
+    },
+  });
   scale.checked = state.sameScale;
   root.replaceChildren(
-    h("div", { class: "row", style: "margin-top:0" }, h("h2", {}, "Modality dominance of each feature set"), h("label", {}, scale, " same scale")),
+    h(
+      "div",
+      { class: "row", style: "margin-top:0" },
+      h("h2", {}, "Modality dominance of each feature set"),
+      h("label", {}, scale, " same scale"),
+    ),
     h("div", { class: "panels" }, panels),
     h("div", { class: "row" }, h("h2", {}, "Pinned features"), add),
-    cards.length ? h("div", { class: "pinned" }, cards) : h("p", { class: "muted" }, "None yet: pin one here, or on its card. The address of this page then holds them."));
+    cards.length
+      ? h("div", { class: "pinned" }, cards)
+      : h("p", { class: "muted" }, "None yet: pin one here, or on its card. The address of this page then holds them."),
+  );
 }
 
 /** Pin a feature, or unpin it. */

@@ -7,13 +7,23 @@ const loading = new Map();
 /** The content of data/<name>.js, loaded when it is first asked for. */
 function load(name) {
   if (!loading.has(name)) {
-    loading.set(name, new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = `data/${name}.js`;
-      script.onload = () => { script.remove(); resolve(explorerData[name]); };
-      script.onerror = () => { script.remove(); loading.delete(name); reject(new Error(`data/${name}.js is missing beside this page`)); };
-      document.head.append(script);
-    }));
+    loading.set(
+      name,
+      new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = `data/${name}.js`;
+        script.addEventListener("load", () => {
+          script.remove();
+          resolve(explorerData[name]);
+        });
+        script.addEventListener("error", () => {
+          script.remove();
+          loading.delete(name);
+          reject(new Error(`data/${name}.js is missing beside this page`));
+        });
+        document.head.append(script);
+      }),
+    );
   }
   return loading.get(name);
 }
@@ -38,13 +48,18 @@ function emptyFilter() {
   return { classes: new Set(["ImgD", "TextD", "CrossD", "dead"]), low: null, high: null, sure: false, query: "" };
 }
 
-function setInfo(name) { return explorerData.index.sets.find((set) => set.name === name); }
+function setInfo(name) {
+  return explorerData.index.sets.find((set) => set.name === name);
+}
 
 /** Route: #sae, #sae/123, #compare, #compare/sae:12,ncl:40. */
 function parseHash(hash) {
   const [place, rest] = decoded(hash.replace(/^#/, "")).split("/");
   if (place === "compare") {
-    const pinned = (rest || "").split(",").map((item) => item.split(":")).filter(([set, number]) => exists(set, number));
+    const pinned = (rest || "")
+      .split(",")
+      .map((item) => item.split(":"))
+      .filter(([set, number]) => exists(set, number));
     return { compare: true, pinned: pinned.map(([set, number]) => [set, Number(number)]) };
   }
   const set = setInfo(place) ? place : explorerData.index.sets[0].name;
@@ -64,12 +79,15 @@ function exists(set, number) {
   return Boolean(info) && /^\d+$/.test(number || "") && Number(number) < info.features;
 }
 
-const compareHash = () => `#compare${state.pinned.length ? "/" : ""}${state.pinned.map((pin) => pin.join(":")).join(",")}`;
+const compareHash = () =>
+  `#compare${state.pinned.length ? "/" : ""}${state.pinned.map((pin) => pin.join(":")).join(",")}`;
 
 // Search: features one of whose top captions holds every word, as whole words or their beginnings; in scripts that put
 // no spaces between words, anywhere. Composed and decomposed letters are the same.
 
-const UNSPACED = ["Han", "Hira", "Kana", "Hang", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"].map((script) => `\\p{scx=${script}}`).join("");
+const UNSPACED = ["Han", "Hira", "Kana", "Hang", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"]
+  .map((script) => `\\p{scx=${script}}`)
+  .join("");
 const BEGINS = `(?<![\\p{L}\\p{N}\\p{M}])|(?<=[${UNSPACED}])`;
 
 function searchPattern(query) {
@@ -97,10 +115,13 @@ function searchTexts(texts, query) {
 
 /** An element with properties (on…: listeners, others: attributes) and children. */
 function h(tag, attributes = {}, ...children) {
-  const element = tag.startsWith("svg:") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
+  const element = tag.startsWith("svg:")
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
+    : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
@@ -110,7 +131,8 @@ const dot = (members) => h("span", { class: `dot ${members}`, "aria-hidden": "tr
 
 // Numbers
 
-const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−"));
+const fixed = (value, digits = 3) =>
+  value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 function share(value) {
   if (value === null || value === undefined) return "–";
   return value > 0 && value < 0.0005 ? "<0.1 %" : `${(100 * value).toFixed(1)} %`;

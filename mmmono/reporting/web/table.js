@@ -5,12 +5,48 @@ const ROW = 32; // pixels, as in explorer.css
 const COLUMNS = [
   { key: "feature", title: "feature", class: "feature number", about: "Index of the feature" },
   { key: "class", title: "class", class: "class", about: "ImgD, TextD, CrossD, or dead: too few pairs to say" },
-  { key: "mds", title: "MDS", class: "narrow number", show: (value) => fixed(value), about: "Modality dominance score: 1 images alone, 0 texts alone" },
-  { key: "image", title: "images", class: "narrow number from-medium", show: share, about: "Share of images that activate it" },
-  { key: "text", title: "texts", class: "narrow number from-medium", show: share, about: "Share of texts that activate it" },
-  { key: "q", title: "q", class: "narrow number from-medium", show: small, about: "q-value of dominance by either modality" },
-  { key: "mono_image", title: "Mono img", class: "wide number from-wide", show: (value) => fixed(value, 2), about: "Monosemanticity on images" },
-  { key: "mono_text", title: "Mono txt", class: "wide number from-wide", show: (value) => fixed(value, 2), about: "Monosemanticity on texts" },
+  {
+    key: "mds",
+    title: "MDS",
+    class: "narrow number",
+    show: (value) => fixed(value),
+    about: "Modality dominance score: 1 images alone, 0 texts alone",
+  },
+  {
+    key: "image",
+    title: "images",
+    class: "narrow number from-medium",
+    show: share,
+    about: "Share of images that activate it",
+  },
+  {
+    key: "text",
+    title: "texts",
+    class: "narrow number from-medium",
+    show: share,
+    about: "Share of texts that activate it",
+  },
+  {
+    key: "q",
+    title: "q",
+    class: "narrow number from-medium",
+    show: small,
+    about: "q-value of dominance by either modality",
+  },
+  {
+    key: "mono_image",
+    title: "Mono img",
+    class: "wide number from-wide",
+    show: (value) => fixed(value, 2),
+    about: "Monosemanticity on images",
+  },
+  {
+    key: "mono_text",
+    title: "Mono txt",
+    class: "wide number from-wide",
+    show: (value) => fixed(value, 2),
+    about: "Monosemanticity on texts",
+  },
   { key: "label", title: "top caption", class: "label", about: "The caption that activates it most" },
 ];
 
@@ -45,11 +81,25 @@ class FeatureTable {
   drawHead() {
     const columns = COLUMNS.filter((column) => column.key === "feature" || column.key in this.table);
     this.columns = columns;
-    this.head.replaceChildren(h("tr", {}, columns.map((column) => {
-      const sorted = state.sort.key === column.key;
-      return h("th", { class: column.class, scope: "col", "aria-sort": sorted ? (state.sort.descending ? "descending" : "ascending") : null, title: column.about },
-        h("button", { type: "button", onclick: () => this.onSort(column.key) }, column.title));
-    })));
+    this.head.replaceChildren(
+      h(
+        "tr",
+        {},
+        columns.map((column) => {
+          const sorted = state.sort.key === column.key;
+          return h(
+            "th",
+            {
+              class: column.class,
+              scope: "col",
+              "aria-sort": sorted ? (state.sort.descending ? "descending" : "ascending") : null,
+              title: column.about,
+            },
+            h("button", { type: "button", onclick: () => this.onSort(column.key) }, column.title),
+          );
+        }),
+      ),
+    );
   }
 
   draw(always = false) {
@@ -58,8 +108,11 @@ class FeatureTable {
     const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 18);
     if (!always && first === this.first && last === this.last) return;
     [this.first, this.last] = [first, last];
-    const focused = this.body.contains(document.activeElement) ? document.activeElement.closest("tr")?.dataset.feature : null;
-    const space = (count) => h("tr", { class: "space", "aria-hidden": "true" }, h("td", { style: `height:${count * ROW}px` }));
+    const focused = this.body.contains(document.activeElement)
+      ? document.activeElement.closest("tr")?.dataset.feature
+      : null;
+    const space = (count) =>
+      h("tr", { class: "space", "aria-hidden": "true" }, h("td", { style: `height:${count * ROW}px` }));
     const rows = this.rows.slice(first, last).map((feature, i) => this.row(feature, first + i));
     document.getElementById("table").setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.replaceChildren(space(first), ...rows, space(this.rows.length - last));
@@ -69,12 +122,22 @@ class FeatureTable {
 
   row(feature, place) {
     const cells = this.columns.map((column) => {
-      if (column.key === "feature") return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
-      if (column.key === "class") return h("td", { class: column.class }, dot(this.table.class[feature]), this.table.class[feature]);
+      if (column.key === "feature")
+        return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
+      if (column.key === "class")
+        return h("td", { class: column.class }, dot(this.table.class[feature]), this.table.class[feature]);
       if (column.key === "label") return h("td", { class: column.class, dir: "auto" }, ...this.caption(feature));
       return h("td", { class: column.class }, column.show(this.table[column.key][feature]));
     });
-    return h("tr", { "data-feature": feature, "aria-rowindex": place + 2, "aria-selected": feature === state.feature ? "true" : null }, cells);
+    return h(
+      "tr",
+      {
+        "data-feature": feature,
+        "aria-rowindex": place + 2,
+        "aria-selected": feature === state.feature ? "true" : null,
+      },
+      cells,
+    );
   }
 
   /** The top caption, or the one that a search found, with what was found marked. */
@@ -87,7 +150,9 @@ class FeatureTable {
   reveal(feature) {
     const place = this.rows.indexOf(feature);
     if (place >= 0) {
-      const top = place * ROW, from = this.scroller.scrollTop, view = this.scroller.clientHeight - this.head.offsetHeight;
+      const top = place * ROW,
+        from = this.scroller.scrollTop,
+        view = this.scroller.clientHeight - this.head.offsetHeight;
       if (Math.abs(top - from) > 2 * view) this.scroller.scrollTop = top - view / 2;
       else if (top < from) this.scroller.scrollTop = top;
       else if (top + ROW > from + view) this.scroller.scrollTop = top + ROW - view;
@@ -108,7 +173,10 @@ function sortedFeatures(table, key, descending) {
   if (key === "feature") return descending ? features.reverse() : features;
   const values = table[key];
   const sign = descending ? -1 : 1;
-  const compare = key === "label" || key === "class" ? (a, b) => sign * values[a].localeCompare(values[b]) : (a, b) => sign * (values[a] - values[b]);
+  const compare =
+    key === "label" || key === "class"
+      ? (a, b) => sign * values[a].localeCompare(values[b])
+      : (a, b) => sign * (values[a] - values[b]);
   return features.sort((a, b) => {
     const [lacksA, lacksB] = [values[a] === null || values[a] === "", values[b] === null || values[b] === ""];
     return lacksA || lacksB ? lacksA - lacksB || a - b : compare(a, b) || a - b; // what has no value comes last either way
@@ -119,7 +187,8 @@ function passes(table, feature, matches) {
   const { classes, low, high, sure } = state.filter;
   const score = table.mds[feature];
   if (!classes.has(table.class[feature])) return false;
-  if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high))) return false;
+  if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high)))
+    return false;
   if (sure && !(table.class[feature] !== "dead" && table.q[feature] !== null && table.q[feature] <= 0.05)) return false;
   return matches === null || matches.has(feature);
 }
