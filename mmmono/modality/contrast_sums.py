@@ -67,7 +67,7 @@ class GroupedContrasts:
         device: of the sums.
     """
 
-    def __init__(self, features: int, sizes: np.ndarray | None, device: torch.device) -> None:  # type: ignore[type-arg]
+    def __init__(self, features: int, sizes: np.ndarray | None, device: torch.device) -> None:
         self.num_pairs = 0
         self.informative: Int64[Tensor, " features"] = torch.zeros(features, dtype=torch.int64, device=device)
         self._by_pair = torch.zeros(3, features, dtype=torch.float64, device=device)  # Σ n, Σ (c − a), Σ (c − a)²
@@ -75,7 +75,7 @@ class GroupedContrasts:
         self._open = OpenGroups(sizes)
         self._ended = 0
 
-    def add(self, codes: np.ndarray, deviations: Tensor, counted: Tensor, informative: Tensor) -> None:  # type: ignore[type-arg]
+    def add(self, codes: np.ndarray, deviations: Tensor, counted: Tensor, informative: Tensor) -> None:
         """Add pairs.
 
         Args:

@@ -113,7 +113,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         ValueError: `undefined` is unknown.
     """
 
-    def __init__(self, undefined: Undefined = "skip", group_sizes: np.ndarray | None = None) -> None:  # type: ignore[type-arg]
+    def __init__(self, undefined: Undefined = "skip", group_sizes: np.ndarray | None = None) -> None:
         if undefined not in ("skip", "half"):
             raise ValueError(f"undefined={undefined!r} is neither 'skip' nor 'half'")
         self.undefined = undefined
@@ -148,7 +148,8 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         try:
             together = np.flatnonzero(~alone)
             self._add_alone(*(_picked(rows, np.flatnonzero(alone)) for rows in (image, text)))
-            self._add_together(*(in_full(_picked(rows, together)) for rows in (image, text)), codes[together])
+            image_together, text_together = (in_full(_picked(rows, together)) for rows in (image, text))
+            self._add_together(image_together, text_together, codes[together])
         except StoreError:
             for rows in (image, text):  # the error names the row's position in the store
                 in_full(rows)
@@ -184,7 +185,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         if other._grouped is not None:
             self._together().merge(other._grouped, moved)
 
-    def _alone(self, codes: np.ndarray | None) -> np.ndarray | None:  # type: ignore[type-arg]
+    def _alone(self, codes: np.ndarray | None) -> np.ndarray | None:
         """Mask of the pairs that are groups of their own; None if all are."""
         if codes is None:
             return None
@@ -192,7 +193,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             return np.zeros(len(codes), dtype=bool)
         if len(codes) and codes.max() >= len(self.group_sizes):
             raise ValueError(f"group {codes.max()} is not among the {len(self.group_sizes)} of group_sizes")
-        alone: np.ndarray = self.group_sizes[codes] == 1  # type: ignore[type-arg]
+        alone: np.ndarray = self.group_sizes[codes] == 1
         return None if alone.all() else alone
 
     def _together(self) -> GroupedContrasts:
@@ -207,11 +208,13 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             self._add_stored(image, text, self._excess)
             self._num_alone += len(image)
             return
-        for image_chunk, text_chunk in zip(in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True):
+        for image_chunk, text_chunk in zip(
+            in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True
+        ):
             self._add_tensors(single(image_chunk), single(text_chunk), self._excess)
             self._num_alone += len(image_chunk)
 
-    def _add_together(self, image: Tensor, text: Tensor, codes: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _add_together(self, image: Tensor, text: Tensor, codes: np.ndarray) -> None:
         center = self._centered_at(single(image[:CHUNK_ROWS]), single(text[:CHUNK_ROWS])).double()
         a, b = double(image).abs() / 2, double(text).abs() / 2  # halves, so that their sum does not overflow
         known = (a > 0) | (b > 0)
@@ -292,7 +295,9 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         center = 0.0 if self._center is None else self._center.double()
         groups, pairs = sums.groups, sums.pairs
         mean = torch.where(informative > 0, ((1 + center + deviation) / 2).clamp(0, 1), torch.nan)
-        variance = torch.where(groups > 1, by_group * groups / (groups - 1), torch.nan)  # one's is rounding error over 0
+        variance = torch.where(
+            groups > 1, by_group * groups / (groups - 1), torch.nan
+        )  # one's is rounding error over 0
         independent = by_pair * pairs / (pairs - 1)
         null = torch.where(informative > 0, sums.squares_about(center).sqrt() / pairs / 2, torch.nan)
         return DominanceScores(
@@ -326,11 +331,11 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         return sums + together, alone + groups
 
 
-def _picked(rows: Rows, places: np.ndarray) -> Rows:  # type: ignore[type-arg]
+def _picked(rows: Rows, places: np.ndarray) -> Rows:
     """Return some rows."""
     where = torch.from_numpy(places)
     return replace(rows, values=rows.values[where]) if isinstance(rows, StoredRows) else rows[where.to(rows.device)]
 
 
-def _same(mine: np.ndarray | None, others: np.ndarray | None) -> bool:  # type: ignore[type-arg]
+def _same(mine: np.ndarray | None, others: np.ndarray | None) -> bool:
     return mine is others or (mine is not None and others is not None and np.array_equal(mine, others))

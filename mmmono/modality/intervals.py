@@ -10,25 +10,23 @@ from torch import Tensor
 from mmmono.core.proportions import wilson
 from mmmono.modality.scores import DominanceScores
 
-PSEUDO_SCATTER = 1 / 16  # Σ (r − R)² of a quarter of a coin flip; see effective_trials
+PSEUDO_SCATTER = 1 / 16  # of Σ (r − R)²; see effective_trials
 
 
 def effective_trials(dominance: DominanceScores) -> Float64[Tensor, " features"]:
     """Number of coin flips with probability R(d) whose share would be as uncertain as R(d).
 
-    With n informative pairs and the standard error s by group, that is R (1 − R) / s²: n over the design effect if ratios
-    are 0 or 1, and more if they lie in between. If nearly all ratios are equal, s says little; both numerator and
-    denominator therefore get a small scatter, that of a quarter of a coin flip, as if pairs of one group agreed. A feature
-    with ratios of 1 alone has as many trials as effective groups. Simulations chose the quarter (tests/modality/
-    test_intervals.py). 0 for features that nothing activates.
+    With the standard error s by group, that is R (1 − R) / s²: informative pairs over the design effect if ratios are 0 or
+    1, and more if they lie in between. If nearly all ratios are equal, s says little; the scatter that numerator and
+    denominator stand for therefore gets a little of a coin flip's added, n R (1 − R) + 1/16 over n² s² + 1/16 with n
+    effective groups. A feature with ratios of 1 alone has as many trials as effective groups. Simulations chose the 1/16
+    (tests/modality/test_intervals.py). 0 for features that nothing activates.
     """
-    pairs, scores = dominance.informative_pairs.double(), dominance.scores
-    flips = pairs * scores * (1 - scores)
-    scatter = (pairs * dominance.standard_error).square()
-    agreeing = PSEUDO_SCATTER * pairs / dominance.effective_groups
-    trials = pairs * (flips + PSEUDO_SCATTER) / (scatter + agreeing)
-    # A single group has no standard error and says as much as one trial.
-    return torch.where(scatter.isnan(), dominance.effective_groups, trials).nan_to_num(0.0)
+    groups, scores = dominance.effective_groups, dominance.scores
+    flips = groups * scores * (1 - scores)
+    scatter = (groups * dominance.standard_error).square()
+    trials = groups * (flips + PSEUDO_SCATTER) / (scatter + PSEUDO_SCATTER)
+    return torch.where(scatter.isnan(), groups, trials).nan_to_num(0.0)  # one group has no standard error: one trial
 
 
 def score_intervals(dominance: DominanceScores, level: float = 0.95) -> Float64[Tensor, "2 features"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -34,8 +34,8 @@ class Partition:
     text_dominant: Int64[Tensor, " text_d"]
     cross_modal: Int64[Tensor, " cross_d"]
     dead: Int64[Tensor, " dead"]
-    low: float = math.nan
-    high: float = math.nan
+    low: float = field(default=math.nan, kw_only=True)
+    high: float = field(default=math.nan, kw_only=True)
 
     def __post_init__(self) -> None:
         everything = torch.cat([self[name] for name in CLASSES])
@@ -96,7 +96,8 @@ def partition_by_counts(
 ) -> Partition:
     """Partition by class sizes: the highest scores are ImgD, the lowest TextD, the rest CrossD.
 
-    A border lies in the middle between the scores on its two sides; there is none around an empty class. The sizes in Table 1 are 426 ImgD, 554 TextD and 44 CrossD.
+    The sizes in Table 1 are 426 ImgD, 554 TextD and 44 CrossD. A border lies in the middle between the scores on its two
+    sides; an empty class has none.
 
     Args:
         scores: R(d); NaN marks dead features.
@@ -178,4 +179,4 @@ def _from_masks(image: Tensor, text: Tensor, alive: Tensor, borders: tuple[float
     image, text, cross, dead = (
         mask.nonzero().squeeze(1).cpu() for mask in (image, text, alive & ~image & ~text, ~alive)
     )
-    return Partition(image, text, cross, dead, *borders)
+    return Partition(image, text, cross, dead, low=borders[0], high=borders[1])

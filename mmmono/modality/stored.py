@@ -56,10 +56,11 @@ def load_partition(folder: Path, name: str) -> FeatureSetDominance:
         table = pq.read_table(file)
         columns = {key: torch.from_numpy(table.column(key).to_numpy().copy()) for key in NUMBERS}
         metadata = table.schema.metadata
-        scores = DominanceScores(**columns, **{key: int(metadata[key.encode()]) for key in COUNTS})
+        pairs, groups = (int(metadata[key.encode()]) for key in COUNTS)
+        scores = DominanceScores(**columns, num_pairs=pairs, num_groups=groups)
         low, high = (float(metadata[key.encode()]) for key in BORDERS)
         classes = np.array(table.column("class").to_pylist())
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is no partition ({' '.join(str(error).split())[:120]}): remove its folder") from error
     members = (torch.from_numpy(np.flatnonzero(classes == name)) for name in CLASSES)
-    return FeatureSetDominance(name, scores, Partition(*members, low, high))
+    return FeatureSetDominance(name, scores, Partition(*members, low=low, high=high))

@@ -1,4 +1,4 @@
-"""Significance of R(d), classes confirmed beyond their borders, agreement across halves, seeds and other scores, and a plan."""
+"""Significance of R(d), confirmed classes, agreement across halves, seeds and other scores, and a plan."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     other = _other_scores(workspace, feature_set, settings.auroc_pairs)
     summary = {
         "feature_set": name,
-        **_counts(scored, partition_by_null(scored.scores.scores, q_value, settings.fdr, live), certainty, settings.fdr),
+        **_counts(
+            scored, partition_by_null(scored.scores.scores, q_value, settings.fdr, live), certainty, settings.fdr
+        ),
         **{key: getattr(scored.summary, key) for key in ("pairs", "groups", "std", "reliability", "corrected_std")},
         "null_std": resamples.null_std(live),
         **_halves(workspace, resamples, live),

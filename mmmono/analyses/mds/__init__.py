@@ -7,8 +7,8 @@ from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Result, Rows
 
 # Columns of two tables that fit a terminal of 80 characters.
-CLASSES_SHOWN = ("feature_set", "pairs", "groups", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "gap")
-SPREAD_SHOWN = ("feature_set", "std", "null_std", "reliability", "corrected_std", "design_effect", "skewness")
+CLASSES_SHOWN = ("feature_set", "pairs", "groups", "features", "ImgD", "TextD", "CrossD", "dead")
+SPREAD_SHOWN = ("feature_set", "mean", "std", "null_std", "reliability", "skewness", "gap")
 # Columns of a table with a row for each feature.
 SCORES = {
     "feature_set": "name of the feature set",
@@ -25,12 +25,12 @@ SCORES = {
 
 
 def summary_rows(result: Result) -> Rows:
-    """Number of pairs and groups, counts of the classes, and mean of the scores."""
+    """Number of pairs and groups, and counts of the classes."""
     return headed([{key: row[key] for key in CLASSES_SHOWN} for row in result.rows("summary")])
 
 
 def spread_rows(result: Result) -> Rows:
-    """Spread of the scores beside what chance gives."""
+    """Mean and spread of the scores, beside the spread that chance gives."""
     return headed([{key: row[key] for key in SPREAD_SHOWN} for row in result.rows("summary")])
 
 
@@ -74,7 +74,7 @@ MDS = Analysis(
     },
     tables=[
         TableView("mds", "Classes of the features", summary_rows),
-        TableView("mds_spread", "Spread of the scores, and σ by chance (null std)", spread_rows),
+        TableView("mds_spread", "Moments of the scores, and σ if no feature preferred a modality (null std)", spread_rows),
     ],
     drawing=2,
     figures=[
