@@ -84,11 +84,13 @@ def dominance_scores(
             fewer groups than pairs.
     """
     codes = None if groups is None else group_codes(groups)
-    stream = DominanceStream(undefined, None if codes is None else group_sizes(codes))
+    sizes = None if codes is None else group_sizes(codes)
+    together = sizes is not None and bool((sizes > 1).any())
+    stream = DominanceStream(undefined, sizes if together else None)
     start = 0
     for image, text in blocks:
         end = start + image.shape[0]
-        stream.add(image, text, None if codes is None else codes[start:end])
+        stream.add(image, text, codes[start:end] if together and codes is not None else None)
         start = end
     if codes is not None and len(codes) != start:
         raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")

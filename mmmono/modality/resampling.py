@@ -138,14 +138,16 @@ def _by_group(parts: Iterator[Tensor], groups: Codes | None) -> Iterator[Tensor]
         yield from parts
         return
     codes = group_codes(groups)
-    open_groups = OpenGroups(group_sizes(codes))
+    sizes = group_sizes(codes)
+    open_groups = OpenGroups(sizes)
+    alone = not bool((sizes > 1).any())
     start = 0
     for rows in parts:
         mine = codes[start : start + len(rows)]
         start += len(rows)
         if len(mine) < len(rows):
             break
-        yield open_groups.add(mine, rows)
+        yield rows if alone else open_groups.add(mine, rows)
     if start != len(codes):
         raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
 

@@ -15,8 +15,16 @@ from mmmono.reporting.tables import save_table
 def result(tmp_path: Path) -> Result:
     classes = ["ImgD", "ImgD", "TextD", "CrossD", "dead"]
     scores = [
-        {"feature_set": "sae", "feature": i, "class": of, "mds": mds, "low": mds - 0.1, "high": mds + 0.1,
-         "q_value": 0.01, "border_q_value": q}
+        {
+            "feature_set": "sae",
+            "feature": i,
+            "class": of,
+            "mds": mds,
+            "low": mds - 0.1,
+            "high": mds + 0.1,
+            "q_value": 0.01,
+            "border_q_value": q,
+        }
         for i, (of, mds, q) in enumerate(
             zip(classes, (0.9, 0.7, 0.2, 0.5, None), (0.01, 0.2, 0.04, 0.9, None), strict=True)
         )

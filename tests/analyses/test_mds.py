@@ -64,9 +64,13 @@ def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
     save_table([{**scored.to_row(), "gap": 0.5} for scored in sets], tmp_path / "summary", list(MDS.columns["summary"]))
     ((name, figure),) = MDS.draw(Result(tmp_path, {}))
     assert name == "mds"
-    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == ["raw, 200 groups", "sae, 200 groups"]
+    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
+        "raw, 200 groups",
+        "sae, 200 groups",
+    ]
     for table in MDS.tables:  # every number that is shown is saved
         assert [row["feature set"] for row in table.rows(Result(tmp_path, {}))] == ["raw", "sae"]
-    assert MDS.tables[0].rows(Result(tmp_path, {}))[0] | {"pairs": 200, "groups": 200} == MDS.tables[0].rows(
-        Result(tmp_path, {})
-    )[0]
+    assert (
+        MDS.tables[0].rows(Result(tmp_path, {}))[0] | {"pairs": 200, "groups": 200}
+        == MDS.tables[0].rows(Result(tmp_path, {}))[0]
+    )

@@ -69,7 +69,9 @@ def test_no_preference_confirms_nothing() -> None:
 def test_probabilities_are_shares_of_resamples() -> None:
     rng = np.random.default_rng(4)
     truth = rng.uniform(0.3, 0.7, 40)
-    pair = pair_of(rng.beta(truth * 3, (1 - truth) * 3, (100, 40)), rng.random((100, 40)) < np.r_[0.02, np.full(39, 0.5)])
+    pair = pair_of(
+        rng.beta(truth * 3, (1 - truth) * 3, (100, 40)), rng.random((100, 40)) < np.r_[0.02, np.full(39, 0.5)]
+    )
     scores = dominance_scores([pair])
     live = scores.informative_pairs >= 10
     assert not live[0]
@@ -87,7 +89,9 @@ def test_every_rule_tells_its_borders() -> None:
     scores = torch.tensor([0.1, 0.3, 0.5, 0.6, 0.9, torch.nan]).double()
     known = scores[:5].numpy()
     by_sigma = partition_by_sigma(scores, 1.5)
-    assert (by_sigma.low, by_sigma.high) == pytest.approx((known.mean() - 1.5 * known.std(), known.mean() + 1.5 * known.std()))
+    assert (by_sigma.low, by_sigma.high) == pytest.approx(
+        (known.mean() - 1.5 * known.std(), known.mean() + 1.5 * known.std())
+    )
     assert (partition_by_margin(scores, 0.2).low, partition_by_margin(scores, 0.2).high) == pytest.approx((0.3, 0.7))
     counted = partition_by_counts(scores, 1, 2)
     assert (counted.low, counted.high) == pytest.approx((0.4, 0.75))

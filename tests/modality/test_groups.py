@@ -119,7 +119,11 @@ def test_repeated_pairs_say_what_one_says(times: int, apart: bool) -> None:
 
 
 @settings(max_examples=30)
-@given(places=st.lists(st.integers(0, 120), max_size=4), seed=st.integers(0, 5), undefined=st.sampled_from(["skip", "half"]))
+@given(
+    places=st.lists(st.integers(0, 120), max_size=4),
+    seed=st.integers(0, 5),
+    undefined=st.sampled_from(["skip", "half"]),
+)
 def test_parts_that_share_groups_are_merged(places: list[int], seed: int, undefined: str) -> None:
     pair, codes = sparse(120, 3, seed), scattered(120, 60, seed)
     expected = dominance_scores([pair], undefined, codes)  # type: ignore[arg-type]
@@ -170,7 +174,8 @@ def test_by_group_tests_hold_their_level_and_intervals_cover(codes: np.ndarray, 
     rng, features = np.random.default_rng(7), 2000
     shared, own = np.sqrt(correlation), np.sqrt(1 - correlation)
     sides = [
-        shared * rng.standard_normal((codes.max() + 1, features))[codes] + own * rng.standard_normal((len(codes), features))
+        shared * rng.standard_normal((codes.max() + 1, features))[codes]
+        + own * rng.standard_normal((len(codes), features))
         for _ in range(2)
     ]
     pair: Pair = tuple(torch.from_numpy(np.exp(side / 2)) for side in sides)  # type: ignore[assignment]
@@ -188,7 +193,9 @@ def test_by_group_tests_hold_their_level_and_intervals_cover(codes: np.ndarray, 
 
 def test_the_bootstrap_by_group_covers() -> None:
     rng, features = np.random.default_rng(3), 800
-    sides = [rng.standard_normal((160, features))[CAPTIONS] + 0.3 * rng.standard_normal((800, features)) for _ in range(2)]
+    sides = [
+        rng.standard_normal((160, features))[CAPTIONS] + 0.3 * rng.standard_normal((800, features)) for _ in range(2)
+    ]
     pair: Pair = tuple(torch.from_numpy(np.exp(side / 2)) for side in sides)  # type: ignore[assignment]
     low, high = resample_dominance([pair], 1, 300, 1, groups=CAPTIONS).interval()
     assert 0.925 <= ((low <= 0.5) & (high >= 0.5)).double().mean() <= 0.97
@@ -210,7 +217,9 @@ def test_q_values_are_of_live_features() -> None:
     image, text = sparse(200, 50)
     resamples = resample_dominance([(image, text)], 200, 1, 1)
     live = torch.arange(50) < 10
-    np.testing.assert_allclose(resamples.q_values(live)[:10], resample_dominance([(image[:, :10], text[:, :10])], 200, 1, 1).q_value)
+    np.testing.assert_allclose(
+        resamples.q_values(live)[:10], resample_dominance([(image[:, :10], text[:, :10])], 200, 1, 1).q_value
+    )
     assert resamples.q_values(live)[10:].isnan().all()
 
 

@@ -29,7 +29,8 @@ def test_dense_features_are_covered(mean: float, pairs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean", "pairs", "share"), [(0.5, 400, 0.05), (0.83, 400, 0.06), (0.95, 400, 0.055), (0.05, 1000, 0.03), (0.8, 400, 0.4)]
+    ("mean", "pairs", "share"),
+    [(0.5, 400, 0.05), (0.83, 400, 0.06), (0.95, 400, 0.055), (0.05, 1000, 0.03), (0.8, 400, 0.4)],
 )
 def test_latents_are_covered_also_if_one_modality_nearly_always_wins(mean: float, pairs: int, share: float) -> None:
     scores = dominance_scores([latents(np.random.default_rng(1), pairs, FEATURES, mean, share)])
@@ -39,7 +40,9 @@ def test_latents_are_covered_also_if_one_modality_nearly_always_wins(mean: float
         assert ((scores.scores - mean).abs() <= reach).double().mean() < 0.7
 
 
-@pytest.mark.parametrize("of", [lambda rng: dense(rng, 60, FEATURES, 0.6), lambda rng: latents(rng, 300, FEATURES, 0.9, 0.1)])
+@pytest.mark.parametrize(
+    "of", [lambda rng: dense(rng, 60, FEATURES, 0.6), lambda rng: latents(rng, 300, FEATURES, 0.9, 0.1)]
+)
 def test_copies_of_pairs_shorten_nothing(of: object) -> None:
     pair: Pair = of(np.random.default_rng(2))  # type: ignore[operator]
     copies, groups = repeated(pair, 5)
@@ -59,7 +62,9 @@ def test_coins_are_wilsons() -> None:
     """Ratios of 0 and 1, one pair a group: the trials are the pairs, but for n − 1 in the standard error."""
     wins = pair_of(np.repeat([[1.0], [0.0]], [130, 70], 0))
     expected = binomtest(130, 200).proportion_ci(0.95, "wilson")
-    np.testing.assert_allclose(score_intervals(dominance_scores([wins]))[:, 0], (expected.low, expected.high), atol=3e-4)
+    np.testing.assert_allclose(
+        score_intervals(dominance_scores([wins]))[:, 0], (expected.low, expected.high), atol=3e-4
+    )
 
 
 def test_one_group_says_little_and_dead_features_nothing() -> None:

@@ -57,7 +57,9 @@ def test_as_many_groups_as_planned_confirm_a_class() -> None:
 
     def certain(pairs: int):  # type: ignore[no-untyped-def]
         pair = dense(rng, pairs, 400, 0.65)
-        return class_certainty(dominance_scores([pair]), resample_dominance([pair], 1, 100, 1).bootstrap, for_class, everything)
+        return class_certainty(
+            dominance_scores([pair]), resample_dominance([pair], 1, 100, 1).bootstrap, for_class, everything
+        )
 
     distance = torch.full((400,), 0.05).double()
     needed = int(groups_for_border(groups, distance, certain(groups).border_error).median())

@@ -74,7 +74,9 @@ MDS = Analysis(
     },
     tables=[
         TableView("mds", "Classes of the features", summary_rows),
-        TableView("mds_spread", "Moments of the scores, and σ if no feature preferred a modality (null std)", spread_rows),
+        TableView(
+            "mds_spread", "Moments of the scores, and σ if no feature preferred a modality (null std)", spread_rows
+        ),
     ],
     drawing=2,
     figures=[
