@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from jaxtyping import Bool, Float64
@@ -118,14 +119,16 @@ def plan_rows(
         aims: what to plan for.
     """
     questions = {
-        f"R(d) ± {aims.half_width:g}": groups_for_half_width(dominance, aims.half_width),
-        f"|R(d) − ½| = {aims.difference:g}": groups_for_power(dominance, aims.difference, aims.power, aims.alpha),
-        "beyond its border": groups_for_border(dominance.num_groups, distance, border_error, aims.power, aims.alpha),
+        ("half_width", aims.half_width): groups_for_half_width(dominance, aims.half_width),
+        ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, aims.alpha),
+        ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, aims.alpha),
     }
     share = dominance.informative_pairs.double() / dominance.num_groups
-    for aim, needed in questions.items():
+    for (aim, target), needed in questions.items():
         asked = live & needed.isfinite()
-        row: dict[str, float | int | str] = {"aim": aim, "asked": int(asked.sum()), "groups": dominance.num_groups}
+        row: dict[str, float | int | str] = {
+            "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups
+        }  # fmt: skip
         for name, level in (("median", 0.5), ("90", 0.9)):
             row[f"groups_{name}"] = _quantile(needed[asked], level)
         yield {**row, "informative_median": _quantile((needed * share)[asked], 0.5)}

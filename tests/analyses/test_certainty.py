@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmmono.analyses.certainty import CERTAINTY
+from mmmono.analyses.certainty import CERTAINTY, Settings
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS
 from mmmono.reporting.tables import save_table
@@ -50,6 +50,34 @@ def test_what_was_not_computed_is_an_empty_cell(result: Result) -> None:
     (row,) = shown["certainty_agreement"]
     assert row["halves ρ"] == 0.5
     assert (row["seeds ρ"], row["seeds ARI"]) == (None, None)
+
+
+def test_the_plan_says_what_each_number_of_groups_is_for(result: Result) -> None:
+    aims = (("half_width", 0.01), ("difference", 0.05), ("border", None))
+    plan = [
+        {"feature_set": "sae", "aim": aim, "target": target, "asked": 4, "groups": 30, "groups_median": 900.0,
+         "groups_90": 1200.0, "informative_median": 90.0}
+        for aim, target in aims
+    ]  # fmt: skip
+    save_table(plan, result.folder / "plan", list(CERTAINTY.columns["plan"]))
+    (view,) = (view for view in CERTAINTY.tables if view.name == "certainty_plan")
+    rows = view.rows(result)
+    assert [row["to know"] for row in rows] == ["R(d) ± 0.01", "|R(d) − ½| = 0.05", "beyond its border"]
+    assert {(row["groups here"], row["needed, median"], row["needed, 90 %"]) for row in rows} == {(30, 900, 1200)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("fdr", 1.0, "fdr=1.0 must lie between 0 and 1"),
+        ("plan_half_width", 0.0, "plan_half_width=0.0 must lie between 0"),
+    ],
+)
+def test_settings_are_checked(name: str, value: float, message: str) -> None:
+    good = {"n_permutations": 1, "n_bootstrap": 1, "n_halves": 1, "n_seeds": 0, "fdr": 0.05, "auroc_pairs": 9,
+            "plan": True, "plan_half_width": 0.01, "plan_difference": 0.05, "plan_power": 0.8}  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        Settings(**{**good, name: value})  # type: ignore[arg-type]
 
 
 def test_the_figure_shows_live_features_and_pales_those_that_are_not_confirmed(result: Result) -> None:

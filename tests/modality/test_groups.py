@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 def sparse(pairs: int, features: int, seed: int = 0, density: float = 0.4) -> Pair:
     rng = np.random.default_rng(seed)
     return tuple(
-        torch.from_numpy((rng.gamma(2, size=(pairs, features)) * (rng.random((pairs, features)) < density)))
+        torch.from_numpy(rng.gamma(2, size=(pairs, features)) * (rng.random((pairs, features)) < density))
         for _ in range(2)
     )  # type: ignore[return-value]
 
@@ -46,7 +47,7 @@ def scattered(pairs: int, groups: int, seed: int = 0) -> np.ndarray:
 
 def cut(pair: Pair, *places: int) -> list[Pair]:
     bounds = [0, *places, len(pair[0])]
-    return [(pair[0][a:b], pair[1][a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [(pair[0][a:b], pair[1][a:b]) for a, b in pairwise(bounds)]
 
 
 def assert_equal(got: DominanceScores, expected: DominanceScores, rtol: float = 0) -> None:
@@ -255,8 +256,10 @@ def test_what_does_not_fit_is_refused() -> None:
         resample_dominance([(image, text)], 5, 1, 1, groups=np.arange(8))
     with pytest.raises(ValueError, match="groups of 12 pairs, but the blocks have 10"):
         dominance_scores([(image, text)], groups=np.arange(12))
-    with pytest.raises(ValueError, match="8 groups given for a block of 10 pairs"):
+    with pytest.raises(ValueError, match="groups of 8 pairs, but the blocks have 10"):
         dominance_scores([(image, text)], groups=np.arange(8))
+    with pytest.raises(ValueError, match="8 groups given for a block of 10 pairs"):
+        DominanceStream().add(image, text, np.arange(8))
     with pytest.raises(ValueError, match=r"one whole number from 0 on.*lowest -1"):
         dominance_scores([(image, text)], groups=np.arange(10) - 1)
     with pytest.raises(ValueError, match="group 1 has 3 pairs so far, more than the 2"):

@@ -8,6 +8,9 @@ from mmmono.analyses.mds import SCORES
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.result import Result, Rows
 
+# What a plan is for; the target in braces.
+AIMS = {"half_width": "R(d) ± {}", "difference": "|R(d) − ½| = {}", "border": "beyond its border"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -78,7 +81,7 @@ def plan_rows(result: Result) -> Rows:
         return []
     return [
         {
-            "feature set": row["feature_set"], "to know": row["aim"], "features": row["asked"],
+            "feature set": row["feature_set"], "to know": AIMS[row["aim"]].format(row["target"]), "features": row["asked"],
             "groups here": row["groups"], "needed, median": row["groups_median"], "needed, 90 %": row["groups_90"],
             "informative pairs": row["informative_median"],
         }
@@ -102,13 +105,13 @@ CERTAINTY = Analysis(
     columns={
         "scores": {
             **SCORES,
-            "p_value": "two-sided p-value of R(d), image and text swapped at random within groups of pairs",
+            "p_value": "two-sided p-value of R(d), image and text of groups of pairs swapped at random",
             "q_value": "p-value adjusted for the number of live features (Benjamini and Hochberg)",
             "low": "lower end of the 95 % interval of R(d) (Wilson, by effective number of trials)",
             "high": "upper end of the 95 % interval of R(d)",
-            "p_ImgD": "share of resamples of the groups, with borders redrawn, in which the feature is image-dominant",
-            "p_TextD": "share in which it is text-dominant",
-            "p_CrossD": "share in which it is cross-modal",
+            "ImgD_probability": "share of resamples of the groups, with borders redrawn, in which the feature is image-dominant",
+            "TextD_probability": "share in which it is text-dominant",
+            "CrossD_probability": "share in which it is cross-modal",
             "border_p_value": "one-sided p-value of R(d) against the nearer border of the classes",
             "border_q_value": "the same, adjusted for the number of live features",
             "energy": "share of the image in the feature's energy",
@@ -140,7 +143,8 @@ CERTAINTY = Analysis(
         },
         "plan": {
             "feature_set": "name of the feature set",
-            "aim": "what to know: R(d) to a half width, a distance from ½, or that a feature lies beyond its class's border",
+            "aim": "half_width (of the interval of R(d)), difference (to find, from ½) or border (to confirm classes)",
+            "target": "the half width or the difference",
             "asked": "number of live features that the aim is about",
             "groups": "number of groups of pairs here, which serve as the pilot",
             "groups_median": "groups needed for half of these features",

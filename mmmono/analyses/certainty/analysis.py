@@ -87,7 +87,7 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     low, high = score_intervals(scored.scores)
     columns = {
         "p_value": resamples.p_value, "q_value": q_value, "low": low, "high": high,
-        **{f"p_{of}": share for of, share in zip(LIVE_CLASSES, certainty.probabilities, strict=True)},
+        **{f"{of}_probability": share for of, share in zip(LIVE_CLASSES, certainty.probabilities, strict=True)},
         "border_p_value": certainty.border_p_value, "border_q_value": certainty.border_q_value, **other,
     }  # fmt: skip
     values = {key: column.tolist() for key, column in columns.items()}
