@@ -109,7 +109,7 @@ CERTAINTY = Analysis(
             "q_value": "p-value adjusted for the number of live features (Benjamini and Hochberg)",
             "low": "lower end of the 95 % interval of R(d) (Wilson, by effective number of trials)",
             "high": "upper end of the 95 % interval of R(d)",
-            "ImgD_probability": "share of resamples of the groups, with borders redrawn, in which the feature is image-dominant",
+            "ImgD_probability": "share of resamples of groups, with borders redrawn, in which the feature is image-dominant",
             "TextD_probability": "share in which it is text-dominant",
             "CrossD_probability": "share in which it is cross-modal",
             "border_p_value": "one-sided p-value of R(d) against the nearer border of the classes",
