@@ -34,7 +34,8 @@ class DominanceResamples:
     Attributes:
         p_value: two-sided p-value of the null that image and text are exchangeable within groups, under which R(d) is ½
             in expectation. Where no permutation reaches the observed score, it is the normal tail of
-            `sign_flip_p_values`, at most 1 / (n_permutations + 1) and at least 2 / 2^groups, the exact test's smallest.
+            `sign_flip_p_values`, at most 1 / (n_permutations + 1), and at least 2 / 2ⁿ, the smallest that n equal groups
+            allow, with n = (Σ |e_g|)² / Σ e_g² for the sums e_g of ratio − ½ over groups.
             NaN for features that no sample activates.
         q_value: p-value adjusted for the false discovery rate over all features (Benjamini and Hochberg 1995).
         bootstrap: R(d) on Poisson bootstrap resamples; NaN if no sample of a resample activates the feature.
@@ -164,7 +165,7 @@ class _Sums:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.resamples = n_bootstrap, n_halves
         self.observed, self.magnitude, self.informative = zeros(features), zeros(features), zeros(features)
-        self.squares, self.groups = zeros(features), zeros(features)
+        self.squares = zeros(features)
         self.permuted = zeros(n_permutations, features)
         self.weighted, self.weights = (zeros(n_bootstrap + 2 * n_halves, features) for _ in range(2))
 
@@ -174,7 +175,6 @@ class _Sums:
         self.magnitude += excess.abs().sum(0)
         self.squares += excess.square().sum(0)
         self.informative += pairs.sum(0)
-        self.groups += (pairs > 0).sum(0)
         shape, device = (len(self.permuted), len(excess)), excess.device
         signs = torch.randint(0, 2, shape, generator=self.generator, device=device)
         self.permuted.addmm_((2 * signs - 1).double(), excess)
@@ -191,9 +191,10 @@ class _Sums:
         return torch.where(self.informative > 0, torch.where(reached > 0, counted, tail), torch.nan)
 
     def _tail(self) -> Float64[Tensor, " features"]:
-        """Normal tail of the observed sums, at least the smallest p-value that so many signs allow."""
+        """Normal tail of the observed sums, at least the smallest p-value that so many signs of equal weight allow."""
+        signs = (self.magnitude.square() / self.squares).nan_to_num(1.0).cpu().numpy()
         z = torch.where(self.squares > 0, self.observed.abs() / self.squares.sqrt(), 0.0).cpu().numpy()
-        return torch.from_numpy(np.maximum(2 * norm.sf(z), np.exp2(1 - self.groups.cpu().numpy())))
+        return torch.from_numpy(np.maximum(2 * norm.sf(z), np.exp2(1 - signs)))
 
 
 def _weights(

@@ -214,6 +214,16 @@ def test_a_lone_feature_among_thousands_can_be_significant() -> None:
     assert 2 * 2.0**-12 <= few.p_value[0] <= 1 / 301
 
 
+def test_the_normal_tail_does_not_trust_a_few_large_groups() -> None:
+    """Ten groups of 100 pairs, all won by the image, and 300 pairs that say nothing: exactly 2 · 2⁻¹⁰, not 2 · Φ(−10)."""
+    rng = np.random.default_rng(0)
+    ratio = np.r_[np.ones(1000), rng.normal(0.5, 1e-6, 300)][:, None]
+    pair = torch.from_numpy(ratio), torch.from_numpy(1 - ratio)
+    groups = np.r_[np.repeat(np.arange(10), 100), np.arange(10, 310)]
+    p = [resample_dominance([pair], 100, 1, 1, seed, groups).p_value.item() for seed in range(20)]
+    assert min(p) >= 0.9 * 2.0**-9
+
+
 def test_q_values_are_of_live_features() -> None:
     image, text = sparse(200, 50)
     resamples = resample_dominance([(image, text)], 200, 1, 1)
