@@ -88,9 +88,10 @@ def speed(pairs: int, dim: int) -> None:
                     rows = source[start : start + COMPILED_BLOCK]
                     in_parts(partial(copy_part, rows), len(rows), num_parts())
 
-        def mds(normalize: bool) -> Callable[[], object]:
+        def mds(normalize: bool, groups: np.ndarray | None = None) -> Callable[[], object]:
             return lambda: dominance_scores(
-                (b.image_rows, b.text_rows) for b in activations(view, RawFeatures(dim), normalize=normalize)
+                ((b.image_rows, b.text_rows) for b in activations(view, RawFeatures(dim), normalize=normalize)),
+                groups=groups,
             )
 
         copy_s = best(memcpy)
@@ -106,6 +107,8 @@ def speed(pairs: int, dim: int) -> None:
             "bare pass over the store": read_s,
             "MDS, as stored": best(mds(False)),
             "MDS, L2-normalized": best(mds(True)),
+            "MDS, one pair a group": best(mds(True, np.arange(pairs))),
+            "MDS, five pairs a group": best(mds(True, np.arange(pairs) // 5)),
         }.items():
             print(
                 f"{name:26} {seconds:5.2f} s  {size / seconds / 1e9:5.1f} GB/s  {pairs / seconds / 1e6:5.2f} M pairs/s  "

@@ -28,7 +28,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/ica": 2,
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
-    "partitions": 2,  # scores by Eq. 1 and the classes by them
+    "partitions": 3,  # scores by Eq. 1 and the classes by them
     "results/explorer": 2,
     "results/report": 1,
 }

@@ -83,6 +83,8 @@ class FeatureView:
         Raises:
             ConfigError: the metadata lacks the column that `grouping` names.
         """
+        if self._codes is None and self._grouping.column is None and not self.store.has_metadata:
+            return np.arange(len(self))
         codes = self._codes if self._codes is not None else self._grouping.codes(self.store.metadata())
         if codes is None:
             return np.arange(len(self))

@@ -124,6 +124,11 @@ class FeatureStore:
         """Stored type of the embeddings."""
         return self._files["image"][0].dtype
 
+    @property
+    def has_metadata(self) -> bool:
+        """Whether the store has keys and captions of its pairs."""
+        return bool(self._metadata_files)
+
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
         """Return a copy of rows [start, stop) of one modality, in the stored type."""
         return torch.cat(self._mapped(modality, start, stop))

@@ -3,8 +3,11 @@
 from mmmono.modality.ablation import Ablation, AblationSettings, removal_ablation
 from mmmono.modality.agreement import CorrelationStream, adjusted_rand_index, match_features, rank_correlation
 from mmmono.modality.alternatives import EnergyStream, energy_ratio, image_auroc
-from mmmono.modality.dominance import DominanceScores, DominanceStream, dominance_scores, modality_dominance_score
+from mmmono.modality.confirmation import ClassCertainty, class_certainty
+from mmmono.modality.dominance import DominanceStream, dominance_scores, modality_dominance_score
 from mmmono.modality.gap import GapStream, ModalityGap, modality_gap
+from mmmono.modality.groups import group_sizes
+from mmmono.modality.intervals import effective_trials, score_intervals
 from mmmono.modality.partition import (
     CLASSES,
     LIVE_CLASSES,
@@ -15,7 +18,9 @@ from mmmono.modality.partition import (
     partition_by_null,
     partition_by_sigma,
 )
+from mmmono.modality.planning import groups_for_border, groups_for_half_width, groups_for_power
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
+from mmmono.modality.scores import DominanceScores
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
 
@@ -24,6 +29,7 @@ __all__ = [
     "LIVE_CLASSES",
     "Ablation",
     "AblationSettings",
+    "ClassCertainty",
     "CorrelationStream",
     "DominanceResamples",
     "DominanceScores",
@@ -34,8 +40,14 @@ __all__ = [
     "ModalityGap",
     "Partition",
     "adjusted_rand_index",
+    "class_certainty",
     "dominance_scores",
+    "effective_trials",
     "energy_ratio",
+    "group_sizes",
+    "groups_for_border",
+    "groups_for_half_width",
+    "groups_for_power",
     "image_auroc",
     "load_partition",
     "match_features",
@@ -49,5 +61,6 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "score_intervals",
     "sign_flip_p_values",
 ]

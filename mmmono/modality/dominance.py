@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Self
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, is_finite, single
+from mmmono.core.errors import StoreError
+from mmmono.core.finite import check_finite, double, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import in_full
+from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
+from mmmono.modality.groups import Codes, group_codes, group_sizes
+from mmmono.modality.scores import DominanceScores, Undefined
 
-Undefined = Literal["skip", "half"]
-
+EQUAL = 1e-12  # variance of contrasts up to which they count as equal
 CHUNK_ROWS = 256  # a chunk of 256 × 1024 float32 numbers fits into a core's L2 cache
-
-
-@dataclass(frozen=True)
-class DominanceScores:
-    """Modality dominance scores of a feature set, and the counts behind them.
-
-    Attributes:
-        scores: R(d) in [0, 1]; 1 if only images activate the feature, 0 if only texts do, NaN if nothing does.
-        standard_error: standard error of R(d) over the pairs it averages; NaN for fewer than two.
-        informative_pairs: number of pairs in which the image or the text activates the feature.
-        image_active, text_active: number of images and of texts that activate the feature.
-        num_pairs: number of all pairs.
-    """
-
-    scores: Float64[Tensor, " features"]
-    standard_error: Float64[Tensor, " features"]
-    informative_pairs: Int64[Tensor, " features"]
-    image_active: Int64[Tensor, " features"]
-    text_active: Int64[Tensor, " features"]
-    num_pairs: int
 
 
 def modality_dominance_score(
@@ -78,6 +62,7 @@ def paired_ratio(
 def dominance_scores(
     blocks: Iterable[tuple[Rows, Rows]],
     undefined: Undefined = "skip",
+    groups: Codes | None = None,
 ) -> DominanceScores:
     """Compute Eq. 1 over blocks of paired activations in one pass and constant memory.
 
@@ -89,15 +74,26 @@ def dominance_scores(
     Args:
         blocks: activations of images and of texts; row i of both belongs to the same pair.
         undefined: see `modality_dominance_score`.
+        groups: the group of each pair of all blocks, as a number from 0 on (`FeatureView.groups`); by default, each pair
+            is a group of its own.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
         StoreError: a stored embedding is NaN or infinite, or zero although it is to be normalized.
-        ValueError: image and text blocks differ in shape, there is no block, or `undefined` is unknown.
+        ValueError: image and text blocks differ in shape, there is no block, `undefined` is unknown, or there are more or
+            fewer groups than pairs.
     """
-    stream = DominanceStream(undefined)
+    codes = None if groups is None else group_codes(groups)
+    sizes = None if codes is None else group_sizes(codes)
+    together = sizes is not None and bool((sizes > 1).any())
+    stream = DominanceStream(undefined, sizes if together else None)
+    start = 0
     for image, text in blocks:
-        stream.add(image, text)
+        end = start + image.shape[0]
+        stream.add(image, text, codes[start:end] if together and codes is not None else None)
+        start = end
+    if codes is not None and len(codes) != start:
+        raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
     return stream.result()
 
 
@@ -107,55 +103,128 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
     A pair's contrast is (|z_img| − |z_txt|) / (|z_img| + |z_txt|) = 2 · ratio − 1. Each thread sums contrasts minus a
     center per feature, so that mean and standard error stay accurate if both activations are nearly equal.
 
+    Pairs of groups of several are summed by group. With `group_sizes`, memory holds only the groups that have begun and
+    not ended; streams of parts of a store may share groups, and can be merged.
+
     Args:
         undefined: see `modality_dominance_score`.
+        group_sizes: number of pairs of each group, over all blocks and streams to be merged (see `group_sizes`); None:
+            not known, and all groups given to `add` stay in memory.
 
     Raises:
         ValueError: `undefined` is unknown.
     """
 
-    def __init__(self, undefined: Undefined = "skip") -> None:
+    def __init__(self, undefined: Undefined = "skip", group_sizes: np.ndarray | None = None) -> None:
         if undefined not in ("skip", "half"):
             raise ValueError(f"undefined={undefined!r} is neither 'skip' nor 'half'")
         self.undefined = undefined
-        self._num_pairs = 0
+        self.group_sizes = group_sizes
+        self._num_alone = 0  # pairs that are groups of their own
+        self._grouped: GroupedContrasts | None = None  # the other pairs
         self._center: Tensor | None = None  # float32 [features]: mean contrast of the first chunk
-        self._excess: Tensor | None = None  # float64 [threads, features]: sums of contrasts minus center
+        self._excess: Tensor | None = None  # float64 [threads, features]: sums of contrasts minus center, pairs alone
         self._squared: Tensor  # the same of their squares
         self._counts: Tensor  # int64 [threads, 3, features]: pairs active on either side, on images, on texts
 
-    def add(self, image: Rows, text: Rows) -> None:
-        """Add a block of pairs; row i of both sides belongs to the same pair. Errors: see `dominance_scores`."""
+    def add(self, image: Rows, text: Rows, groups: Codes | None = None) -> None:
+        """Add a block of pairs; row i of both sides belongs to the same pair. Errors: see `dominance_scores`.
+
+        Args:
+            image, text: activations.
+            groups: the group of each pair of the block; None: each is a group of its own.
+        """
         if image.shape != text.shape or len(image.shape) != 2:
             raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
-        excess = self._sums(image.shape[1], image.device if isinstance(image, Tensor) else torch.device("cpu"))
-        if isinstance(image, StoredRows) and isinstance(text, StoredRows):
-            self._add_stored(image, text, excess)
-            self._num_pairs += len(image)
-        else:
-            chunks = zip(in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True)
-            for image_chunk, text_chunk in chunks:
-                self._add_tensors(single(image_chunk), single(text_chunk), excess)
-                self._num_pairs += len(image_chunk)
+        self._sums(image.shape[1], image.device if isinstance(image, Tensor) else torch.device("cpu"))
+        codes = None if groups is None else group_codes(groups)
+        if codes is not None and len(codes) != image.shape[0]:
+            raise ValueError(f"{len(codes)} groups given for a block of {image.shape[0]} pairs: give one for each pair")
+        alone = self._alone(codes)
+        if codes is None or alone is None:
+            self._add_alone(image, text)
+            return
+        for rows, name in ((image, "image"), (text, "text")):
+            if isinstance(rows, Tensor):
+                check_finite(rows, name, self.num_pairs)
+        try:
+            together = np.flatnonzero(~alone)
+            self._add_alone(*(_picked(rows, np.flatnonzero(alone)) for rows in (image, text)))
+            image_together, text_together = (in_full(_picked(rows, together)) for rows in (image, text))
+            self._add_together(image_together, text_together, codes[together])
+        except StoreError:
+            for rows in (image, text):  # the error names the row's position in the store
+                in_full(rows)
+            raise
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs so far."""
+        return self._num_alone + (0 if self._grouped is None else self._grouped.num_pairs)
 
     def merge(self, other: Self) -> None:
-        """Add the pairs of another stream; see `Stream.merge`."""
+        """Add the pairs of another stream, also of groups that both have begun; see `Stream.merge`."""
         require_equal("undefined", self.undefined, other.undefined)
+        if not _same(self.group_sizes, other.group_sizes):
+            raise ValueError("streams with different group_sizes cannot be merged: give all those of the whole data")
         if other._excess is None:
             return
         excess = self._sums(other._excess.shape[1], other._excess.device)
         counts, theirs, squared = (x.sum(0).to(excess.device) for x in (other._counts, other._excess, other._squared))
+        moved = torch.zeros_like(theirs)
         if other._center is not None:
             center = other._center.to(excess.device)
             self._center = center.clone() if self._center is None else self._center
             # Σ(c − a) and Σ(c − a)² for this stream's center a, from the same sums for the other one's center.
             moved = center.double() - self._center.double()
-            squared = squared + 2 * moved * theirs + counts[0] * moved.square()
-            theirs = theirs + counts[0] * moved
+            alone = counts[0] if other._grouped is None else counts[0] - other._grouped.informative.to(excess.device)
+            squared = squared + 2 * moved * theirs + alone * moved.square()
+            theirs = theirs + alone * moved
         excess[0] += theirs
         self._squared[0] += squared
         self._counts[0] += counts
-        self._num_pairs += other._num_pairs
+        self._num_alone += other._num_alone
+        if other._grouped is not None:
+            self._together().merge(other._grouped, moved)
+
+    def _alone(self, codes: np.ndarray | None) -> np.ndarray | None:
+        """Mask of the pairs that are groups of their own; None if all are."""
+        if codes is None:
+            return None
+        if self.group_sizes is None:
+            return np.zeros(len(codes), dtype=bool)
+        if len(codes) and codes.max() >= len(self.group_sizes):
+            raise ValueError(f"group {codes.max()} is not among the {len(self.group_sizes)} of group_sizes")
+        alone: np.ndarray = self.group_sizes[codes] == 1
+        return None if alone.all() else alone
+
+    def _together(self) -> GroupedContrasts:
+        assert self._excess is not None
+        if self._grouped is None:
+            self._grouped = GroupedContrasts(self._excess.shape[1], self.group_sizes, self._excess.device)
+        return self._grouped
+
+    def _add_alone(self, image: Rows, text: Rows) -> None:
+        assert self._excess is not None
+        if isinstance(image, StoredRows) and isinstance(text, StoredRows):
+            self._add_stored(image, text, self._excess)
+            self._num_alone += len(image)
+            return
+        for image_chunk, text_chunk in zip(
+            in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True
+        ):
+            self._add_tensors(single(image_chunk), single(text_chunk), self._excess)
+            self._num_alone += len(image_chunk)
+
+    def _add_together(self, image: Tensor, text: Tensor, codes: np.ndarray) -> None:
+        center = self._centered_at(single(image[:CHUNK_ROWS]), single(text[:CHUNK_ROWS])).double()
+        a, b = double(image).abs() / 2, double(text).abs() / 2  # halves, so that their sum does not overflow
+        known = (a > 0) | (b > 0)
+        contrast = ((a - b) / (a + b)).nan_to_num_(0.0)  # activations are finite, so only 0/0 is NaN
+        counted = known if self.undefined == "skip" else torch.ones_like(known)
+        deviation = (contrast - center).masked_fill_(~counted, 0.0)
+        self._counts[0] += torch.stack([known.sum(0), (a > 0).sum(0), (b > 0).sum(0)])
+        self._together().add(codes, deviation, counted, known)
 
     def _sums(self, features: int, device: torch.device) -> Tensor:
         """Return the sums of contrasts; the first call makes all sums."""
@@ -196,8 +265,8 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         magnitude, total = image.abs(), text.abs()
         extremes = [*magnitude.aminmax(), *total.aminmax()]
         if not is_finite(extremes[1], extremes[3]):
-            check_finite(image, "image", self._num_pairs)
-            check_finite(text, "text", self._num_pairs)
+            check_finite(image, "image", self.num_pairs)
+            check_finite(text, "text", self.num_pairs)
         if max(extremes[1], extremes[3]) > torch.finfo(image.dtype).max / 2:  # so that their sum does not overflow
             image, text, magnitude, total = (x.double() / 2 for x in (image, text, magnitude, total))
         center = self._centered_at(image, text)
@@ -223,20 +292,52 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         if self._excess is None:
             raise ValueError("no activations to score")
         informative, image_active, text_active = self._counts.sum(0)
-        count, excess, squared = informative.double(), self._excess.sum(0), self._squared.sum(0)
+        sums, informative_groups = self._all_sums(informative)
+        deviation, by_group, by_pair = sums.scatter()
         center = 0.0 if self._center is None else self._center.double()
-        if self.undefined == "half":  # silent pairs have contrast 0
-            silent = self._num_pairs - count
-            excess, squared, count = excess - center * silent, squared + center**2 * silent, count + silent
-        deviation = excess / count
+        groups, pairs = sums.groups, sums.pairs
         mean = torch.where(informative > 0, ((1 + center + deviation) / 2).clamp(0, 1), torch.nan)
-        variance = (squared / count - deviation.square()).clamp_min(0) * count / (count - 1)
-        variance = torch.where(count > 1, variance, torch.nan)  # one pair's is rounding error over 0
+        variance = torch.where(
+            groups > 1, by_group * groups / (groups - 1), torch.nan
+        )  # one's is rounding error over 0
+        independent = by_pair * pairs / (pairs - 1)
+        null = torch.where(informative > 0, sums.squares_about(center).sqrt() / pairs / 2, torch.nan)
         return DominanceScores(
             scores=mean.cpu(),
-            standard_error=((variance / count).sqrt() / 2).cpu(),
+            standard_error=((variance / pairs).sqrt() / 2).cpu(),
+            null_error=null.cpu(),
+            design_effect=torch.where(independent > EQUAL, variance / independent, 1.0).cpu(),
+            effective_groups=(pairs.square() / sums.size_squares).nan_to_num(0.0).cpu(),
             informative_pairs=informative.cpu(),
+            informative_groups=informative_groups.cpu(),
             image_active=image_active.cpu(),
             text_active=text_active.cpu(),
-            num_pairs=self._num_pairs,
+            num_pairs=self.num_pairs,
+            num_groups=self._num_alone + (0 if self._grouped is None else self._grouped.num_groups),
         )
+
+    def _all_sums(self, informative: Tensor) -> tuple[ContrastSums, Tensor]:
+        """Sums over the pairs that are alone and over groups, and the number of groups that activate each feature."""
+        assert self._excess is not None
+        excess, squared = self._excess.sum(0), self._squared.sum(0)
+        alone = informative if self._grouped is None else informative - self._grouped.informative
+        count = alone.double()
+        if self.undefined == "half":  # silent pairs have contrast 0
+            center = 0.0 if self._center is None else self._center.double()
+            silent = self._num_alone - count
+            excess, squared, count = excess - center * silent, squared + center**2 * silent, count + silent
+        sums = ContrastSums.of_single_pairs(count, excess, squared)
+        if self._grouped is None:
+            return sums, alone
+        together, groups = self._grouped.sums()
+        return sums + together, alone + groups
+
+
+def _picked(rows: Rows, places: np.ndarray) -> Rows:
+    """Return some rows."""
+    where = torch.from_numpy(places)
+    return replace(rows, values=rows.values[where]) if isinstance(rows, StoredRows) else rows[where.to(rows.device)]
+
+
+def _same(mine: np.ndarray | None, others: np.ndarray | None) -> bool:
+    return mine is others or (mine is not None and others is not None and np.array_equal(mine, others))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,12 +27,15 @@ class Partition:
         text_dominant: indices of TextD.
         cross_modal: indices of CrossD.
         dead: indices of features that are not classified, because too few pairs activate them.
+        low, high: the borders: TextD lies below `low`, ImgD above `high`. NaN if the classes did not come from scores.
     """
 
     image_dominant: Int64[Tensor, " img_d"]
     text_dominant: Int64[Tensor, " text_d"]
     cross_modal: Int64[Tensor, " cross_d"]
     dead: Int64[Tensor, " dead"]
+    low: float = field(default=math.nan, kw_only=True)
+    high: float = field(default=math.nan, kw_only=True)
 
     def __post_init__(self) -> None:
         everything = torch.cat([self[name] for name in CLASSES])
@@ -92,7 +96,8 @@ def partition_by_counts(
 ) -> Partition:
     """Partition by class sizes: the highest scores are ImgD, the lowest TextD, the rest CrossD.
 
-    The sizes in Table 1 are 426 ImgD, 554 TextD and 44 CrossD.
+    The sizes in Table 1 are 426 ImgD, 554 TextD and 44 CrossD. A border lies in the middle between the scores on its two
+    sides; an empty class has none.
 
     Args:
         scores: R(d); NaN marks dead features.
@@ -111,7 +116,9 @@ def partition_by_counts(
     image, text = torch.zeros_like(alive), torch.zeros_like(alive)
     image[order[len(order) - image_dominant :]] = True
     text[order[:text_dominant]] = True
-    return _from_masks(image, text, alive)
+    ranked = torch.cat([scores.new_tensor([-torch.inf]), scores[order], scores.new_tensor([torch.inf])])
+    low, high = (float(ranked[place : place + 2].mean()) for place in (text_dominant, len(order) - image_dominant))
+    return _from_masks(image, text, alive, (low, high))
 
 
 def partition_by_margin(
@@ -154,7 +161,7 @@ def partition_by_null(
     """
     scores, alive = _live(scores, live)
     beyond = alive & (q_values <= fdr)
-    return _from_masks(beyond & (scores > 0.5), beyond & (scores < 0.5), alive)
+    return _from_masks(beyond & (scores > 0.5), beyond & (scores < 0.5), alive, (0.5, 0.5))
 
 
 def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -164,11 +171,12 @@ def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _beyond(scores: Tensor, low: Tensor | float, high: Tensor | float, alive: Tensor) -> Partition:
-    return _from_masks(alive & (scores > high + ROUNDING), alive & (scores < low - ROUNDING), alive)
+    image, text = alive & (scores > high + ROUNDING), alive & (scores < low - ROUNDING)
+    return _from_masks(image, text, alive, (float(low), float(high)))
 
 
-def _from_masks(image: Tensor, text: Tensor, alive: Tensor) -> Partition:
+def _from_masks(image: Tensor, text: Tensor, alive: Tensor, borders: tuple[float, float]) -> Partition:
     image, text, cross, dead = (
         mask.nonzero().squeeze(1).cpu() for mask in (image, text, alive & ~image & ~text, ~alive)
     )
-    return Partition(image, text, cross, dead)
+    return Partition(image, text, cross, dead, low=borders[0], high=borders[1])

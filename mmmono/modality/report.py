@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
-from mmmono.modality.dominance import DominanceScores
 from mmmono.modality.partition import CLASSES, ROUNDING, Partition
+from mmmono.modality.scores import DominanceScores
 
 
 @dataclass(frozen=True)
@@ -15,17 +17,24 @@ class DominanceSummary:
     """Class sizes, and statistics of the live features' scores.
 
     Attributes:
-        pairs: number of pairs behind the scores.
+        pairs, groups: number of pairs behind the scores, and of groups of pairs, the unit of all errors.
         features: number of all features.
         ImgD, TextD, CrossD, dead: number of features in each class.
         mean, std: μ and σ (population) of the paper's partition rule.
+        null_std: σ to expect if no feature preferred a modality; see `FeatureSetDominance.null_std`.
+        reliability: share of the scores' variance that other pairs would reproduce, (σ² − mean squared standard error) / σ²,
+            at least 0; features without a standard error are left out of the mean. NaN if all scores are equal.
+        corrected_std: σ without the scores' errors, the root of that numerator.
         skewness: third standardized moment; positive if the longer tail is towards images, NaN if all scores are equal.
         lowest, highest: range of the scores.
-        half_width: mean half-width of the scores' 95 % confidence intervals (1.96 standard errors over pairs); features
+        half_width: mean half-width of the scores' 95 % confidence intervals (1.96 standard errors by group); features
             without a standard error are left out.
+        design_effect: median of the features' design effects: how many times larger a squared standard error by group is
+            than one that takes pairs as independent.
     """
 
     pairs: int
+    groups: int
     features: int
     ImgD: int
     TextD: int
@@ -33,10 +42,14 @@ class DominanceSummary:
     dead: int
     mean: float
     std: float
+    null_std: float
+    reliability: float
+    corrected_std: float
     skewness: float
     lowest: float
     highest: float
     half_width: float
+    design_effect: float
 
 
 @dataclass(frozen=True)
@@ -51,19 +64,34 @@ class FeatureSetDominance:
     def summary(self) -> DominanceSummary:
         """Class sizes and statistics of the live features' scores."""
         live = self.partition.live
-        scores = self.scores.scores[live]
+        scores, errors = self.scores.scores[live], self.scores.standard_error[live]
         mean, std = (scores.mean(), scores.std(correction=0)) if len(live) else (scores.sum() * torch.nan,) * 2
+        corrected = corrected_variance(scores, errors)
         return DominanceSummary(
             pairs=self.scores.num_pairs,
+            groups=self.scores.num_groups,
             features=len(self.partition),
             **{name: len(self.partition[name]) for name in CLASSES},
             mean=float(mean),
             std=float(std),
+            null_std=self.null_std,
+            reliability=corrected / float(std.square()) if std > ROUNDING else float("nan"),
+            corrected_std=corrected**0.5,
             skewness=float(((scores - mean) / std).pow(3).mean()) if std > ROUNDING else float("nan"),
             lowest=float(scores.min()) if len(live) else float("nan"),
             highest=float(scores.max()) if len(live) else float("nan"),
-            half_width=float(1.96 * self.scores.standard_error[live].nanmean()),
+            half_width=float(1.96 * errors.nanmean()),
+            design_effect=float(self.scores.design_effect[live].nanmedian()) if len(live) else float("nan"),
         )
+
+    @property
+    def null_std(self) -> float:
+        """σ of R(d) over live features to expect if image and text of each group were swapped at random.
+
+        The root of the mean of `DominanceScores.null_error`², which needs no permutations. It takes the features' errors as
+        independent; where they are correlated, `DominanceResamples.null_std` is a little smaller.
+        """
+        return float(self.scores.null_error[self.partition.live].square().mean().sqrt())
 
     def to_row(self) -> dict[str, object]:
         """Return the summary as one table row."""
@@ -74,7 +102,9 @@ class FeatureSetDominance:
         columns = {
             "mds": self.scores.scores,
             "standard_error": self.scores.standard_error,
+            "design_effect": self.scores.design_effect,
             "informative_pairs": self.scores.informative_pairs,
+            "informative_groups": self.scores.informative_groups,
             "image_active": self.scores.image_active,
             "text_active": self.scores.text_active,
         }
@@ -83,3 +113,14 @@ class FeatureSetDominance:
             {"feature_set": self.name, "feature": index, "class": name, **{c: v[index] for c, v in values.items()}}
             for index, name in enumerate(self.partition.class_of())
         ]
+
+
+def corrected_variance(scores: Float64[Tensor, " features"], errors: Float64[Tensor, " features"]) -> float:
+    """Variance of scores over features without that of their errors: σ² − mean squared standard error, at least 0.
+
+    NaN without scores; features without a standard error are left out of the mean.
+    """
+    if not len(scores):
+        return float("nan")
+    noise = errors.square().nanmean().nan_to_num(0.0)
+    return float((scores.var(correction=0) - noise).clamp_min(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from mmmono.modality.partition import CLASSES, Partition
 from mmmono.modality.report import FeatureSetDominance
 
 TABLE = "partition.parquet"
-NUMBERS = ("scores", "standard_error", "informative_pairs", "image_active", "text_active")  # fields of DominanceScores
-PAIRS = b"num_pairs"  # key in the table's metadata
+COUNTS = ("num_pairs", "num_groups")  # fields of DominanceScores in the table's metadata
+BORDERS = ("low", "high")  # fields of Partition, there as well
+NUMBERS = tuple(field.name for field in fields(DominanceScores) if field.name not in COUNTS)  # a column each
 
 
 def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
     """Write scores and classes to `partition.parquet`; return its path.
 
     Columns: `feature`, `class` (ImgD, TextD, CrossD or dead), and the fields of `DominanceScores` with one value per
-    feature. The file's metadata has `num_pairs`.
+    feature. The file's metadata has `num_pairs`, `num_groups` and the borders of the partition, `low` and `high`.
     """
     scores = scored.scores
     table = pa.table(
@@ -32,7 +34,12 @@ def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
             "class": pa.array(scored.partition.class_of(), pa.string()),
             **{name: pa.array(getattr(scores, name).cpu().numpy()) for name in NUMBERS},
         }
-    ).replace_schema_metadata({PAIRS: str(scores.num_pairs)})
+    ).replace_schema_metadata(
+        {
+            **{name: str(getattr(scores, name)) for name in COUNTS},
+            **{name: repr(float(getattr(scored.partition, name))) for name in BORDERS},
+        }
+    )
     file = folder / TABLE
     pq.write_table(table, file)
     return file
@@ -48,10 +55,12 @@ def load_partition(folder: Path, name: str) -> FeatureSetDominance:
     try:
         table = pq.read_table(file)
         columns = {key: torch.from_numpy(table.column(key).to_numpy().copy()) for key in NUMBERS}
-        scores = DominanceScores(**columns, num_pairs=int(table.schema.metadata[PAIRS]))
+        metadata = table.schema.metadata
+        pairs, groups = (int(metadata[key.encode()]) for key in COUNTS)
+        scores = DominanceScores(**columns, num_pairs=pairs, num_groups=groups)
+        low, high = (float(metadata[key.encode()]) for key in BORDERS)
         classes = np.array(table.column("class").to_pylist())
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is no partition ({' '.join(str(error).split())[:120]}): remove its folder") from error
-    return FeatureSetDominance(
-        name, scores, Partition(*(torch.from_numpy(np.flatnonzero(classes == c)) for c in CLASSES))
-    )
+    members = (torch.from_numpy(np.flatnonzero(classes == name)) for name in CLASSES)
+    return FeatureSetDominance(name, scores, Partition(*members, low=low, high=high))

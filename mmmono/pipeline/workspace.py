@@ -35,7 +35,7 @@ from mmmono.features.grouping import Codes, near_duplicates
 from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
-from mmmono.modality import Partition, dominance_scores, load_partition, save_partition
+from mmmono.modality import DominanceScores, Partition, dominance_scores, load_partition, save_partition
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.feature_sets import Control, Recipe, Trained
@@ -261,10 +261,14 @@ class Workspace:
         if settings.undefined not in ("skip", "half"):
             raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
         blocks = self.activations(feature_set)
-        scores = dominance_scores(((block.image_rows, block.text_rows) for block in blocks), settings.undefined)
-        return FeatureSetDominance(
-            name, scores, self.classify(scores.scores, scores.informative_pairs >= settings.min_pairs)
-        )
+        groups = self.features(self.dataset.split).view.groups()
+        pairs = ((block.image_rows, block.text_rows) for block in blocks)
+        scores = dominance_scores(pairs, settings.undefined, groups)
+        return FeatureSetDominance(name, scores, self.classify(scores.scores, self.live(scores)))
+
+    def live(self, scores: DominanceScores) -> Bool[Tensor, " features"]:
+        """Mask of the features that enough groups of pairs activate (`mds.min_pairs`) to be classified."""
+        return scores.informative_groups >= self.cfg.mds.min_pairs
 
     def classify(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""

@@ -8,6 +8,7 @@ HEADINGS = {
     "feature_set": "feature set",
     "mds": "MDS",
     "fvu": "FVU",
+    "null_std": "null std",
     "l0": "L0",
     "mono": "Mono",
     "dead_share": "dead share",

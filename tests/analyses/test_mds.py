@@ -26,13 +26,13 @@ def dominance(name: str, shift: float, dead: int = 0) -> FeatureSetDominance:
     return FeatureSetDominance(name, scores, partition_by_sigma(scores.scores))
 
 
-def scores_of(*sets: FeatureSetDominance) -> pd.DataFrame:
-    return pd.DataFrame([row for scored in sets for row in scored.to_rows()])
+def scores_of(*sets: FeatureSetDominance) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.DataFrame([row for scored in sets for row in scored.to_rows()]), pd.DataFrame([s.to_row() for s in sets])
 
 
 def test_figure_4_counts_every_live_feature_in_its_class() -> None:
     sets = [dominance("raw", 0.1), dominance("sae", 3.0, dead=7)]
-    figure = distributions(scores_of(*sets))
+    figure = distributions(*scores_of(*sets))
     for axis, expected in zip(figure.axes, sets, strict=True):
         labels = [text.get_text() for text in axis.get_legend().get_texts()]
         counts = {name: len(expected.partition[name]) for name in ("TextD", "CrossD", "ImgD")}
@@ -42,15 +42,15 @@ def test_figure_4_counts_every_live_feature_in_its_class() -> None:
             bars = [patch for patch in axis.patches if patch.get_facecolor()[:3] == pytest.approx(color)]
             assert sum(bar.get_height() for bar in bars) == count
         summary = expected.summary
-        assert axis.get_title(loc="left").startswith(
-            f"{expected.name}\nμ = {summary.mean:.3f}, σ = {summary.std:.3f}"
-        )  # fmt: skip
+        name, moments = axis.get_title(loc="left").splitlines()
+        assert name.startswith(f"{expected.name}, 200 groups")
+        assert moments == f"μ = {summary.mean:.3f}, σ = {summary.std:.3f}, σ₀ = {summary.null_std:.3f}"
     assert "7 dead" in figure.axes[1].get_title(loc="left")
 
 
 def test_figures_are_files_that_do_not_change_with_the_day(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        save_figure(distributions(scores_of(dominance("raw", 1.0))), tmp_path / name)
+        save_figure(distributions(*scores_of(dominance("raw", 1.0))), tmp_path / name)
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
     with Image.open(tmp_path / "one.png") as image:
@@ -58,8 +58,19 @@ def test_figures_are_files_that_do_not_change_with_the_day(tmp_path: Path) -> No
 
 
 def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
-    rows = [row for scored in (dominance("raw", 0.5), dominance("sae", 2.0)) for row in scored.to_rows()]
+    sets = dominance("raw", 0.5), dominance("sae", 2.0)
+    rows = [row for scored in sets for row in scored.to_rows()]
     save_table(rows, tmp_path / "scores", list(MDS.columns["scores"]))
+    save_table([{**scored.to_row(), "gap": 0.5} for scored in sets], tmp_path / "summary", list(MDS.columns["summary"]))
     ((name, figure),) = MDS.draw(Result(tmp_path, {}))
     assert name == "mds"
-    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == ["raw", "sae"]
+    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
+        "raw, 200 groups",
+        "sae, 200 groups",
+    ]
+    for table in MDS.tables:  # every number that is shown is saved
+        assert [row["feature set"] for row in table.rows(Result(tmp_path, {}))] == ["raw", "sae"]
+    assert (
+        MDS.tables[0].rows(Result(tmp_path, {}))[0] | {"pairs": 200, "groups": 200}
+        == MDS.tables[0].rows(Result(tmp_path, {}))[0]
+    )

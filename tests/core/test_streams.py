@@ -33,6 +33,16 @@ def stored(rows: Tensor, normalize: bool = False) -> StoredRows:
     return StoredRows(rows, normalize, "a test")
 
 
+def groups_of(rows: Tensor) -> Tensor:
+    """Groups that lie anywhere, from the rows themselves: 0 to 4."""
+    return (4 * rows[:, 0].abs()).long() % 5
+
+
+def by_size() -> DominanceStream:
+    """Groups 0 and 1 are announced as groups of one pair, the others as larger than they will be."""
+    return DominanceStream(group_sizes=np.array([1, 1, 999, 999, 999]))
+
+
 def with_metadata(pairs: int = 100) -> TopSampleSearch:
     captions = [f"caption {pair % 4}" for pair in range(pairs)]
     return TopSampleSearch(2, deduplicate=True, metadata=pd.DataFrame({"caption": captions}))
@@ -59,6 +69,8 @@ WALKS: dict[str, Walk] = {
     "dominance": Walk(DominanceStream, digits=1e-6),  # contrasts are float32
     "dominance, silent pairs as half": Walk(lambda: DominanceStream("half"), digits=1e-6),
     "dominance of stored rows": Walk(DominanceStream, lambda i, t: (stored(i), stored(t)), digits=1e-6),
+    "dominance by group": Walk(DominanceStream, lambda i, t: (i, t, groups_of(i)), digits=1e-6),
+    "dominance by group, some alone": Walk(by_size, lambda i, t: (i, t, groups_of(i)), digits=1e-6),
     "top samples": Walk(lambda: TopStream(3), lambda i, _: (i,), exact=True),
     "top samples of stored rows": Walk(lambda: TopStream(3), lambda i, _: (stored(i),), exact=True),
     "top samples without repetition": Walk(with_metadata, lambda i, t: (ActivationBlock(0, i, t),), exact=True),

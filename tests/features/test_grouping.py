@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, StoreError
 from mmmono.data import SplitShares
 from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, split_view
 from mmmono.features.grouping import Grouping, join, near_duplicates
@@ -39,6 +39,18 @@ def test_a_view_numbers_the_groups_of_its_own_pairs(tmp_path: Path) -> None:
 
 def test_without_groups_each_pair_is_its_own(tmp_path: Path) -> None:
     assert FeatureView(store_of(tmp_path, images(4))).groups().tolist() == [0, 1, 2, 3]
+
+
+def test_a_store_without_metadata_has_one_pair_a_group(tmp_path: Path) -> None:
+    store_of(tmp_path, images(4))
+    for file in (tmp_path / "metadata").iterdir():
+        file.unlink()
+    store = FeatureStore(tmp_path)
+    assert not store.has_metadata
+    assert FeatureView(store).groups().tolist() == [0, 1, 2, 3]
+    assert FeatureView(store, np.array([1, 3])).groups().tolist() == [0, 1]
+    with pytest.raises(StoreError, match="no metadata"):  # a chosen column is not silently ignored
+        FeatureView(store, grouping=Grouping("person")).groups()
 
 
 def test_any_column_of_the_metadata_can_be_the_group(tmp_path: Path) -> None:

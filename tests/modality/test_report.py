@@ -1,5 +1,6 @@
 """Summary of the scores of a feature set."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,29 @@ def test_summary_is_of_live_features() -> None:
     assert (summary.features, summary.dead, summary.pairs) == (80, 5, 200)
     assert summary.mean == pytest.approx(live.mean())
     assert summary.std == pytest.approx(live.std())
+    error = result.scores.standard_error[5:].numpy()
+    reliable = live.var() - (error**2).mean()
+    assert summary.reliability == pytest.approx(reliable / live.var())
+    assert summary.corrected_std == pytest.approx(reliable**0.5)
+    assert summary.half_width == pytest.approx(1.96 * error.mean())
+    ratio = (image / (image + text))[:, 5:].numpy()
+    assert summary.null_std == pytest.approx(np.sqrt((((ratio - 0.5) ** 2).sum(0) / 200**2).mean()), rel=1e-4)
+    assert (summary.groups, summary.design_effect) == (200, 1)
     assert summary.skewness == pytest.approx((((live - live.mean()) / live.std()) ** 3).mean())
     rows = result.to_rows()
     assert [row["class"] for row in rows[:5]] == ["dead"] * 5
     assert sum(row["class"] == "ImgD" for row in rows) == summary.ImgD
+
+
+def test_scores_of_noise_alone_have_no_reliability() -> None:
+    """No feature prefers a modality: σ is that of the null, whatever the size of the groups."""
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.arange(100).repeat_interleave(4)
+    image, text = (torch.rand(100, 500, generator=generator)[codes] for _ in range(2))
+    scores = dominance_scores([(image, text)], groups=codes)
+    summary = FeatureSetDominance("noise", scores, partition_by_sigma(scores.scores)).summary
+    assert summary.reliability < 0.15
+    assert summary.corrected_std < 0.4 * summary.std
+    assert summary.null_std == pytest.approx(summary.std, rel=0.1)
+    assert (summary.pairs, summary.groups) == (400, 100)
+    assert summary.design_effect == pytest.approx(4, rel=0.02)

@@ -14,7 +14,7 @@ def test_agrees_with_permutations(undefined: str) -> None:
     image, text = planted(pairs=300, shift=0.15)
     silent = torch.from_numpy(np.random.default_rng(0).random(image.shape) < 0.4)
     image[silent], text[silent] = 0, 0
-    p, q = sign_flip_p_values(dominance_scores([(image, text)], undefined), undefined)  # type: ignore[arg-type]
+    p, q = sign_flip_p_values(dominance_scores([(image, text)], undefined))  # type: ignore[arg-type]
     drawn = resample_dominance([(image, text)], n_permutations=20_000, n_bootstrap=1, n_halves=1).p_value
     np.testing.assert_allclose(p, drawn, atol=0.02)
     np.testing.assert_allclose(q, false_discovery_control(p.numpy()))
@@ -25,6 +25,23 @@ def test_few_pairs_come_near_the_exact_test() -> None:
     image, text = torch.ones(10, 1), torch.zeros(10, 1)
     p, _ = sign_flip_p_values(dominance_scores([(image, text)]))
     assert float(p) == pytest.approx(binomtest(10, 10).pvalue, abs=1e-3)
+
+
+def test_groups_are_swapped_as_a_whole() -> None:
+    image, text = planted(pairs=200, shift=0.15)
+    groups = np.repeat(np.arange(50), 4)
+    p, _ = sign_flip_p_values(dominance_scores([(image, text)], groups=groups))
+    drawn = resample_dominance([(image, text)], 20_000, 1, 1, groups=groups).p_value
+    np.testing.assert_allclose(p, drawn, atol=0.03)
+
+
+def test_features_that_are_not_live_are_not_tested() -> None:
+    image, text = planted(shift=0.5)
+    live = torch.arange(60) < 20
+    p, q = sign_flip_p_values(dominance_scores([(image, text)]), live)
+    np.testing.assert_allclose(q[:20], false_discovery_control(p[:20].numpy()))
+    assert q[20:].isnan().all()
+    assert not p.isnan().any()
 
 
 def test_silent_features_have_no_p_value() -> None:

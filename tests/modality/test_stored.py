@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mmmono.core.errors import StoreError
 from mmmono.modality import DominanceScores, load_partition, partition_by_sigma, save_partition
 from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.stored import NUMBERS
 
 R = st.one_of(st.floats(0, 1), st.just(float("nan")))
 
@@ -22,7 +23,12 @@ def scored(scores: np.ndarray) -> FeatureSetDominance:  # type: ignore[type-arg]
     counts = torch.arange(len(scores)) * 2**40
     return FeatureSetDominance(
         "sae",
-        DominanceScores(values, values / 3, counts, counts + 1, counts + 2, num_pairs=2**41),
+        DominanceScores(
+            *(values / divisor for divisor in range(1, 6)),
+            *(counts + more for more in range(4)),
+            num_pairs=2**41,
+            num_groups=2**40,
+        ),
         partition_by_sigma(values),
     )
 
@@ -33,11 +39,12 @@ def test_what_was_saved_is_read(tmp_path_factory: pytest.TempPathFactory, scores
     folder, wrote = tmp_path_factory.mktemp("partition"), scored(scores)
     file = save_partition(wrote, folder)
     read = load_partition(folder, "sae")
-    for field in ("scores", "standard_error", "informative_pairs", "image_active", "text_active"):
+    for field in NUMBERS:
         torch.testing.assert_close(
             getattr(read.scores, field), getattr(wrote.scores, field), rtol=0, atol=0, equal_nan=True
         )
-    assert read.scores.num_pairs == 2**41
+    assert (read.scores.num_pairs, read.scores.num_groups) == (2**41, 2**40)
+    assert (read.partition.low, read.partition.high) == (wrote.partition.low, wrote.partition.high)
     assert read.partition.class_of() == wrote.partition.class_of()
     table = pd.read_parquet(file)  # as a user opens it
     assert table["class"].tolist() == wrote.partition.class_of()

@@ -79,7 +79,9 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
             ratio = a / (a + b)
         informative = np.isfinite(ratio).sum(0)
         assert mine.informative_pairs.tolist() == informative.tolist()
-        live = informative >= 3
+        groups = np.array([len(set(view.groups()[column])) for column in np.isfinite(ratio).T])
+        assert mine.informative_groups.tolist() == groups.tolist()
+        live = groups >= 3
         expected = np.nanmean(ratio[:, live], axis=0)
         np.testing.assert_allclose(mine.mds[live], expected, atol=1e-5)
         assert summary[name]["mean"] == pytest.approx(expected.mean(), abs=1e-5)

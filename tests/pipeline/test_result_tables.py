@@ -20,7 +20,7 @@ SETTINGS = {
     "faithfulness": (),
 }  # fmt: skip
 # Columns that hold words; every other column holds numbers. Classes are columns too: ImgD, TextD, CrossD.
-WORDS = {"feature_set", "class", "samples", "space"}
+WORDS = {"feature_set", "class", "samples", "space", "aim"}
 SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
 
 

@@ -1,4 +1,4 @@
-"""Significance of R(d) by permutation, its bootstrap intervals, and agreement across halves, seeds and other scores."""
+"""Significance of R(d), confirmed classes, agreement across halves, seeds and other scores, and a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mmmono.analyses.certainty import Settings
 from mmmono.features import MODALITIES
 from mmmono.features.feature_set import FeatureSet
 from mmmono.modality import (
+    LIVE_CLASSES,
     DominanceResamples,
+    FeatureClass,
     Partition,
     adjusted_rand_index,
     energy_ratio,
@@ -25,16 +27,20 @@ from mmmono.modality import (
     resample_dominance,
 )
 from mmmono.modality.agreement import reordered
+from mmmono.modality.confirmation import ClassCertainty, class_certainty
+from mmmono.modality.intervals import score_intervals
+from mmmono.modality.planning import Aims, plan_rows
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 Row = dict[str, object]
+DOMINANT: tuple[FeatureClass, FeatureClass] = ("ImgD", "TextD")
 
 
 def prepare(workspace: Workspace) -> Study:
-    """Test R(d) of all feature sets: permutation null, bootstrap, agreement across halves, seeds and other scores."""
+    """Test R(d) of all feature sets by group: null, borders, agreement across halves, seeds and other scores; plan."""
     settings = read_settings(workspace.cfg, "certainty", Settings)
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -46,59 +52,77 @@ def prepare(workspace: Workspace) -> Study:
     def compute(folder: Path) -> Tables:
         studied = [_studied(workspace, name, settings) for name in workspace.recipes]
         return {
-            "scores": [row for _, features in studied for row in features],
-            "summary": [summary for summary, _ in studied],
+            "scores": [row for study in studied for row in study["scores"]],
+            "summary": [row for study in studied for row in study["summary"]],
+            **({"plan": [row for study in studied for row in study["plan"]]} if settings.plan else {}),
         }
 
     return Study(recipe, compute)
 
 
-def _studied(workspace: Workspace, name: str, settings: Settings) -> tuple[Row, list[Row]]:
-    """Row of the summary, and one row for each feature."""
+def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, list[Row]]:
+    """Rows of a feature set in each table."""
     feature_set = workspace.feature_set(name)
     scored = workspace.dominance(name)
+    live = workspace.live(scored.scores)
     pairs = ((block.image, block.text) for block in workspace.activations(feature_set))
+    groups = workspace.features(workspace.dataset.split).view.groups()
     resamples = resample_dominance(
-        pairs, settings.n_permutations, settings.n_bootstrap, settings.n_halves, workspace.seed
+        pairs, settings.n_permutations, settings.n_bootstrap, settings.n_halves, workspace.seed, groups
     )
+    q_value = resamples.q_values(live)
+    certainty = class_certainty(scored.scores, resamples.bootstrap, workspace.classify, live)
     other = _other_scores(workspace, feature_set, settings.auroc_pairs)
     summary = {
         "feature_set": name,
-        **_significant(scored, resamples, settings.fdr),
-        **_halves(workspace, scored, resamples),
+        **_counts(
+            scored, partition_by_null(scored.scores.scores, q_value, settings.fdr, live), certainty, settings.fdr
+        ),
+        **{key: getattr(scored.summary, key) for key in ("pairs", "groups", "std", "reliability", "corrected_std")},
+        "null_std": resamples.null_std(live),
+        **_halves(workspace, resamples, live),
         **_seeds(workspace, name, scored, feature_set, settings.n_seeds),
         **{f"{key}_rho": _rho(scored, values) for key, values in other.items()},
     }
-    low, high = resamples.interval().tolist()
+    low, high = score_intervals(scored.scores)
     columns = {
-        "p_value": resamples.p_value.tolist(), "q_value": resamples.q_value.tolist(), "low": low, "high": high,
-        **{key: values.tolist() for key, values in other.items()},
+        "p_value": resamples.p_value, "q_value": q_value, "low": low, "high": high,
+        **{f"{of}_probability": share for of, share in zip(LIVE_CLASSES, certainty.probabilities, strict=True)},
+        "border_p_value": certainty.border_p_value, "border_q_value": certainty.border_q_value, **other,
     }  # fmt: skip
-    features = [
-        {**row, **{key: values[i] for key, values in columns.items()}} for i, row in enumerate(scored.to_rows())
-    ]
-    return summary, features
+    values = {key: column.tolist() for key, column in columns.items()}
+    scores = [{**row, **{key: value[i] for key, value in values.items()}} for i, row in enumerate(scored.to_rows())]
+    return {"scores": scores, "summary": [summary], "plan": _plan(name, scored, certainty, live, settings)}
 
 
-def _significant(scored: FeatureSetDominance, resamples: DominanceResamples, fdr: float) -> Row:
-    """Count the significant features, overall and among ImgD and TextD."""
-    live = torch.zeros(len(scored.partition), dtype=torch.bool)
-    live[scored.partition.live] = True
-    by_null = partition_by_null(scored.scores.scores, resamples.q_value, fdr, live)
-    return {
-        "live": int(live.sum()),
+def _counts(scored: FeatureSetDominance, by_null: Partition, certainty: ClassCertainty, fdr: float) -> Row:
+    """Count the significant features and the confirmed ones, overall and among ImgD and TextD."""
+    confirmed = certainty.confirmed(fdr)
+    counts: Row = {
+        "live": len(scored.partition.live),
         "significant": len(by_null["ImgD"]) + len(by_null["TextD"]),
-        "ImgD": len(scored.partition.image_dominant),
-        "ImgD_significant": int(np.isin(scored.partition.image_dominant, by_null.image_dominant).sum()),
-        "TextD": len(scored.partition.text_dominant),
-        "TextD_significant": int(np.isin(scored.partition.text_dominant, by_null.text_dominant).sum()),
     }
+    for name in DOMINANT:
+        members = scored.partition[name]
+        counts[name] = len(members)
+        counts[f"{name}_significant"] = int(torch.isin(members, by_null[name]).sum())
+        counts[f"{name}_confirmed"] = int(confirmed[members].sum())
+    return counts
 
 
-def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: DominanceResamples) -> Row:
-    """Agreement between random halves of the pairs, averaged over the random splits."""
+def _plan(
+    name: str, scored: FeatureSetDominance, certainty: ClassCertainty, live: Tensor, settings: Settings
+) -> list[Row]:
+    """Groups of pairs that are needed to know R(d) and the classes, from those here as a pilot."""
+    scores, partition = scored.scores, scored.partition
+    aims = Aims(settings.plan_half_width, settings.plan_difference, settings.plan_power, settings.fdr)
+    distance = torch.maximum(scores.scores - partition.high, partition.low - scores.scores)
+    return [{"feature_set": name, **row} for row in plan_rows(scores, live, distance, certainty.border_error, aims)]
+
+
+def _halves(workspace: Workspace, resamples: DominanceResamples, live: Tensor) -> Row:
+    """Agreement between random halves of the groups of pairs, averaged over the random splits."""
     first, second = resamples.halves
-    live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
     partitions = [[workspace.classify(scores, live) for scores in half] for half in (first, second)]
     return {
         "halves_rho": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),

@@ -1,4 +1,4 @@
-"""Certainty of R(d) (Eq. 1): bootstrap intervals, and significance against the permutation null."""
+"""Certainty of R(d) (Eq. 1): intervals by group, and the features confirmed beyond a border of the classes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
 
 
 def score_intervals(scores: pd.DataFrame, fdr: float) -> Figure:
-    """Plot features sorted by score with 95 % intervals, one panel per feature set; pale if q > `fdr`.
+    """Plot features sorted by score with 95 % intervals, one panel per feature set; pale unless confirmed.
+
+    A feature is confirmed if it lies beyond a border of the classes at the false discovery rate.
 
     Args:
-        scores: one row per feature, with the columns `feature_set`, `class`, `mds`, `low`, `high` and `q_value`.
+        scores: one row per feature, with the columns `feature_set`, `class`, `mds`, `low`, `high` and
+            `border_q_value`.
         fdr: false discovery rate.
     """
     names = scores["feature_set"].unique()
@@ -40,13 +43,13 @@ def score_intervals(scores: pd.DataFrame, fdr: float) -> Figure:
 def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
     live = scores[scores["class"] != "dead"].sort_values("mds", kind="stable")
     position = np.arange(len(live))
-    significant = (live["q_value"] <= fdr).to_numpy()
+    beyond = (live["border_q_value"] <= fdr).to_numpy()
     for of in CLASSES:
         for confirmed, alpha in ((False, 0.25), (True, 1.0)):
-            members = (live["class"] == of).to_numpy() & (significant == confirmed)
+            members = (live["class"] == of).to_numpy() & (beyond == confirmed)
             rows, at, color = live[members], position[members], CLASS_COLORS[of]
             axis.vlines(at, rows["low"], rows["high"], color=color, linewidth=0.5, alpha=0.35 * alpha)
             axis.plot(at, rows["mds"], ".", markersize=1.6, color=color, alpha=alpha)
     axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-    share = significant.mean() if len(live) else float("nan")
-    axis.set_title(f"{name}\n{share:.0%} significant", loc="left")
+    share = beyond.mean() if len(live) else float("nan")
+    axis.set_title(f"{name}\n{share:.0%} confirmed", loc="left")

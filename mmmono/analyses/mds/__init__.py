@@ -6,24 +6,32 @@ from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableVi
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Result, Rows
 
-# Columns of the summary that fit a terminal of 80 characters.
-SHOWN = ("feature_set", "features", "ImgD", "TextD", "CrossD", "dead", "mean", "std", "skewness", "gap")
+# Columns of two tables that fit a terminal of 80 characters.
+CLASSES_SHOWN = ("feature_set", "pairs", "groups", "features", "ImgD", "TextD", "CrossD", "dead")
+SPREAD_SHOWN = ("feature_set", "mean", "std", "null_std", "reliability", "skewness", "gap")
 # Columns of a table with a row for each feature.
 SCORES = {
     "feature_set": "name of the feature set",
     "feature": "index of the feature",
     "class": "ImgD, TextD, CrossD or dead",
     "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-    "standard_error": "standard error of R(d) over pairs",
+    "standard_error": "standard error of R(d) by group of pairs (cluster-robust)",
+    "design_effect": "squared standard error by group, by that of as many independent pairs",
     "informative_pairs": "number of pairs whose image or text activates the feature",
+    "informative_groups": "number of groups of pairs with such a pair",
     "image_active": "number of images that activate the feature",
     "text_active": "number of texts that activate the feature",
 }
 
 
 def summary_rows(result: Result) -> Rows:
-    """Counts of the classes and moments of the scores."""
-    return headed([{key: row[key] for key in SHOWN} for row in result.rows("summary")])
+    """Number of pairs and groups, and counts of the classes."""
+    return headed([{key: row[key] for key in CLASSES_SHOWN} for row in result.rows("summary")])
+
+
+def spread_rows(result: Result) -> Rows:
+    """Mean and spread of the scores, beside the spread that chance gives."""
+    return headed([{key: row[key] for key in SPREAD_SHOWN} for row in result.rows("summary")])
 
 
 MDS = Analysis(
@@ -35,23 +43,28 @@ MDS = Analysis(
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
-    version=3,
+    version=4,
     columns={
         "scores": SCORES,
         "summary": {
             "feature_set": "name of the feature set",
             "pairs": "number of pairs",
+            "groups": "number of groups of pairs that are not independent, the unit of all errors",
             "features": "number of features",
             "ImgD": "number of image-dominant features",
             "TextD": "number of text-dominant features",
             "CrossD": "number of cross-modal features",
-            "dead": "features with too few informative pairs for a score",
+            "dead": "features with too few informative groups of pairs for a score",
             "mean": "μ of the live features' scores",
             "std": "σ of the live features' scores",
+            "null_std": "σ to expect if no feature preferred a modality: image and text of each group swapped at random",
+            "reliability": "share of the scores' variance that is not error: (σ² − mean squared standard error) / σ²",
+            "corrected_std": "σ without the scores' errors: the root of that numerator",
             "skewness": "third standardized moment of the scores",
             "lowest": "lowest score",
             "highest": "highest score",
             "half_width": "mean half-width of the scores' 95 % confidence intervals",
+            "design_effect": "median of the features' design effects",
             "gap": "modality gap: distance between the modalities' centroids, of normalized embeddings",
         },
         "modality_gap": {
@@ -59,9 +72,19 @@ MDS = Analysis(
             "mean_norm_difference": "mean norm of image embeddings minus that of text embeddings (Section 2.1)",
         },
     },
-    tables=[TableView("mds", "Classes and moments of the scores", summary_rows)],
+    tables=[
+        TableView("mds", "Classes of the features", summary_rows),
+        TableView(
+            "mds_spread", "Moments of the scores, and σ if no feature preferred a modality (null std)", spread_rows
+        ),
+    ],
+    drawing=2,
     figures=[
-        FigureView("mds", "Figure 4: modality dominance scores by class; the line is their mean, the dotted one ½.")
+        FigureView(
+            "mds",
+            "Figure 4: modality dominance scores by class; the line is their mean, the dotted one ½. σ₀ is the σ to expect "
+            "if no feature preferred a modality.",
+        )
     ],
     paper_setting=PaperSetting("figure4", more={"DeCLIP": ("declip_rn50", "cc3m")}),
     covers_all=True,

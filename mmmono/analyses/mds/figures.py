@@ -20,10 +20,10 @@ CLASSES = ("TextD", "CrossD", "ImgD")  # from left to right, as in the figure
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw Figure 4."""
-    yield "mds", distributions(result.table("scores"))
+    yield "mds", distributions(result.table("scores"), result.table("summary"))
 
 
-def distributions(scores: pd.DataFrame) -> Figure:
+def distributions(scores: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """Plot histograms of the scores, one panel per feature set, colored by class; lines mark μ and 0.5.
 
     Each panel has its own range around 0.5, because scores of raw dimensions vary ten times less than those of sparse
@@ -31,16 +31,18 @@ def distributions(scores: pd.DataFrame) -> Figure:
 
     Args:
         scores: one row per feature, with the columns `feature_set`, `class` and `mds`.
+        summary: one row per feature set, with the columns `feature_set`, `null_std` and `groups`.
     """
+    by_set = summary.set_index("feature_set")
     names = scores["feature_set"].unique()
     with plt.rc_context(STYLE):
         figure, axes = panels(len(names), 2.5, ("modality dominance score (0 text, 1 image)", "features"))
         for axis, name in zip(axes, names, strict=True):
-            _draw(axis, str(name), scores[scores["feature_set"] == name])
+            _draw(axis, str(name), scores[scores["feature_set"] == name], by_set.loc[name])
         return figure
 
 
-def _draw(axis: Axes, name: str, scores: pd.DataFrame) -> None:
+def _draw(axis: Axes, name: str, scores: pd.DataFrame, summary: pd.Series) -> None:
     members = [scores.loc[scores["class"] == of, "mds"].to_numpy() for of in CLASSES]
     live = np.concatenate(members)
     reach = max([0.01, *(float(np.abs(values - 0.5).max()) for values in members if len(values))])
@@ -55,7 +57,8 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame) -> None:
     axis.axvline(mean, color="black", linewidth=0.8)
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     dead = int((scores["class"] == "dead").sum())
-    axis.set_title(f"{name}\nμ = {mean:.3f}, σ = {std:.3f}{f', {dead} dead' if dead else ''}", loc="left")
+    title = f"{name}, {int(summary['groups']):,} groups{f', {dead} dead' if dead else ''}"
+    axis.set_title(f"{title}\nμ = {mean:.3f}, σ = {std:.3f}, σ₀ = {summary['null_std']:.3f}", loc="left")
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
     axis.set_ylim(top=axis.get_ylim()[1] * 1.4)  # room for the legend above the tails

@@ -151,7 +151,7 @@ class _Compared:
         self.truth = _Answer(workspace)
         self.feature_set = workspace.feature_set(name)
         self.scored = workspace.dominance(name)
-        self.live = self.scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+        self.live = workspace.live(self.scored.scores)
         self.match = Match.of(feature_correlations(self._with_codes()))
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -100,7 +100,7 @@ def _explored(
         search.add(block)
         histograms.add(block.image, block.text)
     scored = workspace.dominance(name)
-    p_value, q_value = sign_flip_p_values(scored.scores, workspace.cfg.mds.undefined)
+    p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
     neighbors, alike_by = _neighbors(workspace, feature_set)
     top = search.result()
     shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}

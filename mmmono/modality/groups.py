@@ -1,0 +1,122 @@
+"""Sums over groups of pairs that are not independent, such as the captions of one image, in one pass over the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Codes = Sequence[int] | np.ndarray[Any, Any] | Tensor  # the group of each pair, as a number from 0 on
+
+
+def group_codes(groups: Codes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return groups of pairs as int64 codes.
+
+    Raises:
+        ValueError: they are no list of whole numbers from 0 on.
+    """
+    codes = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
+    if codes.ndim != 1 or (len(codes) and (codes.dtype.kind not in "iu" or int(codes.min()) < 0)):
+        raise ValueError(
+            f"groups must be one whole number from 0 on for each pair, got {codes.dtype} of shape {codes.shape}"
+            f"{f', lowest {codes.min()}' if codes.size and codes.dtype.kind in 'iuf' else ''}: number them with "
+            "pandas.factorize"
+        )
+    return codes.astype(np.int64)
+
+
+def group_sizes(groups: Codes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the number of pairs of each group, by its code. Errors: see `group_codes`."""
+    return np.bincount(group_codes(groups))
+
+
+class OpenGroups:
+    """Adds up rows by group, and hands out the sum of a group once its last row has come.
+
+    Only groups that have begun and not ended are kept, so memory does not grow with the data if the pairs of a group lie
+    close together. Groups are handed out in the order of their last rows, whatever the blocks are.
+
+    Args:
+        sizes: number of rows of each group; None if they are not known, so that no group ever ends.
+    """
+
+    def __init__(self, sizes: np.ndarray[Any, np.dtype[np.int64]] | None = None) -> None:
+        self.sizes = sizes
+        self._sums: dict[int, Tensor] = {}
+        self._seen: dict[int, int] = {}
+
+    def add(self, codes: np.ndarray[Any, np.dtype[np.int64]], rows: Float64[Tensor, "rows n"]) -> Tensor:
+        """Add rows; return the sums [groups, n] of the groups that they complete.
+
+        Args:
+            codes: the group of each row.
+            rows: float64.
+
+        Raises:
+            ValueError: a group has more rows than `sizes` says, or a code beyond it.
+        """
+        if not len(codes):
+            return rows
+        numbers, inverse, seen = np.unique(codes, return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(numbers), rows.shape[1], dtype=rows.dtype, device=rows.device)
+        sums.index_add_(0, torch.from_numpy(inverse).to(rows.device), rows)
+        last = np.zeros(len(numbers), dtype=np.int64)
+        np.maximum.at(last, inverse, np.arange(len(codes)))
+        return self._completed(numbers, sums, seen, last)
+
+    def merge(self, other: OpenGroups) -> Tensor | None:
+        """Add the open groups of another object, which stays as it is; return the sums of those that this completes."""
+        if not other._sums:
+            return None
+        numbers = np.array(list(other._sums), dtype=np.int64)
+        seen = np.array(list(other._seen.values()), dtype=np.int64)
+        return self._completed(numbers, torch.stack(list(other._sums.values())), seen, np.arange(len(numbers)))
+
+    def shifted(self, change: Any) -> OpenGroups:
+        """Return a copy in which `change` was applied to the sums of each open group."""
+        moved = copy(self)
+        moved._sums = {number: change(sums) for number, sums in self._sums.items()}
+        moved._seen = dict(self._seen)
+        return moved
+
+    def open(self) -> Tensor | None:
+        """Sums [groups, n] of the groups that have not ended; None if there are none."""
+        return torch.stack(list(self._sums.values())) if self._sums else None
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+    def _completed(self, numbers: Any, sums: Tensor, seen: Any, last: Any) -> Tensor:
+        if self.sizes is not None and len(numbers) and numbers.max() >= len(self.sizes):
+            raise ValueError(f"group {numbers.max()} is not among the {len(self.sizes)} groups whose sizes were given")
+        done = np.zeros(len(numbers), dtype=bool)
+        for i, (number, rows) in enumerate(zip(numbers.tolist(), seen.tolist(), strict=True)):
+            if number in self._sums:
+                sums[i] += self._sums.pop(number)
+                rows += self._seen.pop(number)
+            size = None if self.sizes is None else int(self.sizes[number])
+            if size is not None and rows > size:
+                raise ValueError(f"group {number} has {rows} pairs so far, more than the {size} that were announced")
+            done[i] = rows == size
+            if not done[i]:
+                self._sums[number], self._seen[number] = sums[i].clone(), rows
+        ended = np.flatnonzero(done)
+        return sums[torch.from_numpy(ended[np.argsort(last[ended])]).to(sums.device)]
+
+
+def rechunked(parts: Iterator[Tensor], rows: int) -> Iterator[Tensor]:
+    """Regroup consecutive tensors along their first dimension into chunks of `rows`; the last may be shorter."""
+    rest: Tensor | None = None
+    for part in parts:
+        if rest is not None and len(rest):
+            part = torch.cat([rest, part])
+        whole = len(part) // rows * rows
+        yield from part[:whole].split(rows) if whole else ()
+        rest = part[whole:]
+    if rest is not None and len(rest):
+        yield rest

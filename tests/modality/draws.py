@@ -1,0 +1,31 @@
+"""Pairs of activations whose ratios have known means."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def pair_of(ratio: np.ndarray, active: np.ndarray | None = None) -> Pair:
+    """Activations with these ratios of Eq. 1; pairs that are not active are silent."""
+    active = np.ones(ratio.shape, bool) if active is None else active
+    return torch.from_numpy(np.where(active, ratio, 0.0)), torch.from_numpy(np.where(active, 1 - ratio, 0.0))
+
+
+def dense(rng: np.random.Generator, pairs: int, features: int, mean: float, sd: float = 0.25) -> Pair:
+    """Ratios with a mean and a standard deviation (Beta); CLIP's have about 0.25."""
+    concentration = mean * (1 - mean) / sd**2 - 1
+    return pair_of(rng.beta(mean * concentration, (1 - mean) * concentration, (pairs, features)))
+
+
+def latents(rng: np.random.Generator, pairs: int, features: int, mean: float, share: float) -> Pair:
+    """Ratios of 0 or 1 in the share of the pairs that is informative, as nearly all of an SAE are."""
+    return pair_of((rng.random((pairs, features)) < mean).astype(float), rng.random((pairs, features)) < share)
+
+
+def repeated(pair: Pair, times: int) -> tuple[Pair, np.ndarray]:
+    """Each pair several times, and the groups of the copies."""
+    image, text = (side.repeat_interleave(times, 0) for side in pair)
+    return (image, text), np.repeat(np.arange(len(pair[0])), times)
