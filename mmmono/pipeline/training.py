@@ -15,7 +15,7 @@ from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
 from mmmono.features import Features
-from mmmono.pipeline.feature_sets import Control, Trained
+from mmmono.pipeline.feature_sets import Fitted, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
@@ -94,13 +94,11 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
     return read_trainer(_plain(cfg.trainer))
 
 
-def fit_control(
-    artifacts: Artifacts, name: str, kind: Control, train: Features, normalize: bool, seed: int
+def fit_dictionary(
+    artifacts: Artifacts, name: str, kind: Fitted, train: Features, normalize: bool, seed: int
 ) -> Artifact:
-    """Return the control of these settings and features, fitted unless it exists."""
-    recipe = {
-        "kind": name, "settings": dict(kind.settings), "features": train.recipe, "normalize": normalize, "seed": seed
-    }  # fmt: skip
+    """Return the dictionary of these settings and features that needs no training, fitted unless it exists."""
+    recipe = {"kind": name, **kind.recipe(), "features": train.recipe, "normalize": normalize, "seed": seed}
     name = f"{name}-{train.store.path.name}"
     return artifacts.build(
         "dictionaries", name, recipe, lambda directory: kind.fit(train.view, normalize, seed).save_pretrained(directory)

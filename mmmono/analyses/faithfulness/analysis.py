@@ -59,7 +59,7 @@ def _tables(workspace: Workspace, settings: Settings) -> Tables:
         features = workspace.feature_set(name)
         codes, decoded = _through(features, raw, workspace.device)
         reconstruction += _reconstruction(name, raw, codes, decoded)
-        if name == "raw":
+        if not workspace.recipes[name].made:
             continue
         coded_classes = decoded_classes = None
         if classes is not None:
