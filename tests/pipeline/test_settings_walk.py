@@ -138,6 +138,7 @@ OTHER: Mapping[str, Any] = {
     "generator.layer": "final",
     "dataset.year": 2014,
     "sae.center": "per_modality",
+    "features.center": "per_modality",
     "ncl.similarity": "dot",
     "ncl.input_noise": 0.3,
     "extraction.dtype": "float32",
