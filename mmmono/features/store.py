@@ -176,6 +176,11 @@ class FeatureStore:
                 start = int(low)
             yield PairedBlock(start, image, text)
 
+    @property
+    def has_metadata(self) -> bool:
+        """Whether there is metadata; stores without it have no keys, captions and groups."""
+        return bool(self._metadata_files)
+
     def metadata(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the metadata in the order of the embeddings, all values as text; see `read_metadata`.
 

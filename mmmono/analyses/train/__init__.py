@@ -50,7 +50,7 @@ TRAIN = Analysis(
             },
             "val/loss": "contrastive loss (only of the contrastive head)",
             **{
-                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s whose {b} is among the {k} nearest (only of this head)"
+                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with {'an' if b == 'image' else 'a'} {b} of their group among the {k} nearest (only of this head)"
                 for a, b in (("image", "text"), ("text", "image"))
                 for k in (1, 10)
             },
