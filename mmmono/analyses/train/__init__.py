@@ -13,7 +13,8 @@ def metric_rows(result: Result) -> Rows:
     """Metrics at the last validation, one row each."""
     last = result.rows("history")[-1]
     metrics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
-    return [{"metric": name, "value": value} for name, value in {"steps": int(last["step"]), **metrics}.items()]
+    end = {"ended by": row["ended_by"] for row in result.rows("end")} if (result.folder / "end.parquet").exists() else {}
+    return [{"metric": name, "value": value} for name, value in {"steps": int(last["step"]), **end, **metrics}.items()]
 
 
 def _fields(result: Result) -> Fields:
@@ -26,13 +27,17 @@ TRAIN = Analysis(
     section="3.1, A.1",
     title="Dictionaries",
     question=(
-        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until the "
-        "active dimensions of neither fall any more."
+        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until neither "
+        "their active dimensions nor their validation loss fall any more."
     ),
     paper="Figures 11, 12",
     targets=("appendix-a.1", "demo"),
     kind="dictionaries",
     columns={
+        "end": {
+            "steps": "training steps",
+            "ended_by": "what ended the training: max_steps, max_epochs, min_steps, active dimensions or loss",
+        },
         "history": {
             "step": "training steps before the validation",
             "pairs": "pairs seen before the validation, repetitions included",
