@@ -16,12 +16,15 @@ from mmmono.modality.partition import (
     partition_by_sigma,
 )
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
+from mmmono.modality.robustness import Agreement, MeanStream, agreement, other_partners
+from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
 
 __all__ = [
     "CLASSES",
     "LIVE_CLASSES",
+    "Agreement",
     "Ablation",
     "AblationSettings",
     "CorrelationStream",
@@ -31,9 +34,12 @@ __all__ = [
     "EnergyStream",
     "FeatureClass",
     "GapStream",
+    "MeanStream",
     "ModalityGap",
     "Partition",
+    "ScaleStream",
     "adjusted_rand_index",
+    "agreement",
     "dominance_scores",
     "energy_ratio",
     "image_auroc",
@@ -41,6 +47,7 @@ __all__ = [
     "match_features",
     "modality_dominance_score",
     "modality_gap",
+    "other_partners",
     "partition_by_counts",
     "partition_by_margin",
     "partition_by_null",
@@ -49,5 +56,6 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "scaled_scores",
     "sign_flip_p_values",
 ]
