@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 ACTIVE, LOSS = "active dimensions", "loss"
 
+
 class TrainingPlateau(Callback):
     """Stop training once neither the numbers of active features nor the validation loss fall any more.
 

@@ -240,7 +240,7 @@ class NCLModule(DictionaryModule):
 
     def on_fit_start(self) -> None:
         """Read which validation pairs are one group: retrieval may return any of them."""
-        self._groups = self.trainer.datamodule.val.groups()[:RETRIEVAL_PAIRS]  # type: ignore[attr-defined]
+        self._groups = self.trainer.datamodule.val.groups()[:RETRIEVAL_PAIRS]
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of pairs."""

@@ -24,9 +24,9 @@ from mmmono.modality.stored import load_partition, save_partition
 __all__ = [
     "CLASSES",
     "LIVE_CLASSES",
-    "Agreement",
     "Ablation",
     "AblationSettings",
+    "Agreement",
     "CorrelationStream",
     "DominanceResamples",
     "DominanceScores",

@@ -53,7 +53,7 @@ def agreement(before: FeatureSetDominance, after: FeatureSetDominance) -> Agreem
             *(torch.where(torch.from_numpy(live), one.scores.scores, torch.nan) for one in (before, after))
         ),
         same=float((old == new)[live].mean()) if live.any() else float("nan"),
-        same_by_chance=float(np.dot(*shares)),
+        same_by_chance=float(np.prod(shares, axis=0).sum()),
         ari=adjusted_rand_index(before.partition, after.partition),
         **{f"{name}_kept": int(((old == name) & (new == name)).sum()) for name in LIVE_CLASSES if name != "CrossD"},
     )

@@ -235,9 +235,7 @@ class RandomRotation(Control):
         return random_rotation(train.dim, seed)
 
 
-def _sample(
-    view: FeatureView, normalize: bool, max_pairs: int, seed: int, means: torch.Tensor | None
-) -> torch.Tensor:
+def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means: torch.Tensor | None) -> torch.Tensor:
     """Embeddings of a seeded sample of at most `max_pairs` pairs minus means, all images before all texts."""
     rows = np.arange(len(view))
     if len(rows) > max_pairs:

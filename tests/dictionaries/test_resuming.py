@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from mmmono.dictionaries import TrainingPlateau, DictionaryModule, MetricHistory, PairedFeatures, TopKSAE
+from mmmono.dictionaries import DictionaryModule, MetricHistory, PairedFeatures, TopKSAE, TrainingPlateau
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
 from tests.dictionaries.test_training import data, sae_module, trainer  # noqa: F401
 

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import (
-    TrainingPlateau,
     DictionaryModule,
     MetricHistory,
     NCLHead,
@@ -19,6 +18,7 @@ from mmmono.dictionaries import (
     PairedFeatures,
     SAEModule,
     TopKSAE,
+    TrainingPlateau,
 )
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.modality import modality_dominance_score

@@ -151,4 +151,3 @@ def test_other_analyses_take_centered_features(command: Command, store: Path, tm
     run = command("mds", *data, "features=raw", "features.center=median")
     assert run.status == 1
     assert "features.center=median is none of none, pooled, per_modality" in run.err
-

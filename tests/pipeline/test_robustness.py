@@ -92,7 +92,9 @@ def test_real_clip_pairs_give_what_was_found_independently(command: Command, tmp
     overrides = as_store(tmp_path, np.load(CLIP).astype(np.float64))
     run = command("robustness", *overrides, "features=[raw,random_rotation]")
     assert run.status == 0, run.err
-    rows = {(r["feature_set"], r["change"]): r for r in saved_rows(newest(tmp_path / "made", "robustness"), "robustness")}
+    rows = {
+        (r["feature_set"], r["change"]): r for r in saved_rows(newest(tmp_path / "made", "robustness"), "robustness")
+    }
     base = rows["raw", "as is"]
     assert (base["ImgD"], base["TextD"], base["CrossD"]) == (51, 35, 426)
     assert (base["mean"], base["std"]) == (pytest.approx(0.4761, abs=1e-4), pytest.approx(0.0663, abs=1e-4))

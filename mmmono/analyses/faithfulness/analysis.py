@@ -55,7 +55,8 @@ def _tables(workspace: Workspace, settings: Settings) -> Tables:
     groups = view.groups()[rows]
     classes = _classes(workspace, rows, settings.prompt)
     reconstruction: list[Row] = []
-    function: list[Row] = [{"feature_set": "", "space": "embeddings", **_function(raw, classes, groups, settings.temperature)}]
+    of_embeddings = _function(raw, classes, groups, settings.temperature)
+    function: list[Row] = [{"feature_set": "", "space": "embeddings", **of_embeddings}]
     for name in workspace.recipes:
         features = workspace.feature_set(name)
         codes, decoded = _through(features, raw, workspace.device)

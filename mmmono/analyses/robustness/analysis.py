@@ -46,7 +46,9 @@ def _rows(workspace: Workspace, name: str, settings: Settings) -> Iterator[Row]:
     before = workspace.dominance(name)
     for change, scores in _changed(workspace, name, before.scores, settings):
         live = scores.informative_pairs >= workspace.cfg.mds.min_pairs
-        after = before if change == AS_IS else FeatureSetDominance(name, scores, workspace.classify(scores.scores, live))
+        after = (
+            before if change == AS_IS else FeatureSetDominance(name, scores, workspace.classify(scores.scores, live))
+        )
         summary = after.summary
         yield {
             "feature_set": name,

@@ -13,8 +13,9 @@ def metric_rows(result: Result) -> Rows:
     """Metrics at the last validation, one row each."""
     last = result.rows("history")[-1]
     metrics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
-    end = {"ended by": row["ended_by"] for row in result.rows("end")} if (result.folder / "end.parquet").exists() else {}
-    return [{"metric": name, "value": value} for name, value in {"steps": int(last["step"]), **end, **metrics}.items()]
+    told = result.rows("end") if (result.folder / "end.parquet").exists() else []
+    end = {"steps": int(last["step"]), **({"ended by": told[0]["ended_by"]} if told else {})}
+    return [{"metric": name, "value": value} for name, value in {**end, **metrics}.items()]
 
 
 def _fields(result: Result) -> Fields:
@@ -27,8 +28,8 @@ TRAIN = Analysis(
     section="3.1, A.1",
     title="Dictionaries",
     question=(
-        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until neither "
-        "their active dimensions nor their validation loss fall any more."
+        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until their "
+        "active dimensions and their validation loss no longer fall."
     ),
     paper="Figures 11, 12",
     targets=("appendix-a.1", "demo"),
@@ -55,7 +56,7 @@ TRAIN = Analysis(
             },
             "val/loss": "contrastive loss (only of the contrastive head)",
             **{
-                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with {'an' if b == 'image' else 'a'} {b} of their group among the {k} nearest (only of this head)"
+                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with some {b} of their group among the {k} nearest (only of this head)"
                 for a, b in (("image", "text"), ("text", "image"))
                 for k in (1, 10)
             },
