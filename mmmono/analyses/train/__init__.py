@@ -56,7 +56,7 @@ TRAIN = Analysis(
             },
             "val/loss": "contrastive loss (only of the contrastive head)",
             **{
-                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with some {b} of their group among the {k} nearest (only of this head)"
+                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with some {b} of their group among the {k} nearest (NCL only)"
                 for a, b in (("image", "text"), ("text", "image"))
                 for k in (1, 10)
             },
