@@ -2,7 +2,7 @@
 
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import Dictionary, DictionaryFeatures
-from mmmono.dictionaries.callbacks import ActiveDimensionsPlateau, MetricHistory, Snapshots
+from mmmono.dictionaries.callbacks import MetricHistory, Snapshots, TrainingPlateau
 from mmmono.dictionaries.datamodule import PairedFeatures, ShuffledBatches
 from mmmono.dictionaries.metrics import (
     ReconstructionMoments,
@@ -16,7 +16,6 @@ from mmmono.dictionaries.pools import PairedBatch, RowReader
 from mmmono.dictionaries.sae import TopKSAE
 
 __all__ = [
-    "ActiveDimensionsPlateau",
     "Dictionary",
     "DictionaryFeatures",
     "DictionaryModule",
@@ -34,6 +33,7 @@ __all__ = [
     "SparseAutoencoder",
     "SparsityMoments",
     "TopKSAE",
+    "TrainingPlateau",
     "contrastive_loss",
     "fraction_of_variance_unexplained",
 ]

@@ -1,4 +1,4 @@
-"""Control features: linear maps of the embeddings (random rotation, PCA, ICA), without a learned dictionary."""
+"""Linear maps of the embeddings without a learned dictionary: a shift, a random rotation, PCA, ICA."""
 
 from __future__ import annotations
 
@@ -15,9 +15,44 @@ from torch import Tensor
 from mmmono.core.errors import ConfigError
 from mmmono.core.finite import check_finite, double
 from mmmono.dictionaries.base import Dictionary
-from mmmono.features.store import Modality
+from mmmono.features.store import MODALITIES, Modality
 
 SINGULAR = 1e-6  # smaller singular values, relative to the largest, are float32 rounding errors
+
+
+class CenteredEmbeddings(Dictionary):
+    """The embedding's own dimensions minus a mean, which `decode` adds again.
+
+    Args:
+        dim: width of the embeddings.
+    """
+
+    architecture = "centered"
+    offset: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = self.num_features = dim
+        self.register_buffer("offset", torch.zeros(2, dim))  # rows in the order of MODALITIES
+
+    @classmethod
+    def of(cls, means: Float[Tensor, "2 dim"]) -> CenteredEmbeddings:
+        """Make the map from what it subtracts from image embeddings, and from text embeddings."""
+        centered = cls(means.shape[1])
+        centered.offset.copy_(means)
+        return centered
+
+    def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch dim"]:
+        """Embeddings minus the mean of their modality."""
+        return z - self.offset[MODALITIES.index(modality)]
+
+    def decode(self, codes: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch dim"]:
+        """Features plus the mean of their modality: the embeddings, up to rounding."""
+        return codes + self.offset[MODALITIES.index(modality)]
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments of this map."""
+        return {"dim": self.dim}
 
 
 class LinearMap(Dictionary):
@@ -26,6 +61,7 @@ class LinearMap(Dictionary):
     Args:
         dim: width of the embeddings.
         num_features: number of features.
+        per_modality: whether images and texts have offsets of their own.
     """
 
     architecture = "linear"
@@ -33,35 +69,50 @@ class LinearMap(Dictionary):
     forward_map: Tensor
     backward_map: Tensor
 
-    def __init__(self, dim: int, num_features: int) -> None:
+    def __init__(self, dim: int, num_features: int, per_modality: bool = False) -> None:
         super().__init__()
         self.dim = dim
         self.num_features = num_features
-        self.register_buffer("offset", torch.zeros(dim))
+        self.per_modality = per_modality
+        # One for both modalities, or one row per modality in the order of MODALITIES.
+        self.register_buffer("offset", torch.zeros(2, dim) if per_modality else torch.zeros(dim))
         self.register_buffer("forward_map", torch.zeros(num_features, dim))
         self.register_buffer("backward_map", torch.zeros(dim, num_features))
 
     @classmethod
-    def of(cls, forward_map: Float[Tensor, "features dim"], offset: Float[Tensor, " dim"] | None = None) -> LinearMap:
-        """Make a map from its weights W and its offset (default: zeros)."""
-        linear = cls(forward_map.shape[1], forward_map.shape[0])
+    def of(
+        cls,
+        forward_map: Float[Tensor, "features dim"],
+        offset: Float[Tensor, " dim"] | Float[Tensor, "2 dim"] | None = None,
+    ) -> LinearMap:
+        """Make a map from its weights W and its offset: one (default: zeros), or one for images and one for texts."""
+        linear = cls(forward_map.shape[1], forward_map.shape[0], offset is not None and offset.ndim == 2)
         linear.forward_map.copy_(forward_map)
         linear.backward_map.copy_(torch.linalg.pinv(forward_map.double()))
         if offset is not None:
             linear.offset.copy_(offset)
         return linear
 
+    def after(self, means: Float[Tensor, "2 dim"]) -> LinearMap:
+        """Return this map of embeddings from which means, of images and of texts, are subtracted first."""
+        return LinearMap.of(self.forward_map, self.offset + means)
+
+    def offset_of(self, modality: Modality) -> Float[Tensor, " dim"]:
+        """What is subtracted from embeddings of a modality."""
+        return self.offset[MODALITIES.index(modality)] if self.per_modality else self.offset
+
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
-        """Signed features; the map is the same for both modalities."""
-        return (z - self.offset) @ self.forward_map.T
+        """Signed features; W is the same for both modalities."""
+        return (z - self.offset_of(modality)) @ self.forward_map.T
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Reconstruct the embeddings; exact if there are as many features as dimensions."""
-        return codes @ self.backward_map.T + self.offset
+        return codes @ self.backward_map.T + self.offset_of(modality)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this map."""
-        return {"dim": self.dim, "num_features": self.num_features}
+        own = {"per_modality": True} if self.per_modality else {}
+        return {"dim": self.dim, "num_features": self.num_features, **own}
 
 
 def random_rotation(dim: int, seed: int = 0) -> LinearMap:

@@ -238,6 +238,10 @@ class NCLModule(DictionaryModule):
             noisy.append(moved * (length / torch.linalg.vector_norm(moved, dim=1, keepdim=True)))
         return noisy
 
+    def on_fit_start(self) -> None:
+        """Read which validation pairs are one group: retrieval may return any of them."""
+        self._groups = self.trainer.datamodule.val.groups()[:RETRIEVAL_PAIRS]
+
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of pairs."""
         codes = [self.dictionary.encode(z, m) for z, m in zip(self._inputs(batch), MODALITIES, strict=True)]
@@ -284,8 +288,8 @@ class NCLModule(DictionaryModule):
         image, text = (self._first_codes(modality) for modality in MODALITIES)
         self.log_validation(loss=float(self.dictionary.loss(image, text)))
         for name, recalls in (
-            ("image_to_text", recall_at_k(image, text, (1, 10))),
-            ("text_to_image", recall_at_k(text, image, (1, 10))),
+            ("image_to_text", recall_at_k(image, text, (1, 10), self._groups)),
+            ("text_to_image", recall_at_k(text, image, (1, 10), self._groups)),
         ):
             self.log_validation(**{f"{name}_recall@{k}": value for k, value in recalls.items()})
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -13,23 +15,44 @@ from mmmono.core.finite import check_finite, unit_rows
 
 CHUNK_ROWS = 1024  # queries that are compared with all targets at once
 TIE = 1e-9  # cosines that differ by less count as equal; in float64, those of equal vectors differ by about 1e-15
+EQUAL = 3e-3  # unit vectors of one group that are closer are equal: half precision moves an embedding by up to 1e-3
 
 
 def recall_at_k(
-    queries: Float[Tensor, "pairs dim"], targets: Float[Tensor, "pairs dim"], ks: Sequence[int] = (1, 5, 10)
+    queries: Float[Tensor, "pairs dim"],
+    targets: Float[Tensor, "pairs dim"],
+    ks: Sequence[int] = (1, 5, 10),
+    groups: np.ndarray[Any, Any] | None = None,
 ) -> dict[int, float]:
-    """Return R@k by cosine similarity: share of queries whose target (same row) is among the k most similar targets.
+    """Return R@k by cosine similarity: share of queries with a right target among the k most similar targets.
 
-    Computed in float64. A tied target counts with its probability of being among the k under random tie-breaking, so
+    Computed in float64. Tied targets count with the probability of a right one among the k under random tie-breaking, so
     that all-zero features score at chance level. NaN if there are no pairs.
+
+    Args:
+        queries, targets: the two sides of the same pairs.
+        ks: numbers of targets.
+        groups: group of each pair, as `FeatureView.groups` returns it. Any target of the query's group is right, such as
+            each of an image's five captions. Rows of a side that are equal and of one group count once: the image of five
+            captions is one query, and one target. Default: each pair is a group, and the target of the same row is right.
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
-        ValueError: queries and targets differ in number.
+        ValueError: queries, targets and groups differ in number.
     """
     if len(queries) != len(targets):
         raise ValueError(f"{len(queries)} queries but {len(targets)} targets: each query has the target of its row")
-    return _recall(queries, targets, torch.arange(len(queries)), ks)
+    check_finite(queries, "query", column="dimension")
+    check_finite(targets, "target", column="dimension")
+    if groups is None:
+        own = torch.arange(len(queries))
+        return _recall(queries, targets, own, own, ks)
+    if len(groups) != len(queries):
+        raise ValueError(f"{len(queries)} pairs but {len(groups)} groups: each pair has the group of its row")
+    own = torch.from_numpy(np.ascontiguousarray(groups))
+    sides = [(side, _distinct(side, groups)) for side in (queries, targets)]
+    (queries, of_queries), (targets, of_targets) = ((side[kept], own[kept.cpu()]) for side, kept in sides)
+    return _recall(queries, targets, of_queries, of_targets, ks)
 
 
 def zero_shot_accuracy(
@@ -49,22 +72,53 @@ def zero_shot_accuracy(
         NonFiniteError: a value is NaN or infinite.
     """
     known = target >= 0
-    return _recall(samples[known], classes, target[known], (1,))[1]
+    check_finite(samples[known], "query", column="dimension")
+    check_finite(classes, "target", column="dimension")
+    return _recall(samples[known], classes, target[known], torch.arange(len(classes)), (1,))[1]
 
 
-def _recall(queries: Tensor, targets: Tensor, own: Tensor, ks: Sequence[int]) -> dict[int, float]:
-    check_finite(queries, "query", column="dimension")
-    check_finite(targets, "target", column="dimension")
-    targets = unit_rows(targets)
+def _distinct(rows: Tensor, groups: np.ndarray[Any, Any]) -> Int64[Tensor, " kept"]:
+    """Positions of the rows that are not equal to an earlier row of their group."""
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    kept = np.ones(len(groups), dtype=bool)
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
+        members = order[start : start + size]
+        unit = unit_rows(rows[torch.from_numpy(members).to(rows.device)])
+        equal = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist") <= EQUAL
+        kept[members[equal.tril(-1).any(1).cpu().numpy()]] = False
+    return torch.from_numpy(np.flatnonzero(kept)).to(rows.device)
+
+
+def _recall(
+    queries: Tensor, targets: Tensor, of_queries: Tensor, of_targets: Tensor, ks: Sequence[int]
+) -> dict[int, float]:
+    """R@k if a target is right whose number in `of_targets` is the query's in `of_queries`."""
+    if not len(queries):
+        return dict.fromkeys(ks, float("nan"))
+    targets, of_targets = unit_rows(targets), of_targets.to(targets.device)
     hits = dict.fromkeys(ks, 0.0)
-    for block, right in zip(queries.split(CHUNK_ROWS), own.to(queries.device).split(CHUNK_ROWS), strict=True):
+    for block, own in zip(queries.split(CHUNK_ROWS), of_queries.to(queries.device).split(CHUNK_ROWS), strict=True):
         similarity = unit_rows(block) @ targets.T
-        excess = similarity - similarity.gather(1, right.unsqueeze(1))
+        right = own.unsqueeze(1) == of_targets
+        excess = similarity - torch.where(right, similarity, -torch.inf).amax(1, keepdim=True)
         above = (excess > TIE).sum(1).double()
-        ties = (excess.abs() <= TIE).sum(1).double()
+        tied = excess.abs() <= TIE
+        rights = (tied & right).sum(1).double()
+        wrongs = (tied & ~right).sum(1).double()
         for k in ks:
-            hits[k] += float(((k - above) / ties).clamp(0, 1).sum())
-    return {k: hit / len(queries) if len(queries) else float("nan") for k, hit in hits.items()}
+            hits[k] += float(_found(wrongs, rights, (k - above).clamp_min(0)).sum())
+    return {k: hit / len(queries) for k, hit in hits.items()}
+
+
+def _found(wrongs: Tensor, rights: Tensor, drawn: Tensor) -> Tensor:
+    """Probability of at least one right among `drawn` of so many wrong and right ones, without replacement."""
+    most = torch.minimum(drawn, wrongs)
+    left = wrongs - most
+    none = torch.lgamma(wrongs + 1) - torch.lgamma(left + 1)
+    none = none - torch.lgamma(wrongs + rights + 1) + torch.lgamma(left + rights + 1)
+    several = torch.where(drawn > wrongs, 1.0, 1 - none.exp())
+    return torch.where(rights == 1, (drawn / (wrongs + 1)).clamp_max(1), several)
 
 
 def clip_loss(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"], scale: float) -> float:

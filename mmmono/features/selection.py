@@ -83,9 +83,9 @@ class FeatureView:
         Raises:
             ConfigError: the metadata lacks the column that `grouping` names.
         """
-        if self._codes is None and self._grouping.column is None and not self.store.has_metadata:
-            return np.arange(len(self))
-        codes = self._codes if self._codes is not None else self._grouping.codes(self.store.metadata())
+        codes = self._codes
+        if codes is None and (self.store.has_metadata or self._grouping.column is not None):
+            codes = self._grouping.codes(self.store.metadata())
         if codes is None:
             return np.arange(len(self))
         return pd.factorize(codes if self.rows is None else codes[self.rows])[0].astype(np.int64)

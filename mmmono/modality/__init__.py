@@ -20,6 +20,8 @@ from mmmono.modality.partition import (
 )
 from mmmono.modality.planning import groups_for_border, groups_for_half_width, groups_for_power
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
+from mmmono.modality.robustness import Agreement, MeanStream, agreement, other_partners
+from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.scores import DominanceScores
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
@@ -29,6 +31,7 @@ __all__ = [
     "LIVE_CLASSES",
     "Ablation",
     "AblationSettings",
+    "Agreement",
     "ClassCertainty",
     "CorrelationStream",
     "DominanceResamples",
@@ -37,9 +40,12 @@ __all__ = [
     "EnergyStream",
     "FeatureClass",
     "GapStream",
+    "MeanStream",
     "ModalityGap",
     "Partition",
+    "ScaleStream",
     "adjusted_rand_index",
+    "agreement",
     "class_certainty",
     "dominance_scores",
     "effective_trials",
@@ -53,6 +59,7 @@ __all__ = [
     "match_features",
     "modality_dominance_score",
     "modality_gap",
+    "other_partners",
     "partition_by_counts",
     "partition_by_margin",
     "partition_by_null",
@@ -61,6 +68,7 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "scaled_scores",
     "score_intervals",
     "sign_flip_p_values",
 ]

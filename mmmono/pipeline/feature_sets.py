@@ -13,10 +13,11 @@ import torch
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
-from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_rotation
+from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
+from mmmono.pipeline.settings import CENTERS
 
 # With fewer training pairs than this, an NCL head memorizes them; input noise makes every presentation different.
 FEW_PAIRS = 50_000
@@ -28,24 +29,20 @@ class Recipe:
 
     Attributes:
         trained: whether it is trained by gradient descent.
-        made: whether it has a dictionary on disk.
         decodes: whether its features can be turned back into embeddings.
     """
 
     trained: ClassVar[bool] = False
-    made: ClassVar[bool] = True
     decodes: ClassVar[bool] = True
+
+    @property
+    def made(self) -> bool:
+        """Whether it has a dictionary on disk."""
+        return True
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield the settings that the paper states: (setting, the paper's value, the value here)."""
         yield from ()
-
-
-@dataclass
-class Raw(Recipe):
-    """`features=raw`: the dimensions of the model's embeddings; nothing is trained."""
-
-    made = False
 
 
 @dataclass
@@ -121,43 +118,27 @@ def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
     return FEW_PAIRS_NOISE if pairs < FEW_PAIRS else 0.0
 
 
-@dataclass
-class Control(Recipe, ABC):
-    """A control for trained dictionaries, made without gradient descent: are they more meaningful, or only sparser?"""
+class Fitted(Recipe, ABC):
+    """A feature set that is computed from the training pairs without gradient descent."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """Settings that determine the dictionary, given the training pairs and the seed."""
 
     @abstractmethod
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
         """Fit the dictionary. Raises ConfigError if there are too few pairs."""
 
 
-class PCA(Control):
-    """`features=pca`: principal components."""
+@dataclass
+class UntrainedSAE(Fitted):
+    """`features=untrained_sae`: a randomly initialized SAE, a control for trained ones."""
 
-    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """Fit principal components to a sample of both modalities."""
-        return fit_pca(_sample(train, normalize, self.settings["max_pairs"], seed))
+    settings: Mapping[str, Any]
 
-
-class ICA(Control):
-    """`features=ica`: independent components."""
-
-    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """Fit independent components to a sample of both modalities."""
-        return fit_ica(_sample(train, normalize, self.settings["max_pairs"], seed), self.settings["max_iter"], seed)
-
-
-class RandomRotation(Control):
-    """`features=random_rotation`: a random orthogonal map."""
-
-    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
-        """Draw a random rotation; it does not depend on the data."""
-        return random_rotation(train.dim, seed)
-
-
-class UntrainedSAE(Control):
-    """`features=untrained_sae`: a randomly initialized SAE."""
+    def recipe(self) -> dict[str, Any]:
+        """Settings of `features=sae`."""
+        return {"settings": dict(self.settings)}
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""
@@ -165,14 +146,102 @@ class UntrainedSAE(Control):
         return SAE(self.settings).untrained(train, normalize)
 
 
-def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int) -> torch.Tensor:
-    """Embeddings of a seeded sample of at most `max_pairs` pairs, all images before all texts."""
+@dataclass(kw_only=True)
+class Centered(Fitted, ABC):
+    """A feature set whose embeddings can be centered first.
+
+    Attributes:
+        center: what is subtracted from the embeddings: `none` nothing, `pooled` the mean of both modalities' means,
+            `per_modality` the mean of each modality; means over the training pairs.
+    """
+
+    center: str = "none"
+
+    def recipe(self) -> dict[str, Any]:
+        """The centering, if there is any."""
+        return {} if self.center == "none" else {"center": self.center}
+
+    def means(self, train: FeatureView, normalize: bool) -> torch.Tensor | None:
+        """What is subtracted from images and from texts, float32 of shape `[2, dim]`; None for nothing.
+
+        Raises:
+            ConfigError: `center` is unknown.
+        """
+        if self.center not in CENTERS:
+            raise ConfigError(f"features.center={self.center} is none of {', '.join(CENTERS)}")
+        if self.center == "none":
+            return None
+        means = torch.stack(modality_means(train, normalize))
+        return means.mean(0).expand_as(means) if self.center == "pooled" else means
+
+
+class Raw(Centered):
+    """`features=raw`: the dimensions of the model's embeddings; nothing is trained."""
+
+    @property
+    def made(self) -> bool:
+        """Whether it is centered, and therefore has means on disk."""
+        return self.center != "none"
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> CenteredEmbeddings:
+        """Measure the means to subtract."""
+        means = self.means(train, normalize)
+        return CenteredEmbeddings.of(torch.zeros(2, train.dim) if means is None else means)
+
+
+@dataclass(kw_only=True)
+class Control(Centered, ABC):
+    """A linear control for trained dictionaries: are they more meaningful, or only sparser?"""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def recipe(self) -> dict[str, Any]:
+        """Its own settings, and the centering if there is any."""
+        return {"settings": dict(self.settings), **super().recipe()}
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> LinearMap:
+        """Fit the map to the embeddings, centered if `center` says so. Raises ConfigError if there are too few pairs."""
+        means = self.means(train, normalize)
+        linear = self.linear(train, normalize, seed, means)
+        return linear if means is None else linear.after(means)
+
+    @abstractmethod
+    def linear(self, train: FeatureView, normalize: bool, seed: int, means: torch.Tensor | None) -> LinearMap:
+        """Fit the map of embeddings minus `means`. Raises ConfigError if there are too few pairs."""
+
+
+class PCA(Control):
+    """`features=pca`: principal components; they subtract the pooled mean in any case."""
+
+    def linear(self, train: FeatureView, normalize: bool, seed: int, means: torch.Tensor | None) -> LinearMap:
+        """Fit principal components to a sample of both modalities."""
+        return fit_pca(_sample(train, normalize, self.settings["max_pairs"], seed, means))
+
+
+class ICA(Control):
+    """`features=ica`: independent components; they subtract the pooled mean in any case."""
+
+    def linear(self, train: FeatureView, normalize: bool, seed: int, means: torch.Tensor | None) -> LinearMap:
+        """Fit independent components to a sample of both modalities."""
+        sample = _sample(train, normalize, self.settings["max_pairs"], seed, means)
+        return fit_ica(sample, self.settings["max_iter"], seed)
+
+
+class RandomRotation(Control):
+    """`features=random_rotation`: a random orthogonal map."""
+
+    def linear(self, train: FeatureView, normalize: bool, seed: int, means: torch.Tensor | None) -> LinearMap:
+        """Draw a random rotation; it does not depend on the data."""
+        return random_rotation(train.dim, seed)
+
+
+def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means: torch.Tensor | None) -> torch.Tensor:
+    """Embeddings of a seeded sample of at most `max_pairs` pairs minus means, all images before all texts."""
     rows = np.arange(len(view))
     if len(rows) > max_pairs:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_pairs, replace=False))
-    return torch.cat(
-        [prepare(view.gather(modality, rows), normalize, "cpu", view.store.path) for modality in MODALITIES]
-    )
+    sides = [prepare(view.gather(modality, rows), normalize, "cpu", view.store.path) for modality in MODALITIES]
+    return torch.cat(sides if means is None else [side - mean for side, mean in zip(sides, means, strict=True)])
 
 
 def _width(dim: int, expansion: float) -> int:

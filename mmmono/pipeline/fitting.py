@@ -27,11 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 from mmmono.core.errors import DictionaryError
 from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.dictionaries import (
-    ActiveDimensionsPlateau,
     DictionaryModule,
     MetricHistory,
     PairedFeatures,
     Snapshots,
+    TrainingPlateau,
 )
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
@@ -89,7 +89,7 @@ class Training:
             logger: Lightning logger, or False for none.
 
         Returns:
-            The module with the trained dictionary, and the metrics at each validation.
+            The module with the trained dictionary, and the metrics at each validation with what ended the training.
 
         Raises:
             DictionaryError: training diverged, or reached `trainer.max_time`.
@@ -104,7 +104,8 @@ class Training:
         pool, batch_size = self.settings["pool_rows"], self.settings["batch_size"]
         data = PairedFeatures(self.train, self.val, batch_size, self.normalize, self.seed, pool)
         history = MetricHistory()
-        trainer = self._trainer(place, logger, history)
+        plateau = TrainingPlateau(*(self.settings[key] for key in ("patience", "min_fall", "min_gain")))
+        trainer = self._trainer(place, logger, [plateau, history])
         last = self._last
         with _products_in_tf32(self.trainer.tf32), _threads_of_its_own(), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -112,21 +113,18 @@ class Training:
             raise DictionaryError(
                 f"training {self.name} diverged: its weights are not finite; lower {self.name}.lr={module.lr}"
             )
+        history.ended_by = plateau.ended_by(trainer)
         return module, history
 
     @property
     def _last(self) -> Path:
         return self.directory / CHECKPOINTS / "last.ckpt"
 
-    def _trainer(self, place: Place | None, logger: Any, history: MetricHistory) -> L.Trainer:
+    def _trainer(self, place: Place | None, logger: Any, watching: list[Callback]) -> L.Trainer:
         for name in ("lightning", "lightning.pytorch"):  # do not print the hardware for each training
             logging.getLogger(name).setLevel(logging.WARNING)
         layout, settings = self.trainer.here(), self.settings
-        callbacks: list[Any] = [
-            ActiveDimensionsPlateau(settings["patience"], settings["min_fall"]),
-            history,
-            ResumeCheckpoint(str(self._last.parent), settings["checkpoint_every"]),
-        ]
+        callbacks: list[Any] = [*watching, ResumeCheckpoint(str(self._last.parent), settings["checkpoint_every"])]
         if settings["snapshot_every"]:
             callbacks.append(Snapshots(self.directory / SNAPSHOTS, settings["snapshot_every"]))
         if self.trainer.max_time is not None:

@@ -176,10 +176,10 @@ class SD2(Diffusers, StableDiffusion2Settings):
 
     def check(self, workspace: Workspace) -> None:
         """Check also that dictionaries are applied in the joint space only, for which they are trained."""
-        if not self.projected and any(name != "raw" for name in workspace.recipes):
+        if not self.projected and any(recipe.made for recipe in workspace.recipes.values()):
             raise ConfigError(
                 f"features={','.join(workspace.recipes)} with generator=sd2: dictionaries are made for the joint space, "
-                "which tokens are not in: set features=raw or generator.projected=true"
+                "which tokens are not in: set features=raw with features.center=none, or generator.projected=true"
             )
         super().check(workspace)
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)

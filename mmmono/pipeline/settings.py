@@ -22,6 +22,7 @@ CONF = shipped("conf")
 FREE = ("trainer.", "hydra.", "logger.")  # checked by Lightning, Hydra and W&B
 SEEDS = 2**32  # number of seeds that NumPy accepts
 STORED_TYPES = ("float16", "float32")
+CENTERS = ("none", "pooled", "per_modality")  # means that are subtracted from embeddings: see `feature_sets.Centered`
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 AT_LEAST = {
     "dataset.limit": 1, "extraction.batch_size": 1, "extraction.workers": 0, "training.batch_size": 1,
@@ -110,6 +111,10 @@ def _check_limits(key: str, value: object) -> None:
             raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1")
     elif key == "extraction.dtype" and value not in STORED_TYPES:
         raise ConfigError(f"extraction.dtype={plain(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
+    elif key == "features.center" and value not in CENTERS:
+        raise ConfigError(
+            f"features.center={plain(value)} is none of {', '.join(CENTERS)}; a sparse autoencoder has sae.center instead"
+        )
     elif name == "device" and not (isinstance(value, str) and DEVICE.fullmatch(value)):
         raise ConfigError(f"{key}={plain(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
     elif isinstance(value, list):

@@ -15,12 +15,14 @@ from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
 from mmmono.features import Features
-from mmmono.pipeline.feature_sets import Control, Trained
+from mmmono.pipeline.feature_sets import Fitted, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
+
+END_FILE = "end.parquet"  # why and after how many steps a training ended
 
 
 def train_dictionary(
@@ -72,6 +74,8 @@ def train_dictionary(
         module.dictionary.save_pretrained(directory)
         curves = history.frame()
         curves.to_parquet(directory / HISTORY_FILE, index=False)
+        end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
+        pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
         save_figure(training_curves(curves, name), directory / "training_curves")
 
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
@@ -85,6 +89,8 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
             raise ConfigError(f"training.{key}={settings[key]} must be at least {low}")
     if not settings.decay_fraction <= 1:
         raise ConfigError(f"training.decay_fraction={settings.decay_fraction} is a share of the steps: give at most 1")
+    if settings.min_gain is not None and not settings.min_gain >= 0:
+        raise ConfigError(f"training.min_gain={settings.min_gain} must be at least 0, or null to stop without the loss")
     if not settings.dead_after_epochs > 0:
         raise ConfigError(f"training.dead_after_epochs={settings.dead_after_epochs} must be above 0")
     for key in ("batch_size", "checkpoint_every", "snapshot_every"):
@@ -94,13 +100,11 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
     return read_trainer(_plain(cfg.trainer))
 
 
-def fit_control(
-    artifacts: Artifacts, name: str, kind: Control, train: Features, normalize: bool, seed: int
+def fit_dictionary(
+    artifacts: Artifacts, name: str, kind: Fitted, train: Features, normalize: bool, seed: int
 ) -> Artifact:
-    """Return the control of these settings and features, fitted unless it exists."""
-    recipe = {
-        "kind": name, "settings": dict(kind.settings), "features": train.recipe, "normalize": normalize, "seed": seed
-    }  # fmt: skip
+    """Return the dictionary of these settings and features that needs no training, fitted unless it exists."""
+    recipe = {"kind": name, **kind.recipe(), "features": train.recipe, "normalize": normalize, "seed": seed}
     name = f"{name}-{train.store.path.name}"
     return artifacts.build(
         "dictionaries", name, recipe, lambda directory: kind.fit(train.view, normalize, seed).save_pretrained(directory)

@@ -38,11 +38,11 @@ from mmmono.features.selection import Split
 from mmmono.modality import DominanceScores, Partition, dominance_scores, load_partition, save_partition
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
-from mmmono.pipeline.feature_sets import Control, Recipe, Trained
+from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
-from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
+from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
 
 GROUPS = "groups.npy"
 
@@ -165,8 +165,8 @@ class Workspace:
         seed = self.seed if seed is None else seed
         kind = self.recipes[name]
         train = self.features(self.cfg.training.split)
-        if isinstance(kind, Control):
-            return fit_control(self.artifacts, name, kind, train, self.cfg.features.normalize, seed)
+        if isinstance(kind, Fitted):
+            return fit_dictionary(self.artifacts, name, kind, train, self.cfg.features.normalize, seed)
         assert isinstance(kind, Trained)
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)

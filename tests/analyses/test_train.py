@@ -56,3 +56,10 @@ def test_the_papers_figures_have_their_numbers(tmp_path: Path, kind: str, number
     [(file, caption)] = shown_figures(TRAIN, result(tmp_path, kind))
     assert file == tmp_path / "training_curves.png"
     assert caption == f"{number}, {kind}: active dimensions over training."
+
+
+def test_what_ended_a_training_is_told(tmp_path: Path) -> None:
+    made = result(tmp_path, "sae")
+    pd.DataFrame([{"steps": 2, "ended_by": "min_steps"}]).to_parquet(tmp_path / "end.parquet")
+    [(_, _, rows)] = shown_tables(TRAIN, made)
+    assert [(row["metric"], row["value"]) for row in rows][:2] == [("steps", 2), ("ended by", "min_steps")]

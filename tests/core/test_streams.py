@@ -19,7 +19,7 @@ from mmmono.core.streams import Stream
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
 from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
-from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream
+from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream, MeanStream, ScaleStream
 
 FEATURES = 3
 
@@ -79,6 +79,8 @@ WALKS: dict[str, Walk] = {
     "reconstruction": Walk(lambda: ReconstructionMoments(FEATURES, FEATURES), lambda i, t: (i, t, i)),
     "energies": Walk(EnergyStream, exact=True),
     "gap": Walk(GapStream),
+    "means": Walk(MeanStream, exact=True),
+    "scores of scaled images": Walk(ScaleStream, digits=1e-6),
     "correlations": Walk(CorrelationStream),
     "monosemanticity": Walk(MonosemanticityStream),
 }

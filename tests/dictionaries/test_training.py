@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import (
-    ActiveDimensionsPlateau,
     DictionaryModule,
     MetricHistory,
     NCLHead,
@@ -19,6 +18,7 @@ from mmmono.dictionaries import (
     PairedFeatures,
     SAEModule,
     TopKSAE,
+    TrainingPlateau,
 )
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.modality import modality_dominance_score
@@ -180,7 +180,7 @@ def test_training_stops_when_active_dimensions_no_longer_fall(
             count = self.counts[self.global_step // 10 - 1]
             self.log_validation(**{"image/active": count, "text/active": 5})
 
-    run = trainer(tmp_path, ActiveDimensionsPlateau(patience=patience, min_fall=0.05), steps=90)
+    run = trainer(tmp_path, TrainingPlateau(patience=patience, min_fall=0.05), steps=90)
     run.fit(Falling(TopKSAE(12, 24, 4)), data)
     assert run.global_step == 30 + 10 * patience
 

@@ -18,9 +18,10 @@ SETTINGS = {
         "certainty.n_permutations=100", "certainty.n_bootstrap=20", "certainty.n_halves=2", "certainty.n_seeds=0",
     ),
     "faithfulness": (),
+    "robustness": (),
 }  # fmt: skip
 # Columns that hold words; every other column holds numbers. Classes are columns too: ImgD, TextD, CrossD.
-WORDS = {"feature_set", "class", "samples", "space", "aim"}
+WORDS = {"feature_set", "class", "samples", "space", "aim", "change"}
 SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
 
 

@@ -49,7 +49,7 @@ FAITHFULNESS = Analysis(
     question=("What do features and reconstructions keep of the embeddings that they are made from? Not in the paper."),
     paper="beyond 3.1",
     targets=("section-3",),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "reconstruction": {
@@ -64,8 +64,8 @@ FAITHFULNESS = Analysis(
         "function": {
             "feature_set": "name of the feature set; empty for the embeddings",
             "space": "embeddings, features or reconstruction",
-            **{f"i2t_r{k}": f"share of images whose text is among the {k} nearest" for k in (1, 5, 10)},
-            **{f"t2i_r{k}": f"share of texts whose image is among the {k} nearest" for k in (1, 5, 10)},
+            **{f"i2t_r{k}": f"share of images with a text of their group among the {k} nearest" for k in (1, 5, 10)},
+            **{f"t2i_r{k}": f"share of texts with an image of their group among the {k} nearest" for k in (1, 5, 10)},
             "zero_shot": "accuracy of zero-shot classification of images; empty without labels",
             "gap": "modality gap: distance between the modalities' centroids, of normalized vectors",
             "contrastive_loss": "CLIP's symmetric loss with all other pairs as negatives, in nats",

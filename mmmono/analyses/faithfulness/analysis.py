@@ -52,24 +52,26 @@ def _tables(workspace: Workspace, settings: Settings) -> Tables:
     raw: dict[Modality, Tensor] = {
         m: prepare_rows(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
     }
+    groups = view.groups()[rows]
     classes = _classes(workspace, rows, settings.prompt)
     reconstruction: list[Row] = []
-    function: list[Row] = [{"feature_set": "", "space": "embeddings", **_function(raw, classes, settings.temperature)}]
+    of_embeddings = _function(raw, classes, groups, settings.temperature)
+    function: list[Row] = [{"feature_set": "", "space": "embeddings", **of_embeddings}]
     for name in workspace.recipes:
         features = workspace.feature_set(name)
         codes, decoded = _through(features, raw, workspace.device)
         reconstruction += _reconstruction(name, raw, codes, decoded)
-        if name == "raw":
+        if not workspace.recipes[name].made:
             continue
         coded_classes = decoded_classes = None
         if classes is not None:
             own_codes, own_decoded = _through(features, {"text": classes[0]}, workspace.device)
             coded_classes = (own_codes["text"], classes[1])
             decoded_classes = (own_decoded["text"], classes[1]) if own_decoded else None
-        after = _function(codes, coded_classes, settings.temperature)
+        after = _function(codes, coded_classes, groups, settings.temperature)
         function.append({"feature_set": name, "space": "features", **after})
         if decoded:
-            after = _function(decoded, decoded_classes, settings.temperature)
+            after = _function(decoded, decoded_classes, groups, settings.temperature)
             function.append({"feature_set": name, "space": "reconstruction", **after})
     return {"reconstruction": reconstruction, "function": function}
 
@@ -138,10 +140,12 @@ def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tenso
     return embeddings, [place.get(name, -1) for name in labels]
 
 
-def _function(z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, temperature: float) -> Row:
+def _function(
+    z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, groups: np.ndarray, temperature: float
+) -> Row:
     """Measure retrieval, zero-shot accuracy, modality gap and contrastive loss in one space."""
     image, text = (z[m] for m in MODALITIES)
-    there, back = recall_at_k(image, text, KS), recall_at_k(text, image, KS)
+    there, back = recall_at_k(image, text, KS, groups), recall_at_k(text, image, KS, groups)
     row: Row = {}
     row |= {f"i2t_r{k}": there[k] for k in KS} | {f"t2i_r{k}": back[k] for k in KS}
     accuracy = None

@@ -13,7 +13,9 @@ def metric_rows(result: Result) -> Rows:
     """Metrics at the last validation, one row each."""
     last = result.rows("history")[-1]
     metrics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
-    return [{"metric": name, "value": value} for name, value in {"steps": int(last["step"]), **metrics}.items()]
+    told = result.rows("end") if (result.folder / "end.parquet").exists() else []
+    end = {"steps": int(last["step"]), **({"ended by": told[0]["ended_by"]} if told else {})}
+    return [{"metric": name, "value": value} for name, value in {**end, **metrics}.items()]
 
 
 def _fields(result: Result) -> Fields:
@@ -26,13 +28,17 @@ TRAIN = Analysis(
     section="3.1, A.1",
     title="Dictionaries",
     question=(
-        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until the "
-        "active dimensions of neither fall any more."
+        "A TopK sparse autoencoder and a non-negative contrastive head, each shared by both modalities, trained until their "
+        "active dimensions and their validation loss no longer fall."
     ),
     paper="Figures 11, 12",
     targets=("appendix-a.1", "demo"),
     kind="dictionaries",
     columns={
+        "end": {
+            "steps": "training steps",
+            "ended_by": "what ended the training: max_steps, max_epochs, min_steps, active dimensions or loss",
+        },
         "history": {
             "step": "training steps before the validation",
             "pairs": "pairs seen before the validation, repetitions included",
@@ -50,7 +56,7 @@ TRAIN = Analysis(
             },
             "val/loss": "contrastive loss (only of the contrastive head)",
             **{
-                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s whose {b} is among the {k} nearest (only of this head)"
+                f"val/{a}_to_{b}_recall@{k}": f"share of {a}s with some {b} of their group among the {k} nearest (NCL only)"
                 for a, b in (("image", "text"), ("text", "image"))
                 for k in (1, 10)
             },

@@ -1,0 +1,110 @@
+"""Scores and classes after changes of the activations, beside those of the activations as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
+from mmmono.features import ActivationBlock, FeatureSet
+from mmmono.modality import DominanceStream, sign_flip_p_values
+from mmmono.modality.groups import Codes, group_sizes
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.robustness import MeanStream, agreement, other_partners
+from mmmono.modality.scale import ScaleStream
+from mmmono.modality.scores import DominanceScores
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+
+Row = dict[str, object]
+
+SILENT = 0.01  # share of zero activations from which on a feature set is sparse: means removed would end the silence
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Score all feature sets on the dataset's split as they are, and after each change."""
+    settings = read_settings(workspace.cfg, "robustness", Settings)
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        **workspace.partitions_recipe(),
+        "robustness": asdict(settings),
+        "seed": workspace.seed,
+    }
+
+    def compute(folder: Path) -> Tables:
+        return {"robustness": [row for name in workspace.recipes for row in _rows(workspace, name, settings)]}
+
+    return Study(recipe, compute)
+
+
+def _rows(workspace: Workspace, name: str, settings: Settings) -> Iterator[Row]:
+    """One row for each change, that of no change first."""
+    before = workspace.dominance(name)
+    for change, scores in _changed(workspace, name, before.scores, settings):
+        classes = workspace.classify(scores.scores, workspace.live(scores))
+        after = before if change == AS_IS else FeatureSetDominance(name, scores, classes)
+        summary = after.summary
+        yield {
+            "feature_set": name,
+            "change": change,
+            "live": len(after.partition.live),
+            **{key: getattr(summary, key) for key in ("ImgD", "TextD", "CrossD", "mean", "std")},
+            "significant": _significant(after, settings.fdr),
+            **asdict(agreement(before, after)),
+        }
+
+
+def _changed(
+    workspace: Workspace, name: str, before: DominanceScores, settings: Settings
+) -> Iterator[tuple[str, DominanceScores]]:
+    """Yield the scores of the activations as they are, and after each change."""
+    feature_set, undefined = workspace.feature_set(name), workspace.cfg.mds.undefined
+    yield AS_IS, before
+    groups = workspace.features(workspace.dataset.split).view.groups()
+    sizes = group_sizes(groups)
+    scaled, means = ScaleStream(settings.factors, undefined, sizes), MeanStream()
+    for block in workspace.activations(feature_set):
+        scaled.add(block.image, block.text, _of(groups, block))
+        means.add(block.image, block.text)
+    for factor, scores in scaled.result().items():
+        yield f"images × {factor:g}", scores
+    active = (before.image_active + before.text_active).double().mean() / (2 * before.num_pairs)
+    if active > 1 - SILENT:
+        own = means.result().float()
+        pooled = own.mean(0, keepdim=True).expand_as(own)
+        streams = {change: DominanceStream(undefined, sizes) for change in (PER_MODALITY, POOLED)}
+        for block in workspace.activations(feature_set):
+            for stream, subtracted in zip(streams.values(), (own, pooled), strict=True):
+                stream.add(block.image - subtracted[0], block.text - subtracted[1], _of(groups, block))
+        yield from ((change, stream.result()) for change, stream in streams.items())
+    broken = DominanceStream(undefined, sizes)
+    for image, text, of in _broken(workspace, feature_set, groups):
+        broken.add(image, text, of)
+    yield BROKEN, broken.result()
+
+
+def _of(groups: Codes, block: ActivationBlock) -> Codes:
+    """Groups of the pairs of a block."""
+    return groups[block.start : block.start + len(block.image)]
+
+
+def _broken(workspace: Workspace, feature_set: FeatureSet, groups: Codes) -> Iterator[tuple[Tensor, Tensor, Codes]]:
+    """Yield image activations with those of texts of other groups, and the images' groups."""
+    partners = other_partners(groups, workspace.seed)
+    for block in workspace.activations(feature_set):
+        image = block.image
+        text = workspace.encode_rows(feature_set, "text", partners[block.start : block.start + len(image)])
+        yield image, text.to(image.device), _of(groups, block)
+
+
+def _significant(scored: FeatureSetDominance, fdr: float) -> int:
+    """Number of live features that one modality dominates significantly, by the normal approximation of the null."""
+    live = torch.zeros(len(scored.partition), dtype=torch.bool)
+    live[scored.partition.live] = True
+    _, q_value = sign_flip_p_values(scored.scores, live)
+    return int((live & (q_value <= fdr)).sum())
