@@ -178,6 +178,7 @@ class FeatureTable {
 function sortedFeatures(table, key, descending) {
   const features = table.class.map((_, i) => i);
   if (key === "feature") return descending ? features.reverse() : features;
+  if (!(key in table)) return features; // sorted by what another feature set has
   const values = table[key];
   const sign = descending ? -1 : 1;
   const compare =
