@@ -10,9 +10,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.stats import rankdata
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.statistics import Interval
 from mmmono.core.streams import Stream, require_equal
 from mmmono.modality.agreement import adjusted_rand_index, rank_correlation, reordered
 from mmmono.modality.dominance import Undefined, paired_ratio
@@ -48,7 +50,9 @@ class HalvesStream(Stream[[Tensor, Tensor, Groups], Float64[Tensor, "2 n_halves 
         self._counts: Tensor  # the same of the number of pairs
         self._seen = 0
 
-    def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"], groups: Groups) -> None:
+    def add(
+        self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"], groups: Groups
+    ) -> None:
         """Add a block of pairs.
 
         Args:
@@ -186,6 +190,66 @@ def corrected_correlation(across: float, within: float, chance: float = 0.0) -> 
         (across − chance) / (within − chance); NaN if `within` is NaN, or not above chance.
     """
     return (across - chance) / (within - chance) if within > chance else math.nan
+
+
+def corrected_interval(
+    first: SeedScores, others: Sequence[SeedScores], chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0
+) -> Interval:
+    """Return the mean agreement with several other seeds, corrected for noise and for chance, with its interval.
+
+    The interval is a percentile bootstrap over the features of the reference: each resample takes the same features and
+    their matches from all dictionaries. It holds the ranks of the scores, the pairs and `chance` fixed.
+
+    Args:
+        first: the reference dictionary.
+        others: dictionaries of other seeds, reordered as the reference; see `seed_agreement`.
+        chance: see `corrected_correlation`.
+        n_bootstrap: resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        The estimate of `corrected_correlation` from the means of `across` and `within` over the other seeds. It has no
+        bounds if it is NaN, or in more than 2.5 % of the resamples.
+    """
+    found = [seed_agreement(first, other) for other in others]
+    across, within = (float(np.mean([getattr(one, of) for one in found])) for of in ("across", "within"))
+    value = corrected_correlation(across, within, chance)
+    features = len(first.scores)
+    counts = np.random.default_rng(seed).multinomial(features, np.full(features, 1 / features), size=n_bootstrap)
+    drawn = np.mean([_resampled(first, other, counts) for other in others], axis=0)
+    corrected = np.array([corrected_correlation(*pair, chance) for pair in drawn])
+    low = high = math.nan
+    if not math.isnan(value) and np.isnan(corrected).mean() <= 0.025:
+        low, high = (float(bound) for bound in np.nanquantile(corrected, (0.025, 0.975)))
+    return Interval(value, low, high, method="percentile bootstrap over features")
+
+
+def _resampled(first: SeedScores, second: SeedScores, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """`across` and `within` of two dictionaries on resampled features, [resamples, 2]."""
+    live = (first.live & second.live).numpy()
+    weights = counts[:, live].astype(np.float64)
+    a, b = (_ranks(of.halves[..., torch.from_numpy(live)].numpy()) for of in (first, second))
+
+    def correlation(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Correlation on each resample, averaged over halvings."""
+        total = weights.sum(1, keepdims=True)
+        means = [weights @ side.T / total for side in (x, y)]
+        deviations = [weights @ (side**2).T / total - mean**2 for side, mean in zip((x, y), means, strict=True)]
+        together = weights @ (x * y).T / total - means[0] * means[1]
+        found: np.ndarray[Any, Any] = (together / np.sqrt(deviations[0] * deviations[1])).mean(1)
+        return found
+
+    across = (correlation(a[0], b[1]) + correlation(a[1], b[0])) / 2
+    within = [np.where(found > 0, found, np.nan) for found in (correlation(*a), correlation(*b))]
+    return np.stack([across, np.sqrt(within[0] * within[1])], axis=1)
+
+
+def _ranks(halves: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Ranks over features, from −1 to 1; features without a score are in the middle."""
+    ranks = rankdata(halves, axis=-1, nan_policy="omit")
+    middle = np.nanmean(ranks, axis=-1, keepdims=True)
+    scaled: np.ndarray[Any, Any] = np.nan_to_num(ranks - middle) / max(1, halves.shape[-1] / 2)
+    return scaled
 
 
 def reliability(within: float) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from mmmono.modality.seed_agreement import (
     class_shares,
     consensus_features,
     corrected_correlation,
+    corrected_interval,
     reliability,
     seed_agreement,
 )
@@ -139,6 +140,55 @@ def test_with_independent_errors_the_correction_is_spearmans() -> None:
     assert spearman == pytest.approx(1, abs=0.06)
 
 
+def seeds_of_known_agreement(rng: np.random.Generator, tau: float, features: int = 150) -> list[SeedScores]:
+    """Three dictionaries whose true scores correlate by `tau` with the first; a part of their errors is the same."""
+    n_groups, noise = 40, 0.8
+    in_first = np.array([rng.permutation(n_groups) < n_groups // 2 for _ in range(2)])
+    base, shared = rng.normal(size=features), rng.normal(size=(n_groups, features))
+    found = []
+    for own in (0, 1, 1):
+        truth = (tau * base + np.sqrt(1 - tau**2) * rng.normal(size=features)) if own else base
+        errors = 0.6 * shared + 0.8 * rng.normal(size=(n_groups, features))
+        of_groups = truth + noise * np.sqrt(n_groups) * errors
+        halves = np.stack([side @ of_groups / side.sum(1, keepdims=True) for side in (in_first, ~in_first)])
+        scores = torch.from_numpy(of_groups.mean(0))
+        found.append(SeedScores(scores, partition_by_sigma(scores), torch.from_numpy(halves)))
+    return found
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.6])
+def test_the_interval_of_the_corrected_correlation_covers(tau: float) -> None:
+    true = 6 / np.pi * np.arcsin(tau / 2)  # Spearman's ρ of a bivariate normal distribution
+    covered, values = [], []
+    for repeat in range(80):
+        first, *others = seeds_of_known_agreement(np.random.default_rng(1000 + repeat), tau)
+        interval = corrected_interval(first, others, n_bootstrap=200, seed=repeat)
+        covered.append(interval.low <= true <= interval.high)
+        values.append(interval.value)
+    assert np.mean(values) == pytest.approx(true, abs=0.05)
+    assert np.mean(covered) >= 0.87  # .95 − 3.3 standard errors
+    means = [np.mean([getattr(seed_agreement(first, o), of) for o in others]) for of in ("across", "within")]
+    assert values[-1] == pytest.approx(means[0] / means[1])
+    resampled = corrected_interval(first, others, n_bootstrap=200, seed=1)
+    assert resampled.value == values[-1]
+    assert resampled.low != interval.low
+
+
+def test_an_interval_by_hand() -> None:
+    """Against resampled rows, ranked once: Pearson's correlation of the ranks by numpy."""
+    first, other, _ = seeds_of_known_agreement(np.random.default_rng(0), 0.6)
+    interval = corrected_interval(first, [other], 0.05, n_bootstrap=100, seed=3)
+    counts = np.random.default_rng(3).multinomial(150, np.full(150, 1 / 150), size=100)
+    a, b = (rankdata(of.halves.numpy(), axis=-1) for of in (first, other))
+    drawn = []
+    for count in counts:
+        rows = np.repeat(np.arange(150), count)
+        r = lambda x, y: np.mean([np.corrcoef(x[h, rows], y[h, rows])[0, 1] for h in range(2)])  # noqa: B023, E731
+        across = (r(a[0], b[1]) + r(a[1], b[0])) / 2
+        drawn.append((across - 0.05) / (np.sqrt(r(*a) * r(*b)) - 0.05))
+    np.testing.assert_allclose([interval.low, interval.high], np.quantile(drawn, [0.025, 0.975]))
+
+
 def test_unreliable_scores_are_not_corrected() -> None:
     rng = np.random.default_rng(4)
     halves = torch.from_numpy(rng.normal(size=(2, 3, 100)))
@@ -146,6 +196,7 @@ def test_unreliable_scores_are_not_corrected() -> None:
     found = seed_agreement(noise, noise)
     assert np.isnan(found.within)
     assert np.isnan(corrected_correlation(found.across, found.within))
+    assert not corrected_interval(noise, [noise]).bounded
     assert np.isnan(corrected_correlation(0.3, 0.2, 0.25))
     assert corrected_correlation(0.3, 0.5, 0.1) == pytest.approx(0.5)
 
@@ -154,7 +205,9 @@ def test_agreement_counts_what_is_live_in_both() -> None:
     rng = np.random.default_rng(5)
     a, b = (torch.from_numpy(rng.random((2, 4, 60))) for _ in range(2))
     live = [torch.from_numpy(rng.random(60) < 0.8) for _ in range(2)]
-    first, second = (SeedScores(x[0, 0], partition_by_sigma(x[0, 0], live=of), x) for x, of in zip((a, b), live, strict=True))
+    first, second = (
+        SeedScores(x[0, 0], partition_by_sigma(x[0, 0], live=of), x) for x, of in zip((a, b), live, strict=True)
+    )
     both = live[0] & live[1]
     found = seed_agreement(first, second)
     assert found.features == int(both.sum()) < 60

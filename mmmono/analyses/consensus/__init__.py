@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.result import Fields, Result, Rows
@@ -17,6 +19,7 @@ class Settings:
         threshold: a consensus feature has a match with a correlation above this under every seed.
         n_chance: matchings of shuffled pairs, for the agreement by chance.
         n_halves: random halvings of the groups, for the noise of R(d).
+        n_bootstrap: resamples of the features, for the interval of the corrected correlation.
         max_groups: number of groups, at most, of which features are matched on one pair each.
     """
 
@@ -24,10 +27,11 @@ class Settings:
     threshold: float
     n_chance: int
     n_halves: int
+    n_bootstrap: int
     max_groups: int
 
     def __post_init__(self) -> None:
-        for name in ("n_seeds", "n_chance", "n_halves"):
+        for name in ("n_seeds", "n_chance", "n_halves", "n_bootstrap"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.threshold < 1:
@@ -41,7 +45,7 @@ def agreement_rows(result: Result) -> Rows:
     return [
         {
             "feature set": row["feature_set"], "seeds": row["seeds"], "ρ": row["rho"], "chance ρ": row["chance_rho"],
-            "corrected ρ": row["corrected_rho"], "ARI": row["ari"], "chance ARI": row["chance_ari"],
+            "corrected ρ [95 %]": _interval(row, "corrected_rho"), "ARI": row["ari"], "chance ARI": row["chance_ari"],
             "halves ARI": row["halves_ari"],
         }
         for row in result.rows("summary")
@@ -60,11 +64,18 @@ def consensus_rows(result: Result) -> Rows:
     ]  # fmt: skip
 
 
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    low, value, high = (row[f"{name}{end}"] for end in ("_low", "", "_high"))
+    if value is None:
+        return ""
+    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def _pairs(result: Result) -> Fields:
     row = result.rows("summary")[0]
     return {
         "scored": f"{row['pairs']} pairs ({row['groups']} groups)",
-        "matched": f"{row['matched_groups']} others",
+        "matched": f"one pair of each of {row['matched_groups']} other groups",
         "threshold": str(result.recipe["consensus"]["threshold"]),
     }
 
@@ -93,6 +104,8 @@ CONSENSUS = Analysis(
             "chance_rho": "the same after matching on shuffled pairs",
             "corrected_rho": "0: as by chance, 1: as much as the noise of R(d) allows; (across_rho − chance_across_rho) / "
             "(halves_rho − chance_across_rho), none if R(d) is not reliable beyond chance",
+            "corrected_rho_low": "lower end of its 95 % bootstrap interval over features",
+            "corrected_rho_high": "upper end of its 95 % bootstrap interval over features",
             "across_rho": "rank correlation of R(d) of one seed on half of the groups with that of another seed on the rest",
             "chance_across_rho": "the same after matching on shuffled pairs",
             "halves_rho": "rank correlation of R(d) between halves of the groups under one seed",
@@ -122,7 +135,7 @@ CONSENSUS = Analysis(
     },
     tables=[
         TableView("agreement", "Agreement between seeds, scored on {scored}, matched on {matched}", agreement_rows),
-        TableView("consensus", "Features with a match r > {threshold} under every seed", consensus_rows),
+        TableView("consensus", "Features whose match has r > {threshold} under every seed", consensus_rows),
     ],
     figures=[
         FigureView("consensus", "R(d) under the reference seed and under other seeds; pale features are no consensus."),

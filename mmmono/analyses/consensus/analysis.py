@@ -24,7 +24,7 @@ from mmmono.modality.seed_agreement import (
     SeedScores,
     class_shares,
     consensus_features,
-    corrected_correlation,
+    corrected_interval,
     reliability,
     seed_agreement,
 )
@@ -212,25 +212,32 @@ class _Seeds:
 
     def summary(self) -> Row:
         """Row of the summary: means over the other seeds."""
-
-        found = [other.agreement for other in self.others]
-        by_chance = [agreement for other in self.others for agreement in other.chance]
+        pairs = self.pairs
         live = int(self.reference.live.sum())
+        agreed = int(self.consensus.sum())
         mine = self.reference.scores[self.consensus]
         agreeing = [rank_correlation(mine, other.scores.scores[self.consensus]) for other in self.others]
-        across, within, chance = _mean(found, "across"), _mean(found, "within"), _mean(by_chance, "across")
         return {
-            "feature_set": self.name, "seeds": 1 + len(self.others), "pairs": int(self.pairs.scored.sum()),
-            "groups": self.pairs.n_groups, "matched_groups": len(self.pairs.matched), "live": live,
-            "live_in_both": _mean(found, "features"), "rho": _mean(found, "rho"), "chance_rho": _mean(by_chance, "rho"),
-            "corrected_rho": corrected_correlation(across, within, chance), "across_rho": across,
-            "chance_across_rho": chance, "halves_rho": within, "reliability": reliability(within),
-            "ari": _mean(found, "ari"), "chance_ari": _mean(by_chance, "ari"), "halves_ari": self._halves_ari(),
-            "match": float(self.correlations.mean()),
+            "feature_set": self.name, "seeds": 1 + len(self.others), "pairs": int(pairs.scored.sum()),
+            "groups": pairs.n_groups, "matched_groups": len(pairs.matched), "live": live, **self._agreement(),
+            "halves_ari": self._halves_ari(), "match": float(self.correlations.mean()),
             "chance_match": float(np.mean([other.chance_correlations for other in self.others])),
-            "consensus": int(self.consensus.sum()),
-            "consensus_share": int(self.consensus.sum()) / live if live else float("nan"),
+            "consensus": agreed, "consensus_share": agreed / live if live else float("nan"),
             "consensus_rho": float(np.mean(agreeing)),
+        }  # fmt: skip
+
+    def _agreement(self) -> Row:
+        found = [other.agreement for other in self.others]
+        by_chance = [agreement for other in self.others for agreement in other.chance]
+        within, chance = _mean(found, "within"), _mean(by_chance, "across")
+        corrected = corrected_interval(
+            self.reference, self._all()[1:], chance, self.settings.n_bootstrap, self.workspace.seed
+        )
+        return {
+            "live_in_both": _mean(found, "features"), "rho": _mean(found, "rho"), "chance_rho": _mean(by_chance, "rho"),
+            **corrected.columns("corrected_rho"), "across_rho": _mean(found, "across"), "chance_across_rho": chance,
+            "halves_rho": within, "reliability": reliability(within), "ari": _mean(found, "ari"),
+            "chance_ari": _mean(by_chance, "ari"),
         }  # fmt: skip
 
     def features(self) -> list[Row]:

@@ -33,7 +33,13 @@ def _draw(axis: Axes, features: pd.DataFrame) -> None:
         for consensus, alpha in ((False, 0.2), (True, 1.0)):
             shown = features[(features["class"] == of) & (features["consensus"] == consensus)]
             axis.plot(
-                shown["mds"], shown["others_mds"], ".", markersize=2.5, color=CLASS_COLORS[of], alpha=alpha, rasterized=True
+                shown["mds"],
+                shown["others_mds"],
+                ".",
+                markersize=2.5,
+                color=CLASS_COLORS[of],
+                alpha=alpha,
+                rasterized=True,
             )
     axis.axline((0.5, 0.5), slope=1, color="black", linewidth=0.8, linestyle=":")
     axis.set_aspect("equal", adjustable="datalim")

@@ -149,7 +149,9 @@ def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float6
 
 
 def _found_again(artifact: Artifact, name: str) -> FoundAgain:
-    frame = pd.read_parquet(artifact.path / "features.parquet", columns=["feature_set", "feature", "match", "consensus"])
+    frame = pd.read_parquet(
+        artifact.path / "features.parquet", columns=["feature_set", "feature", "match", "consensus"]
+    )
     mine = frame[frame["feature_set"] == name].sort_values("feature")
     return FoundAgain(*(torch.from_numpy(mine[column].to_numpy().copy()) for column in ("match", "consensus")))
 
