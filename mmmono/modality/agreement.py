@@ -70,7 +70,7 @@ class _Sums:
 
     @classmethod
     def of(cls, origins: list[Tensor]) -> _Sums:
-        return cls(origins, *([torch.zeros_like(side) for side in origins] for _ in range(2)))
+        return cls(origins, [torch.zeros_like(side) for side in origins], [torch.zeros_like(side) for side in origins])
 
     def scatter(self, side: int) -> Tensor:
         """Σ (value − mean of the stratum)² of each feature of a set."""

@@ -217,7 +217,7 @@ def corrected_interval(
     features = len(first.scores)
     counts = np.random.default_rng(seed).multinomial(features, np.full(features, 1 / features), size=n_bootstrap)
     drawn = np.mean([_resampled(first, other, counts) for other in others], axis=0)
-    corrected = np.array([corrected_correlation(*pair, chance) for pair in drawn])
+    corrected = np.array([corrected_correlation(across, within, chance) for across, within in drawn])
     low = high = math.nan
     if not math.isnan(value) and np.isnan(corrected).mean() <= 0.025:
         low, high = (float(bound) for bound in np.nanquantile(corrected, (0.025, 0.975)))
