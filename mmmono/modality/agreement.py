@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -55,88 +56,141 @@ def feature_correlations(
     return stream.result()
 
 
-class CorrelationStream(Stream[[Tensor, Tensor], Tensor]):
+@dataclass
+class _Sums:
+    """Sums over the samples of one stratum, for both sets; deviations are from the stratum's first sample.
+
+    They stay accurate if means are large relative to deviations.
+    """
+
+    origins: list[Tensor]  # float64 [features]: the first sample
+    deviations: list[Tensor]  # Σ deviations
+    squares: list[Tensor]  # Σ deviations²
+    count: int = 0
+
+    @classmethod
+    def of(cls, origins: list[Tensor]) -> _Sums:
+        return cls(origins, [torch.zeros_like(side) for side in origins], [torch.zeros_like(side) for side in origins])
+
+    def scatter(self, side: int) -> Tensor:
+        """Σ (value − mean of the stratum)² of each feature of a set."""
+        return self.squares[side] - self.deviations[side].square() / self.count
+
+
+class CorrelationStream(Stream[[Tensor, Tensor, str], Tensor]):
     """Running correlations, for callers that compute several things in one pass; see `feature_correlations`.
 
-    Sums are of deviations from the first sample, which stay accurate if means are large relative to deviations.
+    With strata, such as the modalities, each stratum is centered by itself: the result is the correlation of deviations
+    from the strata's means (the pooled within-group correlation of discriminant analysis). A difference between the
+    means of the strata, such as the modality gap, then correlates no features. Memory: one matrix of features_a ×
+    features_b in float64, and a second one for the result.
     """
 
     def __init__(self) -> None:
+        self._strata: dict[str, _Sums] = {}
         self._count = 0
-        self._origin: list[Tensor] = []  # of both sets, float64 [features]: the first sample
-        self._sums: list[Tensor]  # of both sets: Σ deviations
-        self._squares: list[Tensor]  # of both sets: Σ deviations²
-        self._product: Tensor  # [features_a, features_b]: Σ deviation of a · deviation of b
+        self._product: Tensor  # [features_a, features_b]: Σ deviation of a · deviation of b, over all strata
 
-    def add(self, a: Float[Tensor, "samples features_a"], b: Float[Tensor, "samples features_b"]) -> None:
-        """Add a block of activations of both sets. Raises NonFiniteError if one is NaN or infinite."""
+    def add(
+        self, a: Float[Tensor, "samples features_a"], b: Float[Tensor, "samples features_b"], stratum: str = ""
+    ) -> None:
+        """Add a block of activations of both sets, all of one stratum.
+
+        Raises:
+            NonFiniteError: an activation is NaN or infinite.
+            ValueError: the sets have different numbers of samples.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} samples of the first set but {len(b)} of the second: rows must belong together")
         if not len(a):
             return
-        self._start([double(side[0]) for side in (a, b)])
         check_finite(a, "first set's sample", self._count)
         check_finite(b, "second set's sample", self._count)
-        deviations = [double(side) - origin for side, origin in zip((a, b), self._origin, strict=True)]
-        for total, square, deviation in zip(self._sums, self._squares, deviations, strict=True):
-            total += deviation.sum(0)
-            square += deviation.square().sum(0)
-        self._product += deviations[0].T @ deviations[1]
+        sums = self._sums(stratum, [double(side[0]) for side in (a, b)])
+        moved = [double(side) - origin for side, origin in zip((a, b), sums.origins, strict=True)]
+        for side, deviation in enumerate(moved):
+            sums.deviations[side] += deviation.sum(0)
+            sums.squares[side] += deviation.square().sum(0)
+        self._product.addmm_(moved[0].T, moved[1])
+        sums.count += len(a)
         self._count += len(a)
 
     def merge(self, other: Self) -> None:
         """Add the samples of another stream; see `Stream.merge`."""
-        if not other._count:
-            return
-        self._start(other._origin)
-        device = self._product.device
-        theirs = [total.to(device) for total in other._sums]
-        # What their deviations lack to be deviations from this stream's first sample.
-        moved = [new.to(device) - old for new, old in zip(other._origin, self._origin, strict=True)]
-        for i, square in enumerate(other._squares):
-            self._sums[i] += theirs[i] + other._count * moved[i]
-            self._squares[i] += square.to(device) + moved[i] * (2 * theirs[i] + other._count * moved[i])
-        self._product += other._product.to(device) + torch.outer(theirs[0], moved[1])
-        self._product += torch.outer(moved[0], theirs[1] + other._count * moved[1])
+        for stratum, theirs in other._strata.items():
+            sums = self._sums(stratum, theirs.origins)
+            device = self._product.device
+            deviations = [total.to(device) for total in theirs.deviations]
+            # What their deviations lack to be deviations from this stream's first sample.
+            moved = [new.to(device) - old for new, old in zip(theirs.origins, sums.origins, strict=True)]
+            for side, square in enumerate(theirs.squares):
+                sums.deviations[side] += deviations[side] + theirs.count * moved[side]
+                sums.squares[side] += square.to(device) + moved[side] * (
+                    2 * deviations[side] + theirs.count * moved[side]
+                )
+            self._product.addr_(deviations[0], moved[1])
+            self._product.addr_(moved[0], deviations[1] + theirs.count * moved[1])
+            sums.count += theirs.count
+        if other._strata:
+            self._product += other._product.to(self._product.device)
         self._count += other._count
 
-    def _start(self, origin: list[Tensor]) -> None:
-        if not self._origin:
-            self._origin = origin
-            self._sums, self._squares = ([torch.zeros_like(side) for side in origin] for _ in range(2))
-            self._product = torch.zeros_like(torch.outer(*origin))
+    def _sums(self, stratum: str, first: list[Tensor]) -> _Sums:
+        """Return the sums of a stratum, which are begun with its first sample if there are none."""
+        if not self._strata:
+            self._product = first[0].new_zeros(len(first[0]), len(first[1]))
+        if stratum not in self._strata:
+            self._strata[stratum] = _Sums.of(first)
+        return self._strata[stratum]
 
     def result(self) -> Float64[Tensor, "features_a features_b"]:
         """Return the correlations over all samples added so far. Raises ValueError if there are none."""
-        if not self._count:
+        if not self._strata:
             raise ValueError("no activations to match features by")
-        means = [total / self._count for total in self._sums]
-        variances = [s / self._count - mean.square() for s, mean in zip(self._squares, means, strict=True)]
-        # A variance this small relative to the mean square is rounding error of a constant feature.
-        known = [v > 1e-14 * s / self._count for v, s in zip(variances, self._squares, strict=True)]
-        a, b = (v.clamp_min(0).sqrt() for v in variances)
-        correlation = (self._product / self._count - torch.outer(*means)) / torch.outer(a, b)
-        return torch.where(torch.outer(*known), correlation.clamp(-1, 1), 0.0).cpu()
+        correlation = self._product.clone()
+        for sums in self._strata.values():
+            correlation.addr_(*sums.deviations, alpha=-1 / sums.count)
+        scales = []
+        for side in range(2):
+            scatter = sum(sums.scatter(side) for sums in self._strata.values())
+            squares = sum(sums.squares[side] for sums in self._strata.values())
+            assert isinstance(scatter, Tensor)
+            # Scatter that is this small relative to the squares is rounding error of a constant feature.
+            scales.append(torch.where(scatter > 1e-14 * squares, scatter.clamp_min(0).rsqrt(), 0.0))
+        return correlation.mul_(scales[0].unsqueeze(1)).mul_(scales[1]).clamp_(-1, 1).cpu()
 
 
 def match_features(
-    blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"]]],
-) -> tuple[Int64[Tensor, " features_a"], Float64[Tensor, " features_a"]]:
-    """Match the features of two feature sets one to one by the correlation of their activations.
+    blocks: Iterable[tuple[Float[Tensor, "samples features_a"], Float[Tensor, "samples features_b"], str]],
+) -> tuple[Int64[Tensor, " features"], Float64[Tensor, " features"]]:
+    """Match the features of two dictionaries one to one by the correlation of their activations within each modality.
 
     Dictionaries trained with different seeds order their features differently. The assignment maximizes the sum of
-    correlations (Hungarian algorithm).
+    signed correlations (Hungarian algorithm). Each modality is centered by itself. Centered together, any two features
+    that prefer the same modality correlate, whatever they mean, and matching by this makes scores of modality agree.
+    For the same reason, scores should be compared on other pairs than features are matched on.
 
     Args:
-        blocks: activations of both sets, row by row on the same samples; both have the same number of features.
+        blocks: activations of both dictionaries, row by row on the same samples, with the modality of these samples;
+            both dictionaries have the same number of features.
 
     Returns:
-        For each feature of the first set, the index of its match in the second set, and their correlation. Constant
-        features, including silent ones, have correlation 0.
+        For each feature of the first dictionary, the index of its match in the second one, and their correlation, which
+        may be negative. Constant features, including silent ones, have correlation 0.
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there are no samples.
+        ValueError: there are no samples, or the dictionaries have different numbers of features.
     """
-    correlation = feature_correlations(blocks)
+    stream = CorrelationStream()
+    for a, b, modality in blocks:
+        stream.add(a, b, modality)
+    correlation = stream.result()
+    if correlation.shape[0] != correlation.shape[1]:
+        raise ValueError(
+            f"{correlation.shape[0]} features cannot be matched one to one with {correlation.shape[1]}: "
+            "compare dictionaries of the same width"
+        )
     rows, columns = linear_sum_assignment(correlation.numpy(), maximize=True)
     return torch.from_numpy(columns), correlation[rows, columns]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class ScaleStream(Stream[[Tensor, Tensor], dict[float, DominanceScores]]):
         self,
         factors: Sequence[float] = FACTORS,
         undefined: Undefined = "skip",
-        group_sizes: Codes | None = None,
+        group_sizes: np.ndarray | None = None,
     ) -> None:
         if wrong := [factor for factor in factors if not 0 < factor < float("inf")]:
             raise ValueError(f"factors={wrong[0]} must be a positive number: it multiplies the image activations")

@@ -20,6 +20,7 @@ from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
 from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
 from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream, MeanStream, ScaleStream
+from mmmono.modality.seed_agreement import HalvesStream
 
 FEATURES = 3
 
@@ -82,6 +83,8 @@ WALKS: dict[str, Walk] = {
     "means": Walk(MeanStream, exact=True),
     "scores of scaled images": Walk(ScaleStream, digits=1e-6),
     "correlations": Walk(CorrelationStream),
+    "correlations within strata": Walk(CorrelationStream, lambda i, t: (i, t, "odd" if len(i) % 2 else "even")),
+    "halves": Walk(lambda: HalvesStream(3, 4), lambda i, t: (i, t, ((i > 0) + 0 + (t > 0))[:, 0].numpy()), digits=1e-6),
     "monosemanticity": Walk(MonosemanticityStream),
 }
 
@@ -202,6 +205,7 @@ def test_many_rows_merge_as_well() -> None:
         (DominanceStream("skip"), DominanceStream("half"), "undefined=skip and undefined=half cannot be merged"),
         (TopStream(3), TopStream(4), "m=3 and m=4 cannot be merged"),
         (HistogramStream(8), HistogramStream(16), "bins=8 and bins=16 cannot be merged"),
+        (HalvesStream(8), HalvesStream(8, seed=1), "cannot be merged"),
     ],
 )
 def test_streams_with_other_settings_are_refused(mine: Any, others: Any, message: str) -> None:

@@ -48,7 +48,7 @@ def test_matching_undoes_a_permutation_and_partitions_follow() -> None:
     order = torch.randperm(12, generator=GENERATOR)
     b = 3 * a[:, order] + 0.05 * torch.rand(200, 12, generator=GENERATOR)
     b[:, order == 5] = 0
-    partners, match = match_features(zip(a.split(33), b.split(33), strict=True))
+    partners, match = match_features((x, y, "image") for x, y in zip(a.split(33), b.split(33), strict=True))
     live = [i for i in range(12) if i != 5]
     assert order[partners][live].tolist() == live
     assert match[live].min() > 0.95

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
 from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
@@ -48,7 +48,13 @@ def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: 
         neighbors=nearest_features(centered_activations(image, text), 4),
         alike_by="correlation of activations",
         mono={m: torch.from_numpy(rng.normal(size=features)) for m in ("image", "text")} if mono else None,
+        consensus=found_again(features) if mono else None,
     )
+
+
+def found_again(features: int) -> FoundAgain:
+    match = torch.linspace(-0.1, 1, features, dtype=torch.float64)
+    return FoundAgain(match, match > 0.7)
 
 
 def picture(row: int) -> Image.Image:
@@ -96,6 +102,10 @@ def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) 
         assert table["mds"][-1] is None  # the silent one
         assert table["class"][-1] == "dead"
         assert ("mono_image" in table) == info["mono"] == (one.mono is not None)
+        assert ("match" in table) == ("consensus" in table) == (one.consensus is not None)
+        if one.consensus is not None:
+            assert table["consensus"] == one.consensus.consensus.tolist()
+            np.testing.assert_allclose(table["match"], one.consensus.match, rtol=1e-3)
         files = sorted((page.parent / "data" / one.name).glob("cards-*.js"))
         cards = [card for i in range(len(files)) for card in read(page, f"{one.name}/cards-{i}")]
         assert len(cards) == len(partition)
@@ -213,6 +223,28 @@ def test_filters_sorting_and_a_feature(browser: Any, page: Path, sets: list[Expl
         tab.locator(f".card[data-feature='{first}']").wait_for()
         tab.locator(".neighbors a").first.click()
         tab.locator(f".card[data-feature='{int(one.neighbors.features[first, 0])}']").wait_for()
+
+
+def test_only_consensus_features(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:
+    """The choice is there where other seeds were compared, and only there."""
+    assert sets[1].consensus is not None
+    chosen = sets[1].consensus.consensus
+    with opened(browser, page, "#sae") as tab:
+        tab.locator("#table tbody tr[data-feature]").first.wait_for()
+        tab.locator("#consensus").check()
+        assert count(tab) == chosen.sum() < FEATURES
+        assert listed(tab)[:5] == np.flatnonzero(chosen)[:5].tolist()
+        tab.locator("#table th button", has_text="seeds r").click()  # the highest first
+        assert listed(tab)[0] == FEATURES - 1
+        tab.locator("#classes button", has_text="CrossD").click()
+        others = torch.tensor([of != "CrossD" for of in sets[1].dominance.partition.class_of()])
+        assert count(tab) == (chosen & others).sum()
+        tab.goto(f"{page.as_uri()}#raw")
+        tab.locator("#consensus").wait_for(state="hidden")
+        tab.locator("#reset").click()
+        assert not tab.locator("#consensus").is_checked()
+        assert count(tab) == 40
+        assert tab.locator("#table th", has_text="seeds r").count() == 0
 
 
 @pytest.mark.parametrize(

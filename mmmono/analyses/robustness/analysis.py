@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
 from mmmono.features import ActivationBlock, FeatureSet
+from mmmono.features.grouping import Codes
 from mmmono.modality import DominanceStream, sign_flip_p_values
-from mmmono.modality.groups import Codes, group_sizes
+from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.modality.robustness import MeanStream, agreement, other_partners
 from mmmono.modality.scale import ScaleStream

@@ -11,8 +11,9 @@ from jaxtyping import Float64
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from mmmono.analyses.consensus import CONSENSUS
 from mmmono.analyses.interpretability import INTERPRETABILITY
-from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
@@ -48,18 +49,20 @@ def explore(workspace: Workspace) -> None:
     pictures = _pictures(workspace) if settings.pictures else None
     there = ResultsOnDisk(workspace)
     scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
+    compared = {name: there.latest(CONSENSUS, name) for name in workspace.recipes}
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
         "explorer": OmegaConf.to_container(settings),
         "interpretability": {name: result.digest if result else None for name, result in scored.items()},
+        "consensus": {name: result.digest if result else None for name, result in compared.items()},
         "seed": workspace.seed,
     }
 
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, name, metadata, scored[name])
+            explored = _explored(workspace, name, metadata, scored[name], compared[name])
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -89,7 +92,11 @@ def _pictures(workspace: Workspace) -> SplitPictures:
 
 
 def _explored(
-    workspace: Workspace, name: str, metadata: pd.DataFrame, interpretability: Artifact | None
+    workspace: Workspace,
+    name: str,
+    metadata: pd.DataFrame,
+    interpretability: Artifact | None,
+    consensus: Artifact | None,
 ) -> ExploredFeatures:
     settings = workspace.cfg.explorer
     feature_set = workspace.feature_set(name)
@@ -113,6 +120,7 @@ def _explored(
         neighbors=neighbors,
         alike_by=alike_by,
         mono=_mono(interpretability, name, feature_set.num_features) if interpretability else None,
+        consensus=_found_again(consensus, name) if consensus else None,
     )
 
 
@@ -138,6 +146,14 @@ def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float6
         mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
         scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
     return scores
+
+
+def _found_again(artifact: Artifact, name: str) -> FoundAgain:
+    frame = pd.read_parquet(
+        artifact.path / "features.parquet", columns=["feature_set", "feature", "match", "consensus"]
+    )
+    mine = frame[frame["feature_set"] == name].sort_values("feature")
+    return FoundAgain(*(torch.from_numpy(mine[column].to_numpy().copy()) for column in ("match", "consensus")))
 
 
 def _embedders(scored: dict[str, Artifact | None]) -> str | None:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from PIL.Image import Image
 from torch import Tensor
 
@@ -38,6 +38,19 @@ SCRIPTS = ("store.js", "charts.js", "table.js", "card.js", "compare.js", "app.js
 
 
 @dataclass(frozen=True)
+class FoundAgain:
+    """How features compare with those of dictionaries of other seeds; results of the analysis `consensus`.
+
+    Attributes:
+        match: smallest correlation of each feature with its matches under the other seeds.
+        consensus: whether it is a consensus feature, found under every seed.
+    """
+
+    match: Float64[Tensor, " features"]
+    consensus: Bool[Tensor, " features"]
+
+
+@dataclass(frozen=True)
 class ExploredFeatures:
     """Results of one feature set that the page shows.
 
@@ -49,6 +62,7 @@ class ExploredFeatures:
         neighbors: the most similar features of each feature.
         alike_by: the similarity behind `neighbors`, in words.
         mono: monosemanticity of every feature by modality, NaN for features not scored; None if it was not computed.
+        consensus: which features dictionaries of other seeds have too; None if they were not compared.
     """
 
     dominance: FeatureSetDominance
@@ -59,6 +73,7 @@ class ExploredFeatures:
     neighbors: Neighbors
     alike_by: str
     mono: dict[Modality, Float64[Tensor, " features"]] | None
+    consensus: FoundAgain | None = None
 
     @property
     def name(self) -> str:
@@ -151,6 +166,8 @@ class ExplorerWriter:
         }
         if explored.mono is not None:
             table |= {f"mono_{modality}": _column(explored.mono[modality]) for modality in MODALITIES}
+        if explored.consensus is not None:
+            table |= {"match": _column(explored.consensus.match), "consensus": explored.consensus.consensus.tolist()}
         return table
 
     def _card(self, explored: ExploredFeatures, feature: int) -> dict[str, object]:

@@ -47,6 +47,13 @@ const COLUMNS = [
     show: (value) => fixed(value, 2),
     about: "Monosemanticity on texts",
   },
+  {
+    key: "match",
+    title: "seeds r",
+    class: "wide number from-wide",
+    show: (value) => fixed(value, 2),
+    about: "Smallest correlation with its matches in dictionaries of other seeds",
+  },
   { key: "label", title: "top caption", class: "label", about: "The caption that activates it most" },
 ];
 
@@ -171,6 +178,7 @@ class FeatureTable {
 function sortedFeatures(table, key, descending) {
   const features = table.class.map((_, i) => i);
   if (key === "feature") return descending ? features.reverse() : features;
+  if (!(key in table)) return features; // sorted by what another feature set has
   const values = table[key];
   const sign = descending ? -1 : 1;
   const compare =
@@ -184,12 +192,13 @@ function sortedFeatures(table, key, descending) {
 }
 
 function passes(table, feature, matches) {
-  const { classes, low, high, sure } = state.filter;
+  const { classes, low, high, sure, consensus } = state.filter;
   const score = table.mds[feature];
   if (!classes.has(table.class[feature])) return false;
   if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high)))
     return false;
   if (sure && !(table.class[feature] !== "dead" && table.q[feature] !== null && table.q[feature] <= 0.05)) return false;
+  if (consensus && table.consensus && !table.consensus[feature]) return false; // sets without seeds hide nothing
   return matches === null || matches.has(feature);
 }
 
