@@ -16,6 +16,7 @@ from mmmono.modality.partition import (
     partition_by_sigma,
 )
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
+from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
 
@@ -33,6 +34,8 @@ __all__ = [
     "GapStream",
     "ModalityGap",
     "Partition",
+    "Sharedness",
+    "SharednessStream",
     "adjusted_rand_index",
     "dominance_scores",
     "energy_ratio",
@@ -49,5 +52,6 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "sharedness",
     "sign_flip_p_values",
 ]

@@ -19,7 +19,7 @@ from mmmono.core.streams import Stream
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
 from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
-from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream
+from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream, SharednessStream
 
 FEATURES = 3
 
@@ -67,6 +67,12 @@ WALKS: dict[str, Walk] = {
     "reconstruction": Walk(lambda: ReconstructionMoments(FEATURES, FEATURES), lambda i, t: (i, t, i)),
     "energies": Walk(EnergyStream, exact=True),
     "gap": Walk(GapStream),
+    "sharedness": Walk(SharednessStream, digits=1e-7),
+    "sharedness of groups": Walk(
+        lambda: SharednessStream(np.arange(40_000) // 10_000),  # larger groups than there are rows
+        lambda i, t: (i, t, np.minimum(np.abs(i[:, 0].numpy()).astype(np.int64), 3)),
+        digits=1e-7,
+    ),
     "correlations": Walk(CorrelationStream),
     "monosemanticity": Walk(MonosemanticityStream),
 }
