@@ -13,7 +13,7 @@ over 5 seeds (`tests/modality/test_sharedness_choice.py` computes it):
 |------------------------------------|---------------|-------------------|--------|
 | sparse, strengths of light tails   | .93           | .93               | .95    |
 | sparse, log-normal strengths       | .77           | .77               | .95    |
-| dense, means of 0                  | .98           | .55               | –      |
+| dense, means of 0                  | .98           | .56               | –      |
 | dense, means of + 1 and − 1        | .98           | .05               | –      |
 """
 
