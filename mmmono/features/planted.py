@@ -151,7 +151,9 @@ def plant(parameters: PlantedParameters) -> PlantedPairs:
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     frequency = np.concatenate([_frequencies(parameters)[name] for name in KINDS])
     gain = np.exp(np.where(kind == 2, rng.standard_normal(len(kind)) * parameters.gain_spread / 2, 0))
-    gain *= np.exp(np.where(kind == 2, _extra(parameters, 0).uniform(-1, 1, len(kind)), 0) * np.log(parameters.gain_ratio) / 2)
+    gain *= np.exp(
+        np.where(kind == 2, _extra(parameters, 0).uniform(-1, 1, len(kind)), 0) * np.log(parameters.gain_ratio) / 2
+    )
     codes = _codes(parameters, rng, kind, frequency, gain)
     clean = [c @ atoms for c in codes]
     length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))

@@ -70,9 +70,7 @@ class Moments:
     def firing(self) -> Moments:
         """Sums of the indicators of firing, 1 or 0, in place of the activations."""
         sums = [self.both_firing if a and b else self.image_firing if a else self.text_firing for a, b in POWERS]
-        return Moments(
-            self.count, torch.stack(sums).double(), self.image_firing, self.text_firing, self.both_firing
-        )
+        return Moments(self.count, torch.stack(sums).double(), self.image_firing, self.text_firing, self.both_firing)
 
     def central(self, a: int, b: int) -> Float64[Tensor, " features"]:
         """Σ (x − x̄)ᵃ (y − ȳ)ᵇ, exactly 0 for a constant x or y."""
@@ -104,8 +102,8 @@ def broken_pairs_test(parts: Sequence[Moments], counts: bool = False) -> Float64
     """One-sided p-values of Σ x y against random re-pairing within each part.
 
     Under re-pairing, Σ (x − x̄)(y − ȳ) over n units has mean 0, variance Σ(x − x̄)² Σ(y − ȳ)² / (n − 1) and third moment
-    n Σ(x − x̄)³ Σ(y − ȳ)³ / ((n − 1)(n − 2)), exactly; moments of independent parts add. The p-value is that of the Pearson III
-    distribution with these moments.
+    n Σ(x − x̄)³ Σ(y − ȳ)³ / ((n − 1)(n − 2)), exactly; moments of independent parts add. The p-value is that of the Pearson
+    III distribution with these moments.
 
     Args:
         parts: moments of units that may be re-paired with each other.
@@ -162,7 +160,8 @@ def correlation_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
     low, high = (torch.tanh(torch.atanh(r) + sign * reach) for sign in (-1, 1))
     certain = r.abs() == 1
     r = r.where(known, torch.where((x > 0) | (y > 0), 0.0, torch.nan))
-    return r, *(torch.where(certain, r, end).where(known, torch.nan) for end in (low, high))
+    low, high = (torch.where(certain, r, end).where(known, torch.nan) for end in (low, high))
+    return r, low, high
 
 
 def firing_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:

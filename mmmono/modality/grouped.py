@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmmono.core.streams import require_equal
-
-Codes = np.ndarray[Any, np.dtype[np.int64]]
+from mmmono.features.grouping import Codes
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,10 @@ class Units:
         if members.all():
             return self
         rows = torch.from_numpy(np.flatnonzero(members)).to(self.image.device)
-        sides = (x[rows] for x in (self.image, self.text, self.image_fires, self.text_fires))
-        return Units(*sides, self.pairs[members])
+        image, text, image_fires, text_fires = (
+            x[rows] for x in (self.image, self.text, self.image_fires, self.text_fires)
+        )
+        return Units(image, text, image_fires, text_fires, self.pairs[members])
 
 
 @dataclass

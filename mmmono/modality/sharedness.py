@@ -7,7 +7,7 @@ The score is a Pearson correlation across pairs, 0 in expectation if pairs are b
 gains. A feature that is silent in at least half of the images and of the texts is *sparse*: what is correlated is whether it
 fires (the phi coefficient), and the test is that of co-firing. Any other feature is *dense*: its activations are correlated.
 One kind of correlation for both would lose. AUROC of 100 weakly shared against 100 unshared features of 1,000 pairs, mean
-over 5 seeds (`tests/modality/test_sharedness_choice.py` computes it):
+over 5 seeds (tests/modality/test_sharedness_choice.py computes it):
 
 | features                           | activations z | magnitudes abs(z) | firing |
 |------------------------------------|---------------|-------------------|--------|
@@ -31,10 +31,11 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream
 from mmmono.features import Rows
+from mmmono.features.grouping import Codes
 from mmmono.features.rows import in_full
 from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.grouped import Codes, GroupAverages, Units
+from mmmono.modality.grouped import GroupAverages, Units
 
 LARGEST = 5  # class of the largest groups, of more than 16 pairs
 CHUNK_ROWS = 256  # a chunk of 256 × 1,024 float64 numbers fits into a core's second-level cache

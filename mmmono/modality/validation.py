@@ -80,9 +80,7 @@ def separation(
     )
 
 
-def shared_auroc(
-    values: Float[Tensor, " features"], match: Match, kind: Int64[Tensor, " atoms"]
-) -> float:
+def shared_auroc(values: Float[Tensor, " features"], match: Match, kind: Int64[Tensor, " atoms"]) -> float:
     """AUROC of shared against single-modality concepts by a value of their features, higher for shared ones.
 
     Concepts whose feature has no value (NaN) are left out; NaN without concepts of both sorts.

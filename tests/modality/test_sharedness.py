@@ -21,7 +21,9 @@ def of(image: Array, text: Array, groups: npt.NDArray[np.int64] | None = None) -
     return sharedness([(torch.from_numpy(image), torch.from_numpy(text))], groups)
 
 
-def sparse(rng: np.random.Generator, pairs: int, features: int, rate: float, together: float = 0.0) -> tuple[Array, Array]:
+def sparse(
+    rng: np.random.Generator, pairs: int, features: int, rate: float, together: float = 0.0
+) -> tuple[Array, Array]:
     """Gamma strengths where a side fires; a pair fires as one with probability `together`."""
     joint, as_one = rng.random((pairs, features)) < rate, rng.random((pairs, features)) < together
     image, text = (
@@ -78,7 +80,9 @@ def test_intervals_of_sparse_features_cover(rate: float, together: float) -> Non
     assert 0.93 <= covers.double().mean() <= 0.97
 
 
-def grouped(kind: str, sizes: npt.NDArray[np.int64], features: int, seed: int) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+def grouped(
+    kind: str, sizes: npt.NDArray[np.int64], features: int, seed: int
+) -> tuple[Array, Array, npt.NDArray[np.int64]]:
     """Sides that depend on their group, not on each other: ICC .9, or one image with several texts."""
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))

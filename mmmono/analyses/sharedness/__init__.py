@@ -45,8 +45,7 @@ def summary_rows(result: Result) -> Rows:
 
 
 def _fields(result: Result) -> Fields:
-    row = result.rows("summary")[0]
-    return {"pairs": f"{row['pairs']:,}", "groups": f"{row['groups']:,}", "fdr": f"{result.recipe['sharedness']['fdr']:g}"}
+    return {"fdr": f"{result.recipe['sharedness']['fdr']:g}"}
 
 
 SHAREDNESS = Analysis(
@@ -88,11 +87,7 @@ SHAREDNESS = Analysis(
             "co_firing_ratio": "median ratio of observed to expected co-firing of the sparse ones; none without them",
         },
     },
-    tables=[
-        TableView(
-            "sharedness", "Features shared beyond broken pairs (q ≤ {fdr}), {groups} groups of {pairs} pairs", summary_rows
-        )
-    ],
+    tables=[TableView("sharedness", "Features shared beyond broken pairs (q ≤ {fdr})", summary_rows)],
     figures=[
         FigureView(
             "sharedness",

@@ -13,7 +13,18 @@ from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
-SAVED = ("low", "high", "p_value", "sparse", "co_firing", "expected", "image_firing", "text_firing", "correlation", "phi")
+SAVED = (
+    "low",
+    "high",
+    "p_value",
+    "sparse",
+    "co_firing",
+    "expected",
+    "image_firing",
+    "text_firing",
+    "correlation",
+    "phi",
+)
 
 Row = dict[str, object]
 
@@ -62,7 +73,8 @@ def _tested(workspace: Workspace, name: str) -> tuple[list[Row], dict[str, int]]
 def _summary(features: pd.DataFrame, fdr: float, place: Row) -> list[Row]:
     """One row for each class, and one for all live features."""
     live = features[features["class"] != "dead"]
-    classes = {**{of: live[live["class"] == of] for of in LIVE_CLASSES}, "live": live}
+    classes: dict[str, pd.DataFrame] = {of: live[live["class"] == of] for of in LIVE_CLASSES}
+    classes["live"] = live
     return [
         {
             "feature_set": place["feature_set"], "class": of, "pairs": place["pairs"], "groups": place["groups"],

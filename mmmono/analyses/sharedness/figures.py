@@ -42,12 +42,27 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
     for confirmed, alpha in ((False, 0.25), (True, 0.9)):
         for of in CLASSES:
             rows = live[(live["class"] == of) & (shared == confirmed)]
-            axis.plot(rows["mds"], rows["sharedness"], ".", markersize=3.5, markeredgewidth=0, color=CLASS_COLORS[of], alpha=alpha)
+            axis.plot(
+                rows["mds"],
+                rows["sharedness"],
+                ".",
+                markersize=3.5,
+                markeredgewidth=0,
+                color=CLASS_COLORS[of],
+                alpha=alpha,
+            )
     axis.axhline(0, color="black", linewidth=0.6)
-    axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axis.axvline(0.5, ymax=0.68, color="black", linewidth=0.8, linestyle=":")  # below the legend
     for of in reversed(CLASSES):
         members = live["class"] == of
-        axis.plot([], [], "o", markersize=3, color=CLASS_COLORS[of], label=f"{of}: {int((members & shared).sum())} of {int(members.sum())} shared")
+        axis.plot(
+            [],
+            [],
+            "o",
+            markersize=3,
+            color=CLASS_COLORS[of],
+            label=f"{of}: {int((members & shared).sum())} of {int(members.sum())} shared",
+        )
     reach = max([0.01, *(live["mds"] - 0.5).abs()])
     axis.set_xlim(0.5 - 1.05 * reach, 0.5 + 1.05 * reach)
     low, high = (min([0.0, *live["sharedness"]]), max([0.05, *live["sharedness"]])) if len(live) else (0.0, 1.0)

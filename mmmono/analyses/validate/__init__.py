@@ -188,7 +188,8 @@ VALIDATE = Analysis(
         FigureView("validation-codes", "Correlation of each concept's codes with the feature that is nearest to it."),
         FigureView("validation-separation", "AUROC of image-only and text-only concepts against shared ones, by R(d)."),
         FigureView(
-            "validation-shared", "AUROC of shared against single-modality concepts, by sharedness and by R(d), on the SAE."
+            "validation-shared",
+            "AUROC of shared against single-modality concepts, by sharedness and by R(d), on the SAE.",
         ),
         FigureView("validation-gains", "Rank correlation of R(d) with the true gain of shared concepts."),
         FigureView("validation-energy", "The same by R(d) and by the ratio of energies, on the SAE."),
