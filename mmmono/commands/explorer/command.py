@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmmono.analyses.interpretability import INTERPRETABILITY
+from mmmono.analyses.sharedness import SHAREDNESS
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
@@ -48,18 +49,20 @@ def explore(workspace: Workspace) -> None:
     pictures = _pictures(workspace) if settings.pictures else None
     there = ResultsOnDisk(workspace)
     scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
+    shared = {name: there.latest(SHAREDNESS, name) for name in workspace.recipes}
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
         "explorer": OmegaConf.to_container(settings),
         "interpretability": {name: result.digest if result else None for name, result in scored.items()},
+        "sharedness": {name: result.digest if result else None for name, result in shared.items()},
         "seed": workspace.seed,
     }
 
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, name, metadata, scored[name])
+            explored = _explored(workspace, name, metadata, (scored[name], shared[name]))
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -75,6 +78,8 @@ def explore(workspace: Workspace) -> None:
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings(INTERPRETABILITY):
             console.print(f"there, under other settings: {settings_of_others}")
+    if not all(shared.values()):
+        console.print("without sharedness: make section-2.1, then this again, to have it", style="dim")
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
@@ -89,9 +94,11 @@ def _pictures(workspace: Workspace) -> SplitPictures:
 
 
 def _explored(
-    workspace: Workspace, name: str, metadata: pd.DataFrame, interpretability: Artifact | None
+    workspace: Workspace, name: str, metadata: pd.DataFrame, results: tuple[Artifact | None, Artifact | None]
 ) -> ExploredFeatures:
+    """Everything of a feature set; `results` of the interpretability and of the sharedness, None where there are none."""
     settings = workspace.cfg.explorer
+    interpretability, shared = results
     feature_set = workspace.feature_set(name)
     search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
     histograms = HistogramStream(settings.bins)
@@ -113,6 +120,7 @@ def _explored(
         neighbors=neighbors,
         alike_by=alike_by,
         mono=_mono(interpretability, name, feature_set.num_features) if interpretability else None,
+        **(_sharedness(shared, name) if shared else {}),
     )
 
 
@@ -138,6 +146,13 @@ def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float6
         mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
         scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
     return scores
+
+
+def _sharedness(artifact: Artifact, name: str) -> dict[str, Float64[Tensor, " features"]]:
+    columns = {"sharedness": "sharedness", "sharedness_q": "q_value"}
+    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", *columns.values()])
+    mine = frame[frame["feature_set"] == name].sort_values("feature")
+    return {key: torch.from_numpy(mine[column].to_numpy(dtype=np.float64).copy()) for key, column in columns.items()}
 
 
 def _embedders(scored: dict[str, Artifact | None]) -> str | None:

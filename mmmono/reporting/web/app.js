@@ -12,7 +12,7 @@ async function start() {
   $("made").textContent =
     `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}`;
   features = new FeatureTable((key) => {
-    const falling = ["mds", "image", "text", "mono_image", "mono_text"].includes(key);
+    const falling = ["mds", "image", "text", "sharedness", "mono_image", "mono_text"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };
     refresh();
     features.scroller.scrollTop = 0;
@@ -119,7 +119,7 @@ function brush(svg) {
 
 function drawFilters() {
   const info = setInfo(state.set);
-  const { classes, low, high, sure } = state.filter;
+  const { classes, low, high, sure, shared } = state.filter;
   const focused = document.activeElement?.dataset?.members;
   $("classes").replaceChildren(
     ...["ImgD", "TextD", "CrossD", "dead"].flatMap((name) => [
@@ -149,6 +149,8 @@ function drawFilters() {
   ])
     if (document.activeElement !== $(id)) $(id).value = value === null ? "" : value;
   $("sure").checked = sure;
+  $("shared").checked = shared;
+  $("shared").parentElement.hidden = !info.shared;
   $("count").textContent =
     `${features.rows.length.toLocaleString("en")} of ${info.features.toLocaleString("en")} features`;
 }
@@ -182,10 +184,12 @@ function listen() {
       state.filter[id] = event.target.value === "" ? null : Number(event.target.value);
       refresh();
     });
-  $("sure").addEventListener("change", (event) => {
-    state.filter.sure = event.target.checked;
-    refresh();
-  });
+  for (const id of ["sure", "shared"]) {
+    $(id).addEventListener("change", (event) => {
+      state.filter[id] = event.target.checked;
+      refresh();
+    });
+  }
   $("reset").addEventListener("click", reset);
   document.addEventListener("keydown", keys);
 }

@@ -45,7 +45,14 @@ const state = {
 };
 
 function emptyFilter() {
-  return { classes: new Set(["ImgD", "TextD", "CrossD", "dead"]), low: null, high: null, sure: false, query: "" };
+  return {
+    classes: new Set(["ImgD", "TextD", "CrossD", "dead"]),
+    low: null,
+    high: null,
+    sure: false,
+    shared: false,
+    query: "",
+  };
 }
 
 function setInfo(name) {
