@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
-from mmmono.features.store import Manifest
+from mmmono.features.store import MODALITIES, FeatureStore, Manifest, content_fingerprint
 from mmmono.features.writer import FeatureStoreWriter
 
 TRUTH_FILE = "truth.safetensors"
 ANSWERS = ("atoms", "kind", "gain", "image_codes", "text_codes")
 KINDS = ("image", "text", "shared")
 SHARD = 16_384
+COVARIANCE_ROWS = 50_000  # of a store, for the covariance of the noise
+# Options that came later: without them, addresses and numbers are as before.
+LATER = (
+    "group_size", "group_likeness", "tail", "dense", "parents", "leak", "leak_frequency", "gain_ratio", "noise_from",
+)  # fmt: skip
+
+Array = np.ndarray[Any, Any]
+Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,19 @@ class PlantedParameters:
         gap: distance between the means of the two modalities caused by the offset, as a relative length.
         noise: root mean square norm of the noise, as a relative length.
         seed: of all random numbers.
+        group_size: number of consecutive pairs in a group, such as captions of one image.
+        group_likeness: probability that what is drawn for a concept in a sample is what was drawn for the first sample of
+            its group, instead of independent of it.
+        tail: standard deviation of log(strength) in addition to the strengths' gamma distribution; their mean stays.
+        dense: standard deviation of a normal part of all codes of a sample's modality, present or not, with the
+            correlation `correlation` between the sides of shared concepts.
+        parents: share of the concepts of each kind that are parents: one is present whenever one of its children is.
+        leak: strength of single-modality concepts in the other modality, relative to that in their own.
+        leak_frequency: how often they are there, relative to their own modality; independent of the pair.
+        gain_ratio: largest ratio of a shared concept's gains in the two modalities beyond that of `gain_spread`; log-ratios
+            are uniform between its inverse and it.
+        noise_from: folder of a feature store of width `dim`; the noise of either modality then has the covariance of its
+            embeddings, in the total size of `noise`. None: the same in all directions.
 
     Raises:
         ConfigError: a parameter is invalid.
@@ -60,16 +82,28 @@ class PlantedParameters:
     gap: float = 0.3
     noise: float = 0.05
     seed: int = 0
+    group_size: int = 1
+    group_likeness: float = 0.9
+    tail: float = 0.0
+    dense: float = 0.0
+    parents: float = 0.0
+    leak: float = 0.0
+    leak_frequency: float = 0.5
+    gain_ratio: float = 1.0
+    noise_from: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pairs", "dim", "image_atoms", "text_atoms", "shared_atoms"):
+        for name in ("pairs", "dim", "image_atoms", "text_atoms", "shared_atoms", "group_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)}: planted pairs need at least one")
-        if not 0 <= self.correlation <= 1:
-            raise ConfigError(f"dataset.correlation={self.correlation} is a probability: give 0 to 1")
-        for name in ("zipf", "gain_spread", "gap", "noise"):
+        for name in ("correlation", "group_likeness", "parents", "leak_frequency"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"dataset.{name}={getattr(self, name)} is a probability: give 0 to 1")
+        for name in ("zipf", "gain_spread", "gap", "noise", "tail", "dense", "leak"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)} must not be negative")
+        if self.gain_ratio < 1:
+            raise ConfigError(f"dataset.gain_ratio={self.gain_ratio}: give at least 1, equal gains in both modalities")
         atoms = min(self.image_atoms, self.text_atoms) + self.shared_atoms
         if not 0 < self.active <= atoms:
             raise ConfigError(
@@ -105,7 +139,11 @@ class PlantedPairs:
 
 
 def plant(parameters: PlantedParameters) -> PlantedPairs:
-    """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise, with + for images and − for texts."""
+    """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise, with + for images and − for texts.
+
+    Raises:
+        ConfigError: the store in `noise_from` is missing or has another width.
+    """
     rng = np.random.default_rng(parameters.seed)
     counts = (parameters.image_atoms, parameters.text_atoms, parameters.shared_atoms)
     kind = np.repeat(np.arange(3), counts)
@@ -113,25 +151,18 @@ def plant(parameters: PlantedParameters) -> PlantedPairs:
     atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
     frequency = np.concatenate([_frequencies(parameters)[name] for name in KINDS])
     gain = np.exp(np.where(kind == 2, rng.standard_normal(len(kind)) * parameters.gain_spread / 2, 0))
-    joint = rng.random((parameters.pairs, len(kind))) < frequency
-    together = rng.random((parameters.pairs, len(kind))) < parameters.correlation
-    codes = []
-    for absent, gains in ((1, gain), (0, 1 / gain)):
-        alone = rng.random((parameters.pairs, len(kind))) < frequency
-        shows = np.where(together, joint, alone) & (kind != absent)
-        # Give empty samples one concept of their own kind: without offset and noise they would be zero vectors.
-        possible = np.where((kind != absent) & (kind != 2), frequency, 0)
-        empty = np.flatnonzero(~shows.any(1))
-        shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
-        strength = 0.5 + rng.gamma(2.0, 0.25, (parameters.pairs, len(kind)))
-        codes.append(shows * strength * gains)
+    gain *= np.exp(
+        np.where(kind == 2, _extra(parameters, 0).uniform(-1, 1, len(kind)), 0) * np.log(parameters.gain_ratio) / 2
+    )
+    codes = _codes(parameters, rng, kind, frequency, gain)
     clean = [c @ atoms for c in codes]
     length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))
     offset = rng.standard_normal(parameters.dim)
     offset *= parameters.gap * length / 2 / np.linalg.norm(offset)
+    shapes = _noise_shapes(parameters)
     embeddings = [
-        z + sign * offset + rng.standard_normal(z.shape) * parameters.noise * length / parameters.dim**0.5
-        for z, sign in zip(clean, (1, -1), strict=True)
+        z + sign * offset + shape(rng.standard_normal(z.shape)) * parameters.noise * length / parameters.dim**0.5
+        for z, sign, shape in zip(clean, (1, -1), shapes, strict=True)
     ]
     ratio = np.select([kind == 0, kind == 1], [np.inf, 0.0], gain**2)
     image, text, directions, ratios, image_codes, text_codes = (
@@ -153,6 +184,7 @@ def write_planted(directory: Path, parameters: PlantedParameters, dtype: str = "
                 "key": f"{shard * SHARD + i:08d}",
                 "caption": "concepts " + " ".join(map(str, text)),
                 "image_concepts": " ".join(map(str, image)),
+                **_group(parameters, shard * SHARD + i),
             }
             for i, (image, text) in enumerate(zip(*shown, strict=True))
         ]
@@ -179,7 +211,105 @@ def read_truth(directory: Path) -> dict[str, Tensor]:
 
 def parameters_digest(parameters: PlantedParameters) -> str:
     """Return a digest that identifies the result of `plant`."""
-    return hashlib.sha256(json.dumps(asdict(parameters), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(identity(parameters), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(parameters: PlantedParameters) -> dict[str, Any]:
+    """Everything that determines the result of `plant`, without the options in LATER that have their defaults."""
+    values = asdict(parameters)
+    found = {f.name: values[f.name] for f in fields(parameters) if f.name not in LATER or values[f.name] != f.default}
+    if parameters.noise_from is not None:
+        found["noise_from"] = content_fingerprint(Path(parameters.noise_from))
+    return found
+
+
+def _codes(parameters: PlantedParameters, rng: Rng, kind: Array, frequency: Array, gain: Array) -> list[Array]:
+    """Strength of each concept in each image and in each text."""
+    shape = (parameters.pairs, len(kind))
+    joint = _grouped(parameters, rng.random(shape), 1) < frequency
+    together = _grouped(parameters, rng.random(shape), 2) < parameters.correlation
+    codes = []
+    for side, (absent, gains) in enumerate(((1, gain), (0, 1 / gain))):
+        alone = _grouped(parameters, rng.random(shape), 10 + side) < frequency
+        shows = np.where(together, joint, alone) & (kind != absent)
+        # Give empty samples one concept of their own kind: without offset and noise they would be zero vectors.
+        possible = np.where((kind != absent) & (kind != 2), frequency, 0)
+        empty = np.flatnonzero(~shows.any(1))
+        shows[empty, rng.choice(len(kind), len(empty), p=possible / possible.sum())] = True
+        shows = _with_parents(parameters, shows)
+        strength = _grouped(parameters, 0.5 + rng.gamma(2.0, 0.25, shape), 20 + side)
+        extra = _extra(parameters, 30 + side)
+        if parameters.tail:
+            more = _grouped(parameters, extra.standard_normal(shape), 40 + side)
+            strength *= np.exp(parameters.tail * more - parameters.tail**2 / 2)
+        found = shows * strength * gains
+        if parameters.leak:
+            leaks = (kind == absent) & (extra.random(shape) < frequency * parameters.leak_frequency)
+            found += leaks * strength * parameters.leak
+        if parameters.dense:
+            found += _dense(parameters, kind, absent, extra) * gains
+        codes.append(found)
+    return codes
+
+
+def _dense(parameters: PlantedParameters, kind: Array, absent: int, rng: Rng) -> Array:
+    """Normal part of the codes of one side: what both sides share, and its own."""
+    shape = (parameters.pairs, len(kind))
+    weight = np.where(kind == 2, parameters.correlation, 0)
+    common, own = _extra(parameters, 3).standard_normal(shape), rng.standard_normal(shape)
+    found: Array = (np.sqrt(weight) * common + np.sqrt(1 - weight) * own) * parameters.dense
+    return np.where(kind == absent, parameters.leak, 1.0) * found
+
+
+def _extra(parameters: PlantedParameters, number: int) -> Rng:
+    """Random numbers of an option, apart from those that the parameters without it draw."""
+    return np.random.default_rng([parameters.seed, 1 + number])
+
+
+def _grouped(parameters: PlantedParameters, drawn: Array, number: int) -> Array:
+    """Replace what is drawn for each sample by what is drawn for the first of its group, with the group's likeness."""
+    if parameters.group_size == 1:
+        return drawn
+    first = np.arange(len(drawn)) // parameters.group_size * parameters.group_size
+    alike = _extra(parameters, 100 + number).random(drawn.shape) < parameters.group_likeness
+    return np.where(alike, drawn[first], drawn)
+
+
+def _with_parents(parameters: PlantedParameters, shows: Array) -> Array:
+    """Make each parent present where one of its children is: the first concepts of a kind are its parents, by turns."""
+    shows = shows.copy()
+    start = 0
+    for kind in KINDS:
+        count = getattr(parameters, f"{kind}_atoms")
+        parents = round(parameters.parents * count)
+        for parent in range(parents):
+            children = shows[:, start + parents + parent : start + count : parents]
+            shows[:, start + parent] |= children.any(1)
+        start += count
+    return shows
+
+
+def _noise_shapes(parameters: PlantedParameters) -> list[Callable[[Array], Array]]:
+    """For images and texts, what gives white noise the covariance of a store, with the same root mean square norm."""
+    if parameters.noise_from is None:
+        return [lambda white: white] * 2
+    store = FeatureStore(parameters.noise_from)
+    if store.dim != parameters.dim:
+        raise ConfigError(
+            f"dataset.dim={parameters.dim}, but the store in dataset.noise_from={parameters.noise_from} has {store.dim}: "
+            f"set dataset.dim={store.dim}"
+        )
+    roots = []
+    for modality in MODALITIES:
+        rows = store.read(modality, 0, min(len(store), COVARIANCE_ROWS)).double()
+        values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+        scale = (values.clamp_min(0) / values.clamp_min(0).mean()).sqrt()
+        roots.append(((vectors * scale) @ vectors.T).numpy())
+    return [lambda white, root=root: white @ root for root in roots]  # type: ignore[misc]
+
+
+def _group(parameters: PlantedParameters, pair: int) -> dict[str, str]:
+    return {} if parameters.group_size == 1 else {"group": f"{pair // parameters.group_size:08d}"}
 
 
 def _frequencies(parameters: PlantedParameters) -> dict[str, np.ndarray[Any, Any]]:

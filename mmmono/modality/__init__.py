@@ -23,6 +23,7 @@ from mmmono.modality.resampling import DominanceResamples, resample_dominance
 from mmmono.modality.robustness import Agreement, MeanStream, agreement, other_partners
 from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.scores import DominanceScores
+from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
 
@@ -44,6 +45,8 @@ __all__ = [
     "ModalityGap",
     "Partition",
     "ScaleStream",
+    "Sharedness",
+    "SharednessStream",
     "adjusted_rand_index",
     "agreement",
     "class_certainty",
@@ -70,5 +73,6 @@ __all__ = [
     "save_partition",
     "scaled_scores",
     "score_intervals",
+    "sharedness",
     "sign_flip_p_values",
 ]

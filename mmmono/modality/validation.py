@@ -80,6 +80,16 @@ def separation(
     )
 
 
+def shared_auroc(values: Float[Tensor, " features"], match: Match, kind: Int64[Tensor, " atoms"]) -> float:
+    """AUROC of shared against single-modality concepts by a value of their features, higher for shared ones.
+
+    Concepts whose feature has no value (NaN) are left out; NaN without concepts of both sorts.
+    """
+    own = values[match.feature]
+    known = ~own.isnan()
+    return _auroc(own[known & (kind == 2)], own[known & (kind != 2)])
+
+
 def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> float:
     """Balanced accuracy of the classes: the share of concepts whose feature has the right class, averaged over kinds.
 

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mmmono.data.stored import StoredPairs
 from mmmono.data.webdataset import CC3M_FILES
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Codes, Grouping
-from mmmono.features.planted import ANSWERS, PlantedParameters, write_planted
+from mmmono.features.planted import ANSWERS, PlantedParameters, identity, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
 from mmmono.pipeline.downloads import Download
@@ -347,7 +347,7 @@ class Planted(Dataset, PlantedParameters):
 
     @property
     def native_splits(self) -> bool:
-        """False: split by a hash of the pair's number."""
+        """False: split by a hash of the number of the pair, or of its group."""
         return False
 
     def dim_of(self, dim: int | None) -> int:
@@ -357,7 +357,7 @@ class Planted(Dataset, PlantedParameters):
     def stored(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store with the ground truth, made unless it exists."""
         parameters = self.parameters
-        recipe = {"planted": asdict(parameters), "answers": list(ANSWERS)}
+        recipe = {"planted": identity(parameters), "answers": list(ANSWERS)}
         return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, parameters))
 
     def expected_pairs(self, split: Split) -> int:

@@ -19,7 +19,15 @@ from mmmono.core.streams import Stream
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
 from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
-from mmmono.modality import CorrelationStream, DominanceStream, EnergyStream, GapStream, MeanStream, ScaleStream
+from mmmono.modality import (
+    CorrelationStream,
+    DominanceStream,
+    EnergyStream,
+    GapStream,
+    MeanStream,
+    ScaleStream,
+    SharednessStream,
+)
 from mmmono.modality.seed_agreement import HalvesStream
 
 FEATURES = 3
@@ -82,6 +90,12 @@ WALKS: dict[str, Walk] = {
     "gap": Walk(GapStream),
     "means": Walk(MeanStream, exact=True),
     "scores of scaled images": Walk(ScaleStream, digits=1e-6),
+    "sharedness": Walk(SharednessStream, digits=1e-7),
+    "sharedness of groups": Walk(
+        lambda: SharednessStream(np.arange(40_000) // 10_000),  # larger groups than there are rows
+        lambda i, t: (i, t, np.minimum(np.abs(i[:, 0].numpy()).astype(np.int64), 3)),
+        digits=1e-7,
+    ),
     "correlations": Walk(CorrelationStream),
     "correlations within strata": Walk(CorrelationStream, lambda i, t: (i, t, "odd" if len(i) % 2 else "even")),
     "halves": Walk(lambda: HalvesStream(3, 4), lambda i, t: (i, t, ((i > 0) + 0 + (t > 0))[:, 0].numpy()), digits=1e-6),

@@ -1,13 +1,26 @@
 """What is planted is what the parameters say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from mmmono.core.errors import ConfigError
-from mmmono.features import FeatureStore
-from mmmono.features.planted import PlantedParameters, plant, read_truth, write_planted
-from mmmono.modality import modality_dominance_score, modality_gap
+from mmmono.core.errors import ConfigError, StoreError
+from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features.planted import (
+    PlantedPairs,
+    PlantedParameters,
+    parameters_digest,
+    plant,
+    read_truth,
+    write_planted,
+)
+from mmmono.features.store import Manifest
+from mmmono.features.writer import FeatureStoreWriter
+from mmmono.modality import modality_dominance_score, modality_gap, sharedness
+
+NUMBERS_BEFORE = 23618.196398834305  # sum of absolute values, at most 9 each, of 500 pairs by version 1 of this module
 
 
 def test_embeddings_are_codes_times_atoms() -> None:
@@ -89,6 +102,10 @@ def test_a_planted_store_has_its_answer_beside_it(tmp_path) -> None:  # type: ig
         (dict(text_atoms=0), "dataset.text_atoms=0: planted pairs need at least one"),
         (dict(correlation=1.5), "dataset.correlation=1.5 is a probability"),
         (dict(noise=-1), "dataset.noise=-1 must not be negative"),
+        (dict(group_size=0), "dataset.group_size=0: planted pairs need at least one"),
+        (dict(leak=-1), "dataset.leak=-1 must not be negative"),
+        (dict(leak_frequency=2), "dataset.leak_frequency=2 is a probability"),
+        (dict(gain_ratio=0.5), "dataset.gain_ratio=0.5: give at least 1"),
         (dict(active=70), "dataset.active=70 concepts a sample, but a modality has only 64 atoms"),
         (dict(active=50, zipf=2), "a probability above 1"),
     ],
@@ -96,3 +113,102 @@ def test_a_planted_store_has_its_answer_beside_it(tmp_path) -> None:  # type: ig
 def test_impossible_parameters_are_refused(parameters: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PlantedParameters(**parameters)  # type: ignore[arg-type]
+
+
+def fires(planted: PlantedPairs) -> tuple[torch.Tensor, torch.Tensor]:
+    return planted.image_codes != 0, planted.text_codes != 0
+
+
+def test_later_options_leave_numbers_and_addresses_as_they_were() -> None:
+    """Computed before there were any: a digest of all numbers, and that of the parameters."""
+    planted = plant(PlantedParameters(pairs=500))
+    numbers = (planted.image, planted.text, planted.atoms, planted.gain, planted.image_codes, planted.text_codes)
+    assert parameters_digest(PlantedParameters(pairs=500)) == "0d74d44acf362ebb"
+    assert parameters_digest(PlantedParameters(pairs=500, tail=1)) != "0d74d44acf362ebb"
+    assert float(sum(x.double().abs().clamp(max=9).sum() for x in numbers)) == pytest.approx(NUMBERS_BEFORE, rel=1e-9)
+
+
+def test_pairs_of_a_group_are_alike_and_the_store_says_which(tmp_path: Path) -> None:
+    parameters = PlantedParameters(pairs=2001, dim=16, group_size=4)
+    planted = plant(parameters)
+    for side in fires(planted):
+        rows = side[:2000].reshape(500, 4, -1).double()
+        inside = ((rows[:, 0] == rows[:, 3]).double().mean(), (rows[:, 0] == rows[:, 3].roll(1, 0)).double().mean())
+        assert inside[0] > inside[1] + 0.05
+        assert side.double().sum(1).mean() == pytest.approx(6, rel=0.08)
+    write_planted(tmp_path, parameters)
+    groups = FeatureView(FeatureStore(tmp_path)).groups()
+    np.testing.assert_array_equal(groups, np.arange(2001) // 4)
+    val = split_view(FeatureStore(tmp_path), "val")
+    assert val.rows is not None
+    assert not set(groups[val.rows]) & set(np.delete(groups, val.rows))
+
+
+def test_strengths_have_the_tail_they_say() -> None:
+    light, heavy = (plant(PlantedParameters(pairs=4000, tail=tail, gain_spread=0)).image_codes for tail in (0, 1))
+    assert torch.equal(light > 0, heavy > 0)
+    ratio = np.log((heavy / light)[light > 0].numpy())
+    assert (ratio.mean(), ratio.std()) == (pytest.approx(-0.5, abs=0.02), pytest.approx(1, rel=0.02))
+    assert heavy.mean() == pytest.approx(float(light.mean()), rel=0.05)
+
+
+def test_dense_codes_are_shared_as_concepts_are() -> None:
+    planted = plant(PlantedParameters(pairs=4000, dense=0.5, active=0.01, correlation=0.6, gain_spread=0))
+    found = sharedness([(planted.image_codes, planted.text_codes)])
+    assert found.correlation[planted.kind == 2].mean() == pytest.approx(0.6, abs=0.02)
+    assert planted.image_codes[:, planted.kind == 0].std() == pytest.approx(0.5, rel=0.1)
+    assert not planted.image_codes[:, planted.kind == 1].any()
+
+
+def test_parents_are_present_with_their_children() -> None:
+    planted = plant(PlantedParameters(pairs=3000, parents=0.25))
+    image, text = fires(planted)
+    for start, side in ((0, image), (32, text), (64, image), (64, text)):
+        for parent in range(8):
+            children = side[:, start + 8 + parent : start + 32 : 8]
+            assert children.shape[1] == 3
+            assert side[children.any(1), start + parent].all()
+            assert side[~children.any(1), start + parent].any()
+
+
+def test_leaks_are_weak_rarer_and_independent_of_the_pair() -> None:
+    planted = plant(PlantedParameters(pairs=20_000, leak=0.2, leak_frequency=0.5))
+    image, text = fires(planted)
+    for own, other, codes, kind in ((image, text, planted.text_codes, 0), (text, image, planted.image_codes, 1)):
+        of = planted.kind == kind
+        assert other[:, of].double().mean() == pytest.approx(0.5 * float(own[:, of].double().mean()), rel=0.05)
+        assert codes[:, of][other[:, of]].mean() == pytest.approx(0.2, rel=0.03)
+    found = sharedness([(planted.image_codes, planted.text_codes)])
+    assert found.score[planted.kind != 2].abs().max() < 0.03
+    assert found.score[planted.kind == 2].min() > 0.6
+    assert image.sum(1).double().mean() == pytest.approx(7.5, rel=0.03)  # 6, and half of 3 of the other modality
+
+
+def test_gain_ratios_lie_between_their_bounds() -> None:
+    gain = plant(PlantedParameters(pairs=10, shared_atoms=500, gain_spread=0, gain_ratio=10)).gain[64:]
+    assert 0.1 <= gain.min() < 0.12
+    assert 8 < gain.max() <= 10
+    assert np.log10(gain).std() == pytest.approx(1 / 3**0.5, rel=0.1)  # uniform between −1 and 1
+
+
+def test_noise_has_the_covariance_of_a_store(tmp_path: Path) -> None:
+    writer = FeatureStoreWriter(tmp_path, 1, "float32")
+    rng = np.random.default_rng(0)
+    shape = np.diag([3.0, 1.0, 0.1, 0.1])
+    image, text = (torch.from_numpy(rng.standard_normal((5000, 4)) @ m).float() for m in (shape, shape[::-1].copy()))
+    writer.write(0, image + 7, text, [{"key": str(i)} for i in range(5000)])
+    writer.finish(Manifest("a", "b", "c", "d", 4, 5000, "float32", content=""), [0])
+    few = dict(pairs=20_000, dim=4, image_atoms=2, text_atoms=2, shared_atoms=2, active=1, zipf=0)
+    quiet = plant(PlantedParameters(**few, noise=0))  # type: ignore[arg-type]
+    white = plant(PlantedParameters(**few, noise=0.5))  # type: ignore[arg-type]
+    shaped = plant(PlantedParameters(**few, noise=0.5, noise_from=str(tmp_path)))  # type: ignore[arg-type]
+    for side, of in (("image", image), ("text", text)):
+        noise = getattr(shaped, side) - getattr(quiet, side)
+        size = (getattr(white, side) - getattr(quiet, side)).square().sum(1).mean()
+        assert noise.square().sum(1).mean() == pytest.approx(float(size), rel=0.03)
+        wanted, got = torch.cov(of.T), torch.cov(noise.T)
+        torch.testing.assert_close(got / got.trace(), wanted / wanted.trace(), rtol=0.1, atol=0.01)
+    with pytest.raises(ConfigError, match="set dataset.dim=4"):
+        plant(PlantedParameters(dim=8, noise_from=str(tmp_path)))
+    with pytest.raises(StoreError):
+        plant(PlantedParameters(noise_from=str(tmp_path / "nothing")))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from mmmono.features.planted import PlantedParameters, plant
 from mmmono.modality import Partition, modality_dominance_score, partition_by_null, resample_dominance
@@ -21,6 +21,7 @@ from mmmono.modality.validation import (
     mean_interval,
     mean_max_cosine,
     separation,
+    shared_auroc,
 )
 
 KIND = torch.tensor([0, 0, 1, 1, 2, 2, 2])
@@ -141,3 +142,10 @@ def test_the_null_keeps_its_rate_where_it_is_true() -> None:
         found.append(counted.proportion)
     # Expected 0.2 · 48/64 = 0.15; a null that is no null at all would make it 0.75.
     assert 0.05 < np.mean(found) < 0.2
+
+
+def test_auroc_of_shared_against_single_modality_concepts() -> None:
+    match = Match(torch.tensor([3, 0, 1, 2, 4]), torch.ones(5), torch.zeros(6, dtype=torch.int64))
+    kind = torch.tensor([0, 1, 2, 2, 2])
+    values = torch.tensor([0.3, 0.9, 0.2, 0.1, torch.nan, 5.0])  # by feature; concepts have .1, .3, .9, .2 and none
+    assert shared_auroc(values, match, kind) == pytest.approx(roc_auc_score([0, 0, 1, 1], [0.1, 0.3, 0.9, 0.2]))

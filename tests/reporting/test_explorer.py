@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
-from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sign_flip_p_values
+from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sharedness, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.style import CLASS_COLORS
 from tests.reporting.browser import chromium, opened
@@ -39,6 +39,8 @@ def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: 
     image, text = sides
     scores = dominance_scores([(image, text)])
     p, q = sign_flip_p_values(scores)
+    text[:, ::2] = text[:, ::2].where(image[:, ::2] == 0, 1.0)  # what every second feature says is shared
+    found = sharedness([(image, text)])
     return ExploredFeatures(
         dominance=FeatureSetDominance(name, scores, partition_by_sigma(scores.scores)),
         p_value=p,
@@ -49,6 +51,7 @@ def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: 
         alike_by="correlation of activations",
         mono={m: torch.from_numpy(rng.normal(size=features)) for m in ("image", "text")} if mono else None,
         consensus=found_again(features) if mono else None,
+        **({"sharedness": found.score, "sharedness_q": found.q_value(~scores.scores.isnan())} if mono else {}),
     )
 
 
@@ -101,6 +104,11 @@ def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) 
         np.testing.assert_allclose(table["mds"][:-1], one.dominance.scores.scores[:-1], rtol=1e-3)
         assert table["mds"][-1] is None  # the silent one
         assert table["class"][-1] == "dead"
+        assert ("sharedness" in table) == ("shared_q" in table) == info["shared"] == (one.sharedness is not None)
+        if one.sharedness is not None and one.sharedness_q is not None:
+            for key, values in (("sharedness", one.sharedness), ("shared_q", one.sharedness_q)):
+                found = np.array(table[key], dtype=float)
+                np.testing.assert_allclose(found, values, rtol=1e-3, equal_nan=True)
         assert ("mono_image" in table) == info["mono"] == (one.mono is not None)
         assert ("match" in table) == ("consensus" in table) == (one.consensus is not None)
         if one.consensus is not None:
@@ -206,6 +214,23 @@ def test_filters_sorting_and_a_feature(browser: Any, page: Path, sets: list[Expl
         order = np.argsort(np.nan_to_num(scores, nan=2), kind="stable")
         assert listed(tab)[:10] == order[:10].tolist()
         assert tab.locator("#table th[aria-sort='ascending']").inner_text().startswith("MDS")
+
+        assert sets[1].sharedness is not None
+        assert sets[1].sharedness_q is not None
+        shared = np.flatnonzero(sets[1].sharedness_q <= 0.05)
+        assert 10 < len(shared) < FEATURES
+        tab.locator("#shared").check()
+        assert count(tab) == len(shared)
+        tab.locator("#table th button", has_text=re.compile("^shared$")).click()
+        scored = np.array(read(page, "sae/table")["sharedness"], dtype=float)[shared]
+        assert listed(tab)[:5] == shared[np.argsort(-scored, kind="stable")][:5].tolist()
+        tab.locator("#shared").uncheck()
+        tab.locator("#table th button", has_text="MDS").click()
+        tab.locator("#table th button", has_text="MDS").click()
+        tab.locator("#sets a", has_text="raw").click()
+        tab.locator("#shared").wait_for(state="hidden")  # it was not computed for this set
+        tab.locator("#sets a", has_text="sae").click()
+        tab.locator("#shared").wait_for()
 
         first = int(order[0])
         tab.locator("#table tbody tr[data-feature]").first.click()

@@ -18,6 +18,8 @@ MEASURES = {
     "auroc_image": "AUROC image",
     "auroc_text": "AUROC text",
     "rank_correlation": "gain ρ",
+    "auroc_sharedness": "AUROC sharedness",
+    "auroc_lean": "AUROC |R − ½|",
     "accuracy_sigma": "acc. μ ± σ",
     "accuracy_margin": "acc. ½ ± 0.3",
     "accuracy_null": "acc. null",
@@ -124,7 +126,7 @@ VALIDATE = Analysis(
     ),
     paper="beyond the paper",
     targets=("validate",),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "validation": {
@@ -133,6 +135,8 @@ VALIDATE = Analysis(
             "matched_cosine": "mean cosine under the best one-to-one matching of true and learned directions",
             "correlation": "mean correlation of a concept's codes with the feature nearest to it",
             **_SEPARATION,
+            "auroc_sharedness": "AUROC of shared against single-modality concepts, by sharedness",
+            "auroc_lean": "the same by the distance of R(d) from ½, smaller for shared ones",
             "accuracy_sigma": "balanced accuracy of the classes by μ ± σ",
             "accuracy_margin": "balanced accuracy of the classes by ½ ± 0.3",
             "accuracy_null": "balanced accuracy of the classes by the permutation null",
@@ -183,6 +187,10 @@ VALIDATE = Analysis(
         FigureView("validation-directions", "Cosines of the SAE's latents with the true directions."),
         FigureView("validation-codes", "Correlation of each concept's codes with the feature that is nearest to it."),
         FigureView("validation-separation", "AUROC of image-only and text-only concepts against shared ones, by R(d)."),
+        FigureView(
+            "validation-shared",
+            "AUROC of shared against single-modality concepts, by sharedness and by R(d), on the SAE.",
+        ),
         FigureView("validation-gains", "Rank correlation of R(d) with the true gain of shared concepts."),
         FigureView("validation-energy", "The same by R(d) and by the ratio of energies, on the SAE."),
         FigureView("validation-partition", "Balanced accuracy of partitions of the SAE's latents."),

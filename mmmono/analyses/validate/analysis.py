@@ -28,6 +28,7 @@ from mmmono.modality import (
     partition_by_null,
     partition_by_sigma,
     resample_dominance,
+    sharedness,
 )
 from mmmono.modality.agreement import feature_correlations
 from mmmono.modality.dominance import Undefined
@@ -39,6 +40,7 @@ from mmmono.modality.validation import (
     mean_interval,
     mean_max_cosine,
     separation,
+    shared_auroc,
 )
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.datasets import Planted
@@ -141,6 +143,7 @@ class _Answer:
         chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
         self.image, self.text = truth["image_codes"][chosen], truth["text_codes"][chosen]
         self.kind, self.gain, self.atoms = truth["kind"], truth["gain"], truth["atoms"]
+        self.groups = features.view.groups()
 
 
 class _Compared:
@@ -175,10 +178,14 @@ class _Compared:
         scores, live = self.scored.scores.scores, self.live
         q_value = resample_dominance(self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed).q_value
         by_null = partition_by_null(scores, q_value, settings.fdr, live)
+        shared = sharedness(self.pairs(), self.truth.groups).score.where(live, torch.nan)
+        lean = (scores - 0.5).abs().where(live, torch.nan)
         return {
             **cosines,
             "correlation": float(self.match.correlation.mean()),
             **asdict(separation(scores, self.match, self.truth.kind, self.truth.gain)),
+            "auroc_sharedness": shared_auroc(shared, self.match, self.truth.kind),
+            "auroc_lean": shared_auroc(-lean, self.match, self.truth.kind),
             "accuracy_sigma": balanced_accuracy(partition_by_sigma(scores, live=live), self.match, self.truth.kind),
             "accuracy_margin": balanced_accuracy(
                 partition_by_margin(scores, MARGIN, live), self.match, self.truth.kind

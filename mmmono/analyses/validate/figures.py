@@ -27,6 +27,8 @@ OTHER_COLORS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#009E73"
 LABELS = {
     "noise": "noise", "gap": "modality gap", "active": "active concepts", "superposition": "concepts / d",
     "pairs": "pairs", "k": "k", "latents": "latents / concepts", "shared_share": "shared concepts",
+    "group_size": "pairs a group", "tail": "sd of log strength", "dense": "dense part", "parents": "parents",
+    "leak": "leak", "gain_ratio": "gain ratio", "lopsided": "gain ratio, leaking",
 }  # fmt: skip
 COLUMNS = 4
 
@@ -56,6 +58,8 @@ def _over_parameters(
 def _of_sae(rows: pd.DataFrame, readings: pd.DataFrame, base: Mapping[str, float]) -> Iterator[tuple[str, Figure]]:
     found = {"max_cosine": "mean max", "matched_cosine": "one atom a latent"}
     yield "validation-directions", parameter_curves(_melted(rows, found), base, "cosine with atoms")
+    shared = {"auroc_sharedness": "sharedness", "auroc_lean": "|R(d) − ½|"}
+    yield "validation-shared", parameter_curves(_melted(rows, shared), base, "AUROC of shared concepts", chance=0.5)
     rules = {"accuracy_sigma": "μ ± σ", "accuracy_margin": "½ ± 0.3", "accuracy_null": "permutation null"}
     yield "validation-partition", parameter_curves(_melted(rows, rules), base, "balanced accuracy", chance=1 / 3)
     default = readings.reading.iloc[0]

@@ -13,6 +13,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.features.planted import KINDS, PlantedParameters
 
 OF_THE_DATA = tuple(field.name for field in fields(PlantedParameters) if field.name != "seed")
+LEAK = 0.5  # of single-modality concepts where shared ones are lopsided
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,15 @@ def _share(cfg: DictConfig, value: float) -> None:
     data.text_atoms = atoms - data.shared_atoms - data.image_atoms
 
 
+def _lopsided(cfg: DictConfig, value: float) -> None:
+    """Shared concepts with gain ratios up to `value` against single-modality ones that leak: R(d) says little of them."""
+    cfg.dataset.gain_ratio = value
+    cfg.dataset.leak = LEAK
+
+
 PARAMETERS: Mapping[str, _Parameter] = {
-    **{name: _own(name) for name in OF_THE_DATA},
+    **{name: _own(name) for name in OF_THE_DATA if name != "noise_from"},
+    "lopsided": _Parameter(lambda cfg: float(cfg.dataset.gain_ratio), _lopsided),
     "superposition": _Parameter(lambda cfg: _atoms(cfg) / cfg.dataset.dim, _superpose),
     "shared_share": _Parameter(lambda cfg: cfg.dataset.shared_atoms / _atoms(cfg), _share),
     "latents": _Parameter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from mmmono.analyses.consensus import CONSENSUS
 from mmmono.analyses.interpretability import INTERPRETABILITY
+from mmmono.analyses.sharedness import SHAREDNESS
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
@@ -25,6 +27,15 @@ from mmmono.pipeline.top_samples import check_m
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.missing import missing_picture
 from mmmono.reporting.tables import console
+
+
+@dataclass(frozen=True)
+class _Results:
+    """Results of other analyses of a feature set; None where there are none."""
+
+    interpretability: Artifact | None
+    sharedness: Artifact | None
+    consensus: Artifact | None
 
 
 def explore(workspace: Workspace) -> None:
@@ -50,19 +61,21 @@ def explore(workspace: Workspace) -> None:
     there = ResultsOnDisk(workspace)
     scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
     compared = {name: there.latest(CONSENSUS, name) for name in workspace.recipes}
+    shared = {name: there.latest(SHAREDNESS, name) for name in workspace.recipes}
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
         "explorer": OmegaConf.to_container(settings),
         "interpretability": {name: result.digest if result else None for name, result in scored.items()},
         "consensus": {name: result.digest if result else None for name, result in compared.items()},
+        "sharedness": {name: result.digest if result else None for name, result in shared.items()},
         "seed": workspace.seed,
     }
 
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, name, metadata, scored[name], compared[name])
+            explored = _explored(workspace, name, metadata, _Results(scored[name], shared[name], compared[name]))
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -78,6 +91,8 @@ def explore(workspace: Workspace) -> None:
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings(INTERPRETABILITY):
             console.print(f"there, under other settings: {settings_of_others}")
+    if not all(shared.values()):
+        console.print("without sharedness: make section-2.1, then this again, to have it", style="dim")
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
@@ -91,13 +106,8 @@ def _pictures(workspace: Workspace) -> SplitPictures:
     return pictures
 
 
-def _explored(
-    workspace: Workspace,
-    name: str,
-    metadata: pd.DataFrame,
-    interpretability: Artifact | None,
-    consensus: Artifact | None,
-) -> ExploredFeatures:
+def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: _Results) -> ExploredFeatures:
+    """Everything that the page shows of a feature set."""
     settings = workspace.cfg.explorer
     feature_set = workspace.feature_set(name)
     search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
@@ -119,8 +129,9 @@ def _explored(
         histograms=histograms.result(),
         neighbors=neighbors,
         alike_by=alike_by,
-        mono=_mono(interpretability, name, feature_set.num_features) if interpretability else None,
-        consensus=_found_again(consensus, name) if consensus else None,
+        mono=_mono(results.interpretability, name, feature_set.num_features) if results.interpretability else None,
+        consensus=_found_again(results.consensus, name) if results.consensus else None,
+        **(_sharedness(results.sharedness, name) if results.sharedness else {}),
     )
 
 
@@ -154,6 +165,13 @@ def _found_again(artifact: Artifact, name: str) -> FoundAgain:
     )
     mine = frame[frame["feature_set"] == name].sort_values("feature")
     return FoundAgain(*(torch.from_numpy(mine[column].to_numpy().copy()) for column in ("match", "consensus")))
+
+
+def _sharedness(artifact: Artifact, name: str) -> dict[str, Float64[Tensor, " features"]]:
+    columns = {"sharedness": "sharedness", "sharedness_q": "q_value"}
+    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", *columns.values()])
+    mine = frame[frame["feature_set"] == name].sort_values("feature")
+    return {key: torch.from_numpy(mine[column].to_numpy(dtype=np.float64).copy()) for key, column in columns.items()}
 
 
 def _embedders(scored: dict[str, Artifact | None]) -> str | None:

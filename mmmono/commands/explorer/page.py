@@ -61,6 +61,7 @@ class ExploredFeatures:
         histograms: histograms of the activations.
         neighbors: the most similar features of each feature.
         alike_by: the similarity behind `neighbors`, in words.
+        sharedness, sharedness_q: sharedness of every feature and its q-value; None if they were not computed.
         mono: monosemanticity of every feature by modality, NaN for features not scored; None if it was not computed.
         consensus: which features dictionaries of other seeds have too; None if they were not compared.
     """
@@ -74,6 +75,8 @@ class ExploredFeatures:
     alike_by: str
     mono: dict[Modality, Float64[Tensor, " features"]] | None
     consensus: FoundAgain | None = None
+    sharedness: Float64[Tensor, " features"] | None = None
+    sharedness_q: Float64[Tensor, " features"] | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +113,7 @@ class ExplorerWriter:
                 "name": explored.name,
                 "alikeBy": explored.alike_by,
                 "mono": explored.mono is not None,
+                "shared": explored.sharedness is not None,
                 "cardsAFile": CARDS_A_FILE,
             }
         )
@@ -164,6 +168,8 @@ class ExplorerWriter:
             "q": _column(explored.q_value),
             "label": labels,
         }
+        if explored.sharedness is not None and explored.sharedness_q is not None:
+            table |= {"sharedness": _column(explored.sharedness), "shared_q": _column(explored.sharedness_q)}
         if explored.mono is not None:
             table |= {f"mono_{modality}": _column(explored.mono[modality]) for modality in MODALITIES}
         if explored.consensus is not None:

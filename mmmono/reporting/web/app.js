@@ -12,7 +12,7 @@ async function start() {
   $("made").textContent =
     `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}`;
   features = new FeatureTable((key) => {
-    const falling = ["mds", "image", "text", "mono_image", "mono_text", "match"].includes(key);
+    const falling = ["mds", "image", "text", "sharedness", "mono_image", "mono_text", "match"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };
     refresh();
     features.scroller.scrollTop = 0;
@@ -119,7 +119,7 @@ function brush(svg) {
 
 function drawFilters() {
   const info = setInfo(state.set);
-  const { classes, low, high, sure, consensus } = state.filter;
+  const { classes, low, high, sure, shared, consensus } = state.filter;
   const focused = document.activeElement?.dataset?.members;
   $("classes").replaceChildren(
     ...["ImgD", "TextD", "CrossD", "dead"].flatMap((name) => [
@@ -151,6 +151,8 @@ function drawFilters() {
   $("sure").checked = sure;
   $("consensus").checked = consensus;
   $("consensus").parentElement.hidden = !("consensus" in state.table);
+  $("shared").checked = shared;
+  $("shared").parentElement.hidden = !info.shared;
   $("count").textContent =
     `${features.rows.length.toLocaleString("en")} of ${info.features.toLocaleString("en")} features`;
 }
@@ -184,7 +186,7 @@ function listen() {
       state.filter[id] = event.target.value === "" ? null : Number(event.target.value);
       refresh();
     });
-  for (const id of ["sure", "consensus"])
+  for (const id of ["sure", "shared", "consensus"])
     $(id).addEventListener("change", (event) => {
       state.filter[id] = event.target.checked;
       refresh();

@@ -28,6 +28,13 @@ function featureCard(set, feature, table, card, tools) {
     ),
     fact("active on images", share(table.image[feature]), "Share of images with a positive activation"),
     fact("active on texts", share(table.text[feature]), "Share of texts with a positive activation"),
+    info.shared
+      ? fact(
+          "shared, q",
+          `${fixed(table.sharedness[feature], 2)}, ${small(table.shared_q[feature])}`,
+          "Correlation across pairs of image and text, and its q-value against broken pairs",
+        )
+      : null,
     info.mono
       ? fact(
           "Mono img, txt",

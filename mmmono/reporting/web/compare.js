@@ -14,7 +14,7 @@ async function showCompare(root) {
     const range = state.sameScale ? common : scoreRange([tables[i]]);
     const row = (name, value) => h("tr", {}, h("th", { scope: "row" }, ...name), h("td", { class: "number" }, value));
     const part = (name) => row([dot(name), name], `${info[name]} (${share(info[name] / info.features)})`);
-    const sure = tables[i].q.filter((q, f) => q !== null && q <= 0.05 && tables[i].class[f] !== "dead").length;
+    const beyond = (key) => String(tables[i][key].filter((_, f) => significant(tables[i], key, f)).length);
     return h(
       "section",
       { "data-set": info.name },
@@ -31,7 +31,8 @@ async function showCompare(root) {
           part("TextD"),
           part("CrossD"),
           part("dead"),
-          row(["beyond chance (q ≤ 0.05)"], String(sure)),
+          row(["beyond chance (q ≤ 0.05)"], beyond("q")),
+          info.shared ? row(["shared (q ≤ 0.05)"], beyond("shared_q")) : null,
           row(["mean μ"], fixed(info.mean)),
           row(["deviation σ"], fixed(info.std)),
           row(["skewness"], fixed(info.skewness, 2)),

@@ -51,6 +51,7 @@ function emptyFilter() {
     high: null,
     sure: false,
     consensus: false,
+    shared: false,
     query: "",
   };
 }

@@ -34,6 +34,20 @@ const COLUMNS = [
     about: "q-value of dominance by either modality",
   },
   {
+    key: "sharedness",
+    title: "shared",
+    class: "narrow number from-medium",
+    show: (value) => fixed(value, 2),
+    about: "Sharedness: correlation across pairs of image and text; 0 if pairs are broken, 1 if both sides agree",
+  },
+  {
+    key: "shared_q",
+    title: "shared q",
+    class: "wide number from-wide",
+    show: small,
+    about: "q-value of sharedness against broken pairs",
+  },
+  {
     key: "mono_image",
     title: "Mono img",
     class: "wide number from-wide",
@@ -191,13 +205,20 @@ function sortedFeatures(table, key, descending) {
   });
 }
 
+/** Whether a live feature has a q-value of at most 5 %. */
+function significant(table, key, feature) {
+  const value = table[key][feature];
+  return table.class[feature] !== "dead" && value !== null && value <= 0.05;
+}
+
 function passes(table, feature, matches) {
-  const { classes, low, high, sure, consensus } = state.filter;
+  const { classes, low, high, sure, shared, consensus } = state.filter;
   const score = table.mds[feature];
   if (!classes.has(table.class[feature])) return false;
   if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high)))
     return false;
-  if (sure && !(table.class[feature] !== "dead" && table.q[feature] !== null && table.q[feature] <= 0.05)) return false;
+  if (sure && !significant(table, "q", feature)) return false;
+  if (shared && "shared_q" in table && !significant(table, "shared_q", feature)) return false;
   if (consensus && table.consensus && !table.consensus[feature]) return false; // sets without seeds hide nothing
   return matches === null || matches.has(feature);
 }

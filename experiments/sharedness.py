@@ -1,0 +1,20 @@
+"""Test which features image and text of a pair activate together, against broken pairs."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.entrypoint import entrypoint
+
+
+@entrypoint("sharedness")
+def main(cfg: DictConfig) -> None:
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
+    from mmmono.analyses.sharedness import SHAREDNESS
+    from mmmono.pipeline.analysis import run
+    from mmmono.pipeline.workspace import Workspace
+
+    run(SHAREDNESS, Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

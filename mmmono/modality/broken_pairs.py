@@ -1,0 +1,193 @@
+"""What random re-pairing of two sides gives: moments of activations, the test against it, and intervals of correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import comb
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from scipy.stats import hypergeom, norm, pearson3
+from torch import Tensor
+
+from mmmono.modality.grouped import Units
+
+POWERS = tuple((a, b) for a in range(5) for b in range(5 - a) if a + b)  # of Σ xᵃ yᵇ
+CONSTANT = 1e-12  # a sum of squared deviations below this share of the sum of squares is rounding
+EXACT = 2_000  # up to so many firings of the rarer side the hypergeometric distribution is summed
+COVERAGE = 0.95
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over units of the powers of their activations, and how many of them fire; at most the fourth order.
+
+    Attributes:
+        count: number of units.
+        powers: Σ xᵃ yᵇ for the exponents POWERS, of the activations x on images and y on texts.
+        image_firing, text_firing, both_firing: number of units of which the image, the text, or both fire.
+    """
+
+    count: int
+    powers: Float64[Tensor, "powers features"]
+    image_firing: Int64[Tensor, " features"]
+    text_firing: Int64[Tensor, " features"]
+    both_firing: Int64[Tensor, " features"]
+
+    @classmethod
+    def of(cls, units: Units) -> Moments:
+        """Sum over units."""
+        x, y = units.image, units.text
+        xx, xy, yy = x * x, x * y, y * y
+        products = {
+            (1, 0): x, (0, 1): y, (2, 0): xx, (1, 1): xy, (0, 2): yy,
+            (3, 0): xx * x, (2, 1): xx * y, (1, 2): x * yy, (0, 3): yy * y,
+            (4, 0): xx * xx, (3, 1): xx * xy, (2, 2): xy * xy, (1, 3): xy * yy, (0, 4): yy * yy,
+        }  # fmt: skip
+        sums = torch.stack([products[power].sum(0) for power in POWERS])
+        image, text = units.image_fires, units.text_fires
+        return cls(len(x), sums, image.sum(0), text.sum(0), (image & text).sum(0))
+
+    @classmethod
+    def none(cls, features: int) -> Moments:
+        """Sums over no unit."""
+        zero = torch.zeros(features, dtype=torch.int64)
+        return cls(0, torch.zeros(len(POWERS), features, dtype=torch.float64), zero, zero, zero)
+
+    def plus(self, other: Moments | None) -> Moments:
+        """Sums over the units of both."""
+        if other is None:
+            return self
+        device = other.powers.device
+        sums = (
+            getattr(other, name) + getattr(self, name).to(device)
+            for name in ("powers", "image_firing", "text_firing", "both_firing")
+        )
+        return Moments(self.count + other.count, *sums)
+
+    def firing(self) -> Moments:
+        """Sums of the indicators of firing, 1 or 0, in place of the activations."""
+        sums = [self.both_firing if a and b else self.image_firing if a else self.text_firing for a, b in POWERS]
+        return Moments(self.count, torch.stack(sums).double(), self.image_firing, self.text_firing, self.both_firing)
+
+    def central(self, a: int, b: int) -> Float64[Tensor, " features"]:
+        """Σ (x − x̄)ᵃ (y − ȳ)ᵇ, exactly 0 for a constant x or y."""
+        mean = {side: self._sum(*side) / self.count for side in ((1, 0), (0, 1))}
+        total = torch.zeros_like(mean[1, 0])
+        for i in range(a + 1):
+            for j in range(b + 1):
+                weight = comb(a, i) * comb(b, j) * (-mean[1, 0]) ** (a - i) * (-mean[0, 1]) ** (b - j)
+                total += weight * self._sum(i, j)
+        constant = torch.zeros_like(total, dtype=torch.bool)
+        for exponent, side in ((a, (2, 0)), (b, (0, 2))):
+            if exponent:
+                constant |= self._constant(side)
+        return total.where(~constant, 0.0)
+
+    def _constant(self, square: tuple[int, int]) -> Tensor:
+        squares, mean = self._sum(*square), self._sum(square[0] // 2, square[1] // 2) / self.count
+        return squares - self.count * mean.square() <= CONSTANT * squares
+
+    def _sum(self, a: int, b: int) -> Tensor:
+        return self.powers[POWERS.index((a, b))] if a + b else torch.full_like(self.powers[0], self.count)
+
+    def expected_co_firing(self) -> Float64[Tensor, " features"]:
+        """Number of units in which both sides fire if pairs are broken, in expectation."""
+        return self.image_firing.double() * self.text_firing.double() / max(1, self.count)
+
+
+def broken_pairs_test(parts: Sequence[Moments], counts: bool = False) -> Float64[Tensor, " features"]:
+    """One-sided p-values of Σ x y against random re-pairing within each part.
+
+    Under re-pairing, Σ (x − x̄)(y − ȳ) over n units has mean 0, variance Σ(x − x̄)² Σ(y − ȳ)² / (n − 1) and third moment
+    n Σ(x − x̄)³ Σ(y − ȳ)³ / ((n − 1)(n − 2)), exactly; moments of independent parts add. The p-value is that of the Pearson
+    III distribution with these moments.
+
+    Args:
+        parts: moments of units that may be re-paired with each other.
+        counts: whether x and y are 0 or 1. p-values are then mid-p-values, P(more) + ½ P(as many): hypergeometric for a
+            single part, and otherwise by the Pearson III distribution half a count above and below.
+
+    Returns:
+        p-values; 1 where x or y is constant in every part, NaN where both are.
+    """
+    excess, variance, third = (torch.zeros_like(parts[0].powers[0]) for _ in range(3))
+    images, texts = torch.zeros_like(excess), torch.zeros_like(excess)
+    for part in parts:
+        if part.count < 2:
+            continue
+        x, y, n = part.central(2, 0), part.central(0, 2), part.count
+        images, texts = images + x, texts + y
+        excess += part.central(1, 1)
+        variance += x * y / (n - 1)
+        if n > 2:
+            third += n * part.central(3, 0) * part.central(0, 3) / ((n - 1) * (n - 2))
+    spread = variance.sqrt()
+    skewness = third / spread**3
+    if counts:
+        p_value = (_pearson3((excess - 0.5) / spread, skewness) + _pearson3((excess + 0.5) / spread, skewness)) / 2
+        if len(parts) == 1:
+            p_value = _hypergeometric(parts[0], p_value)
+    else:
+        p_value = _pearson3(excess / spread, skewness)
+    return p_value.where(variance > 0, 1.0).where((images > 0) | (texts > 0), torch.nan).clamp(max=1.0)
+
+
+def correlation_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """Pearson's correlation with its 95 % interval, on the scale of Fisher's z.
+
+    Its standard error is the larger of two: that of any distribution with four moments (the delta method), and that of a
+    normal distribution, (1 − r²) / √n. The former is too small where a handful of units decide.
+
+    Returns:
+        correlation, lower and upper end; correlations are 0 where one side is constant and NaN where both are, and the ends
+        are NaN in both cases.
+    """
+    n = max(1, moments.count)
+    x, y = moments.central(2, 0) / n, moments.central(0, 2) / n
+    known = (x > 0) & (y > 0)
+    r = (moments.central(1, 1) / n / (x * y).sqrt()).clamp(-1, 1)
+
+    def standard(a: int, b: int) -> Tensor:
+        return moments.central(a, b) / n / (x ** (a / 2) * y ** (b / 2))
+
+    both = standard(2, 2)
+    influence = both - r * (standard(3, 1) + standard(1, 3)) + r**2 / 4 * (standard(4, 0) + 2 * both + standard(0, 4))
+    error = torch.maximum(influence.clamp_min(0).sqrt(), 1 - r**2) / max(1, n - 3) ** 0.5
+    reach = float(norm.isf((1 - COVERAGE) / 2)) * error / (1 - r**2)
+    low, high = (torch.tanh(torch.atanh(r) + sign * reach) for sign in (-1, 1))
+    certain = r.abs() == 1
+    r = r.where(known, torch.where((x > 0) | (y > 0), 0.0, torch.nan))
+    low, high = (torch.where(certain, r, end).where(known, torch.nan) for end in (low, high))
+    return r, low, high
+
+
+def firing_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """Phi coefficient of firing with its 95 % interval: that of `correlation_interval` with half a unit more in each cell.
+
+    Without the halves (Haldane 1956, Anscombe 1956) the intervals of features that fire four times a side hold the true
+    value in 69 % instead of 95 %. Returns as `correlation_interval`.
+    """
+    firing = moments.firing()
+    phi, low, high = correlation_interval(firing)
+    added = torch.tensor([[0.5 if a and b else 1.0] for a, b in POWERS], dtype=torch.float64).to(phi.device)
+    smoothed = replace(firing, count=firing.count + 2, powers=firing.powers + added)
+    _, lower, higher = correlation_interval(smoothed)
+    low, high = torch.minimum(phi, lower).where(~low.isnan(), torch.nan), torch.maximum(phi, higher)
+    return phi, low, high.where(~low.isnan(), torch.nan)
+
+
+def _pearson3(z: Tensor, skewness: Tensor) -> Float64[Tensor, " features"]:
+    return torch.from_numpy(np.asarray(pearson3.sf(z.cpu().numpy(), skewness.cpu().numpy()))).to(z.device)
+
+
+def _hypergeometric(part: Moments, otherwise: Tensor) -> Float64[Tensor, " features"]:
+    """Exact mid-p-values of features that are not too common, and `otherwise` of the others."""
+    image, text, both = (x.cpu().numpy() for x in (part.image_firing, part.text_firing, part.both_firing))
+    rare = np.minimum(image, text) <= EXACT
+    p_value = otherwise.cpu().numpy().copy()
+    null = part.count, image[rare], text[rare]
+    p_value[rare] = hypergeom.sf(both[rare], *null) + hypergeom.pmf(both[rare], *null) / 2
+    return torch.from_numpy(p_value).to(otherwise.device)
