@@ -35,8 +35,7 @@ def result(tmp_path: Path) -> Result:
     summary = {"feature_set": "sae", "pairs": 90, "groups": 30, "live": 4, "significant": 3, "ImgD": 2,
                "ImgD_significant": 2, "ImgD_confirmed": 1, "TextD": 1, "TextD_significant": 1, "TextD_confirmed": 1,
                "std": 0.1, "null_std": 0.05, "reliability": 0.7, "corrected_std": 0.084,
-               "halves_rho": 0.5, "halves_ari": 0.4, "seeds_rho": None, "seeds_ari": None,
-               "seeds_match": None, "energy_rho": 0.9, "auroc_rho": 0.8}  # fmt: skip
+               "halves_rho": 0.5, "halves_ari": 0.4, "energy_rho": 0.9, "auroc_rho": 0.8}  # fmt: skip
     save_table([summary], tmp_path / "summary", list(CERTAINTY.columns["summary"]))
     return Result(tmp_path, {"certainty": {"fdr": 0.05}, "sets": [{"name": "sae"}]})
 
@@ -74,7 +73,7 @@ def test_the_plan_says_what_each_number_of_groups_is_for(result: Result) -> None
     ],
 )
 def test_settings_are_checked(name: str, value: float, message: str) -> None:
-    good = {"n_permutations": 1, "n_bootstrap": 1, "n_halves": 1, "n_seeds": 0, "fdr": 0.05, "auroc_pairs": 9,
+    good = {"n_permutations": 1, "n_bootstrap": 1, "n_halves": 1, "fdr": 0.05, "auroc_pairs": 9,
             "plan": True, "plan_half_width": 0.01, "plan_difference": 0.05, "plan_power": 0.8}  # fmt: skip
     with pytest.raises(ValueError, match=message):
         Settings(**{**good, name: value})  # type: ignore[arg-type]

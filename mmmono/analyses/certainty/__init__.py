@@ -20,7 +20,6 @@ class Settings:
         n_permutations: swaps of image and text within groups of pairs.
         n_bootstrap: bootstrap samples of the groups.
         n_halves: random halvings of the groups.
-        n_seeds: trainings with other seeds that a dictionary is compared with.
         fdr: false discovery rate at which a feature counts as significant, and a class as confirmed.
         auroc_pairs: number of pairs, about, on which the AUROC is computed.
         plan: whether to say how many groups of pairs the questions need.
@@ -32,7 +31,6 @@ class Settings:
     n_permutations: int
     n_bootstrap: int
     n_halves: int
-    n_seeds: int
     fdr: float
     auroc_pairs: int
     plan: bool
@@ -63,12 +61,11 @@ def summary_rows(result: Result) -> Rows:
 
 
 def agreement_rows(result: Result) -> Rows:
-    """Agreement across halves of the groups, seeds and other scores."""
+    """Agreement across halves of the groups, and with other scores."""
     return [
         {
             "feature set": row["feature_set"],
             "halves ρ": row["halves_rho"], "halves ARI": row["halves_ari"],
-            "seeds ρ": row["seeds_rho"], "seeds ARI": row["seeds_ari"],
             "energy ρ": row["energy_rho"], "AUROC ρ": row["auroc_rho"],
         }
         for row in result.rows("summary")
@@ -135,9 +132,6 @@ CERTAINTY = Analysis(
             "corrected_std": "σ without the scores' errors: the root of that numerator",
             "halves_rho": "rank correlation of R(d) between random halves of the groups",
             "halves_ari": "adjusted Rand index of the classes between random halves of the groups",
-            "seeds_rho": "rank correlation of R(d) with dictionaries of other seeds",
-            "seeds_ari": "adjusted Rand index of the classes with dictionaries of other seeds",
-            "seeds_match": "mean correlation of matched features between seeds",
             "energy_rho": "rank correlation of R(d) with the share of energy",
             "auroc_rho": "rank correlation of R(d) with the AUROC",
         },
