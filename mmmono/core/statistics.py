@@ -141,21 +141,23 @@ def crossed_mean(
 ) -> Estimate:
     """Mean of values that depend on two crossed factors, such as the request and the image of an attack.
 
-    Both factors are samples of what they stand for, so each adds to the variance however many values there are. With
-    V_r, V_c and V_rc for the variances of `group_mean` by row, by column and by cell, the variance is
-    V_r + V_c − V_rc (Cameron, Gelbach and Miller 2011, Eq. 2.11; Owen 2007 on why neither factor alone is enough). The
-    estimate may fall far below V_rc by chance, so ¾ V_rc is its least value. Degrees of freedom follow Satterthwaite
-    (1946) from the parts of rows, columns and cells, the former two half a standard error above their estimates, since
-    too small a variance would otherwise come with too many degrees of freedom.
+    Both factors are samples of what they stand for, so each adds to the variance however many values there are: it is
+    σ_r² Σ n_r² / n² + σ_c² Σ n_c² / n² + σ_rc² Σ n_rc² / n² for n_r values in row r, n_c in column c, n_rc in their
+    cell. The components are estimated by equating sums of squares with their expectations (Henderson 1953, Method 1; the
+    analysis of variance if the table is full). Owen (2007) shows why one factor alone is not enough. The sum may be far
+    too small by chance, so ¾ of the variance of independent cells is its least value. Degrees of freedom follow
+    Satterthwaite (1946), with components of rows and columns half a standard error above their estimates, since too
+    small a variance would otherwise come with too many degrees of freedom.
 
     Args:
-        values: observed values; NaN is left out.
+        values: observed values; NaN is left out. The table need not be full.
         rows: row of each value, as whole numbers from 0 on.
         columns: column of each value.
         name: what rows and columns are, such as `requests and images`.
 
     Returns:
-        The mean. If there is one row, the error is over columns alone, for that row; and the reverse.
+        The mean. If there is one row, the error is over columns alone, for that row; and the reverse. If rows and
+        columns cannot be told apart, the error is over the factor that varies more.
 
     Raises:
         ValueError: there is no value, or numbers of values, rows and columns differ.
@@ -163,27 +165,60 @@ def crossed_mean(
     values, rows = _aligned(values, rows)
     values, columns = _aligned(values, columns)
     there = ~np.isnan(values)
-    values, rows, columns = values[there], rows[there], columns[there]
-    if not len(values):
+    if not there.any():
         raise ValueError("no values to average")
-    mean, excess = float(values.mean()), values - values.mean()
-    by_row, n_rows = _variance_by(excess, rows)
-    by_column, n_columns = _variance_by(excess, columns)
-    by_cell, n_cells = _variance_by(excess, rows * (columns.max() + 1) + columns)
-    method = f"t over {name}, crossed"
-    if min(n_rows, n_columns) < 2:
-        [variance, count] = (by_row, n_rows) if n_columns < 2 else (by_column, n_columns)
-        return Estimate(mean, math.sqrt(variance), count - 1, method) if count > 1 else Estimate(mean, method=method)
-    variance = max(by_row + by_column - by_cell, LEAST_SHARE * by_cell)
+    values, rows, columns = values[there], *(_codes(x[there]) for x in (rows, columns))
+    factors = [rows, columns, _codes(rows * (columns.max() + 1) + columns)]
+    counts = [int(factor.max()) + 1 for factor in factors]
+    mean, excess, method = float(values.mean()), values - values.mean(), f"t over {name}, crossed"
+    plain = [_variance_by(excess, factor)[0] for factor in factors]
+    if min(counts[:2]) < 2:
+        which = int(np.argmax(counts[:2]))
+        if counts[which] < 2:
+            return Estimate(mean, method=method)
+        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
+    parts = _components(excess, factors)
+    if parts is None:
+        which = int(np.argmax(plain[:2]))
+        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
+    variance = max(float(parts.sum()), LEAST_SHARE * plain[2])
     if not variance:
-        return Estimate(mean, 0.0, min(n_rows, n_columns) - 1, method)
-    parts = [(by_cell, n_cells)] + [
-        (max(0.0, part * (1 + 0.5 * math.sqrt(2 / (count - 1))) - by_cell), count)
-        for part, count in ((by_row, n_rows), (by_column, n_columns))
-    ]
-    scatter = sum(part**2 / (count - 1) for part, count in parts)
-    freedom = max(min(n_rows, n_columns) - 1, max(variance, by_cell) ** 2 / scatter)
+        return Estimate(mean, 0.0, min(counts[:2]) - 1, method)
+    slack = [0.5 * plain[i] * math.sqrt(2 / (counts[i] - 1)) for i in (0, 1)]
+    scatter = sum(
+        max(0.0, float(part) + extra) ** 2 / (count - 1)
+        for part, extra, count in zip(parts, [*slack, 0.0], counts, strict=True)
+    )
+    freedom = max(min(counts[:2]) - 1, max(variance, plain[2]) ** 2 / scatter) if scatter else min(counts[:2]) - 1
     return Estimate(mean, math.sqrt(variance), freedom, method)
+
+
+def _components(excess: Array, factors: Sequence[Array]) -> Array | None:
+    """Contribution of each factor's variance component to the variance of the mean; None if they are confounded.
+
+    With M the matrix that centers values and Z_f the one that assigns them to the levels of factor f, the expectation of
+    |Z_f' M x|² is Σ_g σ_g² |Z_f' M Z_g|².
+    """
+    number = len(excess)
+    sizes = [np.bincount(factor).astype(float) for factor in factors]
+    observed = [float(np.square(np.bincount(factor, excess)).sum()) for factor in factors]
+
+    def norm(f: int, g: int) -> float:
+        pairs, counts = np.unique(factors[f] * len(sizes[g]) + factors[g], return_counts=True)
+        first, second = sizes[f][pairs // len(sizes[g])], sizes[g][pairs % len(sizes[g])]
+        centered = (counts * (counts - 2 * first * second / number)).sum()
+        return float(centered + (sizes[f] ** 2).sum() * (sizes[g] ** 2).sum() / number**2)
+
+    expected = np.array([[norm(f, g) for g in range(3)] for f in range(3)])
+    scale = np.sqrt(np.diag(expected))
+    if not scale.all() or np.linalg.cond(expected / np.outer(scale, scale)) > 1e6:
+        return None
+    components = np.linalg.solve(expected, observed)
+    return np.array([part * (size**2).sum() / number**2 for part, size in zip(components, sizes, strict=True)])
+
+
+def _codes(groups: Array) -> Array:
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _aligned(values: Array, groups: Array) -> tuple[Array, Array]:

@@ -2,7 +2,8 @@
 
 Features of a class may carry far more or far less of the activations than random features do. Removing the class is then
 another intervention than removing as many random ones, whatever the class holds. A fair random set is matched to the
-class in energy, or in how often its features are active, on the side that is intervened.
+class in energy, or in how often its features are active, on the side that is intervened. If there is none, the closest
+set is used, and its mismatch says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
-from mmmono.modality.partition import Partition
+from mmmono.modality.partition import FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
 Match = Literal["energy", "frequency", "size"]
@@ -91,6 +92,23 @@ class Activity:
         return Activity((self.energy + other.energy) / 2, (self.frequency + other.frequency) / 2)
 
 
+def random_pool(partition: Partition, of: FeatureClass, size: int, match: Match) -> Int[Array, " pool"]:
+    """Features that random sets for a class are drawn from.
+
+    These are the live features outside the class: a set as energetic as a class that holds the most energetic features
+    would else be the class itself. All live features are used if fewer than `size` are outside, or if only the size is to
+    be matched, as in the paper.
+
+    Args:
+        partition: partition of the features.
+        of: the class.
+        size: number of features in a set.
+        match: what random sets have in common with the class.
+    """
+    outside = np.setdiff1d(partition.live.numpy(), partition[of].numpy())
+    return partition.live.numpy() if match == "size" or len(outside) < size else outside
+
+
 @dataclass(frozen=True)
 class RandomSet:
     """A random set of features.
@@ -118,7 +136,7 @@ def random_set(
     returned with its mismatch. With equal weights it is a simple random set.
 
     Args:
-        pool: features to draw from, at least as many as the class has; it may contain the class.
+        pool: features to draw from, at least as many as the class has; see `random_pool`.
         like: features of the class.
         weights: weight of each feature of the set, at least 0; see `Activity.weights`.
         rng: random generator.
@@ -161,15 +179,3 @@ def _matched(order: Array, size: int, weights: Array, target: float, rng: np.ran
         inside[place], outside[other] = outside[other], inside[place]
         gap -= gains[other]
     return RandomSet(np.sort(inside), abs(gap) / scale)
-
-
-def removed_alike(
-    partition: Partition, like: Int[Array, " members"], activity: Activity, match: Match, rng: np.random.Generator
-) -> RandomSet:
-    """Draw a random set of live features like the given ones; see `random_set`."""
-    return random_set(partition.live.numpy(), like, activity.weights(match), rng)
-
-
-def as_tensor(drawn: RandomSet) -> Int[Tensor, " members"]:
-    """Indices of a random set as a tensor."""
-    return torch.from_numpy(drawn.members)

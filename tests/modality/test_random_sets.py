@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.modality.random_sets import GOOD, Activity, random_name, random_set
+from mmmono.modality import Partition
+from mmmono.modality.random_sets import GOOD, Activity, random_name, random_pool, random_set
 
 RNG = np.random.default_rng(0)
 SPECTRUM = np.sort(RNG.pareto(1.5, 400))[::-1] / 100  # a few features carry most of the energy
@@ -60,6 +61,13 @@ def test_everything_is_like_everything_and_nothing_like_nothing() -> None:
 def test_a_class_that_is_silent_gets_a_silent_set_if_there_is_one() -> None:
     weights = np.r_[np.zeros(30), np.ones(30)]
     assert weights[random_set(np.arange(60), np.arange(10), weights, np.random.default_rng(0)).members].sum() == 0
+
+
+def test_sets_are_drawn_outside_the_class_if_there_are_enough_features() -> None:
+    partition = Partition(*torch.arange(12).split([3, 4, 4, 1]))
+    assert random_pool(partition, "ImgD", 3, "energy").tolist() == [*range(3, 11)]
+    assert random_pool(partition, "ImgD", 3, "size").tolist() == [*range(11)]
+    assert random_pool(partition, "CrossD", 8, "energy").tolist() == [*range(11)]
 
 
 def test_activity_is_energy_and_frequency() -> None:
