@@ -15,12 +15,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.core.statistics import Interval
+from mmmono.case_studies.drawn_accuracy import DrawnAccuracy
+from mmmono.core.statistics import Estimate, Interval
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
-RANDOM = "Random"  # stands for as many random live features
+CARRIERS: tuple[FeatureClass, ...] = ("ImgD", "TextD")  # classes that may carry a concept
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
 
 
@@ -28,25 +30,30 @@ Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "s
 class ConceptRemoval:
     """One entry of Table 2; accuracies are between 0 and 1.
 
-    Means are over draws, with 95 % confidence intervals; there are no bounds for a single draw.
+    Estimates are means over draws. Their intervals are over samples and references, both of which stand for all samples
+    of their concept (`DrawnAccuracy`); there are no bounds for a single draw.
 
     Attributes:
         samples: modality of the classified samples, from which features were removed.
         concept: true concept of the classified samples.
-        removed: class whose features were removed, or `Random`.
+        removed: class whose features were removed, or `Random` ones, with the class that they are like (`random_name`).
         neurons: number of features removed.
+        energy: share of Σ z² over the samples that the removed features carry, mean over draws.
+        mismatch: largest mismatch of the random sets, see `RandomSet`; None for a class.
         baseline: accuracy with all features.
         drop: baseline − accuracy without the features, the change in Table 2.
-        beyond_random: drop − drop without equally many random features, in the same draws; None for `Random`.
+        beyond_random: drop − drop without random features like them, in the same draws; None for `Random`.
     """
 
     samples: Modality
     concept: str
     removed: str
     neurons: int
+    energy: float
+    mismatch: float | None
     baseline: Interval
     drop: Interval
-    beyond_random: Interval | None
+    beyond_random: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,15 @@ class RemovalSettings:
         references: number of references per concept.
         draws: number of random draws of references and features.
         space: maps activations to the space of the cosines, such as a decoder; None for the activations themselves.
+        random_sets: what random sets share with the removed features of a class besides their number: `energy`,
+            `frequency`, or only the `size`; see `mmmono.modality.random_sets`.
         seed: seed of the draws.
     """
 
     references: int = 1
     draws: int = 50
     space: Space | None = None
+    random_sets: Match = "energy"
     seed: int = 0
 
     def unit_vectors(
@@ -84,7 +94,7 @@ def concept_removal(
 
     Each draw picks some candidates of each concept as its references. A sample is assigned to the concept whose mean
     reference has the larger cosine; a tie counts as half correct. The references keep all features. From the samples,
-    n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or of all live features.
+    n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or n live features like either.
 
     Args:
         codes: activations on images and on texts; row i of both belongs to pair i.
@@ -102,24 +112,47 @@ def concept_removal(
     """
     _check_removal(labels, candidates, partition, names, settings.references)
     neurons = min(len(partition.image_dominant), len(partition.text_dominant))
-    live = torch.cat([partition[name] for name in LIVE_CLASSES])
-    pools = [pool.numpy() for pool in (partition.image_dominant, partition.text_dominant, live)]
+    activity = {modality: Activity.of([codes[modality]]) for modality in MODALITIES}
     rng = np.random.default_rng(settings.seed)
-    accuracy = np.empty((settings.draws, len(MODALITIES), len(names), 1 + len(pools)))
-    for draw in accuracy:
+    sides = (labels, labels[::-1])
+    kept = {
+        (modality, name): DrawnAccuracy(side, 5)
+        for modality in MODALITIES
+        for name, side in zip(names, sides, strict=True)
+    }
+    drawn: dict[Modality, list[list[RandomSet]]] = {modality: [] for modality in MODALITIES}
+    for _ in range(settings.draws):
         references = [
             rng.choice(np.flatnonzero(members & candidates), settings.references, replace=False) for members in labels
         ]
-        removals = [np.empty(0, np.int64), *(rng.choice(pool, neurons, replace=False) for pool in pools)]
-        for of_modality, modality in zip(draw, MODALITIES, strict=True):
-            leads = _leads(codes[modality], modality, references, removals, settings)
-            for of_concept, own_lead, members, own in zip(
-                of_modality, (leads, -leads), labels, references, strict=True
-            ):
-                tested = members.copy()
-                tested[own] = False
-                of_concept[:] = np.mean((own_lead > 0) + 0.5 * (own_lead == 0), axis=1, where=tested)
-    return _entries(accuracy, names, neurons)
+        classes = {name: rng.choice(partition[name].numpy(), neurons, replace=False) for name in CARRIERS}
+        for modality in MODALITIES:
+            removals = _removals(classes, partition, activity[modality].weights(settings.random_sets), settings, rng)
+            drawn[modality].append(removals)
+            leads = _leads(codes[modality], modality, references, [r.members for r in removals], settings)
+            for name, own_lead, own, other in zip(names, (leads, -leads), references, references[::-1], strict=True):
+                kept[modality, name].add((own_lead > 0) + 0.5 * (own_lead == 0), own, other)
+    return [
+        entry for modality in MODALITIES for name in names
+        for entry in _entries(kept[modality, name], (modality, name), drawn[modality], activity[modality], settings)
+    ]  # fmt: skip
+
+
+def _removals(
+    classes: dict[FeatureClass, Array],
+    partition: Partition,
+    weights: Array,
+    settings: RemovalSettings,
+    rng: np.random.Generator,
+) -> list[RandomSet]:
+    """Features that a draw removes: none, some of each class, and random ones like these."""
+    sets = [RandomSet(np.empty(0, np.int64), 0.0), *(RandomSet(members, 0.0) for members in classes.values())]
+    for name, members in classes.items():
+        pool = random_pool(partition, name, len(members), settings.random_sets)
+        sets.append(random_set(pool, members, weights, rng))
+    if settings.random_sets == "size":
+        sets[-1] = sets[-2]  # nothing tells them apart: one random set for both classes
+    return sets
 
 
 def _check_removal(
@@ -163,30 +196,30 @@ def _leads(
 
 
 def _entries(
-    accuracy: Float[Array, "draws modalities concepts removals"], names: tuple[str, str], neurons: int
+    accuracy: DrawnAccuracy,
+    of: tuple[Modality, str],
+    drawn: list[list[RandomSet]],
+    activity: Activity,
+    settings: RemovalSettings,
 ) -> list[ConceptRemoval]:
-    """Summarize accuracies over draws; the removals are none, ImgD, TextD and random features."""
-    drops = accuracy[..., :1] - accuracy[..., 1:]
-    return [
-        ConceptRemoval(
-            modality, names[concept], removed, neurons,
-            baseline=_mean(accuracy[:, side, concept, 0]),
-            drop=_mean(drops[:, side, concept, kind]),
-            beyond_random=(
-                None if removed == RANDOM else _mean(drops[:, side, concept, kind] - drops[:, side, concept, -1])
-            ),
-        )
-        for side, modality in enumerate(MODALITIES)
-        for concept in range(len(names))
-        for kind, removed in enumerate(("ImgD", "TextD", RANDOM))
-    ]  # fmt: skip
-
-
-def _mean(values: Float[Array, " draws"]) -> Interval:
-    """Mean over random draws with its 95 % confidence interval; no bounds for a single draw."""
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    mean = values.mean()
-    return Interval(float(mean), float(mean - half), float(mean + half), method="normal approximation")
+    """Summarize the accuracies of one modality and concept; conditions are in the order of `_removals`."""
+    unit = np.eye(5)
+    randoms = [random_name(settings.random_sets, name) for name in CARRIERS]
+    entries = []
+    for place, removed in enumerate(dict.fromkeys([*map(str, CARRIERS), *randoms]), start=1):
+        sets, is_class = [removals[place] for removals in drawn], place <= len(CARRIERS)
+        beyond = unit[place + len(CARRIERS)] - unit[place] if is_class else None
+        entries.append(
+            ConceptRemoval(
+                *of, removed, len(sets[0].members),
+                energy=float(np.mean([activity.share(s.members) for s in sets])),
+                mismatch=None if is_class else max(s.mismatch for s in sets),
+                baseline=accuracy.mean(unit[0]).interval(),
+                drop=accuracy.mean(unit[0] - unit[place]).interval(),
+                beyond_random=None if beyond is None else accuracy.mean(beyond).of_outcomes(accuracy.samples),
+            )
+        )  # fmt: skip
+    return entries
 
 
 @dataclass(frozen=True)

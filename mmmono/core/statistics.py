@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,17 @@ class Estimate:
         """Interval of Student's t; without bounds if there is no error."""
         half = self.error * _quantile((1 + level) / 2, self.freedom)
         return Interval(self.value, self.value - half, self.value + half, level, self.method)
+
+    def of_outcomes(self, count: int) -> Estimate:
+        """Return the estimate of a difference of rates with an error of at least 1 / (count + 2).
+
+        If no outcome differs, none would be an error of 0. The least error is that of two more outcomes, one of which
+        differs either way (Agresti and Min 2005, Section 3, with half a pair for each of four cells).
+
+        Args:
+            count: number of pairs of outcomes.
+        """
+        return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
 
     @property
     def p_value(self) -> float:

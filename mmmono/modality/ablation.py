@@ -201,7 +201,7 @@ def _accuracy(hits: Bool[Array, "sets tested"]) -> Interval:
 
 def _difference(hits: Bool[Array, "sets tested"], others: Bool[Array, "others tested"]) -> Estimate:
     """Mean of hits − others over test samples and sets, of which one side has one."""
-    return _over_sets(hits.astype(np.float64) - others)
+    return _over_sets(hits.astype(np.float64) - others).of_outcomes(hits.shape[1])
 
 
 def _over_sets(values: Float[Array, "sets tested"]) -> Estimate:

@@ -88,7 +88,9 @@ def test_the_error_of_a_crossed_mean_is_that_of_repeated_experiments() -> None:
         values = rng.standard_normal(16)[rows] + 1.5 * rng.standard_normal(8)[columns] + rng.standard_normal(len(rows))
         found.append(crossed_mean(values, rows, columns))
     count = len(rows)
-    true = sum(v * (np.bincount(f) ** 2).sum() for v, f in ((1, rows), (2.25, columns), (1, np.arange(count)))) / count**2
+    true = (
+        sum(v * (np.bincount(f) ** 2).sum() for v, f in ((1, rows), (2.25, columns), (1, np.arange(count)))) / count**2
+    )
     assert np.mean([f.error**2 for f in found]) == pytest.approx(true, rel=0.08)
     assert np.var([f.value for f in found]) == pytest.approx(true, rel=0.15)
 

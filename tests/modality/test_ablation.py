@@ -109,7 +109,11 @@ def test_random_sets_carry_what_the_class_carries_if_they_are_matched(match: str
     x = rng.standard_normal((180, 40)) * np.r_[np.full(10, 0.3), np.full(10, 3.0), rng.pareto(1.5, 20) + 0.8]
     x[:, :20] *= rng.random((180, 20)) < 0.3
     rows = removal_ablation(
-        x, list(LABELS), parts(10, 10, 20, 0), AblationSettings(n_random=4, random_sets=match), jobs=1  # type: ignore[arg-type]
+        x,
+        list(LABELS),
+        parts(10, 10, 20, 0),
+        AblationSettings(n_random=4, random_sets=match),
+        jobs=1,  # type: ignore[arg-type]
     )
     energy = (x**2).sum(0) / (x**2).sum()
     class_, random = by_name(rows, "TextD"), by_name(rows, "Random", "TextD")
