@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.streams import Stream
 from mmmono.modality.partition import FeatureClass, Partition
 
 Array = np.ndarray[Any, Any]
@@ -59,17 +61,10 @@ class Activity:
             NonFiniteError: an activation is NaN or infinite.
             ValueError: there is no block.
         """
-        energy, active, samples = None, None, 0
+        stream = ActivityStream()
         for block in blocks:
-            check_finite(block, "sample", samples)
-            sums, counts = double(block).square().sum(0), (block != 0).sum(0)
-            energy = sums if energy is None else energy + sums
-            active = counts if active is None else active + counts
-            samples += len(block)
-        if energy is None or active is None:
-            raise ValueError("no activations to measure")
-        total = float(energy.sum())
-        return cls((energy / (total or 1)).cpu().numpy(), (active.double() / max(1, samples)).cpu().numpy())
+            stream.add(block)
+        return stream.result()
 
     def weights(self, match: Match) -> Float[Array, " features"]:
         """What random sets are matched in, feature by feature; 1 for each if only their size is.
@@ -89,6 +84,34 @@ class Activity:
     def __add__(self, other: Activity) -> Activity:
         """Mean activity of two sides."""
         return Activity((self.energy + other.energy) / 2, (self.frequency + other.frequency) / 2)
+
+
+class ActivityStream(Stream[[Tensor], Activity]):
+    """Running activity of each feature, for callers that compute several things in one pass; see `Activity`."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None  # float64 [2, features]: Σ z², number of active samples
+        self._samples = 0
+
+    def add(self, block: Float[Tensor, "samples features"]) -> None:
+        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite."""
+        check_finite(block, "sample", self._samples)
+        sums = torch.stack([double(block).square().sum(0), (block != 0).sum(0).double()]).cpu()
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._samples += len(block)
+
+    def merge(self, other: Self) -> None:
+        """Add the samples of another stream; see `Stream.merge`."""
+        if other._sums is not None:
+            self._sums = other._sums if self._sums is None else self._sums + other._sums
+            self._samples += other._samples
+
+    def result(self) -> Activity:
+        """Return the activity over all samples added so far. Raises ValueError if no block was added."""
+        if self._sums is None:
+            raise ValueError("no activations to measure")
+        energy, active = self._sums.numpy()
+        return Activity(energy / (energy.sum() or 1), active / max(1, self._samples))
 
 
 def random_pool(partition: Partition, of: FeatureClass, size: int, match: Match) -> Int[Array, " pool"]:

@@ -7,7 +7,9 @@ from typing import cast
 from omegaconf import DictConfig
 
 from mmmono.core.errors import ConfigError
-from mmmono.modality.random_sets import Match, check_match
+from mmmono.features import MODALITIES, Modality
+from mmmono.modality.random_sets import Activity, ActivityStream, Match, check_match
+from mmmono.pipeline.workspace import Workspace
 
 
 def random_match(cfg: DictConfig) -> Match:
@@ -22,3 +24,12 @@ def random_match(cfg: DictConfig) -> Match:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return cast(Match, match)
+
+
+def activity_of(workspace: Workspace, name: str) -> dict[Modality, Activity]:
+    """Measure how active each feature of a set is on the images and on the texts of the dataset's split, in one pass."""
+    streams = {modality: ActivityStream() for modality in MODALITIES}
+    for block in workspace.activations(workspace.feature_set(name)):
+        streams["image"].add(block.image)
+        streams["text"].add(block.text)
+    return {modality: stream.result() for modality, stream in streams.items()}

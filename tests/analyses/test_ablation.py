@@ -82,8 +82,10 @@ def test_the_papers_numbers_stand_beside(saved: Callable[..., Result]) -> None:
     assert len(rows) == 14
     [shown] = [r for r in rows if (r["task"], r["deletion"]) == ("text", "TextD")]
     assert shown == {
-        "task": "text", "deletion": "TextD", "neurons": 2, "energy %": "25.0", "accuracy": "0.830", "Δ none [95 %]": "+3.0 [+2.0, +5.0]",
-        "Δ random [95 %]": "+1.0 [+0.0, +3.0]", "p (Holm)": "0.060", "|Δ random| <": "5.0", "paper": "0.683", "paper Δ": "-3.0",
+        "task": "text", "deletion": "TextD", "neurons": 2, "energy %": "25.0",
+        "accuracy": "0.830", "Δ none [95 %]": "+3.0 [+2.0, +5.0]",
+        "Δ random [95 %]": "+1.0 [+0.0, +3.0]", "p (Holm)": "0.060", "|Δ random| <": "5.0",
+        "paper": "0.683", "paper Δ": "-3.0",
     }  # fmt: skip
     # The paper's row is that of the class' size, not merely the next random one.
     random = [r for r in rows if (r["task"], r["deletion"]) == ("image", "Random")]

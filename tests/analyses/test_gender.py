@@ -130,7 +130,8 @@ def test_tables_are_shown_with_the_papers_numbers(tmp_path: Path) -> None:
     title, rows = shown["table2-female-male-sae"]
     assert title == "Table 2, sae: female and male"
     assert rows[0] == {
-        "from": "image", "concept": "female", "removed": "ImgD 5", "energy %": "12.0", "accuracy": "90.0", "drop [95 %]": "+10.0 [+5.0, +15.0]",
+        "from": "image", "concept": "female", "removed": "ImgD 5", "energy %": "12.0",
+        "accuracy": "90.0", "drop [95 %]": "+10.0 [+5.0, +15.0]",
         "beyond random": "+1.0 [-2.0, +4.0]", "p (Holm)": "1.000", "|beyond| <": "3.5", "paper's drop": "17.6",
     }  # fmt: skip
     assert (rows[2]["beyond random"], rows[2]["paper's drop"]) == ("", "")

@@ -143,7 +143,7 @@ GENDER = Analysis(
             "feature_set": "name of the feature set",
             "samples": "modality of the classified samples, from which features were removed",
             "concept": "true concept of the classified samples",
-            "removed": "ImgD or TextD, whose features were removed; Random-<class> or Random: random live features like them",
+            "removed": "ImgD or TextD, whose features were removed; Random-<class> or Random: random ones like them",
             "neurons": "number of features removed",
             "energy": "share of the activations' energy, Σ z² over the samples, that they carry; mean over draws",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
