@@ -5,6 +5,7 @@ The paper compares female and male; any pair of concepts works.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.case_studies.drawn_accuracy import DrawnAccuracy
-from mmmono.core.statistics import Estimate, Interval
+from mmmono.core.statistics import Estimate, Interval, jackknife
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
@@ -233,7 +234,7 @@ class PairedDifference:
         members: class of features.
         share: share of the class in the squared difference of the pairs' activations.
         energy: share of the class in the squared norm of the activations.
-        enrichment: share / energy with its bootstrap interval; above 1 if the class carries more of the concept than of
+        enrichment: share / energy with its jackknife interval over pairs; above 1 if the class carries more of the concept than of
             the activations overall.
         pairs: number of minimal pairs.
     """
@@ -247,20 +248,14 @@ class PairedDifference:
 
 
 def paired_differences(
-    codes: dict[Modality, Float[Tensor, "samples features"]],
-    pairs: list[tuple[int, int]],
-    partition: Partition,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    codes: dict[Modality, Float[Tensor, "samples features"]], pairs: list[tuple[int, int]], partition: Partition
 ) -> list[PairedDifference]:
-    """Compute the share of each class in the difference between minimal pairs, with bootstrap intervals over pairs.
+    """Compute the share of each class in the difference between minimal pairs, with intervals over pairs.
 
     Args:
         codes: activations on images and on texts.
         pairs: rows of minimal pairs: a sample of concept A and one of concept B that differ only in the concept.
         partition: partition of the features.
-        n_bootstrap: bootstrap resamples of the pairs.
-        seed: seed of the resamples.
 
     Returns:
         One entry per modality and class; classes without activations, and modalities without differences, are left out.
@@ -270,8 +265,6 @@ def paired_differences(
     """
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pairs that differ in the concept alone: at least 2 are needed")
-    rng = np.random.default_rng(seed)
-    resampled = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=n_bootstrap)
     first, second = torch.tensor(pairs).T
     rows = []
     for modality in MODALITIES:
@@ -282,21 +275,29 @@ def paired_differences(
             of_class = [difference[:, members].sum(1), energy[:, members].sum(1)]
             sums = torch.stack([of_class[0], difference.sum(1), of_class[1], energy.sum(1)]).numpy()
             totals = sums.sum(1)
-            resampled_totals = sums @ resampled.T
             if totals[2] == 0 or totals[1] == 0:
                 continue
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratios = (resampled_totals[0] / resampled_totals[1]) / (resampled_totals[2] / resampled_totals[3])
-            low, high = np.nanquantile(ratios, [0.025, 0.975])
-            share, of_energy = totals[0] / totals[1], totals[2] / totals[3]
-            rows.append(
-                PairedDifference(
-                    modality, name, float(share), float(of_energy),
-                    Interval(float(share / of_energy), float(low), float(high), method="percentile bootstrap"),
-                    len(pairs),
-                )
-            )  # fmt: skip
+            share, of_energy = float(totals[0] / totals[1]), float(totals[2] / totals[3])
+            rows.append(PairedDifference(modality, name, share, of_energy, enrichment(sums), len(pairs)))
     return rows
+
+
+def enrichment(sums: Float[Array, "4 pairs"]) -> Interval:
+    """Ratio of a class' share in differences to its share in energy, with a jackknife interval of its logarithm.
+
+    Args:
+        sums: squared difference of each pair within the class and in all features, energy within it and in all.
+    """
+
+    def logarithm(totals: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(totals[0] / totals[1]) - np.log(totals[2] / totals[3]))
+
+    totals = sums.sum(1)
+    value = float(logarithm(totals))
+    found = jackknife(value, logarithm(totals[:, None] - sums)).interval()
+    low, high = (math.exp(bound) for bound in (found.low, found.high))
+    return Interval(math.exp(value), low, high, method="jackknife of the logarithm")
 
 
 def class_share(codes: Float[Tensor, "samples features"], members: Tensor, top: int = 20) -> Float[Tensor, " samples"]:

@@ -232,6 +232,27 @@ def _codes(groups: Array) -> Array:
     return np.unique(groups, return_inverse=True)[1]
 
 
+def jackknife(value: float, without: Float[Array, " samples"]) -> Estimate:
+    """Error of any estimate from its values without one sample each (Quenouille 1956; Tukey 1958).
+
+    The variance is (n − 1) / n Σ (θ_i − mean)². If few samples decide, it is uncertain itself: degrees of freedom are
+    n / (kurtosis − 1) of these values, at most n − 1 and at least 2. That is half of what the variance of a variance
+    implies (Satterthwaite 1946), since few values underestimate a large kurtosis.
+
+    Args:
+        value: the estimate from all samples.
+        without: the estimate without each sample; without an error if one is not finite.
+    """
+    count = len(without)
+    if count < 3 or not np.isfinite(without).all():
+        return Estimate(value, method="jackknife")
+    excess = without - without.mean()
+    squares = float(excess @ excess)
+    kurtosis = count * float((excess**4).sum()) / squares**2 if squares else 2.0
+    freedom = min(count - 1, max(2.0, count / max(kurtosis - 1, 1e-12)))
+    return Estimate(value, math.sqrt((count - 1) / count * squares), freedom, "jackknife")
+
+
 def _aligned(values: Array, groups: Array) -> tuple[Array, Array]:
     values, groups = np.asarray(values, np.float64), np.asarray(groups)
     if values.shape != groups.shape or values.ndim != 1:

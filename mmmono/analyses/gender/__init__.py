@@ -167,8 +167,8 @@ GENDER = Analysis(
             "share": "share of the class in the squared difference between samples that differ only in the concept",
             "energy": "share of the class in the squared norm of the activations",
             "enrichment": "share divided by energy",
-            "enrichment_low": "lower end of its 95 % bootstrap interval over pairs of samples",
-            "enrichment_high": "upper end of its 95 % bootstrap interval over pairs of samples",
+            "enrichment_low": "lower end of its 95 % jackknife interval over pairs of samples",
+            "enrichment_high": "upper end of its 95 % jackknife interval over pairs of samples",
             "pairs": "number of pairs of samples that differ only in the concept",
         },
         "figure7": {

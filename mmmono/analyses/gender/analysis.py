@@ -149,7 +149,7 @@ class _Case:
         )
         twins = samples.twins(self.pair)
         if len(twins) >= ENOUGH_PAIRS:
-            paired = paired_differences(codes, twins, partition, seed=self.workspace.seed)
+            paired = paired_differences(codes, twins, partition)
             yield "paired", [
                 {
                     "samples": row.samples, "class": row.members, "share": row.share, "energy": row.energy,
