@@ -234,8 +234,8 @@ class PairedDifference:
         members: class of features.
         share: share of the class in the squared difference of the pairs' activations.
         energy: share of the class in the squared norm of the activations.
-        enrichment: share / energy with its jackknife interval over pairs; above 1 if the class carries more of the concept than of
-            the activations overall.
+        enrichment: share / energy with its jackknife interval over pairs; above 1 if the class carries more of the concept
+            than of the activations overall.
         pairs: number of minimal pairs.
     """
 

@@ -34,7 +34,7 @@ def main() -> None:
 
 def _table(rows: list[Measured]) -> Table:
     table = Table(
-        title="nominal .95 must cover in .93 to .97, nominal .05 err in .04 to .06, up to two Monte Carlo errors"
+        title="nominal .95 must cover in .93 to .97, nominal .05 err in .04 to .06"
     )
     for column in ("interval or test", "regime", "measured", "rate ± error", "simulations", ""):
         table.add_column(column)

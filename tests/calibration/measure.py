@@ -27,9 +27,9 @@ class Measured:
 
     @property
     def outside(self) -> bool:
-        """Whether the rate is out of bounds by more than two Monte Carlo errors."""
+        """Whether the rate is out of bounds."""
         low, high = BOUNDS[CASES[self.place].kind]
-        return not low - 2 * self.error <= self.rate <= high + 2 * self.error
+        return not low <= self.rate <= high
 
 
 def measure(place: int, simulations: int, seed: int) -> Measured:
