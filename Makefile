@@ -27,7 +27,7 @@ RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EX
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 .PHONY: help setup demo paper plan report explorer validate consensus sweep dashboard docs test test-quick coverage fuzz rehearse chaos
-.PHONY: lint format benchmark clean FORCE
+.PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -116,6 +116,9 @@ benchmark: $(READY) ## Speed as ratios to what limits it
 
 chaos: $(READY) ## Kill every kind of work with -9 at twenty random moments and compare its results with undisturbed ones
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+calibrate: $(READY) ## How often intervals cover and tests err, each in the regime it is used in; ARGS=--simulations=1000 is quicker
+	@$(BIN)/python -m tests.calibration $(ARGS)
 
 clean: ## Remove what was computed (artifacts/), not the environment
 	rm -rf artifacts

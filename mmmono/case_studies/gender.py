@@ -5,6 +5,7 @@ The paper compares female and male; any pair of concepts works.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.core.statistics import Interval
+from mmmono.case_studies.drawn_accuracy import DrawnAccuracy
+from mmmono.core.statistics import Estimate, Interval, jackknife
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
-RANDOM = "Random"  # stands for as many random live features
+CARRIERS: tuple[FeatureClass, ...] = ("ImgD", "TextD")  # classes that may carry a concept
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
 
 
@@ -28,25 +31,30 @@ Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "s
 class ConceptRemoval:
     """One entry of Table 2; accuracies are between 0 and 1.
 
-    Means are over draws, with 95 % confidence intervals; there are no bounds for a single draw.
+    Estimates are means over draws. Their intervals are over samples and references, both of which stand for all samples
+    of their concept (`DrawnAccuracy`); there are no bounds for a single draw.
 
     Attributes:
         samples: modality of the classified samples, from which features were removed.
         concept: true concept of the classified samples.
-        removed: class whose features were removed, or `Random`.
+        removed: class whose features were removed, or `Random` ones, with the class that they are like (`random_name`).
         neurons: number of features removed.
+        energy: share of Σ z² over the samples that the removed features carry, mean over draws.
+        mismatch: largest mismatch of the random sets, see `RandomSet`; None for a class.
         baseline: accuracy with all features.
         drop: baseline − accuracy without the features, the change in Table 2.
-        beyond_random: drop − drop without equally many random features, in the same draws; None for `Random`.
+        beyond_random: drop − drop without random features like them, in the same draws; None for `Random`.
     """
 
     samples: Modality
     concept: str
     removed: str
     neurons: int
+    energy: float
+    mismatch: float | None
     baseline: Interval
     drop: Interval
-    beyond_random: Interval | None
+    beyond_random: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,15 @@ class RemovalSettings:
         references: number of references per concept.
         draws: number of random draws of references and features.
         space: maps activations to the space of the cosines, such as a decoder; None for the activations themselves.
+        random_sets: what random sets share with the removed features of a class besides their number: `energy`,
+            `frequency`, or only the `size`; see `mmmono.modality.random_sets`.
         seed: seed of the draws.
     """
 
     references: int = 1
     draws: int = 50
     space: Space | None = None
+    random_sets: Match = "energy"
     seed: int = 0
 
     def unit_vectors(
@@ -84,7 +95,7 @@ def concept_removal(
 
     Each draw picks some candidates of each concept as its references. A sample is assigned to the concept whose mean
     reference has the larger cosine; a tie counts as half correct. The references keep all features. From the samples,
-    n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or of all live features.
+    n = min(|ImgD|, |TextD|) features are set to 0: n random ones of ImgD, of TextD, or n live features like either.
 
     Args:
         codes: activations on images and on texts; row i of both belongs to pair i.
@@ -102,24 +113,47 @@ def concept_removal(
     """
     _check_removal(labels, candidates, partition, names, settings.references)
     neurons = min(len(partition.image_dominant), len(partition.text_dominant))
-    live = torch.cat([partition[name] for name in LIVE_CLASSES])
-    pools = [pool.numpy() for pool in (partition.image_dominant, partition.text_dominant, live)]
+    activity = {modality: Activity.of([codes[modality]]) for modality in MODALITIES}
     rng = np.random.default_rng(settings.seed)
-    accuracy = np.empty((settings.draws, len(MODALITIES), len(names), 1 + len(pools)))
-    for draw in accuracy:
+    sides = (labels, labels[::-1])
+    kept = {
+        (modality, name): DrawnAccuracy(side, 5)
+        for modality in MODALITIES
+        for name, side in zip(names, sides, strict=True)
+    }
+    drawn: dict[Modality, list[list[RandomSet]]] = {modality: [] for modality in MODALITIES}
+    for _ in range(settings.draws):
         references = [
             rng.choice(np.flatnonzero(members & candidates), settings.references, replace=False) for members in labels
         ]
-        removals = [np.empty(0, np.int64), *(rng.choice(pool, neurons, replace=False) for pool in pools)]
-        for of_modality, modality in zip(draw, MODALITIES, strict=True):
-            leads = _leads(codes[modality], modality, references, removals, settings)
-            for of_concept, own_lead, members, own in zip(
-                of_modality, (leads, -leads), labels, references, strict=True
-            ):
-                tested = members.copy()
-                tested[own] = False
-                of_concept[:] = np.mean((own_lead > 0) + 0.5 * (own_lead == 0), axis=1, where=tested)
-    return _entries(accuracy, names, neurons)
+        classes = {name: rng.choice(partition[name].numpy(), neurons, replace=False) for name in CARRIERS}
+        for modality in MODALITIES:
+            removals = _removals(classes, partition, activity[modality].weights(settings.random_sets), settings, rng)
+            drawn[modality].append(removals)
+            leads = _leads(codes[modality], modality, references, [r.members for r in removals], settings)
+            for name, own_lead, own, other in zip(names, (leads, -leads), references, references[::-1], strict=True):
+                kept[modality, name].add((own_lead > 0) + 0.5 * (own_lead == 0), own, other)
+    return [
+        entry for modality in MODALITIES for name in names
+        for entry in _entries(kept[modality, name], (modality, name), drawn[modality], activity[modality], settings)
+    ]  # fmt: skip
+
+
+def _removals(
+    classes: dict[FeatureClass, Array],
+    partition: Partition,
+    weights: Array,
+    settings: RemovalSettings,
+    rng: np.random.Generator,
+) -> list[RandomSet]:
+    """Features that a draw removes: none, some of each class, and random ones like these."""
+    sets = [RandomSet(np.empty(0, np.int64), 0.0), *(RandomSet(members, 0.0) for members in classes.values())]
+    for name, members in classes.items():
+        pool = random_pool(partition, name, len(members), settings.random_sets)
+        sets.append(random_set(pool, members, weights, rng))
+    if settings.random_sets == "size":
+        sets[-1] = sets[-2]  # nothing tells them apart: one random set for both classes
+    return sets
 
 
 def _check_removal(
@@ -163,30 +197,30 @@ def _leads(
 
 
 def _entries(
-    accuracy: Float[Array, "draws modalities concepts removals"], names: tuple[str, str], neurons: int
+    accuracy: DrawnAccuracy,
+    of: tuple[Modality, str],
+    drawn: list[list[RandomSet]],
+    activity: Activity,
+    settings: RemovalSettings,
 ) -> list[ConceptRemoval]:
-    """Summarize accuracies over draws; the removals are none, ImgD, TextD and random features."""
-    drops = accuracy[..., :1] - accuracy[..., 1:]
-    return [
-        ConceptRemoval(
-            modality, names[concept], removed, neurons,
-            baseline=_mean(accuracy[:, side, concept, 0]),
-            drop=_mean(drops[:, side, concept, kind]),
-            beyond_random=(
-                None if removed == RANDOM else _mean(drops[:, side, concept, kind] - drops[:, side, concept, -1])
-            ),
-        )
-        for side, modality in enumerate(MODALITIES)
-        for concept in range(len(names))
-        for kind, removed in enumerate(("ImgD", "TextD", RANDOM))
-    ]  # fmt: skip
-
-
-def _mean(values: Float[Array, " draws"]) -> Interval:
-    """Mean over random draws with its 95 % confidence interval; no bounds for a single draw."""
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    mean = values.mean()
-    return Interval(float(mean), float(mean - half), float(mean + half), method="normal approximation")
+    """Summarize the accuracies of one modality and concept; conditions are in the order of `_removals`."""
+    unit = np.eye(5)
+    randoms = [random_name(settings.random_sets, name) for name in CARRIERS]
+    entries = []
+    for place, removed in enumerate(dict.fromkeys([*map(str, CARRIERS), *randoms]), start=1):
+        sets, is_class = [removals[place] for removals in drawn], place <= len(CARRIERS)
+        beyond = unit[place + len(CARRIERS)] - unit[place] if is_class else None
+        entries.append(
+            ConceptRemoval(
+                *of, removed, len(sets[0].members),
+                energy=float(np.mean([activity.share(s.members) for s in sets])),
+                mismatch=None if is_class else max(s.mismatch for s in sets),
+                baseline=accuracy.mean(unit[0]).interval(),
+                drop=accuracy.mean(unit[0] - unit[place]).interval(),
+                beyond_random=None if beyond is None else accuracy.mean(beyond).of_outcomes(accuracy.samples),
+            )
+        )  # fmt: skip
+    return entries
 
 
 @dataclass(frozen=True)
@@ -200,8 +234,8 @@ class PairedDifference:
         members: class of features.
         share: share of the class in the squared difference of the pairs' activations.
         energy: share of the class in the squared norm of the activations.
-        enrichment: share / energy with its bootstrap interval; above 1 if the class carries more of the concept than of
-            the activations overall.
+        enrichment: share / energy with its jackknife interval over pairs; above 1 if the class carries more of the concept
+            than of the activations overall.
         pairs: number of minimal pairs.
     """
 
@@ -214,20 +248,14 @@ class PairedDifference:
 
 
 def paired_differences(
-    codes: dict[Modality, Float[Tensor, "samples features"]],
-    pairs: list[tuple[int, int]],
-    partition: Partition,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    codes: dict[Modality, Float[Tensor, "samples features"]], pairs: list[tuple[int, int]], partition: Partition
 ) -> list[PairedDifference]:
-    """Compute the share of each class in the difference between minimal pairs, with bootstrap intervals over pairs.
+    """Compute the share of each class in the difference between minimal pairs, with intervals over pairs.
 
     Args:
         codes: activations on images and on texts.
         pairs: rows of minimal pairs: a sample of concept A and one of concept B that differ only in the concept.
         partition: partition of the features.
-        n_bootstrap: bootstrap resamples of the pairs.
-        seed: seed of the resamples.
 
     Returns:
         One entry per modality and class; classes without activations, and modalities without differences, are left out.
@@ -237,8 +265,6 @@ def paired_differences(
     """
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pairs that differ in the concept alone: at least 2 are needed")
-    rng = np.random.default_rng(seed)
-    resampled = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=n_bootstrap)
     first, second = torch.tensor(pairs).T
     rows = []
     for modality in MODALITIES:
@@ -249,21 +275,29 @@ def paired_differences(
             of_class = [difference[:, members].sum(1), energy[:, members].sum(1)]
             sums = torch.stack([of_class[0], difference.sum(1), of_class[1], energy.sum(1)]).numpy()
             totals = sums.sum(1)
-            resampled_totals = sums @ resampled.T
             if totals[2] == 0 or totals[1] == 0:
                 continue
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratios = (resampled_totals[0] / resampled_totals[1]) / (resampled_totals[2] / resampled_totals[3])
-            low, high = np.nanquantile(ratios, [0.025, 0.975])
-            share, of_energy = totals[0] / totals[1], totals[2] / totals[3]
-            rows.append(
-                PairedDifference(
-                    modality, name, float(share), float(of_energy),
-                    Interval(float(share / of_energy), float(low), float(high), method="percentile bootstrap"),
-                    len(pairs),
-                )
-            )  # fmt: skip
+            share, of_energy = float(totals[0] / totals[1]), float(totals[2] / totals[3])
+            rows.append(PairedDifference(modality, name, share, of_energy, enrichment(sums), len(pairs)))
     return rows
+
+
+def enrichment(sums: Float[Array, "4 pairs"]) -> Interval:
+    """Ratio of a class' share in differences to its share in energy, with a jackknife interval of its logarithm.
+
+    Args:
+        sums: squared difference of each pair within the class and in all features, energy within it and in all.
+    """
+
+    def logarithm(totals: Array) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log(totals[0] / totals[1]) - np.log(totals[2] / totals[3]))
+
+    totals = sums.sum(1)
+    value = float(logarithm(totals))
+    found = jackknife(value, logarithm(totals[:, None] - sums)).interval()
+    low, high = (math.exp(bound) for bound in (found.low, found.high))
+    return Interval(math.exp(value), low, high, method="jackknife of the logarithm")
 
 
 def class_share(codes: Float[Tensor, "samples features"], members: Tensor, top: int = 20) -> Float[Tensor, " samples"]:

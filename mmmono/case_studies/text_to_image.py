@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mmmono.features import FeatureSet, RawFeatures
 from mmmono.modality import FeatureClass, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
 
 CLASSES: tuple[FeatureClass, ...] = ("TextD", "CrossD", "ImgD")
-ROWS = (*CLASSES, "Random", "All")  # rows of Figures 10 and 14, and all live features
+ALL = "All"  # row of all live features
 Sizes = Literal["equal", "whole"]
 
 
@@ -84,13 +85,20 @@ def intervene_on_features(
         return text + length * (feature_set.decode(moved, "text") - feature_set.decode(codes, "text"))
 
 
-def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
+def rows_of(match: Match) -> tuple[str, ...]:
+    """Rows of Figures 10 and 14: the classes, random features like them, and all live features."""
+    return (*map(str, CLASSES), *dict.fromkeys(random_name(match, name) for name in CLASSES), ALL)
+
+
+def class_sizes(partition: Partition, sizes: Sizes, match: Match = "energy") -> dict[str, int]:
     """Return the number of features that each row of the figure changes.
 
     Args:
         partition: partition of the features.
-        sizes: `equal` uses the size of the smallest class for every class and for `Random`. `whole` uses whole classes,
-            and the larger size of ImgD and TextD for `Random`. `All` always has all live features.
+        sizes: `equal` uses the size of the smallest class for every class and for random features. `whole` uses whole
+            classes, and for random features that of the class that they are like, or the larger size of ImgD and TextD
+            if they are like none. `All` always has all live features.
+        match: what random features have in common with the class, see `mmmono.modality.random_sets`.
 
     Raises:
         ValueError: a class is empty, or `sizes` is unknown.
@@ -102,16 +110,39 @@ def class_sizes(partition: Partition, sizes: Sizes) -> dict[str, int]:
         raise ValueError(f"no feature is {min(counts, key=counts.__getitem__)}")
     everything = sum(counts.values())
     if sizes == "equal":
-        return {**dict.fromkeys(ROWS, min(counts.values())), "All": everything}
-    return {**counts, "Random": max(counts["ImgD"], counts["TextD"]), "All": everything}
+        return {**dict.fromkeys(rows_of(match), min(counts.values())), ALL: everything}
+    randoms = {random_name(match, name): counts[name] for name in CLASSES}
+    if match == "size":
+        randoms = {random_name(match, ""): max(counts["ImgD"], counts["TextD"])}
+    return {**counts, **randoms, ALL: everything}
 
 
-def draw_members(partition: Partition, sizes: Sizes, seed: int) -> dict[str, Int64[Tensor, " members"]]:
-    """Draw the features I of each row of the figure, without replacement; see `class_sizes`. Indices are ascending."""
+def draw_members(
+    partition: Partition, sizes: Sizes, seed: int, activity: Activity, match: Match = "energy"
+) -> dict[str, RandomSet]:
+    """Draw the features I of each row of the figure, without replacement; see `class_sizes`. Indices are ascending.
+
+    Random features are like those that are drawn of the class; the mismatch of a class is 0.
+
+    Args:
+        partition: partition of the features.
+        sizes: see `class_sizes`.
+        seed: seed of the draw.
+        activity: activity of the features; that of images and texts together, since an intervention takes the features of
+            the text away and puts those of an image in their place.
+        match: see `class_sizes`.
+    """
     rng = np.random.default_rng(seed)
-    pools = {str(name): partition[name].numpy() for name in CLASSES}
-    pools["Random"] = pools["All"] = np.sort(np.concatenate(list(pools.values())))
-    return {
-        name: torch.from_numpy(np.sort(rng.choice(pools[name], size, replace=False)))
-        for name, size in class_sizes(partition, sizes).items()
+    counts, weights = class_sizes(partition, sizes, match), activity.weights(match)
+    drawn = {
+        str(name): RandomSet(np.sort(rng.choice(partition[name].numpy(), counts[name], replace=False)), 0.0)
+        for name in CLASSES
     }
+    if match == "size":
+        random = random_name(match, "")
+        drawn[random] = RandomSet(np.sort(rng.choice(partition.live.numpy(), counts[random], replace=False)), 0.0)
+    else:
+        for name in CLASSES:
+            pool = random_pool(partition, name, counts[name], match)
+            drawn[random_name(match, name)] = random_set(pool, drawn[name].members, weights, rng)
+    return {**drawn, ALL: RandomSet(partition.live.numpy(), 0.0)}

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from joblib import Parallel, delayed
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from mmmono.core.finite import check_finite, double
-from mmmono.core.statistics import Interval
+from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
 SPLITS = 5  # 80/20 splits: fit on four fifths, test on one
@@ -27,23 +28,28 @@ class Ablation:
 
     Attributes:
         deletion: `None`, `Random`, or the class whose features were removed.
-        size_of: class whose size determines how many features were removed; None in the first row.
+        size_of: class whose size, and energy or firing frequency, random sets have; None in the first row.
         neurons: number of features removed, or kept if the ablation keeps the class instead.
+        energy: share of Σ z² over all samples that these features carry; in `Random` rows the mean over random sets.
         accuracy: test accuracy; in `Random` rows the mean over random sets. None if the class is empty.
         spread: standard deviation of the accuracy over random sets; only in `Random` rows.
+        mismatch: largest mismatch of the random sets, see `RandomSet`; only in `Random` rows.
         delta_none: accuracy − accuracy with all features, paired by test sample.
-        delta_random: accuracy − accuracy with equally many random features removed, paired by test sample.
+        delta_random: accuracy − accuracy with random features like those of the class removed, paired by test sample.
 
-    Intervals are bootstrapped over test samples.
+    The accuracy of one set has a Wilson interval over test samples. Means and differences over random sets are estimated
+    over test samples and random sets as crossed factors (`crossed_mean`), other differences over test samples.
     """
 
     deletion: str
     size_of: FeatureClass | None
     neurons: int
     accuracy: Interval | None
+    energy: float = 0.0
     spread: float | None = None
+    mismatch: float | None = None
     delta_none: Interval | None = None
-    delta_random: Interval | None = None
+    delta_random: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -53,20 +59,21 @@ class AblationSettings:
     Attributes:
         folds: how many of the five 80/20 splits to use; with 5, every sample is tested once.
         n_random: random sets per class.
-        keep: the reverse ablation: of the live features, keep only the class, or equally many random ones.
+        random_sets: what random sets have in common with the class besides their size: `energy`, `frequency`, or only the
+            `size`; see `mmmono.modality.random_sets`.
+        keep: the reverse ablation: of the live features, keep only the class, or random ones like it.
         refit: refit the classifier without the features; if False, only set them to zero in the test samples.
-        n_bootstrap: bootstrap resamples of the test samples.
-        seed: seed of splits, random sets and resamples.
+        seed: seed of splits and random sets.
 
     Raises:
-        ValueError: `folds`, `n_random` or `n_bootstrap` is out of range.
+        ValueError: `folds`, `n_random` or `random_sets` is out of range.
     """
 
     folds: int = 1
     n_random: int = 5
+    random_sets: Match = "energy"
     keep: bool = False
     refit: bool = True
-    n_bootstrap: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,8 +81,7 @@ class AblationSettings:
             raise ValueError(f"folds={self.folds} must lie between 1 and {SPLITS}")
         if self.n_random < 1:
             raise ValueError(f"n_random={self.n_random} must be at least 1")
-        if self.n_bootstrap < 1:
-            raise ValueError(f"n_bootstrap={self.n_bootstrap} must be at least 1")
+        check_match(self.random_sets)
 
 
 SetName = tuple[str, FeatureClass | None]  # `deletion` and `size_of` of a row of the table
@@ -89,16 +95,16 @@ def removal_ablation(
     *,
     jobs: int | None = None,
 ) -> list[Ablation]:
-    """Classify with all features, without each class of features, and without equally many random ones (Table 1).
+    """Classify with all features, without each class of features, and without random ones like them (Table 1).
 
     Uses logistic regression on features divided by the root mean square of all activations, and 80/20 splits
     stratified by label.
 
     Args:
         features: activations of one modality.
-        labels: label of each sample.
+        labels: label of each sample. Samples must be independent: one of each group, else a group is in train and test.
         partition: classes to remove; random features are drawn from the live ones.
-        settings: splits, random sets, resamples, and the variant of the ablation.
+        settings: splits, random sets, and the variant of the ablation.
         jobs: number of processes; all cores by default.
 
     Returns:
@@ -116,25 +122,28 @@ def removal_ablation(
     largest = np.abs(x).max()  # divide by it first, so that squares do not overflow
     x = x / (largest or 1)
     x /= np.sqrt(np.mean(np.square(x))) or 1
-    rng = np.random.default_rng(settings.seed)
-    hits = _hits(x, y, _removed_sets(partition, settings, rng), settings, jobs)
-    tested = hits["None", None].shape[1]
-    return _table(hits, partition, rng.multinomial(tested, np.full(tested, 1 / tested), size=settings.n_bootstrap))
+    activity = Activity.of([torch.from_numpy(x)])
+    sets = _feature_sets(partition, activity, settings)
+    live = partition.live.numpy()
+    removed = {
+        key: [np.setdiff1d(live, s.members) if settings.keep and key[1] else s.members for s in several]
+        for key, several in sets.items()
+    }
+    return _table(_hits(x, y, removed, settings, jobs), sets, activity)
 
 
-def _removed_sets(
-    partition: Partition, settings: AblationSettings, rng: np.random.Generator
-) -> dict[SetName, list[Array]]:
-    """Return the sets of features that are removed: none, and for each class random sets and the class itself."""
-    live = np.concatenate([partition[name].numpy() for name in LIVE_CLASSES])
-    sets: dict[SetName, list[Array]] = {("None", None): [np.empty(0, np.int64)]}
+def _feature_sets(
+    partition: Partition, activity: Activity, settings: AblationSettings
+) -> dict[SetName, list[RandomSet]]:
+    """Return the sets of features that are removed or kept: none, and for each class random sets and the class itself."""
+    rng, weights = np.random.default_rng(settings.seed), activity.weights(settings.random_sets)
+    sets: dict[SetName, list[RandomSet]] = {("None", None): [RandomSet(np.empty(0, np.int64), 0.0)]}
     for name in LIVE_CLASSES:
         members = partition[name].numpy()
-        if len(members):
-            sets["Random", name] = [rng.choice(live, len(members), replace=False) for _ in range(settings.n_random)]
-            sets[name, name] = [members]
-    if settings.keep:
-        return {key: [np.setdiff1d(live, s) for s in removed] if key[1] else removed for key, removed in sets.items()}
+        pool = random_pool(partition, name, len(members), settings.random_sets)
+        drawn = [random_set(pool, members, weights, rng) for _ in range(settings.n_random)]
+        sets["Random", name] = drawn if len(members) else []
+        sets[name, name] = [RandomSet(members, 0.0)] if len(members) else []
     return sets
 
 
@@ -151,34 +160,53 @@ def _hits(
     )
     by_fold = [np.concatenate(results[i : i + len(jobs_of_fold)]) for i in range(0, len(results), len(jobs_of_fold))]
     table = np.concatenate(by_fold, axis=1)
-    return {key: table[[i for i, other in enumerate(keys) if other == key]] for key in sets}
+    return {key: table[np.array([other == key for other in keys])] for key in sets}
 
 
 def _table(
-    hits: dict[SetName, Bool[Array, "sets tested"]], partition: Partition, weights: Int[Array, "resamples tested"]
+    hits: dict[SetName, Bool[Array, "sets tested"]], sets: dict[SetName, list[RandomSet]], activity: Activity
 ) -> list[Ablation]:
-    """Return the rows of the table; `weights` says how often each resample contains each test sample."""
-
-    def interval(per_sample: Array) -> Interval:
-        resampled = weights @ per_sample / len(per_sample)
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        return Interval(float(per_sample.mean()), float(low), float(high), method="percentile bootstrap")
-
-    everything = hits["None", None].mean(0)
-    rows = [Ablation("None", None, 0, interval(everything))]
+    """Return the rows of the table."""
+    everything = hits["None", None]
+    rows = [Ablation("None", None, 0, _accuracy(everything))]
     for name in LIVE_CLASSES:
-        size = len(partition[name])
-        if not size:
+        [*random], own = sets["Random", name], hits[name, name]
+        if not len(own):
             rows += [Ablation("Random", name, 0, None), Ablation(name, name, 0, None)]
             continue
-        sets, own = hits["Random", name], hits[name, name].mean(0)
-        random = sets.mean(0)
-        spread = float(sets.mean(1).std(ddof=1)) if len(sets) > 1 else None
+        size, found = len(random[0].members), hits["Random", name]
         rows += [
-            Ablation("Random", name, size, interval(random), spread, interval(random - everything)),
-            Ablation(name, name, size, interval(own), None, interval(own - everything), interval(own - random)),
-        ]
+            Ablation(
+                "Random", name, size, _accuracy(found),
+                energy=float(np.mean([activity.share(s.members) for s in random])),
+                spread=float(found.mean(1).std(ddof=1)) if len(found) > 1 else None,
+                mismatch=max(s.mismatch for s in random),
+                delta_none=_difference(found, everything).interval(),
+            ),
+            Ablation(
+                name, name, size, _accuracy(own), activity.share(sets[name, name][0].members),
+                delta_none=_difference(own, everything).interval(), delta_random=_difference(own, found),
+            ),
+        ]  # fmt: skip
     return rows
+
+
+def _accuracy(hits: Bool[Array, "sets tested"]) -> Interval:
+    """Mean accuracy over sets, with its interval."""
+    sets, tested = hits.shape
+    if sets > 1:
+        return _over_sets(hits.astype(np.float64)).interval()
+    return Interval(float(hits.mean()), *wilson(int(hits.sum()), tested), method="Wilson")
+
+
+def _difference(hits: Bool[Array, "sets tested"], others: Bool[Array, "others tested"]) -> Estimate:
+    """Mean of hits − others over test samples and sets, of which one side has one."""
+    return _over_sets(hits.astype(np.float64) - others).of_outcomes(hits.shape[1])
+
+
+def _over_sets(values: Float[Array, "sets tested"]) -> Estimate:
+    sets, samples = np.indices(values.shape)
+    return crossed_mean(values.ravel(), samples.ravel(), sets.ravel(), "test samples and random sets")
 
 
 def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Array]) -> Bool[Array, "sets test"]:

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from sklearn.model_selection import StratifiedKFold
 
 from mmmono.analyses.ablation import ABLATION, Settings
+from mmmono.analyses.ablation.analysis import _labeled
 from mmmono.pipeline.analysis import shown_figures, shown_tables
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR
@@ -17,9 +20,10 @@ from mmmono.reporting.tables import save_table
 SETS = ("raw", "sae")
 TASKS = ("image", "text")
 SIZES = {"ImgD": 3, "TextD": 2, "CrossD": 0}
+TESTS = ("p", "p_holm", "equivalence")
 INTERVALS = ("accuracy", "delta_none", "delta_random")
 SETTINGS: dict[str, Any] = {
-    "split": "auto", "max_pairs": 100, "folds": None, "n_random": 2, "keep": False, "refit": True, "n_bootstrap": 20,
+    "split": "auto", "max_pairs": 100, "folds": None, "n_random": 2, "keep": False, "refit": True,
 }  # fmt: skip
 
 
@@ -34,7 +38,9 @@ def row(name: str, task: str, deletion: str, size_of: str | None, **values: floa
     bounds |= {f"{key}_high": value + 0.02 for key, value in values.items()}
     neurons = SIZES[size_of] if size_of else 0
     of = {"feature_set": name, "task": task, "deletion": deletion, "size_of": size_of, "neurons": neurons}
-    return {**of, "spread": None, **empty, **values, **bounds}
+    beyond = {"p": 0.02, "p_holm": 0.06, "equivalence": 0.05} if "delta_random" in values else dict.fromkeys(TESTS)
+    known = {"energy": 0.25, "mismatch": 0.3 if deletion == "Random" else None, "spread": None}
+    return {**of, **known, **empty, **values, **bounds, **beyond}
 
 
 def table1() -> list[dict[str, object]]:
@@ -45,6 +51,8 @@ def table1() -> list[dict[str, object]]:
             for deletion in ("Random", size_of):
                 delta = deltas(number).get(size_of, {}).get(deletion)
                 found = {} if delta is None else {"accuracy": 0.8 + delta, "delta_none": delta}
+                if delta is not None and deletion == "TextD":
+                    found["delta_random"] = 0.01
                 rows.append(row(name, task, deletion, size_of, **found))
     return rows
 
@@ -59,7 +67,8 @@ def saved(tmp_path: Path) -> Callable[..., Result]:
         save_table(table1(), tmp_path / "table1", list(ABLATION.columns["table1"]))
         samples = {"pairs": 60, "labels": 3, "label": label, "left_out": left_out}
         save_table([samples], tmp_path / "samples", list(ABLATION.columns["samples"]))
-        recipe = {"sets": [{"name": name} for name in SETS], "ablation": {**SETTINGS, "keep": keep}, "label": label}
+        recipe = {"sets": [{"name": name} for name in SETS], "ablation": {**SETTINGS, "keep": keep}, "label": label,
+                  "random_sets": "energy"}  # fmt: skip
         return Result(tmp_path, recipe, model, "coco")
 
     return make
@@ -73,8 +82,10 @@ def test_the_papers_numbers_stand_beside(saved: Callable[..., Result]) -> None:
     assert len(rows) == 14
     [shown] = [r for r in rows if (r["task"], r["deletion"]) == ("text", "TextD")]
     assert shown == {
-        "task": "text", "deletion": "TextD", "neurons": 2, "accuracy": "0.830", "Δ none [95 %]": "+3.0 [+2.0, +5.0]",
-        "Δ random [95 %]": "", "paper": "0.683", "paper Δ": "-3.0",
+        "task": "text", "deletion": "TextD", "neurons": 2, "energy %": "25.0",
+        "accuracy": "0.830", "Δ none [95 %]": "+3.0 [+2.0, +5.0]",
+        "Δ random [95 %]": "+1.0 [+0.0, +3.0]", "p (Holm)": "0.060", "|Δ random| <": "5.0",
+        "paper": "0.683", "paper Δ": "-3.0",
     }  # fmt: skip
     # The paper's row is that of the class' size, not merely the next random one.
     random = [r for r in rows if (r["task"], r["deletion"]) == ("image", "Random")]
@@ -95,9 +106,14 @@ def test_kept_classes_are_not_compared_with_removed_ones(saved: Callable[..., Re
 
 
 def test_remarks_name_the_labels_that_are_left_out(saved: Callable[..., Result]) -> None:
-    [remark] = ABLATION.remarks(saved())
-    assert remark == "60 pairs, 3 labels (supercategory); 95 % intervals over test samples"
-    [remark] = ABLATION.remarks(saved(left_out="a, b"))
+    remark, random = ABLATION.remarks(saved())
+    assert remark.startswith(
+        "60 pairs, 3 labels (supercategory); 95 % intervals over test samples and random sets; p: Holm"
+    )
+    assert random == (
+        "random sets have the class' size and energy; 12 of 12 have no good match (off by up to 30 %): see mismatch"
+    )
+    [remark, _] = ABLATION.remarks(saved(left_out="a, b"))
     assert ", left out: a, b (fewer than 5 pairs); 95 %" in remark
 
 
@@ -135,9 +151,21 @@ def test_the_figure_is_drawn_from_the_tables_alone(saved: Callable[..., Result])
     assert kept.axes[2].get_xlabel() == "kept"
 
 
-@pytest.mark.parametrize("wrong", [{"folds": 0}, {"folds": 6}, {"n_random": 0}, {"n_bootstrap": 0}, {"max_pairs": 0}])
+@pytest.mark.parametrize("wrong", [{"folds": 0}, {"folds": 6}, {"n_random": 0}, {"max_pairs": 0}])
 def test_wrong_settings_are_named(wrong: dict[str, int]) -> None:
     Settings(**SETTINGS)
     [(name, value)] = wrong.items()
     with pytest.raises(ValueError, match=f"^{name}={value} must "):
         Settings(**SETTINGS | wrong)
+
+
+def test_no_group_is_in_training_and_test_samples_of_a_fold() -> None:
+    """Variants of one drawing, the first of which may have no label: one of each group is classified."""
+    groups = np.repeat(np.arange(40), 3)
+    label = np.where(groups % 2, "flag", "animal").astype(object)
+    label[::3] = ""
+    metadata = pd.DataFrame({"key": range(120), "category": label})
+    chosen = _labeled(metadata, groups, "category", 1000, 0)
+    assert len(chosen.positions) == 40
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(chosen.positions, chosen.labels):
+        assert not set(groups[chosen.positions[train]]) & set(groups[chosen.positions[test]])

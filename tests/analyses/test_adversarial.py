@@ -14,16 +14,17 @@ from mmmono.analyses.adversarial import ADVERSARIAL, Settings
 from mmmono.analyses.adversarial.figures import draw
 from mmmono.case_studies.adversarial.folder import PictureFolder
 from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, AttackOutcome, Condition
-from mmmono.case_studies.adversarial.success import success_rate
+from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
-from mmmono.core.statistics import Interval
+from mmmono.core.statistics import Estimate, Interval
 from mmmono.pipeline.analysis import shown_figures, shown_tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
-CLASSES = ("ImgD", "TextD", "CrossD", "Random")
+CLASSES = ("ImgD", "TextD", "CrossD", "Random-ImgD", "Random-TextD", "Random-CrossD")
+CROSSING = Crossing(np.arange(4), np.arange(4))
 CONFIG = Path(__file__).resolve().parents[2] / "conf/adversarial.yaml"
 
 
@@ -31,8 +32,8 @@ def outcome(condition: Condition, successes: int = 1, **changes: Any) -> AttackO
     given = condition.aligned in (BENIGN, CONTRAST)
     made = AttackOutcome(
         condition,
-        success_rate([[number < successes] for number in range(4)]),
-        Interval(0.25, 0.0, 0.5) if condition.aligned in CLASSES[:3] else None,
+        success_rate([[number < successes] for number in range(4)], CROSSING),
+        Estimate(0.25, 0.1, 100) if condition.aligned in CLASSES[:3] else None,
         Interval(-0.1, -0.2, 0.05),
         () if given else (2.0, 1.0 + condition.features / 100, 0.5),
     )
@@ -67,7 +68,8 @@ def result(tmp_path: Path) -> Result:
         "cases": cases,
     }.items():
         save_table(rows, tmp_path / name, list(ADVERSARIAL.columns[name]))
-    recipe = {"sets": [{"name": "raw"}], "adversarial": {"shown": 2}, "victim": {"measure": "attack success rate"}}
+    recipe = {"sets": [{"name": "raw"}], "adversarial": {"shown": 2}, "victim": {"measure": "attack success rate"},
+              "random_sets": "energy"}  # fmt: skip
     return Result(tmp_path, recipe, "clip_rn50", "cc3m")
 
 
@@ -115,12 +117,14 @@ def test_table_3_shows_one_feature_set_with_the_papers_numbers(result: Result) -
     assert (attacked["aligned"], attacked["trials"], attacked["paper"]) == ("attacked", 4, "73.3")
     assert attacked["success % [95 %]"] == "75.0 [30.1, 95.4]"
     assert attacked["below random"] == ""
-    assert (weak["aligned"], weak["below random"]) == ("ImgD 5", "+25.0 [+0.0, +50.0]")
+    assert (weak["p (Holm)"], weak["|below| <"], weak["seen from"]) == ("", "42", "28")
+    assert (weak["aligned"], weak["below random"]) == ("ImgD 5", "+25.0 [+5.2, +44.8]")
     assert weak["margin"] == "-0.10 [-0.20, +0.05]"
 
 
 def test_without_verdicts_and_with_one_request_there_are_dashes(result: Result) -> None:
-    unsure = outcome(Condition(BENIGN), success=success_rate([[None]]), margin=Interval(0.5))
+    nobody = Crossing(np.zeros(1, int), np.zeros(1, int))
+    unsure = outcome(Condition(BENIGN), success=success_rate([[None]], nobody), margin=Interval(0.5))
     save_table([unsure.to_row(), *(o.to_row() for o in OUTCOMES[1:])], result.folder / "table3")
     [(_, _, rows)] = shown_tables(ADVERSARIAL, result)
     assert rows[0]["success % [95 %]"] == "– [0.0, 100.0]"
@@ -135,8 +139,8 @@ def test_figure_8_shows_the_images_and_the_distances_of_the_largest_defenses(res
     figures = dict(draw(result))
     axes = figures["raw-figure8"].axes
     images = [np.asarray(axis.images[0].get_array()) for axis in axes if axis.images]
-    assert len(images) == 2 * 7  # two requests under seven conditions; not All, and each class in its larger size
-    assert [int(image[0, 0, 1]) for image in images] == [0] * 7 + [1] * 7  # the number of the case
+    assert len(images) == 2 * 9  # two requests under nine conditions; not All, and each class in its larger size
+    assert [int(image[0, 0, 1]) for image in images] == [0] * 9 + [1] * 9  # the number of the case
     shades = [10 * place for place, o in enumerate(OUTCOMES) if o.condition.features in (0, 10)]
     assert [int(image[0, 0, 0]) for image in images] == 2 * shades
     attack, defense = axes[-2:]
@@ -174,6 +178,10 @@ def test_figures_are_drawn_again_from_the_folder_alone(result: Result) -> None:
 
 
 def test_the_remark_says_where_to_read_what_may_be_concluded(result: Result) -> None:
-    assert list(ADVERSARIAL.remarks(result)) == [
-        "attack success rate: what may be concluded from it is in docs/ethics.md"
-    ]
+    first, intervals, random = ADVERSARIAL.remarks(result)
+    assert first == "attack success rate: what may be concluded from it is in docs/ethics.md"
+    assert intervals.startswith("95 % intervals over requests and benign images; p: Holm's, over the comparisons")
+    assert random == "random sets have the class' size and energy"
+    one = [{**o.to_row(), "images": 1} for o in OUTCOMES]
+    save_table(one, result.folder / "table3", list(ADVERSARIAL.columns["table3"]))
+    assert "over requests, for the one benign image alone" in list(ADVERSARIAL.remarks(result))[1]

@@ -28,9 +28,12 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def removal(samples: str, concept: str, removed: str, drop: Interval) -> dict[str, Any]:
-    beyond = {} if removed == "Random" else Interval(0.01, -0.02, 0.04).columns("beyond_random")
+    beyond: dict[str, Any] = {"mismatch": 0.01, **dict.fromkeys(("p", "p_holm", "equivalence"))}
+    if not removed.startswith("Random"):
+        found = Interval(0.01, -0.02, 0.04).columns("beyond_random")
+        beyond = {"mismatch": None, **found, "p": 0.5, "p_holm": 1.0, "equivalence": 0.035}
     return {
-        "feature_set": "sae", "samples": samples, "concept": concept, "removed": removed, "neurons": 5,
+        "feature_set": "sae", "samples": samples, "concept": concept, "removed": removed, "neurons": 5, "energy": 0.12,
         **Interval(0.9, 0.85, 0.95).columns("baseline"), **drop.columns("drop"), **beyond,
     }  # fmt: skip
 
@@ -71,7 +74,7 @@ def result(folder: Path, concepts: Any = ("female", "male"), **tables: list[dict
     (folder / "images").mkdir()
     for row, color in ((4, BLUE), (9, RED)):
         Image.new("RGB", (8, 8), color).save(folder / "images" / f"{row}.png")
-    recipe = {"sets": [{"name": "sae"}], "concept": {"a": a, "b": b}, "labels": "words"}
+    recipe = {"sets": [{"name": "sae"}], "concept": {"a": a, "b": b}, "labels": "words", "random_sets": "energy"}
     return Result(folder, recipe, "clip_rn50", "cc3m")
 
 
@@ -127,8 +130,9 @@ def test_tables_are_shown_with_the_papers_numbers(tmp_path: Path) -> None:
     title, rows = shown["table2-female-male-sae"]
     assert title == "Table 2, sae: female and male"
     assert rows[0] == {
-        "from": "image", "concept": "female", "removed": "ImgD 5", "accuracy": "90.0", "drop [95 %]": "+10.0 [+5.0, +15.0]",
-        "beyond random": "+1.0 [-2.0, +4.0]", "paper's drop": "17.6",
+        "from": "image", "concept": "female", "removed": "ImgD 5", "energy %": "12.0",
+        "accuracy": "90.0", "drop [95 %]": "+10.0 [+5.0, +15.0]",
+        "beyond random": "+1.0 [-2.0, +4.0]", "p (Holm)": "1.000", "|beyond| <": "3.5", "paper's drop": "17.6",
     }  # fmt: skip
     assert (rows[2]["beyond random"], rows[2]["paper's drop"]) == ("", "")
     title, rows = shown["paired-female-male-sae"]
@@ -154,7 +158,8 @@ def test_names_of_tables_are_file_names_whatever_the_concepts_are_called(tmp_pat
 
 def test_labels_are_counted_below_the_tables_and_named_as_a_difference(tmp_path: Path) -> None:
     made = result(tmp_path)
-    (remark,) = GENDER.remarks(made)
+    (remark, _, random) = GENDER.remarks(made)
+    assert random == "random sets have the class' size and energy"
     assert remark.startswith("40 female, 30 male, 7 ambiguous of 90; labels are what captions or a classifier say")
     assert list(GENDER.differences(made)) == [
         ("concept (4.1)", "female and male, by an image classifier", "female and male, by words")

@@ -15,15 +15,16 @@ from PIL import Image
 from mmmono.analyses.text_to_image import TEXT_TO_IMAGE, Intervention, Measures
 from mmmono.analyses.text_to_image.figures import COLORS, TITLES, draw
 from mmmono.case_studies.control_effects import ALL, MEASURES, Cell, Effect
-from mmmono.case_studies.text_to_image import ROWS, Sizes
+from mmmono.case_studies.text_to_image import Sizes, rows_of
 from mmmono.core.errors import ConfigError
-from mmmono.core.statistics import Interval
+from mmmono.core.statistics import Estimate
 from mmmono.pipeline.analysis import shown_figures, shown_tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf/text_to_image.yaml"
+ROWS = rows_of("energy")
 STRENGTHS = [0.0, 0.3, 0.7]
 REFERENCES = ("horse", "horse_sketch")
 RED, GREEN = (250, 0, 0), (0, 250, 0)  # generated images are red and the references green; real ones are blue
@@ -69,7 +70,8 @@ def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded
     """A result with the features of both feature sets moved toward two references, with two seeds."""
     cells = [
         Cell(
-            name, reference, members, 7, strength, strength, seed, 0.5, 0.5, 0.5, 0.5,
+            name, reference, members, 7, 0.25, 0.1 if "Random" in members else None, strength, strength, seed,
+            0.5, 0.5, 0.5, 0.5,
             picture(folder, f"pictures/{name}/{reference}/{members}-{strength:g}-{seed}.png", RED),
             "a pony" if joint and not seed else "",
             picture(folder, "nearest/3.png", (0, 0, 250)) if joint and not seed else "",
@@ -83,8 +85,9 @@ def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded
         ("raw", "sae"), STRENGTHS, MEASURES, (*ROWS, "TextD − ImgD"), (ALL, *REFERENCES)
     ):
         value = change(members, strength, measure)
-        interval = Interval(value, value - 0.1, value + 0.1) if bounded else Interval(value)
-        effects.append(Effect(name, reference, members, strength, measure, interval))
+        interval = Estimate(value, 0.1 / 1.96, 1e9) if bounded else Estimate(value)
+        tested = 0.04 if "−" in members and bounded else None
+        effects.append(Effect(name, reference, members, strength, measure, interval, tested))
     references = [
         {"reference": name, "picture": picture(folder, f"references/{name}.png", GREEN), "generator": "sd2"}
         for name in REFERENCES
@@ -98,6 +101,7 @@ def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded
     recipe = {
         "sets": [{"name": "raw"}, {"name": "sae"}], "prompt": "an animal",
         "intervention": {"strengths": STRENGTHS, "weight_on": weight_on, "sizes": "equal", "seeds": 2},
+        "random_sets": "energy",
     }  # fmt: skip
     return Result(folder, recipe, "clip_vit_h14", "cc3m")
 
@@ -110,7 +114,7 @@ def settings(section: str, into: type, **changes: Any) -> Any:
 def test_settings_are_those_of_the_configuration() -> None:
     intervention = settings("intervention", Intervention)
     assert [s.shown for s in intervention.swept] == [s.weight for s in intervention.swept]
-    assert settings("measures", Measures) == Measures(20, 5000, 1000)
+    assert settings("measures", Measures) == Measures(20, 5000)
     of_text = replace(intervention, strengths=[1, 0.25], weight_on="text").swept
     assert [(s.shown, s.weight) for s in of_text] == [(1.0, 0.0), (0.25, 0.75)]
     for sizes in Sizes.__args__:  # as class_sizes takes them
@@ -133,7 +137,7 @@ def test_invalid_interventions(changes: dict[str, Any], message: str) -> None:
         settings("intervention", Intervention, **changes)
 
 
-@pytest.mark.parametrize("name", ["prompt_pictures", "pool", "n_bootstrap"])
+@pytest.mark.parametrize("name", ["prompt_pictures", "pool"])
 def test_invalid_measures(name: str) -> None:
     with pytest.raises(ConfigError, match=f"measures.{name}=0 must be at least 1"):
         settings("measures", Measures, **{name: 0})
@@ -143,7 +147,7 @@ def test_the_table_shows_the_strength_at_which_the_reference_has_most_weight(tmp
     (name, title, rows), (other, *_) = shown_tables(TEXT_TO_IMAGE, save(tmp_path / "reference"))
     assert (name, other) == ("control-raw", "control-sae")
     assert title == "Change from plain generation at strength 0.7 [95 %], raw, “an animal”"
-    assert list(rows[0]) == ["moved", *(measure.replace("_", " ") for measure in MEASURES)]
+    assert list(rows[0]) == ["moved", "energy %", *(measure.replace("_", " ") for measure in MEASURES)]
     assert [row["moved"] for row in rows] == [*(f"{members} 7" for members in ROWS), "TextD − ImgD"]
     assert rows[1]["similarity prompt"] == "+0.700 [+0.600, +0.800]"
     of_text = save(tmp_path / "text", weight_on="text")
@@ -161,14 +165,14 @@ def test_captions_name_the_reference(tmp_path: Path) -> None:
     assert [(file.stem, caption) for file, caption in shown_figures(TEXT_TO_IMAGE, result)] == [
         ("raw-figure10-horse_sketch", "Figures 10, 14, raw: “an animal” with features of horse_sketch."),
         ("sae-figure10-horse", "Figures 10, 14, sae: “an animal” with features of horse."),
-        ("raw-curves", "raw: what each class changes, over references and noise; 95 % intervals."),
-        ("sae-curves", "sae: what each class changes, over references and noise; 95 % intervals."),
+        ("raw-curves", "raw: what each class changes, mean over references; 95 % intervals over noise."),
+        ("sae-curves", "sae: what each class changes, mean over references; 95 % intervals over noise."),
     ]
 
 
 def test_curves_show_the_saved_changes(tmp_path: Path) -> None:
     assert tuple(TITLES) == MEASURES
-    assert set(COLORS) == set(ROWS)
+    assert set(COLORS) == {*ROWS, "Random"}
     drawn = dict(draw(save(tmp_path, bounded=False)))
     assert {name for name in drawn if "curves" in name} == {
         f"{name}-curves{end}" for name in ("raw", "sae") for end in ("", "-horse", "-horse_sketch")
@@ -176,7 +180,7 @@ def test_curves_show_the_saved_changes(tmp_path: Path) -> None:
     for panel, measure in zip(drawn["sae-curves"].axes, MEASURES, strict=True):
         lines = {str(line.get_label()): line for line in panel.lines}
         assert "All" not in lines
-        for members in ("TextD", "CrossD", "ImgD", "Random"):
+        for members in ROWS[:-1]:
             expected = [change(members, strength, measure) for strength in STRENGTHS]
             np.testing.assert_allclose(lines[members].get_xdata(), STRENGTHS)
             np.testing.assert_allclose(lines[members].get_ydata(), expected)

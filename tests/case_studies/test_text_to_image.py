@@ -11,9 +11,9 @@ from diffusers import StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
-from scipy.stats import entropy
+from scipy.stats import entropy, ttest_1samp
 
-from mmmono.case_studies.control_effects import MEASURES, crossed_bootstrap, effects
+from mmmono.case_studies.control_effects import MEASURES, effects
 from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
 from mmmono.case_studies.generators.embedding_decoder import EmbeddedPictures, EmbeddingDecoder, train_embedding_decoder
@@ -22,12 +22,13 @@ from mmmono.case_studies.generators.sd2 import StableDiffusion2, StableDiffusion
 from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIPSettings
 from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
 from mmmono.case_studies.references import read_reference
-from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features
+from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features, rows_of
 from mmmono.core.errors import ConfigError, DataError, DictionaryError, ModelError
 from mmmono.core.fingerprints import weights_identity
 from mmmono.dictionaries import DictionaryFeatures, NCLHead, TopKSAE
 from mmmono.features import RawFeatures
 from mmmono.modality import Partition
+from mmmono.modality.random_sets import Activity
 from mmmono.vlm import OpenCLIPEncoder, load_open_clip
 from tests.fakes import ColorPairs
 from tests.tiny_diffusion import ARCHITECTURE, PIXELS, WIDTH, tiny_encoder, tiny_sd2, tiny_unclip
@@ -91,17 +92,31 @@ def test_through_a_dictionary_only_codes_of_the_class_move() -> None:
 
 
 def test_classes_are_drawn_down_to_the_smallest() -> None:
-    assert class_sizes(PARTITION, "equal") == {"TextD": 4, "CrossD": 4, "ImgD": 4, "Random": 4, "All": 29}
-    assert class_sizes(PARTITION, "whole") == {"TextD": 6, "CrossD": 19, "ImgD": 4, "Random": 6, "All": 29}
-    drawn = [draw_members(PARTITION, "equal", seed) for seed in range(20)]
-    for members in drawn:
+    randoms = ("Random-TextD", "Random-CrossD", "Random-ImgD")
+    four = dict.fromkeys(("TextD", "CrossD", "ImgD"), 4)
+    assert class_sizes(PARTITION, "equal") == {**four, **dict.fromkeys(randoms, 4), "All": 29}
+    assert class_sizes(PARTITION, "equal", "size") == {**four, "Random": 4, "All": 29}
+    whole = {"TextD": 6, "CrossD": 19, "ImgD": 4}
+    assert class_sizes(PARTITION, "whole", "size") == {**whole, "Random": 6, "All": 29}
+    assert class_sizes(PARTITION, "whole") == {**whole, **dict(zip(randoms, whole.values(), strict=True)), "All": 29}
+    energy = np.random.default_rng(0).random(len(PARTITION))
+    activity = Activity(energy / energy.sum(), np.ones(len(PARTITION)))
+    drawn = [draw_members(PARTITION, "equal", seed, activity) for seed in range(20)]
+    for sets in drawn:
+        assert list(sets) == list(rows_of("energy"))
         for name in ("ImgD", "TextD", "CrossD"):
-            assert set(members[name].tolist()) <= set(PARTITION[name].tolist())  # type: ignore[index]
-            assert len(set(members[name].tolist())) == 4
-        assert max(members["Random"].tolist()) < 29  # no dead ones
-        assert torch.equal(members["All"], torch.arange(29))
-    assert len({tuple(members["TextD"].tolist()) for members in drawn}) > 5
-    assert torch.equal(draw_members(PARTITION, "equal", 3)["Random"], drawn[3]["Random"])
+            members = sets[name].members
+            assert set(members.tolist()) <= set(PARTITION[name].tolist())  # type: ignore[index]
+            assert len(set(members.tolist())) == 4
+            like = sets[f"Random-{name}"]
+            assert max(like.members) < 29  # no dead ones
+            assert not set(like.members) & set(PARTITION[name].tolist())  # type: ignore[index]
+            assert abs(activity.share(like.members) / activity.share(members) - 1) == pytest.approx(like.mismatch)
+        assert sets["All"].members.tolist() == list(range(29))
+    assert np.mean([sets["Random-TextD"].mismatch < 0.05 for sets in drawn]) > 0.9
+    assert list(draw_members(PARTITION, "equal", 3, activity, "size")) == ["TextD", "CrossD", "ImgD", "Random", "All"]
+    again = draw_members(PARTITION, "equal", 3, activity)
+    assert again["Random-ImgD"].members.tolist() == drawn[3]["Random-ImgD"].members.tolist()
     empty = Partition(torch.arange(32), *[torch.tensor([], dtype=torch.int64)] * 3)
     with pytest.raises(ValueError, match="no feature is TextD"):
         class_sizes(empty, "equal")
@@ -386,21 +401,6 @@ def test_distances_against_their_definitions() -> None:
     np.testing.assert_allclose(mean_cosine(x, y), (x @ y.T).mean(1), rtol=1e-5)
 
 
-def test_intervals_cover_references_and_seeds() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((1, 400))
-    mean = crossed_bootstrap(values, 4000, np.random.default_rng(1))
-    half = 1.96 * values.std() / 20
-    assert mean.value == pytest.approx(values.mean())
-    assert (mean.high - mean.low) / 2 == pytest.approx(half, rel=0.05)
-    differing = values + np.array([[-1], [1]])
-    mean = crossed_bootstrap(differing, 1000, np.random.default_rng(1))
-    assert mean.high - mean.low > 1.5  # two references that disagree
-    single = crossed_bootstrap(np.ones((1, 1)), 10, rng)
-    assert single.value == 1
-    assert not single.bounded
-
-
 def test_effects_are_paired_with_plain_generation() -> None:
     rows, base = [], []
     rng = np.random.default_rng(0)
@@ -408,7 +408,7 @@ def test_effects_are_paired_with_plain_generation() -> None:
         for seed in range(6):
             own = float(rng.standard_normal())  # of the noise, in all cells alike
             base.append({"reference": reference, "seed": seed, **dict.fromkeys(MEASURES, own)})
-            for members, gain in (("TextD", 2.0), ("ImgD", 0.5), ("Random", 0.0)):
+            for members, gain in (("TextD", 2.0), ("ImgD", 0.5), ("Random-TextD", 0.0)):
                 rows += [
                     {
                         "feature_set": "raw", "reference": reference, "members": members, "seed": seed, "strength": s,
@@ -416,10 +416,35 @@ def test_effects_are_paired_with_plain_generation() -> None:
                     }
                     for s in (0.0, 0.5)
                 ]  # fmt: skip
-    found = effects(pd.DataFrame(rows), pd.DataFrame(base), 100)
+    found = effects(pd.DataFrame(rows), pd.DataFrame(base))
     assert {e.reference for e in found} == {"all", "a", "b"}
     at = {(e.members, e.measure): e for e in found if e.strength == 0.5 and e.reference == "all"}
-    for members, change in (("TextD", 1.0), ("ImgD", 0.25), ("TextD − Random", 1.0), ("TextD − ImgD", 0.75)):
+    for members, change in (("TextD", 1.0), ("ImgD", 0.25), ("TextD − Random-TextD", 1.0), ("TextD − ImgD", 0.75)):
         row = at[members, "color_distance"].to_row()
         assert (row["change"], row["change_low"], row["change_high"]) == pytest.approx((change, change, change))
     assert all(e.change.value == pytest.approx(0) for e in found if e.strength == 0)
+
+
+def test_seeds_are_the_unit_and_differences_are_tested_together() -> None:
+    """Two references disagree about everything: the mean over both is tested over seeds alone, as scipy would."""
+    rng = np.random.default_rng(0)
+    keys = [(reference, seed) for reference in ("a", "b") for seed in range(8)]
+    noise = {(members, *key): rng.standard_normal() for members in ("TextD", "ImgD", "Random") for key in keys}
+    rows = [
+        {"feature_set": "raw", "reference": r, "members": m, "seed": s, "strength": 0.5,
+         **dict.fromkeys(MEASURES, value + (1.5 if m == "TextD" else 0) + (5 if r == "a" else -5))}
+        for (m, r, s), value in noise.items()
+    ]  # fmt: skip
+    base = [{"reference": r, "seed": s, **dict.fromkeys(MEASURES, 0.0)} for r, s in keys]
+    found = {
+        (e.members, e.reference): e
+        for e in effects(pd.DataFrame(rows), pd.DataFrame(base)) if e.measure == "edge_distance"
+    }  # fmt: skip
+    per_seed = [np.mean([noise["TextD", r, s] - noise["Random", r, s] for r in "ab"]) + 1.5 for s in range(8)]
+    expected = ttest_1samp(per_seed, 0)
+    row = found["TextD − Random", "all"].to_row()
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["change_low"], row["change_high"]) == pytest.approx(tuple(expected.confidence_interval()))
+    assert row["p_holm"] == pytest.approx(min(1, 12 * expected.pvalue), rel=0.7)  # three differences, four measures
+    assert found["TextD", "all"].to_row()["p_holm"] is None
+    assert found["ImgD − Random", "a"].change.freedom == 7

@@ -1,8 +1,14 @@
-"""An estimate with its interval."""
+"""Estimates, their intervals and tests, against scipy, formulas written out, and simulation."""
 
 import math
 
-from mmmono.core.statistics import Interval
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, false_discovery_control, ttest_1samp
+
+from mmmono.core.statistics import Estimate, Interval, crossed_mean, group_mean, holm, t_mean, wilson
 
 
 def test_an_interval_makes_cells_and_text() -> None:
@@ -17,3 +23,129 @@ def test_an_estimate_without_bounds_says_so() -> None:
     assert not interval.bounded
     assert str(interval) == "0.500"
     assert math.isnan(interval.columns("drop")["drop_low"])
+    alone = t_mean(np.array([3.0]))
+    assert not alone.interval().bounded
+    assert alone.value == 3
+    assert all(math.isnan(x) for x in (alone.p_value, alone.equivalence_bound(), alone.detectable()))
+
+
+def test_the_mean_of_a_few_values_is_scipys_t_test() -> None:
+    values = np.random.default_rng(0).standard_normal(8) + 0.5
+    expected = ttest_1samp(values, 0)
+    found = t_mean(values)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.interval().low, found.interval().high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_equivalence_is_shown_where_both_one_sided_tests_reject() -> None:
+    values = np.random.default_rng(1).standard_normal(30) * 0.3
+    bound = t_mean(values).equivalence_bound()
+    for factor, shown in ((1.001, True), (0.999, False)):
+        low = ttest_1samp(values, -factor * bound, alternative="greater").pvalue
+        high = ttest_1samp(values, factor * bound, alternative="less").pvalue
+        assert (max(low, high) <= 0.05) == shown
+
+
+def test_a_detectable_difference_is_seen_that_often() -> None:
+    rng = np.random.default_rng(2)
+    size = Estimate(0.0, 1 / math.sqrt(16), 15).detectable(0.8)
+    seen = [ttest_1samp(rng.standard_normal(16) + size, 0).pvalue <= 0.05 for _ in range(1000)]
+    assert np.mean(seen) == pytest.approx(0.8, abs=0.05)
+
+
+def test_groups_of_one_are_independent_values_and_copies_add_nothing() -> None:
+    values = np.random.default_rng(0).standard_normal(20)
+    alone = group_mean(values, np.arange(20))
+    assert (alone.error, alone.freedom) == (pytest.approx(t_mean(values).error), 19)
+    copied = group_mean(np.repeat(values, 5), np.repeat(np.arange(20), 5))
+    assert copied.error == pytest.approx(alone.error)
+    assert group_mean(values, np.zeros(20, int)).interval().bounded is False
+
+
+def test_a_crossed_mean_of_a_full_table_has_the_variance_of_the_analysis_of_variance() -> None:
+    """Strong effects of rows and columns: V ≈ (MS_rows + MS_columns − MS_rest) / n, written out here."""
+    rng = np.random.default_rng(0)
+    table = 3 * rng.standard_normal((30, 1)) + 2 * rng.standard_normal((1, 40)) + rng.standard_normal((30, 40))
+    by_row, by_column = table.mean(1), table.mean(0)
+    rest = table - by_row[:, None] - by_column + table.mean()
+    mean_squares = [40 * by_row.var(ddof=1), 30 * by_column.var(ddof=1), (rest**2).sum() / (29 * 39)]
+    expected = (mean_squares[0] + mean_squares[1] - mean_squares[2]) / table.size
+    rows, columns = np.indices(table.shape)
+    found = crossed_mean(table.ravel(), rows.ravel(), columns.ravel())
+    assert found.value == pytest.approx(table.mean())
+    assert found.error**2 == pytest.approx(expected)
+    assert found.error > group_mean(table.ravel(), rows.ravel()).error
+
+
+def test_the_error_of_a_crossed_mean_is_that_of_repeated_experiments() -> None:
+    """Sixteen requests, each with two of eight images: neither full nor balanced."""
+    rng = np.random.default_rng(3)
+    rows = np.r_[np.arange(16), np.arange(16), 0, 1]
+    columns = np.r_[np.arange(16) % 8, (np.arange(16) + 1) % 8, 5, 6]
+    found = []
+    for _ in range(600):
+        values = rng.standard_normal(16)[rows] + 1.5 * rng.standard_normal(8)[columns] + rng.standard_normal(len(rows))
+        found.append(crossed_mean(values, rows, columns))
+    count = len(rows)
+    true = (
+        sum(v * (np.bincount(f) ** 2).sum() for v, f in ((1, rows), (2.25, columns), (1, np.arange(count)))) / count**2
+    )
+    assert np.mean([f.error**2 for f in found]) == pytest.approx(true, rel=0.08)
+    assert np.var([f.value for f in found]) == pytest.approx(true, rel=0.15)
+
+
+def test_a_crossed_mean_of_one_column_is_the_mean_over_rows() -> None:
+    values = np.random.default_rng(0).standard_normal(12)
+    for rows, columns in ((np.arange(12), np.zeros(12, int)), (np.zeros(12, int), np.arange(12))):
+        found = crossed_mean(values, rows, columns)
+        assert (found.error, found.freedom) == (pytest.approx(t_mean(values).error), 11)
+    assert not crossed_mean(values[:1], np.array([0]), np.array([0])).interval().bounded
+    assert crossed_mean(np.zeros(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])).p_value == 1
+    both = np.arange(12)  # rows that are columns
+    assert crossed_mean(values, both, both).error == pytest.approx(t_mean(values).error)
+    missing = crossed_mean(np.array([1.0, np.nan, 3.0]), np.array([0, 1, 2]), np.zeros(3, int))
+    assert missing.value == 2
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        t_mean(np.array([]))
+    with pytest.raises(ValueError, match=r"values \(3,\) and their groups \(2,\)"):
+        group_mean(np.ones(3), np.array([0, 1]))
+    with pytest.raises(ValueError, match="no values"):
+        crossed_mean(np.array([np.nan]), np.array([0]), np.array([0]))
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_wilson_is_scipys(successes: int, more: int) -> None:
+    trials = max(successes, more)
+    expected = binomtest(successes, trials).proportion_ci(0.95, "wilson")
+    np.testing.assert_allclose(wilson(successes, trials), (expected.low, expected.high), atol=1e-9)
+    np.testing.assert_allclose(wilson(2 * successes, 2 * trials, effect=2), wilson(successes, trials))
+
+
+def test_few_degrees_of_freedom_widen_wilsons_interval() -> None:
+    assert wilson(3, 10, freedom=5)[1] > wilson(3, 10)[1]
+    assert wilson(0, 0) == (0, 1)
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    rejected: set[int] = set()
+    for step, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        if p_values[index] * (len(p_values) - step) > 0.05:
+            break
+        rejected.add(index)
+    assert {i for i, p in enumerate(adjusted) if p <= 0.05} == rejected
+
+
+def test_holm_is_between_bonferroni_and_benjamini_hochberg_and_leaves_out_missing_tests() -> None:
+    p = [0.01, 0.04, 0.03, 0.005]
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, 0.02])  # the example of R's p.adjust
+    assert all(np.asarray(holm(p)) >= false_discovery_control(p))
+    found = holm([0.01, math.nan, 0.02])
+    assert (found[0], found[2]) == (0.02, 0.02)
+    assert math.isnan(found[1])
+    assert holm([]) == []

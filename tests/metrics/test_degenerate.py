@@ -268,7 +268,7 @@ def test_linear_controls_follow_the_scale(scale: float) -> None:
 def test_ablation_of_silent_and_of_broken_features() -> None:
     labels = ["a"] * 20 + ["b"] * 20
     partition = Partition(*torch.arange(4).split([1, 1, 2, 0]))
-    rows = removal_ablation(np.zeros((40, 4)), labels, partition, AblationSettings(n_random=1, n_bootstrap=50), jobs=1)
+    rows = removal_ablation(np.zeros((40, 4)), labels, partition, AblationSettings(n_random=1), jobs=1)
     assert rows[0].accuracy is not None
     assert rows[0].accuracy.value == 0.5
     x = np.random.default_rng(0).standard_normal((40, 4))
@@ -283,7 +283,7 @@ def test_ablation_does_not_depend_on_scale_or_type(scale: float) -> None:
     labels = ["a"] * 30 + ["b"] * 30
     x = (rng.standard_normal((60, 4)) + np.repeat([0, 1], 30)[:, None]).astype(np.float16)
     partition = Partition(*torch.arange(4).split([1, 1, 2, 0]))
-    settings = AblationSettings(n_random=1, n_bootstrap=20)
+    settings = AblationSettings(n_random=1)
     plain = removal_ablation(x.astype(np.float64), labels, partition, settings, jobs=1)
     assert removal_ablation(x, labels, partition, settings, jobs=1) == plain
     assert removal_ablation(x.astype(np.float32), labels, partition, settings, jobs=1) == plain

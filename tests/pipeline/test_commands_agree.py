@@ -28,7 +28,7 @@ EXTRA = {
     "certainty": ["certainty.n_permutations=300", "certainty.n_bootstrap=30", "certainty.n_halves=2"],
     "interpretability": [f"interpretability.m={M}", "interpretability.n_draws=2", "embedder=clip"],
     "faithfulness": [],
-    "ablation": ["dataset.label=category", "ablation.n_random=1", "ablation.n_bootstrap=20"],
+    "ablation": ["dataset.label=category", "ablation.n_random=1"],
 }  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_each_table_is_of_the_model_the_paper_used(command: Command, tmp_path: P
     assert "COCO=/path/to/coco" in page
 
     h14 = (root, "+paper=table1", f"dataset.root={coco}", "ablation.split=val", "partition.image_dominant=5",
-           "partition.text_dominant=7", "ablation.n_bootstrap=5", "mds.min_pairs=1")  # fmt: skip
+           "partition.text_dominant=7", "mds.min_pairs=1")  # fmt: skip
     put_random_features(composed("ablation", *h14), ROWS, 16)
     run = command("ablation", *h14)
     assert run.status == 0, run.err

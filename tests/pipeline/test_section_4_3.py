@@ -20,7 +20,7 @@ FEW = (*SMALL, "mds.min_pairs=3")
 TINY = (
     "generator.pixels=16", "generator.components=32", "generator.width=32", "generator.depth=1",
     "generator.train_steps=20", "generator.steps=3",
-    "intervention.seeds=2", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=5", "measures.n_bootstrap=50",
+    "intervention.seeds=2", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=5",
 )  # fmt: skip
 REFERENCES = "references=[1F600,1F600@sketch]"
 
@@ -142,7 +142,7 @@ def test_diffusers_pipelines_end_to_end(
         "text_to_image", f"artifacts={tmp_path}", *tiny["model"].split(), tiny["reference"], *extra.split(),
         *training, f"generator={generator}", f"generator.encoder={ARCHITECTURE}",
         f"generator.weights={tiny[generator]}", "generator.steps=1", "intervention.seeds=1",
-        "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3", "measures.n_bootstrap=10",
+        "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3",
     )  # fmt: skip
     assert run.status == 0, run.err
     results = newest(tmp_path, "text_to_image")
@@ -168,7 +168,7 @@ def test_a_generator_that_comes_trained_needs_no_training_split(
     arguments = (
         f"artifacts={tmp_path}", *model[0].split(), f"dataset.val_shards={shards}", "dataset.shards=/no/such/shard.tar",
         "mds.min_pairs=2", tiny["reference"], "features=raw", f"generator.encoder={ARCHITECTURE}", "generator.steps=1",
-        "intervention.seeds=1", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3", "measures.n_bootstrap=10",
+        "intervention.seeds=1", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3",
     )  # fmt: skip
     run = command("text_to_image", *arguments, "generator=sd2", f"generator.weights={tiny['sd2']}")
     assert run.status == 0, run.err

@@ -29,9 +29,9 @@ SMALLER = (
     "dataset.limit=200 partition.n_sigma=0.5 trainer.max_steps=60 trainer.min_steps=0 trainer.val_check_interval=20 "
     "training.snapshot_every=20 "
     "mds.min_pairs=3 certainty.n_permutations=500 certainty.n_bootstrap=100 certainty.n_halves=5 "
-    "ablation.n_bootstrap=100 interpretability.n_draws=3 gender.draws=10 victim.repeats=4 victim.max_new_tokens=8 "
+    "interpretability.n_draws=3 gender.draws=10 victim.repeats=4 victim.max_new_tokens=8 "
     "victim.dtype=float32 adversarial.runs=2 adversarial.attack.steps=10 adversarial.defense.steps=10 generator.steps=3 "
-    "intervention.seeds=2 intervention.strengths=[0,0.3,0.7] measures.n_bootstrap=50"
+    "intervention.seeds=2 intervention.strengths=[0,0.3,0.7]"
 )
 COMPARED_QUICKLY = ("train figure11", "mds figure4", "top_samples figure1")
 EXPECTED = {f"Table {number}" for number in range(1, 7)} | {
@@ -41,10 +41,10 @@ REQUESTS = ("describe how to bake bread", "describe how to fly a kite", "name th
 QUICK = {
     "dataset.limit": "120", "trainer.max_steps": "30", "trainer.val_check_interval": "10", "training.snapshot_every": "10",
     "certainty.n_permutations": "100", "certainty.n_bootstrap": "20", "certainty.n_halves": "2",
-    "ablation.n_bootstrap": "20", "interpretability.n_draws": "2", "gender.draws": "4", "victim.repeats": "2",
+    "interpretability.n_draws": "2", "gender.draws": "4", "victim.repeats": "2",
     "victim.max_new_tokens": "4", "adversarial.runs": "1", "adversarial.attack.steps": "3",
     "adversarial.defense.steps": "3", "generator.steps": "1", "intervention.seeds": "1",
-    "intervention.strengths": "[0,0.7]", "measures.n_bootstrap": "10",
+    "intervention.strengths": "[0,0.7]",
 }  # fmt: skip
 
 

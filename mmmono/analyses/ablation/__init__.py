@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import points
+from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -24,7 +24,6 @@ class Settings:
         n_random: random sets of features for each class.
         keep: the reverse ablation: keep only the class.
         refit: fit the classifier anew without the features; if False, only test without them.
-        n_bootstrap: bootstrap samples of the test samples.
     """
 
     split: str
@@ -33,7 +32,6 @@ class Settings:
     n_random: int
     keep: bool
     refit: bool
-    n_bootstrap: int
 
     def __post_init__(self) -> None:
         # Checks its own settings; imported here, since it loads PyTorch.
@@ -41,7 +39,7 @@ class Settings:
 
         if self.max_pairs < 1:
             raise ValueError(f"max_pairs={self.max_pairs} must be at least 1")
-        AblationSettings(1 if self.folds is None else self.folds, self.n_random, n_bootstrap=self.n_bootstrap)
+        AblationSettings(1 if self.folds is None else self.folds, self.n_random)
 
 
 def table1_rows(result: Result, feature_set: str) -> Rows:
@@ -58,9 +56,12 @@ def table1_rows(result: Result, feature_set: str) -> Rows:
                 "task": row["task"],
                 "kept" if keep else "deletion": row["deletion"],
                 "neurons": row["neurons"],
+                "energy %": shares(row),
                 "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
                 "Δ none [95 %]": points(row, "delta_none"),
                 "Δ random [95 %]": points(row, "delta_random"),
+                "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+                "|Δ random| <": "" if row["equivalence"] is None else f"{100 * row['equivalence']:.1f}",
                 "paper": f"{printed['accuracy']:.3f}" if printed else "",
                 "paper Δ": f"{100 * delta:+.1f}" if delta is not None else "",
             }
@@ -77,8 +78,9 @@ def _remarks(result: Result) -> Iterator[str]:
     left_out = f", left out: {samples['left_out']} (fewer than 5 pairs)" if samples["left_out"] else ""
     yield (
         f"{samples['pairs']} pairs, {samples['labels']} labels ({samples['label']}){left_out}; "
-        "95 % intervals over test samples"
+        "95 % intervals over test samples and random sets; p: Holm's, over the classes of a task"
     )
+    yield from random_remarks(result.recipe["random_sets"], result.rows("table1"))
 
 
 def _differences(result: Result) -> Iterator[tuple[str, str, str]]:
@@ -94,11 +96,11 @@ ABLATION = Analysis(
     title="Removing a class",
     question=(
         "Does classifying images suffer from the loss of ImgD, and classifying texts from the loss of TextD, more than "
-        "from the loss of as many random features?"
+        "from the loss of as many and as active random features?"
     ),
     paper="Table 1",
     targets=("section-2.2",),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "table1": {
@@ -107,16 +109,21 @@ ABLATION = Analysis(
             "deletion": "None, Random, or the class that was removed; with ablation.keep, what was kept",
             "size_of": "class whose size says how many features were removed",
             "neurons": "number of features removed; with ablation.keep, kept",
+            "energy": "share of the activations' energy, Σ z² over the samples of the task, that the features carry",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "spread": "standard deviation of the accuracy over random sets",
             "accuracy": "test accuracy; of Random the mean over random sets; empty if the class is",
-            "accuracy_low": "lower end of its 95 % bootstrap interval over test samples",
+            "accuracy_low": "lower end of its 95 % interval: Wilson over test samples; of Random over random sets too",
             "accuracy_high": "upper end of the same",
             "delta_none": "accuracy minus the one with all features",
-            "delta_none_low": "lower end of its 95 % interval",
+            "delta_none_low": "lower end of its 95 % interval over test samples, and over random sets if there are some",
             "delta_none_high": "upper end of the same",
-            "delta_random": "accuracy minus the mean one with as many random features removed (or kept)",
-            "delta_random_low": "lower end of its 95 % interval",
+            "delta_random": "accuracy minus the mean one with random features like those of the class removed (or kept)",
+            "delta_random_low": "lower end of its 95 % interval over test samples and random sets, as crossed factors",
             "delta_random_high": "upper end of the same",
+            "p": "p-value of delta_random being 0",
+            "p_holm": "the same, adjusted for the classes of the feature set and task (Holm 1979)",
+            "equivalence": "with confidence .95, delta_random is smaller than this in magnitude (two one-sided tests)",
         },
         "samples": {
             "pairs": "number of pairs that were classified",
@@ -129,7 +136,7 @@ ABLATION = Analysis(
     figures=[
         FigureView(
             "table1",
-            "Change of accuracy when a class of features is {changed}, beside as many random ones; 95 % intervals.",
+            "Change of accuracy when a class of features is {changed}, beside random ones like them; 95 % intervals.",
         )
     ],
     fields=_fields,

@@ -12,16 +12,19 @@ import pandas as pd
 
 from mmmono.analyses.ablation import Settings
 from mmmono.core.errors import ConfigError
+from mmmono.core.statistics import Interval, holm
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.selection import Split
 from mmmono.modality import Ablation, AblationSettings, removal_ablation
 from mmmono.modality.ablation import SPLITS
+from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 FEW_PAIRS = 5000  # with fewer, one 80/20 split has too few test samples to resolve a change of one percent
-INTERVALS = ("accuracy", "delta_none", "delta_random")
+Groups = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ def prepare(workspace: Workspace) -> Study:
             "webdataset, the JSON fields that hold labels with dataset.label_keys=[...]), or use dataset=openmoji or coco"
         )
     features = workspace.features(split)
-    samples = _labeled(features.view.metadata(), label, settings.max_pairs, workspace.seed)
+    match = random_match(workspace.cfg)
+    samples = _labeled(features.view.metadata(), features.view.groups(), label, settings.max_pairs, workspace.seed)
     recipe = {
         "features": features.recipe,
         "scored_on": workspace.features(workspace.dataset.split).recipe,
         **workspace.partitions_recipe(),
         "ablation": asdict(settings),
+        "random_sets": match,
         "label": label,
         "seed": workspace.seed,
     }
@@ -69,18 +74,20 @@ def prepare(workspace: Workspace) -> Study:
             "pairs": len(samples.positions), "labels": len(set(samples.labels)), "label": label,
             "left_out": ", ".join(samples.left_out),
         }  # fmt: skip
-        return {"table1": list(_table1(workspace, settings, split, samples)), "samples": [of_samples]}
+        return {"table1": list(_table1(workspace, settings, match, split, samples)), "samples": [of_samples]}
 
     return Study(recipe, compute)
 
 
-def _table1(workspace: Workspace, settings: Settings, split: Split, samples: Samples) -> Iterator[dict[str, object]]:
+def _table1(
+    workspace: Workspace, settings: Settings, match: Match, split: Split, samples: Samples
+) -> Iterator[dict[str, object]]:
     how = AblationSettings(
         folds=settings.folds or (SPLITS if len(samples.positions) < FEW_PAIRS else 1),
         n_random=settings.n_random,
         keep=settings.keep,
         refit=settings.refit,
-        n_bootstrap=settings.n_bootstrap,
+        random_sets=match,
         seed=workspace.seed,
     )
     for name in workspace.recipes:
@@ -88,21 +95,31 @@ def _table1(workspace: Workspace, settings: Settings, split: Split, samples: Sam
         for modality in MODALITIES:
             activations = workspace.encode_rows(feature_set, modality, samples.positions, split).numpy()
             ablations = removal_ablation(activations, samples.labels, partition, how)
-            yield from (_row(name, modality, ablation) for ablation in ablations)
+            adjusted = iter(holm([a.delta_random.p_value for a in ablations if a.delta_random]))
+            for ablation in ablations:
+                yield _row(name, modality, ablation, next(adjusted) if ablation.delta_random else None)
 
 
-def _row(name: str, modality: Modality, ablation: Ablation) -> dict[str, object]:
-    intervals = {key: getattr(ablation, key) for key in INTERVALS}
+def _row(name: str, modality: Modality, ablation: Ablation, p_holm: float | None) -> dict[str, object]:
+    beyond = ablation.delta_random
+    intervals = {
+        "accuracy": ablation.accuracy, "delta_none": ablation.delta_none,
+        "delta_random": beyond.interval() if beyond else None,
+    }  # fmt: skip
+    empty = Interval(float("nan"))
     return {
         "feature_set": name, "task": modality, "deletion": ablation.deletion, "size_of": ablation.size_of,
-        "neurons": ablation.neurons, "spread": ablation.spread,
-        **{f"{key}{end}": None for key in INTERVALS for end in ("", "_low", "_high")},
-        **{cell: value for key, found in intervals.items() if found for cell, value in found.columns(key).items()},
+        "neurons": ablation.neurons, "energy": ablation.energy, "mismatch": ablation.mismatch, "spread": ablation.spread,
+        **{cell: value for key, found in intervals.items() for cell, value in (found or empty).columns(key).items()},
+        "p": beyond.p_value if beyond else None, "p_holm": p_holm,
+        "equivalence": beyond.equivalence_bound() if beyond else None,
     }  # fmt: skip
 
 
-def _labeled(metadata: pd.DataFrame, label: str, max_pairs: int, seed: int) -> Samples:
+def _labeled(metadata: pd.DataFrame, groups: Groups, label: str, max_pairs: int, seed: int) -> Samples:
     """Select the labeled pairs, one per group, and at most about `max_pairs` of them, stratified by label.
+
+    With one pair of a group, no group is in the training and in the test samples of a fold.
 
     Raises:
         ConfigError: there is no such label, or it does not have two values with enough pairs.
@@ -118,8 +135,8 @@ def _labeled(metadata: pd.DataFrame, label: str, max_pairs: int, seed: int) -> S
             )
         )
     named = metadata[label].fillna("").astype(str).str.strip() != ""
-    first = ~metadata["group"].duplicated() if "group" in metadata else pd.Series(True, index=metadata.index)
-    chosen = metadata.loc[named & first, label].astype(str)
+    first = ~pd.Series(groups, index=metadata.index)[named].duplicated()
+    chosen = metadata.loc[named][first][label].astype(str)
     counts = chosen.map(chosen.value_counts())
     rare = chosen[counts < SPLITS]
     chosen = chosen[counts >= SPLITS]

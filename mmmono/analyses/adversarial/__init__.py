@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import points
+from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -106,9 +106,9 @@ def outcome_rows(result: Result, feature_set: str) -> Rows:
         rows.append(
             {
                 "aligned": f"{row['aligned']} {row['features']}" if row["features"] else row["aligned"],
-                "trials": row["trials"], "unparseable": row["unparseable"],
+                "energy %": shares(row), "trials": row["trials"], "unparseable": row["unparseable"],
                 "success % [95 %]": f"{rate} [{100 * row['rate_low']:.1f}, {100 * row['rate_high']:.1f}]",
-                "below random": points(row, "below_random"),
+                "below random": points(row, "below_random"), **_comparison(row),
                 "margin": f"{margin[0]} [{margin[1]}, {margin[2]}]",
                 "paper": f"{100 * printed['rate']:.1f}" if printed else "",
             }
@@ -116,8 +116,31 @@ def outcome_rows(result: Result, feature_set: str) -> Rows:
     return rows
 
 
+def _comparison(row: dict[str, object]) -> dict[str, str]:
+    """What may be concluded from the comparison with random features; empty where there is none."""
+    p, within, seen = (row[key] for key in ("p_holm", "equivalence", "detectable"))
+    return {
+        "p (Holm)": "" if p is None else f"{p:.3f}",
+        "|below| <": "" if within is None else f"{100 * float(str(within)):.0f}",
+        "seen from": "" if seen is None else f"{100 * float(str(seen)):.0f}",
+    }
+
+
+def remarks(result: Result) -> Iterator[str]:
+    """What the intervals are over, what was compared, and what random features are."""
+    yield f"{measure(result)['measure']}: what may be concluded from it is in docs/ethics.md"
+    rows = result.rows("table3")
+    images = max((row["images"] for row in rows), default=0)
+    over = "over requests and benign images" if images > 1 else "over requests, for the one benign image alone"
+    yield (
+        f"95 % intervals {over}; p: Holm's, over the comparisons of a feature set; |below| <: shown with confidence .95, "
+        "in points; seen from: a difference that would be found with a power of .8"
+    )
+    yield from random_remarks(result.recipe["random_sets"], rows)
+
+
 CONDITION = {
-    "aligned": "class that the defense aligns, Random or All; without a defense: benign, contrast or attacked",
+    "aligned": "class that a defense aligns, Random-<class>, Random or All; without a defense: benign, contrast, attacked",
     "feature_set": "name of the defense's feature set; empty without a defense",
     "features": "number of aligned features",
 }
@@ -129,23 +152,30 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "table3": {
             **CONDITION,
-            "clusters": "number of requests",
+            "energy": "share of the activations' energy on images, Σ z², that the aligned features carry; mean over runs",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
+            "requests": "number of requests",
+            "images": "number of benign images",
             "trials": "number of answers with a verdict",
             "successes": "number of successful attempts among them",
             "unparseable": "number of answers without a verdict",
             "rate": "successes / trials",
             "rate_low": "lower end of the rate's 95 % interval (Wilson, by effective sample size)",
             "rate_high": "upper end of that interval",
-            "below_random": "rate with as many random features aligned, minus the rate here, paired by request",
-            "below_random_low": "lower end of its 95 % bootstrap interval over requests",
+            "below_random": "rate with random features like these aligned, minus the rate here, paired by request and image",
+            "below_random_low": "lower end of its 95 % interval over requests and benign images",
             "below_random_high": "upper end of that interval",
-            "margin": "cosine of image and request's concept minus that of image and benign caption, mean over requests",
-            "margin_low": "lower end of its 95 % bootstrap interval over requests",
+            "p": "p-value of below_random being 0",
+            "p_holm": "the same, adjusted for all of these comparisons of the feature set (Holm 1979)",
+            "equivalence": "with confidence .95, below_random is smaller than this in magnitude (two one-sided tests)",
+            "detectable": "magnitude of below_random that would be found to differ from 0 with a power of .8",
+            "margin": "cosine of image and request's concept minus that of image and benign caption; mean",
+            "margin_low": "lower end of its 95 % interval over requests and benign images",
             "margin_high": "upper end of that interval",
             "distance_before": "mean distance to the alignment's target before the first step",
             "distance_after": "mean distance to it after the last step",
@@ -174,7 +204,7 @@ ADVERSARIAL = Analysis(
         ),
     ],
     fields=measure,
-    remarks=lambda result: [f"{measure(result)['measure']}: what may be concluded from it is in docs/ethics.md"],
+    remarks=remarks,
     published="table3",
     paper_setting=PaperSetting("table3"),
     features="raw",

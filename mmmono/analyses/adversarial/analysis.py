@@ -19,7 +19,7 @@ from mmmono.analyses.adversarial import AlignmentSettings, Settings
 from mmmono.analyses.adversarial.asking import ask, judged
 from mmmono.analyses.adversarial.attack_pictures import AttackPictures
 from mmmono.analyses.adversarial.cases import Defense, draw_cases, draw_defenses
-from mmmono.analyses.adversarial.counting import Margins, count
+from mmmono.analyses.adversarial.counting import Counted, Margins, count, table3
 from mmmono.analyses.adversarial.moving import Folders, attack, carry_out, defend, friendly_pixels, save_given
 from mmmono.case_studies.adversarial.alignment import Alignment
 from mmmono.case_studies.adversarial.folder import PICTURES, PictureFolder
@@ -30,6 +30,7 @@ from mmmono.case_studies.adversarial.victims import Victim
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.pictures import finished_features
+from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.vlm import Encoder
@@ -57,6 +58,7 @@ class AttackStudy:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.settings = read_settings(workspace.cfg, "adversarial", Settings)
+        self.match = random_match(workspace.cfg)
         self.requests = read_requests(self.settings.requests)
         self.attack = _alignment("attack", self.settings.attack)
         self.defense = _alignment("defense", self.settings.defense)
@@ -82,6 +84,7 @@ class AttackStudy:
             "features": self.workspace.features(self.workspace.dataset.split).recipe,
             "model": self.workspace.model.recipe(),
             "adversarial": settings,
+            "random_sets": self.match,
             "requests": [asdict(request) for request in self.requests],
             "benign": [[picture.caption, _digest(picture.image)] for picture in self.benign],
             "contrasts": [_digest(image) if image else None for image in self.contrasts],
@@ -106,9 +109,10 @@ class AttackStudy:
         ask(self.victim, cases, folders, workspace.seed)
         verdicts = {condition: judged(self.judge, cases, images) for condition, images in folders.items()}
         margins = Margins(encoder, cases, self.settings.batch_size, workspace.device)
-        outcomes = count(cases, folders, verdicts, margins, workspace.seed)
+        carried = {defense.condition: defense.carried for defense in defenses}
+        outcomes = count(Counted(cases, folders, verdicts, carried), margins, self.match)
         return {
-            "table3": [outcome.to_row() for outcome in outcomes],
+            "table3": table3(outcomes),
             "distances": [row for outcome in outcomes for row in outcome.distance_rows()],
             "cases": [case.to_row(number) for number, case in enumerate(cases)],
         }

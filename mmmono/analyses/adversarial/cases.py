@@ -11,11 +11,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.analyses.adversarial import Settings
-from mmmono.case_studies.adversarial.outcomes import ALL, Condition, defending_features
+from mmmono.case_studies.adversarial.outcomes import ALL, Carried, Condition, defending_features
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.pictures import Picture
 from mmmono.core.errors import ConfigError
 from mmmono.features import FeatureSet
+from mmmono.modality.random_sets import RANDOM, RandomSet
+from mmmono.pipeline.random_matching import activity_of, random_match
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -27,6 +29,7 @@ class Case:
         run: number of the run.
         request_number: number of the request.
         request: the request.
+        benign_number: number of the benign image.
         benign: the benign image with its caption.
         contrast: image that the benign one is attacked with; None for the request's text.
     """
@@ -34,6 +37,7 @@ class Case:
     run: int
     request_number: int
     request: Request
+    benign_number: int
     benign: Picture
     contrast: Image | None
 
@@ -56,11 +60,13 @@ class Defense:
         condition: class, feature set and number of the features.
         feature_set: encodes embeddings as features.
         chosen: indices of the aligned features, one tensor per run.
+        carried: what these features carry.
     """
 
     condition: Condition
     feature_set: FeatureSet
     chosen: Sequence[Tensor]
+    carried: Carried
 
 
 def draw_cases(
@@ -77,9 +83,10 @@ def draw_cases(
     """
     order = np.random.default_rng(seed).permutation(len(benign))
     return [
-        Case(run, number, request, benign[order[(number + run) % len(order)]], contrasts[number])
+        Case(run, number, request, shown, benign[shown], contrasts[number])
         for run in range(runs)
         for number, request in enumerate(requests)
+        for shown in [int(order[(number + run) % len(order)])]
     ]
 
 
@@ -94,15 +101,26 @@ def draw_defenses(workspace: Workspace, settings: Settings) -> list[Defense]:
 
 def _of_feature_set(workspace: Workspace, settings: Settings, name: str) -> list[Defense]:
     feature_set, partition = workspace.feature_set(name), workspace.partition(name)
-    chosen: dict[Condition, list[Tensor]] = {}
+    match, activity = random_match(workspace.cfg), activity_of(workspace, name)["image"]
+    everything = np.arange(feature_set.num_features)
+    chosen: dict[Condition, list[RandomSet]] = {}
     for run in range(settings.runs):
         rng = np.random.default_rng([workspace.seed, run])
         try:
-            features = defending_features(partition, settings.sizes, rng)
+            features = defending_features(partition, settings.sizes, rng, activity, match)
         except ValueError as error:
             raise ConfigError(f"feature set {name!r}: {error}; see adversarial.sizes and partition") from error
         if settings.all_features:
-            features[ALL, feature_set.num_features] = torch.arange(feature_set.num_features)
-        for (target, size), indices in features.items():
-            chosen.setdefault(Condition(target, name, size), []).append(indices)
-    return [Defense(condition, feature_set, by_run) for condition, by_run in chosen.items()]
+            features[ALL, len(everything)] = RandomSet(everything, 0.0)
+        for (target, size), drawn in features.items():
+            chosen.setdefault(Condition(target, name, size), []).append(drawn)
+    return [
+        Defense(
+            condition, feature_set, [torch.from_numpy(drawn.members) for drawn in by_run],
+            Carried(
+                float(np.mean([activity.share(drawn.members) for drawn in by_run])),
+                max(drawn.mismatch for drawn in by_run) if condition.aligned.startswith(RANDOM) else None,
+            ),
+        )
+        for condition, by_run in chosen.items()
+    ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from mmmono.analyses.adversarial.cases import Case
 from mmmono.analyses.adversarial.moving import Folders
 from mmmono.case_studies.adversarial.folder import PictureFolder
 from mmmono.case_studies.adversarial.outcomes import (
-    RANDOM,
     AttackOutcome,
+    Carried,
     Condition,
     Observations,
-    Verdicts,
     attack_outcome,
 )
+from mmmono.case_studies.adversarial.success import Crossing, Verdicts
+from mmmono.core.statistics import holm
 from mmmono.modality import LIVE_CLASSES
+from mmmono.modality.random_sets import Match, random_name
 from mmmono.vlm import Encoder
 
 
@@ -59,24 +62,51 @@ class Margins:
         return found
 
 
-def count(
-    cases: Sequence[Case], folders: Folders, verdicts: Mapping[Condition, Verdicts], margins: Margins, seed: int
-) -> list[AttackOutcome]:
-    """Summarize every condition; defenses are compared with aligning as many random features.
+@dataclass(frozen=True)
+class Counted:
+    """Everything that was made and asked.
 
-    Args:
+    Attributes:
         cases: the cases.
         folders: images of each condition.
         verdicts: verdicts under each condition.
-        margins: measures the margins.
-        seed: seed of the bootstrap.
+        carried: what the aligned features of each defense carry.
     """
-    requests = np.array([case.request_number for case in cases])
+
+    cases: Sequence[Case]
+    folders: Folders
+    verdicts: Mapping[Condition, Verdicts]
+    carried: Mapping[Condition, Carried]
+
+
+def count(counted: Counted, margins: Margins, match: Match) -> list[AttackOutcome]:
+    """Summarize every condition; defenses are compared with aligning random features like theirs.
+
+    Args:
+        counted: cases, images, verdicts.
+        margins: measures the margins.
+        match: what these random features have in common with the defense's.
+    """
+    cases, verdicts = counted.cases, counted.verdicts
+    crossing = Crossing(
+        np.array([case.request_number for case in cases]), np.array([case.benign_number for case in cases])
+    )
     outcomes = []
-    for condition, folder in folders.items():
+    for condition, folder in counted.folders.items():
         random = None
         if condition.aligned in LIVE_CLASSES:
-            random = verdicts.get(Condition(RANDOM, condition.feature_set, condition.features))
-        seen = Observations(requests, verdicts[condition], margins.of(folder), folder.distances())
-        outcomes.append(attack_outcome(condition, seen, random, seed))
+            like = Condition(random_name(match, condition.aligned), condition.feature_set, condition.features)
+            random = verdicts.get(like)
+        seen = Observations(crossing, verdicts[condition], margins.of(folder), folder.distances())
+        outcomes.append(attack_outcome(condition, seen, random, counted.carried.get(condition)))
     return outcomes
+
+
+def table3(outcomes: Sequence[AttackOutcome]) -> list[dict[str, Any]]:
+    """Rows of Table 3, with p-values adjusted for all comparisons of a feature set with random features."""
+    adjusted: dict[Condition, float] = {}
+    for name in dict.fromkeys(outcome.condition.feature_set for outcome in outcomes):
+        compared = [o for o in outcomes if o.condition.feature_set == name and o.below_random]
+        p_values = [o.below_random.p_value for o in compared if o.below_random]
+        adjusted |= dict(zip([o.condition for o in compared], holm(p_values), strict=True))
+    return [outcome.to_row(adjusted.get(outcome.condition)) for outcome in outcomes]

@@ -16,8 +16,9 @@ from PIL import Image
 
 from mmmono.analyses.adversarial import measure
 from mmmono.case_studies.adversarial.folder import PICTURES, image_file
-from mmmono.case_studies.adversarial.outcomes import ALL, ATTACKED, BENIGN, CONTRAST, RANDOM, Condition
+from mmmono.case_studies.adversarial.outcomes import ALL, ATTACKED, BENIGN, CONTRAST, Condition
 from mmmono.modality import LIVE_CLASSES
+from mmmono.modality.random_sets import random_name
 from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.result import Result
@@ -28,7 +29,12 @@ LABELS = 1.0  # inches left of the images
 HEAD = 0.42  # inches above the images
 CURVES = 2.1  # inches below the images
 SPREAD = 1.06  # ratio of neighboring x positions on the logarithmic axis
-COLORS = {**CLASS_COLORS, RANDOM: RANDOM_COLOR, ALL: "#000000", ATTACKED: "#CC3311"}
+ALIKE = [random_name("energy", name) for name in LIVE_CLASSES]  # dashed, in the color of the class that they are like
+RANDOMS = [random_name("size", ""), *ALIKE]
+COLORS = {
+    **CLASS_COLORS, **{name: CLASS_COLORS[of] for name, of in zip(ALIKE, LIVE_CLASSES, strict=True)},
+    RANDOMS[0]: RANDOM_COLOR, ALL: "#000000", ATTACKED: "#CC3311",
+}  # fmt: skip
 HEADINGS = {BENIGN: "benign", CONTRAST: "contrast", ATTACKED: "attacked"}
 
 
@@ -141,8 +147,10 @@ def _draw_distances(figure: Figure, distances: pd.DataFrame, most: int) -> None:
     left.plot(curves[ATTACKED], color=COLORS[ATTACKED], linewidth=1.4)
     left.set_title("attack, all dimensions", loc="left")
     left.set_ylabel("distance to contrast")
-    for name in (*LIVE_CLASSES, RANDOM):
-        right.plot(curves[name] / curves[name][0], color=COLORS[name], label=name, linewidth=1.4)
+    for name in (*LIVE_CLASSES, *RANDOMS):
+        if name in curves:
+            relative, line = curves[name] / curves[name][0], "--" if name in ALIKE else "-"
+            right.plot(relative, line, color=COLORS[name], label=name, linewidth=1.4)
     right.set_title(f"defense, {most} features each", loc="left")
     right.set_ylabel("relative distance\nto benign")
     right.legend(loc="upper right", ncols=2, handlelength=1.2, columnspacing=0.8, borderpad=0)
@@ -166,12 +174,12 @@ def success_by_size(outcomes: pd.DataFrame, measure: str) -> Figure:
             color = COLORS.get(name, "#000000")
             left.axhline(100 * reference["rate"], label=HEADINGS[name], color=color, linewidth=0.9, linestyle=line)
             right.axhline(reference["margin"], color=color, linewidth=0.9, linestyle=line)
-        for place, name in enumerate((*LIVE_CLASSES, RANDOM, ALL)):
+        for place, name in enumerate((*LIVE_CLASSES, *RANDOMS, ALL)):
             own = outcomes[outcomes["aligned"] == name].sort_values("features")
             if own.empty:
                 continue
             # Shift the points so that they do not cover each other.
-            x = own["features"].to_numpy() * (1 if name == ALL else SPREAD ** (place - 1.5))
+            x = own["features"].to_numpy() * (1 if name == ALL else SPREAD ** (place - 3))
             _draw_intervals(left, x, 100 * own[["rate", "rate_low", "rate_high"]], COLORS[name], name)
             _draw_intervals(right, x, own[["margin", "margin_low", "margin_high"]], COLORS[name], None)
         left.set_ylabel(f"{measure} (%)")
@@ -194,6 +202,7 @@ def _draw_intervals(axis: Axes, x: np.ndarray, values: pd.DataFrame, color: str,
     axis.errorbar(
         x, middle, yerr=[np.clip(middle - low, 0, None), np.clip(high - middle, 0, None)], color=color, label=label,
         marker="o", markersize=4, linewidth=1.2, elinewidth=1, capsize=2,
+        linestyle="--" if label in ALIKE else "-",
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ CERTAINTY = Analysis(
     section="+",
     title="How sure the classes are",
     question=(
-        "Which features are significantly dominated by a modality, and would other pairs, seeds or scores agree? Not in "
+        "Which features are significantly dominated by a modality, and would other pairs or scores agree? Not in "
         "the paper."
     ),
     paper="beyond 2.1",
@@ -148,7 +148,7 @@ CERTAINTY = Analysis(
     },
     tables=[
         TableView("certainty", "How sure is R(d)?", summary_rows),
-        TableView("certainty_agreement", "Would other pairs, seeds and scores agree?", agreement_rows),
+        TableView("certainty_agreement", "Would other pairs and scores agree?", agreement_rows),
         TableView("certainty_plan", "How many groups of pairs are needed?", plan_rows),
     ],
     figures=[FigureView("certainty", "Scores with 95 % intervals; pale features are not confirmed beyond a border.")],

@@ -1,4 +1,4 @@
-"""Significance of R(d), confirmed classes, agreement across halves, seeds and other scores, and a plan."""
+"""Significance of R(d), confirmed classes, agreement across halves and with other scores, and a plan."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DOMINANT: tuple[FeatureClass, FeatureClass] = ("ImgD", "TextD")
 
 
 def prepare(workspace: Workspace) -> Study:
-    """Test R(d) of all feature sets by group: null, borders, agreement across halves, seeds and other scores; plan."""
+    """Test R(d) of all feature sets by group: null, borders, agreement across halves and with other scores; plan."""
     settings = read_settings(workspace.cfg, "certainty", Settings)
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mmmono.core.text import file_name
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import points
+from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -66,8 +66,10 @@ def removal_rows(result: Result, feature_set: str) -> Rows:
         rows.append(
             {
                 "from": row["samples"], "concept": row["concept"], "removed": f"{row['removed']} {row['neurons']}",
-                "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
+                "energy %": shares(row), "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
                 "beyond random": points(row, "beyond_random"),
+                "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+                "|beyond| <": "" if row["equivalence"] is None else f"{100 * row['equivalence']:.1f}",
                 "paper's drop": f"{100 * printed['drop']:.1f}" if printed else "",
             }
         )  # fmt: skip
@@ -116,6 +118,8 @@ def remarks(result: Result) -> Iterator[str]:
         f"{counts['a']} {concept['a']}, {counts['b']} {concept['b']}, {counts['ambiguous']} ambiguous of {counts['of']}"
     )
     yield f"{labeled}; labels are what captions or a classifier say: see docs/ethics.md"
+    yield "95 % intervals over samples and references; p: Holm's, over the comparisons of a feature set with random"
+    yield from random_remarks(result.recipe["random_sets"], result.rows("table2"))
 
 
 def differences(result: Result) -> Iterator[tuple[str, str, str]]:
@@ -132,24 +136,29 @@ GENDER = Analysis(
     question="Is a concept, such as gender, carried by the image (ImgD) or by the words (TextD)?",
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "table2": {
             "feature_set": "name of the feature set",
             "samples": "modality of the classified samples, from which features were removed",
             "concept": "true concept of the classified samples",
-            "removed": "class whose features were removed: ImgD, TextD, or Random for as many random live features",
+            "removed": "ImgD or TextD, whose features were removed; Random-<class> or Random: random ones like them",
             "neurons": "number of features removed",
+            "energy": "share of the activations' energy, Σ z² over the samples, that they carry; mean over draws",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "baseline": "accuracy with all features, between 0 and 1; mean over draws",
-            "baseline_low": "lower end of its 95 % interval over draws",
-            "baseline_high": "upper end of its 95 % interval over draws",
+            "baseline_low": "lower end of its 95 % interval over samples and references",
+            "baseline_high": "upper end of its 95 % interval over samples and references",
             "drop": "fall of the accuracy without the features; mean over draws",
-            "drop_low": "lower end of its 95 % interval over draws",
-            "drop_high": "upper end of its 95 % interval over draws",
-            "beyond_random": "drop minus that of Random in the same draws; none for Random",
-            "beyond_random_low": "lower end of its 95 % interval over draws",
-            "beyond_random_high": "upper end of its 95 % interval over draws",
+            "drop_low": "lower end of its 95 % interval over samples and references",
+            "drop_high": "upper end of its 95 % interval over samples and references",
+            "beyond_random": "drop minus that of random features like them in the same draws; none for Random",
+            "beyond_random_low": "lower end of its 95 % interval over samples and references",
+            "beyond_random_high": "upper end of its 95 % interval over samples and references",
+            "p": "p-value of beyond_random being 0",
+            "p_holm": "the same, adjusted for all of these comparisons of the feature set (Holm 1979)",
+            "equivalence": "with confidence .95, beyond_random is smaller than this in magnitude (two one-sided tests)",
         },
         "paired": {
             "feature_set": "name of the feature set",
@@ -158,8 +167,8 @@ GENDER = Analysis(
             "share": "share of the class in the squared difference between samples that differ only in the concept",
             "energy": "share of the class in the squared norm of the activations",
             "enrichment": "share divided by energy",
-            "enrichment_low": "lower end of its 95 % bootstrap interval over pairs of samples",
-            "enrichment_high": "upper end of its 95 % bootstrap interval over pairs of samples",
+            "enrichment_low": "lower end of its 95 % jackknife interval over pairs of samples",
+            "enrichment_high": "upper end of its 95 % jackknife interval over pairs of samples",
             "pairs": "number of pairs of samples that differ only in the concept",
         },
         "figure7": {

@@ -25,13 +25,16 @@ from mmmono.case_studies.gender import (
 )
 from mmmono.case_studies.words import distinctive_words
 from mmmono.core.errors import ConfigError, DictionaryError
+from mmmono.core.statistics import Interval, holm
 from mmmono.core.text import file_name
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
+from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.labels import classified
 from mmmono.pipeline.pictures import SplitPictures, finished_features
+from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -51,6 +54,7 @@ def prepare(workspace: Workspace) -> Study:
     pair = ConceptPair(concept.a, concept.b, tuple(concept.words_a), tuple(concept.words_b))
     if pair.a == pair.b:
         raise ConfigError(f"concept.a={pair.a} and concept.b={pair.b} are one concept: give two")
+    match = random_match(workspace.cfg)
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
     if finished_features(workspace, split) is None:  # check before hours of extraction
@@ -62,21 +66,23 @@ def prepare(workspace: Workspace) -> Study:
         "concept": asdict(pair),
         "labels": labeler.identity(),
         "gender": asdict(settings),
+        "random_sets": match,
         "seed": workspace.seed,
     }
-    case = _Case(workspace, settings, pair, labeler, split)
+    case = _Case(workspace, settings, pair, labeler, split, match)
     return Study(recipe, case.compute, label=file_name(f"{pair.a}-{pair.b}".lower()))
 
 
 @dataclass(frozen=True)
 class _Case:
-    """The two concepts, who labels them, and the split whose pairs are labeled."""
+    """The two concepts, who labels them, the split whose pairs are labeled, and what random sets share with a class."""
 
     workspace: Workspace
     settings: Settings
     pair: ConceptPair
     labeler: Labeler
     split: Split
+    match: Match
 
     def compute(self, folder: Path) -> Tables:
         """Compute all tables, and save the images that Figure 7 shows."""
@@ -112,9 +118,10 @@ class _Case:
 
     def _labeled(self, pictures: SplitPictures) -> tuple[Samples, Row]:
         """Label the pairs of the split; return those that show a concept, and how many pairs have which label."""
-        metadata = self.workspace.features(self.split).view.metadata()
+        view = self.workspace.features(self.split).view
+        metadata = view.metadata()
         # One pair per group: variants of one image would be each other's nearest references.
-        rows = np.flatnonzero(~metadata["group"].duplicated()) if "group" in metadata else np.arange(len(metadata))
+        rows = np.unique(view.groups(), return_index=True)[1]
         labels = self.labeler.label(
             self.pair, metadata.iloc[rows].reset_index(drop=True),
             lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), pictures),
@@ -134,10 +141,15 @@ class _Case:
             modality: self.workspace.encode_rows(feature_set, modality, samples.rows, self.split)
             for modality in MODALITIES
         }
-        yield "table2", [_removal_row(removal) for removal in self._removal(feature_set, codes, samples, partition)]
+        removals = self._removal(feature_set, codes, samples, partition)
+        adjusted = iter(holm([removal.beyond_random.p_value for removal in removals if removal.beyond_random]))
+        yield (
+            "table2",
+            [_removal_row(removal, next(adjusted) if removal.beyond_random else None) for removal in removals],
+        )
         twins = samples.twins(self.pair)
         if len(twins) >= ENOUGH_PAIRS:
-            paired = paired_differences(codes, twins, partition, seed=self.workspace.seed)
+            paired = paired_differences(codes, twins, partition)
             yield "paired", [
                 {
                     "samples": row.samples, "class": row.members, "share": row.share, "energy": row.energy,
@@ -159,7 +171,7 @@ class _Case:
                 codes, (samples.is_a, samples.is_b), samples.confident, partition, (self.pair.a, self.pair.b),
                 RemovalSettings(
                     self.settings.references, self.settings.draws,
-                    _space(feature_set, self.settings.space, self.workspace.device), self.workspace.seed,
+                    _space(feature_set, self.settings.space, self.workspace.device), self.match, self.workspace.seed,
                 ),
             )  # fmt: skip
         except ValueError as error:
@@ -187,12 +199,15 @@ def _check(pair: ConceptPair, labels: ConceptLabels, min_samples: int) -> None:
             )
 
 
-def _removal_row(removal: ConceptRemoval) -> Row:
+def _removal_row(removal: ConceptRemoval, p_holm: float | None) -> Row:
     beyond = removal.beyond_random
     return {
         "samples": removal.samples, "concept": removal.concept, "removed": removal.removed,
-        "neurons": removal.neurons, **removal.baseline.columns("baseline"), **removal.drop.columns("drop"),
-        **(beyond.columns("beyond_random") if beyond else {}),
+        "neurons": removal.neurons, "energy": removal.energy, "mismatch": removal.mismatch,
+        **removal.baseline.columns("baseline"), **removal.drop.columns("drop"),
+        **(beyond.interval() if beyond else Interval(float("nan"))).columns("beyond_random"),
+        "p": beyond.p_value if beyond else None, "p_holm": p_holm,
+        "equivalence": beyond.equivalence_bound() if beyond else None,
     }  # fmt: skip
 
 

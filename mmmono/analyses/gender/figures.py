@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -15,8 +16,9 @@ from mmmono.analyses.gender import WORDS
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
-COLORS = {"ImgD": CLASS_COLORS["ImgD"], "TextD": CLASS_COLORS["TextD"], "Random": RANDOM_COLOR}
-OFFSETS = (-0.2, 0, 0.2)  # of the removed classes beside one another
+COLORS = {name: CLASS_COLORS[name.removeprefix("Random-")] for name in ("ImgD", "Random-ImgD", "TextD", "Random-TextD")}
+COLORS["Random"] = RANDOM_COLOR
+SPREAD = 0.4  # from the first to the last of the removed classes beside one another
 SIDES = ("image", "text")  # panels of Table 2's plot, from left to right
 
 
@@ -38,20 +40,22 @@ def removal_drops(rows: pd.DataFrame) -> Figure:
 
     Args:
         rows: one row per modality, concept and removed class, with the columns `samples`, `concept`, `removed`, `drop`
-            and `drop_high`, the upper end of the 95 % interval over draws; accuracies are between 0 and 1.
+            and `drop_high`, the upper end of the 95 % interval over samples and references; accuracies are between 0 and 1.
     """
     concepts = rows["concept"].unique()
+    shown = [name for name in COLORS if (rows["removed"] == name).any()]
+    offsets = np.linspace(-SPREAD / 2, SPREAD / 2, len(shown))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.5), sharey=True, layout="constrained")
         for axis, modality in zip(axes, SIDES, strict=True):
             axis.axhline(0, color="black", linewidth=0.8)
-            for offset, removed in zip(OFFSETS, COLORS, strict=True):
+            for offset, removed in zip(offsets, shown, strict=True):
                 own = rows[(rows["samples"] == modality) & (rows["removed"] == removed)].set_index("concept")
                 for place, concept in enumerate(concepts):
                     drop, high = own.loc[concept, ["drop", "drop_high"]].astype(float)
                     axis.errorbar(
-                        place + offset, 100 * drop, yerr=100 * (high - drop), fmt="o", markersize=4.5, capsize=2,
-                        elinewidth=1, color=COLORS[removed], label=removed if place == 0 else None,
+                        place + offset, 100 * drop, yerr=100 * (high - drop), markersize=4.5, capsize=2, elinewidth=1,
+                        **_marks(removed), label=removed if place == 0 else None,
                     )  # fmt: skip
             axis.set_xticks(range(len(concepts)), concepts)
             axis.set_xlim(-0.5, len(concepts) - 0.5)
@@ -59,6 +63,14 @@ def removal_drops(rows: pd.DataFrame) -> Figure:
         axes[0].set_ylabel("drop of accuracy (points)")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", handletextpad=0.1)
         return figure
+
+
+def _marks(removed: str) -> dict[str, str]:
+    """Color and marker of what was removed; random sets are squares, hollow if they are matched to a class."""
+    color, random = COLORS[removed], removed.startswith("Random")
+    return {
+        "color": color, "fmt": "s" if random else "o", "markerfacecolor": "white" if "-" in removed else color
+    }  # fmt: skip
 
 
 def images_by_share(files: Sequence[Path], shares: Sequence[float], concept: str) -> Figure:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import names
+from mmmono.reporting.formats import names, random_remarks, shares
 from mmmono.reporting.result import Fields, Result, Rows
 
 WeightOn = Literal["reference", "text"]
@@ -71,15 +71,13 @@ class Measures:
     Attributes:
         prompt_pictures: real images that show what the prompt names: those whose captions are nearest to it.
         pool: captions among which these are searched.
-        n_bootstrap: bootstrap resamples of references and seeds.
     """
 
     prompt_pictures: int
     pool: int
-    n_bootstrap: int
 
     def __post_init__(self) -> None:
-        for name in ("prompt_pictures", "pool", "n_bootstrap"):
+        for name in ("prompt_pictures", "pool"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -92,21 +90,34 @@ def strongest(result: Result) -> float:
 
 def control_rows(result: Result, feature_set: str) -> Rows:
     """Change of each measure by class at the strength with the largest weight of the reference, over all references."""
-    sizes = {row["members"]: row["features"] for row in result.rows("cells") if row["feature_set"] == feature_set}
+    cells = [row for row in result.rows("cells") if row["feature_set"] == feature_set]
+    sizes, energy = ({row["members"]: row[key] for row in cells} for key in ("features", "energy"))
     at = {"feature_set": feature_set, "reference": "all", "strength": strongest(result)}
     effects = [row for row in result.rows("effects") if all(row[key] == value for key, value in at.items())]
     rows: Rows = []
     for members in names(effects, "members"):
         own = [row for row in effects if row["members"] == members]
         moved = f"{members} {sizes[members]}" if members in sizes else members
-        rows.append({"moved": moved, **{row["measure"].replace("_", " "): _change(row) for row in own}})
+        carried = shares({"energy": energy.get(members)})
+        rows.append(
+            {"moved": moved, "energy %": carried, **{row["measure"].replace("_", " "): _change(row) for row in own}}
+        )
     return rows
 
 
 def _change(row: Mapping[str, Any]) -> str:
     if row["change_low"] is None or row["change_high"] is None:
         return f"{row['change']:+.3f}"
-    return f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]"
+    tested = "" if row["p_holm"] is None else f", p {row['p_holm']:.3f}"
+    return f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]{tested}"
+
+
+def remarks(result: Result) -> Iterator[str]:
+    """What the intervals are over, and what random features are."""
+    seeds = result.recipe["intervention"]["seeds"]
+    yield f"intervals: Student's t over {seeds} seeds, for these references; p: Holm's, over the differences at a strength"
+    first = {(row["feature_set"], row["members"]): row for row in result.rows("cells")}
+    yield from random_remarks(result.recipe["random_sets"], first.values())
 
 
 def prompt_and_strength(result: Result) -> Fields:
@@ -121,13 +132,15 @@ TEXT_TO_IMAGE = Analysis(
     question="What does a reference image give to a generated one through each class of features?",
     paper="Figures 10, 14",
     targets=("section-4.3", "appendix-a.4"),
-    version=2,
+    version=3,
     columns={
         "cells": {
             "feature_set": "name of the feature set",
             "reference": "name of the reference image",
-            "members": "class of the changed features, Random, or All live features",
+            "members": "class of the changed features, Random-<class> or Random for random ones, or All live features",
             "features": "number of changed features",
+            "energy": "share of the activations' energy on images and texts, Σ z², that they carry; mean over seeds",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "strength": "swept strength: weight of the reference, or of the text (intervention.weight_on)",
             "weight": "weight of the reference, between 0 and 1",
             "seed": "seed of the noise and of the draw of the features",
@@ -146,8 +159,10 @@ TEXT_TO_IMAGE = Analysis(
             "strength": "swept strength: weight of the reference, or of the text (intervention.weight_on)",
             "measure": "a measure of the table cells",
             "change": "mean change of the measure relative to generation without intervention, from the same noise",
-            "change_low": "lower end of its 95 % bootstrap interval over references and seeds",
+            "change_low": "lower end of its 95 % interval: Student's t over seeds, for these references",
             "change_high": "upper end of that interval",
+            "p": "p-value of a difference of two classes being 0; none for a class",
+            "p_holm": "the same, adjusted for all differences and measures of the strength and reference (Holm 1979)",
         },
         "references": {
             "reference": "name of the reference image",
@@ -169,10 +184,11 @@ TEXT_TO_IMAGE = Analysis(
         ),
         FigureView(
             "{feature_set}-curves",
-            "{feature_set}: what each class changes, over references and noise; 95 % intervals.",
+            "{feature_set}: what each class changes, mean over references; 95 % intervals over noise.",
         ),
     ],
     fields=prompt_and_strength,
+    remarks=remarks,
     paper_setting=PaperSetting("figure10", model="clip_vit_h14", dataset="cc3m", chooses=("model", "features")),
     features="[raw,sae]",
     embeds_anew=True,

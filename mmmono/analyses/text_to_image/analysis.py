@@ -28,6 +28,7 @@ from mmmono.interpretability.embedders import TimmSentenceEmbedder
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source
+from mmmono.pipeline.random_matching import activity_of, random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -61,6 +62,7 @@ class ControlStudy:
         self.prompt: str = workspace.cfg.prompt
         self.intervention = read_settings(workspace.cfg, "intervention", Intervention)
         self.measures = read_settings(workspace.cfg, "measures", Measures)
+        random_match(workspace.cfg)  # a wrong setting is told before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
         for name, kind in workspace.recipes.items():
@@ -83,6 +85,7 @@ class ControlStudy:
                 {"name": r.name, "picture": hashlib.sha256(r.picture.tobytes()).hexdigest()} for r in self.references
             ],
             "intervention": asdict(self.intervention),
+            "random_sets": random_match(workspace.cfg),
             "measures": asdict(self.measures),
             "embedder": self.embedder.fingerprint,
             "seed": workspace.seed,
@@ -95,9 +98,11 @@ class ControlStudy:
         encoder = workspace.model.load(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
         encoded = [Encoded(r, *generator.encode(self.prompt, r.picture)) for r in self.references]
+        sides = {name: activity_of(workspace, name) for name in workspace.recipes}
+        activity = {name: side["image"] + side["text"] for name, side in sides.items()}
         cells = [
             cell for one in encoded for name in workspace.recipes
-            for cell in intervened(workspace, name, one, self.intervention)
+            for cell in intervened(workspace, name, one, self.intervention, activity[name])
         ]  # fmt: skip
         images = GeneratedImages(folder, self.intervention.seeds)
         images.generate(generator, self.prompt, encoded, cells)
@@ -128,9 +133,7 @@ class ControlStudy:
     def _effects(self, cells: pd.DataFrame, plain: pd.DataFrame) -> list[Effect]:
         return [
             effect for name in self.workspace.recipes
-            for effect in effects(
-                cells[cells["feature_set"] == name], plain, self.measures.n_bootstrap, self.workspace.seed
-            )
+            for effect in effects(cells[cells["feature_set"] == name], plain)
         ]  # fmt: skip
 
     def _save_references(self, images: GeneratedImages, generator: Generator) -> list[dict[str, object]]:

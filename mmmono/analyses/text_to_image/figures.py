@@ -22,7 +22,10 @@ HEAD = 0.86
 ABOVE = HEAD + 0.3  # height of what is above the rows
 GAP = 0.04
 SMALL = 0.42  # side of the nearest real images, relative to the generated ones
-COLORS = {**{name: CLASS_COLORS[name] for name in ("TextD", "CrossD", "ImgD")}, "Random": RANDOM_COLOR, "All": "black"}
+COLORS = {
+    **{f"{kind}{name}": CLASS_COLORS[name] for kind in ("", "Random-") for name in ("TextD", "CrossD", "ImgD")},
+    "Random": RANDOM_COLOR, "All": "black",
+}  # fmt: skip
 TITLES = {
     "similarity_reference": "likeness of content\nto the reference",
     "similarity_prompt": "likeness of content\nto the prompt's pictures",
@@ -164,7 +167,7 @@ def control_curves(effects: pd.DataFrame, axis: str) -> Figure:
 
 
 def _draw_line(panel: Axes, name: str, line: pd.DataFrame) -> None:
-    style = "--" if name == "Random" else "-"
+    style = "--" if name.startswith("Random") else "-"
     panel.plot(line["strength"], line["change"], style, color=COLORS[name], label=name, linewidth=1.4)
     panel.fill_between(
         line["strength"], line["change_low"], line["change_high"], color=COLORS[name], alpha=0.15, linewidth=0

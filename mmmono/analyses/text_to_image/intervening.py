@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.analyses.text_to_image import Intervention, Strength
 from mmmono.case_studies.references import Reference
-from mmmono.case_studies.text_to_image import ROWS, draw_members, intervene_on_features
+from mmmono.case_studies.text_to_image import draw_members, intervene_on_features
+from mmmono.modality.random_sets import RANDOM, Activity
+from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -37,8 +40,10 @@ class GridCell:
     Attributes:
         feature_set: name of the feature set.
         reference: the reference.
-        members: class of the changed features, `Random` or `All`.
+        members: class of the changed features, `Random` ones or `All`; see `rows_of`.
         features: number of changed features.
+        energy: share of Σ z² over images and texts that they carry, mean over seeds.
+        mismatch: largest mismatch of random features over seeds, see `RandomSet`; None for others.
         strength: the strength.
         embeddings: T′, one for each seed.
     """
@@ -47,11 +52,15 @@ class GridCell:
     reference: Reference
     members: str
     features: int
+    energy: float
+    mismatch: float | None
     strength: Strength
     embeddings: Float[Tensor, "seeds tokens dim"]
 
 
-def intervened(workspace: Workspace, name: str, encoded: Encoded, settings: Intervention) -> Iterator[GridCell]:
+def intervened(
+    workspace: Workspace, name: str, encoded: Encoded, settings: Intervention, activity: Activity
+) -> Iterator[GridCell]:
     """Yield the cells of one feature set and reference: class by class, each with all strengths in order.
 
     Args:
@@ -59,16 +68,25 @@ def intervened(workspace: Workspace, name: str, encoded: Encoded, settings: Inte
         name: name of the feature set.
         encoded: embeddings of the prompt and the reference.
         settings: strengths, numbers of features, and number of seeds.
+        activity: activity of the features on images and texts.
     """
     device, normalize = workspace.device, workspace.cfg.features.normalize
     feature_set, partition = workspace.feature_set(name), workspace.partition(name)
     text, image = encoded.text.to(device), encoded.image.to(device)
-    drawn = [draw_members(partition, settings.sizes, workspace.seed + seed) for seed in range(settings.seeds)]
-    for members in ROWS:
+    match = random_match(workspace.cfg)
+    drawn = [
+        draw_members(partition, settings.sizes, workspace.seed + seed, activity, match)
+        for seed in range(settings.seeds)
+    ]
+    for members in drawn[0]:
+        sets = [own[members] for own in drawn]
+        energy = float(np.mean([activity.share(one.members) for one in sets]))
+        mismatch = max(one.mismatch for one in sets) if members.startswith(RANDOM) else None
+        indices = [torch.from_numpy(one.members).to(device) for one in sets]
         for strength in settings.swept:
-            embeddings = [
-                intervene_on_features(feature_set, text, image, own[members].to(device), strength.weight, normalize)
-                for own in drawn
-            ]
-            count = len(drawn[0][members])
-            yield GridCell(name, encoded.reference, members, count, strength, torch.stack(embeddings).cpu())
+            embeddings = torch.stack(
+                [intervene_on_features(feature_set, text, image, own, strength.weight, normalize) for own in indices]
+            )
+            yield GridCell(
+                name, encoded.reference, members, len(indices[0]), energy, mismatch, strength, embeddings.cpu()
+            )

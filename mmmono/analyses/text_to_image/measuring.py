@@ -100,8 +100,8 @@ def _rows(images: GeneratedImages, cell: GridCell, values: Sequence[Values], nea
         near = nearest if seed == 0 else None
         rows.append(
             Cell(
-                cell.feature_set, cell.reference.name, cell.members, cell.features, cell.strength.shown,
-                cell.strength.weight, seed, **value, picture=images.relative(file),
+                cell.feature_set, cell.reference.name, cell.members, cell.features, cell.energy,
+                cell.mismatch, cell.strength.shown, cell.strength.weight, seed, **value, picture=images.relative(file),
                 nearest=near.caption if near else "", nearest_picture=images.relative(near.file) if near else "",
             )
         )  # fmt: skip

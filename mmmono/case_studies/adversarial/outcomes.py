@@ -7,20 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
-from scipy.stats import bootstrap
-from torch import Tensor
+from jaxtyping import Float
 
-from mmmono.case_studies.adversarial.success import SuccessRate, success_rate
-from mmmono.core.statistics import Interval
+from mmmono.case_studies.adversarial.success import Crossing, SuccessRate, Verdicts, success_rate
+from mmmono.core.statistics import Estimate, Interval
 from mmmono.modality import LIVE_CLASSES, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
-Verdicts = Sequence[Sequence[bool | None]]  # for each image, the verdict on each answer
-RANDOM, ALL = "Random", "All"
+ALL = "All"
 BENIGN, CONTRAST, ATTACKED = "benign", "contrast", "attacked"
-METHOD = "percentile bootstrap"
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,8 @@ class Condition:
     """Condition of the images that the victim sees.
 
     Attributes:
-        aligned: class of features that the defense aligned, `Random` or `All`; without a defense, `benign`, `contrast`
+        aligned: class of features that the defense aligned, `Random` ones, with the class that they are like
+            (`random_name`), or `All`; without a defense, `benign`, `contrast`
             or `attacked` images.
         feature_set: feature set of the defense; empty without one.
         features: number of aligned features.
@@ -45,37 +42,59 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What the features carry that a defense aligns.
+
+    Attributes:
+        energy: their share of Σ z² over images, mean over runs.
+        mismatch: largest mismatch of random features over runs, see `RandomSet`; None for a class.
+    """
+
+    energy: float
+    mismatch: float | None
+
+
+@dataclass(frozen=True)
 class AttackOutcome:
     """One row of Table 3.
 
     Attributes:
         condition: condition of the images.
         success: success rate of the attack.
-        below_random: success rate with equally many random features aligned − success rate here, paired by request;
-            95 % bootstrap interval over requests. None without that baseline.
-        margin: cosine of image and request's concept − cosine of image and benign caption, in the encoder; mean over
-            requests with 95 % bootstrap interval.
+        below_random: success rate with random features like these aligned − success rate here, paired by case, over
+            requests and benign images as crossed factors. None without that baseline.
+        margin: cosine of image and request's concept − cosine of image and benign caption, in the encoder; mean with 95 %
+            interval over requests and benign images.
         distances: mean distance to the alignment's target before each step and after the last one; empty if the images
             were not aligned.
+        aligned: what the aligned features carry; None if there are none.
     """
 
     condition: Condition
     success: SuccessRate
-    below_random: Interval | None
+    below_random: Estimate | None
     margin: Interval
     distances: tuple[float, ...]
+    aligned: Carried | None = None
 
-    def to_row(self) -> dict[str, Any]:
-        """Return the outcome as one flat table row; what it lacks is None or NaN."""
+    def to_row(self, p_holm: float | None = None) -> dict[str, Any]:
+        """Return the outcome as one flat table row; what it lacks is None or NaN.
+
+        Args:
+            p_holm: p-value of `below_random` being 0, adjusted for all comparisons.
+        """
         first, last = (self.distances[0], self.distances[-1]) if self.distances else (None, None)
-        below_random = self.below_random or Interval(float("nan"))
+        below = self.below_random or Estimate(float("nan"))
         return {
             **asdict(self.condition),
-            "clusters": self.success.clusters, "trials": self.success.trials, "successes": self.success.successes,
-            "unparseable": self.success.unparseable,
+            "energy": self.aligned.energy if self.aligned else None,
+            "mismatch": self.aligned.mismatch if self.aligned else None,
+            "requests": self.success.requests, "images": self.success.images, "trials": self.success.trials,
+            "successes": self.success.successes, "unparseable": self.success.unparseable,
             **self.success.rate.columns("rate"),
-            **below_random.columns("below_random"), **self.margin.columns("margin"),
-            "distance_before": first, "distance_after": last,
+            **below.interval().columns("below_random"), "p": below.p_value, "p_holm": p_holm,
+            "equivalence": below.equivalence_bound(), "detectable": below.detectable(),
+            **self.margin.columns("margin"), "distance_before": first, "distance_after": last,
         }  # fmt: skip
 
     def distance_rows(self) -> list[dict[str, Any]]:
@@ -85,19 +104,25 @@ class AttackOutcome:
 
 
 def defending_features(
-    partition: Partition, shares: Sequence[float], rng: np.random.Generator
-) -> dict[tuple[str, int], Int[Tensor, " features"]]:
-    """Draw the features to align: equally many of ImgD, TextD, CrossD and of all live features, in several sizes.
+    partition: Partition,
+    shares: Sequence[float],
+    rng: np.random.Generator,
+    activity: Activity,
+    match: Match = "energy",
+) -> dict[tuple[str, int], RandomSet]:
+    """Draw the features to align: equally many of ImgD, TextD, CrossD, and random ones like these, in several sizes.
 
-    Smaller sets are subsets of larger ones.
+    Smaller sets of a class are subsets of larger ones.
 
     Args:
         partition: partition of the features.
         shares: sizes as shares of the smallest class, in (0, 1].
         rng: random generator of the draws.
+        activity: activity of the features on images.
+        match: what random sets share with the drawn features of a class besides their number.
 
     Returns:
-        Feature indices by class (or `Random`) and size.
+        Features by class (or `random_name`) and size; the mismatch of those of a class is 0.
 
     Raises:
         ValueError: a class is empty, or a share lies outside (0, 1].
@@ -108,13 +133,16 @@ def defending_features(
     smallest = min(counts.values())
     if smallest == 0:
         raise ValueError(f"a class is empty ({', '.join(f'{n} {c}' for n, c in counts.items())}): none can be aligned")
-    pools = {name: partition[name] for name in LIVE_CLASSES}
-    pools[RANDOM] = torch.cat(list(pools.values()))  # type: ignore[index]
-    chosen = {}
-    for name, pool in pools.items():
-        order = torch.from_numpy(rng.permutation(pool.numpy()))
-        for size in sorted({max(1, round(share * smallest)) for share in shares}):
-            chosen[str(name), size] = order[:size]
+    sizes, weights = sorted({max(1, round(share * smallest)) for share in shares}), activity.weights(match)
+    chosen: dict[tuple[str, int], RandomSet] = {}
+    for name in LIVE_CLASSES:
+        order = rng.permutation(partition[name].numpy())
+        chosen |= {(str(name), size): RandomSet(order[:size], 0.0) for size in sizes}
+    for name in LIVE_CLASSES:
+        for size in sizes:
+            pool = random_pool(partition, name, size, match)
+            like = chosen[str(name), size].members
+            chosen.setdefault((random_name(match, name), size), random_set(pool, like, weights, rng))
     return chosen
 
 
@@ -123,58 +151,44 @@ class Observations:
     """What was seen of the images of one condition, image by image.
 
     Attributes:
-        requests: number of each image's request.
+        crossing: request and benign image of each image.
         verdicts: for each image, the verdict on each answer; None for an answer without a verdict.
         margins: margin of each image, see `AttackOutcome`.
         distances: distance of each image before each step and after the last one; None if not aligned.
     """
 
-    requests: Int[Array, " pictures"]
+    crossing: Crossing
     verdicts: Verdicts
     margins: Float[Array, " pictures"]
     distances: Float[Array, "pictures steps"] | None
 
 
 def attack_outcome(
-    condition: Condition, seen: Observations, random: Verdicts | None = None, seed: int = 0
+    condition: Condition, seen: Observations, random: Verdicts | None = None, aligned: Carried | None = None
 ) -> AttackOutcome:
-    """Summarize the images of a condition; images with the same request count as repeats, not as independent.
+    """Summarize the images of a condition; those with one request, or one benign image, are not independent.
 
     Args:
         condition: condition of the images.
         seen: requests, verdicts, margins and distances of the images.
-        random: verdicts on the same images with equally many random features aligned, if any.
-        seed: seed of the bootstrap.
+        random: verdicts on the same images with random features like these aligned, if any.
+        aligned: what the aligned features carry, if any.
     """
-    of_request = [np.flatnonzero(seen.requests == number).tolist() for number in np.unique(seen.requests)]
-
-    def grouped(found: Verdicts) -> list[list[bool | None]]:
-        return [[verdict for picture in pictures for verdict in found[picture]] for pictures in of_request]
-
     difference = None
     if random is not None:
-        pairs = zip(_rates(grouped(random)), _rates(grouped(seen.verdicts)), strict=True)
-        both = np.array([r - own for r, own in pairs if not np.isnan(r - own)])
-        difference = _mean(both, seed) if len(both) else None
-    by_request = np.array([seen.margins[pictures].mean() for pictures in of_request])
+        below = _rates(random) - _rates(seen.verdicts)
+        if (judged := int((~np.isnan(below)).sum())) > 0:
+            difference = seen.crossing.mean(below).of_outcomes(judged)
     return AttackOutcome(
         condition,
-        success_rate(grouped(seen.verdicts)),
+        success_rate(seen.verdicts, seen.crossing),
         difference,
-        _mean(by_request, seed),
+        seen.crossing.mean(seen.margins).interval(),
         () if seen.distances is None else tuple(float(step) for step in seen.distances.mean(0)),
+        aligned,
     )
 
 
-def _rates(verdicts: Verdicts) -> list[float]:
+def _rates(verdicts: Verdicts) -> Float[Array, " pictures"]:
     judged = [[verdict for verdict in picture if verdict is not None] for picture in verdicts]
-    return [sum(picture) / len(picture) if picture else float("nan") for picture in judged]
-
-
-def _mean(values: Float[Array, " requests"], seed: int) -> Interval:
-    """Mean with a 95 % percentile bootstrap interval; NaN for a single value."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, method=METHOD)
-    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed))
-    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), method=METHOD)
+    return np.array([sum(picture) / len(picture) if picture else float("nan") for picture in judged])

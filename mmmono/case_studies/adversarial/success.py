@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
+from typing import Any
 
-from mmmono.core.statistics import Interval
+import numpy as np
+from jaxtyping import Int
+
+from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
 
 METHOD = "Wilson, by effective sample size"
+Array = np.ndarray[Any, Any]
+Verdicts = Sequence[Sequence[bool | None]]  # for each case, the verdict on each attempt; None if it was unparseable
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What attacked cases have in common: each is a request, put to the victim with a benign image.
+
+    Attributes:
+        requests: number of the request of each case.
+        images: number of the benign image of each case.
+    """
+
+    requests: Int[Array, " cases"]
+    images: Int[Array, " cases"]
+
+    def mean(self, values: Array, repeats: Array | None = None) -> Estimate:
+        """Mean over requests and images as crossed factors; see `crossed_mean`.
+
+        Args:
+            values: a value for each case.
+            repeats: number of the case of each value, if cases have several.
+        """
+        cases = np.arange(len(self.requests)) if repeats is None else repeats
+        return crossed_mean(values, self.requests[cases], self.images[cases], "requests and benign images")
 
 
 @dataclass(frozen=True)
@@ -17,68 +45,55 @@ class SuccessRate:
     """Share of successful attempts with a Wilson interval.
 
     Attributes:
-        clusters: number of independent groups of attempts: images or, in `attack_outcome`, requests.
-        trials: number of attempts with a verdict, over images, repeats and runs.
+        requests, images: numbers of requests and of benign images.
+        trials: number of attempts with a verdict, over requests, images, repeats and runs.
         successes: number of successful attempts.
         unparseable: number of attempts without a verdict, which do not count.
-        rate: successes / trials, NaN without trials; with a 95 % interval that is corrected for the correlation of
-            attempts on one image (see `success_rate`), from 0 to 1 without trials.
+        rate: successes / trials, NaN without trials; with a 95 % interval for other requests and benign images (see
+            `success_rate`), from 0 to 1 without trials.
     """
 
-    clusters: int
+    requests: int
+    images: int
     trials: int
     successes: int
     unparseable: int
     rate: Interval
 
 
-def wilson(successes: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927); (0, 1) without trials.
+def success_rate(verdicts: Verdicts, crossing: Crossing) -> SuccessRate:
+    """Compute the success rate over cases and their repeated attempts.
+
+    Neither attempts on one request nor those on one benign image are independent. The interval is Wilson's with trials /
+    design effect as sample size and the quantile of Student's t. The design effect, at least 1, is the variance of the
+    rate over requests and images as crossed factors, divided by that of independent trials (Kish 1965; Dean and Pagano
+    2015; Korn and Graubard 1998). If all attempts have one outcome, repeats of a case count as one trial. With a single
+    benign image the interval is for other requests with that image.
 
     Args:
-        successes: number of successes; may be fractional (effective sample size).
-        trials: number of trials; may be fractional.
-        confidence: confidence level.
+        verdicts: for each case, the verdict of each attempt; None if it was unparseable.
+        crossing: request and benign image of each case.
     """
-    if trials <= 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / trials
-    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return max(0.0, center - half), min(1.0, center + half)
+    counts = len(np.unique(crossing.requests)), len(np.unique(crossing.images))
+    unparseable = sum(verdict is None for case in verdicts for verdict in case)
+    judged = [(verdict, number) for number, case in enumerate(verdicts) for verdict in case if verdict is not None]
+    if not judged:
+        return SuccessRate(*counts, 0, 0, unparseable, Interval(math.nan, 0.0, 1.0, method=METHOD))
+    outcomes, cases = np.array(judged, dtype=float).T
+    trials, successes = len(outcomes), int(outcomes.sum())
+    effect, freedom = _design_effect(outcomes, cases.astype(int), crossing)
+    bounds = wilson(successes, trials, effect=effect, freedom=freedom)
+    return SuccessRate(*counts, trials, successes, unparseable, Interval(successes / trials, *bounds, method=METHOD))
 
 
-def success_rate(verdicts: Sequence[Sequence[bool | None]]) -> SuccessRate:
-    """Compute the success rate over images and their repeated attempts.
-
-    Repeats on one image are not independent. The interval is Wilson's with trials / design effect as sample size. The
-    design effect, at least 1, is the variance of the rate over images divided by that of independent trials (Kish 1965;
-    Dean and Pagano 2015).
-
-    Args:
-        verdicts: for each image, the verdict of each attempt; None if it was unparseable.
-    """
-    judged = [[verdict for verdict in picture if verdict is not None] for picture in verdicts]
-    judged = [picture for picture in judged if picture]
-    trials = sum(len(picture) for picture in judged)
-    successes = sum(sum(picture) for picture in judged)
-    unparseable = sum(verdict is None for picture in verdicts for verdict in picture)
-    if not trials:
-        return SuccessRate(len(verdicts), 0, 0, unparseable, Interval(float("nan"), 0.0, 1.0, method=METHOD))
-    rate = successes / trials
-    effect = max(1.0, _design_effect(judged, rate, trials))
-    low, high = wilson(successes / effect, trials / effect)
-    return SuccessRate(len(verdicts), trials, successes, unparseable, Interval(rate, low, high, method=METHOD))
-
-
-def _design_effect(judged: Sequence[Sequence[bool]], rate: float, trials: int) -> float:
-    """Variance of the rate over images (linearized ratio estimator) / variance of equally many independent trials."""
-    count = len(judged)
-    if trials == count or rate in (0.0, 1.0):
-        return 1.0
-    if count == 1:
-        return float(trials)  # one image says nothing about others: count it as one trial
-    residuals = sum((sum(picture) - rate * len(picture)) ** 2 for picture in judged)
-    variance = count / (count - 1) * residuals / trials**2
-    return variance / (rate * (1 - rate) / trials)
+def _design_effect(outcomes: Array, cases: Array, crossing: Crossing) -> tuple[float, float]:
+    """Variance of the rate / variance of as many independent trials, with its degrees of freedom."""
+    rate, trials = outcomes.mean(), len(outcomes)
+    if trials == len(np.unique(crossing.requests[cases])) == len(np.unique(crossing.images[cases])):
+        return 1.0, math.inf  # one attempt on each request and each image
+    if rate in (0.0, 1.0):
+        return trials / len(np.unique(cases)), math.inf
+    found = crossing.mean(outcomes, cases)
+    if math.isnan(found.error):
+        return float(trials), math.inf  # one case says nothing about others: count it as one trial
+    return max(1.0, float(found.error**2 * trials / (rate * (1 - rate)))), found.freedom

@@ -1,0 +1,47 @@
+"""Repeat the experiment of a case and count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.calibration.cases import BOUNDS, CASES
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a case.
+
+    Attributes:
+        place: place of the case in `CASES`.
+        rate: share of experiments in which the interval covered, or the test rejected.
+        error: Monte Carlo error of the rate.
+        simulations: number of experiments.
+    """
+
+    place: int
+    rate: float
+    error: float
+    simulations: int
+
+    @property
+    def outside(self) -> bool:
+        """Whether the rate is out of bounds."""
+        low, high = BOUNDS[CASES[self.place].kind]
+        return not low <= self.rate <= high
+
+
+def measure(place: int, simulations: int, seed: int) -> Measured:
+    """Do the experiments of one case.
+
+    Args:
+        place: place of the case in `CASES`.
+        simulations: number of experiments, before the case's share.
+        seed: seed of all of them.
+    """
+    case = CASES[place]
+    count = max(20, round(simulations * case.share))
+    rng = np.random.default_rng([seed, place])
+    found = np.array([np.mean(case.simulate(rng)) for _ in range(count)])
+    return Measured(place, float(found.mean()), float(found.std(ddof=1) / count**0.5), count)

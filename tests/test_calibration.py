@@ -1,0 +1,31 @@
+"""`make calibrate` in small: fixed seeds, fewer experiments, wider bounds; and that it notices what does not cover."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mmmono.core.statistics import t_mean
+from tests.calibration import cases, measure
+from tests.calibration.cases import BOUNDS, CASES, Case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", range(len(CASES)), ids=[f"{case.name}, {case.regime}" for case in CASES])
+def test_intervals_cover_and_tests_err_as_often_as_they_say(place: int) -> None:
+    found = measure.measure(place, 400, seed=1)
+    low, high = BOUNDS[CASES[place].kind]
+    assert low - 3 * found.error <= found.rate <= high + 3 * found.error
+
+
+def test_an_interval_that_is_too_short_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(rng: np.random.Generator) -> bool:
+        found = t_mean(rng.standard_normal(8))
+        return cases.covers(replace(found, error=0.8 * found.error), 0.0)
+
+    def right(rng: np.random.Generator) -> bool:
+        return cases.covers(t_mean(rng.standard_normal(8)), 0.0)
+
+    for simulate, outside in ((short, True), (right, False)):
+        monkeypatch.setattr(measure, "CASES", [Case("test", "8 values", "coverage", simulate)])
+        assert measure.measure(0, 2000, seed=0).outside == outside
