@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command in a process of its own; return its exit status.
+    """Run a command in a process of its own; return its exit status, as a shell would: 128 + n after signal n.
 
     An interrupt is left to the command, which tells how to go on. A termination is passed on to it.
     """
@@ -97,7 +97,8 @@ def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         while True:
             try:
-                return process.wait()
+                status = process.wait()
+                return 128 - status if status < 0 else status
             except KeyboardInterrupt:  # the terminal interrupts the command as well
                 continue
     finally:
