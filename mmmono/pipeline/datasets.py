@@ -17,7 +17,7 @@ from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import SplitShares
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.stored import StoredPairs
 from mmmono.data.webdataset import CC3M_FILES

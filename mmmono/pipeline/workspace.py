@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -41,8 +42,10 @@ from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.feature_sets import Control, Recipe, Trained
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
+from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_control, train_dictionary
+from mmmono.pipeline.typed import read_settings
 
 GROUPS = "groups.npy"
 
@@ -257,14 +260,17 @@ class Workspace:
         Raises:
             ConfigError: settings of the score or the partition are invalid.
         """
-        settings = self.cfg.mds
-        if settings.undefined not in ("skip", "half"):
-            raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
+        settings = self.score_settings
         blocks = self.activations(feature_set)
         scores = dominance_scores(((block.image_rows, block.text_rows) for block in blocks), settings.undefined)
         return FeatureSetDominance(
             name, scores, self.classify(scores.scores, scores.informative_pairs >= settings.min_pairs)
         )
+
+    @cached_property
+    def score_settings(self) -> ScoreSettings:
+        """Settings of the score (`mds.*`). Raises ConfigError if they are invalid."""
+        return read_settings(self.cfg, "mds", ScoreSettings)
 
     def classify(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
@@ -287,7 +293,7 @@ class Workspace:
 
     def partition_settings(self) -> dict[str, Any]:
         """Recipe entries that determine how any feature set is scored and partitioned."""
-        return {"mds": dict(self.cfg.mds), "partition": dict(self.cfg.partition)}
+        return {"mds": asdict(self.score_settings), "partition": dict(self.cfg.partition)}
 
     def _partition_name(self, name: str) -> str:
         return f"{name}-{self.features(self.dataset.split).store.path.name}"
