@@ -98,7 +98,7 @@ def _significant(scored: FeatureSetDominance, resamples: DominanceResamples, fdr
 def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: DominanceResamples) -> Row:
     """Agreement between random halves of the pairs, averaged over the random splits."""
     first, second = resamples.halves
-    live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+    live = scored.scores.informative_pairs >= workspace.score_settings.min_pairs
     partitions = [[workspace.classify(scores, live) for scores in half] for half in (first, second)]
     return {
         "halves_rho": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),

@@ -151,7 +151,7 @@ class _Compared:
         self.truth = _Answer(workspace)
         self.feature_set = workspace.feature_set(name)
         self.scored = workspace.dominance(name)
-        self.live = self.scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+        self.live = self.scored.scores.informative_pairs >= workspace.score_settings.min_pairs
         self.match = Match.of(feature_correlations(self._with_codes()))
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -189,7 +189,7 @@ class _Compared:
 
     def readings(self) -> Iterator[Row]:
         """Variants of R(d) and other scores of the same features, each partitioned by its own μ ± σ."""
-        undefined = self.workspace.cfg.mds.undefined
+        undefined = self.workspace.score_settings.undefined
         other: Undefined = "half" if undefined == "skip" else "skip"
         yield self.reading(f"mds.undefined={undefined}")
         yield self.reading(f"mds.undefined={other}", dominance_scores(self.pairs(), other).scores)
