@@ -13,6 +13,7 @@ class TrainingSettings:
 
     Attributes:
         split: split that dictionaries are trained on.
+        validation: split by which training stops and settings are compared, or `auto`.
         batch_size: pairs per batch and process; None for a size that follows from the number of pairs.
         pool_rows: number of pairs that are shuffled together.
         warmup_steps: steps over which the learning rate rises.
@@ -25,6 +26,7 @@ class TrainingSettings:
     """
 
     split: Split
+    validation: str
     batch_size: int | None
     pool_rows: int
     warmup_steps: int

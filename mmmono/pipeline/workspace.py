@@ -39,6 +39,7 @@ from mmmono.features.selection import Split
 from mmmono.modality import Partition, dominance_scores, load_partition, save_partition
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.feature_sets import Control, Recipe, Trained
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
@@ -75,7 +76,7 @@ class Workspace:
         self.dataset: Dataset = instantiate(cfg.dataset)
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
         self.seed: int = cfg.seed
-        self.device = _device(cfg.device)
+        self.device = named_device(cfg.device)
         self._check_training(makes)
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
@@ -348,17 +349,3 @@ class Workspace:
 def _rebuilt_with(makes: str) -> tuple[str, ...]:
     """Kinds of artifacts that `+force=true` rebuilds: scores and classes belong to the results that show them."""
     return ("partitions", makes) if makes == "results" else (makes,)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name} is no device: choose auto, cpu, cuda or cuda:<index>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
-    return name
