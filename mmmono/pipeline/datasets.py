@@ -40,9 +40,8 @@ class Dataset(ABC):
         select_fraction: share of groups in the split `select`, by which training is stopped and settings are compared; if
             the dataset has its own splits, a share of its training split.
         split_seed: seed of that hash.
-        group: metadata column with the same value for all pairs that are not independent; None: the source's groups, such
-            as the captions of one image.
-        near_duplicates: cosine of image embeddings from which on pairs are one group too; None: not compared.
+        group: metadata column that is equal for pairs that are not independent; None: the source's groups, as of an image.
+        near_duplicates: cosine of image embeddings from which on pairs are one group; None: not compared.
     """
 
     split: Split = "val"

@@ -56,8 +56,7 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and for results the partitions, but
-            neither features nor dictionaries.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and with results the partitions.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
