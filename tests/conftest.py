@@ -27,7 +27,21 @@ EXPENSIVE = frozenset(
 )  # fmt: skip
 
 
+# Files with single tests that take minutes, the longest first. They begin before all others: at the end of a run one process
+# would be busy with them, and the other ones idle.
+LONGEST = (
+    "rehearsal/test_rehearsal.py", "test_commands.py", "pipeline/test_chaos.py", "pipeline/test_validate.py",
+    "pipeline/test_sweeps.py", "pipeline/test_processes.py", "test_extending.py", "pipeline/test_section_4_3.py",
+)  # fmt: skip
+
+
+def _place(item: pytest.Item) -> int:
+    file = item.nodeid.partition("::")[0].removeprefix("tests/")
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("fuzz")

@@ -6,7 +6,7 @@ from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
 from mmmono.data.openmoji import OpenMojiPairs
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, SplitShares
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.webdataset import WebDatasetPairs
 

@@ -19,7 +19,8 @@ from contextlib import suppress
 from typing import IO, Any, TypeVar
 
 from mmmono.core.errors import BrokenPartError, DataError
-from mmmono.data.remote import BUFFER, RemoteSettings, ReplacedError
+from mmmono.data.remote import BUFFER
+from mmmono.data.remote_settings import RemoteSettings, ReplacedError
 from mmmono.data.shards import shown
 
 T = TypeVar("T")

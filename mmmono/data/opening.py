@@ -15,7 +15,8 @@ import webdataset
 
 from mmmono.core.errors import BrokenPartError
 from mmmono.data.object_store import ObjectFile, in_words
-from mmmono.data.remote import RemoteFile, RemoteSettings
+from mmmono.data.remote import RemoteFile
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shards import is_local, shown
 

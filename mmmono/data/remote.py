@@ -15,16 +15,16 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
 import requests
 import urllib3
 
-from mmmono.core.errors import BrokenPartError, ConfigError, DataError
+from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.hub import hub_token, is_hub, origin
 from mmmono.data.refusals import remedy
+from mmmono.data.remote_settings import RemoteSettings, ReplacedError
 
 BUFFER = 1 << 18
 CONNECT_RETRIES = 2  # for a host that has never answered: it is probably unreachable rather than busy
@@ -38,40 +38,6 @@ _HOPELESS = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
 )
-
-
-@dataclass(frozen=True)
-class RemoteSettings:
-    """Time-outs and retries for remote reads.
-
-    Attributes:
-        timeout: seconds without a byte after which a connection counts as broken.
-        retries: attempts in a row that may bring no new bytes.
-        pause: seconds before the second attempt; each further pause is twice as long.
-        longest_pause: upper limit of a pause in seconds; a server's `Retry-After` may ask for up to ten times as much.
-
-    Raises:
-        ConfigError: a number is out of its range.
-    """
-
-    timeout: float = 60.0
-    retries: int = 6
-    pause: float = 0.5
-    longest_pause: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.timeout <= 0 or self.retries < 0:
-            raise ConfigError(
-                f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
-            )
-
-    def pause_after(self, failures: int) -> float:
-        """Return the seconds to wait after this many failures in a row, varied so that processes do not ask at once."""
-        return min(self.longest_pause, self.pause * 2.0 ** (failures - 1)) * random.uniform(0.5, 1)
-
-
-class ReplacedError(BrokenPartError):
-    """The file behind the URL was replaced by another one."""
 
 
 class RemoteFile:

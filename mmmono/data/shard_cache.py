@@ -21,7 +21,8 @@ from filelock import FileLock
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.object_store import ObjectFile
-from mmmono.data.remote import RemoteFile, ReplacedError
+from mmmono.data.remote import RemoteFile
+from mmmono.data.remote_settings import ReplacedError
 from mmmono.data.shards import identity, shown, stem
 
 CHUNK = 1 << 20

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,14 @@ from mmmono.dictionaries.parallel import place, sum_over_processes
 from mmmono.features.store import MODALITIES, Modality
 
 Center = Literal["pooled", "per_modality"]
+
+
+class Biases(TypedDict, total=False):
+    """Arguments of `SparseAutoencoder` for its biases."""
+
+    pre_bias: bool
+    center: Center
+    encoder_bias: bool
 
 
 class Codes(Protocol):

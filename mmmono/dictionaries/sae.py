@@ -5,14 +5,14 @@ Makhzani and Frey 2013 (k-sparse autoencoders), Gao et al. 2024 (Scaling and eva
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.dictionaries.autoencoder import AutoencoderOutput, Center, Codes, SparseAutoencoder
+from mmmono.dictionaries.autoencoder import AutoencoderOutput, Biases, Codes, SparseAutoencoder
 from mmmono.dictionaries.fused import reconstruction_loss
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk, topk
 from mmmono.features.store import Modality
@@ -27,10 +27,14 @@ class TopKSAE(SparseAutoencoder):
     changes Eq. 2 only where fewer than k pre-activations are positive.
 
     Args:
-        dim, num_features, pre_bias, center, encoder_bias: see `SparseAutoencoder`.
+        dim, num_features: see `SparseAutoencoder`.
         k: active latents per sample.
         kernel: `sparse` gathers the active rows, `dense` multiplies whole matrices; `auto` is sparse on a CPU and dense
             on a GPU.
+        biases: `pre_bias`, `center` and `encoder_bias`, see `SparseAutoencoder`.
+
+    Raises:
+        ValueError: `k` or `kernel` is invalid.
     """
 
     architecture = "topk_sae"
@@ -40,12 +44,10 @@ class TopKSAE(SparseAutoencoder):
         dim: int,
         num_features: int | None = None,
         k: int = 32,
-        pre_bias: bool = True,
-        center: Center = "pooled",
-        encoder_bias: bool = False,
         kernel: Kernel = "auto",
+        **biases: Unpack[Biases],
     ) -> None:
-        super().__init__(dim, num_features, pre_bias, center, encoder_bias)
+        super().__init__(dim, num_features, **biases)
         if not 1 <= k <= self.num_features:
             raise ValueError(f"k={k} must lie between 1 and the {self.num_features} latents")
         if kernel not in ("auto", "sparse", "dense"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,20 +16,16 @@ from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import SplitShares
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.stored import StoredPairs
-from mmmono.data.webdataset import CC3M_FILES
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Codes, Grouping
 from mmmono.features.planted import ANSWERS, PlantedParameters, identity, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
-from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.downloads import CC3M_PAIRS, Download, cc3m_download
 from mmmono.pipeline.typed import taken_from
-
-CC3M_PAIRS = {"train": 2_905_936, "val": 13_443}
-CC3M_REPOSITORY = "pixparse/cc3m-wds"
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -45,9 +40,8 @@ class Dataset(ABC):
         select_fraction: share of groups in the split `select`, by which training is stopped and settings are compared; if
             the dataset has its own splits, a share of its training split.
         split_seed: seed of that hash.
-        group: metadata column with the same value for all pairs that are not independent; None: the source's groups, such
-            as the captions of one image.
-        near_duplicates: cosine of image embeddings from which on pairs are one group too; None: not compared.
+        group: metadata column that is equal for pairs that are not independent; None: the source's groups, as of an image.
+        near_duplicates: cosine of image embeddings from which on pairs are one group; None: not compared.
     """
 
     split: Split = "val"
@@ -244,23 +238,10 @@ class CC3M(Remote):
         """Yield the split's shards, unless there is a local copy."""
         if self.root is not None:
             return
-        share = min(1.0, (self.limit or CC3M_PAIRS[split]) / CC3M_PAIRS[split])
-        what = f"shards of CC3M, {split} split" + (f", {100 * share:.2g} %" if share < 1 else "")
-        copies: list[Path | None] = []
+        source = None
         with suppress(MmmonoError):  # without a token there is no source; the features then report the error
             source = self.source(split)
-            if source.copies is not None:
-                copies = [source.opener.local(shard, whole=False) for shard in source.shards]
-        yield Download(
-            what,
-            CC3M_REPOSITORY,
-            "dataset",
-            (CC3M_FILES[split],),
-            share,
-            kept=self.cache_folder(split) is not None,
-            copied=sum(copy.stat().st_size for copy in copies if copy is not None),
-            complete=bool(copies) and all(copies[: max(1, math.ceil(len(copies) * share))]),
-        )
+        yield cc3m_download(split, self.limit, source, self.cache_folder(split) is not None)
 
     def expected_pairs(self, split: Split) -> int:
         """Published number of pairs in the split, at most `limit`."""

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,6 +37,7 @@ from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_f
 from mmmono.features import FeatureView
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
+from mmmono.pipeline.training_settings import TrainingSettings
 
 CHECKPOINTS = "checkpoints"
 SNAPSHOTS = "snapshots"
@@ -68,7 +69,7 @@ class Training:
     val: FeatureView
     normalize: bool
     seed: int
-    settings: Mapping[str, Any]
+    settings: TrainingSettings
     trainer: TrainerSettings
     directory: Path
     folder: str = field(default_factory=os.getcwd)
@@ -96,15 +97,17 @@ class Training:
         """
         L.seed_everything(self.seed, workers=True, verbose=False)
         schedule = {
-            "warmup_steps": self.settings["warmup_steps"],
-            "decay_fraction": self.settings["decay_fraction"],
-            "dead_after": round(self.settings["dead_after_epochs"] * len(self.train)),
+            "warmup_steps": self.settings.warmup_steps,
+            "decay_fraction": self.settings.decay_fraction,
+            "dead_after": round(self.settings.dead_after_epochs * len(self.train)),
         }
         module = self.kind.module(self.train, self.normalize, schedule)
-        pool, batch_size = self.settings["pool_rows"], self.settings["batch_size"]
-        data = PairedFeatures(self.train, self.val, batch_size, self.normalize, self.seed, pool)
+        assert self.settings.batch_size is not None
+        data = PairedFeatures(
+            self.train, self.val, self.settings.batch_size, self.normalize, self.seed, self.settings.pool_rows
+        )
         history = MetricHistory()
-        plateau = TrainingPlateau(*(self.settings[key] for key in ("patience", "min_fall", "min_gain")))
+        plateau = TrainingPlateau(self.settings.patience, self.settings.min_fall, self.settings.min_gain)
         trainer = self._trainer(place, logger, [plateau, history])
         last = self._last
         with _products_in_tf32(self.trainer.tf32), _threads_of_its_own(), _interruptible(trainer):
@@ -124,9 +127,9 @@ class Training:
         for name in ("lightning", "lightning.pytorch"):  # do not print the hardware for each training
             logging.getLogger(name).setLevel(logging.WARNING)
         layout, settings = self.trainer.here(), self.settings
-        callbacks: list[Any] = [*watching, ResumeCheckpoint(str(self._last.parent), settings["checkpoint_every"])]
-        if settings["snapshot_every"]:
-            callbacks.append(Snapshots(self.directory / SNAPSHOTS, settings["snapshot_every"]))
+        callbacks: list[Any] = [*watching, ResumeCheckpoint(str(self._last.parent), settings.checkpoint_every)]
+        if settings.snapshot_every:
+            callbacks.append(Snapshots(self.directory / SNAPSHOTS, settings.snapshot_every))
         if self.trainer.max_time is not None:
             callbacks.append(TimeLimit(self.trainer.max_time, self._last, self.name))
         interactive = sys.stderr.isatty() and (place is None or place.rank == 0)

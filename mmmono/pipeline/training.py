@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mmmono.pipeline.feature_sets import Fitted, Trained
 from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
+from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
 
@@ -46,10 +49,12 @@ def train_dictionary(
         ProcessError: one of several processes failed or died.
     """
     trainer = check_trainer(cfg)
-    settings, normalize, pairs = _plain(cfg.training), cfg.features.normalize, len(train.view)
+    settings = read_settings(cfg, "training", TrainingSettings)
+    normalize, pairs = cfg.features.normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None
-    settings |= {"batch_size": _batch_size(settings["batch_size"], pairs, processes)}
-    whole_batch = settings["batch_size"] * (processes or 1)
+    batch_size = _batch_size(settings.batch_size, pairs, processes)
+    settings = replace(settings, batch_size=batch_size)
+    whole_batch = batch_size * (processes or 1)
     trainer.check_length(pairs // whole_batch)
     recipe = {
         "kind": name,
@@ -58,7 +63,7 @@ def train_dictionary(
         "validation": val.recipe,
         "normalize": normalize,
         "seed": cfg.seed,
-        "training": {**settings, "batch_size": whole_batch, **_pool(settings, pairs)},
+        "training": {**asdict(settings), "batch_size": whole_batch, **_pool(settings.pool_rows, batch_size, pairs)},
         "trainer": trainer.recipe(),
     }
 
@@ -83,20 +88,7 @@ def train_dictionary(
 
 def check_trainer(cfg: DictConfig) -> TrainerSettings:
     """Check `training.*` and `trainer.*`, and return the latter. Raises ConfigError if a setting is invalid."""
-    settings = cfg.training
-    for key, low in (("warmup_steps", 0), ("decay_fraction", 0), ("patience", 1), ("min_fall", 0), ("pool_rows", 1)):
-        if not settings[key] >= low:
-            raise ConfigError(f"training.{key}={settings[key]} must be at least {low}")
-    if not settings.decay_fraction <= 1:
-        raise ConfigError(f"training.decay_fraction={settings.decay_fraction} is a share of the steps: give at most 1")
-    if settings.min_gain is not None and not settings.min_gain >= 0:
-        raise ConfigError(f"training.min_gain={settings.min_gain} must be at least 0, or null to stop without the loss")
-    if not settings.dead_after_epochs > 0:
-        raise ConfigError(f"training.dead_after_epochs={settings.dead_after_epochs} must be above 0")
-    for key in ("batch_size", "checkpoint_every", "snapshot_every"):
-        none = key == "checkpoint_every"
-        if (settings[key] is None and none) or (settings[key] is not None and not settings[key] >= 1):
-            raise ConfigError(f"training.{key}={settings[key]} must be at least 1{'' if none else ', or null'}")
+    read_settings(cfg, "training", TrainingSettings)
     return read_trainer(_plain(cfg.trainer))
 
 
@@ -155,9 +147,9 @@ def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
     return size
 
 
-def _pool(settings: Mapping[str, Any], pairs: int) -> dict[str, int]:
+def _pool(pool_rows: int, batch_size: int, pairs: int) -> dict[str, int]:
     """Size of the shuffle pool, for recipes: it determines the order of a training set that is larger than one pool."""
-    rows = whole_pool(settings["pool_rows"], settings["batch_size"])
+    rows = whole_pool(pool_rows, batch_size)
     return {"pool_rows": rows} if pairs > rows else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -38,11 +39,14 @@ from mmmono.features.selection import Split
 from mmmono.modality import DominanceScores, Partition, dominance_scores, load_partition, save_partition
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
+from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
+from mmmono.pipeline.typed import read_settings
 
 GROUPS = "groups.npy"
 
@@ -52,8 +56,7 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and for results the partitions, but
-            neither features nor dictionaries.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and with results the partitions.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
@@ -72,7 +75,7 @@ class Workspace:
         self.dataset: Dataset = instantiate(cfg.dataset)
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
         self.seed: int = cfg.seed
-        self.device = _device(cfg.device)
+        self.device = named_device(cfg.device)
         self._check_training(makes)
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
@@ -257,9 +260,7 @@ class Workspace:
         Raises:
             ConfigError: settings of the score or the partition are invalid.
         """
-        settings = self.cfg.mds
-        if settings.undefined not in ("skip", "half"):
-            raise ConfigError(f"mds.undefined={settings.undefined} is none of skip, half")
+        settings = self.score_settings
         blocks = self.activations(feature_set)
         groups = self.features(self.dataset.split).view.groups()
         pairs = ((block.image_rows, block.text_rows) for block in blocks)
@@ -268,7 +269,12 @@ class Workspace:
 
     def live(self, scores: DominanceScores) -> Bool[Tensor, " features"]:
         """Mask of the features that enough groups of pairs activate (`mds.min_pairs`) to be classified."""
-        return scores.informative_groups >= self.cfg.mds.min_pairs
+        return scores.informative_groups >= self.score_settings.min_pairs
+
+    @cached_property
+    def score_settings(self) -> ScoreSettings:
+        """Settings of the score (`mds.*`). Raises ConfigError if they are invalid."""
+        return read_settings(self.cfg, "mds", ScoreSettings)
 
     def classify(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
@@ -291,7 +297,7 @@ class Workspace:
 
     def partition_settings(self) -> dict[str, Any]:
         """Recipe entries that determine how any feature set is scored and partitioned."""
-        return {"mds": dict(self.cfg.mds), "partition": dict(self.cfg.partition)}
+        return {"mds": asdict(self.score_settings), "partition": dict(self.cfg.partition)}
 
     def _partition_name(self, name: str) -> str:
         return f"{name}-{self.features(self.dataset.split).store.path.name}"
@@ -346,17 +352,3 @@ class Workspace:
 def _rebuilt_with(makes: str) -> tuple[str, ...]:
     """Kinds of artifacts that `+force=true` rebuilds: scores and classes belong to the results that show them."""
     return ("partitions", makes) if makes == "results" else (makes,)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name} is no device: choose auto, cpu, cuda or cuda:<index>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
-    return name

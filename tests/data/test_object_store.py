@@ -16,7 +16,7 @@ from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data import WebDatasetPairs
 from mmmono.data.object_store import ObjectFile, find_objects
 from mmmono.data.opening import ShardOpener
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shard_patterns import expand_shards
 from tests.data.flaky_server import flaky_server
 

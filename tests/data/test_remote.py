@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.data.hub import resolve
-from mmmono.data.remote import RemoteFile, RemoteSettings
+from mmmono.data.remote import RemoteFile
+from mmmono.data.remote_settings import RemoteSettings
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 
 QUICK = RemoteSettings(timeout=0.5, retries=3, pause=0.01, longest_pause=0.05)

@@ -12,7 +12,7 @@ import pytest
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data import ImageTextPair, WebDatasetPairs
 from mmmono.data.opening import ShardOpener
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.data.test_tar import JPEG, Member, archive
 

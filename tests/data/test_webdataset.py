@@ -16,7 +16,7 @@ from PIL import Image
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.data import ImageTextPair, SkippedPair, WebDatasetPairs
 from mmmono.data.opening import ShardOpener
-from mmmono.data.remote import RemoteSettings
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 

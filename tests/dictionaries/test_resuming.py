@@ -12,7 +12,9 @@ from lightning.pytorch.callbacks import Callback
 
 from mmmono.dictionaries import DictionaryModule, MetricHistory, PairedFeatures, TopKSAE, TrainingPlateau
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
-from tests.dictionaries.test_training import data, sae_module, trainer  # noqa: F401
+from tests.dictionaries.test_training import data, made_data, sae_module, trainer  # noqa: F401
+
+Fitted = tuple[pd.DataFrame, torch.Tensor]  # metrics at each validation, and the decoder
 
 
 class Dies(Callback):
@@ -28,28 +30,36 @@ class Dies(Callback):
             raise RuntimeError("killed")
 
 
+def fit(data: PairedFeatures, folder: Path, every: int, *more: Callback, resume: bool = False) -> Fitted:  # noqa: F811
+    """Train for 50 steps with a checkpoint after each `every`; `resume` goes on from the last one."""
+    history, module = MetricHistory(), sae_module()
+    run = trainer(folder, history, ResumeCheckpoint(str(folder), every), *more, steps=50)
+    run.fit(module, data, ckpt_path=folder / "last.ckpt" if resume else None, weights_only=True)
+    return history.frame(), module.dictionary.W_dec.detach()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """What every interrupted training should end with; checkpoints change nothing, so one of them is enough."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return fit(made_data(folder), folder / "fit", 10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [10, 5, 7, 20])
 @pytest.mark.parametrize("died", [21, 30, 39])
 def test_a_resumed_run_has_every_validation_of_an_undisturbed_one(
     tmp_path: Path,
     data: PairedFeatures,  # noqa: F811
+    undisturbed: Fitted,
     every: int,
     died: int,
 ) -> None:
-    def fit(folder: str, *more: Callback, resume: bool = False) -> tuple[pd.DataFrame, torch.Tensor]:
-        history, checkpoint = MetricHistory(), ResumeCheckpoint(str(tmp_path / folder), every)
-        module = sae_module()
-        run = trainer(tmp_path / folder, history, checkpoint, *more, steps=50)
-        last = tmp_path / folder / "last.ckpt"
-        run.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
-        return history.frame(), module.dictionary.W_dec.detach()
-
-    expected, weights = fit("undisturbed")
+    expected, weights = undisturbed
     assert expected["step"].tolist() == [10, 20, 30, 40, 50]
     with pytest.raises(RuntimeError, match="killed"):
-        fit("killed", Dies(died))
-    resumed, resumed_weights = fit("killed", resume=True)
+        fit(data, tmp_path / "killed", every, Dies(died))
+    resumed, resumed_weights = fit(data, tmp_path / "killed", every, resume=True)
     pd.testing.assert_frame_equal(resumed, expected)
     assert torch.equal(resumed_weights, weights)
 

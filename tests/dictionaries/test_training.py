@@ -26,15 +26,19 @@ from mmmono.modality import modality_dominance_score
 
 @pytest.fixture
 def data(tmp_path: Path) -> PairedFeatures:
+    return made_data(tmp_path)
+
+
+def made_data(root: Path) -> PairedFeatures:
     """1,024 pairs that share sparse concepts, apart by a constant gap."""
     rng = np.random.default_rng(0)
     atoms = rng.standard_normal((24, 12))
     codes = rng.random((1024, 24)) * (rng.random((1024, 24)) < 0.15)
     for folder, gap in (("img_emb", 1.0), ("text_emb", -1.0)):
-        (tmp_path / folder).mkdir()
+        (root / folder).mkdir()
         values = codes @ atoms + 0.05 * rng.standard_normal((1024, 12)) + gap * np.eye(12)[0]
-        np.save(tmp_path / folder / f"{folder}_0.npy", values.astype(np.float32))
-    store = FeatureStore(tmp_path)
+        np.save(root / folder / f"{folder}_0.npy", values.astype(np.float32))
+    store = FeatureStore(root)
     return PairedFeatures(FeatureView(store, np.arange(768)), FeatureView(store, np.arange(768, 1024)), batch_size=128)
 
 

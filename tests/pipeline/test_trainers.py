@@ -1,6 +1,7 @@
 """Every `trainer=` option and precision, settings that cannot work, and several processes, as their users meet them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mmmono.pipeline.feature_sets import NCL, SAE
 from mmmono.pipeline.fitting import Training
 from mmmono.pipeline.trainer_settings import read_trainer
 from mmmono.pipeline.training import check_trainer
+from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.typed import read_settings
 from tests.pipeline.conftest import Command
 
 DATA = ("dataset=planted", "dataset.pairs=700", "dataset.dim=16", "features.k=3", "training.snapshot_every=null")
@@ -53,7 +56,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> FeatureView:
 
 def fit(view: FeatureView, folder: Path, kind: Any, *overrides: str, name: str = "sae") -> Any:
     cfg = composed("trainer.min_steps=0", "trainer.log_every_n_steps=2", *overrides)
-    settings = {**OmegaConf.to_container(cfg.training), "batch_size": 64, "dead_after_epochs": 0.3}  # type: ignore[dict-item]
+    settings = replace(read_settings(cfg, "training", TrainingSettings), batch_size=64, dead_after_epochs=0.3)
     training = Training(name, kind, view, view, True, 0, settings, check_trainer(cfg), folder)
     return training.fit(None, Metrics())
 

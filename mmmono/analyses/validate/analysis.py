@@ -196,7 +196,7 @@ class _Compared:
 
     def readings(self) -> Iterator[Row]:
         """Variants of R(d) and other scores of the same features, each partitioned by its own μ ± σ."""
-        undefined = self.workspace.cfg.mds.undefined
+        undefined = self.workspace.score_settings.undefined
         other: Undefined = "half" if undefined == "skip" else "skip"
         yield self.reading(f"mds.undefined={undefined}")
         yield self.reading(f"mds.undefined={other}", dominance_scores(self.pairs(), other).scores)

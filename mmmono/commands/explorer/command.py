@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmmono.analyses.consensus import CONSENSUS
@@ -17,13 +16,14 @@ from mmmono.analyses.interpretability import INTERPRETABILITY
 from mmmono.analyses.sharedness import SHAREDNESS
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.core.artifacts import Artifact
-from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.errors import DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability import HistogramStream, Neighbors, TopSampleSearch, centered_activations, nearest_features
 from mmmono.modality import sign_flip_p_values
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.top_samples import check_m
+from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.missing import missing_picture
 from mmmono.reporting.tables import console
@@ -38,6 +38,35 @@ class _Results:
     consensus: Artifact | None
 
 
+@dataclass(frozen=True)
+class ExplorerSettings:
+    """Settings of the section `explorer`.
+
+    Attributes:
+        images, texts: number of top images and of top texts on a feature's card.
+        deduplicate: show one sample of those with equal captions, and one of each group.
+        pictures: whether images are shown, or captions alone.
+        bins: of the histograms of activations, a multiple of 4.
+        neighbors: number of similar features on a card.
+        correlation_pairs: number of pairs over which features without atoms are correlated.
+    """
+
+    images: int
+    texts: int
+    deduplicate: bool
+    pictures: bool
+    bins: int
+    neighbors: int
+    correlation_pairs: int
+
+    def __post_init__(self) -> None:
+        for name in ("neighbors", "correlation_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.bins < 4 or self.bins % 4:
+            raise ValueError(f"bins={self.bins} must be a positive multiple of 4")
+
+
 def explore(workspace: Workspace) -> None:
     """Compute everything the page shows, in one pass over the activations per feature set, and write the page.
 
@@ -45,15 +74,10 @@ def explore(workspace: Workspace) -> None:
         ConfigError: a setting is invalid.
         DataError: the pairs have no captions, or their images cannot be read.
     """
-    settings = workspace.cfg.explorer
+    settings = read_settings(workspace.cfg, "explorer", ExplorerSettings)
     features = workspace.features(workspace.dataset.split)
     for m in (settings.images, settings.texts):
         check_m(m, len(features.view))
-    for key in ("neighbors", "correlation_pairs"):
-        if settings[key] < 1:
-            raise ConfigError(f"explorer.{key}={settings[key]} must be at least 1")
-    if settings.bins < 4 or settings.bins % 4:
-        raise ConfigError(f"explorer.bins={settings.bins} must be a positive multiple of 4")
     metadata = features.view.metadata()
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
@@ -65,7 +89,7 @@ def explore(workspace: Workspace) -> None:
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
-        "explorer": OmegaConf.to_container(settings),
+        "explorer": asdict(settings),
         "interpretability": {name: result.digest if result else None for name, result in scored.items()},
         "consensus": {name: result.digest if result else None for name, result in compared.items()},
         "sharedness": {name: result.digest if result else None for name, result in shared.items()},
@@ -75,7 +99,9 @@ def explore(workspace: Workspace) -> None:
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, name, metadata, _Results(scored[name], shared[name], compared[name]))
+            explored = _explored(
+                workspace, settings, name, metadata, _Results(scored[name], shared[name], compared[name])
+            )
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -106,9 +132,10 @@ def _pictures(workspace: Workspace) -> SplitPictures:
     return pictures
 
 
-def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: _Results) -> ExploredFeatures:
+def _explored(
+    workspace: Workspace, settings: ExplorerSettings, name: str, metadata: pd.DataFrame, results: _Results
+) -> ExploredFeatures:
     """Everything that the page shows of a feature set."""
-    settings = workspace.cfg.explorer
     feature_set = workspace.feature_set(name)
     search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
     histograms = HistogramStream(settings.bins)
@@ -118,7 +145,7 @@ def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: 
         histograms.add(block.image, block.text)
     scored = workspace.dominance(name)
     p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
-    neighbors, alike_by = _neighbors(workspace, feature_set)
+    neighbors, alike_by = _neighbors(workspace, settings, feature_set)
     top = search.result()
     shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
     return ExploredFeatures(
@@ -135,9 +162,8 @@ def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: 
     )
 
 
-def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors, str]:
+def _neighbors(workspace: Workspace, settings: ExplorerSettings, feature_set: FeatureSet) -> tuple[Neighbors, str]:
     """Most similar features, and the similarity used: cosine of atoms if there are any, else correlation."""
-    settings = workspace.cfg.explorer
     if (atoms := feature_set.atoms) is not None:
         return nearest_features(atoms, settings.neighbors), "cosine of decoder atoms"
     count = len(workspace.features(workspace.dataset.split).view)

@@ -21,8 +21,7 @@ from huggingface_hub.errors import (
 from omegaconf import DictConfig
 
 from mmmono.data.webdataset import CC3M_FILES
-from mmmono.pipeline.datasets import CC3M_PAIRS, CC3M_REPOSITORY
-from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.downloads import CC3M_PAIRS, CC3M_REPOSITORY, Download
 
 ANSWER_SECONDS = 10.0
 # Estimated bytes, used if the hub does not answer: number of parameters times bytes per parameter for models, size of
