@@ -18,6 +18,7 @@ from mmmono.features import MODALITIES, Modality
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.selection import Split
 from mmmono.modality import DominanceStream, adjusted_rand_index, match_features, rank_correlation
+from mmmono.modality.groups import group_sizes
 from mmmono.modality.seed_agreement import (
     HalvesStream,
     SeedAgreement,
@@ -161,17 +162,18 @@ class _Seeds:
 
     def _scores(self, feature_set: FeatureSet) -> SeedScores:
         """Score a dictionary on the pairs that are for scoring, and on random halves of their groups."""
-        cfg = self.workspace.cfg.mds
-        scores = DominanceStream(cfg.undefined)
-        halves = HalvesStream(self.pairs.n_groups, self.settings.n_halves, self.workspace.seed, cfg.undefined)
+        undefined = self.workspace.score_settings.undefined
+        scores = DominanceStream(undefined, group_sizes(self.pairs.scored_groups[self.pairs.scored]))
+        halves = HalvesStream(self.pairs.n_groups, self.settings.n_halves, self.workspace.seed, undefined)
         for block in self.workspace.activations(feature_set):
             rows = slice(block.start, block.start + len(block.image))
             scored = torch.from_numpy(self.pairs.scored[rows])
             image, text = block.image[scored], block.text[scored]
-            scores.add(image, text)
-            halves.add(image, text, self.pairs.scored_groups[rows][scored.numpy()])
+            groups = self.pairs.scored_groups[rows][scored.numpy()]
+            scores.add(image, text, groups)
+            halves.add(image, text, groups)
         result = scores.result()
-        partition = self.workspace.classify(result.scores, result.informative_pairs >= cfg.min_pairs)
+        partition = self.workspace.classify(result.scores, self.workspace.live(result))
         return SeedScores(result.scores, partition, halves.result())
 
     def _other(self, reference: FeatureSet, seed: int) -> _Other:

@@ -54,7 +54,7 @@ def _tested(workspace: Workspace, name: str) -> tuple[list[Row], dict[str, int]]
     scored = workspace.dominance(name)
     blocks = ((block.image_rows, block.text_rows) for block in workspace.activations(workspace.feature_set(name)))
     found = sharedness(blocks, workspace.features(workspace.dataset.split).view.groups())
-    live = scored.scores.informative_pairs >= workspace.cfg.mds.min_pairs
+    live = workspace.live(scored.scores)
     columns = {
         "sharedness": found.score.tolist(),
         "q_value": found.q_value(live).tolist(),
