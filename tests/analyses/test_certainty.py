@@ -24,8 +24,8 @@ def result(tmp_path: Path) -> Result:
     scores.append({"feature_set": "sae", "feature": 4, "class": "dead"})
     save_table(scores, tmp_path / "scores", list(CERTAINTY.columns["scores"]))
     summary = {"feature_set": "sae", "live": 4, "significant": 2, "ImgD": 2, "ImgD_significant": 1, "TextD": 1,
-               "TextD_significant": 1, "halves_rho": 0.5, "halves_ari": 0.4, "seeds_rho": None, "seeds_ari": None,
-               "seeds_match": None, "energy_rho": 0.9, "auroc_rho": 0.8}  # fmt: skip
+               "TextD_significant": 1, "halves_rho": 0.5, "halves_ari": 0.4,
+               "energy_rho": 0.9, "auroc_rho": 0.8}  # fmt: skip
     save_table([summary], tmp_path / "summary", list(CERTAINTY.columns["summary"]))
     return Result(tmp_path, {"certainty": {"fdr": 0.05}, "sets": [{"name": "sae"}]})
 
@@ -34,7 +34,7 @@ def test_what_was_not_computed_is_an_empty_cell(result: Result) -> None:
     (row,) = CERTAINTY.tables[0].rows(result)
     assert (row["ImgD confirmed"], row["TextD confirmed"], row["significant"]) == ("1 of 2", "1 of 1", 2)
     assert row["halves ρ"] == 0.5
-    assert (row["seeds ρ"], row["seeds ARI"]) == (None, None)
+    assert row["energy ρ"] == 0.9
 
 
 def test_the_figure_shows_live_features_and_pales_those_that_are_not_significant(result: Result) -> None:

@@ -76,7 +76,7 @@ SWEPT: Arguments = (
     "trainer.max_steps=40", "trainer.min_steps=0", "trainer.val_check_interval=20", "training.checkpoint_every=20",
     "training.snapshot_every=null", "features=sae", "features.k=2,4,8",
 )  # fmt: skip
-RESAMPLED: Arguments = ("certainty.n_permutations=500", "certainty.n_bootstrap=200", "certainty.n_seeds=2")
+RESAMPLED: Arguments = ("certainty.n_permutations=500", "certainty.n_bootstrap=200")
 
 SCENARIOS = (
     Scenario(
@@ -88,6 +88,7 @@ SCENARIOS = (
     Scenario("train", ("train", *PLANTED, *TRAINING, "features=[sae,ncl]")),
     Scenario("sweep", ("train", "-m", *PLANTED, *SWEPT)),
     Scenario("certainty", ("certainty", *PLANTED, *TRAINING, "features=[raw,sae]", *RESAMPLED)),
+    Scenario("consensus", ("consensus", *PLANTED, *TRAINING, "features=sae", "consensus.n_seeds=2")),
     Scenario(
         "adversarial",
         ("adversarial", *ATTACK),

@@ -25,7 +25,7 @@ SETTINGS = [
 ]  # fmt: skip
 EXTRA = {
     "mds": [],
-    "certainty": ["certainty.n_permutations=300", "certainty.n_bootstrap=30", "certainty.n_halves=2", "certainty.n_seeds=0"],
+    "certainty": ["certainty.n_permutations=300", "certainty.n_bootstrap=30", "certainty.n_halves=2"],
     "interpretability": [f"interpretability.m={M}", "interpretability.n_draws=2", "embedder=clip"],
     "faithfulness": [],
     "ablation": ["dataset.label=category", "ablation.n_random=1", "ablation.n_bootstrap=20"],

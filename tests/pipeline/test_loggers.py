@@ -49,7 +49,6 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
         "certainty.n_permutations=100",
         "certainty.n_bootstrap=20",
         "certainty.n_halves=2",
-        "certainty.n_seeds=0",
     )
     assert command("certainty", root, *SETTINGS, *resampling, "logger=wandb").status == 0  # the same dictionary
 

@@ -15,7 +15,7 @@ SMALL = (
 SETTINGS = {
     "mds": (),
     "certainty": (
-        "certainty.n_permutations=100", "certainty.n_bootstrap=20", "certainty.n_halves=2", "certainty.n_seeds=0",
+        "certainty.n_permutations=100", "certainty.n_bootstrap=20", "certainty.n_halves=2",
     ),
     "faithfulness": (),
 }  # fmt: skip

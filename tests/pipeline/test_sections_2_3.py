@@ -40,12 +40,9 @@ def test_certainty(command: Command, artifacts: Path) -> None:
     energy = {m: (values.numpy() ** 2).sum(0) for m, values in z.items()}
     np.testing.assert_allclose(raw.energy, energy["image"] / (energy["image"] + energy["text"]), rtol=1e-4)
     summary = {row["feature_set"]: row for row in saved_rows(results, "summary")}
-    assert summary["raw"]["seeds_rho"] is None  # nothing is trained, so no seed matters
-    assert -1 <= summary["sae"]["seeds_rho"] <= 1
-    assert summary["sae"]["seeds_match"] > 0.1
     assert summary["raw"]["significant"] == (raw.q_value <= 0.05).sum()
     assert (results / "certainty.png").stat().st_size > 10_000
-    # The second seed's dictionary is there now, and nothing is made again.
+    # Nothing is made again.
     before = snapshot(artifacts)
     assert command("certainty", f"artifacts={artifacts}", *FEW, "features=[raw,sae]", *settings).out == run.out
     assert snapshot(artifacts) == before

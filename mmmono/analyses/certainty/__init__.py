@@ -17,7 +17,6 @@ class Settings:
         n_permutations: swaps of image and text within pairs.
         n_bootstrap: bootstrap samples of the pairs.
         n_halves: random halvings of the pairs.
-        n_seeds: trainings with other seeds that a dictionary is compared with.
         fdr: false discovery rate at which a feature counts as significant.
         auroc_pairs: number of pairs, about, on which the AUROC is computed.
     """
@@ -25,19 +24,17 @@ class Settings:
     n_permutations: int
     n_bootstrap: int
     n_halves: int
-    n_seeds: int
     fdr: float
     auroc_pairs: int
 
 
 def summary_rows(result: Result) -> Rows:
-    """Counts of significant features, and agreement across halves of the pairs, seeds and other scores."""
+    """Counts of significant features, and agreement across halves of the pairs and other scores."""
     return [
         {
             "feature set": row["feature_set"], "live": row["live"], "significant": row["significant"],
             **{f"{name} confirmed": f"{row[f'{name}_significant']} of {row[name]}" for name in ("ImgD", "TextD")},
             "halves ρ": row["halves_rho"], "halves ARI": row["halves_ari"],
-            "seeds ρ": row["seeds_rho"], "seeds ARI": row["seeds_ari"],
             "energy ρ": row["energy_rho"], "AUROC ρ": row["auroc_rho"],
         }
         for row in result.rows("summary")
@@ -49,12 +46,12 @@ CERTAINTY = Analysis(
     section="+",
     title="How sure the classes are",
     question=(
-        "Which features are significantly dominated by a modality, and would other pairs, seeds or scores agree? Not in "
+        "Which features are significantly dominated by a modality, and would other pairs or scores agree? Not in "
         "the paper."
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "scores": {
@@ -76,9 +73,6 @@ CERTAINTY = Analysis(
             "TextD_significant": "significant ones among them",
             "halves_rho": "rank correlation of R(d) between random halves of the pairs",
             "halves_ari": "adjusted Rand index of the classes between random halves of the pairs",
-            "seeds_rho": "rank correlation of R(d) with dictionaries of other seeds",
-            "seeds_ari": "adjusted Rand index of the classes with dictionaries of other seeds",
-            "seeds_match": "mean correlation of matched features between seeds",
             "energy_rho": "rank correlation of R(d) with the share of energy",
             "auroc_rho": "rank correlation of R(d) with the AUROC",
         },

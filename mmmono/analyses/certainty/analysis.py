@@ -1,8 +1,7 @@
-"""Significance of R(d) by permutation, its bootstrap intervals, and agreement across halves, seeds and other scores."""
+"""Significance of R(d) by permutation, its bootstrap intervals, and agreement across halves and other scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,16 +14,13 @@ from mmmono.features import MODALITIES
 from mmmono.features.feature_set import FeatureSet
 from mmmono.modality import (
     DominanceResamples,
-    Partition,
     adjusted_rand_index,
     energy_ratio,
     image_auroc,
-    match_features,
     partition_by_null,
     rank_correlation,
     resample_dominance,
 )
-from mmmono.modality.agreement import reordered
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
@@ -34,7 +30,7 @@ Row = dict[str, object]
 
 
 def prepare(workspace: Workspace) -> Study:
-    """Test R(d) of all feature sets: permutation null, bootstrap, agreement across halves, seeds and other scores."""
+    """Test R(d) of all feature sets: permutation null, bootstrap, agreement across halves and other scores."""
     settings = read_settings(workspace.cfg, "certainty", Settings)
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -66,7 +62,6 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> tuple[Row, 
         "feature_set": name,
         **_significant(scored, resamples, settings.fdr),
         **_halves(workspace, scored, resamples),
-        **_seeds(workspace, name, scored, feature_set, settings.n_seeds),
         **{f"{key}_rho": _rho(scored, values) for key, values in other.items()},
     }
     low, high = resamples.interval().tolist()
@@ -104,29 +99,6 @@ def _halves(workspace: Workspace, scored: FeatureSetDominance, resamples: Domina
         "halves_rho": _mean([rank_correlation(a[live], b[live]) for a, b in zip(first, second, strict=True)]),
         "halves_ari": _mean([adjusted_rand_index(a, b) for a, b in zip(*partitions, strict=True)]),
     }
-
-
-def _seeds(workspace: Workspace, name: str, scored: FeatureSetDominance, feature_set: FeatureSet, n_seeds: int) -> Row:
-    """Agreement with dictionaries trained with other seeds; features are matched by their activations."""
-    correlations: list[float] = []
-    aris: list[float] = []
-    matches: list[float] = []
-    if workspace.recipes[name].trained:
-        for offset in range(1, n_seeds + 1):
-            other = workspace.feature_set(name, workspace.seed + offset)
-            rescored = workspace.dominance(name, workspace.seed + offset)
-            partners, match = match_features(_paired_activations(workspace, feature_set, other))
-            partition: Partition = reordered(rescored.partition, partners)
-            correlations.append(rank_correlation(scored.scores.scores, rescored.scores.scores[partners]))
-            aris.append(adjusted_rand_index(scored.partition, partition))
-            matches.append(float(match[match > 0].mean()))
-    return {"seeds_rho": _mean(correlations), "seeds_ari": _mean(aris), "seeds_match": _mean(matches)}
-
-
-def _paired_activations(workspace: Workspace, a: FeatureSet, b: FeatureSet) -> Iterator[tuple[Tensor, Tensor]]:
-    for first, second in zip(workspace.activations(a), workspace.activations(b), strict=True):
-        yield first.image, second.image
-        yield first.text, second.text
 
 
 def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: int) -> dict[str, Tensor]:
