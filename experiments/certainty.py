@@ -1,4 +1,4 @@
-"""Test which features are significantly dominated by a modality, and whether other pairs, seeds or scores agree."""
+"""Test which features are significantly dominated by a modality, and whether other pairs or scores agree."""
 
 from omegaconf import DictConfig
 
