@@ -63,8 +63,10 @@ class DrawnAccuracy:
         A sample's influence on the mean is what it contributes where it is classified plus what the draws contribute in
         which it is a reference; squared and summed over samples, this is the variance (Fafchamps and Gubert 2007, Eq. 2,
         for observations that share one of several members). A draw has several references, in each of which its own
-        deviation is counted: once is enough, the rest is subtracted. Degrees of freedom follow Satterthwaite (1946). A
-        single draw has no error.
+        deviation is counted: once is enough, the rest is subtracted. Degrees of freedom follow Satterthwaite (1946), from
+        the numbers of samples and draws, and from how uneven the squared influences are: if few samples decide, the
+        error is uncertain (half of what their spread implies: references of one draw share its deviation). The smaller ones
+        are used. A single draw has no error.
 
         Args:
             weights: factor of each condition.
@@ -89,4 +91,9 @@ class DrawnAccuracy:
         variance = max(float(sum(by_side)) - (references - 1) * by_draw, by_draw, by_test)
         rest = variance - by_test
         scatter = by_test**2 / max(1, sizes[0] - 1) + rest**2 / max(1, min(count, *sizes) - 1)
-        return Estimate(mean, math.sqrt(variance), variance**2 / scatter if scatter else count - 1, METHOD)
+        freedom = variance**2 / scatter if scatter else count - 1
+        squares = np.square(influence[self._members[0] | self._members[1]])
+        uneven = float(np.square(squares - squares.mean()).sum())
+        if uneven:
+            freedom = min(freedom, max(1.0, float(squares.sum()) ** 2 / uneven))
+        return Estimate(mean, math.sqrt(variance), freedom, METHOD)

@@ -1,7 +1,7 @@
 """The intervals and tests that mmmono prints, each in the regime in which it is used.
 
 A case simulates one experiment with a known truth and says whether the interval covered it, or whether the test found
-something though there was nothing. To add one, append a `Case` to `CASES`, or to `MERGED` if it needs more imports.
+something though there was nothing. To add one, append a `Case` to `CASES`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.statistics import Estimate, crossed_mean, group_mean, holm, t_mean, wilson
+from tests.calibration import modality
 from tests.calibration.studies import concept_study, enrichment_study, pair_sums
 
 Array = np.ndarray[Any, Any]
@@ -218,3 +219,6 @@ CASES = [
     ),
     Case("Table 3: margin (crossed t)", "16 requests × 8 images, 2 runs", "coverage", margins),
 ]
+# Two hundred features at a time.
+CASES += [Case(*row[:2], "coverage", row[2], 0.005) for row in modality.COVERAGE]
+CASES += [Case(*row[:2], "false positives", row[2], 0.005) for row in modality.FALSE_POSITIVES]

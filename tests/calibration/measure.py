@@ -17,7 +17,7 @@ class Measured:
         place: place of the case in `CASES`.
         rate: share of experiments in which the interval covered, or the test rejected.
         error: Monte Carlo error of the rate.
-        simulations: number of experiments.
+        simulations: number of experiments, or of features if one experiment has several.
     """
 
     place: int
@@ -43,5 +43,7 @@ def measure(place: int, simulations: int, seed: int) -> Measured:
     case = CASES[place]
     count = max(20, round(simulations * case.share))
     rng = np.random.default_rng([seed, place])
-    found = np.array([np.mean(case.simulate(rng)) for _ in range(count)])
-    return Measured(place, float(found.mean()), float(found.std(ddof=1) / count**0.5), count)
+    outcomes = [np.atleast_1d(case.simulate(rng)) for _ in range(count)]
+    by_experiment = np.array([outcome.mean() for outcome in outcomes])
+    error = float(by_experiment.std(ddof=1) / count**0.5)
+    return Measured(place, float(by_experiment.mean()), error, sum(map(len, outcomes)))

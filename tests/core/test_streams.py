@@ -28,6 +28,7 @@ from mmmono.modality import (
     ScaleStream,
     SharednessStream,
 )
+from mmmono.modality.random_sets import ActivityStream
 from mmmono.modality.seed_agreement import HalvesStream
 
 FEATURES = 3
@@ -87,6 +88,7 @@ WALKS: dict[str, Walk] = {
     "sparsity": Walk(lambda: SparsityMoments(FEATURES), lambda i, _: (i,), exact=True),
     "reconstruction": Walk(lambda: ReconstructionMoments(FEATURES, FEATURES), lambda i, t: (i, t, i)),
     "energies": Walk(EnergyStream, exact=True),
+    "activity": Walk(ActivityStream, lambda i, _: (i,)),
     "gap": Walk(GapStream),
     "means": Walk(MeanStream, exact=True),
     "scores of scaled images": Walk(ScaleStream, digits=1e-6),

@@ -21,7 +21,7 @@ def test_flags_and_buttons_among_emoji(command: Command, artifacts: Path) -> Non
     assert "labels are what captions or a classifier say" in run.out
     results = newest(artifacts, "gender-flag-button")
     table = pd.read_parquet(results / "table2.parquet")
-    assert table.groupby(["feature_set", "samples", "concept"]).size().eq(3).all()
+    assert table.groupby(["feature_set", "samples", "concept"]).size().eq(4).all()
     (counts,) = pd.read_parquet(results / "labels.parquet").to_dict("records")
     assert counts["a"] >= 30
     assert counts["b"] >= 8
