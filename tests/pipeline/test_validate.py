@@ -43,13 +43,13 @@ SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interv
 @pytest.mark.slow
 def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     """Trainings too short to find anything, but all of them."""
-    left_out = ("noise", "active", "latents", "pairs")
+    left_out = ("noise", "active", "latents", "pairs", "tail", "parents", "lopsided")
     run = command(
         "validate", f"artifacts={tmp_path}", *SHORT, "training.batch_size=64", "features=[raw,sae]", "validate.seeds=2",
         "validate.jobs=1", "validate.n_permutations=200", "validate.equal_gains.seeds=2",
         *(f"~validate.parameters.{name}" for name in left_out),
         "validate.parameters.gap=[0.8]", "validate.parameters.k=[3]", "validate.parameters.superposition=[0.75]",
-        "validate.parameters.shared_share=[0.5]",
+        "validate.parameters.shared_share=[0.5]", "validate.parameters.group_size=[2]", "validate.parameters.dense=[0.1]",
     )  # fmt: skip
     assert run.status == 0, run.err
     results = only(tmp_path / "results", "validate-*")
@@ -57,7 +57,7 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
         pd.read_parquet(results / f"{name}.parquet") for name in ("validation", "summary", "readings", "discoveries")
     )
     assert {"parameter", "value", "seed", "feature_set"} <= set(validation.columns)
-    assert len(validation) == 5 * 2 * 2  # settings, seeds, feature sets
+    assert len(validation) == 7 * 2 * 2  # settings, seeds, feature sets
     for row in summary[summary.measure == "auroc_text"].itertuples():
         same = validation.parameter.eq(row.parameter) & validation.feature_set.eq(row.feature_set)
         assert row.mean == pytest.approx(validation[same].auroc_text.mean())
@@ -74,15 +74,19 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     assert (own.discoveries - own.false_discoveries == 48).all()  # image-only and text-only concepts are all found
     figures = {file.stem for file in results.glob("*.png")}
     assert figures == {file.stem for file in results.glob("*.pdf")}
-    statements = ("codes", "directions", "energy", "false_discoveries", "gains", "partition", "readings", "separation")
+    statements = (
+        "codes", "directions", "energy", "false_discoveries", "gains", "partition", "readings", "separation", "shared",
+    )  # fmt: skip
     assert figures == {"validation", *(f"validation-{statement}" for statement in statements)}
     result = Result(results, {})
     assert {name for name, _ in VALIDATE.draw(result)} == figures
     assert {file.stem for file, _ in shown_figures(VALIDATE, result)} == figures
     base = pd.read_parquet(results / "parameters.parquet").set_index("parameter").base
-    assert base.to_dict() == pytest.approx({"gap": 0.3, "superposition": 1.5, "k": 6, "shared_share": 1 / 3})
+    assert base.to_dict() == pytest.approx(
+        {"gap": 0.3, "superposition": 1.5, "k": 6, "shared_share": 1 / 3, "group_size": 1, "dense": 0}
+    )
     stores = {path.name for path in (tmp_path / "features").glob("planted-*") if path.is_dir()}
-    assert len(stores) == 2 * 5  # another k makes no new data
+    assert len(stores) == 2 * 7  # another k makes no new data
 
 
 def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
