@@ -18,7 +18,7 @@ from torch import Tensor
 from mmmono.core.streams import Stream
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
-from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
+from mmmono.interpretability import BothSidesStream, HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
 from mmmono.modality import (
     CorrelationStream,
     DominanceStream,
@@ -82,6 +82,8 @@ WALKS: dict[str, Walk] = {
     "dominance by group, some alone": Walk(by_size, lambda i, t: (i, t, groups_of(i)), digits=1e-6),
     "top samples": Walk(lambda: TopStream(3), lambda i, _: (i,), exact=True),
     "top samples of stored rows": Walk(lambda: TopStream(3), lambda i, _: (stored(i),), exact=True),
+    "top samples of both sides": Walk(lambda: BothSidesStream(3), lambda i, _: (i,), digits=1e-5),
+    "both sides of stored rows": Walk(lambda: BothSidesStream(3), lambda i, _: (stored(i),), digits=1e-5),
     "top samples without repetition": Walk(with_metadata, lambda i, t: (ActivationBlock(0, i, t),), exact=True),
     "histograms": Walk(lambda: HistogramStream(8), exact=True),
     "sparsity": Walk(lambda: SparsityMoments(FEATURES), lambda i, _: (i,), exact=True),

@@ -19,11 +19,11 @@ from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, Foun
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
-from mmmono.interpretability import HistogramStream, Neighbors, TopSampleSearch, centered_activations, nearest_features
+from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.modality import sign_flip_p_values
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
-from mmmono.pipeline.top_samples import check_m
+from mmmono.pipeline.top_samples import check_m, check_side, deepened, search_of
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.missing import missing_picture
 from mmmono.reporting.tables import console
@@ -54,6 +54,10 @@ def explore(workspace: Workspace) -> None:
             raise ConfigError(f"explorer.{key}={settings[key]} must be at least 1")
     if settings.bins < 4 or settings.bins % 4:
         raise ConfigError(f"explorer.bins={settings.bins} must be a positive multiple of 4")
+    try:
+        check_side(settings.side)
+    except ValueError as error:
+        raise ConfigError(f"explorer.{error}") from error
     metadata = features.view.metadata()
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
@@ -75,7 +79,7 @@ def explore(workspace: Workspace) -> None:
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, name, metadata, _Results(scored[name], shared[name], compared[name]))
+            explored = _explored(workspace, name, _Results(scored[name], shared[name], compared[name]))
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -106,11 +110,11 @@ def _pictures(workspace: Workspace) -> SplitPictures:
     return pictures
 
 
-def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: _Results) -> ExploredFeatures:
+def _explored(workspace: Workspace, name: str, results: _Results) -> ExploredFeatures:
     """Everything that the page shows of a feature set."""
     settings = workspace.cfg.explorer
     feature_set = workspace.feature_set(name)
-    search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
+    search = search_of(workspace, max(settings.images, settings.texts), settings.deduplicate, settings.side)
     histograms = HistogramStream(settings.bins)
 
     for block in workspace.activations(feature_set):
@@ -119,7 +123,7 @@ def _explored(workspace: Workspace, name: str, metadata: pd.DataFrame, results: 
     scored = workspace.dominance(name)
     p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
     neighbors, alike_by = _neighbors(workspace, feature_set)
-    top = search.result()
+    top = deepened(workspace, feature_set, search)
     shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
     return ExploredFeatures(
         dominance=scored,
@@ -150,11 +154,11 @@ def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors
 
 
 def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:
-    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono"])
+    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono_corrected"])
     frame = frame[frame["feature_set"] == name]
     scores: dict[Modality, Tensor] = {}
     for modality in MODALITIES:
-        mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
+        mine = frame[frame["samples"] == modality].set_index("feature")["mono_corrected"].reindex(range(features))
         scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
     return scores
 
