@@ -125,11 +125,9 @@ def numbers(result: Any) -> dict[str, Any]:
     """Everything in a result, by name, as arrays."""
     if isinstance(result, dict):
         return {f"{key}.{name}": value for key, part in result.items() for name, value in numbers(part).items()}
-    return (
-        {name: np.asarray(value) for name, value in asdict(result).items()}
-        if is_dataclass(result)
-        else {"": np.asarray(result)}
-    )
+    if is_dataclass(result):
+        return numbers(asdict(result))  # type: ignore[arg-type]
+    return {"": np.asarray([] if result is None else result)}
 
 
 def assert_same(walk: Walk, got: Any, expected: Any) -> None:
