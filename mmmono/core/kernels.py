@@ -238,7 +238,7 @@ def keep_best_of_both(
                 value = _number(row[j]) * factor
                 none &= abs(value) <= bar[j]
                 total[j] += value * value
-                negative[j] += min(value, ZERO) * value
+                negative[j] += value * (value - abs(value))  # twice the square of a negative value; 0 of others
             if none:
                 continue
             for j in range(first, end):
@@ -252,6 +252,6 @@ def keep_best_of_both(
         if (i + 1) % CHUNK_ROWS == 0 or i + 1 == len(rows):
             for j in range(features):
                 energy[0, j] += some[j]
-                energy[1, j] += less[j]
+                energy[1, j] += less[j] / 2
                 some[j] = less[j] = ZERO
     return shortest, longest

@@ -35,9 +35,9 @@ def embsim(
 
     Returns:
         EmbSim in float64, without upper bound. Equal samples on both sides give 0, but other random samples in place of
-        the top ones do not: where similarities S₋ are small or of either sign, the mean of 1 / S₋ exceeds 1 / mean(S₋)
-        (Jensen), and `printed` is about +0.3 by chance on texts (with floor 0.01; more with a smaller one). Compare it
-        with the chance level that `mmmono.interpretability.chance.chance_level` measures.
+        the top ones do not: the mean of 1 / S₋ is not 1 / mean(S₋). On texts, whose S₋ are near 0, `printed` is about
+        +0.3 by chance with MiniLM and floor 0.01, +0.6 with 0.0001; with more negative S₋ it is below 0. Compare it with
+        the chance level that `mmmono.interpretability.chance.chance_level` measures.
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.

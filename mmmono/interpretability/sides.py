@@ -13,7 +13,7 @@ from mmmono.core.finite import single
 from mmmono.core.parts import in_parts
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
-from mmmono.interpretability.top_samples import TopSamples, TopStream
+from mmmono.interpretability.top_samples import CHUNK_ROWS, TopSamples, TopStream
 
 Side = Literal["dominant", "positive"]
 TIE = 1e-6  # energies closer than this, relatively, count as equal, and the positive side is taken
@@ -76,9 +76,11 @@ class BothSidesStream(Stream[[Rows], BothSides]):
         energy = self._room(values.shape[1], values.device)
         if not values.numel():
             return
-        energy[0] += torch.linalg.vector_norm(values, dim=0).double().square()
+        for chunk in values.split(CHUNK_ROWS):
+            energy[0] += chunk.square().sum(0)
         if bool(values.amin() < 0):
-            energy[1] += torch.linalg.vector_norm(values.clamp_max(0), dim=0).double().square()
+            for chunk in values.split(CHUNK_ROWS):
+                energy[1] += chunk.clamp_max(0).square_().sum(0)
             self._below.add(-values)
         else:
             self._below.skip(len(values))

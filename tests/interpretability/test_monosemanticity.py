@@ -102,8 +102,8 @@ def test_wrong_shapes_are_refused() -> None:
         embsim(z, z, form="other")  # type: ignore[arg-type]
 
 
-def ms_by_pairs(a: np.ndarray, e: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
-    """Pach et al. 2025, Eq. 4 to 8: min-max scaled activations, all pairs of samples (of different groups)."""
+def ms_by_pairs(a: np.ndarray, e: np.ndarray) -> np.ndarray:
+    """Pach et al. 2025, Eq. 4 to 8: min-max scaled activations, all pairs of samples."""
     e = unit(e)
     span = a.max(0) - a.min(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -111,8 +111,6 @@ def ms_by_pairs(a: np.ndarray, e: np.ndarray, groups: np.ndarray | None = None) 
     above, below = np.zeros(a.shape[1]), np.zeros(a.shape[1])
     for i in range(len(a)):
         for j in range(i + 1, len(a)):
-            if groups is not None and groups[i] == groups[j]:
-                continue
             above += a[i] * a[j] * (e[i] @ e[j])
             below += a[i] * a[j]
     with np.errstate(invalid="ignore", divide="ignore"):

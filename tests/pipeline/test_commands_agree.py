@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from mmmono.dictionaries import Dictionary
-from mmmono.interpretability.report import random_rows
+from mmmono.interpretability.chance import random_rows
 from mmmono.modality import dominance_scores, resample_dominance, score_intervals
 from tests.metrics import references
 from tests.pipeline.conftest import run_entrypoint, saved_rows
