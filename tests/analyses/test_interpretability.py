@@ -127,7 +127,7 @@ def test_no_scored_feature_at_all_is_drawn_too(tmp_path: Path) -> None:
 
 def test_the_papers_numbers_are_those_of_the_models_family(tmp_path: Path) -> None:
     for model, printed in (("declip_rn50", "0.009"), ("emojiclip", "-0.007")):
-        (_, _, table5), _ = shown_tables(INTERPRETABILITY, result(tmp_path, model))
+        (_, _, table5), *_ = shown_tables(INTERPRETABILITY, result(tmp_path, model))
         assert [row["feature set"] for row in table5] == ["raw", "raw", "sae", "sae"]
         assert table5[0]["paper EmbSim"] == printed
         assert [row["mono"] for row in table5] == ["0.100 ± 0.100"] * 2 + ["none"] * 2
@@ -135,23 +135,26 @@ def test_the_papers_numbers_are_those_of_the_models_family(tmp_path: Path) -> No
 
 def test_titles_name_the_embedder(tmp_path: Path) -> None:
     for embedder, name in (("offline-0f", "offline"), ("paper-0f", "paper")):
-        _, (file, title, rows) = shown_tables(INTERPRETABILITY, result(tmp_path, embedder=embedder))
+        _, (file, title, rows), _ = shown_tables(INTERPRETABILITY, result(tmp_path, embedder=embedder))
         assert file == "table4"
         assert title.endswith(f"embedder {name}")
         assert [row["scored"] for row in rows[:4]] == ["7 of 9"] * 3 + ["0 of 9"]
 
 
-def test_table_4_sets_scores_above_chance_first_and_the_papers_form_beside(tmp_path: Path) -> None:
-    _, (_, title, rows) = shown_tables(INTERPRETABILITY, result(tmp_path))
+def test_table_4_has_scores_above_chance_first_and_then_the_papers_form(tmp_path: Path) -> None:
+    _, (_, title, rows), (name, _, papers) = shown_tables(INTERPRETABILITY, result(tmp_path))
     assert "features with 20 top samples" in title
-    assert list(rows[0])[4:9] == ["Mono − chance", "EmbSim − chance", "WinRate − chance", "s.e. of draws", "Mono"]
-    shown = [rows[1][name] for name in ("Mono − chance", "s.e. of draws", "Mono", "chance Mono")]
-    assert shown == ["0.150 ± 0.060", "0.020", "0.300 ± 0.050", "0.150 ± 0.010"]
-    assert [rows[3][name] for name in ("Mono − chance", "s.e. of draws", "Mono")] == ["none", "", "none"]
+    assert list(rows[0])[4:] == ["Mono − chance", "EmbSim − chance", "WinRate − chance", "s.e. of draws"]
+    assert [rows[1][column] for column in ("Mono − chance", "s.e. of draws")] == ["0.150 ± 0.060", "0.020"]
+    assert [rows[3][column] for column in ("Mono − chance", "s.e. of draws")] == ["none", ""]
+    assert name == "table4_uncorrected"
+    assert [row["class"] for row in papers] == [row["class"] for row in rows]
+    assert papers[1]["Mono"] == "0.300 ± 0.050"
+    assert papers[1]["chance"] == "Mono 0.150 ± 0.010, EmbSim 0.120 ± 0.010"
 
 
 def test_table_5_says_how_many_features_of_either_class_are_scored(tmp_path: Path) -> None:
-    (_, _, rows), _ = shown_tables(INTERPRETABILITY, result(tmp_path))
+    (_, _, rows), *_ = shown_tables(INTERPRETABILITY, result(tmp_path))
     assert rows[0]["scored"] == "7 of 9 ImgD, 0 of 4 TextD"
 
 
