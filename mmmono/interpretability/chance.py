@@ -113,7 +113,6 @@ def chance_level(
     draws: int,
     seed: int,
     *,
-    sets: int = CHANCE_SETS,
     floor: float = FLOOR,
 ) -> Chance:
     """Score random samples as if they were top samples.
@@ -127,7 +126,6 @@ def chance_level(
         m: samples per set.
         draws: number of draws, as for the scores.
         seed: seed of the draws; not that of `random_rows` with the same number.
-        sets: random sets in each draw.
         floor: see `embsim`.
 
     Raises:
@@ -139,10 +137,10 @@ def chance_level(
     levels, spreads = [], []
     for part in _parts(pool, m, draws):
         if len(part) >= 2 * m:
-            active, random = _sets(part, sets, 2 * m, generator).split(m, dim=1)
+            active, random = _sets(part, CHANCE_SETS, 2 * m, generator).split(m, dim=1)
         else:  # the same samples may be on both sides
-            active, random = (_sets(part, sets, m, generator) for _ in range(2))
+            active, random = (_sets(part, CHANCE_SETS, m, generator) for _ in range(2))
         scores = eq5_scores(active, random, embed, floor)
         levels.append(scores.mean(1))
-        spreads.append(scores.std(1) / sets**0.5)
+        spreads.append(scores.std(1) / CHANCE_SETS**0.5)
     return Chance(torch.stack(levels, dim=1), torch.stack(spreads, dim=1))

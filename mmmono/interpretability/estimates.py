@@ -74,7 +74,10 @@ class Estimate:
     def above(self, chance: Float64[Tensor, " draws"]) -> Estimate:
         """Return the mean minus the chance level, which was measured in each of the draws."""
         return self._of_parts(
-            self.mean - float(chance.mean()), self.count, self.between, self.by_draw - chance if self.count else chance[:0]
+            self.mean - float(chance.mean()),
+            self.count,
+            self.between,
+            self.by_draw - chance if self.count else chance[:0],
         )
 
     def __sub__(self, other: Estimate) -> Estimate:

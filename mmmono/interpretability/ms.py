@@ -109,7 +109,9 @@ class MonosemanticityStream(Stream[..., Tensor]):
         if not self._open or sums is None:
             return
         activations, embeddings, groups = (torch.cat(parts) for parts in zip(*self._open, strict=True))
-        starts = torch.cat([groups.new_zeros(1), 1 + groups.diff().nonzero().squeeze(1), groups.new_tensor([len(groups)])])
+        starts = torch.cat(
+            [groups.new_zeros(1), 1 + groups.diff().nonzero().squeeze(1), groups.new_tensor([len(groups)])]
+        )
         first = 0
         while first < len(groups):
             fitting = starts[(starts > first) & (starts <= first + CHUNK_ROWS)]

@@ -165,7 +165,10 @@ class FeatureSetInterpretability:
                 }  # fmt: skip
                 for metric in METRICS:
                     row |= _cells(metric, self.estimate(modality, metric, members))
-                for metric in CORRECTED if chance is not None else ():
+                if chance is None:
+                    yield row
+                    continue
+                for metric in CORRECTED:
                     corrected = self.estimate(modality, metric, members, corrected=True)
                     row |= _cells(f"{metric}_corrected", corrected)
                     row |= {f"{metric}_chance": chance.level(metric), f"{metric}_chance_se": chance.error(metric)}

@@ -40,9 +40,7 @@ class BothSides:
             if not bool(negative.any()):
                 return self.positive
             nothing = negative[:, None]
-            return TopSamples(
-                self.positive.values.masked_fill(nothing, 0), self.positive.rows.masked_fill(nothing, -1)
-            )
+            return TopSamples(self.positive.values.masked_fill(nothing, 0), self.positive.rows.masked_fill(nothing, -1))
         return TopSamples(
             torch.where(negative[:, None], self.negative.values, self.positive.values),
             torch.where(negative[:, None], self.negative.rows, self.positive.rows),

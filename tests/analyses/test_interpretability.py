@@ -26,7 +26,11 @@ def closed() -> Iterator[None]:
 
 
 def result(
-    folder: Path, model: str = "emojiclip", embedder: str = "offline-1234", history: bool = True, independent: bool = True
+    folder: Path,
+    model: str = "emojiclip",
+    embedder: str = "offline-1234",
+    history: bool = True,
+    independent: bool = True,
 ) -> Result:
     averages = [
         {
@@ -185,7 +189,12 @@ def test_the_difference_to_the_paper_is_the_embedder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"m": 1}, "m=1 must"), ({"n_draws": 0}, "n_draws=0 must"), ({"ms_pairs": 1}, "ms_pairs=1 must"), ({"side": "both"}, "side=both is none")],
+    [
+        ({"m": 1}, "m=1 must"),
+        ({"n_draws": 0}, "n_draws=0 must"),
+        ({"ms_pairs": 1}, "ms_pairs=1 must"),
+        ({"side": "both"}, "side=both is none"),
+    ],
 )
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
     right: dict[str, Any] = {

@@ -116,7 +116,12 @@ def test_a_result_without_sheets_shows_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"m": 0}, "m=0 must"), ({"shown": 21}, "shown=21 must lie"), ({"per_class": -1}, "per_class=-1 must"), ({"side": "negative"}, "side=negative is none of")],
+    [
+        ({"m": 0}, "m=0 must"),
+        ({"shown": 21}, "shown=21 must lie"),
+        ({"per_class": -1}, "per_class=-1 must"),
+        ({"side": "negative"}, "side=negative is none of"),
+    ],
 )
 def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
     right: dict[str, Any] = {"m": 20, "shown": 6, "show": None, "per_class": 2, "deduplicate": True, "side": "dominant"}

@@ -34,7 +34,7 @@ def test_random_top_samples_are_0_above_chance_at_every_floor(kind: str, floor: 
     e = embeddings(kind, 3000)
     top = random_rows(torch.arange(pool, 3000), features, M, 1, seed=1)[0]
     random = random_rows(torch.arange(pool), features, M, DRAWS, seed=2)
-    chance = chance_level(torch.arange(pool), lambda rows: e[rows], M, DRAWS, seed=3, floor=floor, sets=400)
+    chance = chance_level(torch.arange(pool), lambda rows: e[rows], M, DRAWS, seed=3, floor=floor)
     by_draw = torch.stack([eq5_scores(top, rows, lambda r: e[r], floor) for rows in random], dim=1)
     scores = Monosemanticity(by_draw, torch.full((features,), torch.nan), chance)
     everything = torch.ones(features, dtype=torch.bool)
@@ -64,7 +64,7 @@ def test_the_error_of_the_chance_level_knows_the_pool() -> None:
     e = embeddings("images", 6000, dim=3)
     levels, errors, naive = [], [], []
     for pool in torch.arange(6000).split(200):
-        chance = chance_level(pool, lambda rows: e[rows], 5, 5, seed=0, sets=150)
+        chance = chance_level(pool, lambda rows: e[rows], 5, 5, seed=0)
         levels.append(chance.level("embsim"))
         errors.append(chance.error("embsim"))
         naive.append(float(chance.spread[0].square().sum().sqrt()) / 5)
@@ -75,10 +75,10 @@ def test_the_error_of_the_chance_level_knows_the_pool() -> None:
 
 def test_with_one_draw_or_few_samples_there_is_a_chance_level_too() -> None:
     e = embeddings("images", 60)
-    one = chance_level(torch.arange(60), lambda rows: e[rows], M, 1, seed=0, sets=50)
+    one = chance_level(torch.arange(60), lambda rows: e[rows], M, 1, seed=0)
     assert one.error("mono") == pytest.approx(float(one.spread[3]))
     assert 0 < one.error("mono") < 1
-    few = chance_level(torch.arange(15), lambda rows: e[rows], M, 2, seed=0, sets=50)
+    few = chance_level(torch.arange(15), lambda rows: e[rows], M, 2, seed=0)
     assert math.isfinite(few.level("embsim"))
     with pytest.raises(ValueError, match="m=10 samples asked for out of 9"):
         chance_level(torch.arange(9), lambda rows: e[rows], M, 1, seed=0)
@@ -115,7 +115,7 @@ def scored(a: Tensor, e: Tensor, side: str) -> Monosemanticity:
     top = search.result()["image"]
     pool = torch.randperm(len(a), generator=torch.Generator().manual_seed(0))
     random = random_rows(pool, a.shape[1], M, DRAWS, seed=0)
-    chance = chance_level(pool, lambda rows: e[rows], M, DRAWS, seed=0, sets=300)
+    chance = chance_level(pool, lambda rows: e[rows], M, DRAWS, seed=0)
     return monosemanticity(top, random, lambda rows: e[rows], chance=chance)
 
 
@@ -181,7 +181,7 @@ def test_one_draw_or_one_feature_has_the_error_that_is_known() -> None:
 
 
 def test_rows_of_tables_hold_scores_above_chance() -> None:
-    a, e, coherent = planted(0)
+    a, e, _ = planted(0)
     image = scored(a, e, "dominant")
     text = scored(a[:, torch.arange(59, -1, -1)], e, "dominant")
     members = [torch.arange(0, 20), torch.arange(30, 50), torch.cat([torch.arange(20, 30), torch.arange(50, 60)])]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmmono.features import ActivationBlock, StoredRows
-from mmmono.interpretability import top_sample_search
-from mmmono.interpretability import BothSidesStream, TopSampleSearch, negative_dominates, top_samples
+from mmmono.interpretability import BothSidesStream, TopSampleSearch, negative_dominates, top_sample_search, top_samples
 from mmmono.interpretability.sides import BothSides
 from tests.interpretability.test_top_samples import by_sorting
 

@@ -213,7 +213,11 @@ INTERPRETABILITY = Analysis(
         },
     },
     tables=[
-        TableView("table5", "Table 5: modality-specific monosemanticity, mean ± s.e.; chance cancels; embedder {embedder}", table5_rows),
+        TableView(
+            "table5",
+            "Table 5: modality-specific monosemanticity, mean ± s.e.; chance cancels; embedder {embedder}",
+            table5_rows,
+        ),
         TableView(
             "table4",
             "Table 4 above chance: monosemanticity of features with {m} top samples, mean ± s.e.; embedder {embedder}",
@@ -222,8 +226,14 @@ INTERPRETABILITY = Analysis(
         TableView("table4_uncorrected", "Table 4 as in the paper, mean ± s.e.; embedder {embedder}", uncorrected_rows),
     ],
     figures=[
-        FigureView("monosemanticity", "Figure 5: average monosemanticity of each feature set; dotted: chance, random samples in place of the top ones."),
-        FigureView("modality_monosemanticity", "Figure 6: Visual Mono on images and Textual Mono on texts; chance cancels in these differences."),
+        FigureView(
+            "monosemanticity",
+            "Figure 5: average monosemanticity of each feature set; dotted: chance, by random samples in place of top ones.",
+        ),
+        FigureView(
+            "modality_monosemanticity",
+            "Figure 6: Visual Mono on images and Textual Mono on texts; chance cancels in these differences.",
+        ),
         FigureView("over_training", "Figure 13: monosemanticity over training; dotted: chance."),
     ],
     fields=_fields,

@@ -122,9 +122,7 @@ class _Scoring:
     def _candidates(self, features: FeatureSet) -> TopByModality:
         """Top samples of a feature set, with spare ones for those whose images cannot be read."""
         count = self._settings.m + self._embeddings.spare
-        return top_samples_of(
-            self._workspace, features, count, self._settings.deduplicate, self._settings.side
-        )
+        return top_samples_of(self._workspace, features, count, self._settings.deduplicate, self._settings.side)
 
     def _drawn(self) -> tuple[Int64[Tensor, " rows"], dict[Modality, Int64[Tensor, " pool"]]]:
         """Draw the rows over which MS is computed, by group, and those from which random samples are drawn."""

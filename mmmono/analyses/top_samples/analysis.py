@@ -79,7 +79,9 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     with pq.ParquetWriter(folder / "samples.parquet", SCHEMA) as writer:
         for name in workspace.recipes:
             scored = workspace.dominance(name)
-            top = top_samples_of(workspace, workspace.feature_set(name), settings.m, settings.deduplicate, settings.side)
+            top = top_samples_of(
+                workspace, workspace.feature_set(name), settings.m, settings.deduplicate, settings.side
+            )
             table = _table(name, scored, top, metadata)
             writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
             on_sheets = list(settings.show or ()) or _draw_features(scored, settings.per_class, workspace.seed)

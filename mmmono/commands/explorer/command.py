@@ -154,7 +154,9 @@ def _neighbors(workspace: Workspace, feature_set: FeatureSet) -> tuple[Neighbors
 
 
 def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:
-    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono_corrected"])
+    frame = pd.read_parquet(
+        artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono_corrected"]
+    )
     frame = frame[frame["feature_set"] == name]
     scores: dict[Modality, Tensor] = {}
     for modality in MODALITIES:
