@@ -54,22 +54,17 @@ class FoundAgain:
 class ExploredFeatures:
     """Results of one feature set that the page shows.
 
-        Attributes:
-            dominance: scores and classes.
-            p_value, q_value: significance of the dominance, see `DominanceResamples`; NaN without an informative pair.
-            top: the most activating samples by modality.
-            histograms: histograms of the activations.
-            neighbors: the most similar features of each feature.
-            alike_by: the similarity behind `neighbors`, in words.
-    <<<<<<< HEAD
-            sharedness, sharedness_q: sharedness of every feature and its q-value; None if they were not computed.
-            mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
-                None if it was not computed.
-            consensus: which features dictionaries of other seeds have too; None if they were not compared.
-    =======
-            mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
-                None if it was not computed.
-    >>>>>>> 2db1ce6 (Style)
+    Attributes:
+        dominance: scores and classes.
+        p_value, q_value: significance of the dominance, see `DominanceResamples`; NaN without an informative pair.
+        top: the most activating samples by modality.
+        histograms: histograms of the activations.
+        neighbors: the most similar features of each feature.
+        alike_by: the similarity behind `neighbors`, in words.
+        sharedness, sharedness_q: sharedness of every feature and its q-value; None if they were not computed.
+        mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
+            None if it was not computed.
+        consensus: which features dictionaries of other seeds have too; None if they were not compared.
     """
 
     dominance: FeatureSetDominance
