@@ -21,7 +21,8 @@ from mmmono.core.memory import keep_freed_memory
 from mmmono.features import MODALITIES, FeatureStore, FeatureView, RawFeatures, activations
 from mmmono.features.feature_set import COMPILED_BLOCK
 from mmmono.interpretability import TopSamples, TopStream, monosemanticity_score
-from mmmono.interpretability.report import monosemanticity, random_rows
+from mmmono.interpretability.chance import random_rows
+from mmmono.interpretability.report import monosemanticity
 
 M = 20
 

@@ -193,3 +193,65 @@ def keep_best(rows: Array, normalize: bool, start: int, values: Array, places: A
                     values[j, k], places[j, k] = value, start + i
                     last[j] = values[j, m - 1]
     return shortest, longest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _insert(values: Array, places: Array, value: np.float32, place: int) -> None:
+    """Insert a value that exceeds the last one into a list in descending order, behind equal ones."""
+    k = len(values) - 1
+    while k > 0 and values[k - 1] < value:
+        values[k], places[k] = values[k - 1], places[k - 1]
+        k -= 1
+    values[k], places[k] = value, place
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def keep_best_of_both(
+    rows: Array, normalize: bool, start: int, above: tuple[Array, Array], below: tuple[Array, Array], energy: Array
+) -> tuple[np.float32, np.float32]:
+    """Update each feature's m largest activations, its m most negative ones and the energies of both sides.
+
+    Args:
+        rows, normalize, start: see `keep_best`.
+        above: values and places of the largest activations so far, as in `keep_best`.
+        below: the same of the negated activations.
+        energy: float64 [2, features], running sums of squared activations: of all, and of the negative ones.
+
+    Returns:
+        (min, max) of the row norms; max is NaN or inf if any element is.
+    """
+    (values, places), (under, under_places) = above, below
+    features, m = values.shape
+    bars = np.minimum(values[:, m - 1], under[:, m - 1])
+    some, less = np.zeros(features, np.float32), np.zeros(features, np.float32)
+    shortest, longest, factor = INFINITY, ZERO, ONE
+    for i in range(len(rows)):
+        length = _length(rows[i])
+        shortest, longest = _extended(shortest, longest, length)
+        if normalize:
+            factor = ONE / length
+        for first in range(0, features, TOGETHER):
+            end, none = min(first + TOGETHER, features), True
+            _fetch_after(rows, i, first, end)
+            row, bar, total, negative = rows[i, first:end], bars[first:end], some[first:end], less[first:end]
+            for j in range(len(row)):
+                value = _number(row[j]) * factor
+                none &= abs(value) <= bar[j]
+                total[j] += value * value
+                negative[j] += value * (value - abs(value))  # twice the square of a negative value; 0 of others
+            if none:
+                continue
+            for j in range(first, end):
+                value = _number(rows[i, j]) * factor
+                if abs(value) > bars[j]:
+                    if value > values[j, m - 1]:
+                        _insert(values[j], places[j], value, start + i)
+                    elif -value > under[j, m - 1]:
+                        _insert(under[j], under_places[j], -value, start + i)
+                    bars[j] = min(values[j, m - 1], under[j, m - 1])
+        if (i + 1) % CHUNK_ROWS == 0 or i + 1 == len(rows):
+            for j in range(features):
+                energy[0, j] += some[j]
+                energy[1, j] += less[j] / 2
+                some[j] = less[j] = ZERO
+    return shortest, longest

@@ -4,11 +4,14 @@ from mmmono.interpretability.histograms import ActivationHistograms, HistogramSt
 from mmmono.interpretability.monosemanticity import embsim, winrate
 from mmmono.interpretability.ms import MonosemanticityStream, monosemanticity_score
 from mmmono.interpretability.neighbors import Neighbors, centered_activations, nearest_features
+from mmmono.interpretability.sides import BothSides, BothSidesStream, negative_dominates
 from mmmono.interpretability.top_sample_search import TopSampleSearch
 from mmmono.interpretability.top_samples import TopSamples, TopStream, top_samples
 
 __all__ = [
     "ActivationHistograms",
+    "BothSides",
+    "BothSidesStream",
     "HistogramStream",
     "MonosemanticityStream",
     "Neighbors",
@@ -20,6 +23,7 @@ __all__ = [
     "embsim",
     "monosemanticity_score",
     "nearest_features",
+    "negative_dominates",
     "top_samples",
     "winrate",
 ]

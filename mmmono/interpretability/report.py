@@ -2,98 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mmmono.features.store import MODALITIES, Modality
-from mmmono.interpretability.monosemanticity import embsim, winrate
+from mmmono.interpretability.chance import DRAWN, Chance, Lookup, eq5_scores
+from mmmono.interpretability.estimates import Estimate
 from mmmono.interpretability.top_samples import TopSamples
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 
-Lookup = Callable[[Int64[Tensor, " rows"]], Float[Tensor, "rows dim"]]
-
 METRICS = ("mono", "embsim", "winrate", "embsim_pooled", "ms")
+CORRECTED = ("mono", "embsim", "winrate")  # metrics that are also reported above their chance level
 CLASS_ROWS: tuple[FeatureClass | None, ...] = (None, *LIVE_CLASSES)  # None: all live features
-CHUNK_FEATURES = 256  # features scored at a time; limits the memory for their samples' embeddings
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over features with its standard error.
-
-    Attributes:
-        mean: mean; NaN without features.
-        error: standard error over features; NaN for fewer than two.
-        count: number of features.
-    """
-
-    mean: float
-    error: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Float[Tensor, " features"]) -> Estimate:
-        """Estimate the mean of the values that are not NaN."""
-        values = values[~values.isnan()].double()
-        count = len(values)
-        mean = float(values.mean()) if count else float("nan")
-        error = float(values.std() / count**0.5) if count > 1 else float("nan")
-        return cls(mean, error, count)
-
-    def __sub__(self, other: Estimate) -> Estimate:
-        """Difference of two independent means; `count` is the smaller of both."""
-        return Estimate(self.mean - other.mean, (self.error**2 + other.error**2) ** 0.5, min(self.count, other.count))
 
 
 @dataclass(frozen=True)
 class Monosemanticity:
-    """Scores of every feature on one modality; NaN for features with fewer than m positive samples.
+    """Scores of every feature on one modality; NaN for features with fewer than m samples.
 
     Attributes:
-        embsim: EmbSim as printed in Eq. 5, averaged over draws of the random samples.
-        embsim_pooled: EmbSim as ratio of means, see `embsim`.
-        winrate: WinRate of Eq. 5.
-        mono: Mono, the mean of embsim and winrate.
+        by_draw: scores by draw of the random samples; metrics in the order of `chance.DRAWN`.
         ms: MS of Pach et al. 2025 over all samples; NaN if undefined or not computed.
-        draw_error: standard error, due to the random draws, of the mean of mono over features.
+        chance: chance level of the scores; None if it was not measured.
     """
 
-    embsim: Float64[Tensor, " features"]
-    embsim_pooled: Float64[Tensor, " features"]
-    winrate: Float64[Tensor, " features"]
-    mono: Float64[Tensor, " features"]
+    by_draw: Float64[Tensor, "metrics draws features"]
     ms: Float64[Tensor, " features"]
-    draw_error: float
+    chance: Chance | None = None
 
+    def draws_of(self, metric: str) -> Float64[Tensor, "draws features"]:
+        """Return a metric by draw; MS, which has no draws, as one draw."""
+        return self.ms[None] if metric == "ms" else self.by_draw[DRAWN.index(metric)]
 
-def random_rows(
-    population: Int64[Tensor, " pool"], features: int, m: int, draws: int, seed: int
-) -> Int64[Tensor, "draws features m"]:
-    """Draw m distinct samples of a population for every draw and feature.
+    def of(self, metric: str, *, corrected: bool = False) -> Float64[Tensor, " features"]:
+        """Return a metric of every feature, averaged over draws; `corrected` is minus its chance level.
 
-    Args:
-        population: rows to draw from.
-        features: number of features.
-        m: samples per feature.
-        draws: number of independent draws.
-        seed: seed of the draws.
+        Raises:
+            ValueError: `corrected`, but no chance level was measured.
+        """
+        values = self.draws_of(metric).mean(0)
+        return values - self._chance(metric).mean() if corrected else values
 
-    Raises:
-        ValueError: the population is smaller than m.
-    """
-    if m > len(population):
-        raise ValueError(f"m={m} samples asked for out of {len(population)}")
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.empty(draws, features, m, dtype=torch.int64)
-    for draw in range(draws):
-        for start in range(0, features, 1024):
-            shuffled = torch.rand(min(1024, features - start), len(population), generator=generator)
-            rows[draw, start : start + 1024] = population[shuffled.topk(m, dim=1).indices]
-    return rows
+    @property
+    def embsim(self) -> Float64[Tensor, " features"]:
+        """EmbSim as printed in Eq. 5."""
+        return self.of("embsim")
+
+    @property
+    def embsim_pooled(self) -> Float64[Tensor, " features"]:
+        """EmbSim as a ratio of means, see `embsim`."""
+        return self.of("embsim_pooled")
+
+    @property
+    def winrate(self) -> Float64[Tensor, " features"]:
+        """WinRate of Eq. 5."""
+        return self.of("winrate")
+
+    @property
+    def mono(self) -> Float64[Tensor, " features"]:
+        """Mono, the mean of EmbSim and WinRate."""
+        return self.of("mono")
+
+    def estimate(self, metric: str, members: Bool[Tensor, " features"], *, corrected: bool = False) -> Estimate:
+        """Estimate the mean over some features that are scored; `corrected` is minus its chance level.
+
+        The standard error holds the choice of features and that of the random samples; the chance level's own error is in
+        the latter, since level and scores share their draws.
+
+        Raises:
+            ValueError: `corrected`, but no chance level was measured.
+        """
+        if metric == "ms":
+            return Estimate.of(self.ms[members])
+        mean = Estimate.over_draws(self.draws_of(metric)[:, members])
+        return mean.above(self._chance(metric)) if corrected else mean
+
+    def _chance(self, metric: str) -> Float64[Tensor, " draws"]:
+        if self.chance is None:
+            raise ValueError(f"no chance level of {metric} was measured: give one to `monosemanticity`")
+        return self.chance.of(metric)
 
 
 def monosemanticity(
@@ -101,6 +92,7 @@ def monosemanticity(
     random: Int64[Tensor, "draws features m"],
     embed: Lookup,
     ms: Float64[Tensor, " features"] | None = None,
+    chance: Chance | None = None,
 ) -> Monosemanticity:
     """Compute EmbSim, WinRate and Mono (Eq. 5) of all features on one modality.
 
@@ -109,28 +101,15 @@ def monosemanticity(
         random: rows of m random samples for every draw and feature.
         embed: returns the embeddings of rows, as unit vectors.
         ms: MS of each feature, if computed.
+        chance: chance level of the scores in the same draws, see `chance_level`.
     """
     features, m = top.rows.shape
-    enough = top.found == m
-    scores = torch.full((3, len(random), features), torch.nan, dtype=torch.float64)
-    for chunk in enough.nonzero().squeeze(1).split(CHUNK_FEATURES):
-        active = embed(top.rows[chunk].flatten()).unflatten(0, (len(chunk), m))
-        for draw, rows in enumerate(random):
-            baseline = embed(rows[chunk].flatten()).unflatten(0, (len(chunk), m))
-            scores[0, draw, chunk] = embsim(active, baseline)
-            scores[1, draw, chunk] = embsim(active, baseline, form="pooled")
-            scores[2, draw, chunk] = winrate(active, baseline)
-    mono = (scores[0] + scores[2]) / 2
-    by_draw = mono[:, enough].mean(1)
-    means = scores.mean(1)
-    return Monosemanticity(
-        embsim=means[0],
-        embsim_pooled=means[1],
-        winrate=means[2],
-        mono=mono.mean(0),
-        ms=torch.full((features,), torch.nan, dtype=torch.float64) if ms is None else ms,
-        draw_error=float(by_draw.std() / len(random) ** 0.5) if len(random) > 1 else float("nan"),
-    )
+    enough = (top.found == m).nonzero().squeeze(1)
+    scores = torch.full((len(DRAWN), len(random), features), torch.nan, dtype=torch.float64)
+    for draw, rows in enumerate(random):
+        scores[:, draw, enough] = eq5_scores(top.rows[enough], rows[enough], embed)
+    nothing = torch.full((features,), torch.nan, dtype=torch.float64)
+    return Monosemanticity(scores, nothing if ms is None else ms, chance)
 
 
 @dataclass(frozen=True)
@@ -146,16 +125,24 @@ class FeatureSetInterpretability:
         """Return the scores on one modality."""
         return self.image if modality == "image" else self.text
 
-    def estimate(self, modality: Modality, metric: str, members: FeatureClass | None = None) -> Estimate:
-        """Mean of a metric over a class or, by default, over all live features."""
-        values = getattr(self.of(modality), metric)
-        return Estimate.of(values[self._members(members)])
+    def estimate(
+        self, modality: Modality, metric: str, members: FeatureClass | None = None, *, corrected: bool = False
+    ) -> Estimate:
+        """Mean of a metric over a class or, by default, over all live features; see `Monosemanticity.estimate`."""
+        return self.of(modality).estimate(metric, self._members(members), corrected=corrected)
 
     def modality_mono(self, modality: Modality, metric: str = "mono") -> Estimate:
-        """Visual Mono, Mono(ImgD) − Mono(TextD) on images, or Textual Mono, Mono(TextD) − Mono(ImgD) on texts."""
+        """Visual Mono, Mono(ImgD) − Mono(TextD) on images, or Textual Mono, Mono(TextD) − Mono(ImgD) on texts.
+
+        The chance level is the same for both classes and cancels.
+        """
         image = self.estimate(modality, metric, "ImgD")
         text = self.estimate(modality, metric, "TextD")
         return image - text if modality == "image" else text - image
+
+    def size(self, members: FeatureClass | None) -> int:
+        """Number of features of a class or, for None, of all live ones."""
+        return int(self._members(members).sum())
 
     def _members(self, members: FeatureClass | None) -> Bool[Tensor, " features"]:
         mask = torch.zeros(len(self.partition), dtype=torch.bool)
@@ -169,16 +156,25 @@ class FeatureSetInterpretability:
     def averages(self) -> Iterator[dict[str, object]]:
         """Yield one row per modality and class, as in Table 4; None if a class has no scored feature."""
         for modality in MODALITIES:
+            chance = self.of(modality).chance
             for members in CLASS_ROWS:
+                mono = self.estimate(modality, "mono", members)
                 row: dict[str, object] = {
                     "feature_set": self.name, "samples": modality, "class": members or "all",
-                    "features": int(self._members(members).sum()),
-                    "scored": self.estimate(modality, "mono", members).count,
+                    "features": self.size(members), "scored": mono.count,
                 }  # fmt: skip
                 for metric in METRICS:
-                    estimate = self.estimate(modality, metric, members)
-                    row[metric] = estimate.mean if estimate.count else None
-                    row[f"{metric}_se"] = estimate.error if estimate.count > 1 else None
+                    row |= _cells(metric, self.estimate(modality, metric, members))
+                if chance is None:
+                    yield row
+                    continue
+                for metric in CORRECTED:
+                    corrected = self.estimate(modality, metric, members, corrected=True)
+                    row |= _cells(f"{metric}_corrected", corrected)
+                    row |= {f"{metric}_chance": chance.level(metric), f"{metric}_chance_se": chance.error(metric)}
+                    if metric == "mono":
+                        known = corrected.count and len(corrected.by_draw) > 1
+                        row["draw_error"] = corrected.draw_error if known else None
                 yield row
 
     def to_rows(self) -> list[dict[str, object]]:
@@ -187,7 +183,9 @@ class FeatureSetInterpretability:
         rows: list[dict[str, object]] = []
         for modality in MODALITIES:
             scores = self.of(modality)
-            columns = {f.name: getattr(scores, f.name).tolist() for f in fields(scores) if f.name != "draw_error"}
+            columns = {metric: scores.of(metric).tolist() for metric in METRICS}
+            if scores.chance is not None:
+                columns |= {f"{m}_corrected": scores.of(m, corrected=True).tolist() for m in CORRECTED}
             rows += [
                 {
                     "feature_set": self.name, "feature": i, "class": classes[i], "samples": modality,
@@ -196,3 +194,11 @@ class FeatureSetInterpretability:
                 for i in range(len(classes))
             ]  # fmt: skip
         return rows
+
+
+def _cells(name: str, estimate: Estimate) -> dict[str, object]:
+    """Cells of a saved table: a mean and its standard error; None where they are not known."""
+    return {
+        name: estimate.mean if estimate.count else None,
+        f"{name}_se": estimate.error if estimate.count > 1 else None,
+    }

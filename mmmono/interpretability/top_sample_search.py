@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Self
 
 import pandas as pd
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import MODALITIES, ActivationBlock, Modality
+from mmmono.interpretability.sides import SIDES, BothSidesStream, Side, negative_dominates
 from mmmono.interpretability.top_samples import TopSamples, TopStream
 
-MAX_REPEATS = 16  # to deduplicate, at most MAX_REPEATS * m candidates are kept per feature
+MAX_REPEATS = 16  # to deduplicate, the first pass keeps at most MAX_REPEATS * m candidates per feature
+DEEPER = 4  # each further pass looks that many times deeper
+MOST_CANDIDATES = 1 << 26  # candidates in memory in a further pass
 
 
 class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
@@ -22,10 +28,22 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
         m: number of samples per feature and modality.
         deduplicate: keep one sample per group, such as an emoji's skin tones, and among texts one per caption.
         metadata: metadata of all pairs that will be added or merged, in their order.
+        side: `positive`, the samples with the largest activations, or `dominant`, the same on the side of 0 with the
+            larger energy Σ z² over images and texts together (`negative_dominates`): the side that R(d) of Eq. 1, which is
+            of |z|, mostly speaks of. For non-negative features the two are the same.
+
+    Attributes:
+        cut: number of features, by modality, of which `deepened` could not find all samples for want of memory.
+
+    Raises:
+        ValueError: `side` is unknown, or m is not positive.
     """
 
-    def __init__(self, m: int, deduplicate: bool, metadata: pd.DataFrame) -> None:
-        self._m = m
+    def __init__(self, m: int, deduplicate: bool, metadata: pd.DataFrame, side: Side = "dominant") -> None:
+        if side not in SIDES:
+            raise ValueError(f"side={side!r} is neither 'dominant' nor 'positive'")
+        self._m, self._pairs, self.side = m, len(metadata), side
+        self.cut: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         self._contents: dict[Modality, list[Sequence[Hashable]]] = {"image": [], "text": []}
         if deduplicate and "group" in metadata:
             self._contents = {modality: [metadata["group"].tolist()] for modality in MODALITIES}
@@ -36,26 +54,81 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
             modality: max((Counter(entries).most_common(1)[0][1] for entries in several), default=1)
             for modality, several in self._contents.items()
         }
-        self._streams = {
-            modality: TopStream(min(m * min(self._repeats[modality], MAX_REPEATS), len(metadata)))
-            for modality in MODALITIES
+        self._depth = {
+            modality: min(m * min(self._repeats[modality], MAX_REPEATS), len(metadata)) for modality in MODALITIES
         }
+        self._positive = {modality: TopStream(self._depth[modality]) for modality in MODALITIES}
+        self._both = {modality: BothSidesStream(self._depth[modality]) for modality in MODALITIES}
 
     def add(self, block: ActivationBlock) -> None:
         """Add the next block of pairs."""
         for modality in MODALITIES:
-            self._streams[modality].add(block.rows(modality))
+            (self._positive if self.side == "positive" else self._both)[modality].add(block.rows(modality))
 
     def merge(self, other: Self) -> None:
         """Add the pairs of another search with the same metadata; its first pair follows this search's last one."""
         require_equal("m", self._m, other._m)
+        require_equal("side", self.side, other.side)
         for modality in MODALITIES:
-            self._streams[modality].merge(other._streams[modality])
+            self._positive[modality].merge(other._positive[modality])
+            self._both[modality].merge(other._both[modality])
 
     def result(self) -> dict[Modality, TopSamples]:
-        """Return the top samples of all pairs added, deduplicated if requested."""
-        found = {modality: stream.result() for modality, stream in self._streams.items()}
-        return {
-            modality: top.distinct(self._m, *self._contents[modality]) if self._repeats[modality] > 1 else top
-            for modality, top in found.items()
-        }
+        """Return the top samples of all pairs added, deduplicated if requested.
+
+        With captions or groups that occur more than MAX_REPEATS times, `deepened` may find more of them.
+        """
+        candidates, _ = self._candidates()
+        return {modality: self._distinct(modality, top) for modality, top in candidates.items()}
+
+    def deepened(self, passes: Callable[[], Iterable[ActivationBlock]]) -> dict[Modality, TopSamples]:
+        """Return the top samples, looking deeper for features whose candidates repeat one another too often.
+
+        Args:
+            passes: starts another pass over the same pairs; called only if such features exist.
+        """
+        candidates, negative = self._candidates()
+        found = {}
+        for modality, top in candidates.items():
+            found[modality] = self._distinct(modality, top)
+            depth, cut = self._depth[modality], self._cut(found[modality], top)
+            while len(cut) and (depth := min(DEEPER * depth, self._pairs)) * len(cut) <= MOST_CANDIDATES:
+                deeper = _searched(passes(), modality, cut, negative, depth)
+                better = self._distinct(modality, deeper)
+                found[modality].values[cut], found[modality].rows[cut] = better.values, better.rows
+                cut = cut[self._cut(better, deeper)]
+            self.cut[modality] = len(cut)
+        return found
+
+    def _candidates(self) -> tuple[dict[Modality, TopSamples], Bool[Tensor, " features"]]:
+        """Top samples before they are deduplicated, and the features whose negative side is taken."""
+        if self.side == "positive":
+            top = {modality: stream.result() for modality, stream in self._positive.items()}
+            return top, torch.zeros(len(top["image"].rows), dtype=torch.bool)
+        both = {modality: stream.result() for modality, stream in self._both.items()}
+        negative = negative_dominates(*both.values())
+        return {modality: sides.of(negative) for modality, sides in both.items()}, negative
+
+    def _distinct(self, modality: Modality, top: TopSamples) -> TopSamples:
+        return top.distinct(self._m, *self._contents[modality]) if self._repeats[modality] > 1 else top
+
+    def _cut(self, found: TopSamples, candidates: TopSamples) -> Int64[Tensor, " cut"]:
+        """Features with fewer than m samples although not all candidates were looked at."""
+        full = (candidates.rows[:, -1] >= 0) & (candidates.rows.shape[1] < self._pairs)
+        return (full & (found.found < self._m)).nonzero().squeeze(1)
+
+
+def _searched(
+    blocks: Iterable[ActivationBlock],
+    modality: Modality,
+    features: Int64[Tensor, " some"],
+    negative: Bool[Tensor, " features"],
+    depth: int,
+) -> TopSamples:
+    """Find the top samples of some features, each on its own side."""
+    stream, signs = TopStream(depth), torch.where(negative[features], -1.0, 1.0)
+    for block in blocks:
+        rows = block.image if modality == "image" else block.text
+        stream.add(rows[:, features.to(rows.device)] * signs.to(rows.device, rows.dtype))
+    top = stream.result()
+    return TopSamples(top.values * signs[:, None].to(top.values.dtype), top.rows)

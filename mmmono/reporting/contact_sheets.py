@@ -29,6 +29,7 @@ class FeatureCard:
         members, mds: the feature's class and modality dominance score (Eq. 1).
         images, captions: samples with their activations, strongest first.
         asked: requested number of images and of captions; there are fewer if fewer samples activate the feature.
+        negative: whether these are the samples with the most negative activations.
     """
 
     feature_set: str
@@ -38,11 +39,13 @@ class FeatureCard:
     images: Sequence[tuple[Image, float]]
     captions: Sequence[tuple[str, float]]
     asked: int
+    negative: bool = False
 
     @property
     def title(self) -> str:
-        """One-line heading: feature, class and score."""
-        return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}"
+        """One-line heading: feature, class and score, and the side if it is the negative one."""
+        side = ", negative side" if self.negative else ""
+        return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}{side}"
 
     @property
     def shortage(self) -> str:

@@ -33,7 +33,8 @@ def result(folder: Path, show: list[int] | None = None) -> Result:
         texts = 0 if feature == 5 else 3
         sheets.append(
             {
-                "feature_set": name, "feature": feature, "class": members, "mds": 0.25, "images": 3, "texts": texts,
+                "feature_set": name, "feature": feature, "class": members, "mds": 0.25,
+                "side": "negative" if feature == 7 else "positive", "images": 3, "texts": texts,
                 "m": 3, "top_caption": f"{name} {feature} 0" if texts else None,
                 "sheet": f"{name}-{members}-{feature}.png",
             }
@@ -76,6 +77,8 @@ def test_sheets_are_drawn_from_the_tables_and_images(tmp_path: Path) -> None:
         ],
     )  # fmt: skip
     assert shown(drawn["sae-CrossD-2"]) == ([20, 21], ["sae feature 2: CrossD, MDS 0.25", "sae 2 0", "sae 2 1"])
+    titles = [text.get_text() for part in drawn["raw-TextD"].subfigs for text in part.texts]
+    assert "raw feature 7: TextD, MDS 0.25, negative side" in titles
     notes = [text.get_text() for part in drawn["raw-ImgD"].subfigs for text in part.texts]
     assert [note for note in notes if "activates" in note] == ["no text activates it"]
 
@@ -113,10 +116,15 @@ def test_a_result_without_sheets_shows_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"m": 0}, "m=0 must"), ({"shown": 21}, "shown=21 must lie"), ({"per_class": -1}, "per_class=-1 must")],
+    [
+        ({"m": 0}, "m=0 must"),
+        ({"shown": 21}, "shown=21 must lie"),
+        ({"per_class": -1}, "per_class=-1 must"),
+        ({"side": "negative"}, "side=negative is none of"),
+    ],
 )
-def test_settings_are_checked(wrong: dict[str, int], message: str) -> None:
-    right: dict[str, Any] = {"m": 20, "shown": 6, "show": None, "per_class": 2, "deduplicate": True}
+def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
+    right: dict[str, Any] = {"m": 20, "shown": 6, "show": None, "per_class": 2, "deduplicate": True, "side": "dominant"}
     Settings(**right)
     with pytest.raises(ValueError, match=f"^{message}"):
         Settings(**{**right, **wrong})

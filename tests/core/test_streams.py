@@ -18,7 +18,7 @@ from torch import Tensor
 from mmmono.core.streams import Stream
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.features import ActivationBlock, StoredRows
-from mmmono.interpretability import HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
+from mmmono.interpretability import BothSidesStream, HistogramStream, MonosemanticityStream, TopSampleSearch, TopStream
 from mmmono.modality import (
     CorrelationStream,
     DominanceStream,
@@ -83,6 +83,8 @@ WALKS: dict[str, Walk] = {
     "dominance by group, some alone": Walk(by_size, lambda i, t: (i, t, groups_of(i)), digits=1e-6),
     "top samples": Walk(lambda: TopStream(3), lambda i, _: (i,), exact=True),
     "top samples of stored rows": Walk(lambda: TopStream(3), lambda i, _: (stored(i),), exact=True),
+    "top samples of both sides": Walk(lambda: BothSidesStream(3), lambda i, _: (i,), digits=1e-5),
+    "both sides of stored rows": Walk(lambda: BothSidesStream(3), lambda i, _: (stored(i),), digits=1e-5),
     "top samples without repetition": Walk(with_metadata, lambda i, t: (ActivationBlock(0, i, t),), exact=True),
     "histograms": Walk(lambda: HistogramStream(8), exact=True),
     "sparsity": Walk(lambda: SparsityMoments(FEATURES), lambda i, _: (i,), exact=True),
@@ -125,11 +127,9 @@ def numbers(result: Any) -> dict[str, Any]:
     """Everything in a result, by name, as arrays."""
     if isinstance(result, dict):
         return {f"{key}.{name}": value for key, part in result.items() for name, value in numbers(part).items()}
-    return (
-        {name: np.asarray(value) for name, value in asdict(result).items()}
-        if is_dataclass(result)
-        else {"": np.asarray(result)}
-    )
+    if is_dataclass(result):
+        return numbers(asdict(result))  # type: ignore[arg-type]
+    return {"": np.asarray([] if result is None else result)}
 
 
 def assert_same(walk: Walk, got: Any, expected: Any) -> None:

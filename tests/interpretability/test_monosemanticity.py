@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mmmono.interpretability import embsim, monosemanticity_score, winrate
-from mmmono.interpretability.report import Estimate, monosemanticity, random_rows
+from mmmono.interpretability import MonosemanticityStream, embsim, monosemanticity_score, ms, winrate
+from mmmono.interpretability.chance import random_rows
+from mmmono.interpretability.estimates import Estimate
+from mmmono.interpretability.report import monosemanticity
 from mmmono.interpretability.top_samples import top_samples
 
 SHAPE = (3, 5, 4)
@@ -133,6 +135,68 @@ def test_ms_equals_the_pairwise_definition(kind: str, block: int) -> None:
     e = rng.standard_normal((40, 6)) + 0.5
     blocks = zip(torch.from_numpy(a).split(block), torch.from_numpy(e).split(block), strict=True)
     np.testing.assert_allclose(monosemanticity_score(blocks), ms_by_pairs(a, e), rtol=1e-9)
+
+
+@pytest.mark.parametrize("block", [60, 7, 1])
+@pytest.mark.parametrize("kind", ["single", "few", "many", "one of most"])
+def test_ms_by_group_leaves_out_pairs_of_one_group(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ms, "CHUNK_ROWS", 16)  # so that groups lie across chunks, or exceed them
+    rng = np.random.default_rng(3)
+    groups = np.sort(
+        {
+            "single": np.arange(60),
+            "few": rng.integers(0, 4, 60),
+            "many": rng.integers(0, 40, 60),
+            "one of most": np.where(rng.random(60) < 0.8, 7, np.arange(60)),
+        }[kind]
+    )
+    a = np.abs(rng.standard_normal((60, 5))) * (rng.random((60, 5)) < 0.6) + rng.random(5)
+    e = rng.standard_normal((60, 6)) + rng.standard_normal((60, 6))[groups] + 0.3
+    e[5] = 0
+    blocks = list(zip(torch.from_numpy(a).split(block), torch.from_numpy(e).split(block), strict=True))
+    with np.errstate(invalid="ignore"):
+        directions = np.where(e.any(1, keepdims=True), unit(e), 0)
+    expected = ms_by_pairs_of_units(a, directions, groups)
+    np.testing.assert_allclose(monosemanticity_score(blocks, torch.from_numpy(groups)), expected, rtol=1e-9)
+    if kind == "single":
+        np.testing.assert_allclose(monosemanticity_score(blocks), expected, rtol=1e-9)
+    cut = int(np.searchsorted(groups, groups[30]))
+    parts = [monosemanticity_stream(a[part], e[part], groups[part]) for part in (slice(cut), slice(cut, None))]
+    parts[0].merge(parts[1])
+    np.testing.assert_allclose(parts[0].result(), expected, rtol=1e-9)
+
+
+def ms_by_pairs_of_units(a: np.ndarray, e: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    a = (a - a.min(0)) / (a.max(0) - a.min(0))
+    different = groups[:, None] != groups
+    weight = np.einsum("id,jd,ij->d", a, a, different)
+    return np.einsum("id,jd,ij->d", a, a, different * (e @ e.T)) / weight
+
+
+def monosemanticity_stream(a: np.ndarray, e: np.ndarray, groups: np.ndarray) -> MonosemanticityStream:
+    stream = MonosemanticityStream()
+    stream.add(*(torch.from_numpy(part) for part in (a, e, groups)))
+    stream.result()  # asking does not end a group
+    return stream
+
+
+def test_five_copies_of_a_sample_do_not_change_its_ms_by_group() -> None:
+    """What `dataset.captions=all` does to images: five rows each."""
+    rng = np.random.default_rng(0)
+    a, e = torch.from_numpy(sparse(1)), torch.from_numpy(rng.standard_normal((40, 6)))
+    once, copies = monosemanticity_score([(a, e)]), [x.repeat_interleave(5, 0) for x in (a, e)]
+    torch.testing.assert_close(monosemanticity_score([tuple(copies)], torch.arange(40).repeat_interleave(5)), once)  # type: ignore[list-item]
+    assert (monosemanticity_score([tuple(copies)]) - once).abs().nanmean() > 0.02  # type: ignore[list-item]
+
+
+def test_groups_out_of_order_are_refused() -> None:
+    a, e = torch.ones(4, 2), torch.eye(4)
+    for groups, message in (([0, 1, 0, 1], "ascending"), ([0, 1, 2], "3 groups for"), ([0, 1, 2, 3, 4], "5 groups")):
+        with pytest.raises(ValueError, match=message):
+            monosemanticity_score([(a, e)], torch.tensor(groups))
+    first, second = (monosemanticity_stream(a.numpy(), e.numpy(), np.arange(4)) for _ in range(2))
+    with pytest.raises(ValueError, match="group 0 of the other stream"):
+        first.merge(second)
 
 
 def test_ms_of_features_without_two_active_samples_is_undefined() -> None:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from mmmono.dictionaries import Dictionary
-from mmmono.interpretability.report import random_rows
+from mmmono.interpretability.chance import random_rows
 from mmmono.modality import dominance_scores, resample_dominance, score_intervals
 from tests.metrics import references
 from tests.pipeline.conftest import run_entrypoint, saved_rows
@@ -122,10 +122,14 @@ def test_interpretability(made: Made) -> None:
     scores = pd.read_parquet(made.run("interpretability") / "scores.parquet")
     pool = torch.randperm(PAIRS, generator=torch.Generator().manual_seed(0))
     for name in ("raw", "sae"):
+        z = np.concatenate([made.codes(name, modality) for modality in MODALITIES]).astype(float)
+        side = np.where((np.minimum(z, 0) ** 2).sum(0) > (np.maximum(z, 0) ** 2).sum(0), -1, 1)
+        assert (side < 0).any() == (name == "raw")
         for modality in MODALITIES:
             codes, e = made.codes(name, modality), made.raw(modality)
             rows = scores[(scores.feature_set == name) & (scores.samples == modality)]
             assert_close(rows.ms, references.ms(codes, e))
+            codes = codes * side
             scored = (codes > 0).sum(0) >= M
             top = np.argsort(-codes, axis=0, kind="stable")[:M].T[scored]
             draws = random_rows(pool, len(scored), M, 2, seed=0).numpy()[:, scored]

@@ -73,7 +73,7 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
     page = newest(artifacts, "explorer")
     found = pd.read_parquet(newest(artifacts, "interpretability") / "scores.parquet")
     for modality in ("image", "text"):
-        mine = found[(found.feature_set == "sae") & (found.samples == modality)].mono
+        mine = found[(found.feature_set == "sae") & (found.samples == modality)].mono_corrected
         np.testing.assert_allclose(np.array(data(page, "sae/table")[f"mono_{modality}"], dtype=float), mine, rtol=1e-3)
     assert data(page, "index")["made"]["embedder"] == "clip"
 

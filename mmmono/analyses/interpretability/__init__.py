@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.reporting.formats import with_error
@@ -16,8 +17,9 @@ METRICS = {
     "embsim": "EmbSim of Eq. 5, the mean of the ratios over draws of random samples",
     "winrate": "WinRate of Eq. 5",
     "embsim_pooled": "EmbSim as a ratio of means",
-    "ms": "MS of Pach et al. 2025 over all samples",
+    "ms": "MS of Pach et al. 2025 over all pairs of samples of different groups",
 }
+CORRECTED = ("mono", "embsim", "winrate")  # also reported minus their chance level
 TABLE5_METRICS = ("mono", "embsim", "winrate", "ms")
 
 
@@ -26,9 +28,11 @@ class Settings:
     """Settings of the section `interpretability`.
 
     Attributes:
-        m: most activating samples of a feature; features with fewer positive ones are not scored.
+        m: most activating samples of a feature; features with fewer on their side are not scored.
         n_draws: draws of the random samples.
         random_pool: number of pairs from which the random samples are drawn.
+        side: side of 0 that top samples of signed features are taken from: `dominant`, the one with the larger energy Σ z²
+            over images and texts, or `positive`. Non-negative features have only one.
         deduplicate: keep one sample per group, such as an emoji's skin tones, and among texts one per caption.
         ms: compute MS beside EmbSim and WinRate.
         ms_pairs: number of pairs over which MS is computed if their embeddings must be computed for it.
@@ -42,6 +46,7 @@ class Settings:
     ms: bool
     ms_pairs: int
     over_training: bool
+    side: Literal["dominant", "positive"]
 
     def __post_init__(self) -> None:
         if self.m < 2:
@@ -50,6 +55,11 @@ class Settings:
             raise ValueError(f"n_draws={self.n_draws} must be at least 1")
         if self.ms_pairs < 2:
             raise ValueError(f"ms_pairs={self.ms_pairs} must be at least 2")
+        if self.side not in ("dominant", "positive"):
+            raise ValueError(f"side={self.side} is none of dominant, positive")
+
+
+HEADINGS = {"mono": "Mono", "embsim": "EmbSim", "winrate": "WinRate", "embsim_pooled": "pooled EmbSim", "ms": "MS"}
 
 
 def table5_rows(result: Result) -> Rows:
@@ -63,6 +73,9 @@ def table5_rows(result: Result) -> Rows:
             {
                 "feature set": row["feature_set"],
                 "score": row["score"],
+                "scored": ", ".join(
+                    f"{row[f'scored_{name}']} of {row[f'features_{name}']} {name}" for name in ("ImgD", "TextD")
+                ),
                 **{metric: with_error(row, metric) for metric in TABLE5_METRICS},
                 "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
                 "paper WinRate": f"{printed['winrate']:.3f}" if printed else "",
@@ -72,28 +85,63 @@ def table5_rows(result: Result) -> Rows:
 
 
 def table4_rows(result: Result) -> Rows:
-    """Monosemanticity by class: means over features with their standard errors."""
+    """Monosemanticity by class minus its chance level: means over features with their standard errors."""
     return [
         {
-            "feature set": row["feature_set"], "samples": row["samples"], "class": row["class"],
-            "scored": f"{row['scored']} of {row['features']}",
-            **{metric: with_error(row, metric) for metric in METRICS},
+            **_class_of(row),
+            **{f"{HEADINGS[m]} − chance": with_error(row, f"{m}_corrected") for m in CORRECTED},
+            "s.e. of draws": "" if row["draw_error"] is None else f"{row['draw_error']:.3f}",
+        }
+        for row in result.rows("table4")
+    ]
+
+
+def uncorrected_rows(result: Result) -> Rows:
+    """Monosemanticity by class as in the paper's tables, with the chance level beside it."""
+    return [
+        {
+            **_class_of(row),
+            **{HEADINGS[metric]: with_error(row, metric) for metric in METRICS},
+            "chance": ", ".join(f"{HEADINGS[m]} {with_error(row, f'{m}_chance')}" for m in ("mono", "embsim")),
         }
         for row in result.rows("table4")
     ]  # fmt: skip
+
+
+def _class_of(row: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "feature set": row["feature_set"], "samples": row["samples"], "class": row["class"],
+        "scored": f"{row['scored']} of {row['features']}",
+    }  # fmt: skip
 
 
 def _embedder(result: Result) -> str:
     return str(result.recipe["embedder"]).rpartition("-")[0] or "clip"
 
 
+def _judge(result: Result) -> str:
+    """Name of the embedder, with a warning if it is not independent of the model."""
+    name = _embedder(result)
+    if name == "offline" and not result.recipe["independent"]:
+        return f"offline, not independent: the towers that {result.model} is built on"
+    return f"{result.model} itself, not independent" if name == "clip" else name
+
+
 def _fields(result: Result) -> Fields:
-    return {"embedder": _embedder(result)}
+    return {"embedder": _judge(result), "m": result.recipe["interpretability"]["m"]}
 
 
 def _differences(result: Result) -> Iterator[tuple[str, str, str]]:
     name = _embedder(result)
-    yield "embedder of Mono", EMBEDDERS["paper"], {**EMBEDDERS, "clip": f"{result.model} itself"}.get(name, name)
+    here = {**EMBEDDERS, "clip": f"{result.model} itself"}.get(name, name)
+    if name == "offline" and not result.recipe["independent"]:
+        here += f", the towers that {result.model} is built on"
+    yield "embedder of Mono", EMBEDDERS["paper"], here
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    if not result.recipe["independent"]:
+        yield f"the embedder is not independent of the model ({_judge(result)}): embedder=paper is"
 
 
 def _columns(metrics: tuple[str, ...], of: str) -> dict[str, str]:
@@ -101,16 +149,29 @@ def _columns(metrics: tuple[str, ...], of: str) -> dict[str, str]:
     columns: dict[str, str] = {}
     for metric in metrics:
         columns[metric] = f"{of} {METRICS[metric]}"
-        columns[f"{metric}_se"] = f"standard error of {metric} over features"
+        columns[f"{metric}_se"] = f"standard error of {metric} over features" + (
+            "" if metric == "ms" else " and draws of the random samples"
+        )
     return columns
+
+
+def _chance_columns() -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for metric in CORRECTED:
+        columns[f"{metric}_corrected"] = f"{metric} minus its chance level"
+        columns[f"{metric}_corrected_se"] = f"standard error of {metric}_corrected over features and draws"
+        columns[f"{metric}_chance"] = f"chance level of {metric}: random samples in place of the top ones"
+        columns[f"{metric}_chance_se"] = f"standard error of {metric}_chance over draws"
+    return {**columns, "draw_error": "standard error of mono_corrected over draws alone; none with one draw"}
 
 
 AVERAGES = {
     "samples": "image or text: the samples on which features are scored",
     "class": "ImgD, TextD, CrossD, or all for all live features",
     "features": "number of live features of the class",
-    "scored": "number of them with m positive samples",
-    **_columns(tuple(METRICS), "mean over features of"),
+    "scored": "number of them with m samples on their side: the others are rarer, and not part of the means",
+    **_columns(tuple(METRICS), "mean over scored features of"),
+    **_chance_columns(),
 }
 
 INTERPRETABILITY = Analysis(
@@ -119,11 +180,11 @@ INTERPRETABILITY = Analysis(
     title="Monosemanticity",
     question=(
         "Are the samples that activate a feature alike, more than random ones? By EmbSim and WinRate (Eq. 5) as in the "
-        "paper, and by MS beside them."
+        "paper, minus what random samples score, and by MS beside them."
     ),
     paper="Figures 5, 6, 13, Tables 4, 5",
     targets=("section-3", "appendix-a.3"),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "scores": {
@@ -132,13 +193,18 @@ INTERPRETABILITY = Analysis(
             "class": "ImgD, TextD, CrossD or dead",
             "samples": "image or text: the samples on which the feature is scored",
             **{name: f"{what}; NaN if the feature is not scored" for name, what in METRICS.items()},
+            **{f"{name}_corrected": f"{name} minus its chance level" for name in CORRECTED},
         },
         "table4": {"feature_set": "name of the feature set", **AVERAGES},
         "table5": {
             "feature_set": "name of the feature set",
             "score": "Visual Mono (ImgD minus TextD on images) or Textual Mono (TextD minus ImgD on texts)",
             "samples": "image or text: the samples on which features are scored",
-            **_columns(TABLE5_METRICS, "difference of the classes' means of"),
+            "scored_ImgD": "number of ImgD features with m samples on their side",
+            "scored_TextD": "number of TextD features with m samples on their side",
+            "features_ImgD": "number of ImgD features",
+            "features_TextD": "number of TextD features",
+            **_columns(TABLE5_METRICS, "difference, in which chance cancels, of the classes' means of"),
         },
         "over_training": {
             "feature_set": "name of the feature set",
@@ -147,17 +213,33 @@ INTERPRETABILITY = Analysis(
         },
     },
     tables=[
-        TableView("table5", "Table 5: modality-specific monosemanticity, mean ± s.e. over features", table5_rows),
-        TableView("table4", "Table 4: monosemanticity by class, mean ± s.e., embedder {embedder}", table4_rows),
+        TableView(
+            "table5",
+            "Table 5: modality-specific monosemanticity, mean ± s.e.; chance cancels; embedder {embedder}",
+            table5_rows,
+        ),
+        TableView(
+            "table4",
+            "Table 4 above chance: monosemanticity of features with {m} top samples, mean ± s.e.; embedder {embedder}",
+            table4_rows,
+        ),
+        TableView("table4_uncorrected", "Table 4 as in the paper, mean ± s.e.; embedder {embedder}", uncorrected_rows),
     ],
     figures=[
-        FigureView("monosemanticity", "Figure 5: average monosemanticity of each feature set."),
-        FigureView("modality_monosemanticity", "Figure 6: Visual Mono on images and Textual Mono on texts."),
-        FigureView("over_training", "Figure 13: monosemanticity over training."),
+        FigureView(
+            "monosemanticity",
+            "Figure 5: average monosemanticity of each feature set; dotted: chance, by random samples in place of top ones.",
+        ),
+        FigureView(
+            "modality_monosemanticity",
+            "Figure 6: Visual Mono on images and Textual Mono on texts; chance cancels in these differences.",
+        ),
+        FigureView("over_training", "Figure 13: monosemanticity over training; dotted: chance."),
     ],
     fields=_fields,
     published="table5",
     paper_setting=PaperSetting("table5"),
     covers_all=True,
     differences=_differences,
+    remarks=_remarks,
 )

@@ -18,15 +18,17 @@ from mmmono.core.errors import DataError
 from mmmono.dictionaries import DictionaryFeatures
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability import TopSamples, monosemanticity_score
-from mmmono.interpretability.report import FeatureSetInterpretability, monosemanticity, random_rows
-from mmmono.modality import Partition
+from mmmono.interpretability.chance import Chance, chance_level, random_rows
+from mmmono.interpretability.report import FeatureSetInterpretability, Monosemanticity, monosemanticity
+from mmmono.modality import FeatureClass, Partition
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.top_samples import check_m, top_samples_of
+from mmmono.pipeline.top_samples import check_m, grouped_metadata, top_samples_of
 from mmmono.pipeline.training import snapshots
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 Row = dict[str, object]
+COMPARED: tuple[FeatureClass, FeatureClass] = ("ImgD", "TextD")  # classes of Table 5
 TopByModality = dict[Modality, TopSamples]
 Scores = Mapping[Modality, Float64[Tensor, " features"]]
 
@@ -45,6 +47,7 @@ def prepare(workspace: Workspace) -> Study:
         "features": features.recipe,
         **workspace.partitions_recipe(),
         "embedder": embeddings.identity,
+        "independent": embeddings.independent,
         "interpretability": asdict(settings),
         "seed": workspace.seed,
     }
@@ -71,8 +74,9 @@ class _Scoring:
         self._workspace = workspace
         self._settings = settings
         self._embeddings = embeddings
-        self._metadata = workspace.features(workspace.dataset.split).view.metadata()
-        self._pool: Int64[Tensor, " pool"]  # rows from which random samples are drawn
+        self._metadata = grouped_metadata(workspace)
+        self._pool: dict[Modality, Int64[Tensor, " pool"]]  # rows from which random samples are drawn
+        self._chance: dict[Modality, Chance]
 
     def tables(self) -> Tables:
         """Score the selected feature sets. Raises DataError if too few images can be read."""
@@ -83,13 +87,9 @@ class _Scoring:
         if settings.ms:
             embeddings.prepare(dict.fromkeys(MODALITIES, ms_rows))
         best = [{m: top.first(settings.m) for m, top in tops.items()} for tops in candidates.values()]
-        embeddings.prepare({m: torch.cat([pool, *(tops[m].rows.flatten() for tops in best)]) for m in MODALITIES})
-        ms_rows, self._pool = embeddings.had(ms_rows), embeddings.had(pool)
-        if len(self._pool) < settings.m:
-            raise DataError(
-                f"{len(self._pool)} images could be read for random samples, but interpretability.m={settings.m} are "
-                "needed"
-            )
+        embeddings.prepare({m: torch.cat([pool[m], *(tops[m].rows.flatten() for tops in best)]) for m in MODALITIES})
+        ms_rows, self._pool = embeddings.had(ms_rows), {m: embeddings.had(rows) for m, rows in pool.items()}
+        self._measure_chance()
         top = {name: _at_hand(tops, embeddings, settings.m) for name, tops in candidates.items()}
         scored = [
             self._score(name, workspace.partition(name), top[name], self._ms(features, ms_rows))
@@ -103,39 +103,74 @@ class _Scoring:
             **({"over_training": history} if history else {}),
         }
 
+    def _measure_chance(self) -> None:
+        """Score random samples in place of top samples. Raises DataError if too few images can be read."""
+        settings = self._settings
+        for modality, pool in self._pool.items():
+            if len(pool) < settings.m:
+                raise DataError(
+                    f"{len(pool)} {modality}s could be read for random samples, but interpretability.m={settings.m} are "
+                    "needed"
+                )
+        self._chance = {
+            modality: chance_level(
+                pool, partial(self._embeddings.of, modality), settings.m, settings.n_draws, self._workspace.seed
+            )
+            for modality, pool in self._pool.items()
+        }
+
     def _candidates(self, features: FeatureSet) -> TopByModality:
         """Top samples of a feature set, with spare ones for those whose images cannot be read."""
         count = self._settings.m + self._embeddings.spare
-        return top_samples_of(self._workspace, features, count, self._settings.deduplicate, self._metadata)
+        return top_samples_of(self._workspace, features, count, self._settings.deduplicate, self._settings.side)
 
-    def _drawn(self) -> tuple[Int64[Tensor, " rows"], Int64[Tensor, " pool"]]:
-        """Draw the rows over which MS is computed, and those from which random samples are drawn."""
+    def _drawn(self) -> tuple[Int64[Tensor, " rows"], dict[Modality, Int64[Tensor, " pool"]]]:
+        """Draw the rows over which MS is computed, by group, and those from which random samples are drawn."""
         settings, rows = self._settings, torch.arange(len(self._metadata))
         shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self._workspace.seed))]
-        # Like the top samples, the random samples hold one of several variants of an image.
-        different = shuffled
-        if settings.deduplicate and "group" in self._metadata:
-            different = shuffled[~self._metadata["group"].iloc[shuffled.numpy()].duplicated().to_numpy()]
+        # Like the top samples, the random samples hold one of several variants of an image, and a caption once.
+        kept = self._metadata.iloc[shuffled.numpy()]
+        if settings.deduplicate:
+            kept = kept[~kept["group"].duplicated()]
+        pool: dict[Modality, Tensor] = {"image": torch.from_numpy(kept.index.to_numpy().copy())}
+        if settings.deduplicate and "caption" in kept:
+            kept = kept[~kept["caption"].str.casefold().duplicated()]
+        pool["text"] = torch.from_numpy(kept.index.to_numpy().copy())
         ms_rows = rows if self._embeddings.free else shuffled[: settings.ms_pairs].sort().values
-        return ms_rows, different[: max(settings.m, settings.random_pool)]
+        ms_rows = ms_rows[self._groups_of(ms_rows).argsort(stable=True)]
+        return ms_rows, {modality: of[: max(settings.m, settings.random_pool)] for modality, of in pool.items()}
+
+    def _groups_of(self, rows: Int64[Tensor, " rows"]) -> Int64[Tensor, " rows"]:
+        return torch.from_numpy(self._metadata["group"].to_numpy()[rows.numpy()])
 
     def _ms(self, features: FeatureSet, rows: Int64[Tensor, " rows"]) -> Scores:
-        """Compute MS on images and on texts over the given rows, in one pass per modality; empty if not asked for."""
+        """Compute MS on images and on texts over the given rows, in one pass per modality; empty if not asked for.
+
+        Pairs of samples of one group are left out.
+        """
+        groups = self._groups_of(rows)
+        single = len(groups.unique()) == len(groups)
 
         def blocks(modality: Modality) -> Iterator[tuple[Tensor, Tensor]]:
             for part in rows.split(4096):
                 codes = self._workspace.encode_rows(features, modality, part.numpy())
                 yield codes, self._embeddings.of(modality, part)
 
-        return {m: monosemanticity_score(blocks(m)) for m in MODALITIES} if self._settings.ms else {}
+        return (
+            {m: monosemanticity_score(blocks(m), None if single else groups) for m in MODALITIES}
+            if self._settings.ms
+            else {}
+        )
 
     def _score(self, name: str, partition: Partition, top: TopByModality, ms: Scores) -> FeatureSetInterpretability:
         settings = self._settings
-        random = random_rows(self._pool, len(partition), settings.m, settings.n_draws, self._workspace.seed)
-        image, text = (
-            monosemanticity(top[modality], random, partial(self._embeddings.of, modality), ms.get(modality))
-            for modality in MODALITIES
-        )
+
+        def scores(modality: Modality) -> Monosemanticity:
+            pool, embed = self._pool[modality], partial(self._embeddings.of, modality)
+            random = random_rows(pool, len(partition), settings.m, settings.n_draws, self._workspace.seed)
+            return monosemanticity(top[modality], random, embed, ms.get(modality), self._chance[modality])
+
+        image, text = (scores(modality) for modality in MODALITIES)
         return FeatureSetInterpretability(name, partition, image, text)
 
     def _over_training(self) -> Iterator[Row]:
@@ -179,6 +214,8 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[Row]:
             "feature_set": scored.name,
             "score": "Visual Mono" if modality == "image" else "Textual Mono",
             "samples": modality,
+            **{f"scored_{name}": scored.estimate(modality, "mono", name).count for name in COMPARED},
+            **{f"features_{name}": scored.size(name) for name in COMPARED},
         }
         for metric in TABLE5_METRICS:
             estimate = scored.modality_mono(modality, metric)

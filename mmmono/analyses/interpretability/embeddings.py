@@ -16,6 +16,7 @@ from mmmono.core.versions import version_of
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
+from mmmono.pipeline.models import EmojiCLIP
 from mmmono.pipeline.pictures import SplitPictures, in_batches
 from mmmono.pipeline.workspace import Workspace
 
@@ -32,6 +33,7 @@ class SampleEmbeddings:
     Attributes:
         name: name of the embedder.
         identity: name and fingerprint of the embedder, for recipes.
+        independent: whether the embedder is neither the model itself nor built from the same towers.
         free: whether the embedder is the model itself, whose embeddings are in the store.
         spare: number of candidates beyond the m best, to replace samples whose images cannot be read.
     """
@@ -47,6 +49,7 @@ class SampleEmbeddings:
         else:
             self._embedder = instantiate(chosen, device=workspace.device)
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
+        self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, EmojiCLIP))
         self.spare = 0 if self.free else max(2, m // 4)
         self._images: SplitPictures | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}

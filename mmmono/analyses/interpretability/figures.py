@@ -34,7 +34,8 @@ def average_monosemanticity(averages: pd.DataFrame) -> Figure:
 
     Args:
         averages: one row per feature set, modality and class, with the columns `feature_set`, `samples`, `class`, and
-            for each metric its mean and, as `<metric>_se`, its standard error. Metrics without a value are left out, but
+            for each metric its mean and, as `<metric>_se`, its standard error; `<metric>_chance` is its chance level, a
+            dotted line. Metrics without a value are left out, but
             for Mono if there is none at all.
     """
     names = list(averages["feature_set"].unique())
@@ -70,13 +71,15 @@ def _draw_averages(axis: Axes, metric: str, averages: pd.DataFrame) -> None:
                 place + offset, means[name], yerr=_error(errors[name]), fmt="o", markersize=3.5, elinewidth=1,
                 color=CLASS_COLORS[name], label=name if place == 0 else None, zorder=2,
             )  # fmt: skip
-    if metric == "winrate":
-        axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    if f"{metric}_chance" in averages:
+        for place, (_, rows) in enumerate(averages.groupby("feature_set", sort=False)):
+            chance = float(rows[f"{metric}_chance"].iloc[0])
+            axis.hlines(chance, place - 0.5, place + 0.5, color="black", linewidth=0.9, linestyle=":", zorder=3)
     axis.axhline(0, color="black", linewidth=0.8)
 
 
 def modality_monosemanticity(differences: pd.DataFrame) -> Figure:
-    """Figure 6: Visual Mono and Textual Mono, ± 1 standard error.
+    """Figure 6: Visual Mono and Textual Mono, ± 1 standard error. Their chance level is 0: the classes' own cancel.
 
     Args:
         differences: one row per feature set and modality, with the columns `feature_set`, `samples`, `mono` and
@@ -104,7 +107,8 @@ def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
     """Figure 13: EmbSim and WinRate over training steps, one row per dictionary, ± 1 standard error.
 
     Args:
-        history: columns `feature_set`, `step`, `samples`, `embsim`, `embsim_se`, `winrate` and `winrate_se`.
+        history: columns `feature_set`, `step`, `samples`, `embsim`, `embsim_se`, `embsim_chance`, and the same
+            of `winrate`.
     """
     names = list(dict.fromkeys(history["feature_set"]))
     with plt.rc_context(STYLE):
@@ -118,6 +122,7 @@ def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
                     mean, error = rows[metric].to_numpy(float), rows[f"{metric}_se"].to_numpy(float)
                     axis.plot(rows["step"], mean, color=color, marker="o", markersize=3, label=f"{modality}s")
                     axis.fill_between(rows["step"], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+                    axis.plot(rows["step"], rows[f"{metric}_chance"], color=color, linestyle=":", linewidth=1)
                 axis.set_title(f"{name}: {LABELS[metric]}", loc="left")
                 axis.set_xlim(left=0)
         for axis in axes[-1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.reporting.headings import headed
@@ -28,6 +29,8 @@ class Settings:
         show: features on contact sheets; None or empty: some of each class, at random.
         per_class: how many features of each class are drawn at random.
         deduplicate: keep one sample per group, such as an emoji's skin tones, and among texts one per caption.
+        side: side of 0 that samples of signed features are taken from: `dominant`, the one with the larger energy Σ z²
+            over images and texts, or `positive`. Non-negative features have only one.
     """
 
     m: int
@@ -35,6 +38,7 @@ class Settings:
     show: Sequence[int] | None
     per_class: int
     deduplicate: bool
+    side: Literal["dominant", "positive"]
 
     def __post_init__(self) -> None:
         if self.m < 1:
@@ -43,6 +47,8 @@ class Settings:
             raise ValueError(f"shown={self.shown} must lie between 1 and top_samples.m={self.m}")
         if self.per_class < 0:
             raise ValueError(f"per_class={self.per_class} must be at least 0")
+        if self.side not in ("dominant", "positive"):
+            raise ValueError(f"side={self.side} is none of dominant, positive")
 
 
 def sheet_rows(result: Result) -> Rows:
@@ -51,6 +57,7 @@ def sheet_rows(result: Result) -> Rows:
         [
             {
                 "feature_set": row["feature_set"], "feature": row["feature"], "class": row["class"], "mds": row["mds"],
+                "side": row["side"],
                 "images": f"{row['images']} of {row['m']}", "texts": f"{row['texts']} of {row['m']}",
                 "top_caption": (row["top_caption"] or "none")[:CAPTION_CHARACTERS],
             }
@@ -66,7 +73,7 @@ TOP_SAMPLES = Analysis(
     question="Which images and texts activate features of each class most?",
     paper="Figures 1 to 3",
     targets=("section-2.3",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "samples": {
@@ -75,7 +82,7 @@ TOP_SAMPLES = Analysis(
             "class": "ImgD, TextD, CrossD or dead",
             "samples": "image or text",
             "rank": "rank of the sample by activation, from 0",
-            "activation": "activation of the feature on the sample",
+            "activation": "activation of the feature on the sample; negative if the negative side of the feature is shown",
             "row": "position of the pair in the split",
             "key": "key of the pair in the dataset",
             "caption": "caption of the pair",
@@ -85,6 +92,7 @@ TOP_SAMPLES = Analysis(
             "feature": "index of a feature that is on a contact sheet",
             "class": "ImgD, TextD, CrossD or dead",
             "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+            "side": "positive or negative: the side of 0 that the samples are taken from",
             "images": "number of images found that activate the feature, at most m",
             "texts": "number of texts found that activate the feature, at most m",
             "m": "number of samples asked for",

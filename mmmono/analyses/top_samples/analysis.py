@@ -79,7 +79,9 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     with pq.ParquetWriter(folder / "samples.parquet", SCHEMA) as writer:
         for name in workspace.recipes:
             scored = workspace.dominance(name)
-            top = top_samples_of(workspace, workspace.feature_set(name), settings.m, settings.deduplicate, metadata)
+            top = top_samples_of(
+                workspace, workspace.feature_set(name), settings.m, settings.deduplicate, settings.side
+            )
             table = _table(name, scored, top, metadata)
             writer.write_table(pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
             on_sheets = list(settings.show or ()) or _draw_features(scored, settings.per_class, workspace.seed)
@@ -129,9 +131,10 @@ def _sheet(
     found = {modality: int(samples.found[feature]) for modality, samples in top.items()}
     members = scored.partition.class_of()[feature]
     best = int(top["text"].rows[feature, 0])
+    negative = any(bool(samples.negative[feature]) for samples in top.values())
     return {
         "feature_set": scored.name, "feature": feature, "class": members,
-        "mds": float(scored.scores.scores[feature]),
+        "mds": float(scored.scores.scores[feature]), "side": "negative" if negative else "positive",
         "images": found["image"], "texts": found["text"], "m": top["image"].rows.shape[1],
         "top_caption": metadata["caption"].iloc[best] if best >= 0 else None,
         "sheet": f"{sheet_of(scored.name, members, feature)}.png",

@@ -48,6 +48,7 @@ def _card(result: Result, sheet: Mapping[str, Any]) -> FeatureCard:
         images=[(_image(result, row), value) for row, value in zip(images["row"], images["activation"], strict=True)],
         captions=list(zip(texts["caption"], texts["activation"], strict=True)) if len(texts) else [],
         asked=shown,
+        negative=sheet["side"] == "negative",
     )
 
 

@@ -18,11 +18,11 @@ from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, Foun
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
-from mmmono.interpretability import HistogramStream, Neighbors, TopSampleSearch, centered_activations, nearest_features
+from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.modality import sign_flip_p_values
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
-from mmmono.pipeline.top_samples import check_m
+from mmmono.pipeline.top_samples import check_m, check_side, deepened, search_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.missing import missing_picture
@@ -45,6 +45,7 @@ class ExplorerSettings:
     Attributes:
         images, texts: number of top images and of top texts on a feature's card.
         deduplicate: show one sample of those with equal captions, and one of each group.
+        side: which side of a signed feature's activations is shown, `dominant` or `positive`.
         pictures: whether images are shown, or captions alone.
         bins: of the histograms of activations, a multiple of 4.
         neighbors: number of similar features on a card.
@@ -54,6 +55,7 @@ class ExplorerSettings:
     images: int
     texts: int
     deduplicate: bool
+    side: str
     pictures: bool
     bins: int
     neighbors: int
@@ -63,6 +65,7 @@ class ExplorerSettings:
         for name in ("neighbors", "correlation_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_side(self.side)
         if self.bins < 4 or self.bins % 4:
             raise ValueError(f"bins={self.bins} must be a positive multiple of 4")
 
@@ -99,9 +102,7 @@ def explore(workspace: Workspace) -> None:
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
         for name in workspace.recipes:
-            explored = _explored(
-                workspace, settings, name, metadata, _Results(scored[name], shared[name], compared[name])
-            )
+            explored = _explored(workspace, settings, name, _Results(scored[name], shared[name], compared[name]))
             writer.add(explored)
             if pictures is not None and (rows := writer.rows(explored)):
                 for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
@@ -132,12 +133,10 @@ def _pictures(workspace: Workspace) -> SplitPictures:
     return pictures
 
 
-def _explored(
-    workspace: Workspace, settings: ExplorerSettings, name: str, metadata: pd.DataFrame, results: _Results
-) -> ExploredFeatures:
+def _explored(workspace: Workspace, settings: ExplorerSettings, name: str, results: _Results) -> ExploredFeatures:
     """Everything that the page shows of a feature set."""
     feature_set = workspace.feature_set(name)
-    search = TopSampleSearch(max(settings.images, settings.texts), settings.deduplicate, metadata)
+    search = search_of(workspace, max(settings.images, settings.texts), settings.deduplicate, settings.side)
     histograms = HistogramStream(settings.bins)
 
     for block in workspace.activations(feature_set):
@@ -146,7 +145,7 @@ def _explored(
     scored = workspace.dominance(name)
     p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
     neighbors, alike_by = _neighbors(workspace, settings, feature_set)
-    top = search.result()
+    top = deepened(workspace, feature_set, search)
     shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
     return ExploredFeatures(
         dominance=scored,
@@ -176,11 +175,13 @@ def _neighbors(workspace: Workspace, settings: ExplorerSettings, feature_set: Fe
 
 
 def _mono(artifact: Artifact, name: str, features: int) -> dict[Modality, Float64[Tensor, " features"]]:
-    frame = pd.read_parquet(artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono"])
+    frame = pd.read_parquet(
+        artifact.path / "scores.parquet", columns=["feature_set", "feature", "samples", "mono_corrected"]
+    )
     frame = frame[frame["feature_set"] == name]
     scores: dict[Modality, Tensor] = {}
     for modality in MODALITIES:
-        mine = frame[frame["samples"] == modality].set_index("feature")["mono"].reindex(range(features))
+        mine = frame[frame["samples"] == modality].set_index("feature")["mono_corrected"].reindex(range(features))
         scores[modality] = torch.from_numpy(mine.to_numpy(dtype=np.float64).copy())
     return scores
 

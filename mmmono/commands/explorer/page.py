@@ -62,7 +62,8 @@ class ExploredFeatures:
         neighbors: the most similar features of each feature.
         alike_by: the similarity behind `neighbors`, in words.
         sharedness, sharedness_q: sharedness of every feature and its q-value; None if they were not computed.
-        mono: monosemanticity of every feature by modality, NaN for features not scored; None if it was not computed.
+        mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
+            None if it was not computed.
         consensus: which features dictionaries of other seeds have too; None if they were not compared.
     """
 

@@ -39,7 +39,7 @@ function featureCard(set, feature, table, card, tools) {
       ? fact(
           "Mono img, txt",
           `${fixed(table.mono_image[feature], 2)}, ${fixed(table.mono_text[feature], 2)}`,
-          "Monosemanticity on its top images and on its top texts",
+          "Monosemanticity on its top images and on its top texts, minus that of random ones",
         )
       : null,
   );
@@ -61,6 +61,11 @@ function featureCard(set, feature, table, card, tools) {
       h("span", {}, activation(value)),
     ),
   );
+  const negative = [...card.images, ...card.texts].some(([, value]) => value < 0);
+  const side = () =>
+    negative
+      ? h("span", { class: "muted", title: "Its negative activations hold most of its energy" }, " on its negative side")
+      : null;
   const strongest = card.texts.length ? card.texts[0][1] : 1;
   const texts = card.texts.map(([, value, caption]) =>
     h(
@@ -103,13 +108,13 @@ function featureCard(set, feature, table, card, tools) {
     h(
       "section",
       {},
-      h("h3", {}, "Images that activate it most"),
+      h("h3", {}, "Images that activate it most", side()),
       images.length ? h("ul", { class: "pictures" }, images) : h("p", { class: "muted" }, "No image activates it."),
     ),
     h(
       "section",
       {},
-      h("h3", {}, "Texts that activate it most"),
+      h("h3", {}, "Texts that activate it most", side()),
       texts.length ? h("ol", { class: "texts" }, texts) : h("p", { class: "muted" }, "No text activates it."),
     ),
     h(

@@ -52,14 +52,14 @@ const COLUMNS = [
     title: "Mono img",
     class: "wide number from-wide",
     show: (value) => fixed(value, 2),
-    about: "Monosemanticity on images",
+    about: "Monosemanticity on images, minus that of random ones",
   },
   {
     key: "mono_text",
     title: "Mono txt",
     class: "wide number from-wide",
     show: (value) => fixed(value, 2),
-    about: "Monosemanticity on texts",
+    about: "Monosemanticity on texts, minus that of random ones",
   },
   {
     key: "match",
