@@ -19,6 +19,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
+from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
 from mmmono.pipeline.pictures import SplitPictures, tell_missing
 from mmmono.pipeline.results import ResultsOnDisk
@@ -55,7 +56,7 @@ class ExplorerSettings:
     images: int
     texts: int
     deduplicate: bool
-    side: str
+    side: Side
     pictures: bool
     bins: int
     neighbors: int
