@@ -88,6 +88,7 @@ SCENARIOS = (
     Scenario("train", ("train", *PLANTED, *TRAINING, "features=[sae,ncl]")),
     Scenario("sweep", ("train", "-m", *PLANTED, *SWEPT)),
     Scenario("certainty", ("certainty", *PLANTED, *TRAINING, "features=[raw,sae]", *RESAMPLED)),
+    Scenario("consensus", ("consensus", *PLANTED, *TRAINING, "features=sae", "consensus.n_seeds=2")),
     Scenario(
         "adversarial",
         ("adversarial", *ATTACK),
