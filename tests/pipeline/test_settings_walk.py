@@ -348,6 +348,7 @@ WALKS = [
     Walk("mds", (*TAR, "features=raw", "partition=counts"), ("partition",)),
     Walk("mds", (*TAR, "features=raw", "partition=margin"), ("partition",)),
     Walk("certainty", (*TAR, RAW_SAE)),
+    Walk("consensus", (*TAR, "features=sae")),
     Walk("robustness", (*TAR, RAW_SAE)),
     Walk("ablation", (*TAR, RAW_SAE)),
     Walk("top_samples", (*TAR, RAW_SAE)),
