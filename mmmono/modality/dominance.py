@@ -297,16 +297,15 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         center = 0.0 if self._center is None else self._center.double()
         groups, pairs = sums.groups, sums.pairs
         mean = torch.where(informative > 0, ((1 + center + deviation) / 2).clamp(0, 1), torch.nan)
-        variance = torch.where(
-            groups > 1, by_group * groups / (groups - 1), torch.nan
-        )  # one's is rounding error over 0
+        # With one group, or one pair, this is a rounding error divided by 0.
+        variance = torch.where(groups > 1, by_group * groups / (groups - 1), torch.nan)
         independent = by_pair * pairs / (pairs - 1)
         null = torch.where(informative > 0, sums.squares_about(center).sqrt() / pairs / 2, torch.nan)
         return DominanceScores(
             scores=mean.cpu(),
             standard_error=((variance / pairs).sqrt() / 2).cpu(),
             null_error=null.cpu(),
-            design_effect=torch.where(independent > EQUAL, variance / independent, 1.0).cpu(),
+            design_effect=torch.where((pairs > 1) & (independent > EQUAL), variance / independent, 1.0).cpu(),
             effective_groups=(pairs.square() / sums.size_squares).nan_to_num(0.0).cpu(),
             informative_pairs=informative.cpu(),
             informative_groups=informative_groups.cpu(),

@@ -128,7 +128,8 @@ class Analysis:
         kind: kind of artifact of its results; dictionaries are made by training, not by `prepare`.
         of_features: whether its results depend on the features of a model and a dataset.
         one_for_each: entry of the recipe by which results stand side by side in the report, such as `concept`.
-        split_setting: setting that names a further split whose features it needs, such as `ablation.split`.
+        split_setting: setting that names the split whose pairs its tables are of, such as `ablation.split`; `auto`: all
+            pairs if a hash splits them; empty: the dataset's split.
         embeds_anew: whether it loads the model even if its features exist.
         embeds_labels: whether it loads the model to embed the names of the dataset's labels, if it has any.
         weights: settings that name weights to download, such as `victim.model`, and what they are called.
@@ -170,6 +171,8 @@ class Analysis:
         """Split whose pairs its tables are of."""
         if not self.split_setting:
             return workspace.dataset.split
+        if self.split_setting == "auto":
+            return workspace.whole_split("auto")
         return workspace.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
 
     @property

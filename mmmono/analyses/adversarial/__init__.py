@@ -209,5 +209,6 @@ ADVERSARIAL = Analysis(
     paper_setting=PaperSetting("table3"),
     features="raw",
     embeds_anew=True,
+    split_setting="auto",
     weights={"victim.model": "victim"},
 )

@@ -192,5 +192,6 @@ TEXT_TO_IMAGE = Analysis(
     paper_setting=PaperSetting("figure10", model="clip_vit_h14", dataset="cc3m", chooses=("model", "features")),
     features="[raw,sae]",
     embeds_anew=True,
+    split_setting="auto",
     weights={"generator.weights": "generator"},
 )

@@ -34,10 +34,10 @@ def prompt_images(
         left_out: keys of pairs to exclude, such as the references.
     """
     split = workspace.whole_split("auto")
-    metadata = workspace.features(split).view.metadata().reset_index(drop=True)
+    view = workspace.features(split).view
+    metadata = view.metadata().reset_index(drop=True).assign(group=view.groups())
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
-    if "group" in candidates:  # keep one of several variants of an image
-        candidates = candidates[~candidates["group"].duplicated()]
+    candidates = candidates[~candidates["group"].duplicated()]  # one of several variants of an image
     if len(candidates) > settings.pool:
         candidates = candidates.sample(settings.pool, random_state=workspace.seed)
     count = min(settings.prompt_pictures, len(candidates))
