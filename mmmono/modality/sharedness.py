@@ -1,7 +1,8 @@
 """Sharedness: do image and text of a pair activate a feature together, more than sides that do not belong together?
 
-R(d) (Eq. 1) hardly changes when each image gets another image's text. It says which modality activates a feature more, not
-whether the two sides of a pair agree. This module asks the latter, of every feature and in one pass.
+On real features R(d) (Eq. 1) hardly changes when each image gets another image's text (docs/what_r_of_d_is.md). It says
+which modality activates a feature more, not whether the two sides of a pair agree. This module asks the latter, of every
+feature and in one pass.
 
 The score is a Pearson correlation across pairs, 0 in expectation if pairs are broken and independent of the two modalities'
 gains. A feature that is silent in at least half of the images and of the texts is *sparse*: what is correlated is whether it

@@ -54,7 +54,7 @@ SHAREDNESS = Analysis(
     title="Sharedness",
     question=(
         "Do image and text of a pair activate a feature together, more than sides that do not belong together? The modality "
-        "dominance score does not say: it hardly changes when pairs are broken. Not in the paper."
+        "dominance score does not say: on real features it hardly changes when pairs are broken. Not in the paper."
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
