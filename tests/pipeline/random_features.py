@@ -48,6 +48,9 @@ class Addresses(Artifacts):
             raise Reached
         if kind == "features" and not path.exists():
             raise MissingArtifactError(f"{path} is not there")
+        if kind == "groups" and not path.exists():  # what follows reads them
+            path.mkdir(parents=True)
+            make(path)
         return Artifact(path, self.recipe, built=False)
 
 

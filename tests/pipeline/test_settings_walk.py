@@ -114,7 +114,7 @@ OTHER: Mapping[str, Any] = {
     "mds.undefined": "half",
     "dataset.captions": "all",
     "dataset.split": "train",
-    "dataset.group": "color",
+    "dataset.group": "caption",
     "dataset.near_duplicates": 0.9,
     "training.validation": "val",
     "dataset.label": "other",
