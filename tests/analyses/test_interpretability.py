@@ -48,7 +48,7 @@ def result(
     differences = [
         {
             "feature_set": name, "samples": modality, "score": score,
-            "scored_ImgD": 7, "features_ImgD": 9, "scored_TextD": 0, "features_TextD": 4,
+            "ImgD_scored": 7, "ImgD_features": 9, "TextD_scored": 0, "TextD_features": 4,
             **dict.fromkeys(TABLE5_METRICS, mean),
             **{f"{metric}_se": None if mean is None else 0.1 for metric in TABLE5_METRICS},
         }

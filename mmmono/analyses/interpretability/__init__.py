@@ -74,7 +74,7 @@ def table5_rows(result: Result) -> Rows:
                 "feature set": row["feature_set"],
                 "score": row["score"],
                 "scored": ", ".join(
-                    f"{row[f'scored_{name}']} of {row[f'features_{name}']} {name}" for name in ("ImgD", "TextD")
+                    f"{row[f'{name}_scored']} of {row[f'{name}_features']} {name}" for name in ("ImgD", "TextD")
                 ),
                 **{metric: with_error(row, metric) for metric in TABLE5_METRICS},
                 "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
@@ -200,10 +200,10 @@ INTERPRETABILITY = Analysis(
             "feature_set": "name of the feature set",
             "score": "Visual Mono (ImgD minus TextD on images) or Textual Mono (TextD minus ImgD on texts)",
             "samples": "image or text: the samples on which features are scored",
-            "scored_ImgD": "number of ImgD features with m samples on their side",
-            "scored_TextD": "number of TextD features with m samples on their side",
-            "features_ImgD": "number of ImgD features",
-            "features_TextD": "number of TextD features",
+            "ImgD_scored": "number of ImgD features with m samples on their side",
+            "TextD_scored": "number of TextD features with m samples on their side",
+            "ImgD_features": "number of ImgD features",
+            "TextD_features": "number of TextD features",
             **_columns(TABLE5_METRICS, "difference, in which chance cancels, of the classes' means of"),
         },
         "over_training": {

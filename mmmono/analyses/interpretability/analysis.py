@@ -214,8 +214,8 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[Row]:
             "feature_set": scored.name,
             "score": "Visual Mono" if modality == "image" else "Textual Mono",
             "samples": modality,
-            **{f"scored_{name}": scored.estimate(modality, "mono", name).count for name in COMPARED},
-            **{f"features_{name}": scored.size(name) for name in COMPARED},
+            **{f"{name}_scored": scored.estimate(modality, "mono", name).count for name in COMPARED},
+            **{f"{name}_features": scored.size(name) for name in COMPARED},
         }
         for metric in TABLE5_METRICS:
             estimate = scored.modality_mono(modality, metric)
