@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t as student
 
 Array = np.ndarray[Any, Any]
-LEAST_SHARE = 0.75  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
+LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def crossed_mean(
     σ_r² Σ n_r² / n² + σ_c² Σ n_c² / n² + σ_rc² Σ n_rc² / n² for n_r values in row r, n_c in column c, n_rc in their
     cell. The components are estimated by equating sums of squares with their expectations (Henderson 1953, Method 1; the
     analysis of variance if the table is full). Owen (2007) shows why one factor alone is not enough. The sum may be far
-    too small by chance, so ¾ of the variance of independent cells is its least value. Degrees of freedom follow
+    too small by chance, so ⅔ of the variance of independent cells is its least value. Degrees of freedom follow
     Satterthwaite (1946), with components of rows and columns half a standard error above their estimates, since too
     small a variance would otherwise come with too many degrees of freedom.
 
