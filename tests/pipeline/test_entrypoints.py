@@ -204,7 +204,11 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         ("mds", ["model=clip_rn5"], "model=clip_rn5 names no option: choose one of"),
         ("mds", ["dataset=webdataset"], "dataset=webdataset needs a value for dataset.shards"),
         ("extract", ["dataset=webdataset", "dataset.shards=nowhere/{0..3}.tar"], "matches no file: nowhere/0.tar"),
-        ("extract", ["dataset.split=test"], "dataset.split=test is none of this dataset's: choose train, select, val, all"),
+        (
+            "extract",
+            ["dataset.split=test"],
+            "dataset.split=test is none of this dataset's: choose train, select, val, all",
+        ),
         ("extract", ["model=declip_rn50", "model.checkpoint=gone.pth"], "model.checkpoint=gone.pth is no file"),
         (
             "extract",

@@ -176,7 +176,9 @@ class _Compared:
                 "matched_cosine": matched_cosine(self.truth.atoms, learned),
             }
         scores, live = self.scored.scores.scores, self.live
-        q_value = resample_dominance(self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed).q_value
+        q_value = resample_dominance(
+            self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed, self.truth.groups
+        ).q_value
         by_null = partition_by_null(scores, q_value, settings.fdr, live)
         shared = sharedness(self.pairs(), self.truth.groups).score.where(live, torch.nan)
         lean = (scores - 0.5).abs().where(live, torch.nan)
