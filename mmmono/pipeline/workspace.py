@@ -32,7 +32,6 @@ from mmmono.features import (
     extract_features,
 )
 from mmmono.features.extraction import ExtractionSettings
-from mmmono.features.grouping import Codes, near_duplicates
 from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
@@ -41,14 +40,13 @@ from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
+from mmmono.pipeline.groups import compared_groups
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
 from mmmono.pipeline.typed import read_settings
-
-GROUPS = "groups.npy"
 
 
 class Workspace:
@@ -137,25 +135,10 @@ class Workspace:
         return ExtractionSettings(given.batch_size, given.workers, precision, str(given.dtype), allowance)
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
-        view = self.dataset.view(FeatureStore(store.path), split, self._compared_groups(store))
+        view = self.dataset.view(
+            FeatureStore(store.path), split, compared_groups(self.artifacts, store, self.dataset.grouping, self.device)
+        )
         return Features(store, view, split, {"store": store.digest, "split": split, **self.dataset.split_recipe(split)})
-
-    def _compared_groups(self, store: Artifact) -> Codes | None:
-        """Number of each pair's group after near-duplicates were joined, made first; None if images are not compared."""
-        grouping = self.dataset.grouping
-        if grouping.near_duplicates is None:
-            return None
-        threshold = grouping.near_duplicates
-
-        def make(directory: Path) -> None:
-            found = FeatureStore(store.path)
-            codes = grouping.codes(found.metadata())
-            codes = np.arange(len(found)) if codes is None else codes
-            np.save(directory / GROUPS, near_duplicates(found, threshold, codes, self.device))
-
-        recipe = {"store": store.digest, **grouping.recipe()}
-        artifact = self.artifacts.build("groups", store.path.name, recipe, make)
-        return np.asarray(np.load(artifact.path / GROUPS))
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:

@@ -1,0 +1,39 @@
+"""Groups of pairs that are found by comparing all images of a store, kept as an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.features import FeatureStore
+from mmmono.features.grouping import Codes, Grouping, near_duplicates
+
+GROUPS = "groups.npy"
+
+
+def compared_groups(artifacts: Artifacts, store: Artifact, grouping: Grouping, device: str) -> Codes | None:
+    """Return the number of each pair's group after near-duplicates were joined, found first if not known.
+
+    Args:
+        artifacts: the artifacts root.
+        store: the feature store.
+        grouping: which pairs are one group.
+        device: of the comparison.
+
+    Returns:
+        Numbers from 0 on, `[pairs]`; None if images are not compared.
+    """
+    threshold = grouping.near_duplicates
+    if threshold is None:
+        return None
+
+    def make(directory: Path) -> None:
+        found = FeatureStore(store.path)
+        codes = grouping.codes(found.metadata())
+        codes = np.arange(len(found)) if codes is None else codes
+        np.save(directory / GROUPS, near_duplicates(found, threshold, codes, device))
+
+    artifact = artifacts.build("groups", store.path.name, {"store": store.digest, **grouping.recipe()}, make)
+    return np.asarray(np.load(artifact.path / GROUPS))
