@@ -20,7 +20,7 @@ from mmmono.modality import (
 from mmmono.modality.planning import Aims, plan_rows
 from tests.modality.draws import dense, latents, repeated
 
-CLIP_PAIRS = Path("/work/shared/data/clip_pairs/coco_clip_vitb16_500.npy")
+CLIP_PAIRS = Path(__file__).parents[3] / "shared/data/clip_pairs/coco_clip_vitb16_500.npy"
 
 
 @pytest.mark.parametrize("times", [1, 3])

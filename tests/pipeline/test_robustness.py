@@ -12,7 +12,7 @@ from mmmono.analyses.robustness import ROBUSTNESS, Settings
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command, newest, saved_rows
 
-CLIP = Path("/work/shared/data/clip_pairs/coco_clip_vitb16_500.npy")  # 500 real pairs of CLIP ViT-B/16
+CLIP = Path(__file__).parents[3] / "shared/data/clip_pairs/coco_clip_vitb16_500.npy"  # 500 real pairs of CLIP ViT-B/16
 
 
 def as_store(folder: Path, z: np.ndarray, groups: list[str] | None = None) -> tuple[str, ...]:
