@@ -26,7 +26,7 @@ SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
 VARIATION_SELECTOR = 0xFE0F
 JOINER = 0x200D
-GROUPING = 2  # version of `group` and `split_group`, which feature stores save
+GROUPING = 3  # version of `group` and `split_group`, which feature stores save
 # Signs that say a drawing's gender or direction, with what joins them.
 QUALIFIERS = frozenset({JOINER, VARIATION_SELECTOR, 0x2640, 0x2642, 0x2B05, 0x27A1})
 # Drawings that Unicode has in several genders as single characters → one of them.
@@ -150,7 +150,7 @@ class OpenMojiPairs(PairSource):
     def split_group(self, key: str) -> str:
         """Hexcode of the group without gender and direction, so that siblings are in one split."""
         codes = [int(code, 16) for code in self.group(key).split("-")]
-        base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS]
+        base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS] or codes  # such as an arrow alone
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
     def _render(self, code: str) -> Image.Image:

@@ -101,6 +101,12 @@ def test_no_emoji_of_a_caption_without_gender_is_divided(source: OpenMojiPairs) 
     assert len(divided) < 0.02 * len(split_of), divided
 
 
+def test_signs_that_are_drawings_themselves_have_groups_of_their_own(source: OpenMojiPairs) -> None:
+    signs = [key for key in source._keys if source.group(key) in ("2640", "2642", "2B05", "27A1")]
+    assert len({source.split_group(key) for key in signs}) == 4
+    assert all(source.split_group(key) for key in source._keys)
+
+
 def test_shares_of_drawings(source: OpenMojiPairs) -> None:
     splits = Counter(SplitShares().split_of(source.split_group(key)) for key in source._keys)
     assert 0.6 < splits["train"] / len(source) < 0.8
