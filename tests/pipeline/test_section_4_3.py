@@ -45,7 +45,7 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path, tmp_path: 
             assert (results / f"{name}-figure10-{reference}.pdf").exists()
             assert (results / f"{name}-curves-{reference}.png").stat().st_size > 10_000
     effects = pd.read_parquet(results / "effects.parquet")
-    assert {"TextD − ImgD", "TextD − Random"} <= set(effects.members)
+    assert {"TextD − ImgD", "TextD − Random-TextD"} <= set(effects.members)
     assert effects.change.between(effects.change_low, effects.change_high).all()
     for name in ("raw", "sae"):
         assert f"Change from plain generation at strength 0.7 [95 %], {name}, “face”" in run.out
