@@ -7,14 +7,14 @@ import pytest
 
 from mmmono.core.statistics import t_mean
 from tests.calibration import cases, measure
-from tests.calibration.cases import BOUNDS, CASES, Case
+from tests.calibration.cases import CASES, Case
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(CASES)), ids=[f"{case.name}, {case.regime}" for case in CASES])
 def test_intervals_cover_and_tests_err_as_often_as_they_say(place: int) -> None:
     found = measure.measure(place, 400, seed=1)
-    low, high = BOUNDS[CASES[place].kind]
+    low, high = measure.bounds(place)
     assert low - 3 * found.error <= found.rate <= high + 3 * found.error
 
 

@@ -9,8 +9,8 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.table import Table
 
-from tests.calibration.cases import BOUNDS, CASES
-from tests.calibration.measure import Measured, measure
+from tests.calibration.cases import CASES
+from tests.calibration.measure import Measured, bounds, measure
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     rows = Parallel(n_jobs=options.jobs)(
         delayed(measure)(place, options.simulations, options.seed) for place, _ in chosen
     )
-    Console(width=150).print(_table(rows))
+    Console(width=180).print(_table(rows))
     sys.exit(any(row.outside for row in rows) or not rows)
 
 
@@ -38,8 +38,8 @@ def _table(rows: list[Measured]) -> Table:
         table.add_column(column)
     for row in rows:
         case = CASES[row.place]
-        low, high = BOUNDS[case.kind]
-        verdict = f"outside {low} to {high}" if row.outside else ""
+        low, high = bounds(row.place)
+        verdict = f"outside {low} to {high}" if row.outside else case.conservative
         table.add_row(
             case.name, case.regime, case.kind, f"{row.rate:.3f} ± {row.error:.3f}", str(row.simulations), verdict
         )

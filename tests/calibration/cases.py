@@ -34,6 +34,8 @@ class Case:
         kind: `coverage` of a nominal .95, or `false positives` of a nominal .05.
         simulate: does one experiment, and says whether the interval covered, or the test rejected.
         share: simulations relative to the other cases; less for slow ones.
+        conservative: why the rate may lie on the safe side of its bounds (coverage above, false positives below), or
+            empty; such a row is not out of bounds, and the table shows why.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Case:
     kind: Kind
     simulate: Callable[[np.random.Generator], Outcome]
     share: float = 1.0
+    conservative: str = ""
 
 
 def covers(estimate: Estimate, truth: float) -> bool:
@@ -155,6 +158,17 @@ def _attack_truth(base: float) -> float:
     return float(sigmoid(base + 2**0.5 * np.random.default_rng(0).standard_normal(2_000_000)).mean())
 
 
+def independent_rate(rate: float) -> Callable[[np.random.Generator], Outcome]:
+    """Success rate if neither request nor image matters."""
+    crossing = design(16, 8, 2)
+
+    def simulate(rng: np.random.Generator) -> Outcome:
+        found = success_rate([[bool(hit)] for hit in rng.random(32) < rate], crossing).rate
+        return found.low <= rate <= found.high
+
+    return simulate
+
+
 def below_random(base: float) -> Callable[[np.random.Generator], Outcome]:
     """A class that defends as well as random features do, with two answers for each image."""
     crossing = design(16, 8, 2)
@@ -174,6 +188,8 @@ def margins(rng: np.random.Generator) -> Outcome:
     return covers(crossing.mean(values + rng.standard_normal(32)), 0.0)
 
 
+NEITHER = "conservative: factors that do not matter are allowed for"
+RARE = "conservative: few successes, steps of 1/64"
 CASES = [
     Case("generation: change (t)", "8 seeds, skewed", "coverage", seeds),
     Case("generation: contrasts (t, Holm)", "16 contrasts of 8 seeds", "false positives", contrasts),
@@ -185,6 +201,7 @@ CASES = [
     Case("Table 2: drop (samples, references)", "100 a concept, 50 draws", "coverage", concept(100, 50), 0.5),
     Case("Table 2: drop (samples, references)", "30 a concept, 400 draws", "coverage", concept(30, 400), 0.25),
     Case("Table 2: difference of drops", "60 a concept, 50 draws", "false positives", concept_without_effect, 0.5),
+    Case("Paired test: enrichment (jackknife)", "10 pairs", "coverage", enrichment(10)),
     Case("Paired test: enrichment (jackknife)", "30 pairs", "coverage", enrichment(30)),
     Case("Paired test: enrichment (jackknife)", "100 pairs", "coverage", enrichment(100)),
     Case(
@@ -216,6 +233,26 @@ CASES = [
         "16 requests × 8 images, 2 runs, rate .5",
         "false positives",
         below_random(0.0),
+    ),
+    Case(
+        "Table 3: rate (Wilson, crossed)",
+        "50 requests × 8 images, 2 runs, rate .5",
+        "coverage",
+        attack_rate(50, 8, 2, 0.0),
+    ),
+    Case(
+        "Table 3: rate (Wilson, crossed)", "neither matters, rate .2", "coverage", independent_rate(0.2), 1.0, NEITHER
+    ),
+    Case(
+        "Table 3: rate (Wilson, crossed)", "neither matters, rate .5", "coverage", independent_rate(0.5), 1.0, NEITHER
+    ),
+    Case(
+        "Table 3: below random (crossed t)",
+        "16 × 8, 2 runs, rate .06",
+        "false positives",
+        below_random(-3.5),
+        1.0,
+        RARE,
     ),
     Case("Table 3: margin (crossed t)", "16 requests × 8 images, 2 runs", "coverage", margins),
 ]

@@ -34,7 +34,15 @@ def test_table_3_and_figure_8(command: Command, artifacts: Path, quick: tuple[st
     assert "jailbreak" not in run.out
     results = newest(artifacts, "adversarial")
     table = pd.read_parquet(results / "table3.parquet")
-    assert table.aligned.tolist() == ["benign", "contrast", "attacked", "ImgD", "TextD", "CrossD", "Random"]
+    classes = ["ImgD", "TextD", "CrossD"]
+    assert table.aligned.tolist() == [
+        "benign",
+        "contrast",
+        "attacked",
+        *classes,
+        *(f"Random-{name}" for name in classes),
+    ]
+    assert table.energy[3:].between(0, 1).all()
     assert table.features[3:].nunique() == 1
     assert table.trials.eq(4).all()
     assert table.rate.between(table.rate_low, table.rate_high).all()

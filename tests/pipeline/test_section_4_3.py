@@ -32,7 +32,7 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path, tmp_path: 
     results = newest(artifacts, "text_to_image")
     cells = pd.read_parquet(results / "cells.parquet")
     # sets × references × classes × strengths × seeds
-    assert len(cells) == 2 * 2 * 5 * 2 * 2
+    assert len(cells) == 2 * 2 * 7 * 2 * 2
     classes = cells[cells.members != "All"]
     assert classes.groupby("feature_set").features.nunique().eq(1).all()  # of equal size
     assert cells[["similarity_reference", "similarity_prompt", "color_distance", "edge_distance"]].notna().all().all()
@@ -45,7 +45,7 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path, tmp_path: 
             assert (results / f"{name}-figure10-{reference}.pdf").exists()
             assert (results / f"{name}-curves-{reference}.png").stat().st_size > 10_000
     effects = pd.read_parquet(results / "effects.parquet")
-    assert {"TextD − ImgD", "TextD − Random"} <= set(effects.members)
+    assert {"TextD − ImgD", "TextD − Random-TextD"} <= set(effects.members)
     assert effects.change.between(effects.change_low, effects.change_high).all()
     for name in ("raw", "sae"):
         assert f"Change from plain generation at strength 0.7 [95 %], {name}, “face”" in run.out
@@ -98,7 +98,7 @@ def test_an_interrupted_run_draws_only_what_is_missing(
     )
     run = command("text_to_image", *arguments)
     assert run.status == 0, run.err
-    assert len(drawn) == 1 + 5  # plain and one cell of each class, none of them twice
+    assert len(drawn) == 1 + 7  # plain and one cell of each class and its random set, none of them twice
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_diffusers_pipelines_end_to_end(
     assert run.status == 0, run.err
     results = newest(tmp_path, "text_to_image")
     cells = pd.read_parquet(results / "cells.parquet")
-    assert len(cells) == 10 * (1 + ("sae" in extra))
+    assert len(cells) == 14 * (1 + ("sae" in extra))
     assert (results / "raw-figure10-horse.png").stat().st_size > 10_000
     # Nearest real pictures only where T′ is in the joint space.
     assert cells.nearest.str.len().gt(0).any() == ("projected" in extra or generator == "sd2_unclip")
