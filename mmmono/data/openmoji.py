@@ -26,7 +26,7 @@ SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
 VARIATION_SELECTOR = 0xFE0F
 JOINER = 0x200D
-GROUPING = 3  # version of `group` and `split_group`, which feature stores save
+GROUPING = 4  # version of `group`, which feature stores save
 # Signs that say a drawing's gender or direction, with what joins them.
 QUALIFIERS = frozenset({JOINER, VARIATION_SELECTOR, 0x2640, 0x2642, 0x2B05, 0x27A1})
 # Drawings that Unicode has in several genders as single characters → one of them.
@@ -113,7 +113,7 @@ class OpenMojiPairs(PairSource):
 
     def labels(self, code: str) -> dict[str, str]:
         """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
-        base = self.group(code)
+        base = _without_tones(code)
         # Groups of people with two skin tones have no toneless form in the table: look up their first person.
         return self._labels.get(base) or self._labels.get(base.split("-")[0]) or {}
 
@@ -143,13 +143,8 @@ class OpenMojiPairs(PairSource):
         raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
 
     def group(self, key: str) -> str:
-        """Hexcode without skin tones and variation selectors: variants of one drawing are one group."""
-        codes = (int(code, 16) for code in picture_key(key).split("-"))
-        return "-".join(f"{code:04X}" for code in codes if code not in SKIN_TONES and code != VARIATION_SELECTOR)
-
-    def split_group(self, key: str) -> str:
-        """Hexcode of the group without gender and direction, so that siblings are in one split."""
-        codes = [int(code, 16) for code in self.group(key).split("-")]
+        """Hexcode without skin tones, gender and direction: drawings that differ in these alone are nearly the same."""
+        codes = [int(code, 16) for code in _without_tones(picture_key(key)).split("-")]
         base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS] or codes  # such as an arrow alone
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
@@ -169,6 +164,12 @@ class OpenMojiPairs(PairSource):
 
 def _hexcode(character: str) -> str:
     return "-".join(f"{ord(c):04X}" for c in character)
+
+
+def _without_tones(code: str) -> str:
+    """Hexcode without skin tones and variation selectors."""
+    codes = (int(part, 16) for part in code.split("-"))
+    return "-".join(f"{part:04X}" for part in codes if part not in SKIN_TONES and part != VARIATION_SELECTOR)
 
 
 def _without_selectors(code: str) -> str:

@@ -123,10 +123,6 @@ class PairSource(ABC):
         """Group of a pair, such as all captions of an image: its pairs are not independent of each other."""
         return key
 
-    def split_group(self, key: str) -> str:
-        """Pairs with the same value are in the same split: those of a group, and of groups that are related to it."""
-        return self.group(key)
-
 
 @dataclass(frozen=True)
 class SplitShares:

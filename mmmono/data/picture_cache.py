@@ -59,10 +59,6 @@ class PictureCache(PairSource):
         """Group of a pair in the wrapped source."""
         return self.source.group(key)
 
-    def split_group(self, key: str) -> str:
-        """Related pairs in the wrapped source."""
-        return self.source.split_group(key)
-
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair from its file, or from the source. Raises DataError if neither works."""
         (item,) = self.fetch_many([(key, locator)])

@@ -20,7 +20,6 @@ from mmmono.features.store import FeatureStore
 Codes = np.ndarray[Any, np.dtype[np.int64]]
 
 GROUP_COLUMNS = ("group", "key", "image_path")  # the first of these that the metadata has tells the groups
-SPLIT_COLUMN = "split_group"  # coarser than groups: related pairs that must be in the same split, such as siblings
 COMPARED_ROWS = 4096  # rows whose cosines are computed at a time
 
 
@@ -58,7 +57,7 @@ class Grouping:
         Raises:
             ConfigError: the metadata lacks the chosen column, or it is empty.
         """
-        column = self.column or next((name for name in GROUP_COLUMNS if name in metadata), None)
+        column = self._column(metadata)
         if column is None:
             return None
         if column not in metadata:
@@ -70,9 +69,11 @@ class Grouping:
 
     def split_names(self, metadata: pd.DataFrame) -> np.ndarray[Any, Any] | None:
         """Text of each pair whose hash decides its split, without near-duplicates; None if no column tells it."""
-        own = SPLIT_COLUMN if SPLIT_COLUMN in metadata else None
-        column = self.column or own or next((name for name in GROUP_COLUMNS if name in metadata), None)
+        column = self._column(metadata)
         return None if column is None else metadata[column].to_numpy()
+
+    def _column(self, metadata: pd.DataFrame) -> str | None:
+        return self.column or next((name for name in GROUP_COLUMNS if name in metadata), None)
 
 
 def split_rows(

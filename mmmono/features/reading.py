@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mmmono.core.errors import BrokenPartError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
-from mmmono.features.grouping import SPLIT_COLUMN
 
 PREFETCHED = 32  # prefetched batches of all workers together; at most 4 each
 SHARED_MEMORY = Path("/dev/shm")  # holds the batches of worker processes on Linux
@@ -170,8 +169,6 @@ class PartReader(IterableDataset[Batch | Failure]):
     def _row(self, pair: ImageTextPair) -> dict[str, str]:
         group = self.source.group(pair.key)
         own = {"key": pair.key, "caption": pair.caption, "locator": pair.locator, "group": group}
-        if type(self.source).split_group is not PairSource.split_group:
-            own[SPLIT_COLUMN] = self.source.split_group(pair.key)
         return own | dict(pair.labels) | own  # labels must not override these columns; they come first
 
 

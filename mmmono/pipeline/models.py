@@ -226,7 +226,7 @@ class EmojiCLIP(Model):
             train = (
                 (pair.image, pair.caption)
                 for pair in items
-                if not isinstance(pair, SkippedPair) and shares.split_of(source.split_group(pair.key)) == "train"
+                if not isinstance(pair, SkippedPair) and shares.split_of(source.group(pair.key)) == "train"
             )
             fit_emojiclip(directory, train, seed=self.seed)
 

@@ -84,15 +84,6 @@ def test_splits_cover_all_pairs_and_divide_no_group(tmp_path: Path) -> None:
     assert all(len(group) > 3 for group in groups.values())
 
 
-def test_related_groups_are_in_the_same_split_and_remain_groups(tmp_path: Path) -> None:
-    related = [f"f{i // 5}" for i in range(200)]
-    store = store_of(tmp_path, images(200), group=[f"g{i}" for i in range(200)], split_group=related)
-    views = [split_view(store, split) for split in ("train", "select", "val")]
-    families = [{related[i] for i in view.rows} for view in views]  # type: ignore[union-attr]
-    assert sum(map(len, families)) == len(set(related))
-    assert sum(int(view.groups().max()) + 1 for view in views) == 200
-
-
 def test_a_chosen_column_is_also_what_splits_keep_whole(tmp_path: Path) -> None:
     person = [f"p{i % 40}" for i in range(200)]
     store = store_of(tmp_path, images(200), group=[f"g{i}" for i in range(200)], person=person)
