@@ -31,7 +31,7 @@ async function showCompare(root) {
           part("TextD"),
           part("CrossD"),
           part("dead"),
-          row(["beyond chance (q ≤ 0.05)"], beyond("q")),
+          row(["significant (q ≤ 0.05)"], beyond("q")),
           info.shared ? row(["shared (q ≤ 0.05)"], beyond("shared_q")) : null,
           row(["mean μ"], fixed(info.mean)),
           row(["deviation σ"], fixed(info.std)),
