@@ -155,7 +155,7 @@ class OpenMoji(Dataset):
 
     @property
     def native_splits(self) -> bool:
-        """False: split by a hash of the emoji, with all skin tones in one split."""
+        """False: split by a hash of the group, whose emoji differ in skin tone, gender or direction alone."""
         return False
 
     def source(self, split: Split) -> PairSource:
