@@ -112,6 +112,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 # Another valid value of settings of which none can be guessed.
 OTHER: Mapping[str, Any] = {
     "mds.undefined": "half",
+    "random_sets": "size",
     "dataset.captions": "all",
     "dataset.split": "train",
     "dataset.group": "caption",
