@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
+import math
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 Array = np.ndarray[Any, Any]
 
 
-def wilson(successes: Array | float, trials: Array | float, confidence: float = 0.95) -> tuple[Array, Array]:
+def wilson(
+    successes: Array | float, trials: Array | float, confidence: float = 0.95, freedom: float = math.inf
+) -> tuple[Array, Array]:
     """Wilson score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
     It has a width even if all or none of the trials succeed. Trials that are not independent enter divided by their
@@ -20,11 +23,13 @@ def wilson(successes: Array | float, trials: Array | float, confidence: float = 
         successes: number of successes; may be fractional.
         trials: number of trials; may be fractional. Arrays of both are taken element by element.
         confidence: confidence level.
+        freedom: degrees of freedom of the design effect; Student's t replaces the normal distribution (Korn and Graubard
+            1998).
 
     Returns:
         Lower and upper bounds, of the shape of the arguments.
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = float(student.ppf((1 + confidence) / 2, freedom))
     successes, trials = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
     count = np.where(trials > 0, trials, np.nan)
     rate = successes / count

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from mmmono.core import proportions
+
 Array = np.ndarray[Any, Any]
 LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
@@ -273,23 +275,15 @@ def _variance_by(excess: Array, groups: Array) -> tuple[float, int]:
 def wilson(
     successes: float, trials: float, confidence: float = 0.95, effect: float = 1.0, freedom: float = math.inf
 ) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927); (0, 1) without trials.
+    """Wilson score interval of one proportion; see `mmmono.core.proportions.wilson`, which takes arrays.
 
     Args:
-        successes: number of successes; may be fractional.
-        trials: number of trials; may be fractional.
-        confidence: confidence level.
+        successes, trials, confidence, freedom: see there.
         effect: design effect, by which trials that are not independent count less (Kish 1965, Section 8.2; with Wilson's
             interval: Dean and Pagano 2015).
-        freedom: degrees of freedom of the design effect; Student's t replaces the normal distribution (Korn and Graubard
-            1998).
     """
-    if trials <= 0:
-        return 0.0, 1.0
-    z, rate, trials = float(student.ppf((1 + confidence) / 2, freedom)), successes / trials, trials / effect
-    center = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return max(0.0, center - half), min(1.0, center + half)
+    low, high = proportions.wilson(successes / effect, trials / effect, confidence, freedom)
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
