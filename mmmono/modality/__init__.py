@@ -20,10 +20,10 @@ from mmmono.modality.partition import (
 )
 from mmmono.modality.planning import groups_for_border, groups_for_half_width, groups_for_power
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
-from mmmono.modality.robustness import Agreement, MeanStream, agreement, other_partners
+from mmmono.modality.robustness import Agreement, MeanStream, other_partners, score_agreement
 from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.scores import DominanceScores
-from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness
+from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness_scores
 from mmmono.modality.sign_flips import sign_flip_p_values
 from mmmono.modality.stored import load_partition, save_partition
 
@@ -48,7 +48,6 @@ __all__ = [
     "Sharedness",
     "SharednessStream",
     "adjusted_rand_index",
-    "agreement",
     "class_certainty",
     "dominance_scores",
     "effective_trials",
@@ -72,7 +71,8 @@ __all__ = [
     "resample_dominance",
     "save_partition",
     "scaled_scores",
+    "score_agreement",
     "score_intervals",
-    "sharedness",
+    "sharedness_scores",
     "sign_flip_p_values",
 ]

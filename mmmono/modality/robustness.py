@@ -37,7 +37,7 @@ class Agreement:
     TextD_kept: int
 
 
-def agreement(before: FeatureSetDominance, after: FeatureSetDominance) -> Agreement:
+def score_agreement(before: FeatureSetDominance, after: FeatureSetDominance) -> Agreement:
     """Compare scores and classes of the same features before and after a change.
 
     Raises:

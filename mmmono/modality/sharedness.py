@@ -80,7 +80,7 @@ class Sharedness:
         return q_values(self.p_value.where(live, torch.nan))
 
 
-def sharedness(blocks: Iterable[tuple[Rows, Rows]], groups: Codes | None = None) -> Sharedness:
+def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: Codes | None = None) -> Sharedness:
     """Score and test in one pass whether image and text of a pair activate each feature together.
 
     The null is broken pairs: the images' activations as they are, the texts' as they are, but not of the same thing. It is
@@ -114,7 +114,7 @@ def sharedness(blocks: Iterable[tuple[Rows, Rows]], groups: Codes | None = None)
 
 
 class SharednessStream(Stream[[Rows, Rows, Codes | None], Sharedness]):
-    """Running sharedness, for callers that compute several things in one pass; see `sharedness`.
+    """Running sharedness, for callers that compute several things in one pass; see `sharedness_scores`.
 
     Keeps sums of powers up to the fourth in float64. They are accurate to 1e-6 while a feature's mean is below 1,000 times
     its standard deviation.
@@ -137,7 +137,7 @@ class SharednessStream(Stream[[Rows, Rows, Codes | None], Sharedness]):
             codes: group of each pair of the block, if the stream has groups.
 
         Raises:
-            NonFiniteError, StoreError, ValueError: see `sharedness`.
+            NonFiniteError, StoreError, ValueError: see `sharedness_scores`.
         """
         if image.shape != text.shape or len(image.shape) != 2:
             raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")

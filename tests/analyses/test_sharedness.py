@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 
 from mmmono.analyses.sharedness import SHAREDNESS, Settings
 from mmmono.features.planted import PlantedParameters, plant
-from mmmono.modality import modality_dominance_score, sharedness
+from mmmono.modality import modality_dominance_score, sharedness_scores
 from mmmono.modality.validation import Match, shared_auroc
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS
@@ -125,7 +125,7 @@ def test_true_codes_sharedness_separates_where_dominance_does_not() -> None:
     codes = planted.image_codes, planted.text_codes
     one_to_one = Match(torch.arange(48), torch.ones(48), torch.arange(48))
     lean = (modality_dominance_score(*codes) - 0.5).abs()
-    assert shared_auroc(sharedness([codes]).score, one_to_one, planted.kind) >= 0.95
+    assert shared_auroc(sharedness_scores([codes]).score, one_to_one, planted.kind) >= 0.95
     assert shared_auroc(-lean, one_to_one, planted.kind) < 0.8
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmmono.modality import dominance_scores, partition_by_margin, resample_dominance
 from mmmono.modality.confirmation import class_certainty
 from mmmono.modality.intervals import score_intervals
-from mmmono.modality.sharedness import sharedness
+from mmmono.modality.sharedness import sharedness_scores
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Tensor, Tensor]
@@ -94,7 +94,7 @@ def unshared(sparse: bool, groups: Array | None = None) -> Any:
         if groups is not None:
             z = 0.9 * rng.standard_normal((2, groups.max() + 1, FEATURES))[:, groups] + 0.4 * z
         sides = torch.from_numpy(np.maximum(z - 1, 0) if sparse else z)
-        found = sharedness([(sides[0], sides[1])], groups)
+        found = sharedness_scores([(sides[0], sides[1])], groups)
         return (found.p_value <= 0.05).numpy()
 
     return simulate
@@ -104,7 +104,7 @@ def shared(rng: np.random.Generator) -> Array:
     """Whether the interval of a dense feature's sharedness covers its correlation across pairs, .4."""
     z = rng.standard_normal((2, 400, FEATURES))
     image, text = (torch.from_numpy(side) for side in (z[0], 0.4 * z[0] + np.sqrt(1 - 0.16) * z[1]))
-    found = sharedness([(image, text)])
+    found = sharedness_scores([(image, text)])
     return ((found.low <= 0.4) & (found.high >= 0.4)).numpy()
 
 

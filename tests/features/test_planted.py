@@ -18,7 +18,7 @@ from mmmono.features.planted import (
 )
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
-from mmmono.modality import modality_dominance_score, modality_gap, sharedness
+from mmmono.modality import modality_dominance_score, modality_gap, sharedness_scores
 
 NUMBERS_BEFORE = 23618.196398834305  # sum of absolute values, at most 9 each, of 500 pairs by version 1 of this module
 
@@ -154,7 +154,7 @@ def test_strengths_have_the_tail_they_say() -> None:
 
 def test_dense_codes_are_shared_as_concepts_are() -> None:
     planted = plant(PlantedParameters(pairs=4000, dense=0.5, active=0.01, correlation=0.6, gain_spread=0))
-    found = sharedness([(planted.image_codes, planted.text_codes)])
+    found = sharedness_scores([(planted.image_codes, planted.text_codes)])
     assert found.correlation[planted.kind == 2].mean() == pytest.approx(0.6, abs=0.02)
     assert planted.image_codes[:, planted.kind == 0].std() == pytest.approx(0.5, rel=0.1)
     assert not planted.image_codes[:, planted.kind == 1].any()
@@ -178,7 +178,7 @@ def test_leaks_are_weak_rarer_and_independent_of_the_pair() -> None:
         of = planted.kind == kind
         assert other[:, of].double().mean() == pytest.approx(0.5 * float(own[:, of].double().mean()), rel=0.05)
         assert codes[:, of][other[:, of]].mean() == pytest.approx(0.2, rel=0.03)
-    found = sharedness([(planted.image_codes, planted.text_codes)])
+    found = sharedness_scores([(planted.image_codes, planted.text_codes)])
     assert found.score[planted.kind != 2].abs().max() < 0.03
     assert found.score[planted.kind == 2].min() > 0.6
     assert image.sum(1).double().mean() == pytest.approx(7.5, rel=0.03)  # 6, and half of 3 of the other modality

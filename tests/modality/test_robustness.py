@@ -10,12 +10,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from mmmono.modality import (
     MeanStream,
-    agreement,
     dominance_scores,
     other_partners,
     partition_by_margin,
     partition_by_sigma,
     scaled_scores,
+    score_agreement,
 )
 from mmmono.modality.report import FeatureSetDominance
 
@@ -74,7 +74,7 @@ def test_agreement_is_that_of_scipy_and_scikit_learn() -> None:
     other = scored(*pairs(3))
     after = FeatureSetDominance("x", other.scores, after.partition)
     old, new = (np.array(side.partition.class_of()) for side in (before, after))
-    found = agreement(before, after)
+    found = score_agreement(before, after)
     assert found.rho == pytest.approx(spearmanr(before.scores.scores, after.scores.scores).statistic)
     assert found.ari == pytest.approx(adjusted_rand_score(old, new))
     assert found.same == (old == new).mean()
@@ -90,13 +90,13 @@ def test_features_that_are_dead_in_either_are_left_out() -> None:
     before = scored(image, text)
     image[:, 0] = text[:, 0] = 0
     after = scored(image, text)
-    found = agreement(before, after)
+    found = score_agreement(before, after)
     classes = [np.array(side.partition.class_of()) for side in (before, after)]
     assert classes[1][0] == "dead"
     assert found.same == (classes[0][1:] == classes[1][1:]).mean()
     assert found.rho == pytest.approx(1)
     with pytest.raises(ValueError, match="40 features cannot be compared with 3"):
-        agreement(before, scored(image[:, 1:4], text[:, 1:4]))
+        score_agreement(before, scored(image[:, 1:4], text[:, 1:4]))
 
 
 def test_broken_pairs_use_every_text_once_and_none_of_the_own_group() -> None:

@@ -12,13 +12,13 @@ from scipy.stats import false_discovery_control, fisher_exact, hypergeom, norm, 
 
 from mmmono.core.errors import NonFiniteError
 from mmmono.features import StoredRows
-from mmmono.modality import Sharedness, SharednessStream, modality_dominance_score, rank_correlation, sharedness
+from mmmono.modality import Sharedness, SharednessStream, modality_dominance_score, rank_correlation, sharedness_scores
 
 Array = npt.NDArray[np.float64]
 
 
 def of(image: Array, text: Array, groups: npt.NDArray[np.int64] | None = None) -> Sharedness:
-    return sharedness([(torch.from_numpy(image), torch.from_numpy(text))], groups)
+    return sharedness_scores([(torch.from_numpy(image), torch.from_numpy(text))], groups)
 
 
 def sparse(
@@ -228,12 +228,12 @@ def test_large_means_do_not_spoil_the_sums() -> None:
 def test_stored_rows_and_blocks_of_any_size_give_the_same() -> None:
     rng = np.random.default_rng(14)
     image, text = (torch.from_numpy(rng.standard_normal((700, 4)).astype(np.float32)) for _ in range(2))
-    whole = sharedness([(image, text)])
+    whole = sharedness_scores([(image, text)])
     stored = [
         (StoredRows(i, False, "a test"), StoredRows(t, False, "a test"))
         for i, t in zip(image.split(300), text.split(300), strict=True)
     ]
-    torch.testing.assert_close(sharedness(stored).score, whole.score, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sharedness_scores(stored).score, whole.score, rtol=1e-12, atol=1e-12)
 
 
 def test_parts_of_groups_in_any_block_and_stream_come_together() -> None:
@@ -247,7 +247,7 @@ def test_parts_of_groups_in_any_block_and_stream_come_together() -> None:
         streams[int(rng.integers(3))].add(image[rows], text[rows], groups[block])
     streams[0].merge(streams[1])
     streams[0].merge(streams[2])
-    merged, whole = streams[0].result(), sharedness([(image, text)], groups)
+    merged, whole = streams[0].result(), sharedness_scores([(image, text)], groups)
     for name in ("score", "low", "high", "p_value", "co_firing", "expected", "correlation", "phi"):
         torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-9, atol=1e-12)
     assert merged.num_groups == whole.num_groups == 90
@@ -256,15 +256,15 @@ def test_parts_of_groups_in_any_block_and_stream_come_together() -> None:
 def test_wrong_blocks_are_refused() -> None:
     rows = torch.ones(4, 2)
     with pytest.raises(ValueError, match="paired blocks"):
-        sharedness([(rows, torch.ones(3, 2))])
+        sharedness_scores([(rows, torch.ones(3, 2))])
     with pytest.raises(ValueError, match="no activations to compare"):
-        sharedness([])
+        sharedness_scores([])
     with pytest.raises(NonFiniteError, match="values of feature 1 are NaN, first at text 2"):
-        sharedness([(rows, torch.tensor([[0, 0], [0, 0], [0, np.nan], [0, 0]]))])
+        sharedness_scores([(rows, torch.tensor([[0, 0], [0, 0], [0, np.nan], [0, 0]]))])
     with pytest.raises(ValueError, match="4 pairs with 3 codes of groups"):
-        sharedness([(rows, rows)], np.array([0, 0, 1]))
+        sharedness_scores([(rows, rows)], np.array([0, 0, 1]))
     with pytest.raises(ValueError, match="4 pairs with 6 codes of groups"):
-        sharedness([(rows, rows)], np.array([0, 0, 1, 1, 2, 2]))
+        sharedness_scores([(rows, rows)], np.array([0, 0, 1, 1, 2, 2]))
     with pytest.raises(ValueError, match="codes 0 to 1, not 0 or 7"):
         SharednessStream(np.array([0, 0, 1])).add(rows, rows, np.array([0, 0, 7, 0]))
     with pytest.raises(ValueError, match="cannot be merged"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from mmmono.modality import sharedness
+from mmmono.modality import sharedness_scores
 
 Array = npt.NDArray[np.float64]
 FEATURES, PAIRS = 200, 1000
@@ -45,7 +45,7 @@ def test_the_table_of_the_docstring(name: str) -> None:
     found = []
     for seed in range(5):
         image, text = (torch.from_numpy(side) for side in draw(np.random.default_rng(seed), parameter))
-        signed, magnitude = sharedness([(image, text)]), sharedness([(image.abs(), text.abs())])
+        signed, magnitude = sharedness_scores([(image, text)]), sharedness_scores([(image.abs(), text.abs())])
         found.append(
             [roc_auc_score(SHARED, x.nan_to_num(0)) for x in (signed.correlation, magnitude.correlation, signed.phi)]
         )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
-from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sharedness, sign_flip_p_values
+from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sharedness_scores, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.style import CLASS_COLORS
 from tests.reporting.browser import chromium, opened
@@ -40,7 +40,7 @@ def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: 
     scores = dominance_scores([(image, text)])
     p, q = sign_flip_p_values(scores)
     text[:, ::2] = text[:, ::2].where(image[:, ::2] == 0, 1.0)  # what every second feature says is shared
-    found = sharedness([(image, text)])
+    found = sharedness_scores([(image, text)])
     return ExploredFeatures(
         dominance=FeatureSetDominance(name, scores, partition_by_sigma(scores.scores)),
         p_value=p,

@@ -15,7 +15,7 @@ from mmmono.features.grouping import Codes
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.modality.robustness import MeanStream, agreement, other_partners
+from mmmono.modality.robustness import MeanStream, other_partners, score_agreement
 from mmmono.modality.scale import ScaleStream
 from mmmono.modality.scores import DominanceScores
 from mmmono.pipeline.analysis import Study, Tables
@@ -56,7 +56,7 @@ def _rows(workspace: Workspace, name: str, settings: Settings) -> Iterator[Row]:
             "live": len(after.partition.live),
             **{key: getattr(summary, key) for key in ("ImgD", "TextD", "CrossD", "mean", "std")},
             "significant": _significant(after, settings.fdr),
-            **asdict(agreement(before, after)),
+            **asdict(score_agreement(before, after)),
         }
 
 

@@ -28,7 +28,6 @@ from mmmono.modality import (
     partition_by_null,
     partition_by_sigma,
     resample_dominance,
-    sharedness,
 )
 from mmmono.modality.agreement import feature_correlations
 from mmmono.modality.dominance import Undefined
@@ -180,7 +179,7 @@ class _Compared:
             self.pairs(), settings.n_permutations, 1, 1, self.workspace.seed, self.truth.groups
         ).q_value
         by_null = partition_by_null(scores, q_value, settings.fdr, live)
-        shared = sharedness(self.pairs(), self.truth.groups).score.where(live, torch.nan)
+        shared = sharedness_scores(self.pairs(), self.truth.groups).score.where(live, torch.nan)
         lean = (scores - 0.5).abs().where(live, torch.nan)
         return {
             **cosines,
