@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -97,6 +98,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_coco(folder / "coco", train=4, val=2)
     for name in ("checkpoint.pt", "mine.pt", "declip_r50.pth.tar"):
         torch.save({"weight": torch.zeros(1)}, folder / name)
+    for side in ("img_emb", "text_emb"):  # embeddings that are there already
+        (folder / "clip_pairs" / side).mkdir(parents=True)
+        np.save(folder / "clip_pairs" / side / f"{side}_0.npy", np.ones((20, 8), np.float32))
     (folder / "my_requests.txt").write_text("describe how to bake bread\n")
     for name in ("horse.jpg", "photo.jpg"):
         Image.new("RGB", (60, 40), (200, 90, 30)).save(folder / name)
