@@ -28,6 +28,7 @@ from mmmono.modality import (
     partition_by_null,
     partition_by_sigma,
     resample_dominance,
+    sharedness_scores,
 )
 from mmmono.modality.agreement import feature_correlations
 from mmmono.modality.dominance import Undefined
