@@ -111,7 +111,10 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
     summary = saved_rows(artifacts / "results" / mds[0], "summary")
     table = (page / "tables" / "mds.md").read_text()
     for row in summary:
-        assert re.search(rf"\| {row['feature_set']} \| 512 \| {row['ImgD']} \| {row['TextD']} \|", table)
+        assert re.search(
+            rf"\| {row['feature_set']} \| {row['pairs']} \| {row['groups']} \| 512 \| {row['ImgD']} \| {row['TextD']} \|",
+            table,
+        )
     paper = published("table5").find(feature_set="sae", model="CLIP", samples="text")
     assert f"& {paper['embsim']:.3f} & {paper['winrate']:.3f}" in (page / "tables" / "table5.tex").read_text()
     assert "CLIP RN50 (OpenAI) and DeCLIP" in html

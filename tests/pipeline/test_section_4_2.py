@@ -81,7 +81,7 @@ def test_goes_on_where_it_stopped(
     calls.clear()
     calls += [0] * 10
     assert command("adversarial", *quick, *settings).status == 0
-    assert len(calls) - 10 == 10 - 3  # two runs of five conditions, less what was there
+    assert len(calls) - 10 == 14 - 3  # two runs of seven conditions, less what was there
 
 
 def test_llava_with_a_judge_of_keywords(

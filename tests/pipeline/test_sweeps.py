@@ -69,7 +69,9 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
     settings = pd.read_parquet(results / "settings.parquet").set_index(["artifact", "setting"]).value
     assert [settings[row.artifact, "k"] for row in sae.itertuples()] == [str(int(k)) for k in sae.k]
     assert set(settings[:, "trainer.max_steps"]) == {"20"}
-    view = split_view(FeatureStore(only(tmp_path / "features", "planted-*")), "val")
+    view = split_view(
+        FeatureStore(only(tmp_path / "features", "planted-*")), "select"
+    )  # by which settings are compared
     for row in sae.itertuples():
         dictionary = Dictionary.from_pretrained(tmp_path / "dictionaries" / row.artifact)
         fvu, l0 = [], []
