@@ -31,7 +31,7 @@ EXPENSIVE = frozenset(
 # would be busy with them, and the other ones idle.
 LONGEST = (
     "rehearsal/test_rehearsal.py", "test_commands.py", "pipeline/test_chaos.py", "pipeline/test_validate.py",
-    "pipeline/test_sweeps.py", "pipeline/test_processes.py", "test_extending.py", "pipeline/test_section_4_3.py",
+    "pipeline/test_sweeps.py", "pipeline/test_processes.py", "test_extending.py",
 )  # fmt: skip
 
 
