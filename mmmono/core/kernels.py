@@ -154,6 +154,16 @@ def add_ratios(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _insert(values: Array, places: Array, value: np.float32, place: int) -> None:
+    """Insert a value that exceeds the last one into a list in descending order, behind equal ones."""
+    k = len(values) - 1
+    while k > 0 and values[k - 1] < value:
+        values[k], places[k] = values[k - 1], places[k - 1]
+        k -= 1
+    values[k], places[k] = value, place
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def keep_best(rows: Array, normalize: bool, start: int, values: Array, places: Array) -> tuple[np.float32, np.float32]:
     """Update each feature's m largest activations with new rows; ties keep the earlier sample first.
 
@@ -186,23 +196,9 @@ def keep_best(rows: Array, normalize: bool, start: int, values: Array, places: A
             for j in range(first, end):
                 value = _number(rows[i, j]) * factor
                 if value > last[j]:
-                    k = m - 1
-                    while k > 0 and values[j, k - 1] < value:
-                        values[j, k], places[j, k] = values[j, k - 1], places[j, k - 1]
-                        k -= 1
-                    values[j, k], places[j, k] = value, start + i
+                    _insert(values[j], places[j], value, start + i)
                     last[j] = values[j, m - 1]
     return shortest, longest
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _insert(values: Array, places: Array, value: np.float32, place: int) -> None:
-    """Insert a value that exceeds the last one into a list in descending order, behind equal ones."""
-    k = len(values) - 1
-    while k > 0 and values[k - 1] < value:
-        values[k], places[k] = values[k - 1], places[k - 1]
-        k -= 1
-    values[k], places[k] = value, place
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

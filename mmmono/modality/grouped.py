@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mmmono.core.streams import require_equal
 from mmmono.features.grouping import Codes
+from mmmono.modality.groups import OpenGroups
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,6 @@ class Units:
         return Units(image, text, image_fires, text_fires, self.pairs[members])
 
 
-@dataclass
-class _Open:
-    """A group of which some pairs are still to come: sums [2, features], whether it fires [2, features], pairs seen."""
-
-    total: Tensor
-    fires: Tensor
-    seen: int
-
-    def plus(self, other: _Open) -> _Open:
-        device = self.total.device
-        total, fires = self.total + other.total.to(device), self.fires | other.fires.to(device)
-        return _Open(total, fires, self.seen + other.seen)
-
-
 class GroupAverages:
     """Turns blocks of pairs into averages of groups, each given out when its last pair has been seen.
 
@@ -68,7 +55,7 @@ class GroupAverages:
         self._sizes = None if groups is None else np.bincount(groups)
         if self._sizes is not None and len(self._sizes) and self._sizes.max() == 1:
             self._sizes = None
-        self._open: dict[int, _Open] = {}
+        self._open = OpenGroups(self._sizes)
 
     def add(self, image: Tensor, text: Tensor, codes: Codes | None) -> list[Units]:
         """Add pairs with the codes of their groups, and return the groups that are complete with them.
@@ -87,30 +74,10 @@ class GroupAverages:
         alone = torch.from_numpy(self._sizes[codes] == 1).to(image.device)
         complete = [_single(image[alone], text[alone])] if bool(alone.any()) else []
         if not bool(alone.all()):
-            complete += self._in_groups(image[~alone], text[~alone], codes[~alone.cpu().numpy()])
+            together = ~alone
+            rows = _rows(image[together], text[together])
+            complete += _units(self._open.add(codes[together.cpu().numpy()], rows))
         return complete
-
-    def _in_groups(self, image: Tensor, text: Tensor, codes: Codes) -> list[Units]:
-        assert self._sizes is not None
-        names, places, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        rows = torch.from_numpy(places).to(image.device)
-        empty = torch.zeros(len(names), image.shape[1], dtype=torch.float64, device=image.device)
-        total = torch.stack([empty.index_add(0, rows, side.double()) for side in (image, text)], 1)
-        fires = torch.stack([empty.index_add(0, rows, (side != 0).double()) > 0 for side in (image, text)], 1)
-        whole = counts == self._sizes[names]
-        complete = [_units(total[whole], fires[whole], counts[whole])] if whole.any() else []
-        for place in np.flatnonzero(~whole):
-            code = int(names[place])
-            complete += self._continue(code, _Open(total[place], fires[place], int(counts[place])))
-        return complete
-
-    def _continue(self, code: int, more: _Open) -> list[Units]:
-        assert self._sizes is not None
-        seen = more if code not in self._open else self._open.pop(code).plus(more)
-        if seen.seen < self._sizes[code]:
-            self._open[code] = seen
-            return []
-        return [_units(seen.total[None], seen.fires[None], np.array([seen.seen]))]
 
     def merge(self, other: GroupAverages) -> list[Units]:
         """Add what another one has seen, and return the groups that are complete with it.
@@ -120,17 +87,26 @@ class GroupAverages:
         """
         mine, theirs = (None if x._sizes is None else x._sizes.tolist() for x in (self, other))
         require_equal("groups", mine, theirs)
-        return [units for code, seen in other._open.items() for units in self._continue(code, seen)]
+        return _units(self._open.merge(other._open))
 
     def rest(self) -> list[Units]:
         """Averages of the incomplete groups over those of their pairs that have been seen; nothing is changed."""
-        return [_units(seen.total[None], seen.fires[None], np.array([seen.seen])) for seen in self._open.values()]
+        return _units(self._open.open())
 
 
 def _single(image: Tensor, text: Tensor) -> Units:
     return Units(image.double(), text.double(), image != 0, text != 0, np.ones(len(image), np.int64))
 
 
-def _units(total: Tensor, fires: Tensor, pairs: Codes) -> Units:
-    mean = total / torch.from_numpy(pairs.astype(float)).to(total.device)[:, None, None]
-    return Units(mean[:, 0], mean[:, 1], fires[:, 0], fires[:, 1], pairs)
+def _rows(image: Tensor, text: Tensor) -> Float64[Tensor, "pairs n"]:
+    """What is added up by group: activations of both sides, whether they are not 0, and the number of pairs."""
+    ones = torch.ones(len(image), 1, device=image.device)
+    return torch.cat([x.double() for x in (image, text, image != 0, text != 0, ones)], dim=1)
+
+
+def _units(sums: Float64[Tensor, "groups n"] | None) -> list[Units]:
+    if sums is None or not len(sums):
+        return []
+    pairs = sums[:, -1:]
+    image, text, image_fires, text_fires = sums[:, :-1].chunk(4, dim=1)
+    return [Units(image / pairs, text / pairs, image_fires > 0, text_fires > 0, pairs[:, 0].long().cpu().numpy())]

@@ -97,7 +97,7 @@ class OpenGroups:
         done = np.zeros(len(numbers), dtype=bool)
         for i, (number, rows) in enumerate(zip(numbers.tolist(), seen.tolist(), strict=True)):
             if number in self._sums:
-                sums[i] += self._sums.pop(number)
+                sums[i] += self._sums.pop(number).to(sums.device)
                 rows += self._seen.pop(number)
             size = None if self.sizes is None else int(self.sizes[number])
             if size is not None and rows > size:
