@@ -145,12 +145,10 @@ class FeatureSetInterpretability:
         return int(self._members(members).sum())
 
     def _members(self, members: FeatureClass | None) -> Bool[Tensor, " features"]:
-        mask = torch.zeros(len(self.partition), dtype=torch.bool)
         if members is None:
-            mask[:] = True
-            mask[self.partition.dead] = False
-        else:
-            mask[self.partition[members]] = True
+            return self.partition.is_live
+        mask = torch.zeros(len(self.partition), dtype=torch.bool)
+        mask[self.partition[members]] = True
         return mask
 
     def averages(self) -> Iterator[dict[str, object]]:

@@ -56,6 +56,13 @@ class Partition:
         """Ascending indices of the features that are classified: all but the dead."""
         return torch.cat([self[name] for name in LIVE_CLASSES]).sort().values
 
+    @property
+    def is_live(self) -> Bool[Tensor, " features"]:
+        """Mask of the features that are classified."""
+        mask = torch.ones(len(self), dtype=torch.bool)
+        mask[self.dead] = False
+        return mask
+
     def class_of(self) -> list[FeatureClass]:
         """List the class of each feature, by feature index."""
         classes: list[FeatureClass] = ["dead"] * len(self)

@@ -112,9 +112,7 @@ class SeedScores:
     @property
     def live(self) -> Bool[Tensor, " features"]:
         """Which features are live."""
-        mask = torch.zeros(len(self.partition), dtype=torch.bool)
-        mask[self.partition.live] = True
-        return mask
+        return self.partition.is_live
 
     def reordered(self, partners: Int64[Tensor, " features"]) -> SeedScores:
         """Renumber the features: feature i of the result is feature `partners[i]` of this dictionary."""

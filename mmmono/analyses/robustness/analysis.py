@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
@@ -105,7 +104,6 @@ def _broken(workspace: Workspace, feature_set: FeatureSet, groups: Codes) -> Ite
 
 def _significant(scored: FeatureSetDominance, fdr: float) -> int:
     """Number of live features that one modality dominates significantly, by the normal approximation of the null."""
-    live = torch.zeros(len(scored.partition), dtype=torch.bool)
-    live[scored.partition.live] = True
+    live = scored.partition.is_live
     _, q_value = sign_flip_p_values(scored.scores, live)
     return int((live & (q_value <= fdr)).sum())
