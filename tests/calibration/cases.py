@@ -257,5 +257,6 @@ CASES = [
     Case("Table 3: margin (crossed t)", "16 requests × 8 images, 2 runs", "coverage", margins),
 ]
 # Two hundred features at a time.
+CASES.append(Case("consensus: corrected agreement", "200 features, 3 seeds", "coverage", modality.agreeing_seeds, 0.25))
 CASES += [Case(*row[:2], "coverage", row[2], 0.005) for row in modality.COVERAGE]
 CASES += [Case(*row[:2], "false positives", row[2], 0.005) for row in modality.FALSE_POSITIVES]

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmmono.modality import dominance_scores, partition_by_margin, resample_dominance
+from mmmono.modality import dominance_scores, partition_by_margin, partition_by_sigma, resample_dominance
 from mmmono.modality.confirmation import class_certainty
 from mmmono.modality.intervals import score_intervals
+from mmmono.modality.seed_agreement import SeedScores, corrected_interval
 from mmmono.modality.sharedness import sharedness_scores
 
 Array = np.ndarray[Any, Any]
@@ -106,6 +107,27 @@ def shared(rng: np.random.Generator) -> Array:
     image, text = (torch.from_numpy(side) for side in (z[0], 0.4 * z[0] + np.sqrt(1 - 0.16) * z[1]))
     found = sharedness_scores([(image, text)])
     return ((found.low <= 0.4) & (found.high >= 0.4)).numpy()
+
+
+def agreeing_seeds(rng: np.random.Generator) -> bool:
+    """Whether the interval of the corrected agreement of seeds covers it: true scores correlate with .7 between seeds.
+
+    R(d) of 200 features on 60 groups, with errors that features of different seeds partly share.
+    """
+    features, groups, halvings, together, noise = 200, 60, 10, 0.7, 0.7 * 60**0.5
+    reference, errors = rng.standard_normal(features), rng.standard_normal((groups, features))
+    first = np.stack([rng.permutation(groups) < groups // 2 for _ in range(halvings)]).astype(float)
+    seeds = []
+    for number in range(3):
+        own = together * reference + np.sqrt(1 - together**2) * rng.standard_normal(features)
+        truth = reference if number == 0 else own
+        ratios = truth + noise * (0.6 * errors + 0.8 * rng.standard_normal((groups, features)))
+        halves = np.stack([side @ ratios / side.sum(1, keepdims=True) for side in (first, 1 - first)])
+        scores = torch.from_numpy(ratios.mean(0))
+        seeds.append(SeedScores(scores, partition_by_sigma(scores), torch.from_numpy(halves)))
+    found = corrected_interval(seeds[0], seeds[1:], n_bootstrap=200, seed=int(rng.integers(1 << 30)))
+    truth = 6 / np.pi * np.arcsin(together / 2)  # Spearman's rho of a normal distribution with this correlation
+    return bool(found.low <= truth <= found.high)
 
 
 Row = tuple[str, str, Any]
