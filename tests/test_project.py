@@ -40,7 +40,16 @@ def test_every_name_is_defined_somewhere_in_its_module(folder: str) -> None:
     for file in sorted((REPOSITORY / folder).rglob("*.py")):
         text = file.read_text()
         tree = ast.parse(text)
-        known = {*dir(builtins), "__file__", "__path__", "__doc__", "__name__", "__annotations__", "__module__", "__qualname__"}
+        known = {
+            *dir(builtins),
+            "__file__",
+            "__path__",
+            "__doc__",
+            "__name__",
+            "__annotations__",
+            "__module__",
+            "__qualname__",
+        }
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 known |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}

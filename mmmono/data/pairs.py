@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from PIL import Image
@@ -16,6 +16,7 @@ from PIL import Image
 from mmmono.core.errors import DataError
 from mmmono.data.shard_cache import ShardCache
 
+LEAST_SELECT = 200  # groups of the split `select`, if they are at most a tenth
 FETCH_THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -141,8 +142,30 @@ class SplitShares:
 
     def split_of(self, group: str) -> Literal["train", "select", "val"]:
         """Return the split of a group; it depends on a hash of group and seed only, not on other pairs."""
-        hashed = hashlib.sha256(f"{self.seed}:{group}".encode()).digest()[:8]
-        place = int.from_bytes(hashed, "big")
-        if place < self.train * 2**64:
+        place = self.place(group)
+        if place < self.train:
             return "train"
-        return "select" if place < (self.train + self.select) * 2**64 else "val"
+        return "select" if place < self.train + self.select else "val"
+
+    def place(self, group: str) -> float:
+        """Hash of a group, uniform from 0 to 1: `train` is below its share, and `val` above that of both others."""
+        hashed = hashlib.sha256(f"{self.seed}:{group}".encode()).digest()[:8]
+        return int.from_bytes(hashed, "big") / 2**64
+
+    def with_groups(self, places: Sequence[float]) -> SplitShares:
+        """Return shares with which `select` has enough groups to select by, also if its share of few groups is hardly any.
+
+        If it has less than half of what it should have, which is 200 groups or a tenth of all, and at least one, it gets as
+        many, from `train`.
+
+        Args:
+            places: place of every group; see `place`.
+        """
+        both = self.train + self.select
+        below = sorted(place for place in places if place < both)
+        wanted = max(1, min(LEAST_SELECT, len(places) // 10))
+        there = sum(place >= self.train for place in below)
+        if self.select == 0 or 2 * there >= wanted or len(below) < 2:
+            return self
+        train = below[max(1, len(below) - wanted)]
+        return replace(self, train=train, select=both - train)

@@ -97,8 +97,10 @@ def split_rows(
     if codes is not None:  # the first pair of connected groups decides for all of them
         joined = join(_numbered(names), codes)
         names = names[np.unique(joined, return_index=True)[1]][joined]
-    split_of = {name: shares.split_of(str(name)) for name in pd.unique(names)}
-    return np.flatnonzero(np.array([split_of[name] for name in names]) == split)
+    unique = [str(name) for name in pd.unique(names)]
+    shares = shares.with_groups([shares.place(name) for name in unique])
+    split_of = {name: shares.split_of(name) for name in unique}
+    return np.flatnonzero(np.array([split_of[str(name)] for name in names]) == split)
 
 
 def near_duplicates(store: FeatureStore, threshold: float, codes: Codes, device: str = "cpu") -> Codes:

@@ -30,3 +30,24 @@ def test_shares_are_the_fractions(shares: SplitShares) -> None:
 
 def test_another_seed_gives_other_splits() -> None:
     assert any(SplitShares(0).split_of(str(i)) != SplitShares(1).split_of(str(i)) for i in range(100))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 15, 60, 1000, 5000])
+@pytest.mark.parametrize("shares", [SplitShares(0, 0.995, 0.005), SplitShares(1, 0.98, 0.02), SplitShares(2, 0.7, 0.1)])
+def test_few_groups_leave_something_to_select_by(groups: int, shares: SplitShares) -> None:
+    names = [f"image {i}" for i in range(groups)]
+    adapted = shares.with_groups([shares.place(name) for name in names])
+    before, after = ([of.split_of(name) for name in names] for of in (shares, adapted))
+    enough = max(1, min(200, groups // 10))
+    assert after.count("select") >= min(before.count("select"), enough)
+    if before.count("val") < groups - 1:
+        assert 2 * after.count("select") >= enough
+        assert after.count("train") >= 1
+    assert [split == "val" for split in after] == [split == "val" for split in before]
+    if 2 * before.count("select") >= enough:
+        assert after == before
+
+
+def test_no_share_selects_nothing() -> None:
+    shares = SplitShares(0, 0.8, 0.0)
+    assert shares.with_groups([shares.place(str(i)) for i in range(50)]) == shares

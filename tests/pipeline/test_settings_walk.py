@@ -354,6 +354,7 @@ WALKS = [
     Walk("certainty", (*TAR, RAW_SAE)),
     Walk("consensus", (*TAR, "features=sae")),
     Walk("robustness", (*TAR, RAW_SAE)),
+    Walk("sharedness", (*TAR, RAW_SAE)),
     Walk("ablation", (*TAR, RAW_SAE)),
     Walk("top_samples", (*TAR, RAW_SAE)),
     Walk("interpretability", (*TAR, RAW_SAE, "embedder=offline")),

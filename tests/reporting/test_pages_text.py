@@ -31,7 +31,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captions = [one_line(text) if number % 2 else text for number, text in enumerate((*NASTY, *SCRIPTS, *ACCENTED) * 3)]
-    return write(tmp_path_factory.mktemp("nasty"), [explored("raw", 30, pairs=len(captions))], captions)
+    return write(tmp_path_factory.mktemp("nasty"), [explored("raw", 60, pairs=len(captions))], captions)
 
 
 def overflow(tab: Any) -> int:
