@@ -43,8 +43,8 @@ class FeatureView:
     ) -> None:
         if rows is not None and len(rows) == 0:
             raise StoreError(
-                f"the split asked for holds no pair of {store.path}: there are too few groups of pairs for it; choose another "
-                "dataset.split, such as all, or change the shares of the splits"
+                f"the split asked for holds no pair of {store.path}: there are too few groups of pairs for it; choose "
+                "another dataset.split, such as all, or change the shares of the splits"
             )
         self.store = store
         self.rows = rows

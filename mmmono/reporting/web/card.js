@@ -64,7 +64,11 @@ function featureCard(set, feature, table, card, tools) {
   const negative = [...card.images, ...card.texts].some(([, value]) => value < 0);
   const side = () =>
     negative
-      ? h("span", { class: "muted", title: "Its negative activations hold most of its energy" }, " on its negative side")
+      ? h(
+          "span",
+          { class: "muted", title: "Its negative activations hold most of its energy" },
+          " on its negative side",
+        )
       : null;
   const strongest = card.texts.length ? card.texts[0][1] : 1;
   const texts = card.texts.map(([, value, caption]) =>
