@@ -32,6 +32,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
     "partitions": 3,  # scores by Eq. 1 and the classes by them
+    "sharedness": 1,
     "results/explorer": 4,
     "results/report": 1,
 }

@@ -25,7 +25,7 @@ from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.scores import DominanceScores
 from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness_scores
 from mmmono.modality.sign_flips import sign_flip_p_values
-from mmmono.modality.stored import load_partition, save_partition
+from mmmono.modality.stored import load_partition, load_sharedness, save_partition, save_sharedness
 
 __all__ = [
     "CLASSES",
@@ -58,6 +58,7 @@ __all__ = [
     "groups_for_power",
     "image_auroc",
     "load_partition",
+    "load_sharedness",
     "match_features",
     "modality_dominance_score",
     "modality_gap",
@@ -70,6 +71,7 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "save_sharedness",
     "scaled_scores",
     "score_agreement",
     "score_intervals",

@@ -54,7 +54,7 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and with results the partitions.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, with results also the scores behind them.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
@@ -334,4 +334,4 @@ class Workspace:
 
 def _rebuilt_with(makes: str) -> tuple[str, ...]:
     """Kinds of artifacts that `+force=true` rebuilds: scores and classes belong to the results that show them."""
-    return ("partitions", makes) if makes == "results" else (makes,)
+    return ("partitions", "sharedness", makes) if makes == "results" else (makes,)
