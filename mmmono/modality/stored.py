@@ -95,7 +95,8 @@ def load_sharedness(folder: Path) -> Sharedness:
             name: torch.from_numpy(table.column(name).to_numpy(zero_copy_only=False).copy())
             for name in SHAREDNESS_NUMBERS
         }
-        return Sharedness(**columns, **{name: int(table.schema.metadata[name.encode()]) for name in COUNTS})
+        pairs, groups = (int(table.schema.metadata[name.encode()]) for name in COUNTS)
+        return Sharedness(**columns, num_pairs=pairs, num_groups=groups)
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise StoreError(
             f"{file} is no sharedness ({' '.join(str(error).split())[:120]}): remove its folder"

@@ -54,7 +54,7 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, with results also the scores behind them.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, with results also scores.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
