@@ -17,7 +17,7 @@ KEY = "version"  # key of the version in a recipe
 
 VERSIONS: Mapping[str, int] = {
     "features": 1,
-    "features/planted": 1,
+    "features/synthetic": 1,
     "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
     "labels": 1,  # from image classifiers
     "models/emojiclip": 1,

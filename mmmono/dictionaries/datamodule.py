@@ -83,11 +83,11 @@ class ShuffledBatches:
     def _batches(self, epoch: int, first: int) -> Iterator[PairedBatch]:
         chunks, pool_seeds = self._order(epoch)
         batches_a_pool = self.pool_rows // self.batch_size
-        wanted = [self._wanted(number, first) for number in range(len(pool_seeds))]
-        for number, (pool_seed, positions) in enumerate(zip(pool_seeds, wanted, strict=True)):
+        needed = [self._needed(number, first) for number in range(len(pool_seeds))]
+        for number, (pool_seed, positions) in enumerate(zip(pool_seeds, needed, strict=True)):
             if not positions:
                 continue
-            pool = self._pool(epoch, number, chunks, more=any(wanted[number + 1 :]))
+            pool = self._pool(epoch, number, chunks, more=any(needed[number + 1 :]))
             shuffle = torch.Generator().manual_seed(int(pool_seed))
             order = torch.randperm(len(pool.image), generator=shuffle).to(pool.image.device)
             for position in positions:
@@ -103,7 +103,7 @@ class ShuffledBatches:
         # The short last chunk of the view goes last, so that every pool but the last is full.
         return [*chunks[chunks != self.num_chunks - 1].tolist(), self.num_chunks - 1], pool_seeds.tolist()
 
-    def _wanted(self, number: int, first: int) -> list[int]:
+    def _needed(self, number: int, first: int) -> list[int]:
         """Positions, from `first` on, of this process's batches in pool `number`."""
         batches_a_pool = self.pool_rows // self.batch_size
         return [

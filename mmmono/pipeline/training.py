@@ -135,14 +135,14 @@ def automatic_batch_size(pairs: int) -> int:
     return min(size, max(1, pairs))
 
 
-def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
+def _batch_size(requested: int | None, pairs: int, processes: int | None) -> int:
     """Batch size per process. Raises ConfigError if there are too few pairs, or the number of processes is unknown."""
-    if wanted is not None and processes is None:
+    if requested is not None and processes is None:
         raise ConfigError(
-            f"training.batch_size={wanted} is that of a process, and how many trainer.devices=-1 would be on a machine "
+            f"training.batch_size={requested} is that of a process, and how many trainer.devices=-1 would be on a machine "
             "with GPUs is unknown on this one: give trainer.devices=<number>"
         )
-    size = wanted or max(1, automatic_batch_size(pairs) // (processes or 1))
+    size = requested or max(1, automatic_batch_size(pairs) // (processes or 1))
     check_batch_size(pairs, size, processes or 1)
     return size
 

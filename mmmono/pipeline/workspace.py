@@ -67,7 +67,7 @@ class Workspace:
         self.artifacts = artifacts or Artifacts(
             cfg.artifacts,
             rebuild=_rebuilt_with(makes) if cfg.get("force") else (),
-            listener=lambda artifact: tracker.record(artifact, wanted=artifact.kind == makes),
+            listener=lambda artifact: tracker.record(artifact, is_product=artifact.kind == makes),
         )
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
@@ -98,8 +98,8 @@ class Workspace:
 
     def _make_features(self, split: Split) -> Features:
         self.dataset.check(split)
-        if (stored := self.dataset.stored(self.artifacts, self.model.name)) is not None:
-            return self._features_of(stored, split)
+        if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
+            return self._features_of(existing, split)
         settings = self._extraction_settings()
         source = self.dataset.source(split)
         recipe = {

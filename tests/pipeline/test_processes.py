@@ -19,7 +19,7 @@ from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.pipeline.trainer_settings import read_trainer
 from tests.pipeline.conftest import REPOSITORY, Command, run_entrypoint
 
-DATA = ("dataset=planted", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu")
+DATA = ("dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu")
 DATA = (*DATA, "features.k=2", "features.expansion=16", "trainer.min_steps=0", "training.dead_after_epochs=0.05")
 AUXK = ("sae.auxk=4", "sae.auxk_coefficient=0.5", "sae.center=per_modality")
 SHORT = (*DATA, *AUXK, "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=20")

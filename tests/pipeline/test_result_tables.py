@@ -8,7 +8,7 @@ import pandas as pd
 from tests.pipeline.conftest import Command
 
 SMALL = (
-    "dataset=planted", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
+    "dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
     "trainer=cpu", "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10",
     "training.snapshot_every=null", "mds.min_pairs=3",
 )  # fmt: skip

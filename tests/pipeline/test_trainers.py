@@ -24,7 +24,7 @@ from mmmono.pipeline.training_settings import TrainingSettings
 from mmmono.pipeline.typed import read_settings
 from tests.pipeline.conftest import Command
 
-DATA = ("dataset=planted", "dataset.pairs=700", "dataset.dim=16", "features.k=3", "training.snapshot_every=null")
+DATA = ("dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "features.k=3", "training.snapshot_every=null")
 SHORT = (*DATA, "trainer.min_steps=0", "trainer.val_check_interval=10", "trainer.max_steps=20")
 PRECISIONS = ("32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed")
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16}
@@ -217,7 +217,7 @@ def test_what_lengths_do_fit() -> None:
 
 
 def test_without_a_gpu() -> None:
-    """On this machine `auto` is the CPU in float32, and what asks for a GPU is told where it is needed."""
+    """On this machine `auto` is the CPU in float32, and what asks for a GPU is refused where a GPU is needed."""
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("there is a GPU")
     auto = check_trainer(composed())

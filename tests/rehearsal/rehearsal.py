@@ -189,7 +189,7 @@ class Rehearsal:
         return [*steps, beside("explorer", "explorer", *on, settings)]
 
     def _refusals(self) -> list[Step]:
-        """What goes wrong for ever must be told in one line, before anything is computed."""
+        """What goes wrong for ever must be reported in one line, before anything is computed."""
         nowhere = f"artifacts={self.folder / 'refused'}"
         paper = ("+paper=figure4", "features=raw", nowhere, "dataset.limit=50")
         no_key = {"DEEPSEEK_API_KEY": ""}

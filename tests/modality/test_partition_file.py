@@ -20,8 +20,8 @@ from mmmono.modality import (
     save_sharedness,
     sharedness_scores,
 )
+from mmmono.modality.partition_file import NUMBERS, SHAREDNESS_NUMBERS
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.modality.stored import NUMBERS, SHAREDNESS_NUMBERS
 
 R = st.one_of(st.floats(0, 1), st.just(float("nan")))
 
