@@ -22,7 +22,9 @@ SETTINGS = {
 def result(root: Path, mono: float | None = None) -> Result:
     folder = root / "results" / "sweep-x"
     metrics = {"active": 16.0, "dead_share": 0.0, "loss": None}
-    rows = [{**run, **metrics, "mono": mono, "artifact": name} for run, name in zip(RUNS, SETTINGS, strict=True)]
+    rows = [
+        {**run, **metrics, "mono_corrected": mono, "artifact": name} for run, name in zip(RUNS, SETTINGS, strict=True)
+    ]
     save_table(rows, folder / "runs", list(SWEEP.columns["runs"]))
     long = [{"artifact": of, "setting": key, "value": v} for of, own in SETTINGS.items() for key, v in own.items()]
     save_table(long, folder / "settings", list(SWEEP.columns["settings"]))
