@@ -60,4 +60,4 @@ def test_the_figure_is_drawn_from_the_tables(tmp_path: Path) -> None:
     points = [tuple(point) for dots in figure.axes[0].collections for point in dots.get_offsets()]
     assert sorted(points) == [(2.0, 0.7), (2.0, 0.8)]
     [(_, measured)] = SWEEP.draw(result(tmp_path, 0.1))
-    assert measured.axes[1].get_ylabel() == "Mono (offline)"
+    assert measured.axes[1].get_ylabel() == "Mono − chance (offline)"

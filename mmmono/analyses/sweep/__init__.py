@@ -93,7 +93,7 @@ SWEEP = Analysis(
             "active": "features that are active on at least one sample, mean over images and texts",
             "dead_share": "share of features that are active on no sample, mean over images and texts",
             "loss": "loss at the last validation; none for dictionaries without a validation loss",
-            "mono_corrected": "Mono of all features minus its chance level, mean over images and texts; none if it was not measured",
+            "mono_corrected": "Mono of all features minus chance, mean over images and texts; none if it was not measured",
             "artifact": "folder of the dictionary",
             "front": "whether no other dictionary is as good in FVU and L0 and better in one (Pareto front)",
         },
@@ -107,7 +107,7 @@ SWEEP = Analysis(
     figures=[
         FigureView(
             "sweep",
-            "FVU over L0 with the Pareto front, and, where it was measured, Mono minus chance over FVU; a dot each.",
+            "FVU over L0 with the Pareto front, and, if measured, Mono minus chance over FVU; a dot each.",
         )
     ],
     fields=_fields,

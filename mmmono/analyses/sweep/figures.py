@@ -29,8 +29,8 @@ def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
     """Plot FVU against L0 with the Pareto front, and Mono minus chance against FVU if it was measured.
 
     Args:
-        runs: one row per dictionary, with `dictionary`, `expansion`, `fvu`, `l0`, `mono_corrected` and `front`; rows without FVU
-            are not drawn.
+        runs: one row per dictionary, with `dictionary`, `expansion`, `fvu`, `l0`, `mono_corrected` and `front`; rows without
+            FVU are not drawn.
         embedder: the embedder that Mono was measured with; None if it was not measured.
     """
     reconstructing = runs[runs["fvu"].notna()]
