@@ -53,8 +53,8 @@ def class_certainty(
     of this distance over resamples, in which the border moves too, but at least that of a share with the border's
     probability (as in a score test), since resamples of a feature that one modality always wins are all alike.
 
-    The null is an interval (Hodges and Lehmann 1954). From its least favourable point, the nearer border, a score may land as
-    far beyond either one: the p-value is the sum of both tails, P(Z ≥ z) + P(Z ≥ (d + width) / s') for a score d beyond
+    The null is an interval (Hodges and Lehmann 1954). From its least favourable point, the nearer border, a score may land
+    as far beyond either one: the p-value is the sum of both tails, P(Z ≥ z) + P(Z ≥ (d + width) / s') for a score d beyond
     the nearer border, with the s' of the other one. It is one-sided where the borders are far apart, and two-sided where
     they coincide.
 
