@@ -26,10 +26,10 @@ OWN = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
-# Options whose numbers are all checked here, so that commands that train nothing need not import Lightning.
-CHECKED = {
-    "max_steps", "max_epochs", "min_steps", "val_check_interval", "check_val_every_n_epoch", "log_every_n_steps",
-    "gradient_clip_val",
+# Options whose numbers of these types are all checked here, so that commands that train nothing need not import Lightning.
+CHECKED: dict[str, tuple[type, ...]] = {
+    "max_steps": (int,), "max_epochs": (int,), "min_steps": (int,), "check_val_every_n_epoch": (int,),
+    "log_every_n_steps": (int,), "val_check_interval": (int,), "gradient_clip_val": (int, float),
 }  # fmt: skip
 # Options that do not change the weights.
 NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
@@ -293,7 +293,7 @@ def _check_interval(trainer: Mapping[str, Any]) -> None:
 
 def _try(options: Mapping[str, Any]) -> None:
     """Let Lightning check the other options. Raises ConfigError with Lightning's message."""
-    if all(key in CHECKED and (value is None or _is_number(value)) for key, value in options.items()):
+    if all(key in CHECKED and (value is None or type(value) in CHECKED[key]) for key, value in options.items()):
         return
     import lightning as L
     from lightning.fabric.plugins.environments import LightningEnvironment

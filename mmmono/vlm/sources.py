@@ -30,6 +30,7 @@ from mmmono.vlm.weight_settings import (
     settings_of_tag,
 )
 
+
 @dataclass(frozen=True)
 class ModelSource:
     """A model that can be built, and the origin of its weights.
