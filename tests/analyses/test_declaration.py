@@ -4,12 +4,15 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from string import Formatter
+from typing import get_type_hints
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from mmmono.analyses import ANALYSES
 from mmmono.analyses.mds import MDS
@@ -17,11 +20,16 @@ from mmmono.commands.wandb_workspace import panel_groups
 from mmmono.core.artifacts import Artifact
 from mmmono.pipeline.analysis import DRAWN_FILE, Analysis
 from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.partition_rules import CountsRule, MarginRule, PartitionRule, SigmaRule
+from mmmono.pipeline.scoring import ScoreSettings
+from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.workspace_settings import ExtractionSection, FeatureSettings, ImageSettings
 from mmmono.reporting.published import published
 from mmmono.reporting.tables import save_table
 from tests.pipeline.conftest import REPOSITORY
 
 EACH = pytest.mark.parametrize("analysis", ANALYSES, ids=lambda analysis: analysis.name)
+SHARED = ("defaults", "random_sets", "help", "hydra")  # keys of a configuration that are not of one analysis
 SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
 
 
@@ -47,9 +55,46 @@ def test_a_name_is_the_same_everywhere(analysis: Analysis) -> None:
 
 @EACH
 def test_settings_are_those_of_the_configuration(analysis: Analysis) -> None:
-    section = OmegaConf.load(CONF / f"{analysis.name}.yaml").get(analysis.name)
-    if analysis.settings is not None:
-        assert {field.name for field in fields(analysis.settings)} == set(section)
+    file = OmegaConf.load(CONF / f"{analysis.name}.yaml")
+    assert isinstance(file, DictConfig)
+    if analysis.settings is None:
+        assert analysis.name not in file
+    elif analysis.name in file:
+        same_names(analysis.settings, file[analysis.name])
+    else:  # settings in no section: those of the file that no other analysis has
+        same_names(analysis.settings, OmegaConf.masked_copy(file, [key for key in file if key not in SHARED]))
+
+
+def same_names(settings: type, section: DictConfig) -> None:
+    """The fields of a dataclass, and of those in it, have the names of a section of the configuration."""
+    types = get_type_hints(settings)
+    assert {field.name for field in fields(settings)} == set(section)
+    for name, value in section.items():
+        if isinstance(types[name], type) and is_dataclass(types[name]):
+            same_names(types[name], value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "others"),
+    [
+        ("extraction", ExtractionSection, ()),
+        ("images", ImageSettings, ()),
+        ("features", FeatureSettings, ("sets", "center")),  # of feature sets, which have them as options
+        ("training", TrainingSettings, ()),
+        ("mds", ScoreSettings, ()),
+    ],
+)
+def test_shared_settings_are_those_of_the_configuration(name: str, settings: type, others: tuple[str, ...]) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        cfg = compose("mds", ["features=raw"])
+    assert {field.name for field in fields(settings)} == set(cfg[name]) - set(others)
+
+
+@pytest.mark.parametrize("rule", [SigmaRule, MarginRule, CountsRule])
+def test_partition_rules_are_those_of_the_configuration(rule: type[PartitionRule]) -> None:
+    option = OmegaConf.load(CONF / "partition" / f"{rule.name}.yaml")
+    assert {field.name for field in fields(rule)} == set(option) - {"_target_"}
+    assert isinstance(instantiate(option), rule)
 
 
 @EACH

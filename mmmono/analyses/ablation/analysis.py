@@ -19,7 +19,6 @@ from mmmono.modality import Ablation, AblationSettings, removal_ablation
 from mmmono.modality.ablation import SPLITS
 from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -57,7 +56,7 @@ def prepare(workspace: Workspace) -> Study:
             "webdataset, the JSON fields that hold labels with dataset.label_keys=[...]), or use dataset=openmoji or coco"
         )
     features = workspace.features(split)
-    match = random_match(workspace.cfg)
+    match = workspace.settings.random_sets
     samples = _labeled(features.view.metadata(), features.view.groups(), label, settings.max_pairs, workspace.seed)
     recipe = {
         "features": features.recipe,

@@ -63,7 +63,7 @@ def _changed(
     workspace: Workspace, name: str, before: DominanceScores, settings: Settings
 ) -> Iterator[tuple[str, DominanceScores]]:
     """Yield the scores of the activations as they are, and after each change."""
-    feature_set, undefined = workspace.feature_set(name), workspace.score_settings.undefined
+    feature_set, undefined = workspace.feature_set(name), workspace.settings.mds.undefined
     yield AS_IS, before
     groups = workspace.features(workspace.dataset.split).view.groups()
     sizes = group_sizes(groups)
