@@ -1,4 +1,4 @@
-"""Base class of sparse autoencoders: everything but how codes come from pre-activations.
+"""Base class of sparse autoencoders. A subclass says how codes are computed from pre-activations.
 
 Decoder rows (atoms) have unit norm. Gao et al. 2024 (Scaling and evaluating sparse autoencoders) for the auxiliary loss.
 """

@@ -1,4 +1,4 @@
-"""Means over features whose scores share random draws, with standard errors that know both."""
+"""Means over features whose scores share random draws, with standard errors that cover both features and draws."""
 
 from __future__ import annotations
 

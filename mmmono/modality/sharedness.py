@@ -1,4 +1,4 @@
-"""Sharedness: do image and text of a pair activate a feature together, more than sides that do not belong together?
+"""Sharedness: do the image and the text of a pair activate a feature together, more than those of different pairs?
 
 On real features R(d) (Eq. 1) hardly changes when each image gets another image's text (docs/what_r_of_d_is.md). It says
 which modality activates a feature more, not whether the two sides of a pair agree. This module asks the latter, of every

@@ -1,4 +1,4 @@
-"""The options `partition=sigma`, `margin` and `counts`: rules that classify features by their scores."""
+"""The options `partition=sigma`, `margin` and `counts`: rules that classify features by R(d)."""
 
 from __future__ import annotations
 

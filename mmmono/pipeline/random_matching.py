@@ -1,4 +1,4 @@
-"""Activity of features, in which random sets are matched to the class that they are compared with."""
+"""Measure how active features are, for random sets that are matched to a class in activity."""
 
 from __future__ import annotations
 

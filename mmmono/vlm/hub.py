@@ -1,4 +1,4 @@
-"""Downloads from the hub that survive bad networks, and one-line explanations of failed ones.
+"""Downloads from the hub that resume after network errors, and one-line explanations when they fail.
 
 All libraries here that load weights (open_clip, timm, transformers, diffusers, Sentence Transformers) download them
 with huggingface_hub. It resumes after a closed connection, a time-out or a 429, but not after a connection reset or a

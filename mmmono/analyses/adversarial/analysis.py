@@ -1,4 +1,4 @@
-"""Attack an image encoder, defend with classes of features, and measure which defense takes the attack out again.
+"""Attack an image encoder, defend with classes of features, and measure which defense undoes the attack.
 
 Each image and answer is saved as soon as it is made, so an interrupted run resumes where it stopped.
 """

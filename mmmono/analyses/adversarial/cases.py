@@ -1,4 +1,4 @@
-"""What the study tries: benign images to attack, each with a request, and features to defend with."""
+"""Cases of the study: the benign images to attack, each with a request, and the features to defend with."""
 
 from __future__ import annotations
 

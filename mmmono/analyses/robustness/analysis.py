@@ -1,4 +1,4 @@
-"""Scores and classes after changes of the activations, beside those of the activations as they are."""
+"""Compare scores and classes before and after the activations are scaled, centered or paired at random."""
 
 from __future__ import annotations
 
