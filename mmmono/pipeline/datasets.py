@@ -20,7 +20,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore, FeatureView, split_view
-from mmmono.features.grouping import Codes, Grouping
+from mmmono.features.grouping import Grouping, GroupNumbers
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
 from mmmono.features.synthetic import ANSWERS, SyntheticParameters, identity, write_synthetic
@@ -135,7 +135,7 @@ class Dataset(ABC):
         shares = {"seed": self.split_seed, "train": self.shares.train, "select": self.shares.select}
         return {"shares": shares, **self.grouping.recipe()}
 
-    def view(self, store: FeatureStore, split: Split, codes: Codes | None = None) -> FeatureView:
+    def view(self, store: FeatureStore, split: Split, codes: GroupNumbers | None = None) -> FeatureView:
         """Select the rows of a split in a store made from `source(split)`.
 
         Args:

@@ -222,7 +222,11 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         ("train", ["dataset.limit=400", "training.batch_size=5000"], "training.batch_size=5000"),
         ("train", ["dataset.limit=400", "trainer.max_steps=9"], "trainer.max_steps=9 ends before the first validation"),
         ("mds", ["dataset.limit=400", "features=raw", "partition=counts"], "only 512 are live"),
-        ("mds", ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"], "partition.n_sigma=-1 must not be negative"),
+        (
+            "mds",
+            ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"],
+            "partition.n_sigma=-1 must not be negative",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(

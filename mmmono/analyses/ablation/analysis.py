@@ -14,6 +14,7 @@ from mmmono.analyses.ablation import Settings
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import Interval, holm
 from mmmono.features import MODALITIES, Modality
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.selection import Split
 from mmmono.modality import Ablation, AblationSettings, removal_ablation
 from mmmono.modality.ablation import SPLITS
@@ -23,7 +24,6 @@ from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 FEW_PAIRS = 5000  # with fewer, one 80/20 split has too few test samples to resolve a change of one percent
-Groups = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _row(name: str, modality: Modality, ablation: Ablation, p_holm: float | None
     }  # fmt: skip
 
 
-def _labeled(metadata: pd.DataFrame, groups: Groups, label: str, max_pairs: int, seed: int) -> Samples:
+def _labeled(metadata: pd.DataFrame, groups: GroupNumbers, label: str, max_pairs: int, seed: int) -> Samples:
     """Select the labeled pairs, one per group, and at most about `max_pairs` of them, stratified by label.
 
     With one pair of a group, no group is in the training and in the test samples of a fold.

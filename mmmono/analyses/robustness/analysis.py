@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
 from mmmono.features import ActivationBlock, FeatureSet
-from mmmono.features.grouping import Codes
+from mmmono.features.grouping import GroupNumbers
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
@@ -88,12 +88,14 @@ def _changed(
     yield BROKEN, broken.result()
 
 
-def _of(groups: Codes, block: ActivationBlock) -> Codes:
+def _of(groups: GroupNumbers, block: ActivationBlock) -> GroupNumbers:
     """Groups of the pairs of a block."""
     return groups[block.start : block.start + len(block.image)]
 
 
-def _broken(workspace: Workspace, feature_set: FeatureSet, groups: Codes) -> Iterator[tuple[Tensor, Tensor, Codes]]:
+def _broken(
+    workspace: Workspace, feature_set: FeatureSet, groups: GroupNumbers
+) -> Iterator[tuple[Tensor, Tensor, GroupNumbers]]:
     """Yield image activations with those of texts of other groups, and the images' groups."""
     partners = other_partners(groups, workspace.seed)
     for block in workspace.activations(feature_set):
