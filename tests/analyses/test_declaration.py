@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.analyses import ANALYSES
 from mmmono.analyses.mds import MDS
+from mmmono.commands.explorer.command import ExplorerSettings
+from mmmono.commands.plan.command import PlanSettings
 from mmmono.commands.wandb_workspace import panel_groups
 from mmmono.core.artifacts import Artifact
 from mmmono.pipeline.analysis import DRAWN_FILE, Analysis
@@ -88,6 +90,11 @@ def test_shared_settings_are_those_of_the_configuration(name: str, settings: typ
     with initialize_config_dir(str(CONF), version_base=None):
         cfg = compose("mds", ["features=raw"])
     assert {field.name for field in fields(settings)} == set(cfg[name]) - set(others)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("plan", PlanSettings), ("explorer", ExplorerSettings)])
+def test_settings_of_commands_are_those_of_their_configuration(name: str, settings: type) -> None:
+    same_names(settings, OmegaConf.load(CONF / f"{name}.yaml")[name])
 
 
 @pytest.mark.parametrize("rule", [SigmaRule, MarginRule, CountsRule])
