@@ -16,7 +16,7 @@ import torch
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
-from mmmono.data import OpenMojiPairs, SkippedPair
+from mmmono.data import OpenMojiPairs
 from mmmono.data.pairs import SplitShares
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.typed import taken_from
@@ -234,13 +234,9 @@ class EmojiCLIP(Model):
             from mmmono.vlm import fit_emojiclip
 
             source = OpenMojiPairs(captions="first")
-            items = (item for part in range(len(source.parts())) for item in source.read(part))
             shares = SplitShares(self.split_seed, self.train_fraction)
-            train = (
-                (pair.image, pair.caption)
-                for pair in items
-                if not isinstance(pair, SkippedPair) and shares.split_of(source.group(pair.key)) == "train"
-            )
+            keys = (key for key in source.keys if shares.split_of(source.group(key)) == "train")
+            train = ((pair.image, pair.caption) for pair in map(source.fetch, keys))
             fit_emojiclip(directory, train, seed=self.seed)
 
         return artifacts.build("models", self.name, self.recipe(), make)
