@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,7 +19,11 @@ from mmmono.dictionaries.sparse import (
     sum_by_latent,
 )
 
-WHOLE = ((None, 1.0),)  # one level: all latents, with weight 1
+CHUNK_ROWS = 128  # rows whose residuals of all levels fit into a core's cache
+
+# Number of latents m, and weight, of each level of a loss in increasing order; m is None for all latents.
+Levels = Sequence[tuple[int | None, float]]
+WHOLE: Levels = ((None, 1.0),)
 
 
 def reconstruction_loss(
@@ -29,39 +33,78 @@ def reconstruction_loss(
     bias: Float[Tensor, " latents"] | None,
     decoder: Float[Tensor, "latents dim"],
     codes: SparseCodes,
-    levels: Sequence[tuple[int | None, float]] = WHOLE,
+    levels: Levels = WHOLE,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"]]:
     """Weighted sum over levels of ‖c − Σ_{j < m} code_j · atom_j‖² over centered samples c = z − shift.
 
-    A level reconstructs from the first m latents alone. Each latent's contribution is computed once: the residual of a
-    level is that of the level before it minus the contribution of the latents that it adds.
+    A level reconstructs from the first m latents alone. The work is that of one level but for sums of residuals: each
+    latent's contribution is computed once.
 
     Args:
         centered: samples minus the pre-bias of their group, without gradient. Groups are equal blocks of rows.
         shift: pre-bias of each group; used only to receive its gradient.
         encoder, bias, decoder: weights of the dictionary, one row per latent.
         codes: the active latents' ReLU(W_enc c + bias), without gradient.
-        levels: number of latents m and weight of each level, in increasing order; None, in the last, for all latents.
+        levels: number of latents m and weight of each level; the last has all latents.
 
     Returns:
         The sum; and the residual of the last level, without gradient.
     """
-    if len(levels) > 1:
-        codes = by_level(codes, torch.tensor([m for m, _ in levels[:-1]], device=centered.device))
-    with torch.autocast(centered.device.type, enabled=False), torch.no_grad():  # `residuals` become `targets` in place
-        residuals = gather_by_sample(codes.values, codes.pattern, decoder).neg_().view(len(levels), *centered.shape)
-        residuals[0] += centered
-        for level in range(1, len(levels)):
-            residuals[level] += residuals[level - 1]
-        error = sum(weight * _sum_of_squares(r) for r, (_, weight) in zip(residuals, levels, strict=True))
-        residual = residuals[-1]
-        if len(levels) > 1:
-            residual = residual.clone()
-            # Σ_{i ≥ l} weight_i · residual_i of each level l: what a latent that level l adds has an effect on.
-            targets = residuals.mul_(residuals.new_tensor([weight for _, weight in levels])[:, None, None])
-            for level in reversed(range(len(levels) - 1)):
-                targets[level] += targets[level + 1]
-    return _ReconstructionLoss.apply(shift, encoder, bias, decoder, centered, residuals, codes, error), residual
+    ends = [len(decoder) if end is None else end for end, _ in levels]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    parts = by_level(codes, sizes)
+    with torch.autocast(centered.device.type, enabled=False), torch.no_grad():
+        atoms = decoder.split(sizes)
+        targets = [gather_by_sample(part.values, part.pattern, a) for part, a in zip(parts, atoms, strict=True)]
+        error, residual = _into_targets(centered, targets, [weight for _, weight in levels])
+    return _ReconstructionLoss.apply(shift, encoder, bias, decoder, centered, targets, parts, error), residual
+
+
+def by_level(codes: SparseCodes, sizes: Sequence[int]) -> list[SparseCodes]:
+    """Split codes into those of the first latents, of the next, and so on, each as if it were a dictionary of its own.
+
+    Args:
+        codes: codes of a dictionary.
+        sizes: number of latents of each part; they sum to the dictionary's.
+    """
+    if len(sizes) == 1:
+        return [codes]
+    pattern, latents = codes.pattern, codes.pattern.indices.flatten()
+    ends = torch.tensor(sizes, device=latents.device).cumsum(0)
+    level = torch.bucketize(latents, ends, right=True)
+    order = level.to(torch.uint8 if len(sizes) < 256 else torch.int32).argsort(stable=True)  # entries are by sample already
+    counts = torch.bincount(level * pattern.num_samples + pattern.rows, minlength=len(sizes) * pattern.num_samples)
+    counts = counts.view(len(sizes), -1)
+    values = codes.values.flatten()[order].split(counts.sum(1).tolist())
+    local = (latents - (ends - ends.new_tensor(sizes))[level])[order].split(counts.sum(1).tolist())
+    starts = torch.cat([counts.new_zeros(len(sizes), 1), counts.cumsum(1)], dim=1)
+    return [SparseCodes(v, Pattern(i, n, s)) for v, i, n, s in zip(values, local, sizes, starts, strict=True)]
+
+
+def _into_targets(
+    centered: Float[Tensor, "samples dim"], added: list[Float[Tensor, "samples dim"]], weights: Sequence[float]
+) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"]]:
+    """Turn what each level adds to the reconstruction into its target; return the error and the last residual.
+
+    The residual of level l is c − Σ_{i ≤ l} added_i. Its target is Σ_{i ≥ l} weight_i · residual_i: what the latents of
+    level l have an effect on. With one level, of weight 1, both are the same.
+    """
+    if len(weights) == 1:
+        residual = added[0].neg_().add_(centered)
+        return _sum_of_squares(residual), residual
+    last = torch.empty_like(centered)
+    error = centered.new_zeros((), dtype=torch.promote_types(centered.dtype, torch.float32))
+    for start in range(0, len(centered), CHUNK_ROWS):
+        levels = [level[start : start + CHUNK_ROWS] for level in added]
+        before = centered[start : start + CHUNK_ROWS]
+        for weight, level in zip(weights, levels, strict=True):
+            before = torch.sub(before, level, out=level)
+            error += weight * _sum_of_squares(before)
+        last[start : start + CHUNK_ROWS] = before
+        after = before.mul_(weights[-1])
+        for weight, level in zip(weights[-2::-1], levels[-2::-1], strict=True):
+            after = torch.add(after, level, alpha=weight, out=level)
+    return error, last
 
 
 def _sum_of_squares(residual: Tensor) -> Tensor:
@@ -69,23 +112,6 @@ def _sum_of_squares(residual: Tensor) -> Tensor:
     if flat.dtype in (torch.float16, torch.bfloat16):  # too little precision (and range in float16) for the sum
         flat = flat.float()
     return torch.dot(flat, flat)
-
-
-def by_level(codes: SparseCodes, ends: Int[Tensor, " levels-1"]) -> SparseCodes:
-    """Sort codes by level, and within it by sample: the codes of level l and sample s are those of sample l · b + s.
-
-    Args:
-        codes: codes of b samples.
-        ends: latent at which each level but the last ends.
-    """
-    pattern = codes.pattern
-    flat = pattern.indices.flatten()
-    level = torch.bucketize(flat, ends, right=True)
-    samples = level.mul_(pattern.num_samples).add_(pattern.rows)
-    order = samples.int().argsort(stable=True)
-    counts = torch.bincount(samples, minlength=(len(ends) + 1) * pattern.num_samples)
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return SparseCodes(codes.values.flatten()[order], Pattern(flat[order], pattern.num_latents, starts))
 
 
 class _ReconstructionLoss(torch.autograd.Function):
@@ -97,35 +123,48 @@ class _ReconstructionLoss(torch.autograd.Function):
         bias: Tensor | None,
         decoder: Tensor,
         centered: Tensor,
-        targets: Tensor,
-        codes: SparseCodes,
+        targets: list[Tensor],
+        parts: list[SparseCodes],
         error: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(shift, encoder, decoder, centered, targets)
-        ctx.codes = codes
+        ctx.save_for_backward(shift, encoder, decoder, centered, *targets)
+        ctx.parts = parts
         return error.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        shift, encoder, decoder, centered, targets = ctx.saved_tensors
-        values, pattern = ctx.codes.values, ctx.codes.pattern
-        flat = targets.flatten(0, 1)
-        # d loss / d ĉ = −2 · target; multiply the small tensors by the factor instead of the targets.
-        factor = (-2 * grad).to(flat.dtype)
+        shift, encoder, decoder, centered, *targets = ctx.saved_tensors
         need_shift, need_encoder, need_bias, need_decoder = ctx.needs_input_grad[:4]
-        grad_shift = grad_encoder = grad_bias = grad_decoder = None
-        if need_shift or need_encoder or need_bias:
-            grad_codes = sampled_product(flat, decoder, pattern.indices, pattern.starts).mul_(values > 0).mul_(factor)
-        if need_shift or need_bias:
-            groups = len(shift)
-            by_latent = sum_by_latent(grad_codes, pattern, len(targets) * groups).view(len(targets), groups, -1).sum(0)
-            grad_bias = by_latent.sum(0) if need_bias else None
-            if need_shift:  # the shift acts on the loss through c itself and through the codes
-                target = targets[0].view(groups, -1, centered.shape[1]).sum(1) * factor
-                grad_shift = target - by_latent @ encoder
-        if need_encoder:
-            grad_encoder = gather_by_latent(grad_codes, pattern, centered)
-        if need_decoder:
-            grad_decoder = gather_by_latent(values * factor, pattern, flat)
-        return grad_shift, grad_encoder, grad_bias, grad_decoder, None, None, None, None
+        # d loss / d ĉ = −2 · target; multiply the small tensors by the factor instead of the targets.
+        factor = (-2 * grad).to(centered.dtype)
+        encoders: list[Tensor] = []
+        decoders: list[Tensor] = []
+        sums: list[Tensor] = []
+        atoms = decoder.split([part.pattern.num_latents for part in ctx.parts])
+        for part, target, rows in zip(ctx.parts, targets, atoms, strict=True):
+            values, pattern = part.values, part.pattern
+            if need_shift or need_encoder or need_bias:
+                grad_codes = sampled_product(target, rows, pattern.indices, pattern.starts)
+                grad_codes.mul_(values > 0).mul_(factor)
+                sums += [sum_by_latent(grad_codes, pattern, len(shift))] if need_shift or need_bias else []
+                encoders += [gather_by_latent(grad_codes, pattern, centered)] if need_encoder else []
+            decoders += [gather_by_latent(values * factor, pattern, target)] if need_decoder else []
+        grad_shift = None
+        if need_shift:  # the shift acts on the loss through c itself and through the codes
+            target = targets[0].view(len(shift), -1, centered.shape[1]).sum(1) * factor
+            grad_shift = target - torch.cat(sums, dim=1) @ encoder
+        return (
+            grad_shift,
+            _joined(encoders),
+            torch.cat(sums, dim=1).sum(0) if need_bias else None,
+            _joined(decoders),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _joined(parts: list[Tensor]) -> Tensor | None:
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)) if parts else None

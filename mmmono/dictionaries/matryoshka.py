@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmmono.dictionaries.autoencoder import Shared, check_choice
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
+from mmmono.dictionaries.fused import Levels
 from mmmono.dictionaries.selecting import Kernel
 from mmmono.dictionaries.selection import PerSample
 
@@ -74,7 +75,7 @@ class MatryoshkaSAE(BatchTopKSAE):
             )
 
     @property
-    def levels(self) -> Sequence[tuple[int | None, float]]:
+    def levels(self) -> Levels:
         """Number of latents that each level of the loss reconstructs from, and its weight."""
         count = len(self.ends)
         weights = [1.0] * count if self.weighting == "uniform" else [float(count - level) for level in range(count)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, Codes, Shared, SparseAutoencoder, check_choice
-from mmmono.dictionaries.fused import WHOLE, reconstruction_loss
+from mmmono.dictionaries.fused import WHOLE, Levels, reconstruction_loss
 from mmmono.dictionaries.selection import Selection
 from mmmono.dictionaries.sparse import SparseCodes, decode_sparse
 
@@ -56,7 +55,7 @@ class SelectingSAE(SparseAutoencoder, ABC):
         return self.selection.k
 
     @property
-    def levels(self) -> Sequence[tuple[int | None, float]]:
+    def levels(self) -> Levels:
         """Number of latents that each level of the loss reconstructs from, and its weight; see `reconstruction_loss`."""
         return WHOLE
 

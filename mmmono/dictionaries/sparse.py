@@ -210,15 +210,10 @@ def gather_by_sample(
 
 
 def gather_by_latent(
-    values: Float[Tensor, "..."], pattern: Pattern, rows: Float[Tensor, "batch dim"]
+    values: Float[Tensor, "..."], pattern: Pattern, rows: Float[Tensor, "samples dim"]
 ) -> Float[Tensor, "latents dim"]:
-    """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active.
-
-    There may be fewer rows than samples: sample i then stands for row i modulo their number.
-    """
+    """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active."""
     order, samples, offsets = pattern.by_latent
-    if len(rows) < pattern.num_samples:
-        samples = samples.remainder(len(rows))
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 

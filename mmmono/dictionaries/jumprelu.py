@@ -1,0 +1,137 @@
+"""JumpReLU sparse autoencoder: each latent learns the threshold above which it is active.
+
+Rajamanoharan et al. 2024 (Jumping ahead: improving reconstruction fidelity with JumpReLU sparse autoencoders, arXiv
+2407.14435); Conerly et al. 2025 (Dictionary learning optimization techniques, Transformer Circuits) for the tanh penalty.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Unpack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from mmmono.dictionaries.autoencoder import DenseCodes, Shared, SparseAutoencoder, check_choice
+from mmmono.dictionaries.ncl import at_least_float32
+from mmmono.dictionaries.parallel import place, sum_over_processes
+
+Penalty = Literal["l0", "tanh"]
+
+
+class JumpReLUSAE(SparseAutoencoder):
+    """code_i = π_i · H(π_i − θ_i) with pre-activations π, thresholds θ > 0 and the step function H.
+
+    The loss is ‖c − ĉ‖² + λ · penalty. The penalty `l0` is ‖code‖_0 = Σ_i H(π_i − θ_i); `tanh` is Σ_i tanh(s · code_i).
+    With `target_l0`, the penalty is (mean L0 / target − 1)² instead, which leads to so many active latents (Rajamanoharan
+    et al., Appendix F); λ is then only how strongly it does.
+
+    H has no useful gradient, so its derivative by θ is estimated with a rectangular kernel K of width ε around the
+    threshold: ∂H/∂θ = −K((π − θ)/ε)/ε, ∂code/∂θ = −θ K((π − θ)/ε)/ε (their Eqs. 11 and 12). The penalty `l0` reaches θ
+    alone, as there; the penalty `tanh` reaches the encoder as well. θ = exp(log_threshold) is learned by its logarithm.
+
+    Args:
+        dim, num_features: see `SparseAutoencoder`.
+        penalty: `l0` or `tanh`.
+        coefficient: λ.
+        target_l0: wanted number of active latents per sample, for the penalty `l0`; None: none in particular.
+        bandwidth: ε.
+        threshold: θ at the start.
+        tanh_scale: s.
+        shared: further arguments of `SparseAutoencoder`.
+
+    Raises:
+        ValueError: an argument is invalid.
+    """
+
+    architecture = "jumprelu_sae"
+
+    def __init__(
+        self,
+        dim: int,
+        num_features: int | None = None,
+        penalty: Penalty = "l0",
+        coefficient: float = 1e-3,
+        target_l0: float | None = None,
+        bandwidth: float = 0.01,
+        threshold: float = 0.01,
+        tanh_scale: float = 4.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        super().__init__(dim, num_features, **shared)
+        check_choice("penalty", penalty, ("l0", "tanh"))
+        for name, value in {"bandwidth": bandwidth, "threshold": threshold, "tanh_scale": tanh_scale}.items():
+            if not value > 0:
+                raise ValueError(f"{name}={value} must be above 0")
+        if coefficient < 0:
+            raise ValueError(f"coefficient={coefficient} must be at least 0")
+        if target_l0 is not None and not (0 < target_l0 <= self.num_features and penalty == "l0"):
+            raise ValueError(
+                f"target_l0={target_l0} must lie between 0 and the {self.num_features} latents, and needs penalty=l0"
+            )
+        self.penalty: Penalty = penalty
+        self.coefficient = coefficient
+        self.target_l0 = target_l0
+        self.bandwidth = bandwidth
+        self.start = threshold
+        self.tanh_scale = tanh_scale
+        self.log_threshold = nn.Parameter(torch.full((self.num_features,), math.log(threshold)))
+
+    @property
+    def thresholds(self) -> Float[Tensor, " latents"]:
+        """Pre-activation above which each latent is active, θ."""
+        return self.log_threshold.exp()
+
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments of this SAE."""
+        own = ("penalty", "coefficient", "target_l0", "bandwidth", "tanh_scale")
+        return {**super().config(), **{name: getattr(self, name) for name in own}, "threshold": self.start}
+
+    def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
+        """Keep the pre-activations above the latent's threshold."""
+        return activations * (activations > self.thresholds)
+
+    def training_codes(self, centered: Float[Tensor, "samples dim"]) -> DenseCodes:
+        """Return the codes of a training batch with their penalty, which has gradients by the thresholds."""
+        activations = at_least_float32(F.linear(centered, self.W_enc, self.b_enc))
+        thresholds = self.thresholds
+        to_input = self.penalty == "tanh"
+        codes = _Jump.apply(activations, thresholds, self.bandwidth, True, to_input)
+        if self.penalty == "tanh":
+            return DenseCodes(codes, self.coefficient * (self.tanh_scale * codes).tanh().sum())
+        l0 = _Jump.apply(activations, thresholds, self.bandwidth, False, False).sum()
+        if self.target_l0 is not None:
+            mean = l0 / len(centered)
+            of_all = sum_over_processes(mean.detach()) / place()[1]  # if processes share the batch
+            # times the number of samples, because penalties are summed over samples
+            l0 = len(centered) * ((mean - mean.detach() + of_all) / self.target_l0 - 1) ** 2
+        return DenseCodes(codes, self.coefficient * l0)
+
+
+class _Jump(torch.autograd.Function):
+    """π · H(π − θ), or H(π − θ), with the estimated gradient by θ, and if wanted the same by π."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, activations: Tensor, thresholds: Tensor, bandwidth: float, value: bool, to_input: bool
+    ) -> Tensor:
+        ctx.save_for_backward(activations, thresholds)
+        ctx.bandwidth, ctx.value, ctx.to_input = bandwidth, value, to_input
+        active = activations > thresholds
+        return activations * active if value else active.to(activations.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        activations, thresholds = ctx.saved_tensors
+        near = (activations - thresholds).abs() < ctx.bandwidth / 2
+        jump = grad * near / ctx.bandwidth
+        if ctx.value:
+            jump = jump * thresholds
+        grad_activations = grad * (activations > thresholds) if ctx.value else None
+        if ctx.to_input:
+            grad_activations = jump if grad_activations is None else grad_activations + jump
+        return grad_activations, -jump.sum(0), None, None, None
