@@ -26,8 +26,8 @@ class JumpReLUSAE(SparseAutoencoder):
     """code_i = π_i · H(π_i − θ_i) with pre-activations π, thresholds θ > 0 and the step function H.
 
     The loss is ‖c − ĉ‖² + λ · penalty. The penalty `l0` is ‖code‖_0 = Σ_i H(π_i − θ_i); `tanh` is Σ_i tanh(s · code_i).
-    With `target_l0`, the penalty is (mean L0 / target − 1)² instead, which leads to so many active latents (Rajamanoharan
-    et al., Appendix F); λ is then only how strongly it does.
+    With `target_l0`, the penalty is (mean L0 / target − 1)² instead, which leads to so many active latents; λ is then
+    only how strongly it does.
 
     H has no useful gradient, so its derivative by θ is estimated with a rectangular kernel K of width ε around the
     threshold: ∂H/∂θ = −K((π − θ)/ε)/ε, ∂code/∂θ = −θ K((π − θ)/ε)/ε (their Eqs. 11 and 12). The penalty `l0` reaches θ
