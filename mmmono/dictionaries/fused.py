@@ -72,7 +72,9 @@ def by_level(codes: SparseCodes, sizes: Sequence[int]) -> list[SparseCodes]:
     pattern, latents = codes.pattern, codes.pattern.indices.flatten()
     ends = torch.tensor(sizes, device=latents.device).cumsum(0)
     level = torch.bucketize(latents, ends, right=True)
-    order = level.to(torch.uint8 if len(sizes) < 256 else torch.int32).argsort(stable=True)  # entries are by sample already
+    order = level.to(torch.uint8 if len(sizes) < 256 else torch.int32).argsort(
+        stable=True
+    )  # entries are by sample already
     counts = torch.bincount(level * pattern.num_samples + pattern.rows, minlength=len(sizes) * pattern.num_samples)
     counts = counts.view(len(sizes), -1)
     values = codes.values.flatten()[order].split(counts.sum(1).tolist())

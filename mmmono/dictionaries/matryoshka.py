@@ -68,7 +68,11 @@ class MatryoshkaSAE(BatchTopKSAE):
         if select == "sample":
             self.selection = PerSample(k)
         self.ends = [round(share * self.num_features) for share in self.shares]
-        if not self.ends or self.shares[-1] != 1 or any(b <= a for a, b in zip([0, *self.ends], self.ends, strict=False)):
+        if (
+            not self.ends
+            or self.shares[-1] != 1
+            or any(b <= a for a, b in zip([0, *self.ends], self.ends, strict=False))
+        ):
             raise ValueError(
                 f"levels={self.shares} are not increasing shares of the {self.num_features} latents up to 1, "
                 f"each with a latent more than the one before: {self.ends}"

@@ -87,7 +87,11 @@ class PretrainedSAE(Dictionary):
         self.num_features = num_features
         self.origin = origin
         self.encoding = Encoding(**encoding)
-        if self.encoding.k is not None and self.encoding.k > num_features and self.encoding.activation != "matching_pursuit":
+        if (
+            self.encoding.k is not None
+            and self.encoding.k > num_features
+            and self.encoding.activation != "matching_pursuit"
+        ):
             raise ValueError(f"k={self.encoding.k} is more than its {num_features} latents")
         if self.encoding.activation == "groupmax" and num_features % (self.encoding.k or 1):
             raise ValueError(f"k={self.encoding.k} groups cannot share {num_features} latents equally")

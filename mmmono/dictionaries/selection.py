@@ -28,7 +28,10 @@ class Selection(nn.Module, ABC):
 
     @abstractmethod
     def choose(
-        self, z: Float[Tensor, "batch dim"], weight: Float[Tensor, "latents dim"], bias: Float[Tensor, " latents"] | None
+        self,
+        z: Float[Tensor, "batch dim"],
+        weight: Float[Tensor, "latents dim"],
+        bias: Float[Tensor, " latents"] | None,
     ) -> SparseCodes:
         """Codes of a training batch from W z + bias, without gradients and without a matrix of all pre-activations."""
 
@@ -141,7 +144,10 @@ class PerBatch(Selection):
 
 
 def _above(
-    z: Float[Tensor, "batch dim"], weight: Float[Tensor, "latents dim"], bias: Float[Tensor, " latents"] | None, low: float
+    z: Float[Tensor, "batch dim"],
+    weight: Float[Tensor, "latents dim"],
+    bias: Float[Tensor, " latents"] | None,
+    low: float,
 ) -> tuple[Float[Tensor, " active"], Int64[Tensor, " active"], Int64[Tensor, " batch"]]:
     """Values, latents and numbers per sample of the entries of W z + bias above `low`, sample by sample.
 

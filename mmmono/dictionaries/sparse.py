@@ -200,7 +200,7 @@ def sampled_product(
 
 
 def gather_by_sample(
-    values: Float[Tensor, "..."], pattern: Pattern, weight: Float[Tensor, "latents dim"]
+    values: Float[Tensor, ...], pattern: Pattern, weight: Float[Tensor, "latents dim"]
 ) -> Float[Tensor, "samples dim"]:
     """Product codes · weight, computed as the weighted sum of each sample's active rows of `weight`."""
     if pattern.starts is None:
@@ -210,14 +210,14 @@ def gather_by_sample(
 
 
 def gather_by_latent(
-    values: Float[Tensor, "..."], pattern: Pattern, rows: Float[Tensor, "samples dim"]
+    values: Float[Tensor, ...], pattern: Pattern, rows: Float[Tensor, "samples dim"]
 ) -> Float[Tensor, "latents dim"]:
     """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active."""
     order, samples, offsets = pattern.by_latent
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 
-def sum_by_latent(values: Float[Tensor, "..."], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
+def sum_by_latent(values: Float[Tensor, ...], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
     """Sum of each latent's codes over each of `groups` equal blocks of samples."""
     sums = values.new_zeros(groups, pattern.num_latents)
     if pattern.starts is None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries.base import read_config
-from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.foreign_files import Hints, count, read_torch_file, take, tensors_of
+from mmmono.dictionaries.pretrained import PretrainedSAE
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "ae.pt"
@@ -104,9 +104,7 @@ def _read(kind: str, weights: dict[str, Tensor], file: Path) -> tuple[dict[str, 
     return {"activation": "topk"}, made | ({"k": weights["k"]} if "k" in weights else {})
 
 
-def _batch_topk(
-    made: dict[str, Tensor], threshold: Tensor, file: Path
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _batch_topk(made: dict[str, Tensor], threshold: Tensor, file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if threshold.numel() != 1 or not threshold.item() >= 0:
         raise DictionaryError(
             f"{file}: threshold={threshold.flatten()[:3].tolist()} is none: BatchTopK needs the threshold that its "

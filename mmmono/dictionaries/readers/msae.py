@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.foreign_files import Hints, count, read_torch_file, take, tensors_of
+from mmmono.dictionaries.pretrained import PretrainedSAE
 
 # <latents>_<width>_<activation>[_<k or weight of the L1 penalty>][_UW or _RW]_<tied>_<normalize>_<soft cap>[_<data>]
 NAME = re.compile(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.foreign_files import Hints, count, take
+from mmmono.dictionaries.pretrained import PretrainedSAE
 
 ATOMS = "dictionary._weights"
 LINEAR = "encoder.final_block.0."
@@ -33,7 +33,9 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     kind = hints.kind or ("JumpSAE" if "thresholds" in weights else None)
     known = ("SAE", "TopKSAE", "JumpSAE", "MpSAE")
     if kind == "BatchTopKSAE":
-        raise DictionaryError(f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode")
+        raise DictionaryError(
+            f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode"
+        )
     if kind not in known:
         told = "its state_dict() does not say its class" if kind is None else f"dictionary.kind={kind} is none of them"
         raise DictionaryError(f"{file}: {told}: give dictionary.kind, one of {', '.join(known)}")
@@ -43,7 +45,9 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     made = {"W_dec": decoder, "shift": zeros, "b_dec": zeros}
     needs_k = kind in ("TopKSAE", "MpSAE")
     if needs_k and hints.k is None:
-        raise DictionaryError(f"{file}: a {kind}'s number of active latents is not in its state_dict(): give dictionary.k")
+        raise DictionaryError(
+            f"{file}: a {kind}'s number of active latents is not in its state_dict(): give dictionary.k"
+        )
     k = count(hints.k, "dictionary.k", file) if needs_k else None
     if kind == "MpSAE":
         return PretrainedSAE.of(str(file), {"activation": "matching_pursuit", "k": k}, made)
@@ -52,7 +56,9 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     if kind == "JumpSAE":
         made["threshold"] = take(weights, file, "thresholds")[0].exp()
     if weights:
-        raise DictionaryError(f"{file}: {', '.join(list(weights)[:4])} have no counterpart here: its encoder is not linear")
+        raise DictionaryError(
+            f"{file}: {', '.join(list(weights)[:4])} have no counterpart here: its encoder is not linear"
+        )
     return PretrainedSAE.of(str(file), encoding, made)
 
 

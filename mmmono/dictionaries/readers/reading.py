@@ -49,7 +49,9 @@ def find_dictionary(path: str, file: str | None = None) -> Path:
             raise DictionaryError(f"dictionary.file={file} is not in {here}")
         return found
     if not HUB_ID.fullmatch(path):
-        raise DictionaryError(f"dictionary.path={path} is neither a file, nor a folder, nor an id on the hub, organisation/name")
+        raise DictionaryError(
+            f"dictionary.path={path} is neither a file, nor a folder, nor an id on the hub, organisation/name"
+        )
     if file is not None and file.endswith(TENSOR_FILES):
         found = download(path, [file])
         for folder in (Path(file).parent, Path(file).parent.parent):
@@ -83,7 +85,9 @@ def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
         folder = next((found.parent for _, name in FOLDERS if name == found.name), None)
         return _read_folder(folder, hints) if folder else read_overcomplete(read_weights(found), found, hints)
     if found.suffix not in TORCH_FILES:
-        raise DictionaryError(f"{found} is no file of tensors: give a folder, or a file that ends in {', '.join(TENSOR_FILES)}")
+        raise DictionaryError(
+            f"{found} is no file of tensors: give a folder, or a file that ends in {', '.join(TENSOR_FILES)}"
+        )
     content = read_torch_file(found)
     if is_msae(content):
         return read_msae(found, hints)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries.base import read_config, read_weights
-from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.foreign_files import Hints, count, refuse, take
+from mmmono.dictionaries.pretrained import PretrainedSAE
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -21,9 +21,7 @@ def read_sparsify(folder: Path, hints: Hints) -> PretrainedSAE:
     """
     file, weights = folder / CONFIG_FILE, read_weights(folder / WEIGHTS_FILE)
     config = read_config(file)
-    refuse(
-        config, file, activation=("topk", "groupmax"), transcode=(False,), skip_connection=(False,), signed=(False,)
-    )
+    refuse(config, file, activation=("topk", "groupmax"), transcode=(False,), skip_connection=(False,), signed=(False,))
     origin = folder / WEIGHTS_FILE
     w_enc, b_enc, w_dec, b_dec = take(weights, origin, "encoder.weight", "encoder.bias", "W_dec", "b_dec")
     if weights:
