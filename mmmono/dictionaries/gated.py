@@ -45,7 +45,7 @@ class GatedSAE(SparseAutoencoder):
     architecture = "gated_sae"
 
     def __init__(
-        self, dim: int, num_features: int | None = None, coefficient: float = 0.05, **shared: Unpack[Shared]
+        self, dim: int, num_features: int | None = None, coefficient: float = 0.3, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(dim, num_features, **{**shared, "encoder_bias": shared.get("encoder_bias", True)})
         if coefficient < 0:

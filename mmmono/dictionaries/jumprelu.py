@@ -6,7 +6,6 @@ Rajamanoharan et al. 2024 (Jumping ahead: improving reconstruction fidelity with
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Unpack
 
 import torch
@@ -31,7 +30,9 @@ class JumpReLUSAE(SparseAutoencoder):
 
     H has no useful gradient, so its derivative by θ is estimated with a rectangular kernel K of width ε around the
     threshold: ∂H/∂θ = −K((π − θ)/ε)/ε, ∂code/∂θ = −θ K((π − θ)/ε)/ε (their Eqs. 11 and 12). The penalty `l0` reaches θ
-    alone, as there; the penalty `tanh` reaches the encoder as well. θ = exp(log_threshold) is learned by its logarithm.
+    alone, as there; the penalty `tanh` reaches the encoder as well. θ itself is learned, not its logarithm as there, and
+    set to 0 where a step made it negative: Adam's steps have about one size, whatever the gradient, and would move a small
+    θ = exp(·) by tiny amounts only.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.
@@ -54,10 +55,10 @@ class JumpReLUSAE(SparseAutoencoder):
         dim: int,
         num_features: int | None = None,
         penalty: Penalty = "l0",
-        coefficient: float = 1e-3,
+        coefficient: float = 1e-2,
         target_l0: float | None = None,
-        bandwidth: float = 0.01,
-        threshold: float = 0.01,
+        bandwidth: float = 0.02,
+        threshold: float = 0.05,
         tanh_scale: float = 4.0,
         **shared: Unpack[Shared],
     ) -> None:
@@ -78,12 +79,7 @@ class JumpReLUSAE(SparseAutoencoder):
         self.bandwidth = bandwidth
         self.start = threshold
         self.tanh_scale = tanh_scale
-        self.log_threshold = nn.Parameter(torch.full((self.num_features,), math.log(threshold)))
-
-    @property
-    def thresholds(self) -> Float[Tensor, " latents"]:
-        """Pre-activation above which each latent is active, θ."""
-        return self.log_threshold.exp()
+        self.thresholds = nn.Parameter(torch.full((self.num_features,), threshold))
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this SAE."""
@@ -92,23 +88,28 @@ class JumpReLUSAE(SparseAutoencoder):
 
     def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
         """Keep the pre-activations above the latent's threshold."""
-        return activations * (activations > self.thresholds)
+        return activations.relu() * (activations > self.thresholds)
 
     def training_codes(self, centered: Float[Tensor, "samples dim"]) -> DenseCodes:
         """Return the codes of a training batch with their penalty, which has gradients by the thresholds."""
         activations = at_least_float32(F.linear(centered, self.W_enc, self.b_enc))
-        thresholds = self.thresholds
         to_input = self.penalty == "tanh"
-        codes = _Jump.apply(activations, thresholds, self.bandwidth, True, to_input)
+        codes = _Jump.apply(activations, self.thresholds, self.bandwidth, True, to_input)
         if self.penalty == "tanh":
             return DenseCodes(codes, self.coefficient * (self.tanh_scale * codes).tanh().sum())
-        l0 = _Jump.apply(activations, thresholds, self.bandwidth, False, False).sum()
+        l0 = _Jump.apply(activations, self.thresholds, self.bandwidth, False, False).sum()
         if self.target_l0 is not None:
             mean = l0 / len(centered)
             of_all = sum_over_processes(mean.detach()) / place()[1]  # if processes share the batch
             # times the number of samples, because penalties are summed over samples
             l0 = len(centered) * ((mean - mean.detach() + of_all) / self.target_l0 - 1) ** 2
         return DenseCodes(codes, self.coefficient * l0)
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Normalize the atoms to unit norm, and set negative thresholds to 0, in place."""
+        super().normalize_decoder_()
+        self.thresholds.clamp_(min=0)
 
 
 class _Jump(torch.autograd.Function):

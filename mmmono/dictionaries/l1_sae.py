@@ -30,7 +30,7 @@ class L1SAE(SparseAutoencoder):
     architecture = "l1_sae"
 
     def __init__(
-        self, dim: int, num_features: int | None = None, coefficient: float = 0.05, **shared: Unpack[Shared]
+        self, dim: int, num_features: int | None = None, coefficient: float = 0.2, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(dim, num_features, **shared)
         if coefficient < 0:
