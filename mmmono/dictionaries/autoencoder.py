@@ -6,8 +6,8 @@ Decoder rows (atoms) have unit norm. Gao et al. 2024 (Scaling and evaluating spa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,6 +31,26 @@ class Shared(TypedDict, total=False):
     encoder_bias: bool
     encoder: Encoder
     frozen: Frozen
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """What all variants can be told; see `SparseAutoencoder`."""
+
+    pre_bias: bool = True
+    center: Center = "pooled"
+    encoder_bias: bool = False
+    encoder: Encoder = "transposed"
+    frozen: Frozen = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("center", self.center, ("pooled", "per_modality"))
+        check_choice("encoder", self.encoder, ("transposed", "independent", "tied"))
+        check_choice("frozen", self.frozen, ("none", "encoder", "decoder"))
+        if self.encoder == "tied" and self.frozen != "none":
+            raise ValueError(
+                f"frozen={self.frozen} would freeze both weights, because encoder=tied: choose another encoder"
+            )
 
 
 class Codes(Protocol):
@@ -124,36 +144,26 @@ class SparseAutoencoder(Dictionary, ABC):
         ValueError: an argument is none of these, or a tied encoder is to be frozen.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_features: int | None = None,
-        pre_bias: bool = True,
-        center: Center = "pooled",
-        encoder_bias: bool = False,
-        encoder: Encoder = "transposed",
-        frozen: Frozen = "none",
-    ) -> None:
+    def __init__(self, dim: int, num_features: int | None = None, **shared: Unpack[Shared]) -> None:
         super().__init__()
         self.dim = dim
         self.num_features = num_features or dim
-        check_choice("center", center, ("pooled", "per_modality"))
-        check_choice("encoder", encoder, ("transposed", "independent", "tied"))
-        check_choice("frozen", frozen, ("none", "encoder", "decoder"))
-        if encoder == "tied" and frozen != "none":
-            raise ValueError(f"frozen={frozen} would freeze both weights, because encoder=tied: choose another encoder")
-        self.center: Center = center
-        self.encoder: Encoder = encoder
-        self.frozen: Frozen = frozen
+        self.shared = SharedSettings(**shared)
+        encoder, frozen = self.shared.encoder, self.shared.frozen
         atoms = F.normalize(torch.randn(self.num_features, dim), dim=1)
         start = F.normalize(torch.randn_like(atoms), dim=1) if encoder == "independent" else atoms.clone()
         self.W_enc = nn.Parameter(start, requires_grad=frozen != "encoder")
         self.W_dec = self.W_enc if encoder == "tied" else nn.Parameter(atoms, requires_grad=frozen != "decoder")
-        self.b_enc = (
-            nn.Parameter(torch.zeros(self.num_features), requires_grad=frozen != "encoder") if encoder_bias else None
-        )
+        zeros = torch.zeros(self.num_features)
+        self.b_enc = nn.Parameter(zeros, requires_grad=frozen != "encoder") if self.shared.encoder_bias else None
         # One row for both modalities, or one row per modality in the order of MODALITIES.
-        self.b_pre = nn.Parameter(torch.zeros(1 if center == "pooled" else 2, dim), requires_grad=pre_bias)
+        groups = 1 if self.center == "pooled" else 2
+        self.b_pre = nn.Parameter(torch.zeros(groups, dim), requires_grad=self.shared.pre_bias)
+
+    @property
+    def center(self) -> Center:
+        """Whether there is one b_pre, or one for each modality."""
+        return self.shared.center
 
     @abstractmethod
     def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
@@ -166,15 +176,7 @@ class SparseAutoencoder(Dictionary, ABC):
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that all variants share."""
-        return {
-            "dim": self.dim,
-            "num_features": self.num_features,
-            "pre_bias": self.b_pre.requires_grad,
-            "center": self.center,
-            "encoder_bias": self.b_enc is not None,
-            "encoder": self.encoder,
-            "frozen": self.frozen,
-        }
+        return {"dim": self.dim, "num_features": self.num_features, **asdict(self.shared)}
 
     @torch.no_grad()
     def initialize_pre_bias(self, image_mean: Float[Tensor, " dim"], text_mean: Float[Tensor, " dim"]) -> None:
@@ -257,7 +259,7 @@ class SparseAutoencoder(Dictionary, ABC):
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
         """Normalize the atoms to unit norm, in place; frozen ones have it and keep their bits."""
-        if self.frozen == "decoder":
+        if self.shared.frozen == "decoder":
             return
         self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
 

@@ -35,9 +35,9 @@ def read_torch_file(file: Path) -> dict[str, Any]:
     Raises:
         DictionaryError: the file is broken, or holds pickled objects of any other kind, which are not loaded.
     """
-    # numpy's numbers are bytes with a type; some libraries save them beside the tensors.
-    numbers: list[Any] = [np.dtype, np.float64, np.float32, type(np.dtype("f4")), type(np.dtype("f8"))]
-    numbers += [np.core.multiarray.scalar if not hasattr(np, "_core") else np._core.multiarray.scalar]
+    # numpy's numbers, bytes with a type, are the only others allowed: some libraries save them beside the tensors.
+    number = np.float32(0).__reduce__()[0]
+    numbers: list[Any] = [number, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]
     try:
         with torch.serialization.safe_globals(numbers):
             content = torch.load(file, map_location="cpu", weights_only=True)

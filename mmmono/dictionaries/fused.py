@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -26,12 +26,23 @@ Levels = Sequence[tuple[int | None, float]]
 WHOLE: Levels = ((None, 1.0),)
 
 
+class Weights(NamedTuple):
+    """Weights of a dictionary, one row per latent.
+
+    Attributes:
+        shift: pre-bias of each group of samples; used only to receive its gradient. Groups are equal blocks of rows.
+        encoder, bias, decoder: W_enc, b_enc and W_dec.
+    """
+
+    shift: Float[Tensor, "groups dim"]
+    encoder: Float[Tensor, "latents dim"]
+    bias: Float[Tensor, " latents"] | None
+    decoder: Float[Tensor, "latents dim"]
+
+
 def reconstruction_loss(
     centered: Float[Tensor, "samples dim"],
-    shift: Float[Tensor, "groups dim"],
-    encoder: Float[Tensor, "latents dim"],
-    bias: Float[Tensor, " latents"] | None,
-    decoder: Float[Tensor, "latents dim"],
+    weights: Weights,
     codes: SparseCodes,
     levels: Levels = WHOLE,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"]]:
@@ -41,23 +52,22 @@ def reconstruction_loss(
     latent's contribution is computed once.
 
     Args:
-        centered: samples minus the pre-bias of their group, without gradient. Groups are equal blocks of rows.
-        shift: pre-bias of each group; used only to receive its gradient.
-        encoder, bias, decoder: weights of the dictionary, one row per latent.
+        centered: samples minus the pre-bias of their group, without gradient.
+        weights: weights of the dictionary, which receive gradients.
         codes: the active latents' ReLU(W_enc c + bias), without gradient.
         levels: number of latents m and weight of each level; the last has all latents.
 
     Returns:
         The sum; and the residual of the last level, without gradient.
     """
-    ends = [len(decoder) if end is None else end for end, _ in levels]
+    ends = [len(weights.decoder) if end is None else end for end, _ in levels]
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     parts = by_level(codes, sizes)
     with torch.autocast(centered.device.type, enabled=False), torch.no_grad():
-        atoms = decoder.split(sizes)
+        atoms = weights.decoder.split(sizes)
         targets = [gather_by_sample(part.values, part.pattern, a) for part, a in zip(parts, atoms, strict=True)]
         error, residual = _into_targets(centered, targets, [weight for _, weight in levels])
-    return _ReconstructionLoss.apply(shift, encoder, bias, decoder, centered, targets, parts, error), residual
+    return _ReconstructionLoss.apply(*weights, centered, _Computed(error, targets, parts)), residual
 
 
 def by_level(codes: SparseCodes, sizes: Sequence[int]) -> list[SparseCodes]:
@@ -116,6 +126,12 @@ def _sum_of_squares(residual: Tensor) -> Tensor:
     return torch.dot(flat, flat)
 
 
+class _Computed(NamedTuple):
+    error: Tensor
+    targets: list[Tensor]
+    parts: list[SparseCodes]
+
+
 class _ReconstructionLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -125,13 +141,11 @@ class _ReconstructionLoss(torch.autograd.Function):
         bias: Tensor | None,
         decoder: Tensor,
         centered: Tensor,
-        targets: list[Tensor],
-        parts: list[SparseCodes],
-        error: Tensor,
+        computed: _Computed,
     ) -> Tensor:
-        ctx.save_for_backward(shift, encoder, decoder, centered, *targets)
-        ctx.parts = parts
-        return error.clone()
+        ctx.save_for_backward(shift, encoder, decoder, centered, *computed.targets)
+        ctx.parts = computed.parts
+        return computed.error.clone()
 
     @staticmethod
     @once_differentiable
@@ -161,8 +175,6 @@ class _ReconstructionLoss(torch.autograd.Function):
             _joined(encoders),
             torch.cat(sums, dim=1).sum(0) if need_bias else None,
             _joined(decoders),
-            None,
-            None,
             None,
             None,
         )

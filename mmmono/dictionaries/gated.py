@@ -47,7 +47,8 @@ class GatedSAE(SparseAutoencoder):
     def __init__(
         self, dim: int, num_features: int | None = None, coefficient: float = 0.3, **shared: Unpack[Shared]
     ) -> None:
-        super().__init__(dim, num_features, **{**shared, "encoder_bias": shared.get("encoder_bias", True)})
+        shared.setdefault("encoder_bias", True)
+        super().__init__(dim, num_features, **shared)
         if coefficient < 0:
             raise ValueError(f"coefficient={coefficient} must be at least 0")
         if self.b_enc is None:

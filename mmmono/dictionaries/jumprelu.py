@@ -6,7 +6,8 @@ Rajamanoharan et al. 2024 (Jumping ahead: improving reconstruction fidelity with
 
 from __future__ import annotations
 
-from typing import Any, Literal, Unpack
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,11 +15,35 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from mmmono.dictionaries.autoencoder import DenseCodes, Shared, SparseAutoencoder, check_choice
+from mmmono.dictionaries.autoencoder import DenseCodes, SparseAutoencoder, check_choice
 from mmmono.dictionaries.ncl import at_least_float32
 from mmmono.dictionaries.parallel import place, sum_over_processes
 
 Penalty = Literal["l0", "tanh"]
+
+
+@dataclass(frozen=True)
+class Jump:
+    """How thresholds are learned; see `JumpReLUSAE`."""
+
+    penalty: Penalty = "l0"
+    coefficient: float = 1e-2
+    target_l0: float | None = None
+    bandwidth: float = 0.02
+    threshold: float = 0.05
+    tanh_scale: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_choice("penalty", self.penalty, ("l0", "tanh"))
+        for name in ("bandwidth", "threshold", "tanh_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not self.coefficient >= 0:
+            raise ValueError(f"coefficient={self.coefficient} must be at least 0")
+        if self.target_l0 is not None and self.penalty != "l0":
+            raise ValueError(f"target_l0={self.target_l0} needs penalty=l0, not {self.penalty}: give target_l0=null")
+        if self.target_l0 is not None and not self.target_l0 > 0:
+            raise ValueError(f"target_l0={self.target_l0} must be above 0")
 
 
 class JumpReLUSAE(SparseAutoencoder):
@@ -42,7 +67,7 @@ class JumpReLUSAE(SparseAutoencoder):
         bandwidth: ε.
         threshold: θ at the start.
         tanh_scale: s.
-        shared: further arguments of `SparseAutoencoder`.
+        settings: the above from `penalty` on, and further arguments of `SparseAutoencoder`.
 
     Raises:
         ValueError: an argument is invalid.
@@ -50,41 +75,17 @@ class JumpReLUSAE(SparseAutoencoder):
 
     architecture = "jumprelu_sae"
 
-    def __init__(
-        self,
-        dim: int,
-        num_features: int | None = None,
-        penalty: Penalty = "l0",
-        coefficient: float = 1e-2,
-        target_l0: float | None = None,
-        bandwidth: float = 0.02,
-        threshold: float = 0.05,
-        tanh_scale: float = 4.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(dim, num_features, **shared)
-        check_choice("penalty", penalty, ("l0", "tanh"))
-        for name, value in {"bandwidth": bandwidth, "threshold": threshold, "tanh_scale": tanh_scale}.items():
-            if not value > 0:
-                raise ValueError(f"{name}={value} must be above 0")
-        if coefficient < 0:
-            raise ValueError(f"coefficient={coefficient} must be at least 0")
-        if target_l0 is not None and not (0 < target_l0 <= self.num_features and penalty == "l0"):
-            raise ValueError(
-                f"target_l0={target_l0} must lie between 0 and the {self.num_features} latents, and needs penalty=l0"
-            )
-        self.penalty: Penalty = penalty
-        self.coefficient = coefficient
-        self.target_l0 = target_l0
-        self.bandwidth = bandwidth
-        self.start = threshold
-        self.tanh_scale = tanh_scale
-        self.thresholds = nn.Parameter(torch.full((self.num_features,), threshold))
+    def __init__(self, dim: int, num_features: int | None = None, **settings: Any) -> None:
+        own = {field.name: settings.pop(field.name) for field in fields(Jump) if field.name in settings}
+        super().__init__(dim, num_features, **settings)
+        self.jump = Jump(**own)
+        if (self.jump.target_l0 or 0) > self.num_features:
+            raise ValueError(f"target_l0={self.jump.target_l0} is more than the {self.num_features} latents")
+        self.thresholds = nn.Parameter(torch.full((self.num_features,), self.jump.threshold))
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this SAE."""
-        own = ("penalty", "coefficient", "target_l0", "bandwidth", "tanh_scale")
-        return {**super().config(), **{name: getattr(self, name) for name in own}, "threshold": self.start}
+        return {**super().config(), **asdict(self.jump)}
 
     def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
         """Keep the pre-activations above the latent's threshold."""
@@ -93,17 +94,17 @@ class JumpReLUSAE(SparseAutoencoder):
     def training_codes(self, centered: Float[Tensor, "samples dim"]) -> DenseCodes:
         """Return the codes of a training batch with their penalty, which has gradients by the thresholds."""
         activations = at_least_float32(F.linear(centered, self.W_enc, self.b_enc))
-        to_input = self.penalty == "tanh"
-        codes = _Jump.apply(activations, self.thresholds, self.bandwidth, True, to_input)
-        if self.penalty == "tanh":
-            return DenseCodes(codes, self.coefficient * (self.tanh_scale * codes).tanh().sum())
-        l0 = _Jump.apply(activations, self.thresholds, self.bandwidth, False, False).sum()
-        if self.target_l0 is not None:
+        jump, to_input = self.jump, self.jump.penalty == "tanh"
+        codes = _Jump.apply(activations, self.thresholds, jump.bandwidth, True, to_input)
+        if jump.penalty == "tanh":
+            return DenseCodes(codes, jump.coefficient * (jump.tanh_scale * codes).tanh().sum())
+        l0 = _Jump.apply(activations, self.thresholds, jump.bandwidth, False, False).sum()
+        if jump.target_l0 is not None:
             mean = l0 / len(centered)
             of_all = sum_over_processes(mean.detach()) / place()[1]  # if processes share the batch
             # times the number of samples, because penalties are summed over samples
-            l0 = len(centered) * ((mean - mean.detach() + of_all) / self.target_l0 - 1) ** 2
-        return DenseCodes(codes, self.coefficient * l0)
+            l0 = len(centered) * ((mean - mean.detach() + of_all) / jump.target_l0 - 1) ** 2
+        return DenseCodes(codes, jump.coefficient * l0)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:

@@ -15,10 +15,11 @@ from mmmono.dictionaries.autoencoder import DenseCodes, Shared, SparseAutoencode
 
 
 class MatchingPursuitSAE(SparseAutoencoder):
-    """Encoding repeats k times, with residual r, first c: j = argmax_i ⟨atom_i, r⟩; code_j += ⟨atom_j, r⟩; r −= ⟨atom_j, r⟩ atom_j.
+    """Encoding repeats k times: j = argmax_i ⟨atom_i, r⟩; code_j += ⟨atom_j, r⟩; r −= ⟨atom_j, r⟩ atom_j.
 
-    Codes of one sample thus explain away what the next would have encoded again. The encoder is the decoder. A product
-    ⟨atom_j, r⟩ that is not positive adds nothing, so codes are not negative, and at most k of them are active.
+    The residual r is c at first. Codes of one sample thus explain away what the next would have encoded again. The
+    encoder is the decoder. A product ⟨atom_j, r⟩ that is not positive adds nothing, so codes are not negative, and at most
+    k of them are active.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.
@@ -34,7 +35,8 @@ class MatchingPursuitSAE(SparseAutoencoder):
     def __init__(self, dim: int, num_features: int | None = None, k: int = 32, **shared: Unpack[Shared]) -> None:
         if shared.get("encoder", "tied") != "tied" or shared.get("encoder_bias"):
             raise ValueError("encoder must be tied, without encoder_bias: matching pursuit encodes with the atoms")
-        super().__init__(dim, num_features, **{**shared, "encoder": "tied"})
+        shared["encoder"] = "tied"
+        super().__init__(dim, num_features, **shared)
         if not 1 <= k <= self.num_features:
             raise ValueError(f"k={k} must lie between 1 and the {self.num_features} latents")
         self.k = k

@@ -7,20 +7,20 @@ Baniecki and Biecek 2025 (Interpreting CLIP with hierarchical sparse autoencoder
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 from torch import Tensor
 
-from mmmono.dictionaries.autoencoder import Shared, check_choice
+from mmmono.dictionaries.autoencoder import check_choice
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
 from mmmono.dictionaries.fused import Levels
-from mmmono.dictionaries.selecting import Kernel
 from mmmono.dictionaries.selection import PerSample
 
 # Shares of the latents that the levels of Bussmann et al. have: 2048, 6144, 14336, 30720 of 65536, and all.
 SHARES = (0.03125, 0.09375, 0.21875, 0.46875, 1.0)
 
 Weighting = Literal["uniform", "reverse"]
+Select = Literal["batch", "sample"]
 
 
 class MatryoshkaSAE(BatchTopKSAE):
@@ -33,13 +33,10 @@ class MatryoshkaSAE(BatchTopKSAE):
 
     Args:
         dim, num_features: see `SparseAutoencoder`.
-        k: active latents per sample, or on average.
         levels: m_l as shares of the latents, increasing; the last is 1.
         weighting: `uniform` or `reverse`.
         select: `batch` trains and encodes as `BatchTopKSAE` does, `sample` as `TopKSAE` does.
-        threshold_rate: see `BatchTopKSAE`.
-        kernel: see `SelectingSAE`.
-        shared: further arguments of `SparseAutoencoder`.
+        batch: further arguments of `BatchTopKSAE`, such as `k`, which with `select=sample` is that of each sample.
 
     Raises:
         ValueError: an argument is invalid, or a level adds no latent.
@@ -51,22 +48,19 @@ class MatryoshkaSAE(BatchTopKSAE):
         self,
         dim: int,
         num_features: int | None = None,
-        k: int = 32,
         levels: Sequence[float] = SHARES,
         weighting: Weighting = "uniform",
-        select: Literal["batch", "sample"] = "batch",
-        threshold_rate: float = 0.01,
-        kernel: Kernel = "auto",
-        **shared: Unpack[Shared],
+        select: Select = "batch",
+        **batch: Any,
     ) -> None:
-        super().__init__(dim, num_features, k, threshold_rate, kernel, **shared)
+        super().__init__(dim, num_features, **batch)
         check_choice("weighting", weighting, ("uniform", "reverse"))
         check_choice("select", select, ("batch", "sample"))
         self.shares = [float(share) for share in levels]
         self.weighting: Weighting = weighting
-        self.select: Literal["batch", "sample"] = select
+        self.select: Select = select
         if select == "sample":
-            self.selection = PerSample(k)
+            self.selection = PerSample(self.k)
         self.ends = [round(share * self.num_features) for share in self.shares]
         if (
             not self.ends

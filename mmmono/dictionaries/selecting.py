@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, Codes, Shared, SparseAutoencoder, check_choice
-from mmmono.dictionaries.fused import WHOLE, Levels, reconstruction_loss
+from mmmono.dictionaries.fused import WHOLE, Levels, Weights, reconstruction_loss
 from mmmono.dictionaries.selection import Selection
 from mmmono.dictionaries.sparse import SparseCodes, decode_sparse
 
@@ -98,9 +98,8 @@ class SelectingSAE(SparseAutoencoder, ABC):
             return super().forward(image, text)
         centered = self._centered(image, text)
         codes = self.selection.choose(centered, self.W_enc, self.b_enc)
-        error, residual = reconstruction_loss(
-            centered, self.b_pre, self.W_enc, self.b_enc, self.W_dec, codes, self.levels
-        )
+        weights = Weights(self.b_pre, self.W_enc, self.b_enc, self.W_dec)
+        error, residual = reconstruction_loss(centered, weights, codes, self.levels)
         return AutoencoderOutput(error / len(image), centered.detach(), residual.detach(), codes)
 
     @torch.no_grad()

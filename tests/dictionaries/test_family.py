@@ -319,7 +319,7 @@ def test_frozen_weights_keep_their_bits() -> None:
     [
         (lambda: BatchTopKSAE(8, 16, k=17), "k=17"),
         (lambda: BatchTopKSAE(8, 16, k=3, threshold_rate=0), "threshold_rate=0"),
-        (lambda: MatryoshkaSAE(8, 16, k=3, levels=[0.5, 0.25, 1]), "not increasing"),
+        (lambda: MatryoshkaSAE(8, 16, levels=[0.5, 0.25, 1], k=3), "not increasing"),
         (lambda: MatryoshkaSAE(8, 16, k=3, levels=[0.01, 1]), "not increasing"),
         (lambda: MatryoshkaSAE(8, 16, k=3, levels=[0.5]), "up to 1"),
         (lambda: MatryoshkaSAE(8, 16, k=3, weighting="most"), "weighting='most'"),

@@ -151,7 +151,9 @@ def test_what_saelens_saves_encodes_as_it_does_there(tmp_path: Path, architectur
         with pytest.raises(DictionaryError, match="normalize_activations='layer_norm'"):
             ours.decode(expected, "text")
     else:
-        torch.testing.assert_close(ours.decode(expected, "text"), sae_lens_read.decode(expected).detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            ours.decode(expected, "text"), sae_lens_read.decode(expected).detach(), atol=1e-5, rtol=1e-5
+        )
     if training and "dtype" not in more:  # a checkpoint of the training itself has its own architecture and threshold
         sae.save_model(tmp_path / "checkpoint")
         again = import_from_saelens(tmp_path / "checkpoint")

@@ -100,7 +100,8 @@ def _read(kind: str, weights: dict[str, Tensor], file: Path) -> tuple[dict[str, 
     (b_dec,) = take(weights, file, "b_dec")
     made |= {"b_enc": b_enc, "b_dec": b_dec, "shift": b_dec}
     if kind == "BatchTopKSAE":
-        return _batch_topk(made, *take(weights, file, "threshold"), file)
+        (threshold,) = take(weights, file, "threshold")
+        return _batch_topk(made, threshold, file)
     return {"activation": "topk"}, made | ({"k": weights["k"]} if "k" in weights else {})
 
 
