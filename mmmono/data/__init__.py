@@ -3,18 +3,26 @@
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs
 from mmmono.data.coco_files import CocoSplit
+from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.listed_pairs import ListedPairs
+from mmmono.data.listings import Listing, list_folder, list_table
 from mmmono.data.opening import ShardOpener
 from mmmono.data.openmoji import OpenMojiPairs
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, SplitShares
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
+from mmmono.data.tables import TableReading
 from mmmono.data.webdataset import WebDatasetPairs
 
 __all__ = [
     "CaptionChoice",
     "CocoPairs",
     "CocoSplit",
+    "HubDataset",
+    "HuggingFacePairs",
     "ImageTextPair",
+    "ListedPairs",
+    "Listing",
     "OpenMojiPairs",
     "PairSource",
     "RemoteSettings",
@@ -22,5 +30,8 @@ __all__ = [
     "ShardOpener",
     "SkippedPair",
     "SplitShares",
+    "TableReading",
     "WebDatasetPairs",
+    "list_folder",
+    "list_table",
 ]
