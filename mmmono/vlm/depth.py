@@ -40,7 +40,7 @@ class Depth:
     projected: bool = True
 
     def __post_init__(self) -> None:
-        given = self.wanted
+        given = self.by_tower
         if len(given) != 2 or not all(one is None or (_is_whole(one) and one != 0) for one in given):
             raise ModelError(
                 f"model.layer={self.layer} must be a number of blocks, at least 1, or -1 for all, -2 for all but the last; "
@@ -52,11 +52,11 @@ class Depth:
     @property
     def cuts(self) -> bool:
         """Whether anything is left out."""
-        return self.wanted != [None, None] or not self.projected
+        return self.by_tower != [None, None] or not self.projected
 
     def recipe(self) -> dict[str, Any]:
         """Return what is left out, as part of a recipe; empty if nothing is, so that other recipes stay as they were."""
-        return {"depth": {"layer": self.wanted, "projected": self.projected}} if self.cuts else {}
+        return {"depth": {"layer": self.by_tower, "projected": self.projected}} if self.cuts else {}
 
     def check(self, image: int | None, text: int | None) -> None:
         """Raise ModelError if a tower has fewer blocks.
@@ -65,13 +65,13 @@ class Depth:
             image, text: numbers of blocks that the towers have; None if unknown before the model is built.
         """
         for number, there in enumerate((image, text)):
-            if there is not None and self.wanted[number] is not None:
+            if there is not None and self.by_tower[number] is not None:
                 self.used(number, there)
 
     def used(self, tower: int, there: int) -> int:
         """Return how many blocks of a tower, 0 for images and 1 for texts, are used of those that are there."""
-        wanted: int = self.wanted[tower]
-        used = wanted if wanted > 0 else there + 1 + wanted
+        number: int = self.by_tower[tower]
+        used = number if number > 0 else there + 1 + number
         if not 1 <= used <= there:
             raise ModelError(
                 f"model.layer={self.layer}: the {TOWERS[tower]} tower has {there} blocks: choose 1 to {there}, or "
@@ -80,7 +80,7 @@ class Depth:
         return used
 
     @property
-    def wanted(self) -> list[Any]:
+    def by_tower(self) -> list[Any]:
         """The number given for each tower; None if all its blocks are used."""
         return [*self.layer] if isinstance(self.layer, Sequence) else [self.layer, self.layer]
 
@@ -96,7 +96,7 @@ def cut(encoder: Encoder, depth: Depth) -> None:
     model: Any = encoder.model
     towers = _towers(model)
     for number, (tower, what) in enumerate(zip(towers, TOWERS, strict=True)):
-        if depth.wanted[number] is not None:
+        if depth.by_tower[number] is not None:
             holder, name = _blocks(tower, what)
             stack = getattr(holder, name)
             setattr(holder, name, stack[: depth.used(number, len(stack))])

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from mmmono.case_studies.classifier import ImageClassifier
-from mmmono.commands.plan.downloads import wanted_files
+from mmmono.commands.plan.downloads import matching_files
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
@@ -243,7 +243,7 @@ def test_a_clip_of_transformers_from_the_hub(served: Hub, tmp_path: Path, monkey
     assert again.load(Artifacts(tmp_path / "artifacts"), "cpu").fingerprint == encoder.fingerprint
     assert len(served.log) == requests
     (download,) = again.downloads()
-    assert wanted_files(["model.safetensors", "tf_model.h5", "README.md", "vocab.json"], download.files) == [
+    assert matching_files(["model.safetensors", "tf_model.h5", "README.md", "vocab.json"], download.files) == [
         "model.safetensors", "vocab.json",
     ]  # fmt: skip
     assert not list(Transformers(name="x", id=str(folder)).downloads())
