@@ -10,7 +10,6 @@ from string import Formatter
 from typing import get_type_hints
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -77,19 +76,20 @@ def same_names(settings: type, section: DictConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "others"),
+    ("file", "name", "settings", "others"),
     [
-        ("extraction", ExtractionSection, ()),
-        ("images", ImageSettings, ()),
-        ("features", FeatureSettings, ("sets", "center")),  # of feature sets, which have them as options
-        ("training", TrainingSettings, ()),
-        ("mds", ScoreSettings, ()),
+        ("common", "extraction", ExtractionSection, ()),
+        ("common", "images", ImageSettings, ()),
+        ("features/raw", "features", FeatureSettings, ("sets", "center")),  # feature sets have these as options
+        ("training/default", "", TrainingSettings, ()),
+        ("scores", "mds", ScoreSettings, ()),
     ],
 )
-def test_shared_settings_are_those_of_the_configuration(name: str, settings: type, others: tuple[str, ...]) -> None:
-    with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose("mds", ["features=raw"])
-    assert {field.name for field in fields(settings)} == set(cfg[name]) - set(others)
+def test_shared_settings_are_those_of_the_configuration(
+    file: str, name: str, settings: type, others: tuple[str, ...]
+) -> None:
+    section = OmegaConf.load(CONF / f"{file}.yaml")
+    assert {field.name for field in fields(settings)} == set(section[name] if name else section) - set(others)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("plan", PlanSettings), ("explorer", ExplorerSettings)])
