@@ -71,7 +71,7 @@ def workspace(groups: dict[str, list[int]], split: str, training: str = "train")
             return np.unique(self.numbers, return_inverse=True)[1]
 
     return SimpleNamespace(
-        seed=0, cfg=SimpleNamespace(training=SimpleNamespace(split=training)), dataset=SimpleNamespace(split=split),
+        seed=0, settings=SimpleNamespace(training=SimpleNamespace(split=training)), dataset=SimpleNamespace(split=split),
         features=lambda of: SimpleNamespace(view=View(numbers=np.array(groups[of]))),
     )  # fmt: skip
 
