@@ -157,6 +157,11 @@ OTHER: Mapping[str, Any] = {
     "features.center": "per_modality",
     "ncl.similarity": "dot",
     "ncl.input_noise": 0.3,
+    "dictionary.path": "{other_dictionary}",
+    "dictionary.file": "ae.pt",
+    "dictionary.kind": "BatchTopKSAE",
+    "dictionary.k": 3,
+    "dictionary.input_scale": 2.0,
     "extraction.dtype": "float32",
     "extraction.precision": "bf16",
     "extraction.workers": 1,
@@ -349,11 +354,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
     (folder / "drawing.png").write_bytes(png.getvalue())
     (folder / "requests.csv").write_text("request,concept,image\nfly a kite,kite,\n")
+    dictionaries = [folder / "dictionary", folder / "other_dictionary"]
+    for other in dictionaries:
+        other.mkdir()
+        (other / "ae.pt").write_bytes(other.name.encode())
+        (other / "config.json").write_text("{}")
     files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
              "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
              "listed": listed, "table": listed / "metadata.csv", "other_table": elsewhere / "train.parquet",
              "other_rows": other_rows, "clip": clip, "other_clip": other_clip,
              "vit": folder / "vit.safetensors", "root": elsewhere,
+             "dictionary": dictionaries[0], "other_dictionary": dictionaries[1],
              "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
     return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
 
@@ -365,6 +376,9 @@ TAR = (
 H14 = ("model=clip_vit_h14", *TAR[1:], "features=raw", "references=[many/2]")
 RAW_SAE = "features=[raw,sae]"
 SETS = "features=[raw,sae,ncl,pca,ica,random_rotation,untrained_sae]"
+FAMILY_NAMES = ("batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit")
+FAMILY_NAMES += ("tied", "frozen_decoder", "frozen_encoder")
+FAMILY = f"features=[{','.join(FAMILY_NAMES)}]"
 WALKS = [
     Walk("extract", TAR),
     Walk("extract", (*TAR, "model.pretrained=null"), ("model.seed", "model.force_quick_gelu"), "random weights"),
@@ -380,6 +394,8 @@ WALKS = [
     Walk("extract", ("dataset=synthetic",), ("dataset",), "synthetic"),
     Walk("extract", (*TAR, "logger=wandb"), ("logger",)),
     Walk("train", (*TAR, "features=[sae,ncl]")),
+    Walk("train", (*TAR, FAMILY), ("features", *FAMILY_NAMES), "family"),
+    Walk("mds", (*TAR, "features=pretrained", "dictionary.path={dictionary}"), ("dictionary",)),
     Walk("mds", (*TAR, SETS)),
     Walk("mds", (*TAR, "features=raw", "partition=counts"), ("partition",)),
     Walk("mds", (*TAR, "features=raw", "partition=margin"), ("partition",)),
