@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from hydra.utils import instantiate
+
+from mmmono.core.artifacts import Artifact
+from mmmono.core.errors import ConfigError
 from mmmono.features import FeatureStore
+from mmmono.features.selection import Split
+from mmmono.features.shares import Share, read_share
+from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console, show_table
 
 
 def extract(workspace: Workspace) -> None:
-    """Make the feature store of the dataset's split and print its size."""
-    features = workspace.features(workspace.whole_split("auto"))  # a few pairs may leave one side of a split empty
-    store = FeatureStore(features.store.path)
+    """Make the feature store of the dataset's split and print its size.
+
+    With `extraction.part_of` this process does a share of it, with `engine=ray` a cluster does it all.
+
+    Raises:
+        ConfigError: features are to be shared that are not extracted, or whose extraction cannot be shared.
+    """
+    split = workspace.whole_split("auto")  # a few pairs may leave one side of a split empty
+    engine, part_of = instantiate(workspace.cfg.engine), workspace.cfg.extraction.part_of
+    made: Artifact | None = None
+    if part_of is not None or not isinstance(engine, Local):
+        made = _made_together(workspace, split, engine, None if part_of is None else read_share(str(part_of)))
+        if made is None:
+            console.print(
+                "done; the features are not complete yet: the process that does the last shards finishes them"
+            )
+            return
+    made = made or workspace.features(split).store
+    store = FeatureStore(made.path)
     manifest = store.manifest
     row: dict[str, object] = {
         "model": workspace.model.name,
@@ -21,4 +44,25 @@ def extract(workspace: Workspace) -> None:
     if manifest is not None:
         row |= {"dataset": manifest.dataset, "skipped": manifest.skipped}
     show_table([row], "Feature store")
-    console.print(f"{'made' if features.store.built else 'reused'} {features.store.path}")
+    console.print(f"{'made' if made.built else 'reused'} {made.path}")
+
+
+def _made_together(workspace: Workspace, split: Split, engine: Engine, share: Share | None) -> Artifact | None:
+    """Work beside other processes; return the store if it is complete then."""
+    asked = "engine=ray" if share is None else f"extraction.part_of={share}"
+    if share is not None and not isinstance(engine, Local):
+        raise ConfigError(
+            f"{asked} with engine=ray: the cluster shares out the shards by itself; leave one of them out"
+        )
+    workspace.dataset.check(split)
+    if workspace.dataset.stored(workspace.artifacts, workspace.model.name) is not None:
+        raise ConfigError(
+            f"{asked} with dataset={workspace.dataset_name}: its features are not extracted from pairs, so there is nothing "
+            "to share; leave it out"
+        )
+    extraction = workspace.extraction(split, engine.device_type(workspace.device))
+    limit = workspace.dataset.limit
+    made = engine.extract(extraction, limit) if share is None else extraction.share(share, limit)
+    if made is not None and (manifest := FeatureStore(made.path).manifest) is not None:
+        extraction.settings.allowance.check(manifest)
+    return made

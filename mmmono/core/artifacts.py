@@ -3,7 +3,7 @@
 An artifact is a directory `<root>/<kind>/<name>-<digest>/`, where `digest` is a hash of its *recipe*: the JSON-able
 mapping of everything that determines its content. It is built in `<...>.partial` and renamed when complete, so a
 half-written artifact is never mistaken for a finished one. Builders that can resume find their earlier work in the
-partial directory. A file lock makes processes of a sweep that need the same artifact build it once. A recipe also holds
+partial directory. A lock makes processes of a sweep that need the same artifact build it once. A recipe also holds
 the version of its kind of artifact (mmmono/core/versions.py), so artifacts of an earlier version are not found any
 more. Software versions and build time are stored beside the recipe and do not change the address.
 """
@@ -17,14 +17,14 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
+from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
 from mmmono.core.text import file_name
 from mmmono.core.timing import timed
@@ -89,6 +89,21 @@ class Artifact:
         return self.path.parent.name
 
 
+@dataclass(frozen=True)
+class SharedWork:
+    """What one of several processes does to build an artifact together with others, each in the partial directory.
+
+    Attributes:
+        begin: makes the folders that the processes share; called by one process at a time.
+        work: does this process's share, beside the others; returns whether the shares of all are done.
+        finish: completes the artifact; called by one process, once all shares are done.
+    """
+
+    begin: Callable[[Path], None]
+    work: Callable[[Path], bool]
+    finish: Callable[[Path], None]
+
+
 class Artifacts:
     """The `artifacts/` root: finds existing artifacts and builds missing ones.
 
@@ -136,20 +151,70 @@ class Artifacts:
             MmmonoError: the disk is full or not writable. Other errors from `make` pass through.
         """
         final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
-        try:
+        with self._disk_trouble_explained():
             if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
                 # Finished artifacts never change: no lock is needed, so the root may be read-only.
                 return self._announced(Artifact(final, recipe, built=False))
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{final}.lock"):
+            with self._locked(final):
                 artifact = self._build_locked(final, recipe, make, resumable)
+        return self._announced(artifact)
+
+    def build_together(self, kind: str, name: str, recipe: Mapping[str, Any], job: SharedWork) -> Artifact | None:
+        """Do one process's share of building an artifact; the process that finds all shares done completes it.
+
+        The lock is held only to begin and to complete, so that processes work beside each other.
+
+        Args:
+            kind, name, recipe: see `build`.
+            job: this process's share. Its `work` must bear that another process completes the artifact meanwhile, and
+                with it removes the partial directory.
+
+        Returns:
+            The artifact, or None if other processes still work on it.
+
+        Raises:
+            ConfigError: artifacts of this kind are to be rebuilt, which only one process can do.
+        """
+        final = self.path(kind, name, recipe)
+        partial = final.with_name(final.name + PARTIAL)
+        if self._is_to_rebuild(final):
+            raise ConfigError(f"several processes cannot rebuild one artifact with +force=true: remove {final} instead")
+        with self._disk_trouble_explained():
+            if self.builds and self._begun(final, partial, job):
+                with timed(partial):
+                    done = job.work(partial)
+                if not done and not (final / RECIPE_FILE).exists():
+                    return None
+        return self.build(kind, name, recipe, job.finish, resumable=True)
+
+    def _begun(self, final: Path, partial: Path, job: SharedWork) -> bool:
+        """Begin the common job, unless the artifact is there; return whether there is something to do."""
+        if (final / RECIPE_FILE).exists():
+            return False
+        with self._locked(final):
+            if (final / RECIPE_FILE).exists():
+                return False
+            partial.mkdir(exist_ok=True)
+            job.begin(partial)
+        return True
+
+    @contextmanager
+    def _locked(self, final: Path) -> Iterator[None]:
+        """Hold the lock of an artifact."""
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with locked(Path(f"{final}.lock")):
+            yield
+
+    @contextmanager
+    def _disk_trouble_explained(self) -> Iterator[None]:
+        try:
+            yield
         except MmmonoError:
             raise
         except Exception as error:
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
-        return self._announced(artifact)
 
     def _announced(self, artifact: Artifact) -> Artifact:
         if self.listener is not None:

@@ -20,6 +20,7 @@ EXTRAS = {
     "datasets": "hf",
     "openai": "judge",
     "sentencepiece": "siglip",
+    "ray": "ray",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "wandb_workspaces": "wandb",

@@ -106,6 +106,7 @@ class PartReader(IterableDataset[Batch | Failure]):
         encoder: provides preprocessing and tokenizer.
         batch_size: pairs per batch; a batch never has pairs of two parts.
         most: maximum pairs per part, rounded up to whole batches; None reads all.
+        admits: called with each part before it is read; a part for which it returns False is left out. None admits all.
 
     Attributes:
         shared: whether worker processes pass batches through shared memory; otherwise through a pipe. `read_parts` sets
@@ -119,18 +120,22 @@ class PartReader(IterableDataset[Batch | Failure]):
         encoder: Encoder,
         batch_size: int,
         most: int | None = None,
+        admits: Callable[[int], bool] | None = None,
     ) -> None:
         self.source = source
         self.parts = parts
         self.preprocess = encoder.preprocess
         self.tokenize = encoder.tokenize
         self.batch_size = batch_size
+        self.admits = admits
         self.most = None if most is None else math.ceil(most / batch_size) * batch_size
         self.shared = True
 
     def __iter__(self) -> Iterator[Batch | Failure]:
         worker = get_worker_info()
         for part in self.parts if worker is None else self.parts[worker.id :: worker.num_workers]:
+            if self.admits is not None and not self.admits(part):
+                continue
             try:
                 yield from self._read(part)
             except BrokenPartError as error:

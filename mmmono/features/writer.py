@@ -1,13 +1,19 @@
-"""Writes a feature store shard by shard, so that an interrupted extraction resumes after its last complete shard."""
+"""Writes a feature store shard by shard, so that an interrupted extraction resumes after its last complete shard.
+
+While it is written, a store has a folder `work/`: shards that are not yet in place, claims of the processes that write
+it together (mmmono/core/claims.py), and notes of parts that could not be read. `finish` removes it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -20,6 +26,8 @@ from mmmono.features.store import MANIFEST_FILE, Manifest
 
 EXAMPLES = 3  # keys of skipped pairs that are stored per reason
 REASONS = 50  # number of reasons that are listed individually
+CONTENT = {"img_emb": "npy", "text_emb": "npy", "metadata": "parquet"}  # suffixes of a shard's files by folder
+WORK, STAGING, CLAIMS, BROKEN = "work", "work/staging", "work/claims", "work/broken"
 
 
 @dataclass
@@ -39,6 +47,19 @@ class ShardReport:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StagedShard:
+    """A complete shard in a folder of its own, not yet part of the store."""
+
+    shard: int
+    folder: Path
+    report: ShardReport
+
+    def discard(self) -> None:
+        """Delete it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class FeatureStoreWriter:
     """Fills a directory with shards; `finish` turns it into a feature store.
 
@@ -49,13 +70,15 @@ class FeatureStoreWriter:
         path: directory to fill; its finished shards are kept.
         num_shards: number of parts of the source.
         dtype: stored type, `float16` or `float32`.
+        begin: whether to make the directory and its folders. If not, and another process has finished the store,
+            writing raises FileNotFoundError.
     """
 
-    def __init__(self, path: Path, num_shards: int, dtype: str = "float16") -> None:
+    def __init__(self, path: Path, num_shards: int, dtype: str = "float16", begin: bool = True) -> None:
         self.path = path
         self.num_shards = num_shards
         self.dtype = np.dtype(dtype)
-        for folder in ("img_emb", "text_emb", "metadata", "reports"):
+        for folder in (*CONTENT, "reports", STAGING, CLAIMS, BROKEN) if begin else ():
             (path / folder).mkdir(parents=True, exist_ok=True)
 
     def _number(self, shard: int) -> str:
@@ -73,9 +96,25 @@ class FeatureStoreWriter:
         """Delete a shard; return its report."""
         report = self.report(shard) or ShardReport()
         self._report_file(shard).unlink(missing_ok=True)
-        for folder, name in (("img_emb", "npy"), ("text_emb", "npy"), ("metadata", "parquet")):
-            (self.path / folder / f"{folder}_{self._number(shard)}.{name}").unlink(missing_ok=True)
+        for file in self._files(shard):
+            (self.path / file).unlink(missing_ok=True)
         return report
+
+    def _files(self, shard: int) -> list[Path]:
+        """Files of a shard's content, relative to the store."""
+        return [Path(folder) / f"{folder}_{self._number(shard)}.{suffix}" for folder, suffix in CONTENT.items()]
+
+    def note_broken(self, shard: int, reason: str) -> None:
+        """Note for other processes that a part could not be read to its end."""
+        self._write(self.path / BROKEN / self._number(shard), reason)
+
+    def forget_broken(self, shard: int) -> None:
+        """Remove a part's note, because it is read again."""
+        (self.path / BROKEN / self._number(shard)).unlink(missing_ok=True)
+
+    def is_noted_broken(self, shard: int) -> bool:
+        """Whether the last attempt at a part, by any process, could not read it to its end."""
+        return (self.path / BROKEN / self._number(shard)).exists()
 
     def write(
         self,
@@ -93,25 +132,62 @@ class FeatureStoreWriter:
             metadata: one row per pair.
             skipped: (key, reason) of each skipped pair.
         """
-        sha = hashlib.sha256()
-        number = self._number(shard)
-        if len(image):
-            for name, tensor in (("img_emb", image), ("text_emb", text)):
-                array = np.ascontiguousarray(tensor.numpy(), dtype=self.dtype)
-                sha.update(array.tobytes())
-                np.save(self.path / name / f"{name}_{number}.npy", array)
-            rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
-            frame = pd.DataFrame(rows).fillna("")
-            frame.to_parquet(self.path / "metadata" / f"metadata_{number}.parquet", index=False)
+        return self.publish(self.stage(shard, image, text, metadata, skipped))
+
+    def stage(
+        self,
+        shard: int,
+        image: Float[Tensor, "pairs dim"],
+        text: Float[Tensor, "pairs dim"],
+        metadata: Sequence[dict[str, str]],
+        skipped: Sequence[tuple[str, str]] = (),
+    ) -> StagedShard:
+        """Write one part as `write` does, but beside the store; `publish` moves it in."""
+        folder = self.path / STAGING / f"{self._number(shard)}-{uuid4().hex[:16]}"
+        folder.mkdir()
+        staged = StagedShard(shard, folder, ShardReport(len(image)))
+        try:
+            self._write_content(staged, image, text, metadata)
+        except BaseException:  # such as a full disk
+            staged.discard()
+            raise
         reasons = Counter(escaped_bytes(reason) for _, reason in skipped)
         kept = [reason for reason, _ in reasons.most_common(REASONS)]
-        examples = {
+        staged.report.reasons = dict(reasons)
+        staged.report.examples = {
             reason: [escaped_bytes(key) for key, why in skipped if escaped_bytes(why) == reason][:EXAMPLES]
             for reason in kept
         }
-        report = ShardReport(len(image), sha.hexdigest(), dict(reasons), examples)
-        write_text_atomically(self._report_file(shard), json.dumps(asdict(report)))
-        return report
+        return staged
+
+    def _write_content(
+        self, staged: StagedShard, image: Tensor, text: Tensor, metadata: Sequence[dict[str, str]]
+    ) -> None:
+        sha = hashlib.sha256()
+        if len(image):
+            image_file, text_file, metadata_file = (staged.folder / file.name for file in self._files(staged.shard))
+            for file, tensor in ((image_file, image), (text_file, text)):
+                array = np.ascontiguousarray(tensor.numpy(), dtype=self.dtype)
+                sha.update(array.tobytes())
+                np.save(file, array)
+            rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
+            pd.DataFrame(rows).fillna("").to_parquet(metadata_file, index=False)
+        staged.report.content = sha.hexdigest()
+
+    def publish(self, staged: StagedShard) -> ShardReport:
+        """Move a staged shard into the store and return its report."""
+        for file in self._files(staged.shard):
+            if (staged.folder / file.name).exists():
+                (staged.folder / file.name).replace(self.path / file)
+        self._write(self._report_file(staged.shard), json.dumps(asdict(staged.report)))
+        staged.discard()
+        return staged.report
+
+    def _write(self, file: Path, text: str) -> None:
+        """Write a file atomically. Raises FileNotFoundError if its folder is gone, instead of making it anew."""
+        if not file.parent.is_dir():
+            raise FileNotFoundError(file.parent)
+        write_text_atomically(file, text)
 
     def finish(self, made: Manifest, shards: Sequence[int]) -> Manifest:
         """Write and return the manifest of the finished shards.
@@ -139,4 +215,5 @@ class FeatureStoreWriter:
             examples={reason: examples[reason] for reason in common if reason in examples},
         )
         write_text_atomically(self.path / MANIFEST_FILE, manifest.to_json())
+        shutil.rmtree(self.path / WORK, ignore_errors=True)
         return manifest

@@ -18,7 +18,6 @@ from torch import Tensor
 from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError
 from mmmono.core.seeding import seed_everything
-from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
     ActivationBlock,
@@ -28,7 +27,6 @@ from mmmono.features import (
     Modality,
     RawFeatures,
     activations,
-    extract_features,
 )
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
@@ -36,9 +34,9 @@ from mmmono.modality import DominanceScores, Partition, dominance_scores, load_p
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
+from mmmono.pipeline.extracting import FeatureExtraction
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
 from mmmono.pipeline.groups import compared_groups
-from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
@@ -99,30 +97,25 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
-        settings = self.settings.extraction.on(self.device)
-        source = self.dataset.source(split)
-        recipe = {
-            "model": self.model.recipe(),
-            "dataset": source.fingerprint(),
-            "decoder": DECODER_VERSION,
-            "limit": self.dataset.limit,
-            "dtype": settings.dtype,
-            "precision": settings.precision,
-        }
-        source.parts()
-
-        def make(directory: Path) -> None:
-            encoder = self.model.load(self.artifacts, self.device)
-            tell_losses(extract_features(source, encoder, directory, device=self.device, settings=settings))
-            if (cache := source.copies) is not None:
-                tell_copies(cache)
-
-        name = f"{self.model.name}-{self.dataset_name}"
-        store = self.artifacts.build("features", name, recipe, make, resumable=True)
-        features = self._features_of(store, split)
+        extraction = self.extraction(split)
+        features = self._features_of(extraction.whole(self.dataset.limit), split)
         if (manifest := features.view.store.manifest) is not None:
-            settings.allowance.check(manifest)
+            extraction.settings.allowance.check(manifest)
         return features
+
+    def extraction(self, split: Split, encoded_on: str | None = None) -> FeatureExtraction:
+        """Return how the features of a split are extracted.
+
+        Args:
+            split: the split.
+            encoded_on: kind of device that encodes, if not this process's.
+
+        Raises:
+            ConfigError: a setting is invalid.
+        """
+        settings = self.settings.extraction.on(encoded_on or self.device)
+        name = f"{self.model.name}-{self.dataset_name}"
+        return FeatureExtraction(self.artifacts, self.model, self.dataset.source(split), name, self.device, settings)
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
         view = self.dataset.view(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
-from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.losses import Allowance
 from mmmono.modality.random_sets import Match, check_match
 from mmmono.pipeline.partition_rules import PartitionRule
@@ -107,7 +107,9 @@ class WorkspaceSettings:
     @cached_property
     def extraction(self) -> ExtractionSection:
         """Settings of the extraction. Raises ConfigError if one is of the wrong type."""
-        return read_settings(self._cfg, "extraction", ExtractionSection)
+        known = [field.name for field in fields(ExtractionSection)]  # experiments/extract.py has part_of, and reads it itself
+        section = OmegaConf.masked_copy(self._cfg.extraction, known)
+        return read_settings(OmegaConf.create({"extraction": section}), "extraction", ExtractionSection)
 
     @cached_property
     def images(self) -> ImageSettings:

@@ -1,0 +1,166 @@
+"""Claims: which of several processes works on which part of a common job, on one machine or on many.
+
+All that the processes share is a folder, and all that they need of its file system is that only one of them can create
+a file of a given name (`O_CREAT | O_EXCL`, which also holds on NFS and GPFS, where locks often do not):
+
+    <folder>/<part>.0, <part>.1, ...     claims of a part; each holds its owner's token, and the last one counts
+    <folder>/<token>.alive               an owner's sign of life: touched again and again, removed when it ends
+
+Whoever creates `<part>.0` owns the part. A process takes over a part of an owner that has died by creating the next
+number. An owner confirms that a part is still its own by creating the next number too, before it puts its results in
+place. Only one of the two can succeed. So a process that was stopped for long and was taken for dead does no harm when it
+wakes: it cannot confirm its claim, and drops its results.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+BEAT = 10.0  # seconds between two signs of life
+EXPIRY = 120.0  # seconds of silence after which an owner on another machine counts as dead; file systems may cache 60
+
+
+class Claims:
+    """One process's claims. Use it as a context: within it the process gives signs of life.
+
+    Child processes may take parts in its name with a copy of this object.
+
+    Args:
+        folder: where the processes meet; must exist.
+        beat: seconds between two signs of life.
+        expiry: seconds of silence after which an owner counts as dead. An owner on this machine counts as dead as soon
+            as its process is gone.
+    """
+
+    def __init__(self, folder: Path, beat: float = BEAT, expiry: float = EXPIRY) -> None:
+        self.folder = folder
+        self.beat = beat
+        self.expiry = expiry
+        self.token = uuid4().hex[:16]
+        self._end: threading.Event | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_end": None}
+
+    def __enter__(self) -> Self:
+        sign = self.folder / f"{self.token}.tmp"
+        with suppress(FileNotFoundError):  # the job is complete, and nothing can be claimed any more
+            sign.write_text(json.dumps({"machine": machine_identity(), "pid": os.getpid()}))
+            sign.replace(self._alive(self.token))
+        self._end = threading.Event()
+        threading.Thread(target=self._keep_alive, args=(self._end,), name="signs of life", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._end is not None
+        self._end.set()
+        with suppress(OSError):
+            self._alive(self.token).unlink(missing_ok=True)
+
+    def _keep_alive(self, end: threading.Event) -> None:
+        while not end.wait(self.beat):
+            with suppress(OSError):
+                os.utime(self._alive(self.token))
+
+    @property
+    def gone(self) -> bool:
+        """Whether the folder was removed, because another process has completed the job."""
+        return not self.folder.is_dir()
+
+    def take(self, part: int) -> bool:
+        """Claim a part; return whether it is this process's now, as it is if it was before."""
+        number, owner = self._last(part)
+        if owner == self.token:
+            return True
+        return self._is_over(part, number, owner) and self._create(part, number + 1)
+
+    def is_free(self, part: int) -> bool:
+        """Whether `take` would probably succeed: nobody has claimed the part, or its owner has died."""
+        number, owner = self._last(part)
+        return owner == self.token or self._is_over(part, number, owner)
+
+    def confirm(self, part: int) -> bool:
+        """Return whether a part is still this process's own; if so, nobody can take it over until the process ends."""
+        number, owner = self._last(part)
+        return owner == self.token and self._create(part, number + 1)
+
+    def _alive(self, token: str) -> Path:
+        return self.folder / f"{token}.alive"
+
+    def _claim(self, part: int, number: int) -> Path:
+        return self.folder / f"{part}.{number}"
+
+    def _create(self, part: int, number: int) -> bool:
+        try:
+            file = os.open(self._claim(part, number), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except (FileExistsError, FileNotFoundError):  # another process was faster, or the job is complete
+            return False
+        try:
+            os.write(file, self.token.encode())
+        finally:
+            os.close(file)
+        return True
+
+    def _last(self, part: int) -> tuple[int, str | None]:
+        """Number and owner of a part's last claim; -1 and None if there is none."""
+        number, owner = -1, None
+        while True:
+            try:
+                owner = self._claim(part, number + 1).read_text()
+            except FileNotFoundError:
+                return number, owner
+            number += 1
+
+    def _is_over(self, part: int, number: int, owner: str | None) -> bool:
+        """Whether nobody claims a part any more."""
+        if owner is None:
+            return True
+        sign = self._alive(owner) if owner else self._claim(part, number)  # "": created, its token not yet written
+        try:
+            last_sign = sign.stat().st_mtime
+            dead = bool(owner) and _is_dead(json.loads(sign.read_text()))
+        except FileNotFoundError:
+            return True
+        return dead or self._now() - last_sign > self.expiry
+
+    def _now(self) -> float:
+        """Time by the clock of the folder's file system, which all processes share; 0 if the folder is gone."""
+        try:
+            os.utime(self._alive(self.token))
+            return self._alive(self.token).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether a process is known not to run any more; only known of processes of this machine."""
+    if owner["machine"] != machine_identity():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    with suppress(OSError):  # killed, but its parent has not yet asked how it ended
+        return Path(f"/proc/{owner['pid']}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
+
+
+@cache
+def machine_identity() -> str:
+    """Identify the set of processes that know each other by their numbers: a machine since its start, or a container."""
+    marks = [socket.gethostname()]
+    with suppress(OSError):
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        marks.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(marks)

@@ -1,0 +1,105 @@
+"""Make feature stores from a configuration: all of one in this process, or a share of one beside other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmmono.core.artifacts import Artifact, Artifacts, SharedWork
+from mmmono.data import PairSource
+from mmmono.data.images import DECODER_VERSION
+from mmmono.features import extract_features
+from mmmono.features.cluster import ClusterJob, ClusterSettings, extract_on_cluster
+from mmmono.features.extraction import begin_store, extract_share
+from mmmono.features.extraction_settings import ExtractionSettings
+from mmmono.features.reading import Encoder
+from mmmono.features.shares import Share
+from mmmono.pipeline.losses import tell_copies, tell_losses
+from mmmono.pipeline.models import Model
+
+
+@dataclass(frozen=True)
+class FeatureExtraction:
+    """The extraction of one source's features by a model.
+
+    Attributes:
+        artifacts: where the store is kept.
+        model: encodes the pairs.
+        source: the pairs.
+        name: prefix of the store's folder.
+        device: where the encoders run.
+        settings: settings of reading and encoding.
+    """
+
+    artifacts: Artifacts
+    model: Model
+    source: PairSource
+    name: str
+    device: str
+    settings: ExtractionSettings
+
+    def recipe(self, limit: int | None) -> dict[str, Any]:
+        """Everything that determines the store's content; `limit` is the number of pairs to take, None for all."""
+        return {
+            "model": self.model.recipe(),
+            "dataset": self.source.fingerprint(),
+            "decoder": DECODER_VERSION,
+            "limit": limit,
+            "dtype": self.settings.dtype,
+            "precision": self.settings.precision,
+        }
+
+    def whole(self, limit: int | None) -> Artifact:
+        """Return the store, made first if it does not exist."""
+        self.source.parts()  # fails early
+        return self.artifacts.build("features", self.name, self.recipe(limit), self._make, resumable=True)
+
+    def share(self, share: Share, limit: int | None) -> Artifact | None:
+        """Do a share of the store; return the store if that completed it, None if other shares are not done.
+
+        Raises:
+            ConfigError: the dataset has a limit, or the features are to be rebuilt.
+        """
+
+        def work(directory: Path) -> bool:
+            encoder = self.model.load(self.artifacts, self.device)
+            return extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
+
+        return self._together(work, limit)
+
+    def on_cluster(self, cluster: ClusterSettings, limit: int | None) -> Artifact | None:
+        """Return the store, made by the workers of a cluster first; None if other processes still work on it.
+
+        Raises:
+            ConfigError: there is no such cluster, the dataset has a limit, or the features are to be rebuilt.
+        """
+
+        def work(directory: Path) -> bool:
+            device = "cuda" if cluster.gpus else "cpu"
+            load = partial(_load, self.model, self.artifacts.root.resolve(), device)
+            return extract_on_cluster(
+                ClusterJob(self.source, load, directory.resolve(), device, self.settings), cluster
+            )
+
+        return self._together(work, limit)
+
+    def _together(self, work: Callable[[Path], bool], limit: int | None) -> Artifact | None:
+        def begin(directory: Path) -> None:
+            begin_store(self.source, directory, self.settings)
+
+        job = SharedWork(begin, work, self._make)
+        return self.artifacts.build_together("features", self.name, self.recipe(limit), job)
+
+    def _make(self, directory: Path) -> None:
+        encoder = self.model.load(self.artifacts, self.device)
+        tell_losses(extract_features(self.source, encoder, directory, device=self.device, settings=self.settings))
+        if (cache := self.source.copies) is not None:
+            tell_copies(cache)
+
+
+def _load(model: Model, root: Path, device: str) -> Encoder:
+    """Load a model in a worker process."""
+    return model.load(Artifacts(root), device)

@@ -1,0 +1,165 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mmmono.core.claims import Claims
+
+
+def test_a_part_has_one_owner_while_the_owner_lives(tmp_path: Path) -> None:
+    first, second = Claims(tmp_path), Claims(tmp_path)
+    with first, second:
+        assert first.is_free(3)
+        assert first.take(3)
+        assert first.take(3)
+        assert not second.is_free(3)
+        assert not second.take(3)
+        assert second.take(4)
+        assert first.confirm(3)
+        assert not second.confirm(3)
+        assert not second.take(3)
+    assert not first.gone
+
+
+def test_what_an_owner_leaves_is_free_at_once(tmp_path: Path) -> None:
+    with Claims(tmp_path) as first:
+        assert first.take(0)
+    with Claims(tmp_path) as second:
+        assert second.take(0)
+        assert not first.confirm(0)
+
+
+def test_a_copy_takes_parts_in_the_name_of_its_owner(tmp_path: Path) -> None:
+    with Claims(tmp_path) as claims, Claims(tmp_path) as other:
+        copy = pickle.loads(pickle.dumps(claims))
+        assert copy.take(1)
+        assert claims.confirm(1)
+        assert not other.take(1)
+
+
+TAKE = "import sys; from mmmono.core.claims import Claims; from pathlib import Path; import time\n"
+TAKE += "with Claims(Path(sys.argv[1])) as c:\n    print(c.take(0), flush=True)\n    time.sleep(600)"
+
+
+def test_the_part_of_a_killed_process_is_free_at_once_and_that_of_a_stopped_one_is_not(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", TAKE, str(tmp_path)], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"True\n"
+        with Claims(tmp_path) as claims:
+            os.kill(owner.pid, signal.SIGSTOP)
+            assert not claims.take(0)
+            os.kill(owner.pid, signal.SIGKILL)
+            until = time.monotonic() + 30
+            while not claims.take(0):  # also before its parent has asked how it ended
+                assert time.monotonic() < until
+                time.sleep(0.01)
+
+
+def elsewhere(claims: Claims) -> None:
+    """Make the owner's sign of life one of another machine."""
+    sign = claims.folder / f"{claims.token}.alive"
+    sign.write_text(json.dumps({"machine": "elsewhere", "pid": 1}))
+
+
+def test_an_owner_elsewhere_is_dead_after_long_silence_and_does_no_harm_when_it_wakes(tmp_path: Path) -> None:
+    with Claims(tmp_path, beat=3600) as sleeper, Claims(tmp_path, expiry=60) as claims:
+        assert sleeper.take(0)
+        elsewhere(sleeper)
+        assert not claims.take(0)
+        sign = tmp_path / f"{sleeper.token}.alive"
+        past = sign.stat().st_mtime - 61
+        os.utime(sign, (past, past))
+        assert claims.take(0)
+        assert not sleeper.confirm(0)
+        assert not sleeper.take(0)
+        assert claims.confirm(0)
+
+
+def test_signs_of_life_keep_a_part(tmp_path: Path) -> None:
+    with Claims(tmp_path, beat=0.02) as owner, Claims(tmp_path, expiry=0.5) as claims:
+        assert owner.take(0)
+        elsewhere(owner)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert not claims.take(0)
+            time.sleep(0.05)
+
+
+def test_a_claim_without_its_token_counts_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / "0.0").write_text("")  # its owner was killed between two system calls
+    with Claims(tmp_path, expiry=60) as claims:
+        assert not claims.take(0)
+        past = time.time() - 61
+        os.utime(tmp_path / "0.0", (past, past))
+        assert claims.take(0)
+
+
+def test_nothing_can_be_claimed_in_a_folder_that_was_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    with Claims(folder) as claims:
+        assert claims.take(0)
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+        assert claims.gone
+        assert not claims.confirm(0)
+        assert not claims.take(1)
+        with Claims(folder) as late:
+            assert not late.take(0)
+    assert not folder.exists()
+
+
+def _take_all(folder: str) -> list[int]:
+    with Claims(Path(folder)) as claims:
+        mine = [part for part in range(200) if claims.take(part)]
+        (Path(folder) / f"done-{os.getpid()}").touch()
+        while len(list(Path(folder).glob("done-*"))) < 3:  # leave together: what an owner leaves is free
+            time.sleep(0.01)
+        return [part for part in mine if claims.confirm(part)]
+
+
+def test_processes_that_take_the_same_parts_at_once_share_them(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3) as pool:
+        taken = list(pool.map(_take_all, [str(tmp_path)] * 3))
+    assert sorted(part for mine in taken for part in mine) == list(range(200))
+
+
+def test_only_one_of_a_takeover_and_a_confirmation_succeeds(tmp_path: Path) -> None:
+    """Threads that race on each of many parts whose owner is silent: every part has one winner."""
+    with Claims(tmp_path, beat=3600) as sleeper, Claims(tmp_path, expiry=60) as claims:
+        parts = range(300)
+        assert all(sleeper.take(part) for part in parts)
+        elsewhere(sleeper)
+        past = time.time() - 61
+        os.utime(tmp_path / f"{sleeper.token}.alive", (past, past))
+        won: dict[str, list[bool]] = {}
+        racers = [
+            threading.Thread(target=lambda: won.update(owner=[sleeper.confirm(part) for part in parts])),
+            threading.Thread(target=lambda: won.update(other=[claims.take(p) and claims.confirm(p) for p in parts])),
+        ]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+    # Where the owner confirmed first, its new claim is as silent as the old one: `other` may take that over too.
+    for part, (owner, other) in enumerate(zip(won["owner"], won["other"], strict=True)):
+        assert owner or other, part
+        last = max(int(file.suffix[1:]) for file in tmp_path.glob(f"{part}.*"))
+        assert ((tmp_path / f"{part}.{last}").read_text() == claims.token) == other
+
+
+@pytest.mark.parametrize("part", [0, 12])
+def test_a_part_is_taken_over_more_than_once(tmp_path: Path, part: int) -> None:
+    for _ in range(3):
+        with Claims(tmp_path) as claims:
+            assert claims.take(part)
+            assert claims.confirm(part)

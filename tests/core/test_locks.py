@@ -1,0 +1,87 @@
+import errno
+import fcntl
+import multiprocessing as mp
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmmono.core import locks
+from mmmono.core.artifacts import Artifacts
+from mmmono.core.locks import flock_holds, locked
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    flock_holds.cache_clear()
+    yield
+    flock_holds.cache_clear()
+
+
+def refuses(*_: Any) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def grants(*_: Any) -> None:
+    """As a file system mounted with locks that do nothing."""
+
+
+@pytest.mark.parametrize(("flock", "holds"), [(fcntl.flock, True), (refuses, False), (grants, False)])
+def test_a_file_system_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: Any, holds: bool) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert flock_holds(tmp_path) == holds
+    assert not list(tmp_path.iterdir())
+
+
+def _hold(folder: str, log: str) -> None:
+    with locked(Path(folder) / "x.lock"):
+        for word in ("in", "out"):
+            with Path(log).open("a") as file:
+                file.write(f"{word}\n")
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("flock", [fcntl.flock, refuses, grants])
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: Any) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(locks, "LOOK", 0.02)
+    fork = mp.get_context("fork")
+    processes = [fork.Process(target=_hold, args=(str(tmp_path), str(tmp_path / "log"))) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert (tmp_path / "log").read_text().split() == ["in", "out"] * 3
+
+
+def _hold_on(folder: str) -> None:
+    with locked(Path(folder) / "x.lock"):
+        (Path(folder) / "held").touch()
+        time.sleep(600)
+
+
+def test_a_killed_process_gives_its_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    holder = mp.get_context("fork").Process(target=_hold_on, args=(str(tmp_path),))
+    holder.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    begun = time.monotonic()
+    with locked(tmp_path / "x.lock"):
+        assert time.monotonic() - begun < 60
+    holder.join()
+
+
+def test_artifacts_are_built_once_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    made = Artifacts(tmp_path).build("models", "x", {"a": 1}, lambda folder: (folder / "file").write_text("1"))
+    assert (made.path / "file").read_text() == "1"
+    assert not Artifacts(tmp_path).build("models", "x", {"a": 1}, lambda _: pytest.fail("built again")).built
+    assert [artifact.path for artifact in Artifacts(tmp_path).find("models")] == [made.path]

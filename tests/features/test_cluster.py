@@ -1,0 +1,100 @@
+"""Extraction by the workers of a Ray cluster of two nodes on this machine."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmmono.core.errors import ConfigError, DataError, ModelError, ProcessError
+from mmmono.features import cluster, extract_features
+from mmmono.features.cluster import ClusterJob, ClusterSettings, extract_on_cluster
+from mmmono.features.extraction import begin_store
+from mmmono.features.extraction_settings import ExtractionSettings
+from tests.fakes import ColorEncoder, ColorPairs
+from tests.features.cluster_fakes import Absent, KillsItsProcess, Unloadable
+from tests.features.test_extraction import contents
+
+pytest.importorskip("ray", reason="the ray extra brings it")
+SIZES = KillsItsProcess.SIZES
+SETTINGS = ExtractionSettings(workers=0)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Two nodes with one core each."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    nodes.add_node(**node)
+    yield nodes.address
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def job(source: ColorPairs, folder: Path, load: type[ColorEncoder] = ColorEncoder) -> ClusterJob:
+    begin_store(source, folder, SETTINGS)
+    return ClusterJob(source, load, folder, "cpu", SETTINGS)
+
+
+def test_a_cluster_writes_the_store_of_one_process_though_a_worker_is_killed(address: str, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    source = KillsItsProcess(marks, part=4, times=1)
+    assert extract_on_cluster(job(source, tmp_path / "cluster"), ClusterSettings(address))
+    assert len(list(marks.iterdir())) == 1
+    owners = {file.read_text() for file in (tmp_path / "cluster" / "work" / "claims").glob("*.1")}
+    assert len(owners) >= 2
+    idle = ColorPairs(SIZES)
+    extract_features(idle, ColorEncoder(), tmp_path / "cluster")
+    assert idle.reads == []
+    extract_features(ColorPairs(SIZES), ColorEncoder(), tmp_path / "alone")
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
+
+
+def test_a_part_that_ends_its_processes_is_named_and_left_for_the_next_run(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "TRIES", 2)  # a process takes a while to begin
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    source = KillsItsProcess(marks, part=0, times=2)
+    with pytest.raises(DataError, match=r"^1 of 8 shards ended the process .* 2 times: part-0 \(.*\)\. The others"):
+        extract_on_cluster(job(source, tmp_path / "cluster"), ClusterSettings(address))
+    assert len(list(marks.iterdir())) == 2
+    assert len(list((tmp_path / "cluster" / "reports").iterdir())) == len(SIZES) - 1
+
+
+def test_what_workers_raise_comes_out_as_it_is(address: str, tmp_path: Path) -> None:
+    broken = ColorPairs(SIZES, cut={1: 3})
+    assert extract_on_cluster(job(broken, tmp_path / "broken"), ClusterSettings(address, workers=1))
+    with pytest.raises(DataError, match="1 of 8 shards .*part-1 is cut off"):
+        extract_features(broken, ColorEncoder(), tmp_path / "broken")
+    with pytest.raises(ModelError, match="^these weights are broken$"):
+        extract_on_cluster(job(ColorPairs(SIZES), tmp_path / "model", Unloadable), ClusterSettings(address, workers=1))
+    other = replace(job(ColorPairs(SIZES), tmp_path / "other"), versions={"mmmono": "0.0.1"})
+    with pytest.raises(ProcessError, match=r"has mmmono .*, not 0\.0\.1: install the same everywhere"):
+        extract_on_cluster(other, ClusterSettings(address, workers=1))
+    with pytest.raises(ProcessError, match="a worker of the cluster cannot begin.*a_package_that_is_not_there"):
+        extract_on_cluster(job(Absent(SIZES), tmp_path / "absent"), ClusterSettings(address, workers=1))
+    with pytest.raises(ConfigError, match="too few for a worker with 3 and 0: lower engine.cpus"):
+        extract_on_cluster(job(ColorPairs(SIZES), tmp_path / "room"), ClusterSettings(address, cpus=3))
+
+
+def test_without_a_cluster_it_says_how_to_start_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.address=127\.0\.0\.1:9: no Ray cluster to join .*ray start --head"):
+        extract_on_cluster(job(ColorPairs(SIZES), tmp_path), ClusterSettings("127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"address": ""}, {"address": "ray://head:10001"}, {"workers": 0}, {"cpus": 0}, {"gpus": -1}, {"gpus": 2}],
+)
+def test_settings_that_cannot_work_are_refused(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"^engine.{next(iter(setting))}="):
+        ClusterSettings(**setting)  # type: ignore[arg-type]

@@ -1,0 +1,92 @@
+"""One store extracted by several commands at once, each with a share of the shards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.data.flaky_server import Fault, FlakyServer, flaky_server
+from tests.pipeline.conftest import REPOSITORY, Command
+from tests.pipeline.test_remote_shards import MODEL, arguments, shard, store_of
+
+
+@pytest.fixture
+def server() -> Iterator[FlakyServer]:
+    with flaky_server() as served:
+        served.files = {f"/s-{i}.tar": shard(i, broken=int(i == 1)) for i in range(4)}
+        yield served
+
+
+def start(*settings: str, log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(REPOSITORY / "experiments" / "extract.py"), *settings]
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+
+
+@pytest.mark.slow
+def test_two_shares_with_one_killed_in_mid_part_and_run_again_make_the_store_of_one_process(
+    command: Command, server: FlakyServer, tmp_path: Path
+) -> None:
+    whole = command("extract", *arguments(server, tmp_path / "whole"))
+    assert whole.status == 0, whole.err
+    server.requests.clear()
+    server.faults = [Fault(after=3000, how="stall", seconds=600, path="s-2")]
+    mine = arguments(server, tmp_path / "shared")
+    first = start(*mine, "extraction.part_of=1/2", log=tmp_path / "first")
+    second = start(*mine, "extraction.part_of=2/2", log=tmp_path / "second")
+    assert second.wait(300) == 0, (tmp_path / "second").read_text()
+    assert "done; the features are not complete yet: the process that" in (tmp_path / "second").read_text()
+    partial = store_of(tmp_path / "shared")
+    until = time.monotonic() + 300
+    while not (partial / "work" / "claims" / "2.0").exists():
+        assert first.poll() is None, (tmp_path / "first").read_text()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert partial.suffix == ".partial"
+    assert sorted(file.stem for file in (partial / "reports").iterdir()) == ["0", "1", "3"]
+
+    server.faults.clear()
+    server.requests.clear()
+    again = command("extract", *mine, "extraction.part_of=1/2")
+    assert again.status == 0, again.err
+    assert {request.path for request in server.requests} == {"/s-2.tar"}
+    assert "skipped 1 unreadable pairs" in " ".join(again.out.split())
+    one, two = store_of(tmp_path / "whole"), store_of(tmp_path / "shared")
+    assert one.name == two.name
+    files = {file.relative_to(one) for file in one.rglob("*") if file.is_file()}
+    assert files == {file.relative_to(two) for file in two.rglob("*") if file.is_file()}
+    same = [file for file in files if file.name not in ("timing.json", "versions.json")]
+    assert all((one / file).read_bytes() == (two / file).read_bytes() for file in same)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["extraction.part_of=3"], "extraction.part_of=3 is no share: give one from 1/64 to 64/64"),
+        (["extraction.part_of=slurm"], "SLURM_ARRAY_TASK_ID is not set"),
+        (["extraction.part_of=1/2", "dataset.limit=5"], "dataset.limit=5 cannot be shared"),
+        (
+            ["extraction.part_of=1/2", "dataset=synthetic", "dataset.pairs=50"],
+            "its features are not extracted from pairs",
+        ),
+        (["extraction.part_of=1/2", "+force=true"], "several processes cannot rebuild one artifact with +force=true"),
+    ],
+)
+def test_what_cannot_be_shared_is_one_line(command: Command, tmp_path: Path, settings: list[str], line: str) -> None:
+    (tmp_path / "s-0.tar").write_bytes(shard(0))
+    shards = ["dataset=webdataset", f"dataset.shards={tmp_path}/s-0.tar"]
+    chosen = settings if "dataset=synthetic" in settings else [*shards, *settings]
+    run = command("extract", f"artifacts={tmp_path}/a", *MODEL, *chosen)
+    assert run.status == 1
+    (said,) = run.err.splitlines()
+    assert line in said
