@@ -55,7 +55,7 @@ def _made_together(workspace: Workspace, split: Split, engine: Engine, share: Sh
             f"{asked} with engine=ray: the cluster shares out the shards by itself; leave one of them out"
         )
     workspace.dataset.check(split)
-    if workspace.dataset.stored(workspace.artifacts, workspace.model.name) is not None:
+    if workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is not None:
         raise ConfigError(
             f"{asked} with dataset={workspace.dataset_name}: its features are not extracted from pairs, so there is nothing "
             "to share; leave it out"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import torch
 from rich.progress import Progress
 
 from mmmono.core.claims import Claims
-from mmmono.core.errors import ConfigError, DataError, MmmonoError, ProcessError
+from mmmono.core.errors import ConfigError, MmmonoError, ProcessError
 from mmmono.core.extras import need
 from mmmono.core.process_group import first_line
 from mmmono.core.progress import progress_bar
@@ -29,13 +28,11 @@ from mmmono.core.provenance import provenance
 from mmmono.data.pairs import PairSource
 from mmmono.features.encoding import LOOK, PartEncoder
 from mmmono.features.extraction_settings import ExtractionSettings
+from mmmono.features.part_queue import REASON, PartQueue
 from mmmono.features.reading import Encoder, explained_deaths
 from mmmono.features.writer import CLAIMS, FeatureStoreWriter
 
-TRIES = 3  # processes that a part may end before it is left for the next run
 SAME = ("mmmono", "commit", "torch")  # versions that all machines must have in common
-SHOWN = 8  # parts that a message names
-REASON = 400  # characters of Ray's reason in a message
 
 
 @dataclass(frozen=True)
@@ -255,13 +252,13 @@ def extract_on_cluster(job: ClusterJob, settings: ClusterSettings) -> bool:
         Whether all parts are done, as for `extract_share`.
 
     Raises:
-        DataError: parts ended the processes that encoded them, `TRIES` times each, and are left for the next run. Parts
+        DataError: parts ended the processes that encoded them, several times each, and are left for the next run. Parts
             that cannot be read are no error here; `extract_features`, which finishes the store, tries and names them.
         ProcessError: a machine of the cluster does not see the store, or has other software.
     """
     writer = FeatureStoreWriter(job.directory, len(job.source.parts()), job.settings.dtype, begin=False)
     with Cluster(job, settings) as cluster, Claims(job.directory / CLAIMS) as claims, progress_bar() as bar:
-        work = _Parts(job.source, writer, claims)
+        work = PartQueue(job.source, writer, claims)
         task = bar.add_task(f"extract {job.source.name}, {cluster.size} workers", total=_length(job.source))
         chunk = max(1, min(2 * (job.settings.workers or 0), len(work.left) // (2 * cluster.size)))
         while work.left and not claims.gone:
@@ -283,70 +280,3 @@ def _length(source: PairSource) -> int | None:
         return len(source)
     except TypeError:
         return None
-
-
-class _Parts:
-    """Which parts are done, in work, waiting or lost.
-
-    Attributes:
-        left: parts that are neither finished, broken nor lost.
-    """
-
-    def __init__(self, source: PairSource, writer: FeatureStoreWriter, claims: Claims) -> None:
-        self.names = source.parts()
-        self.writer = writer
-        self.claims = claims
-        self.pairs = 0
-        self.left = set(range(len(self.names)))
-        self.deaths: Counter[int] = Counter()
-        self.lost: list[int] = []
-        self.look(sorted(self.left))
-        self.waiting = deque(sorted(self.left))
-
-    def look(self, parts: Iterable[int]) -> None:
-        """Count those of some parts that were finished since the last look, by whichever process."""
-        for part in self.left.intersection(parts):
-            if (report := self.writer.report(part)) is not None:
-                self.left.discard(part)
-                self.pairs += report.count
-
-    def next(self, most: int) -> list[int]:
-        """Return up to `most` parts that nobody works on; a part that ended a process comes alone."""
-        parts: list[int] = []
-        for _ in range(len(self.waiting)):
-            part = self.waiting.popleft()
-            self.look([part])
-            if part not in self.left:
-                continue
-            if not self.claims.is_free(part) or (parts and self.deaths[part]):
-                self.waiting.append(part)
-                continue
-            parts.append(part)
-            if len(parts) == most or self.deaths[part]:
-                break
-        return parts
-
-    def ended(self, parts: list[int], broken: dict[int, str] | None) -> None:
-        """Count what a worker did with its parts; `broken` is None if it died."""
-        self.look(parts)
-        self.left.difference_update(broken or ())
-        for part in [part for part in parts if part in self.left]:
-            if broken is None:
-                self.deaths[part] += 1
-            if self.deaths[part] >= TRIES:
-                self.left.discard(part)
-                self.lost.append(part)
-            else:
-                self.waiting.append(part)
-
-    def check_lost(self, reason: str) -> None:
-        """Raise DataError if parts ended their processes too often; `reason` is Ray's for the last of them."""
-        if not self.lost:
-            return
-        named = ", ".join(self.names[part] for part in self.lost[:SHOWN])
-        more = f" and {len(self.lost) - SHOWN} more" if len(self.lost) > SHOWN else ""
-        raise DataError(
-            f"{len(self.lost)} of {len(self.names)} shards ended the process that encoded them {TRIES} times: "
-            f"{named}{more} ({reason[:REASON]}). The others are written; look at the memory of the machines, or lower "
-            "extraction.batch_size, and run the same again, which reads only these"
-        )

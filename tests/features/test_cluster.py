@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmmono.core.errors import ConfigError, DataError, ModelError, ProcessError
-from mmmono.features import cluster, extract_features
+from mmmono.features import extract_features, part_queue
 from mmmono.features.cluster import ClusterJob, ClusterSettings, extract_on_cluster
 from mmmono.features.extraction import begin_store
 from mmmono.features.extraction_settings import ExtractionSettings
@@ -60,7 +60,7 @@ def test_a_cluster_writes_the_store_of_one_process_though_a_worker_is_killed(add
 def test_a_part_that_ends_its_processes_is_named_and_left_for_the_next_run(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "TRIES", 2)  # a process takes a while to begin
+    monkeypatch.setattr(part_queue, "TRIES", 2)  # a process takes a while to begin
     marks = tmp_path / "marks"
     marks.mkdir()
     source = KillsItsProcess(marks, part=0, times=2)
