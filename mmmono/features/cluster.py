@@ -32,6 +32,7 @@ from mmmono.features.part_queue import REASON, PartQueue
 from mmmono.features.reading import Encoder, explained_deaths
 from mmmono.features.writer import CLAIMS, FeatureStoreWriter
 
+REACH = 20  # seconds in which a cluster must answer
 SAME = ("mmmono", "commit", "torch")  # versions that all machines must have in common
 
 
@@ -183,6 +184,9 @@ class Cluster:
             return
         address = self.settings.address
         try:
+            if ":" in address:  # Ray itself would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=REACH).close()
             self.ray.init(address, log_to_driver=False, logging_level="ERROR")
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
@@ -235,6 +239,8 @@ class Cluster:
             yield parts, broken
 
     def __exit__(self, *_: object) -> None:
+        if not self.ray.is_initialized():  # any call would begin a cluster
+            return
         workers = [*self._idle, *(worker for worker, _ in self.running.values())]
         with suppress(Exception):
             self.ray.get([worker.leave.remote() for worker in self._idle], timeout=5)
