@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,10 @@ def server() -> Iterator[FlakyServer]:
         yield served
 
 
-def wait_for_file(file: Path, alive: object) -> None:
+def wait_for_file(file: Path, driver: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + 500
     while not file.exists():
-        assert alive.poll() is None, "ended before"  # type: ignore[attr-defined]
+        assert driver.poll() is None, log.read_text()
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -48,7 +49,7 @@ def test_workers_make_the_store_and_the_scores_of_one_process_though_one_is_kill
     try:
         address = store_of(tmp_path / "whole").name
         claims = tmp_path / "ray" / "features" / f"{address}.partial" / "work" / "claims"
-        wait_for_file(claims / "2.0", driver)
+        wait_for_file(claims / "2.0", driver, tmp_path / "log")
         while not (owner := (claims / "2.0").read_text()):
             time.sleep(0.01)
         server.faults.clear()

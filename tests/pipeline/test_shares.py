@@ -25,7 +25,8 @@ def server() -> Iterator[FlakyServer]:
 
 
 def start(*settings: str, log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(REPOSITORY / "experiments" / "extract.py"), *settings]
     with log.open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
