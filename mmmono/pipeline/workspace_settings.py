@@ -107,7 +107,7 @@ class WorkspaceSettings:
     @cached_property
     def extraction(self) -> ExtractionSection:
         """Settings of the extraction. Raises ConfigError if one is of the wrong type."""
-        known = [field.name for field in fields(ExtractionSection)]  # experiments/extract.py has part_of, and reads it itself
+        known = [field.name for field in fields(ExtractionSection)]  # part_of is read by the command extract
         section = OmegaConf.masked_copy(self._cfg.extraction, known)
         return read_settings(OmegaConf.create({"extraction": section}), "extraction", ExtractionSection)
 
