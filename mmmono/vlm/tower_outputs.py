@@ -7,18 +7,18 @@ and the towers' published weights alone, so that one pass serves every fit of he
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmmono.core.artifacts import digest
 from mmmono.vlm.demo_towers import (
@@ -89,25 +89,16 @@ def outputs_of(
         batch_size: pairs per forward pass.
     """
     images, texts = [torch.empty(0, IMAGE_WIDTH)], [torch.empty(0, TEXT_WIDTH)]
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in _batches(pairs, batch_size):
             images.append(towers.encode_image(torch.stack([towers.preprocess(image) for image, _ in batch])))
             texts.append(towers.encode_text(towers.tokenize([caption for _, caption in batch])))
-    return torch.cat(images).clone(), torch.cat(texts).clone()
+    return torch.cat(images), torch.cat(texts)
 
 
-def with_heads(
-    encoder: OpenCLIPEncoder, outputs: Mapping[str, Float[Tensor, "pairs width"]]
-) -> tuple[Float[Tensor, "pairs dim"], Float[Tensor, "pairs dim"]]:
-    """Return the embeddings of one batch of pairs from the towers' outputs: what is left of a whole model is its heads.
-
-    Args:
-        encoder: the whole model.
-        outputs: `image` and `text` of the batch.
-    """
-    with torch.inference_mode():
-        image, text = encoder.model.visual.head(outputs["image"]), encoder.model.text.proj(outputs["text"])
-    return image.float(), text.float()
+def heads_of(encoder: OpenCLIPEncoder) -> dict[Literal["image", "text"], nn.Module]:
+    """Return the heads of a whole model, from a tower's outputs `[batch, width]` to embeddings `[batch, dim]`."""
+    return {"image": encoder.model.visual.head, "text": encoder.model.text.proj}
 
 
 @cache
