@@ -1,7 +1,7 @@
 """Outputs of a model's frozen towers for all pairs of a source, kept on disk, and features made from them by heads alone.
 
-`extract_features` with towers in place of a model writes the outputs, so that the pass resumes like any extraction. They lie in
-a store's layout, part by part, in float32. Image and text outputs differ in width, so it is no `FeatureStore`.
+`extract_features` with towers in place of a model writes the outputs, so that the pass resumes like any extraction. They lie
+in a store's layout, part by part, in float32. Image and text outputs differ in width, so it is no `FeatureStore`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmmono.data.pairs import PairSource
 from mmmono.features.array_files import numbered
+from mmmono.features.extraction import check_finite
 from mmmono.features.metadata import read_metadata
 from mmmono.features.reading import Encoder
 from mmmono.features.store import Manifest, Modality
@@ -102,17 +103,14 @@ def features_from_outputs(
     writer = FeatureStoreWriter(directory, len(names), dtype)
     left = getattr(source, "limit", None) or len(outputs.metadata)
     written: list[int] = []
-    for number, part in zip(range(len(names)), outputs.parts(), strict=True):
-        if left == 0:
-            break
-        count = min(left, len(part.rows))
-        with torch.inference_mode():
-            image, text = (
-                torch.cat([heads[modality](batch).float() for batch in rows.split(outputs.batch_size)])[:count]
-                for modality, rows in (("image", part.image), ("text", part.text))
-            )
-        writer.write(number, image, text, part.rows[:count])
-        written.append(number)
+    for number, part in enumerate(outputs.parts()):
+        writer.drop(number)  # what an extraction that was cut short may have left
+        if count := min(left, len(part.rows)):
+            image = _embedded(heads["image"], part.image, outputs.batch_size)[:count]
+            text = _embedded(heads["text"], part.text, outputs.batch_size)[:count]
+            check_finite(image, text, part.rows, names[number])
+            writer.write(number, image, text, part.rows[:count])
+            written.append(number)
         left -= count
     made = Manifest(
         model=encoder.name,
@@ -125,3 +123,8 @@ def features_from_outputs(
         content="",
     )
     return writer.finish(made, written)
+
+
+def _embedded(head: Callable[[Tensor], Tensor], outputs: Tensor, batch_size: int) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([head(batch).float() for batch in outputs.split(batch_size)])

@@ -1,4 +1,4 @@
-"""Dataset options of drawings that Python packages bring: `dataset=openmoji`, `dataset=icons` and both, `dataset=drawings`."""
+"""Dataset options of drawings from Python packages: `dataset=openmoji`, `dataset=icons` and both, `dataset=drawings`."""
 
 from __future__ import annotations
 

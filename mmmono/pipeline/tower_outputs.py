@@ -30,7 +30,7 @@ def outputs_recipe(source: PairSource) -> dict[str, Any]:
 
 
 def tower_outputs(artifacts: Artifacts, source: PairSource) -> TowerOutputs:
-    """Return the towers' outputs for all pairs of a source, on the CPU in float32; made unless there, and resumed if cut short.
+    """Return the towers' outputs for all pairs of a source, on the CPU in float32: made unless there, resumed if cut short.
 
     A source that consists of others, such as `DrawingPairs`, has no outputs of its own: they are those of its members.
 
