@@ -3,6 +3,8 @@
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs
 from mmmono.data.coco_files import CocoSplit
+from mmmono.data.drawings import DrawingPairs
+from mmmono.data.icons import IconPairs
 from mmmono.data.opening import ShardOpener
 from mmmono.data.openmoji import OpenMojiPairs
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, SplitShares
@@ -14,6 +16,8 @@ __all__ = [
     "CaptionChoice",
     "CocoPairs",
     "CocoSplit",
+    "DrawingPairs",
+    "IconPairs",
     "ImageTextPair",
     "OpenMojiPairs",
     "PairSource",

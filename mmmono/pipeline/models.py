@@ -17,14 +17,19 @@ import torch
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
-from mmmono.data import OpenMojiPairs, SkippedPair
-from mmmono.data.pairs import SplitShares
+from mmmono.data import OpenMojiPairs
+from mmmono.data.pairs import PairSource, SplitShares
+from mmmono.features import Manifest, extract_features
+from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
-from mmmono.vlm import Encoder, load_emojiclip, load_open_clip
+from mmmono.vlm import Encoder, OpenCLIPEncoder, load_emojiclip, load_open_clip
 from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
 from mmmono.vlm.emojiclip import fit_emojiclip
 from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
+from mmmono.vlm.tower_outputs import heads_of
 from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
 
 
@@ -46,6 +51,12 @@ class Model(ABC):
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder to the device."""
+
+    def extract(
+        self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
+    ) -> Manifest:
+        """Encode all pairs of a source into a feature store in `directory`; see `extract_features`."""
+        return extract_features(source, self.load(artifacts, device), directory, device=device, settings=settings)
 
     def fitted_on(self, dataset: str) -> bool:
         """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""
@@ -220,19 +231,23 @@ class EmojiCLIP(Model):
         """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
-            source = OpenMojiPairs(captions="first")
-            items = (item for part in range(len(source.parts())) for item in source.read(part))
+            outputs = tower_outputs(artifacts, OpenMojiPairs())
             shares = SplitShares(self.split_seed, self.train_fraction)
-            train = (
-                (pair.image, pair.caption)
-                for pair in items
-                if not isinstance(pair, SkippedPair) and shares.split_of(source.group(pair.key)) == "train"
-            )
-            fit_emojiclip(directory, train, seed=self.seed)
+            train = [shares.split_of(group) == "train" for group in outputs.metadata["group"]]
+            fit_emojiclip(directory, outputs.image[train], outputs.text[train], seed=self.seed)
 
         return artifacts.build("models", self.name, self.recipe(), make)
 
-    def load(self, artifacts: Artifacts, device: str) -> Encoder:
+    def extract(
+        self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
+    ) -> Manifest:
+        """Encode all pairs of a source; those that passed through the towers for the fit pass through its heads alone."""
+        encoder = self.load(artifacts, device)
+        if device != "cpu" or (outputs := kept_outputs(artifacts, source, settings)) is None:
+            return extract_features(source, encoder, directory, device=device, settings=settings)
+        return features_from_outputs(source, outputs, encoder, heads_of(encoder), directory, settings.dtype)
+
+    def load(self, artifacts: Artifacts, device: str) -> OpenCLIPEncoder:
         """Load the fitted artifact, fitting it first if needed."""
         return load_emojiclip(self.artifact(artifacts).path, device=device)
 

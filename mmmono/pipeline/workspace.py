@@ -29,7 +29,6 @@ from mmmono.features import (
     Modality,
     RawFeatures,
     activations,
-    extract_features,
 )
 from mmmono.features.extraction import ExtractionSettings
 from mmmono.features.losses import Allowance
@@ -113,8 +112,7 @@ class Workspace:
         source.parts()
 
         def make(directory: Path) -> None:
-            encoder = self.model.load(self.artifacts, self.device)
-            tell_losses(extract_features(source, encoder, directory, device=self.device, settings=settings))
+            tell_losses(self.model.extract(source, self.artifacts, directory, self.device, settings))
             if (cache := source.copies) is not None:
                 tell_copies(cache)
 

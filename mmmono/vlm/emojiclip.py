@@ -7,32 +7,28 @@ The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import open_clip
 import torch
 from jaxtyping import Float
-from PIL.Image import Image
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
-from mmmono.core.progress import progress_bar
-from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder, minilm_state_dict
+from mmmono.vlm.demo_towers import minilm_folder
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
+from mmmono.vlm.tower_outputs import CONFIG, load_pretrained_towers
 
 NAME = "emojiclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
-CONFIG = Path(__file__).parent / "configs" / "emojiclip.json"
 
 
 @dataclass(frozen=True)
@@ -62,23 +58,29 @@ class FitReport:
     temperature: float = float("nan")
 
 
-def fit_emojiclip(directory: Path, pairs: Iterable[tuple[Image, str]], seed: int = 0) -> FitReport:
-    """Fit the heads on image-caption pairs and write the whole model into `directory`.
+def fit_emojiclip(
+    directory: Path,
+    image: Float[Tensor, "pairs image_width"],
+    text: Float[Tensor, "pairs text_width"],
+    seed: int = 0,
+) -> FitReport:
+    """Fit the heads on the towers' outputs for pairs and write the whole model into `directory`.
 
     Args:
         directory: receives `open_clip_model.safetensors` and `fit.json`.
-        pairs: images of any size with their captions; iterated once.
+        image, text: outputs of the towers; see `mmmono.vlm.tower_outputs`.
         seed: of initialization, batches and dropout; the global random state is not changed.
 
     Raises:
         ModelError: the demo extra is missing, a tower's file has another digest, or there are fewer than two pairs.
     """
+    if len(image) < 2:
+        raise ModelError(f"EmojiCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = _with_pretrained_towers()
-        image, text = _tower_outputs(encoder, pairs)
-        if len(image) < 2:
-            raise ModelError(f"EmojiCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
+        _register_architecture()
+        encoder = load_open_clip(NAME, None)
+        load_pretrained_towers(encoder)
         report = _fit_heads(encoder.model, image, text, FitReport(len(image), seed))
     state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
     (directory / WEIGHTS_FILE).write_bytes(save(state))
@@ -104,33 +106,6 @@ def _register_architecture() -> None:
     with TemporaryDirectory() as folder:
         (Path(folder) / f"{NAME}.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
-
-
-def _with_pretrained_towers() -> OpenCLIPEncoder:
-    _register_architecture()
-    encoder = load_open_clip(NAME, None)
-    trunk = efficientnet_state_dict()
-    encoder.model.visual.trunk.load_state_dict({key: trunk[key] for key in trunk if not key.startswith("classifier.")})
-    encoder.model.text.transformer.load_state_dict(minilm_state_dict())
-    return encoder
-
-
-def _tower_outputs(
-    encoder: OpenCLIPEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
-) -> tuple[Float[Tensor, "pairs image_width"], Float[Tensor, "pairs text_width"]]:
-    """Return the outputs of the frozen towers, which are the inputs of the heads."""
-    visual, text = encoder.model.visual, encoder.model.text
-    heads = visual.head, text.proj
-    visual.head, text.proj = nn.Identity(), nn.Identity()
-    images, texts = [torch.empty(0)], [torch.empty(0)]
-    with progress_bar() as bar, torch.no_grad():
-        task = bar.add_task(f"fit {NAME}: tower outputs", total=None)
-        for batch in _batches(pairs, batch_size):
-            images.append(encoder.encode_image(torch.stack([encoder.preprocess(image) for image, _ in batch])))
-            texts.append(encoder.encode_text(encoder.tokenize([caption for _, caption in batch])))
-            bar.advance(task, len(batch))
-    visual.head, text.proj = heads
-    return torch.cat(images), torch.cat(texts)
 
 
 def _fit_heads(
@@ -173,9 +148,3 @@ def _fit_heads(
     model.eval().requires_grad_(False)
     last = losses[-max(1, plan.steps // 10) :]
     return FitReport(plan.pairs, plan.seed, loss=sum(last) / len(last), temperature=logit_scale.exp().item())
-
-
-def _batches(pairs: Iterable[tuple[Image, str]], size: int) -> Iterator[list[tuple[Image, str]]]:
-    iterator = iter(pairs)
-    while batch := list(islice(iterator, size)):
-        yield batch
