@@ -25,9 +25,9 @@ from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
-from mmmono.vlm import Encoder, OpenCLIPEncoder, load_emojiclip, load_open_clip
+from mmmono.vlm import Encoder, OpenCLIPEncoder, load_drawingclip, load_open_clip
 from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
-from mmmono.vlm.emojiclip import fit_emojiclip
+from mmmono.vlm.drawingclip import fit_drawingclip
 from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
 from mmmono.vlm.tower_outputs import heads_of
 from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
@@ -199,7 +199,7 @@ class DeCLIP(Model):
 
 
 @dataclass(kw_only=True, frozen=True)
-class EmojiCLIP(Model):
+class DrawingCLIP(Model):
     """The default model, which needs no download: fitted on OpenMoji's training split on first use.
 
     Attributes:
@@ -216,7 +216,7 @@ class EmojiCLIP(Model):
         """Seed, and fingerprint and split of OpenMoji, on whose training split the model is fitted."""
         data = OpenMojiPairs(captions="first").fingerprint()
         split = {"seed": self.split_seed, "train": self.train_fraction}
-        return {"architecture": "emojiclip", "seed": self.seed, "data": data, "split": split}
+        return {"architecture": "drawingclip", "seed": self.seed, "data": data, "split": split}
 
     def fitted_on(self, dataset: str) -> bool:
         """Whether the dataset is OpenMoji."""
@@ -225,7 +225,7 @@ class EmojiCLIP(Model):
     @property
     def dim(self) -> int:
         """Dimension in the configuration that is part of mmmono."""
-        return _shipped_dim("emojiclip")
+        return _shipped_dim("drawingclip")
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
         """Return the model's artifact, fitted unless it exists."""
@@ -234,7 +234,7 @@ class EmojiCLIP(Model):
             outputs = tower_outputs(artifacts, OpenMojiPairs())
             shares = SplitShares(self.split_seed, self.train_fraction)
             train = [shares.split_of(group) == "train" for group in outputs.metadata["group"]]
-            fit_emojiclip(directory, outputs.image[train], outputs.text[train], seed=self.seed)
+            fit_drawingclip(directory, outputs.image[train], outputs.text[train], seed=self.seed)
 
         return artifacts.build("models", self.name, self.recipe(), make)
 
@@ -249,7 +249,7 @@ class EmojiCLIP(Model):
 
     def load(self, artifacts: Artifacts, device: str) -> OpenCLIPEncoder:
         """Load the fitted artifact, fitting it first if needed."""
-        return load_emojiclip(self.artifact(artifacts).path, device=device)
+        return load_drawingclip(self.artifact(artifacts).path, device=device)
 
 
 def _shipped_dim(architecture: str) -> int:

@@ -37,7 +37,7 @@ IMAGE_WIDTH = 1280  # of EfficientNet-Lite0's pooled output
 TEXT_WIDTH = 384  # of MiniLM's mean over tokens
 # Forward passes of this many pairs, in each part of a source: the same in every pass, so that bits are the same too.
 BATCH = 32
-CONFIG = Path(__file__).parent / "configs" / "emojiclip.json"  # of the model whose towers these are
+CONFIG = Path(__file__).parent / "configs" / "drawingclip.json"  # of the model whose towers these are
 
 
 def towers_config() -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_wrong_splits_are_refused(tmp_path: Path) -> None:
         _ = workspace(tmp_path, "train", SYNTHETIC, "training.validation=test").validation_split
 
 
-def test_emojiclip_is_fitted_on_the_training_side_of_the_split_in_use(tmp_path: Path) -> None:
+def test_drawingclip_is_fitted_on_the_training_side_of_the_split_in_use(tmp_path: Path) -> None:
     def fitted(*overrides: str) -> object:
         return workspace(tmp_path, "mds", EMOJI, RAW, *overrides).model.recipe()["split"]
 

