@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -17,7 +17,7 @@ import torch
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
-from mmmono.data import OpenMojiPairs
+from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs
 from mmmono.data.pairs import PairSource, SplitShares
 from mmmono.features import Manifest, extract_features
 from mmmono.features.extraction import ExtractionSettings
@@ -31,6 +31,12 @@ from mmmono.vlm.drawingclip import fit_drawingclip
 from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
 from mmmono.vlm.tower_outputs import heads_of
 from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
+
+DRAWINGS: Mapping[str, Callable[[], PairSource]] = {  # dataset option → all that it draws
+    "openmoji": OpenMojiPairs,
+    "icons": IconPairs,
+    "drawings": DrawingPairs,
+}
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -200,27 +206,39 @@ class DeCLIP(Model):
 
 @dataclass(kw_only=True, frozen=True)
 class DrawingCLIP(Model):
-    """The default model, which needs no download: fitted on OpenMoji's training split on first use.
+    """The default model, which needs no download: fitted on drawings with their names on first use.
 
     Attributes:
+        drawings: option of the dataset whose training split it is fitted on: openmoji, icons, or drawings for both.
+        classes: whether features of the image tower's own classes join the pairs, so that photographs are placed too.
         seed: of the fit.
-        split_seed, train_fraction: which emoji are in the training split; by default those of the dataset in use, so that
-            no evaluated emoji is fitted to.
+        split_seed, train_fraction: which drawings are in the training split; by default those of the dataset in use, so that
+            no evaluated drawing is fitted to.
     """
 
+    drawings: Literal["openmoji", "icons", "drawings"] = "drawings"
+    classes: bool = True
     seed: int = 0
     split_seed: int = 0
     train_fraction: float = 0.7
 
+    def __post_init__(self) -> None:
+        if self.drawings not in DRAWINGS:
+            raise ModelError(f"model.drawings={self.drawings} is unknown: choose one of {', '.join(DRAWINGS)}")
+
     def recipe(self) -> dict[str, Any]:
-        """Seed, and fingerprint and split of OpenMoji, on whose training split the model is fitted."""
-        data = OpenMojiPairs(captions="first").fingerprint()
-        split = {"seed": self.split_seed, "train": self.train_fraction}
-        return {"architecture": "drawingclip", "seed": self.seed, "data": data, "split": split}
+        """Seed, whether classes join, and fingerprint and split of the drawings on whose training split it is fitted."""
+        return {
+            "architecture": "drawingclip",
+            "seed": self.seed,
+            "classes": self.classes,
+            "data": DRAWINGS[self.drawings]().fingerprint(),
+            "split": {"seed": self.split_seed, "train": self.train_fraction},
+        }
 
     def fitted_on(self, dataset: str) -> bool:
-        """Whether the dataset is OpenMoji."""
-        return dataset == "openmoji"
+        """Whether the model was fitted on the dataset or on a part of it."""
+        return dataset in DRAWINGS and "drawings" in (self.drawings, dataset) or dataset == self.drawings
 
     @property
     def dim(self) -> int:
@@ -231,10 +249,12 @@ class DrawingCLIP(Model):
         """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
-            outputs = tower_outputs(artifacts, OpenMojiPairs())
+            outputs = tower_outputs(artifacts, DRAWINGS[self.drawings]())
             shares = SplitShares(self.split_seed, self.train_fraction)
-            train = [shares.split_of(group) == "train" for group in outputs.metadata["group"]]
-            fit_drawingclip(directory, outputs.image[train], outputs.text[train], seed=self.seed)
+            groups = outputs.metadata["group"]
+            train = [shares.split_of(group) == "train" for group in groups]
+            pairs = outputs.image[train], outputs.text[train]
+            fit_drawingclip(directory, *pairs, groups[train].tolist(), self.seed, self.classes)
 
         return artifacts.build("models", self.name, self.recipe(), make)
 
