@@ -2,15 +2,16 @@
 
 python benchmarks/embedded_default.py --artifacts artifacts --photographs data/flickr8k
 
-Text-to-image recall, R@1 / R@10: a caption's own image among the one or the ten most similar. Emoji and icons are those of the
-split `val`: of a group of emoji, such as a hand in all skin tones, the first, and of icons with one caption the first.
-Photographs are the first 1,091 of the tar shards in a folder; none is fitted to. Towers and fits are kept under the artifacts.
+Text-to-image recall, R@1 / R@10: a caption's own image is the most similar, or among the ten most similar. Emoji and icons
+are those of the split `val`: of a group of emoji, such as a hand in all skin tones, the first; of icons with one caption,
+the first. Photographs are the first 1,091 of the tar shards in a folder, and none is fitted to. Outputs of the towers and
+fitted models are kept under the artifacts.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,28 +19,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, PairSource, WebDatasetPairs
 from mmmono.data.pairs import SplitShares
 from mmmono.features.retrieval import recall_at_k
-from mmmono.pipeline.models import DrawingCLIP
+from mmmono.pipeline.models import DrawingCLIP, Drawings
 from mmmono.pipeline.tower_outputs import tower_outputs
 from mmmono.vlm.drawingclip import imagenet_classifier
 from mmmono.vlm.tower_outputs import heads_of, locked_towers, outputs_of
 
 PHOTOGRAPHS = 1091
-ROWS = {  # name → settings of the model
-    "OpenMoji alone": {"drawings": "openmoji", "classes": False},
-    "icons alone": {"drawings": "icons", "classes": False},
-    "OpenMoji and icons": {"drawings": "drawings", "classes": False},
-    "OpenMoji and ImageNet's classes": {"drawings": "openmoji", "classes": True},
-    "all (the default)": {"drawings": "drawings", "classes": True},
-}
+MIXTURES: tuple[tuple[str, Drawings, bool], ...] = (  # name, drawings, whether features of classes join
+    ("OpenMoji alone", "openmoji", False),
+    ("icons alone", "icons", False),
+    ("OpenMoji and icons", "drawings", False),
+    ("OpenMoji and ImageNet's classes", "openmoji", True),
+    ("all (the default)", "drawings", True),
+)
 
 
 class Outputs(NamedTuple):
-    """Outputs of the towers for pairs, or the embeddings of these."""
+    """Outputs of the towers for the same pairs, `[pairs, width]`."""
 
     image: Tensor
     text: Tensor
@@ -56,22 +58,27 @@ def unseen(artifacts: Artifacts, source: PairSource, one_of: str) -> Outputs:
 def photographs(folder: Path) -> Outputs:
     """Return the outputs for the first photographs of a folder's tar shards."""
     source = WebDatasetPairs(str(folder / "*.tar"))
-    pairs: Iterator[tuple] = (
+    pairs = (
         (item.image, item.caption)
         for part in range(len(source.parts()))
         for item in source.read(part)
         if isinstance(item, ImageTextPair)
     )
-    return outputs_of(locked_towers(), islice(pairs, PHOTOGRAPHS))  # type: ignore[return-value]
+    return Outputs(*outputs_of(locked_towers(), islice(pairs, PHOTOGRAPHS)))
 
 
-def line(name: str, samples: Mapping[str, Outputs], embed: Callable[[Outputs], Outputs]) -> str:
+def line(
+    name: str,
+    samples: Mapping[str, Outputs],
+    image_head: Callable[[Tensor], Tensor],
+    text_head: Callable[[Tensor], Tensor],
+) -> str:
     """Return a row of the table: R@1 / R@10 on each kind of samples."""
     recalls = []
-    for outputs in samples.values():
-        image, text = embed(Outputs(*outputs))
-        found = recall_at_k(text, image, ks=(1, 10))
-        recalls.append(f"{found[1]:.3f} / {found[10]:.3f}")
+    with torch.inference_mode():
+        for outputs in samples.values():
+            found = recall_at_k(text_head(outputs.text), image_head(outputs.image), ks=(1, 10))
+            recalls.append(f"{found[1]:.3f} / {found[10]:.3f}")
     return f"| {name} | " + " | ".join(recalls) + " |"
 
 
@@ -87,20 +94,14 @@ def main(artifacts: Path, shards: Path | None, seed: int) -> None:
         samples["photographs"] = photographs(shards)
     columns = [f"{name}, of {len(outputs[0]):,}" for name, outputs in samples.items()]
     print("| heads fitted on | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
-    for name, settings in ROWS.items():
-        model = DrawingCLIP(name="drawingclip", seed=seed, **settings)
-        heads = heads_of(model.load(root, "cpu"))
-        with torch.inference_mode():
-            print(line(name, samples, lambda o, h=heads: Outputs(h["image"](o.image), h["text"](o.text))), flush=True)
+    for name, drawings, classes in MIXTURES:
+        heads = heads_of(
+            DrawingCLIP(name="drawingclip", drawings=drawings, classes=classes, seed=seed).load(root, "cpu")
+        )
+        print(line(name, samples, heads["image"], heads["text"]), flush=True)
     classifier = imagenet_classifier(locked_towers())
     mean = classifier.names.mean(dim=0)
-    print(
-        line(
-            "nothing (ConSE)",
-            samples,
-            lambda o: Outputs(classifier.text_of(o.image) - mean, torch.nn.functional.normalize(o.text) - mean),
-        )
-    )
+    print(line("nothing (ConSE)", samples, lambda x: classifier.text_of(x) - mean, lambda x: F.normalize(x) - mean))
     chance = " | ".join(f"{1 / len(o[0]):.3f} / {10 / len(o[0]):.3f}" for o in samples.values())
     print(f"| chance | {chance} |")
 

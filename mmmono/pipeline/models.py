@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import open_clip
 import torch
@@ -32,7 +32,8 @@ from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
 from mmmono.vlm.tower_outputs import heads_of
 from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
 
-DRAWINGS: Mapping[str, Callable[[], PairSource]] = {  # dataset option → all that it draws
+Drawings: TypeAlias = Literal["openmoji", "icons", "drawings"]
+DRAWINGS: Mapping[Drawings, Callable[[], PairSource]] = {  # dataset option → all that it draws
     "openmoji": OpenMojiPairs,
     "icons": IconPairs,
     "drawings": DrawingPairs,
@@ -216,7 +217,7 @@ class DrawingCLIP(Model):
             no evaluated drawing is fitted to.
     """
 
-    drawings: Literal["openmoji", "icons", "drawings"] = "drawings"
+    drawings: Drawings = "drawings"
     classes: bool = True
     seed: int = 0
     split_seed: int = 0
@@ -238,7 +239,7 @@ class DrawingCLIP(Model):
 
     def fitted_on(self, dataset: str) -> bool:
         """Whether the model was fitted on the dataset or on a part of it."""
-        return dataset in DRAWINGS and "drawings" in (self.drawings, dataset) or dataset == self.drawings
+        return (dataset in DRAWINGS and "drawings" in (self.drawings, dataset)) or dataset == self.drawings
 
     @property
     def dim(self) -> int:

@@ -1,7 +1,7 @@
 """DrawingCLIP, the default model: two frozen pretrained towers with projection heads fitted on drawings with their names.
 
-The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked. Features of
-the image tower's own classes join the pairs (`mmmono.vlm.class_features`), so that photographs are placed too.
+The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked. Features
+of the image tower's own classes join the pairs (`mmmono.vlm.class_features`), so that photographs are placed too.
 The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
 """
 
@@ -45,7 +45,7 @@ class FitReport:
         seed: of initialization, batches, dropout and class features.
         class_features: per step, beside the pairs; 0 for none.
         steps: of AdamW, with a one-cycle schedule.
-        batch_size: pairs per step, of different groups if there are as many; each is contrasted with all others in the batch.
+        batch_size: pairs per step; each is contrasted with all others in the batch.
         learning_rate: at the peak of the schedule.
         weight_decay: of the heads.
         dropout: of the text tower's outputs; the image head has its own.

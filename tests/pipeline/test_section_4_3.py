@@ -214,7 +214,7 @@ def test_weights_of_another_pipeline_or_width_are_reported_before_anything_is_co
         (["embedder=clip"], "embedder=clip is what is intervened on"),
         (["generator.steps=0"], "generator.steps=0 must be positive"),
         (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
-        (["generator=sd2_unclip"], "this generator was trained with ViT-H-14: a partition of model=drawingclip says nothing"),
+        (["generator=sd2_unclip"], "trained with ViT-H-14: a partition of model=drawingclip says nothing"),
         (["generator=sd2", "model=clip_vit_h14", "features=raw"], "cannot be reached: check the network"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=.", "features=sae"], "generator.projected=true"),

@@ -96,7 +96,7 @@ def test_a_fit_and_an_extraction_share_a_pass(artifacts: Artifacts, monkeypatch:
     whole = OpenMojiPairs()
     few = {code: whole._drawings[code] for code in whole._keys[::60]}
     monkeypatch.setattr(OpenMojiPairs, "_drawings", few)
-    model = DrawingCLIP(name="drawingclip")
+    model = DrawingCLIP(name="drawingclip", drawings="openmoji", classes=False)
     source = OpenMojiPairs()
     folder = artifacts.root / "features"
     folder.mkdir(parents=True)
@@ -109,7 +109,9 @@ def test_a_fit_and_an_extraction_share_a_pass(artifacts: Artifacts, monkeypatch:
     calls: list[int] = []
     trunk = type(encoder.model.visual.trunk)
     monkeypatch.setattr(trunk, "forward", lambda self, x: calls.append(len(x)))
-    DrawingCLIP(name="drawingclip", seed=1).extract(source, artifacts, folder / "other", "cpu", DEFAULT)
+    DrawingCLIP(name="drawingclip", drawings="openmoji", classes=False, seed=1).extract(
+        source, artifacts, folder / "other", "cpu", DEFAULT
+    )
     assert not calls
     assert contents(folder / "other") != contents(folder / "heads")
     assert [file.parent for file in (artifacts.root / "towers").glob("*/recipe.json")] == [pass_.parent]
