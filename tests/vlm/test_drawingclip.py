@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmmono.core.errors import ModelError
+from mmmono.features.retrieval import recall_at_k
 from mmmono.vlm import demo_towers, drawingclip, fit_drawingclip, load_drawingclip
 from mmmono.vlm.tower_outputs import IMAGE_WIDTH, TEXT_WIDTH, heads_of, locked_towers, outputs_of
 
@@ -112,8 +113,38 @@ def test_the_artifact_tells_what_it_was_fitted_with_and_no_path(fitted: Path) ->
     assert {path.name for path in fitted.iterdir()} == {drawingclip.WEIGHTS_FILE, drawingclip.REPORT_FILE}
     report = json.loads((fitted / drawingclip.REPORT_FILE).read_text())
     assert (report["pairs"], report["seed"]) == (64, 0)
-    assert report["loss"] < 2
+    assert report["loss"] < 3
+    assert (report["groups"], report["class_features"] > 0) == (64, True)
     assert str(demo_towers.minilm_folder()).encode() not in (fitted / drawingclip.WEIGHTS_FILE).read_bytes()
+
+
+@pytest.mark.slow
+def test_classes_that_no_image_was_seen_of_are_placed(
+    pairs: list[tuple[Image.Image, str]], fitted: Path, tmp_path: Path
+) -> None:
+    image, text = outputs_of(locked_towers(), pairs)
+    report = fit_drawingclip(tmp_path, image, text, classes=False)
+    assert report.class_features == 0
+    assert json.loads((tmp_path / drawingclip.REPORT_FILE).read_text())["class_features"] == 0
+    classifier = drawingclip.imagenet_classifier(locked_towers())
+    middle = image.mean() + 6 * F.normalize(classifier.weight - classifier.weight.mean(dim=0), dim=1)
+    with torch.inference_mode():
+        found = [
+            recall_at_k(heads["text"](classifier.names), heads["image"](middle.clamp_min(0)))[10]
+            for heads in (heads_of(load_drawingclip(folder)) for folder in (fitted, tmp_path))
+        ]
+    assert found[0] > 0.3  # chance is 0.01
+    assert found[1] < 0.1
+
+
+def test_groups_are_drawn_as_often_as_one_another() -> None:
+    groups = torch.tensor([0] * 90 + list(range(1, 11)))
+    numbers = torch.arange(100.0)[:, None]
+    torch.manual_seed(0)
+    batches = drawingclip._Batches(numbers, 1 + numbers, groups, None)
+    drawn = torch.cat([batches.next(1, 0)[0] * batches.image_scale for _ in range(2000)])
+    share = (drawn < 89.5).double().mean()
+    assert abs(share - 1 / 11) < 0.03  # without groups: 0.9
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
