@@ -21,7 +21,7 @@ VERSIONS: Mapping[str, int] = {
     "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
     "labels": 1,  # from image classifiers
     "towers": 1,  # outputs of the default model's towers, before its heads
-    "models/emojiclip": 1,
+    "models/emojiclip": 2,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,
     "dictionaries/ncl": 1,

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.vlm.demo_towers import minilm_folder
+from mmmono.vlm.folding import fold_batch_norms
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 from mmmono.vlm.tower_outputs import CONFIG, load_pretrained_towers
@@ -95,7 +96,9 @@ def load_emojiclip(directory: Path, device: str | torch.device = "cpu") -> OpenC
         ModelError: the demo extra is missing, or `directory` contains no fitted model.
     """
     _register_architecture()
-    return load_open_clip(NAME, str(directory / WEIGHTS_FILE)).to(device)
+    encoder = load_open_clip(NAME, str(directory / WEIGHTS_FILE))
+    fold_batch_norms(encoder.model.visual.trunk)
+    return encoder.to(device)
 
 
 @cache
