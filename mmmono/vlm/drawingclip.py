@@ -26,6 +26,7 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
+from mmmono.vlm.folding import fold_batch_norms
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 from mmmono.vlm.tower_outputs import BATCH, CONFIG, load_pretrained_towers
@@ -111,7 +112,9 @@ def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> Ope
         ModelError: the demo extra is missing, or `directory` contains no fitted model.
     """
     _register_architecture()
-    return load_open_clip(NAME, str(directory / WEIGHTS_FILE)).to(device)
+    encoder = load_open_clip(NAME, str(directory / WEIGHTS_FILE))
+    fold_batch_norms(encoder.model.visual.trunk)
+    return encoder.to(device)
 
 
 @cache

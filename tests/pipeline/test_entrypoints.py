@@ -194,7 +194,7 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         run = command(name, "--help")
         assert run.status == 0
         assert f"python experiments/{name}.py" in run.out
-        assert "dataset: cc3m, coco, openmoji, store, synthetic, webdataset" in run.out
+        assert "dataset: cc3m, coco, drawings, icons, openmoji, store, synthetic, webdataset" in run.out
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, SkippedPair
-from mmmono.features import extract_features
+from mmmono.features import FeatureStore, extract_features
 from mmmono.features.extraction import ExtractionSettings
 from mmmono.pipeline import tower_outputs as module
 from mmmono.pipeline.models import DrawingCLIP
@@ -117,15 +116,20 @@ def test_a_fit_and_an_extraction_share_a_pass(artifacts: Artifacts, monkeypatch:
     assert [file.parent for file in (artifacts.root / "towers").glob("*/recipe.json")] == [pass_.parent]
 
 
-@pytest.mark.slow
-def test_icons_are_a_dataset(artifacts: Artifacts, command: Command, models: Path) -> None:
+def test_icons_and_drawings_are_datasets_of_any_model(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("material_design_icons_pack", reason="the demo extra brings Material Design Icons")
-    artifacts.root.mkdir()
-    (artifacts.root / "models").symlink_to(models)
-    shared = (f"artifacts={artifacts.root}", "dataset=icons", "dataset.limit=40")
-    run = command("mds", *shared, "features=raw", "dataset.split=all", "mds.min_pairs=3")
+    model = ("model=open_clip", "model.architecture=ViT-S-32-alt", "model.pretrained=null", f"artifacts={tmp_path}")
+    run = command(
+        "mds", *model, "dataset=icons", "dataset.limit=40", "features=raw", "dataset.split=all", "mds.min_pairs=3"
+    )
     assert run.status == 0, run.err
-    assert "drawingclip on icons (all" in run.out
-    (store,) = (artifacts.root / "features").glob("drawingclip-icons-*/manifest.json")
-    assert torch.tensor(IconPairs().group("account-tie") == "account")
-    assert '"count": 40' in store.read_text()
+    assert "on icons (all" in run.out
+    store = FeatureStore(next((tmp_path / "features").glob("*-icons-*/manifest.json")).parent)
+    pairs = [IconPairs().fetch(key) for key in store.metadata()["key"]]
+    assert len(pairs) == 40
+    assert store.metadata()["caption"].tolist() == [pair.caption for pair in pairs]
+    groups = store.metadata()["group"]
+    assert f"40 pairs, {groups.nunique()} groups" in run.out
+    assert groups[store.metadata()["key"] == "account-alert"].tolist() == ["account"]
+    assert command("extract", *model, "dataset=drawings", "dataset.limit=9").status == 0
+    assert not (tmp_path / "towers").exists()

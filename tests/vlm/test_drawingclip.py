@@ -7,8 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from mmmono.core.errors import ModelError
@@ -90,9 +92,15 @@ def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:
         pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         expected = pooled @ encoder.model.text.proj.weight.T
         torch.testing.assert_close(encoder.encode_text(tokens), expected, atol=1e-5, rtol=1e-4)
-    trunk = encoder.model.visual.trunk.state_dict()
+    saved = load_file(fitted / drawingclip.WEIGHTS_FILE)
     imagenet = demo_towers.efficientnet_state_dict()
+    trunk = {key.removeprefix("visual.trunk."): saved[key] for key in saved if key.startswith("visual.trunk.")}
     assert all(trunk[key].equal(imagenet[key]) for key in trunk)
+    network = timm.create_model(demo_towers.EFFICIENTNET, num_classes=0)
+    network.load_state_dict({key: value for key, value in imagenet.items() if not key.startswith("classifier.")})
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder.model.visual.trunk(pixels), network.eval()(pixels), atol=1e-4, rtol=1e-4)
 
 
 def test_outputs_of_the_towers_are_what_the_heads_receive(pairs: list[tuple[Image.Image, str]], fitted: Path) -> None:
