@@ -12,6 +12,7 @@ from mmmono.analyses.ablation import ABLATION
 from mmmono.analyses.mds import MDS
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -89,4 +90,4 @@ def test_drawingclip_knows_what_it_was_fitted_on(tmp_path: Path) -> None:
     assert fitted() == [True, True, True, False]
     assert fitted("model.drawings=openmoji") == [True, False, True, False]
     with pytest.raises(ModelError, match="model.drawings=photos is unknown: choose one of openmoji, icons, drawings"):
-        fitted("model.drawings=photos")
+        DrawingCLIP(name="drawingclip", drawings="photos")  # type: ignore[arg-type]
