@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmmono.features import StoredRows
 from mmmono.features.feature_set import COMPILED_BLOCK
-from mmmono.features.rows import in_full
+from mmmono.features.rows import to_float32
 from mmmono.interpretability.top_samples import CHUNK_ROWS, MAX_PENDING, TopStream, _Pending
 from mmmono.modality.dominance import DominanceStream
 
@@ -121,25 +121,25 @@ def main() -> None:
         image, text = (torch.randn(options.pairs, options.dim, generator=generator).to(dtype) for _ in range(2))
         large, small = (list(zip(image.split(n), text.split(n), strict=True)) for n in (COMPILED_BLOCK, BLOCK))
 
-        def scores(stored: bool, blocks: Blocks) -> Tensor:
+        def scores(compiled: bool, blocks: Blocks) -> Tensor:
             stream = DominanceStream()
             for pair in blocks:
                 rows = [StoredRows(side, True, "benchmark") for side in pair]
-                stream.add(*(rows if stored else map(in_full, rows)))
+                stream.add(*(rows if compiled else map(to_float32, rows)))
             return stream.result().scores
 
         def fused_scores(blocks: Blocks) -> Tensor:
-            first, second = (in_full(StoredRows(side[:256], True, "benchmark")).abs() for side in blocks[0])
+            first, second = (to_float32(StoredRows(side[:256], True, "benchmark")).abs() for side in blocks[0])
             center = ((first - second) / (first + second)).mean(0)
             found = [compiled_contrasts(*pair, center) for pair in blocks]
             sums, count = (torch.stack([one[i] for one in found]).sum(0) for i in (0, 2))
             return (1 + center + sums / count) / 2
 
-        def top(stored: bool, blocks: Blocks) -> Tensor:
+        def top(compiled: bool, blocks: Blocks) -> Tensor:
             stream = TopStream(M)
             for side, _ in blocks:
                 rows = StoredRows(side, True, "benchmark")
-                stream.add(rows if stored else in_full(rows))
+                stream.add(rows if compiled else to_float32(rows))
             return stream.result().values
 
         def fused_top(blocks: Blocks) -> Tensor:

@@ -18,7 +18,7 @@ from mmmono.vlm import OpenCLIPEncoder
 
 
 class ColorPairs(PairSource):
-    """Pictures of one color each, captioned by its numbers; `broken` keys cannot be read, `cut` parts stop at a pair."""
+    """Images of one color each, captioned by its numbers; `broken` keys cannot be read, `cut` parts stop at a pair."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ def _tokenize(captions: list[str]) -> Tensor:
 
 @dataclass
 class ColorEncoder:
-    """Embeds pictures by their mean color and captions by their numbers, in four dimensions."""
+    """Embeds images by their mean color and captions by their numbers, in four dimensions."""
 
     name: str = "color-encoder"
     fingerprint: str = "1"
@@ -83,7 +83,7 @@ class ColorEncoder:
 
 
 def tiny_clip() -> OpenCLIPEncoder:
-    """A CLIP of open_clip with random weights: pictures of 32 pixels, 24 dimensions."""
+    """A CLIP of open_clip with random weights: images of 32 pixels, 24 dimensions."""
     torch.manual_seed(0)
     model = open_clip.CLIP(
         embed_dim=24,

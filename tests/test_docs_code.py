@@ -13,7 +13,7 @@ from mmmono.features.selection import FeatureView
 from mmmono.modality import dominance_scores
 from tests.pipeline.conftest import REPOSITORY, run_entrypoint
 
-PLANTED = ["dataset=planted", "dataset.pairs=600", "dataset.dim=16", "features.k=6"]
+SYNTHETIC = ["dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "features.k=6"]
 SHORT = ["trainer.max_steps=30", "trainer.min_steps=1", "trainer.val_check_interval=15"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = {
@@ -25,9 +25,9 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `artifacts`, which has the features of planted pairs and an SAE."""
+    """A folder with `artifacts`, which has the features of synthetic pairs and an SAE."""
     folder = tmp_path_factory.mktemp("demo")
-    assert run_entrypoint("train", *PLANTED, *SHORT, "features=sae", f"artifacts={folder / 'artifacts'}") == 0
+    assert run_entrypoint("train", *SYNTHETIC, *SHORT, "features=sae", f"artifacts={folder / 'artifacts'}") == 0
     return folder
 
 

@@ -79,7 +79,7 @@ def test_an_analysis_and_an_autoencoder_work_from_the_command_line_to_the_report
     listed = run(project, "python -m mmmono.commands.make --table").splitlines()
     assert any(line.startswith("| `experiments/sparsity.py` | count how many features") for line in listed)
     error = subprocess.run(
-        [sys.executable, "experiments/sparsity.py", "sparsity.threshold=-1", "dataset=planted"],
+        [sys.executable, "experiments/sparsity.py", "sparsity.threshold=-1", "dataset=synthetic"],
         cwd=project, env={**os.environ, "PYTHONPATH": str(project)}, capture_output=True, text=True,
     )  # fmt: skip
     assert error.stderr.strip() == "error: sparsity.threshold=-1 must be at least 0"

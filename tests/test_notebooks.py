@@ -34,7 +34,7 @@ def executed(name: str, root: Path, monkeypatch: pytest.MonkeyPatch, probe: str)
     return notebook, json.loads(notebook.cells[-1].outputs[-1].text)
 
 
-def pictures(notebook: Any) -> int:
+def images(notebook: Any) -> int:
     return sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
 
 
@@ -63,10 +63,10 @@ def made(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_first_look_shows_scores_classes_and_pictures(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_look_shows_scores_classes_and_images(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe = "{'rows': view.rows.tolist(), 'raw': scores['raw'].tolist(), 'image': partitions['raw'].image_dominant.tolist()}"
     notebook, found = executed("first_look", made, monkeypatch, probe)
-    assert pictures(notebook) == 2  # histograms, and the images of the top features
+    assert images(notebook) == 2  # histograms, and the images of the top features
     store = FeatureStore(next(Artifacts(made / "artifacts").find("features")).path)
     rows = split_view(store, "val").rows
     assert rows is not None
@@ -83,7 +83,7 @@ def test_your_own_features_finds_what_its_arrays_were_made_of(tmp_path: Path, mo
     probe = "{'class': scores['class'].tolist(), 'python': partition.class_of()}"
     notebook, found = executed("your_own_features", tmp_path, monkeypatch, probe)
     assert found["class"] == found["python"] == ["ImgD"] * 4 + ["TextD"] * 4 + ["CrossD"] * 16
-    assert pictures(notebook) == 1
+    assert images(notebook) == 1
 
 
 def test_notebooks_are_saved_without_outputs_and_all_of_them_are_run() -> None:

@@ -85,12 +85,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def test_it_holds_every_file_of_the_package_and_of_both_folders(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    wanted = set()
+    expected = set()
     for folder, name in (("mmmono", "mmmono"), ("conf", "mmmono/_conf"), ("experiments", "mmmono/_experiments")):
         for file in (REPOSITORY / folder).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
-                wanted.add(f"{name}/{file.relative_to(REPOSITORY / folder).as_posix()}")
-    assert held == wanted
+                expected.add(f"{name}/{file.relative_to(REPOSITORY / folder).as_posix()}")
+    assert held == expected
 
 
 def test_the_command_works_in_an_empty_folder(installed: Installed, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_the_command_works_in_an_empty_folder(installed: Installed, tmp_path: Pa
 
 
 def test_it_computes_without_the_clone(installed: Installed, tmp_path: Path) -> None:
-    planted = ["dataset=planted", "dataset.pairs=200", "dataset.dim=8", "features=raw"]
-    run = installed.run(tmp_path, "mds", *planted)
+    synthetic = ["dataset=synthetic", "dataset.pairs=200", "dataset.dim=8", "features=raw"]
+    run = installed.run(tmp_path, "mds", *synthetic)
     assert run.returncode == 0, run.stderr
     assert list((tmp_path / "artifacts" / "results").glob("mds-*/mds.png"))
-    run = installed.run(tmp_path, "plan", *planted)
+    run = installed.run(tmp_path, "plan", *synthetic)
     assert run.returncode == 0, run.stderr
     assert "found in artifacts" in run.stdout

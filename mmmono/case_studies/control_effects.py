@@ -30,11 +30,11 @@ class Cell:
         seed: seed of the noise and of the draw of I.
         similarity_reference: cosine with the reference in an independent embedder.
         similarity_prompt: mean cosine, in that embedder, with real images of the object in the prompt.
-        color_distance, edge_distance: distances to the reference, see `picture_measures`.
-        picture: file of the image, relative to the folder of the result.
+        color_distance, edge_distance: distances to the reference, see `image_measures`.
+        image: file of the image, relative to the folder of the result.
         nearest: caption of the real image whose embedding is nearest to T′; empty if T′ is not in the joint space, and
             for all seeds but the first.
-        nearest_picture: file of that image, relative to the folder of the result; empty if there is none.
+        nearest_image: file of that image, relative to the folder of the result; empty if there is none.
     """
 
     feature_set: str
@@ -50,9 +50,9 @@ class Cell:
     similarity_prompt: float
     color_distance: float
     edge_distance: float
-    picture: str
+    image: str
     nearest: str
-    nearest_picture: str
+    nearest_image: str
 
 
 @dataclass(frozen=True)

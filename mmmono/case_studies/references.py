@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 from scipy.ndimage import gaussian_filter
 
-from mmmono.case_studies.pictures import find_picture
+from mmmono.case_studies.images import find_image
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.data import PairSource
 
@@ -27,32 +27,32 @@ class Reference:
 
     Attributes:
         name: name in tables and file names.
-        picture: square RGB image.
+        image: square RGB image.
         key: key of its pair; None for an image file.
     """
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     key: str | None
 
 
-def sketch(picture: Image.Image) -> Image.Image:
+def sketch(image: Image.Image) -> Image.Image:
     """Turn an image into a pencil drawing: gray values divided by their blur (color dodge), so only edges stay dark."""
-    gray = np.asarray(picture.convert("L"), dtype=np.float64)
-    blurred = gaussian_filter(gray, picture.width / 100)
+    gray = np.asarray(image.convert("L"), dtype=np.float64)
+    blurred = gaussian_filter(gray, image.width / 100)
     drawn = np.clip(255 * (gray + 1) / (blurred + 1), 0, 255)
     return Image.fromarray(drawn.astype(np.uint8)).convert("RGB")
 
 
-def oil_painting(picture: Image.Image) -> Image.Image:
+def oil_painting(image: Image.Image) -> Image.Image:
     """Imitate an oil painting: brush strokes of seeded noise in warm colors, then the mode of each neighborhood."""
     rng = np.random.default_rng(0)
-    side = picture.size[::-1]
+    side = image.size[::-1]
     strokes = sum(gaussian_filter(rng.standard_normal(side), s) * np.sqrt(s[0] * s[1]) for s in ((2, 9), (7, 2)))
     light = np.clip(0.5 + 0.9 * np.asarray(strokes), 0, 1)[..., None]
     ground = (1 - light) * np.array([196, 140, 70]) + light * np.array([250, 214, 140])
-    painted = ImageChops.multiply(picture, Image.fromarray(ground.astype(np.uint8)))
-    return painted.filter(ImageFilter.ModeFilter(max(3, picture.width // 32)))
+    painted = ImageChops.multiply(image, Image.fromarray(ground.astype(np.uint8)))
+    return painted.filter(ImageFilter.ModeFilter(max(3, image.width // 32)))
 
 
 STYLES: dict[str, Callable[[Image.Image], Image.Image]] = {"sketch": sketch, "oil_painting": oil_painting}
@@ -62,8 +62,8 @@ def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] |
     """Load the reference that an entry of the setting `references` names.
 
     Args:
-        entry: name of an image as in `find_picture`, optionally followed by `@` and a style of `STYLES`.
-        source, locators: see `find_picture`.
+        entry: name of an image as in `find_image`, optionally followed by `@` and a style of `STYLES`.
+        source, locators: see `find_image`.
 
     Raises:
         ConfigError: the style is unknown.
@@ -73,14 +73,14 @@ def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] |
     if style and style not in STYLES:
         raise ConfigError(f"references: {entry} asks for style {style!r}: choose {', '.join(STYLES)}, or none")
     try:
-        found = find_picture(named, source, locators)
+        found = find_image(named, source, locators)
     except DataError as error:
         raise DataError(f"references: {error}") from error
-    picture = ImageOps.fit(found.image.convert("RGB"), (SIDE, SIDE))
+    image = ImageOps.fit(found.image.convert("RGB"), (SIDE, SIDE))
     if style:
-        picture = STYLES[style](picture)
+        image = STYLES[style](image)
     name = found.key or Path(named).stem
-    return Reference("_".join(part for part in (_file_name(name), style) if part), picture, found.key)
+    return Reference("_".join(part for part in (_file_name(name), style) if part), image, found.key)
 
 
 def _file_name(name: str) -> str:

@@ -139,7 +139,7 @@ class Artifacts:
         try:
             if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
                 # Finished artifacts never change: no lock is needed, so the root may be read-only.
-                return self._told(Artifact(final, recipe, built=False))
+                return self._announced(Artifact(final, recipe, built=False))
             final.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{final}.lock"):
                 artifact = self._build_locked(final, recipe, make, resumable)
@@ -149,9 +149,9 @@ class Artifacts:
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
-        return self._told(artifact)
+        return self._announced(artifact)
 
-    def _told(self, artifact: Artifact) -> Artifact:
+    def _announced(self, artifact: Artifact) -> Artifact:
         if self.listener is not None:
             self.listener(artifact)
         return artifact

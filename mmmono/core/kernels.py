@@ -2,7 +2,7 @@
 
 Array libraries make one pass per operation and keep every intermediate result in full; over half-precision rows that
 means ten passes, although the arithmetic of all fits into the time one read takes. Rows are arrays `[rows, features]`
-of float32, or of half-precision values as `stored` returns them. Kernels can divide rows by their norms on the fly.
+of float32, or of half-precision values as `raw_array` returns them. Kernels can divide rows by their norms on the fly.
 
 All kernels are in one file because numba's cache checks only this file to decide whether compiled code is up to date.
 """
@@ -31,12 +31,12 @@ _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _HALF = binding.get_host_cpu_features().get("f16c", False) if _X86 else platform.machine() in ("aarch64", "arm64")
 
 
-def takes(dtype: np.dtype[Any]) -> bool:
+def supports(dtype: np.dtype[Any]) -> bool:
     """Whether the kernels support rows of this dtype: float32, and float16 if the processor converts it in hardware."""
     return dtype == np.float32 or (_HALF and dtype == np.float16)
 
 
-def stored(rows: Tensor) -> Array:
+def raw_array(rows: Tensor) -> Array:
     """Return CPU rows as the kernels take them; float16 as raw uint16 bits, since numba has no CPU float16."""
     array = rows.detach().contiguous().numpy()
     return array.view(np.uint16) if array.dtype == np.float16 else array

@@ -17,7 +17,7 @@ KEY = "version"  # key of the version in a recipe
 
 VERSIONS: Mapping[str, int] = {
     "features": 1,
-    "features/planted": 1,
+    "features/synthetic": 1,
     "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
     "labels": 1,  # from image classifiers
     "towers": 1,  # outputs of the default model's towers, before its heads
@@ -33,6 +33,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
     "partitions": 3,  # scores by Eq. 1 and the classes by them
+    "sharedness": 1,
     "results/explorer": 4,
     "results/report": 1,
 }

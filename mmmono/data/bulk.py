@@ -17,7 +17,7 @@ LONGEST = 1 << 22  # bytes of a merged range; the limit lets several connections
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PairRequest:
     """A requested pair, and its location as far as known.
 
     Attributes:
@@ -39,11 +39,11 @@ class Wanted:
 Item = ImageTextPair | SkippedPair
 
 
-def merged(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
+def merged(requests: Sequence[PairRequest]) -> list[list[PairRequest]]:
     """Group samples that are read in one range each; a sample of unknown length is a group of its own."""
-    groups: list[list[Wanted]] = []
+    groups: list[list[PairRequest]] = []
     end = 0
-    for one in sorted(wanted, key=lambda w: (w.part, w.start)):
+    for one in sorted(requests, key=lambda one: (one.part, one.start)):
         last = groups[-1] if groups else None
         near = last is not None and last[-1].length and last[0].part == one.part and one.start - end <= NEAR
         if last is not None and near and one.length and one.start + one.length - last[0].start <= LONGEST:
@@ -55,17 +55,17 @@ def merged(wanted: Sequence[Wanted]) -> list[list[Wanted]]:
     return groups
 
 
-def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], list[Item]]) -> Iterator[Item]:
+def fetch_in_order(requests: Iterator[PairRequest], fetch: Callable[[list[PairRequest]], list[Item]]) -> Iterator[Item]:
     """Fetch groups of samples in threads, and yield the results in the requested order.
 
     Args:
-        wanted: the requested pairs.
+        requests: the requested pairs.
         fetch: reads one group; its errors are raised here.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        windows: deque[list[tuple[list[Wanted], Future[list[Item]]]]] = deque()
+        windows: deque[list[tuple[list[PairRequest], Future[list[Item]]]]] = deque()
         try:
-            for window in _windows(wanted):
+            for window in _windows(requests):
                 windows.append([(group, pool.submit(fetch, group)) for group in merged(window)])
                 if len(windows) == 2:
                     yield from _collected(windows.popleft())
@@ -75,11 +75,11 @@ def fetch_in_order(wanted: Iterator[Wanted], fetch: Callable[[list[Wanted]], lis
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _windows(wanted: Iterator[Wanted]) -> Iterator[list[Wanted]]:
+def _windows(requests: Iterator[PairRequest]) -> Iterator[list[PairRequest]]:
     """Split requests into windows whose decoded images fit into memory, estimated from the file sizes."""
-    window: list[Wanted] = []
+    window: list[PairRequest] = []
     size = 0
-    for one in wanted:
+    for one in requests:
         window.append(one)
         size += one.length
         if len(window) == WINDOW or size >= WINDOW_BYTES:
@@ -89,7 +89,7 @@ def _windows(wanted: Iterator[Wanted]) -> Iterator[list[Wanted]]:
         yield window
 
 
-def _collected(window: list[tuple[list[Wanted], Future[list[Item]]]]) -> Iterator[Item]:
+def _collected(window: list[tuple[list[PairRequest], Future[list[Item]]]]) -> Iterator[Item]:
     items = {one.position: item for group, done in window for one, item in zip(group, done.result(), strict=True)}
     for position in sorted(items):
         yield items[position]

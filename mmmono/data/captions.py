@@ -84,6 +84,6 @@ def choose_captions(
     raise ValueError(f"captions={choice!r} is none of 'first', 'random', 'all'")
 
 
-def picture_key(key: str) -> str:
+def image_key(key: str) -> str:
     """Return the image's key for a pair's key: the same without `#<number>`."""
     return key.rsplit("#", 1)[0]

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint
-from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
+from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.coco_files import Captions, CocoSplit, read_captions, read_labels
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
@@ -47,9 +47,9 @@ class CocoPairs(PairSource):
         """Digest of the annotations' and images' whole content, and of the settings that change pairs."""
         files = {kind: self.split.annotations(kind) for kind in ("captions", "instances")}
         annotations = files_fingerprint({kind: file for kind, file in files.items() if file.exists()})
-        pictures = folder_fingerprint(self.split.images)
+        images = folder_fingerprint(self.split.images)
         reading = (self.captions, self.seed if self.captions == "random" else 0, self.part_size)
-        return hashlib.sha256(repr((annotations, pictures, reading)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((annotations, images, reading)).encode()).hexdigest()[:16]
 
     @cached_property
     def _captions(self) -> Captions:
@@ -90,8 +90,8 @@ class CocoPairs(PairSource):
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
         """Read the images of a part. Part 0 also yields a `SkippedPair` for each unlisted image that has captions."""
         if part == 0:
-            for picture in self._captions.unlisted:
-                yield SkippedPair(f"{self.folder}/{picture}", "its image is not listed")
+            for image in self._captions.unlisted:
+                yield SkippedPair(f"{self.folder}/{image}", "its image is not listed")
         for file in self._files[part * self.part_size : (part + 1) * self.part_size]:
             yield from self._pairs(file)
 
@@ -112,7 +112,7 @@ class CocoPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
-        file = locator or self._by_key.get(key) or self._by_key.get(picture_key(key), "")
+        file = locator or self._by_key.get(key) or self._by_key.get(image_key(key), "")
         for pair in self._pairs(file) if file in self._keys else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
                 return pair
@@ -120,7 +120,7 @@ class CocoPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Key of the image, so that all its captions fall into one split."""
-        return key if key in self._by_key else picture_key(key)
+        return key if key in self._by_key else image_key(key)
 
 
 def _without_ending(file: str) -> str:

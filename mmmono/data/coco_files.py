@@ -82,12 +82,12 @@ def read_captions(path: Path) -> Captions:
     captions = Captions({name: [] for name in names.values()})
     with_text = False
     for number, annotation in _items(content, "annotations", path):
-        picture = _id(annotation, "image_id", "annotations", number, path)
+        image = _id(annotation, "image_id", "annotations", number, path)
         with_text = with_text or "caption" in annotation
-        if picture not in names:
-            captions.unlisted[picture] += 1
+        if image not in names:
+            captions.unlisted[image] += 1
         elif isinstance(caption := annotation.get("caption"), str):
-            captions.by_file[names[picture]].append(caption)
+            captions.by_file[names[image]].append(caption)
     if content["annotations"] and not with_text:
         raise DataError(f"{path}: no entry of annotations has a caption: is it a file of captions?")
     return captions

@@ -70,8 +70,8 @@ def find_files(pattern: str) -> list[str]:
 
 def _matches(file: str, pattern: str) -> bool:
     """Whether each folder and the name of a file match those of a pattern."""
-    parts, wanted = file.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+    names, patterns = file.split("/"), pattern.split("/")
+    return len(names) == len(patterns) and all(map(fnmatch.fnmatchcase, names, patterns))
 
 
 def resolve(address: str) -> str:

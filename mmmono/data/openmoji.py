@@ -18,7 +18,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.core.extras import need
-from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
+from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 from mmmono.data.vector_drawings import render
 
@@ -145,7 +145,7 @@ class OpenMojiPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Render one drawing again. Raises DataError if there is no pair with this key."""
-        code = picture_key(key)
+        code = image_key(key)
         for pair_key, caption in choose_captions(code, self._drawings.get(code, ()), self.captions, self.seed):
             if pair_key == key:
                 return ImageTextPair(key, self._render(code), caption, self.labels(code), code)
@@ -153,7 +153,7 @@ class OpenMojiPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Hexcode without skin tones, gender and direction: drawings that differ in these alone are nearly the same."""
-        codes = [int(code, 16) for code in _without_tones(picture_key(key)).split("-")]
+        codes = [int(code, 16) for code in _without_tones(image_key(key)).split("-")]
         base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS] or codes  # such as an arrow alone
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 

@@ -81,13 +81,13 @@ class PairSource(ABC):
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if the source has no such pair, or cannot read it."""
 
-    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+    def fetch_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         """Read pairs again, several at a time in threads, with only a few of them in memory.
 
         Sources that can read several pairs in one request override this.
 
         Args:
-            wanted: (key, locator) of each pair; the locator is empty if unknown.
+            requests: (key, locator) of each pair; the locator is empty if unknown.
 
         Yields:
             One item per requested pair, in the requested order; a `SkippedPair` with the reason if the pair cannot be
@@ -103,7 +103,7 @@ class PairSource(ABC):
         ahead: deque[Future[ImageTextPair | SkippedPair]] = deque()
         pool = ThreadPoolExecutor(FETCH_THREADS)
         try:
-            for key, locator in wanted:
+            for key, locator in requests:
                 ahead.append(pool.submit(read, key, locator))
                 if len(ahead) > 2 * FETCH_THREADS:
                     yield ahead.popleft().result()
@@ -163,9 +163,9 @@ class SplitShares:
         """
         both = self.train + self.select
         below = sorted(place for place in places if place < both)
-        wanted = max(1, min(LEAST_SELECT, len(places) // 10))
+        needed = max(1, min(LEAST_SELECT, len(places) // 10))
         there = sum(place >= self.train for place in below)
-        if self.select == 0 or 2 * there >= wanted or len(below) < 2:
+        if self.select == 0 or 2 * there >= needed or len(below) < 2:
             return self
-        train = below[max(1, len(below) - wanted)]
+        train = below[max(1, len(below) - needed)]
         return replace(self, train=train, select=both - train)

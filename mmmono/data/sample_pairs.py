@@ -49,7 +49,7 @@ class SampleReading:
                 f"dataset.label_keys={list(self.label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
             )
         if not self.image_keys:
-            raise ConfigError("dataset.image_keys is empty: name the extensions of pictures, such as [jpg,png]")
+            raise ConfigError("dataset.image_keys is empty: name the extensions of images, such as [jpg,png]")
         if self.captions not in ("first", "random", "all"):
             raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
         if self.key_end not in ("first_dot", "last_dot"):
@@ -58,12 +58,12 @@ class SampleReading:
         object.__setattr__(self, "image_keys", tuple(key.lower().lstrip(".") for key in self.image_keys))
         object.__setattr__(self, "label_keys", tuple(self.label_keys))
 
-    def wants(self, extension: str) -> bool:
+    def reads(self, extension: str) -> bool:
         """Whether the contents of files with this extension are needed."""
         texts = ("json", "txt" if self.caption_key is None else self.caption_key.lower().lstrip("."))
         return extension in self.image_keys or extension in texts
 
-    def picture(self, sample: Sample) -> bytes | None:
+    def image(self, sample: Sample) -> bytes | None:
         """Return the bytes of the sample's image file; None if it has none."""
         return next((sample.files[key] for key in self.image_keys if key in sample.files), None)
 
@@ -73,7 +73,7 @@ class SampleReading:
         Raises:
             IncompleteError: the sample has no image file or no caption.
         """
-        data = self.picture(sample)
+        data = self.image(sample)
         swallowed = self._swallowed(sample, alone=data is None)
         if data is None and not swallowed:
             raise IncompleteError(self._no_image(sample))
@@ -82,7 +82,7 @@ class SampleReading:
         for name in swallowed:
             yield SkippedPair(
                 f"{key}.{name}",
-                "names are cut at their first dot, so several pictures are one sample: set dataset.key_end=last_dot",
+                "names are cut at their first dot, so several images are one sample: set dataset.key_end=last_dot",
             )
 
     def _read(self, key: str, sample: Sample, data: bytes, locator: str) -> Iterator[ImageTextPair | SkippedPair]:
@@ -136,11 +136,11 @@ class SampleReading:
     def _no_image(self, sample: Sample) -> str:
         special = next((sample.special[key] for key in self.image_keys if key in sample.special), None)
         if special is not None:
-            return f"its picture is {special}: {_LINKS}"
-        return f"no image among {_listed(sample)} (dataset.image_keys names the extensions of pictures)"
+            return f"its image is {special}: {_LINKS}"
+        return f"no image among {_listed(sample)} (dataset.image_keys names the extensions of images)"
 
     def _no_caption(self, sample: Sample) -> str:
-        special = next((what for extension, what in sample.special.items() if self.wants(extension)), None)
+        special = next((what for extension, what in sample.special.items() if self.reads(extension)), None)
         if special is not None:
             return f"its caption is {special}: {_LINKS}"
         return f"no caption in {_listed(sample)} (dataset.caption_key names the text file or the field of the .json)"

@@ -21,10 +21,10 @@ MOST_PADDING = 1 << 20  # bytes; tar programs pad to records of 10 KiB, or more 
 
 # First bytes of other files that are sometimes named .tar, and the error messages for them.
 _OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "is gzip: unpack it (pictures are found again by their position, which needs a plain tar)"),
-    (b"BZh", "is bzip2: unpack it (pictures are found again by their position, which needs a plain tar)"),
-    (b"\xfd7zXZ", "is xz: unpack it (pictures are found again by their position, which needs a plain tar)"),
-    (b"\x28\xb5\x2f\xfd", "is zstd: unpack it (pictures are found again by their position, which needs a plain tar)"),
+    (b"\x1f\x8b", "is gzip: unpack it (images are found again by their position, which needs a plain tar)"),
+    (b"BZh", "is bzip2: unpack it (images are found again by their position, which needs a plain tar)"),
+    (b"\xfd7zXZ", "is xz: unpack it (images are found again by their position, which needs a plain tar)"),
+    (b"\x28\xb5\x2f\xfd", "is zstd: unpack it (images are found again by their position, which needs a plain tar)"),
     (b"PK\x03\x04", "is a zip file: repack it as a plain tar"),
     (b"version https://git-lfs", "is a git-lfs pointer in place of the file: fetch it with 'git lfs pull'"),
     (b"<", "is a web page or XML in place of a tar: look at what its address answers"),
@@ -54,7 +54,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class NamelessPicture:
+class NamelessImage:
     """An image whose file name has nothing before or after the dot, so that it belongs to no sample."""
 
     name: str
@@ -104,8 +104,8 @@ def read_samples(
     base: int = 0,
     whole: bool = True,
     key_end: KeyEnd = "first_dot",
-    wanted: Callable[[str], bool] | None = None,
-) -> Iterator[Sample | NamelessPicture]:
+    reads: Callable[[str], bool] | None = None,
+) -> Iterator[Sample | NamelessImage]:
     """Yield the samples of a tar stream; files that share a key but are not adjacent are separate samples.
 
     Args:
@@ -113,29 +113,29 @@ def read_samples(
         base: position in the archive where the stream begins, in bytes.
         whole: the stream reaches to the archive's end, which must be present; otherwise it may stop between two files.
         key_end: which dot of a file's name ends the key.
-        wanted: tells by extension whether a file's contents are read; None reads none, and seeks if the stream can.
+        reads: tells by extension whether a file's contents are read; None reads none, and seeks if the stream can.
 
     Raises:
         BrokenTarError: the stream is not a tar archive, is cut off or damaged, or other data follows the archive's end.
     """
     try:
-        yield from _read_samples(stream, base, whole, key_end, wanted)
+        yield from _read_samples(stream, base, whole, key_end, reads)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise BrokenTarError(f"is cut off or damaged: {error}") from error
 
 
 def _read_samples(
-    stream: IO[bytes], base: int, whole: bool, key_end: KeyEnd, wanted: Callable[[str], bool] | None
-) -> Iterator[Sample | NamelessPicture]:
+    stream: IO[bytes], base: int, whole: bool, key_end: KeyEnd, reads: Callable[[str], bool] | None
+) -> Iterator[Sample | NamelessImage]:
     sample: Sample | None = None
-    tar = _open(stream, whole, seek=wanted is None and stream.seekable())
+    tar = _open(stream, whole, seek=reads is None and stream.seekable())
     for member in tar:
         if member.isdir() or is_litter(member.name):
             continue
         split = split_name(member.name, key_end)
         if split is None:
-            if wanted is not None and member.isfile() and _IMAGE_MAGIC.match(_contents(tar, member)):
-                yield NamelessPicture(escaped_bytes(member.name))
+            if reads is not None and member.isfile() and _IMAGE_MAGIC.match(_contents(tar, member)):
+                yield NamelessImage(escaped_bytes(member.name))
             continue
         key, extension = split
         # A repeated extension starts another sample with the same key; the caller decides what to do with it.
@@ -146,7 +146,7 @@ def _read_samples(
         sample.names[extension] = escaped_bytes(member.name)
         if not member.isfile():
             sample.special[extension] = "a link" if member.islnk() or member.issym() else "no regular file"
-        elif wanted is not None and wanted(extension):
+        elif reads is not None and reads(extension):
             sample.files[extension] = _contents(tar, member)
         sample.end = base + tar.offset
     if sample is not None:

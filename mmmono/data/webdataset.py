@@ -16,8 +16,8 @@ from typing import IO, Self
 
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.fingerprints import file_fingerprint
-from mmmono.data.bulk import Item, Wanted, fetch_in_order
-from mmmono.data.captions import picture_key
+from mmmono.data.bulk import Item, PairRequest, fetch_in_order
+from mmmono.data.captions import image_key
 from mmmono.data.hub import endpoint, hub_token
 from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
@@ -25,7 +25,7 @@ from mmmono.data.sample_pairs import IncompleteError, SampleReading
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shard_patterns import expand_shards
 from mmmono.data.shards import identity, is_local, shown, stem
-from mmmono.data.tar import BrokenTarError, NamelessPicture, Sample, read_samples
+from mmmono.data.tar import BrokenTarError, NamelessImage, Sample, read_samples
 
 CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
 CC3M_SHARDS = {"train": "cc3m-train-{0000..0575}.tar", "val": "cc3m-validation-{0000..0015}.tar"}
@@ -61,7 +61,7 @@ class WebDatasetPairs(PairSource):
         name: str = "webdataset",
     ) -> None:
         if limit is not None and limit < 1:
-            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
+            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
         self.name = name
         self.reading = reading or SampleReading()
         self.limit = limit
@@ -135,7 +135,7 @@ class WebDatasetPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Key of the image, so that all its captions fall into one split."""
-        return picture_key(key) if self.reading.captions == "all" else key
+        return image_key(key) if self.reading.captions == "all" else key
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
         """Stream one shard. Raises BrokenPartError if it cannot be read to its end.
@@ -146,7 +146,7 @@ class WebDatasetPairs(PairSource):
         try:
             with self.opener.open(shard) as stream:
                 yield from self._items(
-                    part, read_samples(stream, key_end=self.reading.key_end, wanted=self.reading.wants)
+                    part, read_samples(stream, key_end=self.reading.key_end, reads=self.reading.reads)
                 )
         except BrokenTarError as error:
             self.opener.forget(shard)
@@ -154,19 +154,19 @@ class WebDatasetPairs(PairSource):
         except OSError as error:
             raise BrokenPartError(shown(shard), f"cannot be read ({error.strerror or error})") from error
 
-    def _items(self, part: int, samples: Iterator[Sample | NamelessPicture]) -> Iterator[ImageTextPair | SkippedPair]:
+    def _items(self, part: int, samples: Iterator[Sample | NamelessImage]) -> Iterator[ImageTextPair | SkippedPair]:
         """Yield pairs as they are read; incomplete samples last, when their missing files can no longer follow."""
         incomplete: dict[str, str] = {}
         complete: set[str] = set()
         for sample in samples:
-            if isinstance(sample, NamelessPicture):
-                yield SkippedPair(f"{self._stems[part]}/{sample.name}", "a picture without a name before its extension")
+            if isinstance(sample, NamelessImage):
+                yield SkippedPair(f"{self._stems[part]}/{sample.name}", "an image without a name before its extension")
                 continue
             key = self._key(part, sample)
             if key in incomplete:
                 incomplete[key] = SCATTERED
             elif key in complete:
-                yield SkippedPair(key, REPEATED if self.reading.picture(sample) is not None else SCATTERED)
+                yield SkippedPair(key, REPEATED if self.reading.image(sample) is not None else SCATTERED)
             else:
                 try:
                     yield from self._pairs(part, sample)
@@ -178,45 +178,45 @@ class WebDatasetPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one sample again: with one seek if its locator is given, else after a search of its shard."""
-        wanted = self._wanted(0, key, locator)
+        request = self._request(0, key, locator)
         if not locator:
-            offset = self._find(wanted.part, self._name(key))
+            offset = self._find(request.part, self._name(key))
             if offset is None:
-                raise self._missing(wanted)
-            wanted = self._wanted(0, key, str(offset))
+                raise self._missing(request)
+            request = self._request(0, key, str(offset))
         try:
-            if wanted.length:
-                data = self.opener.read(self.shards[wanted.part], wanted.start, wanted.start + wanted.length)
-                pair = self._pair_in(io.BytesIO(data), wanted)
+            if request.length:
+                data = self.opener.read(self.shards[request.part], request.start, request.start + request.length)
+                pair = self._pair_in(io.BytesIO(data), request)
             else:
-                with self.opener.open(self.shards[wanted.part], wanted.start) as stream:
-                    pair = self._pair_in(stream, wanted)
+                with self.opener.open(self.shards[request.part], request.start) as stream:
+                    pair = self._pair_in(stream, request)
         except OSError as error:
-            raise BrokenPartError(shown(self.shards[wanted.part]), f"cannot be read ({error})") from error
+            raise BrokenPartError(shown(self.shards[request.part]), f"cannot be read ({error})") from error
         if pair is None:
-            raise self._missing(wanted)
+            raise self._missing(request)
         return pair
 
-    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+    def fetch_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         """Read samples again in the requested order: neighbors in one request, several requests at once.
 
         Args:
-            wanted: (key, locator) of each pair; faster if neighbors in a shard are close to each other here.
+            requests: (key, locator) of each pair; faster if neighbors in a shard are close to each other here.
 
         Yields:
             One item per requested pair; a `SkippedPair` with the reason if it cannot be read.
         """
         return fetch_in_order(
-            (self._place(i, key, locator) for i, (key, locator) in enumerate(wanted)), self._fetch_group
+            (self._place(i, key, locator) for i, (key, locator) in enumerate(requests)), self._fetch_group
         )
 
-    def _place(self, position: int, key: str, locator: str) -> Wanted:
+    def _place(self, position: int, key: str, locator: str) -> PairRequest:
         try:
-            return self._wanted(position, key, locator)
+            return self._request(position, key, locator)
         except DataError:  # raised again when the pair is fetched
-            return Wanted(position, key, locator, -1, 0, 0)
+            return PairRequest(position, key, locator, -1, 0, 0)
 
-    def _fetch_group(self, group: list[Wanted]) -> list[Item]:
+    def _fetch_group(self, group: list[PairRequest]) -> list[Item]:
         first, end = group[0], max(one.start + one.length for one in group)
         if not first.length:
             try:
@@ -234,18 +234,18 @@ class WebDatasetPairs(PairSource):
             items.append(pair or SkippedPair(one.key, str(self._missing(one))))
         return items
 
-    def _wanted(self, position: int, key: str, locator: str) -> Wanted:
+    def _request(self, position: int, key: str, locator: str) -> PairRequest:
         shard = key.partition("/")[0]
         if shard not in self._stems:
             raise DataError(f"no pair {key!r} in {self.name}: no shard is called {shard or key!r}")
         start, _, length = locator.partition(":")
         if not all(number.isdecimal() for number in (start, length) if number):
             raise DataError(f"the locator {locator!r} of {key!r} is no place in a shard: extract the features again")
-        return Wanted(position, key, locator, self._stems.index(shard), int(start or 0), int(length or 0))
+        return PairRequest(position, key, locator, self._stems.index(shard), int(start or 0), int(length or 0))
 
-    def _missing(self, wanted: Wanted) -> DataError:
+    def _missing(self, request: PairRequest) -> DataError:
         return DataError(
-            f"no readable pair {wanted.key!r} in {shown(self.shards[wanted.part])}: "
+            f"no readable pair {request.key!r} in {shown(self.shards[request.part])}: "
             "was the shard changed since it was extracted?"
         )
 
@@ -259,17 +259,17 @@ class WebDatasetPairs(PairSource):
         locator = f"{sample.offset}:{sample.end - sample.offset}"
         return self.reading.pairs(self._key(part, sample), sample, locator)
 
-    def _pair_in(self, stream: IO[bytes], wanted: Wanted) -> ImageTextPair | None:
+    def _pair_in(self, stream: IO[bytes], request: PairRequest) -> ImageTextPair | None:
         """Return the requested pair from the sample at the beginning of a stream, or None."""
         reading = self.reading
-        samples = read_samples(stream, base=wanted.start, whole=False, key_end=reading.key_end, wanted=reading.wants)
+        samples = read_samples(stream, base=request.start, whole=False, key_end=reading.key_end, reads=reading.reads)
         try:
             # Files that belong to no sample may lie between those of one.
             sample = next((found for found in samples if isinstance(found, Sample)), None)
-            if sample is None or sample.key != self._name(wanted.key):
+            if sample is None or sample.key != self._name(request.key):
                 return None
-            pairs = self._pairs(wanted.part, sample)
-            return next((pair for pair in pairs if isinstance(pair, ImageTextPair) and pair.key == wanted.key), None)
+            pairs = self._pairs(request.part, sample)
+            return next((pair for pair in pairs if isinstance(pair, ImageTextPair) and pair.key == request.key), None)
         except (BrokenTarError, IncompleteError):
             return None
 

@@ -153,14 +153,14 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return weights
 
 
-def unfitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def unfitting(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     """Describe up to four missing, unknown or wrongly shaped tensors; empty if all of them fit."""
-    problems = [f"{name} is missing" for name in wanted if name not in weights]
-    problems += [f"{name} is unknown" for name in weights if name not in wanted]
+    problems = [f"{name} is missing" for name in expected if name not in weights]
+    problems += [f"{name} is unknown" for name in weights if name not in expected]
     problems += [
-        f"{name} is {tuple(weight.shape)}, not {tuple(wanted[name].shape)}"
+        f"{name} is {tuple(weight.shape)}, not {tuple(expected[name].shape)}"
         for name, weight in weights.items()
-        if name in wanted and weight.shape != wanted[name].shape
+        if name in expected and weight.shape != expected[name].shape
     ]
     return ", ".join(problems[:4])
 

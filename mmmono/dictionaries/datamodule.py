@@ -9,9 +9,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from mmmono.core.errors import ConfigError
 from mmmono.dictionaries.parallel import place
-from mmmono.dictionaries.pools import CHUNK_ROWS, PairedBatch, Pools, RowReader
+from mmmono.dictionaries.pools import CHUNK_ROWS, PairedBatch, Pools, RowReader, check_batch_size, whole_pool
 from mmmono.features.selection import FeatureView
 
 
@@ -83,11 +82,11 @@ class ShuffledBatches:
     def _batches(self, epoch: int, first: int) -> Iterator[PairedBatch]:
         chunks, pool_seeds = self._order(epoch)
         batches_a_pool = self.pool_rows // self.batch_size
-        wanted = [self._wanted(number, first) for number in range(len(pool_seeds))]
-        for number, (pool_seed, positions) in enumerate(zip(pool_seeds, wanted, strict=True)):
+        needed = [self._needed(number, first) for number in range(len(pool_seeds))]
+        for number, (pool_seed, positions) in enumerate(zip(pool_seeds, needed, strict=True)):
             if not positions:
                 continue
-            pool = self._pool(epoch, number, chunks, more=any(wanted[number + 1 :]))
+            pool = self._pool(epoch, number, chunks, more=any(needed[number + 1 :]))
             shuffle = torch.Generator().manual_seed(int(pool_seed))
             order = torch.randperm(len(pool.image), generator=shuffle).to(pool.image.device)
             for position in positions:
@@ -103,7 +102,7 @@ class ShuffledBatches:
         # The short last chunk of the view goes last, so that every pool but the last is full.
         return [*chunks[chunks != self.num_chunks - 1].tolist(), self.num_chunks - 1], pool_seeds.tolist()
 
-    def _wanted(self, number: int, first: int) -> list[int]:
+    def _needed(self, number: int, first: int) -> list[int]:
         """Positions, from `first` on, of this process's batches in pool `number`."""
         batches_a_pool = self.pool_rows // self.batch_size
         return [
@@ -127,21 +126,6 @@ class ShuffledBatches:
         chunks = chunks if more else self._order(epoch)[0]
         self._pools.read_ahead((epoch, number), chunks[number * a_pool : (number + 1) * a_pool])
         return pool
-
-
-def whole_pool(pool_rows: int, batch_size: int) -> int:
-    """Round `pool_rows` down to whole batches and whole chunks (at least one of each): no batch spans two pools."""
-    unit = math.lcm(CHUNK_ROWS, batch_size)
-    return max(unit, pool_rows // unit * unit)
-
-
-def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
-    """Raise ConfigError if there are too few pairs for one batch per process."""
-    if pairs < batch_size * world_size:
-        raise ConfigError(
-            f"training.batch_size={batch_size} (× {world_size} processes) is more than the {pairs} pairs of the "
-            f"training split: set training.batch_size={2 ** int(math.log2(max(2, pairs // world_size)))} or less"
-        )
 
 
 class SequentialBatches:

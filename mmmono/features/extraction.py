@@ -118,7 +118,7 @@ def extract_features(
     settings = replace(settings, allowance=replace(settings.allowance, **losses), **given)
     limit = getattr(source, "limit", None)
     if limit is not None and limit < 1:
-        raise ConfigError(f"dataset.limit={limit}: at least 1 pair is wanted, or null for all")
+        raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
     extraction = _Extraction(source, encoder, directory, torch.device(device), settings)
     with explained_deaths(), progress_bar() as bar, torch.inference_mode():
         task = bar.add_task(f"extract {source.name}", total=_total(source, limit), completed=extraction.pairs)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
 from mmmono.core.extras import is_installed
-from mmmono.features.rows import Rows, StoredRows, in_full, prepare
+from mmmono.features.rows import Rows, StoredRows, prepare, to_float32
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
@@ -89,12 +89,12 @@ class ActivationBlock:
     @cached_property
     def image(self) -> Float[Tensor, "rows features"]:
         """Image activations as a tensor, float32 if they were `StoredRows`."""
-        return in_full(self.image_rows)
+        return to_float32(self.image_rows)
 
     @cached_property
     def text(self) -> Float[Tensor, "rows features"]:
         """Text activations as a tensor, float32 if they were `StoredRows`."""
-        return in_full(self.text_rows)
+        return to_float32(self.text_rows)
 
     def rows(self, modality: Modality) -> Rows:
         """Return the activations of one modality, as a tensor or `StoredRows`."""
@@ -152,4 +152,4 @@ def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | t
         return False
     from mmmono.core import kernels
 
-    return kernels.takes(view.store.dtype)
+    return kernels.supports(view.store.dtype)

@@ -227,8 +227,8 @@ def _fits_shared_memory(workers: int, reader: PartReader) -> bool:
         return True
     from PIL import Image as image_module
 
-    picture = reader.preprocess(image_module.new("RGB", (64, 64)))
-    needed = workers * (_ahead(workers) + 1) * reader.batch_size * picture.numel() * picture.element_size()
+    image = reader.preprocess(image_module.new("RGB", (64, 64)))
+    needed = workers * (_ahead(workers) + 1) * reader.batch_size * image.numel() * image.element_size()
     return needed < shutil.disk_usage(SHARED_MEMORY).free / 2
 
 

@@ -51,14 +51,14 @@ class StoredRows:
 
     def numbers(self) -> Array:
         """Return the rows as the kernels take them."""
-        from mmmono.core.kernels import stored
+        from mmmono.core.kernels import raw_array
 
-        return stored(self.values)
+        return raw_array(self.values)
 
     def check(self, lengths: Iterable[tuple[float, float]]) -> None:
         """Raise StoreError if any (min, max) of row norms, as the kernels return them, shows unusable rows."""
         if any(_unusable(shortest, longest, self.normalize) for shortest, longest in lengths):
-            in_full(self)  # raises with the row's position, unless only the squared norm overflowed float32
+            to_float32(self)  # raises with the row's position, unless only the squared norm overflowed float32
             if self.normalize:
                 raise StoreError(
                     f"{self.source} holds embeddings whose squares leave the range of float32: scale them, or extract again"
@@ -68,7 +68,7 @@ class StoredRows:
 Rows = Float[Tensor, "rows features"] | StoredRows
 
 
-def in_full(rows: Rows) -> Float[Tensor, "rows features"]:
+def to_float32(rows: Rows) -> Float[Tensor, "rows features"]:
     """Return stored rows as a float32 tensor, normalized if requested; tensors pass through."""
     if isinstance(rows, StoredRows):
         return prepare(rows.values, rows.normalize, "cpu", rows.source, rows.start)

@@ -146,15 +146,15 @@ class FeatureStore:
 
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows in the given order, in the stored type."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise StoreError(f"{self.path}: rows {wanted.min()} to {wanted.max()} asked for, it holds {len(self)}")
-        out = np.empty((len(wanted), self.dim), self.dtype)
-        shards = np.searchsorted(self._starts, wanted, side="right") - 1
+        indices = np.asarray(rows, dtype=np.int64)
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise StoreError(f"{self.path}: rows {indices.min()} to {indices.max()} asked for, it holds {len(self)}")
+        out = np.empty((len(indices), self.dim), self.dtype)
+        shards = np.searchsorted(self._starts, indices, side="right") - 1
         for shard in np.unique(shards):
             here = shards == shard
             mapped = np.load(self._files[modality][shard].path, mmap_mode="r")
-            out[here] = mapped[wanted[here] - self._starts[shard]]
+            out[here] = mapped[indices[here] - self._starts[shard]]
         return torch.from_numpy(out)
 
     def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
@@ -193,7 +193,7 @@ class FeatureStore:
         if not self._metadata_files:
             raise StoreError(
                 f"{self.path}: no metadata/metadata_*.parquet, so keys and captions are unknown; without them use "
-                "dataset.split=all, and what shows no pictures or captions"
+                "dataset.split=all, and what shows no images or captions"
             )
         frame = read_metadata(self._metadata_files)
         missing = [column for column in columns or () if column not in frame]
@@ -236,8 +236,8 @@ def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Pat
         if metadata:
             rows[metadata[number]] = row_count(metadata[number])
         if len(set(rows.values())) > 1:
-            told = ", ".join(f"{count} in {file.parent.name}/{file.name}" for file, count in rows.items())
-            raise StoreError(f"{store}: rows {told}: they must be the same pairs; extract them again")
+            counts = ", ".join(f"{count} in {file.parent.name}/{file.name}" for file, count in rows.items())
+            raise StoreError(f"{store}: rows {counts}: they must be the same pairs; extract them again")
     return headers, list(metadata.values())
 
 

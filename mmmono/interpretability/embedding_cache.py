@@ -43,11 +43,11 @@ class EmbeddingCache:
         Raises:
             DataError: nothing is cached, and none of the samples can be embedded.
         """
-        wanted = rows.unique().tolist()
+        needed = rows.unique().tolist()
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             known, table = self._read()
-            missing = sorted(set(wanted) - set(known.tolist()))
+            missing = sorted(set(needed) - set(known.tolist()))
             if missing:
                 with progress_bar() as bar:
                     task = bar.add_task(self._title, total=len(missing))
@@ -57,7 +57,7 @@ class EmbeddingCache:
                         bar.advance(task, len(chunk))
                 known, table = self._read()
         if not len(known):
-            raise DataError(f"{self._title}: none of the {len(wanted)} samples could be embedded")
+            raise DataError(f"{self._title}: none of the {len(needed)} samples could be embedded")
         order = np.argsort(known)
         place = np.searchsorted(known, rows.numpy(), sorter=order).clip(max=len(known) - 1)
         found = torch.from_numpy(order[place])

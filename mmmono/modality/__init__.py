@@ -18,6 +18,7 @@ from mmmono.modality.partition import (
     partition_by_null,
     partition_by_sigma,
 )
+from mmmono.modality.partition_file import load_partition, load_sharedness, save_partition, save_sharedness
 from mmmono.modality.planning import groups_for_border, groups_for_half_width, groups_for_power
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
 from mmmono.modality.robustness import Agreement, MeanStream, other_partners, score_agreement
@@ -25,7 +26,6 @@ from mmmono.modality.scale import ScaleStream, scaled_scores
 from mmmono.modality.scores import DominanceScores
 from mmmono.modality.sharedness import Sharedness, SharednessStream, sharedness_scores
 from mmmono.modality.sign_flips import sign_flip_p_values
-from mmmono.modality.stored import load_partition, save_partition
 
 __all__ = [
     "CLASSES",
@@ -58,6 +58,7 @@ __all__ = [
     "groups_for_power",
     "image_auroc",
     "load_partition",
+    "load_sharedness",
     "match_features",
     "modality_dominance_score",
     "modality_gap",
@@ -70,6 +71,7 @@ __all__ = [
     "removal_ablation",
     "resample_dominance",
     "save_partition",
+    "save_sharedness",
     "scaled_scores",
     "score_agreement",
     "score_intervals",

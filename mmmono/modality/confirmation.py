@@ -26,7 +26,7 @@ class ClassCertainty:
         probabilities: share of the bootstrap resamples, with borders redrawn on each, in which a feature is ImgD, TextD and
             CrossD; they sum to 1 for live features and are NaN for the others. Resampling adds noise to the scores, which
             widens redrawn borders at μ ± σ a little.
-        border_p_value: one-sided p-value of the null that R(d) lies between the borders or on one; NaN unless live.
+        border_p_value: p-value of the null that R(d) lies between the borders or on one; NaN unless live.
         border_q_value: the same, adjusted for the false discovery rate over live features (Benjamini and Hochberg 1995).
         border_error: standard error of the distance between R(d) and the border that it is tested against.
     """
@@ -53,6 +53,11 @@ def class_certainty(
     of this distance over resamples, in which the border moves too, but at least that of a share with the border's
     probability (as in a score test), since resamples of a feature that one modality always wins are all alike.
 
+    The null is an interval (Hodges and Lehmann 1954). From its least favourable point, the nearer border, a score may land
+    as far beyond either one: the p-value is the sum of both tails, P(Z ≥ z) + P(Z ≥ (d + width) / s') for a score d beyond
+    the nearer border, with the s' of the other one. It is one-sided where the borders are far apart, and two-sided where
+    they coincide.
+
     Args:
         dominance: scores of Eq. 1, by group.
         bootstrap: R(d) on resamples of the groups (`resample_dominance`).
@@ -78,7 +83,9 @@ def class_certainty(
     )
     z = (beyond / errors).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     side = z.argmax(0, keepdim=True)
-    p_value = torch.where(live, torch.from_numpy(norm.sf(z.gather(0, side)[0].numpy())), torch.nan)
+    across = ((beyond + (now.high - now.low)) / errors.flip(0)).nan_to_num(torch.inf, posinf=torch.inf)
+    tails = norm.sf(z.gather(0, side)[0].numpy()) + norm.sf(across.gather(0, side)[0].numpy())
+    p_value = torch.where(live, torch.from_numpy(tails).clamp(max=1.0), torch.nan)
     return ClassCertainty(probabilities, p_value, q_values(p_value), errors.gather(0, side)[0])
 
 

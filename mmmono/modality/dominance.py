@@ -16,7 +16,7 @@ from mmmono.core.finite import check_finite, double, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
-from mmmono.features.rows import in_full
+from mmmono.features.rows import to_float32
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
 from mmmono.modality.groups import Codes, group_codes, group_sizes
 from mmmono.modality.scores import DominanceScores, Undefined
@@ -150,11 +150,11 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         try:
             together = np.flatnonzero(~alone)
             self._add_alone(*(_picked(rows, np.flatnonzero(alone)) for rows in (image, text)))
-            image_together, text_together = (in_full(_picked(rows, together)) for rows in (image, text))
+            image_together, text_together = (to_float32(_picked(rows, together)) for rows in (image, text))
             self._add_together(image_together, text_together, codes[together])
         except StoreError:
             for rows in (image, text):  # the error names the row's position in the store
-                in_full(rows)
+                to_float32(rows)
             raise
 
     @property
@@ -211,7 +211,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             self._num_alone += len(image)
             return
         for image_chunk, text_chunk in zip(
-            in_full(image).split(CHUNK_ROWS), in_full(text).split(CHUNK_ROWS), strict=True
+            to_float32(image).split(CHUNK_ROWS), to_float32(text).split(CHUNK_ROWS), strict=True
         ):
             self._add_tensors(single(image_chunk), single(text_chunk), self._excess)
             self._num_alone += len(image_chunk)
@@ -245,7 +245,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         images, texts = image.numbers(), text.numbers()
         excess, squared, counts = sums.numpy(), self._squared.numpy(), self._counts.numpy()
         if self._center is None:
-            self._centered_at(in_full(image.head(CHUNK_ROWS)), in_full(text.head(CHUNK_ROWS)))
+            self._centered_at(to_float32(image.head(CHUNK_ROWS)), to_float32(text.head(CHUNK_ROWS)))
         center = self._center.numpy() if self._center is not None else None
 
         def work(part: int, first: int, end: int) -> tuple[float, float]:

@@ -36,7 +36,7 @@ def groups_for_half_width(
 
     Args:
         dominance: scores of the pilot.
-        half_width: wanted half width.
+        half_width: half width to reach.
         level: confidence level.
 
     Raises:

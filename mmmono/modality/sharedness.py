@@ -33,7 +33,7 @@ from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream
 from mmmono.features import Rows
 from mmmono.features.grouping import Codes
-from mmmono.features.rows import in_full
+from mmmono.features.rows import to_float32
 from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.grouped import GroupAverages, Units
@@ -142,7 +142,7 @@ class SharednessStream(Stream[[Rows, Rows, Codes | None], Sharedness]):
         if image.shape != text.shape or len(image.shape) != 2:
             raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
         self._features = image.shape[1]
-        images, texts = single(in_full(image)), single(in_full(text))
+        images, texts = single(to_float32(image)), single(to_float32(text))
         check_finite(images, "image", self._pairs)
         check_finite(texts, "text", self._pairs)
         for start in range(0, len(images), CHUNK_ROWS):

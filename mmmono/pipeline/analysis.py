@@ -255,12 +255,12 @@ class Analysis:
 
 def run(analysis: Analysis, workspace: Workspace) -> Result:
     """Make an analysis' results unless they exist, and show them in the terminal."""
-    from mmmono.pipeline.pictures import tell_missing
+    from mmmono.pipeline.images import print_missing
     from mmmono.reporting.published import published
     from mmmono.reporting.tables import console, show_table
 
     result = analysis.make(workspace)
-    tell_missing(result.folder)
+    print_missing(result.folder)
     of = f": {workspace.head(analysis.split(workspace))}" if analysis.of_features else ""
     for _, title, rows in shown_tables(analysis, result):
         show_table(rows, f"{title}{of}")

@@ -26,7 +26,7 @@ PATHS = frozenset(
     }
 )  # fmt: skip
 # Settings that are lists of paths, which commas may separate.
-PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.pictures"})
+PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.images"})
 SWITCHES = frozenset({"dataset.cache"})  # paths that may also be booleans
 ARGUMENT = re.compile(r"(\+{0,2}[\w.@/+~-]+?)=(.*)", re.DOTALL)
 NO_RUN = frozenset(

@@ -18,12 +18,12 @@ from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import SplitShares
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
-from mmmono.data.stored import StoredPairs
+from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Codes, Grouping
-from mmmono.features.planted import ANSWERS, PlantedParameters, identity, write_planted
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
+from mmmono.features.synthetic import ANSWERS, SyntheticParameters, identity, write_synthetic
 from mmmono.pipeline.downloads import CC3M_PAIRS, Download, cc3m_download
 from mmmono.pipeline.typed import taken_from
 
@@ -62,7 +62,7 @@ class Dataset(ABC):
                 "nothing for the split val: lower one of them"
             )
         if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"dataset.limit={self.limit}: at least 1 pair is wanted, or null for all")
+            raise ConfigError(f"dataset.limit={self.limit}: at least 1 pair is needed, or null for all")
 
     @property
     def native_splits(self) -> bool:
@@ -95,7 +95,7 @@ class Dataset(ABC):
         except TypeError:
             return self.limit
 
-    def stored(self, artifacts: Artifacts, model: str) -> Artifact | None:
+    def feature_store(self, artifacts: Artifacts, model: str) -> Artifact | None:
         """Return the feature store if the dataset consists of embeddings; None if these must be extracted.
 
         Args:
@@ -111,7 +111,7 @@ class Dataset(ABC):
         """Width of the embeddings, given that of the model; None if it is unknown before extraction."""
         return dim
 
-    def stored_with(self, split: Split) -> Split:
+    def source_split(self, split: Split) -> Split:
         """Split that has the same source: `select` is a part of the source's training split if it has its own splits."""
         return "train" if self.native_splits and split == "select" else split
 
@@ -171,8 +171,8 @@ class Remote(Dataset, RemoteSettings):
         """Folder for copies of a split's remote shards; None if they are streamed every time."""
         if isinstance(self.cache, str):
             return self.cache
-        wanted = self.native_splits and split == "val" if self.cache is None else self.cache
-        return self.cache_root if wanted else None
+        cached = self.native_splits and split == "val" if self.cache is None else self.cache
+        return self.cache_root if cached else None
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -250,7 +250,7 @@ class COCO(Dataset):
 
 
 @dataclass(kw_only=True, frozen=True)
-class Stored(Dataset):
+class ExistingStore(Dataset):
     """`dataset=store`: a feature store that already exists, in `path`."""
 
     path: str
@@ -270,7 +270,7 @@ class Stored(Dataset):
         """The feature store. Raises StoreError if there is none."""
         return FeatureStore(self.path)
 
-    def stored(self, artifacts: Artifacts, model: str) -> Artifact:
+    def feature_store(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store. Raises ConfigError if another model made it."""
         store = self.store
         made_by = store.manifest.model if store.manifest is not None else model
@@ -291,23 +291,23 @@ class Stored(Dataset):
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the images that the metadata refers to."""
-        return StoredPairs(self.store.metadata(), Path(self.path), self.fingerprint())
+        return StorePairs(self.store.metadata(), Path(self.path), self.fingerprint())
 
 
 @dataclass(kw_only=True, frozen=True)
-class Planted(Dataset, PlantedParameters):
-    """`dataset=planted`: synthetic embeddings from a known dictionary (ground truth), without images."""
+class Synthetic(Dataset, SyntheticParameters):
+    """`dataset=synthetic`: synthetic embeddings from a known dictionary (ground truth), without images."""
 
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
-        PlantedParameters.__post_init__(self)
+        SyntheticParameters.__post_init__(self)
         if self.limit is not None:
-            raise ConfigError("dataset.limit has no meaning for dataset=planted: set dataset.pairs")
+            raise ConfigError("dataset.limit has no meaning for dataset=synthetic: set dataset.pairs")
 
     @property
-    def parameters(self) -> PlantedParameters:
+    def parameters(self) -> SyntheticParameters:
         """The parameters alone, from which the pairs follow."""
-        return taken_from(self, PlantedParameters)
+        return taken_from(self, SyntheticParameters)
 
     @property
     def native_splits(self) -> bool:
@@ -318,11 +318,11 @@ class Planted(Dataset, PlantedParameters):
         """Width of the synthetic embeddings."""
         return self.dim
 
-    def stored(self, artifacts: Artifacts, model: str) -> Artifact:
+    def feature_store(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store with the ground truth, made unless it exists."""
         parameters = self.parameters
-        recipe = {"planted": identity(parameters), "answers": list(ANSWERS)}
-        return artifacts.build("features", "planted", recipe, lambda directory: write_planted(directory, parameters))
+        recipe = {"synthetic": identity(parameters), "answers": list(ANSWERS)}
+        return artifacts.build("features", "synthetic", recipe, lambda folder: write_synthetic(folder, parameters))
 
     def expected_pairs(self, split: Split) -> int:
         """Number of synthetic pairs, in all splits together."""
@@ -330,4 +330,4 @@ class Planted(Dataset, PlantedParameters):
 
     def source(self, split: Split) -> PairSource:
         """Raise ConfigError: synthetic pairs have no images."""
-        raise ConfigError("dataset=planted has embeddings alone, no pictures: use mds, certainty, ablation or validate")
+        raise ConfigError("dataset=synthetic has embeddings alone, no images: use mds, certainty, ablation or validate")

@@ -27,7 +27,7 @@ from mmmono.core.extras import need
 from mmmono.core.fingerprints import weights_identity
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
-from mmmono.pipeline.pictures import SplitPictures, tell_missing
+from mmmono.pipeline.images import SplitImages, print_missing
 from mmmono.vlm import Encoder, OpenCLIPEncoder
 
 if TYPE_CHECKING:
@@ -110,29 +110,29 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         }  # fmt: skip
 
         def make(directory: Path) -> None:
-            rows, pictures = self._pictures(workspace, min(len(train.view), self.max_pairs), directory)
+            rows, images = self._images(workspace, min(len(train.view), self.max_pairs), directory)
             image, text = (
                 prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.store.path)
                 for modality in MODALITIES
             )
-            pairs = embedding_decoder.EmbeddedPictures(pictures, image, text, encoder.fingerprint, normalize)
+            pairs = embedding_decoder.EmbeddedImages(images, image, text, encoder.fingerprint, normalize)
             embedding_decoder.train_embedding_decoder(directory, pairs, self, self.seed)
 
         return workspace.artifacts.build("models", f"embedding_decoder-{train.store.path.name}", recipe, make)
 
-    def _pictures(self, workspace: Workspace, count: int, directory: Path) -> tuple[np.ndarray[Any, Any], torch.Tensor]:
+    def _images(self, workspace: Workspace, count: int, directory: Path) -> tuple[np.ndarray[Any, Any], torch.Tensor]:
         """Rows of the readable images among the first `count` pairs, and these, uint8 `[pairs, pixels, pixels, 3]`."""
-        source = SplitPictures(workspace, workspace.cfg.training.split)
-        pictures = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
+        source = SplitImages(workspace, workspace.cfg.training.split)
+        images = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
         rows: list[int] = []
-        for row, pair in source.pairs(range(count), "pictures for the embedding decoder"):
+        for row, pair in source.pairs(range(count), "images for the embedding decoder"):
             if pair is not None:
                 fitted = ImageOps.fit(pair.image, (self.pixels,) * 2, Image.Resampling.LANCZOS)
-                pictures[len(rows)] = np.asarray(fitted)
+                images[len(rows)] = np.asarray(fitted)
                 rows.append(row)
         source.report(directory)
-        tell_missing(directory)
-        return np.array(rows), torch.from_numpy(pictures[: len(rows)])
+        print_missing(directory)
+        return np.array(rows), torch.from_numpy(images[: len(rows)])
 
 
 @dataclass(kw_only=True, frozen=True)

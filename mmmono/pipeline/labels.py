@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mmmono.case_studies.classifier import ImageClassifier
 from mmmono.features.selection import Split
-from mmmono.pipeline.pictures import SplitPictures, in_batches
+from mmmono.pipeline.images import SplitImages, in_batches
 from mmmono.pipeline.workspace import Workspace
 
 Array = np.ndarray[Any, Any]
@@ -21,7 +21,7 @@ GROWING = "probabilities.f32"  # float32 rows computed so far
 
 
 def classified(
-    workspace: Workspace, classifier: ImageClassifier, split: Split, rows: Sequence[int], pictures: SplitPictures
+    workspace: Workspace, classifier: ImageClassifier, split: Split, rows: Sequence[int], images: SplitImages
 ) -> Float[Array, "rows classes"]:
     """Classify the images of some rows; NaN for images that cannot be read.
 
@@ -32,7 +32,7 @@ def classified(
         classifier: the image classifier.
         split: the split.
         rows: rows of the split, ascending; the split's features must determine which rows these are.
-        pictures: images of the split.
+        images: images of the split.
     """
     features = workspace.features(split)
     recipe = {"features": features.recipe, "classifier": classifier.identity(), "rows": len(rows)}
@@ -43,7 +43,7 @@ def classified(
         growing = directory / GROWING
         done = _whole_batches(growing, 4 * width, classifier.batch_size)
         with growing.open("ab") as file:
-            for part in _probabilities(classifier, rows[done:], pictures, "classify pictures"):
+            for part in _probabilities(classifier, rows[done:], images, "classify images"):
                 file.write(part.astype("<f4").tobytes())
                 file.flush()
                 os.fsync(file.fileno())
@@ -56,15 +56,15 @@ def classified(
     missing = np.flatnonzero(np.isnan(probabilities).any(1)).tolist()
     if missing and not artifact.built:  # they may be readable now
         classifier.load(workspace.device)
-        again = _probabilities(classifier, [rows[i] for i in missing], pictures, None)
+        again = _probabilities(classifier, [rows[i] for i in missing], images, None)
         probabilities[missing] = np.concatenate(list(again))
     return probabilities
 
 
 def _probabilities(
-    classifier: ImageClassifier, rows: Sequence[int], pictures: SplitPictures, title: str | None
+    classifier: ImageClassifier, rows: Sequence[int], images: SplitImages, title: str | None
 ) -> Iterator[Float[Array, "batch classes"]]:
-    for batch in in_batches(pictures.pairs(rows, title), classifier.batch_size):
+    for batch in in_batches(images.pairs(rows, title), classifier.batch_size):
         part = np.full((len(batch), len(classifier.names)), np.nan, np.float32)
         there = [place for place, (_, pair) in enumerate(batch) if pair is not None]
         if there:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
@@ -25,12 +24,14 @@ from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
-from mmmono.vlm import Encoder, OpenCLIPEncoder, load_emojiclip, load_open_clip
-from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
-from mmmono.vlm.emojiclip import fit_emojiclip
-from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
-from mmmono.vlm.tower_outputs import heads_of
-from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
+from mmmono.vlm import Encoder
+from mmmono.vlm.weight_settings import FOLDER, HUB, GivenSettings, WeightSettings
+
+if TYPE_CHECKING:
+    from mmmono.vlm import OpenCLIPEncoder
+    from mmmono.vlm.sources import ModelSource
+
+# What takes open_clip is imported where it is used: most commands build no model.
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -134,6 +135,8 @@ class OpenCLIP(Model, GivenSettings):
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder through open_clip."""
+        from mmmono.vlm import load_open_clip
+
         self._check_given()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -144,6 +147,8 @@ class OpenCLIP(Model, GivenSettings):
         """Yield the weights that open_clip downloads for a tag."""
         if not self.pretrained or Path(self.pretrained).exists():
             return
+        import open_clip
+
         tag = open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or {}
         repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
         if repository:
@@ -156,6 +161,8 @@ class OpenCLIP(Model, GivenSettings):
 
     @cached_property
     def _source(self) -> ModelSource:
+        from mmmono.vlm.sources import model_source
+
         self._check_given()
         return model_source(self.architecture, self.pretrained or None, self._settings)
 
@@ -190,11 +197,15 @@ class DeCLIP(Model):
     @property
     def dim(self) -> int:
         """Dimension in the checkpoint (larger for the 88 M release), or the default one if the file is missing."""
+        from mmmono.vlm.declip import declip_dim
+
         path = Path(self.checkpoint)
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the checkpoint with its keys converted."""
+        from mmmono.vlm import load_declip
+
         return load_declip(self.name, Path(self.checkpoint), device=device)
 
 
@@ -231,6 +242,8 @@ class EmojiCLIP(Model):
         """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
+            from mmmono.vlm import fit_emojiclip
+
             outputs = tower_outputs(artifacts, OpenMojiPairs())
             shares = SplitShares(self.split_seed, self.train_fraction)
             train = [shares.split_of(group) == "train" for group in outputs.metadata["group"]]
@@ -242,6 +255,8 @@ class EmojiCLIP(Model):
         self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
     ) -> Manifest:
         """Encode all pairs of a source; those that passed through the towers for the fit pass through its heads alone."""
+        from mmmono.vlm.tower_outputs import heads_of
+
         encoder = self.load(artifacts, device)
         if device != "cpu" or (outputs := kept_outputs(artifacts, source, settings)) is None:
             return extract_features(source, encoder, directory, device=device, settings=settings)
@@ -249,8 +264,12 @@ class EmojiCLIP(Model):
 
     def load(self, artifacts: Artifacts, device: str) -> OpenCLIPEncoder:
         """Load the fitted artifact, fitting it first if needed."""
+        from mmmono.vlm import load_emojiclip
+
         return load_emojiclip(self.artifact(artifacts).path, device=device)
 
 
 def _shipped_dim(architecture: str) -> int:
+    from mmmono.vlm.declip import CONFIGS
+
     return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])

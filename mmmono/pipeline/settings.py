@@ -33,7 +33,7 @@ SHARES = ("extraction.max_skipped",)  # between 0 and 1
 COUNTS = frozenset(
     {
         "m", "n_draws", "random_pool", "ms_pairs", "images", "texts", "bins", "neighbors", "correlation_pairs", "shown",
-        "draws", "top", "min_samples", "steps", "seeds", "n_bootstrap", "pool", "prompt_pictures", "runs", "count",
+        "draws", "top", "min_samples", "steps", "seeds", "n_bootstrap", "pool", "prompt_images", "runs", "count",
         "batch_size", "workers", "pairs", "dim", "folds", "attempts", "repeats", "max_new_tokens", "train_steps", "pixels",
         "components", "width", "height", "depth", "max_pairs", "k", "auxk", "size", "limit", "image_dominant",
         "text_dominant", "min_pairs", "per_class", "n_permutations", "halves", "max_iter",
@@ -82,11 +82,11 @@ def _check_kind(key: str, value: object) -> None:
         raise ConfigError(f"{key}={plain(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
     if value is None or len(kinds) != 1 or kind in kinds:
         return
-    (wanted,) = kinds
-    if wanted == "text" and kind == "a number":
+    (expected,) = kinds
+    if expected == "text" and kind == "a number":
         return  # e.g. a name such as 32
     example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{plain(value)}]"}
-    raise ConfigError(f"{key}={plain(value)} must be {wanted}{example[wanted]}")
+    raise ConfigError(f"{key}={plain(value)} must be {expected}{example[expected]}")
 
 
 def _check_limits(key: str, value: object) -> None:

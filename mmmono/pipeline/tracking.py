@@ -51,8 +51,8 @@ class Tracker:
 
         return CSVLogger(save_dir=str(directory))
 
-    def record(self, artifact: Artifact, wanted: bool) -> None:
-        """Log an artifact that was built or found; `wanted` if it is of the kind that the job makes."""
+    def record(self, artifact: Artifact, is_product: bool) -> None:
+        """Log an artifact that was built or found; `is_product` if it is of the kind that the job makes."""
 
     def stop(self, failed: bool) -> None:
         """End the job."""
@@ -72,9 +72,9 @@ class TensorBoard(Tracker):
 
         return TensorBoardLogger(str(self._root), name=directory.stem, version="training")
 
-    def record(self, artifact: Artifact, wanted: bool) -> None:
+    def record(self, artifact: Artifact, is_product: bool) -> None:
         """Write the artifact's event file, replacing an earlier one."""
-        if not (wanted or (artifact.built and artifact.kind == "dictionaries")) or not _is_main_process():
+        if not (is_product or (artifact.built and artifact.kind == "dictionaries")) or not _is_main_process():
             return
         from mmmono.reporting.tensorboard_records import record_contents
 
@@ -144,12 +144,12 @@ class WandB(Tracker):
             self._trainings[directory.stem] = logger
         return logger
 
-    def record(self, artifact: Artifact, wanted: bool) -> None:
-        """Log an artifact: a training to its own run, which ends; another wanted artifact to a new run."""
+    def record(self, artifact: Artifact, is_product: bool) -> None:
+        """Log an artifact: a training to its own run, which ends; another product to a new run."""
         training = self._trainings.pop(artifact.path.name, None)
         if training is not None:
             self._finish(training.experiment, artifact)
-        elif wanted and artifact.path not in self._recorded and _is_main_process():
+        elif is_product and artifact.path not in self._recorded and _is_main_process():
             import wandb
 
             job = "train" if artifact.kind == "dictionaries" else self.job

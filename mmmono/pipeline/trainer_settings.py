@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.process_group import Place, place_of_this_process
@@ -31,6 +26,11 @@ OWN = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
+# Options whose numbers of these types are all checked here, so that commands that train nothing need not import Lightning.
+CHECKED: dict[str, tuple[type, ...]] = {
+    "max_steps": (int,), "max_epochs": (int,), "min_steps": (int,), "check_val_every_n_epoch": (int,),
+    "log_every_n_steps": (int,), "val_check_interval": (int,), "gradient_clip_val": (int, float),
+}  # fmt: skip
 # Options that do not change the weights.
 NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
 GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
@@ -96,6 +96,8 @@ class TrainerSettings:
     def precision_arguments(self) -> dict[str, Any]:
         """Arguments of Lightning's Trainer that set the precision; float16 on a CPU needs a plugin."""
         if self.precision == "16-mixed" and self.here().accelerator == "cpu":
+            from lightning.pytorch.plugins import MixedPrecision
+
             return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
         return {"precision": self.precision}
 
@@ -188,52 +190,55 @@ def _layout(trainer: Mapping[str, Any]) -> Layout:
     return Layout(accelerator, devices, nodes, place.world_size, place)
 
 
-def _accelerator(wanted: str) -> str:
+def _accelerator(requested: str) -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
+    if requested == "auto":
         return next(name for name, available in there.items() if available)
-    if wanted not in GPU:
-        raise ConfigError(f"trainer.accelerator={wanted} is none of auto, cpu, gpu, cuda, mps")
-    name = "mps" if wanted == "gpu" and there["mps"] and not there["cuda"] else GPU[wanted]
+    if requested not in GPU:
+        raise ConfigError(f"trainer.accelerator={requested} is none of auto, cpu, gpu, cuda, mps")
+    name = "mps" if requested == "gpu" and there["mps"] and not there["cuda"] else GPU[requested]
     if not there[name]:
         raise _Missing(
-            f"trainer.accelerator={wanted}, but PyTorch sees no GPU here: choose trainer=cpu, or trainer=auto, which "
+            f"trainer.accelerator={requested}, but PyTorch sees no GPU here: choose trainer=cpu, or trainer=auto, which "
             "takes whatever is there"
         )
     return name
 
 
-def _devices(accelerator: str, wanted: Any) -> int | list[int]:
-    wanted = int(wanted) if isinstance(wanted, str) and re.fullmatch(r"-?\d+", wanted) else wanted
+def _devices(accelerator: str, requested: Any) -> int | list[int]:
+    requested = int(requested) if isinstance(requested, str) and re.fullmatch(r"-?\d+", requested) else requested
     if accelerator == "cuda":
+        from lightning.pytorch.accelerators import CUDAAccelerator
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
         try:
             return list(
-                CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if wanted == "auto" else wanted)
+                CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if requested == "auto" else requested)
             )
         except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ConfigError(f"trainer.devices={wanted}: {_sentence(error)}") from error
-    if wanted in ("auto", -1):
+            raise ConfigError(f"trainer.devices={requested}: {_sentence(error)}") from error
+    if requested in ("auto", -1):
         return 1
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise ConfigError(f"trainer.devices={wanted} is no number of processes: give 1 or more")
-    return wanted
+    if not isinstance(requested, int) or isinstance(requested, bool) or requested < 1:
+        raise ConfigError(f"trainer.devices={requested} is no number of processes: give 1 or more")
+    return requested
 
 
-def _precision(wanted: Any, layout: Layout | None) -> tuple[str, bool]:
+def _precision(requested: Any, layout: Layout | None) -> tuple[str, bool]:
     """Lightning's name of the precision, and whether TF32 may replace float32."""
     on_gpu = layout is not None and layout.accelerator == "cuda"
-    if wanted in (None, "auto"):
+    if requested in (None, "auto"):
         half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16-mixed" if half else "32-true"), on_gpu
-    if str(wanted) == "16-true":
+    if str(requested) == "16-true":
         raise ConfigError(
             "trainer.precision=16-true cannot train: squares of gradients, which Adam keeps, are below float16's "
             "smallest number; choose 16-mixed or bf16-true"
         )
-    if str(wanted) not in PRECISIONS:
+    if str(requested) not in PRECISIONS:
         known = ", ".join(dict.fromkeys(PRECISIONS.values()))
-        raise ConfigError(f"trainer.precision={wanted} is none of auto, {known}")
-    precision = PRECISIONS[str(wanted)]
+        raise ConfigError(f"trainer.precision={requested} is none of auto, {known}")
+    precision = PRECISIONS[str(requested)]
     return precision, on_gpu and precision.endswith("mixed")
 
 
@@ -288,6 +293,12 @@ def _check_interval(trainer: Mapping[str, Any]) -> None:
 
 def _try(options: Mapping[str, Any]) -> None:
     """Let Lightning check the other options. Raises ConfigError with Lightning's message."""
+    if all(key in CHECKED and (value is None or type(value) in CHECKED[key]) for key, value in options.items()):
+        return
+    import lightning as L
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # do not print the hardware
     alone = LightningEnvironment()  # ignore the launcher that started this process
     try:

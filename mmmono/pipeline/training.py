@@ -14,13 +14,12 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
-from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
+from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import Features
 from mmmono.pipeline.feature_sets import Fitted, Trained
-from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
-from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
@@ -68,6 +67,8 @@ def train_dictionary(
     }
 
     def make(directory: Path) -> None:
+        from mmmono.pipeline.fitting import Training  # not at the top, because it takes Lightning
+
         layout = trainer.here()
         training = Training(name, kind, train.view, val.view, normalize, cfg.seed, settings, trainer, directory)
         logger = current_tracker().training_logger(directory)
@@ -135,14 +136,14 @@ def automatic_batch_size(pairs: int) -> int:
     return min(size, max(1, pairs))
 
 
-def _batch_size(wanted: int | None, pairs: int, processes: int | None) -> int:
+def _batch_size(requested: int | None, pairs: int, processes: int | None) -> int:
     """Batch size per process. Raises ConfigError if there are too few pairs, or the number of processes is unknown."""
-    if wanted is not None and processes is None:
+    if requested is not None and processes is None:
         raise ConfigError(
-            f"training.batch_size={wanted} is that of a process, and how many trainer.devices=-1 would be on a machine "
+            f"training.batch_size={requested} is that of a process, and how many trainer.devices=-1 would be on a machine "
             "with GPUs is unknown on this one: give trainer.devices=<number>"
         )
-    size = wanted or max(1, automatic_batch_size(pairs) // (processes or 1))
+    size = requested or max(1, automatic_batch_size(pairs) // (processes or 1))
     check_batch_size(pairs, size, processes or 1)
     return size
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError
+from mmmono.core.seeding import seed_everything
 from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -53,7 +53,7 @@ class Workspace:
 
     Args:
         cfg: the composed configuration.
-        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, and with results the partitions.
+        makes: kind of artifact that the entrypoint makes; `+force=true` rebuilds it, with results also scores.
         artifacts: the artifacts root, if not the configuration's default, e.g. a read-only one.
 
     Raises:
@@ -66,7 +66,7 @@ class Workspace:
         self.artifacts = artifacts or Artifacts(
             cfg.artifacts,
             rebuild=_rebuilt_with(makes) if cfg.get("force") else (),
-            listener=lambda artifact: tracker.record(artifact, wanted=artifact.kind == makes),
+            listener=lambda artifact: tracker.record(artifact, is_product=artifact.kind == makes),
         )
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
@@ -77,7 +77,7 @@ class Workspace:
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
-        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        seed_everything(cfg.seed)
 
     def _check_training(self, makes: str) -> None:
         """Check the training settings, and that this machine can train the dictionaries that are missing."""
@@ -97,8 +97,8 @@ class Workspace:
 
     def _make_features(self, split: Split) -> Features:
         self.dataset.check(split)
-        if (stored := self.dataset.stored(self.artifacts, self.model.name)) is not None:
-            return self._features_of(stored, split)
+        if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
+            return self._features_of(existing, split)
         settings = self._extraction_settings()
         source = self.dataset.source(split)
         recipe = {
@@ -332,4 +332,4 @@ class Workspace:
 
 def _rebuilt_with(makes: str) -> tuple[str, ...]:
     """Kinds of artifacts that `+force=true` rebuilds: scores and classes belong to the results that show them."""
-    return ("partitions", makes) if makes == "results" else (makes,)
+    return ("partitions", "sharedness", makes) if makes == "results" else (makes,)

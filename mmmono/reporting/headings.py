@@ -11,6 +11,7 @@ HEADINGS = {
     "null_std": "null std",
     "l0": "L0",
     "mono": "Mono",
+    "mono_corrected": "Mono − chance",
     "dead_share": "dead share",
     "zero_shot": "zero-shot",
     "contrastive_loss": "contrastive loss",

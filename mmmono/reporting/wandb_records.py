@@ -33,14 +33,14 @@ def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> Non
     media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in found.figures.items()}
     for name, frame in found.tables.items():
         if len(frame) <= TABLE_ROWS:
-            media[f"{name}_table"] = wandb.Table(dataframe=with_pictures(frame, folder), allow_mixed_types=True)
+            media[f"{name}_table"] = wandb.Table(dataframe=with_images(frame, folder), allow_mixed_types=True)
     media |= {name: wandb.Histogram(values, num_bins=BINS) for name, values in histograms(found).items()}
     if media:
         run.log({f"{prefix}/{name}": value for name, value in media.items()})
     run.summary.update({f"{prefix}/{name}": value for name, value in scalars(found).items()})
 
 
-def with_pictures(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+def with_images(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Copy a table with the names of PNG files replaced by the images; None for missing files."""
     import wandb
 

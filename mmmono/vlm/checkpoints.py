@@ -61,20 +61,20 @@ def read_state_dict(path: Path, what: str, device: str = "cpu") -> dict[str, Ten
     return _unwrapped(content, what)
 
 
-def strip_prefixes(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+def strip_prefixes(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
     """Remove what trainers add to the names of weights.
 
     Args:
         state: weights by name.
-        wanted: the model's weight names.
+        expected: the model's weight names.
 
     Returns:
         The weights with `module.`, `_orig_mod.` and the like removed. If no name then matches the model's and there is
         exactly one prefix before `logit_scale`, which every CLIP-like model has, only the weights under that prefix.
     """
-    modules = any("module" in name.split(".") for name in wanted)
+    modules = any("module" in name.split(".") for name in expected)
     cleaned = {drop_inserted(name, modules): weight for name, weight in state.items()}
-    if cleaned.keys() & set(wanted):
+    if cleaned.keys() & set(expected):
         return cleaned
     prefixes = {name.removesuffix("logit_scale") for name in cleaned if name.endswith(".logit_scale")}
     if len(prefixes) != 1:
@@ -89,16 +89,16 @@ def drop_inserted(name: str, keep_module: bool = False) -> str:
     return ".".join(part for part in name.split(".") if part not in inserted)
 
 
-def misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], most: int = 3) -> str | None:
+def misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], most: int = 3) -> str | None:
     """Describe missing, unknown and wrongly shaped weights, each with up to `most` examples; None if all fit."""
     shapes = [
-        f"{key} {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in state.keys() & wanted.keys()
-        if state[key].shape != wanted[key].shape
+        f"{key} {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+        for key in state.keys() & expected.keys()
+        if state[key].shape != expected[key].shape
     ]
     problems = [
-        *_listed("missing", wanted.keys() - state.keys(), most),
-        *_listed("unknown", state.keys() - wanted.keys(), most),
+        *_listed("missing", expected.keys() - state.keys(), most),
+        *_listed("unknown", state.keys() - expected.keys(), most),
         *_listed("of another shape", shapes, most),
     ]
     return "; ".join(problems) or None

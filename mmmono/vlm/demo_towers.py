@@ -51,8 +51,8 @@ def efficientnet_state_dict() -> dict[str, Tensor]:
     """Return the weights for timm's `tf_efficientnet_lite0` with ImageNet classifier; renamed by position."""
     state = torch.load(checked_efficientnet_weights(), map_location="cpu", weights_only=True)
     with torch.device("meta"):
-        wanted = timm.create_model(EFFICIENTNET, pretrained=False).state_dict()
-    return dict(zip(wanted, state.values(), strict=True))
+        expected = timm.create_model(EFFICIENTNET, pretrained=False).state_dict()
+    return dict(zip(expected, state.values(), strict=True))
 
 
 def _package(name: str) -> Path:

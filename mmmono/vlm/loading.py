@@ -152,18 +152,20 @@ def _load_weights(model: OpenCLIPModel, file: Path, source: ModelSource, setting
         except Exception as error:  # open_clip reads such files as big_vision's arrays only
             raise ModelError(f"{what}: these are no weights of big_vision for it ({type(error).__name__})") from error
         return
-    wanted = model.state_dict()
-    state = strip_prefixes(read_state_dict(file, f"{what}: the file"), wanted)
+    expected = model.state_dict()
+    state = strip_prefixes(read_state_dict(file, f"{what}: the file"), expected)
     try:
         state = _renamed(state, model)
     except (KeyError, RuntimeError, AttributeError) as error:
         raise ModelError(f"{what}: its weights cannot be renamed ({error!r:.100})") from error
     if not source.tag:
-        _check_sizes(state, wanted, model, settings, what)
-    _resize_positions(state, wanted, model)
-    if not state.keys() & wanted.keys():
-        raise ModelError(f"{what}: none of its names is known: it has {_first(state)}, and the model {_first(wanted)}")
-    if problem := misfit(state, wanted):
+        _check_sizes(state, expected, model, settings, what)
+    _resize_positions(state, expected, model)
+    if not state.keys() & expected.keys():
+        raise ModelError(
+            f"{what}: none of its names is known: it has {_first(state)}, and the model {_first(expected)}"
+        )
+    if problem := misfit(state, expected):
         raise ModelError(f"{what}: {problem}"[:400])
     if name := not_finite(state):
         raise ModelError(f"{what}: {name} holds NaN or infinite numbers: its training diverged, or it is broken")
@@ -192,19 +194,19 @@ def _renamed(state: dict[str, Tensor], model: OpenCLIPModel) -> dict[str, Tensor
 
 
 def _check_sizes(
-    state: dict[str, Tensor], wanted: dict[str, Tensor], model: OpenCLIPModel, settings: WeightSettings, what: str
+    state: dict[str, Tensor], expected: dict[str, Tensor], model: OpenCLIPModel, settings: WeightSettings, what: str
 ) -> None:
     """Refuse weights of another image size or context length, unless set: open_clip silently interpolates."""
-    pictures = "visual.positional_embedding"
-    if _differ_in_length(state, wanted, pictures) and settings.image_size is None:
-        side = math.isqrt(len(state[pictures]) - 1) * model.visual.patch_size[0]
+    images = "visual.positional_embedding"
+    if _differ_in_length(state, expected, images) and settings.image_size is None:
+        side = math.isqrt(len(state[images]) - 1) * model.visual.patch_size[0]
         raise ModelError(
-            f"{what}: it was trained on pictures of {side} px, and the model takes {model.visual.image_size[0]}: set "
+            f"{what}: it was trained on images of {side} px, and the model takes {model.visual.image_size[0]}: set "
             f"model.image_size={side}, or another size to interpolate its positions"
         )
     for captions in ("positional_embedding", "text.positional_embedding"):
-        if _differ_in_length(state, wanted, captions) and settings.context_length is None:
-            more = len(state[captions]) - len(wanted[captions])
+        if _differ_in_length(state, expected, captions) and settings.context_length is None:
+            more = len(state[captions]) - len(expected[captions])
             text = getattr(model, "text", model)
             raise ModelError(
                 f"{what}: it was trained on captions of {text.context_length + more} tokens, and the model takes "
@@ -212,17 +214,17 @@ def _check_sizes(
             )
 
 
-def _resize_positions(state: dict[str, Tensor], wanted: dict[str, Tensor], model: OpenCLIPModel) -> None:
-    if _differ_in_length(state, wanted, "visual.positional_embedding"):
+def _resize_positions(state: dict[str, Tensor], expected: dict[str, Tensor], model: OpenCLIPModel) -> None:
+    if _differ_in_length(state, expected, "visual.positional_embedding"):
         resize_pos_embed(state, model)
-    if any(_differ_in_length(state, wanted, f"{text}positional_embedding") for text in ("", "text.")):
+    if any(_differ_in_length(state, expected, f"{text}positional_embedding") for text in ("", "text.")):
         resize_text_pos_embed(state, model)
 
 
-def _differ_in_length(state: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> bool:
-    if name not in state or name not in wanted or state[name].ndim != 2:
+def _differ_in_length(state: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> bool:
+    if name not in state or name not in expected or state[name].ndim != 2:
         return False
-    return state[name].shape[1] == wanted[name].shape[1] and len(state[name]) != len(wanted[name])
+    return state[name].shape[1] == expected[name].shape[1] and len(state[name]) != len(expected[name])
 
 
 def _first(state: dict[str, Tensor], most: int = 3) -> str:

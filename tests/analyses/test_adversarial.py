@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmmono.analyses.adversarial import ADVERSARIAL, Settings
 from mmmono.analyses.adversarial.figures import draw
-from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, AttackOutcome, Condition
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.artifacts import Artifact
@@ -54,7 +54,7 @@ def result(tmp_path: Path) -> Result:
     """Two runs of three requests, of which Figure 8 shows two; every condition has images of its own brightness."""
     conditions = [outcome.condition for outcome in OUTCOMES]
     for shade, condition in enumerate(conditions):
-        folder = PictureFolder(tmp_path / "pictures" / condition.slug, 6)
+        folder = ConditionFolder(tmp_path / "images" / condition.slug, 6)
         for number in range(6):
             folder.keep(number, Image.new("RGB", (8, 8), (10 * shade, number, 0)))
     cases = [
@@ -97,7 +97,7 @@ def test_settings_are_those_of_the_configuration() -> None:
         ({"runs": 0}, "adversarial.runs=0 must be at least 1"),
         ({"batch_size": 0}, "adversarial.batch_size=0 must be at least 1"),
         ({"shown": -1}, "adversarial.shown=-1 must be at least 1"),
-        ({"contrast": "words"}, "adversarial.contrast=words is none of auto, picture, typographic"),
+        ({"contrast": "words"}, "adversarial.contrast=words is none of auto, image, typographic"),
         ({"sizes": [0.5, 2]}, r"adversarial.sizes=\[0.5, 2\] must be shares of the smallest class, in \(0, 1\]"),
         ({"sizes": []}, r"adversarial.sizes=\[\] must be shares"),
     ],
@@ -147,8 +147,8 @@ def test_figure_8_shows_the_images_and_the_distances_of_the_largest_defenses(res
     np.testing.assert_allclose(heights(attack.lines[0]), [2.0, 1.0, 0.5])
     assert [line.get_label() for line in defense.lines] == list(CLASSES)
     np.testing.assert_allclose(heights(defense.lines[0]), [1.0, 0.55, 0.25])
-    told = [text.get_text() for text in figures["raw-figure8"].texts]
-    assert {"benign\n0 %", "attacked\n75 %", "TextD\n50 %"} <= set(told)
+    texts = [text.get_text() for text in figures["raw-figure8"].texts]
+    assert {"benign\n0 %", "attacked\n75 %", "TextD\n50 %"} <= set(texts)
 
 
 def test_success_by_size_has_a_point_for_each_size(result: Result) -> None:
@@ -163,7 +163,7 @@ def test_success_by_size_has_a_point_for_each_size(result: Result) -> None:
 def test_figures_are_drawn_again_from_the_folder_alone(result: Result) -> None:
     artifact = Artifact(result.folder, dict(result.recipe), built=False)
     (result.folder / "figures.json").write_text('{"version": 0}\n')  # drawn by an earlier version of the code
-    before = {file: file.stat().st_mtime_ns for file in result.folder.rglob("pictures/*/*")}
+    before = {file: file.stat().st_mtime_ns for file in result.folder.rglob("images/*/*")}
     read = ADVERSARIAL.result(artifact, "clip_rn50", "cc3m")
     assert [(file.name, caption) for file, caption in shown_figures(ADVERSARIAL, read)] == [
         ("raw-figure8.png", "Figure 8, raw: images before, attacked and defended; distances over the steps."),
@@ -174,7 +174,7 @@ def test_figures_are_drawn_again_from_the_folder_alone(result: Result) -> None:
     (result.folder / "figures.json").write_text('{"version": 0}\n')
     ADVERSARIAL.result(artifact, "clip_rn50", "cc3m")
     assert (result.folder / "raw-figure8.png").read_bytes() == drawn
-    assert {file: file.stat().st_mtime_ns for file in result.folder.rglob("pictures/*/*")} == before
+    assert {file: file.stat().st_mtime_ns for file in result.folder.rglob("images/*/*")} == before
 
 
 def test_the_remark_says_where_to_read_what_may_be_concluded(result: Result) -> None:

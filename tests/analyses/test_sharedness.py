@@ -1,4 +1,4 @@
-"""The analysis `sharedness`: what it saves on planted pairs, what is shown of it, and the benchmark that it has to pass."""
+"""The analysis `sharedness`: what it saves on synthetic pairs, what is shown, and the benchmark that it has to pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from scipy.stats import hypergeom
 
 from mmmono.analyses.sharedness import SHAREDNESS, Settings
-from mmmono.features.planted import PlantedParameters, plant
+from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.modality import modality_dominance_score, sharedness_scores
 from mmmono.modality.validation import Match, shared_auroc
 from mmmono.reporting.result import Result
@@ -115,18 +115,18 @@ def test_the_command_counts_groups_and_matches_scipy(tmp_path: Path) -> None:
 
 
 # The benchmark: shared concepts with gains of up to 10 : 1 against single-modality ones that leak into the other modality.
-LOPSIDED = PlantedParameters(
+LOPSIDED = SyntheticParameters(
     pairs=6000, dim=32, image_atoms=16, text_atoms=16, shared_atoms=16, active=3, gain_ratio=10, leak=0.5
 )
 
 
 def test_true_codes_sharedness_separates_where_dominance_does_not() -> None:
-    planted = plant(LOPSIDED)
-    codes = planted.image_codes, planted.text_codes
+    pairs = synthesize(LOPSIDED)
+    codes = pairs.image_codes, pairs.text_codes
     one_to_one = Match(torch.arange(48), torch.ones(48), torch.arange(48))
     lean = (modality_dominance_score(*codes) - 0.5).abs()
-    assert shared_auroc(sharedness_scores([codes]).score, one_to_one, planted.kind) >= 0.95
-    assert shared_auroc(-lean, one_to_one, planted.kind) < 0.8
+    assert shared_auroc(sharedness_scores([codes]).score, one_to_one, pairs.kind) >= 0.95
+    assert shared_auroc(-lean, one_to_one, pairs.kind) < 0.8
 
 
 @pytest.mark.slow

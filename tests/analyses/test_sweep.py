@@ -22,7 +22,9 @@ SETTINGS = {
 def result(root: Path, mono: float | None = None) -> Result:
     folder = root / "results" / "sweep-x"
     metrics = {"active": 16.0, "dead_share": 0.0, "loss": None}
-    rows = [{**run, **metrics, "mono": mono, "artifact": name} for run, name in zip(RUNS, SETTINGS, strict=True)]
+    rows = [
+        {**run, **metrics, "mono_corrected": mono, "artifact": name} for run, name in zip(RUNS, SETTINGS, strict=True)
+    ]
     save_table(rows, folder / "runs", list(SWEEP.columns["runs"]))
     long = [{"artifact": of, "setting": key, "value": v} for of, own in SETTINGS.items() for key, v in own.items()]
     save_table(long, folder / "settings", list(SWEEP.columns["settings"]))
@@ -58,4 +60,4 @@ def test_the_figure_is_drawn_from_the_tables(tmp_path: Path) -> None:
     points = [tuple(point) for dots in figure.axes[0].collections for point in dots.get_offsets()]
     assert sorted(points) == [(2.0, 0.7), (2.0, 0.8)]
     [(_, measured)] = SWEEP.draw(result(tmp_path, 0.1))
-    assert measured.axes[1].get_ylabel() == "Mono (offline)"
+    assert measured.axes[1].get_ylabel() == "Mono − chance (offline)"

@@ -56,7 +56,7 @@ def test_recipes_of_generators_are_those_of_existing_artifacts() -> None:
     }  # fmt: skip
 
 
-def picture(folder: Path, file: str, color: tuple[int, int, int]) -> str:
+def image(folder: Path, file: str, color: tuple[int, int, int]) -> str:
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), color).save(folder / file)
     return file
@@ -72,9 +72,9 @@ def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded
         Cell(
             name, reference, members, 7, 0.25, 0.1 if "Random" in members else None, strength, strength, seed,
             0.5, 0.5, 0.5, 0.5,
-            picture(folder, f"pictures/{name}/{reference}/{members}-{strength:g}-{seed}.png", RED),
+            image(folder, f"images/{name}/{reference}/{members}-{strength:g}-{seed}.png", RED),
             "a pony" if joint and not seed else "",
-            picture(folder, "nearest/3.png", (0, 0, 250)) if joint and not seed else "",
+            image(folder, "nearest/3.png", (0, 0, 250)) if joint and not seed else "",
         )
         for name, reference, members, strength, seed in itertools.product(
             ("raw", "sae"), REFERENCES, ROWS, STRENGTHS, (0, 1)
@@ -89,7 +89,7 @@ def save(folder: Path, weight_on: str = "reference", joint: bool = True, bounded
         tested = 0.04 if "−" in members and bounded else None
         effects.append(Effect(name, reference, members, strength, measure, interval, tested))
     references = [
-        {"reference": name, "picture": picture(folder, f"references/{name}.png", GREEN), "generator": "sd2"}
+        {"reference": name, "image": image(folder, f"references/{name}.png", GREEN), "generator": "sd2"}
         for name in REFERENCES
     ]
     for table, rows in {
@@ -137,7 +137,7 @@ def test_invalid_interventions(changes: dict[str, Any], message: str) -> None:
         settings("intervention", Intervention, **changes)
 
 
-@pytest.mark.parametrize("name", ["prompt_pictures", "pool"])
+@pytest.mark.parametrize("name", ["prompt_images", "pool"])
 def test_invalid_measures(name: str) -> None:
     with pytest.raises(ConfigError, match=f"measures.{name}=0 must be at least 1"):
         settings("measures", Measures, **{name: 0})
@@ -161,7 +161,7 @@ def test_the_table_shows_the_strength_at_which_the_reference_has_most_weight(tmp
 def test_captions_name_the_reference(tmp_path: Path) -> None:
     result = save(tmp_path)
     for name in ("sae-curves", "raw-curves", "raw-curves-horse", "sae-figure10-horse", "raw-figure10-horse_sketch"):
-        picture(tmp_path, f"{name}.png", RED)
+        image(tmp_path, f"{name}.png", RED)
     assert [(file.stem, caption) for file, caption in shown_figures(TEXT_TO_IMAGE, result)] == [
         ("raw-figure10-horse_sketch", "Figures 10, 14, raw: “an animal” with features of horse_sketch."),
         ("sae-figure10-horse", "Figures 10, 14, sae: “an animal” with features of horse."),
@@ -198,5 +198,5 @@ def test_grids_show_the_images_in_the_folder(tmp_path: Path, joint: bool) -> Non
     text = " ".join(text.get_text() for text in grid.texts)
     assert "prompt “an animal”, reference horse\nraw features of clip_vit_h14, drawn by sd2" in text
     assert text.count("7 features") == len(ROWS)
-    assert text.count("nearest\nreal picture") == joint * len(ROWS)
+    assert text.count("nearest\nreal image") == joint * len(ROWS)
     plt.close("all")

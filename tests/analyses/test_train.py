@@ -58,7 +58,7 @@ def test_the_papers_figures_have_their_numbers(tmp_path: Path, kind: str, number
     assert caption == f"{number}, {kind}: active dimensions over training."
 
 
-def test_what_ended_a_training_is_told(tmp_path: Path) -> None:
+def test_what_ended_a_training_is_reported(tmp_path: Path) -> None:
     made = result(tmp_path, "sae")
     pd.DataFrame([{"steps": 2, "ended_by": "min_steps"}]).to_parquet(tmp_path / "end.parquet")
     [(_, _, rows)] = shown_tables(TRAIN, made)

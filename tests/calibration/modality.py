@@ -72,15 +72,15 @@ def permutation(draw: Callable[[np.random.Generator], Pair], groups: Array | Non
     return simulate
 
 
-def confirmed(draw: Callable[[np.random.Generator], Pair], groups: Array | None = None) -> Any:
-    """Whether features whose R(d) is the upper border, 0.6, are found to lie beyond it."""
+def confirmed(draw: Callable[[np.random.Generator], Pair], groups: Array | None = None, margin: float = 0.1) -> Any:
+    """Whether features whose R(d) is the upper border, ½ + margin, are found to lie beyond a border."""
 
     def simulate(rng: np.random.Generator) -> Array:
         pair = draw(rng)
         scores = dominance_scores([pair], groups=groups)
         resampled = resample_dominance([pair], 2, 300, 2, int(rng.integers(1 << 30)), groups=groups)
         live = scores.informative_pairs >= 10
-        found = class_certainty(scores, resampled.bootstrap, lambda s, m: partition_by_margin(s, 0.1, m), live)
+        found = class_certainty(scores, resampled.bootstrap, lambda s, m: partition_by_margin(s, margin, m), live)
         return (found.border_p_value[live] <= 0.05).numpy()
 
     return simulate
@@ -153,6 +153,11 @@ FALSE_POSITIVES: list[Row] = [
     ("R(d): permutation p", "dense, 200 pairs", permutation(partial(dense, pairs=200, mean=0.5))),
     ("R(d): permutation p", "150 groups of 1 to 6 variants", permutation(partial(variants, mean=0.5), VARIANTS)),
     ("R(d): confirmed beyond a border", "dense, 200 pairs", confirmed(partial(dense, pairs=200, mean=0.6))),
+    (
+        "R(d): confirmed beyond a border",
+        "dense, 200 pairs, borders ½ ± .01",
+        confirmed(partial(dense, pairs=200, mean=0.51), margin=0.01),
+    ),
     (
         "R(d): confirmed beyond a border",
         "150 groups of 1 to 6 variants",

@@ -18,53 +18,53 @@ def pool(pixels: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def pictures() -> Tensor:
+def images() -> Tensor:
     torch.manual_seed(0)
     return torch.randint(0, 256, (3, 3, 8, 8)).float() / 255
 
 
-def test_gradients_reach_the_pixels_only_through_the_chosen_features(pictures: Tensor) -> None:
+def test_gradients_reach_the_pixels_only_through_the_chosen_features(images: Tensor) -> None:
     """Feature 0 is the first color's upper left quarter: nothing else moves."""
-    moved = align(pictures, pool(pictures.flip(0)), pool, Alignment(5, 0.02), torch.tensor([0])).pixels
-    changed = moved != pictures
+    moved = align(images, pool(images.flip(0)), pool, Alignment(5, 0.02), torch.tensor([0])).pixels
+    changed = moved != images
     assert changed[:, 0, :4, :4].any()
     changed[:, 0, :4, :4] = False
     assert not changed.any()
 
 
-def test_targets_of_other_features_do_not_matter(pictures: Tensor) -> None:
-    target = pool(pictures.flip(0))
+def test_targets_of_other_features_do_not_matter(images: Tensor) -> None:
+    target = pool(images.flip(0))
     chosen = torch.tensor([1, 5, 7])
     other = torch.randn_like(target)
     other[:, chosen] = target[:, chosen]
     plan = Alignment(4, 0.02)
-    first, second = (align(pictures, t, pool, plan, chosen) for t in (target, other))
+    first, second = (align(images, t, pool, plan, chosen) for t in (target, other))
     assert torch.equal(first.pixels, second.pixels)
     assert torch.equal(first.distances, second.distances)
 
 
-def test_distances_are_those_of_the_equation_and_fall(pictures: Tensor) -> None:
-    target, chosen = pool(pictures.flip(0)), torch.tensor([2, 3, 4])
-    moved = align(pictures, target, pool, Alignment(30, 0.01), chosen)
-    start, end = (((pool(x) - target)[:, chosen] ** 2).sum(1).sqrt() for x in (pictures, moved.pixels))
+def test_distances_are_those_of_the_equation_and_fall(images: Tensor) -> None:
+    target, chosen = pool(images.flip(0)), torch.tensor([2, 3, 4])
+    moved = align(images, target, pool, Alignment(30, 0.01), chosen)
+    start, end = (((pool(x) - target)[:, chosen] ** 2).sum(1).sqrt() for x in (images, moved.pixels))
     torch.testing.assert_close(moved.distances[:, 0], start)
     torch.testing.assert_close(moved.distances[:, -1], end)
     assert moved.distances.shape == (3, 31)
     assert (end[start > 0.05] < 0.5 * start[start > 0.05]).all()
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(pictures: Tensor) -> None:
-    target = pool(pictures.flip(0))
+def test_a_batch_gives_what_its_images_give_alone(images: Tensor) -> None:
+    target = pool(images.flip(0))
     plan = Alignment(6, 0.02, epsilon=0.05)
-    together = align(pictures, target, pool, plan)
+    together = align(images, target, pool, plan)
     for i in range(3):
-        alone = align(pictures[i : i + 1], target[i : i + 1], pool, plan)
+        alone = align(images[i : i + 1], target[i : i + 1], pool, plan)
         assert torch.equal(alone.pixels[0], together.pixels[i])
 
 
 @settings(max_examples=25, deadline=None)
 @given(epsilon=st.floats(0.001, 1), lr=st.floats(0.001, 1), seed=st.integers(0, 99))
-def test_pictures_stay_pictures_within_the_limit(epsilon: float, lr: float, seed: int) -> None:
+def test_images_stay_images_within_the_limit(epsilon: float, lr: float, seed: int) -> None:
     start = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(seed)).float() / 255
     moved = align(start, pool(1 - start), pool, Alignment(3, lr, epsilon)).pixels
     assert moved.min() >= 0
@@ -91,11 +91,11 @@ def test_through_an_encoder_and_a_dictionary(kind: str) -> None:
     assert (moved.distances[:, -1] < moved.distances[:, 0]).all()
 
 
-def test_encoders_without_gradients_are_refused(pictures: Tensor) -> None:
+def test_encoders_without_gradients_are_refused(images: Tensor) -> None:
     with pytest.raises(ModelError, match="no gradient to the pixels"):
-        align(pictures, pool(pictures), lambda x: pool(x.detach()), Alignment(1, 0.1))
+        align(images, pool(images), lambda x: pool(x.detach()), Alignment(1, 0.1))
     with pytest.raises(ModelError, match="not finite"):
-        align(pictures, pool(pictures), lambda x: pool(x) * float("inf"), Alignment(1, 0.1))
+        align(images, pool(images), lambda x: pool(x) * float("inf"), Alignment(1, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_impossible_plans(settings: tuple[float, ...], message: str) -> None:
         Alignment(*settings)  # type: ignore[arg-type]
 
 
-def test_an_empty_class_cannot_be_aligned(pictures: Tensor) -> None:
+def test_an_empty_class_cannot_be_aligned(images: Tensor) -> None:
     with pytest.raises(ConfigError, match="no feature is chosen"):
-        align(pictures, pool(pictures), pool, Alignment(1, 0.1), torch.empty(0, dtype=torch.long))
+        align(images, pool(images), pool, Alignment(1, 0.1), torch.empty(0, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""Requests, texts in pictures, and what is kept on disk."""
+"""Requests, texts in images, and what is kept on disk."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,9 +10,9 @@ from PIL import Image
 
 from mmmono.case_studies import adversarial
 from mmmono.case_studies.adversarial.alignment import Aligned
-from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.requests import read_requests
-from mmmono.case_studies.adversarial.typography import text_picture, with_text
+from mmmono.case_studies.adversarial.typography import typographic_image, with_text
 from mmmono.core.errors import DataError
 from mmmono.core.lines import append_lines, read_lines
 
@@ -24,20 +24,20 @@ def test_a_request_a_line(tmp_path: Path) -> None:
     assert [r.concept for r in found] == ["bake bread", "fly a kite"]
 
 
-def test_columns_and_pictures_beside_the_list(tmp_path: Path) -> None:
+def test_columns_and_images_beside_the_list(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "bread.png")
     (tmp_path / "mine.csv").write_text(
-        'picture,request,concept\nbread.png,"bake bread, now",bread\nopenmoji:1FA81,fly a kite,\n'
+        'image,request,concept\nbread.png,"bake bread, now",bread\nopenmoji:1FA81,fly a kite,\n'
     )
     first, second = read_requests(tmp_path / "mine.csv")
-    assert (first.text, first.concept, first.picture) == ("bake bread, now", "bread", str(tmp_path / "bread.png"))
-    assert (second.concept, second.picture) == ("fly a kite", "openmoji:1FA81")
+    assert (first.text, first.concept, first.image) == ("bake bread, now", "bread", str(tmp_path / "bread.png"))
+    assert (second.concept, second.image) == ("fly a kite", "openmoji:1FA81")
 
 
 def test_shipped_requests_are_whole() -> None:
     found = read_requests(None)
     assert len({r.text for r in found}) == len(found) >= 10
-    assert all(r.concept != r.text and r.picture.startswith("openmoji:") for r in found)
+    assert all(r.concept != r.text and r.image.startswith("openmoji:") for r in found)
     assert (files(adversarial) / "requests.csv").is_file()
 
 
@@ -46,7 +46,8 @@ def test_shipped_requests_are_whole() -> None:
     [
         ("empty.txt", b"# nothing\n\n", "holds no request"),
         ("goal.csv", b"goal\nbake\n", "has no column 'request', only goal"),
-        ("picture.txt", b"\xff\xfe\x00\x81", "is no readable text file"),
+        ("old.csv", b"request,picture\nbake,a.png\n", "has a column .picture.: rename it to .image."),
+        ("image.txt", b"\xff\xfe\x00\x81", "is no readable text file"),
     ],
 )
 def test_bad_lists(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -58,8 +59,8 @@ def test_bad_lists(tmp_path: Path, name: str, content: bytes, message: str) -> N
 
 
 @pytest.mark.parametrize("text", ["no", "describe how to bake bread without permission", "many words " * 60, "x" * 300])
-def test_text_lies_inside_the_picture(text: str) -> None:
-    ink = np.asarray(text_picture(text, 120).convert("L")) < 128
+def test_text_lies_inside_the_image(text: str) -> None:
+    ink = np.asarray(typographic_image(text, 120).convert("L")) < 128
     assert ink.any()
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     assert rows[0] >= 2
@@ -69,21 +70,21 @@ def test_text_lies_inside_the_picture(text: str) -> None:
 
 
 def test_friendly_text_leaves_the_upper_half_alone() -> None:
-    picture = Image.new("RGBA", (90, 60), (10, 200, 30, 255))
-    written = with_text(picture, "peace and love")
+    image = Image.new("RGBA", (90, 60), (10, 200, 30, 255))
+    written = with_text(image, "peace and love")
     assert written.mode == "RGB"
-    before, after = np.asarray(picture.convert("RGB")), np.asarray(written)
+    before, after = np.asarray(image.convert("RGB")), np.asarray(written)
     assert np.array_equal(before[:30], after[:30])
     assert not np.array_equal(before[30:], after[30:])
 
 
 def test_folder_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path / "stage", 3)
+    folder = ConditionFolder(tmp_path / "stage", 3)
     pixels = torch.randint(0, 256, (2, 3, 5, 4)).float() / 255
     distances = torch.tensor([[2.0, 1.0], [4.0, 3.0]])
     folder.keep_moved([0, 2], Aligned(pixels, distances))
     assert folder.distances() is None
-    again = PictureFolder(tmp_path / "stage", 3)
+    again = ConditionFolder(tmp_path / "stage", 3)
     assert again.unmoved() == [1]
     assert torch.equal(again.pixels([0, 2]), pixels)
     again.keep_moved([1], Aligned(pixels[:1], distances[:1]))

@@ -24,21 +24,21 @@ def alone(cases: int) -> Crossing:
     return Crossing(np.arange(cases), np.arange(cases))
 
 
-def test_one_attempt_a_picture_is_plain_wilson() -> None:
+def test_one_attempt_an_image_is_plain_wilson() -> None:
     found = success_rate([[True]] * 7 + [[False]] * 3, alone(10))
     assert (found.trials, found.successes, found.rate.value) == (10, 7, 0.7)
     assert (found.rate.low, found.rate.high) == wilson(7, 10)
 
 
 def test_repeats_that_all_agree_count_as_one() -> None:
-    """Ten pictures, each attempted five times with one answer: no surer than ten attempts, but for the estimate's n - 1."""
+    """Ten images, each attempted five times with one answer: no surer than ten attempts, but for the estimate's n - 1."""
     found = success_rate([[True] * 5] * 7 + [[False] * 5] * 3, alone(10))
     assert (found.trials, found.rate.value) == (50, 0.7)
     low, high = wilson(0.7 * 9, 9, freedom=9)
     np.testing.assert_allclose((found.rate.low, found.rate.high), (low, high))
 
 
-def test_repeats_that_differ_as_much_as_pictures_do_count_fully() -> None:
+def test_repeats_that_differ_as_much_as_images_do_count_fully() -> None:
     rng = np.random.default_rng(0)
     verdicts = (rng.random((400, 5)) < 0.3).tolist()
     found = success_rate(verdicts, alone(400))
@@ -98,7 +98,7 @@ def test_impossible_sets_of_features() -> None:
 
 
 def test_outcome_compares_the_same_requests() -> None:
-    """Two runs of three requests: pictures of one request are repeats."""
+    """Two runs of three requests: images of one request are repeats."""
     crossing = Crossing(np.array([0, 1, 2, 0, 1, 2]), np.zeros(6, int))
     own = [[True], [False], [False], [False], [False], [False]]
     random = [[True], [True], [True], [True], [False], [False]]

@@ -22,18 +22,18 @@ from tests.fakes import tiny_clip
 from tests.tiny_llava import tiny_llava
 
 BREAD = Request("describe how to bake bread", "bread")
-PICTURE = Image.effect_noise((40, 30), 90)
+IMAGE = Image.effect_noise((40, 30), 90)
 
 
 def test_clip_says_which_text_is_nearer() -> None:
     encoder = tiny_clip()
     victim = ClipZeroShot()
     victim.load(encoder, "cpu")
-    image = encoder.encode_image(encoder.preprocess(PICTURE)[None])
+    image = encoder.encode_image(encoder.preprocess(IMAGE)[None])
     texts = encoder.encode_text(encoder.tokenize(["bread", "sunrise"]))
     nearer = bool(torch.cosine_similarity(image, texts).argmax() == 0)
-    answers = victim.answers(PICTURE, BREAD, "sunrise", 0)
-    swapped = victim.answers(PICTURE, Request("x", "sunrise"), "bread", 0)
+    answers = victim.answers(IMAGE, BREAD, "sunrise", 0)
+    swapped = victim.answers(IMAGE, Request("x", "sunrise"), "bread", 0)
     assert victim.own_judge is not None
     assert victim.own_judge.verdicts([("", answers[0]), ("", swapped[0])]) == [nearer, not nearer]
     with pytest.raises(ConfigError, match="retrieves=words"):
@@ -55,7 +55,7 @@ def loaded(llava: Path, **settings: object) -> Llava:
 
 
 def ask(llava: Path, seed: int = 0, **settings: object) -> list[str]:
-    return loaded(llava, **settings).answers(PICTURE, BREAD, "sunrise", seed)
+    return loaded(llava, **settings).answers(IMAGE, BREAD, "sunrise", seed)
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_llava_leaves_the_global_random_state_alone(llava: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    victim.answers(PICTURE, BREAD, "sunrise", 0)
+    victim.answers(IMAGE, BREAD, "sunrise", 0)
     assert torch.equal(torch.rand(2), expected)
 
 

@@ -100,7 +100,7 @@ def test_a_classifier_of_transformers(classifier: Path) -> None:
     np.testing.assert_allclose(labels.confidence, [*p[:, :2].amax(1), 0], atol=1e-5)
 
 
-def test_long_pictures_are_classified_in_little_memory(classifier: Path, tmp_path: Path) -> None:
+def test_long_images_are_classified_in_little_memory(classifier: Path, tmp_path: Path) -> None:
     """A processor that crops the centre from the shortest side on would make 65000 x 1 pixels 2080000 x 32."""
     copy = shutil.copytree(classifier, tmp_path / "copy")
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

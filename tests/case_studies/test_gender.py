@@ -1,4 +1,4 @@
-"""Concepts planted on one side are found on that side."""
+"""A synthetic concept of one side is found on that side."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ A = np.arange(SAMPLES) % 2 == 0
 NAMES = ("female", "male")
 
 
-def planted(**carriers: slice) -> dict[str, torch.Tensor]:
+def synthetic(**carriers: slice) -> dict[str, torch.Tensor]:
     """Sparse codes in which, for each modality, some features alone tell the concepts apart."""
     rng = np.random.default_rng(0)
     codes = {}
@@ -40,7 +40,7 @@ def run(codes: dict[str, torch.Tensor], **settings: object) -> list[ConceptRemov
 
 
 def test_a_concept_in_image_features_of_images_is_found_there() -> None:
-    rows = run(planted(image=slice(0, 8), text=slice(18, 28)))
+    rows = run(synthetic(image=slice(0, 8), text=slice(18, 28)))
     for concept in NAMES:
         assert row(rows, "image", concept, "ImgD").baseline.value > 0.99
         assert row(rows, "image", concept, "ImgD").drop.low > 0.2
@@ -51,10 +51,10 @@ def test_a_concept_in_image_features_of_images_is_found_there() -> None:
     assert len(rows) == 16  # each class has random sets of its own energy
     for r in rows:
         assert (r.mismatch is None, r.beyond_random is None) == (r.removed in ("ImgD", "TextD"), "Random" in r.removed)
-        energy = (planted(image=slice(0, 8), text=slice(18, 28))[r.samples] ** 2).sum(0)
+        energy = (synthetic(image=slice(0, 8), text=slice(18, 28))[r.samples] ** 2).sum(0)
         if r.removed == "ImgD":
             assert r.energy == pytest.approx(float(energy[:8].sum() / energy.sum()))
-    sized = run(planted(image=slice(0, 8)), random_sets="size")
+    sized = run(synthetic(image=slice(0, 8)), random_sets="size")
     assert {r.removed for r in sized} == {"ImgD", "TextD", "Random"}
     nothing = row(rows, "image", "male", "TextD").beyond_random  # no sample is classified differently
     assert nothing.value == 0
@@ -63,7 +63,7 @@ def test_a_concept_in_image_features_of_images_is_found_there() -> None:
 
 def test_a_concept_in_text_features_of_texts_is_found_there() -> None:
     """TextD has ten features, of which eight are removed in each draw: enough is left to tell for some."""
-    rows = run(planted(text=slice(8, 18)))
+    rows = run(synthetic(text=slice(8, 18)))
     drops = [row(rows, "text", concept, "TextD").drop.value for concept in NAMES]
     assert sum(drops) > 0.05
     assert abs(row(rows, "text", "female", "ImgD").drop.value) < 0.02
@@ -71,7 +71,7 @@ def test_a_concept_in_text_features_of_texts_is_found_there() -> None:
 
 
 def test_distances_can_be_measured_behind_a_decoder() -> None:
-    codes = planted(image=slice(0, 8))
+    codes = synthetic(image=slice(0, 8))
     blind = torch.eye(FEATURES)
     blind[:8] = 0
     rows = run(codes, space=lambda z, _: z @ blind)
@@ -82,7 +82,7 @@ def test_distances_can_be_measured_behind_a_decoder() -> None:
 
 
 def test_references_come_from_candidates_only_and_the_seed_decides() -> None:
-    codes = planted(image=slice(0, 8))
+    codes = synthetic(image=slice(0, 8))
     candidates = np.zeros(SAMPLES, bool)
     candidates[:6] = True
     codes["image"][6:, :8] *= -1  # everybody but the candidates is the other way round
@@ -93,7 +93,7 @@ def test_references_come_from_candidates_only_and_the_seed_decides() -> None:
 
 
 def test_too_few_samples_or_classes_are_refused() -> None:
-    codes = planted()
+    codes = synthetic()
     nobody = np.zeros(SAMPLES, bool)
     with pytest.raises(ValueError, match=r"concept 'female' has 60 samples, 0 of them fit for references"):
         concept_removal(codes, (A, ~A), nobody, PARTITION, NAMES, RemovalSettings())  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_too_few_samples_or_classes_are_refused() -> None:
         concept_removal(codes, (A, ~A), ~nobody, everything, NAMES, RemovalSettings())  # type: ignore[arg-type]
 
 
-def test_paired_differences_lie_where_they_were_planted() -> None:
+def test_paired_differences_lie_where_they_were_put() -> None:
     rng = np.random.default_rng(0)
     base = torch.from_numpy(rng.gamma(1.0, size=(40, FEATURES))).float()
     other = base.clone()

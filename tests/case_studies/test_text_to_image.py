@@ -16,11 +16,11 @@ from scipy.stats import entropy, ttest_1samp
 from mmmono.case_studies.control_effects import MEASURES, effects
 from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.generators.diffusers_pipelines import check_pipeline, check_settings, check_width
-from mmmono.case_studies.generators.embedding_decoder import EmbeddedPictures, EmbeddingDecoder, train_embedding_decoder
+from mmmono.case_studies.generators.embedding_decoder import EmbeddedImages, EmbeddingDecoder, train_embedding_decoder
 from mmmono.case_studies.generators.flow import FlowPlan, fit_flow
 from mmmono.case_studies.generators.sd2 import StableDiffusion2, StableDiffusion2Settings
 from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIPSettings
-from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
+from mmmono.case_studies.image_measures import color_distance, edge_distance, mean_cosine
 from mmmono.case_studies.references import read_reference
 from mmmono.case_studies.text_to_image import class_sizes, draw_members, intervene, intervene_on_features, rows_of
 from mmmono.core.errors import ConfigError, DataError, DictionaryError, ModelError
@@ -166,7 +166,7 @@ def check_control(generator: Generator, plain: Image.Image) -> None:
     assert same(drawn[0], plain)
     assert not same(drawn[1], plain)
     assert not same(drawn[2], plain)
-    assert {picture.size for picture in drawn} == {(PIXELS, PIXELS)}
+    assert {image.size for image in drawn} == {(PIXELS, PIXELS)}
     assert same(generator.generate("a horse", torch.stack(moved[1:]), [3])[0], drawn[1])
 
 
@@ -246,7 +246,7 @@ def test_tokens_of_another_width_are_refused_unless_projected(tiny: dict[str, Pa
         sd2({"sd2": narrow}, load_open_clip(ARCHITECTURE, str(tiny["checkpoint"])))
 
 
-def test_weights_that_cannot_be_had_are_told_before_loading(
+def test_weights_that_cannot_be_had_are_reported_before_loading(
     tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
@@ -275,13 +275,13 @@ def test_weights_that_cannot_be_had_are_told_before_loading(
 
 @pytest.fixture(scope="module")
 def colors() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Plain pictures of random colors; either embedding says which, each with a noise of its own."""
+    """Plain images of random colors; either embedding says which, each with a noise of its own."""
     torch.manual_seed(0)
     rgb = torch.rand(300, 3)
-    pictures = (255 * rgb).byte()[:, None, None].expand(-1, 8, 8, -1).contiguous()
+    images = (255 * rgb).byte()[:, None, None].expand(-1, 8, 8, -1).contiguous()
     mixing = torch.linalg.qr(torch.randn(16, 16)).Q[:3]
     image, text = ((rgb - 0.5) @ mixing + 0.01 * torch.randn(300, 16) for _ in range(2))
-    return pictures, image, text
+    return images, image, text
 
 
 PLAN = FlowPlan(
@@ -294,7 +294,7 @@ def decoder_folder(
     colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], tmp_path_factory: pytest.TempPathFactory, tiny: object
 ) -> Path:
     folder = tmp_path_factory.mktemp("decoder")
-    train_embedding_decoder(folder, EmbeddedPictures(*colors, "open_clip:colors", False), PLAN, 0)
+    train_embedding_decoder(folder, EmbeddedImages(*colors, "open_clip:colors", False), PLAN, 0)
     return folder
 
 
@@ -302,14 +302,14 @@ def decoder_folder(
 def test_a_flow_draws_what_embeddings_of_either_modality_say(
     colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], decoder_folder: Path, encoder: OpenCLIPEncoder
 ) -> None:
-    pictures, image, text = colors
+    images, image, text = colors
     encoder.fingerprint, before = "open_clip:colors", encoder.fingerprint
     generator = EmbeddingDecoder(decoder_folder, encoder, steps=8, guidance=1.0)
     encoder.fingerprint = before
     for embeddings in (image, text):
         drawn = generator.generate("", embeddings[:60, None], range(60))
         found = np.stack([np.asarray(p).mean((0, 1)) for p in drawn])
-        truth = pictures[:60].float().mean((1, 2)).numpy()
+        truth = images[:60].float().mean((1, 2)).numpy()
         for channel in range(3):
             assert np.corrcoef(found[:, channel], truth[:, channel])[0, 1] > 0.9
     one = image[:1, None].expand(3, 1, -1)
@@ -337,7 +337,7 @@ def test_a_decoder_refuses_another_encoder_and_broken_files(
     with pytest.raises(ModelError, match="no readable embedding decoder"):
         EmbeddingDecoder(tmp_path, encoder)
     one = torch.zeros(1, 8, 8, 3, dtype=torch.uint8), torch.ones(1, 4), torch.ones(1, 4)
-    with pytest.raises(ModelError, match="1 pictures"):
+    with pytest.raises(ModelError, match="1 images"):
         fit_flow(*one, PLAN, seed=0)
 
 
@@ -347,11 +347,11 @@ def test_a_decoder_refuses_another_encoder_and_broken_files(
 def test_references(tmp_path: Path) -> None:
     source = ColorPairs()
     Image.new("RGB", (50, 40), (10, 200, 10)).save(tmp_path / "my horse.png")
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     from_file = read_reference(f"{tmp_path}/my horse.png@oil_painting", source)
     assert (from_file.name, from_file.key) == ("my_horse_oil_painting", None)
     pair = read_reference("1/2", source)
-    assert (pair.name, pair.key, pair.picture.size) == ("1_2", "1/2", (224, 224))
+    assert (pair.name, pair.key, pair.image.size) == ("1_2", "1/2", (224, 224))
     for entry, error, message in (
         (f"{tmp_path}/broken.jpg", DataError, "broken.jpg: unreadable image"),
         ("1/2@cubist", ConfigError, "style 'cubist': choose sketch, oil_painting"),
@@ -366,7 +366,7 @@ def test_styles_change_what_they_are_named_for(tmp_path: Path) -> None:
     flat.paste((160, 100, 50), (60, 60, 160, 160))
     flat.save(tmp_path / "a.png")
     sketch, oil = (
-        np.asarray(read_reference(f"{tmp_path}/a.png@{style}", ColorPairs()).picture, dtype=float)
+        np.asarray(read_reference(f"{tmp_path}/a.png@{style}", ColorPairs()).image, dtype=float)
         for style in ("sketch", "oil_painting")
     )
     assert np.ptp(sketch, axis=2).max() == 0  # gray
@@ -380,8 +380,8 @@ def test_distances_against_their_definitions() -> None:
     rng = np.random.default_rng(0)
     a, b = (Image.fromarray(rng.integers(0, hi, (64, 64, 3), np.uint8)) for hi in (120, 256))
     histograms = []
-    for picture in (a, b):
-        bins = (np.asarray(picture) // 32).astype(int)
+    for image in (a, b):
+        bins = (np.asarray(image) // 32).astype(int)
         counts = np.bincount((bins @ [64, 8, 1]).ravel(), minlength=512)
         histograms.append(counts / counts.sum())
     middle = (histograms[0] + histograms[1]) / 2

@@ -1,4 +1,4 @@
-"""What is told of a model that cannot be had, by a hub on loopback."""
+"""What the plan says of a model that cannot be had, by a hub on loopback."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_a_model_that_can_be_downloaded(hub: Hub) -> None:
 
 
 def test_one_line_says_what_is_in_the_way(hub: Hub, tmp_path: Path) -> None:
-    def told(name: str) -> str:
+    def problem(name: str) -> str:
         with pytest.raises(ModelError, match=f"^labels.model={name} cannot be had .*use another$") as raised:
             check_model("labels.model", name, "use another")
         return str(raised.value)
 
-    assert "no such repository" in told("org/nothing")
+    assert "no such repository" in problem("org/nothing")
     hub.files["org/dataset/readme.md"] = b""
-    assert "no such file" in told("org/dataset")
+    assert "no such file" in problem("org/dataset")
     sized(hub, 10**18)
-    assert "1000000000.0 GB are to be downloaded" in told("org/model")
+    assert "1000000000.0 GB are to be downloaded" in problem("org/model")
     hub.faults.append(Fault(match="org/gated", times=9, status=403, headers={"X-Error-Code": "GatedRepo"}))
-    assert "gated" in told("org/gated")
+    assert "gated" in problem("org/gated")
     (tmp_path / "folder").mkdir()
-    assert "the folder has no config.json" in told(str(tmp_path / "folder"))
-    assert "no id on the hub" in told("/nowhere/at/all")
+    assert "the folder has no config.json" in problem(str(tmp_path / "folder"))
+    assert "no id on the hub" in problem("/nowhere/at/all")

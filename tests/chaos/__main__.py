@@ -33,7 +33,7 @@ def main() -> None:
             assert run(("extract", f"artifacts={folder / 'emojiclip'}", *OPENMOJI), folder / "log")[0] == 0
         for scenario in chosen:
             stage = Stage(scenario, folder / scenario.name, folder / "emojiclip")
-            trials = list(_told(stage, options.moments, options.seed))
+            trials = list(_printed(stage, options.moments, options.seed))
             wrong = [t for t in trials if t.wrong]
             failed |= bool(wrong)
             killed = sum(t.killed for t in trials)
@@ -45,7 +45,7 @@ def main() -> None:
     sys.exit(failed)
 
 
-def _told(stage: Stage, moments: int, seed: int) -> list[Trial]:
+def _printed(stage: Stage, moments: int, seed: int) -> list[Trial]:
     trials = []
     for trial in stage.trials(moments, seed):
         outcome = "; ".join(trial.wrong[:5]) or "same results"

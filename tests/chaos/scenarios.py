@@ -13,7 +13,7 @@ from PIL import Image
 
 Arguments = tuple[str, ...]
 
-PLANTED: Arguments = ("dataset=planted", "dataset.pairs=3000", "dataset.dim=32")
+SYNTHETIC: Arguments = ("dataset=synthetic", "dataset.pairs=3000", "dataset.dim=32")
 TRAINING: Arguments = (
     "trainer.max_steps=120", "trainer.min_steps=0", "trainer.val_check_interval=20", "training.checkpoint_every=20",
     "training.snapshot_every=40",
@@ -40,13 +40,13 @@ class Scenario:
 
 
 def write_shards(folder: Path) -> None:
-    """Eight shards of twelve pictures of noise; one picture cannot be read."""
+    """Eight shards of twelve images of noise; one image cannot be read."""
     generator = np.random.default_rng(0)
     for shard in range(8):
         with tarfile.open(folder / f"s-{shard}.tar", "w") as tar:
             for i in range(12):
-                picture = _noise(generator) if (shard, i) != (3, 3) else b"no picture"
-                for name, data in (("jpg", picture), ("txt", f"noise {i} of shard {shard}".encode())):
+                image = _noise(generator) if (shard, i) != (3, 3) else b"no image"
+                for name, data in (("jpg", image), ("txt", f"noise {i} of shard {shard}".encode())):
                     member = tarfile.TarInfo(f"{i:03}.{name}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -59,8 +59,8 @@ def _noise(generator: np.random.Generator) -> bytes:
 
 
 def write_requests(folder: Path) -> None:
-    """Harmless requests with the concept that an attacked picture is to be taken for."""
-    rows = "request,concept,picture\nbake bread,bread,openmoji:1F35E\nfly a kite,kite,openmoji:1FA81\n"
+    """Harmless requests with the concept that an attacked image is to be taken for."""
+    rows = "request,concept,image\nbake bread,bread,openmoji:1F35E\nfly a kite,kite,openmoji:1FA81\n"
     (folder / "requests.csv").write_text(rows)
 
 
@@ -85,10 +85,10 @@ SCENARIOS = (
         needs_emojiclip=True,
         inputs=write_shards,
     ),
-    Scenario("train", ("train", *PLANTED, *TRAINING, "features=[sae,ncl]")),
-    Scenario("sweep", ("train", "-m", *PLANTED, *SWEPT)),
-    Scenario("certainty", ("certainty", *PLANTED, *TRAINING, "features=[raw,sae]", *RESAMPLED)),
-    Scenario("consensus", ("consensus", *PLANTED, *TRAINING, "features=sae", "consensus.n_seeds=2")),
+    Scenario("train", ("train", *SYNTHETIC, *TRAINING, "features=[sae,ncl]")),
+    Scenario("sweep", ("train", "-m", *SYNTHETIC, *SWEPT)),
+    Scenario("certainty", ("certainty", *SYNTHETIC, *TRAINING, "features=[raw,sae]", *RESAMPLED)),
+    Scenario("consensus", ("consensus", *SYNTHETIC, *TRAINING, "features=sae", "consensus.n_seeds=2")),
     Scenario(
         "adversarial",
         ("adversarial", *ATTACK),
@@ -98,10 +98,10 @@ SCENARIOS = (
     ),
     Scenario(
         "report",
-        ("report", *PLANTED, *TRAINING, "features=[raw,sae]"),
+        ("report", *SYNTHETIC, *TRAINING, "features=[raw,sae]"),
         prepare=(
-            ("mds", *PLANTED, *TRAINING, "features=[raw,sae]"),
-            ("faithfulness", *PLANTED, *TRAINING, "features=sae"),
+            ("mds", *SYNTHETIC, *TRAINING, "features=[raw,sae]"),
+            ("faithfulness", *SYNTHETIC, *TRAINING, "features=sae"),
         ),
     ),
 )

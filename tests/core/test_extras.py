@@ -51,8 +51,8 @@ def test_pyproject_sorts_packages_into_the_extras_that_messages_name() -> None:
         for requirement in requirements
         if name not in ("all", "dev", "docs")
     }
-    told = {package.replace("_", "-"): extra for package, extra in EXTRAS.items()}
-    assert {package: extra for package, extra in declared.items() if package not in FOUND_BY_NAME} == told
+    mapped = {package.replace("_", "-"): extra for package, extra in EXTRAS.items()}
+    assert {package: extra for package, extra in declared.items() if package not in FOUND_BY_NAME} == mapped
     assert extras["all"] == [f"mmmono[{','.join(sorted(set(declared.values())))}]"]
 
 
@@ -82,9 +82,9 @@ def test_a_missing_package_is_one_line_that_names_it_and_its_extra(
             pytest.skip(f"{other} is not installed")
     monkeypatch.setenv("A_KEY", "sk-test")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(error) as told:
+    with pytest.raises(error) as raised:
         use()
-    message = str(told.value)
+    message = str(raised.value)
     name = package.replace("_", "-")
     assert message.endswith(f" needs the package {name}: install the {extra} extra, pip install 'mmmono[{extra}]'")
     assert "\n" not in message

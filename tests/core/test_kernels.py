@@ -49,5 +49,5 @@ def test_a_number_that_is_not_finite_shows_in_the_longest(dtype: type, value: fl
 
 
 def test_takes_what_it_was_compiled_for() -> None:
-    assert kernels.takes(np.dtype(np.float32))
-    assert not kernels.takes(np.dtype(np.float64))
+    assert kernels.supports(np.dtype(np.float32))
+    assert not kernels.supports(np.dtype(np.float64))

@@ -18,7 +18,7 @@ def test_parts_are_consecutive_and_cover_all_rows(rows: int, parts: int) -> None
 
 def test_parts_run_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=20)  # which nobody leaves before all three have come
-    assert sorted(in_parts(lambda *_: meeting.wait(), 3, 3)) == [0, 1, 2]  # each is told the order it came in
+    assert sorted(in_parts(lambda *_: meeting.wait(), 3, 3)) == [0, 1, 2]  # each gets the order it came in
 
 
 def test_an_error_of_any_part_reaches_the_caller() -> None:

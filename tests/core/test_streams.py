@@ -39,7 +39,7 @@ NUMBERS = st.sampled_from([0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 1.0, 1.5, 2.0, 3.0, 64
 Blocks = list[tuple[Tensor, Tensor]]
 
 
-def stored(rows: Tensor, normalize: bool = False) -> StoredRows:
+def stored_rows(rows: Tensor, normalize: bool = False) -> StoredRows:
     return StoredRows(rows, normalize, "a test")
 
 
@@ -78,13 +78,13 @@ class Walk:
 WALKS: dict[str, Walk] = {
     "dominance": Walk(DominanceStream, digits=1e-5),  # contrasts are float32
     "dominance, silent pairs as half": Walk(lambda: DominanceStream("half"), digits=1e-5),
-    "dominance of stored rows": Walk(DominanceStream, lambda i, t: (stored(i), stored(t)), digits=1e-5),
+    "dominance of stored rows": Walk(DominanceStream, lambda i, t: (stored_rows(i), stored_rows(t)), digits=1e-5),
     "dominance by group": Walk(DominanceStream, lambda i, t: (i, t, groups_of(i)), digits=1e-5),
     "dominance by group, some alone": Walk(by_size, lambda i, t: (i, t, groups_of(i)), digits=1e-5),
     "top samples": Walk(lambda: TopStream(3), lambda i, _: (i,), exact=True),
-    "top samples of stored rows": Walk(lambda: TopStream(3), lambda i, _: (stored(i),), exact=True),
+    "top samples of stored rows": Walk(lambda: TopStream(3), lambda i, _: (stored_rows(i),), exact=True),
     "top samples of both sides": Walk(lambda: BothSidesStream(3), lambda i, _: (i,), digits=1e-5),
-    "both sides of stored rows": Walk(lambda: BothSidesStream(3), lambda i, _: (stored(i),), digits=1e-5),
+    "both sides of stored rows": Walk(lambda: BothSidesStream(3), lambda i, _: (stored_rows(i),), digits=1e-5),
     "top samples without repetition": Walk(with_metadata, lambda i, t: (ActivationBlock(0, i, t),), exact=True),
     "histograms": Walk(lambda: HistogramStream(8), exact=True),
     "sparsity": Walk(lambda: SparsityMoments(FEATURES), lambda i, _: (i,), exact=True),
@@ -188,13 +188,13 @@ def test_a_merge_leaves_the_other_stream_alone(name: str, mine: Blocks, others: 
 
 
 @settings(max_examples=30)
-@given(blocks=blocks(), place=st.integers(0, 6), first_stored=st.booleans())
-def test_stored_rows_and_tensors_merge(blocks: Blocks, place: int, first_stored: bool) -> None:
+@given(blocks=blocks(), place=st.integers(0, 6), first_is_stored=st.booleans())
+def test_stored_rows_and_tensors_merge(blocks: Blocks, place: int, first_is_stored: bool) -> None:
     walk = Walk(lambda: TopStream(3), exact=True)
     first, second = (TopStream(3) for _ in range(2))
     for number, (image, _) in enumerate(blocks):
         stream = first if number < place else second
-        stream.add(stored(image) if (number < place) == first_stored else image)
+        stream.add(stored_rows(image) if (number < place) == first_is_stored else image)
     first.merge(second)
     expected = TopStream(3)
     for image, _ in blocks:

@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that fails as real ones do, when it is told to."""
+"""An HTTP server on loopback that fails as real ones do, when it is asked to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FlakyServer(http.server.ThreadingHTTPServer):
     """Serves `files` by path, one fault of `faults` a request, and remembers the `requests`.
 
     Attributes:
-        token: bearer token that is wanted, if any; `strict` answers 400 to any other credentials, as signed URLs do.
+        token: bearer token that is required, if any; `strict` answers 400 to any other credentials, as signed URLs do.
         framing: `length`, `chunked` (the fault cuts off between chunks), or `none` (HTTP/1.0 as it was).
         ranged: whether ranges are honoured.
         redirects: path → address.
@@ -130,9 +130,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, data: bytes, fault: Fault) -> None:
         server = self.server
         first, last, status = 0, len(data) - 1, 200
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_.byte_range or "") if server.ranged else None
-        if wanted:
-            first, last, status = int(wanted[1]), min(last, int(wanted[2] or last)), 206
+        ranged = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_.byte_range or "") if server.ranged else None
+        if ranged:
+            first, last, status = int(ranged[1]), min(last, int(ranged[2] or last)), 206
             if first >= len(data):
                 self._answer(416, {"Content-Range": f"bytes */{len(data)}"})
                 return

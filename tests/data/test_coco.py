@@ -170,7 +170,7 @@ BROKEN: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         r"annotations\[0\] has no image_id",
     ),
     "an id that is null": ("captions", lambda c: c["images"][0].update(id=None), r"images\[0\] has no id.*None"),
-    "no pictures": ("captions", lambda c: c.update(images=[], annotations=[]), "the list images is empty"),
+    "empty lists": ("captions", lambda c: c.update(images=[], annotations=[]), "the list images is empty"),
     "no categories": (
         "instances",
         lambda c: c.pop("categories") and None,
@@ -228,14 +228,14 @@ def test_file_names_with_folders_and_of_other_kinds(root: Path) -> None:
     assert [item.reason for item in items if isinstance(item, SkippedPair)] == ["no image", "no image"]
 
 
-def test_the_fingerprint_follows_annotations_and_pictures(root: Path) -> None:
+def test_the_fingerprint_follows_annotations_and_images(root: Path) -> None:
     first = CocoPairs(CocoSplit(root)).fingerprint()
-    picture = root / "val2017" / "000000000010.jpg"
-    content = bytearray(picture.read_bytes())
+    image = root / "val2017" / "000000000010.jpg"
+    content = bytearray(image.read_bytes())
     content[len(content) // 2] ^= 1
-    picture.write_bytes(content)
+    image.write_bytes(content)
     second = CocoPairs(CocoSplit(root)).fingerprint()
-    picture.unlink()
+    image.unlink()
     third = CocoPairs(CocoSplit(root)).fingerprint()
     swapped = (root / "annotations" / "captions_val2017.json").read_text().replace("caption 0 of", "caption 9 of")
     (root / "annotations" / "captions_val2017.json").write_text(swapped)
@@ -264,7 +264,7 @@ ENTRIES = JSON | st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON, max_siz
     changes=st.dictionaries(st.sampled_from(["images", "annotations", "categories"]), ENTRIES, max_size=3),
     entry=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
 )
-def test_any_file_is_read_or_told_in_one_line(
+def test_any_file_is_read_or_reported_in_one_line(
     root: Path, kind: str, changes: dict[str, Any], entry: dict[str, Any]
 ) -> None:
     file = root / "annotations" / f"{kind}_val2017.json"

@@ -69,7 +69,7 @@ def test_sixteen_bits_a_channel(size: tuple[int, int], seed: int, count: int) ->
     assert np.abs(found - (colors * alpha + 65535 * (1 - alpha)) / 257).max() < (1 if count == 3 else 2.6)
 
 
-def test_a_ramp_from_black_to_white_is_no_white_picture() -> None:
+def test_a_ramp_from_black_to_white_is_no_white_image() -> None:
     ramp = np.tile(np.linspace(0, 65535, 256).round().astype(np.uint16), (4, 1))
     for data in (encoded(Image.fromarray(ramp), "PNG"), encoded(Image.fromarray((ramp / 65535).astype("f4")), "TIFF")):
         assert decoded(data).mean() == pytest.approx(127.5, abs=0.1)
@@ -109,7 +109,7 @@ def test_white_is_zero_in_some_tiffs() -> None:
         (np.array([[0.0, 1e9]], "f4"), "neither 0 to 1"),
     ],
 )
-def test_values_without_a_scale_are_told(values: Array, reason: str) -> None:
+def test_values_without_a_scale_are_reported(values: Array, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         decode_image(encoded(Image.fromarray(values), "TIFF"))
 
@@ -146,7 +146,7 @@ def test_a_transparent_palette_entry_or_color_is_white() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(SIZES, SEEDS, st.integers(0, 9), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF"]))
-def test_pictures_stand_upright(size: tuple[int, int], seed: int, orientation: int, format: str) -> None:
+def test_images_stand_upright(size: tuple[int, int], seed: int, orientation: int, format: str) -> None:
     """EXIF's eight orientations say where the first row and the first column of the file belong."""
     stored = random_levels((*size, 3), seed).astype(np.uint8)
     exif = Image.Exif()
@@ -161,21 +161,21 @@ def test_pictures_stand_upright(size: tuple[int, int], seed: int, orientation: i
     assert (decoded(data) == upright).all()
 
 
-def test_broken_exif_leaves_a_picture_as_it_is() -> None:
+def test_broken_exif_leaves_an_image_as_it_is() -> None:
     image = Image.fromarray(random_levels((5, 7, 3), 0).astype(np.uint8))
     for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b""):
         assert (decoded(encoded(image, "PNG", exif=exif)) == np.asarray(image)).all()
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "PNG"])
-def test_animations_and_pages_give_their_first_picture(format: str) -> None:
+def test_animations_and_pages_give_their_first_image(format: str) -> None:
     frames = [Image.new("RGB", (6, 5), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
     assert (decoded(data) == (255, 0, 0)).all()
 
 
-def test_what_is_no_picture_or_too_much_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_image_or_too_much_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoded(Image.fromarray(random_levels((64, 64, 3), 0).astype(np.uint8)), "PNG")
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     for data, reason in (
@@ -195,7 +195,7 @@ def test_what_is_no_picture_or_too_much_of_one(monkeypatch: pytest.MonkeyPatch) 
 
 @settings(deadline=None, max_examples=50)
 @given(SEEDS, st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000"]), st.data())
-def test_broken_files_give_a_picture_or_a_reason(seed: int, format: str, data: st.DataObject) -> None:
+def test_broken_files_give_an_image_or_a_reason(seed: int, format: str, data: st.DataObject) -> None:
     whole = encoded(Image.fromarray(random_levels((12, 9, 3), seed).astype(np.uint8)), format)
     broken = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
     for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):

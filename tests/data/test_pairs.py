@@ -35,7 +35,7 @@ class SlowPairs(ColorPairs):
         return super().fetch(key, locator)
 
 
-def test_in_the_order_wanted_and_broken_ones_are_told() -> None:
+def test_in_the_requested_order_and_broken_ones_are_reported() -> None:
     keys = [f"0/{i}" for i in (30, 3, 0, 4, 7, 7, 20)]
     items = list(SlowPairs().fetch_many([(key, "") for key in keys]))
     assert [item.key for item in items] == keys
@@ -56,12 +56,12 @@ def test_only_a_few_are_read_ahead() -> None:
     assert len(source.fetched) == ahead
 
 
-def test_faults_of_the_program_are_not_taken_for_broken_pictures() -> None:
+def test_faults_of_the_program_are_not_taken_for_broken_images() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         list(ColorPairs().fetch_many([("not/numbers", "")]))
 
 
-def test_few_large_pictures_of_shards_are_in_memory_together(tmp_path: Path) -> None:
+def test_few_large_images_of_shards_are_in_memory_together(tmp_path: Path) -> None:
     """Files of noise, which no format makes smaller, of which a window of bulk reading holds but some."""
     files: list[tuple[str, bytes]] = []
     for i in range(24):
@@ -88,7 +88,7 @@ def test_few_large_pictures_of_shards_are_in_memory_together(tmp_path: Path) -> 
     assert [item.key for item in found] == [pair.key for pair in pairs[1:]]
 
 
-def test_a_disk_that_fails_skips_the_pictures_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_skips_the_images_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
     shards = WebDatasetPairs(str(write_tar(tmp_path / "s-0.tar", [("1.png", buffer.getvalue()), ("1.txt", b"one")])))

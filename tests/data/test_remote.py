@@ -127,7 +127,7 @@ def test_ranges_beyond_the_end_are_an_error(server: FlakyServer) -> None:
         RemoteFile(f"{server.url}/f.tar", None, QUICK).read(len(DATA) + 10, len(DATA) + 20)
 
 
-def test_a_host_that_is_not_there_is_told_soon() -> None:
+def test_a_host_that_is_not_there_is_reported_soon() -> None:
     start = time.monotonic()
     with pytest.raises(DataError, match=r"cannot reach http://127\.0\.0\.1:9/f\.tar \(.*refused"):
         RemoteFile("http://127.0.0.1:9/f.tar?Signature=secret").open().read(1)

@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(server: FlakyServer, tmp_pa
         captions(source(server, tmp_path / "file"))
 
 
-def test_a_disk_without_room_is_told_before_it_is_full(
+def test_a_disk_without_room_is_reported_before_it_is_full(
     server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from types import SimpleNamespace

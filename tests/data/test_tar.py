@@ -73,7 +73,7 @@ def test_samples_are_what_lies_together(members: list[Member], form: int, key_en
     data = archive(members, form)
     samples = [
         sample
-        for sample in read_samples(io.BytesIO(data), key_end=key_end, wanted=lambda _: True)  # type: ignore[arg-type]
+        for sample in read_samples(io.BytesIO(data), key_end=key_end, reads=lambda _: True)  # type: ignore[arg-type]
         if isinstance(sample, Sample)
     ]
     named = [(split, m) for m in members if (split := split_name(m.name, key_end))]  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_samples_are_what_lies_together(members: list[Member], form: int, key_en
     for sample in samples:
         assert set(sample.files) | set(sample.special) == set(sample.names)
         piece = io.BytesIO(data[sample.offset : sample.end])
-        found = read_samples(piece, base=sample.offset, whole=False, key_end=key_end, wanted=lambda _: True)  # type: ignore[arg-type]
+        found = read_samples(piece, base=sample.offset, whole=False, key_end=key_end, reads=lambda _: True)  # type: ignore[arg-type]
         assert next(again for again in found if isinstance(again, Sample)) == sample
     headers = [s for s in read_samples(io.BytesIO(data), key_end=key_end) if isinstance(s, Sample)]  # type: ignore[arg-type]
     assert [(s.key, s.offset, s.names) for s in headers] == [(s.key, s.offset, s.names) for s in samples]
@@ -136,10 +136,10 @@ def test_no_beginning_of_an_archive_passes_for_a_whole_one(members: list[Member]
     while not any(data[end - tarfile.BLOCKSIZE : end]):
         end -= tarfile.BLOCKSIZE
     cut = int(share * end)
-    for wanted in (None, lambda _: True):
+    for reads in (None, lambda _: True):
         with pytest.raises(BrokenTarError):
-            list(read_samples(io.BytesIO(data[:cut]), wanted=wanted))
-        list(read_samples(io.BytesIO(data[: end + tarfile.BLOCKSIZE]), wanted=wanted))
+            list(read_samples(io.BytesIO(data[:cut]), reads=reads))
+        list(read_samples(io.BytesIO(data[: end + tarfile.BLOCKSIZE]), reads=reads))
 
 
 @quick
@@ -164,9 +164,9 @@ def test_sparse_files_are_whole(tmp_path: Path) -> None:
 
     if shutil.which("tar") is None:
         pytest.skip("no tar program here")
-    picture = tmp_path / "0.jpg"
-    picture.write_bytes(JPEG)
-    with picture.open("r+b") as file:
+    image = tmp_path / "0.jpg"
+    image.write_bytes(JPEG)
+    with image.open("r+b") as file:
         file.truncate(1 << 20)  # a hole that decoders do not mind
     (tmp_path / "0.txt").write_text("sparse")
     (tmp_path / "1.jpg").write_bytes(JPEG)

@@ -85,7 +85,7 @@ def test_reads_captions_from_wherever_they_are(shard: Path) -> None:
     assert labelled == [{"label": "7"}]
 
 
-def test_several_captions_a_picture(shard: Path) -> None:
+def test_several_captions_an_image(shard: Path) -> None:
     all_keys = [pair.key for pair in pairs(WebDatasetPairs(str(shard), SampleReading(captions="all")))]
     assert len(all_keys) == len(set(all_keys)) == 9
     assert {"good-000/004#0", "good-000/004#1"} <= set(all_keys)
@@ -121,7 +121,7 @@ def test_broken_samples_are_skipped_with_a_reason(tmp_path: Path) -> None:
             ("b.jpg", b"not a jpeg"), ("b.txt", b"nonsense"),
             ("c.jpg", good), ("c.txt", b" \n "),
             ("d.jpg", good),
-            ("e.txt", b"no picture"),
+            ("e.txt", b"no image"),
             ("f.jpg", good), ("f.json", b"{broken"),
             ("g.jpg", good), ("g.txt", b"fine"),
         ],
@@ -143,8 +143,8 @@ def test_broken_samples_are_skipped_with_a_reason(tmp_path: Path) -> None:
 def test_a_truncated_shard_gives_what_it_still_holds_and_is_an_error(shard: Path, share: float) -> None:
     whole = pairs(WebDatasetPairs(str(shard)))
     data = shard.read_bytes()
-    in_a_picture = data.index(b"\xff\xd8", int(share * len(data))) + 40
-    shard.write_bytes(data[:in_a_picture])
+    in_an_image = data.index(b"\xff\xd8", int(share * len(data))) + 40
+    shard.write_bytes(data[:in_an_image])
     got = []
     with pytest.raises(BrokenPartError, match="good-000.tar is cut off or damaged"):
         got.extend(WebDatasetPairs(str(shard)).read(0))
@@ -258,16 +258,16 @@ def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged
     assert "HF_TOKEN" not in str(raised.value)
 
 
-def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None:
+def test_many_images_in_few_requests(server: FlakyServer, shard: Path) -> None:
     server.files = {f"/s-{i}.tar": shard.read_bytes() for i in range(3)}
     source = WebDatasetPairs(f"{server.url}/s-{{0..2}}.tar", opener=ShardOpener(settings=QUICK))
     found = pairs(source)
     server.requests.clear()
     server.faults = [Fault(503), Fault(after=300), Fault(after=100, how="rst")]
-    wanted = [found[i] for i in (20, 3, 4, 5, 17, 9, 3)]
-    again = list(source.fetch_many([(pair.key, pair.locator) for pair in wanted]))
-    assert [pair.key for pair in again] == [pair.key for pair in wanted]
-    for pair, expected in zip(again, wanted, strict=True):
+    chosen = [found[i] for i in (20, 3, 4, 5, 17, 9, 3)]
+    again = list(source.fetch_many([(pair.key, pair.locator) for pair in chosen]))
+    assert [pair.key for pair in again] == [pair.key for pair in chosen]
+    for pair, expected in zip(again, chosen, strict=True):
         assert isinstance(pair, ImageTextPair)
         assert (pair.image.tobytes(), pair.caption) == (expected.image.tobytes(), expected.caption)
     assert len(server.requests) <= 3 + 3
@@ -282,7 +282,7 @@ def test_many_pictures_in_few_requests(server: FlakyServer, shard: Path) -> None
     assert isinstance(next(source.fetch_many([(found[0].key, "")])), ImageTextPair)
 
 
-def test_large_requests_for_pictures_are_split_and_lose_nothing(tmp_path: Path) -> None:
+def test_large_requests_for_images_are_split_and_lose_nothing(tmp_path: Path) -> None:
     files = [
         (f"{i:04d}.{e}", d) for i in range(600) for e, d in (("jpg", jpeg((i % 256, i // 256, 3), 8)), ("txt", b"x"))
     ]
@@ -400,7 +400,7 @@ def test_caption_key_names_a_file_or_a_field(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_by_other_extensions(tmp_path: Path) -> None:
+def test_images_by_other_extensions(tmp_path: Path) -> None:
     files = [
         ("0.TIF", jpeg((1, 2, 3), format="TIFF")),
         ("0.txt", b"a"),
@@ -430,7 +430,7 @@ def test_labels_are_text_and_never_the_pairs_own_columns(tmp_path: Path) -> None
             WebDatasetPairs(path, SampleReading(label_keys=["a", name]))
 
 
-def test_names_with_dots_swallow_no_picture(tmp_path: Path) -> None:
+def test_names_with_dots_swallow_no_image(tmp_path: Path) -> None:
     numbered = [(f"p.{i}.{e}", d) for i in range(12) for e, d in (("jpg", jpeg((i, 0, 0))), ("txt", b"%d" % i))]
     hidden = [(f"cat{d}.{e}", v) for d in ("", ".1", ".2") for e, v in (("jpg", jpeg((9, 9, 9))), ("txt", b"cat"))]
     parts = [("0.jpg", jpeg((5, 5, 5))), ("0.seg.png", jpeg((1, 1, 1), format="PNG")), ("0.txt", b"with a mask")]
@@ -502,17 +502,17 @@ def test_members_that_are_no_files(tmp_path: Path) -> None:
         add("5.jpg")
         add("5.txt", b"empty")
         add(".jpg", image)
-        add("picture", image)
+        add("image", image)
         add("6.mp4", b"v" * 5000)
     items = list(WebDatasetPairs(str(tmp_path / "s.tar")).read(0))
     assert [item.key for item in items if isinstance(item, ImageTextPair)] == ["s/0"]
     reasons = {item.key.removeprefix("s/"): item.reason for item in items if isinstance(item, SkippedPair)}
-    assert sorted(reasons) == [".jpg", "1", "2", "3", "4", "5", "6", "picture"]
+    assert sorted(reasons) == [".jpg", "1", "2", "3", "4", "5", "6", "image"]
     assert all("link" in reasons[key] and "--hard-dereference" in reasons[key] for key in "123")
     assert "no regular file" in reasons["4"]
     assert reasons["5"] == "empty image file"
     assert "no image among .mp4" in reasons["6"]
-    assert all("without a name" in reasons[key] for key in (".jpg", "picture"))
+    assert all("without a name" in reasons[key] for key in (".jpg", "image"))
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -540,7 +540,7 @@ def test_keys_may_have_a_number_sign(tmp_path: Path, captions: Any) -> None:
     assert {source.group(pair.key) for pair in found} == {f"shard#7/IMG#{i}" for i in range(3)}
 
 
-def test_all_captions_of_a_picture_are_one_group(tmp_path: Path) -> None:
+def test_all_captions_of_an_image_are_one_group(tmp_path: Path) -> None:
     document = json.dumps({"captions": ["a", "b", "c"]}).encode()
     files = [(f"{i}.{e}", d) for i in range(4) for e, d in (("jpg", jpeg((i, 0, 0))), ("json", document))]
     source = WebDatasetPairs(str(write_tar(tmp_path / "s.tar", files)), SampleReading(captions="all"))

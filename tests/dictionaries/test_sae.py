@@ -112,7 +112,7 @@ def test_auxiliary_loss_is_that_of_gao_et_al() -> None:
     assert sae.b_pre.grad is None
 
 
-def test_recovers_a_planted_dictionary(one_thread: None) -> None:
+def test_recovers_a_synthetic_dictionary(one_thread: None) -> None:
     """Sparse non-negative combinations of known atoms, as many latents as atoms: mean max cosine at least 0.95."""
     torch.manual_seed(0)
     atoms = F.normalize(torch.randn(64, 32), dim=1)
@@ -171,7 +171,9 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         ({"encoder_bias": False}, "b_enc is unknown"),
     ],
 )
-def test_configurations_of_others_are_told_in_one_line(tmp_path: Path, change: dict[str, object], says: str) -> None:
+def test_configurations_of_others_are_reported_in_one_line(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
     TopKSAE(6, 9, 2, encoder_bias=True).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))

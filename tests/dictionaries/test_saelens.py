@@ -74,7 +74,7 @@ V5 |= {"finetuning_scaling_factor": False, "sae_lens_training_version": "5.10.0"
 del V5["activation_fn_str"]
 READ: dict[str, dict[str, Any]] = {
     "3": V3,
-    "4, architecture told": {**V3, "architecture": "standard", "normalize_activations": False},
+    "4, architecture given": {**V3, "architecture": "standard", "normalize_activations": False},
     "5": V5,
     "5, named topk": {**V5, "architecture": "topk"},
     "5, b_dec on the output alone": {**V5, "apply_b_dec_to_input": False},
@@ -82,7 +82,7 @@ READ: dict[str, dict[str, Any]] = {
     "6, b_dec on the output alone": {**V6, "apply_b_dec_to_input": False},
     "6, codes by decoder length": {**V6, "rescale_acts_by_decoder_norm": True},
     "6, both": {**V6, "rescale_acts_by_decoder_norm": True, "apply_b_dec_to_input": False},
-    "6, all defaults told": {**V6, "normalize_activations": "none", "reshape_activations": "none"},
+    "6, all defaults given": {**V6, "normalize_activations": "none", "reshape_activations": "none"},
 }
 
 
@@ -180,7 +180,7 @@ VALUES = (
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(base=st.sampled_from([V3, V5, V6]), changes=st.dictionaries(st.sampled_from([*V6, *V5]), VALUES, max_size=4))
-def test_any_configuration_is_read_or_told_in_one_line(
+def test_any_configuration_is_read_or_reported_in_one_line(
     tmp_path: Path, base: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     message = ""

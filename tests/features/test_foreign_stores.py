@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmmono.core.errors import DataError, StoreError
-from mmmono.data.stored import StoredPairs
+from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore, split_view
 from mmmono.features.array_files import read_header
 from mmmono.features.metadata import as_text
 from mmmono.features.store import MANIFEST_FILE, Manifest, content_fingerprint
-from mmmono.pipeline.datasets import Stored
+from mmmono.pipeline.datasets import ExistingStore
 
 
 def write(path: Path, shards: dict[int, int], frame: pd.DataFrame | None = None, dim: int = 4) -> None:
@@ -259,14 +259,14 @@ def test_metadata_that_is_no_parquet(tmp_path: Path) -> None:
     assert "metadata_0.parquet is no whole Parquet file" in refusal(tmp_path)
 
 
-def test_pictures_that_a_store_points_to(tmp_path: Path) -> None:
+def test_images_that_a_store_points_to(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {"key": list("abcd"), "image_path": ["1.jpg", None, "gone.jpg", "text.jpg"], "caption": [None] * 4}
     )
     write(tmp_path, {0: 4}, frame)
     Image.new("RGB", (4, 4), "red").save(tmp_path / "1.jpg")
-    (tmp_path / "text.jpg").write_text("no picture")
-    pairs = StoredPairs(FeatureStore(tmp_path).metadata(), tmp_path, "x")
+    (tmp_path / "text.jpg").write_text("no image")
+    pairs = StorePairs(FeatureStore(tmp_path).metadata(), tmp_path, "x")
     assert (pairs.fetch("a").image.size, pairs.fetch("a").caption) == ((4, 4), "")
     for key, says in (
         ("b", "its image_path is empty"),
@@ -283,16 +283,16 @@ def test_a_stores_fingerprint_covers_middle_rows_and_metadata(tmp_path: Path, ma
     write(tmp_path, {0: 4000, 1: 4000}, dim=16)
     if manifest:
         (tmp_path / MANIFEST_FILE).write_text(Manifest("m", "f", "d", "f", 16, 8000, "float16", "c").to_json())
-    first = Stored(path=str(tmp_path)).fingerprint()
+    first = ExistingStore(path=str(tmp_path)).fingerprint()
     file = tmp_path / "text_emb" / "text_emb_1.npy"
     array = np.load(file)
     array[2000, 3] += 1
     np.save(file, array)
-    second = Stored(path=str(tmp_path)).fingerprint()
+    second = ExistingStore(path=str(tmp_path)).fingerprint()
     frame = pd.read_parquet(tmp_path / "metadata" / "metadata_0.parquet")
     frame.loc[7, "image_path"] = "x.jpg"
     frame.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
-    assert len({first, second, Stored(path=str(tmp_path)).fingerprint()}) == 3
+    assert len({first, second, ExistingStore(path=str(tmp_path)).fingerprint()}) == 3
     moved = tmp_path.with_name(f"{tmp_path.name}-moved")
     shutil.copytree(tmp_path, moved)
     assert content_fingerprint(moved) == content_fingerprint(tmp_path)

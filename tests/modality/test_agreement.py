@@ -1,4 +1,4 @@
-"""Agreement of partitions and scores, against scikit-learn, scipy and planted permutations."""
+"""Agreement of partitions and scores, against scikit-learn, scipy and known permutations."""
 
 import numpy as np
 import pytest

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from mmmono.modality import (
     LIVE_CLASSES,
@@ -38,6 +39,17 @@ def test_features_on_a_border_are_confirmed_at_the_level_of_the_test(side: int, 
     if times > 1:
         _, wrong = certain(pair, lambda s, live: partition_by_margin(s, 0.1, live))
         assert (wrong.border_p_value <= 0.05).double().mean() > 0.15
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01, 0.03])
+def test_close_borders_are_not_crossed_more_often(margin: float) -> None:
+    """Borders closer to each other than the error of R(d), about 0.03 here: a score may land beyond either one."""
+    pair = dense(np.random.default_rng(6), 150, 2000, 0.5 + margin)
+    scores, certainty = certain(pair, lambda s, live: partition_by_margin(s, margin, live))
+    assert 0.04 <= (certainty.border_p_value <= 0.05).double().mean() <= 0.06
+    if not margin:  # the borders coincide, and the test is the two-sided one of R(d) = ½
+        z = (scores.scores - 0.5).abs() / certainty.border_error
+        np.testing.assert_allclose(certainty.border_p_value, 2 * norm.sf(z), rtol=1e-12)
 
 
 @pytest.mark.parametrize("mean", [0.9, 0.95])

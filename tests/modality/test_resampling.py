@@ -8,7 +8,7 @@ from scipy.stats import binomtest, false_discovery_control
 from mmmono.modality import modality_dominance_score, partition_by_null, resample_dominance
 
 
-def planted(
+def synthetic(
     pairs: int = 400, features: int = 60, shift: float = 0.0, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Exchangeable sides, but for the first ten features, which images activate more by a factor."""
@@ -29,7 +29,7 @@ def test_sign_tests_are_the_special_case() -> None:
 
 
 def test_p_values_are_uniform_under_the_null_and_small_beyond_it() -> None:
-    image, text = planted(features=400, shift=0.5)
+    image, text = synthetic(features=400, shift=0.5)
     resamples = resample_dominance([(image, text)], n_permutations=2000, n_bootstrap=1, n_halves=1)
     null = resamples.p_value[10:].numpy()
     assert abs(np.mean(null < 0.2) - 0.2) < 0.06
@@ -43,7 +43,7 @@ def test_p_values_are_uniform_under_the_null_and_small_beyond_it() -> None:
 
 
 def test_blocks_do_not_matter_to_what_is_observed() -> None:
-    image, text = planted(shift=0.3)
+    image, text = synthetic(shift=0.3)
     whole = resample_dominance([(image, text)], 500, 50, 5)
     parts = resample_dominance(zip(image.split(37), text.split(37), strict=True), 500, 50, 5)
     np.testing.assert_allclose(whole.p_value, parts.p_value, atol=0.12)
@@ -52,7 +52,7 @@ def test_blocks_do_not_matter_to_what_is_observed() -> None:
 
 
 def test_intervals_agree_with_numpys_bootstrap() -> None:
-    image, text = planted(pairs=300, features=4, shift=0.2)
+    image, text = synthetic(pairs=300, features=4, shift=0.2)
     low, high = resample_dominance([(image, text)], 1, 4000, 1).interval()
     ratio = (image / (image + text)).numpy()
     rng = np.random.default_rng(1)
@@ -62,7 +62,7 @@ def test_intervals_agree_with_numpys_bootstrap() -> None:
 
 
 def test_halves_are_complements() -> None:
-    image, text = planted(pairs=101, features=3)
+    image, text = synthetic(pairs=101, features=3)
     halves = resample_dominance([(image, text)], 1, 1, 30).halves
     overall = modality_dominance_score(image, text)
     # Weighted by their sizes, about equal, both halves average to the whole.
@@ -71,7 +71,7 @@ def test_halves_are_complements() -> None:
 
 
 def test_silent_pairs_and_features_say_nothing() -> None:
-    image, text = planted(features=3, shift=0.4)
+    image, text = synthetic(features=3, shift=0.4)
     silent = torch.zeros(500, 3, dtype=image.dtype)
     alone = resample_dominance([(image, text)], 2000, 1, 1)
     diluted = resample_dominance([(torch.cat([image, silent]), torch.cat([text, silent]))], 2000, 1, 1)

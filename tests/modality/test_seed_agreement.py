@@ -223,25 +223,25 @@ def test_agreement_counts_what_is_live_in_both() -> None:
     assert moved.partition.class_of() == [second.partition.class_of()[i] for i in partners]
 
 
-def test_planted_consensus_is_found() -> None:
+def test_synthetic_consensus_is_found() -> None:
     """Three dictionaries share 150 of 250 features up to noise; each has 100 of its own."""
     rng = np.random.default_rng(6)
     lean = rng.uniform(0.1, 0.9, size=FEATURES)
     content = rng.normal(size=(2, PAIRS, FEATURES)) * (rng.random((2, PAIRS, FEATURES)) < 0.3)
-    planted = np.arange(FEATURES) < 150
+    agreed = np.arange(FEATURES) < 150
     reference = noisy(rng, lean, content, 0.1)
     correlations, live = [], [scored(reference).live]
     for _ in range(2):
-        own = np.where(planted, content, rng.permuted(content, axis=1))
+        own = np.where(agreed, content, rng.permuted(content, axis=1))
         order = rng.permutation(FEATURES)
         other = [side[:, order] for side in noisy(rng, lean, own, 0.1)]
         partners, correlation = matched(reference, other)
-        assert (order[partners.numpy()][planted] == np.arange(150)).mean() > 0.95
+        assert (order[partners.numpy()][agreed] == np.arange(150)).mean() > 0.95
         correlations.append(correlation)
         live.append(scored(other).reordered(partners).live)
     found = consensus_features(torch.stack(correlations), torch.stack(live), 0.7).numpy()
-    assert (found & planted).sum() / found.sum() >= 0.95
-    assert (found & planted).sum() / planted.sum() >= 0.95
+    assert (found & agreed).sum() / found.sum() >= 0.95
+    assert (found & agreed).sum() / agreed.sum() >= 0.95
     # A feature that one seed does not find, or in which it is silent, is none.
     correlations[1][7] = 0.69
     live[2][8] = False

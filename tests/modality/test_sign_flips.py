@@ -6,12 +6,12 @@ import torch
 from scipy.stats import binomtest, false_discovery_control
 
 from mmmono.modality import dominance_scores, resample_dominance, sign_flip_p_values
-from tests.modality.test_resampling import planted
+from tests.modality.test_resampling import synthetic
 
 
 @pytest.mark.parametrize("undefined", ["skip", "half"])
 def test_agrees_with_permutations(undefined: str) -> None:
-    image, text = planted(pairs=300, shift=0.15)
+    image, text = synthetic(pairs=300, shift=0.15)
     silent = torch.from_numpy(np.random.default_rng(0).random(image.shape) < 0.4)
     image[silent], text[silent] = 0, 0
     p, q = sign_flip_p_values(dominance_scores([(image, text)], undefined))  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ def test_few_pairs_come_near_the_exact_test() -> None:
 
 
 def test_groups_are_swapped_as_a_whole() -> None:
-    image, text = planted(pairs=200, shift=0.15)
+    image, text = synthetic(pairs=200, shift=0.15)
     groups = np.repeat(np.arange(50), 4)
     p, _ = sign_flip_p_values(dominance_scores([(image, text)], groups=groups))
     drawn = resample_dominance([(image, text)], 20_000, 1, 1, groups=groups).p_value
@@ -36,7 +36,7 @@ def test_groups_are_swapped_as_a_whole() -> None:
 
 
 def test_features_that_are_not_live_are_not_tested() -> None:
-    image, text = planted(shift=0.5)
+    image, text = synthetic(shift=0.5)
     live = torch.arange(60) < 20
     p, q = sign_flip_p_values(dominance_scores([(image, text)]), live)
     np.testing.assert_allclose(q[:20], false_discovery_control(p[:20].numpy()))

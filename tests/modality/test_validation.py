@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import t
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from mmmono.features.planted import PlantedParameters, plant
+from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.modality import Partition, modality_dominance_score, partition_by_null, resample_dominance
 from mmmono.modality.validation import (
     CLASS_OF_KIND,
@@ -130,14 +130,14 @@ def test_the_null_keeps_its_rate_where_it_is_true() -> None:
     """Concepts with equal gains: Benjamini and Hochberg's rate is at most the nominal one times their share."""
     found = []
     for seed in range(12):
-        parameters = PlantedParameters(
+        parameters = SyntheticParameters(
             pairs=800, gain_spread=0, image_atoms=8, text_atoms=8, shared_atoms=48, active=8, seed=seed
         )
-        planted = plant(parameters)
-        codes = (planted.image_codes, planted.text_codes)
+        pairs = synthesize(parameters)
+        codes = (pairs.image_codes, pairs.text_codes)
         q = resample_dominance([codes], 1000, 1, 1, seed).q_value
         classes = partition_by_null(modality_dominance_score(*codes), q, fdr=0.2)
-        counted = discoveries(classes, Match.of(torch.eye(64)), planted.kind)
+        counted = discoveries(classes, Match.of(torch.eye(64)), pairs.kind)
         assert counted.made - counted.false == 16  # those that lean are all found
         found.append(counted.proportion)
     # Expected 0.2 · 48/64 = 0.15; a null that is no null at all would make it 0.75.

@@ -1,4 +1,4 @@
-"""Other seeds through the entrypoint, on planted pairs, and what the explorer shows of them."""
+"""Other seeds through the entrypoint, on synthetic pairs, and what the explorer shows of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mmmono.modality import dominance_scores
 from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.test_entrypoints import only, snapshot
 
-PLANTED = (
-    "dataset=planted", "dataset.pairs=900", "dataset.dim=16", "features.k=3", "trainer=cpu", "trainer.max_steps=60",
+SYNTHETIC = (
+    "dataset=synthetic", "dataset.pairs=900", "dataset.dim=16", "features.k=3", "trainer=cpu", "trainer.max_steps=60",
     "trainer.min_steps=0", "trainer.val_check_interval=30", "training.snapshot_every=null", "mds.min_pairs=3",
 )  # fmt: skip
 FEW = ("consensus.n_seeds=2", "consensus.n_chance=2", "consensus.n_halves=3", "consensus.n_bootstrap=50")
@@ -28,13 +28,13 @@ FEW = ("consensus.n_seeds=2", "consensus.n_chance=2", "consensus.n_halves=3", "c
 
 @pytest.mark.slow
 def test_consensus_of_three_seeds_is_what_numpy_finds(command: Command, tmp_path: Path) -> None:
-    arguments = (f"artifacts={tmp_path}", *PLANTED, "features=[raw,sae]", *FEW, "consensus.threshold=0.5")
+    arguments = (f"artifacts={tmp_path}", *SYNTHETIC, "features=[raw,sae]", *FEW, "consensus.threshold=0.5")
     run = command("consensus", *arguments)
     assert run.status == 0, run.err
     results = newest(tmp_path, "consensus")
     [summary] = saved_rows(results, "summary")  # raw dimensions depend on no seed
     features = pd.read_parquet(results / "features.parquet")
-    store = FeatureStore(only(tmp_path / "features", "planted-*"))
+    store = FeatureStore(only(tmp_path / "features", "synthetic-*"))
     sides = {
         split: [torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1) for m in ("image", "text")]
         for split in ("train", "val")
@@ -81,16 +81,16 @@ def test_consensus_of_three_seeds_is_what_numpy_finds(command: Command, tmp_path
 
 @pytest.mark.slow
 def test_splits_that_share_pairs_are_halved(command: Command, tmp_path: Path) -> None:
-    run = command("consensus", f"artifacts={tmp_path}", *PLANTED, "dataset.split=all", "features=sae", *FEW)
+    run = command("consensus", f"artifacts={tmp_path}", *SYNTHETIC, "dataset.split=all", "features=sae", *FEW)
     assert run.status == 0, run.err
     [summary] = saved_rows(newest(tmp_path, "consensus"), "summary")
     assert (summary["groups"], summary["matched_groups"]) == (450, 450)
 
 
 def test_without_a_trained_set_no_seed_matters(command: Command, tmp_path: Path) -> None:
-    run = command("consensus", f"artifacts={tmp_path}", "dataset=planted", "features=raw")
+    run = command("consensus", f"artifacts={tmp_path}", "dataset=synthetic", "features=raw")
     assert run.status == 1
     assert "features=[raw] has no trained feature set" in run.err
     assert "choose features=sae" in run.err
-    run = command("consensus", f"artifacts={tmp_path}", "dataset=planted", "consensus.n_seeds=0")
+    run = command("consensus", f"artifacts={tmp_path}", "dataset=synthetic", "consensus.n_seeds=0")
     assert "consensus.n_seeds=0 must be at least 1" in run.err

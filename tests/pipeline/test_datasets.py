@@ -9,8 +9,8 @@ from omegaconf import ListConfig
 
 from mmmono.core.errors import ConfigError
 from mmmono.data import RemoteSettings, SampleReading, WebDatasetPairs
-from mmmono.features.planted import PlantedParameters
-from mmmono.pipeline.datasets import Planted, Remote, WebDataset
+from mmmono.features.synthetic import SyntheticParameters
+from mmmono.pipeline.datasets import Remote, Synthetic, WebDataset
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm.weight_settings import GivenSettings
 
@@ -38,7 +38,12 @@ def test_every_setting_of_webdataset_reaches_its_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "base"),
-    [(WebDataset, SampleReading), (Remote, RemoteSettings), (Planted, PlantedParameters), (OpenCLIP, GivenSettings)],
+    [
+        (WebDataset, SampleReading),
+        (Remote, RemoteSettings),
+        (Synthetic, SyntheticParameters),
+        (OpenCLIP, GivenSettings),
+    ],
 )
 def test_options_add_to_the_settings_that_they_describe_and_repeat_none(option: type, base: type) -> None:
     assert issubclass(option, base)
@@ -49,8 +54,8 @@ def test_options_add_to_the_settings_that_they_describe_and_repeat_none(option: 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (lambda: Planted(active=-1), "dataset.active=-1"),
-        (lambda: Planted(limit=3), "set dataset.pairs"),
+        (lambda: Synthetic(active=-1), "dataset.active=-1"),
+        (lambda: Synthetic(limit=3), "set dataset.pairs"),
         (lambda: WebDataset(shards="a.tar", retries=-1), "dataset.retries=-1"),
         (lambda: WebDataset(shards="a.tar", captions="none"), "dataset.captions=none"),  # type: ignore[arg-type]
         (lambda: WebDataset(shards="a.tar", limit=0), "dataset.limit=0"),
@@ -61,7 +66,7 @@ def test_options_make_the_checks_of_all_their_settings(option: Callable[[], obje
         option()
 
 
-def test_the_recipe_of_planted_pairs_has_their_parameters_alone() -> None:
-    option = Planted(pairs=50, seed=3, split="all")
-    assert option.parameters == PlantedParameters(pairs=50, seed=3)
-    assert type(option.parameters) is PlantedParameters
+def test_the_recipe_of_synthetic_pairs_has_their_parameters_alone() -> None:
+    option = Synthetic(pairs=50, seed=3, split="all")
+    assert option.parameters == SyntheticParameters(pairs=50, seed=3)
+    assert type(option.parameters) is SyntheticParameters

@@ -127,7 +127,7 @@ def test_train_shows_curves_and_resumes_nothing_that_is_whole(command: Command, 
     assert (config[0].parent / "training_curves.png").stat().st_size > 10_000
 
 
-def test_own_shards_with_a_broken_picture(command: Command, artifacts: Path, tmp_path: Path) -> None:
+def test_own_shards_with_a_broken_image(command: Command, artifacts: Path, tmp_path: Path) -> None:
     files = []
     for i in range(12):
         files += [
@@ -146,16 +146,16 @@ def test_own_shards_with_a_broken_picture(command: Command, artifacts: Path, tmp
 
 
 def test_embeddings_that_are_there_already(command: Command, artifacts: Path, tmp_path: Path) -> None:
-    """What clip-retrieval wrote: no manifest, pairs known by the paths of their pictures."""
+    """What clip-retrieval wrote: no manifest, pairs known by the paths of their images."""
     rng = np.random.default_rng(0)
-    for name in ("img_emb", "text_emb", "metadata", "pictures"):
+    for name in ("img_emb", "text_emb", "metadata", "images"):
         (tmp_path / name).mkdir()
     for name in ("img_emb", "text_emb"):
         np.save(tmp_path / name / f"{name}_0.npy", rng.standard_normal((40, 6)).astype(np.float16))
-    pictures = [f"pictures/{i}.jpg" for i in range(40)]
-    for i, picture in enumerate(pictures):
-        (tmp_path / picture).write_bytes(jpeg((6 * i, 255 - 6 * i, 0)))
-    metadata = pd.DataFrame({"image_path": pictures, "caption": [f"picture {i}" for i in range(40)]})
+    images = [f"images/{i}.jpg" for i in range(40)]
+    for i, image in enumerate(images):
+        (tmp_path / image).write_bytes(jpeg((6 * i, 255 - 6 * i, 0)))
+    metadata = pd.DataFrame({"image_path": images, "caption": [f"image {i}" for i in range(40)]})
     metadata.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
     arguments = (f"artifacts={artifacts}", "dataset=store", f"dataset.path={tmp_path}", "features=raw")
     run = command("mds", *arguments, "dataset.split=all", "mds.min_pairs=3")
@@ -194,7 +194,7 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         run = command(name, "--help")
         assert run.status == 0
         assert f"python experiments/{name}.py" in run.out
-        assert "dataset: cc3m, coco, drawings, icons, openmoji, planted, store, webdataset" in run.out
+        assert "dataset: cc3m, coco, drawings, icons, openmoji, store, synthetic, webdataset" in run.out
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ def composed(entrypoint: str, *overrides: str) -> DictConfig:
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Folders of a CC3M and a COCO."""
     folder = tmp_path_factory.mktemp("data")
-    picture = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(png, "PNG")
     for number, name in enumerate(("train", "validation")):
         (folder / "cc3m").mkdir(exist_ok=True)
         with tarfile.open(folder / "cc3m" / f"cc3m-{name}-0000.tar", "w") as tar:
-            for file, content in (("0.png", picture.getvalue()), ("0.txt", f"red {number}".encode())):
+            for file, content in (("0.png", png.getvalue()), ("0.txt", f"red {number}".encode())):
                 member = tarfile.TarInfo(file)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
             annotations = [caption] if kind == "captions" else []
             content = {"images": [image], "annotations": annotations, "categories": [], "of": split}
             file.write_text(json.dumps(content))
-        (folder / "coco" / f"{split}2017" / "1.png").write_bytes(picture.getvalue())
+        (folder / "coco" / f"{split}2017" / "1.png").write_bytes(png.getvalue())
     return str(folder / "cc3m"), str(folder / "coco")
 
 

@@ -22,7 +22,7 @@ def workspace(folder: Path, entrypoint: str, *overrides: str) -> Workspace:
 
 
 SAE, RAW = "features=sae", "features=raw"
-SYNTHETIC, EMOJI = "dataset=planted", "dataset=openmoji"
+SYNTHETIC, EMOJI = "dataset=synthetic", "dataset=openmoji"
 
 
 @pytest.mark.parametrize(

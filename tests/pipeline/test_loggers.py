@@ -52,15 +52,15 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
     )
     assert command("certainty", root, *SETTINGS, *resampling, "logger=wandb").status == 0  # the same dictionary
 
-    store = only(tmp_path / "features", "planted-*").name
+    store = only(tmp_path / "features", "synthetic-*").name
     sae = only(tmp_path / "dictionaries", "sae-*")
     mds, certainty = only(tmp_path / "results", "mds-*"), only(tmp_path / "results", "certainty-*")
     recorded = runs(tmp_path)
     assert set(recorded) == {sae.name, mds.name, certainty.name}
 
     training, _ = recorded[sae.name]
-    assert (training.job_type, training.group, training.exit_code) == ("train", "emojiclip-planted", 0)
-    assert {"mine", "emojiclip", "planted"} <= set(training.tags)
+    assert (training.job_type, training.group, training.exit_code) == ("train", "emojiclip-synthetic", 0)
+    assert {"mine", "emojiclip", "synthetic"} <= set(training.tags)
     history = pd.read_parquet(sae / HISTORY_FILE)
     curve = [row["val/image/fvu"] for row in training.history if "val/image/fvu" in row]
     assert curve == pytest.approx(history["val/image/fvu"].tolist())
@@ -105,7 +105,7 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
 
 @pytest.mark.slow
 def test_wandb_shows_what_was_there_before_it(command: Command, tmp_path: Path, offline: None) -> None:
-    """Trained with logger=csv; found by W&B, curves and all. Sheets become pictures in their table."""
+    """Trained with logger=csv; found by W&B, curves and all. Sheets become images in their table."""
     root = f"artifacts={tmp_path}"
     assert command("train", root, *SHORT, "features.k=2").status == 0
     assert not (tmp_path / "wandb").exists()
@@ -116,13 +116,13 @@ def test_wandb_shows_what_was_there_before_it(command: Command, tmp_path: Path, 
     assert run.job_type == "train"
 
 
-def test_wandb_tables_have_pictures(command: Command, artifacts: Path, offline: None) -> None:
+def test_wandb_tables_have_images(command: Command, artifacts: Path, offline: None) -> None:
     before = set(runs(artifacts)) if (artifacts / "wandb").exists() else set()
     few = ("dataset.limit=400", "features=raw", "mds.min_pairs=3", "top_samples.m=4", "top_samples.shown=2")
     assert command("top_samples", f"artifacts={artifacts}", *few, "logger=wandb", "seed=3").status == 0
     (name,) = set(runs(artifacts)) - before
     run, _ = runs(artifacts)[name]
-    # The pictures are in the artifact that W&B makes of a table; its preview has words only.
+    # The images are in the artifact that W&B makes of a table; its preview has words only.
     (shown,) = (artifact for name, artifact in run.artifacts.items() if "sheets_table" in name)
     files = {entry.path: entry.local_path for entry in shown.manifest.contents}
     table = json.loads(Path(files["top_samples/sheets_table.table.json"]).read_text())

@@ -52,7 +52,7 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
             assert [row for row, _, _ in card["images"]] == images.row.tolist()
             assert [caption for _, _, caption in card["texts"]] == texts.caption.tolist()[:4]
             for row, _, _ in card["images"]:
-                assert (page / "pictures" / "0" / f"{row}.webp").stat().st_size > 100
+                assert (page / "thumbnails" / "0" / f"{row}.webp").stat().st_size > 100
     # Neighbors of an SAE's latents are those of its atoms.
     made_of = json.loads((page / "recipe.json").read_text())["sets"][1]["dictionary"]
     sae = TopKSAE.from_pretrained(only(artifacts / "dictionaries", f"sae-*-{made_of}"))
@@ -64,7 +64,7 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
     assert [info["mono"] for info in index["sets"]] == [False, False]
 
     before = snapshot(artifacts)
-    assert "pictures" not in command("explorer", *common, *EXPLORER).out
+    assert "thumbnails" not in command("explorer", *common, *EXPLORER).out
     assert snapshot(artifacts) == before
 
     # Scores that have come since are on the next page.
@@ -78,14 +78,14 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
     assert data(page, "index")["made"]["embedder"] == "clip"
 
 
-def test_explorer_without_pictures(command: Command, artifacts: Path) -> None:
-    few = ("explorer.pictures=false", "explorer.images=3", "explorer.texts=3", "mds.min_pairs=3")
+def test_explorer_without_thumbnails(command: Command, artifacts: Path) -> None:
+    few = ("explorer.thumbnails=false", "explorer.images=3", "explorer.texts=3", "mds.min_pairs=3")
     run = command(
-        "explorer", f"artifacts={artifacts}", "dataset=planted", "dataset.pairs=500", "features=raw", *few
+        "explorer", f"artifacts={artifacts}", "dataset=synthetic", "dataset.pairs=500", "features=raw", *few
     )  # fmt: skip
     assert run.status == 0, run.err
-    page = next(p for p in (artifacts / "results").glob("explorer-planted-*") if p.is_dir())
-    assert not (page / "pictures").exists()
+    page = next(p for p in (artifacts / "results").glob("explorer-synthetic-*") if p.is_dir())
+    assert not (page / "thumbnails").exists()
     assert cards(page, "raw")[0]["texts"][0][2].startswith("concepts ")
 
 
@@ -140,7 +140,7 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
         ("explorer", ["explorer.images=4000"], "m=4000 top samples asked for"),
         ("explorer", ["explorer.bins=7"], "explorer.bins=7 must be a positive multiple of 4"),
         ("explorer", ["explorer.neighbors=0"], "explorer.neighbors=0 must be at least 1"),
-        ("explorer", ["dataset=planted", "dataset.limit=null", "dataset.pairs=500"], "no pictures"),
+        ("explorer", ["dataset=synthetic", "dataset.limit=null", "dataset.pairs=500"], "no images"),
         ("report", ["dataset.limit=77"], "nothing is computed yet of emojiclip on openmoji (val)"),
         ("report", ["features=sea"], "features=sea names no option"),
     ],

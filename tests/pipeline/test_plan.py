@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from huggingface_hub import constants
 
-from mmmono.commands.plan.downloads import wanted_files
+from mmmono.commands.plan.downloads import matching_files
 from mmmono.commands.plan.rates import Rates, hours, readable
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.timing import TIMING_FILE, machine
@@ -235,8 +235,8 @@ def test_rates_are_in_proportion(tmp_path: Path) -> None:
 
 def test_of_a_model_one_format_of_its_weights_is_fetched() -> None:
     plain = ["config.json", "model.safetensors", "pytorch_model.bin", "model.fp16.safetensors", "onnx/model.onnx"]
-    assert wanted_files(plain, ()) == ["model.safetensors", "config.json"]
-    assert wanted_files(["config.json", "pytorch_model.bin"], ()) == ["pytorch_model.bin", "config.json"]
+    assert matching_files(plain, ()) == ["model.safetensors", "config.json"]
+    assert matching_files(["config.json", "pytorch_model.bin"], ()) == ["pytorch_model.bin", "config.json"]
     pipeline = [
         "model_index.json",
         "768-v.ckpt",
@@ -244,4 +244,4 @@ def test_of_a_model_one_format_of_its_weights_is_fetched() -> None:
         "unet/diffusion.safetensors",
         "unet/diffusion.bin",
     ]
-    assert wanted_files(pipeline, ()) == ["unet/diffusion.safetensors", "model_index.json"]
+    assert matching_files(pipeline, ()) == ["unet/diffusion.safetensors", "model_index.json"]

@@ -21,7 +21,7 @@ def shard(number: int, broken: int = 0) -> bytes:
     members = []
     for i in range(6):
         members.append(Member(f"{i}.jpg", b"broken" if i < broken else jpeg((40 * i, 50 * number, 9), 32)))
-        members.append(Member(f"{i}.txt", f"picture {i} of {number}".encode()))
+        members.append(Member(f"{i}.txt", f"image {i} of {number}".encode()))
     return archive(members)
 
 
@@ -97,7 +97,7 @@ def test_limits_on_losses_hold_for_features_that_are_there(
 
 
 @pytest.mark.slow
-def test_validation_shards_are_kept_for_other_models_and_training_shards_where_that_is_wanted(
+def test_validation_shards_are_kept_for_other_models_and_training_shards_where_the_cache_is_asked_for(
     command: Command, server: FlakyServer, tmp_path: Path
 ) -> None:
     mine = [*arguments(server, tmp_path), f"dataset.val_shards={server.url}/s-3.tar", "dataset.limit=4"]

@@ -8,7 +8,7 @@ import pandas as pd
 from tests.pipeline.conftest import Command
 
 SMALL = (
-    "dataset=planted", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
+    "dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
     "trainer=cpu", "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10",
     "training.snapshot_every=null", "mds.min_pairs=3",
 )  # fmt: skip
@@ -19,6 +19,7 @@ SETTINGS = {
     ),
     "faithfulness": (),
     "robustness": (),
+    "sharedness": (),
 }  # fmt: skip
 # Columns that hold words; every other column holds numbers. Classes are columns too: ImgD, TextD, CrossD.
 WORDS = {"feature_set", "class", "samples", "space", "aim", "change"}
@@ -57,3 +58,30 @@ def test_every_analysis_reads_one_partition(command: Command, tmp_path: Path) ->
     assert all(file.stat().st_mtime_ns > before for file, before in zip(found, first, strict=True))
     assert command("mds", f"artifacts={tmp_path}", *SMALL, "partition=margin").status == 0  # other classes
     assert len(list((tmp_path / "partitions").glob("*/partition.parquet"))) == 4
+
+
+def test_every_table_of_features_has_both_axes(command: Command, tmp_path: Path) -> None:
+    """Sharedness is measured once, and is the same number beside R(d) in each analysis that shows features."""
+    analyses = ("mds", "certainty", "sharedness")
+    tables = {}
+    for analysis in analyses:
+        assert command(analysis, f"artifacts={tmp_path}", *SMALL, *SETTINGS[analysis]).status == 0
+        tables[analysis] = pd.read_parquet(next((tmp_path / "results").glob(f"{analysis}-*/scores.parquet")))
+        tables[analysis] = (
+            tables[analysis].rename(columns={"q_value": "sharedness_q_value"}, errors="ignore")
+            if analysis == "sharedness"
+            else tables[analysis]
+        )
+        times = {file: file.stat().st_mtime_ns for file in (tmp_path / "sharedness").glob("*/sharedness.parquet")}
+        assert len(times) == 2  # one for each feature set
+        if analysis == "mds":
+            first = times
+    assert times == first
+    axes = ["feature_set", "feature", "class", "mds", "sharedness", "sharedness_q_value"]
+    for analysis in analyses[1:]:
+        pd.testing.assert_frame_equal(tables[analysis][axes], tables["mds"][axes])
+    summary = pd.read_parquet(next((tmp_path / "results").glob("mds-*/summary.parquet")))
+    counted = pd.read_parquet(next((tmp_path / "results").glob("sharedness-*/summary.parquet")))
+    for row in counted[counted["class"] != "live"].itertuples():
+        mine = summary[summary.feature_set == row.feature_set].iloc[0]
+        assert mine[f"{row[2]}_shared"] == row.shared

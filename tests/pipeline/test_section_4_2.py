@@ -13,7 +13,7 @@ from tests.case_studies.test_adversarial_victims import llava  # noqa: F401
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_entrypoints import SMALL, snapshot
 
-REQUESTS = "request,concept,picture\nbake bread,bread,openmoji:1F35E\nfly a kite,kite,openmoji:1FA81\n"
+REQUESTS = "request,concept,image\nbake bread,bread,openmoji:1F35E\nfly a kite,kite,openmoji:1FA81\n"
 QUICK = (
     *SMALL, "mds.min_pairs=3", "adversarial.runs=2", "adversarial.attack.steps=4", "adversarial.attack.lr=0.03",
     "adversarial.defense.steps=2", "adversarial.sizes=[1.0]", "adversarial.benign.words=[flag]",
@@ -51,7 +51,7 @@ def test_table_3_and_figure_8(command: Command, artifacts: Path, quick: tuple[st
     assert margin["contrast"] > margin["attacked"] > margin["benign"]
     assert (results / "raw-figure8.png").stat().st_size > 20_000
     assert (results / "raw-sizes.pdf").stat().st_size > 4_000
-    benign, attacked = (np.asarray(Image.open(results / "pictures" / n / "00000.png")) for n in ("benign", "attacked"))
+    benign, attacked = (np.asarray(Image.open(results / "images" / n / "00000.png")) for n in ("benign", "attacked"))
     change = np.abs(benign.astype(int) - attacked)
     assert 0 < change.max() <= 8  # epsilon is 8/255
     before = snapshot(artifacts)
@@ -100,9 +100,9 @@ def test_llava_with_a_judge_of_keywords(
     results = newest(artifacts, "adversarial")
     table = pd.read_parquet(results / "table3.parquet")
     assert table.trials.eq(6).all()
-    answers = [json.loads(line) for line in (results / "pictures/attacked/answers.jsonl").read_text().splitlines()]
-    told = [bool(a.strip()) and "bread" not in a for line in answers for a in line["answers"]]
-    assert table.set_index("aligned").successes["attacked"] == sum(told)
+    answers = [json.loads(line) for line in (results / "images/attacked/answers.jsonl").read_text().splitlines()]
+    successes = [bool(a.strip()) and "bread" not in a for line in answers for a in line["answers"]]
+    assert table.set_index("aligned").successes["attacked"] == sum(successes)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_llava_with_a_judge_of_keywords(
         (["adversarial.defense.steps=0"], "adversarial.defense.steps=0"),
         (["adversarial.runs=0"], "adversarial.runs=0 must be at least 1"),
         (["adversarial.benign.words=[zebra]"], "no caption holds one of adversarial.benign.words"),
-        (["adversarial.benign.pictures=[nowhere.png]"], "there is no file nowhere.png"),
-        (["adversarial.benign.pictures=[README.md]"], "README.md: unreadable image"),
+        (["adversarial.benign.images=[nowhere.png]"], "there is no file nowhere.png"),
+        (["adversarial.benign.images=[README.md]"], "README.md: unreadable image"),
         (["adversarial.sizes=[2]"], "must be shares of the smallest class"),
         (["partition.n_sigma=50"], "a class is empty"),
         (["victim=llava15", "victim.model=/no/llava"], "victim.model=/no/llava cannot be had"),
@@ -135,21 +135,21 @@ def test_bad_input_is_one_clear_line(
     assert message in lines[0]
 
 
-def test_pictures_of_odd_modes_and_sizes(
+def test_images_of_odd_modes_and_sizes(
     command: Command, artifacts: Path, quick: tuple[str, ...], tmp_path: Path
 ) -> None:
-    pictures = []
+    images = []
     for mode, size in (("L", (3, 200)), ("P", (64, 64)), ("I;16", (50, 40)), ("CMYK", (300, 20)), ("LA", (1, 1))):
         suffix = "tiff" if mode in ("I;16", "CMYK") else "png"
-        pictures.append(str(tmp_path / f"{mode.replace(';', '')}.{suffix}"))
-        Image.new(mode, size).save(pictures[-1])
-    shutil.copy(pictures[0], tmp_path / "again.png")
-    names = ",".join(pictures)
+        images.append(str(tmp_path / f"{mode.replace(';', '')}.{suffix}"))
+        Image.new(mode, size).save(images[-1])
+    shutil.copy(images[0], tmp_path / "again.png")
+    names = ",".join(images)
     run = command(
-        "adversarial", *quick, f"adversarial.benign.pictures=[{names}]", "adversarial.benign.text=nothing",
+        "adversarial", *quick, f"adversarial.benign.images=[{names}]", "adversarial.benign.text=nothing",
         "adversarial.runs=5", "adversarial.attack.steps=1", "adversarial.defense.steps=1", "adversarial.shown=1",
     )  # fmt: skip
     assert run.status == 0, run.err
     assert pd.read_parquet(newest(artifacts, "adversarial") / "cases.parquet").benign.eq("nothing").all()
-    missing = command("adversarial", *quick, f"adversarial.benign.pictures=[{names}]")
+    missing = command("adversarial", *quick, f"adversarial.benign.images=[{names}]")
     assert "has no caption: say what it shows, adversarial.benign.text" in missing.err

@@ -20,7 +20,7 @@ FEW = (*SMALL, "mds.min_pairs=3")
 TINY = (
     "generator.pixels=16", "generator.components=32", "generator.width=32", "generator.depth=1",
     "generator.train_steps=20", "generator.steps=3",
-    "intervention.seeds=2", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=5",
+    "intervention.seeds=2", "intervention.strengths=[0,0.7]", "measures.prompt_images=5",
 )  # fmt: skip
 REFERENCES = "references=[1F600,1F600@sketch]"
 
@@ -142,19 +142,17 @@ def test_diffusers_pipelines_end_to_end(
         "text_to_image", f"artifacts={tmp_path}", *tiny["model"].split(), tiny["reference"], *extra.split(),
         *training, f"generator={generator}", f"generator.encoder={ARCHITECTURE}",
         f"generator.weights={tiny[generator]}", "generator.steps=1", "intervention.seeds=1",
-        "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3",
+        "intervention.strengths=[0,0.7]", "measures.prompt_images=3",
     )  # fmt: skip
     assert run.status == 0, run.err
     results = newest(tmp_path, "text_to_image")
     cells = pd.read_parquet(results / "cells.parquet")
     assert len(cells) == 14 * (1 + ("sae" in extra))
     assert (results / "raw-figure10-horse.png").stat().st_size > 10_000
-    # Nearest real pictures only where T′ is in the joint space.
+    # Nearest real images only where T′ is in the joint space.
     assert cells.nearest.str.len().gt(0).any() == ("projected" in extra or generator == "sd2_unclip")
-    pictures = results / "pictures"
-    plain, moved = (
-        np.asarray(Image.open(pictures / name)) for name in ("plain/horse-0.png", "raw/horse/ImgD-0.7-0.png")
-    )
+    images = results / "images"
+    plain, moved = (np.asarray(Image.open(images / name)) for name in ("plain/horse-0.png", "raw/horse/ImgD-0.7-0.png"))
     assert plain.shape == moved.shape
     assert not np.array_equal(plain, moved)
 
@@ -163,12 +161,12 @@ def test_diffusers_pipelines_end_to_end(
 def test_a_generator_that_comes_trained_needs_no_training_split(
     command: Command, tmp_path: Path, tiny: dict[str, str]
 ) -> None:
-    """Shards of the training split that are not there would be told if anything looked for them."""
+    """Shards of the training split that are not there would be an error if anything looked for them."""
     model, shards = tiny["model"].split(" dataset.shards="), tiny["model"].split("dataset.shards=")[1].split()[0]
     arguments = (
         f"artifacts={tmp_path}", *model[0].split(), f"dataset.val_shards={shards}", "dataset.shards=/no/such/shard.tar",
         "mds.min_pairs=2", tiny["reference"], "features=raw", f"generator.encoder={ARCHITECTURE}", "generator.steps=1",
-        "intervention.seeds=1", "intervention.strengths=[0,0.7]", "measures.prompt_pictures=3",
+        "intervention.seeds=1", "intervention.strengths=[0,0.7]", "measures.prompt_images=3",
     )  # fmt: skip
     run = command("text_to_image", *arguments, "generator=sd2", f"generator.weights={tiny['sd2']}")
     assert run.status == 0, run.err
@@ -178,7 +176,7 @@ def test_a_generator_that_comes_trained_needs_no_training_split(
     assert "/no/such/shard.tar" in trained_here.err
 
 
-def test_weights_of_another_pipeline_or_width_are_told_before_anything_is_computed(
+def test_weights_of_another_pipeline_or_width_are_reported_before_anything_is_computed(
     command: Command, tmp_path: Path, tiny: dict[str, str]
 ) -> None:
     index = json.loads((Path(tiny["sd2"]) / "model_index.json").read_text())
@@ -241,7 +239,7 @@ def test_bad_input_is_one_clear_line(
     assert {path.name for path in (tmp_path / "artifacts").iterdir()} <= {"runs"}
 
 
-def test_an_empty_class_is_told_before_anything_is_drawn(command: Command, artifacts: Path) -> None:
+def test_an_empty_class_is_reported_before_anything_is_drawn(command: Command, artifacts: Path) -> None:
     run = command(
         "text_to_image", f"artifacts={artifacts}", *FEW, *TINY, REFERENCES, "features=raw", "partition.n_sigma=50"
     )

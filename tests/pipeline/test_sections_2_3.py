@@ -99,7 +99,7 @@ def test_top_samples(command: Command, artifacts: Path) -> None:
     assert [(row["feature_set"], row["feature"]) for row in sheets] == [(n, f) for n in ("raw", "sae") for f in (0, 7)]
 
 
-def test_top_samples_of_drawn_features_without_variants_of_one_picture(command: Command, artifacts: Path) -> None:
+def test_top_samples_of_drawn_features_without_variants_of_one_image(command: Command, artifacts: Path) -> None:
     run = command("top_samples", f"artifacts={artifacts}", *FEW, "features=raw", "top_samples.m=6")
     assert run.status == 0, run.err
     results = newest(artifacts, "top_samples")

@@ -25,7 +25,7 @@ ODD = (
     "split=train", "data [v2]", "дата", "a,b", "it's", 'say "hi"', "épée", "a b", "x{1}", "(1)", "key:value", "50%", "a&b",
     "2017", "true", "null1", "#1", "~tilde", "a;b", "!x", "a@b", "狗", "back\\slash", "-dash", "a=b,c=d",
 )  # fmt: skip
-PLANTED = ("dataset=planted", "dataset.pairs=200", "features=raw", "mds.min_pairs=2")
+SYNTHETIC = ("dataset=synthetic", "dataset.pairs=200", "features=raw", "mds.min_pairs=2")
 paths = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20).filter(
     lambda text: text.strip() == text and "${" not in text and text[0] not in "'\"[{" and text != "???"
 )
@@ -181,7 +181,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("override", "message"), BAD)
-def test_what_cannot_work_is_told_in_one_line(command: Command, tmp_path: Path, override: str, message: str) -> None:
+def test_what_cannot_work_is_reported_in_one_line(
+    command: Command, tmp_path: Path, override: str, message: str
+) -> None:
     run = command("extract", *([] if override.startswith("artifacts") else [f"artifacts={tmp_path}"]), override)
     assert run.status == 1
     assert message in one_line_error(run.err)
@@ -256,7 +258,7 @@ def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: 
     assert out.splitlines()[-1] == "False False"
 
 
-def test_a_missing_token_is_told_soon(tmp_path: Path) -> None:
+def test_a_missing_token_is_reported_soon(tmp_path: Path) -> None:
     hidden = {"HF_TOKEN": "", "HF_HOME": str(tmp_path), "HUGGING_FACE_HUB_TOKEN": ""}
     status, _, err, cpu = command_line("extract", f"artifacts={tmp_path}", "dataset=cc3m", **hidden)
     assert status == 1
@@ -269,7 +271,7 @@ def test_errors_within_instantiate_are_one_line(command: Command, tmp_path: Path
     for arguments in (
         ("extract", root, "dataset.split=test"),
         ("extract", root, "dataset=store", "dataset.path=x", "dataset.limit=3"),
-        ("extract", root, "dataset=planted", "+dataset.sizes=3"),
+        ("extract", root, "dataset=synthetic", "+dataset.sizes=3"),
         ("extract", root, "logger=wandb", "+logger.nothing=1"),
     ):
         run = command(*arguments)
@@ -280,7 +282,7 @@ def test_errors_within_instantiate_are_one_line(command: Command, tmp_path: Path
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_failing_jobs_of_a_multirun_say_so_in_a_line(command: Command, tmp_path: Path, launcher: str) -> None:
     chosen = [] if launcher == "basic" else ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
-    run = command("extract", "-m", f"artifacts={tmp_path}", "dataset=planted", "dataset.split=tset,test", *chosen)
+    run = command("extract", "-m", f"artifacts={tmp_path}", "dataset=synthetic", "dataset.split=tset,test", *chosen)
     assert run.status == 1
     assert "Traceback" not in run.err
     assert "Error executing job" not in run.err
@@ -294,7 +296,7 @@ def test_relative_paths_begin_where_the_command_was_given(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chdir: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = command("mds", "artifacts=made here", *PLANTED, f"hydra.job.chdir={chdir}")
+    run = command("mds", "artifacts=made here", *SYNTHETIC, f"hydra.job.chdir={chdir}")
     assert run.status == 0, run.err
     assert {path.name for path in (tmp_path / "made here").iterdir()} == {
         "features",
@@ -303,19 +305,21 @@ def test_relative_paths_begin_where_the_command_was_given(
         "runs",
     }
     (store,) = (path for path in (tmp_path / "made here" / "features").iterdir() if path.is_dir())
-    stored = ("dataset=store", f"dataset.path=made here/features/{store.name}", "model.name=planted")
-    run = command("mds", "artifacts=made here", *stored, *PLANTED[2:], f"hydra.job.chdir={chdir}", "dataset.split=all")
+    stored = ("dataset=store", f"dataset.path=made here/features/{store.name}", "model.name=synthetic")
+    run = command(
+        "mds", "artifacts=made here", *stored, *SYNTHETIC[2:], f"hydra.job.chdir={chdir}", "dataset.split=all"
+    )
     assert run.status == 0 or "was made by model" in run.err, run.err
     assert Path.cwd() == tmp_path
 
 
 def test_a_root_that_is_a_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    run = command("extract", f"artifacts={tmp_path}/file", *PLANTED[:2])
+    run = command("extract", f"artifacts={tmp_path}/file", *SYNTHETIC[:2])
     assert f"artifacts={tmp_path}/file is a file: give a folder" in one_line_error(run.err)
-    run = command("extract", f"artifacts={tmp_path}/file/below", *PLANTED[:2])
+    run = command("extract", f"artifacts={tmp_path}/file/below", *SYNTHETIC[:2])
     assert f"cannot be made: {tmp_path}/file is a file" in one_line_error(run.err)
-    run = command("extract", f"artifacts={tmp_path}/{'x' * 300}", *PLANTED[:2])
+    run = command("extract", f"artifacts={tmp_path}/{'x' * 300}", *SYNTHETIC[:2])
     assert "File name too long" in one_line_error(run.err)
 
 
@@ -332,7 +336,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_what_is_there_is_read_from_a_root_that_cannot_be_written(command: Command, read_only: Path) -> None:
-    arguments = (f"artifacts={read_only}", *PLANTED)
+    arguments = (f"artifacts={read_only}", *SYNTHETIC)
     first = command("mds", *arguments)
     assert first.status == 0, first.err
     subprocess.run(["mount", "-o", "remount,ro", str(read_only)], check=True)
@@ -340,7 +344,7 @@ def test_what_is_there_is_read_from_a_root_that_cannot_be_written(command: Comma
     assert (again.status, again.out) == (0, first.out), again.err
     other = command("mds", *arguments, "dataset.seed=1")
     assert f"cannot write under {read_only}" in one_line_error(other.err)
-    new = command("mds", f"artifacts={read_only}/new", *PLANTED)
+    new = command("mds", f"artifacts={read_only}/new", *SYNTHETIC)
     assert "cannot be made" in one_line_error(new.err)
 
 

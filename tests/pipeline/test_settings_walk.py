@@ -45,7 +45,7 @@ ROWS = [
 WITHOUT_EFFECT: Mapping[str, str] = {
     "*|artifacts": "where results lie, not what they are",
     "*|device": "where encoders and dictionaries run",
-    "*|logger.*": "who is told",
+    "*|logger.*": "where results are recorded",
     "*|extraction.batch_size": "pairs of one forward pass: each is encoded by itself",
     "*|extraction.workers": "processes that read",
     "*|extraction.max_skipped": "how much loss ends an extraction, not what it extracts",
@@ -62,11 +62,11 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|trainer.num_nodes": "how many processes share a batch",
     "*|trainer.accelerator": "what a GPU trained serves on a CPU",
     "*|trainer.log_every_n_steps": "how often curves are logged elsewhere",
-    "*|pictures.cache": "how many of the pictures are kept on disk, not which are shown",
+    "*|images.cache": "how many of the images are kept on disk, not which are shown",
     "*|dataset.split": "which split is evaluated; extraction of a hash split takes all pairs",
     "extract|trainer.*": "nothing is trained",
     "extract|seed": "nothing is drawn",
-    "extract-planted|dataset.limit": "has no meaning for planted pairs, and is refused",
+    "extract-synthetic|dataset.limit": "has no meaning for synthetic pairs, and is refused",
     "extract|dataset.label": "which of the stored labels is classified by",
     "extract|dataset.train_fraction": "the store holds all pairs, the split is made on reading",
     "extract|dataset.split_seed": "the store holds all pairs, the split is made on reading",
@@ -74,8 +74,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "extract|dataset.group": "the store holds the metadata, groups are made on reading",
     "extract|dataset.near_duplicates": "the store holds the embeddings, groups are made on reading",
     "*|dataset.label": "which label is classified by: of analyses that classify, a part of the recipe",
-    "train|objective": "which of the metrics a sweeper is told",
-    "adversarial|adversarial.batch_size": "pictures of one forward pass: each is aligned by itself",
+    "train|objective": "which of the metrics a sweeper gets",
+    "adversarial|adversarial.batch_size": "images of one forward pass: each is aligned by itself",
     "adversarial-clip_zero_shot|judge.phrases": "it judges itself; see the walk with victim=llava15",
     "adversarial|judge.key_variable": "where the key is found",
     "adversarial|judge.base_url_variable": "where the address is found, which is in the recipe",
@@ -85,7 +85,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "adversarial|judge.cache": "where verdicts are kept",
     "*|embedder.batch_size": "samples of one forward pass: each is embedded by itself",
     "*|embedder.name": "what tables call it",
-    "gender|labels.batch_size": "pictures of one forward pass: each is labeled by itself",
+    "gender|labels.batch_size": "images of one forward pass: each is labeled by itself",
     "faithfulness|partition.*": "features are not sorted",
     "faithfulness|mds.*": "features are not scored",
     "text_to_image|generator.encoder": "only that of the model works, which is a part of the recipe",
@@ -103,10 +103,10 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "validate|features.k": "follows from dataset.active and validate.parameters.k",
     "validate|features.expansion": "follows from validate.latents",
     "validate|validate.jobs": "processes that train",
-    "validate|dataset.limit": "has no meaning for planted pairs, and is refused",
+    "validate|dataset.limit": "has no meaning for synthetic pairs, and is refused",
     "validate|seed": "runs have seeds of their own, validate.seeds of them",
     "validate|dataset.seed": "runs have seeds of their own, validate.seeds of them",
-    "validate|dataset.label": "planted pairs have none",
+    "validate|dataset.label": "synthetic pairs have none",
 }
 
 # Another valid value of settings of which none can be guessed.
@@ -165,7 +165,7 @@ OTHER: Mapping[str, Any] = {
     "adversarial.benign.text": "a lake",
     "adversarial.requests": "{requests}",
     "adversarial.benign.words": ["man"],
-    "adversarial.benign.pictures": ["many/2"],
+    "adversarial.benign.images": ["many/2"],
     "victim.retrieves": "request",
     "victim.dtype": "float32",
     "victim.prompt": "USER: <image> now {request} ASSISTANT:",
@@ -281,20 +281,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     shard = folder / "many.tar"
     with tarfile.open(shard, "w") as tar:
         for i in range(PAIRS):
-            picture = io.BytesIO()
-            Image.new("RGB", (8, 8), (4 * i, 99, 7)).save(picture, "PNG")
+            png = io.BytesIO()
+            Image.new("RGB", (8, 8), (4 * i, 99, 7)).save(png, "PNG")
             caption = f"a {'woman' if i % 2 else 'man'} on a beach, number {i}"
             fields = json.dumps(
                 {"caption": caption, "color": "red" if i % 3 else "blue", "other": "x" if i % 2 else "y"}
             )
-            for name, data in (("png", picture.getvalue()), ("json", fields.encode())):
+            for name, data in (("png", png.getvalue()), ("json", fields.encode())):
                 member = tarfile.TarInfo(f"{i}.{name}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     coco = folder / "coco"
     for year, split in product((2014, 2017), ("train", "val")):
         (coco / f"{split}{year}").mkdir(parents=True)
-        (coco / f"{split}{year}" / "1.png").write_bytes(picture.getvalue())
+        (coco / f"{split}{year}" / "1.png").write_bytes(png.getvalue())
         image = {"id": 1, "file_name": "1.png", "width": 8, "height": 8}
         captions = [{"id": n, "image_id": 1, "caption": f"{split} {year} {n}"} for n in range(2)]
         for kind, listed in (("captions", captions), ("instances", [])):
@@ -321,8 +321,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for number, made in enumerate((pipeline, other_pipeline)):
         made.mkdir()
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
-    (folder / "drawing.png").write_bytes(picture.getvalue())
-    (folder / "requests.csv").write_text("request,concept,picture\nfly a kite,kite,\n")
+    (folder / "drawing.png").write_bytes(png.getvalue())
+    (folder / "requests.csv").write_text("request,concept,image\nfly a kite,kite,\n")
     files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
              "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
              "vit": folder / "vit.safetensors", "root": elsewhere,
@@ -347,7 +347,7 @@ WALKS = [
     Walk("extract", ("model=clip_rn50", "dataset=drawings"), ("dataset",), "drawings"),
     Walk("extract", ("model=clip_rn50", "dataset=coco", "dataset.root={coco}"), ("dataset",)),
     Walk("extract", ("model=clip_rn50", "dataset=cc3m", "dataset.root={cc3m}"), ("dataset",)),
-    Walk("extract", ("dataset=planted",), ("dataset",), "planted"),
+    Walk("extract", ("dataset=synthetic",), ("dataset",), "synthetic"),
     Walk("extract", (*TAR, "logger=wandb"), ("logger",)),
     Walk("train", (*TAR, "features=[sae,ncl]")),
     Walk("mds", (*TAR, SETS)),
@@ -410,7 +410,7 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     cfg = composed(walk, world)
     plain = OmegaConf.to_container(cfg, resolve=False)  # before anything is instantiated, which resolves interpolations
     assert isinstance(plain, dict)
-    if cfg.dataset._target_.rpartition(".")[2] != "Planted" and (walk.entrypoint != "extract" or not walk.below):
+    if cfg.dataset._target_.rpartition(".")[2] != "Synthetic" and (walk.entrypoint != "extract" or not walk.below):
         supply(walk, cfg, world)
     before = addresses(walk.entrypoint, cfg, world.root)
     assert addresses(walk.entrypoint, cfg, world.root) == before

@@ -1,4 +1,4 @@
-"""Multiruns, searches and their summary, on planted pairs."""
+"""Multiruns, searches and their summary, on synthetic pairs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from mmmono.pipeline.training import final_metric
 from tests.pipeline.conftest import REPOSITORY, Command, newest
 from tests.pipeline.test_entrypoints import only
 
-DATA = ("dataset=planted", "dataset.pairs=800", "dataset.dim=16")
+DATA = ("dataset=synthetic", "dataset.pairs=800", "dataset.dim=16")
 SHORT = (*DATA, "trainer.max_steps=20", "trainer.min_steps=0", "trainer.val_check_interval=10")
 SHORT = (*SHORT, "training.snapshot_every=null")
 GRID = ("-m", *SHORT, "features=sae", "features.k=1,2,4", "features.expansion=1,2")
@@ -70,7 +70,7 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
     assert [settings[row.artifact, "k"] for row in sae.itertuples()] == [str(int(k)) for k in sae.k]
     assert set(settings[:, "trainer.max_steps"]) == {"20"}
     view = split_view(
-        FeatureStore(only(tmp_path / "features", "planted-*")), "select"
+        FeatureStore(only(tmp_path / "features", "synthetic-*")), "select"
     )  # by which settings are compared
     for row in sae.itertuples():
         dictionary = Dictionary.from_pretrained(tmp_path / "dictionaries" / row.artifact)
@@ -116,7 +116,7 @@ def test_two_objectives(command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
-    """From whatever interpretability results there are; embedder=clip needs no pictures."""
+    """From whatever interpretability results there are; embedder=clip needs no images."""
     root = f"artifacts={tmp_path}"
     grid = (root, *SHORT, "features=sae", "features.k=2,4")
     few = ("interpretability.m=3", "interpretability.over_training=false", "interpretability.deduplicate=false")
@@ -135,9 +135,9 @@ def test_mono_beside_fvu(command: Command, tmp_path: Path) -> None:
     for folder in (tmp_path / "results").glob("interpretability-*[!k]"):
         table4 = pd.read_parquet(folder / "table4.parquet")
         digest = json.loads((folder / "recipe.json").read_text())["sets"][0]["dictionary"]
-        averages[digest] = table4[table4["class"] == "all"].mono.mean()
+        averages[digest] = table4[table4["class"] == "all"].mono_corrected.mean()
     for row in table.itertuples():
-        assert row.mono == pytest.approx(averages[row.artifact.rpartition("-")[2]])
+        assert row.mono_corrected == pytest.approx(averages[row.artifact.rpartition("-")[2]])
 
 
 @pytest.mark.slow
@@ -161,7 +161,7 @@ def test_jobs_that_fail_are_named_and_the_others_go_on(command: Command, tmp_pat
             "objective=accuracy is no metric of this dictionary: choose of",
         ),
         ("train", ["objective=fvu", "features=[sae,ncl]"], "is that of one dictionary, not of 2"),
-        ("sweep", ["dataset.seed=9"], "nothing to compare, the features of emojiclip on planted (val) are not there"),
+        ("sweep", ["dataset.seed=9"], "nothing to compare, the features of emojiclip on synthetic (val) are not there"),
     ],
 )
 def test_bad_input_is_one_clear_line(

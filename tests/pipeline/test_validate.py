@@ -1,4 +1,4 @@
-"""The whole pipeline on planted concepts: a small fixed instance, and its bad input."""
+"""The whole pipeline on synthetic concepts: a small fixed instance, and its bad input."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.pipeline.test_entrypoints import only, snapshot
 
 
 @pytest.mark.slow
-def test_the_sae_finds_what_was_planted(command: Command, tmp_path: Path) -> None:
+def test_the_sae_finds_the_synthetic_concepts(command: Command, tmp_path: Path) -> None:
     """The easy regime: little noise, atoms ≤ 2 d, enough pairs."""
     arguments = (f"artifacts={tmp_path}", "validate.seeds=1", "validate.quick=true", "features=[raw,sae]")
     run = command("validate", *arguments)
@@ -33,7 +33,7 @@ def test_the_sae_finds_what_was_planted(command: Command, tmp_path: Path) -> Non
     assert command("validate", *arguments).status == 0
     assert snapshot(tmp_path) == before
     # Other entrypoints run on the same pairs.
-    mds = command("mds", f"artifacts={tmp_path}", "dataset=planted", "features=raw")
+    mds = command("mds", f"artifacts={tmp_path}", "dataset=synthetic", "features=raw")
     assert mds.status == 0, mds.err
 
 
@@ -85,7 +85,7 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     assert base.to_dict() == pytest.approx(
         {"gap": 0.3, "superposition": 1.5, "k": 6, "shared_share": 1 / 3, "group_size": 1, "dense": 0}
     )
-    stores = {path.name for path in (tmp_path / "features").glob("planted-*") if path.is_dir()}
+    stores = {path.name for path in (tmp_path / "features").glob("synthetic-*") if path.is_dir()}
     assert len(stores) == 2 * 7  # another k makes no new data
 
 
@@ -101,16 +101,16 @@ def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("validate", ["dataset=openmoji"], "validation needs to know the answer: set dataset=planted, not openmoji"),
+        ("validate", ["dataset=openmoji"], "validation needs to know the answer: set dataset=synthetic, not openmoji"),
         ("validate", ["+validate.parameters.nois=[1]"], "validate.parameters names 'nois'"),
-        ("validate", ["dataset.shared_atoms=0"], "dataset.shared_atoms=0: planted pairs need at least one"),
+        ("validate", ["dataset.shared_atoms=0"], "dataset.shared_atoms=0: synthetic pairs need at least one"),
         (
             "validate",
             ["validate.parameters.superposition=[0.001]"],
-            "dataset.image_atoms=0: planted pairs need at least one",
+            "dataset.image_atoms=0: synthetic pairs need at least one",
         ),
-        ("validate", ["validate.parameters.k=[97]"], "k=97 active latents, but only 96 concepts are planted"),
-        ("validate", ["validate.parameters.k=[2.5]"], "k=2.5 active latents, but only 96 concepts are planted"),
+        ("validate", ["validate.parameters.k=[97]"], "k=97 active latents, but the data has only 96 concepts"),
+        ("validate", ["validate.parameters.k=[2.5]"], "k=2.5 active latents, but the data has only 96 concepts"),
         ("validate", ["dataset.active=65"], "dataset.active=65 concepts a sample, but a modality has only 64 atoms"),
         (
             "validate",
@@ -130,12 +130,12 @@ def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
         ("validate", ["validate.seeds=0"], "validate.seeds=0: give at least 1, 3 for intervals"),
         (
             "mds",
-            ["dataset=planted", "dataset.pairs=500", "features=raw", "partition=margin", "partition.margin=0.6"],
+            ["dataset=synthetic", "dataset.pairs=500", "features=raw", "partition=margin", "partition.margin=0.6"],
             "partition: margin=0.6 must lie in [0, 0.5)",
         ),
-        ("mds", ["dataset=planted", "dataset.limit=9"], "dataset.limit has no meaning for dataset=planted"),
-        ("extract", ["dataset=planted", "dataset.correlation=-1"], "dataset.correlation=-1"),
-        ("top_samples", ["dataset=planted", "features=raw"], "dataset=planted has embeddings alone, no pictures"),
+        ("mds", ["dataset=synthetic", "dataset.limit=9"], "dataset.limit has no meaning for dataset=synthetic"),
+        ("extract", ["dataset=synthetic", "dataset.correlation=-1"], "dataset.correlation=-1"),
+        ("top_samples", ["dataset=synthetic", "features=raw"], "dataset=synthetic has embeddings alone, no images"),
     ],
 )
 def test_bad_input_is_one_clear_line(

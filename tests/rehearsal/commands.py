@@ -47,10 +47,10 @@ def behind_make(arguments: Sequence[str]) -> list[Entry]:
     if run.returncode:
         raise ValueError(f"{shlex.join(command)}: {run.stderr.strip()}")
     lines = run.stdout.replace("\\\n", " ").splitlines()
-    return [entry for line in lines for told in _told(line) if (entry := parse(told)) is not None]
+    return [entry for line in lines for quoted in _quoted_commands(line) if (entry := parse(quoted)) is not None]
 
 
-def _told(line: str) -> list[str]:
+def _quoted_commands(line: str) -> list[str]:
     """The lines that a line of a recipe stands for: those that mmmono.commands.make would run, or the line itself."""
     words = shlex.split(line) if re.match(r"\S*python -m mmmono\.commands\.make ", line) else []
     return shell_lines(words[3:]) if words else [line]

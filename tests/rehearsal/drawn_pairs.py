@@ -1,4 +1,4 @@
-"""Pictures of colored shapes with captions, as shards in img2dataset's layout and as a folder of COCO."""
+"""Images of colored shapes with captions, as shards in img2dataset's layout and as a folder of COCO."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SIZE = (96, 80)
 
 @dataclass(frozen=True)
 class DrawnPair:
-    """A picture with its caption."""
+    """An image with its caption."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str
     shape: str
 
     def jpeg(self) -> bytes:
-        """The picture as a file."""
+        """The image as a file."""
         buffer = io.BytesIO()
-        self.picture.save(buffer, "JPEG", quality=90)
+        self.image.save(buffer, "JPEG", quality=90)
         return buffer.getvalue()
 
 
@@ -51,8 +51,8 @@ def draw_pair(seed: int) -> DrawnPair:
     ground = np.linspace(0.6, 1.3, height)[:, None, None] * np.array(PLACES[place]) + rng.normal(
         0, 12, (height, width, 3)
     )
-    picture = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
-    pen = ImageDraw.Draw(picture)
+    image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
     count = int(rng.integers(1, 4))
     for _ in range(count):
         radius = int(rng.integers(8, 26))
@@ -61,7 +61,7 @@ def draw_pair(seed: int) -> DrawnPair:
     number = ("a", "two", "three")[count - 1]
     plural = "s" if count > 1 else ""
     size = ("small", "large")[int(rng.integers(2))]
-    return DrawnPair(picture, f"{number} {size} {color} {shape}{plural} at the {place}, picture {seed}", shape)
+    return DrawnPair(image, f"{number} {size} {color} {shape}{plural} at the {place}, image {seed}", shape)
 
 
 def _draw_shape(pen: ImageDraw.ImageDraw, shape: str, x: int, y: int, radius: int, color: tuple[int, int, int]) -> None:
@@ -83,7 +83,7 @@ def write_shard(path: Path, first: int, pairs: int) -> None:
     with tarfile.open(path, "w") as tar:
         for seed in range(first, first + pairs):
             pair, key = draw_pair(seed), f"{seed:09d}"
-            sidecar = {"caption": pair.caption, "url": f"http://pictures/{key}.jpg", "key": key, "status": "success",
+            sidecar = {"caption": pair.caption, "url": f"http://images/{key}.jpg", "key": key, "status": "success",
                        "width": SIZE[0], "height": SIZE[1], "exif": "{}", "error_message": None}  # fmt: skip
             files = {"jpg": pair.jpeg(), "json": json.dumps(sidecar).encode(), "txt": pair.caption.encode()}
             for extension, data in files.items():
@@ -93,7 +93,7 @@ def write_shard(path: Path, first: int, pairs: int) -> None:
 
 
 def write_coco(root: Path, train: int, val: int) -> None:
-    """`annotations/*.json` with captions and instances, and a folder of pictures for each split."""
+    """`annotations/*.json` with captions and instances, and a folder of images for each split."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     categories = [{"id": i + 1, "name": s, "supercategory": GROUPS[s]} for i, s in enumerate(SHAPES)]
     for split, first, count in (("train", 500_000, train), ("val", 600_000, val)):

@@ -157,7 +157,7 @@ class Rehearsal:
         site = Path(__file__).parent / "site"
         return kept | {
             "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}",
-            "MMMONO_REHEARSAL": "1",
+            "MMMONO_REHEARSAL": "quick" if self.quick else "yes",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DOWNLOAD_TIMEOUT": "3",
             "NO_PROXY": "*",
@@ -189,7 +189,7 @@ class Rehearsal:
         return [*steps, beside("explorer", "explorer", *on, settings)]
 
     def _refusals(self) -> list[Step]:
-        """What goes wrong for ever must be told in one line, before anything is computed."""
+        """What goes wrong for ever must be reported in one line, before anything is computed."""
         nowhere = f"artifacts={self.folder / 'refused'}"
         paper = ("+paper=figure4", "features=raw", nowhere, "dataset.limit=50")
         no_key = {"DEEPSEEK_API_KEY": ""}

@@ -68,7 +68,7 @@ def spread(model: nn.Module) -> None:
     if not hasattr(model.visual, "attnpool"):
         return
     preprocess = open_clip.image_transform(224, is_train=False)
-    images = torch.stack([preprocess(draw_pair(seed).picture) for seed in range(64)])
+    images = torch.stack([preprocess(draw_pair(seed).image) for seed in range(64)])
     with torch.no_grad():
         model.visual.attnpool.c_proj.bias.sub_(0.98 * model.encode_image(images).mean(0))
 
@@ -98,9 +98,9 @@ def classifier_repository(folder: Path) -> None:
         architectures=["ViTForImageClassification"],
     )  # fmt: skip
     model, processor = ViTForImageClassification(config).eval(), ViTImageProcessor()
-    pictures = [draw_pair(seed).picture for seed in range(100)]
+    images = [draw_pair(seed).image for seed in range(100)]
     with torch.inference_mode():
-        features = model.vit(**processor(images=pictures, return_tensors="pt")).last_hidden_state[:, 0]
+        features = model.vit(**processor(images=images, return_tensors="pt")).last_hidden_state[:, 0]
     middle = features.mean(0)
     direction = torch.linalg.svd(features - middle, full_matrices=False).Vh[0]
     direction = direction * 8 / ((features - middle) @ direction).std()

@@ -47,5 +47,5 @@ def opened(browser: Any, page: Path, where: str = "", width: int = 1280, **optio
 
 
 def _missing(request: Any) -> list[str]:
-    """What could not be loaded; a picture that is no longer wanted, since another feature was opened, is not missing."""
+    """What could not be loaded; an image that is no longer needed, since another feature was opened, is not missing."""
     return [] if request.failure == "net::ERR_ABORTED" else [f"{request.failure}: {request.url}"]

@@ -11,18 +11,18 @@ from mmmono.reporting.style import save_figure
 
 
 def card(images: int, captions: int, asked: int = 8) -> FeatureCard:
-    picture = Image.new("RGB", (60, 40), (200, 30, 30))
+    image = Image.new("RGB", (60, 40), (200, 30, 30))
     return FeatureCard(
         feature_set="sae", feature=34, members="TextD", mds=0.321, asked=asked,
-        images=[(picture, 1.0)] * images,
+        images=[(image, 1.0)] * images,
         captions=[(f"costs $5 and ${i} more " + "word " * 40 * (i == 1), 1.0) for i in range(captions)],
     )  # fmt: skip
 
 
 def test_a_sheet_shows_every_image_and_caption(tmp_path: Path) -> None:
     figure = contact_sheet([card(8, 8), card(2, 0)])
-    pictures = [image for axis in figure.axes for image in axis.get_children() if isinstance(image, AxesImage)]
-    assert len(pictures) == 10
+    images = [image for axis in figure.axes for image in axis.get_children() if isinstance(image, AxesImage)]
+    assert len(images) == 10
     assert all(
         axis.get_window_extent().width == pytest.approx(axis.get_window_extent().height, rel=0.02)
         for axis in figure.axes

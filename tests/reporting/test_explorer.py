@@ -60,7 +60,7 @@ def found_again(features: int) -> FoundAgain:
     return FoundAgain(match, match > 0.7)
 
 
-def picture(row: int) -> Image.Image:
+def thumbnail(row: int) -> Image.Image:
     return Image.new("RGB", (60, 40), (row * 37 % 256, row * 91 % 256, 120))
 
 
@@ -69,7 +69,7 @@ def write(directory: Path, sets: list[ExploredFeatures], captions: list[str] = C
     for one in sets:
         writer.add(one)
         for row in writer.rows(one):
-            writer.write_picture(row, picture(row))
+            writer.write_thumbnail(row, thumbnail(row))
         assert writer.rows(one) == []
     return writer.finish("model <x> on data", {"pairs": len(captions), "seed": 0, "embedder": "offline"})
 
@@ -133,14 +133,14 @@ def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) 
                 assert sum(counts) / PAIRS == pytest.approx(table[modality][feature], rel=1e-3)
 
 
-def test_each_picture_lies_there_once(page: Path, sets: list[ExploredFeatures]) -> None:
-    wanted = {row for one in sets for row in one.top["image"].rows.flatten().tolist() if row >= 0}
-    files = {int(file.stem): file for file in (page.parent / "pictures").rglob("*.webp")}
-    assert set(files) == wanted
+def test_each_image_lies_there_once(page: Path, sets: list[ExploredFeatures]) -> None:
+    expected = {row for one in sets for row in one.top["image"].rows.flatten().tolist() if row >= 0}
+    files = {int(file.stem): file for file in (page.parent / "thumbnails").rglob("*.webp")}
+    assert set(files) == expected
     assert all(file.parent.name == str(row // 1000) for row, file in files.items())
-    with Image.open(files[min(wanted)]) as image:
+    with Image.open(files[min(expected)]) as image:
         assert image.size == (144, 144)
-        assert np.abs(np.asarray(image)[72, 72].astype(int) - picture(min(wanted)).getpixel((0, 0))).max() < 12
+        assert np.abs(np.asarray(image)[72, 72].astype(int) - thumbnail(min(expected)).getpixel((0, 0))).max() < 12
 
 
 def test_the_page_escapes_and_has_the_figures_colors(page: Path) -> None:
@@ -151,13 +151,13 @@ def test_the_page_escapes_and_has_the_figures_colors(page: Path) -> None:
     assert "http" not in (page.parent / "app.js").read_text()
 
 
-def test_no_pictures_are_asked_for_where_there_are_none(tmp_path: Path, sets: list[ExploredFeatures]) -> None:
+def test_no_images_are_asked_for_where_there_are_none(tmp_path: Path, sets: list[ExploredFeatures]) -> None:
     writer = ExplorerWriter(tmp_path, CAPTIONS, False)
     writer.add(sets[0])
     assert writer.rows(sets[0]) == []
     page = writer.finish("words", {"pairs": PAIRS, "seed": 0, "embedder": None})
-    assert read(page, "index")["pictures"] is False
-    assert not (tmp_path / "pictures").exists()
+    assert read(page, "index")["thumbnails"] is False
+    assert not (tmp_path / "thumbnails").exists()
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_filters_sorting_and_a_feature(browser: Any, page: Path, sets: list[Expl
         card = tab.locator("#card .card")
         card.wait_for()
         assert f"sae feature {first}" in card.locator("h2").inner_text()
-        assert card.locator(".pictures img").count() == int(one.top["image"].found[first])
+        assert card.locator(".thumbnails img").count() == int(one.top["image"].found[first])
         assert card.locator(".texts li").first.inner_text().endswith(CAPTIONS[int(one.top["text"].rows[first, 0])])
         tab.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth === 144)")
         assert tab.url.endswith(f"#sae/{first}")

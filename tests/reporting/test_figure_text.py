@@ -36,10 +36,8 @@ def _fonts(request: pytest.FixtureRequest) -> object:
 
 
 def card(captions: list[str]) -> FeatureCard:
-    picture = Image.new("RGB", (60, 40), (200, 30, 30))
-    return FeatureCard(
-        "sae", 34, "TextD", 0.321, images=[(picture, 1.0)], captions=[(c, 1.0) for c in captions], asked=1
-    )
+    image = Image.new("RGB", (60, 40), (200, 30, 30))
+    return FeatureCard("sae", 34, "TextD", 0.321, images=[(image, 1.0)], captions=[(c, 1.0) for c in captions], asked=1)
 
 
 @pytest.mark.slow

@@ -104,13 +104,13 @@ def test_broken_addresses_open_the_page(browser: Any, explorer: Path, address: s
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    picture = folder / "figure.png"
-    Image.new("RGB", (700, 300), "red").save(picture)
+    image = folder / "figure.png"
+    Image.new("RGB", (700, 300), "red").save(image)
     rows: list[dict[str, object]] = [{"caption": text, "<b>|": number} for number, text in enumerate(NASTY)]
     sections = [
         ReportSection(
             "2.1", text, text, text, [ReportTable(f"t{number}", text, rows)] if number == 1 else [],
-            [ReportFigure(picture, text)] if number < 4 else [], note=text,
+            [ReportFigure(image, text)] if number < 4 else [], note=text,
         )
         for number, text in enumerate(NASTY)
     ]  # fmt: skip

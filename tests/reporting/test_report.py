@@ -27,13 +27,13 @@ ROWS: list[dict[str, object]] = [
 
 @pytest.fixture
 def report(tmp_path: Path) -> Report:
-    picture = tmp_path / "figure.png"
-    Image.new("RGB", (1440, 500), "red").save(picture)
+    image = tmp_path / "figure.png"
+    Image.new("RGB", (1440, 500), "red").save(image)
     artifacts = Artifacts(tmp_path / "artifacts")
     made = artifacts.build("results", "mds-it", {"k": 32, "text": "<script>"}, lambda folder: None)
     table = ReportTable("mds", "Counts", ROWS, {"count": ["../explorer/index.html#sae/3", ""]})
     full = ReportSection(
-        "2.1", "Dominance", "Which?", "make section-2.1", [table], [ReportFigure(picture, "Figure 4: scores")], [made]
+        "2.1", "Dominance", "Which?", "make section-2.1", [table], [ReportFigure(image, "Figure 4: scores")], [made]
     )
     empty = ReportSection("4.2", "Adversarial samples", "Which?", "make section-4.2")
     beyond = ReportSection("+", "Is it found?", "Which?", "make validate")
@@ -51,16 +51,16 @@ def test_the_page_holds_everything_and_says_what_is_missing(report: Report, tmp_
     page = write_report(report, tmp_path)
     html = page.read_text()
     assert [section.number for section in report.missing] == ["4.2", "+"]
-    for wanted in (
+    for expected in (
         "make section-4.2", "make validate", "make appendix-a.1 FEATURES=ncl", "CLIP RN50", "Figure 4: scores", "1,234",
         'href="../explorer/index.html#sae/3"', "σ ≤ 5 &amp; &lt;b&gt;", "&lt;script&gt;", 'id="section-is-it-found"',
     ):  # fmt: skip
-        assert wanted in html, wanted
+        assert expected in html, expected
     assert "<script" not in html
     assert "http" not in html
-    picture = re.search(r'src="data:image/png;base64,([^"]+)"', html)
-    assert picture is not None
-    assert base64.b64decode(picture[1]) == report.sections[0].figures[0].file.read_bytes()
+    image = re.search(r'src="data:image/png;base64,([^"]+)"', html)
+    assert image is not None
+    assert base64.b64decode(image[1]) == report.sections[0].figures[0].file.read_bytes()
     [versions] = report.versions
     assert versions == json.loads((report.sections[0].made_by[0].path / "versions.json").read_text())
     assert f"torch <b>{versions['torch']}</b>" in html

@@ -157,7 +157,9 @@ def test_no_content_is_a_traceback(tmp_path: Path, content: bytes, suffix: str) 
     assert "\n" not in str(raised.value)
 
 
-def test_weights_that_do_not_fit_are_told_by_the_names_that_are_there(state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_reported_by_the_names_that_are_there(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
     def loading(weights: dict[str, Tensor]) -> str:
         torch.save(weights, tmp_path / "weights.pt")
         with pytest.raises(ModelError) as raised:

@@ -135,9 +135,9 @@ def test_names_that_are_no_ids() -> None:
 
 
 def test_reasons_are_found_under_what_libraries_raise_in_their_place() -> None:
-    told = RuntimeError("failed to download")
-    told.__cause__ = OSError(28, "No space left on device")
-    assert "no space left under" in hub_reason(told)
+    error = RuntimeError("failed to download")
+    error.__cause__ = OSError(28, "No space left on device")
+    assert "no space left under" in hub_reason(error)
     assert hub_reason(ValueError("first\nsecond")) == "first"
     assert hub_reason(KeyError()) == "KeyError"
 

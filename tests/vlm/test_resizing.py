@@ -1,4 +1,4 @@
-"""Resizing of pictures of any shape, against the transforms of torchvision, open_clip and timm themselves."""
+"""Resizing of images of any shape, against the transforms of torchvision, open_clip and timm themselves."""
 
 from __future__ import annotations
 
@@ -47,36 +47,36 @@ def levels(image: Image.Image) -> np.ndarray[Any, Any]:
     st.sampled_from(sorted(TRANSFORMS)), st.integers(1, 90), st.integers(1, 90), st.integers(0, 20), st.integers(0, 99)
 )
 def test_the_part_is_the_crop_of_the_whole(name: str, width: int, height: int, longer: int, seed: int) -> None:
-    picture = noise(width * (1 + longer), height, seed)
+    image = noise(width * (1 + longer), height, seed)
     resize, crop = pil_steps(TRANSFORMS[name])
     (step,) = bounded([resize, crop])
     try:
-        whole = crop(resize(picture))
+        whole = crop(resize(image))
     except ValueError:  # nothing is left of the short side
-        assert step(picture).size == tuple(crop.size)[::-1]
+        assert step(image).size == tuple(crop.size)[::-1]
         return
-    assert (levels(step(picture)) == levels(whole)).all()
-    high, wide = step.resized(picture)
+    assert (levels(step(image)) == levels(whole)).all()
+    high, wide = step.resized(image)
     # The columns first, then the rows: Pillow takes either order, which differ where a pass overshoots and is clipped.
     mode = resizing.kernel_of(resize)
-    ordered = crop(picture.resize((wide, picture.height), mode).resize((wide, high), mode))
-    assert np.abs(levels(step.by_parts(picture, high, wide)) - levels(ordered)).max() <= 3  # of 255: both passes round
+    ordered = crop(image.resize((wide, image.height), mode).resize((wide, high), mode))
+    assert np.abs(levels(step.by_parts(image, high, wide)) - levels(ordered)).max() <= 3  # of 255: both passes round
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 @pytest.mark.parametrize("size", [(65000, 1), (1, 65000), (30000, 3), (3_000_000, 1)])
-def test_extreme_pictures_take_no_more_memory_than_others(name: str, size: tuple[int, int]) -> None:
+def test_extreme_images_take_no_more_memory_than_others(name: str, size: tuple[int, int]) -> None:
     step = bounded(pil_steps(TRANSFORMS[name]))[0]
     assert isinstance(step, ResizeAndCrop)
     step(noise(300, 200))
-    picture = noise(*size)
+    image = noise(*size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = step(picture)
+    found = step(image)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # kilobytes
     assert found.size == tuple(step.crop.size)[::-1]
     if name in ("shortest", "timm"):  # of the middle alone they make the same
-        middle = narrowed(picture, 34)
-        assert middle.size != picture.size
+        middle = narrowed(image, 34)
+        assert middle.size != image.size
         plain = step.crop(step.resize(middle))
         assert np.abs(levels(found) - levels(plain)).max() <= 1
 
@@ -87,11 +87,11 @@ def test_other_steps_are_left_alone() -> None:
     assert squash[0](noise(65000, 1)).size == (32, 32)
     steps = bounded(TRANSFORMS["shortest"].transforms)
     assert len(steps) == len(TRANSFORMS["shortest"].transforms) - 1
-    picture = noise(50, 40)
-    assert (levels(pickle.loads(pickle.dumps(steps[0]))(picture)) == levels(steps[0](picture))).all()
+    image = noise(50, 40)
+    assert (levels(pickle.loads(pickle.dumps(steps[0]))(image)) == levels(steps[0](image))).all()
 
 
-def test_only_long_pictures_are_narrowed() -> None:
+def test_only_long_images_are_narrowed() -> None:
     assert narrowed(noise(90, 30)).size == (90, 30)
     tall = noise(2, 101)
     assert (levels(narrowed(tall, 4)) == levels(tall)[46:54]).all()

@@ -136,9 +136,9 @@ def test_a_folder_is_what_open_clip_makes_of_it(folder: Path) -> None:
     encoder = load_open_clip(f"local-dir:{folder}", None)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     model.eval()
-    picture = transform(Image.fromarray(PIXELS))[None]
-    assert_close(pixels_through(encoder), picture[0], atol=1e-5, rtol=1e-5)
-    assert_close(encoder.encode_image(picture), model.encode_image(picture), atol=1e-5, rtol=1e-4)
+    image = transform(Image.fromarray(PIXELS))[None]
+    assert_close(pixels_through(encoder), image[0], atol=1e-5, rtol=1e-5)
+    assert_close(encoder.encode_image(image), model.encode_image(image), atol=1e-5, rtol=1e-4)
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(["a cat", "two dogs"])
     assert_close(encoder.encode_text(tokens), model.encode_text(tokens), atol=1e-5, rtol=1e-4)
 
@@ -184,7 +184,7 @@ def test_a_folders_recipe_is_its_content_not_its_place(folder: Path, tmp_path: P
         ),
     ],
 )
-def test_broken_folders_are_told_in_one_line(folder: Path, change: Any, says: str) -> None:
+def test_broken_folders_are_reported_in_one_line(folder: Path, change: Any, says: str) -> None:
     change(folder)
     with pytest.raises(ModelError, match=says) as raised:
         load_open_clip(f"local-dir:{folder}", None)
@@ -216,10 +216,10 @@ def test_a_reference_that_is_no_tag(weights: Path) -> None:
         model_source("RN50", str(weights), WeightSettings(preprocess_of="opnai"))
 
 
-def test_weights_for_other_pictures_or_captions_are_not_stretched_unasked(tmp_path: Path) -> None:
+def test_weights_for_other_images_or_captions_are_not_stretched_unasked(tmp_path: Path) -> None:
     model = open_clip.create_model("mmmono-settings", force_image_size=64, force_context_length=33)
     torch.save(model.state_dict(), tmp_path / "big.pt")
-    with pytest.raises(ModelError, match=r"pictures of 64 px, and the model takes 32: set model.image_size=64"):
+    with pytest.raises(ModelError, match=r"images of 64 px, and the model takes 32: set model.image_size=64"):
         load_open_clip("mmmono-settings", str(tmp_path / "big.pt"))
     with pytest.raises(ModelError, match=r"captions of 33 tokens.*set model.context_length=33"):
         load_open_clip("mmmono-settings", str(tmp_path / "big.pt"), settings=WeightSettings(image_size=64))

@@ -10,7 +10,7 @@ from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
-CONTRASTS = ("auto", "picture", "typographic")
+CONTRASTS = ("auto", "image", "typographic")
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Benign:
     """Settings of the section `adversarial.benign`: the images before the attack.
 
     Attributes:
-        pictures: image files, `openmoji:<hexcode>`, or keys of pairs; None to draw them.
+        images: image files, `openmoji:<hexcode>`, or keys of pairs; None to draw them.
         words: an image is drawn from pairs whose caption has one of these words.
         count: number of images to draw.
         text: what the images show that have no caption.
     """
 
-    pictures: Sequence[str] | None
+    images: Sequence[str] | None
     words: Sequence[str]
     count: int
     text: str | None
@@ -53,8 +53,8 @@ class Settings:
 
     Attributes:
         requests: file with the requests; None for the harmless ones that are shipped.
-        contrast: what an image is attacked with: `picture` (of the request), `typographic` (the request's text), or
-            `auto` (the picture if the request has one).
+        contrast: what an image is attacked with: `image` (of the request), `typographic` (the request's text), or
+            `auto` (the image if the request has one).
         friendly_text: text on the benign images to which the defense aligns.
         runs: number of runs; each pairs the requests with other benign images and draws other features.
         sizes: numbers of aligned features, as shares of the smallest class.
@@ -152,7 +152,7 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "table3": {
@@ -186,7 +186,7 @@ ADVERSARIAL = Analysis(
             "distance": "mean distance to the alignment's target over images",
         },
         "cases": {
-            "image": "number of the image in each folder pictures/<condition>",
+            "image": "number of the image in each folder images/<condition>",
             "run": "number of the run",
             "request": "the request as put to the victim",
             "concept": "what the request is about",

@@ -17,19 +17,19 @@ from torch.nn import functional as F
 
 from mmmono.analyses.adversarial import AlignmentSettings, Settings
 from mmmono.analyses.adversarial.asking import ask, judged
-from mmmono.analyses.adversarial.attack_pictures import AttackPictures
+from mmmono.analyses.adversarial.attack_images import AttackImages
 from mmmono.analyses.adversarial.cases import Defense, draw_cases, draw_defenses
 from mmmono.analyses.adversarial.counting import Counted, Margins, count, table3
 from mmmono.analyses.adversarial.moving import Folders, attack, carry_out, defend, friendly_pixels, save_given
 from mmmono.case_studies.adversarial.alignment import Alignment
-from mmmono.case_studies.adversarial.folder import PICTURES, PictureFolder
+from mmmono.case_studies.adversarial.folder import IMAGES, ConditionFolder
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, Condition
 from mmmono.case_studies.adversarial.requests import read_requests
 from mmmono.case_studies.adversarial.victims import Victim
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.pictures import finished_features
+from mmmono.pipeline.images import finished_features
 from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -66,9 +66,9 @@ class AttackStudy:
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
         if finished_features(workspace, workspace.whole_split("auto")) is None:  # check before hours of extraction
             self._check()
-        pictures = AttackPictures(workspace, self.settings)
-        self.contrasts = [pictures.contrast(request) for request in self.requests]
-        self.benign = pictures.benign()
+        images = AttackImages(workspace, self.settings)
+        self.contrasts = [images.contrast(request) for request in self.requests]
+        self.benign = images.benign()
         self.cases = draw_cases(self.requests, self.contrasts, self.benign, self.settings.runs, workspace.seed)
 
     def _check(self) -> None:
@@ -86,7 +86,7 @@ class AttackStudy:
             "adversarial": settings,
             "random_sets": self.match,
             "requests": [asdict(request) for request in self.requests],
-            "benign": [[picture.caption, _digest(picture.image)] for picture in self.benign],
+            "benign": [[one.caption, _digest(one.image)] for one in self.benign],
             "contrasts": [_digest(image) if image else None for image in self.contrasts],
             "victim": {**self.victim.identity(), "measure": self.victim.measure},
             "judge": self.judge.identity(),
@@ -102,7 +102,7 @@ class AttackStudy:
         self.victim.load(encoder, workspace.device)
         given = [Condition(BENIGN), Condition(CONTRAST), Condition(ATTACKED)]
         folders = {
-            condition: PictureFolder(folder / PICTURES / condition.slug, len(cases))
+            condition: ConditionFolder(folder / IMAGES / condition.slug, len(cases))
             for condition in (*given, *(defense.condition for defense in defenses))
         }
         self._make_images(folders, defenses, encoder)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmmono.analyses.adversarial.cases import Case
 from mmmono.analyses.adversarial.moving import Folders
-from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.victims import Victim
 from mmmono.core.progress import progress_bar
@@ -28,12 +28,12 @@ def ask(victim: Victim, cases: Sequence[Case], folders: Folders, seed: int) -> N
                 if number not in answered:
                     # Seed by case, so that all conditions of a case share their random draws.
                     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-                    answers = victim.answers(folder.picture(number), case.request, case.benign.caption, state)
+                    answers = victim.answers(folder.image(number), case.request, case.benign.caption, state)
                     folder.keep_answers(number, answers)
                 bar.advance(task)
 
 
-def judged(judge: Judge, cases: Sequence[Case], folder: PictureFolder) -> list[list[bool | None]]:
+def judged(judge: Judge, cases: Sequence[Case], folder: ConditionFolder) -> list[list[bool | None]]:
     """Return the verdict on each answer of each case; None for an answer without a verdict.
 
     Raises:

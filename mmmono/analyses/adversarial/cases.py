@@ -13,7 +13,7 @@ from torch import Tensor
 from mmmono.analyses.adversarial import Settings
 from mmmono.case_studies.adversarial.outcomes import ALL, Carried, Condition, defending_features
 from mmmono.case_studies.adversarial.requests import Request
-from mmmono.case_studies.pictures import Picture
+from mmmono.case_studies.images import CaptionedImage
 from mmmono.core.errors import ConfigError
 from mmmono.features import FeatureSet
 from mmmono.modality.random_sets import RANDOM, RandomSet
@@ -38,7 +38,7 @@ class Case:
     request_number: int
     request: Request
     benign_number: int
-    benign: Picture
+    benign: CaptionedImage
     contrast: Image | None
 
     def to_row(self, number: int) -> dict[str, object]:
@@ -70,7 +70,11 @@ class Defense:
 
 
 def draw_cases(
-    requests: Sequence[Request], contrasts: Sequence[Image | None], benign: Sequence[Picture], runs: int, seed: int
+    requests: Sequence[Request],
+    contrasts: Sequence[Image | None],
+    benign: Sequence[CaptionedImage],
+    runs: int,
+    seed: int,
 ) -> list[Case]:
     """Pair every request with one benign image in each run, ordered by run and request.
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mmmono.analyses.adversarial.cases import Case
 from mmmono.analyses.adversarial.moving import Folders
-from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.outcomes import (
     AttackOutcome,
     Carried,
@@ -50,7 +50,7 @@ class Margins:
             rows = F.normalize(self._encoder.encode_text(self._encoder.tokenize(unique).to(self._device)), dim=1)
         return rows[[unique.index(text) for text in texts]]
 
-    def of(self, folder: PictureFolder) -> Float[np.ndarray[Any, Any], " cases"]:
+    def of(self, folder: ConditionFolder) -> Float[np.ndarray[Any, Any], " cases"]:
         """Return the margin of every image of a folder."""
         margins = []
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from mmmono.analyses.adversarial import measure
-from mmmono.case_studies.adversarial.folder import PICTURES, image_file
+from mmmono.case_studies.adversarial.folder import IMAGES, image_file
 from mmmono.case_studies.adversarial.outcomes import ALL, ATTACKED, BENIGN, CONTRAST, Condition
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.random_sets import random_name
@@ -74,7 +74,7 @@ def _examples(result: Result, outcomes: pd.DataFrame) -> list[AttackExample]:
         AttackExample(
             case["concept"],
             case["benign"],
-            {of.aligned: _image(image_file(result.folder / PICTURES / of.slug, case["image"])) for of in shown},
+            {of.aligned: _image(image_file(result.folder / IMAGES / of.slug, case["image"])) for of in shown},
         )
         for case in cases[: result.recipe["adversarial"]["shown"]]
     ]

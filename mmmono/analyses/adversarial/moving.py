@@ -15,15 +15,15 @@ from torchvision.transforms.functional import to_pil_image
 
 from mmmono.analyses.adversarial.cases import Case, Defense
 from mmmono.case_studies.adversarial.alignment import Alignment, Features, align
-from mmmono.case_studies.adversarial.folder import PictureFolder
+from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, Condition
-from mmmono.case_studies.adversarial.typography import text_picture, with_text
+from mmmono.case_studies.adversarial.typography import typographic_image, with_text
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
 from mmmono.vlm import Encoder
 
 Pixels = Callable[[Sequence[int]], Tensor]
-Folders = Mapping[Condition, PictureFolder]
+Folders = Mapping[Condition, ConditionFolder]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Move:
         chosen: indices of the features to align, one tensor per run; None for all features.
     """
 
-    folder: PictureFolder
+    folder: ConditionFolder
     start: Pixels
     target: Pixels
     features: Features
@@ -53,7 +53,7 @@ def save_given(cases: Sequence[Case], folders: Folders, encoder: Encoder) -> Non
         folders[Condition(BENIGN)].keep(number, _seen(encoder, case.benign.image))
         contrast = case.contrast
         if contrast is None:
-            contrast = text_picture(case.request.text, encoder.preprocess(case.benign.image).shape[-1])
+            contrast = typographic_image(case.request.text, encoder.preprocess(case.benign.image).shape[-1])
         folders[Condition(CONTRAST)].keep(number, _seen(encoder, contrast))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmmono.analyses.mds import SCORES
+from mmmono.analyses.mds import TWO_AXES
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.result import Result, Rows
 
@@ -96,12 +96,12 @@ CERTAINTY = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
-    version=5,
+    version=6,
     drawing=2,
     settings=Settings,
     columns={
         "scores": {
-            **SCORES,
+            **TWO_AXES,
             "p_value": "two-sided p-value of R(d), image and text of groups of pairs swapped at random",
             "q_value": "p-value adjusted for the number of live features (Benjamini and Hochberg)",
             "low": "lower end of the 95 % interval of R(d) (Wilson, by effective number of trials)",

@@ -29,6 +29,7 @@ from mmmono.modality.intervals import score_intervals
 from mmmono.modality.planning import Aims, plan_rows
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.sharedness import score_rows
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -87,7 +88,10 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
         "border_p_value": certainty.border_p_value, "border_q_value": certainty.border_q_value, **other,
     }  # fmt: skip
     values = {key: column.tolist() for key, column in columns.items()}
-    scores = [{**row, **{key: value[i] for key, value in values.items()}} for i, row in enumerate(scored.to_rows())]
+    scores = [
+        {**row, **{key: value[i] for key, value in values.items()}}
+        for i, row in enumerate(score_rows(workspace, scored))
+    ]
     return {"scores": scores, "summary": [summary], "plan": _plan(name, scored, certainty, live, settings)}
 
 

@@ -32,8 +32,8 @@ from mmmono.features.selection import Split
 from mmmono.modality import Partition
 from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.images import SplitImages, finished_features
 from mmmono.pipeline.labels import classified
-from mmmono.pipeline.pictures import SplitPictures, finished_features
 from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -89,14 +89,14 @@ class _Case:
         # Detect problems before reading images.
         self.labeler.check(self.pair)
         partitions = {name: self._partition(name) for name in self.workspace.recipes}
-        pictures = SplitPictures(self.workspace, self.split)
-        samples, counts = self._labeled(pictures)
+        images = SplitImages(self.workspace, self.split)
+        samples, counts = self._labeled(images)
         tables: dict[str, list[Row]] = {"labels": [counts]}
         for name, partition in partitions.items():
             for table, rows in self._tables(name, partition, samples):
                 tables.setdefault(table, []).extend({"feature_set": name, **row} for row in rows)
-        _save_images(pictures, [row["row"] for row in tables["figure7"]], folder / IMAGES)
-        pictures.report(folder)
+        _save_images(images, [row["row"] for row in tables["figure7"]], folder / IMAGES)
+        images.report(folder)
         return tables
 
     def _partition(self, name: str) -> Partition:
@@ -116,7 +116,7 @@ class _Case:
                 raise ConfigError(f"gender.space=embeddings: {error}") from error
         return partition
 
-    def _labeled(self, pictures: SplitPictures) -> tuple[Samples, Row]:
+    def _labeled(self, images: SplitImages) -> tuple[Samples, Row]:
         """Label the pairs of the split; return those that show a concept, and how many pairs have which label."""
         view = self.workspace.features(self.split).view
         metadata = view.metadata()
@@ -124,7 +124,7 @@ class _Case:
         rows = np.unique(view.groups(), return_index=True)[1]
         labels = self.labeler.label(
             self.pair, metadata.iloc[rows].reset_index(drop=True),
-            lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), pictures),
+            lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), images),
         )  # fmt: skip
         _check(self.pair, labels, self.settings.min_samples)
         samples = Samples.of(labels, rows, metadata["caption"], self.settings.confidence)
@@ -227,7 +227,7 @@ def _groups(ordered: Array, count: int) -> list[Array]:
     return [group for group in np.array_split(ordered, count) if len(group)]
 
 
-def _save_images(pictures: SplitPictures, rows: list[int], folder: Path) -> None:
+def _save_images(images: SplitImages, rows: list[int], folder: Path) -> None:
     folder.mkdir()
-    for row, image in pictures.shown(set(rows)).items():
+    for row, image in images.shown(set(rows)).items():
         image.save(folder / f"{row}.png")

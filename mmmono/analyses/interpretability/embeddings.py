@@ -16,8 +16,8 @@ from mmmono.core.versions import version_of
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
+from mmmono.pipeline.images import SplitImages, in_batches
 from mmmono.pipeline.models import EmojiCLIP
-from mmmono.pipeline.pictures import SplitPictures, in_batches
 from mmmono.pipeline.workspace import Workspace
 
 IMAGE_BATCH = 64  # images in memory at a time
@@ -51,7 +51,7 @@ class SampleEmbeddings:
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
         self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, EmojiCLIP))
         self.spare = 0 if self.free else max(2, m // 4)
-        self._images: SplitPictures | None = None
+        self._images: SplitImages | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}
         self._table: dict[Modality, Tensor] = {}
 
@@ -62,8 +62,8 @@ class SampleEmbeddings:
 
     def prepare(self, rows: dict[Modality, Int64[Tensor, " rows"]]) -> None:
         """Compute the embeddings of these rows unless they are in memory; rows of −1 are ignored."""
-        for modality, wanted in rows.items():
-            missing = wanted[wanted >= 0].unique()
+        for modality, needed in rows.items():
+            missing = needed[needed >= 0].unique()
             missing = missing[self._position[modality][missing] < 0]
             if not len(missing):
                 continue
@@ -105,7 +105,7 @@ class SampleEmbeddings:
         key = digest({"rows": features.recipe, "embedder": embedder.fingerprint, "version": version_of("embeddings")})
         folder = self._workspace.artifacts.root / "embeddings" / f"{name}-{key}" / modality
         if modality == "image" and self._images is None:
-            self._images = SplitPictures(self._workspace, self._workspace.dataset.split)
+            self._images = SplitImages(self._workspace, self._workspace.dataset.split)
 
         def compute(positions: Sequence[int]) -> Tensor:
             if modality == "text":
@@ -116,7 +116,7 @@ class SampleEmbeddings:
         return EmbeddingCache(folder, compute, f"{self.name}: {modality}s").get(rows)
 
 
-def _embedded(images: SplitPictures, embedder: Embedder, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:
+def _embedded(images: SplitImages, embedder: Embedder, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:
     """Embed the images of ascending rows; NaN for images that cannot be read."""
     parts: list[Tensor] = []
     there: list[bool] = []

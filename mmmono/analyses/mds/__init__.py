@@ -6,6 +6,7 @@ from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableVi
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Result, Rows
 
+CLASSES = ("ImgD", "TextD", "CrossD")
 # Columns of two tables that fit a terminal of 80 characters.
 CLASSES_SHOWN = ("feature_set", "pairs", "groups", "features", "ImgD", "TextD", "CrossD", "dead")
 SPREAD_SHOWN = ("feature_set", "mean", "std", "null_std", "reliability", "skewness", "gap")
@@ -22,6 +23,10 @@ SCORES = {
     "image_active": "number of images that activate the feature",
     "text_active": "number of texts that activate the feature",
 }
+TWO_AXES = SCORES | {
+    "sharedness": "correlation across pairs of firing (sparse features) or of activations (dense ones)",
+    "sharedness_q_value": "q-value of a positive association within pairs, against broken pairs, among live features",
+}
 
 
 def summary_rows(result: Result) -> Rows:
@@ -34,6 +39,18 @@ def spread_rows(result: Result) -> Rows:
     return headed([{key: row[key] for key in SPREAD_SHOWN} for row in result.rows("summary")])
 
 
+def sharedness_rows(result: Result) -> Rows:
+    """The second axis: how many features of each class image and text of a pair activate together."""
+    return [
+        {
+            "feature set": row["feature_set"],
+            **{f"{of} shared": f"{row[f'{of}_shared']} of {row[of]}" for of in CLASSES},
+            **{f"{of} median": row[f"{of}_sharedness"] for of in CLASSES},
+        }
+        for row in result.rows("summary")
+    ]
+
+
 MDS = Analysis(
     name="mds",
     section="2.1",
@@ -43,9 +60,9 @@ MDS = Analysis(
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
-    version=4,
+    version=5,
     columns={
-        "scores": SCORES,
+        "scores": TWO_AXES,
         "summary": {
             "feature_set": "name of the feature set",
             "pairs": "number of pairs",
@@ -66,6 +83,11 @@ MDS = Analysis(
             "half_width": "mean half-width of the scores' 95 % confidence intervals",
             "design_effect": "median of the features' design effects",
             "gap": "modality gap: distance between the modalities' centroids, of normalized embeddings",
+            **{
+                f"{of}_shared": f"{of} features shared beyond broken pairs (sharedness_q_value ≤ 0.05)"
+                for of in CLASSES
+            },
+            **{f"{of}_sharedness": f"median sharedness of {of} features" for of in CLASSES},
         },
         "modality_gap": {
             "centroid_distance": "distance between the modalities' centroids, of normalized embeddings",
@@ -76,6 +98,9 @@ MDS = Analysis(
         TableView("mds", "Classes of the features", summary_rows),
         TableView(
             "mds_spread", "Moments of the scores, and σ if no feature preferred a modality (null std)", spread_rows
+        ),
+        TableView(
+            "mds_sharedness", "Features shared beyond broken pairs (q ≤ 0.05), and median sharedness", sharedness_rows
         ),
     ],
     drawing=2,

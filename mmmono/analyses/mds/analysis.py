@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmmono.modality import modality_gap
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.sharedness import score_rows, sharedness_counts
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -18,8 +19,11 @@ def prepare(workspace: Workspace) -> Study:
         sets = [workspace.dominance(name) for name in workspace.recipes]
         gap = modality_gap((block.image, block.text) for block in features.view.blocks())
         return {
-            "scores": [row for scored in sets for row in scored.to_rows()],
-            "summary": [{**scored.to_row(), "gap": gap.centroid_distance} for scored in sets],
+            "scores": [row for scored in sets for row in score_rows(workspace, scored)],
+            "summary": [
+                {**scored.to_row(), "gap": gap.centroid_distance, **sharedness_counts(workspace, scored.name)}
+                for scored in sets
+            ],
             "modality_gap": [asdict(gap)],
         }
 

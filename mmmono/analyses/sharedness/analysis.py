@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from mmmono.analyses.sharedness import Settings
-from mmmono.modality import LIVE_CLASSES, sharedness_scores
+from mmmono.modality import LIVE_CLASSES
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.sharedness import feature_sharedness
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -52,8 +53,7 @@ def prepare(workspace: Workspace) -> Study:
 def _tested(workspace: Workspace, name: str) -> tuple[list[Row], dict[str, int]]:
     """One row for each feature, and the numbers of pairs and groups."""
     scored = workspace.dominance(name)
-    blocks = ((block.image_rows, block.text_rows) for block in workspace.activations(workspace.feature_set(name)))
-    found = sharedness_scores(blocks, workspace.features(workspace.dataset.split).view.groups())
+    found = feature_sharedness(workspace, name)
     live = workspace.live(scored.scores)
     columns = {
         "sharedness": found.score.tolist(),

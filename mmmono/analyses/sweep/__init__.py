@@ -80,7 +80,7 @@ SWEEP = Analysis(
     ),
     paper="beyond the paper",
     targets=("sweep",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "runs": {
@@ -93,7 +93,7 @@ SWEEP = Analysis(
             "active": "features that are active on at least one sample, mean over images and texts",
             "dead_share": "share of features that are active on no sample, mean over images and texts",
             "loss": "loss at the last validation; none for dictionaries without a validation loss",
-            "mono": "Mono of all features, mean over images and texts; none if it was not measured",
+            "mono_corrected": "Mono of all features minus chance, mean over images and texts; none if it was not measured",
             "artifact": "folder of the dictionary",
             "front": "whether no other dictionary is as good in FVU and L0 and better in one (Pareto front)",
         },
@@ -105,7 +105,10 @@ SWEEP = Analysis(
     },
     tables=[TableView("sweep", "{count} dictionaries, means over images and texts", run_rows)],
     figures=[
-        FigureView("sweep", "FVU over L0 with the Pareto front, and, where it was measured, Mono over FVU; a dot each.")
+        FigureView(
+            "sweep",
+            "FVU over L0 with the Pareto front, and, if measured, Mono minus chance over FVU; a dot each.",
+        )
     ],
     fields=_fields,
     remarks=_remarks,

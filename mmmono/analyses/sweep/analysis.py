@@ -112,9 +112,9 @@ def _measured(
 
 
 def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
-    """Yield the digest and the Mono of each dictionary, averaged over all its features and both modalities."""
+    """Yield the digest of each dictionary and its Mono minus chance, averaged over all its features and both modalities."""
     averages = pd.read_parquet(artifact.path / MONO_TABLE)
-    everything = averages[averages["class"] == "all"].groupby("feature_set")["mono"].mean()
+    everything = averages[averages["class"] == "all"].groupby("feature_set")["mono_corrected"].mean()
     for entry in artifact.recipe["sets"]:
         if "dictionary" in entry:
             yield entry["dictionary"], float(everything[entry["name"]])
@@ -128,7 +128,7 @@ def _row(dictionary: Artifact, mono: Mapping[str, float]) -> dict[str, object]:
         "k": settings.get("k"),
         "expansion": settings.get("expansion"),
         **_metrics(dictionary.path),
-        "mono": mono.get(dictionary.digest, np.nan),
+        "mono_corrected": mono.get(dictionary.digest, np.nan),
         "artifact": dictionary.path.name,
     }
 

@@ -26,11 +26,11 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
 
 
 def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
-    """Plot FVU against L0 with the Pareto front, and Mono against FVU if it was measured.
+    """Plot FVU against L0 with the Pareto front, and Mono minus chance against FVU if it was measured.
 
     Args:
-        runs: one row per dictionary, with `dictionary`, `expansion`, `fvu`, `l0`, `mono` and `front`; rows without FVU
-            are not drawn.
+        runs: one row per dictionary, with `dictionary`, `expansion`, `fvu`, `l0`, `mono_corrected` and `front`; rows without
+            FVU are not drawn.
         embedder: the embedder that Mono was measured with; None if it was not measured.
     """
     reconstructing = runs[runs["fvu"].notna()]
@@ -57,9 +57,9 @@ def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
         pareto.set_ylabel("FVU")
         pareto.set_ylim(bottom=0)
         if embedder is not None:
-            draw(axes[0, 1], "fvu", "mono")
+            draw(axes[0, 1], "fvu", "mono_corrected")
             axes[0, 1].set_xlabel("FVU")
-            axes[0, 1].set_ylabel(f"Mono ({embedder})")
+            axes[0, 1].set_ylabel(f"Mono − chance ({embedder})")
         handles = [
             Line2D([], [], color=colors[e], marker="o", linestyle="", markersize=4, label=f"×{e:g}") for e in expansions
         ]

@@ -69,15 +69,15 @@ class Measures:
     """Settings of the section `measures`.
 
     Attributes:
-        prompt_pictures: real images that show what the prompt names: those whose captions are nearest to it.
+        prompt_images: real images that show what the prompt names: those whose captions are nearest to it.
         pool: captions among which these are searched.
     """
 
-    prompt_pictures: int
+    prompt_images: int
     pool: int
 
     def __post_init__(self) -> None:
-        for name in ("prompt_pictures", "pool"):
+        for name in ("prompt_images", "pool"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -132,7 +132,7 @@ TEXT_TO_IMAGE = Analysis(
     question="What does a reference image give to a generated one through each class of features?",
     paper="Figures 10, 14",
     targets=("section-4.3", "appendix-a.4"),
-    version=3,
+    version=4,
     columns={
         "cells": {
             "feature_set": "name of the feature set",
@@ -148,9 +148,9 @@ TEXT_TO_IMAGE = Analysis(
             "similarity_prompt": "mean cosine with real images of what the prompt names, in that embedder",
             "color_distance": "Jensen-Shannon distance of color histograms to the reference, between 0 and 1",
             "edge_distance": "Wasserstein distance of edge strengths to the reference, for gray values in [0, 1]",
-            "picture": "file of the generated image, below the folder of the result",
+            "image": "file of the generated image, below the folder of the result",
             "nearest": "caption of the real image nearest to the intervened embedding, for the first seed; else empty",
-            "nearest_picture": "file of that image, below the folder of the result; else empty",
+            "nearest_image": "file of that image, below the folder of the result; else empty",
         },
         "effects": {
             "feature_set": "name of the feature set",
@@ -166,7 +166,7 @@ TEXT_TO_IMAGE = Analysis(
         },
         "references": {
             "reference": "name of the reference image",
-            "picture": "its file, below the folder of the result",
+            "image": "its file, below the folder of the result",
             "generator": "name of the generator that drew the images",
         },
     },

@@ -27,7 +27,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.interpretability.embedders import TimmSentenceEmbedder
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
-from mmmono.pipeline.pictures import SplitPictures, known_locators, picture_source
+from mmmono.pipeline.images import SplitImages, image_source, known_locators
 from mmmono.pipeline.random_matching import activity_of, random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -62,7 +62,7 @@ class ControlStudy:
         self.prompt: str = workspace.cfg.prompt
         self.intervention = read_settings(workspace.cfg, "intervention", Intervention)
         self.measures = read_settings(workspace.cfg, "measures", Measures)
-        random_match(workspace.cfg)  # a wrong setting is told before anything is loaded
+        random_match(workspace.cfg)  # a wrong setting is refused before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
         for name, kind in workspace.recipes.items():
@@ -82,7 +82,7 @@ class ControlStudy:
             "generator": self.option.recipe(),
             "prompt": self.prompt,
             "references": [
-                {"name": r.name, "picture": hashlib.sha256(r.picture.tobytes()).hexdigest()} for r in self.references
+                {"name": r.name, "image": hashlib.sha256(r.image.tobytes()).hexdigest()} for r in self.references
             ],
             "intervention": asdict(self.intervention),
             "random_sets": random_match(workspace.cfg),
@@ -97,7 +97,7 @@ class ControlStudy:
         self._check_classes()
         encoder = workspace.model.load(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
-        encoded = [Encoded(r, *generator.encode(self.prompt, r.picture)) for r in self.references]
+        encoded = [Encoded(r, *generator.encode(self.prompt, r.image)) for r in self.references]
         sides = {name: activity_of(workspace, name) for name in workspace.recipes}
         activity = {name: side["image"] + side["text"] for name, side in sides.items()}
         cells = [
@@ -106,7 +106,7 @@ class ControlStudy:
         ]  # fmt: skip
         images = GeneratedImages(folder, self.intervention.seeds)
         images.generate(generator, self.prompt, encoded, cells)
-        real = SplitPictures(workspace, workspace.whole_split("auto"))
+        real = SplitImages(workspace, workspace.whole_split("auto"))
         left_out = {reference.key for reference in self.references}
         of_prompt = prompt_images(workspace, self.measures, self.embedder, real, left_out)
         judge = Judge(self.embedder, self.references, of_prompt)
@@ -139,7 +139,7 @@ class ControlStudy:
     def _save_references(self, images: GeneratedImages, generator: Generator) -> list[dict[str, object]]:
         """Save the reference images; return a row for each."""
         return [
-            {"reference": r.name, "picture": images.save_reference(r), "generator": generator.name}
+            {"reference": r.name, "image": images.save_reference(r), "generator": generator.name}
             for r in self.references
         ]
 
@@ -147,9 +147,9 @@ class ControlStudy:
 def _references(workspace: Workspace) -> list[Reference]:
     entries = [str(entry) for entry in workspace.cfg.references]
     if not entries:
-        raise ConfigError("references is empty: name a pair's key or a picture's path")
+        raise ConfigError("references is empty: name a pair's key or an image's path")
     split = workspace.whole_split("auto")
-    source, locators = picture_source(workspace, split), known_locators(workspace, split)
+    source, locators = image_source(workspace, split), known_locators(workspace, split)
     references = [read_reference(entry, source, locators) for entry in entries]
     names = [reference.name for reference in references]
     if len(set(names)) < len(names):

@@ -28,7 +28,7 @@ COLORS = {
 }  # fmt: skip
 TITLES = {
     "similarity_reference": "likeness of content\nto the reference",
-    "similarity_prompt": "likeness of content\nto the prompt's pictures",
+    "similarity_prompt": "likeness of content\nto the prompt's images",
     "color_distance": "distance of colors\nto the reference",
     "edge_distance": "distance of edges\nto the reference",
 }
@@ -41,13 +41,13 @@ class GridRow:
     Attributes:
         members: the class, `Random` or `All`.
         features: number of changed features.
-        pictures: one generated image for each strength.
+        images: one generated image for each strength.
         nearest: the real image nearest to T′, one for each strength; or empty.
     """
 
     members: str
     features: int
-    pictures: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     nearest: Sequence[Image.Image]
 
 
@@ -66,17 +66,17 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
                 f"drawn by {row['generator']}\n{axis}; all from the same noise"
             )
             of_grid = cells[(cells["feature_set"] == name) & (cells["reference"] == reference) & (cells["seed"] == 0)]
-            strengths, picture = of_grid["strength"].unique().tolist(), _read(result.folder / row["picture"])
-            yield f"{name}-figure10-{reference}", control_grid(_rows(of_grid, result.folder), strengths, picture, head)
+            strengths, image = of_grid["strength"].unique().tolist(), _read(result.folder / row["image"])
+            yield f"{name}-figure10-{reference}", control_grid(_rows(of_grid, result.folder), strengths, image, head)
 
 
 def _rows(cells: pd.DataFrame, folder: Path) -> list[GridRow]:
     rows = []
     for members, part in cells.groupby("members", sort=False):
-        pictures, nearest = (
-            [_read(folder / file) for file in part[column] if file] for column in ("picture", "nearest_picture")
+        images, nearest = (
+            [_read(folder / file) for file in part[column] if file] for column in ("image", "nearest_image")
         )
-        rows.append(GridRow(str(members), int(part["features"].iloc[0]), pictures, nearest))
+        rows.append(GridRow(str(members), int(part["features"].iloc[0]), images, nearest))
     return rows
 
 
@@ -118,14 +118,14 @@ def _draw_row(figure: Figure, row: GridRow, top: float, side: float) -> None:
     middle = top + side / 2
     figure.text(left, 1 - middle / height, row.members, va="bottom", weight="bold", color=COLORS[row.members])
     figure.text(left, 1 - (middle + 0.02) / height, f"{row.features} features", va="top", fontsize=7)
-    for column, picture in enumerate(row.pictures):
-        _show(figure, picture, (LABELS + column * side, top, side - GAP), min(384, max(picture.size)))
-    for column, picture in enumerate(row.nearest):
+    for column, image in enumerate(row.images):
+        _show(figure, image, (LABELS + column * side, top, side - GAP), min(384, max(image.size)))
+    for column, image in enumerate(row.nearest):
         x = LABELS + (column + 0.5) * side - (small + GAP) / 2
-        _show(figure, picture, (x, top + side - GAP / 2, small), 112)
+        _show(figure, image, (x, top + side - GAP / 2, small), 112)
     if row.nearest:
         y = 1 - (top + side + small / 2) / height
-        figure.text(left, y, "nearest\nreal picture", va="center", fontsize=7, color="#666666")
+        figure.text(left, y, "nearest\nreal image", va="center", fontsize=7, color="#666666")
 
 
 def _show(figure: Figure, image: Image.Image, place: tuple[float, float, float], pixels: int) -> None:

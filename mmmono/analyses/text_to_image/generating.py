@@ -14,7 +14,7 @@ from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.references import Reference
 from mmmono.core.progress import progress_bar
 
-GENERATED = "pictures"  # folder of the generated images
+GENERATED = "images"  # folder of the generated images
 REFERENCES = "references"  # folder of the reference images
 
 
@@ -62,11 +62,11 @@ class GeneratedImages:
         Raises:
             ModelError: the device has too little memory.
         """
-        wanted = [(self.plain(e.reference), e.text.expand(len(self.seeds), *e.text.shape)) for e in encoded]
-        wanted += [(self.of(cell), cell.embeddings) for cell in cells if cell.strength.weight]
+        planned = [(self.plain(e.reference), e.text.expand(len(self.seeds), *e.text.shape)) for e in encoded]
+        planned += [(self.of(cell), cell.embeddings) for cell in cells if cell.strength.weight]
         with progress_bar() as bar:
-            task = bar.add_task("generate images", total=len(wanted) * len(self.seeds))
-            for files, embeddings in wanted:
+            task = bar.add_task("generate images", total=len(planned) * len(self.seeds))
+            for files, embeddings in planned:
                 if not all(file.exists() for file in files):
                     self._generate(generator, prompt, files, embeddings)
                 bar.advance(task, len(self.seeds))
@@ -80,7 +80,7 @@ class GeneratedImages:
     def save_reference(self, reference: Reference) -> str:
         """Save a reference image; return its path below the folder of the result."""
         file = self.folder / REFERENCES / f"{reference.name}.png"
-        save_image(reference.picture, file)
+        save_image(reference.image, file)
         return self.relative(file)
 
 

@@ -14,7 +14,7 @@ from mmmono.analyses.text_to_image.generating import GeneratedImages
 from mmmono.analyses.text_to_image.intervening import GridCell
 from mmmono.analyses.text_to_image.real_images import NearestPair
 from mmmono.case_studies.control_effects import Cell
-from mmmono.case_studies.picture_measures import color_distance, edge_distance, mean_cosine
+from mmmono.case_studies.image_measures import color_distance, edge_distance, mean_cosine
 from mmmono.case_studies.references import Reference
 from mmmono.core.progress import progress_bar
 from mmmono.interpretability.embedders import Embedder
@@ -32,14 +32,14 @@ class Judge:
     """
 
     def __init__(
-        self, embedder: Embedder, references: Sequence[Reference], of_prompt: Float[Tensor, "pictures dim"]
+        self, embedder: Embedder, references: Sequence[Reference], of_prompt: Float[Tensor, "images dim"]
     ) -> None:
         self._embedder = embedder
-        self._references = {r.name: embedder.embed_images([r.picture]) for r in references}
+        self._references = {r.name: embedder.embed_images([r.image]) for r in references}
         self._of_prompt = of_prompt
 
     def measure(self, files: Sequence[Path], reference: Reference) -> list[Values]:
-        """Measure images against a reference and the prompt; see `mmmono.case_studies.picture_measures`."""
+        """Measure images against a reference and the prompt; see `mmmono.case_studies.image_measures`."""
         images = [_read(file) for file in files]
         embeddings = self._embedder.embed_images(images)
         to_reference = mean_cosine(embeddings, self._references[reference.name]).tolist()
@@ -47,8 +47,8 @@ class Judge:
         return [
             {
                 "similarity_reference": to_reference[place], "similarity_prompt": to_prompt[place],
-                "color_distance": color_distance(image, reference.picture),
-                "edge_distance": edge_distance(image, reference.picture),
+                "color_distance": color_distance(image, reference.image),
+                "edge_distance": edge_distance(image, reference.image),
             }
             for place, image in enumerate(images)
         ]  # fmt: skip
@@ -101,8 +101,8 @@ def _rows(images: GeneratedImages, cell: GridCell, values: Sequence[Values], nea
         rows.append(
             Cell(
                 cell.feature_set, cell.reference.name, cell.members, cell.features, cell.energy,
-                cell.mismatch, cell.strength.shown, cell.strength.weight, seed, **value, picture=images.relative(file),
-                nearest=near.caption if near else "", nearest_picture=images.relative(near.file) if near else "",
+                cell.mismatch, cell.strength.shown, cell.strength.weight, seed, **value, image=images.relative(file),
+                nearest=near.caption if near else "", nearest_image=images.relative(near.file) if near else "",
             )
         )  # fmt: skip
     return rows

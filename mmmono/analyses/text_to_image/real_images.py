@@ -15,22 +15,22 @@ from mmmono.analyses.text_to_image import Measures
 from mmmono.analyses.text_to_image.generating import save_image
 from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder
-from mmmono.pipeline.pictures import SplitPictures
+from mmmono.pipeline.images import SplitImages
 from mmmono.pipeline.workspace import Workspace
 
 NEAREST = "nearest"  # folder of the nearest real images
 
 
 def prompt_images(
-    workspace: Workspace, settings: Measures, embedder: Embedder, pictures: SplitPictures, left_out: set[str | None]
-) -> Float[Tensor, "pictures dim"]:
+    workspace: Workspace, settings: Measures, embedder: Embedder, images: SplitImages, left_out: set[str | None]
+) -> Float[Tensor, "images dim"]:
     """Embed the real images whose captions are most similar to the prompt.
 
     Args:
         workspace: provides the prompt and the pairs.
         settings: number of images, and of captions among which they are searched.
         embedder: embeds captions, prompt and images.
-        pictures: images of the whole split.
+        images: images of the whole split.
         left_out: keys of pairs to exclude, such as the references.
     """
     split = workspace.whole_split("auto")
@@ -40,10 +40,10 @@ def prompt_images(
     candidates = candidates[~candidates["group"].duplicated()]  # one of several variants of an image
     if len(candidates) > settings.pool:
         candidates = candidates.sample(settings.pool, random_state=workspace.seed)
-    count = min(settings.prompt_pictures, len(candidates))
+    count = min(settings.prompt_images, len(candidates))
     captions = embedder.embed_texts(candidates["caption"].tolist())
     best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
-    found = pictures.pairs(candidates.index[best].tolist())
+    found = images.pairs(candidates.index[best].tolist())
     return embedder.embed_images([pair.image for _, pair in found if pair is not None])
 
 
@@ -61,14 +61,14 @@ class NearestPair:
 
 
 def nearest_pairs(
-    workspace: Workspace, embeddings: Float[Tensor, "queries dim"], pictures: SplitPictures, folder: Path
+    workspace: Workspace, embeddings: Float[Tensor, "queries dim"], images: SplitImages, folder: Path
 ) -> list[NearestPair]:
     """Find, for each embedding, the pair of the whole split whose image embedding has the largest cosine with it.
 
     Args:
         workspace: provides the pairs.
         embeddings: embeddings in the joint space.
-        pictures: images of the whole split.
+        images: images of the whole split.
         folder: folder of the result, below which the images are saved.
     """
     view = workspace.features(workspace.whole_split("auto")).view
@@ -83,6 +83,6 @@ def nearest_pairs(
     metadata = view.metadata()
     captions = metadata["caption"] if "caption" in metadata else pd.Series([""] * len(metadata))
     files = {row: folder / NEAREST / f"{row}.png" for row in where.tolist()}
-    for row, image in pictures.shown(files).items():
+    for row, image in images.shown(files).items():
         save_image(image, files[row])
     return [NearestPair(captions.iloc[row], files[row]) for row in where.tolist()]

@@ -19,7 +19,7 @@ from mmmono.interpretability import TopSamples
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.pictures import SplitPictures
+from mmmono.pipeline.images import SplitImages
 from mmmono.pipeline.top_samples import check_m, top_samples_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -68,7 +68,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
         DataError: the pairs have no captions, or their images cannot be read.
     """
     metadata = workspace.features(workspace.dataset.split).view.metadata()
-    images = SplitPictures(workspace, workspace.dataset.split)
+    images = SplitImages(workspace, workspace.dataset.split)
     if "caption" not in metadata:
         store = workspace.features(workspace.dataset.split).store.path
         raise DataError(f"{store} has no captions to show: its metadata lacks the column caption")

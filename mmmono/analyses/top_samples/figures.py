@@ -37,8 +37,8 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
 def _card(result: Result, sheet: Mapping[str, Any]) -> FeatureCard:
     """Build the card of a feature; the table of samples is long, and only the rows of this feature are read."""
     shown = result.recipe["top_samples"]["shown"]
-    wanted = [("feature_set", "==", sheet["feature_set"]), ("feature", "==", sheet["feature"]), ("rank", "<", shown)]
-    samples = pd.read_parquet(result.folder / "samples.parquet", filters=wanted).sort_values("rank", kind="stable")
+    filters = [("feature_set", "==", sheet["feature_set"]), ("feature", "==", sheet["feature"]), ("rank", "<", shown)]
+    samples = pd.read_parquet(result.folder / "samples.parquet", filters=filters).sort_values("rank", kind="stable")
     images, texts = (samples[samples["samples"] == modality] for modality in ("image", "text"))
     return FeatureCard(
         feature_set=sheet["feature_set"],

@@ -13,8 +13,8 @@ def metric_rows(result: Result) -> Rows:
     """Metrics at the last validation, one row each."""
     last = result.rows("history")[-1]
     metrics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
-    told = result.rows("end") if (result.folder / "end.parquet").exists() else []
-    end = {"steps": int(last["step"]), **({"ended by": told[0]["ended_by"]} if told else {})}
+    ends = result.rows("end") if (result.folder / "end.parquet").exists() else []
+    end = {"steps": int(last["step"]), **({"ended by": ends[0]["ended_by"]} if ends else {})}
     return [{"metric": name, "value": value} for name, value in {**end, **metrics}.items()]
 
 

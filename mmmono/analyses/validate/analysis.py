@@ -18,7 +18,7 @@ from torch import Tensor
 from mmmono.analyses.validate import MEASURES, Settings
 from mmmono.analyses.validate.runs import Run, base_values, runs
 from mmmono.core.errors import ConfigError
-from mmmono.features.planted import read_truth
+from mmmono.features.synthetic import read_truth
 from mmmono.modality import (
     dominance_scores,
     energy_ratio,
@@ -43,7 +43,7 @@ from mmmono.modality.validation import (
     shared_auroc,
 )
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.datasets import Planted
+from mmmono.pipeline.datasets import Synthetic
 from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -77,8 +77,8 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: the dataset is not synthetic, or a setting is invalid; raised before any training.
     """
     cfg = workspace.cfg
-    if not isinstance(workspace.dataset, Planted):
-        raise ConfigError(f"validation needs to know the answer: set dataset=planted, not {workspace.dataset_name}")
+    if not isinstance(workspace.dataset, Synthetic):
+        raise ConfigError(f"validation needs to know the answer: set dataset=synthetic, not {workspace.dataset_name}")
     settings = read_settings(cfg, "validate", Settings)
     todo = runs(cfg, settings)
 

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.analyses.validate import Settings
 from mmmono.core.errors import ConfigError
-from mmmono.features.planted import KINDS, PlantedParameters
+from mmmono.features.synthetic import KINDS, SyntheticParameters
 
-OF_THE_DATA = tuple(field.name for field in fields(PlantedParameters) if field.name != "seed")
+OF_THE_DATA = tuple(field.name for field in fields(SyntheticParameters) if field.name != "seed")
 LEAK = 0.5  # of single-modality concepts where shared ones are lopsided
 
 
@@ -145,14 +145,14 @@ def _equal_gains(cfg: DictConfig, seed: int) -> DictConfig:
 
 
 def _fit_dictionaries(cfg: DictConfig, k: float | None) -> None:
-    parameters = PlantedParameters(**{name: cfg.dataset[name] for name in OF_THE_DATA}, seed=cfg.dataset.seed)
+    parameters = SyntheticParameters(**{name: cfg.dataset[name] for name in OF_THE_DATA}, seed=cfg.dataset.seed)
     atoms, latents = _atoms(cfg), cfg.validate.latents
     if not latents > 0:
         raise ConfigError(f"validate.latents={latents} leaves no latent: give a positive number of them a concept")
     chosen = _active(cfg) if k is None else k
     if chosen != int(chosen) or not 1 <= chosen <= min(atoms, round(latents * atoms)):
         raise ConfigError(
-            f"k={chosen} active latents, but only {atoms} concepts are planted: give a whole number up to that"
+            f"k={chosen} active latents, but the data has only {atoms} concepts: give a whole number up to that"
         )
     for name in cfg.features.sets:
         if name in cfg and "expansion" in cfg[name]:

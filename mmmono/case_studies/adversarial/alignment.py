@@ -37,7 +37,7 @@ class Alignment:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"steps={self.steps} moves no picture: give at least 1")
+            raise ConfigError(f"steps={self.steps} moves no image: give at least 1")
         if not self.lr > 0:
             raise ConfigError(f"lr={self.lr} must be positive")
         if self.epsilon is not None and not 0 < self.epsilon <= 1:
@@ -85,14 +85,14 @@ def align(
         chosen = torch.arange(target.shape[1], device=target.device)
     if not len(chosen):
         raise ConfigError("no feature is chosen to align: the class is empty")
-    wanted = target[:, chosen].detach()
+    desired = target[:, chosen].detach()
     reach = 1.0 if plan.epsilon is None else plan.epsilon
     low, high = (start - reach).clamp(min=0), (start + reach).clamp(max=1)
     pixels = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([pixels], lr=plan.lr)
     distances = []
     for _ in range(plan.steps):
-        distance = torch.linalg.vector_norm(features(pixels)[:, chosen] - wanted, dim=1)
+        distance = torch.linalg.vector_norm(features(pixels)[:, chosen] - desired, dim=1)
         distances.append(distance.detach())
         if not distance.requires_grad:
             raise ModelError("the encoder passes no gradient to the pixels: choose another model= or features=")
@@ -104,7 +104,7 @@ def align(
             pixels.clamp_(low, high)
     with torch.no_grad():
         rounded = _round(pixels, low, high)
-        distances.append(torch.linalg.vector_norm(features(rounded)[:, chosen] - wanted, dim=1))
+        distances.append(torch.linalg.vector_norm(features(rounded)[:, chosen] - desired, dim=1))
     return Aligned(rounded, torch.stack(distances, dim=1))
 
 

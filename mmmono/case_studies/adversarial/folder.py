@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 from mmmono.case_studies.adversarial.alignment import Aligned
 from mmmono.core.lines import append_lines, read_lines
 
-PICTURES = "pictures"  # folder of a result that holds one folder for each condition
+IMAGES = "images"  # folder of a result that holds one folder for each condition
 
 
 def image_file(folder: Path, number: int) -> Path:
@@ -25,7 +25,7 @@ def image_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.png"
 
 
-class PictureFolder:
+class ConditionFolder:
     """Numbered images of one size, with the distances of optimized ("moved") images and the victim's answers.
 
     Args:
@@ -39,39 +39,39 @@ class PictureFolder:
         self._answers = path / "answers.jsonl"
         path.mkdir(parents=True, exist_ok=True)
 
-    def _image(self, number: int) -> Path:
+    def _file(self, number: int) -> Path:
         return image_file(self.path, number)
 
     def _distances(self, number: int) -> Path:
-        return self._image(number).with_suffix(".npy")
+        return self._file(number).with_suffix(".npy")
 
-    def keep(self, number: int, picture: Image.Image) -> None:
+    def keep(self, number: int, image: Image.Image) -> None:
         """Write an image that was not optimized, unless it exists."""
-        if not self._image(number).exists():
-            _write(self._image(number), lambda path: picture.save(path, format="PNG"))
+        if not self._file(number).exists():
+            _write(self._file(number), lambda path: image.save(path, format="PNG"))
 
     def keep_moved(self, numbers: Sequence[int], moved: Aligned) -> None:
         """Write optimized images; the distances, written last, mark an image as complete."""
         levels = moved.pixels.mul(255).round().to(torch.uint8).cpu()
         for number, pixels, distances in zip(numbers, levels, moved.distances.cpu().numpy(), strict=True):
-            _write(self._image(number), _saver(pixels))
+            _write(self._file(number), _saver(pixels))
             _write(self._distances(number), lambda path, d=distances: np.save(path, d))  # type: ignore[misc]
 
     def unmoved(self) -> list[int]:
         """Numbers of the images that have not been optimized yet."""
         return [number for number in range(self.count) if not self._distances(number).exists()]
 
-    def picture(self, number: int) -> Image.Image:
+    def image(self, number: int) -> Image.Image:
         """Read an image as RGB."""
-        with Image.open(self._image(number)) as file:
+        with Image.open(self._file(number)) as file:
             return file.convert("RGB")
 
-    def pixels(self, numbers: Sequence[int]) -> Float[Tensor, "pictures 3 height width"]:
+    def pixels(self, numbers: Sequence[int]) -> Float[Tensor, "images 3 height width"]:
         """Read images as a tensor with values in [0, 1]."""
-        arrays = np.stack([np.asarray(self.picture(number)) for number in numbers])
+        arrays = np.stack([np.asarray(self.image(number)) for number in numbers])
         return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
 
-    def distances(self) -> Float[np.ndarray[Any, Any], "pictures steps"] | None:
+    def distances(self) -> Float[np.ndarray[Any, Any], "images steps"] | None:
         """Distance of each image before each step and after the last one; None unless all images were optimized."""
         if self.unmoved():
             return None
@@ -79,11 +79,11 @@ class PictureFolder:
 
     def answers(self) -> dict[int, list[str]]:
         """The victim's answers so far, by number of the image."""
-        return {line["picture"]: line["answers"] for line in read_lines(self._answers)}
+        return {line["image"]: line["answers"] for line in read_lines(self._answers)}
 
     def keep_answers(self, number: int, answers: Sequence[str]) -> None:
         """Append the victim's answers to one image."""
-        append_lines(self._answers, [{"picture": number, "answers": list(answers)}])
+        append_lines(self._answers, [{"image": number, "answers": list(answers)}])
 
 
 def _saver(pixels: Tensor) -> Callable[[Path], None]:

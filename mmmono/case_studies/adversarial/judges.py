@@ -199,8 +199,8 @@ class OpenAICompatible(Judge):
         except openai.APIStatusError as error:
             if error.status_code == MALFORMED:
                 raise self._no_verdict("the reply is no chat completion") from error
-            told = f": {error.message[:200]}" if error.status_code < 500 else ""
-            raise self._no_verdict(f"status {error.status_code}{told}") from error
+            details = f": {error.message[:200]}" if error.status_code < 500 else ""
+            raise self._no_verdict(f"status {error.status_code}{details}") from error
 
     def _no_verdict(self, reason: str) -> ModelError:
         return ModelError(

@@ -159,8 +159,8 @@ class Observations:
 
     crossing: Crossing
     verdicts: Verdicts
-    margins: Float[Array, " pictures"]
-    distances: Float[Array, "pictures steps"] | None
+    margins: Float[Array, " images"]
+    distances: Float[Array, "images steps"] | None
 
 
 def attack_outcome(
@@ -189,6 +189,6 @@ def attack_outcome(
     )
 
 
-def _rates(verdicts: Verdicts) -> Float[Array, " pictures"]:
-    judged = [[verdict for verdict in picture if verdict is not None] for picture in verdicts]
-    return np.array([sum(picture) / len(picture) if picture else float("nan") for picture in judged])
+def _rates(verdicts: Verdicts) -> Float[Array, " images"]:
+    judged = [[verdict for verdict in image if verdict is not None] for image in verdicts]
+    return np.array([sum(image) / len(image) if image else float("nan") for image in judged])

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmmono.core.errors import DataError
 
 SHIPPED = "requests.csv"
-COLUMNS = ("request", "concept", "picture")
+COLUMNS = ("request", "concept", "image")
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class Request:
     Attributes:
         text: the request as put to the model.
         concept: a few words that name its subject; by default the text.
-        picture: image file or key of the dataset that shows the concept; empty if there is none.
+        image: image file or key of the dataset that shows the concept; empty if there is none.
     """
 
     text: str
     concept: str
-    picture: str = ""
+    image: str = ""
 
 
 def read_requests(path: str | Path | None) -> list[Request]:
     """Read requests from a file; without a path, return the harmless requests shipped with the package.
 
-    A `.csv` file has a header with `request` and, optionally, `concept` and `picture`; paths of images are relative to
+    A `.csv` file has a header with `request` and, optionally, `concept` and `image`; paths of images are relative to
     its folder. Any other file has one request per line; empty lines and lines that start with # are ignored.
 
     Raises:
@@ -69,16 +69,18 @@ def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
             f"adversarial.requests={source} has no column 'request', only {', '.join(columns) or 'none'}: "
             f"name its columns {', '.join(COLUMNS)}"
         )
+    if "picture" in columns and "image" not in columns:  # the column was called that once
+        raise DataError(f"adversarial.requests={source} has a column 'picture': rename it to 'image'")
     requests = []
     for row in reader:
-        request, concept, picture = ((row.get(column) or "").strip() for column in COLUMNS)
+        request, concept, image = ((row.get(column) or "").strip() for column in COLUMNS)
         if request:
-            requests.append(Request(request, concept or request, _locate(picture, folder)))
+            requests.append(Request(request, concept or request, _locate(image, folder)))
     return requests
 
 
-def _locate(picture: str, folder: Path | None) -> str:
+def _locate(image: str, folder: Path | None) -> str:
     """Prepend the folder if it contains the file; return anything else, such as a dataset key, unchanged."""
-    if picture and folder is not None and (folder / picture).is_file():
-        return str(folder / picture)
-    return picture
+    if image and folder is not None and (folder / image).is_file():
+        return str(folder / image)
+    return image

@@ -13,22 +13,22 @@ SMALLEST = 6  # smallest font size in pixels
 LEADING = 1.25  # line height in font sizes
 
 
-def text_picture(text: str, side: int = 224) -> Image.Image:
+def typographic_image(text: str, side: int = 224) -> Image.Image:
     """Write a text in black on a white square, in the largest font size that fits.
 
     Args:
         text: text to write.
         side: side of the square in pixels.
     """
-    picture = Image.new("RGB", (side, side), "white")
+    image = Image.new("RGB", (side, side), "white")
     lines, size = _fit(text, side * (1 - 2 * MARGIN), side * (1 - 2 * MARGIN), side)
-    _write(picture, lines, size, middle=side / 2, stroke=0)
-    return picture
+    _write(image, lines, size, middle=side / 2, stroke=0)
+    return image
 
 
-def with_text(picture: Image.Image, text: str) -> Image.Image:
+def with_text(image: Image.Image, text: str) -> Image.Image:
     """Return a copy of the image with the text across its lower part, in black with a white outline."""
-    copy = picture.convert("RGB")
+    copy = image.convert("RGB")
     side = min(copy.size)
     lines, size = _fit(text, copy.width * (1 - 2 * MARGIN), copy.height * 0.3, side)
     height = len(lines) * size * LEADING
@@ -36,12 +36,12 @@ def with_text(picture: Image.Image, text: str) -> Image.Image:
     return copy
 
 
-def _write(picture: Image.Image, lines: list[str], size: int, middle: float, stroke: int) -> None:
-    draw = ImageDraw.Draw(picture)
+def _write(image: Image.Image, lines: list[str], size: int, middle: float, stroke: int) -> None:
+    draw = ImageDraw.Draw(image)
     first = middle - (len(lines) - 1) * size * LEADING / 2
     for place, line in enumerate(lines):
         draw.text(
-            (picture.width / 2, first + place * size * LEADING), line, fill="black", font=_font(size), anchor="mm",
+            (image.width / 2, first + place * size * LEADING), line, fill="black", font=_font(size), anchor="mm",
             stroke_width=stroke, stroke_fill="white",
         )  # fmt: skip
 

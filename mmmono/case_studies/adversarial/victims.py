@@ -53,11 +53,11 @@ class Victim(ABC):
         """
 
     @abstractmethod
-    def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
+    def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Return the victim's answers, one per repeat.
 
         Args:
-            picture: benign, contrast, attacked or defended image.
+            image: benign, contrast, attacked or defended image.
             request: request that the image was attacked with.
             benign: caption of the benign image.
             seed: seed of the sampling.
@@ -94,17 +94,17 @@ class ClipZeroShot(Victim):
         """Keep the attacked encoder and the device."""
         self._encoder, self._device = encoder, device
 
-    def wanted(self, request: Request) -> str:
+    def text_of(self, request: Request) -> str:
         """Return the text of the request to compare with."""
         return request.concept if self.retrieves == "concept" else request.text
 
-    def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
+    def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Return which text has the larger cosine with the image, REQUESTED or UNCHANGED; a tie is UNCHANGED."""
         assert self._encoder is not None
         with torch.inference_mode():
-            image = self._encoder.encode_image(self._encoder.preprocess(picture)[None].to(self._device))
-            tokens = self._encoder.tokenize([self.wanted(request), benign]).to(self._device)
-            cosines = F.cosine_similarity(image, self._encoder.encode_text(tokens))
+            embedding = self._encoder.encode_image(self._encoder.preprocess(image)[None].to(self._device))
+            tokens = self._encoder.tokenize([self.text_of(request), benign]).to(self._device)
+            cosines = F.cosine_similarity(embedding, self._encoder.encode_text(tokens))
         return [REQUESTED if bool(cosines[0] > cosines[1]) else UNCHANGED]
 
 
@@ -183,7 +183,7 @@ class Llava(Victim):
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 
-    def answers(self, picture: Image, request: Request, benign: str, seed: int) -> list[str]:
+    def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Generate `repeats` answers in batches.
 
         Raises:
@@ -192,7 +192,7 @@ class Llava(Victim):
         assert self._loaded is not None
         processor, model = self._loaded
         prompt = self.prompt.replace("{request}", request.text)
-        inputs = processor(images=picture.convert("RGB"), text=prompt, return_tensors="pt")
+        inputs = processor(images=image.convert("RGB"), text=prompt, return_tensors="pt")
         inputs = inputs.to(self._device, getattr(torch, self.dtype))
         sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
         texts: list[str] = []

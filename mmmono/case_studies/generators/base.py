@@ -33,7 +33,7 @@ class Generator(ABC):
 
     @abstractmethod
     def generate(
-        self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
+        self, prompt: str, embeddings: Float[Tensor, "images tokens dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Generate one RGB image per embedding; T itself gives generation without intervention.
 

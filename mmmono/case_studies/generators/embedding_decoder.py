@@ -14,20 +14,20 @@ from torch.nn import functional as F
 
 from mmmono.case_studies.generators.base import Generator, encode_joint
 from mmmono.case_studies.generators.diffusers_pipelines import initial_noise
-from mmmono.case_studies.generators.flow import FlowPlan, PictureFlow, fit_flow
+from mmmono.case_studies.generators.flow import FlowPlan, ImageFlow, fit_flow
 from mmmono.core.errors import ModelError
 from mmmono.vlm import Encoder
 
 
 class EmbeddingDecoder(Generator):
-    """Generate images with a `PictureFlow` from the embeddings of the encoder it was trained on.
+    """Generate images with an `ImageFlow` from the embeddings of the encoder it was trained on.
 
     Args:
         folder: folder written by `train_embedding_decoder`.
         encoder: encoder on whose features the study intervenes.
         device: device to compute on.
         steps: number of integration steps.
-        guidance: see `PictureFlow.draw`.
+        guidance: see `ImageFlow.draw`.
 
     Raises:
         ModelError: the folder holds no decoder, or one trained on embeddings of another encoder.
@@ -39,7 +39,7 @@ class EmbeddingDecoder(Generator):
     def __init__(
         self, folder: Path, encoder: Encoder, *, device: str = "cpu", steps: int = 20, guidance: float = 1.5
     ) -> None:
-        self._flow, known = PictureFlow.from_pretrained(folder)
+        self._flow, known = ImageFlow.from_pretrained(folder)
         if known["encoder"] != encoder.fingerprint:
             raise ModelError(
                 f"the embedding decoder in {folder} was trained on embeddings of {known['encoder']}, not of "
@@ -58,34 +58,34 @@ class EmbeddingDecoder(Generator):
         return (F.normalize(text, dim=1), F.normalize(image, dim=1)) if self._normalize else (text, image)
 
     def generate(
-        self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
+        self, prompt: str, embeddings: Float[Tensor, "images 1 dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Generate all images in one batch; see `Generator.generate`."""
         components = self._flow.config["components"]
         noise = torch.cat([torch.randn(1, components, generator=initial_noise(seed)) for seed in seeds])
         drawn = self._flow.draw(embeddings[:, 0].to(self._device), noise.to(self._device), self._steps, self._guidance)
-        return [Image.fromarray(picture) for picture in drawn.cpu().numpy()]
+        return [Image.fromarray(image) for image in drawn.cpu().numpy()]
 
 
 @dataclass(frozen=True)
-class EmbeddedPictures:
+class EmbeddedImages:
     """Images and the embeddings of the images and of their captions, row by row.
 
     Attributes:
-        pictures: square images.
+        targets: square images.
         image, text: embeddings of the images and of their captions.
         encoder: fingerprint of the encoder of the embeddings.
         normalize: whether the embeddings are L2-normalized.
     """
 
-    pictures: UInt8[Tensor, "pictures height width 3"]
-    image: Float[Tensor, "pictures dim"]
-    text: Float[Tensor, "pictures dim"]
+    targets: UInt8[Tensor, "images height width 3"]
+    image: Float[Tensor, "images dim"]
+    text: Float[Tensor, "images dim"]
     encoder: str
     normalize: bool
 
 
-def train_embedding_decoder(folder: Path, pairs: EmbeddedPictures, plan: FlowPlan, seed: int) -> None:
+def train_embedding_decoder(folder: Path, pairs: EmbeddedImages, plan: FlowPlan, seed: int) -> None:
     """Train a flow and save it in `folder`.
 
     Args:
@@ -97,8 +97,8 @@ def train_embedding_decoder(folder: Path, pairs: EmbeddedPictures, plan: FlowPla
     Raises:
         ModelError: there are fewer than two images.
     """
-    flow, loss = fit_flow(pairs.pictures, pairs.image, pairs.text, plan, seed)
+    flow, loss = fit_flow(pairs.targets, pairs.image, pairs.text, plan, seed)
     flow.save_pretrained(
         folder,
-        {"encoder": pairs.encoder, "normalize": pairs.normalize, "pictures": len(pairs.pictures), "loss": loss},
+        {"encoder": pairs.encoder, "normalize": pairs.normalize, "images": len(pairs.targets), "loss": loss},
     )

@@ -60,7 +60,7 @@ class FlowPlan:
         return {**plan, "unconditional": UNCONDITIONAL}
 
 
-class PictureFlow(nn.Module):
+class ImageFlow(nn.Module):
     """Conditional flow model p(image | embedding).
 
     Args:
@@ -111,11 +111,11 @@ class PictureFlow(nn.Module):
     @torch.inference_mode()
     def draw(
         self,
-        embeddings: Float[Tensor, "pictures dim"],
-        noise: Float[Tensor, "pictures components"],
+        embeddings: Float[Tensor, "images dim"],
+        noise: Float[Tensor, "images components"],
         steps: int,
         guidance: float,
-    ) -> UInt8[Tensor, "pictures height width 3"]:
+    ) -> UInt8[Tensor, "images height width 3"]:
         """Generate images by integrating the flow from noise with Euler steps.
 
         Args:
@@ -132,9 +132,9 @@ class PictureFlow(nn.Module):
         for step in range(steps):
             now = torch.full((len(both),), step / steps, device=noise.device)
             given, free = self(torch.cat([state, state]), now, both).chunk(2)
-            picture = free + guidance * (given - free)
-            # dx/dt = (picture − x) / (1 − t), over a step of 1 / steps.
-            state = state + (picture - state) / (steps - step)
+            clean = free + guidance * (given - free)
+            # dx/dt = (clean − x) / (1 − t), over a step of 1 / steps.
+            state = state + (clean - state) / (steps - step)
         pixels = torch.addmm(self.mean, state * self.scale, self.basis).clamp(0, 1)
         side = self.config["pixels"]
         return (255 * pixels).round().byte().view(-1, 3, side, side).permute(0, 2, 3, 1)
@@ -174,19 +174,19 @@ class _Block(nn.Module):
 
 
 def fit_flow(
-    pictures: UInt8[Tensor, "pictures height width 3"],
-    image: Float[Tensor, "pictures dim"],
-    text: Float[Tensor, "pictures dim"],
+    targets: UInt8[Tensor, "images height width 3"],
+    image: Float[Tensor, "images dim"],
+    text: Float[Tensor, "images dim"],
     plan: FlowPlan,
     seed: int,
-) -> tuple[PictureFlow, float]:
+) -> tuple[ImageFlow, float]:
     """Train a flow on images and the embeddings of the images and of their captions.
 
     Each sample is conditioned on the embedding of its image or of its caption with probability ½, so that both generate
     the same image. Runs on the CPU and does not change the global random state.
 
     Args:
-        pictures: images of side `plan.pixels`.
+        targets: images of side `plan.pixels`.
         image, text: embeddings of the images and of their captions, row by row.
         plan: settings.
         seed: seed of initialization and training.
@@ -197,13 +197,13 @@ def fit_flow(
     Raises:
         ModelError: there are fewer than two images.
     """
-    if len(pictures) < 2:
-        raise ModelError(f"an embedding decoder cannot be trained on {len(pictures)} pictures: it takes at least two")
-    components = min(plan.components, len(pictures) - 1)
+    if len(targets) < 2:
+        raise ModelError(f"an embedding decoder cannot be trained on {len(targets)} images: it takes at least two")
+    components = min(plan.components, len(targets) - 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = PictureFlow(image.shape[1], components, plan.pixels, plan.width, plan.depth)
-        pixels = pictures.permute(0, 3, 1, 2).flatten(1).float() / 255
+        flow = ImageFlow(image.shape[1], components, plan.pixels, plan.width, plan.depth)
+        pixels = targets.permute(0, 3, 1, 2).flatten(1).float() / 255
         flow.mean.copy_(pixels.mean(0))
         _, _, basis = torch.pca_lowrank(pixels - flow.mean, components, center=False, niter=2)
         flow.basis.copy_(basis.T)
@@ -214,7 +214,7 @@ def fit_flow(
     return flow.eval().requires_grad_(False), loss
 
 
-def _train(flow: PictureFlow, latents: Tensor, image: Tensor, text: Tensor, plan: FlowPlan) -> float:
+def _train(flow: ImageFlow, latents: Tensor, image: Tensor, text: Tensor, plan: FlowPlan) -> float:
     optimizer = torch.optim.AdamW(flow.parameters(), plan.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 50) * (1 - step / plan.train_steps)
@@ -229,11 +229,11 @@ def _train(flow: PictureFlow, latents: Tensor, image: Tensor, text: Tensor, plan
             embedding = embedding + noise_scale * torch.rand(len(rows), 1) * torch.randn_like(embedding)
             embedding = embedding * (torch.rand(len(rows), 1) >= UNCONDITIONAL)
             time = torch.randn(len(rows)).sigmoid()
-            picture = latents[rows]
-            noisy = torch.lerp(torch.randn_like(picture), picture, time[:, None])
+            clean = latents[rows]
+            noisy = torch.lerp(torch.randn_like(clean), clean, time[:, None])
             with torch.autocast("cpu", torch.bfloat16, enabled=fast):
                 predicted = flow(noisy, time, embedding)
-            error = (predicted.float() - picture).square().mean(1)
+            error = (predicted.float() - clean).square().mean(1)
             loss = (error / (1 - time.clamp(max=LATEST)).square()).mean()
             optimizer.zero_grad()
             loss.backward()

@@ -102,12 +102,12 @@ class StableDiffusion2(Generator):
         return text, image
 
     def generate(
-        self, prompt: str, embeddings: Float[Tensor, "pictures tokens dim"], seeds: Sequence[int]
+        self, prompt: str, embeddings: Float[Tensor, "images tokens dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Generate the images one by one; see `Generator.generate`."""
         tokens = self._tokens(prompt) if self.joint else torch.empty(0)
         negative = self._conditioning(prompt)[1]
-        pictures = []
+        images = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
             conditioning = tokens + self._lift(embedding - tokens @ self._projection) if self.joint else embedding
             with enough_memory(self._device):
@@ -117,8 +117,8 @@ class StableDiffusion2(Generator):
                     generator=initial_noise(seed),
                     **self._settings.options(),
                 )
-            pictures += drawn.images
-        return pictures
+            images += drawn.images
+        return images
 
     def _conditioning(self, prompt: str) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(), enough_memory(self._device):

@@ -89,10 +89,10 @@ class StableUnCLIP(Generator):
         return text, image
 
     def generate(
-        self, prompt: str, embeddings: Float[Tensor, "pictures 1 dim"], seeds: Sequence[int]
+        self, prompt: str, embeddings: Float[Tensor, "images 1 dim"], seeds: Sequence[int]
     ) -> list[Image.Image]:
         """Generate the images one by one; see `Generator.generate`."""
-        pictures = []
+        images = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
             with enough_memory(self._device):
                 drawn = self._pipeline(
@@ -101,5 +101,5 @@ class StableUnCLIP(Generator):
                     generator=initial_noise(seed),
                     **self._settings.options(),
                 )
-            pictures += drawn.images
-        return pictures
+            images += drawn.images
+        return images

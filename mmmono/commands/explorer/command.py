@@ -21,12 +21,12 @@ from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
-from mmmono.pipeline.pictures import SplitPictures, tell_missing
+from mmmono.pipeline.images import SplitImages, print_missing
 from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.top_samples import check_m, check_side, deepened, search_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.reporting.missing import missing_picture
+from mmmono.reporting.missing import missing_image
 from mmmono.reporting.tables import console
 
 
@@ -47,7 +47,7 @@ class ExplorerSettings:
         images, texts: number of top images and of top texts on a feature's card.
         deduplicate: show one sample of those with equal captions, and one of each group.
         side: which side of a signed feature's activations is shown, `dominant` or `positive`.
-        pictures: whether images are shown, or captions alone.
+        thumbnails: whether images are shown, or captions alone.
         bins: of the histograms of activations, a multiple of 4.
         neighbors: number of similar features on a card.
         correlation_pairs: number of pairs over which features without atoms are correlated.
@@ -57,7 +57,7 @@ class ExplorerSettings:
     texts: int
     deduplicate: bool
     side: Side
-    pictures: bool
+    thumbnails: bool
     bins: int
     neighbors: int
     correlation_pairs: int
@@ -85,7 +85,7 @@ def explore(workspace: Workspace) -> None:
     metadata = features.view.metadata()
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
-    pictures = _pictures(workspace) if settings.pictures else None
+    images = _images(workspace) if settings.thumbnails else None
     there = ResultsOnDisk(workspace)
     scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
     compared = {name: there.latest(CONSENSUS, name) for name in workspace.recipes}
@@ -101,20 +101,20 @@ def explore(workspace: Workspace) -> None:
     }
 
     def make(directory: Path) -> None:
-        writer = ExplorerWriter(directory, metadata["caption"].tolist(), pictures is not None)
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), images is not None)
         for name in workspace.recipes:
             explored = _explored(workspace, settings, name, _Results(scored[name], shared[name], compared[name]))
             writer.add(explored)
-            if pictures is not None and (rows := writer.rows(explored)):
-                for row, pair in pictures.pairs(rows, title=f"{name}: pictures"):
-                    writer.write_picture(row, pair.image if pair else missing_picture())
+            if images is not None and (rows := writer.rows(explored)):
+                for row, pair in images.pairs(rows, title=f"{name}: thumbnails"):
+                    writer.write_thumbnail(row, pair.image if pair else missing_image())
         made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
         writer.finish(workspace.title, made)
-        if pictures is not None:
-            pictures.report(directory)
+        if images is not None:
+            images.report(directory)
 
     artifact = workspace.results("explorer", recipe, make)
-    tell_missing(artifact.path)
+    print_missing(artifact.path)
     if not all(scored.values()):
         console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
         for settings_of_others in there.other_settings(INTERPRETABILITY):
@@ -124,14 +124,14 @@ def explore(workspace: Workspace) -> None:
     console.print(f"open in a browser: {artifact.path}/index.html")
 
 
-def _pictures(workspace: Workspace) -> SplitPictures:
+def _images(workspace: Workspace) -> SplitImages:
     """Images of the split. Raises DataError if the first one cannot be loaded, before anything is computed."""
     try:
-        pictures = SplitPictures(workspace, workspace.dataset.split)
-        list(pictures.pairs([0]))
+        images = SplitImages(workspace, workspace.dataset.split)
+        list(images.pairs([0]))
     except DataError as error:
-        raise DataError(f"{error}; explorer.pictures=false makes the page without") from error
-    return pictures
+        raise DataError(f"{error}; explorer.thumbnails=false makes the page without") from error
+    return images
 
 
 def _explored(workspace: Workspace, settings: ExplorerSettings, name: str, results: _Results) -> ExploredFeatures:

@@ -5,7 +5,7 @@
     data/<set>/table.js          the table of features, by column
     data/<set>/cards-<n>.js      contents of the cards of CARDS_A_FILE consecutive features
     data/<set>/texts.js          captions of the top texts, for search
-    pictures/<n>/<row>.webp      thumbnails, one per image, however many features the image activates
+    thumbnails/<n>/<row>.webp      thumbnails, one per image, however many features the image activates
 
 Browsers do not let a page on disk fetch files, but it may add script elements. So each data file is a script that
 assigns one value to `explorerData[<name>]`.
@@ -30,8 +30,8 @@ from mmmono.reporting.escaping import script_json
 from mmmono.reporting.pages import colors_css, render, web_file
 
 CARDS_A_FILE = 32
-PICTURES_A_FOLDER = 1000
-PICTURE_PIXELS = 144  # shown at up to 112
+THUMBNAILS_PER_FOLDER = 1000
+THUMBNAIL_PIXELS = 144  # shown at up to 112
 DIGITS = 4  # significant digits of numbers
 LABEL_CHARACTERS = 90
 SCRIPTS = ("store.js", "charts.js", "table.js", "card.js", "compare.js", "app.js")
@@ -91,17 +91,17 @@ class ExplorerWriter:
     Args:
         directory: an empty folder.
         captions: caption of every row of the split.
-        pictures: whether to show images and captions, or captions only.
+        thumbnails: whether to show images and captions, or captions only.
     """
 
-    def __init__(self, directory: Path, captions: Sequence[str], pictures: bool) -> None:
+    def __init__(self, directory: Path, captions: Sequence[str], thumbnails: bool) -> None:
         self.directory = directory
         self._captions = captions
-        self._pictures = pictures
+        self._thumbnails = thumbnails
         self._sets: list[dict[str, object]] = []
 
     def add(self, explored: ExploredFeatures) -> None:
-        """Write a feature set's data (not its thumbnails, see `rows` and `write_picture`)."""
+        """Write a feature set's data (not its thumbnails, see `rows` and `write_thumbnail`)."""
         cards = [self._card(explored, feature) for feature in range(len(explored.dominance.partition))]
         folder = f"{explored.name}/"
         for start in range(0, len(cards), CARDS_A_FILE):
@@ -121,16 +121,16 @@ class ExplorerWriter:
 
     def rows(self, explored: ExploredFeatures) -> list[int]:
         """Rows of the feature set's top images whose thumbnails are not written yet."""
-        if not self._pictures:
+        if not self._thumbnails:
             return []
         rows = sorted(set(explored.top["image"].rows.flatten().tolist()) - {-1})
-        return [row for row in rows if not self._picture_file(row).exists()]
+        return [row for row in rows if not self._thumbnail_file(row).exists()]
 
-    def write_picture(self, row: int, picture: Image) -> None:
+    def write_thumbnail(self, row: int, image: Image) -> None:
         """Write a row's thumbnail."""
-        file = self._picture_file(row)
+        file = self._thumbnail_file(row)
         file.parent.mkdir(parents=True, exist_ok=True)
-        square(picture, PICTURE_PIXELS).save(file, "WEBP", quality=82, method=4)
+        square(image, THUMBNAIL_PIXELS).save(file, "WEBP", quality=82, method=4)
 
     def finish(self, title: str, made: Mapping[str, object]) -> Path:
         """Write the index and the page itself, and return the page's path.
@@ -139,7 +139,7 @@ class ExplorerWriter:
             title: model, dataset and split.
             made: description of how the results were made, shown on the page.
         """
-        self._write("index", {"title": title, "sets": self._sets, "pictures": self._pictures, "made": made})
+        self._write("index", {"title": title, "sets": self._sets, "thumbnails": self._thumbnails, "made": made})
         for name in ("base.css", "explorer.css", *SCRIPTS):
             (self.directory / name).write_text(web_file(name), encoding="utf-8")
         page = self.directory / "index.html"
@@ -151,8 +151,8 @@ class ExplorerWriter:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"explorerData[{script_json(name)}]={script_json(value)};\n", encoding="utf-8")
 
-    def _picture_file(self, row: int) -> Path:
-        return self.directory / "pictures" / str(row // PICTURES_A_FOLDER) / f"{row}.webp"
+    def _thumbnail_file(self, row: int) -> Path:
+        return self.directory / "thumbnails" / str(row // THUMBNAILS_PER_FOLDER) / f"{row}.webp"
 
     def _table(self, explored: ExploredFeatures) -> dict[str, object]:
         scores, histograms, text = explored.dominance.scores, explored.histograms, explored.top["text"]

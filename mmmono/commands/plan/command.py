@@ -91,11 +91,11 @@ def planned(analysis: Analysis, overrides: list[str], hub: Hub, keys: dict[str, 
 
 
 def _tell_failures(items: list[Item]) -> None:
-    told: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     for item in items:
         if item.state == State.FAILS:
-            told.setdefault(item.why, []).append(f"{item.what} ({item.model})" if item.model else item.what)
-    for why, names in told.items():
+            reasons.setdefault(item.why, []).append(f"{item.what} ({item.model})" if item.model else item.what)
+    for why, names in reasons.items():
         rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
         console.print(f"will fail: {'; '.join(names[:2])}{rest}: {why}", highlight=False)
 

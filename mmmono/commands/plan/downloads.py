@@ -81,7 +81,7 @@ class Hub:
             self._sizes[key] = self._ask(*key)
         answer = self._sizes[key]
         if isinstance(answer, dict):
-            files = wanted_files(answer, download.files)
+            files = matching_files(answer, download.files)
             if not files:
                 return Availability(False, None, True, f"{download.repository} on the hub has no such files")
             missing = [name for name in files if not self._cached(download, name)]
@@ -145,7 +145,7 @@ def recorded_size(download: Download) -> int | None:
     return max(0, round(size * download.share) - download.copied)
 
 
-def wanted_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+def matching_files(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """Select the files of a repository to download: those that match the patterns, or those that libraries load.
 
     Libraries load safetensors if there are any, no variants such as fp16, and of a pipeline (`model_index.json`) only

@@ -138,7 +138,7 @@ class Step:
         if made:
             splits.append(self.workspace.validation_split)
         splits.append(self.analysis.split(self.workspace))
-        return list(dict.fromkeys(dataset.stored_with(split) for split in splits))
+        return list(dict.fromkeys(dataset.source_split(split) for split in splits))
 
     def _features(self, split: Split) -> Iterator[Item]:
         workspace, dataset = self.workspace, self.workspace.dataset

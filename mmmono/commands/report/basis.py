@@ -96,8 +96,8 @@ def pair_differences(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
     stores = {features.store.path: split for split, features in splits.items()}
     for path, split in stores.items():
         manifest = FeatureStore(path).manifest
-        if manifest is not None and (told := lost(manifest)):
-            yield f"lost pairs{f', {split}' if workspace.dataset.native_splits else ''}", "not told", told
+        if manifest is not None and (losses := lost(manifest)):
+            yield f"lost pairs{f', {split}' if workspace.dataset.native_splits else ''}", "not reported", losses
 
 
 def lost(manifest: Manifest) -> str:

@@ -28,9 +28,9 @@ class PublishedTable:
     note: str
     rows: list[dict[str, Any]]
 
-    def find(self, **wanted: object) -> Mapping[str, Any]:
+    def find(self, **values: object) -> Mapping[str, Any]:
         """Return the first row with these entries; empty if the paper has none."""
-        return next((row for row in self.rows if all(row.get(k) == v for k, v in wanted.items())), {})
+        return next((row for row in self.rows if all(row.get(k) == v for k, v in values.items())), {})
 
     def difference(self, model: str, dataset: str) -> str | None:
         """Describe how this model and dataset differ from the paper's; None if they are the same."""

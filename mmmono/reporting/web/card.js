@@ -43,14 +43,14 @@ function featureCard(set, feature, table, card, tools) {
         )
       : null,
   );
-  const pictures = explorerData.index.pictures;
+  const thumbnails = explorerData.index.thumbnails;
   const images = card.images.map(([row, value, caption]) =>
     h(
       "li",
       { title: caption, dir: "auto" },
-      pictures
+      thumbnails
         ? h("img", {
-            src: `pictures/${Math.floor(row / 1000)}/${row}.webp`,
+            src: `thumbnails/${Math.floor(row / 1000)}/${row}.webp`,
             alt: caption,
             loading: "lazy",
             width: 144,
@@ -113,7 +113,7 @@ function featureCard(set, feature, table, card, tools) {
       "section",
       {},
       h("h3", {}, "Images that activate it most", side()),
-      images.length ? h("ul", { class: "pictures" }, images) : h("p", { class: "muted" }, "No image activates it."),
+      images.length ? h("ul", { class: "thumbnails" }, images) : h("p", { class: "muted" }, "No image activates it."),
     ),
     h(
       "section",

@@ -1,4 +1,4 @@
-"""Scores and partition of one feature set on disk: a Parquet table with one row per feature."""
+"""Scores, partition and sharedness of one feature set on disk: Parquet tables with one row per feature."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from mmmono.core.errors import StoreError
 from mmmono.modality.dominance import DominanceScores
 from mmmono.modality.partition import CLASSES, Partition
 from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.sharedness import Sharedness
 
 TABLE = "partition.parquet"
 COUNTS = ("num_pairs", "num_groups")  # fields of DominanceScores in the table's metadata
 BORDERS = ("low", "high")  # fields of Partition, there as well
 NUMBERS = tuple(field.name for field in fields(DominanceScores) if field.name not in COUNTS)  # a column each
+SHAREDNESS_TABLE = "sharedness.parquet"
+SHAREDNESS_NUMBERS = tuple(field.name for field in fields(Sharedness) if field.name not in COUNTS)
 
 
 def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
@@ -64,3 +67,37 @@ def load_partition(folder: Path, name: str) -> FeatureSetDominance:
         raise StoreError(f"{file} is no partition ({' '.join(str(error).split())[:120]}): remove its folder") from error
     members = (torch.from_numpy(np.flatnonzero(classes == name)) for name in CLASSES)
     return FeatureSetDominance(name, scores, Partition(*members, low=low, high=high))
+
+
+def save_sharedness(found: Sharedness, folder: Path) -> Path:
+    """Write sharedness to `sharedness.parquet`; return its path.
+
+    Columns: `feature`, and the fields of `Sharedness` with one value per feature. The file's metadata has `num_pairs` and
+    `num_groups`.
+    """
+    columns = {name: pa.array(getattr(found, name).cpu().numpy()) for name in SHAREDNESS_NUMBERS}
+    table = pa.table({"feature": pa.array(np.arange(len(found.score))), **columns})
+    file = folder / SHAREDNESS_TABLE
+    pq.write_table(table.replace_schema_metadata({name: str(getattr(found, name)) for name in COUNTS}), file)
+    return file
+
+
+def load_sharedness(folder: Path) -> Sharedness:
+    """Read what `save_sharedness` wrote, bit for bit.
+
+    Raises:
+        StoreError: the file is missing or was not written by `save_sharedness`.
+    """
+    file = folder / SHAREDNESS_TABLE
+    try:
+        table = pq.read_table(file)
+        columns = {
+            name: torch.from_numpy(table.column(name).to_numpy(zero_copy_only=False).copy())
+            for name in SHAREDNESS_NUMBERS
+        }
+        pairs, groups = (int(table.schema.metadata[name.encode()]) for name in COUNTS)
+        return Sharedness(**columns, num_pairs=pairs, num_groups=groups)
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{file} is no sharedness ({' '.join(str(error).split())[:120]}): remove its folder"
+        ) from error

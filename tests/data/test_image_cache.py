@@ -1,4 +1,4 @@
-"""Pictures that are kept on disk, over a source that counts what it is asked for."""
+"""Images that are kept on disk, over a source that counts what it is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.data import ImageTextPair, SkippedPair
-from mmmono.data.picture_cache import LOCK, PictureCache
+from mmmono.data.image_cache import LOCK, ImageCache
 from tests.fakes import ColorPairs
 
 LARGE = 10**9
@@ -30,9 +30,9 @@ class CountingPairs(ColorPairs):
         self.asked: list[str] = []
         self.calls = 0
 
-    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+    def fetch_many(self, pairs: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         self.calls += 1
-        for key, _ in wanted:
+        for key, _ in pairs:
             self.asked.append(key)
             yield SkippedPair(key, "no connection") if key in self.broken else self.fetch(key)
 
@@ -45,7 +45,7 @@ class CountingPairs(ColorPairs):
         return ImageTextPair(key, Image.fromarray(pixels), f"été {number}", {"label": "x"}, str(number), encoded)
 
 
-def wanted(*numbers: int) -> list[tuple[str, str]]:
+def requests(*numbers: int) -> list[tuple[str, str]]:
     return [(f"0/{number}", str(number)) for number in numbers]
 
 
@@ -66,21 +66,21 @@ def check(items: Sequence[ImageTextPair | SkippedPair], *numbers: int) -> None:
 
 def test_a_second_analysis_fetches_nothing(tmp_path: Path) -> None:
     first, second = CountingPairs(), CountingPairs()
-    check(list(PictureCache(first, tmp_path, LARGE).fetch_many(wanted(5, 2, 9, 2))), 5, 2, 9, 2)
-    check(list(PictureCache(second, tmp_path, LARGE).fetch_many(wanted(2, 3, 5, 9, 4))), 2, 3, 5, 9, 4)
+    check(list(ImageCache(first, tmp_path, LARGE).fetch_many(requests(5, 2, 9, 2))), 5, 2, 9, 2)
+    check(list(ImageCache(second, tmp_path, LARGE).fetch_many(requests(2, 3, 5, 9, 4))), 2, 3, 5, 9, 4)
     assert second.asked == ["0/3", "0/4"]
     assert second.calls == 1
-    assert PictureCache(second, tmp_path, LARGE).fetch("0/9").locator == "9"
+    assert ImageCache(second, tmp_path, LARGE).fetch("0/9").locator == "9"
     other = CountingPairs(broken=["0/1"])  # another source has another fingerprint
-    list(PictureCache(other, tmp_path, LARGE).fetch_many(wanted(2)))
+    list(ImageCache(other, tmp_path, LARGE).fetch_many(requests(2)))
     assert other.asked == ["0/2"]
 
 
-def test_what_cannot_be_read_is_told_and_asked_for_again(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_and_asked_for_again(tmp_path: Path) -> None:
     source = CountingPairs(broken=["0/3"])
-    cache = PictureCache(source, tmp_path, LARGE)
+    cache = ImageCache(source, tmp_path, LARGE)
     for _ in range(2):
-        items = list(cache.fetch_many(wanted(2, 3)))
+        items = list(cache.fetch_many(requests(2, 3)))
         check(items[:1], 2)
         assert items[1] == SkippedPair("0/3", "no connection")
     assert source.asked == ["0/2", "0/3", "0/3"]
@@ -91,39 +91,39 @@ def test_what_cannot_be_read_is_told_and_asked_for_again(tmp_path: Path) -> None
 @pytest.mark.parametrize("harm", ["cut", "changed", "empty", "nonsense"])
 def test_files_that_are_broken_are_fetched_again(tmp_path: Path, harm: str) -> None:
     source = CountingPairs()
-    cache = PictureCache(source, tmp_path, LARGE)
-    list(cache.fetch_many(wanted(1, 2, 4)))
+    cache = ImageCache(source, tmp_path, LARGE)
+    list(cache.fetch_many(requests(1, 2, 4)))
     for file in kept(tmp_path):
         content = file.read_bytes()
         changed = content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
         file.write_bytes({"cut": content[:-1], "changed": changed, "empty": b"", "nonsense": b"x" * 99}[harm])
-    check(list(cache.fetch_many(wanted(1, 2, 4))), 1, 2, 4)
+    check(list(cache.fetch_many(requests(1, 2, 4))), 1, 2, 4)
     assert sorted(source.asked) == sorted(["0/1", "0/2", "0/4"] * 2)
-    check(list(cache.fetch_many(wanted(1, 2, 4))), 1, 2, 4)
+    check(list(cache.fetch_many(requests(1, 2, 4))), 1, 2, 4)
     assert len(source.asked) == 6
 
 
 def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
     source = CountingPairs()
-    roomy = PictureCache(source, tmp_path, LARGE)
-    list(roomy.fetch_many(wanted(*range(20))))
+    roomy = ImageCache(source, tmp_path, LARGE)
+    list(roomy.fetch_many(requests(*range(20))))
     for file in kept(tmp_path):
         os.utime(file, (0, 0))
-    list(roomy.fetch_many(wanted(3)))  # in use again
+    list(roomy.fetch_many(requests(3)))  # in use again
     size = sum(file.stat().st_size for file in kept(tmp_path))
-    check(list(PictureCache(source, tmp_path, size // 2).fetch_many(wanted(30, 31))), 30, 31)
+    check(list(ImageCache(source, tmp_path, size // 2).fetch_many(requests(30, 31))), 30, 31)
     left = sum(file.stat().st_size for file in kept(tmp_path))
     assert left <= size // 2
     source.asked.clear()
-    list(roomy.fetch_many(wanted(3, 30, 31)))
+    list(roomy.fetch_many(requests(3, 30, 31)))
     assert source.asked == []
 
 
-def test_pictures_vanish_while_they_are_read(tmp_path: Path) -> None:
+def test_images_vanish_while_they_are_read(tmp_path: Path) -> None:
     source = CountingPairs()
-    cache = PictureCache(source, tmp_path, LARGE)
-    list(cache.fetch_many(wanted(1, 2, 3)))
-    found = cache.fetch_many(wanted(1, 2, 3))
+    cache = ImageCache(source, tmp_path, LARGE)
+    list(cache.fetch_many(requests(1, 2, 3)))
+    found = cache.fetch_many(requests(1, 2, 3))
     items = [next(found)]
     for file in kept(tmp_path):
         file.unlink()
@@ -132,13 +132,13 @@ def test_pictures_vanish_while_they_are_read(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    check(list(PictureCache(CountingPairs(), tmp_path / "file", LARGE).fetch_many(wanted(1, 2))), 1, 2)
+    check(list(ImageCache(CountingPairs(), tmp_path / "file", LARGE).fetch_many(requests(1, 2))), 1, 2)
 
 
 def _read_many(folder: Path, seed: int) -> int:
-    cache = PictureCache(CountingPairs(), folder, 20_000)  # room for ten
+    cache = ImageCache(CountingPairs(), folder, 20_000)  # room for ten
     numbers = np.random.default_rng(seed).integers(0, 40, 60).tolist()
-    check(list(cache.fetch_many(wanted(*numbers))), *numbers)
+    check(list(cache.fetch_many(requests(*numbers))), *numbers)
     return len(numbers)
 
 

@@ -34,7 +34,7 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class PlantedParameters:
+class SyntheticParameters:
     """Parameters of the synthetic pairs.
 
     Lengths are relative to the root mean square norm of the embeddings without offset and noise.
@@ -95,7 +95,7 @@ class PlantedParameters:
     def __post_init__(self) -> None:
         for name in ("pairs", "dim", "image_atoms", "text_atoms", "shared_atoms", "group_size"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"dataset.{name}={getattr(self, name)}: planted pairs need at least one")
+                raise ConfigError(f"dataset.{name}={getattr(self, name)}: synthetic pairs need at least one")
         for name in ("correlation", "group_likeness", "parents", "leak_frequency"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)} is a probability: give 0 to 1")
@@ -112,12 +112,12 @@ class PlantedParameters:
         if (highest := float(max(_frequencies(self)[kind].max() for kind in KINDS))) > 1:
             raise ConfigError(
                 f"dataset.active={self.active} and dataset.zipf={self.zipf} want the commonest concept in {highest:.2f} of "
-                "all samples, a probability above 1: lower either, or plant more atoms"
+                "all samples, a probability above 1: lower either, or have more atoms"
             )
 
 
 @dataclass(frozen=True)
-class PlantedPairs:
+class SyntheticPairs:
     """Synthetic embeddings with their ground truth.
 
     Attributes:
@@ -138,7 +138,7 @@ class PlantedPairs:
     text_codes: Float[Tensor, "pairs atoms"]
 
 
-def plant(parameters: PlantedParameters) -> PlantedPairs:
+def synthesize(parameters: SyntheticParameters) -> SyntheticPairs:
     """Draw concepts, codes and embeddings: z = codes · atoms ± offset + noise, with + for images and − for texts.
 
     Raises:
@@ -168,17 +168,19 @@ def plant(parameters: PlantedParameters) -> PlantedPairs:
     image, text, directions, ratios, image_codes, text_codes = (
         torch.from_numpy(x).float() for x in (*embeddings, atoms, ratio, *codes)
     )
-    return PlantedPairs(image, text, directions, torch.from_numpy(kind), ratios, image_codes, text_codes)
+    return SyntheticPairs(image, text, directions, torch.from_numpy(kind), ratios, image_codes, text_codes)
 
 
-def write_planted(directory: Path, parameters: PlantedParameters, dtype: str = "float16") -> None:
+def write_synthetic(directory: Path, parameters: SyntheticParameters, dtype: str = "float16") -> None:
     """Write synthetic pairs as a feature store, with a ground truth file in the same folder."""
-    planted = plant(parameters)
+    synthetic = synthesize(parameters)
     shards = range(-(-parameters.pairs // SHARD))
     writer = FeatureStoreWriter(directory, len(shards), dtype)
     for shard in shards:
         rows = slice(shard * SHARD, (shard + 1) * SHARD)
-        shown = [[np.flatnonzero(row) for row in c[rows].numpy()] for c in (planted.image_codes, planted.text_codes)]
+        shown = [
+            [np.flatnonzero(row) for row in c[rows].numpy()] for c in (synthetic.image_codes, synthetic.text_codes)
+        ]
         metadata = [
             {
                 "key": f"{shard * SHARD + i:08d}",
@@ -188,13 +190,13 @@ def write_planted(directory: Path, parameters: PlantedParameters, dtype: str = "
             }
             for i, (image, text) in enumerate(zip(*shown, strict=True))
         ]
-        writer.write(shard, planted.image[rows], planted.text[rows], metadata)
-    truth = {name: getattr(planted, name).contiguous() for name in ANSWERS}
+        writer.write(shard, synthetic.image[rows], synthetic.text[rows], metadata)
+    truth = {name: getattr(synthetic, name).contiguous() for name in ANSWERS}
     save_file(truth, directory / TRUTH_FILE)
     made = Manifest(
-        "planted",
-        "planted",
-        "planted",
+        "synthetic",
+        "synthetic",
+        "synthetic",
         parameters_digest(parameters),
         parameters.dim,
         parameters.pairs,
@@ -205,17 +207,17 @@ def write_planted(directory: Path, parameters: PlantedParameters, dtype: str = "
 
 
 def read_truth(directory: Path) -> dict[str, Tensor]:
-    """Return the ground truth of a synthetic store: the `PlantedPairs` attributes in ANSWERS, by name."""
+    """Return the ground truth of a synthetic store: the `SyntheticPairs` attributes in ANSWERS, by name."""
     return load_file(directory / TRUTH_FILE)
 
 
-def parameters_digest(parameters: PlantedParameters) -> str:
-    """Return a digest that identifies the result of `plant`."""
+def parameters_digest(parameters: SyntheticParameters) -> str:
+    """Return a digest that identifies the result of `synthesize`."""
     return hashlib.sha256(json.dumps(identity(parameters), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def identity(parameters: PlantedParameters) -> dict[str, Any]:
-    """Everything that determines the result of `plant`, without the options in LATER that have their defaults."""
+def identity(parameters: SyntheticParameters) -> dict[str, Any]:
+    """Everything that determines the result of `synthesize`, without the options in LATER that have their defaults."""
     values = asdict(parameters)
     found = {f.name: values[f.name] for f in fields(parameters) if f.name not in LATER or values[f.name] != f.default}
     if parameters.noise_from is not None:
@@ -223,7 +225,7 @@ def identity(parameters: PlantedParameters) -> dict[str, Any]:
     return found
 
 
-def _codes(parameters: PlantedParameters, rng: Rng, kind: Array, frequency: Array, gain: Array) -> list[Array]:
+def _codes(parameters: SyntheticParameters, rng: Rng, kind: Array, frequency: Array, gain: Array) -> list[Array]:
     """Strength of each concept in each image and in each text."""
     shape = (parameters.pairs, len(kind))
     joint = _grouped(parameters, rng.random(shape), 1) < frequency
@@ -252,7 +254,7 @@ def _codes(parameters: PlantedParameters, rng: Rng, kind: Array, frequency: Arra
     return codes
 
 
-def _dense(parameters: PlantedParameters, kind: Array, absent: int, rng: Rng) -> Array:
+def _dense(parameters: SyntheticParameters, kind: Array, absent: int, rng: Rng) -> Array:
     """Normal part of the codes of one side: what both sides share, and its own."""
     shape = (parameters.pairs, len(kind))
     weight = np.where(kind == 2, parameters.correlation, 0)
@@ -261,12 +263,12 @@ def _dense(parameters: PlantedParameters, kind: Array, absent: int, rng: Rng) ->
     return np.where(kind == absent, parameters.leak, 1.0) * found
 
 
-def _extra(parameters: PlantedParameters, number: int) -> Rng:
+def _extra(parameters: SyntheticParameters, number: int) -> Rng:
     """Random numbers of an option, apart from those that the parameters without it draw."""
     return np.random.default_rng([parameters.seed, 1 + number])
 
 
-def _grouped(parameters: PlantedParameters, drawn: Array, number: int) -> Array:
+def _grouped(parameters: SyntheticParameters, drawn: Array, number: int) -> Array:
     """Replace what is drawn for each sample by what is drawn for the first of its group, with the group's likeness."""
     if parameters.group_size == 1:
         return drawn
@@ -275,7 +277,7 @@ def _grouped(parameters: PlantedParameters, drawn: Array, number: int) -> Array:
     return np.where(alike, drawn[first], drawn)
 
 
-def _with_parents(parameters: PlantedParameters, shows: Array) -> Array:
+def _with_parents(parameters: SyntheticParameters, shows: Array) -> Array:
     """Make each parent present where one of its children is: the first concepts of a kind are its parents, by turns."""
     shows = shows.copy()
     start = 0
@@ -289,7 +291,7 @@ def _with_parents(parameters: PlantedParameters, shows: Array) -> Array:
     return shows
 
 
-def _noise_shapes(parameters: PlantedParameters) -> list[Callable[[Array], Array]]:
+def _noise_shapes(parameters: SyntheticParameters) -> list[Callable[[Array], Array]]:
     """For images and texts, what gives white noise the covariance of a store, with the same root mean square norm."""
     if parameters.noise_from is None:
         return [lambda white: white] * 2
@@ -308,11 +310,11 @@ def _noise_shapes(parameters: PlantedParameters) -> list[Callable[[Array], Array
     return [lambda white, root=root: white @ root for root in roots]  # type: ignore[misc]
 
 
-def _group(parameters: PlantedParameters, pair: int) -> dict[str, str]:
+def _group(parameters: SyntheticParameters, pair: int) -> dict[str, str]:
     return {} if parameters.group_size == 1 else {"group": f"{pair // parameters.group_size:08d}"}
 
 
-def _frequencies(parameters: PlantedParameters) -> dict[str, np.ndarray[Any, Any]]:
+def _frequencies(parameters: SyntheticParameters) -> dict[str, np.ndarray[Any, Any]]:
     """Probability of each concept per sample, by kind: Zipf's law within a kind, `active` concepts on average."""
     weights = {
         name: np.arange(1, getattr(parameters, f"{name}_atoms") + 1, dtype=float) ** -parameters.zipf for name in KINDS

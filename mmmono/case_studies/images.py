@@ -16,7 +16,7 @@ OPENMOJI = "openmoji:"
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """An image and the pair it belongs to.
 
     Attributes:
@@ -30,7 +30,7 @@ class Picture:
     key: str | None = None
 
 
-def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> Picture:
+def find_image(name: str, source: PairSource, locators: Mapping[str, str] | None = None) -> CaptionedImage:
     """Load the image with a given name.
 
     Args:
@@ -46,13 +46,13 @@ def find_picture(name: str, source: PairSource, locators: Mapping[str, str] | No
         source, name = OpenMojiPairs(), name.removeprefix(OPENMOJI)
     elif path.is_file():
         try:
-            return Picture(decode_image(path.read_bytes()), "")
+            return CaptionedImage(decode_image(path.read_bytes()), "")
         except DataError as error:
-            raise DataError(f"{name}: {error}; give another picture") from error
+            raise DataError(f"{name}: {error}; give another image") from error
     elif path.suffix.lower() in Image.registered_extensions():
-        raise DataError(f"there is no file {name}: give the path of a picture, or the key of a pair")
+        raise DataError(f"there is no file {name}: give the path of an image, or the key of a pair")
     try:
         pair = source.fetch(name, (locators or {}).get(name, ""))
     except DataError as error:
         raise DataError(f"{name} is no file, and {error}") from error
-    return Picture(pair.image, pair.caption, name)
+    return CaptionedImage(pair.image, pair.caption, name)

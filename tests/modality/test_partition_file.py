@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmmono.core.errors import StoreError
-from mmmono.modality import DominanceScores, load_partition, partition_by_sigma, save_partition
+from mmmono.modality import (
+    DominanceScores,
+    load_partition,
+    load_sharedness,
+    partition_by_sigma,
+    save_partition,
+    save_sharedness,
+    sharedness_scores,
+)
+from mmmono.modality.partition_file import NUMBERS, SHAREDNESS_NUMBERS
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.modality.stored import NUMBERS
 
 R = st.one_of(st.floats(0, 1), st.just(float("nan")))
 
@@ -57,3 +65,21 @@ def test_a_folder_without_a_partition_is_named(tmp_path: Path) -> None:
     pd.DataFrame({"feature": [0]}).to_parquet(tmp_path / "partition.parquet")
     with pytest.raises(StoreError, match=r"partition\.parquet is no partition"):
         load_partition(tmp_path, "sae")
+
+
+def test_sharedness_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(300, 6, generator=random).relu() for _ in range(2))
+    image[:, 4], text[:, 4], text[:, 5] = 0, 0, 0  # NaN, and constant on one side
+    wrote = sharedness_scores([(image, text)], torch.arange(300).numpy() // 2)
+    save_sharedness(wrote, tmp_path)
+    read = load_sharedness(tmp_path)
+    for field in SHAREDNESS_NUMBERS:
+        torch.testing.assert_close(getattr(read, field), getattr(wrote, field), rtol=0, atol=0, equal_nan=True)
+        assert getattr(read, field).dtype == getattr(wrote, field).dtype
+    assert (read.num_pairs, read.num_groups) == (300, 150)
+
+
+def test_a_folder_without_sharedness_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"sharedness\.parquet is no sharedness"):
+        load_sharedness(tmp_path)

@@ -21,7 +21,7 @@ DIGEST_BYTES = 16
 ROOM_LEFT = 0.1  # share of the limit that is freed at a time, so that cleanups are rare
 
 
-class PictureCache(PairSource):
+class ImageCache(PairSource):
     """A source that keeps every pair it fetches in a file and reads it from there next time.
 
     Each file begins with a digest of the rest: truncated or changed files are fetched anew. Files are written
@@ -66,12 +66,12 @@ class PictureCache(PairSource):
             raise DataError(item.reason)
         return item
 
-    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+    def fetch_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         """Read cached pairs from their files; fetch all others from the source in one call and cache them."""
-        absent = {pair for pair in wanted if not self._file(pair[0]).exists()}
-        fetched = self.source.fetch_many([pair for pair in wanted if pair in absent])
+        absent = {pair for pair in requests if not self._file(pair[0]).exists()}
+        fetched = self.source.fetch_many([pair for pair in requests if pair in absent])
         written = 0
-        for pair in wanted:
+        for pair in requests:
             kept = None if pair in absent else self._read(pair[0])
             if kept is not None:
                 yield kept

@@ -17,11 +17,9 @@ PIXELS = 64  # images are resized to this side before comparison, so that resolu
 BINS = 8  # histogram bins per color channel
 
 
-def mean_cosine(
-    pictures: Float[Tensor, "pictures dim"], others: Float[Tensor, "others dim"]
-) -> Float[Tensor, " pictures"]:
+def mean_cosine(images: Float[Tensor, "images dim"], others: Float[Tensor, "others dim"]) -> Float[Tensor, " images"]:
     """Mean cosine of each image with all of `others`; both are unit vectors."""
-    return pictures @ others.mean(0)
+    return images @ others.mean(0)
 
 
 def color_distance(a: Image.Image, b: Image.Image) -> float:
@@ -38,16 +36,16 @@ def edge_distance(a: Image.Image, b: Image.Image) -> float:
     return float(wasserstein_distance(_gradients(a), _gradients(b)))
 
 
-def _histogram(picture: Image.Image) -> Float[Array, " bins"]:
-    values = np.asarray(_same_size(picture).convert("RGB")).reshape(-1, 3)
+def _histogram(image: Image.Image) -> Float[Array, " bins"]:
+    values = np.asarray(_same_size(image).convert("RGB")).reshape(-1, 3)
     counts, _ = np.histogramdd(values, bins=BINS, range=[(0, 256)] * 3)
     return counts.ravel() / counts.sum()
 
 
-def _gradients(picture: Image.Image) -> Float[Array, " pixels"]:
-    gray = np.asarray(_same_size(picture).convert("L"), dtype=np.float64) / 255
+def _gradients(image: Image.Image) -> Float[Array, " pixels"]:
+    gray = np.asarray(_same_size(image).convert("L"), dtype=np.float64) / 255
     return np.hypot(sobel(gray, axis=0), sobel(gray, axis=1)).ravel() / 4  # the Sobel weights of one sign add up to 4
 
 
-def _same_size(picture: Image.Image) -> Image.Image:
-    return picture.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS)
+def _same_size(image: Image.Image) -> Image.Image:
+    return image.resize((PIXELS, PIXELS), Image.Resampling.LANCZOS)

@@ -14,7 +14,7 @@ from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource
 
 
-class StoredPairs(PairSource):
+class StorePairs(PairSource):
     """The pairs of a feature store that another program made, such as clip-retrieval.
 
     Args:
@@ -50,19 +50,19 @@ class StoredPairs(PairSource):
         """Open one image. Raises DataError if the metadata does not name it, or it cannot be read."""
         if "image_path" not in self._metadata:
             raise DataError(
-                f"the store in {self._folder} does not say where its pictures lie: add a column image_path to its metadata"
+                f"the store in {self._folder} does not say where its images lie: add a column image_path to its metadata"
             )
         if key not in self._rows:
             raise DataError(f"the store in {self._folder} has no pair {key!r}")
         row = self._metadata.iloc[self._rows[key]]
         if not row["image_path"]:
-            raise DataError(f"pair {key!r} of the store in {self._folder} has no picture: its image_path is empty")
+            raise DataError(f"pair {key!r} of the store in {self._folder} has no image: its image_path is empty")
         path = self._folder / row["image_path"]
         try:
             content = path.read_bytes()
         except (OSError, ValueError) as error:
             raise DataError(
-                f"picture {path} of the store in {self._folder} is not there or cannot be read: was it moved?"
+                f"image {path} of the store in {self._folder} is not there or cannot be read: was it moved?"
             ) from error
         return ImageTextPair(key, decode_image(content), clean(row.get("caption", "")), locator=str(path))
 

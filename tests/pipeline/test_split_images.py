@@ -1,4 +1,4 @@
-"""Pictures of remote shards, through the entrypoints that show or look at them, over a server that counts requests."""
+"""Images of remote shards, through the entrypoints that show or look at them, over a server that counts requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = {
 }
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     """Noise around red or blue, as a PNG of some kilobytes, so that ranges are far apart."""
     noise = np.random.default_rng(number).integers(0, 120, (48, 64, 3), dtype=np.uint8)
     noise[..., 0 if number % 2 == 0 else 2] += 130
@@ -43,7 +43,7 @@ def remote(tmp_path: Path) -> Iterator[FlakyServer]:
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for number in range(PAIRS):
             caption = f"a {COLORS[number % 2]} thing {number}, by the lake".encode()
-            for name, data in ((f"{number:03d}.png", picture(number)), (f"{number:03d}.txt", caption)):
+            for name, data in ((f"{number:03d}.png", image(number)), (f"{number:03d}.txt", caption)):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -56,10 +56,10 @@ def remote(tmp_path: Path) -> Iterator[FlakyServer]:
 def arguments(remote: FlakyServer, tmp_path: Path) -> list[str]:
     """A model with random weights over the remote shard, of which no copy is kept."""
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "pictures-tiny.json").write_text(json.dumps(TINY))
+    (tmp_path / "configs" / "images-tiny.json").write_text(json.dumps(TINY))
     open_clip.add_model_config(tmp_path / "configs")
     return [
-        f"artifacts={tmp_path / 'artifacts'}", "model=open_clip", "model.architecture=pictures-tiny",
+        f"artifacts={tmp_path / 'artifacts'}", "model=open_clip", "model.architecture=images-tiny",
         "model.pretrained=null", "dataset=webdataset", f"dataset.shards={remote.url}/shard-0.tar", "dataset.cache=false",
         "dataset.split=all", "features=raw", "mds.min_pairs=2",
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def results(tmp_path: Path, name: str) -> Path:
     return max(found, key=lambda path: (path / "recipe.json").stat().st_mtime)
 
 
-def test_pictures_come_in_few_requests_and_once(
+def test_images_come_in_few_requests_and_once(
     command: Command, arguments: list[str], remote: FlakyServer, tmp_path: Path
 ) -> None:
     assert command("extract", *arguments[:-2]).status == 0  # without what analyses alone have
@@ -87,11 +87,11 @@ def test_pictures_come_in_few_requests_and_once(
     run = command("explorer", *arguments, "explorer.images=20", "dataset.retries=3")
     assert run.status == 0, run.err
     requests, sent = fetched(remote)
-    shown = len(list((results(tmp_path, "explorer") / "pictures").rglob("*.webp")))
+    shown = len(list((results(tmp_path, "explorer") / "thumbnails").rglob("*.webp")))
     assert shown > PAIRS // 2
     assert requests <= 10
     assert sent < 2 * len(remote.files["/shard-0.tar"])
-    kept = [path for path in (tmp_path / "artifacts" / "pictures").rglob("*") if path.is_file()]
+    kept = [path for path in (tmp_path / "artifacts" / "images").rglob("*") if path.is_file()]
     assert len(kept) >= shown
 
     few = command("explorer", *arguments, "explorer.images=5", "explorer.texts=5")
@@ -100,45 +100,45 @@ def test_pictures_come_in_few_requests_and_once(
 
 
 @pytest.mark.slow
-def test_broken_pictures_are_drawn_as_missing_and_told(
+def test_broken_images_are_drawn_as_missing_and_reported(
     command: Command, arguments: list[str], remote: FlakyServer, tmp_path: Path
 ) -> None:
     assert command("extract", *arguments[:-2]).status == 0  # without what analyses alone have
     shard = bytearray(remote.files["/shard-0.tar"])
-    for number in range(0, PAIRS, 8):  # every eighth picture, since it was extracted
-        place = shard.find(picture(number))
+    for number in range(0, PAIRS, 8):  # every eighth image, since it was extracted
+        place = shard.find(image(number))
         shard[place : place + 8] = b"no PNG.."
     remote.files["/shard-0.tar"] = bytes(shard)
-    run = command("top_samples", *arguments, f"top_samples.show={list(range(12))}", "pictures.cache=0")
+    run = command("top_samples", *arguments, f"top_samples.show={list(range(12))}", "images.cache=0")
     assert run.status == 0, run.err
-    told = json.loads((results(tmp_path, "top_samples") / "missing_pictures.json").read_text())
-    assert 0 < told["missing"] < told["asked"]
-    assert f"{told['missing']} of {told['asked']} pictures could not be read" in run.out
-    assert all(int(key.rpartition("/")[2]) % 8 == 0 for key in told["keys"])
-    assert not (tmp_path / "artifacts" / "pictures").exists()
+    report = json.loads((results(tmp_path, "top_samples") / "missing_images.json").read_text())
+    assert 0 < report["missing"] < report["asked"]
+    assert f"{report['missing']} of {report['asked']} images could not be read" in run.out
+    assert all(int(key.rpartition("/")[2]) % 8 == 0 for key in report["keys"])
+    assert not (tmp_path / "artifacts" / "images").exists()
 
     scored = {}
     for embedder in ("clip", "offline"):
         run = command("interpretability", *arguments, "interpretability.m=4", f"embedder={embedder}")
         assert run.status == 0, run.err
-        assert ("pictures could not be read" in run.out) == (embedder == "offline")
+        assert ("images could not be read" in run.out) == (embedder == "offline")
         scores = pd.read_parquet(results(tmp_path, "interpretability") / "scores.parquet")
         scored[embedder] = scores.set_index(["samples", "feature"])[["mono", "ms"]].notna()
     assert scored["clip"].mono.mean() > 0.3
     assert scored["offline"].ms.equals(scored["clip"].ms)
     lost = scored["clip"].mono & ~scored["offline"].mono
-    # The next best pictures take the places of missing ones, but where a feature has hardly m positive ones.
+    # The next best images take the places of missing ones, but where a feature has hardly m positive ones.
     assert lost.sum() <= 2, lost[lost]
     assert not (scored["offline"].mono & ~scored["clip"].mono).any()
 
     remote.files["/shard-0.tar"] = bytes(len(shard))
-    nothing = command("top_samples", *arguments, "top_samples.show=[4]", "pictures.cache=0")
+    nothing = command("top_samples", *arguments, "top_samples.show=[4]", "images.cache=0")
     assert nothing.status == 1
     assert [line for line in nothing.err.splitlines() if line.startswith("error: not one of")]
 
 
 @pytest.mark.slow
-def test_the_benign_pictures_of_an_attack_are_not_searched(
+def test_the_benign_images_of_an_attack_are_not_searched(
     command: Command, arguments: list[str], remote: FlakyServer, tmp_path: Path
 ) -> None:
     assert command("extract", *arguments[:-2]).status == 0  # without what analyses alone have
@@ -150,8 +150,8 @@ def test_the_benign_pictures_of_an_attack_are_not_searched(
     )  # fmt: skip
     run = command("adversarial", *arguments, *quick)
     assert run.status == 0, run.err
-    assert fetched(remote)[1] < 60_000  # two pictures of nine kilobytes, and what lies next to them
-    named = command("adversarial", *arguments, *quick, "adversarial.benign.pictures=[shard-0/070]")
+    assert fetched(remote)[1] < 60_000  # two images of nine kilobytes, and what lies next to them
+    named = command("adversarial", *arguments, *quick, "adversarial.benign.images=[shard-0/070]")
     assert named.status == 0, named.err
     assert fetched(remote)[1] < 30_000
 
@@ -201,7 +201,7 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     assert "both are needed" in hopeless.err
     unknown = command("gender", *study, "concept.words_b=[zebra]")
     assert "has no label for 'blue'" in unknown.err
-    assert batches.sizes == []  # nobody looked at a picture for this
+    assert batches.sizes == []  # nobody looked at an image for this
 
     batches.interrupt_at = 2
     assert command("gender", *study).status == 130
@@ -216,7 +216,7 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     probabilities = np.load(kept)
     loaded = ImageClassifier(str(classifier))
     loaded.load("cpu")
-    alone = loaded.probabilities([Image.open(io.BytesIO(picture(number))) for number in (0, 31, 79)])
+    alone = loaded.probabilities([Image.open(io.BytesIO(image(number))) for number in (0, 31, 79)])
     np.testing.assert_allclose(probabilities[[0, 31, 79]], alone, atol=1e-5)
 
     batches.sizes.clear()

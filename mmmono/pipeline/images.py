@@ -15,34 +15,34 @@ from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
 from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
 from mmmono.core.progress import progress_bar
 from mmmono.data import ImageTextPair, PairSource, SkippedPair
-from mmmono.data.picture_cache import PictureCache
+from mmmono.data.image_cache import ImageCache
 from mmmono.features import Features
 from mmmono.features.selection import Split
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.contact_sheets import square
-from mmmono.reporting.missing import missing_picture
+from mmmono.reporting.missing import missing_image
 from mmmono.reporting.tables import console
 
-FOLDER = "pictures"
-REPORT = "missing_pictures.json"
+FOLDER = "images"
+REPORT = "missing_images.json"
 T = TypeVar("T")
 Item = ImageTextPair | SkippedPair
 GIVE_UP = 64  # stop with an error after this many failures if no image was read before
 
 
-def picture_source(workspace: Workspace, split: Split) -> PairSource:
+def image_source(workspace: Workspace, split: Split) -> PairSource:
     """Return a split's source; a remote source gets an image cache under the artifacts root.
 
     Raises:
-        ConfigError: pictures.cache is not a finite number, or negative.
+        ConfigError: images.cache is not a finite number, or negative.
     """
-    gigabytes = workspace.cfg.pictures.cache
+    gigabytes = workspace.cfg.images.cache
     if not isinstance(gigabytes, int | float) or not 0 <= gigabytes < float("inf"):
-        raise ConfigError(f"pictures.cache={gigabytes} must be a number of gigabytes: 0 keeps nothing")
+        raise ConfigError(f"images.cache={gigabytes} must be a number of gigabytes: 0 keeps nothing")
     source = workspace.dataset.source(split)
     if not source.remote or not gigabytes:
         return source
-    return PictureCache(source, workspace.artifacts.root / FOLDER, int(gigabytes * 1e9))
+    return ImageCache(source, workspace.artifacts.root / FOLDER, int(gigabytes * 1e9))
 
 
 def finished_features(workspace: Workspace, split: Split) -> Features | None:
@@ -63,7 +63,7 @@ def known_locators(workspace: Workspace, split: Split) -> dict[str, str]:
     return dict(zip(metadata["key"], metadata["locator"], strict=True))
 
 
-class SplitPictures:
+class SplitImages:
     """Images of a split by row.
 
     Unreadable images do not end an analysis: they are left out or shown as missing, and they are counted and reported.
@@ -77,10 +77,10 @@ class SplitPictures:
     """
 
     def __init__(self, workspace: Workspace, split: Split) -> None:
-        self._source = picture_source(workspace, split)
+        self._source = image_source(workspace, split)
         metadata = workspace.features(split).view.metadata()
         if "key" not in metadata:
-            raise DataError(f"{workspace.features(split).store.path} has no keys: its pictures cannot be found again")
+            raise DataError(f"{workspace.features(split).store.path} has no keys: its images cannot be found again")
         self._keys = metadata["key"].tolist()
         self._locators = metadata["locator"].tolist() if "locator" in metadata else [""] * len(metadata)
         self._had: set[int] = set()
@@ -96,20 +96,20 @@ class SplitPictures:
         Raises:
             DataError: none of the images requested so far could be read.
         """
-        wanted = sorted({int(row) for row in rows} - {-1})
-        found = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in wanted])
-        for row, item in zip(wanted, _watched(self._told(found, wanted), title, len(wanted)), strict=True):
+        needed = sorted({int(row) for row in rows} - {-1})
+        found = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in needed])
+        for row, item in zip(needed, _watched(self._counted(found, needed), title, len(needed)), strict=True):
             if isinstance(item, SkippedPair):
                 self.missing[row] = item.reason
-                if not self._had and len(self.missing) >= min(GIVE_UP, len(wanted)):
-                    raise DataError(f"not one of {len(self.missing)} pictures could be read: {item.reason}")
+                if not self._had and len(self.missing) >= min(GIVE_UP, len(needed)):
+                    raise DataError(f"not one of {len(self.missing)} images could be read: {item.reason}")
                 yield row, None
             else:
                 self.missing.pop(row, None)
                 self._had.add(row)
                 yield row, item
 
-    def _told(self, found: Iterator[Item], rows: list[int]) -> Iterator[Item]:
+    def _counted(self, found: Iterator[Item], rows: list[int]) -> Iterator[Item]:
         """Yield the items; if the source fails after some images were read, yield the others as skipped."""
         given = 0
         try:
@@ -124,8 +124,7 @@ class SplitPictures:
     def shown(self, rows: Iterable[int], pixels: int = 224, title: str | None = None) -> dict[int, Image]:
         """Central squares of the rows' images, resized to `pixels`; a blank image for each one that cannot be read."""
         return {
-            row: square(pair.image, pixels) if pair else missing_picture(pixels)
-            for row, pair in self.pairs(rows, title)
+            row: square(pair.image, pixels) if pair else missing_image(pixels) for row, pair in self.pairs(rows, title)
         }
 
     def report(self, directory: Path) -> None:
@@ -157,15 +156,15 @@ def _watched(items: Iterator[Item], title: str | None, total: int) -> Iterator[I
         yield from bar.track(items, total=total, description=title)
 
 
-def tell_missing(directory: Path) -> None:
+def print_missing(directory: Path) -> None:
     """Print the number of a result's missing images and the most frequent reason, if any are missing."""
     file = directory / REPORT
     if not file.exists():
         return
-    told = json.loads(file.read_text())
-    reason = next(iter(told["reasons"]))
+    report = json.loads(file.read_text())
+    reason = next(iter(report["reasons"]))
     console.print(
-        f"{told['missing']} of {told['asked']} pictures could not be read and are left out or shown as missing "
+        f"{report['missing']} of {report['asked']} images could not be read and are left out or shown as missing "
         f"(first: {reason}); +force=true asks for them again",
         style="yellow",
         markup=False,

@@ -1,0 +1,50 @@
+"""Sharedness of a feature set as an artifact of its own: every analysis shows the same numbers, computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmmono.modality import LIVE_CLASSES, Sharedness, load_sharedness, save_sharedness, sharedness_scores
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.workspace import Workspace
+
+FDR = 0.05  # false discovery rate at which tables of other analyses count a feature as shared
+
+
+def feature_sharedness(workspace: Workspace, name: str) -> Sharedness:
+    """Return the sharedness of a feature set on the dataset's split, measured first if it is not stored.
+
+    Groups of pairs are the units; see `mmmono.modality.sharedness`.
+    """
+    features = workspace.features(workspace.dataset.split)
+
+    def make(directory: Path) -> None:
+        blocks = ((block.image_rows, block.text_rows) for block in workspace.activations(workspace.feature_set(name)))
+        save_sharedness(sharedness_scores(blocks, features.view.groups()), directory)
+
+    recipe = {"features": features.recipe, "set": workspace.feature_set_recipe(name)}
+    artifact = workspace.artifacts.build("sharedness", f"{name}-{features.store.path.name}", recipe, make)
+    return load_sharedness(artifact.path)
+
+
+def score_rows(workspace: Workspace, scored: FeatureSetDominance) -> list[dict[str, object]]:
+    """One table row per feature on both axes: modality dominance, and sharedness with its q-value among live features."""
+    found = feature_sharedness(workspace, scored.name)
+    q_values = found.q_value(workspace.live(scored.scores)).tolist()
+    return [
+        {**row, "sharedness": score, "sharedness_q_value": q}
+        for row, score, q in zip(scored.to_rows(), found.score.tolist(), q_values, strict=True)
+    ]
+
+
+def sharedness_counts(workspace: Workspace, name: str, fdr: float = FDR) -> dict[str, Any]:
+    """Cells of a summary: for each class the number of shared features, and the median of their sharedness."""
+    found, scored = feature_sharedness(workspace, name), workspace.dominance(name)
+    shared = found.q_value(workspace.live(scored.scores)) <= fdr
+    cells: dict[str, Any] = {}
+    for of in LIVE_CLASSES:
+        members = scored.partition[of]
+        cells[f"{of}_shared"] = int(shared[members].sum())
+        cells[f"{of}_sharedness"] = float(found.score[members].nanmedian()) if len(members) else float("nan")
+    return cells
