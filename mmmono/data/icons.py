@@ -29,7 +29,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.core.extras import need
-from mmmono.data.captions import CaptionChoice, choose_captions, picture_key
+from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.openmoji import OpenMojiPairs
 from mmmono.data.pairs import ImageTextPair, PairSource
 from mmmono.data.vector_drawings import render
@@ -109,7 +109,7 @@ class IconPairs(PairSource):
 
     def __contains__(self, key: str) -> bool:
         """Whether a pair has this key."""
-        return picture_key(key) in self._drawings
+        return image_key(key) in self._drawings
 
     def labels(self, name: str) -> dict[str, str]:
         """Unicode's category of the emoji of that name, and the style if an icon differs in that alone; empty if unknown."""
@@ -136,7 +136,7 @@ class IconPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Render one icon again. Raises DataError if there is no pair with this key."""
-        name = picture_key(key)
+        name = image_key(key)
         for pair_key, caption in choose_captions(name, captions_of(name), self.captions, self.seed):
             if pair_key == key and name in self._drawings:
                 return ImageTextPair(key, self._render(name), caption, self.labels(name), name)
@@ -144,7 +144,7 @@ class IconPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Group of the emoji of the same name, else the icon's family."""
-        name = picture_key(key)
+        name = image_key(key)
         code = self._emoji_of(name)
         return self._emoji.group(code) if code else self._families.get(name, name)
 
