@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.timing import read_timing
@@ -18,12 +18,13 @@ def time_line(artifacts: Artifacts, since: float, seconds: float) -> str:
         since: when the target began, in seconds since the epoch.
         seconds: how long it took.
     """
-    stages: Counter[str] = Counter()
+    stages: defaultdict[str, float] = defaultdict(float)
     for artifact in artifacts.find("*"):
         if artifact.made_at >= since and (timing := read_timing(artifact.path)) is not None:
             stages[f"{artifact.kind}/{artifact.path.name.partition('-')[0]}"] += min(timing.own, seconds)
     if not stages:
         return ""
-    named = [f"{stage} {spent:.0f} s" for stage, spent in stages.most_common() if spent >= SHOWN]
+    longest = sorted(stages.items(), key=lambda entry: -entry[1])
+    named = [f"{stage} {spent:.0f} s" for stage, spent in longest if spent >= SHOWN]
     rest = max(0.0, seconds - sum(spent for spent in stages.values() if spent >= SHOWN))
     return f"time: {seconds:.0f} s, of which {', '.join([*named, f'imports, figures and the rest {rest:.0f} s'])}"

@@ -95,7 +95,7 @@ class IconPairs(PairSource):
         """Name → SVG, in alphabetical order."""
         import material_design_icons_pack as pack
 
-        found = (getattr(pack, name) for name in pack.__all__ if name.isupper())
+        found = [icon for icon in vars(pack).values() if type(icon) is type(pack.ABACUS)]
         return {icon.slug: icon.svg for icon in sorted(found, key=lambda icon: icon.slug) if not icon.deprecated}
 
     @cached_property

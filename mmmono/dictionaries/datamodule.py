@@ -9,9 +9,8 @@ import lightning as L
 import numpy as np
 import torch
 
-from mmmono.core.errors import ConfigError
 from mmmono.dictionaries.parallel import place
-from mmmono.dictionaries.pools import CHUNK_ROWS, PairedBatch, Pools, RowReader
+from mmmono.dictionaries.pools import CHUNK_ROWS, PairedBatch, Pools, RowReader, check_batch_size, whole_pool
 from mmmono.features.selection import FeatureView
 
 
@@ -127,21 +126,6 @@ class ShuffledBatches:
         chunks = chunks if more else self._order(epoch)[0]
         self._pools.read_ahead((epoch, number), chunks[number * a_pool : (number + 1) * a_pool])
         return pool
-
-
-def whole_pool(pool_rows: int, batch_size: int) -> int:
-    """Round `pool_rows` down to whole batches and whole chunks (at least one of each): no batch spans two pools."""
-    unit = math.lcm(CHUNK_ROWS, batch_size)
-    return max(unit, pool_rows // unit * unit)
-
-
-def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
-    """Raise ConfigError if there are too few pairs for one batch per process."""
-    if pairs < batch_size * world_size:
-        raise ConfigError(
-            f"training.batch_size={batch_size} (× {world_size} processes) is more than the {pairs} pairs of the "
-            f"training split: set training.batch_size={2 ** int(math.log2(max(2, pairs // world_size)))} or less"
-        )
 
 
 class SequentialBatches:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.decomposition import PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
@@ -130,6 +128,8 @@ def fit_pca(embeddings: Float[Tensor, "samples dim"]) -> LinearMap:
         NonFiniteError: an embedding is NaN or infinite.
     """
     _check(embeddings, "pca")
+    from sklearn.decomposition import PCA  # not at the top: it takes a second
+
     pca = PCA(svd_solver="full").fit(double(embeddings).cpu().numpy())
     return LinearMap.of(torch.from_numpy(pca.components_).float(), torch.from_numpy(pca.mean_).float())
 
@@ -145,6 +145,9 @@ def fit_ica(embeddings: Float[Tensor, "samples dim"], max_iter: int = 200, seed:
         NonFiniteError: an embedding is NaN or infinite.
     """
     _check(embeddings, "ica")
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     values = double(embeddings).cpu().numpy()
     scales = np.linalg.svd(values - values.mean(0), compute_uv=False)
     components = int((scales > SINGULAR * scales[0]).sum())

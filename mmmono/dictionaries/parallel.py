@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 
 def place() -> tuple[int, int]:
@@ -51,7 +50,11 @@ class _GatherBatch(torch.autograd.Function):
 @torch.no_grad()
 def rows_of_all_processes(x: Shaped[Tensor, "rows ..."]) -> Shaped[Tensor, "all_rows ..."]:
     """Concatenate the rows of all processes in rank order, without gradient; their numbers may differ."""
-    return torch.cat(gather_all_tensors(x.contiguous())) if place()[1] > 1 else x
+    if place()[1] == 1:
+        return x
+    from torchmetrics.utilities.distributed import gather_all_tensors
+
+    return torch.cat(gather_all_tensors(x.contiguous()))
 
 
 def _reduced(x: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:

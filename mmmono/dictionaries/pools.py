@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Hashable, Sequence
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.errors import ConfigError
 from mmmono.features.rows import prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
@@ -175,3 +177,18 @@ class _Reading:
 def _end(stop: threading.Event, thread: threading.Thread) -> None:
     stop.set()
     thread.join()
+
+
+def whole_pool(pool_rows: int, batch_size: int) -> int:
+    """Round `pool_rows` down to whole batches and whole chunks (at least one of each): no batch spans two pools."""
+    unit = math.lcm(CHUNK_ROWS, batch_size)
+    return max(unit, pool_rows // unit * unit)
+
+
+def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
+    """Raise ConfigError if there are too few pairs for one batch per process."""
+    if pairs < batch_size * world_size:
+        raise ConfigError(
+            f"training.batch_size={batch_size} (× {world_size} processes) is more than the {pairs} pairs of the "
+            f"training split: set training.batch_size={2 ** int(math.log2(max(2, pairs // world_size)))} or less"
+        )

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from joblib import Parallel, delayed
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from mmmono.core.finite import check_finite, double
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
@@ -151,6 +149,8 @@ def _hits(
     x: Array, y: Array, sets: dict[SetName, list[Array]], settings: AblationSettings, jobs: int | None
 ) -> dict[SetName, Bool[Array, "sets tested"]]:
     """Return which test samples are classified correctly without each set, for the test samples of all folds."""
+    from sklearn.model_selection import StratifiedKFold  # not at the top: it takes a second
+
     splits = list(StratifiedKFold(SPLITS, shuffle=True, random_state=settings.seed).split(x, y))[: settings.folds]
     keys = [key for key, several in sets.items() for _ in several]
     removed = [indices for several in sets.values() for indices in several]
@@ -217,6 +217,8 @@ def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Ar
     kept = np.ones(x.shape[1], dtype=bool)
     if len(removed) == 1:
         kept[removed[0]] = False
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(max_iter=1000)
     if not kept.any():  # without features, predict the most frequent label
         names, counts = np.unique(y[train], return_counts=True)

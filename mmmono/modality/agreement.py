@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
@@ -26,6 +25,8 @@ def adjusted_rand_index(first: Partition, second: Partition) -> float:
     """
     a, b = np.array(first.class_of()), np.array(second.class_of())
     live = (a != "dead") & (b != "dead")
+    from sklearn.metrics import adjusted_rand_score  # not at the top: it takes a second
+
     return float(adjusted_rand_score(a[live], b[live])) if live.any() else float("nan")
 
 

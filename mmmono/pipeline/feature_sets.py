@@ -5,19 +5,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from mmmono.core.errors import ConfigError
-from mmmono.dictionaries import Dictionary, DictionaryModule, NCLHead, NCLModule, SAEModule, SparseAutoencoder
+from mmmono.dictionaries import Dictionary, NCLHead, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.settings import CENTERS
+
+if TYPE_CHECKING:
+    from mmmono.dictionaries import DictionaryModule, NCLModule, SAEModule
 
 # With fewer training pairs than this, an NCL head memorizes them; input noise makes every presentation different.
 FEW_PAIRS = 50_000
@@ -69,6 +72,8 @@ class SAE(Trained):
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
+        from mmmono.dictionaries import SAEModule
+
         s = self.settings
         sae = self.untrained(train, normalize)
         return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
@@ -101,6 +106,8 @@ class NCL(Trained):
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> NCLModule:
         """Make the module of a non-negative contrastive head."""
+        from mmmono.dictionaries import NCLModule
+
         s = self.settings
         head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
         return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmmono.core.errors import DictionaryError
 from mmmono.core.process_group import Place, place_of_this_process
+from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import (
     DictionaryModule,
     MetricHistory,
@@ -37,10 +38,9 @@ from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_f
 from mmmono.features import FeatureView
 from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
-from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 
 CHECKPOINTS = "checkpoints"
-SNAPSHOTS = "snapshots"
 # All processes have equal buffers, so DistributedDataParallel need not broadcast them before each step. Newer PyTorch
 # versions have renamed the argument.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -95,7 +95,7 @@ class Training:
         Raises:
             DictionaryError: training diverged, or reached `trainer.max_time`.
         """
-        L.seed_everything(self.seed, workers=True, verbose=False)
+        seed_everything(self.seed)
         schedule = {
             "warmup_steps": self.settings.warmup_steps,
             "decay_fraction": self.settings.decay_fraction,

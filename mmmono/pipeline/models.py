@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import open_clip
 import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
@@ -25,12 +24,14 @@ from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
-from mmmono.vlm import Encoder, OpenCLIPEncoder, load_drawingclip, load_open_clip
-from mmmono.vlm.declip import CONFIGS, declip_dim, load_declip
-from mmmono.vlm.drawingclip import fit_drawingclip
-from mmmono.vlm.sources import FOLDER, HUB, ModelSource, model_source
-from mmmono.vlm.tower_outputs import heads_of
-from mmmono.vlm.weight_settings import GivenSettings, WeightSettings
+from mmmono.vlm import Encoder
+from mmmono.vlm.weight_settings import FOLDER, HUB, GivenSettings, WeightSettings
+
+if TYPE_CHECKING:
+    from mmmono.vlm import OpenCLIPEncoder
+    from mmmono.vlm.sources import ModelSource
+
+# What takes open_clip is imported where it is used: most commands build no model.
 
 Drawings: TypeAlias = Literal["openmoji", "icons", "drawings"]
 DRAWINGS: Mapping[Drawings, Callable[[], PairSource]] = {  # dataset option → all that it draws
@@ -141,6 +142,8 @@ class OpenCLIP(Model, GivenSettings):
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder through open_clip."""
+        from mmmono.vlm import load_open_clip
+
         self._check_given()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -151,6 +154,8 @@ class OpenCLIP(Model, GivenSettings):
         """Yield the weights that open_clip downloads for a tag."""
         if not self.pretrained or Path(self.pretrained).exists():
             return
+        import open_clip
+
         tag = open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or {}
         repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
         if repository:
@@ -163,6 +168,8 @@ class OpenCLIP(Model, GivenSettings):
 
     @cached_property
     def _source(self) -> ModelSource:
+        from mmmono.vlm.sources import model_source
+
         self._check_given()
         return model_source(self.architecture, self.pretrained or None, self._settings)
 
@@ -197,11 +204,15 @@ class DeCLIP(Model):
     @property
     def dim(self) -> int:
         """Dimension in the checkpoint (larger for the 88 M release), or the default one if the file is missing."""
+        from mmmono.vlm.declip import declip_dim
+
         path = Path(self.checkpoint)
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the checkpoint with its keys converted."""
+        from mmmono.vlm import load_declip
+
         return load_declip(self.name, Path(self.checkpoint), device=device)
 
 
@@ -250,6 +261,8 @@ class DrawingCLIP(Model):
         """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
+            from mmmono.vlm import fit_drawingclip
+
             outputs = tower_outputs(artifacts, DRAWINGS[self.drawings]())
             shares = SplitShares(self.split_seed, self.train_fraction)
             groups = outputs.metadata["group"]
@@ -263,6 +276,8 @@ class DrawingCLIP(Model):
         self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
     ) -> Manifest:
         """Encode all pairs of a source; those that passed through the towers for the fit pass through its heads alone."""
+        from mmmono.vlm.tower_outputs import heads_of
+
         encoder = self.load(artifacts, device)
         if device != "cpu" or (outputs := kept_outputs(artifacts, source, settings)) is None:
             return extract_features(source, encoder, directory, device=device, settings=settings)
@@ -270,8 +285,12 @@ class DrawingCLIP(Model):
 
     def load(self, artifacts: Artifacts, device: str) -> OpenCLIPEncoder:
         """Load the fitted artifact, fitting it first if needed."""
+        from mmmono.vlm import load_drawingclip
+
         return load_drawingclip(self.artifact(artifacts).path, device=device)
 
 
 def _shipped_dim(architecture: str) -> int:
+    from mmmono.vlm.declip import CONFIGS
+
     return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])

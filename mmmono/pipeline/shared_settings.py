@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -51,7 +52,7 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
 
 def settings_it_has(config_name: str, overrides: Sequence[str], conf: Path) -> list[str]:
     """Keep the overrides of settings that an entrypoint has, given the groups among them; needs Hydra initialized."""
-    here = _composed(config_name, [override for override in overrides if _is_group(override, conf)])
+    here = _composed(config_name, conf, [override for override in overrides if _is_group(override, conf)])
     return [override for override in overrides if (key := _key(override)) is None or _has(here, key)]
 
 
@@ -59,38 +60,45 @@ def _sorted_out(
     config_name: str, arguments: Sequence[str], others: Sequence[str], shared: Sequence[str], conf: Path
 ) -> list[str]:
     groups = [argument for argument in arguments if _is_group(argument, conf)]
-    here = _composed(config_name, groups)
-    foreign: list[DictConfig] | None = None
+    here = _composed(config_name, conf, groups)
+    named = {"features", *map(_key, shared)}  # sections differ in their features
+    chosen = [*shared, *(g for g in groups if _key(g) not in named and not g.startswith("+"))]
     kept = []
     for argument in arguments:
         key = _key(argument)
         if key is None or _has(here, key):
             kept.append(argument)
             continue
-        if foreign is None:
-            named = {"features", *map(_key, shared)}  # sections differ in their features
-            chosen = [*shared, *(g for g in groups if _key(g) not in named and not g.startswith("+"))]
-            foreign = [config for other in others for config in _composed_elsewhere(other, chosen)]
-        if not any(_has(config, key) for config in foreign):
+        likely_first = sorted(others, key=lambda other: other.partition(":")[0] != key.partition(".")[0])
+        if not any(_has(config, key) for other in likely_first for config in _composed_elsewhere(other, conf, chosen)):
             kept.append(argument)
         elif config_name == "plan":
             kept.append(f"+{argument}")
     return kept
 
 
-def _composed_elsewhere(other: str, groups: Sequence[str]) -> list[DictConfig]:
+def _composed_elsewhere(other: str, conf: Path, groups: Sequence[str]) -> Iterator[DictConfig]:
     """Compose another entrypoint's configuration with its preset if any, and with the groups."""
     name, _, preset = other.partition(":")
-    if not preset:
-        return [_composed(name, groups)]
-    return [_composed(name, [f"+paper={preset}"]), _composed(name, [f"+paper={preset}", *groups])]
+    if preset:
+        yield _composed(name, conf, [f"+paper={preset}"])
+        yield _composed(name, conf, [f"+paper={preset}", *groups])
+    else:
+        yield _composed(name, conf, groups)
 
 
-def _composed(config_name: str, groups: Sequence[str]) -> DictConfig:
+def _composed(config_name: str, conf: Path, groups: Sequence[str]) -> DictConfig:
     """Compose an entrypoint's configuration with the groups that it has; of a sweep, with the first option."""
-    known = compose(config_name, return_hydra_config=True)
-    usable = [_first_choice(group) for group in groups if group.startswith("+") or _has(known, str(_key(group)))]
-    return compose(config_name, usable, return_hydra_config=True)
+    optional = [group for group in groups if not group.startswith("+")]
+    known = _compose_once(config_name, conf) if optional else None
+    usable = [_first_choice(g) for g in groups if known is None or g not in optional or _has(known, str(_key(g)))]
+    return _compose_once(config_name, conf, *usable)
+
+
+@lru_cache(maxsize=256)  # Hydra takes a tenth of a second
+def _compose_once(config_name: str, conf: Path, *overrides: str) -> DictConfig:
+    """Compose a configuration of the folder that Hydra is initialized with. It is only looked at, never changed."""
+    return compose(config_name, list(overrides), return_hydra_config=True)
 
 
 def _first_choice(argument: str) -> str:

@@ -17,15 +17,19 @@ from mmmono.features import extract_features
 from mmmono.features.extraction import ExtractionSettings
 from mmmono.features.losses import Allowance
 from mmmono.features.outputs import TowerOutputs
-from mmmono.vlm.tower_outputs import BATCH, locked_towers, towers_recipe
 
 KIND = "towers"  # folder under the artifacts root
+# Pairs that pass through the towers at a time: as many as in an extraction on a CPU, since the padding of captions depends on
+# it, and bits depend on the padding.
+BATCH = 32
 # Nothing may be lost: a fit on fewer pairs would be another fit.
 PASS = ExtractionSettings(batch_size=BATCH, precision="32", dtype="float32", allowance=Allowance(0, 0))
 
 
 def outputs_recipe(source: PairSource) -> dict[str, Any]:
-    """Everything that determines the towers' outputs for a source. Loads nothing."""
+    """Everything that determines the towers' outputs for a source. Loads no weights."""
+    from mmmono.vlm.tower_outputs import towers_recipe  # it takes open_clip, which most commands do without
+
     return {"towers": towers_recipe(), "dataset": source.fingerprint(), "decoder": DECODER_VERSION}
 
 
@@ -62,6 +66,8 @@ def kept_outputs(artifacts: Artifacts, source: PairSource, settings: ExtractionS
 
 def _outputs_of(artifacts: Artifacts, source: PairSource) -> Path:
     def make(directory: Path) -> None:
+        from mmmono.vlm.tower_outputs import locked_towers
+
         whole: Any = copy(source)
         whole.limit = None
         extract_features(whole, locked_towers(), directory, settings=PASS)

@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.process_group import Place, place_of_this_process
@@ -31,6 +26,11 @@ OWN = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
+# Options whose numbers of these types are all checked here, so that commands that train nothing need not import Lightning.
+CHECKED: dict[str, tuple[type, ...]] = {
+    "max_steps": (int,), "max_epochs": (int,), "min_steps": (int,), "check_val_every_n_epoch": (int,),
+    "log_every_n_steps": (int,), "val_check_interval": (int,), "gradient_clip_val": (int, float),
+}  # fmt: skip
 # Options that do not change the weights.
 NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
 GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
@@ -96,6 +96,8 @@ class TrainerSettings:
     def precision_arguments(self) -> dict[str, Any]:
         """Arguments of Lightning's Trainer that set the precision; float16 on a CPU needs a plugin."""
         if self.precision == "16-mixed" and self.here().accelerator == "cpu":
+            from lightning.pytorch.plugins import MixedPrecision
+
             return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
         return {"precision": self.precision}
 
@@ -206,6 +208,9 @@ def _accelerator(requested: str) -> str:
 def _devices(accelerator: str, requested: Any) -> int | list[int]:
     requested = int(requested) if isinstance(requested, str) and re.fullmatch(r"-?\d+", requested) else requested
     if accelerator == "cuda":
+        from lightning.pytorch.accelerators import CUDAAccelerator
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
         try:
             return list(
                 CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if requested == "auto" else requested)
@@ -288,6 +293,12 @@ def _check_interval(trainer: Mapping[str, Any]) -> None:
 
 def _try(options: Mapping[str, Any]) -> None:
     """Let Lightning check the other options. Raises ConfigError with Lightning's message."""
+    if all(key in CHECKED and (value is None or type(value) in CHECKED[key]) for key, value in options.items()):
+        return
+    import lightning as L
+    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # do not print the hardware
     alone = LightningEnvironment()  # ignore the launcher that started this process
     try:

@@ -14,13 +14,12 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
-from mmmono.dictionaries.datamodule import check_batch_size, whole_pool
+from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import Features
 from mmmono.pipeline.feature_sets import Fitted, Trained
-from mmmono.pipeline.fitting import SNAPSHOTS, Training
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
-from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
@@ -68,6 +67,8 @@ def train_dictionary(
     }
 
     def make(directory: Path) -> None:
+        from mmmono.pipeline.fitting import Training  # not at the top, because it takes Lightning
+
         layout = trainer.here()
         training = Training(name, kind, train.view, val.view, normalize, cfg.seed, settings, trainer, directory)
         logger = current_tracker().training_logger(directory)

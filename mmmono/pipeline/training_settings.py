@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mmmono.features.selection import Split
 
+SNAPSHOTS = "snapshots"  # folder of a dictionary that keeps those of `snapshot_every`
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

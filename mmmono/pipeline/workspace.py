@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError
+from mmmono.core.seeding import seed_everything
 from mmmono.data.images import DECODER_VERSION
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -77,7 +77,7 @@ class Workspace:
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
-        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        seed_everything(cfg.seed)
 
     def _check_training(self, makes: str) -> None:
         """Check the training settings, and that this machine can train the dictionaries that are missing."""

@@ -45,9 +45,10 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = [path.with_name(file_name(path.name) + suffix) for suffix in (".png", ".pdf")]
     families = fit_text(figure)
-    # `savefig` takes resolution and fonts from the current context; keep the figure's own layout.
+    # `savefig` takes resolution and fonts from the current context; keep the figure's own layout, and make it once.
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False, "font.family": families}):
         figure.savefig(written[0], metadata={"Software": None})
+        figure.set_layout_engine("none")
         figure.savefig(written[1], metadata={"CreationDate": None})
     plt.close(figure)
     return written

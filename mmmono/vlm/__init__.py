@@ -1,10 +1,15 @@
 """Vision-language models as two encoders into a joint embedding space."""
 
-from mmmono.vlm.declip import convert_declip_state_dict, load_declip
-from mmmono.vlm.drawingclip import fit_drawingclip, load_drawingclip
+from typing import TYPE_CHECKING
+
+from mmmono.core.lazy import lazy_exports
 from mmmono.vlm.encoder import Encoder
-from mmmono.vlm.loading import load_open_clip
-from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
+
+if TYPE_CHECKING:
+    from mmmono.vlm.declip import convert_declip_state_dict, load_declip
+    from mmmono.vlm.drawingclip import fit_drawingclip, load_drawingclip
+    from mmmono.vlm.loading import load_open_clip
+    from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
 
 __all__ = [
     "Encoder",
@@ -15,3 +20,13 @@ __all__ = [
     "load_drawingclip",
     "load_open_clip",
 ]
+
+__getattr__ = lazy_exports(  # what builds and loads models: it takes open_clip
+    __name__,
+    {
+        "declip": ("convert_declip_state_dict", "load_declip"),
+        "drawingclip": ("fit_drawingclip", "load_drawingclip"),
+        "loading": ("load_open_clip",),
+        "open_clip_encoder": ("OpenCLIPEncoder",),
+    },
+)

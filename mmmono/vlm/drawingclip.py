@@ -29,11 +29,12 @@ from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
 from mmmono.vlm.folding import fold_batch_norms
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
-from mmmono.vlm.tower_outputs import BATCH, CONFIG, TEXT_WIDTH, load_pretrained_towers
+from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers
 
 NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
+DESCRIPTIONS = 32  # of classes in a forward pass
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ def imagenet_classifier(encoder: OpenCLIPEncoder) -> Classifier:
     order = sorted(range(len(descriptions)), key=lambda index: len(descriptions[index]))  # less padding: half the time
     names = torch.empty(len(descriptions), TEXT_WIDTH)
     with torch.no_grad():
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        for start in range(0, len(order), DESCRIPTIONS):
+            batch = order[start : start + DESCRIPTIONS]
             names[batch] = encoder.encode_text(encoder.tokenize([descriptions[index] for index in batch]))
     encoder.model.text.proj = head
     return Classifier(state["classifier.weight"], state["classifier.bias"], F.normalize(names, dim=1))

@@ -20,9 +20,15 @@ from open_clip.transform import PreprocessCfg
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import files_fingerprint
 from mmmono.vlm.hub import download
-from mmmono.vlm.weight_settings import CONFIG_FILE, WeightSettings, read_config, settings_beside, settings_of_tag
-
-HUB, FOLDER = "hf-hub:", "local-dir:"
+from mmmono.vlm.weight_settings import (
+    CONFIG_FILE,
+    FOLDER,
+    HUB,
+    WeightSettings,
+    read_config,
+    settings_beside,
+    settings_of_tag,
+)
 
 
 @dataclass(frozen=True)

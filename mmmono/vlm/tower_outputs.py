@@ -36,8 +36,6 @@ from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
 NAME = "towers"
 IMAGE_WIDTH = 1280  # of EfficientNet-Lite0's pooled output
 TEXT_WIDTH = 384  # of MiniLM's mean over tokens
-# Forward passes of this many pairs, in each part of a source: the same in every pass, so that bits are the same too.
-BATCH = 32
 CONFIG = Path(__file__).parent / "configs" / "drawingclip.json"  # of the model whose towers these are
 
 
@@ -82,7 +80,7 @@ def load_pretrained_towers(encoder: OpenCLIPEncoder) -> None:
 
 
 def outputs_of(
-    towers: OpenCLIPEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = BATCH
+    towers: OpenCLIPEncoder, pairs: Iterable[tuple[Image, str]], batch_size: int = 32
 ) -> tuple[Float[Tensor, "pairs image_width"], Float[Tensor, "pairs text_width"]]:
     """Return both towers' outputs for images with captions that are at hand, in float32.
 

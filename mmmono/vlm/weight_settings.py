@@ -11,6 +11,7 @@ from typing import Any
 
 from mmmono.core.errors import ModelError
 
+HUB, FOLDER = "hf-hub:", "local-dir:"  # what an architecture begins with that is no name of open_clip's
 CONFIG_FILE = "open_clip_config.json"
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")

@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-IMPORTED_ONCE = ["torch", "lightning", "sklearn", "matplotlib.pyplot", "open_clip", "mmmono.pipeline.workspace"]
+IMPORTED_ONCE = [
+    "torch", "lightning", "sklearn.linear_model", "sklearn.model_selection", "matplotlib.pyplot", "open_clip",
+    "mmmono.pipeline.workspace", "mmmono.pipeline.fitting", "mmmono.vlm.drawingclip",
+]  # fmt: skip
 
 
 def context() -> mp.context.ForkServerContext:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from mmmono.interpretability import (
 )
 from mmmono.modality import (
     AblationSettings,
+    DominanceStream,
     Partition,
     dominance_scores,
     energy_ratio,
@@ -222,17 +224,24 @@ def test_ms_of_one_strong_and_one_weak_sample() -> None:
 
 @pytest.mark.slow
 def test_counts_beyond_what_float32_can_count() -> None:
-    """2²⁴ + 3 pairs with a ratio of ¾ and 2²⁴ with one of ¼: float32 sums stop counting there."""
-    rows = 1 << 20
-    ones, threes = torch.ones(rows, 1), torch.full((rows, 1), 3.0)
-    pairs = [(threes, ones)] * 16 + [(ones, threes)] * 16 + [(threes[:3], ones[:3])]
-    scored = dominance_scores(pairs)
+    """2²⁴ + 3 pairs with a ratio of ¾ and 2²⁴ with one of ¼: float32 sums stop counting there.
+
+    2¹⁴ pairs of each kind are added, and then ten times the stream to itself.
+    """
+    ones, threes = torch.ones(1 << 14, 1), torch.full((1 << 14, 1), 3.0)
+    dominance, moments = DominanceStream(), ReconstructionMoments(1, 1)
+    for image, text in ((threes, ones), (ones, threes)):
+        dominance.add(image, text)
+        moments.add(image, text, image)
+    for stream in (dominance, moments):
+        for _ in range(10):
+            stream.merge(deepcopy(stream))  # type: ignore[arg-type]
+    dominance.add(threes[:3], ones[:3])
+    moments.add(threes[:3], ones[:3], threes[:3])
+    scored = dominance.result()
     total = 2 * (1 << 24) + 3
     assert scored.num_pairs == int(scored.informative_pairs) == total
     assert scored.scores.item() == pytest.approx(0.5 + 0.25 * 3 / total, abs=1e-12)
-    moments = ReconstructionMoments(1, 1)
-    for image, text in pairs:
-        moments.add(image, text, image)
     assert moments.result().l0 == 1
     mean = (3 * ((1 << 24) + 3) + (1 << 24)) / total
     assert moments.result().fvu == pytest.approx(4 / (mean * (4 - mean) - 3 + 0), rel=1e-9)

@@ -23,7 +23,8 @@ DATA = ("dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "training.sn
 DATA = (*DATA, "features.k=2", "features.expansion=16", "trainer.min_steps=0", "training.dead_after_epochs=0.05")
 AUXK = ("sae.auxk=4", "sae.auxk_coefficient=0.5", "sae.center=per_modality")
 SHORT = (*DATA, *AUXK, "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=20")
-LONG = (*DATA, *AUXK, "features=sae", "trainer.max_steps=600", "trainer.val_check_interval=600")
+STEPS = 300  # of a training that is killed after 20
+LONG = (*DATA, *AUXK, "features=sae", f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={STEPS}")
 LONG = (*LONG, "training.checkpoint_every=20")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "training.batch_size=64")
 ONE = ("training.batch_size=128",)
@@ -150,7 +151,7 @@ def long_alone(tmp_path_factory: pytest.TempPathFactory) -> float:
 def long_fvu(root: Path) -> float:
     """Reconstruction error at the end of the long training."""
     history = pd.read_parquet(dictionary(root, "sae") / "history.parquet")
-    assert history[["step", "pairs"]].to_numpy().tolist() == [[600, 600 * 128]]
+    assert history[["step", "pairs"]].to_numpy().tolist() == [[STEPS, STEPS * 128]]
     return float(history["val/image/fvu"].item())
 
 

@@ -9,9 +9,9 @@ from mmmono.core.artifacts import Artifacts
 from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, SkippedPair
 from mmmono.features import FeatureStore, extract_features
 from mmmono.features.extraction import ExtractionSettings
-from mmmono.pipeline import tower_outputs as module
 from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.tower_outputs import kept_outputs, outputs_recipe, tower_outputs
+from mmmono.vlm import tower_outputs as tower_outputs_of_models
 from tests.fakes import ColorEncoder, ColorPairs
 from tests.features.test_outputs import contents
 from tests.pipeline.conftest import Command
@@ -33,7 +33,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[ColorEncoder]:
         made.append(ColorEncoder())
         return made[-1]
 
-    monkeypatch.setattr(module, "locked_towers", towers)
+    monkeypatch.setattr(tower_outputs_of_models, "locked_towers", towers)
     return made
 
 
@@ -66,10 +66,10 @@ def test_the_address_follows_pairs_towers_and_preprocessing(monkeypatch: pytest.
     known = outputs_recipe(ColorPairs())
     assert outputs_recipe(ColorPairs(limit=3)) == known
     assert outputs_recipe(ColorPairs((1,))) != known
-    config = module.towers_recipe()
+    config = tower_outputs_of_models.towers_recipe()
     assert config["config"]["vision_cfg"]["image_size"] > 0
     assert len(config["weights"]) == 2
-    monkeypatch.setattr(module, "towers_recipe", lambda: {**config, "weights": ["another"]})
+    monkeypatch.setattr(tower_outputs_of_models, "towers_recipe", lambda: {**config, "weights": ["another"]})
     assert outputs_recipe(ColorPairs()) != known
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from mmmono.features import FeatureStore, FeatureView
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.feature_sets import NCL, SAE
 from mmmono.pipeline.fitting import Training
-from mmmono.pipeline.trainer_settings import read_trainer
+from mmmono.pipeline.trainer_settings import CHECKED, read_trainer
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.training_settings import TrainingSettings
 from mmmono.pipeline.typed import read_settings
@@ -286,3 +287,17 @@ def test_a_search_goes_on_after_a_trial_that_fails(command: Command, tmp_path: P
     else:
         (found,) = (tmp_path / "runs").rglob("optimization_results.yaml")
         assert OmegaConf.load(found)["best_params"]["features.k"] == 3
+
+
+@pytest.mark.parametrize("number", [-1, 0, 0.5, 1, 1.0, 2, 3.5, 100, 1e3, None])
+@pytest.mark.parametrize("option", sorted(CHECKED))
+def test_lightning_takes_every_number_that_passed_our_checks(option: str, number: float | None) -> None:
+    """Therefore it is not asked about them."""
+    try:
+        settings = read_trainer(
+            {"accelerator": "cpu", "max_steps": 100, "check_val_every_n_epoch": None, option: number}
+        )
+    except ConfigError:
+        return
+    if settings.options[option] is None or type(settings.options[option]) in CHECKED[option]:
+        L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **settings.options)

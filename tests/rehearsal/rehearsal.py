@@ -157,7 +157,7 @@ class Rehearsal:
         site = Path(__file__).parent / "site"
         return kept | {
             "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}",
-            "MMMONO_REHEARSAL": "1",
+            "MMMONO_REHEARSAL": "quick" if self.quick else "yes",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DOWNLOAD_TIMEOUT": "3",
             "NO_PROXY": "*",
