@@ -1,4 +1,4 @@
-"""The numba kernels against the same passes in PyTorch, as they are and through torch.compile; in one run.
+"""Compare the speed of the numba kernels with the same passes in PyTorch, both eager and through torch.compile.
 
     python benchmarks/compiled_kernels.py --threads 2
 

@@ -1,4 +1,4 @@
-"""Extraction end to end against the encoders alone on the same batches, in one run.
+"""Compare the speed of a whole extraction with that of the encoders alone on the same batches.
 
 python benchmarks/extraction.py 'shards/{0000..0004}.tar' --model artifacts/models/drawingclip-<digest> --pairs 512
 """

@@ -1,4 +1,4 @@
-"""Reading a feature store against memcpy, and scoring modality dominance against a pass that only adds, in one run.
+"""Compare the speed of reading a store with memcpy, and that of scoring with a pass that only adds.
 
     python benchmarks/feature_store.py                    # 1 M pairs × 1024, float16: 4 GB in a temporary folder
     python benchmarks/feature_store.py --cc3m             # a sparse store of CC3M's size: peak memory of a whole pass

@@ -1,4 +1,4 @@
-"""Top samples against a bare pass over the store, EmbSim + WinRate against a Python loop, MS against all pairs; in one run.
+"""Compare the speed of top samples, EmbSim and WinRate, and MS with that of straightforward implementations.
 
     python benchmarks/interpretability.py      # writes 1 M pairs × 1024, float16, 4 GB, into a temporary folder
 

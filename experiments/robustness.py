@@ -1,4 +1,4 @@
-"""Say what scores and classes become when a modality is scaled, means are removed, or pairs are broken at random."""
+"""Measure how scores and classes change when a modality is scaled, means are removed, or pairs are broken at random."""
 
 from omegaconf import DictConfig
 

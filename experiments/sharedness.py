@@ -1,4 +1,4 @@
-"""Test which features image and text of a pair activate together, against broken pairs."""
+"""Test for every feature whether the image and the text of a pair activate it together."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""What concerns tests of all folders: which of them are property tests, which are slow, and how many threads they have.
+"""What concerns tests of all folders: which of them are property tests or slow, their order, their threads, their pauses.
 
 `make fuzz` finds property tests by the marker `fuzz`; `make test-quick` leaves out what is marked `slow`. A test that uses
 an expensive fixture is slow without saying so, because it waits for the fixture where it runs alone.
@@ -7,6 +7,9 @@ an expensive fixture is slow without saying so, because it waits for the fixture
 from __future__ import annotations
 
 import os
+import sys
+import time
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -30,8 +33,8 @@ EXPENSIVE = frozenset(
 # Files with single tests that take minutes, the longest first. They begin before all others: at the end of a run one process
 # would be busy with them, and the other ones idle.
 LONGEST = (
-    "rehearsal/test_rehearsal.py", "test_commands.py", "pipeline/test_chaos.py", "pipeline/test_validate.py",
-    "pipeline/test_sweeps.py", "pipeline/test_processes.py", "test_extending.py",
+    "rehearsal/test_rehearsal.py", "test_commands.py", "test_extending.py", "pipeline/test_validate.py", "test_notebooks.py",
+    "test_wheel.py", "pipeline/test_chaos.py", "pipeline/test_sweeps.py", "pipeline/test_processes.py",
 )  # fmt: skip
 
 
@@ -47,3 +50,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fuzz")
         if EXPENSIVE & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+
+
+class _Hasty:
+    """The module `time`, with sleep that lasts a hundredth."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds / 100)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses() -> None:
+    """A hub that does not answer is asked again at once: huggingface_hub waits for 1, 2, 4, 8 and 8 seconds in between."""
+    if (client := sys.modules.get("huggingface_hub.utils._http")) is not None:
+        client.time = _Hasty()  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ class ConceptPair:
 
     a: str
     b: str
-    words_a: tuple[str, ...]
-    words_b: tuple[str, ...]
+    words_a: Sequence[str]
+    words_b: Sequence[str]
 
     def matches(self, text: str) -> tuple[bool, bool]:
         """Whether the text contains a word of concept A, and one of concept B; whole words, ignoring case."""

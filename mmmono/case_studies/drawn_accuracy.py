@@ -1,4 +1,4 @@
-"""Accuracy of samples that are classified by randomly drawn references, and its error over samples and references."""
+"""Accuracy of classifying samples by randomly drawn references, with its standard error over samples and references."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What entrypoints do besides running one analysis: pages, plans and make targets, as loops over the analyses."""
+"""Commands that loop over all analyses: the report, the explorer, plans and make targets."""

@@ -1,4 +1,4 @@
-"""README's table of entrypoints and docs/results.md, from what the analyses declare."""
+"""Generate README's table of entrypoints and docs/results.md from the analyses' declarations."""
 
 from __future__ import annotations
 

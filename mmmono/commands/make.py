@@ -1,4 +1,4 @@
-"""Runs what the Makefile's targets stand for: `python -m mmmono.commands.make section-2.1 -- model=clip_rn50`.
+"""Runs the entrypoints that a make target stands for: `python -m mmmono.commands.make section-2.1 -- model=clip_rn50`.
 
 Each entrypoint runs in a process of its own, as if it had been typed. `--list` lists the targets of all analyses.
 """

@@ -1,4 +1,4 @@
-"""The W&B workspace of a project: a group of panels for each analysis, from what the analysis declares."""
+"""The W&B workspace of a project: one group of panels for each analysis, built from its declaration."""
 
 from __future__ import annotations
 

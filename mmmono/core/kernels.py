@@ -1,4 +1,4 @@
-"""Numba kernels over rows of activations, compiled on first use: each reads its rows once, as stored.
+"""Numba kernels over rows of activations, which read each row once, in the type it is stored in. Compiled on first use.
 
 Array libraries make one pass per operation and keep every intermediate result in full; over half-precision rows that
 means ten passes, although the arithmetic of all fits into the time one read takes. Rows are arrays `[rows, features]`

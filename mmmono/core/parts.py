@@ -1,4 +1,4 @@
-"""Splits rows among PyTorch's threads, for compiled loops that release the GIL."""
+"""Splits rows among threads, for compiled loops that release the GIL."""
 
 from __future__ import annotations
 

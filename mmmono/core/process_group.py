@@ -1,4 +1,4 @@
-"""The group that the processes of one job form: which place each has, how they meet, and how rank 0 hands out tasks.
+"""The process group of a distributed job: the rank of each process, how they connect, and how rank 0 sends tasks.
 
 `torchrun` and `srun` tell each process its place through environment variables. A process that rank 0 starts by itself
 gets its place in an environment variable of mmmono's own. All meet at a key-value store.

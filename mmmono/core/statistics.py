@@ -1,4 +1,4 @@
-"""Statistics that every analysis reports: estimates with intervals and p-values, for the ways in which samples depend.
+"""Estimates with confidence intervals and p-values, for independent, grouped and crossed samples.
 
 What is printed is an `Interval`. An `Estimate` is an estimate with its standard error, from which interval, p-value and
 equivalence bound follow. `make calibrate` measures how often these intervals cover, and how often the tests err.

@@ -1,4 +1,4 @@
-"""One protocol for everything that is computed in a single pass over a store, block by block."""
+"""The interface of everything that is computed in a single pass over a store: add blocks, merge, ask for the result."""
 
 from __future__ import annotations
 

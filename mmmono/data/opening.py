@@ -1,7 +1,7 @@
 """Opens a shard from a local disk, over http(s), from an object store or from a command's output.
 
 Addresses of http(s) are read by `mmmono.data.remote`, those of all other schemes through fsspec by
-`mmmono.data.object_store`, which says why. Both resume what breaks off.
+`mmmono.data.object_store`. Both resume interrupted transfers.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class OpenMojiPairs(PairSource):
         }
 
     @cached_property
-    def _keys(self) -> list[str]:
+    def keys(self) -> list[str]:
+        """Hexcodes of all drawings, in order."""
         return list(self._drawings)
 
     @cached_property
@@ -128,16 +129,16 @@ class OpenMojiPairs(PairSource):
 
     def parts(self) -> list[str]:
         """Names of runs of `part_size` drawings."""
-        return [f"openmoji-{start:04d}" for start in range(0, len(self._keys), self.part_size)]
+        return [f"openmoji-{start:04d}" for start in range(0, len(self.keys), self.part_size)]
 
     def __len__(self) -> int:
         if self.captions == "all":
             return sum(len(captions) for captions in self._drawings.values())
-        return len(self._keys)
+        return len(self.keys)
 
     def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
         """Render the drawings of a part."""
-        for code in self._keys[part * self.part_size : (part + 1) * self.part_size]:
+        for code in self.keys[part * self.part_size : (part + 1) * self.part_size]:
             image = self._render(code)
             labels = self.labels(code)
             for key, caption in choose_captions(code, self._drawings[code], self.captions, self.seed):

@@ -1,4 +1,4 @@
-"""Errors with remedies for servers' refusals."""
+"""Errors for HTTP responses that a retry would not change, such as 401 or 404, each with a remedy."""
 
 from __future__ import annotations
 

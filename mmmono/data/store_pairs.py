@@ -1,4 +1,4 @@
-"""Pairs of a store made elsewhere: embeddings and metadata, with images opened at the paths in the metadata."""
+"""Pairs of a feature store that another program made; images are read from the paths in its metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base class of sparse autoencoders: everything but how codes come from pre-activations.
+"""Base class of sparse autoencoders. A subclass says how codes are computed from pre-activations.
 
 Decoder rows (atoms) have unit norm. Gao et al. 2024 (Scaling and evaluating sparse autoencoders) for the auxiliary loss.
 """
@@ -6,8 +6,8 @@ Decoder rows (atoms) have unit norm. Gao et al. 2024 (Scaling and evaluating spa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +19,38 @@ from mmmono.dictionaries.parallel import place, sum_over_processes
 from mmmono.features.store import MODALITIES, Modality
 
 Center = Literal["pooled", "per_modality"]
+Encoder = Literal["transposed", "independent", "tied"]
+Frozen = Literal["none", "encoder", "decoder"]
 
 
-class Biases(TypedDict, total=False):
-    """Arguments of `SparseAutoencoder` for its biases."""
+class Shared(TypedDict, total=False):
+    """Arguments of `SparseAutoencoder` that all variants take."""
 
     pre_bias: bool
     center: Center
     encoder_bias: bool
+    encoder: Encoder
+    frozen: Frozen
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """What all variants can be told; see `SparseAutoencoder`."""
+
+    pre_bias: bool = True
+    center: Center = "pooled"
+    encoder_bias: bool = False
+    encoder: Encoder = "transposed"
+    frozen: Frozen = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("center", self.center, ("pooled", "per_modality"))
+        check_choice("encoder", self.encoder, ("transposed", "independent", "tied"))
+        check_choice("frozen", self.frozen, ("none", "encoder", "decoder"))
+        if self.encoder == "tied" and self.frozen != "none":
+            raise ValueError(
+                f"frozen={self.frozen} would freeze both weights, because encoder=tied: choose another encoder"
+            )
 
 
 class Codes(Protocol):
@@ -47,9 +71,15 @@ class Codes(Protocol):
 
 @dataclass(frozen=True)
 class DenseCodes:
-    """Codes as a matrix, of any number of active latents per sample."""
+    """Codes as a matrix, of any number of active latents per sample.
+
+    Attributes:
+        values: the matrix.
+        penalty: sum over samples of what training adds to the squared error to keep the codes sparse; None for nothing.
+    """
 
     values: Float[Tensor, "samples latents"]
+    penalty: Float[Tensor, ""] | None = None
 
     def dense(self) -> Float[Tensor, "samples latents"]:
         """The matrix itself."""
@@ -69,16 +99,18 @@ class AutoencoderOutput:
     """Output of a forward pass over a batch of pairs; the first half of the rows are images, the second texts.
 
     Attributes:
-        loss: loss of Eq. 3.
+        loss: loss of Eq. 3, without the penalty.
         centered: embedding − b_pre, without gradient.
         residual: embedding − reconstruction, without gradient.
         codes: codes of both modalities.
+        penalty: what training adds to the loss to keep the codes sparse; None for nothing.
     """
 
     loss: Float[Tensor, ""]
     centered: Float[Tensor, "samples dim"]
     residual: Float[Tensor, "samples dim"]
     codes: Codes
+    penalty: Float[Tensor, ""] | None = None
 
     @property
     def l0(self) -> Float[Tensor, ""]:
@@ -95,8 +127,6 @@ class AutoencoderOutput:
 class SparseAutoencoder(Dictionary, ABC):
     """Codes = activate(W_enc (z − b_pre) + b_enc), ẑ = W_dec codes + b_pre. A variant defines `activate`.
 
-    Encoder and decoder start with the same weights.
-
     Args:
         dim: width of the embeddings, d.
         num_features: number of latents, n; default d, as in the paper.
@@ -104,28 +134,36 @@ class SparseAutoencoder(Dictionary, ABC):
         center: `pooled` learns one b_pre for both modalities, which leaves the modality gap in the codes;
             `per_modality` learns one for each.
         encoder_bias: learn b_enc, which Eq. 2 does not have.
+        encoder: `transposed` starts with the decoder's weights, `independent` with others, and `tied` always has the
+            decoder's weights.
+        frozen: which weights keep their random start: `none`, the `encoder`'s (with b_enc) or the `decoder`'s. The other
+            two are controls: what they score, no learned direction deserves (Korznikov et al. 2026, Sanity checks for
+            sparse autoencoders, arXiv 2602.14111).
+
+    Raises:
+        ValueError: an argument is none of these, or a tied encoder is to be frozen.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_features: int | None = None,
-        pre_bias: bool = True,
-        center: Center = "pooled",
-        encoder_bias: bool = False,
-    ) -> None:
+    def __init__(self, dim: int, num_features: int | None = None, **shared: Unpack[Shared]) -> None:
         super().__init__()
         self.dim = dim
         self.num_features = num_features or dim
-        if center not in ("pooled", "per_modality"):
-            raise ValueError(f"center={center!r} is neither 'pooled' nor 'per_modality'")
-        self.center: Center = center
+        self.shared = SharedSettings(**shared)
+        encoder, frozen = self.shared.encoder, self.shared.frozen
         atoms = F.normalize(torch.randn(self.num_features, dim), dim=1)
-        self.W_enc = nn.Parameter(atoms.clone())
-        self.W_dec = nn.Parameter(atoms)
-        self.b_enc = nn.Parameter(torch.zeros(self.num_features)) if encoder_bias else None
+        start = F.normalize(torch.randn_like(atoms), dim=1) if encoder == "independent" else atoms.clone()
+        self.W_enc = nn.Parameter(start, requires_grad=frozen != "encoder")
+        self.W_dec = self.W_enc if encoder == "tied" else nn.Parameter(atoms, requires_grad=frozen != "decoder")
+        zeros = torch.zeros(self.num_features)
+        self.b_enc = nn.Parameter(zeros, requires_grad=frozen != "encoder") if self.shared.encoder_bias else None
         # One row for both modalities, or one row per modality in the order of MODALITIES.
-        self.b_pre = nn.Parameter(torch.zeros(1 if center == "pooled" else 2, dim), requires_grad=pre_bias)
+        groups = 1 if self.center == "pooled" else 2
+        self.b_pre = nn.Parameter(torch.zeros(groups, dim), requires_grad=self.shared.pre_bias)
+
+    @property
+    def center(self) -> Center:
+        """Whether there is one b_pre, or one for each modality."""
+        return self.shared.center
 
     @abstractmethod
     def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
@@ -138,13 +176,7 @@ class SparseAutoencoder(Dictionary, ABC):
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments that all variants share."""
-        return {
-            "dim": self.dim,
-            "num_features": self.num_features,
-            "pre_bias": self.b_pre.requires_grad,
-            "center": self.center,
-            "encoder_bias": self.b_enc is not None,
-        }
+        return {"dim": self.dim, "num_features": self.num_features, **asdict(self.shared)}
 
     @torch.no_grad()
     def initialize_pre_bias(self, image_mean: Float[Tensor, " dim"], text_mean: Float[Tensor, " dim"]) -> None:
@@ -168,6 +200,10 @@ class SparseAutoencoder(Dictionary, ABC):
         """Return the codes of embeddings minus b_pre; a variant may return a sparse form instead of a matrix."""
         return DenseCodes(self.activate(F.linear(centered, self.W_enc, self.b_enc)))
 
+    def training_codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
+        """Return the codes of a training batch, for variants that train with others than they encode with."""
+        return self.codes(centered)
+
     def reconstruct(self, codes: Codes) -> Float[Tensor, "samples dim"]:
         """Return the reconstructions minus b_pre."""
         return codes.dense() @ self.W_dec
@@ -176,10 +212,17 @@ class SparseAutoencoder(Dictionary, ABC):
         """Reconstruct a batch of pairs; the loss (Eq. 3) sums both modalities' squared errors, averaged over pairs."""
         # b_pre cancels in ẑ − z, so the error is computed on centered embeddings.
         centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
-        codes = self.codes(centered)
+        codes = self.training_codes(centered)
+        error, residual = self.squared_error(centered, codes)
+        penalty = codes.penalty / len(image) if isinstance(codes, DenseCodes) and codes.penalty is not None else None
+        return AutoencoderOutput(error / len(image), centered.detach(), residual.detach(), codes, penalty)
+
+    def squared_error(
+        self, centered: Float[Tensor, "samples dim"], codes: Codes
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"]]:
+        """Return the sum of squared errors of a training batch, and the residuals c − ĉ."""
         residual = centered - self.reconstruct(codes)
-        error = residual.square().sum()
-        return AutoencoderOutput(error / len(image), centered.detach(), residual.detach(), codes)
+        return residual.square().sum(), residual
 
     def auxiliary_loss(self, output: AutoencoderOutput, dead: Bool[Tensor, " latents"], auxk: int) -> Float[Tensor, ""]:
         """AuxK loss (Gao et al. 2024): reconstruct the residual from the `auxk` most active dead latents.
@@ -215,5 +258,13 @@ class SparseAutoencoder(Dictionary, ABC):
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
-        """Normalize the atoms to unit norm, in place."""
+        """Normalize the atoms to unit norm, in place; frozen ones have it and keep their bits."""
+        if self.shared.frozen == "decoder":
+            return
         self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless an argument is one of the allowed ones."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, allowed))}")

@@ -74,7 +74,7 @@ class Dictionary(nn.Module, ABC):
         """Save weights (safetensors) and configuration (JSON); loading them executes no stored code."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE)
         config = {"architecture": self.architecture, **self.config()}
         write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Linear maps of the embeddings without a learned dictionary: a shift, a random rotation, PCA, ICA."""
+"""Linear controls for learned dictionaries: a shift of the embeddings, a random rotation, PCA and ICA."""
 
 from __future__ import annotations
 

@@ -145,15 +145,23 @@ class SAEModule(DictionaryModule):
         dictionary: the autoencoder.
         auxk: number of dead latents in the auxiliary loss (`SparseAutoencoder.auxiliary_loss`); 0 disables it.
         auxk_coefficient: weight of the auxiliary loss.
+        penalty_warmup_steps: steps over which the weight of the dictionary's sparsity penalty, if it has one, rises
+            linearly.
         **settings: see `DictionaryModule`.
     """
 
     dictionary: SparseAutoencoder
 
     def __init__(
-        self, dictionary: SparseAutoencoder, auxk: int = 0, auxk_coefficient: float = 1 / 32, **settings: Any
+        self,
+        dictionary: SparseAutoencoder,
+        auxk: int = 0,
+        auxk_coefficient: float = 1 / 32,
+        penalty_warmup_steps: int = 0,
+        **settings: Any,
     ) -> None:
         super().__init__(dictionary, **settings)
+        self.penalty_warmup_steps = penalty_warmup_steps
         self.auxk = auxk
         self.auxk_coefficient = auxk_coefficient
 
@@ -161,6 +169,8 @@ class SAEModule(DictionaryModule):
         """Return the loss of a batch of pairs."""
         output = self.dictionary(batch.image, batch.text)
         loss = output.loss
+        if output.penalty is not None:
+            loss = loss + min(1.0, (self.global_step + 1) / max(1, self.penalty_warmup_steps)) * output.penalty
         self.record_firing(output.fired, len(batch.image))
         if self.auxk:
             auxiliary = self.dictionary.auxiliary_loss(output, self.dead, self.auxk)

@@ -1,4 +1,4 @@
-"""Export and import TopK SAEs in the folder layout of SAELens' `SAE.load_from_disk`."""
+"""Export and import sparse autoencoders in the folder layout of SAELens' `SAE.load_from_disk`."""
 
 from __future__ import annotations
 
@@ -12,53 +12,100 @@ from torch import Tensor
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries.base import read_config, read_weights, unfitting
+from mmmono.dictionaries.autoencoder import SparseAutoencoder
+from mmmono.dictionaries.base import read_config, read_weights
+from mmmono.dictionaries.batch_topk import BatchTopKSAE
+from mmmono.dictionaries.foreign_files import count, flag, refuse, take
+from mmmono.dictionaries.gated import GatedSAE
+from mmmono.dictionaries.jumprelu import JumpReLUSAE
+from mmmono.dictionaries.l1_sae import L1SAE
+from mmmono.dictionaries.matching_pursuit import MatchingPursuitSAE
+from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.sae import TopKSAE
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 
+# Architectures of SAELens that can be read, with what makes codes in them.
+ACTIVATIONS = {
+    "standard": "relu",
+    "topk": "topk",
+    "jumprelu": "threshold",
+    "batchtopk": "threshold",
+    "matryoshka_batchtopk": "threshold",
+    "gated": "gated",
+    "matching_pursuit": "matching_pursuit",
+}
 
-def export_to_saelens(sae: TopKSAE, folder: str | Path) -> None:
-    """Write the SAE to a folder as SAELens' `topk` architecture.
+
+def export_to_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
+    """Write the SAE to a folder in SAELens' architecture for it.
+
+    These are `topk`, `standard` (L1), `gated`, `matching_pursuit` and `jumprelu`: BatchTopK, also of a Matryoshka SAE,
+    becomes JumpReLU with the same threshold for all latents, as SAELens saves its own.
 
     Raises:
-        DictionaryError: the SAE has one b_pre per modality, which the format cannot hold.
+        DictionaryError: the SAE has one b_pre per modality, which the format cannot hold, or has no counterpart.
     """
     if sae.center == "per_modality":
         raise DictionaryError(
             "SAELens' format has one b_dec and this SAE one b_pre for each modality: train with sae.center=pooled"
         )
+    own, settings = _own(sae)
+    bias = torch.zeros(sae.num_features) if sae.b_enc is None else sae.b_enc
+    weights = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_enc": bias, "b_dec": sae.b_pre[0]} | own
+    for name in {"gated": ["b_enc"], "matching_pursuit": ["W_enc", "b_enc"]}.get(settings["architecture"], []):
+        del weights[name]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    bias = torch.zeros(sae.num_features) if sae.b_enc is None else sae.b_enc
-    weights = {"W_enc": sae.W_enc.T, "W_dec": sae.W_dec, "b_enc": bias, "b_dec": sae.b_pre[0]}
-    save_file({name: w.detach().cpu().float().contiguous() for name, w in weights.items()}, folder / WEIGHTS_FILE)
+    tensors = {name: w.detach().cpu().float().clone().contiguous() for name, w in weights.items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
     config = {
-        "architecture": "topk",
+        **settings,
         "d_in": sae.dim,
         "d_sae": sae.num_features,
-        "k": sae.k,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
         "metadata": {},
     }
     write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 
 
-def import_from_saelens(folder: str | Path) -> TopKSAE:
-    """Read a TopK SAE that SAELens (version 3 or later) saved; its codes equal those of SAELens.
+def _own(sae: SparseAutoencoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and settings that only an architecture of SAELens has."""
+    if isinstance(sae, BatchTopKSAE) and sae.threshold is not None:
+        return {"threshold": sae.threshold.expand(sae.num_features)}, {"architecture": "jumprelu"}
+    if isinstance(sae, JumpReLUSAE):
+        return {"threshold": sae.thresholds}, {"architecture": "jumprelu"}
+    if isinstance(sae, TopKSAE | BatchTopKSAE):
+        return {}, {"architecture": "topk", "k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if isinstance(sae, L1SAE):
+        return {}, {"architecture": "standard"}
+    if isinstance(sae, GatedSAE):
+        assert sae.b_enc is not None
+        return {"b_gate": sae.b_enc, "b_mag": sae.b_mag, "r_mag": sae.r_mag}, {"architecture": "gated"}
+    if isinstance(sae, MatchingPursuitSAE):
+        settings = {"residual_threshold": 0.0, "max_iterations": sae.k, "stop_on_duplicate_support": False}
+        return {}, {"architecture": "matching_pursuit", **settings}
+    raise DictionaryError(f"SAELens has no architecture for a {sae.architecture}: keep it in this project's format")
 
-    `rescale_acts_by_decoder_norm` and a `b_dec` that is not subtracted from the input are folded into the weights.
+
+def import_from_saelens(folder: str | Path, k: int | None = None, input_scale: float | None = None) -> PretrainedSAE:
+    """Read an SAE that SAELens (version 3 or later) saved; its codes equal those of SAELens.
+
     Decoder rows may have any norm; weights become float32.
 
+    Args:
+        folder: has `cfg.json` and `sae_weights.safetensors`.
+        k: replaces the file's number of active latents.
+        input_scale: factor of the activations in training, for `normalize_activations=expected_average_only_in`.
+
     Raises:
-        DictionaryError: the folder holds no SAE, a broken one, or one that `TopKSAE` cannot represent. The message
-            names the file and the field.
+        DictionaryError: the folder holds no SAE, a broken one, or one that cannot be encoded with. The message names the
+            field.
     """
     folder = Path(folder)
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
@@ -67,26 +114,91 @@ def import_from_saelens(folder: str | Path) -> TopKSAE:
     file = folder / CONFIG_FILE
     config = _as_version_6(read_config(file))
     _check_counterparts(config, file)
-    d_in, d_sae, k = (_count(config, name, file) for name in ("d_in", "d_sae", "k"))
-    if k > d_sae:
-        raise DictionaryError(f"{file}: k={k} is more than its d_sae={d_sae} latents")
+    d_in, d_sae = (count(config.get(name), name, file) for name in ("d_in", "d_sae"))
     weights = _float_weights(folder / WEIGHTS_FILE)
-    shapes = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
-    if wrong := unfitting(weights, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}):
-        raise DictionaryError(
-            f"{folder / WEIGHTS_FILE} does not fit d_in={d_in}, d_sae={d_sae} of {CONFIG_FILE}: {wrong}"
-        )
-    w_enc, w_dec, b_enc, b_dec = (weights[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec"))
-    if not config["apply_b_dec_to_input"]:  # W_enc z = W_enc (z - b_dec) + W_enc b_dec
-        b_enc = b_enc + b_dec @ w_enc
+    for name, shape in {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}.items():
+        if name in weights and weights[name].shape != shape:
+            raise DictionaryError(
+                f"{folder / WEIGHTS_FILE} does not fit d_in={d_in}, d_sae={d_sae} of {CONFIG_FILE}: "
+                f"{name} is {tuple(weights[name].shape)}, not {shape}"
+            )
+    encoding = {**_encoding(config, file, d_in), **({"k": k} if k is not None else {})}
+    made = _made(config, weights, folder / WEIGHTS_FILE)
+    scale = _input_scale(config, file, input_scale)
+    if scale != 1:  # the SAE takes scale · z and returns scale · ẑ
+        for name in ("W_dec", "shift", "b_dec"):
+            made[name] = made[name] / scale
+        made |= {"W_enc": made["W_enc"] * scale} if "W_enc" in made else {}
+        if "smallest_residual" in encoding:
+            encoding["smallest_residual"] /= scale
+    return PretrainedSAE.of(str(folder), encoding, made)
+
+
+def _encoding(config: dict[str, Any], file: Path, d_in: int) -> dict[str, Any]:
+    """Fields of `Encoding` that a configuration says."""
+    norms = {"constant_norm_rescale": "constant", "layer_norm": "layer_norm"}
+    encoding: dict[str, Any] = {
+        "activation": ACTIVATIONS[config["architecture"]],
+        "input_norm": norms.get(config["normalize_activations"], "none"),
+    }
+    if encoding["activation"] == "topk":
+        encoding["k"] = count(config.get("k"), "k", file)
+        if encoding["k"] > config["d_sae"]:
+            raise DictionaryError(f"{file}: k={encoding['k']} is more than its d_sae={config['d_sae']} latents")
+    if encoding["activation"] == "matching_pursuit":
+        steps = config.get("max_iterations")
+        encoding["k"] = d_in if steps is None else count(steps, "max_iterations", file)
+        smallest = config.get("residual_threshold", 1e-2)
+        if isinstance(smallest, bool) or not isinstance(smallest, int | float):
+            raise DictionaryError(f"{file}: residual_threshold={smallest!r} is no number")
+        encoding["smallest_residual"] = float(smallest)
+        stops = config.get("stop_on_duplicate_support", True)
+        encoding["stop_without_change"] = flag(stops, "stop_on_duplicate_support", file)
+    return encoding
+
+
+def _made(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Tensors in the names of `PretrainedSAE`."""
+    architecture = config["architecture"]
+    if architecture in ("batchtopk", "matryoshka_batchtopk"):
+        (threshold,) = take(weights, file, "topk_threshold")
+        if not threshold.item() > 0:
+            raise DictionaryError(f"{file}: topk_threshold={threshold.item():g} is none: BatchTopK was not trained")
+        weights["threshold"] = threshold.float().expand(config["d_sae"]).clone()
+    w_dec, b_dec = take(weights, file, "W_dec", "b_dec")
+    at_input = b_dec if config["apply_b_dec_to_input"] else torch.zeros_like(b_dec)
+    made = {"W_dec": w_dec, "b_dec": b_dec, "shift": at_input}
+    if architecture == "matching_pursuit":
+        return {**made, "b_dec": at_input, **weights}
+    (w_enc,) = take(weights, file, "W_enc")
+    if architecture == "gated":
+        b_gate, made["b_mag"], made["r_mag"] = take(weights, file, "b_gate", "b_mag", "r_mag")
+        made |= {"W_enc": w_enc.T, "b_enc": b_gate}
+    else:
+        (b_enc,) = take(weights, file, "b_enc")
+        made |= {"W_enc": w_enc.T, "b_enc": b_enc}
+    if ACTIVATIONS[architecture] == "threshold":
+        (made["threshold"],) = take(weights, file, "threshold")
     if config["rescale_acts_by_decoder_norm"]:
         norms = torch.linalg.vector_norm(w_dec, dim=1)
         if not bool((norms > 0).all()):
-            raise DictionaryError(f"{folder / WEIGHTS_FILE}: W_dec has rows of length zero, by which codes are divided")
-        w_enc, b_enc, w_dec = w_enc * norms, b_enc * norms, w_dec / norms[:, None]
-    sae = TopKSAE(d_in, d_sae, k, encoder_bias=True)
-    sae.load_state_dict({"W_enc": w_enc.T, "W_dec": w_dec, "b_enc": b_enc, "b_pre": b_dec.unsqueeze(0)})
-    return sae.eval()
+            raise DictionaryError(f"{file}: W_dec has rows of length zero, by which codes are divided")
+        made["W_enc"], made["b_enc"] = made["W_enc"] * norms[:, None], made["b_enc"] * norms
+        made["W_dec"] = w_dec / norms[:, None]
+    return {**made, **weights}  # what is left over is refused as unknown
+
+
+def _input_scale(config: dict[str, Any], file: Path, given: float | None) -> float:
+    """Factor of the inputs, which SAELens folds into the weights or keeps elsewhere."""
+    needed = config["normalize_activations"] == "expected_average_only_in"
+    if needed and given is None:
+        raise DictionaryError(
+            f"{file}: normalize_activations='expected_average_only_in' scales the inputs by a number that is not in the "
+            "file: give dictionary.input_scale, √d over the mean length of the activations it was trained on"
+        )
+    if given is not None and not given > 0:
+        raise DictionaryError(f"dictionary.input_scale={given} must be above 0")
+    return 1.0 if given is None else given
 
 
 def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +210,7 @@ def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:
     hook = str(known.get("hook_name", known.get("hook_point", "")))
     defaults = {
         "architecture": "standard",
+        "activation_fn": "relu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "hook_z" if "hook_z" in hook else "none",
@@ -110,21 +223,18 @@ def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_counterparts(config: dict[str, Any], file: Path) -> None:
-    """Raise DictionaryError for settings that `TopKSAE` cannot represent."""
-    for name, value in {"architecture": "topk", "normalize_activations": "none", "reshape_activations": "none"}.items():
-        if config[name] != value:
-            raise DictionaryError(f"{file}: {name}={config[name]!r} has no counterpart here, only {value!r} has")
+    """Raise DictionaryError for settings that cannot be honored."""
+    norms = ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm")
+    refuse(
+        config,
+        file,
+        architecture=tuple(ACTIVATIONS),
+        normalize_activations=norms,
+        reshape_activations=("none",),
+        activation_fn=("relu", "topk"),
+    )
     for name in ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm"):
-        if not isinstance(config[name], bool):
-            raise DictionaryError(f"{file}: {name}={config[name]!r} is neither true nor false")
-
-
-def _count(config: dict[str, Any], name: str, file: Path) -> int:
-    value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        what = f"{name}={value!r} is no whole number of at least 1" if name in config else f"it has no {name}"
-        raise DictionaryError(f"{file}: {what}")
-    return value
+        flag(config[name], name, file)
 
 
 def _float_weights(file: Path) -> dict[str, Tensor]:

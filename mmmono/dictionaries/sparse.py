@@ -51,12 +51,34 @@ class Pattern:
     """Indices of the active latents of each sample.
 
     Attributes:
-        indices: k distinct latents per row, unsorted.
+        indices: distinct latents of each sample, unsorted: `[samples, k]` if all have k of them, else `[active]`, all
+            those of the first sample before those of the second.
         num_latents: number of latents of the dictionary, n.
+        starts: where each sample's entries start in the flattened indices, and last where they end; None if all samples
+            have k of them.
     """
 
-    indices: Int64[Tensor, "batch k"]
+    indices: Int64[Tensor, "samples k"] | Int64[Tensor, " active"]
     num_latents: int
+    starts: Int64[Tensor, " samples+1"] | None = None
+
+    @cached_property
+    def row_starts(self) -> Int64[Tensor, " samples+1"]:
+        """Where each sample's entries start in the flattened indices, and last where they end."""
+        if self.starts is not None:
+            return self.starts
+        return torch.arange(0, self.indices.numel() + 1, self.indices.shape[1], device=self.indices.device)
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples."""
+        return len(self.indices) if self.starts is None else len(self.starts) - 1
+
+    @cached_property
+    def rows(self) -> Int32[Tensor, " active"]:
+        """Sample of each entry of the flattened indices."""
+        samples = torch.arange(self.num_samples, dtype=torch.int32, device=self.indices.device)
+        return samples.repeat_interleave(self.row_starts.diff(), output_size=self.indices.numel())
 
     @cached_property
     def by_latent(self) -> LatentMajor:
@@ -65,25 +87,37 @@ class Pattern:
         # The radix sort's time grows with the width of its keys, so use narrow integers.
         order = flat.to(torch.int16 if self.num_latents <= 1 << 15 else torch.int32).argsort(stable=True)
         counts = torch.bincount(flat, minlength=self.num_latents)
-        samples = order.int().div_(self.indices.shape[1], rounding_mode="floor")
+        if self.starts is None:
+            samples = order.int().div_(self.indices.shape[1], rounding_mode="floor")
+        else:
+            samples = self.rows[order]
         return LatentMajor(order, samples, (counts.cumsum(0) - counts).int())
 
 
 @dataclass(frozen=True)
 class SparseCodes:
-    """The k largest activations of each sample; values of 0 are inactive."""
+    """The largest activations, k of each sample or a varying number; values of 0 are inactive.
 
-    values: Float[Tensor, "batch k"]
+    Attributes:
+        values: activations, in the shape of the pattern's indices.
+        pattern: the latents that they belong to.
+    """
+
+    values: Float[Tensor, "samples k"] | Float[Tensor, " active"]
     pattern: Pattern
 
-    def dense(self) -> Float[Tensor, "batch latents"]:
+    def dense(self) -> Float[Tensor, "samples latents"]:
         """Return the codes as a dense tensor."""
-        zeros = self.values.new_zeros(len(self.values), self.pattern.num_latents)
-        return zeros.scatter(1, self.pattern.indices, self.values)
+        pattern = self.pattern
+        zeros = self.values.new_zeros(pattern.num_samples, pattern.num_latents)
+        if pattern.starts is None:
+            return zeros.scatter(1, pattern.indices, self.values)
+        places = pattern.rows.long() * pattern.num_latents + pattern.indices
+        return zeros.flatten().scatter(0, places, self.values).view_as(zeros)
 
     def l0(self) -> Float[Tensor, ""]:
-        """Mean number of active latents per sample; at most k."""
-        return (self.values > 0).sum(1).float().mean()
+        """Mean number of active latents per sample."""
+        return (self.values > 0).sum().float() / self.pattern.num_samples
 
     def fired(self, groups: int) -> Bool[Tensor, "groups latents"]:
         """Mask of the latents that fired in each of `groups` equal blocks of samples."""
@@ -143,38 +177,53 @@ def _largest(z: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> tuple[Te
 
 
 def sampled_product(
-    left: Float[Tensor, "batch dim"], right: Float[Tensor, "latents dim"], indices: Int[Tensor, "batch k"]
-) -> Float[Tensor, "batch k"]:
-    """Compute only the entries `indices` of each row of left · rightᵀ."""
+    left: Float[Tensor, "samples dim"],
+    right: Float[Tensor, "latents dim"],
+    indices: Int[Tensor, "samples k"] | Int[Tensor, " active"],
+    starts: Int[Tensor, " samples+1"] | None = None,
+) -> Float[Tensor, "samples k"] | Float[Tensor, " active"]:
+    """Compute only some entries of each row of left · rightᵀ.
+
+    Args:
+        left, right: factors.
+        indices: entries to compute, in either form of `Pattern.indices`.
+        starts: where each row's entries start, see `Pattern.starts`; None if all rows have equally many.
+    """
     if left.dtype in (torch.float16, torch.bfloat16):  # sampled_addmm does not support these
-        return sampled_product(left.float(), right.float(), indices).to(left.dtype)
-    rows, k = indices.shape
-    start = torch.arange(0, rows * k + 1, k, device=left.device)
+        return sampled_product(left.float(), right.float(), indices, starts).to(left.dtype)
+    if starts is None:
+        starts = torch.arange(0, indices.numel() + 1, indices.shape[1], device=left.device)
     pattern = torch.sparse_csr_tensor(
-        start, indices.flatten(), left.new_zeros(rows * k), (rows, len(right)), check_invariants=False
+        starts, indices.flatten(), left.new_zeros(indices.numel()), (len(left), len(right)), check_invariants=False
     )
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values().view(rows, k)
+    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values().view(indices.shape)
 
 
 def gather_by_sample(
-    values: Float[Tensor, "batch k"], pattern: Pattern, weight: Float[Tensor, "latents dim"]
-) -> Float[Tensor, "batch dim"]:
+    values: Float[Tensor, ...], pattern: Pattern, weight: Float[Tensor, "latents dim"]
+) -> Float[Tensor, "samples dim"]:
     """Product codes · weight, computed as the weighted sum of each sample's active rows of `weight`."""
-    return F.embedding_bag(pattern.indices.int(), weight, per_sample_weights=values, mode="sum")
+    if pattern.starts is None:
+        return F.embedding_bag(pattern.indices.int(), weight, per_sample_weights=values, mode="sum")
+    offsets = pattern.starts[:-1].int()
+    return F.embedding_bag(pattern.indices.int(), weight, offsets, per_sample_weights=values, mode="sum")
 
 
 def gather_by_latent(
-    values: Float[Tensor, "batch k"], pattern: Pattern, rows: Float[Tensor, "batch dim"]
+    values: Float[Tensor, ...], pattern: Pattern, rows: Float[Tensor, "samples dim"]
 ) -> Float[Tensor, "latents dim"]:
     """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active."""
     order, samples, offsets = pattern.by_latent
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 
-def sum_by_latent(values: Float[Tensor, "batch k"], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
+def sum_by_latent(values: Float[Tensor, ...], pattern: Pattern, groups: int) -> Float[Tensor, "groups latents"]:
     """Sum of each latent's codes over each of `groups` equal blocks of samples."""
     sums = values.new_zeros(groups, pattern.num_latents)
-    return sums.scatter_add_(1, pattern.indices.view(groups, -1), values.view(groups, -1))
+    if pattern.starts is None:
+        return sums.scatter_add_(1, pattern.indices.view(groups, -1), values.view(groups, -1))
+    blocks = pattern.rows.long().div_(pattern.num_samples // groups, rounding_mode="floor")
+    return sums.flatten().scatter_add_(0, blocks.mul_(pattern.num_latents).add_(pattern.indices), values).view_as(sums)
 
 
 def encode_topk(
@@ -226,7 +275,7 @@ class _Decode(torch.autograd.Function):
         values, weight = ctx.saved_tensors
         grad = grad.contiguous()
         return (
-            sampled_product(grad, weight, ctx.pattern.indices) if ctx.needs_input_grad[0] else None,
+            sampled_product(grad, weight, ctx.pattern.indices, ctx.pattern.starts) if ctx.needs_input_grad[0] else None,
             gather_by_latent(values, ctx.pattern, grad) if ctx.needs_input_grad[1] else None,
             None,
         )

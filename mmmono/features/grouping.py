@@ -17,7 +17,7 @@ from mmmono.data.pairs import SplitShares
 from mmmono.features.rows import prepare
 from mmmono.features.store import FeatureStore
 
-Codes = np.ndarray[Any, np.dtype[np.int64]]
+GroupNumbers = np.ndarray[Any, np.dtype[np.int64]]  # the group of each pair, numbered from 0
 
 GROUP_COLUMNS = ("group", "key", "image_path")  # the first of these that the metadata has tells the groups
 COMPARED_ROWS = 4096  # rows whose cosines are computed at a time
@@ -51,7 +51,7 @@ class Grouping:
         given = {"group": self.column, "near_duplicates": self.near_duplicates}
         return {key: value for key, value in given.items() if value is not None}
 
-    def codes(self, metadata: pd.DataFrame) -> Codes | None:
+    def codes(self, metadata: pd.DataFrame) -> GroupNumbers | None:
         """Number of each pair's group by the metadata alone, in order of first appearance; None if no column tells it.
 
         Raises:
@@ -77,8 +77,12 @@ class Grouping:
 
 
 def split_rows(
-    store: FeatureStore, split: str, shares: SplitShares, grouping: Grouping | None = None, codes: Codes | None = None
-) -> Codes:
+    store: FeatureStore,
+    split: str,
+    shares: SplitShares,
+    grouping: Grouping | None = None,
+    codes: GroupNumbers | None = None,
+) -> GroupNumbers:
     """Row numbers of a seeded hash split; no group is divided.
 
     Args:
@@ -103,7 +107,7 @@ def split_rows(
     return np.flatnonzero(np.array([split_of[str(name)] for name in names]) == split)
 
 
-def near_duplicates(store: FeatureStore, threshold: float, codes: Codes, device: str = "cpu") -> Codes:
+def near_duplicates(store: FeatureStore, threshold: float, codes: GroupNumbers, device: str = "cpu") -> GroupNumbers:
     """Join the groups of pairs whose image embeddings have a cosine of at least `threshold`, in chains too.
 
     Compares every image with every other: time grows with the square of the number of pairs.
@@ -137,17 +141,17 @@ def near_duplicates(store: FeatureStore, threshold: float, codes: Codes, device:
     return _numbered(_components(codes[pairs[:, 0]], codes[pairs[:, 1]], int(codes.max()) + 1)[codes])
 
 
-def join(first: Codes, second: Codes) -> Codes:
+def join(first: GroupNumbers, second: GroupNumbers) -> GroupNumbers:
     """Number the finest groups that divide no group of either grouping, `[pairs]`, in order of first appearance."""
     groups = int(first.max()) + 1
     return _numbered(_components(first, groups + second, groups + int(second.max()) + 1)[first])
 
 
-def _components(a: Codes, b: Codes, count: int) -> Codes:
+def _components(a: GroupNumbers, b: GroupNumbers, count: int) -> GroupNumbers:
     """Connected component of each of `count` nodes, with an edge from a[i] to b[i] for every i."""
     edges = coo_array((np.ones(len(a), bool), (a, b)), shape=(count, count))
     return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
-def _numbered(values: np.ndarray[Any, Any]) -> Codes:
+def _numbered(values: np.ndarray[Any, Any]) -> GroupNumbers:
     return pd.factorize(values)[0].astype(np.int64)

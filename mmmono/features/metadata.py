@@ -37,7 +37,11 @@ def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
         StoreError: a file is not a Parquet file, or its columns cannot be read.
     """
     frames = [_read(file) for file in files]
-    frame = pd.concat(frames, ignore_index=True).fillna("")
+    return with_keys(pd.concat(frames, ignore_index=True).fillna(""))
+
+
+def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that other tools call otherwise, and a unique `key`; see `read_metadata`."""
     for name, others in ALIASES.items():
         if name not in frame and (other := next((o for o in others if o in frame), None)) is not None:
             frame[name] = frame[other]

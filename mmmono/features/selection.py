@@ -15,7 +15,7 @@ from torch import Tensor
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import StoreError
 from mmmono.data.pairs import SplitShares
-from mmmono.features.grouping import Codes, Grouping, split_rows
+from mmmono.features.grouping import Grouping, GroupNumbers, split_rows
 from mmmono.features.store import FeatureStore, Modality, PairedBlock
 
 Split = Literal["train", "select", "val", "all"]
@@ -39,7 +39,7 @@ class FeatureView:
         store: FeatureStore,
         rows: np.ndarray[Any, Any] | None = None,
         grouping: Grouping | None = None,
-        codes: Codes | None = None,
+        codes: GroupNumbers | None = None,
     ) -> None:
         if rows is not None and len(rows) == 0:
             raise StoreError(
@@ -77,7 +77,7 @@ class FeatureView:
         """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
 
-    def groups(self) -> Codes:
+    def groups(self) -> GroupNumbers:
         """Return the group of each pair as a number from 0 on, in order of first appearance.
 
         Pairs of one group (captions of one image, variants of one drawing) are not independent: statistics count groups.
@@ -121,7 +121,7 @@ def split_view(
     split: Split,
     shares: SplitShares | None = None,
     grouping: Grouping | None = None,
-    codes: Codes | None = None,
+    codes: GroupNumbers | None = None,
 ) -> FeatureView:
     """Return the rows of a seeded hash split; a group, such as all captions of an image, is never divided.
 

@@ -1,4 +1,4 @@
-"""Random samples of Eq. 5, and the chance level of its scores: what random samples in place of the top ones score."""
+"""Random samples for Eq. 5, and the chance level of its scores: those of random samples in place of the top samples."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmmono.features.store import MODALITIES, Modality
 from mmmono.interpretability.chance import DRAWN, Chance, Lookup, eq5_scores
-from mmmono.interpretability.estimates import Estimate
+from mmmono.interpretability.feature_means import FeatureMean
 from mmmono.interpretability.top_samples import TopSamples
 from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 
@@ -67,7 +67,7 @@ class Monosemanticity:
         """Mono, the mean of EmbSim and WinRate."""
         return self.of("mono")
 
-    def estimate(self, metric: str, members: Bool[Tensor, " features"], *, corrected: bool = False) -> Estimate:
+    def estimate(self, metric: str, members: Bool[Tensor, " features"], *, corrected: bool = False) -> FeatureMean:
         """Estimate the mean over some features that are scored; `corrected` is minus its chance level.
 
         The standard error holds the choice of features and that of the random samples; the chance level's own error is in
@@ -77,8 +77,8 @@ class Monosemanticity:
             ValueError: `corrected`, but no chance level was measured.
         """
         if metric == "ms":
-            return Estimate.of(self.ms[members])
-        mean = Estimate.over_draws(self.draws_of(metric)[:, members])
+            return FeatureMean.of(self.ms[members])
+        mean = FeatureMean.over_draws(self.draws_of(metric)[:, members])
         return mean.above(self._chance(metric)) if corrected else mean
 
     def _chance(self, metric: str) -> Float64[Tensor, " draws"]:
@@ -127,11 +127,11 @@ class FeatureSetInterpretability:
 
     def estimate(
         self, modality: Modality, metric: str, members: FeatureClass | None = None, *, corrected: bool = False
-    ) -> Estimate:
+    ) -> FeatureMean:
         """Mean of a metric over a class or, by default, over all live features; see `Monosemanticity.estimate`."""
         return self.of(modality).estimate(metric, self._members(members), corrected=corrected)
 
-    def modality_mono(self, modality: Modality, metric: str = "mono") -> Estimate:
+    def modality_mono(self, modality: Modality, metric: str = "mono") -> FeatureMean:
         """Visual Mono, Mono(ImgD) − Mono(TextD) on images, or Textual Mono, Mono(TextD) − Mono(ImgD) on texts.
 
         The chance level is the same for both classes and cancels.
@@ -194,7 +194,7 @@ class FeatureSetInterpretability:
         return rows
 
 
-def _cells(name: str, estimate: Estimate) -> dict[str, object]:
+def _cells(name: str, estimate: FeatureMean) -> dict[str, object]:
     """Cells of a saved table: a mean and its standard error; None where they are not known."""
     return {
         name: estimate.mean if estimate.count else None,

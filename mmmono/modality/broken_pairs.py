@@ -1,4 +1,4 @@
-"""What random re-pairing of two sides gives: moments of activations, the test against it, and intervals of correlations."""
+"""Test whether images and texts of pairs agree more than randomly re-paired ones, from moments of their activations."""
 
 from __future__ import annotations
 

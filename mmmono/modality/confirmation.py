@@ -1,4 +1,4 @@
-"""Which classes would other pairs confirm? Probabilities of the classes, and a test of R(d) against its class's border."""
+"""Would other pairs put a feature in the same class? Class probabilities, and a test of R(d) against the class's border."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import to_float32
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
-from mmmono.modality.groups import Codes, group_codes, group_sizes
+from mmmono.modality.groups import GroupsLike, group_codes, group_sizes
 from mmmono.modality.scores import DominanceScores, Undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
@@ -62,7 +62,7 @@ def paired_ratio(
 def dominance_scores(
     blocks: Iterable[tuple[Rows, Rows]],
     undefined: Undefined = "skip",
-    groups: Codes | None = None,
+    groups: GroupsLike | None = None,
 ) -> DominanceScores:
     """Compute Eq. 1 over blocks of paired activations in one pass and constant memory.
 
@@ -127,7 +127,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         self._squared: Tensor  # the same of their squares
         self._counts: Tensor  # int64 [threads, 3, features]: pairs active on either side, on images, on texts
 
-    def add(self, image: Rows, text: Rows, groups: Codes | None = None) -> None:
+    def add(self, image: Rows, text: Rows, groups: GroupsLike | None = None) -> None:
         """Add a block of pairs; row i of both sides belongs to the same pair. Errors: see `dominance_scores`.
 
         Args:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mmmono.core.streams import require_equal
-from mmmono.features.grouping import Codes
+from mmmono.features.grouping import GroupNumbers
 from mmmono.modality.groups import OpenGroups
 
 
@@ -29,7 +29,7 @@ class Units:
     text: Float[Tensor, "groups features"]
     image_fires: Bool[Tensor, "groups features"]
     text_fires: Bool[Tensor, "groups features"]
-    pairs: Codes
+    pairs: GroupNumbers
 
     def chosen(self, members: np.ndarray[Any, np.dtype[np.bool_]]) -> Units:
         """Return some of the groups."""
@@ -51,13 +51,13 @@ class GroupAverages:
         groups: group of each of all pairs, as numbers from 0 on; None if every pair is a group of its own.
     """
 
-    def __init__(self, groups: Codes | None) -> None:
+    def __init__(self, groups: GroupNumbers | None) -> None:
         self._sizes = None if groups is None else np.bincount(groups)
         if self._sizes is not None and len(self._sizes) and self._sizes.max() == 1:
             self._sizes = None
         self._open = OpenGroups(self._sizes)
 
-    def add(self, image: Tensor, text: Tensor, codes: Codes | None) -> list[Units]:
+    def add(self, image: Tensor, text: Tensor, codes: GroupNumbers | None) -> list[Units]:
         """Add pairs with the codes of their groups, and return the groups that are complete with them.
 
         Raises:

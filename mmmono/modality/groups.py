@@ -11,11 +11,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-Codes = Sequence[int] | np.ndarray[Any, Any] | Tensor  # the group of each pair, as a number from 0 on
+from mmmono.features.grouping import GroupNumbers
+
+GroupsLike = Sequence[int] | np.ndarray[Any, Any] | Tensor  # what `group_codes` makes into GroupNumbers
 
 
-def group_codes(groups: Codes) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return groups of pairs as int64 codes.
+def group_codes(groups: GroupsLike) -> GroupNumbers:
+    """Return the group of each pair as an int64 array.
 
     Raises:
         ValueError: they are no list of whole numbers from 0 on.
@@ -30,7 +32,7 @@ def group_codes(groups: Codes) -> np.ndarray[Any, np.dtype[np.int64]]:
     return codes.astype(np.int64)
 
 
-def group_sizes(groups: Codes) -> np.ndarray[Any, np.dtype[np.int64]]:
+def group_sizes(groups: GroupsLike) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the number of pairs of each group, by its code. Errors: see `group_codes`."""
     return np.bincount(group_codes(groups))
 

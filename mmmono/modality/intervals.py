@@ -1,4 +1,4 @@
-"""Intervals of R(d) that cover it for dense, sparse and lopsided features, by group."""
+"""Confidence intervals of R(d) whose coverage holds for dense, sparse and lopsided features; groups are the unit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random sets of features to compare a class with: as many features, and as active ones.
+"""Random sets of features to compare a class with: they have the same size, and similar activity.
 
 Features of a class may carry far more or far less of the activations than random features do. Removing the class is then
 another intervention than removing as many random ones, whatever the class holds. A fair random set is matched to the

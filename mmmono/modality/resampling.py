@@ -18,7 +18,7 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.groups import Codes, OpenGroups, group_codes, group_sizes, rechunked
+from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, group_sizes, rechunked
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -80,7 +80,7 @@ def resample_dominance(
     n_bootstrap: int = 1000,
     n_halves: int = 20,
     seed: int = 0,
-    groups: Codes | None = None,
+    groups: GroupsLike | None = None,
 ) -> DominanceResamples:
     """Test and resample Eq. 1 over blocks of paired activations, in one pass.
 
@@ -133,7 +133,7 @@ def _ratios(blocks: Blocks) -> Iterator[Tensor]:
             start += len(image_chunk)
 
 
-def _by_group(parts: Iterator[Tensor], groups: Codes | None) -> Iterator[Tensor]:
+def _by_group(parts: Iterator[Tensor], groups: GroupsLike | None) -> Iterator[Tensor]:
     """Add up the rows of each group."""
     if groups is None:
         yield from parts

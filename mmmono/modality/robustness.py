@@ -1,4 +1,4 @@
-"""What changes about scores and classes when something is done to the activations that should or should not matter."""
+"""Compare scores and classes before and after a change of the activations, such as scaling one modality."""
 
 from __future__ import annotations
 

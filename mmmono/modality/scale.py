@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmmono.core.streams import Stream, require_equal
 from mmmono.modality.dominance import DominanceStream
-from mmmono.modality.groups import Codes, group_codes, group_sizes
+from mmmono.modality.groups import GroupsLike, group_codes, group_sizes
 from mmmono.modality.scores import DominanceScores, Undefined
 
 FACTORS = (0.8, 1.25)  # a fifth less, and its inverse
@@ -25,7 +25,7 @@ def scaled_scores(
     blocks: Iterable[tuple[Float[Tensor, "pairs features"], Float[Tensor, "pairs features"]]],
     factors: Sequence[float] = FACTORS,
     undefined: Undefined = "skip",
-    groups: Codes | None = None,
+    groups: GroupsLike | None = None,
 ) -> dict[float, DominanceScores]:
     """Compute Eq. 1 with all image activations multiplied by each of several factors, in one pass.
 
@@ -77,7 +77,7 @@ class ScaleStream(Stream[[Tensor, Tensor], dict[float, DominanceScores]]):
         self,
         image: Float[Tensor, "pairs features"],
         text: Float[Tensor, "pairs features"],
-        groups: Codes | None = None,
+        groups: GroupsLike | None = None,
     ) -> None:
         """Add a block of pairs; row i of both sides belongs to the same pair, see `DominanceStream.add`."""
         for factor, stream in self._streams.items():

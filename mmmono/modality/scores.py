@@ -1,4 +1,4 @@
-"""Modality dominance scores of a feature set (Eq. 1) with their errors, by group."""
+"""Modality dominance scores of a feature set (Eq. 1), with standard errors that treat groups of pairs as the unit."""
 
 from __future__ import annotations
 

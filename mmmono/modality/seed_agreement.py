@@ -16,14 +16,13 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double
 from mmmono.core.statistics import Interval
 from mmmono.core.streams import Stream, require_equal
+from mmmono.features.grouping import GroupNumbers
 from mmmono.modality.agreement import adjusted_rand_index, rank_correlation, reordered
 from mmmono.modality.dominance import Undefined, paired_ratio
 from mmmono.modality.partition import Partition
 
-Groups = np.ndarray[Any, np.dtype[np.int64]]
 
-
-class HalvesStream(Stream[[Tensor, Tensor, Groups], Float64[Tensor, "2 n_halves features"]]):
+class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_halves features"]]):
     """R(d) on both halves of random halvings of the groups, in one pass over the pairs.
 
     The halves are drawn at the start, by group: two dictionaries that are scored with the same seed have the same halves,
@@ -51,7 +50,7 @@ class HalvesStream(Stream[[Tensor, Tensor, Groups], Float64[Tensor, "2 n_halves 
         self._seen = 0
 
     def add(
-        self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"], groups: Groups
+        self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"], groups: GroupNumbers
     ) -> None:
         """Add a block of pairs.
 

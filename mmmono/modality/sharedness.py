@@ -1,4 +1,4 @@
-"""Sharedness: do image and text of a pair activate a feature together, more than sides that do not belong together?
+"""Sharedness: do the image and the text of a pair activate a feature together, more than those of different pairs?
 
 On real features R(d) (Eq. 1) hardly changes when each image gets another image's text (docs/what_r_of_d_is.md). It says
 which modality activates a feature more, not whether the two sides of a pair agree. This module asks the latter, of every
@@ -32,7 +32,7 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream
 from mmmono.features import Rows
-from mmmono.features.grouping import Codes
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import to_float32
 from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
 from mmmono.modality.false_discoveries import q_values
@@ -80,7 +80,7 @@ class Sharedness:
         return q_values(self.p_value.where(live, torch.nan))
 
 
-def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: Codes | None = None) -> Sharedness:
+def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupNumbers | None = None) -> Sharedness:
     """Score and test in one pass whether image and text of a pair activate each feature together.
 
     The null is broken pairs: the images' activations as they are, the texts' as they are, but not of the same thing. It is
@@ -113,7 +113,7 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: Codes | None 
     return stream.result()
 
 
-class SharednessStream(Stream[[Rows, Rows, Codes | None], Sharedness]):
+class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
     """Running sharedness, for callers that compute several things in one pass; see `sharedness_scores`.
 
     Keeps sums of powers up to the fourth in float64. They are accurate to 1e-6 while a feature's mean is below 1,000 times
@@ -123,13 +123,13 @@ class SharednessStream(Stream[[Rows, Rows, Codes | None], Sharedness]):
         groups: group of each of all pairs that will be added, in any order; None if all are independent.
     """
 
-    def __init__(self, groups: Codes | None = None) -> None:
+    def __init__(self, groups: GroupNumbers | None = None) -> None:
         self._averages = GroupAverages(groups)
         self._moments: dict[int, Moments] = {}  # by class of group sizes
         self._pairs = 0
         self._features: int | None = None
 
-    def add(self, image: Rows, text: Rows, codes: Codes | None = None) -> None:
+    def add(self, image: Rows, text: Rows, codes: GroupNumbers | None = None) -> None:
         """Add a block of pairs; row i of both sides belongs to the same pair.
 
         Args:

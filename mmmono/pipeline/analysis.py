@@ -115,7 +115,8 @@ class Analysis:
         paper: the paper's figures and tables that it makes, for lists, such as `Figure 4`.
         targets: make targets that run it. Sections contain their subsections: `section-2` runs `section-2.1`.
         version: part of each result's address, to be raised whenever a change of the code changes the numbers.
-        settings: dataclass of the settings in the section of the configuration that has its name; None if it has none.
+        settings: dataclass of the settings in the section of the configuration that has its name, or of those in no section
+            if there is no such section; None if it has none.
         columns: the tables it saves, each with its columns and what they hold.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.

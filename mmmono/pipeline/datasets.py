@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
@@ -18,11 +17,9 @@ from mmmono.data.opening import ShardOpener
 from mmmono.data.pairs import SplitShares
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
-from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore, FeatureView, split_view
-from mmmono.features.grouping import Codes, Grouping
+from mmmono.features.grouping import Grouping, GroupNumbers
 from mmmono.features.selection import Split
-from mmmono.features.store import content_fingerprint
 from mmmono.features.synthetic import ANSWERS, SyntheticParameters, identity, write_synthetic
 from mmmono.pipeline.downloads import CC3M_PAIRS, Download, cc3m_download
 from mmmono.pipeline.typed import taken_from
@@ -135,7 +132,7 @@ class Dataset(ABC):
         shares = {"seed": self.split_seed, "train": self.shares.train, "select": self.shares.select}
         return {"shares": shares, **self.grouping.recipe()}
 
-    def view(self, store: FeatureStore, split: Split, codes: Codes | None = None) -> FeatureView:
+    def view(self, store: FeatureStore, split: Split, codes: GroupNumbers | None = None) -> FeatureView:
         """Select the rows of a split in a store made from `source(split)`.
 
         Args:
@@ -247,51 +244,6 @@ class COCO(Dataset):
             captions=self.captions,
             limit=self.limit,
         )
-
-
-@dataclass(kw_only=True, frozen=True)
-class ExistingStore(Dataset):
-    """`dataset=store`: a feature store that already exists, in `path`."""
-
-    path: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.limit is not None:
-            raise ConfigError("dataset.limit has no meaning for dataset=store, whose pairs are extracted already")
-
-    @property
-    def native_splits(self) -> bool:
-        """False: split by a hash of keys or image paths."""
-        return False
-
-    @property
-    def store(self) -> FeatureStore:
-        """The feature store. Raises StoreError if there is none."""
-        return FeatureStore(self.path)
-
-    def feature_store(self, artifacts: Artifacts, model: str) -> Artifact:
-        """Return the store. Raises ConfigError if another model made it."""
-        store = self.store
-        made_by = store.manifest.model if store.manifest is not None else model
-        if made_by != model:
-            raise ConfigError(
-                f"the store in dataset.path={self.path} was made by model {made_by}, not by {model}: "
-                f"choose model={made_by}, or extract with model={model}"
-            )
-        return Artifact(store.path, {"store": self.fingerprint(), "model": model}, built=False)
-
-    def dim_of(self, dim: int | None) -> int:
-        """Width of the stored embeddings."""
-        return self.store.dim
-
-    def fingerprint(self) -> str:
-        """Digest of all embeddings and metadata."""
-        return content_fingerprint(self.store.path)
-
-    def source(self, split: Split) -> PairSource:
-        """Return the source of the images that the metadata refers to."""
-        return StorePairs(self.store.metadata(), Path(self.path), self.fingerprint())
 
 
 @dataclass(kw_only=True, frozen=True)

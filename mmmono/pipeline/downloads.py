@@ -1,4 +1,4 @@
-"""What datasets and models download from the Hugging Face Hub, as they say it themselves."""
+"""Descriptions of what datasets and models download from the Hugging Face Hub, for the plan."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Trained(Recipe, ABC):
 
 
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
-OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "expansion")
+OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion")
 
 
 @dataclass
@@ -76,7 +76,8 @@ class SAE(Trained):
 
         s = self.settings
         sae = self.untrained(train, normalize)
-        return SAEModule(sae, auxk=s["auxk"], auxk_coefficient=s["auxk_coefficient"], lr=s["lr"], **schedule)
+        training = {key: s[key] for key in OF_TRAINING if key in s and key != "expansion"}
+        return SAEModule(sae, **training, **schedule)
 
     def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
         """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid."""

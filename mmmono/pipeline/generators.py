@@ -83,7 +83,7 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"generator.{name}={getattr(self, name)} must be positive")
-        workspace.dataset.source(workspace.cfg.training.split)
+        workspace.dataset.source(workspace.settings.training.split)
 
     def recipe(self) -> dict[str, Any]:
         """All settings."""
@@ -91,7 +91,7 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
 
     def training_recipe(self, workspace: Workspace) -> dict[str, Any]:
         """Recipe of the training split's features."""
-        return {"train": workspace.features(workspace.cfg.training.split).recipe}
+        return {"train": workspace.features(workspace.settings.training.split).recipe}
 
     def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the decoder; train it first unless it exists."""
@@ -102,8 +102,8 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
 
     def artifact(self, workspace: Workspace, encoder: Encoder) -> Artifact:
         """Return the decoder for the workspace's features, trained unless it exists."""
-        train = workspace.features(workspace.cfg.training.split)
-        normalize = workspace.cfg.features.normalize
+        train = workspace.features(workspace.settings.training.split)
+        normalize = workspace.settings.features.normalize
         recipe = {
             "features": train.recipe, "normalize": normalize, "plan": self.plan_recipe(),
             "max_pairs": self.max_pairs, "seed": self.seed,
@@ -122,7 +122,7 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
 
     def _images(self, workspace: Workspace, count: int, directory: Path) -> tuple[np.ndarray[Any, Any], torch.Tensor]:
         """Rows of the readable images among the first `count` pairs, and these, uint8 `[pairs, pixels, pixels, 3]`."""
-        source = SplitImages(workspace, workspace.cfg.training.split)
+        source = SplitImages(workspace, workspace.settings.training.split)
         images = np.empty((count, self.pixels, self.pixels, 3), np.uint8)
         rows: list[int] = []
         for row, pair in source.pairs(range(count), "images for the embedding decoder"):

@@ -8,12 +8,12 @@ import numpy as np
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.features import FeatureStore
-from mmmono.features.grouping import Codes, Grouping, near_duplicates
+from mmmono.features.grouping import Grouping, GroupNumbers, near_duplicates
 
 GROUPS = "groups.npy"
 
 
-def compared_groups(artifacts: Artifacts, store: Artifact, grouping: Grouping, device: str) -> Codes | None:
+def compared_groups(artifacts: Artifacts, store: Artifact, grouping: Grouping, device: str) -> GroupNumbers | None:
     """Return the number of each pair's group after near-duplicates were joined, found first if not known.
 
     Args:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from PIL.Image import Image
 
 from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
-from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
+from mmmono.core.errors import DataError, MissingArtifactError
 from mmmono.core.progress import progress_bar
 from mmmono.data import ImageTextPair, PairSource, SkippedPair
 from mmmono.data.image_cache import ImageCache
@@ -36,9 +36,7 @@ def image_source(workspace: Workspace, split: Split) -> PairSource:
     Raises:
         ConfigError: images.cache is not a finite number, or negative.
     """
-    gigabytes = workspace.cfg.images.cache
-    if not isinstance(gigabytes, int | float) or not 0 <= gigabytes < float("inf"):
-        raise ConfigError(f"images.cache={gigabytes} must be a number of gigabytes: 0 keeps nothing")
+    gigabytes = workspace.settings.images.cache
     source = workspace.dataset.source(split)
     if not source.remote or not gigabytes:
         return source

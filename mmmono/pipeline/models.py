@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,8 @@ from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
 from mmmono.vlm import Encoder
-from mmmono.vlm.weight_settings import FOLDER, HUB, GivenSettings, WeightSettings
+from mmmono.vlm.depth import Depth, cut
+from mmmono.vlm.weight_settings import FOLDER, HUB, WEIGHTS, GivenSettings, WeightSettings
 
 if TYPE_CHECKING:
     from mmmono.vlm import OpenCLIPEncoder
@@ -86,16 +87,35 @@ class Model(ABC):
 
 
 @dataclass(kw_only=True, frozen=True)
-class OpenCLIP(Model, GivenSettings):
+class Layered(Model):
+    """Base class of models whose embeddings may come from any layer.
+
+    Attributes:
+        layer, projected: see `mmmono.vlm.depth.Depth`.
+    """
+
+    layer: int | Sequence[int | None] | None = None
+    projected: bool = True
+
+    @property
+    def depth(self) -> Depth:
+        """Which layer of each tower gives the embeddings. Raises ModelError if the settings are invalid."""
+        return Depth(self.layer, self.projected)
+
+
+@dataclass(kw_only=True, frozen=True)
+class OpenCLIP(Layered, GivenSettings):
     """Any model of open_clip, with weights of a tag, a file, a repository or a folder, or with random weights.
 
     Attributes:
-        architecture: name of an open_clip architecture, `hf-hub:org/name`, or `local-dir:` and a folder.
+        architecture: name of an open_clip architecture, `hf-hub:org/name` or `hf-hub:org/name@revision`, or `local-dir:`
+            and a folder.
         pretrained: a tag, a file, or None for random weights; empty if the architecture includes weights.
         force_quick_gelu: whether the weights need QuickGELU; None to take it from the tag.
         seed: seed of random weights.
 
-    The preprocessing, the input sizes and the tokenizer are those of `GivenSettings`.
+    The preprocessing, the input sizes and the tokenizer are those of `GivenSettings`; layer and projected those of
+    `Layered`.
     """
 
     architecture: str
@@ -104,36 +124,31 @@ class OpenCLIP(Model, GivenSettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        packaged = self.architecture.startswith((HUB, FOLDER))
-        # The name is used in folder names.
-        given = Path(self.name).absolute().name if packaged and self.name == self.architecture else self.name
-        object.__setattr__(self, "name", re.sub(r"[^\w.+-]+", "-", given).strip("-") or "model")
+        _ = self.depth  # checks its settings
+        packaged = self.architecture.startswith((HUB, FOLDER)) and self.name == self.architecture
+        object.__setattr__(self, "name", as_name(last_part(self.name) if packaged else self.name))
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that determines the embeddings; weights by name of the tag or repository, or by file content."""
+        """Everything that determines the embeddings; weights by name of the tag, or by the content of their file."""
         source = self._source
-        if source.tag:
-            weights: Any = self.pretrained
-        elif source.repository is not None:
-            weights = source.repository
-        else:
-            weights = file_fingerprint(source.weights) if source.weights else {"random": self.seed}
+        weights = self.pretrained if source.tag else source.weights_identity() or {"random": self.seed}
         # Identify a folder by its content, not its path.
         built = source.config if source.architecture.startswith(FOLDER) else source.architecture
-        return {"architecture": built, "pretrained": weights, **source.recipe()}
+        self.depth.check(*source.blocks)
+        return {"architecture": built, "pretrained": weights, **source.recipe(), **self.depth.recipe()}
 
     @property
     def dim(self) -> int | None:
         """Dimension in the architecture's configuration; None if the configuration is not available."""
         try:
-            return self._source.dim
+            return self._source.dim if self.projected else self.text_width
         except ModelError:
             return None
 
     @property
-    def open_clip_name(self) -> str:
-        """The architecture."""
-        return self.architecture
+    def open_clip_name(self) -> str | None:
+        """The architecture; None if its embeddings are not those of the whole model."""
+        return None if self.depth.cuts else self.architecture
 
     @property
     def text_width(self) -> int | None:
@@ -148,10 +163,15 @@ class OpenCLIP(Model, GivenSettings):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             encoder = load_open_clip(self.architecture, self.pretrained or None, self.name, settings=self._settings)
+        cut(encoder, self.depth)
         return encoder.to(device)
 
     def downloads(self) -> Iterator[Download]:
-        """Yield the weights that open_clip downloads for a tag."""
+        """Yield the weights that are downloaded for a tag, or from a repository."""
+        if self.architecture.startswith(HUB):
+            repository = self.architecture.removeprefix(HUB).partition("@")[0]
+            yield Download(f"weights of {self.name}", repository, files=WEIGHTS)
+            return
         if not self.pretrained or Path(self.pretrained).exists():
             return
         import open_clip
@@ -288,6 +308,17 @@ class DrawingCLIP(Model):
         from mmmono.vlm import load_drawingclip
 
         return load_drawingclip(self.artifact(artifacts).path, device=device)
+
+
+def as_name(text: str) -> str:
+    """Return a model's name as part of folder names: letters, digits and `.+-_` alone."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "model"
+
+
+def last_part(address: str) -> str:
+    """Return the last part of a path, or of an id on the hub with its revision."""
+    path, at, revision = address.partition("@")
+    return Path(path).absolute().name + at + revision
 
 
 def _shipped_dim(architecture: str) -> int:

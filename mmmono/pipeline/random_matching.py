@@ -1,29 +1,10 @@
-"""The setting `random_sets`, which all analyses share that compare a class with random features."""
+"""Measure how active features are, for random sets that are matched to a class in activity."""
 
 from __future__ import annotations
 
-from typing import cast
-
-from omegaconf import DictConfig
-
-from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
-from mmmono.modality.random_sets import Activity, ActivityStream, Match, check_match
+from mmmono.modality.random_sets import Activity, ActivityStream
 from mmmono.pipeline.workspace import Workspace
-
-
-def random_match(cfg: DictConfig) -> Match:
-    """What random sets have in common with the class that they are compared with, besides their size.
-
-    Raises:
-        ConfigError: `random_sets` is none of the known ways.
-    """
-    match = str(cfg.random_sets)
-    try:
-        check_match(match)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return cast(Match, match)
 
 
 def activity_of(workspace: Workspace, name: str) -> dict[Modality, Activity]:

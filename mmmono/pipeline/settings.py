@@ -1,7 +1,7 @@
 """Check settings before heavy imports, with one-line errors.
 
-A setting's type is that of its defaults in `conf/`. This module also has the limits that hold for every setting of a
-name. Limits that depend on the data or the model are checked where these are used.
+A setting's type is that of its defaults in `conf/`. This module also has the limits that hold for all settings
+of one name, such as `batch_size`. Limits that depend on the data or the model are checked where these are used.
 """
 
 from __future__ import annotations

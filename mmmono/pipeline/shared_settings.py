@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,9 +90,10 @@ def _composed_elsewhere(other: str, conf: Path, groups: Sequence[str]) -> Iterat
 
 def _composed(config_name: str, conf: Path, groups: Sequence[str]) -> DictConfig:
     """Compose an entrypoint's configuration with the groups that it has; of a sweep, with the first option."""
-    optional = [group for group in groups if not group.startswith("+")]
-    known = _compose_once(config_name, conf) if optional else None
-    usable = [_first_choice(g) for g in groups if known is None or g not in optional or _has(known, str(_key(g)))]
+    with suppress(HydraException):  # it does not have one of the groups
+        return _compose_once(config_name, conf, *map(_first_choice, groups))
+    known = _compose_once(config_name, conf)
+    usable = [_first_choice(group) for group in groups if group.startswith("+") or _has(known, str(_key(group)))]
     return _compose_once(config_name, conf, *usable)
 
 

@@ -1,4 +1,4 @@
-"""Sharedness of a feature set as an artifact of its own: every analysis shows the same numbers, computed once."""
+"""Sharedness of a feature set, computed once and kept as an artifact, so that all analyses show the same numbers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Logger options (`logger=`): log trainings, and every artifact that is built or found.
 
 Analyses have no logging code. A tracker reads their files, so W&B and TensorBoard also get results that were computed
-before they were selected.
+before one of them was chosen.
 """
 
 from __future__ import annotations

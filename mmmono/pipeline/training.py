@@ -21,6 +21,7 @@ from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace_settings import FeatureSettings
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
 
@@ -49,7 +50,7 @@ def train_dictionary(
     """
     trainer = check_trainer(cfg)
     settings = read_settings(cfg, "training", TrainingSettings)
-    normalize, pairs = cfg.features.normalize, len(train.view)
+    normalize, pairs = read_settings(cfg, "features", FeatureSettings).normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None
     batch_size = _batch_size(settings.batch_size, pairs, processes)
     settings = replace(settings, batch_size=batch_size)

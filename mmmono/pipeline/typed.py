@@ -30,32 +30,37 @@ def read_settings(cfg: DictConfig, key: str, into: type[T]) -> T:
 
     Args:
         cfg: the composed configuration.
-        key: name of the section, such as `certainty`.
-        into: dataclass with the section's settings as fields; a field may be a dataclass of a subsection. Its
+        key: name of the section, such as `certainty`; empty for settings that are in no section.
+        into: dataclass with settings of the section as fields; a field may be a dataclass of a subsection. Its
             `__post_init__` raises a ValueError that begins with the name of the wrong setting, such as
             `fdr=2 must lie between 0 and 1`; types are checked before, against the fields' annotations.
 
     Raises:
         ConfigError: a setting is wrong; the message names its full key.
     """
-    values = OmegaConf.to_container(cfg[key], resolve=True)
-    assert isinstance(values, dict)
-    return _built({str(name): value for name, value in values.items()}, key, into)
+    assert is_dataclass(into)
+    section = cfg[key] if key else cfg
+    values = {field.name: section[field.name] for field in fields(into)}
+    for name, value in values.items():
+        if OmegaConf.is_config(value):
+            values[name] = OmegaConf.to_container(value, resolve=True)
+    return _built(values, f"{key}." if key else "", into)
 
 
-def _built(values: dict[str, Any], key: str, into: type[T]) -> T:
+def _built(values: dict[str, Any], prefix: str, into: type[T]) -> T:
+    """Make a dataclass from plain values; `prefix` is what stands before their names on the command line."""
     assert is_dataclass(into)
     types = get_type_hints(into)
     for field in fields(into):
         value, hint = values[field.name], types[field.name]
         if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-            values[field.name] = _built(value, f"{key}.{field.name}", hint)
+            values[field.name] = _built(value, f"{prefix}{field.name}.", hint)
         elif not _fits(value, hint):
-            raise ConfigError(f"{key}.{field.name}={plain(value)} must be {_in_words(hint)}")
+            raise ConfigError(f"{prefix}{field.name}={plain(value)} must be {_in_words(hint)}")
     try:
         made: T = into(**values)
     except (ValueError, ConfigError) as error:
-        raise ConfigError(f"{key}.{error}") from error
+        raise ConfigError(f"{prefix}{error}") from error
     return made
 
 

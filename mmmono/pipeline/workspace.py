@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import Bool, Float
 from omegaconf import DictConfig, OmegaConf
@@ -30,8 +29,6 @@ from mmmono.features import (
     RawFeatures,
     activations,
 )
-from mmmono.features.extraction import ExtractionSettings
-from mmmono.features.losses import Allowance
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import DominanceScores, Partition, dominance_scores, load_partition, save_partition
@@ -42,10 +39,9 @@ from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
 from mmmono.pipeline.groups import compared_groups
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
-from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
-from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace_settings import WorkspaceSettings
 
 
 class Workspace:
@@ -62,6 +58,7 @@ class Workspace:
 
     def __init__(self, cfg: DictConfig, makes: str, artifacts: Artifacts | None = None) -> None:
         self.cfg = cfg
+        self.settings = WorkspaceSettings(cfg)
         tracker = current_tracker()
         self.artifacts = artifacts or Artifacts(
             cfg.artifacts,
@@ -74,6 +71,8 @@ class Workspace:
         self.seed: int = cfg.seed
         self.device = named_device(cfg.device)
         self._check_training(makes)
+        if "partition" in cfg:
+            self.partition_settings()
         self._features: dict[str, Features] = {}
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
@@ -99,7 +98,7 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
-        settings = self._extraction_settings()
+        settings = self.settings.extraction.on(self.device)
         source = self.dataset.source(split)
         recipe = {
             "model": self.model.recipe(),
@@ -123,15 +122,6 @@ class Workspace:
             settings.allowance.check(manifest)
         return features
 
-    def _extraction_settings(self) -> ExtractionSettings:
-        """Settings of the extraction; the precision `auto` is fp16 on a GPU, else 32."""
-        given = self.cfg.extraction
-        precision = str(given.precision)
-        if precision == "auto":
-            precision = "fp16" if self.device.startswith("cuda") else "32"
-        allowance = Allowance(given.max_skipped, given.max_broken_shards)
-        return ExtractionSettings(given.batch_size, given.workers, precision, str(given.dtype), allowance)
-
     def _features_of(self, store: Artifact, split: Split) -> Features:
         view = self.dataset.view(
             FeatureStore(store.path), split, compared_groups(self.artifacts, store, self.dataset.grouping, self.device)
@@ -148,9 +138,9 @@ class Workspace:
         """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""
         seed = self.seed if seed is None else seed
         kind = self.recipes[name]
-        train = self.features(self.cfg.training.split)
+        train = self.features(self.settings.training.split)
         if isinstance(kind, Fitted):
-            return fit_dictionary(self.artifacts, name, kind, train, self.cfg.features.normalize, seed)
+            return fit_dictionary(self.artifacts, name, kind, train, self.settings.features.normalize, seed)
         assert isinstance(kind, Trained)
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
@@ -163,9 +153,9 @@ class Workspace:
         Raises:
             ConfigError: the dataset has no such split.
         """
-        chosen = self.cfg.training.validation
+        chosen = self.settings.training.validation
         if chosen == "auto":
-            held_out = self.cfg.training.split == "train" and self.dataset.select_fraction > 0
+            held_out = self.settings.training.split == "train" and self.dataset.select_fraction > 0
             return "select" if held_out else self.dataset.split
         self.dataset.check(chosen)
         return cast(Split, chosen)
@@ -183,12 +173,12 @@ class Workspace:
     def feature_set_recipe(self, name: str, seed: int | None = None) -> dict[str, Any]:
         """Everything that determines a feature set's activations, given the features; `seed` replaces the run's seed."""
         made = {"dictionary": self.dictionary(name, seed).digest} if self.recipes[name].made else {}
-        return {"name": name, "normalize": self.cfg.features.normalize, **made}
+        return {"name": name, "normalize": self.settings.features.normalize, **made}
 
     def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:
         """Stream a feature set's activations over a split, by default the dataset's."""
         view = self.features(split or self.dataset.split).view
-        return activations(view, feature_set, normalize=self.cfg.features.normalize, device=self.device)
+        return activations(view, feature_set, normalize=self.settings.features.normalize, device=self.device)
 
     def encode_rows(
         self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None
@@ -206,7 +196,7 @@ class Workspace:
         for start in range(0, len(positions), 4096):
             stored = view.gather(modality, positions[start : start + 4096])
             with torch.inference_mode():
-                embeddings = prepare(stored, self.cfg.features.normalize, self.device, view.store.path)
+                embeddings = prepare(stored, self.settings.features.normalize, self.device, view.store.path)
                 rows.append(feature_set.encode(embeddings, modality).cpu())
         return torch.cat(rows)
 
@@ -241,7 +231,7 @@ class Workspace:
         Raises:
             ConfigError: settings of the score or the partition are invalid.
         """
-        settings = self.score_settings
+        settings = self.settings.mds
         blocks = self.activations(feature_set)
         groups = self.features(self.dataset.split).view.groups()
         pairs = ((block.image_rows, block.text_rows) for block in blocks)
@@ -250,19 +240,14 @@ class Workspace:
 
     def live(self, scores: DominanceScores) -> Bool[Tensor, " features"]:
         """Mask of the features that enough groups of pairs activate (`mds.min_pairs`) to be classified."""
-        return scores.informative_groups >= self.score_settings.min_pairs
-
-    @cached_property
-    def score_settings(self) -> ScoreSettings:
-        """Settings of the score (`mds.*`). Raises ConfigError if they are invalid."""
-        return read_settings(self.cfg, "mds", ScoreSettings)
+        return scores.informative_groups >= self.settings.mds.min_pairs
 
     def classify(self, scores: Float[Tensor, " features"], live: Bool[Tensor, " features"]) -> Partition:
         """Partition features into classes by the configured rule. Raises ConfigError if settings are invalid."""
         try:
-            return instantiate(self.cfg.partition)(scores, live=live)
-        except (InstantiationException, ValueError) as error:
-            raise ConfigError(f"partition: {error.__cause__ or error}") from error
+            return self.settings.partition(scores, live)
+        except ValueError as error:
+            raise ConfigError(f"partition: {error}") from error
 
     def partitions_recipe(self) -> dict[str, Any]:
         """Recipe entries that determine the selected feature sets and their partitions."""
@@ -278,7 +263,7 @@ class Workspace:
 
     def partition_settings(self) -> dict[str, Any]:
         """Recipe entries that determine how any feature set is scored and partitioned."""
-        return {"mds": asdict(self.score_settings), "partition": dict(self.cfg.partition)}
+        return {"mds": asdict(self.settings.mds), "partition": self.settings.partition.recipe()}
 
     def _partition_name(self, name: str) -> str:
         return f"{name}-{self.features(self.dataset.split).store.path.name}"
@@ -309,7 +294,7 @@ class Workspace:
 
     def described(self, split: Split) -> str:
         """Name of a split; with `in-sample` if the model or a selected feature set was fitted to some of its pairs."""
-        fits = [self.cfg.training.split] if any(kind.made for kind in self.recipes.values()) else []
+        fits = [self.settings.training.split] if any(kind.made for kind in self.recipes.values()) else []
         if self.model.fitted_on(self.dataset_name):
             fits.append("train")
         inside = split in fits or "all" in fits or (split == "all" and bool(fits))

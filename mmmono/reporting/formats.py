@@ -1,4 +1,4 @@
-"""How numbers of saved tables are written where they are shown."""
+"""Formatting of the numbers in saved tables, for display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Column headings: how columns of saved tables are called where they are shown."""
+"""Column headings: the names under which columns of saved tables are shown."""
 
 from __future__ import annotations
 

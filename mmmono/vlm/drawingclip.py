@@ -63,7 +63,7 @@ class FitReport:
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    dropout: float = 0.4
+    dropout: float = 0.2
     loss: float = float("nan")
     temperature: float = float("nan")
 
@@ -178,6 +178,7 @@ def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitR
     parameters = [*visual_head.parameters(), *text_head.parameters(), logit_scale]
     for parameter in parameters:
         parameter.requires_grad_(True)
+    nn.init.orthogonal_(text_head.weight)  # texts start as similar to one another as the tower has them
     optimizer = torch.optim.AdamW(
         [
             {"params": parameters[:-1], "weight_decay": plan.weight_decay},

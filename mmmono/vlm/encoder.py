@@ -1,4 +1,4 @@
-"""The contract for models: two encoders into a joint embedding space."""
+"""The interface that every model implements: two encoders into a joint embedding space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads from the hub that survive bad networks, and one-line explanations of failed ones.
+"""Downloads from the hub that resume after network errors, and one-line explanations when they fail.
 
 All libraries here that load weights (open_clip, timm, transformers, diffusers, Sentence Transformers) download them
 with huggingface_hub. It resumes after a closed connection, a time-out or a 429, but not after a connection reset or a
@@ -113,13 +113,14 @@ def hub_or_cache() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def download(repository: str, names: Sequence[str], cache_dir: str | None = None) -> Path:
+def download(repository: str, names: Sequence[str], cache_dir: str | None = None, revision: str | None = None) -> Path:
     """Return the first of several files that a hub repository has, from the cache or downloaded.
 
     Args:
         repository: its id on the hub.
         names: file names, in order of preference.
         cache_dir: folder for downloads; None is the hub's own cache.
+        revision: a branch, tag or commit; None is the main branch.
 
     Raises:
         ModelError: the repository has none of them or cannot be reached; the message contains the remedy.
@@ -128,11 +129,11 @@ def download(repository: str, names: Sequence[str], cache_dir: str | None = None
         try:
             for name in names[:-1]:
                 try:
-                    return Path(hf_hub_download(repository, name, cache_dir=cache_dir))
+                    return Path(hf_hub_download(repository, name, revision=revision, cache_dir=cache_dir))
                 except EntryNotFoundError as error:
                     if isinstance(error, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE:
                         raise
-            return Path(hf_hub_download(repository, names[-1], cache_dir=cache_dir))
+            return Path(hf_hub_download(repository, names[-1], revision=revision, cache_dir=cache_dir))
         except Exception as error:  # the client raises its own errors, its HTTP library's and the system's
             reason = hub_reason(error)
             raise ModelError(f"cannot download {' or '.join(names)} of {repository}: {reason}") from error

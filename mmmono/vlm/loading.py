@@ -24,8 +24,8 @@ from mmmono.core.fingerprints import file_fingerprint
 from mmmono.vlm.checkpoints import misfit, not_finite, read_state_dict, strip_prefixes
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
-from mmmono.vlm.sources import FOLDER, ModelSource, model_source
-from mmmono.vlm.weight_settings import WeightSettings
+from mmmono.vlm.sources import ModelSource, model_source
+from mmmono.vlm.weight_settings import FOLDER, WEIGHTS, WeightSettings
 
 
 def load_open_clip(
@@ -89,7 +89,7 @@ def _weights_file(source: ModelSource, architecture: str, pretrained: str | None
     if "file" in source.tag:
         return Path(source.tag["file"])
     if source.repository is not None:
-        return download(source.repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME], cache_dir)
+        return source.repository.download(*WEIGHTS)
     if not source.tag:
         return source.weights
     repository, _, named = source.tag["hf_hub"].rpartition("/")

@@ -18,12 +18,14 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from open_clip.transform import PreprocessCfg
 
 from mmmono.core.errors import ModelError
-from mmmono.core.fingerprints import files_fingerprint
-from mmmono.vlm.hub import download
+from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
+from mmmono.vlm.hub import hub_or_cache
+from mmmono.vlm.repositories import Repository
 from mmmono.vlm.weight_settings import (
     CONFIG_FILE,
     FOLDER,
     HUB,
+    WEIGHTS,
     WeightSettings,
     read_config,
     settings_beside,
@@ -40,7 +42,7 @@ class ModelSource:
         config: open_clip's configuration, with the settings applied.
         preprocess: all of open_clip's preprocessing settings; `size` is the model's.
         tokenizer: id or folder of a Hugging Face tokenizer that replaces the configuration's; None keeps it.
-        repository: hub repository to download the weights from.
+        repository: hub repository that has the weights.
         tag: open_clip's entry for the weights; empty if there is none.
         weights: their local file; None for downloaded and for random weights.
     """
@@ -49,7 +51,7 @@ class ModelSource:
     config: dict[str, Any]
     preprocess: dict[str, Any]
     tokenizer: str | None = None
-    repository: str | None = None
+    repository: Repository | None = None
     tag: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
 
@@ -57,6 +59,12 @@ class ModelSource:
     def dim(self) -> int:
         """Width of the joint embedding space."""
         return int(self.config["embed_dim"])
+
+    @property
+    def blocks(self) -> tuple[int | None, int | None]:
+        """Numbers of blocks of the image and the text tower; None if the configuration does not have them."""
+        image, text = (self.config[tower].get("layers") for tower in ("vision_cfg", "text_cfg"))
+        return image if isinstance(image, int) else None, text if isinstance(text, int) else None
 
     @property
     def quick_gelu(self) -> bool:
@@ -67,6 +75,22 @@ class ModelSource:
     def context_length(self) -> int:
         """Maximum number of tokens of a caption."""
         return int(self.config["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH))
+
+    def weights_identity(self) -> Any:
+        """Return what identifies a repository's or a file's weights: a digest of the whole file. None for random ones.
+
+        Raises:
+            ModelError: the repository has no weights, or cannot be reached.
+        """
+        if self.repository is None:
+            return file_fingerprint(self.weights) if self.weights else None
+        with hub_or_cache():
+            found = self.repository.first(*WEIGHTS)
+        if found is not None:
+            return {"repository": self.repository.name, "digest": found[1]}
+        raise ModelError(
+            f"{HUB}{self.repository.name} has a {CONFIG_FILE} and no weights beside it: neither {' nor '.join(WEIGHTS)}"
+        )
 
     @property
     def wants_hub(self) -> bool:
@@ -92,7 +116,8 @@ def model_source(
     """Resolve a model; downloads nothing but a repository's configuration.
 
     Args:
-        architecture: a name from `open_clip.list_models()`, `hf-hub:org/name`, or `local-dir:` and a folder.
+        architecture: a name from `open_clip.list_models()`, `hf-hub:org/name` or `hf-hub:org/name@revision`, or
+            `local-dir:` and a folder.
         pretrained: a tag, a file, or None for random weights or the repository's or folder's own.
         settings: preprocessing, sizes and tokenizer of the weights.
         cache_dir: folder for downloads; None is the hub's own cache.
@@ -140,9 +165,10 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None) -> ModelSource:
     """Resolve a model whose configuration lies beside its weights, in a folder or on the hub."""
-    repository = architecture.removeprefix(HUB) if architecture.startswith(HUB) else None
-    if repository is not None:
-        file = download(repository, [CONFIG_FILE], cache_dir)
+    repository = None
+    if architecture.startswith(HUB):
+        repository = Repository.of(architecture.removeprefix(HUB), CONFIG_FILE, cache_dir)
+        file = repository.folder / CONFIG_FILE
     else:
         file = Path(architecture.removeprefix(FOLDER)).expanduser() / CONFIG_FILE
         if not file.is_file():

@@ -12,6 +12,8 @@ from typing import Any
 from mmmono.core.errors import ModelError
 
 HUB, FOLDER = "hf-hub:", "local-dir:"  # what an architecture begins with that is no name of open_clip's
+# Weights of a repository in this layout, in order of preference.
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CONFIG_FILE = "open_clip_config.json"
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")

@@ -4,24 +4,34 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from string import Formatter
+from typing import get_type_hints
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from mmmono.analyses import ANALYSES
 from mmmono.analyses.mds import MDS
+from mmmono.commands.explorer.command import ExplorerSettings
+from mmmono.commands.plan.command import PlanSettings
 from mmmono.commands.wandb_workspace import panel_groups
 from mmmono.core.artifacts import Artifact
 from mmmono.pipeline.analysis import DRAWN_FILE, Analysis
 from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.partition_rules import CountsRule, MarginRule, PartitionRule, SigmaRule
+from mmmono.pipeline.scoring import ScoreSettings
+from mmmono.pipeline.training_settings import TrainingSettings
+from mmmono.pipeline.workspace_settings import ExtractionSection, FeatureSettings, ImageSettings
 from mmmono.reporting.published import published
 from mmmono.reporting.tables import save_table
 from tests.pipeline.conftest import REPOSITORY
 
 EACH = pytest.mark.parametrize("analysis", ANALYSES, ids=lambda analysis: analysis.name)
+SHARED = ("defaults", "random_sets", "help", "hydra")  # keys of a configuration that are not of one analysis
 SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
 
 
@@ -47,9 +57,51 @@ def test_a_name_is_the_same_everywhere(analysis: Analysis) -> None:
 
 @EACH
 def test_settings_are_those_of_the_configuration(analysis: Analysis) -> None:
-    section = OmegaConf.load(CONF / f"{analysis.name}.yaml").get(analysis.name)
-    if analysis.settings is not None:
-        assert {field.name for field in fields(analysis.settings)} == set(section)
+    file = OmegaConf.load(CONF / f"{analysis.name}.yaml")
+    assert isinstance(file, DictConfig)
+    if analysis.settings is None:
+        assert analysis.name not in file
+    elif analysis.name in file:
+        same_names(analysis.settings, file[analysis.name])
+    else:  # settings in no section: those of the file that no other analysis has
+        same_names(analysis.settings, OmegaConf.masked_copy(file, [key for key in file if key not in SHARED]))
+
+
+def same_names(settings: type, section: DictConfig) -> None:
+    """The fields of a dataclass, and of those in it, have the names of a section of the configuration."""
+    types = get_type_hints(settings)
+    assert {field.name for field in fields(settings)} == set(section)
+    for name, value in section.items():
+        if isinstance(types[name], type) and is_dataclass(types[name]):
+            same_names(types[name], value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "others"),
+    [
+        ("extraction", ExtractionSection, ()),
+        ("images", ImageSettings, ()),
+        ("features", FeatureSettings, ("sets", "center")),  # of feature sets, which have them as options
+        ("training", TrainingSettings, ()),
+        ("mds", ScoreSettings, ()),
+    ],
+)
+def test_shared_settings_are_those_of_the_configuration(name: str, settings: type, others: tuple[str, ...]) -> None:
+    with initialize_config_dir(str(CONF), version_base=None):
+        cfg = compose("mds", ["features=raw"])
+    assert {field.name for field in fields(settings)} == set(cfg[name]) - set(others)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("plan", PlanSettings), ("explorer", ExplorerSettings)])
+def test_settings_of_commands_are_those_of_their_configuration(name: str, settings: type) -> None:
+    same_names(settings, OmegaConf.load(CONF / f"{name}.yaml")[name])
+
+
+@pytest.mark.parametrize("rule", [SigmaRule, MarginRule, CountsRule])
+def test_partition_rules_are_those_of_the_configuration(rule: type[PartitionRule]) -> None:
+    option = OmegaConf.load(CONF / "partition" / f"{rule.name}.yaml")
+    assert {field.name for field in fields(rule)} == set(option) - {"_target_"}
+    assert isinstance(instantiate(option), rule)
 
 
 @EACH
@@ -83,17 +135,51 @@ def test_wandb_has_a_group_of_panels_for_each() -> None:
     assert all(group.figures or group.tables for group in groups)
 
 
-def test_no_other_list_names_the_analyses() -> None:
-    """Makefile, plan, report and dashboard loop over the declarations; each name is in its own folder."""
-    shared = [
-        REPOSITORY / "Makefile", CONF / "plan.yaml", *sorted((REPOSITORY / "mmmono" / "commands").rglob("*.py")),
-    ]  # fmt: skip
-    names = [analysis.name for analysis in ANALYSES if analysis.name not in ("train", "sweep", "validate")]
-    for file in shared:
-        found = [n for n in names if re.search(rf"[\"']{n}[\"']|{n}\.(py|yaml)", file.read_text())]
-        shown = ["interpretability", "mds", "consensus", "sharedness"]  # scores in the explorer
-        allowed = shown if file.parent.name == "explorer" else []
-        assert [name for name in found if name not in allowed] == [], file
+# Files that know another analysis, and why. Everything else that knows it is its own, the registry, docs or tests.
+ELSEWHERE = {
+    "Makefile": {"sweep", "train", "validate"},  # targets that run something else than one analysis on one model
+    "benchmarks/gpu.py": {"train"},  # what is measured
+    "conf/hparams_search/ncl.yaml": {"train"},  # searches of the entrypoint
+    "conf/hparams_search/sae.yaml": {"train"},
+    "conf/hparams_search/sae_pareto.yaml": {"train"},
+    "mmmono/analyses/certainty/__init__.py": {"mds"},  # tables that begin with the columns of the scores
+    "mmmono/analyses/sharedness/__init__.py": {"mds"},
+    "mmmono/analyses/sweep/__init__.py": {"interpretability"},  # reads the Mono of each dictionary from its results
+    "mmmono/analyses/sweep/analysis.py": {"interpretability", "train"},
+    "mmmono/commands/explorer/command.py": {"consensus", "interpretability", "sharedness"},  # shows their scores
+    "mmmono/commands/explorer/page.py": {"mds", "consensus", "sharedness"},
+    "mmmono/dictionaries/base.py": {"train"},  # remedies in messages
+    "mmmono/features/feature_set.py": {"train"},
+    "mmmono/pipeline/cli.py": {"mds"},
+    "mmmono/pipeline/entrypoint.py": {"train"},
+    "mmmono/pipeline/generators.py": {"mds"},
+}
+OWN = ("mmmono/analyses/{}/", "conf/{}.yaml", "conf/paper/", "experiments/{}.py", "mmmono/analyses/__init__.py")
+VERBS = {"train", "sweep", "validate"}  # also a split, a make target and a section of settings
+SCORES = {"mds", "sharedness", "consensus"}  # also columns of tables
+
+
+def project_files() -> dict[str, str]:
+    """Text of all files of the project that are no documentation and no test, by path."""
+    folders = [REPOSITORY / name for name in ("mmmono", "conf", "experiments", "benchmarks")]
+    files = [REPOSITORY / "Makefile", *(path for folder in folders for path in sorted(folder.rglob("*.*")))]
+    kept = [path for path in files if path.suffix in ("", ".py", ".yaml", ".js", ".html")]
+    return {path.relative_to(REPOSITORY).as_posix(): path.read_text() for path in kept}
+
+
+def test_an_analysis_is_known_to_its_own_files_the_registry_and_docs_alone() -> None:
+    """Others neither import it nor run it, except those listed above; common code has its name in no string either."""
+    known: dict[str, set[str]] = {}
+    for file, text in project_files().items():
+        for name in (analysis.name for analysis in ANALYSES):
+            if file.startswith(tuple(own.format(name) for own in OWN)):
+                continue
+            used = re.search(rf"analyses[./]{name}\b|experiments/{name}\.py|\bmake {name}\b", text)
+            listed = file.startswith(("Makefile", "conf/plan.yaml", "mmmono/commands/")) and name not in VERBS
+            listed |= file.startswith(("mmmono/pipeline/", "mmmono/reporting/")) and name not in {*VERBS, *SCORES}
+            if used or (listed and re.search(rf"[\"']{name}[\"']", text)):
+                known.setdefault(file, set()).add(name)
+    assert known == ELSEWHERE
 
 
 def test_figures_of_an_earlier_drawing_are_drawn_again_and_nothing_is_computed(tmp_path: Path) -> None:

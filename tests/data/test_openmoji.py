@@ -51,7 +51,7 @@ def test_all_captions_and_random_ones() -> None:
 
 
 def test_nearly_all_have_a_category(source: OpenMojiPairs) -> None:
-    keys = [key for key in source._keys if source.labels(key)]
+    keys = [key for key in source.keys if source.labels(key)]
     assert len(keys) > 3900
     counts = Counter(source.labels(key)["category"] for key in keys)
     assert len(counts) == 9
@@ -67,7 +67,7 @@ def test_skin_tones_of_one_emoji_are_a_group(source: OpenMojiPairs) -> None:
 
 def test_a_variation_selector_makes_no_group_of_its_own(source: OpenMojiPairs) -> None:
     pointing = ["261D-FE0F", *(f"261D-{tone:04X}" for tone in range(0x1F3FB, 0x1F400))]
-    assert set(pointing) <= set(source._keys)
+    assert set(pointing) <= set(source.keys)
     assert {source.group(key) for key in pointing} == {"261D"}
     assert source.labels("261D-FE0F") == source.labels("261D-1F3FB") != {}
 
@@ -85,14 +85,14 @@ def test_a_variation_selector_makes_no_group_of_its_own(source: OpenMojiPairs) -
     ],
 )
 def test_siblings_are_a_group(source: OpenMojiPairs, siblings: tuple[str, ...]) -> None:
-    keys = [next(key for key in source._keys if source._drawings[key][0] == name) for name in siblings]
+    keys = [next(key for key in source.keys if source._drawings[key][0] == name) for name in siblings]
     assert len({source.group(key) for key in keys}) == 1
 
 
 def test_no_emoji_of_a_caption_without_gender_is_divided(source: OpenMojiPairs) -> None:
     """Captions that differ only in `man`, `woman` or `person` are in one group; measured on names, not on codes."""
     split_of: dict[str, set[str]] = {}
-    for key in source._keys:
+    for key in source.keys:
         words = [w for w in source._drawings[key][0].split(":")[0].split() if w not in ("man", "woman", "person")]
         if len(words) < len(source._drawings[key][0].split(":")[0].split()) and words:
             split_of.setdefault(" ".join(words), set()).add(source.group(key))
@@ -102,13 +102,13 @@ def test_no_emoji_of_a_caption_without_gender_is_divided(source: OpenMojiPairs) 
 
 
 def test_signs_that_are_drawings_themselves_have_groups_of_their_own(source: OpenMojiPairs) -> None:
-    signs = [key for key in source._keys if source.group(key) in ("2640", "2642", "2B05", "27A1")]
+    signs = [key for key in source.keys if source.group(key) in ("2640", "2642", "2B05", "27A1")]
     assert len({source.group(key) for key in signs}) == 4
-    assert all(source.group(key) for key in source._keys)
+    assert all(source.group(key) for key in source.keys)
 
 
 def test_shares_of_drawings(source: OpenMojiPairs) -> None:
-    splits = Counter(SplitShares().split_of(source.group(key)) for key in source._keys)
+    splits = Counter(SplitShares().split_of(source.group(key)) for key in source.keys)
     assert 0.6 < splits["train"] / len(source) < 0.8
     assert 0.05 < splits["select"] / len(source) < 0.15
 

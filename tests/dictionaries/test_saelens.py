@@ -13,6 +13,8 @@ from torch import Tensor
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import TopKSAE
 from mmmono.dictionaries.saelens import export_to_saelens, import_from_saelens
+from tests.dictionaries.test_family import made as made_sae
+from tests.dictionaries.test_family import pairs, train
 
 
 @pytest.mark.parametrize("encoder_bias", [False, True])
@@ -43,8 +45,8 @@ def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
         import_from_saelens(tmp_path)
     export_to_saelens(TopKSAE(8, k=2), tmp_path)
     config = tmp_path / "cfg.json"
-    config.write_text(config.read_text().replace('"topk"', '"jumprelu"'))
-    with pytest.raises(DictionaryError, match="architecture='jumprelu'"):
+    config.write_text(config.read_text().replace('"topk"', '"transcoder"'))
+    with pytest.raises(DictionaryError, match="architecture='transcoder'"):
         import_from_saelens(tmp_path)
 
 
@@ -91,10 +93,103 @@ def test_codes_are_those_saelens_gives_whatever_the_version(tmp_path: Path, conf
     sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
     folder = theirs(tmp_path / "sae", config)
     reference, ours = sae_lens.SAE.load_from_disk(folder), import_from_saelens(folder)
+    z = torch.nn.functional.normalize(torch.randn(20, 6), dim=1)
+    theirs_codes = reference.encode(z).detach()
+    codes = ours.encode(z, "image")
+    torch.testing.assert_close(codes, theirs_codes, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours.decode(codes, "image"), reference.decode(theirs_codes).detach(), atol=1e-5, rtol=1e-5
+    )
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "StandardSAE": {},
+    "TopKSAE": {"k": 3, "rescale_acts_by_decoder_norm": True},
+    "JumpReLUSAE": {},
+    "GatedSAE": {},
+    "MatchingPursuitSAE": {"residual_threshold": 0.3, "max_iterations": 4},
+    "BatchTopKTrainingSAE": {"k": 2.0, "rescale_acts_by_decoder_norm": True},
+    "MatryoshkaBatchTopKTrainingSAE": {"k": 2.0, "matryoshka_widths": [4, 10], "rescale_acts_by_decoder_norm": False},
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"apply_b_dec_to_input": False}, {"normalize_activations": "layer_norm"}, {"dtype": "bfloat16"}],
+    ids=["plain", "b_dec on the output alone", "layer norm", "bfloat16"],
+)
+def test_what_saelens_saves_encodes_as_it_does_there(tmp_path: Path, architecture: str, more: dict[str, Any]) -> None:
+    sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
+    torch.manual_seed(0)
+    made = getattr(sae_lens, architecture)
+    sae = made(getattr(sae_lens, f"{architecture}Config")(d_in=6, d_sae=10, **ARCHITECTURES[architecture], **more))
+    with torch.no_grad():
+        for p in sae.parameters():  # decoder rows of any length, except where the library needs unit norm
+            p.copy_(0.5 * torch.randn_like(p))
+        if architecture.startswith("Match"):
+            sae.W_dec.data /= sae.W_dec.norm(dim=1, keepdim=True)
+        if hasattr(sae, "threshold"):
+            sae.threshold.data = 0.3 * torch.rand_like(sae.threshold)
+    training = "Training" in architecture
+    if training:
+        sae.topk_threshold.fill_(0.2)
+        sae.save_inference_model(tmp_path)
+        sae_lens_read = sae_lens.SAE.load_from_disk(tmp_path)
+    else:
+        sae.save_model(tmp_path)
+        sae_lens_read = sae_lens.SAE.load_from_disk(tmp_path, dtype="float32")
+    z = torch.nn.functional.normalize(torch.randn(20, 6), dim=1)
+    if training and more.get("dtype") == "bfloat16":
+        sae_lens_read = sae_lens_read.to(torch.float32)
+    expected = sae_lens_read.encode(z).detach()
+    assert (expected > 0).any()
+    ours = import_from_saelens(tmp_path)
+    torch.testing.assert_close(ours.encode(z, "text"), expected, atol=1e-5, rtol=1e-5)
+    if "layer_norm" in more.values():
+        assert not ours.decodes
+        with pytest.raises(DictionaryError, match="normalize_activations='layer_norm'"):
+            ours.decode(expected, "text")
+    else:
+        torch.testing.assert_close(
+            ours.decode(expected, "text"), sae_lens_read.decode(expected).detach(), atol=1e-5, rtol=1e-5
+        )
+    if training and "dtype" not in more:  # a checkpoint of the training itself has its own architecture and threshold
+        sae.save_model(tmp_path / "checkpoint")
+        again = import_from_saelens(tmp_path / "checkpoint")
+        torch.testing.assert_close(again.encode(z, "text"), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_scaled_inputs_need_their_scale(tmp_path: Path) -> None:
+    """Folded in as SAELens' `fold_activation_norm_scaling_factor` does."""
+    sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
+    folder = theirs(tmp_path, {**V6, "normalize_activations": "expected_average_only_in"})
+    with pytest.raises(DictionaryError, match="expected_average_only_in.*dictionary.input_scale"):
+        import_from_saelens(folder)
+    with pytest.raises(DictionaryError, match="input_scale=0"):
+        import_from_saelens(folder, input_scale=0)
+    reference = sae_lens.SAE.load_from_disk(folder)
+    reference.fold_activation_norm_scaling_factor(2.5)
+    ours = import_from_saelens(folder, input_scale=2.5)
     z = torch.randn(20, 6)
     codes = ours.encode(z, "image")
     torch.testing.assert_close(codes, reference.encode(z).detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.decode(codes, "image"), reference.decode(codes).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit", "tied"])
+def test_saelens_loads_every_kind_that_it_has(tmp_path: Path, kind: str) -> None:
+    sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
+    sae = made_sae(kind)
+    train(sae, 30)
+    export_to_saelens(sae, tmp_path)
+    loaded = sae_lens.SAE.load_from_disk(tmp_path)
+    z = pairs(9)[0]
+    codes = sae.encode(z, "image").detach()
+    assert codes.max() > 0
+    torch.testing.assert_close(loaded.encode(z).detach(), codes, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loaded.decode(codes).detach(), sae.decode(codes, "image").detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(import_from_saelens(tmp_path).encode(z, "image"), codes, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -108,12 +203,17 @@ def test_other_precisions_become_float32(tmp_path: Path, dtype: torch.dtype) -> 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
         name: ({**V6, "architecture": name}, f"cfg.json: architecture='{name}'")
-        for name in ("jumprelu", "gated", "batchtopk")
+        for name in ("transcoder", "temporal", "abstopk")
     },
-    "relu": ({**V5, "activation_fn": "relu"}, "architecture='standard'"),
-    "no architecture": ({"d_in": 6, "d_sae": 10}, "architecture='standard'"),
+    "another activation": ({**V5, "activation_fn": "tanh-relu"}, "activation_fn='tanh-relu'"),
+    "jumprelu without thresholds": ({**V6, "architecture": "jumprelu"}, "threshold is missing"),
+    "batchtopk without a threshold": ({**V6, "architecture": "batchtopk"}, "topk_threshold is missing"),
+    "gated without gates": ({**V6, "architecture": "gated"}, "b_gate is missing"),
     "scaled inputs": ({**V5, "normalize_activations": True}, "normalize_activations='expected_average_only_in'"),
-    "layer norm": ({**V6, "normalize_activations": "layer_norm"}, "normalize_activations='layer_norm'"),
+    "whitened inputs": (
+        {**V6, "normalize_activations": "covariance_whitening"},
+        "normalize_activations='covariance_whitening'",
+    ),
     "heads": ({**V5, "hook_name": "blocks.0.attn.hook_z"}, "reshape_activations='hook_z'"),
     "no width": ({k: v for k, v in V6.items() if k != "d_in"}, "cfg.json: it has no d_in"),
     "no k": ({k: v for k, v in V6.items() if k != "k"}, "cfg.json: it has no k"),
@@ -152,7 +252,7 @@ def test_weights_that_do_not_fit_are_named(
 
 def test_a_scaling_by_one_and_a_decoder_row_of_zeros(tmp_path: Path) -> None:
     folder = theirs(tmp_path, V6, lambda w: w.update(scaling_factor=torch.ones(10)))
-    assert import_from_saelens(folder).k == 3
+    assert import_from_saelens(folder).encoding.k == 3
     theirs(tmp_path, {**V6, "rescale_acts_by_decoder_norm": True}, lambda w: w["W_dec"][2].zero_())
     with pytest.raises(DictionaryError, match="rows of length zero"):
         import_from_saelens(tmp_path)

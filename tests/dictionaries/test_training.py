@@ -1,5 +1,6 @@
 """Training through Lightning: the order of a step, the stopping rule, resuming."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from mmmono.dictionaries import (
     NCLModule,
     PairedFeatures,
     SAEModule,
+    SparseAutoencoder,
     TopKSAE,
     TrainingPlateau,
 )
+from mmmono.dictionaries.base import dictionary_class
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.modality import modality_dominance_score
 
@@ -45,6 +48,27 @@ def made_data(root: Path) -> PairedFeatures:
 def sae_module(**settings: Any) -> SAEModule:
     torch.manual_seed(0)
     return SAEModule(TopKSAE(12, 24, 4), lr=3e-3, warmup_steps=5, dead_after=768, **settings)
+
+
+def kind_module(architecture: str, **settings: Any) -> Callable[[], SAEModule]:
+    """Module of another kind of sparse autoencoder; its name is the test's."""
+
+    def make() -> SAEModule:
+        torch.manual_seed(0)
+        sae = dictionary_class(architecture)(12, 24, **settings)  # type: ignore[call-arg]
+        assert isinstance(sae, SparseAutoencoder)
+        return SAEModule(sae, auxk=4, lr=3e-3, warmup_steps=5, dead_after=256, penalty_warmup_steps=20)
+
+    make.__name__ = architecture
+    return make
+
+
+FAMILY = [
+    kind_module("batch_topk_sae", k=4),
+    kind_module("matryoshka_sae", k=4, levels=[0.25, 0.5, 1]),
+    kind_module("jumprelu_sae", target_l0=4),
+    kind_module("gated_sae"),
+]
 
 
 def ncl_module() -> NCLModule:
@@ -113,8 +137,9 @@ def test_a_step_projects_then_clips_then_renormalizes(tmp_path: Path, data: Pair
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [sae_module, ncl_module])
-@pytest.mark.parametrize("stop_at", [6, 15])
+@pytest.mark.parametrize(
+    ("make", "stop_at"), [(make, at) for make in (sae_module, ncl_module) for at in (6, 15)] + [(m, 15) for m in FAMILY]
+)
 def test_a_resumed_run_is_bit_equal(tmp_path: Path, data: PairedFeatures, make: Any, stop_at: int) -> None:
     """Stopped at the end of an epoch (6 steps) or in the middle of one."""
 

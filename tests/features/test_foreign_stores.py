@@ -22,7 +22,7 @@ from mmmono.features import FeatureStore, split_view
 from mmmono.features.array_files import read_header
 from mmmono.features.metadata import as_text
 from mmmono.features.store import MANIFEST_FILE, Manifest, content_fingerprint
-from mmmono.pipeline.datasets import ExistingStore
+from mmmono.pipeline.existing_store import ExistingStore
 
 
 def write(path: Path, shards: dict[int, int], frame: pd.DataFrame | None = None, dim: int = 4) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmmono.features import ActivationBlock
 from mmmono.interpretability import TopSampleSearch
 from mmmono.interpretability.chance import DRAWN, chance_level, eq5_scores, random_rows
-from mmmono.interpretability.estimates import Estimate
+from mmmono.interpretability.feature_means import FeatureMean
 from mmmono.interpretability.report import FeatureSetInterpretability, Monosemanticity, monosemanticity
 from mmmono.modality import Partition
 
@@ -147,7 +147,7 @@ def test_the_error_over_features_and_draws_is_right() -> None:
     for _ in range(600):
         features, draws = rng.normal(0, 0.3, 25), rng.normal(0, 0.1, 10)
         table = 1 + features + draws[:, None] + rng.normal(0, 0.4, (10, 25))
-        estimate = Estimate.over_draws(torch.from_numpy(table))
+        estimate = FeatureMean.over_draws(torch.from_numpy(table))
         inside.append(abs(estimate.mean - 1) < 2.06 * estimate.error)  # t with 24 degrees of freedom
         errors.append(estimate.error**2)
         means.append(estimate.mean)
@@ -159,7 +159,7 @@ def test_the_error_over_features_and_draws_is_right() -> None:
 def test_what_a_draw_adds_to_all_features_cancels_between_classes() -> None:
     rng = np.random.default_rng(1)
     table = torch.from_numpy(rng.normal(0, 0.1, (5, 40)) + rng.normal(0, 5, (5, 1)))
-    first, second = Estimate.over_draws(table[:, :20]), Estimate.over_draws(table[:, 20:])
+    first, second = FeatureMean.over_draws(table[:, :20]), FeatureMean.over_draws(table[:, 20:])
     assert first.error > 1
     assert (first - second).error < 0.1
     assert (first - second).mean == pytest.approx(float(table[:, :20].mean() - table[:, 20:].mean()))
@@ -170,14 +170,14 @@ def test_what_a_draw_adds_to_all_features_cancels_between_classes() -> None:
 
 
 def test_one_draw_or_one_feature_has_the_error_that_is_known() -> None:
-    one = Estimate.over_draws(torch.tensor([[1.0, 2.0, 6.0, math.nan]]))
+    one = FeatureMean.over_draws(torch.tensor([[1.0, 2.0, 6.0, math.nan]]))
     assert (one.mean, one.count) == (3.0, 3)
     assert one.error == pytest.approx(np.std([1, 2, 6], ddof=1) / 3**0.5)
     assert math.isnan(one.draw_error)
-    alone = Estimate.over_draws(torch.tensor([[1.0], [2.0]]))
+    alone = FeatureMean.over_draws(torch.tensor([[1.0], [2.0]]))
     assert (alone.mean, alone.count) == (1.5, 1)
     assert math.isnan(alone.error)
-    assert math.isnan(Estimate.over_draws(torch.full((3, 2), math.nan)).mean)
+    assert math.isnan(FeatureMean.over_draws(torch.full((3, 2), math.nan)).mean)
 
 
 def test_rows_of_tables_hold_scores_above_chance() -> None:

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from mmmono.interpretability import MonosemanticityStream, embsim, monosemanticity_score, ms, winrate
 from mmmono.interpretability.chance import random_rows
-from mmmono.interpretability.estimates import Estimate
+from mmmono.interpretability.feature_means import FeatureMean
 from mmmono.interpretability.report import monosemanticity
 from mmmono.interpretability.top_samples import top_samples
 
@@ -258,10 +258,10 @@ def test_random_samples_do_not_repeat_within_a_feature() -> None:
 
 def test_an_estimate_leaves_out_what_is_undefined() -> None:
     values = torch.tensor([1.0, 2.0, float("nan"), 6.0])
-    estimate = Estimate.of(values)
+    estimate = FeatureMean.of(values)
     assert (estimate.mean, estimate.count) == (3.0, 3)
     assert estimate.error == pytest.approx(np.std([1, 2, 6], ddof=1) / 3**0.5)
-    nothing = Estimate.of(torch.tensor([]))
+    nothing = FeatureMean.of(torch.tensor([]))
     assert np.isnan(nothing.mean)
     assert np.isnan((estimate - nothing).mean)
     assert (estimate - estimate).error == pytest.approx(2**0.5 * estimate.error)

@@ -12,7 +12,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore, split_view
 from mmmono.pipeline.command_line import quote
 from tests.data.test_webdataset import jpeg, write_tar
-from tests.pipeline.conftest import REPOSITORY, Command, saved_rows
+from tests.pipeline.conftest import Command, saved_rows
 
 SMALL = ("dataset.limit=400", "trainer.max_steps=60", "trainer.min_steps=0", "trainer.val_check_interval=20")
 
@@ -188,15 +188,6 @@ def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) 
     assert "is no feature store" in run.err
 
 
-@pytest.mark.slow
-def test_help_names_groups_and_an_example(command: Command) -> None:
-    for name in sorted(file.stem for file in (REPOSITORY / "experiments").glob("*.py")):
-        run = command(name, "--help")
-        assert run.status == 0
-        assert f"python experiments/{name}.py" in run.out
-        assert "dataset: cc3m, coco, drawings, icons, openmoji, store, synthetic, webdataset" in run.out
-
-
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
@@ -222,7 +213,11 @@ def test_help_names_groups_and_an_example(command: Command) -> None:
         ("train", ["dataset.limit=400", "training.batch_size=5000"], "training.batch_size=5000"),
         ("train", ["dataset.limit=400", "trainer.max_steps=9"], "trainer.max_steps=9 ends before the first validation"),
         ("mds", ["dataset.limit=400", "features=raw", "partition=counts"], "only 512 are live"),
-        ("mds", ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"], "n_sigma=-1 must not be negative"),
+        (
+            "mds",
+            ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"],
+            "partition.n_sigma=-1 must not be negative",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(

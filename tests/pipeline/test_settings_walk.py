@@ -33,6 +33,7 @@ from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.training import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.random_features import Addresses, Reached, put_random_features
+from tests.vlm.tiny_transformers import write_tiny
 
 PAIRS, DIM = 200, 16
 ROWS = [
@@ -67,6 +68,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "extract|trainer.*": "nothing is trained",
     "extract|seed": "nothing is drawn",
     "extract-synthetic|dataset.limit": "has no meaning for synthetic pairs, and is refused",
+    "extract-huggingface|dataset.revision": "a folder has none; of a dataset on the hub, the version is in the recipe",
     "extract|dataset.label": "which of the stored labels is classified by",
     "extract|dataset.train_fraction": "the store holds all pairs, the split is made on reading",
     "extract|dataset.split_seed": "the store holds all pairs, the split is made on reading",
@@ -135,6 +137,16 @@ OTHER: Mapping[str, Any] = {
     "dataset.shards": "{other_shard}",
     "dataset.val_shards": "{other_shard}",
     "dataset.key_end": "last_dot",
+    "dataset.image_column": "copy",
+    "dataset.caption_column": "other",
+    "dataset.path": "{other_table}",
+    "dataset.val_path": "{other_table}",
+    "dataset.val_root": "{root}",
+    "dataset.id": "{other_rows}",
+    "dataset.config": "default",
+    "dataset.rows": "validation",
+    "dataset.val_rows": "validation",
+    "model.id": "{other_clip}",
     "trainer.max_epochs": 100,
     "trainer.max_time": "00:02:30:00",
     "embedder.image_checkpoint": "{vit}",
@@ -305,14 +317,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     cc3m.mkdir()
     for number, name in enumerate(("train", "validation")):
         (cc3m / f"cc3m-{name}-0000.tar").write_bytes(shard.read_bytes() + bytes(512 * number))
+    listed = folder / "listed"
+    listed.mkdir()
+    (listed / "1.png").write_bytes(png.getvalue())
+    rows = {"file_name": ["1.png"], "copy": ["2.png"], "caption": ["a"], "other": ["b"], "color": ["red"]}
+    pd.DataFrame(rows).to_csv(listed / "metadata.csv", index=False)
+    table = pd.DataFrame({**rows, "image": ["1.png"]})
+    for split in ("train", "validation"):
+        table.to_parquet(listed / f"{split}.parquet")
     elsewhere = folder / "elsewhere"  # other content under the same names
-    for file in (*coco.rglob("*"), *cc3m.iterdir()):
-        copy = elsewhere / file.relative_to(coco if coco in file.parents else cc3m)
+    for file in (*coco.rglob("*"), *cc3m.iterdir(), listed / "1.png"):
+        copy = elsewhere / file.relative_to(coco if coco in file.parents else file.parent)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             copy.mkdir(exist_ok=True)
         else:
             copy.write_bytes(file.read_bytes() + (b" " if file.suffix == ".json" else bytes(1024)))
+    for name in ("metadata.csv", "train.parquet", "validation.parquet"):
+        (elsewhere / name).write_bytes((listed / name).read_bytes())
+    other_rows = folder / "other_rows"
+    other_rows.mkdir()
+    pd.concat([table, table]).to_parquet(other_rows / "train.parquet")
+    clip, other_clip = (write_tiny(folder / f"clip-{seed}", "clip", seed) for seed in (0, 1))
     other_shard = folder / "other.tar"
     other_shard.write_bytes(shard.read_bytes() + bytes(1024))
     (folder / "declip.pth.tar").write_bytes(b"weights of one kind")
@@ -325,6 +351,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (folder / "requests.csv").write_text("request,concept,image\nfly a kite,kite,\n")
     files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
              "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
+             "listed": listed, "table": listed / "metadata.csv", "other_table": elsewhere / "train.parquet",
+             "other_rows": other_rows, "clip": clip, "other_clip": other_clip,
              "vit": folder / "vit.safetensors", "root": elsewhere,
              "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
     return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
@@ -347,6 +375,10 @@ WALKS = [
     Walk("extract", ("model=clip_rn50", "dataset=drawings"), ("dataset",), "drawings"),
     Walk("extract", ("model=clip_rn50", "dataset=coco", "dataset.root={coco}"), ("dataset",)),
     Walk("extract", ("model=clip_rn50", "dataset=cc3m", "dataset.root={cc3m}"), ("dataset",)),
+    Walk("extract", ("model=clip_rn50", "dataset=folder", "dataset.root={listed}"), ("dataset",), "folder"),
+    Walk("extract", ("model=clip_rn50", "dataset=table", "dataset.path={table}"), ("dataset",), "table"),
+    Walk("extract", ("model=clip_rn50", "dataset=huggingface", "dataset.id={listed}"), ("dataset",), "huggingface"),
+    Walk("extract", (*TAR, "model=transformers", "model.id={clip}"), ("model",)),
     Walk("extract", ("dataset=synthetic",), ("dataset",), "synthetic"),
     Walk("extract", (*TAR, "logger=wandb"), ("logger",)),
     Walk("train", (*TAR, "features=[sae,ncl]")),
@@ -366,9 +398,13 @@ WALKS = [
     Walk("gender", (*TAR, RAW_SAE)),
     Walk("gender", (*TAR, "labels=column", "labels.column=color"), ("labels",)),
     Walk("gender", (*TAR, "labels=classifier"), ("labels",)),
-    Walk("adversarial", (*TAR, RAW_SAE), name="clip_zero_shot"),
-    Walk("adversarial", (*TAR, "victim=llava15", "judge=openai_compatible"), ("victim", "judge")),
-    Walk("adversarial", (*TAR, "victim=llava15", "judge=refusal_keywords"), ("judge",)),
+    Walk("adversarial", (*TAR, RAW_SAE, "adversarial.benign.count=4"), name="clip_zero_shot"),
+    Walk(
+        "adversarial",
+        (*TAR, "adversarial.benign.count=4", "victim=llava15", "judge=openai_compatible"),
+        ("victim", "judge"),
+    ),
+    Walk("adversarial", (*TAR, "adversarial.benign.count=4", "victim=llava15", "judge=refusal_keywords"), ("judge",)),
     Walk("text_to_image", (*TAR, RAW_SAE, "references=[{drawing}]")),
     Walk("text_to_image", (*H14, "generator=sd2", "generator.weights={pipeline}"), ("generator",)),
     Walk("text_to_image", (*H14, "generator=sd2_unclip", "generator.weights={pipeline}"), ("generator",)),

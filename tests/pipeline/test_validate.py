@@ -131,7 +131,7 @@ def test_sets_without_an_sae(command: Command, tmp_path: Path) -> None:
         (
             "mds",
             ["dataset=synthetic", "dataset.pairs=500", "features=raw", "partition=margin", "partition.margin=0.6"],
-            "partition: margin=0.6 must lie in [0, 0.5)",
+            "partition.margin=0.6 must lie in [0, 0.5)",
         ),
         ("mds", ["dataset=synthetic", "dataset.limit=9"], "dataset.limit has no meaning for dataset=synthetic"),
         ("extract", ["dataset=synthetic", "dataset.correlation=-1"], "dataset.correlation=-1"),

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -13,11 +14,16 @@ from safetensors.torch import save
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from mmmono.case_studies.classifier import ImageClassifier
+from mmmono.commands.plan.downloads import matching_files
+from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
-from mmmono.vlm import hub, load_open_clip
+from mmmono.pipeline.transformers_model import Transformers
+from mmmono.vlm import hub, load_open_clip, load_transformers
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
+from mmmono.vlm.repositories import Repository
 from tests.vlm.hub_server import Fault, Hub, hub_server
+from tests.vlm.tiny_transformers import write_tiny
 
 WEIGHTS = bytes(range(256)) * 4000
 NAME = "org/model/open_clip_model.safetensors"
@@ -173,7 +179,11 @@ def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:
         "org/model/open_clip_pytorch_model.bin": save({k: v.contiguous() for k, v in model.state_dict().items()}),
     }
     option = OpenCLIP(name="hf-hub:org/model", architecture="hf-hub:org/model")
-    assert (option.name, option.dim, option.recipe()["pretrained"]) == ("model", 24, "org/model")
+    weights = served.files["org/model/open_clip_pytorch_model.bin"]
+    known_by = {"repository": "org/model", "digest": hashlib.sha1(weights).hexdigest()}
+    assert (option.name, option.dim, option.recipe()["pretrained"]) == ("model", 24, known_by)
+    assert not any(request.startswith("GET") and "model.bin" in request for request, _ in served.log), "not downloaded"
+    assert [(d.repository, d.files[0]) for d in option.downloads()] == [("org/model", "open_clip_model.safetensors")]
     encoder = load_open_clip("hf-hub:org/model", None)
     assert encoder.model.state_dict()["visual.proj"].equal(model.visual.proj)
     white = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
@@ -183,3 +193,108 @@ def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:
     with pytest.raises(ModelError, match="no such repository"):
         OpenCLIP(name="x", architecture="hf-hub:org/other").recipe()
     assert OpenCLIP(name="x", architecture="hf-hub:org/other").dim is None
+
+
+def test_weights_on_the_hub_are_known_by_their_whole_content(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"model_cfg": {"embed_dim": 24, "vision_cfg": {}, "text_cfg": {}}}
+    served.files["org/model/open_clip_config.json"] = json.dumps(config).encode()
+
+    def recipe(architecture: str = "hf-hub:org/model") -> dict[str, object]:
+        return OpenCLIP(name="x", architecture=architecture).recipe()
+
+    base = recipe()
+    middle = bytearray(WEIGHTS)
+    middle[len(middle) // 2] ^= 1
+    served.files[NAME] = bytes(middle)
+    tuned = recipe("hf-hub:org/model@main")
+    assert base["pretrained"] != tuned["pretrained"], "one byte in the middle differs"
+    Repository.of("org/model", "open_clip_config.json").download("open_clip_model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert recipe() == tuned, "without a network, the digest is that of the cached file"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    served.files["org/bare/open_clip_config.json"] = served.files["org/model/open_clip_config.json"]
+    with pytest.raises(
+        ModelError, match="has a open_clip_config.json and no weights beside it: neither open_clip_model"
+    ):
+        recipe("hf-hub:org/bare")
+
+
+def test_a_clip_of_transformers_from_the_hub(served: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_tiny(tmp_path / "clip", "clip")
+    served.files = {f"org/clip/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    option = Transformers(name="org/clip", id="org/clip")
+    assert (option.name, option.dim) == ("clip", 24)
+    recipe = option.recipe()
+    assert recipe["weights"] == {
+        "model.safetensors": hashlib.sha1(served.files["org/clip/model.safetensors"]).hexdigest()
+    }
+    fetched = {request.rpartition("/")[2] for request, _ in served.log if request.startswith("GET")}
+    assert fetched == {"config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}, (
+        "no weights yet"
+    )
+    assert recipe["files"] == Transformers(name="x", id=str(folder)).recipe()["files"]
+    encoder = option.load(Artifacts(tmp_path / "artifacts"), "cpu")
+    tokens = encoder.tokenize(["a photo of a cat"])
+    assert encoder.encode_text(tokens).equal(load_transformers(str(folder)).encode_text(tokens))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    requests = len(served.log)
+    again = Transformers(name="x", id="org/clip")
+    assert again.recipe() == recipe
+    assert again.load(Artifacts(tmp_path / "artifacts"), "cpu").fingerprint == encoder.fingerprint
+    assert len(served.log) == requests
+    (download,) = again.downloads()
+    assert matching_files(["model.safetensors", "tf_model.h5", "README.md", "vocab.json"], download.files) == [
+        "model.safetensors", "vocab.json",
+    ]  # fmt: skip
+    assert not list(Transformers(name="x", id=str(folder)).downloads())
+
+
+@pytest.mark.parametrize(
+    ("files", "faults", "says"),
+    [
+        (
+            (),
+            [Fault("resolve", 99, 403, {"X-Error-Code": "GatedRepo"})],
+            "model.id=org/clip: .*it is gated: accept its",
+        ),
+        ((), [], "there is no such repository, or it is private or withdrawn: check the name"),
+        (
+            ("config.json", "pytorch_model.bin"),
+            [],
+            "has its weights as pytorch_model.bin alone, and pickles, which can run",
+        ),
+        (("config.json",), [], "has no weights: model.safetensors"),
+        (("open_clip_config.json",), [], "say model=open_clip model.architecture=hf-hub:org/clip"),
+        (("README.md",), [], "has no config.json: give a model of transformers"),
+        (
+            ("config.json", "model.safetensors"),
+            [Fault("HEAD .*safetensors", 99, 503)],
+            "cannot look up model.safetensors of org/clip: the hub answers 503: try again later",
+        ),
+    ],
+)
+def test_models_of_transformers_that_cannot_be_had(
+    served: Hub, monkeypatch: pytest.MonkeyPatch, files: Sequence[str], faults: list[Fault], says: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    served.files = {f"org/clip/{name}": b'{"model_type": "clip"}' for name in files}
+    served.faults = faults
+    with pytest.raises(ModelError, match=says) as raised:
+        Transformers(name="x", id="org/clip").recipe()
+    assert "\n" not in str(raised.value)
+    assert not any(request.startswith("GET") and ".bin" in request for request, _ in served.log)
+
+
+def test_a_model_of_transformers_without_a_network(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(
+        ModelError, match="config.json of org/clip: it is not in the cache, and http.* cannot be reached"
+    ):
+        Transformers(name="x", id="org/clip").recipe()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    served.files = {"org/clip/config.json": b'{"model_type": "clip"}', "org/clip/model.safetensors": b"weights"}
+    assert Transformers(name="x", id="org/clip").dim == 512
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="cannot look up model.safetensors of org/clip: it is not in the cache"):
+        Transformers(name="x", id="org/clip").recipe()

@@ -14,17 +14,16 @@ from mmmono.analyses.ablation import Settings
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import Interval, holm
 from mmmono.features import MODALITIES, Modality
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.selection import Split
 from mmmono.modality import Ablation, AblationSettings, removal_ablation
 from mmmono.modality.ablation import SPLITS
 from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 FEW_PAIRS = 5000  # with fewer, one 80/20 split has too few test samples to resolve a change of one percent
-Groups = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def prepare(workspace: Workspace) -> Study:
             "webdataset, the JSON fields that hold labels with dataset.label_keys=[...]), or use dataset=openmoji or coco"
         )
     features = workspace.features(split)
-    match = random_match(workspace.cfg)
+    match = workspace.settings.random_sets
     samples = _labeled(features.view.metadata(), features.view.groups(), label, settings.max_pairs, workspace.seed)
     recipe = {
         "features": features.recipe,
@@ -116,7 +115,7 @@ def _row(name: str, modality: Modality, ablation: Ablation, p_holm: float | None
     }  # fmt: skip
 
 
-def _labeled(metadata: pd.DataFrame, groups: Groups, label: str, max_pairs: int, seed: int) -> Samples:
+def _labeled(metadata: pd.DataFrame, groups: GroupNumbers, label: str, max_pairs: int, seed: int) -> Samples:
     """Select the labeled pairs, one per group, and at most about `max_pairs` of them, stratified by label.
 
     With one pair of a group, no group is in the training and in the test samples of a fold.

@@ -1,4 +1,4 @@
-"""Attack an image encoder, defend with classes of features, and measure which defense takes the attack out again.
+"""Attack an image encoder, defend with classes of features, and measure which defense undoes the attack.
 
 Each image and answer is saved as soon as it is made, so an interrupted run resumes where it stopped.
 """
@@ -30,7 +30,6 @@ from mmmono.case_studies.adversarial.victims import Victim
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import finished_features
-from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.vlm import Encoder
@@ -58,7 +57,7 @@ class AttackStudy:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.settings = read_settings(workspace.cfg, "adversarial", Settings)
-        self.match = random_match(workspace.cfg)
+        self.match = workspace.settings.random_sets
         self.requests = read_requests(self.settings.requests)
         self.attack = _alignment("attack", self.settings.attack)
         self.defense = _alignment("defense", self.settings.defense)
@@ -122,7 +121,7 @@ class AttackStudy:
 
         def embed(pixels: Tensor) -> Tensor:
             embeddings = encoder.encode_pixels(pixels)
-            return F.normalize(embeddings, dim=1) if self.workspace.cfg.features.normalize else embeddings
+            return F.normalize(embeddings, dim=1) if self.workspace.settings.features.normalize else embeddings
 
         save_given(self.cases, folders, encoder)
         friendly = friendly_pixels(self.cases, encoder, self.settings.friendly_text)

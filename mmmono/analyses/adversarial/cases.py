@@ -1,4 +1,4 @@
-"""What the study tries: benign images to attack, each with a request, and features to defend with."""
+"""Cases of the study: the benign images to attack, each with a request, and the features to defend with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmmono.case_studies.images import CaptionedImage
 from mmmono.core.errors import ConfigError
 from mmmono.features import FeatureSet
 from mmmono.modality.random_sets import RANDOM, RandomSet
-from mmmono.pipeline.random_matching import activity_of, random_match
+from mmmono.pipeline.random_matching import activity_of
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -105,7 +105,7 @@ def draw_defenses(workspace: Workspace, settings: Settings) -> list[Defense]:
 
 def _of_feature_set(workspace: Workspace, settings: Settings, name: str) -> list[Defense]:
     feature_set, partition = workspace.feature_set(name), workspace.partition(name)
-    match, activity = random_match(workspace.cfg), activity_of(workspace, name)["image"]
+    match, activity = workspace.settings.random_sets, activity_of(workspace, name)["image"]
     everything = np.arange(feature_set.num_features)
     chosen: dict[Condition, list[RandomSet]] = {}
     for run in range(settings.runs):

@@ -1,4 +1,4 @@
-"""Count the successes under each condition, and measure how far the encoder takes each image for the request."""
+"""Count the successes under each condition, and measure how much closer the encoder places each image to the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Significance of R(d), confirmed classes, agreement across halves and with other scores, and a plan."""
+"""Significance of R(d), confirmed classes, agreement across halves and with other scores, and needed numbers of pairs."""
 
 from __future__ import annotations
 

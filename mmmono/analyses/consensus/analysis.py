@@ -73,7 +73,7 @@ def prepare(workspace: Workspace) -> Study:
 
 def _matching_split(workspace: Workspace) -> Split:
     """Split that features are matched on: the training split, or the scored split if the two share pairs."""
-    training: Split = workspace.cfg.training.split
+    training: Split = workspace.settings.training.split
     shared = training == workspace.dataset.split or "all" in (training, workspace.dataset.split)
     return workspace.dataset.split if shared else training
 
@@ -162,7 +162,7 @@ class _Seeds:
 
     def _scores(self, feature_set: FeatureSet) -> SeedScores:
         """Score a dictionary on the pairs that are for scoring, and on random halves of their groups."""
-        undefined = self.workspace.score_settings.undefined
+        undefined = self.workspace.settings.mds.undefined
         scores = DominanceStream(undefined, group_sizes(self.pairs.scored_groups[self.pairs.scored]))
         halves = HalvesStream(self.pairs.n_groups, self.settings.n_halves, self.workspace.seed, undefined)
         for block in self.workspace.activations(feature_set):

@@ -48,7 +48,7 @@ def prepare(workspace: Workspace) -> Study:
 def _tables(workspace: Workspace, settings: Settings) -> Tables:
     rows = _sample(workspace, settings.max_pairs)
     view = workspace.features(workspace.dataset.split).view
-    normalize = workspace.cfg.features.normalize
+    normalize = workspace.settings.features.normalize
     raw: dict[Modality, Tensor] = {
         m: prepare_rows(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
     }
@@ -132,7 +132,7 @@ def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tenso
         tokens = encoder.tokenize([prompt.format(name) for name in names])
         embeddings = prepare_rows(
             encoder.encode_text(tokens.to(workspace.device)),
-            workspace.cfg.features.normalize,
+            workspace.settings.features.normalize,
             "cpu",
             "the class names' prompts",
         )

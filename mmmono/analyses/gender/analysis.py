@@ -34,7 +34,6 @@ from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import SplitImages, finished_features
 from mmmono.pipeline.labels import classified
-from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -50,11 +49,10 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid. The computation raises it if there are too few samples or features.
     """
     settings = read_settings(workspace.cfg, "gender", Settings)
-    concept = workspace.cfg.concept
-    pair = ConceptPair(concept.a, concept.b, tuple(concept.words_a), tuple(concept.words_b))
+    pair = read_settings(workspace.cfg, "concept", ConceptPair)
     if pair.a == pair.b:
         raise ConfigError(f"concept.a={pair.a} and concept.b={pair.b} are one concept: give two")
-    match = random_match(workspace.cfg)
+    match = workspace.settings.random_sets
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
     if finished_features(workspace, split) is None:  # check before hours of extraction

@@ -1,4 +1,4 @@
-"""Table 2 as a plot, Figure 7, and Table 6 as a row of panels."""
+"""Figures of the concept study: Table 2 as a plot, Figure 7, and Table 6 as a row of panels."""
 
 from __future__ import annotations
 

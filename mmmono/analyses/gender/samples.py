@@ -1,4 +1,4 @@
-"""The pairs that show one of two concepts, and the picks among them."""
+"""Find the pairs that show one of two concepts, and choose which of them the figures show."""
 
 from __future__ import annotations
 

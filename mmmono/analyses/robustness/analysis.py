@@ -1,4 +1,4 @@
-"""Scores and classes after changes of the activations, beside those of the activations as they are."""
+"""Compare scores and classes before and after the activations are scaled, centered or paired at random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
 from mmmono.features import ActivationBlock, FeatureSet
-from mmmono.features.grouping import Codes
+from mmmono.features.grouping import GroupNumbers
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
@@ -63,7 +63,7 @@ def _changed(
     workspace: Workspace, name: str, before: DominanceScores, settings: Settings
 ) -> Iterator[tuple[str, DominanceScores]]:
     """Yield the scores of the activations as they are, and after each change."""
-    feature_set, undefined = workspace.feature_set(name), workspace.score_settings.undefined
+    feature_set, undefined = workspace.feature_set(name), workspace.settings.mds.undefined
     yield AS_IS, before
     groups = workspace.features(workspace.dataset.split).view.groups()
     sizes = group_sizes(groups)
@@ -88,12 +88,14 @@ def _changed(
     yield BROKEN, broken.result()
 
 
-def _of(groups: Codes, block: ActivationBlock) -> Codes:
+def _of(groups: GroupNumbers, block: ActivationBlock) -> GroupNumbers:
     """Groups of the pairs of a block."""
     return groups[block.start : block.start + len(block.image)]
 
 
-def _broken(workspace: Workspace, feature_set: FeatureSet, groups: Codes) -> Iterator[tuple[Tensor, Tensor, Codes]]:
+def _broken(
+    workspace: Workspace, feature_set: FeatureSet, groups: GroupNumbers
+) -> Iterator[tuple[Tensor, Tensor, GroupNumbers]]:
     """Yield image activations with those of texts of other groups, and the images' groups."""
     partners = other_partners(groups, workspace.seed)
     for block in workspace.activations(feature_set):

@@ -1,4 +1,4 @@
-"""Sharedness: do image and text of a pair activate a feature together? The second axis beside R(d)."""
+"""Sharedness: do the image and the text of a pair activate a feature together? (beyond Section 2.1)."""
 
 from __future__ import annotations
 

@@ -65,10 +65,9 @@ def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, An
 
     FVU and L0 are those at the end of training, on the split by which settings are compared; Mono is of the evaluated one.
     """
-    cfg = workspace.cfg
-    there = Workspace(cfg, makes="none", artifacts=FinishedArtifacts(cfg.artifacts))
+    there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
     try:
-        train, validation = there.features(cfg.training.split), there.features(there.validation_split)
+        train, validation = there.features(there.settings.training.split), there.features(there.validation_split)
         evaluated = there.features(there.dataset.split)
     except MissingArtifactError as error:
         raise ConfigError(

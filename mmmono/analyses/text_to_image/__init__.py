@@ -82,6 +82,27 @@ class Measures:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the configuration: two that are in no section of it, and two sections.
+
+    Attributes:
+        prompt: what the generator is to draw.
+        references: reference images: files, keys of pairs or drawings of OpenMoji, each optionally with `@` and a style.
+        intervention: which features are changed, and how much.
+        measures: how generated images are compared with real ones.
+    """
+
+    prompt: str
+    references: Sequence[str]
+    intervention: Intervention
+    measures: Measures
+
+    def __post_init__(self) -> None:
+        if not self.references:
+            raise ValueError("references is empty: name a pair's key or an image's path")
+
+
 def strongest(result: Result) -> float:
     """Strength at which the reference has its largest weight."""
     settings = result.recipe["intervention"]
@@ -133,6 +154,7 @@ TEXT_TO_IMAGE = Analysis(
     paper="Figures 10, 14",
     targets=("section-4.3", "appendix-a.4"),
     version=4,
+    settings=Settings,
     columns={
         "cells": {
             "feature_set": "name of the feature set",

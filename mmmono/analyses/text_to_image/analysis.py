@@ -6,6 +6,7 @@ Each image is saved as soon as it is generated, so an interrupted run draws only
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 from hydra.utils import instantiate
 
-from mmmono.analyses.text_to_image import Intervention, Measures
+from mmmono.analyses.text_to_image import Settings
 from mmmono.analyses.text_to_image.generating import GeneratedImages
 from mmmono.analyses.text_to_image.intervening import Encoded, intervened
 from mmmono.analyses.text_to_image.measuring import Judge, measure
@@ -28,7 +29,7 @@ from mmmono.interpretability.embedders import TimmSentenceEmbedder
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.images import SplitImages, image_source, known_locators
-from mmmono.pipeline.random_matching import activity_of, random_match
+from mmmono.pipeline.random_matching import activity_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -59,16 +60,15 @@ class ControlStudy:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.prompt: str = workspace.cfg.prompt
-        self.intervention = read_settings(workspace.cfg, "intervention", Intervention)
-        self.measures = read_settings(workspace.cfg, "measures", Measures)
-        random_match(workspace.cfg)  # a wrong setting is refused before anything is loaded
+        self.settings = read_settings(workspace.cfg, "", Settings)
+        self.prompt, self.intervention = self.settings.prompt, self.settings.intervention
+        self.random_sets = workspace.settings.random_sets  # read here: a wrong one is refused before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
         for name, kind in workspace.recipes.items():
             if not kind.decodes:
                 raise ConfigError(f"features={name} has no way back to embeddings: use features=raw or features=sae")
-        self.references = _references(workspace)
+        self.references = _references(workspace, self.settings.references)
         self.embedder = _embedder(workspace)
 
     def recipe(self) -> dict[str, Any]:
@@ -85,8 +85,8 @@ class ControlStudy:
                 {"name": r.name, "image": hashlib.sha256(r.image.tobytes()).hexdigest()} for r in self.references
             ],
             "intervention": asdict(self.intervention),
-            "random_sets": random_match(workspace.cfg),
-            "measures": asdict(self.measures),
+            "random_sets": self.random_sets,
+            "measures": asdict(self.settings.measures),
             "embedder": self.embedder.fingerprint,
             "seed": workspace.seed,
         }
@@ -108,7 +108,7 @@ class ControlStudy:
         images.generate(generator, self.prompt, encoded, cells)
         real = SplitImages(workspace, workspace.whole_split("auto"))
         left_out = {reference.key for reference in self.references}
-        of_prompt = prompt_images(workspace, self.measures, self.embedder, real, left_out)
+        of_prompt = prompt_images(workspace, self.settings, self.embedder, real, left_out)
         judge = Judge(self.embedder, self.references, of_prompt)
         near = None
         if generator.joint:  # nearest real images are found for the first seed only
@@ -144,10 +144,7 @@ class ControlStudy:
         ]
 
 
-def _references(workspace: Workspace) -> list[Reference]:
-    entries = [str(entry) for entry in workspace.cfg.references]
-    if not entries:
-        raise ConfigError("references is empty: name a pair's key or an image's path")
+def _references(workspace: Workspace, entries: Sequence[str]) -> list[Reference]:
     split = workspace.whole_split("auto")
     source, locators = image_source(workspace, split), known_locators(workspace, split)
     references = [read_reference(entry, source, locators) for entry in entries]

@@ -14,7 +14,6 @@ from mmmono.analyses.text_to_image import Intervention, Strength
 from mmmono.case_studies.references import Reference
 from mmmono.case_studies.text_to_image import draw_members, intervene_on_features
 from mmmono.modality.random_sets import RANDOM, Activity
-from mmmono.pipeline.random_matching import random_match
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -70,10 +69,10 @@ def intervened(
         settings: strengths, numbers of features, and number of seeds.
         activity: activity of the features on images and texts.
     """
-    device, normalize = workspace.device, workspace.cfg.features.normalize
+    device, normalize = workspace.device, workspace.settings.features.normalize
     feature_set, partition = workspace.feature_set(name), workspace.partition(name)
     text, image = encoded.text.to(device), encoded.image.to(device)
-    match = random_match(workspace.cfg)
+    match = workspace.settings.random_sets
     drawn = [
         draw_members(partition, settings.sizes, workspace.seed + seed, activity, match)
         for seed in range(settings.seeds)

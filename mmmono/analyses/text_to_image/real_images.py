@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.analyses.text_to_image import Measures
+from mmmono.analyses.text_to_image import Settings
 from mmmono.analyses.text_to_image.generating import save_image
 from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder
@@ -22,13 +22,13 @@ NEAREST = "nearest"  # folder of the nearest real images
 
 
 def prompt_images(
-    workspace: Workspace, settings: Measures, embedder: Embedder, images: SplitImages, left_out: set[str | None]
+    workspace: Workspace, settings: Settings, embedder: Embedder, images: SplitImages, left_out: set[str | None]
 ) -> Float[Tensor, "images dim"]:
     """Embed the real images whose captions are most similar to the prompt.
 
     Args:
-        workspace: provides the prompt and the pairs.
-        settings: number of images, and of captions among which they are searched.
+        workspace: provides the pairs.
+        settings: the prompt, the number of images, and that of captions among which they are searched.
         embedder: embeds captions, prompt and images.
         images: images of the whole split.
         left_out: keys of pairs to exclude, such as the references.
@@ -38,11 +38,11 @@ def prompt_images(
     metadata = view.metadata().reset_index(drop=True).assign(group=view.groups())
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
     candidates = candidates[~candidates["group"].duplicated()]  # one of several variants of an image
-    if len(candidates) > settings.pool:
-        candidates = candidates.sample(settings.pool, random_state=workspace.seed)
-    count = min(settings.prompt_images, len(candidates))
+    if len(candidates) > settings.measures.pool:
+        candidates = candidates.sample(settings.measures.pool, random_state=workspace.seed)
+    count = min(settings.measures.prompt_images, len(candidates))
     captions = embedder.embed_texts(candidates["caption"].tolist())
-    best = (captions @ embedder.embed_texts([workspace.cfg.prompt])[0]).topk(count).indices.tolist()
+    best = (captions @ embedder.embed_texts([settings.prompt])[0]).topk(count).indices.tolist()
     found = images.pairs(candidates.index[best].tolist())
     return embedder.embed_images([pair.image for _, pair in found if pair is not None])
 

@@ -168,7 +168,7 @@ class _Compared:
             yield self.truth.text[rows], block.text.cpu()
 
     def recovery(self) -> Row:
-        settings = self.workspace.cfg.validate
+        settings = read_settings(self.workspace.cfg, "validate", Settings)
         cosines: dict[str, float | None] = {"max_cosine": None, "matched_cosine": None}
         if (learned := self.feature_set.atoms) is not None:
             cosines = {
@@ -198,7 +198,7 @@ class _Compared:
 
     def readings(self) -> Iterator[Row]:
         """Variants of R(d) and other scores of the same features, each partitioned by its own μ ± σ."""
-        undefined = self.workspace.score_settings.undefined
+        undefined = self.workspace.settings.mds.undefined
         other: Undefined = "half" if undefined == "skip" else "skip"
         yield self.reading(f"mds.undefined={undefined}")
         yield self.reading(f"mds.undefined={other}", dominance_scores(self.pairs(), other).scores)
@@ -226,7 +226,7 @@ class _Compared:
 
 def _discoveries(run: Run) -> Iterator[Row]:
     """False discoveries of the permutation null, on the true codes of the concepts and on learned features."""
-    settings = run.cfg.validate
+    settings = read_settings(run.cfg, "validate", Settings)
     workspace = Workspace(run.cfg, makes="none")
     truth = _Answer(workspace)
     numbers = torch.arange(len(truth.kind))

@@ -19,7 +19,7 @@ Verdicts = Sequence[Sequence[bool | None]]  # for each case, the verdict on each
 
 @dataclass(frozen=True)
 class Crossing:
-    """What attacked cases have in common: each is a request, put to the victim with a benign image.
+    """The request and the benign image of each case. Cases that have either in common are not independent.
 
     Attributes:
         requests: number of the request of each case.

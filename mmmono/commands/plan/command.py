@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose
@@ -26,8 +27,24 @@ from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.entrypoint import CONF, error_line
 from mmmono.pipeline.shared_settings import settings_it_has
+from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.tables import console, show_table
 from mmmono.vlm.hub import hub_or_cache
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Settings of the section `plan`.
+
+    Attributes:
+        exact: whether every step is composed with the paper's own settings.
+        coco: folder of COCO, for what the paper did on it; None if there is none.
+        only: names of the analyses to plan; None for all of `make paper`.
+    """
+
+    exact: bool
+    coco: str | None
+    only: Sequence[str] | None
 
 
 def print_plan(cfg: DictConfig) -> None:
@@ -50,7 +67,7 @@ def print_plan(cfg: DictConfig) -> None:
 
 
 def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
-    settings = cfg.plan
+    settings = read_settings(cfg, "plan", PlanSettings)
     given = [o for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
     reproduction = Reproduction([o.removeprefix("+") for o in given], settings.exact, settings.coco)
     for analysis in _chosen(settings.only):

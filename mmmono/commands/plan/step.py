@@ -134,7 +134,7 @@ class Step:
         made = any(kind.made for kind in self.workspace.recipes.values())
         option: Any = get_class(cfg.generator._target_) if "generator" in cfg else None
         if made or (option is not None and option.trained_here):
-            splits.insert(0, cfg.training.split)
+            splits.insert(0, self.workspace.settings.training.split)
         if made:
             splits.append(self.workspace.validation_split)
         splits.append(self.analysis.split(self.workspace))
@@ -163,7 +163,7 @@ class Step:
                 why = why or item.why
         pairs, dim = self._expected_pairs(split), self._dim()
         what = f"{what}: {'unknown' if pairs is None else pairs} pairs × {dim or 'unknown'}"
-        number = TYPE_BYTES.get(workspace.cfg.extraction.dtype, 4)
+        number = TYPE_BYTES.get(workspace.settings.extraction.dtype, 4)
         yield self._item(
             what,
             State.FAILS if why else State.TO_MAKE,
@@ -205,7 +205,7 @@ class Step:
             return self._item(what, state, address=address, why=failed)
         settings = recipe.settings
         width = round(dim * settings["expansion"])
-        steps, every = cfg.trainer.get("max_steps") or -1, cfg.training.snapshot_every
+        steps, every = cfg.trainer.get("max_steps") or -1, self.workspace.settings.training.snapshot_every
         copies = 4 + (
             max(0, steps) // every + 1 if every else 0
         )  # weights, a checkpoint with Adam's two moments, snapshots

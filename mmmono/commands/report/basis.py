@@ -88,7 +88,7 @@ def pair_differences(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
         yield "pairs", f"CC3M, validation: {CC3M_PAIRS['val']:,} pairs", here
     splits = {workspace.dataset.split: val}
     if any(kind.trained for kind in workspace.recipes.values()):
-        name = workspace.cfg.training.split
+        name = workspace.settings.training.split
         train = splits.setdefault(name, workspace.features(name))
         if not same or len(train.view) != CC3M_PAIRS["train"]:
             here = f"{workspace.dataset_name}, {name}: {len(train.view):,} pairs{limit}"

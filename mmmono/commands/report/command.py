@@ -29,7 +29,7 @@ def report(workspace: Workspace) -> None:
     there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
     try:
         features = there.features(there.dataset.split)
-        there.features(there.cfg.training.split)
+        there.features(there.settings.training.split)
     except MissingArtifactError as error:
         raise ConfigError(
             f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
@@ -89,12 +89,11 @@ def _makes(workspace: Workspace, name: str) -> str:
 
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
-    cfg = workspace.cfg
     return {
         "model": f"{workspace.model.name}, {dim} dimensions",
         "pairs": f"{pairs:,} ({workspace.dataset_name}, {workspace.dataset.split})",
         "feature sets": ", ".join(workspace.recipes),
-        "partition": rule_in_words({str(key): value for key, value in cfg.partition.items()}),
+        "partition": rule_in_words(workspace.settings.partition.recipe()),
         "seed": workspace.seed,
     }
 
@@ -122,7 +121,7 @@ def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
         yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model
     yield from pair_differences(workspace)
     for kind in workspace.recipes.values():
-        yield from kind.differences(len(workspace.features(workspace.cfg.training.split).view))
+        yield from kind.differences(len(workspace.features(workspace.settings.training.split).view))
     for analysis in ANALYSES:
         for found in sources.found(analysis)[:1]:
             yield from analysis.differences(found.result)

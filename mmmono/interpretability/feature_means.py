@@ -1,4 +1,4 @@
-"""Means over features whose scores share random draws, with standard errors that know both."""
+"""Means over features whose scores share random draws, with standard errors that cover both features and draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FeatureMean:
     """Mean over features with its standard error.
 
     Attributes:
@@ -30,7 +30,7 @@ class Estimate:
     by_draw: Float64[Tensor, " draws"]
 
     @classmethod
-    def of(cls, values: Float[Tensor, " features"]) -> Estimate:
+    def of(cls, values: Float[Tensor, " features"]) -> FeatureMean:
         """Estimate the mean of the values that are not NaN, without draws."""
         values = values[~values.isnan()].double()
         count = len(values)
@@ -39,7 +39,7 @@ class Estimate:
         return cls(mean, math.sqrt(between), count, between, torch.empty(0, dtype=torch.float64))
 
     @classmethod
-    def over_draws(cls, values: Float[Tensor, "draws features"]) -> Estimate:
+    def over_draws(cls, values: Float[Tensor, "draws features"]) -> FeatureMean:
         """Estimate the mean over features and draws, two crossed samples.
 
         Features are scored against the same draws, so a draw moves all of them. With F features, D draws, the variances
@@ -61,7 +61,7 @@ class Estimate:
         return cls._of_parts(plain.mean, count, plain.between - square / (count * draws), by_draw)
 
     @classmethod
-    def _of_parts(cls, mean: float, count: int, between: float, by_draw: Tensor) -> Estimate:
+    def _of_parts(cls, mean: float, count: int, between: float, by_draw: Tensor) -> FeatureMean:
         of_draws = _squared_error(by_draw)
         error = math.sqrt(max(between, 0.0) + of_draws) if not math.isnan(between) else math.nan
         return cls(mean, error, count, between, by_draw)
@@ -71,7 +71,7 @@ class Estimate:
         """Standard error over draws alone; NaN for fewer than two."""
         return math.sqrt(_squared_error(self.by_draw)) if len(self.by_draw) > 1 else math.nan
 
-    def above(self, chance: Float64[Tensor, " draws"]) -> Estimate:
+    def above(self, chance: Float64[Tensor, " draws"]) -> FeatureMean:
         """Return the mean minus the chance level, which was measured in each of the draws."""
         return self._of_parts(
             self.mean - float(chance.mean()),
@@ -80,7 +80,7 @@ class Estimate:
             self.by_draw - chance if self.count else chance[:0],
         )
 
-    def __sub__(self, other: Estimate) -> Estimate:
+    def __sub__(self, other: FeatureMean) -> FeatureMean:
         """Difference of the means of two classes of features, scored in the same draws; `count` is the smaller one.
 
         What a draw adds to both means, such as the chance level, cancels.

@@ -1,0 +1,294 @@
+"""Pairs of a dataset that the library `datasets` opens: on the Hugging Face Hub, or in a folder of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from mmmono.core.errors import BrokenPartError, ConfigError, DataError
+from mmmono.core.extras import need
+from mmmono.core.fingerprints import folder_fingerprint
+from mmmono.data.captions import choose_captions, image_key, label_or_empty
+from mmmono.data.images import decode_image
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading
+
+PART = 1024  # rows that one process reads at a time, unless the dataset is streamed
+BATCH = 32  # rows of a stream that are in memory together
+# Files of WebDataset shards become columns by their extensions.
+IMAGES = ("image", "images", "img", "image", "jpg", "jpeg", "png", "webp", *IMAGE_COLUMNS)
+CAPTIONS = (*CAPTION_COLUMNS, "txt")
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """Which rows of which dataset.
+
+    Attributes:
+        id: `organisation/name` on the hub, or a folder of Parquet, Arrow, JSON, CSV, tar or image files.
+        split: the dataset's own name of the split; unless it is streamed, a slice such as `train[:10%]` too.
+        config: the dataset's configuration (its "subset"); None for the default.
+        revision: branch, tag or commit; None for the newest.
+        streaming: whether rows are read from the hub as they are needed, instead of downloading all first.
+    """
+
+    id: str
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None for a dataset on the hub."""
+        path = Path(self.id).expanduser()
+        return path if path.is_dir() else None
+
+
+class HuggingFacePairs(PairSource):
+    """Rows of a dataset as pairs; the key of a pair is the split and the number of its row.
+
+    Args:
+        dataset: the rows.
+        reading: columns of images and captions.
+        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
+
+    Raises:
+        ConfigError: the package `datasets` is missing, or a setting is invalid.
+    """
+
+    name = "huggingface"
+
+    def __init__(self, dataset: HubDataset, reading: TableReading | None = None, limit: int | None = None) -> None:
+        need("dataset=huggingface", "datasets")
+        if limit is not None and limit < 1:
+            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+        self.dataset = dataset
+        self.reading = reading or TableReading()
+        self.limit = limit
+        self.remote = dataset.streaming and dataset.folder is None
+
+    def fingerprint(self) -> str:
+        """Digest of the dataset's version on the hub, or of a folder's whole content, and of the settings."""
+        folder = self.dataset.folder
+        if folder is not None:
+            content = folder_fingerprint(folder)
+        else:
+            content = f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
+        how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART)
+        return hashlib.sha256(repr((content, how)).encode()).hexdigest()[:16]
+
+    def parts(self) -> list[str]:
+        """Names of runs of rows or, if it is streamed, of its files. Raises ConfigError if a column is not there."""
+        _ = self._columns
+        if self.dataset.streaming:
+            return [f"{self.dataset.split}/{shard:05d}" for shard in range(self._rows.num_shards)]
+        return [f"{self.dataset.split}/{start:08d}" for start in range(0, len(self._rows), PART)]
+
+    def __len__(self) -> int:
+        if self.reading.captions == "all":
+            raise TypeError("how many captions the images have is not known without reading them")
+        if "_rows" in self.__dict__ and not self.dataset.streaming:
+            return len(self._rows)
+        split = (self._builder.info.splits or {}).get(self.dataset.split)
+        if split is None or not split.num_examples:
+            raise TypeError(f"{self.dataset.id} does not say how many rows {self.dataset.split} has")
+        return int(split.num_examples)
+
+    def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
+        """Read the rows of a part. Raises BrokenPartError if its file cannot be read to its end."""
+        name, position = self.parts()[part], 0
+        try:
+            for row in self._part(part):
+                yield from self._pairs(self._key(part, position), row)
+                position += 1
+        except Exception as error:  # each kind of file has a reader of its own
+            raise BrokenPartError(f"{self.dataset.id}: {name}", f"stops at row {position} ({_line(error)})") from error
+
+    def fetch(self, key: str, locator: str = "") -> ImageTextPair:
+        """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
+        (found,) = self.fetch_many([(key, locator)])
+        if isinstance(found, SkippedPair):
+            raise DataError(f"{self.dataset.id} has no readable pair {key!r}: {found.reason}")
+        return found
+
+    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+        """Read pairs again, those of a streamed file in one pass over it; see `PairSource.fetch_many`."""
+        places = [self._place(key) for key, _ in wanted]
+        if not self.dataset.streaming:
+            for (key, _), place in zip(wanted, places, strict=True):
+                yield self._again(key, None if place is None else self._row(*place))
+            return
+        rows: dict[tuple[int, int], dict[str, Any]] = {}
+        needed: dict[int, set[int]] = defaultdict(set)
+        for place in filter(None, places):
+            needed[place[0]].add(place[1])
+        for part, positions in needed.items():
+            for position, row in enumerate(self._part(part)):
+                if position in positions:
+                    rows[part, position] = row
+                if position >= max(positions):
+                    break
+        for (key, _), place in zip(wanted, places, strict=True):
+            yield self._again(key, None if place is None else rows.get(place))
+
+    def group(self, key: str) -> str:
+        """Key of the row, so that all captions of its image fall into one split."""
+        return image_key(key)
+
+    def _again(self, key: str, row: Mapping[str, Any] | None) -> ImageTextPair | SkippedPair:
+        reason = "there is no such row"
+        for pair in () if row is None else self._pairs(image_key(key), row):
+            if isinstance(pair, ImageTextPair) and pair.key == key:
+                return pair
+            reason = pair.reason if isinstance(pair, SkippedPair) else "there is no such caption"
+        return SkippedPair(key, reason)
+
+    def _key(self, part: int, position: int) -> str:
+        if self.dataset.streaming:
+            return f"{self.dataset.split}/{part:05d}-{position:07d}"
+        return f"{self.dataset.split}/{part * PART + position:08d}"
+
+    def _place(self, key: str) -> tuple[int, int] | None:
+        """Part and position of a pair; None if the key is not of this source."""
+        number = image_key(key).removeprefix(f"{self.dataset.split}/")
+        part, dash, position = number.partition("-")
+        if not part.isdigit() or bool(dash) != self.dataset.streaming or (dash and not position.isdigit()):
+            return None
+        place = (int(part), int(position)) if dash else divmod(int(part), PART)
+        return place if place[0] < len(self.parts()) else None
+
+    def _row(self, part: int, position: int) -> dict[str, Any] | None:
+        number = part * PART + position
+        return dict(self._rows[number]) if number < len(self._rows) else None
+
+    def _part(self, part: int) -> Iterator[dict[str, Any]]:
+        if self.dataset.streaming:
+            # Iterating by rows would divide the shard once more among the processes of a DataLoader.
+            for batch in self._rows.shard(num_shards=self._rows.num_shards, index=part).iter(batch_size=BATCH):
+                for values in zip(*batch.values(), strict=True):
+                    yield dict(zip(batch, values, strict=True))
+            return
+        for number in range(part * PART, min((part + 1) * PART, len(self._rows))):
+            yield dict(self._rows[number])
+
+    def _pairs(self, key: str, row: Mapping[str, Any]) -> Iterator[ImageTextPair | SkippedPair]:
+        image_column, caption_column = self._columns
+        value = row.get(caption_column)
+        captions = list(value) if isinstance(value, list | tuple) else [value]
+        chosen = choose_captions(key, captions, self.reading.captions, self.reading.seed)
+        if not chosen:
+            yield SkippedPair(key, "no caption")
+            return
+        try:
+            data = _image_bytes(row.get(image_column), self.dataset.folder)
+            image = decode_image(data)
+        except DataError as error:
+            yield SkippedPair(key, str(error))
+            return
+        labels = {name: text for name in self.reading.label_keys if (text := self._label(name, row.get(name)))}
+        for pair_key, caption in chosen:
+            yield ImageTextPair(pair_key, image, caption, labels, encoded=data)
+
+    def _label(self, name: str, value: Any) -> str:
+        feature: Any = (self._rows.features or {}).get(name)
+        if hasattr(feature, "int2str") and isinstance(value, int) and value >= 0:
+            value = feature.int2str(value)
+        return label_or_empty(value)
+
+    @cached_property
+    def _columns(self) -> tuple[str, str]:
+        """Columns of images and captions. Raises ConfigError if they are not there."""
+        names = self._rows.column_names or list(next(iter(self._rows.take(1).iter(batch_size=1)), {}))
+        features = self._rows.features or {}
+        images = [name for name in names if type(features.get(name)).__name__ == "Image"]
+        reading = self.reading
+        if reading.image_column is None and images:
+            known = next((name for name in IMAGES if name in images), images[0] if len(images) == 1 else None)
+            if known is None:
+                raise ConfigError(
+                    f"{self.dataset.id} has several columns of images, {', '.join(images)}: choose one with "
+                    "dataset.image_column="
+                )
+            reading = replace(reading, image_column=known)
+        return reading.columns(names, self.dataset.id, IMAGES, CAPTIONS)
+
+    @cached_property
+    def _rows(self) -> Any:
+        """The rows, downloaded first unless they are streamed; images as bytes."""
+        import datasets
+
+        rows = self._opened(datasets.load_dataset, split=self.dataset.split, streaming=self.dataset.streaming)
+        for name, feature in (rows.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+        return rows
+
+    @cached_property
+    def _builder(self) -> Any:
+        """What `datasets` knows of the dataset before it downloads it."""
+        import datasets
+
+        return self._opened(datasets.load_dataset_builder)
+
+    def _opened(self, load: Any, **settings: Any) -> Any:
+        given = self.dataset
+        where = given.id if given.folder is None else str(given.folder)
+        if given.folder is None and (given.id.startswith((".", "/", "~")) or given.id.count("/") > 1):
+            raise DataError(
+                f"dataset.id={given.id} is no folder, and no id on the hub, which looks like organisation/name"
+            )
+        try:
+            return load(where, given.config, revision=given.revision if given.folder is None else None, **settings)
+        except Exception as error:  # datasets passes on the errors of readers, the hub client and the system
+            raise DataError(f"dataset.id={given.id} cannot be opened: {_line(error)}; {_remedy(error)}") from error
+
+
+def _image_bytes(value: Any, folder: Path | None) -> bytes:
+    """Return the bytes of an image in a row: bytes, or a mapping with them or with a path. Raises DataError if none."""
+    if isinstance(value, bytes):
+        return value
+    path = value
+    if isinstance(value, Mapping):
+        if value.get("bytes"):
+            return bytes(value["bytes"])
+        path = value.get("path")
+    if not isinstance(path, str) or not path:
+        raise DataError("no image")
+    try:
+        if "://" in path:
+            with fsspec.open(path, "rb") as file:
+                return bytes(file.read())
+        return ((folder or Path()) / path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError("no image") from error
+    except Exception as error:  # file systems raise errors of their own
+        raise DataError(f"unreadable image file ({type(error).__name__})") from error
+
+
+def _line(error: BaseException, most: int = 240) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most].rstrip(
+        "."
+    )
+
+
+def _remedy(error: BaseException) -> str:
+    text = str(error).lower()
+    if "gated" in text:
+        return "accept its terms on its page, and log in with 'hf auth login' or HF_TOKEN"
+    if isinstance(error, ConnectionError) or "couldn't reach" in text or "offline" in text:
+        return "check the network, or open it once where there is one; what was downloaded opens without"
+    if "script" in text:
+        return "code of a dataset is not run: give its conversion to Parquet, dataset.revision=refs/convert/parquet"
+    if "split" in text:
+        return "choose one with dataset.rows="
+    if "config" in text:
+        return "choose one with dataset.config="
+    return "check dataset.id, and log in with 'hf auth login' or HF_TOKEN if it is private"

@@ -1,0 +1,190 @@
+"""Reads tables of image paths and captions: CSV, JSON lines and Parquet, with columns that are named or found."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.text import decode_text
+from mmmono.data.captions import CaptionChoice
+from mmmono.data.sample_pairs import OWN_COLUMNS
+
+# Names that tools give to the columns, in order of preference.
+IMAGE_COLUMNS = (
+    "file_name",
+    "image_path",
+    "path",
+    "filepath",
+    "file_path",
+    "filename",
+    "image_file",
+    "image",
+    "img",
+    "file",
+)
+CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "title", "sentence", "sentences", "comment", "description")
+DELIMITED = (".csv", ".tsv", ".txt")
+JSON_LINES = (".jsonl", ".ndjson")
+EMBEDDED = b"embedded"  # stands for the bytes of an image in a Parquet file
+SUFFIXES = (*DELIMITED, *JSON_LINES, ".parquet")
+
+
+@dataclass(frozen=True)
+class TableReading:
+    """How rows of a table become pairs.
+
+    Attributes:
+        image_column: column of images; None to find one of `IMAGE_COLUMNS`.
+        caption_column: column of captions, each a text or a list of texts; None to find one of `CAPTION_COLUMNS`.
+        captions: use the `first`, a `random` (always the same one) or `all` of an image's captions.
+        label_keys: columns that are class labels.
+        seed: of the random choice of captions.
+
+    Raises:
+        ConfigError: a label has the name of a reserved column, or `captions` is unknown.
+    """
+
+    image_column: str | None = None
+    caption_column: str | None = None
+    captions: CaptionChoice = "first"
+    label_keys: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if taken := [name for name in self.label_keys if name in OWN_COLUMNS]:
+            raise ConfigError(
+                f"dataset.label_keys={list(self.label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
+            )
+        if self.captions not in ("first", "random", "all"):
+            raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
+        object.__setattr__(self, "label_keys", tuple(self.label_keys))
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What changes pairs, for fingerprints."""
+        seed = self.seed if self.captions == "random" else 0
+        return self.image_column, self.caption_column, self.captions, self.label_keys, seed
+
+    def columns(
+        self,
+        there: Sequence[str],
+        what: str,
+        images: Sequence[str] = IMAGE_COLUMNS,
+        captions: Sequence[str] = CAPTION_COLUMNS,
+    ) -> tuple[str, str]:
+        """Return the columns of images and captions.
+
+        Args:
+            there: the table's columns.
+            what: its name in errors.
+            images, captions: known names of the columns, in order of preference.
+
+        Raises:
+            ConfigError: a column is not there, or none is found.
+        """
+        for name in self.label_keys:
+            if name not in there:
+                raise ConfigError(f"dataset.label_keys: {what} has no column {name!r}: it has {_listed(there)}")
+        image = _column("image_column", self.image_column, images, there, what)
+        return image, _column("caption_column", self.caption_column, captions, there, what)
+
+
+def read_table(file: Path) -> dict[str, list[Any]]:
+    """Return a table's columns by name. Columns of bytes, such as images, are not read: their values are `EMBEDDED`.
+
+    Args:
+        file: `.csv`, `.tsv`, `.txt` (delimited by comma, tab, semicolon or |), `.jsonl`, `.ndjson` or `.parquet`.
+
+    Raises:
+        DataError: it is not there, of another type, or broken; the message names the line.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{file} is no table that is read here: {', '.join(SUFFIXES)}")
+    try:
+        if suffix == ".parquet":
+            return _parquet(file)
+        text = decode_text(file.read_bytes())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise DataError(f"{file} cannot be read ({reason or ' '.join(str(error).split())[:120]})") from error
+    return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)
+
+
+def _parquet(file: Path) -> dict[str, list[Any]]:
+    with pq.ParquetFile(file) as opened:
+        wanted = [field.name for field in opened.schema_arrow if not _holds_bytes(field.type)]
+        table = opened.read(wanted)
+        found = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
+        rows = opened.metadata.num_rows
+        return {name: found.get(name, [EMBEDDED] * rows) for name in opened.schema_arrow.names}
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
+    header = text.split("\n", 1)[0]
+    delimiter = max(",\t|;", key=header.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=False)
+    names: list[str] = []
+    values: list[list[str]] = []
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(names):
+                raise DataError(
+                    f"{file}, line {rows.line_num}: {len(row)} values where the first line names {len(names)} columns: "
+                    f"quote texts that contain {delimiter!r}"
+                )
+            values.append([value.strip() for value in row])
+    except csv.Error as error:
+        raise DataError(f"{file}, line {rows.line_num}: {error}") from error
+    return {name: [row[place] for row in values] for place, name in enumerate(names)}
+
+
+def _json_lines(file: Path, text: str) -> dict[str, list[Any]]:
+    records: list[Mapping[str, Any]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{file}, line {number}: no JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise DataError(f'{file}, line {number}: no JSON object, such as {{"file_name": …, "text": …}}')
+        records.append(record)
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _column(setting: str, given: str | None, known: Sequence[str], there: Sequence[str], what: str) -> str:
+    if given is not None:
+        if given not in there:
+            raise ConfigError(f"dataset.{setting}={given}: {what} has no such column: it has {_listed(there)}")
+        return given
+    if (found := next((name for name in known if name in there), None)) is None:
+        raise ConfigError(
+            f"{what} has none of the columns {', '.join(known)}: name the one that is meant with dataset.{setting}=; it has "
+            f"{_listed(there)}"
+        )
+    return found
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    return (", ".join(names[:most]) + (", …" if len(names) > most else "")) or "no columns"

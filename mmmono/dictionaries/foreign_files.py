@@ -1,0 +1,96 @@
+"""Read tensors of other libraries' files, and nothing but tensors: a file cannot run code here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmono.core.errors import DictionaryError
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a user says about a file that does not say it itself.
+
+    Attributes:
+        kind: name of the class that wrote the file.
+        k: active latents per sample; replaces the file's.
+        input_scale: factor of the embeddings that the dictionary was trained with.
+    """
+
+    kind: str | None = None
+    k: int | None = None
+    input_scale: float | None = None
+
+
+def read_torch_file(file: Path) -> dict[str, Any]:
+    """Read the mapping that `torch.save` wrote: tensors, numbers and text, and mappings of these.
+
+    Raises:
+        DictionaryError: the file is broken, or holds pickled objects of any other kind, which are not loaded.
+    """
+    # numpy's numbers, bytes with a type, are the only others allowed: some libraries save them beside the tensors.
+    number = np.float32(0).__reduce__()[0]
+    numbers: list[Any] = [number, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # depends on what the file holds
+        reason = " ".join(str(error).split())
+        if "weights_only" in reason or "WeightsUnpickler" in reason:
+            raise DictionaryError(
+                f"{file} holds pickled objects beside tensors, which could run code and are not loaded: where it was made, "
+                "save its state_dict() instead"
+            ) from error
+        raise DictionaryError(f"{file} is no whole file of torch.save ({reason[:120]}): fetch it again") from error
+    if not isinstance(content, dict):
+        raise DictionaryError(f"{file} holds a {type(content).__name__}, not tensors by name: save a state_dict()")
+    return content
+
+
+def tensors_of(content: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a mapping. Raises DictionaryError if anything else is in it."""
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise DictionaryError(f"{file}: {name} is a {type(value).__name__}, not a tensor")
+    return dict(content)
+
+
+def take(weights: dict[str, Tensor], file: Path, *names: str) -> list[Tensor]:
+    """Remove tensors by name and return them. Raises DictionaryError if one is missing."""
+    missing = [name for name in names if name not in weights]
+    if missing:
+        listed = ", ".join(f"{name} is missing" for name in missing)
+        raise DictionaryError(f"{file}: {listed}; what it has is {', '.join(list(weights)[:8]) or 'nothing'}")
+    return [weights.pop(name) for name in names]
+
+
+def count(value: object, name: str, origin: object) -> int:
+    """Return a number as it stands in a file. Raises DictionaryError unless it is whole and at least 1."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        what = f"it has no {name}" if value is None else f"{name}={value!r} is no whole number of at least 1"
+        raise DictionaryError(f"{origin}: {what}")
+    return value
+
+
+def flag(value: object, name: str, origin: object) -> bool:
+    """Return a flag as it stands in a file. Raises DictionaryError unless it is true or false."""
+    if not isinstance(value, bool):
+        raise DictionaryError(f"{origin}: {name}={value!r} is neither true nor false")
+    return value
+
+
+def refuse(config: Mapping[str, Any], origin: object, **allowed: tuple[object, ...]) -> None:
+    """Raise DictionaryError if a field has none of the values that can be honored; a missing field has the first."""
+    for name, values in allowed.items():
+        if (value := config.get(name, values[0])) not in values:
+            known = " or ".join(map(repr, values))
+            raise DictionaryError(f"{origin}: {name}={value!r} has no counterpart here, only {known} has")

@@ -1,0 +1,1 @@
+"""Readers of dictionaries that other libraries saved; `reading` finds out which."""

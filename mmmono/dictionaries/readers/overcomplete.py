@@ -1,0 +1,73 @@
+"""Read the `state_dict()` of a sparse autoencoder of the library overcomplete, saved with torch.save or safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries.foreign_files import Hints, count, take
+from mmmono.dictionaries.pretrained import PretrainedSAE
+
+ATOMS = "dictionary._weights"
+LINEAR = "encoder.final_block.0."
+
+
+def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> PretrainedSAE:
+    """Read an SAE, TopKSAE, JumpSAE or MpSAE with a linear encoder.
+
+    The file has neither the class nor its k: `hints.kind` and `hints.k` have to say them, but for a JumpSAE, which its
+    thresholds give away.
+
+    Args:
+        weights: the file's tensors.
+        file: where they come from.
+        hints: class and k.
+
+    Raises:
+        DictionaryError: class or k is needed and not given, or the encoder is of another form.
+    """
+    kind = hints.kind or ("JumpSAE" if "thresholds" in weights else None)
+    known = ("SAE", "TopKSAE", "JumpSAE", "MpSAE")
+    if kind == "BatchTopKSAE":
+        raise DictionaryError(
+            f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode"
+        )
+    if kind not in known:
+        told = "its state_dict() does not say its class" if kind is None else f"dictionary.kind={kind} is none of them"
+        raise DictionaryError(f"{file}: {told}: give dictionary.kind, one of {', '.join(known)}")
+    atoms, multiplier = take(weights, file, ATOMS, "dictionary.multiplier")
+    decoder = atoms * multiplier.exp()
+    zeros = torch.zeros(atoms.shape[1])
+    made = {"W_dec": decoder, "shift": zeros, "b_dec": zeros}
+    needs_k = kind in ("TopKSAE", "MpSAE")
+    if needs_k and hints.k is None:
+        raise DictionaryError(
+            f"{file}: a {kind}'s number of active latents is not in its state_dict(): give dictionary.k"
+        )
+    k = count(hints.k, "dictionary.k", file) if needs_k else None
+    if kind == "MpSAE":
+        return PretrainedSAE.of(str(file), {"activation": "matching_pursuit", "k": k}, made)
+    made |= _encoder(weights, decoder, file)
+    encoding: dict[str, Any] = {"activation": {"SAE": "relu", "TopKSAE": "topk", "JumpSAE": "threshold"}[kind], "k": k}
+    if kind == "JumpSAE":
+        made["threshold"] = take(weights, file, "thresholds")[0].exp()
+    if weights:
+        raise DictionaryError(
+            f"{file}: {', '.join(list(weights)[:4])} have no counterpart here: its encoder is not linear"
+        )
+    return PretrainedSAE.of(str(file), encoding, made)
+
+
+def _encoder(weights: dict[str, Tensor], decoder: Tensor, file: Path) -> dict[str, Tensor]:
+    """Weights of a linear encoder: its own, those of an untied or a tied one."""
+    zeros = torch.zeros(len(decoder))
+    if f"{LINEAR}weight" in weights:
+        weight, bias = take(weights, file, f"{LINEAR}weight", f"{LINEAR}bias")
+        return {"W_enc": weight, "b_enc": bias}
+    weights.pop("encoder.tied_to._weights", None)
+    weights.pop("encoder.tied_to.multiplier", None)
+    return {"W_enc": weights.pop("encoder.weight", decoder), "b_enc": weights.pop("encoder.bias", zeros)}

@@ -1,0 +1,94 @@
+"""The feature set `features=pretrained`: a dictionary that somebody else trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmmono.core.errors import ConfigError
+from mmmono.dictionaries import Dictionary, ReconstructionMoments
+from mmmono.dictionaries.foreign_files import Hints
+from mmmono.dictionaries.pretrained import PretrainedSAE
+from mmmono.dictionaries.readers.reading import find_dictionary, read_dictionary
+from mmmono.features import FeatureView
+from mmmono.features.rows import prepare
+from mmmono.features.store import MODALITIES
+from mmmono.pipeline.feature_sets import Fitted
+
+CHECKED_PAIRS = 2048  # of the training split, on which a dictionary has to reconstruct
+
+
+@dataclass
+class Pretrained(Fitted):
+    """`features=pretrained`: a dictionary of this project or another library; settings are `dictionary.*`."""
+
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def found(self) -> Path:
+        """Where it lies on this machine. Raises DictionaryError or ModelError if it does not or cannot be had."""
+        return find_dictionary(str(self.settings["path"]), self.settings["file"])
+
+    @cached_property
+    def hints(self) -> Hints:
+        """What its file does not say."""
+        given = self.settings
+        return Hints(given["kind"], given["k"], given["input_scale"])
+
+    def recipe(self) -> dict[str, Any]:
+        """Content of its files, and what they do not say."""
+        inside = sorted(self.found.iterdir()) if self.found.is_dir() else [self.found]
+        digest = hashlib.sha256()
+        for file in inside:
+            if file.suffix in (".json", ".safetensors", ".pt", ".pth"):
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+        return {"files": digest.hexdigest()[:16], **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
+
+    def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
+        """Read it, and check that it was made for such embeddings.
+
+        Raises:
+            ConfigError: it takes embeddings of another width, or reconstructs these worse than `dictionary.max_fvu`.
+            DictionaryError: it cannot be read.
+        """
+        dictionary = read_dictionary(self.found, self.hints)
+        if dictionary.dim != train.dim:
+            raise ConfigError(
+                f"dictionary.path={self.settings['path']} takes embeddings of width {dictionary.dim}, these have "
+                f"{train.dim}: choose the model that it was trained on, with model=…"
+            )
+        if isinstance(dictionary, PretrainedSAE) and dictionary.encoding.input_norm == "constant" and not normalize:
+            raise ConfigError(
+                f"dictionary.path={self.settings['path']} scales each embedding to one length, which codes do not tell: "
+                "give features.normalize=true"
+            )
+        self._check_reconstruction(dictionary, train, normalize)
+        return dictionary
+
+    def _check_reconstruction(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:
+        limit = self.settings["max_fvu"]
+        if limit is None or not dictionary.decodes:
+            return
+        moments = {modality: ReconstructionMoments(dictionary.dim, dictionary.num_features) for modality in MODALITIES}
+        for block in train.blocks():
+            for modality, moment in moments.items():
+                rows = prepare(getattr(block, modality)[:CHECKED_PAIRS], normalize, "cpu", train.store.path)
+                with torch.inference_mode():
+                    codes = dictionary.encode(rows, modality)
+                    moment.add(rows, dictionary.decode(codes, modality), codes)
+            break
+        measured = {modality: moment.result().fvu for modality, moment in moments.items()}
+        if all(fvu > limit for fvu in measured.values()):
+            told = ", ".join(f"{fvu:.2f} of {modality}s" for modality, fvu in measured.items())
+            raise ConfigError(
+                f"dictionary.path={self.settings['path']} leaves a share of the variance unexplained of {told}, more than "
+                f"dictionary.max_fvu={limit:g}: it was made for other embeddings, or for ones that were scaled otherwise "
+                "(features.normalize); dictionary.max_fvu=null takes it as it is"
+            )

@@ -1,0 +1,207 @@
+"""Datasets that the library `datasets` wrote, as pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmmono.core.errors import ConfigError, DataError, MmmonoError
+from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.pairs import ImageTextPair, SkippedPair
+from mmmono.data.tables import TableReading
+from mmmono.features import FeatureStore, extract_features
+from mmmono.pipeline.huggingface_dataset import HuggingFace
+from tests.data.test_listed_pairs import shade_of
+from tests.fakes import ColorEncoder
+
+datasets = pytest.importorskip("datasets", reason="the hf extra brings the library datasets")
+ROWS = 7
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr("mmmono.data.huggingface.PART", 3)
+
+
+def rows(count: int = ROWS) -> Any:
+    """Images of one color each, with two captions and a class."""
+    images = [Image.new("RGB", (8, 6), (30 * number, 10, 200)) for number in range(count)]
+    content = {
+        "other": [f"{number}" for number in range(count)],
+        "image": images,
+        "captions": [[f"{30 * number} 10", " ", f"{number} again"] for number in range(count)],
+        "kind": [number % 2 for number in range(count)],
+    }
+    kinds = {
+        "other": datasets.Value("string"),
+        "image": datasets.Image(),
+        "captions": datasets.Sequence(datasets.Value("string")),
+        "kind": datasets.ClassLabel(names=["cat", "dog"]),
+    }
+    return datasets.Dataset.from_dict(content, features=datasets.Features(kinds))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset of two Parquet files for training and one for validation."""
+    data = tmp_path / "pairs" / "data"
+    data.mkdir(parents=True)
+    rows().select(range(4)).to_parquet(data / "train-00000-of-00002.parquet")
+    rows().select(range(4, ROWS)).to_parquet(data / "train-00001-of-00002.parquet")
+    rows(2).to_parquet(data / "validation-00000-of-00001.parquet")
+    return data.parent
+
+
+def source(folder: Path, split: str = "train", streaming: bool = False, **reading: Any) -> HuggingFacePairs:
+    return HuggingFacePairs(HubDataset(str(folder), split, streaming=streaming), TableReading(**reading))
+
+
+def all_of(pairs: HuggingFacePairs) -> list[ImageTextPair]:
+    items = [item for part in range(len(pairs.parts())) for item in pairs.read(part)]
+    assert all(isinstance(item, ImageTextPair) for item in items)
+    return items  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_are_pairs_and_are_found_again(folder: Path, streaming: bool) -> None:
+    pairs = source(folder, streaming=streaming, label_keys=["kind", "other"])
+    found = all_of(pairs)
+    assert [(shade_of(pair), pair.caption) for pair in found] == [(30 * n, f"{30 * n} 10") for n in range(ROWS)]
+    assert [pair.labels for pair in found][:2] == [{"kind": "cat", "other": "0"}, {"kind": "dog", "other": "1"}]
+    keys = [pair.key for pair in found]
+    ends = ("train/00000-0000000", "train/00001-0000002") if streaming else ("train/00000000", "train/00000006")
+    assert (keys[0], keys[-1]) == ends
+    assert len(pairs.parts()) == (2 if streaming else 3)
+    wanted = [keys[5], keys[0], "train/99999999", "train/00009-0000000", "val/00000001", "nonsense", keys[3]]
+    again = list(pairs.fetch_many([(key, "") for key in wanted]))
+    assert [pair.caption for pair in again if isinstance(pair, ImageTextPair)] == ["150 10", "0 10", "90 10"]
+    assert [pair.key for pair in again if isinstance(pair, SkippedPair)] == wanted[2:6]
+    assert shade_of(pairs.fetch(keys[6])) == 180
+    with pytest.raises(DataError, match="has no readable pair 'nonsense': there is no such row"):
+        pairs.fetch("nonsense")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_all_captions_of_an_image_are_one_group(folder: Path, streaming: bool) -> None:
+    pairs = source(folder, "validation", streaming, captions="all")
+    found = all_of(pairs)
+    assert [pair.caption for pair in found] == ["0 10", "0 again", "30 10", "1 again"]
+    assert len({pairs.group(pair.key) for pair in found}) == 2
+    assert [pairs.fetch(pair.key).caption for pair in found] == [pair.caption for pair in found]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_extraction_takes_every_row_once_with_any_number_of_processes(
+    folder: Path, tmp_path: Path, streaming: bool, workers: int
+) -> None:
+    manifest = extract_features(
+        source(folder, streaming=streaming), ColorEncoder(), tmp_path / "store", batch_size=2, workers=workers  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert manifest.count == ROWS
+    store = FeatureStore(tmp_path / "store")
+    red = store.read("image", 0, ROWS)[:, 0].float() * 256
+    assert red.round().tolist() == [30 * number for number in range(ROWS)]
+
+
+def test_what_a_fingerprint_depends_on(folder: Path) -> None:
+    known = {
+        source(folder).fingerprint(),
+        source(folder, "validation").fingerprint(),
+        source(folder, streaming=True).fingerprint(),
+        source(folder, captions="all").fingerprint(),
+    }
+    assert len(known) == 4
+    assert source(folder).fingerprint() in known
+    rows(3).to_parquet(folder / "data" / "train-00001-of-00002.parquet")
+    assert source(folder).fingerprint() not in known
+
+
+def test_rows_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
+    data = tmp_path / "broken"
+    data.mkdir()
+    torn, gone = {"bytes": b"torn", "path": None}, {"bytes": None, "path": "gone.png"}
+    table = {"image": [torn, gone, None, torn], "text": ["torn", "gone", "none", None]}
+    pd.DataFrame(table).to_parquet(data / "train.parquet")  # without the library's own types
+    found = [item for part in range(2) for item in source(data).read(part)]
+    assert [(item.key[-1], item.reason) for item in found if isinstance(item, SkippedPair)] == [
+        ("0", "unreadable image (of no known format)"),
+        ("1", "no image"),
+        ("2", "no image"),
+        ("3", "no caption"),
+    ]
+
+
+def written(made: Any, folder: Path) -> Path:
+    folder.mkdir()
+    made.to_parquet(folder / "train.parquet")
+    return folder
+
+
+def test_columns_that_are_meant(tmp_path: Path) -> None:
+    renamed = written(rows(2).rename_columns({"image": "photo", "captions": "what"}), tmp_path / "renamed")
+    with pytest.raises(ConfigError, match="none of the columns caption, .*=; it has other, photo, what, kind"):
+        source(renamed).parts()
+    assert all_of(source(renamed, caption_column="what"))[1].caption == "30 10"
+    with pytest.raises(ConfigError, match="dataset.image_column=image: .* has no such column: it has other, photo"):
+        source(renamed, image_column="image", caption_column="what").parts()
+    with pytest.raises(ConfigError, match="dataset.label_keys: .* has no column 'size'"):
+        source(renamed, caption_column="what", label_keys=["size"]).parts()
+    images = datasets.Dataset.from_dict({"left": rows(2)["image"][:], "right": rows(2)["image"][:], "text": ["a", "b"]})
+    both = written(
+        images.cast_column("left", datasets.Image()).cast_column("right", datasets.Image()), tmp_path / "both"
+    )
+    with pytest.raises(
+        ConfigError, match="has several columns of images, left, right: choose one with dataset.image_col"
+    ):
+        source(both).parts()
+    assert [shade_of(pair) for pair in all_of(source(both, image_column="right"))] == [0, 30]
+
+
+def _hub(id: str, **settings: Any) -> Callable[[Path], object]:
+    return lambda folder: HuggingFace(id=id, **settings).source("train").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "says"),
+    [
+        (lambda folder: source(folder, "test").parts(), DataError, 'Unknown split "test".*one with dataset.rows='),
+        (
+            lambda folder: HuggingFace(id=str(folder), config="large").source("train").parts(),
+            DataError,
+            "BuilderConfig 'large' not found.*choose one with dataset.config=",
+        ),
+        (_hub("org/none"), DataError, "dataset.id=org/none cannot be opened: .*check the network, or open it once"),
+        (_hub("/no/such"), DataError, "dataset.id=/no/such is no folder, and no id on the hub"),
+        (lambda folder: HuggingFace(id="a/b", streaming="yes"), ConfigError, "streaming=yes must be true or false"),  # type: ignore[arg-type]
+        (lambda folder: HuggingFacePairs(HubDataset("a/b"), limit=0), ConfigError, "dataset.limit=0: at least 1 pair"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_with_the_remedy(
+    folder: Path, run: Callable[[Path], object], error: type[MmmonoError], says: str
+) -> None:
+    with pytest.raises(error, match=says) as raised:
+        run(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_option_names_splits_and_downloads(folder: Path) -> None:
+    option = HuggingFace(id=str(folder), val_rows="validation", captions="all")
+    assert option.native_splits
+    assert [len(all_of(option.source(split))) for split in ("train", "val")] == [2 * ROWS, 4]  # type: ignore[arg-type]
+    assert not list(option.downloads("train"))
+    (download,) = HuggingFace(id="org/name").downloads("train")
+    assert (download.repository, download.kind, download.kept) == ("org/name", "dataset", True)
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmmono.core.extras.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"dataset=huggingface needs the package datasets: install the hf extra"):
+        HuggingFacePairs(HubDataset("org/name"))

@@ -1,0 +1,267 @@
+"""Folders and tables of images with captions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmmono.core.errors import ConfigError, DataError, MmmonoError
+from mmmono.data.listed_pairs import ListedPairs
+from mmmono.data.listings import list_folder, list_table
+from mmmono.data.pairs import ImageTextPair, SkippedPair
+from mmmono.data.tables import TableReading, read_table
+from mmmono.pipeline.listed_datasets import Folder, Table
+
+
+def put_image(file: Path, shade: int) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (shade, 10, 200)).save(file)
+    return file
+
+
+def shade_of(pair: ImageTextPair) -> int:
+    return int(np.asarray(pair.image)[0, 0, 0])
+
+
+def all_of(source: ListedPairs) -> tuple[list[ImageTextPair], list[SkippedPair]]:
+    items = [item for part in range(len(source.parts())) for item in source.read(part)]
+    for pair in items:  # what was read is found again, and by its key alone
+        if isinstance(pair, ImageTextPair):
+            for locator in (pair.locator, ""):
+                again = source.fetch(pair.key, locator)
+                assert (again.caption, shade_of(again)) == (pair.caption, shade_of(pair))
+    return [i for i in items if isinstance(i, ImageTextPair)], [i for i in items if isinstance(i, SkippedPair)]
+
+
+def folder(root: Path, **reading: Any) -> ListedPairs:
+    made = TableReading(**reading)
+    return ListedPairs(list_folder(str(root), made), "folder", made)
+
+
+def table(file: Path, root: Path | None = None, **reading: Any) -> ListedPairs:
+    made = TableReading(**reading)
+    return ListedPairs(list_table(str(file), None if root is None else str(root), made), "table", made)
+
+
+def captions_of(source: ListedPairs) -> dict[str, str]:
+    return {pair.key: pair.caption for pair in all_of(source)[0]}
+
+
+def test_images_beside_text_files(tmp_path: Path) -> None:
+    for number, name in enumerate(("b.png", "a.png", "cats/a.png", "cats/b.PNG", "cats/b.jpg", ".hidden/c.png")):
+        put_image(tmp_path / name, 10 * number)
+    (tmp_path / "a.txt").write_text("a dog\n  on grass\n")
+    (tmp_path / "cats" / "a.txt").write_bytes("\ufeffune chatte à moi".encode())
+    (tmp_path / "cats" / "b.txt").write_text("two cats")
+    source = folder(tmp_path, label_keys=["folder"])
+    pairs, skipped = all_of(source)
+    exact = [pair for pair in pairs if pair.key != "cats/b.jpg"]
+    assert [(pair.key, pair.caption, shade_of(pair), pair.labels["folder"]) for pair in exact] == [
+        ("a", "a dog on grass", 10, tmp_path.name),
+        ("cats/a", "une chatte à moi", 20, "cats"),
+        ("cats/b.PNG", "two cats", 30, "cats"),
+    ]  # fmt: skip
+    assert [pair.key for pair in pairs][2:] == ["cats/b.PNG", "cats/b.jpg"], "images of one name keep their extensions"
+    assert skipped == [SkippedPair("b", "no caption")]
+    assert len(source) == 5
+    before = source.fingerprint()
+    assert folder(tmp_path, label_keys=["folder"]).fingerprint() == before
+    (tmp_path / "a.txt").write_text("another dog")
+    after = folder(tmp_path, label_keys=["folder"]).fingerprint()
+    put_image(tmp_path / "a.png", 11)
+    assert len({before, after, folder(tmp_path, label_keys=["folder"]).fingerprint()}) == 3
+
+
+@pytest.fixture
+def imagefolder(tmp_path: Path) -> Path:
+    """A folder as the library `datasets` knows it, with one image in a folder."""
+    for number, name in enumerate(("0.png", "1.png", "in/2.png")):
+        put_image(tmp_path / name, 50 * number)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_an_imagefolder_is_what_datasets_reads(
+    imagefolder: Path, kind: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [
+        {"file_name": "in/2.png", "text": 'a "blue" house, small', "kind": 7},
+        {"file_name": "0.png", "text": "a hut", "kind": 8},
+        {"file_name": "1.png", "text": "zwei Häuser", "kind": 7},
+    ]
+    if kind == "jsonl":
+        (imagefolder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        with (imagefolder / "metadata.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    pairs, skipped = all_of(folder(imagefolder, label_keys=["kind"]))
+    assert not skipped
+    assert [(pair.key, pair.labels["kind"]) for pair in pairs] == [("in/2", "7"), ("0", "8"), ("1", "7")]
+    datasets = pytest.importorskip("datasets", reason="the hf extra brings the library datasets")
+    cache = str(tmp_path_factory.mktemp("cache"))
+    known = datasets.load_dataset("imagefolder", data_dir=str(imagefolder), split="train", cache_dir=cache)
+    assert {(row["text"], row["image"].getpixel((0, 0))[0]) for row in known} == {
+        (pair.caption, shade_of(pair)) for pair in pairs
+    }
+
+
+def write_as(kind: str, file: Path, rows: list[dict[str, Any]]) -> Path:
+    frame = pd.DataFrame(rows)
+    path = file.with_suffix(f".{kind}")
+    if kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False, sep={"csv": ",", "tsv": "\t", "txt": "|"}[kind])
+    return path
+
+
+ROWS = [
+    {"image": "1.png", "caption": "one, and only", "color": "red"},
+    {"image": "2.png", "caption": "two", "color": "blue"},
+    {"image": "1.png", "caption": "the first again", "color": "green"},
+    {"image": "gone.png", "caption": "nothing to see", "color": "red"},
+    {"image": "", "caption": "no path", "color": "red"},
+    {"image": "3.png", "caption": " ", "color": "red"},
+    {"image": "torn.png", "caption": "cut off", "color": "red"},
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "txt", "jsonl", "parquet"])
+def test_tables_of_any_kind_say_the_same(tmp_path: Path, kind: str) -> None:
+    for number in (1, 2, 3):
+        put_image(tmp_path / "images" / f"{number}.png", 40 * number)
+    (tmp_path / "images" / "torn.png").write_bytes((tmp_path / "images" / "1.png").read_bytes()[:40])
+    file = write_as(kind, tmp_path / "pairs", ROWS)
+    pairs, skipped = all_of(table(file, tmp_path / "images", label_keys=["color"]))
+    assert [(pair.key, pair.caption, shade_of(pair), pair.labels) for pair in pairs] == [
+        ("1", "one, and only", 40, {"color": "red"}),
+        ("2", "two", 80, {"color": "blue"}),
+    ]
+    assert [(skip.key, skip.reason.partition(" (")[0]) for skip in skipped] == [
+        (f"pairs.{kind}/row-4", "no path in the column image"),
+        ("gone", "no image"),
+        ("3", "no caption"),
+        ("torn", "unreadable image"),
+    ]
+
+
+def test_captions_of_one_image_are_one_group(tmp_path: Path) -> None:
+    for number in (1, 2):
+        put_image(tmp_path / f"{number}.png", number)
+    lists = [{"file": "1.png", "words": ["a", "", "b", None]}, {"file": str(tmp_path / "2.png"), "words": ["c"]}]
+    file = write_as("parquet", tmp_path / "pairs", lists)
+    source = table(file, image_column="file", caption_column="words", captions="all")
+    assert captions_of(source) == {"1#0": "a", "1#1": "b", "2#0": "c"}
+    assert len(source) == 3
+    assert [source.group(key) for key in ("1#0", "1#1", "2#0")] == ["1", "1", "2"]
+    assert len({table(file, image_column="file", caption_column="words", captions=how).fingerprint() for how in (
+        "first", "all", "random")}) == 3  # fmt: skip
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    put_image(moved / "1.png", 1)
+    one = write_as("csv", moved / "pairs", [{"path": "1.png", "text": "x"}])
+    put_image(tmp_path / "again" / "1.png", 1)
+    two = write_as("csv", tmp_path / "again" / "pairs", [{"path": "1.png", "text": "x"}])
+    assert table(one).fingerprint() == table(two).fingerprint(), "where files lie does not matter"
+
+
+def _table(name: str, content: str) -> Callable[[Path], object]:
+    def run(root: Path) -> object:
+        put_image(root / "1.png", 1)
+        (root / name).write_text(content)
+        return table(root / name)
+
+    return run
+
+
+def _embedded(root: Path) -> object:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    pd.DataFrame([{"image": {"bytes": buffer.getvalue(), "path": "a.png"}, "text": "a"}]).to_parquet(root / "t.parquet")
+    return table(root / "t.parquet")
+
+
+def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
+    def run(root: Path) -> object:
+        for name in names:
+            put_image(root / name, 1) if name.endswith(".png") else (root / name).write_text("text")
+        return folder(root, **reading)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "says"),
+    [
+        (lambda root: table(root / "no.csv"), DataError, r"no.csv is no file: give a table of paths and captions"),
+        (lambda root: folder(root / "no"), DataError, "is no folder: give one with images"),
+        (_table("t.xlsx", "x"), DataError, "is no table that is read here: .csv, .tsv, .txt, .jsonl"),
+        (_table("t.csv", ""), ConfigError, "none of the columns file_name, .*dataset.image_column=; it has no columns"),
+        (_table("t.csv", "a,text\n1.png,x"), ConfigError, "that is meant with dataset.image_column=; it has a, text"),
+        (_table("t.csv", "path,b\n1.png,x"), ConfigError, "with dataset.caption_column=; it has path, b"),
+        (_table("t.csv", "path,text\n1.png,one, two"), DataError, "line 2: 3 values where the first line names 2"),
+        (_table("t.csv", "path,text\n"), DataError, "lists no image"),
+        (_table("t.jsonl", '{"path": "1.png", "text": "x"}\n{'), DataError, "t.jsonl, line 2: no JSON"),
+        (_table("t.jsonl", "[1]"), DataError, "t.jsonl, line 1: no JSON object, such as"),
+        (_table("t.parquet", "PAR1"), DataError, "t.parquet cannot be read"),
+        (_table("t.csv", "url,path,text\nu,http://a/1.png,x"), DataError, "is an address on the web: download the"),
+        (_embedded, DataError, "the column image holds the images themselves, .* dataset=huggingface dataset.id="),
+        (_folder_with("a.txt"), DataError, "has no images .* and no metadata.jsonl or metadata.csv"),
+        (_folder_with("a.png"), DataError, "has 1 images and not one caption: put a metadata.jsonl"),
+        (_folder_with("a.png", "a.txt", label_keys=["kind"]), ConfigError, "'kind' needs a metadata.jsonl"),
+        (lambda root: TableReading(label_keys=["key"]), ConfigError, "no label can be called 'key'"),
+        (lambda root: TableReading(captions="some"), ConfigError, "is none of first, random, all"),  # type: ignore[arg-type]
+        (lambda root: Table(path="t.csv", limit=0), ConfigError, "dataset.limit=0: at least 1 pair"),
+        (lambda root: Folder(root=str(root), split="all", val_root=str(root)), ConfigError, "dataset.split=all is none of"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_with_the_remedy(
+    tmp_path: Path, run: Callable[[Path], object], error: type[MmmonoError], says: str
+) -> None:
+    with pytest.raises(error, match=says) as raised:
+        run(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    put_image(tmp_path / "1.png", 1)
+    file = write_as("csv", tmp_path / "t", [{"path": "1.png", "text": "x"}])
+    for name in ("image_column", "caption_column"):
+        with pytest.raises(ConfigError, match=f"dataset.{name}=other: .* has no such column: it has path, text"):
+            table(file, **{name: "other"})
+    with pytest.raises(ConfigError, match="dataset.label_keys: .* has no column 'other': it has path, text"):
+        table(file, label_keys=["other"])
+    with pytest.raises(ConfigError, match="is no folder: give the one that the paths in t.csv belong to"):
+        table(file, tmp_path / "no")
+    with pytest.raises(DataError, match="has no readable pair '7'"):
+        table(file).fetch("7")
+
+
+def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes('path,text\r\n1.png,"two\nlines\u2028here"\r\n'.encode())
+    assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
+
+
+def test_folders_of_the_splits(tmp_path: Path) -> None:
+    for split, shade in (("train", 1), ("val", 2)):
+        put_image(tmp_path / split / "1.png", shade)
+        (tmp_path / split / "1.txt").write_text(split)
+    dataset = Folder(root=str(tmp_path / "train"), val_root=str(tmp_path / "val"))
+    assert dataset.native_splits
+    assert [captions_of(dataset.source(split)) for split in ("train", "select", "val")] == [  # type: ignore[arg-type]
+        {"1": "train"}, {"1": "train"}, {"1": "val"},
+    ]  # fmt: skip
