@@ -19,8 +19,8 @@ from mmmono.features.losses import Allowance
 from mmmono.features.outputs import TowerOutputs
 
 KIND = "towers"  # folder under the artifacts root
-# Pairs that pass through the towers at a time: as many as in an extraction on a CPU, since the padding of captions depends on
-# it, and bits depend on the padding.
+# Pairs that pass through the towers at a time: as many as in an extraction on a CPU. The padding of captions depends on
+# their batch, and the last bits of a text's output on the padding.
 BATCH = 32
 # Nothing may be lost: a fit on fewer pairs would be another fit.
 PASS = ExtractionSettings(batch_size=BATCH, precision="32", dtype="float32", allowance=Allowance(0, 0))
