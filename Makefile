@@ -12,7 +12,7 @@ SYSTEM_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 # MODEL=, DATASET= and FEATURES= choose for any paper target; ARGS= passes further overrides on. Those of one call share
 # ARGS=: each entrypoint takes the settings that it has; one that none of them has is an error.
-MODEL ?= emojiclip
+MODEL ?= drawingclip
 DATASET ?= openmoji
 ARGS ?=
 # With the paper's own model and data its own settings are used too (conf/paper); EXACT= and EXACT=yes say otherwise.
@@ -44,7 +44,7 @@ $(READY): pyproject.toml constraints.txt
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	@touch $@
 
-demo: $(READY) ## OpenMoji → EmojiCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
+demo: $(READY) ## OpenMoji → DrawingCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
 	@$(RUN)
 
 section-%: $(READY) FORCE

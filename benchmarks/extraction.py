@@ -1,6 +1,6 @@
 """Compare the speed of a whole extraction with that of the encoders alone on the same batches.
 
-python benchmarks/extraction.py 'shards/{0000..0004}.tar' --model artifacts/models/emojiclip-<digest> --pairs 512
+python benchmarks/extraction.py 'shards/{0000..0004}.tar' --model artifacts/models/drawingclip-<digest> --pairs 512
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from mmmono.core.memory import keep_freed_memory
 from mmmono.data import ImageTextPair, WebDatasetPairs
 from mmmono.features import extract_features
-from mmmono.vlm import load_emojiclip
+from mmmono.vlm import load_drawingclip
 
 
 def main(shards: str, model: Path, pairs: int, batch: int, rounds: int) -> None:
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = load_emojiclip(model, device=device)
+    encoder = load_drawingclip(model, device=device)
     source = WebDatasetPairs(shards, limit=pairs)
     found = []
     for part in range(len(source.parts())):
@@ -58,7 +58,7 @@ def main(shards: str, model: Path, pairs: int, batch: int, rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shards")
-    parser.add_argument("--model", type=Path, required=True, help="a fitted EmojiCLIP, such as make demo leaves")
+    parser.add_argument("--model", type=Path, required=True, help="a fitted DrawingCLIP, such as make demo leaves")
     parser.add_argument("--pairs", type=int, default=512)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)

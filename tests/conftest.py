@@ -23,7 +23,7 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 
 EXPENSIVE = frozenset(
     {
-        "artifacts", "fitted", "models",  # fit EmojiCLIP
+        "artifacts", "fitted", "models",  # fit DrawingCLIP
         "decoder_folder", "classifier", "made",  # train or make a model
         "outcomes",  # runs every command of README and docs
     }

@@ -61,7 +61,7 @@ def test_what_is_left_out_is_no_command() -> None:
 
 def test_a_target_that_does_not_exist_is_one_line() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "mmmono.commands.make", "section-9", "--", "model=emojiclip"],
+        [sys.executable, "-m", "mmmono.commands.make", "section-9", "--", "model=drawingclip"],
         cwd=REPOSITORY, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 1

@@ -52,13 +52,13 @@ def made(tmp_path: Path) -> Path:
     def write(folder: Path) -> None:
         writer = FeatureStoreWriter(folder, num_shards=1)
         writer.write(0, image, text, rows)
-        origin = Manifest("emojiclip", "", "openmoji", "", DIM, 0, "float16", "")
+        origin = Manifest("drawingclip", "", "openmoji", "", DIM, 0, "float16", "")
         assert writer.finish(origin, [0]).count == PAIRS
 
     artifacts = Artifacts(tmp_path / "artifacts")
-    artifacts.build("features", "emojiclip-openmoji", {"of": "a test"}, write)
+    artifacts.build("features", "drawingclip-openmoji", {"of": "a test"}, write)
     sae = TopKSAE(DIM, 2 * DIM, k=6)
-    artifacts.build("dictionaries", "sae-emojiclip-openmoji", {"of": "a test"}, sae.save_pretrained)
+    artifacts.build("dictionaries", "sae-drawingclip-openmoji", {"of": "a test"}, sae.save_pretrained)
     return tmp_path
 
 

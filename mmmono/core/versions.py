@@ -3,7 +3,7 @@
 Raising a version gives new artifacts another address: those of earlier versions stay on disk but are no longer found,
 and are built anew. Artifacts derived from them follow, since recipes contain the addresses of their inputs.
 
-Keys are a folder under the root, or a folder and the first part of the artifact's name, such as `models/emojiclip`.
+Keys are a folder under the root, or a folder and the first part of the artifact's name, such as `models/drawingclip`.
 Results of analyses are not listed: the recipe of each holds the version that its analysis declares
 (mmmono/pipeline/analysis.py).
 """
@@ -20,7 +20,8 @@ VERSIONS: Mapping[str, int] = {
     "features/synthetic": 1,
     "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
     "labels": 1,  # from image classifiers
-    "models/emojiclip": 1,
+    "towers": 1,  # outputs of the default model's towers, before its heads
+    "models/drawingclip": 1,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,
     "dictionaries/ncl": 1,

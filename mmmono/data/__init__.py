@@ -3,7 +3,9 @@
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs
 from mmmono.data.coco_files import CocoSplit
+from mmmono.data.drawings import DrawingPairs
 from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.icons import IconPairs
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import Listing, list_folder, list_table
 from mmmono.data.opening import ShardOpener
@@ -18,8 +20,10 @@ __all__ = [
     "CaptionChoice",
     "CocoPairs",
     "CocoSplit",
+    "DrawingPairs",
     "HubDataset",
     "HuggingFacePairs",
+    "IconPairs",
     "ImageTextPair",
     "ListedPairs",
     "Listing",

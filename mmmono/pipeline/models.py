@@ -5,29 +5,41 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
-from mmmono.data import OpenMojiPairs
-from mmmono.data.pairs import SplitShares
+from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs
+from mmmono.data.pairs import PairSource, SplitShares
+from mmmono.features import Manifest, extract_features
+from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
 from mmmono.vlm import Encoder
 from mmmono.vlm.depth import Depth, cut
 from mmmono.vlm.weight_settings import FOLDER, HUB, WEIGHTS, GivenSettings, WeightSettings
 
 if TYPE_CHECKING:
+    from mmmono.vlm import OpenCLIPEncoder
     from mmmono.vlm.sources import ModelSource
 
 # What takes open_clip is imported where it is used: most commands build no model.
+
+Drawings: TypeAlias = Literal["openmoji", "icons", "drawings"]
+DRAWINGS: Mapping[Drawings, Callable[[], PairSource]] = {  # dataset option → all that it draws
+    "openmoji": OpenMojiPairs,
+    "icons": IconPairs,
+    "drawings": DrawingPairs,
+}
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -48,6 +60,12 @@ class Model(ABC):
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder to the device."""
+
+    def extract(
+        self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
+    ) -> Manifest:
+        """Encode all pairs of a source into a feature store in `directory`; see `extract_features`."""
+        return extract_features(source, self.load(artifacts, device), directory, device=device, settings=settings)
 
     def fitted_on(self, dataset: str) -> bool:
         """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""
@@ -219,53 +237,77 @@ class DeCLIP(Model):
 
 
 @dataclass(kw_only=True, frozen=True)
-class EmojiCLIP(Model):
-    """The default model, which needs no download: fitted on OpenMoji's training split on first use.
+class DrawingCLIP(Model):
+    """The default model, which needs no download: fitted on drawings with their names on first use.
 
     Attributes:
+        drawings: option of the dataset whose training split it is fitted on: openmoji, icons, or drawings for both.
+        classes: whether features of the image tower's own classes join the pairs, so that photographs are placed too.
         seed: of the fit.
-        split_seed, train_fraction: which emoji are in the training split; by default those of the dataset in use, so that
-            no evaluated emoji is fitted to.
+        split_seed, train_fraction: which drawings are in the training split; by default those of the dataset in use, so that
+            no evaluated drawing is fitted to.
     """
 
+    drawings: Drawings = "drawings"
+    classes: bool = True
     seed: int = 0
     split_seed: int = 0
     train_fraction: float = 0.7
 
+    def __post_init__(self) -> None:
+        if self.drawings not in DRAWINGS:
+            raise ModelError(f"model.drawings={self.drawings} is unknown: choose one of {', '.join(DRAWINGS)}")
+
     def recipe(self) -> dict[str, Any]:
-        """Seed, and fingerprint and split of OpenMoji, on whose training split the model is fitted."""
-        data = OpenMojiPairs(captions="first").fingerprint()
-        split = {"seed": self.split_seed, "train": self.train_fraction}
-        return {"architecture": "emojiclip", "seed": self.seed, "data": data, "split": split}
+        """Seed, whether classes join, and fingerprint and split of the drawings on whose training split it is fitted."""
+        return {
+            "architecture": "drawingclip",
+            "seed": self.seed,
+            "classes": self.classes,
+            "data": DRAWINGS[self.drawings]().fingerprint(),
+            "split": {"seed": self.split_seed, "train": self.train_fraction},
+        }
 
     def fitted_on(self, dataset: str) -> bool:
-        """Whether the dataset is OpenMoji."""
-        return dataset == "openmoji"
+        """Whether the model was fitted on the dataset or on a part of it."""
+        return (dataset in DRAWINGS and "drawings" in (self.drawings, dataset)) or dataset == self.drawings
 
     @property
     def dim(self) -> int:
         """Dimension in the configuration that is part of mmmono."""
-        return _shipped_dim("emojiclip")
+        return _shipped_dim("drawingclip")
 
     def artifact(self, artifacts: Artifacts) -> Artifact:
         """Return the model's artifact, fitted unless it exists."""
 
         def make(directory: Path) -> None:
-            from mmmono.vlm import fit_emojiclip
+            from mmmono.vlm import fit_drawingclip
 
-            source = OpenMojiPairs(captions="first")
+            outputs = tower_outputs(artifacts, DRAWINGS[self.drawings]())
             shares = SplitShares(self.split_seed, self.train_fraction)
-            keys = (key for key in source.keys if shares.split_of(source.group(key)) == "train")
-            train = ((pair.image, pair.caption) for pair in map(source.fetch, keys))
-            fit_emojiclip(directory, train, seed=self.seed)
+            groups = outputs.metadata["group"]
+            train = [shares.split_of(group) == "train" for group in groups]
+            pairs = outputs.image[train], outputs.text[train]
+            fit_drawingclip(directory, *pairs, groups[train].tolist(), self.seed, self.classes)
 
         return artifacts.build("models", self.name, self.recipe(), make)
 
-    def load(self, artifacts: Artifacts, device: str) -> Encoder:
-        """Load the fitted artifact, fitting it first if needed."""
-        from mmmono.vlm import load_emojiclip
+    def extract(
+        self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
+    ) -> Manifest:
+        """Encode all pairs of a source; those that passed through the towers for the fit pass through its heads alone."""
+        from mmmono.vlm.tower_outputs import heads_of
 
-        return load_emojiclip(self.artifact(artifacts).path, device=device)
+        encoder = self.load(artifacts, device)
+        if device != "cpu" or (outputs := kept_outputs(artifacts, source, settings)) is None:
+            return extract_features(source, encoder, directory, device=device, settings=settings)
+        return features_from_outputs(source, outputs, encoder, heads_of(encoder), directory, settings.dtype)
+
+    def load(self, artifacts: Artifacts, device: str) -> OpenCLIPEncoder:
+        """Load the fitted artifact, fitting it first if needed."""
+        from mmmono.vlm import load_drawingclip
+
+        return load_drawingclip(self.artifact(artifacts).path, device=device)
 
 
 def as_name(text: str) -> str:

@@ -7,7 +7,7 @@ from mmmono.vlm.encoder import Encoder
 
 if TYPE_CHECKING:
     from mmmono.vlm.declip import convert_declip_state_dict, load_declip
-    from mmmono.vlm.emojiclip import fit_emojiclip, load_emojiclip
+    from mmmono.vlm.drawingclip import fit_drawingclip, load_drawingclip
     from mmmono.vlm.loading import load_open_clip
     from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
     from mmmono.vlm.transformers_encoder import TransformersEncoder
@@ -18,9 +18,9 @@ __all__ = [
     "OpenCLIPEncoder",
     "TransformersEncoder",
     "convert_declip_state_dict",
-    "fit_emojiclip",
+    "fit_drawingclip",
     "load_declip",
-    "load_emojiclip",
+    "load_drawingclip",
     "load_open_clip",
     "load_transformers",
 ]
@@ -29,7 +29,7 @@ __getattr__ = lazy_exports(  # what builds and loads models: it takes open_clip 
     __name__,
     {
         "declip": ("convert_declip_state_dict", "load_declip"),
-        "emojiclip": ("fit_emojiclip", "load_emojiclip"),
+        "drawingclip": ("fit_drawingclip", "load_drawingclip"),
         "loading": ("load_open_clip",),
         "open_clip_encoder": ("OpenCLIPEncoder",),
         "transformers_encoder": ("TransformersEncoder",),

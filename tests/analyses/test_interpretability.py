@@ -27,7 +27,7 @@ def closed() -> Iterator[None]:
 
 def result(
     folder: Path,
-    model: str = "emojiclip",
+    model: str = "drawingclip",
     embedder: str = "offline-1234",
     history: bool = True,
     independent: bool = True,
@@ -130,7 +130,7 @@ def test_no_scored_feature_at_all_is_drawn_too(tmp_path: Path) -> None:
 
 
 def test_the_papers_numbers_are_those_of_the_models_family(tmp_path: Path) -> None:
-    for model, printed in (("declip_rn50", "0.009"), ("emojiclip", "-0.007")):
+    for model, printed in (("declip_rn50", "0.009"), ("drawingclip", "-0.007")):
         (_, _, table5), *_ = shown_tables(INTERPRETABILITY, result(tmp_path, model))
         assert [row["feature set"] for row in table5] == ["raw", "raw", "sae", "sae"]
         assert table5[0]["paper EmbSim"] == printed
@@ -164,8 +164,8 @@ def test_table_5_says_how_many_features_of_either_class_are_scored(tmp_path: Pat
 
 def test_an_embedder_that_the_model_is_built_on_is_said_to_be(tmp_path: Path) -> None:
     for embedder, independent, words in (
-        ("offline-1", False, "offline, not independent: the towers that emojiclip is built on"),
-        ("clip", False, "emojiclip itself, not independent"),
+        ("offline-1", False, "offline, not independent: the towers that drawingclip is built on"),
+        ("clip", False, "drawingclip itself, not independent"),
         ("offline-1", True, "embedder offline"),
         ("paper-1", True, "embedder paper"),
     ):
@@ -173,7 +173,7 @@ def test_an_embedder_that_the_model_is_built_on_is_said_to_be(tmp_path: Path) ->
         assert all(title.endswith(words) for _, title, _ in shown_tables(INTERPRETABILITY, of))
         assert any("not independent" in remark for remark in INTERPRETABILITY.remarks(of)) != independent
         [(_, _, own)] = INTERPRETABILITY.differences(of)
-        assert ("the towers that emojiclip is built on" in own) == (embedder == "offline-1" and not independent)
+        assert ("the towers that drawingclip is built on" in own) == (embedder == "offline-1" and not independent)
 
 
 def test_the_difference_to_the_paper_is_the_embedder(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_the_difference_to_the_paper_is_the_embedder(tmp_path: Path) -> None:
         return own
 
     assert here("paper-12") == "ViT-B/16 (in21k) and all-MiniLM-L6-v2"
-    assert here("clip") == "emojiclip itself"
+    assert here("clip") == "drawingclip itself"
     assert here("my-own-12") == "my-own"
 
 

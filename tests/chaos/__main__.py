@@ -29,10 +29,10 @@ def main() -> None:
     failed = False
     with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        if any(scenario.needs_emojiclip for scenario in chosen):
-            assert run(("extract", f"artifacts={folder / 'emojiclip'}", *OPENMOJI), folder / "log")[0] == 0
+        if any(scenario.needs_drawingclip for scenario in chosen):
+            assert run(("extract", f"artifacts={folder / 'drawingclip'}", *OPENMOJI), folder / "log")[0] == 0
         for scenario in chosen:
-            stage = Stage(scenario, folder / scenario.name, folder / "emojiclip")
+            stage = Stage(scenario, folder / scenario.name, folder / "drawingclip")
             trials = list(_printed(stage, options.moments, options.seed))
             wrong = [t for t in trials if t.wrong]
             failed |= bool(wrong)

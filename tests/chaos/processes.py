@@ -11,7 +11,7 @@ from pathlib import Path
 
 IMPORTED_ONCE = [
     "torch", "lightning", "sklearn.linear_model", "sklearn.model_selection", "matplotlib.pyplot", "open_clip",
-    "mmmono.pipeline.workspace", "mmmono.pipeline.fitting", "mmmono.vlm.emojiclip",
+    "mmmono.pipeline.workspace", "mmmono.pipeline.fitting", "mmmono.vlm.drawingclip",
 ]  # fmt: skip
 
 

@@ -28,14 +28,14 @@ class Scenario:
         name: in the table.
         prepare: commands that are run once, before, into the root that every trial starts from.
         command: the command that is killed: an entrypoint and its overrides.
-        needs_emojiclip: whether the root must hold the fitted EmojiCLIP.
+        needs_drawingclip: whether the root must hold the fitted DrawingCLIP.
         inputs: writes files that the command reads into the folder it is given; `{inputs}` in overrides is that folder.
     """
 
     name: str
     command: Arguments
     prepare: tuple[Arguments, ...] = ()
-    needs_emojiclip: bool = False
+    needs_drawingclip: bool = False
     inputs: Callable[[Path], None] | None = None
 
 
@@ -82,7 +82,7 @@ SCENARIOS = (
     Scenario(
         "extract",
         ("extract", "dataset=webdataset", "dataset.shards={inputs}/s-{{0..7}}.tar"),
-        needs_emojiclip=True,
+        needs_drawingclip=True,
         inputs=write_shards,
     ),
     Scenario("train", ("train", *SYNTHETIC, *TRAINING, "features=[sae,ncl]")),
@@ -93,7 +93,7 @@ SCENARIOS = (
         "adversarial",
         ("adversarial", *ATTACK),
         prepare=(("mds", *OPENMOJI, "features=raw", "mds.min_pairs=3", "partition.n_sigma=1.2"),),
-        needs_emojiclip=True,
+        needs_drawingclip=True,
         inputs=write_requests,
     ),
     Scenario(

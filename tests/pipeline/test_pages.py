@@ -141,7 +141,7 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
         ("explorer", ["explorer.bins=7"], "explorer.bins=7 must be a positive multiple of 4"),
         ("explorer", ["explorer.neighbors=0"], "explorer.neighbors=0 must be at least 1"),
         ("explorer", ["dataset=synthetic", "dataset.limit=null", "dataset.pairs=500"], "no images"),
-        ("report", ["dataset.limit=77"], "nothing is computed yet of emojiclip on openmoji (val)"),
+        ("report", ["dataset.limit=77"], "nothing is computed yet of drawingclip on openmoji (val)"),
         ("report", ["features=sea"], "features=sea names no option"),
     ],
 )

@@ -69,9 +69,9 @@ def test_presets_say_what_the_paper_says(preset: Path) -> None:
 
 def test_the_command_line_has_the_last_word() -> None:
     cfg = composed(
-        "mds", "+paper=figure4", "model=emojiclip", "dataset=openmoji", "features=raw", "partition.n_sigma=2"
+        "mds", "+paper=figure4", "model=drawingclip", "dataset=openmoji", "features=raw", "partition.n_sigma=2"
     )
-    assert (cfg.model.name, list(cfg.features.sets), cfg.partition.n_sigma) == ("emojiclip", ["raw"], 2)
+    assert (cfg.model.name, list(cfg.features.sets), cfg.partition.n_sigma) == ("drawingclip", ["raw"], 2)
 
 
 def test_make_paper_uses_every_preset_and_the_plan_lists_every_step() -> None:
@@ -102,7 +102,7 @@ def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_p
     assert rows["features: 800 pairs × 16"] == "found"
     assert rows["dictionary sae"] == rows["results of mds"] == "found"
     assert rows["results of ablation"] == "will fail"
-    assert "will fail: results of ablation (emojiclip on synthetic): dataset=synthetic has no labels" in run.out
+    assert "will fail: results of ablation (drawingclip on synthetic): dataset=synthetic has no labels" in run.out
     run = command("plan", *settings, steps, "mds.min_pairs=4")
     assert "│ results of mds" in run.out
     assert "1 to make" in run.out

@@ -52,7 +52,7 @@ def test_grids_and_curves_of_emoji(command: Command, artifacts: Path, tmp_path: 
 
     # Figures are drawn from the result's folder alone.
     drawn = {file.stem: file.read_bytes() for file in results.glob("*.png")}
-    result = Result(results, json.loads((results / "recipe.json").read_text()), "emojiclip", "openmoji")
+    result = Result(results, json.loads((results / "recipe.json").read_text()), "drawingclip", "openmoji")
     for name, figure in TEXT_TO_IMAGE.draw(result):
         redrawn, _ = save_figure(figure, tmp_path / name)
         assert redrawn.read_bytes() == drawn.pop(name)
@@ -214,7 +214,7 @@ def test_weights_of_another_pipeline_or_width_are_reported_before_anything_is_co
         (["embedder=clip"], "embedder=clip is what is intervened on"),
         (["generator.steps=0"], "generator.steps=0 must be positive"),
         (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
-        (["generator=sd2_unclip"], "this generator was trained with ViT-H-14: a partition of model=emojiclip says nothing"),
+        (["generator=sd2_unclip"], "trained with ViT-H-14: a partition of model=drawingclip says nothing"),
         (["generator=sd2", "model=clip_vit_h14", "features=raw"], "cannot be reached: check the network"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=.", "features=sae"], "generator.projected=true"),

@@ -20,7 +20,7 @@ FEW = (*SMALL, "mds.min_pairs=3", "training.snapshot_every=30")
 
 
 def store_of(artifacts: Path) -> FeatureStore:
-    return FeatureStore(only(artifacts / "features", "emojiclip-openmoji-*"))
+    return FeatureStore(only(artifacts / "features", "drawingclip-openmoji-*"))
 
 
 def unit_embeddings(view: FeatureView) -> dict[str, torch.Tensor]:
@@ -148,7 +148,7 @@ def test_interpretability(command: Command, artifacts: Path) -> None:
     before = snapshot(artifacts / "embeddings")
     run = command("interpretability", f"artifacts={artifacts}", *settings, "embedder=clip", "features=raw")
     assert run.status == 0, run.err
-    assert "emojiclip itself, not independent" in run.out
+    assert "drawingclip itself, not independent" in run.out
     assert snapshot(artifacts / "embeddings") == before
 
 
@@ -209,7 +209,7 @@ def test_shards_without_labels(command: Command, artifacts: Path, tmp_path: Path
     assert "dataset.label=kind is no label of these pairs: they have none" in run.err
     run = command("top_samples", *shards, "features=raw", "top_samples.m=6", "top_samples.show=[1]")
     assert run.status == 0, run.err
-    table = pd.read_parquet(only(artifacts / "results", "top_samples-emojiclip-webdataset-*") / "samples.parquet")
+    table = pd.read_parquet(only(artifacts / "results", "top_samples-drawingclip-webdataset-*") / "samples.parquet")
     texts = table[(table.feature == 1) & (table.samples == "text")]
     assert texts.caption.is_unique  # "color 0" to "color 6" occur about three times each
     run = command("interpretability", *shards, "features=raw", "interpretability.m=3", "embedder=clip")

@@ -251,7 +251,10 @@ def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: 
     status, out, _, _ = command_line(name, "--help", PYTHONPATH=path)
     assert status == 0
     assert f"python experiments/{name}.py" in out
-    assert "dataset: cc3m, coco, openmoji, store, synthetic, webdataset" in out
+    assert (
+        "dataset: cc3m, coco, drawings, folder, huggingface, icons, openmoji, store, synthetic, table, webdataset"
+        in out
+    )
     assert out.splitlines()[-1] == "False False"
     status, out, err, _ = command_line(name, f"artifacts={tmp_path}", "dataset=webdataset", PYTHONPATH=path)
     assert status == 1

@@ -387,6 +387,8 @@ WALKS = [
     Walk("extract", (*TAR, "model=open_clip", "model.architecture=RN50", "model.pretrained=openai"), ("model",)),
     Walk("extract", (*TAR, "model=declip_rn50", "model.checkpoint={declip}"), ("model",)),
     Walk("extract", ("model=clip_rn50", "dataset=openmoji"), ("dataset",)),
+    Walk("extract", ("model=clip_rn50", "dataset=icons"), ("dataset",), "icons"),
+    Walk("extract", ("model=clip_rn50", "dataset=drawings"), ("dataset",), "drawings"),
     Walk("extract", ("model=clip_rn50", "dataset=coco", "dataset.root={coco}"), ("dataset",)),
     Walk("extract", ("model=clip_rn50", "dataset=cc3m", "dataset.root={cc3m}"), ("dataset",)),
     Walk("extract", ("model=clip_rn50", "dataset=folder", "dataset.root={listed}"), ("dataset",), "folder"),

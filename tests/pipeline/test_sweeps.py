@@ -161,7 +161,11 @@ def test_jobs_that_fail_are_named_and_the_others_go_on(command: Command, tmp_pat
             "objective=accuracy is no metric of this dictionary: choose of",
         ),
         ("train", ["objective=fvu", "features=[sae,ncl]"], "is that of one dictionary, not of 2"),
-        ("sweep", ["dataset.seed=9"], "nothing to compare, the features of emojiclip on synthetic (val) are not there"),
+        (
+            "sweep",
+            ["dataset.seed=9"],
+            "nothing to compare, the features of drawingclip on synthetic (val) are not there",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -53,7 +53,7 @@ def test_published_tables_are_the_papers() -> None:
     assert table1.find(samples="image", deletion="Random", size_of="CrossD")["delta"] == -0.003
     assert table1.find(samples="image", deletion="no such") == {}
     assert table1.difference("clip_vit_h14", "coco") is None
-    assert "here: emojiclip on openmoji" in str(table1.difference("emojiclip", "openmoji"))
+    assert "here: drawingclip on openmoji" in str(table1.difference("drawingclip", "openmoji"))
     table5 = published("table5")
     assert table5.find(feature_set="ncl", samples="text")["embsim"] == 0.21
     assert table5.find(feature_set="raw", model="DeCLIP", samples="image")["winrate"] == 0.005

@@ -17,7 +17,7 @@ from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.pipeline.images import SplitImages, in_batches
-from mmmono.pipeline.models import EmojiCLIP
+from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.workspace import Workspace
 
 IMAGE_BATCH = 64  # images in memory at a time
@@ -49,7 +49,7 @@ class SampleEmbeddings:
         else:
             self._embedder = instantiate(chosen, device=workspace.device)
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
-        self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, EmojiCLIP))
+        self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, DrawingCLIP))
         self.spare = 0 if self.free else max(2, m // 4)
         self._images: SplitImages | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}

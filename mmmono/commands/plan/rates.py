@@ -26,11 +26,13 @@ class Rates:
 
     @cached_property
     def _made_here(self) -> list[tuple[Artifact, float]]:
-        """Artifacts with their run times in seconds, newest first."""
+        """Artifacts with their run times in seconds, newest first; of features, without the fit of their model."""
         here = machine()
         timed = [(artifact, read_timing(artifact.path)) for artifact in self._artifacts.find("*")]
         found = [
-            (artifact, timing.seconds) for artifact, timing in timed if timing is not None and timing.machine == here
+            (artifact, timing.own if artifact.kind == "features" else timing.seconds)
+            for artifact, timing in timed
+            if timing is not None and timing.machine == here
         ]
         return sorted(found, key=lambda entry: -entry[0].made_at)
 

@@ -107,7 +107,7 @@ def _command_line() -> str:
     chosen = [
         f" {group.upper()}={option}"
         for group, option in given.items()
-        if (group, option) not in (("model", "emojiclip"), ("dataset", "openmoji"))
+        if (group, option) not in (("model", "drawingclip"), ("dataset", "openmoji"))
     ]
     known = ("model=", "dataset=", "features=", "hydra")
     others = [override for override in hydra.overrides.task if not override.startswith(known)]

@@ -1,0 +1,208 @@
+"""DrawingCLIP, the default model: two frozen pretrained towers with projection heads fitted on drawings with their names.
+
+The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked. Features
+of the image tower's own classes join the pairs (`mmmono.vlm.class_features`), so that photographs are placed too.
+The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import open_clip
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmmono.core.artifacts import write_text_atomically
+from mmmono.core.errors import ModelError
+from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions
+from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
+from mmmono.vlm.folding import fold_batch_norms
+from mmmono.vlm.loading import load_open_clip
+from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
+from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers
+
+NAME = "drawingclip"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+REPORT_FILE = "fit.json"
+DESCRIPTIONS = 32  # of classes in a forward pass
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """Settings and results of fitting the heads.
+
+    Attributes:
+        pairs: number of image-text pairs.
+        groups: number of groups of pairs that are not independent; each is drawn as often as any other.
+        seed: of initialization, batches, dropout and class features.
+        class_features: per step, beside the pairs; 0 for none.
+        steps: of AdamW, with a one-cycle schedule.
+        batch_size: pairs per step; each is contrasted with all others in the batch.
+        learning_rate: at the peak of the schedule.
+        weight_decay: of the heads.
+        dropout: of the text tower's outputs; the image head has its own.
+        loss: mean over the last tenth of the steps, in nats.
+        temperature: learned factor of the cosine similarities, exp(logit_scale).
+    """
+
+    pairs: int
+    groups: int
+    seed: int
+    class_features: int = 320
+    steps: int = 200
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    dropout: float = 0.2
+    loss: float = float("nan")
+    temperature: float = float("nan")
+
+
+def fit_drawingclip(
+    directory: Path,
+    image: Float[Tensor, "pairs image_width"],
+    text: Float[Tensor, "pairs text_width"],
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    classes: bool = True,
+) -> FitReport:
+    """Fit the heads on the towers' outputs for pairs and write the whole model into `directory`.
+
+    Args:
+        directory: receives `open_clip_model.safetensors` and `fit.json`.
+        image, text: outputs of the towers; see `mmmono.vlm.tower_outputs`.
+        groups: group of each pair, such as a drawing's in all skin tones; by default each pair is its own.
+        seed: of all that is random; the global random state is not changed.
+        classes: whether features of the image tower's classes join the pairs.
+
+    Raises:
+        ModelError: the demo extra is missing, a tower's file has another digest, or there are fewer than two pairs.
+    """
+    if len(image) < 2:
+        raise ModelError(f"DrawingCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
+    of_pairs = np.unique(np.arange(len(image)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    report = FitReport(len(image), int(of_pairs.max()) + 1, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _register_architecture()
+        encoder = load_open_clip(NAME, None)
+        load_pretrained_towers(encoder)
+        draw = class_features(imagenet_classifier(encoder), image) if classes else None
+        plan = report if classes else replace(report, class_features=0)
+        report = _fit_heads(encoder.model, _Batches(image, text, torch.from_numpy(of_pairs), draw), plan)
+    state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
+    (directory / WEIGHTS_FILE).write_bytes(save(state))
+    write_text_atomically(directory / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
+    return report
+
+
+def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> OpenCLIPEncoder:
+    """Load the output of `fit_drawingclip` with open_clip.
+
+    Raises:
+        ModelError: the demo extra is missing, or `directory` contains no fitted model.
+    """
+    _register_architecture()
+    encoder = load_open_clip(NAME, str(directory / WEIGHTS_FILE))
+    fold_batch_norms(encoder.model.visual.trunk)
+    return encoder.to(device)
+
+
+@cache
+def _register_architecture() -> None:
+    """Register `drawingclip` with open_clip, with the text tower's folder on this machine."""
+    config = json.loads(CONFIG.read_text())
+    config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / f"{NAME}.json").write_text(json.dumps(config))
+        open_clip.add_model_config(folder)
+
+
+def imagenet_classifier(encoder: OpenCLIPEncoder) -> Classifier:
+    """Return the image tower's classifier, with the text tower's outputs for the names and definitions of its classes."""
+    state = efficientnet_state_dict()
+    head, encoder.model.text.proj = encoder.model.text.proj, nn.Identity()
+    descriptions = imagenet_descriptions()
+    order = sorted(range(len(descriptions)), key=lambda index: len(descriptions[index]))  # less padding: half the time
+    names = torch.empty(len(descriptions), TEXT_WIDTH)
+    with torch.no_grad():
+        for start in range(0, len(order), DESCRIPTIONS):
+            batch = order[start : start + DESCRIPTIONS]
+            names[batch] = encoder.encode_text(encoder.tokenize([descriptions[index] for index in batch]))
+    encoder.model.text.proj = head
+    return Classifier(state["classifier.weight"], state["classifier.bias"], F.normalize(names, dim=1))
+
+
+class _Batches:
+    """Pairs and class features for one step, in units of the image outputs' and the text outputs' standard deviations.
+
+    Attributes:
+        image_scale, text_scale: these units.
+    """
+
+    def __init__(
+        self,
+        image: Float[Tensor, "pairs image_width"],
+        text: Float[Tensor, "pairs text_width"],
+        groups: Int[Tensor, " pairs"],
+        draw: Callable[[int], tuple[Tensor, Tensor]] | None,
+    ) -> None:
+        self.image, self.text, self.draw = image, F.normalize(text, dim=1), draw
+        self.weights = 1 / groups.bincount()[groups].double()
+        self.image_scale, self.text_scale = image.std(), text.std()
+        self._unit_scale = self.text.std()
+
+    def next(self, pairs: int, class_features: int) -> tuple[Tensor, Tensor]:
+        """Return images and texts of so many pairs, in which each group is as likely, and of so many class features."""
+        chosen = torch.multinomial(self.weights, min(pairs, len(self.weights)))
+        image, text = self.image[chosen], self.text[chosen]
+        if self.draw is not None:
+            drawn = self.draw(class_features)
+            image, text = torch.cat([image, drawn[0]]), torch.cat([text, drawn[1]])
+        return image / self.image_scale, text / self._unit_scale
+
+
+def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitReport:
+    """Minimize CLIP's symmetric cross-entropy over the two heads and the temperature."""
+    visual_head, text_head, logit_scale = model.visual.head.train(), model.text.proj, model.logit_scale
+    parameters = [*visual_head.parameters(), *text_head.parameters(), logit_scale]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    nn.init.orthogonal_(text_head.weight)  # texts start as similar to one another as the tower has them
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": parameters[:-1], "weight_decay": plan.weight_decay},
+            {"params": [logit_scale], "weight_decay": 0.0},
+        ],
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, plan.steps, pct_start=0.1)
+    losses = []
+    for _ in range(plan.steps):
+        image, text = batches.next(plan.batch_size, plan.class_features)
+        image_embedding = F.normalize(visual_head(image), dim=-1)
+        text_embedding = F.normalize(text_head(F.dropout(text, plan.dropout)), dim=-1)
+        logits = logit_scale.exp() * image_embedding @ text_embedding.T
+        target = torch.arange(len(logits))
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    with torch.no_grad():  # fold the inputs' scaling into the heads
+        visual_head.mlp.fc1.weight /= batches.image_scale
+        text_head.weight /= batches.text_scale
+    model.eval().requires_grad_(False)
+    last = losses[-max(1, plan.steps // 10) :]
+    return replace(plan, loss=sum(last) / len(last), temperature=logit_scale.exp().item())
