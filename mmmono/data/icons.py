@@ -99,7 +99,8 @@ class IconPairs(PairSource):
         return {icon.slug: icon.svg for icon in sorted(found, key=lambda icon: icon.slug) if not icon.deprecated}
 
     @cached_property
-    def _keys(self) -> list[str]:
+    def keys(self) -> list[str]:
+        """Names of all icons, in order."""
         return list(self._drawings)
 
     @cached_property
@@ -122,14 +123,14 @@ class IconPairs(PairSource):
 
     def parts(self) -> list[str]:
         """Names of runs of `part_size` icons."""
-        return [f"icons-{start:04d}" for start in range(0, len(self._keys), self.part_size)]
+        return [f"icons-{start:04d}" for start in range(0, len(self.keys), self.part_size)]
 
     def __len__(self) -> int:
-        return sum(len(captions_of(name)) for name in self._keys) if self.captions == "all" else len(self._keys)
+        return sum(len(captions_of(name)) for name in self.keys) if self.captions == "all" else len(self.keys)
 
     def read(self, part: int) -> Iterator[ImageTextPair]:
         """Render the icons of a part."""
-        for name in self._keys[part * self.part_size : (part + 1) * self.part_size]:
+        for name in self.keys[part * self.part_size : (part + 1) * self.part_size]:
             image, labels = self._render(name), self.labels(name)
             for key, caption in choose_captions(name, captions_of(name), self.captions, self.seed):
                 yield ImageTextPair(key, image, caption, labels, name)

@@ -19,7 +19,7 @@ from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs
 from mmmono.data.pairs import PairSource, SplitShares
 from mmmono.features import Manifest, extract_features
-from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs

