@@ -61,7 +61,9 @@ def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
     sets = dominance("raw", 0.5), dominance("sae", 2.0)
     rows = [row for scored in sets for row in scored.to_rows()]
     save_table(rows, tmp_path / "scores", list(MDS.columns["scores"]))
-    save_table([{**scored.to_row(), "gap": 0.5} for scored in sets], tmp_path / "summary", list(MDS.columns["summary"]))
+    shared = {f"{of}_{what}": 0 for of in ("ImgD", "TextD", "CrossD") for what in ("shared", "sharedness")}
+    summary = [{**scored.to_row(), "gap": 0.5, **shared} for scored in sets]
+    save_table(summary, tmp_path / "summary", list(MDS.columns["summary"]))
     ((name, figure),) = MDS.draw(Result(tmp_path, {}))
     assert name == "mds"
     assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [

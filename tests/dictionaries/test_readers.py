@@ -385,7 +385,7 @@ def cut(file: Path) -> Path:
 
 
 @pytest.mark.parametrize(("make", "hints", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_read_is_told_in_one_line(
+def test_what_cannot_be_read_is_reported_in_one_line(
     tmp_path: Path, make: Callable[[Path], Path], hints: Hints, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = make(tmp_path)

@@ -97,7 +97,7 @@ def test_members_follow_each_other(tmp_path: Path) -> None:
     assert stored.equal(FeatureStore(tmp_path / "second").read("image", 0, 11))
 
 
-def test_an_embedding_that_is_not_finite_is_told(tmp_path: Path) -> None:
+def test_an_embedding_that_is_not_finite_is_reported(tmp_path: Path) -> None:
     outputs, model = passed(tmp_path, ColorPairs()), Whole()
     broken = {**model.heads, "text": lambda rows: model.heads["text"](rows) / (rows[:, 1:2] != rows[2, 1])}
     with pytest.raises(ModelError, match=r"the text embedding of 0/2 in part-0 is not finite"):

@@ -110,7 +110,7 @@ def test_outputs_of_the_towers_are_what_the_heads_receive(pairs: list[tuple[Imag
     assert (image.shape, text.shape) == ((8, IMAGE_WIDTH), (8, TEXT_WIDTH))
     heads = heads_of(encoder)
     with torch.inference_mode():
-        pixels = torch.stack([encoder.preprocess(picture) for picture, _ in few])
+        pixels = torch.stack([encoder.preprocess(image) for image, _ in few])
         assert heads["image"](image).equal(encoder.encode_image(pixels))
         assert heads["text"](text).equal(encoder.encode_text(encoder.tokenize([caption for _, caption in few])))
     other = outputs_of(towers, few, batch_size=3)
