@@ -31,7 +31,7 @@ class Reached(BaseException):
 
 
 def build(self: Artifacts, kind: str, *_: object, **__: object) -> NoReturn:
-    """In place of `Artifacts.build`."""
+    """In place of `Artifacts.build` and `Artifacts.build_together`."""
     raise Reached(kind)
 
 
@@ -70,6 +70,7 @@ def outcome(entrypoint: str, overrides: list[str]) -> dict[str, Any]:
 def main(commands: Path, outcomes: Path) -> None:
     """Run all commands."""
     Artifacts.build = build  # type: ignore[method-assign, assignment]
+    Artifacts.build_together = build  # type: ignore[method-assign, assignment]
     before = dict(os.environ)
     found = []
     for command in json.loads(commands.read_text()):
