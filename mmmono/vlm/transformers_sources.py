@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +146,7 @@ class TransformersSource:
         Raises:
             ModelError: there are none, or only pickles, or they cannot be looked up.
         """
-        with hub_or_cache():
+        with self._hub():
             found = self._first(WEIGHTS, INDEX)
             if found is None:
                 raise ModelError(f"model.id={self.id} {self._without_weights()}")
@@ -189,7 +189,7 @@ class TransformersSource:
         return self.folder
 
     def _processor_files(self) -> dict[str, Path]:
-        with hub_or_cache():
+        with self._hub():
             # Without these, transformers makes an image processor with other settings, or a tokenizer without words.
             for what, wanted in (("image processor", IMAGES), ("tokenizer", VOCABULARIES)):
                 if self._first(*wanted) is None:
@@ -201,6 +201,10 @@ class TransformersSource:
             if SENTENCEPIECE in names:
                 need(f"the tokenizer of model.id={self.id}", "sentencepiece", error=ModelError)
             return {name: self._file(name) for name in names}
+
+    def _hub(self) -> AbstractContextManager[None]:
+        """Decide once for several files whether the hub can be reached; a folder needs none."""
+        return nullcontext() if self.repository is None else hub_or_cache()
 
     def _is_there(self, name: str) -> bool:
         try:

@@ -281,3 +281,16 @@ def test_an_efficientnet_has_no_layers_to_choose(written: Callable[[str], Path])
         Transformers(name="x", id=str(folder), layer=2).load(Artifacts(folder / "artifacts"), "cpu")
     encoder = Transformers(name="x", id=str(folder), layer=[None, 2]).load(Artifacts(folder / "artifacts"), "cpu")
     assert len(encoder.model.text_model.encoder.layer) == 2
+
+
+def test_a_folder_asks_no_hub(written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network each question would take seconds."""
+
+    def asked() -> bool:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("mmmono.vlm.hub._hub_answers", asked)
+    folder = written("clip")
+    option = Transformers(name="x", id=str(folder))
+    assert option.recipe()
+    assert option.load(Artifacts(folder / "artifacts"), "cpu").dim == option.dim
