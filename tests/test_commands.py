@@ -30,7 +30,7 @@ PAGES = [REPOSITORY / "README.md", *(p for p in sorted((REPOSITORY / "docs").glo
 PRESETS = sorted((CONF / "paper").glob("*.yaml"))
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Programs of others, and shell words, that pages also name.
-OTHERS = ("cd", "export", "git", "hf", "mmmono", "pip", "tensorboard", "torchrun", "wandb")
+OTHERS = ("cd", "export", "git", "hf", "mmmono", "pip", "ray", "sbatch", "srun", "tensorboard", "torchrun", "wandb")
 # What may stop a command besides an artifact that it would build: weights, or the GPU that a setting is for.
 WANTING = r"cannot (be had|download|be loaded)|but device=cpu|but PyTorch sees no GPU here|nothing answers there"
 SHOW = ("report", "explorer", "sweep", "dashboard")  # what only looks at what is there, and finds nothing

@@ -73,7 +73,7 @@ def test_ablation(command: Command, artifacts: Path) -> None:
 def test_top_samples(command: Command, artifacts: Path) -> None:
     run = command(
         "top_samples", f"artifacts={artifacts}", *FEW, "features=[raw,sae]", "top_samples.m=5", "top_samples.shown=3",
-        "top_samples.show=[0,7]", "top_samples.deduplicate=false",
+        "top_samples.show=[0,7]", "top_samples.deduplicate=false", "top_samples.side=positive",
     )  # fmt: skip
     assert run.status == 0, run.err
     results = newest(artifacts, "top_samples")

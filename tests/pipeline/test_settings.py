@@ -307,6 +307,7 @@ def test_relative_paths_begin_where_the_command_was_given(
         "partitions",
         "results",
         "runs",
+        "sharedness",
     }
     (store,) = (path for path in (tmp_path / "made here" / "features").iterdir() if path.is_dir())
     stored = ("dataset=store", f"dataset.path=made here/features/{store.name}", "model.name=synthetic")

@@ -115,6 +115,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 # Another valid value of settings of which none can be guessed.
 OTHER: Mapping[str, Any] = {
     "mds.undefined": "half",
+    "model.drawings": "openmoji",
     "random_sets": "size",
     "dataset.captions": "all",
     "dataset.split": "train",
