@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
+from mmmono.core.artifacts import write_text_atomically
 from mmmono.pipeline.entrypoint import CONF
 from tests.rehearsal.commands import REPOSITORY, Entry, behind_make, parse
 from tests.rehearsal.drawn_pairs import write_coco, write_shard
@@ -166,11 +168,16 @@ def run_until_built(place: Path, entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def outcomes(place: Path) -> dict[str, dict[str, Any]]:
-    """Of every entrypoint behind every command, each once."""
+def outcomes(place: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Of every entrypoint behind every command, each once, by one of the processes of a test run."""
     entries = [entry for command in COMMANDS for entry in entries_of(command.line) or ()]
     distinct = {named(entry): entry for entry in entries}
-    return dict(zip(distinct, run_until_built(place, list(distinct.values())), strict=True))
+    own = tmp_path_factory.getbasetemp()
+    file = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "commands-outcomes.json"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            write_text_atomically(file, json.dumps(run_until_built(place, list(distinct.values()))))
+    return dict(zip(distinct, json.loads(file.read_text()), strict=True))
 
 
 def named(entry: Entry) -> str:
