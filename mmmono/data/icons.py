@@ -19,22 +19,17 @@ pixels). For half of them all such twins are in the same group; the others share
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
 
-from PIL import Image
-
 from mmmono.core.errors import DataError
 from mmmono.core.extras import need
-from mmmono.data.captions import CaptionChoice, choose_captions, image_key
+from mmmono.data.captions import image_key
 from mmmono.data.openmoji import OpenMojiPairs
-from mmmono.data.pairs import ImageTextPair, PairSource
-from mmmono.data.vector_drawings import render
+from mmmono.data.vector_drawings import VectorDrawings
 
-GROUPING = 1  # version of groups, labels and captions, which feature stores save
 PACKAGE = "material-design-icons-pack"
 STYLES = frozenset({"outline", "variant"})  # words about how a thing is drawn; captions go without them
 # What may follow a thing in a name, by kind: style and frame, a sign in a corner or a stroke through all, direction, level.
@@ -49,16 +44,13 @@ MODIFIERS = STYLES.union(
 )
 
 
-class IconPairs(PairSource):
-    """All Material Design Icons but those that their makers gave up, which are brands' logos.
+class IconPairs(VectorDrawings):
+    """All Material Design Icons but those that their makers gave up, which are brands' logos; black on white.
 
     Args:
-        size: width and height of the rendered image in pixels; black on white.
+        size, part_size, limit, seed: see `VectorDrawings`.
         captions: the thing and what is done to it, without style (`first`); this or the whole name (`random`); or one pair
             for each (`all`).
-        part_size: icons per part.
-        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
-        seed: of the random choice of captions.
 
     Raises:
         DataError: the packages of the `demo` extra are not installed.
@@ -66,29 +58,17 @@ class IconPairs(PairSource):
 
     name = "icons"
     attribution = "Material Design Icons by Pictogrammers (pictogrammers.com), Apache-2.0"
+    grouping = 1
+    example = "names such as horse or chess-pawn"
 
-    def __init__(
-        self,
-        size: int = 224,
-        captions: CaptionChoice = "first",
-        part_size: int = 512,
-        limit: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    def packages(self) -> list[Any]:
+        """Version of the package, and what identifies the emoji that groups and labels are from."""
         need("dataset=icons", "material_design_icons_pack", "resvg_py", error=DataError)
-        self.size = size
-        self.captions: CaptionChoice = captions
-        self.part_size = part_size
-        self.limit = limit
-        self.seed = seed
-        self._emoji = OpenMojiPairs()
-        reading = [GROUPING, size, captions, seed if captions == "random" else 0]
-        named = [version(PACKAGE), self._emoji.fingerprint(), reading]
-        self._fingerprint = hashlib.sha256(repr(named).encode()).hexdigest()[:16]
+        return [version(PACKAGE), self._emoji.fingerprint()]
 
-    def fingerprint(self) -> str:
-        """Digest of the packages' versions, the image size, the choice of captions and the groups."""
-        return self._fingerprint
+    @cached_property
+    def _emoji(self) -> OpenMojiPairs:
+        return OpenMojiPairs()
 
     @cached_property
     def _drawings(self) -> dict[str, str]:
@@ -112,36 +92,22 @@ class IconPairs(PairSource):
         """Whether a pair has this key."""
         return image_key(key) in self._drawings
 
-    def labels(self, name: str) -> dict[str, str]:
+    def captions_of(self, key: str) -> list[str]:
+        """Captions of an icon; none if there is no such icon."""
+        return captions_of(key) if key in self._drawings else []
+
+    def labels(self, key: str) -> dict[str, str]:
         """Unicode's category of the emoji of that name, and the style if an icon differs in that alone; empty if unknown."""
-        code = self._emoji_of(name)
+        code = self._emoji_of(key)
         labels = {"category": self._emoji.labels(code)["category"]} if code and self._emoji.labels(code) else {}
-        plain = name.removesuffix("-outline")
+        plain = key.removesuffix("-outline")
         if plain in self._drawings and f"{plain}-outline" in self._drawings:
-            labels["style"] = "filled" if name == plain else "outline"
+            labels["style"] = "filled" if key == plain else "outline"
         return labels
 
-    def parts(self) -> list[str]:
-        """Names of runs of `part_size` icons."""
-        return [f"icons-{start:04d}" for start in range(0, len(self.keys), self.part_size)]
-
-    def __len__(self) -> int:
-        return sum(len(captions_of(name)) for name in self.keys) if self.captions == "all" else len(self.keys)
-
-    def read(self, part: int) -> Iterator[ImageTextPair]:
-        """Render the icons of a part."""
-        for name in self.keys[part * self.part_size : (part + 1) * self.part_size]:
-            image, labels = self._render(name), self.labels(name)
-            for key, caption in choose_captions(name, captions_of(name), self.captions, self.seed):
-                yield ImageTextPair(key, image, caption, labels, name)
-
-    def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Render one icon again. Raises DataError if there is no pair with this key."""
-        name = image_key(key)
-        for pair_key, caption in choose_captions(name, captions_of(name), self.captions, self.seed):
-            if pair_key == key and name in self._drawings:
-                return ImageTextPair(key, self._render(name), caption, self.labels(name), name)
-        raise DataError(f"icons has no pair {key!r}: keys are names such as horse or chess-pawn")
+    def svg(self, key: str) -> str:
+        """An icon as SVG."""
+        return self._drawings[key]
 
     def group(self, key: str) -> str:
         """Group of the emoji of the same name, else the icon's family."""
@@ -159,9 +125,6 @@ class IconPairs(PairSource):
     @cached_property
     def _emoji_names(self) -> dict[str, str]:
         return self._emoji.names()
-
-    def _render(self, name: str) -> Image.Image:
-        return render(self._drawings[name], self.size)
 
 
 def captions_of(name: str) -> list[str]:

