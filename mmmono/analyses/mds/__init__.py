@@ -40,15 +40,18 @@ def spread_rows(result: Result) -> Rows:
 
 
 def sharedness_rows(result: Result) -> Rows:
-    """The second axis: how many features of each class image and text of a pair activate together."""
+    """The second axis: how many features of each class image and text of a pair activate together, and the median."""
     return [
         {
             "feature set": row["feature_set"],
-            **{f"{of} shared": f"{row[f'{of}_shared']} of {row[of]}" for of in CLASSES},
-            **{f"{of} median": row[f"{of}_sharedness"] for of in CLASSES},
+            **{of: f"{row[f'{of}_shared']} of {row[of]}{_median(row[f'{of}_sharedness'])}" for of in CLASSES},
         }
         for row in result.rows("summary")
     ]
+
+
+def _median(value: float | None) -> str:
+    return "" if value is None else f"; {value:.2f}"
 
 
 MDS = Analysis(
