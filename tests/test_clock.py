@@ -4,9 +4,12 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from mmmono.commands.clock import time_line
+from mmmono.commands.make import artifacts_root
 from mmmono.core.artifacts import Artifacts
-from mmmono.core.timing import TIMING_FILE, Timing, read_timing
+from mmmono.core.timing import TIMING_FILE, Timing, read_timing, timed
 
 
 def test_an_artifact_built_within_another_is_counted_once(tmp_path: Path) -> None:
@@ -53,3 +56,30 @@ def test_stages_are_told_the_longest_first(tmp_path: Path) -> None:
         "time: 50 s, of which features/m 30 s, dictionaries/sae 7 s, results/mds 3 s, imports, figures and the rest 10 s"
     )
     assert time_line(artifacts, time.time() + 60, 50) == ""
+
+
+def test_times_of_processes_that_share_the_work_add_up(tmp_path: Path) -> None:
+    for _ in range(3):  # each in a file of its own: none waits for another, and none is lost
+        with timed(tmp_path, shared=True):
+            time.sleep(0.05)
+    assert len(list(tmp_path.glob("timing-*.json"))) == 3
+    with timed(tmp_path):
+        time.sleep(0.05)
+    assert [file.name for file in tmp_path.iterdir()] == [TIMING_FILE]
+    found = read_timing(tmp_path)
+    assert found is not None
+    assert found.seconds >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        ([], "artifacts"),
+        (["features=raw", "artifacts='/data/my run'"], "/data/my run"),
+        (["artifacts=${oc.env:SCRATCH}/x"], "/scratch/x"),
+        (["artifacts=a", "artifacts=b"], "b"),
+    ],
+)
+def test_the_root_is_read_as_hydra_reads_it(monkeypatch: pytest.MonkeyPatch, given: list[str], root: str) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    assert artifacts_root(given) == root

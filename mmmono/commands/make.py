@@ -15,6 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
 from mmmono.analyses import ANALYSES
 from mmmono.commands.clock import time_line
 from mmmono.commands.listing import entrypoint_table, results_page
@@ -89,7 +92,7 @@ def main() -> None:
                 print(command.skipped, flush=True)
             elif status := run_to_end(_words(command), environment):
                 sys.exit(status)
-        if line := time_line(Artifacts(_root(reproduction.given)), begun, time.time() - begun):
+        if line := time_line(Artifacts(artifacts_root(reproduction.given)), begun, time.time() - begun):
             print(line)
 
 
@@ -156,9 +159,13 @@ def _preset(entrypoint: str) -> str:
     return next((a.paper_setting.option for a in ANALYSES if a.name == entrypoint and a.paper_setting), "")
 
 
-def _root(given: Sequence[str]) -> str:
-    """Return the artifacts root of a call."""
-    return next((o.partition("=")[2] for o in reversed(given) if _key(o) == "artifacts"), "artifacts")
+def artifacts_root(given: Sequence[str]) -> str:
+    """Return the artifacts root of a call, as Hydra reads it."""
+    given = [override for override in given if _key(override) == "artifacts"]
+    if not given:
+        return "artifacts"
+    value = OverridesParser.create().parse_override(given[-1]).value()
+    return str(OmegaConf.create({"artifacts": value}).artifacts)
 
 
 def _key(override: str) -> str:

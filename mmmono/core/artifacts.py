@@ -181,7 +181,7 @@ class Artifacts:
             raise ConfigError(f"several processes cannot rebuild one artifact with +force=true: remove {final} instead")
         with self._disk_trouble_explained():
             if self.builds and self._begun(final, partial, job):
-                with timed(partial):
+                with timed(partial, shared=True):
                     done = job.work(partial)
                 if not done and not (final / RECIPE_FILE).exists():
                     return None
@@ -253,6 +253,9 @@ class Artifacts:
         write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():
+            if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
+                shutil.rmtree(partial, ignore_errors=True)
+                return Artifact(final, recipe, built=False)
             shutil.rmtree(final)
         partial.rename(final)
         self._rebuilt.add(final)

@@ -1,8 +1,10 @@
-"""A lock between processes that also holds on file systems where locks of files do not.
+"""A lock between processes that also holds on file systems which refuse locks of files.
 
 Where `flock` works, it is the lock. Some network and cluster file systems refuse it, and some grant it to everyone; there,
 processes take turns by claims (mmmono/core/claims.py), which need only that one process alone can create a file. A
-process on another machine that has died holds such a lock for two more minutes.
+process on another machine that has died holds such a lock for two more minutes. A `flock` that holds within each machine
+alone, as some mounts of NFS and Lustre have it, is not noticed: two machines may then do the same work, and the first result
+stays.
 """
 
 from __future__ import annotations

@@ -8,13 +8,15 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 TIMING_FILE = "timing.json"
+SHARED_FILES = "timing-*.json"  # of processes that share the work, until the artifact is finished
 # Seconds of the artifacts that were built within the innermost build that is going on.
 _inside: ContextVar[list[float] | None] = ContextVar("inside", default=None)
 
@@ -40,16 +42,25 @@ class Timing:
 
 
 def read_timing(folder: Path) -> Timing | None:
-    """Return an artifact's build time, or None if it was not stored."""
-    try:
-        return Timing(**json.loads((folder / TIMING_FILE).read_text()))
-    except (OSError, ValueError, TypeError):
+    """Return an artifact's build time, those of processes that shared the work added up; None if it was not stored."""
+    found = []
+    for file in (folder / TIMING_FILE, *sorted(folder.glob(SHARED_FILES))):
+        with suppress(OSError, ValueError, TypeError):
+            found.append(Timing(**json.loads(file.read_text())))
+    if not found:
         return None
+    return Timing(sum(one.seconds for one in found), found[-1].machine, sum(one.inside for one in found))
 
 
 @contextmanager
-def timed(folder: Path) -> Iterator[None]:
-    """Add the duration of this block to the build time in the folder, also if an error or interrupt ends the block."""
+def timed(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Add the duration of this block to the build time in the folder, also if an error or interrupt ends the block.
+
+    Args:
+        folder: of the artifact.
+        shared: whether other processes do so at the same time. Each then writes a file of its own, and the process that
+            finishes the artifact adds them up.
+    """
     begun = time.monotonic()
     around, here = _inside.get(), [0.0]
     token = _inside.set(here)
@@ -60,12 +71,16 @@ def timed(folder: Path) -> Iterator[None]:
         seconds, inside = time.monotonic() - begun, here[0]
         if around is not None:
             around[0] += seconds
-        if (before := read_timing(folder)) is not None:
+        earlier = [] if shared else list(folder.glob(SHARED_FILES))
+        if not shared and (before := read_timing(folder)) is not None:
             seconds, inside = seconds + before.seconds, inside + before.inside
-        temporary = folder / f".{TIMING_FILE}.tmp"
+        unique = uuid4().hex[:16]
+        temporary = folder / f".{TIMING_FILE}.{unique}.tmp"
         try:
             temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3)))) + "\n")
-            temporary.replace(folder / TIMING_FILE)
+            temporary.replace(folder / (SHARED_FILES.replace("*", unique) if shared else TIMING_FILE))
+            for file in earlier:
+                file.unlink(missing_ok=True)
         except OSError:  # a full disk: failing to store the time must not hide the error that is being raised
             temporary.unlink(missing_ok=True)
 

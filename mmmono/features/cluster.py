@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from mmmono.data.pairs import PairSource
 from mmmono.features.encoding import LOOK, PartEncoder
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.part_queue import REASON, PartQueue
-from mmmono.features.reading import Encoder, explained_deaths
+from mmmono.features.reading import Encoder, ReaderDiedError, explained_deaths
 from mmmono.features.writer import CLAIMS, FeatureStoreWriter
 
 REACH = 20  # seconds in which a cluster must answer
@@ -131,6 +131,8 @@ class Worker:
         except FileNotFoundError:
             if not self.extraction.claims.gone:
                 raise
+        except ReaderDiedError:  # most likely for want of memory: as if this process had died of it
+            os._exit(1)
         broken = self.extraction.broken
         return {part: broken[part].reason for part in parts if part in broken}
 
@@ -160,6 +162,7 @@ class Cluster:
         self.job = job
         self.settings = settings
         self.size = 0
+        self.readers = 0
         self.reason = ""  # why the last worker died, in Ray's words
         self.running: dict[Any, tuple[Any, list[int]]] = {}  # worker and parts by the reference to their outcome
         self._idle: list[Any] = []
@@ -170,7 +173,9 @@ class Cluster:
     def __enter__(self) -> Cluster:
         try:
             self._connect()
-            cpus = self.settings.cpus or 1 + (self.job.settings.workers or 0)
+            self.readers = self._readers()
+            self.job = replace(self.job, settings=replace(self.job.settings, workers=self.readers))
+            cpus = self.settings.cpus or 1 + self.readers
             self.size = self.settings.workers or self._room(cpus, self.settings.gpus)
             self._worker = self.ray.remote(num_cpus=cpus, num_gpus=self.settings.gpus, max_restarts=0)(Worker)
             self._job = self.ray.put(self.job)
@@ -194,6 +199,16 @@ class Cluster:
                 "or say engine.address=local"
             ) from error
         self._connected = True
+
+    def _readers(self) -> int:
+        """Processes that read for each worker: as given, else all cores of a GPU's share but one, and none for a CPU."""
+        if self.job.settings.workers is not None:
+            return self.job.settings.workers
+        if not self.settings.gpus:
+            return 0
+        there = self.ray.cluster_resources()
+        cores = self.settings.cpus or int(there.get("CPU", 0) // max(1.0, there.get("GPU", 0.0)))
+        return max(1, cores - 1)
 
     def _room(self, cpus: int, gpus: int) -> int:
         there = self.ray.cluster_resources()
@@ -227,8 +242,7 @@ class Cluster:
                 self.reason = " ".join(str(death).split())
                 if "in its creation task" in self.reason:  # it would fail again
                     raise ProcessError(f"a worker of the cluster cannot begin: {self.reason[-REASON:]}") from death
-                with suppress(Exception):
-                    self.ray.kill(worker)
+                self._kill([worker])
                 yield parts, None
                 continue
             except self.ray.exceptions.RayTaskError as error:
@@ -238,15 +252,26 @@ class Cluster:
             self._idle.append(worker)
             yield parts, broken
 
-    def __exit__(self, *_: object) -> None:
-        if not self.ray.is_initialized():  # any call would begin a cluster
-            return
-        workers = [*self._idle, *(worker for worker, _ in self.running.values())]
+    def dismiss(self) -> None:
+        """End the workers that have nothing to do.
+
+        A worker for which the cluster has no room, as after the loss of a machine, waits with parts that nobody else has.
+        """
+        workers, self._idle = self._idle, []
         with suppress(Exception):
-            self.ray.get([worker.leave.remote() for worker in self._idle], timeout=5)
+            self.ray.get([worker.leave.remote() for worker in workers], timeout=5)
+        self._kill(workers)
+
+    def _kill(self, workers: Iterable[Any]) -> None:
         for worker in workers:
             with suppress(Exception):
                 self.ray.kill(worker)
+
+    def __exit__(self, *_: object) -> None:
+        if not self.ray.is_initialized():  # any call would begin a cluster
+            return
+        self.dismiss()
+        self._kill(worker for worker, _ in self.running.values())
         if self._connected:
             self.ray.shutdown()
 
@@ -266,10 +291,12 @@ def extract_on_cluster(job: ClusterJob, settings: ClusterSettings) -> bool:
     with Cluster(job, settings) as cluster, Claims(job.directory / CLAIMS) as claims, progress_bar() as bar:
         work = PartQueue(job.source, writer, claims)
         task = bar.add_task(f"extract {job.source.name}, {cluster.size} workers", total=_length(job.source))
-        chunk = max(1, min(2 * (job.settings.workers or 0), len(work.left) // (2 * cluster.size)))
+        chunk = max(1, min(2 * cluster.readers, len(work.left) // (2 * cluster.size)))
         while work.left and not claims.gone:
             while len(cluster.running) < cluster.size and (parts := work.next(chunk)):
                 cluster.give(parts)
+            if len(cluster.running) < cluster.size:
+                cluster.dismiss()
             if not cluster.running:
                 time.sleep(LOOK)  # another process works on what is left
                 continue

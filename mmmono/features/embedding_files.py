@@ -77,16 +77,17 @@ class EmbeddingFiles:
     def frame(self) -> pd.DataFrame:
         """Return the metadata as text, with a unique `key` for each pair; see `read_metadata`."""
         if self.metadata is None:
-            return pd.DataFrame({"key": [f"row-{row}" for row in range(self._sides["image"].shape[0])]}, dtype=object)
+            return pd.DataFrame({"key": _row_keys(self._sides["image"].shape[0])}, dtype=object)
         columns = read_table(Path(self.metadata).expanduser())
         rows = len(next(iter(columns.values()), ()))
-        return with_keys(
+        frame = with_keys(
             pd.DataFrame(
                 {name: [as_text(value) for value in values] for name, values in columns.items()},
                 dtype=object,
                 index=range(rows),
             )
         )
+        return frame if "key" in frame else frame.assign(key=_row_keys(rows))
 
     def write(self, directory: Path) -> None:
         """Write a feature store with the same embeddings to a folder."""
@@ -100,10 +101,7 @@ class EmbeddingFiles:
                 made[start : start + ROWS] = rows.read(start, min(start + ROWS, rows.shape[0]))
             made.flush()
         (directory / "metadata").mkdir(exist_ok=True)
-        frame = self.frame()
-        if "key" not in frame:
-            frame["key"] = [f"row-{row}" for row in range(len(frame))]
-        frame.to_parquet(directory / "metadata" / "metadata_0.parquet")
+        self.frame().to_parquet(directory / "metadata" / "metadata_0.parquet")
 
     @property
     def _dtype(self) -> np.dtype[Any]:
@@ -161,3 +159,8 @@ def _opened(side: str, given: str) -> _Rows:
         )
     rows, dim = shapes[chosen][0]
     return _Rows(file, (rows, dim), np.dtype(TYPES[shapes[chosen][1]]), chosen)
+
+
+def _row_keys(rows: int) -> list[str]:
+    """Keys of pairs that have no names of their own."""
+    return [f"row-{row}" for row in range(rows)]

@@ -199,14 +199,18 @@ def read_parts(reader: PartReader, *, workers: int, gpu: bool) -> Iterator[Batch
     yield from loader
 
 
+class ReaderDiedError(DataError):
+    """A process that reads pairs was killed."""
+
+
 @contextmanager
 def explained_deaths() -> Iterator[None]:
-    """Turn the death of a worker process into a DataError; PyTorch raises it anywhere in the main process."""
+    """Turn the death of a worker process into a ReaderDiedError; PyTorch raises it anywhere in the main process."""
     try:
         yield
     except RuntimeError as error:
         if re.search(r"DataLoader worker .*(exited unexpectedly|killed by signal)", str(error)):
-            raise DataError(
+            raise ReaderDiedError(
                 "a process that reads pairs was killed, most likely for want of memory: lower extraction.workers or "
                 "extraction.batch_size; finished parts are kept"
             ) from error

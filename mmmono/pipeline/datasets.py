@@ -14,7 +14,7 @@ from mmmono.data import CocoPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
-from mmmono.data.pairs import SplitShares
+from mmmono.data.pairs import LEAST_SELECT, SplitShares
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.features import FeatureStore, FeatureView, split_view
@@ -129,7 +129,9 @@ class Dataset(ABC):
         """Recipe entries that determine which pairs of `source(split)` a split has, and their groups."""
         if not self.divided(split):
             return self.grouping.recipe()
-        shares = {"seed": self.split_seed, "train": self.shares.train, "select": self.shares.select}
+        shares = {
+            "seed": self.split_seed, "train": self.shares.train, "select": self.shares.select, "least_select": LEAST_SELECT,
+        }  # fmt: skip
         return {"shares": shares, **self.grouping.recipe()}
 
     def view(self, store: FeatureStore, split: Split, codes: GroupNumbers | None = None) -> FeatureView:

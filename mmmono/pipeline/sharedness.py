@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from mmmono.modality import LIVE_CLASSES, Sharedness, load_sharedness, save_sharedness, sharedness_scores
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
@@ -28,20 +31,22 @@ def feature_sharedness(workspace: Workspace, name: str) -> Sharedness:
     return load_sharedness(artifact.path)
 
 
-def score_rows(workspace: Workspace, scored: FeatureSetDominance) -> list[dict[str, object]]:
+def score_rows(
+    scored: FeatureSetDominance, found: Sharedness, live: Bool[Tensor, " features"]
+) -> list[dict[str, object]]:
     """One table row per feature on both axes: modality dominance, and sharedness with its q-value among live features."""
-    found = feature_sharedness(workspace, scored.name)
-    q_values = found.q_value(workspace.live(scored.scores)).tolist()
+    q_values = found.q_value(live).tolist()
     return [
         {**row, "sharedness": score, "sharedness_q_value": q}
         for row, score, q in zip(scored.to_rows(), found.score.tolist(), q_values, strict=True)
     ]
 
 
-def sharedness_counts(workspace: Workspace, name: str, fdr: float = FDR) -> dict[str, Any]:
-    """Cells of a summary: for each class the number of shared features, and the median of their sharedness."""
-    found, scored = feature_sharedness(workspace, name), workspace.dominance(name)
-    shared = found.q_value(workspace.live(scored.scores)) <= fdr
+def sharedness_counts(
+    scored: FeatureSetDominance, found: Sharedness, live: Bool[Tensor, " features"]
+) -> dict[str, Any]:
+    """Cells of a summary: for each class the number of shared features, and the median of the class's sharedness."""
+    shared = found.q_value(live) <= FDR
     cells: dict[str, Any] = {}
     for of in LIVE_CLASSES:
         members = scored.partition[of]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mmmono.core.errors import ConfigError
 from mmmono.features.extraction_settings import ExtractionSettings
@@ -107,9 +107,7 @@ class WorkspaceSettings:
     @cached_property
     def extraction(self) -> ExtractionSection:
         """Settings of the extraction. Raises ConfigError if one is of the wrong type."""
-        known = [field.name for field in fields(ExtractionSection)]  # part_of is read by the command extract
-        section = OmegaConf.masked_copy(self._cfg.extraction, known)
-        return read_settings(OmegaConf.create({"extraction": section}), "extraction", ExtractionSection)
+        return read_settings(self._cfg, "extraction", ExtractionSection)  # part_of is read by the command extract
 
     @cached_property
     def images(self) -> ImageSettings:

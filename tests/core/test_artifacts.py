@@ -233,3 +233,20 @@ def test_the_time_of_all_attempts_is_kept(tmp_path: Path) -> None:
     assert 0.2 <= timing.seconds < 10
     assert timing.machine == machine()
     assert read_timing(tmp_path) is None
+
+
+def test_what_another_machine_finished_meanwhile_stays(tmp_path: Path) -> None:
+    """Where a lock holds on each machine alone, two processes may build one artifact: readers keep the first result."""
+    artifacts = Artifacts(tmp_path)
+    final = artifacts.path("things", "it", RECIPE)
+
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("second")
+        final.mkdir()
+        (final / "data").write_text("first")
+        (final / "recipe.json").write_text("{}")
+
+    made = artifacts.build("things", "it", RECIPE, make)
+    assert not made.built
+    assert (final / "data").read_text() == "first"
+    assert sorted(path.name for path in final.parent.iterdir() if path.is_dir()) == [final.name]

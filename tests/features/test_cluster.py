@@ -57,6 +57,12 @@ def test_a_cluster_writes_the_store_of_one_process_though_a_worker_is_killed(add
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
 
 
+def test_workers_without_room_do_not_hold_parts_for_ever(address: str, tmp_path: Path) -> None:
+    """Two cores for three workers, as after the loss of a machine: the third takes the place of one that is done."""
+    assert extract_on_cluster(job(ColorPairs(SIZES), tmp_path / "cluster"), ClusterSettings(address, workers=3))
+    assert len(list((tmp_path / "cluster" / "reports").iterdir())) == len(SIZES)
+
+
 def test_a_part_that_ends_its_processes_is_named_and_left_for_the_next_run(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ ROWS = [
 # Settings that change no result, each with the reason. Reviewed: an entry here is a claim that somebody checked.
 WITHOUT_EFFECT: Mapping[str, str] = {
     "*|artifacts": "where results lie, not what they are",
-    "*|device": "where encoders and dictionaries run",
+    "*|device": "where encoders and dictionaries run; with extraction.precision=auto a GPU has another precision",
     "*|logger.*": "where results are recorded",
     "*|extraction.batch_size": "pairs of one forward pass: each is encoded by itself",
     "*|extraction.workers": "processes that read",

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace_settings import WorkspaceSettings
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,11 @@ def test_others_are_refused_by_their_full_key(changes: dict[str, Any], message: 
     with pytest.raises(ConfigError) as error:
         read(**changes)
     assert str(error.value) == message
+
+
+def test_a_shared_section_may_refer_to_other_settings() -> None:
+    extraction = {
+        "batch_size": "${seed}", "workers": None, "precision": "auto", "dtype": "float16", "max_skipped": 0.1,
+        "max_broken_shards": 0, "part_of": None,
+    }  # fmt: skip
+    assert WorkspaceSettings(OmegaConf.create({"seed": 8, "extraction": extraction})).extraction.batch_size == 8

@@ -29,7 +29,7 @@ from mmmono.modality.intervals import score_intervals
 from mmmono.modality.planning import Aims, plan_rows
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.sharedness import score_rows
+from mmmono.pipeline.sharedness import feature_sharedness, score_rows
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -90,7 +90,7 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     values = {key: column.tolist() for key, column in columns.items()}
     scores = [
         {**row, **{key: value[i] for key, value in values.items()}}
-        for i, row in enumerate(score_rows(workspace, scored))
+        for i, row in enumerate(score_rows(scored, feature_sharedness(workspace, name), live))
     ]
     return {"scores": scores, "summary": [summary], "plan": _plan(name, scored, certainty, live, settings)}
 

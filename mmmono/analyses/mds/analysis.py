@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmmono.modality import modality_gap
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.sharedness import score_rows, sharedness_counts
+from mmmono.pipeline.sharedness import feature_sharedness, score_rows, sharedness_counts
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -17,12 +17,12 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         sets = [workspace.dominance(name) for name in workspace.recipes]
+        axes = [(scored, feature_sharedness(workspace, scored.name), workspace.live(scored.scores)) for scored in sets]
         gap = modality_gap((block.image, block.text) for block in features.view.blocks())
         return {
-            "scores": [row for scored in sets for row in score_rows(workspace, scored)],
+            "scores": [row for axis in axes for row in score_rows(*axis)],
             "summary": [
-                {**scored.to_row(), "gap": gap.centroid_distance, **sharedness_counts(workspace, scored.name)}
-                for scored in sets
+                {**axis[0].to_row(), "gap": gap.centroid_distance, **sharedness_counts(*axis)} for axis in axes
             ],
             "modality_gap": [asdict(gap)],
         }

@@ -5,7 +5,7 @@
     data/<set>/table.js          the table of features, by column
     data/<set>/cards-<n>.js      contents of the cards of CARDS_A_FILE consecutive features
     data/<set>/texts.js          captions of the top texts, for search
-    thumbnails/<n>/<row>.webp      thumbnails, one per image, however many features the image activates
+    thumbnails/<n>/<row>.webp    thumbnails, one per image, however many features the image activates
 
 Browsers do not let a page on disk fetch files, but it may add script elements. So each data file is a script that
 assigns one value to `explorerData[<name>]`.
