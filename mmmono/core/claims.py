@@ -88,7 +88,7 @@ class Claims:
         return owner == self.token or self._is_over(part, number, owner)
 
     def confirm(self, part: int) -> bool:
-        """Return whether a part is still this process's own; if so, nobody can take it over until the process ends or is silent."""
+        """Return whether a part is still this process's own: nobody takes it over then, until it ends or is silent."""
         number, owner = self._last(part)
         return owner == self.token and self._create(part, number + 1)
 
