@@ -40,7 +40,7 @@ def shown_rows(result: Result) -> Rows:
             "ρ": row["rho"], "same": row["same"], "by chance": row["same_by_chance"], "ARI": row["ari"],
             **{f"{name} kept": f"{row[f'{name}_kept']} of {before[row['feature_set']][name]}"
                for name in ("ImgD", "TextD")},
-            "significant": row["significant"],
+            "significant (normal)": row["significant"],
         }
         for row in rows
     ]  # fmt: skip
@@ -67,7 +67,7 @@ ROBUSTNESS = Analysis(
             "CrossD": "number of cross-modal features",
             "mean": "μ of the live features' scores",
             "std": "σ of the live features' scores",
-            "significant": "live features with a q-value below robustness.fdr",
+            "significant": "features with q ≤ robustness.fdr, normal approximation: fewer than in certainty",
             "rho": "rank correlation of R(d) with R(d) as it is",
             "same": "share of features that have the class that they have as it is",
             "same_by_chance": "that share in expectation for independent classes of the same sizes",
