@@ -1,10 +1,10 @@
-"""Training steps of each kind of sparse autoencoder, as ratios to TopK's step in the same run.
+"""Training steps of the autoencoders that keep the largest pre-activations, as ratios of TopK's step in the same run.
 
     python benchmarks/family.py            # d = 512, k = 32, batch 4096, n = 512 and 4096; one thread
 
 All see the same batches, with L0 = k at the start of training, and take turns, a step each. Times are processor seconds
 of the process, so that a machine that others use as well does not decide; a ratio is the median of the ratios within
-the turns. Kinds that train with whole matrices are below the line: their step depends on n, not on k.
+the turns. Kinds that train with whole matrices are not compared: their step depends on n, not on k.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ class SparseAutoencoder(Dictionary, ABC):
         encoder: `transposed` starts with the decoder's weights, `independent` with others, and `tied` always has the
             decoder's weights.
         frozen: which weights keep their random start: `none`, the `encoder`'s (with b_enc) or the `decoder`'s. The other
-            two are controls: what they score, no learned direction deserves (Korznikov et al. 2026, Sanity checks for
-            sparse autoencoders, arXiv 2602.14111).
+            two are controls: a score that they reach as well is no merit of learned directions (Korznikov et al. 2026,
+            Sanity checks for sparse autoencoders, arXiv 2602.14111).
 
     Raises:
         ValueError: an argument is none of these, or a tied encoder is to be frozen.

@@ -31,7 +31,7 @@ class GatedSAE(SparseAutoencoder):
     """code = 1[π_gate > 0] · ReLU(π_mag), where π_gate = W_enc c + b_gate and π_mag = e^{r_mag} · W_enc c + b_mag.
 
     The loss is ‖c − ĉ‖² + λ ‖ReLU(π_gate)‖_1 + ‖c − W_decᵀ ReLU(π_gate)‖², and decoder and b_pre get no gradient from the
-    reconstruction in the last term (Eq. 8 of the paper). So the penalty shrinks the gates, not the codes.
+    reconstruction in the last term. So the penalty shrinks the gates, not the codes.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.

@@ -47,17 +47,17 @@ class Jump:
 
 
 class JumpReLUSAE(SparseAutoencoder):
-    """code_i = π_i · H(π_i − θ_i) with pre-activations π, thresholds θ > 0 and the step function H.
+    """code_i = π_i · H(π_i − θ_i) with pre-activations π, thresholds θ ≥ 0 and the step function H.
 
     The loss is ‖c − ĉ‖² + λ · penalty. The penalty `l0` is ‖code‖_0 = Σ_i H(π_i − θ_i); `tanh` is Σ_i tanh(s · code_i).
     With `target_l0`, the penalty is (mean L0 / target − 1)² instead, which leads to so many active latents; λ is then
     only how strongly it does.
 
     H has no useful gradient, so its derivative by θ is estimated with a rectangular kernel K of width ε around the
-    threshold: ∂H/∂θ = −K((π − θ)/ε)/ε, ∂code/∂θ = −θ K((π − θ)/ε)/ε (their Eqs. 11 and 12). The penalty `l0` reaches θ
-    alone, as there; the penalty `tanh` reaches the encoder as well. θ itself is learned, not its logarithm as there, and
-    set to 0 where a step made it negative: Adam's steps have about one size, whatever the gradient, and would move a small
-    θ = exp(·) by tiny amounts only.
+    threshold: ∂H/∂θ = −K((π − θ)/ε)/ε, ∂code/∂θ = −θ K((π − θ)/ε)/ε. The penalty `l0` reaches θ alone, as there; the
+    penalty `tanh` reaches the encoder as well. θ itself is learned, not its logarithm as there, and set to 0 where a step
+    made it negative: Adam's steps have about one size, whatever the gradient, and would move a small θ = exp(·) by tiny
+    amounts only.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.

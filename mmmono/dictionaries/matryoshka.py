@@ -24,7 +24,7 @@ Select = Literal["batch", "sample"]
 
 
 class MatryoshkaSAE(BatchTopKSAE):
-    """Loss Σ_l α_l ‖c − Σ_{j < m_l} code_j · atom_j‖² with nested m_1 < … < m_L = n (Bussmann et al., Section 3).
+    """Loss Σ_l α_l ‖c − Σ_{j < m_l} code_j · atom_j‖² with nested m_1 < … < m_L = n (Bussmann et al. 2025).
 
     Early latents take part in every term, so they learn what is general, and do not leave it to many special ones. α is
     `uniform`, or `reverse`: α_l ∝ L − l + 1, which stresses the small levels (UW and RW of Zaigrajew et al., whose levels

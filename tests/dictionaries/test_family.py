@@ -217,7 +217,7 @@ def test_the_first_latents_of_a_matryoshka_reconstruct_better_alone() -> None:
 
 
 def test_jumprelu_estimates_the_gradients_of_its_paper() -> None:
-    """Eqs. 11 and 12 of Rajamanoharan et al. 2024, in numpy."""
+    """Those of Rajamanoharan et al. 2024 (arXiv 2407.14435), in numpy."""
     sae = JumpReLUSAE(8, 16, coefficient=0.3, bandwidth=0.2, threshold=0.3)
     with torch.no_grad():
         sae.thresholds += 0.1 * torch.rand(16)
@@ -258,7 +258,7 @@ def test_tanh_is_the_penalty_of_its_name() -> None:
 
 
 def test_a_gated_sae_learns_by_the_terms_of_its_paper() -> None:
-    """Eq. 8 of Rajamanoharan et al. 2024, with autograd and copies of what is frozen."""
+    """The loss of Rajamanoharan et al. 2024 (arXiv 2404.16014), with autograd and copies of what is frozen."""
     sae = GatedSAE(8, 16, coefficient=0.3)
     with torch.no_grad():
         for p in (sae.b_enc, sae.b_mag, sae.r_mag, sae.b_pre):
