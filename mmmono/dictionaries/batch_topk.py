@@ -9,9 +9,8 @@ from typing import Any, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from mmmono.dictionaries.autoencoder import Codes, DenseCodes, Shared
+from mmmono.dictionaries.autoencoder import Shared
 from mmmono.dictionaries.selecting import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerBatch, PerSample
 
@@ -66,7 +65,3 @@ class BatchTopKSAE(SelectingSAE):
         if threshold is None:
             return PerSample(self.k).of(activations).dense()
         return activations.relu() * (activations > threshold)
-
-    def codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
-        """Return the codes of embeddings minus b_pre."""
-        return DenseCodes(self.activate(F.linear(centered, self.W_enc, self.b_enc)))

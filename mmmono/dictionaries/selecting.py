@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Any, Literal, Unpack
 
 import torch
@@ -21,7 +21,7 @@ Kernel = Literal["auto", "sparse", "dense"]
 class SelectingSAE(SparseAutoencoder, ABC):
     """A sparse autoencoder that keeps the largest pre-activations: k per sample, or as many on average.
 
-    On a CPU its training step computes with the active latents alone. A variant defines `codes`, and its `selection`.
+    On a CPU its training step computes with the active latents alone. A variant defines `activate`, and its `selection`.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.
@@ -62,10 +62,6 @@ class SelectingSAE(SparseAutoencoder, ABC):
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this SAE."""
         return {**super().config(), "k": self.k, "kernel": self.kernel}
-
-    @abstractmethod
-    def codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
-        """Return the codes of embeddings minus b_pre."""
 
     def training_codes(self, centered: Float[Tensor, "samples dim"]) -> SparseCodes:
         """Return the codes of a training batch."""
