@@ -23,6 +23,8 @@ from mmmono.features.store import Modality
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
+# Modules of this package that take Lightning, which takes seconds, and define no dictionary.
+TRAINING = ("callbacks", "datamodule", "modules", "resume_checkpoint")
 
 
 class Dictionary(nn.Module, ABC):
@@ -119,7 +121,8 @@ def dictionary_class(architecture: object) -> type[Dictionary]:
     if isinstance(architecture, str) and architecture not in Dictionary._architectures:
         package = __name__.rpartition(".")[0]
         for module in iter_modules(import_module(package).__path__):
-            import_module(f"{package}.{module.name}")
+            if module.name not in TRAINING:
+                import_module(f"{package}.{module.name}")
     if not isinstance(architecture, str) or architecture not in Dictionary._architectures:
         known = ", ".join(sorted(Dictionary._architectures))
         raise DictionaryError(f"architecture={architecture!r} is none of {known}")
