@@ -66,12 +66,18 @@ class MatchingPursuitSAE(SparseAutoencoder):
     def _pursue(
         self, products: Float[Tensor, "samples latents"]
     ) -> tuple[Int64[Tensor, "samples k"], Float[Tensor, "samples k"]]:
-        """Latents and values of each step, from the first products; an atom's step moves all by its products with them."""
-        products, overlaps = products.clone(), self.W_dec @ self.W_dec.T
+        """Latents and values of each step, from the first products; an atom's step moves all by its products with them.
+
+        Of few samples, only products with the chosen atoms are computed.
+        """
+        products = products.clone()
+        few = self.k * len(products) < self.num_features
+        overlaps = None if few else self.W_dec @ self.W_dec.T
         chosen, values = [], []
         for _ in range(self.k):
             largest, latents = products.max(1)
             values.append(largest.relu())
             chosen.append(latents)
-            products -= values[-1].unsqueeze(1) * overlaps[latents]
+            of_chosen = self.W_dec[latents] @ self.W_dec.T if overlaps is None else overlaps[latents]
+            products -= values[-1].unsqueeze(1) * of_chosen
         return torch.stack(chosen, 1), torch.stack(values, 1)
