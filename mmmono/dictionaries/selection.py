@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int64
@@ -77,8 +78,16 @@ class PerBatch(Selection):
         if not 0 < rate <= 1:
             raise ValueError(f"threshold_rate={rate} must lie above 0, and at most at 1")
         self.rate = rate
-        self.register_buffer("threshold", torch.tensor(-1.0))
+        self.register_buffer("threshold", torch.tensor(-1.0, dtype=torch.float32))
         self._last: float | None = None  # threshold of the last batch; only speeds up the search for the next
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Convert as other modules do, but keep the threshold at least float32: a coarser running mean stops moving."""
+        before = self.threshold
+        super()._apply(fn, recurse)
+        if torch.finfo(self.threshold.dtype).bits < 32:
+            self.threshold = before.to(self.threshold.device, torch.promote_types(before.dtype, torch.float32))
+        return self
 
     def choose(self, z: Tensor, weight: Tensor, bias: Tensor | None) -> SparseCodes:
         """See `Selection.choose`."""
