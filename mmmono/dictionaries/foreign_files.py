@@ -22,11 +22,23 @@ class Hints:
         kind: name of the class that wrote the file.
         k: active latents per sample; replaces the file's.
         input_scale: factor of the embeddings that the dictionary was trained with.
+
+    Raises:
+        DictionaryError: k is no whole number of at least 1, or the factor is not above 0.
     """
 
     kind: str | None = None
     k: int | None = None
     input_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        k, scale = self.k, self.input_scale
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise DictionaryError(
+                f"dictionary.k={k!r} is no whole number of at least 1: give one, or dictionary.k=null"
+            )
+        if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float) or not scale > 0):
+            raise DictionaryError(f"dictionary.input_scale={scale!r} must be above 0: give such a number, or null")
 
 
 def read_torch_file(file: Path) -> dict[str, Any]:

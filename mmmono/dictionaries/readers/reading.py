@@ -12,6 +12,7 @@ from mmmono.core.errors import DictionaryError, ModelError
 from mmmono.dictionaries import saelens
 from mmmono.dictionaries.base import CONFIG_FILE, WEIGHTS_FILE, Dictionary, read_weights
 from mmmono.dictionaries.foreign_files import Hints, read_torch_file, tensors_of
+from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.readers import dictionary_learning, overcomplete, sparsify
 from mmmono.dictionaries.readers.dictionary_learning import read_dictionary_learning
 from mmmono.dictionaries.readers.msae import is_msae, read_msae
@@ -29,6 +30,7 @@ FOLDERS = (
     (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE),
     (dictionary_learning.CONFIG_FILE, dictionary_learning.WEIGHTS_FILE),
 )
+CONFIGURATIONS = tuple(dict.fromkeys(config for config, _ in FOLDERS))
 
 
 def find_dictionary(path: str, file: str | None = None) -> Path:
@@ -54,8 +56,9 @@ def find_dictionary(path: str, file: str | None = None) -> Path:
         )
     if file is not None and file.endswith(TENSOR_FILES):
         found = download(path, [file])
-        for folder in (Path(file).parent, Path(file).parent.parent):
-            _download_if_there(path, (folder / CONFIG_FILE).as_posix())
+        for folder in dict.fromkeys((Path(file).parent, Path(file).parent.parent)):
+            for config in CONFIGURATIONS:
+                _download_if_there(path, (folder / config).as_posix())
         return found
     inside = "" if file is None else f"{file.rstrip('/')}/"
     try:
@@ -68,6 +71,19 @@ def find_dictionary(path: str, file: str | None = None) -> Path:
     return weights.parent
 
 
+def files_of(found: Path) -> dict[str, Path]:
+    """Return the files that a dictionary is read from, by their names from its folder.
+
+    Of a folder, these are its configurations and files of tensors. Of a file, itself and the configurations of libraries
+    beside it and one folder above it.
+    """
+    if found.is_dir():
+        inside = (file for file in found.iterdir() if file.suffix in (".json", *TENSOR_FILES) and file.is_file())
+        return {file.name: file for file in inside}
+    around = {f"{above}{name}": found.parent / f"{above}{name}" for above in ("", "../") for name in CONFIGURATIONS}
+    return {found.name: found} | {name: file for name, file in around.items() if file.is_file()}
+
+
 def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
     """Read the dictionary in a folder, or in a file of tensors, of this project or of another library.
 
@@ -76,36 +92,79 @@ def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
         hints: what the file does not say.
 
     Raises:
-        DictionaryError: it is none, broken, or cannot be encoded with as its library does; the message names the field.
+        DictionaryError: it is none, broken, or cannot be encoded with as its library does, or a hint would change nothing;
+            the message names the field.
     """
     hints = hints or Hints()
-    if found.is_dir():
-        return _read_folder(found, hints)
+    folder = found if found.is_dir() else None
+    if found.suffix == ".safetensors" and any(name == found.name for _, name in FOLDERS):
+        folder = found.parent
+    weights = None if folder is None else _weights_of(folder)
+    if weights != saelens.WEIGHTS_FILE and hints.input_scale is not None:
+        raise _useless(
+            "input_scale", hints.input_scale, found, "only SAELens scales inputs by a number outside its file"
+        )
+    if weights is not None and weights != dictionary_learning.WEIGHTS_FILE and hints.kind is not None:
+        raise _useless("kind", hints.kind, found, "its configuration alone says what saved it")
+    dictionary = _read_file(found, hints) if folder is None or weights is None else _read_folder(folder, weights, hints)
+    _check_k(dictionary, found, hints.k)
+    return dictionary
+
+
+def _check_k(dictionary: Dictionary, found: Path, k: int | None) -> None:
+    """Raise DictionaryError if a number of active latents was given that the dictionary does not encode with."""
+    if k is None:
+        return
+    if not isinstance(dictionary, PretrainedSAE):
+        raise _useless("k", k, found, "a dictionary of this project encodes as it was trained")
+    encoding = dictionary.encoding
+    if encoding.activation not in ("topk", "groupmax", "matching_pursuit"):
+        raise _useless(
+            "k", k, found, f"its codes come from {encoding.activation}, which has no number of active latents"
+        )
+    if encoding.k != k:
+        raise _useless("k", k, found, f"a dictionary of this project encodes as it was saved, with k={encoding.k}")
+
+
+def _useless(name: str, value: object, found: Path, reason: str) -> DictionaryError:
+    return DictionaryError(
+        f"dictionary.{name}={value} would change nothing of {found}: {reason}; give dictionary.{name}=null"
+    )
+
+
+def _read_file(found: Path, hints: Hints) -> Dictionary:
+    """Read a file whose name does not tell its library."""
     if found.suffix == ".safetensors":
-        folder = next((found.parent for _, name in FOLDERS if name == found.name), None)
-        return _read_folder(folder, hints) if folder else read_overcomplete(read_weights(found), found, hints)
+        return read_overcomplete(read_weights(found), found, hints)
     if found.suffix not in TORCH_FILES:
         raise DictionaryError(
             f"{found} is no file of tensors: give a folder, or a file that ends in {', '.join(TENSOR_FILES)}"
         )
     content = read_torch_file(found)
     if is_msae(content):
+        if hints.kind is not None:
+            raise _useless("kind", hints.kind, found, "its name says how it encodes")
         return read_msae(found, hints)
     if overcomplete.ATOMS in content:
         return read_overcomplete(tensors_of(content, found), found, hints)
     return read_dictionary_learning(found, hints)
 
 
-def _read_folder(folder: Path, hints: Hints) -> Dictionary:
+def _weights_of(folder: Path) -> str:
+    """Name of the file of tensors in a folder. Raises DictionaryError if it holds no dictionary."""
     there = [weights for config, weights in FOLDERS if (folder / config).is_file() and (folder / weights).is_file()]
     if not there:
         listed = ", ".join(f"{weights} with {config}" for config, weights in FOLDERS)
         raise DictionaryError(f"{folder} holds no dictionary that can be read; one has {listed}")
-    if there[0] == saelens.WEIGHTS_FILE:
+    return there[0]
+
+
+def _read_folder(folder: Path, weights: str, hints: Hints) -> Dictionary:
+    if weights == saelens.WEIGHTS_FILE:
         return saelens.import_from_saelens(folder, hints.k, hints.input_scale)
-    if there[0] == sparsify.WEIGHTS_FILE:
+    if weights == sparsify.WEIGHTS_FILE:
         return read_sparsify(folder, hints)
-    if there[0] == dictionary_learning.WEIGHTS_FILE:
+    if weights == dictionary_learning.WEIGHTS_FILE:
         return read_dictionary_learning(folder / dictionary_learning.WEIGHTS_FILE, hints)
     return Dictionary.from_pretrained(folder)
 
