@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary, NCLHead, SparseAutoencoder
@@ -27,16 +30,28 @@ FEW_PAIRS = 50_000
 FEW_PAIRS_NOISE = 1.5
 
 
+def make_recipe(name: str, node: DictConfig) -> Recipe:
+    """Make the feature set of an entry of `features.sets`."""
+    made: Recipe = instantiate(node, _convert_="all")
+    written = OmegaConf.to_container(node, resolve=False)
+    settings = written.get("settings") if isinstance(written, dict) else None
+    elsewhere = re.fullmatch(r"\$\{([\w.]+)\}", settings) if isinstance(settings, str) else None
+    made.section = elsewhere[1] if elsewhere else f"features.sets.{name}.settings"
+    return made
+
+
 class Recipe:
     """Base class: how a feature set is made.
 
     Attributes:
         trained: whether it is trained by gradient descent.
         decodes: whether its features can be turned back into embeddings.
+        section: section of the configuration that has its settings, for messages.
     """
 
     trained: ClassVar[bool] = False
     decodes: ClassVar[bool] = True
+    section: str = "features"
 
     @property
     def made(self) -> bool:
@@ -55,6 +70,10 @@ class Trained(Recipe, ABC):
     settings: Mapping[str, Any]
     trained = True
 
+    def recipe(self) -> dict[str, Any]:
+        """What determines the dictionary, given features, seed and training."""
+        return {"settings": dict(self.settings)}
+
     @abstractmethod
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> DictionaryModule:
         """Make the Lightning module with an untrained dictionary. Raises ConfigError if sizes are invalid."""
@@ -62,6 +81,7 @@ class Trained(Recipe, ABC):
 
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
 OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion")
+OF_FEATURES = ("k", "expansion")  # settings that sections take from `features`
 
 
 @dataclass
@@ -69,6 +89,10 @@ class SAE(Trained):
     """`features=sae`: a sparse autoencoder (Eqs. 2, 3); TopK unless `architecture` names another class."""
 
     architecture: str = "topk_sae"
+
+    def recipe(self) -> dict[str, Any]:
+        """Settings, and the class if it is another than TopK."""
+        return {**super().recipe(), **({} if self.architecture == "topk_sae" else {"architecture": self.architecture})}
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
@@ -86,11 +110,22 @@ class SAE(Trained):
         try:
             sae = made(train.dim, _width(train.dim, self.settings["expansion"]), **arguments)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"features.{error}") from error
+            raise ConfigError(self._said(str(error), arguments)) from error
         assert isinstance(sae, SparseAutoencoder)
         if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
         return sae
+
+    def _said(self, error: str, arguments: Mapping[str, Any]) -> str:
+        """Message of an error about an argument, which begins with its name, with the name of the option."""
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", error):
+            return (
+                f"{self.section}.{unknown[1]} is no setting of a {self.architecture}: correct its name or leave it out"
+            )
+        name = re.match(r"\w+", error)
+        if name is None or name[0] not in arguments:
+            return f"{self.section}: {error}"
+        return f"{'features' if name[0] in OF_FEATURES else self.section}.{error}"
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield sparsity and size (Appendix A.1)."""
@@ -151,7 +186,9 @@ class UntrainedSAE(Fitted):
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""
         torch.manual_seed(seed)
-        return SAE(self.settings).untrained(train, normalize)
+        sae = SAE(self.settings)
+        sae.section = self.section
+        return sae.untrained(train, normalize)
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ from typing import Any
 import torch
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.fingerprints import files_fingerprint
 from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
-from mmmono.dictionaries.readers.reading import find_dictionary, read_dictionary
+from mmmono.dictionaries.readers.reading import files_of, find_dictionary, read_dictionary
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
@@ -37,19 +37,14 @@ class Pretrained(Fitted):
 
     @cached_property
     def hints(self) -> Hints:
-        """What its file does not say."""
+        """What its file does not say. Raises DictionaryError if a value is invalid."""
         given = self.settings
         return Hints(given["kind"], given["k"], given["input_scale"])
 
     def recipe(self) -> dict[str, Any]:
         """Content of its files, and what they do not say."""
-        inside = sorted(self.found.iterdir()) if self.found.is_dir() else [self.found]
-        digest = hashlib.sha256()
-        for file in inside:
-            if file.suffix in (".json", ".safetensors", ".pt", ".pth"):
-                digest.update(file.name.encode())
-                digest.update(file.read_bytes())
-        return {"files": digest.hexdigest()[:16], **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
+        files = files_fingerprint(files_of(self.found))[:16]
+        return {"files": files, **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
         """Read it, and check that it was made for such embeddings.

@@ -58,7 +58,7 @@ def train_dictionary(
     trainer.check_length(pairs // whole_batch)
     recipe = {
         "kind": name,
-        "settings": dict(kind.settings),
+        **kind.recipe(),
         "features": train.recipe,
         "validation": val.recipe,
         "normalize": normalize,

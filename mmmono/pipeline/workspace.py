@@ -35,7 +35,7 @@ from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.extracting import FeatureExtraction
-from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained
+from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
 from mmmono.pipeline.groups import compared_groups
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
@@ -127,7 +127,7 @@ class Workspace:
     def recipes(self) -> dict[str, Recipe]:
         """The selected feature sets by name."""
         sets = self.cfg.features.sets
-        return {name: instantiate(sets[name], _convert_="all") for name in sets}
+        return {name: make_recipe(name, sets[name]) for name in sets}
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:
         """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""

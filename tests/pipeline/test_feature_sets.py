@@ -1,0 +1,148 @@
+"""Addresses of dictionaries, and the options that errors name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from mmmono.core.errors import ConfigError
+from mmmono.dictionaries import TopKSAE
+from mmmono.dictionaries.readers.reading import files_of
+from mmmono.dictionaries.saelens import export_to_saelens
+from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
+from mmmono.pipeline.pretrained import Pretrained
+from mmmono.pipeline.training import train_dictionary
+from tests.dictionaries.test_readers import batch_topk_file
+from tests.pipeline.conftest import REPOSITORY
+
+GIVEN = {"path": "", "file": None, "kind": None, "k": None, "input_scale": None, "max_fvu": 1.0}
+
+
+def configured(features: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return compose("train", [f"features={features}", *overrides])
+
+
+def address(path: Path) -> str:
+    return str(Pretrained({**GIVEN, "path": str(path)}).recipe()["files"])
+
+
+def test_an_address_has_all_that_a_file_is_read_from(tmp_path: Path) -> None:
+    file = tmp_path / "trainer_0" / "checkpoints" / "ae_9.pt"
+    file.parent.mkdir(parents=True)
+    torch.save(batch_topk_file(), file)
+    (file.parent / "notes.json").write_text("{}")
+    seen = [address(file)]
+    for configuration in (tmp_path / "trainer_0" / "config.json", file.parent / "config.json"):
+        for kind in ("BatchTopKSAE", "AutoEncoderTopK"):
+            configuration.write_text(json.dumps({"trainer": {"dict_class": kind, "k": 3}}))
+            seen.append(address(file))
+    assert len(set(seen)) == 5
+    assert sorted(files_of(file)) == ["../config.json", "ae_9.pt", "config.json"]
+    (file.parent / "notes.json").write_text("[]")
+    assert address(file) == seen[-1]
+
+
+def test_an_address_has_the_files_of_a_folder_alone(tmp_path: Path) -> None:
+    export_to_saelens(TopKSAE(6, 12, 3), tmp_path / "sae")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "sae" / "README.md").write_text("")
+    assert sorted(files_of(tmp_path / "sae")) == ["cfg.json", "sae_weights.safetensors"]
+    assert sorted(files_of(tmp_path / "sae" / "sae_weights.safetensors")) == [
+        "../config.json",
+        "cfg.json",
+        "sae_weights.safetensors",
+    ]
+    before = address(tmp_path / "sae")
+    (tmp_path / "sae" / "cfg.json").write_text("{}")
+    assert address(tmp_path / "sae") != before
+
+
+class Built:
+    """An artifacts root that only keeps the last recipe."""
+
+    recipe: Mapping[str, Any]
+
+    def build(self, kind: str, name: str, recipe: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        self.recipe = recipe
+
+
+def test_a_training_has_the_address_of_its_class() -> None:
+    """`features=batch_topk features.sets.batch_topk.architecture=matryoshka_sae` is no BatchTopK."""
+    features: Any = SimpleNamespace(view=range(700), recipe={}, store=SimpleNamespace(path=Path("store")))
+    recipes = []
+    for more in ((), ("features.sets.batch_topk.architecture=matryoshka_sae",)):
+        cfg = configured("batch_topk", "trainer=cpu", *more)
+        built, kind = Built(), make_recipe("batch_topk", cfg.features.sets.batch_topk)
+        assert isinstance(kind, Trained)
+        train_dictionary(built, "batch_topk", kind, features, features, cfg)  # type: ignore[arg-type]
+        recipes.append(built.recipe)
+    assert [recipe.get("architecture") for recipe in recipes] == ["batch_topk_sae", "matryoshka_sae"]
+    assert recipes[0]["settings"] == recipes[1]["settings"]
+
+
+def test_an_address_has_the_class_of_an_autoencoder() -> None:
+    settings = {"k": 3}
+    recipes = [
+        SAE(settings, architecture).recipe() for architecture in ("topk_sae", "batch_topk_sae", "matryoshka_sae")
+    ]
+    assert recipes[0] == {"settings": settings}  # as before there were others
+    assert [recipe.get("architecture") for recipe in recipes[1:]] == ["batch_topk_sae", "matryoshka_sae"]
+
+
+def composed(features: str, *overrides: str) -> Recipe:
+    return make_recipe(features, configured(features, *overrides).features.sets[features])
+
+
+class View:
+    """As much of a view as an untrained autoencoder needs."""
+
+    dim = 16
+    store = type("Store", (), {"path": Path()})
+
+    def __len__(self) -> int:
+        return 4
+
+    def blocks(self) -> Any:
+        yield type("Block", (), {"image": np.ones((4, 16), np.float32), "text": np.ones((4, 16), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("features", "override", "says"),
+    [
+        ("jumprelu", "jumprelu.target_l0=17", r"jumprelu\.target_l0=17.* is more than the 16 latents"),
+        ("batch_topk", "batch_topk.threshold_rate=0", r"batch_topk\.threshold_rate=0 must"),
+        ("sae", "features.k=17", r"features\.k=17 must lie between"),
+        ("untrained_sae", "features.k=17", r"features\.k=17 must lie between"),
+        ("untrained_sae", "sae.center=middle", r"sae\.center='middle' is none of"),
+        ("sae", "features.expansion=0", r"features\.expansion=0 leaves no feature"),
+        ("jumprelu", "jumprelu.bandwidth=much", "jumprelu: "),
+        ("jumprelu", "+jumprelu.treshold=3", r"jumprelu\.treshold is no setting of a jumprelu_sae: correct"),
+        ("sae", "+sae.kk=3", r"sae\.kk is no setting of a topk_sae: correct"),
+    ],
+)
+def test_errors_name_options_that_exist(features: str, override: str, says: str) -> None:
+    kind, view = composed(features, "features.k=3", override), View()
+    make: Any = partial(kind.untrained, view, False) if isinstance(kind, SAE) else None  # type: ignore[arg-type]
+    if isinstance(kind, UntrainedSAE):
+        make = partial(kind.fit, view, False, 0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        make()
+
+
+def test_settings_that_stand_in_the_set_itself_are_named_there() -> None:
+    cfg = {"_target_": "mmmono.pipeline.feature_sets.SAE", "settings": {"expansion": 1, "frozen": "both"}}
+    kind = make_recipe("mine", OmegaConf.create(cfg))
+    assert isinstance(kind, SAE)
+    with pytest.raises(ConfigError, match=r"^features\.sets\.mine\.settings\.frozen='both' is none of"):
+        kind.untrained(View(), False)  # type: ignore[arg-type]
