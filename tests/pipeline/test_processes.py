@@ -1,6 +1,7 @@
 """Trainings with two processes, through the command line, undisturbed and killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ LONG = (*LONG, "training.checkpoint_every=20")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "training.batch_size=64")
 ONE = ("training.batch_size=128",)
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+KINDS = ("sae", "ncl", "batch_topk", "jumprelu")  # whose results two processes share
 LIMIT = 600  # seconds for a command, on a machine that does other things too
 
 
@@ -115,7 +117,7 @@ def assert_same(one: Path, other: Path, kind: str) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of whole batches."""
     root = tmp_path_factory.mktemp("alone")
-    process = start(*SHORT, *ONE, "features=[sae,ncl]", f"artifacts={root}", log=root / "log")
+    process = start(*SHORT, *ONE, f"features=[{','.join(KINDS)}]", f"artifacts={root}", log=root / "log")
     assert finish(process) == 0, (root / "log").read_text()
     return root
 
@@ -126,12 +128,14 @@ def test_two_processes_make_what_one_makes_of_whole_batches(
     tmp_path: Path, alone: Path, launcher: tuple[str, ...]
 ) -> None:
     settings = TWO if not launcher else TWO[2:]  # torchrun says how many there are
-    process = start(*launcher, *SHORT, *settings, "features=[sae,ncl]", f"artifacts={tmp_path}", log=tmp_path / "log")
+    kinds = ("sae", "ncl") if launcher else KINDS
+    features = f"features=[{','.join(kinds)}]"
+    process = start(*launcher, *SHORT, *settings, features, f"artifacts={tmp_path}", log=tmp_path / "log")
     status, said = finish(process), (tmp_path / "log").read_text()
     assert status == 0, said
-    assert (said.count("sae: trained"), said.count("ncl: trained")) == (1, 1)
     assert "Warning" not in said
-    for kind in ("sae", "ncl"):
+    for kind in kinds:
+        assert len(re.findall(rf"\b{kind}: trained", said)) == 1
         assert_same(alone, tmp_path, kind)
     history = pd.read_parquet(dictionary(tmp_path, "sae") / "history.parquet")
     assert history["pairs"].tolist() == [1280, 2560]
