@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
@@ -178,15 +178,22 @@ def corrected_correlation(across: float, within: float, chance: float = 0.0) -> 
     Chance: even if two dictionaries share nothing, matching pairs features that vary in the same modality, and these have
     similar R(d). The agreement by this comes off numerator and denominator, as in Cohen's κ.
 
+    Ranks: the correction holds for Pearson's correlation. So rank correlations become those of normal distributions that have
+    them, 2 sin(π ρ / 6) (Pearson 1907), are corrected, and become rank correlations again.
+
     Args:
         across: see `SeedAgreement`.
         within: see `SeedAgreement`.
         chance: `across` after matching on shuffled pairs; 0 for the correction for noise alone.
 
     Returns:
-        (across − chance) / (within − chance); NaN if `within` is NaN, or not above chance.
+        The rank correlation of normal distributions that correlate by (across − chance) / (within − chance), each taken as
+        above; 3 if this is 2 or more, NaN if `within` is NaN, or not above chance.
     """
-    return (across - chance) / (within - chance) if within > chance else math.nan
+    across, within, chance = (2 * math.sin(math.pi * rho / 6) for rho in (across, within, chance))
+    if not within > chance:
+        return math.nan
+    return 6 / math.pi * math.asin(min(1.0, max(-1.0, (across - chance) / (within - chance) / 2)))
 
 
 def corrected_interval(
@@ -194,8 +201,8 @@ def corrected_interval(
 ) -> Interval:
     """Return the mean agreement with several other seeds, corrected for noise and for chance, with its interval.
 
-    The interval is a percentile bootstrap over the features of the reference: each resample takes the same features and
-    their matches from all dictionaries. It holds the ranks of the scores, the pairs and `chance` fixed.
+    The interval is normal, with the standard error of a bootstrap over the features of the reference: each resample takes the
+    same features and their matches from all dictionaries. It holds the ranks of the scores, the pairs and `chance` fixed.
 
     Args:
         first: the reference dictionary.
@@ -217,8 +224,9 @@ def corrected_interval(
     corrected = np.array([corrected_correlation(across, within, chance) for across, within in drawn])
     low = high = math.nan
     if not math.isnan(value) and np.isnan(corrected).mean() <= 0.025:
-        low, high = (float(bound) for bound in np.nanquantile(corrected, (0.025, 0.975)))
-    return Interval(value, low, high, method="percentile bootstrap over features")
+        reach = float(norm.ppf(0.975) * np.nanstd(corrected))
+        low, high = value - reach, value + reach
+    return Interval(value, low, high, method="normal, bootstrap over features")
 
 
 def _resampled(first: SeedScores, second: SeedScores, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

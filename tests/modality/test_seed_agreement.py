@@ -168,10 +168,17 @@ def test_the_interval_of_the_corrected_correlation_covers(tau: float) -> None:
     assert np.mean(values) == pytest.approx(true, abs=0.05)
     assert np.mean(covered) >= 0.87  # .95 − 3.3 standard errors
     means = [np.mean([getattr(seed_agreement(first, o), of) for o in others]) for of in ("across", "within")]
-    assert values[-1] == pytest.approx(means[0] / means[1])
+    assert values[-1] == pytest.approx(corrected(*means))
+    assert np.mean(values) == pytest.approx(true, abs=4 * np.std(values) / 80**0.5)
     resampled = corrected_interval(first, others, n_bootstrap=200, seed=1)
     assert resampled.value == values[-1]
     assert resampled.low != interval.low
+
+
+def corrected(across: float, within: float, chance: float = 0.0) -> float:
+    """Rank correlations as Pearson's of normal distributions, corrected, and back."""
+    x, y, c = 2 * np.sin(np.pi * np.array([across, within, chance]) / 6)
+    return float(6 / np.pi * np.arcsin((x - c) / (y - c) / 2))
 
 
 def test_an_interval_by_hand() -> None:
@@ -185,8 +192,9 @@ def test_an_interval_by_hand() -> None:
         rows = np.repeat(np.arange(150), count)
         r = lambda x, y: np.mean([np.corrcoef(x[h, rows], y[h, rows])[0, 1] for h in range(2)])  # noqa: B023, E731
         across = (r(a[0], b[1]) + r(a[1], b[0])) / 2
-        drawn.append((across - 0.05) / (np.sqrt(r(*a) * r(*b)) - 0.05))
-    np.testing.assert_allclose([interval.low, interval.high], np.quantile(drawn, [0.025, 0.975]))
+        drawn.append(corrected(across, np.sqrt(r(*a) * r(*b)), 0.05))
+    reach = 1.959964 * np.std(drawn)
+    np.testing.assert_allclose([interval.low, interval.high], interval.value + np.array([-reach, reach]), rtol=1e-6)
 
 
 def test_unreliable_scores_are_not_corrected() -> None:
@@ -198,7 +206,9 @@ def test_unreliable_scores_are_not_corrected() -> None:
     assert np.isnan(corrected_correlation(found.across, found.within))
     assert not corrected_interval(noise, [noise]).bounded
     assert np.isnan(corrected_correlation(0.3, 0.2, 0.25))
-    assert corrected_correlation(0.3, 0.5, 0.1) == pytest.approx(0.5)
+    assert corrected_correlation(0.5, 0.5, 0.1) == pytest.approx(1)
+    assert corrected_correlation(0.1, 0.5, 0.1) == pytest.approx(0)
+    assert corrected_correlation(0.3, 0.5, 0.1) == pytest.approx(corrected(0.3, 0.5, 0.1))
 
 
 def test_agreement_counts_what_is_live_in_both() -> None:

@@ -89,6 +89,7 @@ CONSENSUS = Analysis(
         "chance? Not in the paper."
     ),
     paper="beyond 2.1",
+    version=2,
     targets=("consensus",),
     settings=Settings,
     columns={
@@ -103,9 +104,9 @@ CONSENSUS = Analysis(
             "rho": "rank correlation of R(d) between seeds, over features live in both: mean over the other seeds",
             "chance_rho": "the same after matching on shuffled pairs",
             "corrected_rho": "0: as by chance, 1: as much as the noise of R(d) allows; (across_rho − chance_across_rho) / "
-            "(halves_rho − chance_across_rho), none if R(d) is not reliable beyond chance",
-            "corrected_rho_low": "lower end of its 95 % bootstrap interval over features",
-            "corrected_rho_high": "upper end of its 95 % bootstrap interval over features",
+            "(halves_rho − chance_across_rho), each as of a normal distribution; none if R(d) is not reliable beyond chance",
+            "corrected_rho_low": "lower end of its 95 % interval (standard error by bootstrap over features)",
+            "corrected_rho_high": "upper end of its 95 % interval (standard error by bootstrap over features)",
             "across_rho": "rank correlation of R(d) of one seed on half of the groups with that of another seed on the rest",
             "chance_across_rho": "the same after matching on shuffled pairs",
             "halves_rho": "rank correlation of R(d) between halves of the groups under one seed",
