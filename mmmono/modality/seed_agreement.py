@@ -178,8 +178,8 @@ def corrected_correlation(across: float, within: float, chance: float = 0.0) -> 
     Chance: even if two dictionaries share nothing, matching pairs features that vary in the same modality, and these have
     similar R(d). The agreement by this comes off numerator and denominator, as in Cohen's κ.
 
-    Ranks: the correction holds for Pearson's correlation. So rank correlations become those of normal distributions that have
-    them, 2 sin(π ρ / 6) (Pearson 1907), are corrected, and become rank correlations again.
+    Ranks: the correction holds for Pearson's correlation. So rank correlations become those of normal distributions with
+    such ranks, 2 sin(π ρ / 6) (Pearson 1907), are corrected, and become rank correlations again.
 
     Args:
         across: see `SeedAgreement`.
