@@ -16,6 +16,7 @@ import torch
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
+from mmmono.core.versions import version_of
 from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs
 from mmmono.data.pairs import PairSource, SplitShares
 from mmmono.features import Manifest, extract_features
@@ -259,9 +260,13 @@ class DrawingCLIP(Model):
             raise ModelError(f"model.drawings={self.drawings} is unknown: choose one of {', '.join(DRAWINGS)}")
 
     def recipe(self) -> dict[str, Any]:
-        """Seed, whether classes join, and fingerprint and split of the drawings on whose training split it is fitted."""
+        """Seed, whether classes join, and fingerprint and split of the drawings on whose training split it is fitted.
+
+        The versions of the fit and of the towers' outputs are part of it, under any `name`, so that features follow them.
+        """
         return {
             "architecture": "drawingclip",
+            "versions": {"fit": version_of("models", "drawingclip"), "towers": version_of("towers")},
             "seed": self.seed,
             "classes": self.classes,
             "data": DRAWINGS[self.drawings]().fingerprint(),

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mmmono.analyses.ablation import ABLATION
 from mmmono.analyses.mds import MDS
 from mmmono.core.errors import ConfigError, ModelError
+from mmmono.core.versions import VERSIONS
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.workspace import Workspace
@@ -91,3 +92,14 @@ def test_drawingclip_knows_what_it_was_fitted_on(tmp_path: Path) -> None:
     assert fitted("model.drawings=openmoji") == [True, False, True, False]
     with pytest.raises(ModelError, match="model.drawings=photos is unknown: choose one of openmoji, icons, drawings"):
         DrawingCLIP(name="drawingclip", drawings="photos")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["models/drawingclip", "towers"])
+@pytest.mark.parametrize("name", ["drawingclip", "mine"])
+def test_features_follow_the_versions_of_the_fit_and_of_the_towers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
+) -> None:
+    extraction = workspace(tmp_path, "mds", EMOJI, RAW, f"model.name={name}").extraction("val")
+    before = extraction.recipe(None)
+    monkeypatch.setitem(VERSIONS, key, VERSIONS[key] + 1)  # type: ignore[arg-type]
+    assert extraction.recipe(None) != before
