@@ -157,13 +157,16 @@ class OpenCLIP(Layered, GivenSettings):
         return self._source.config["text_cfg"].get("width")
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
-        """Load the encoder through open_clip."""
+        """Load the encoder through open_clip; from the hub at the commit that the recipe is of."""
         from mmmono.vlm import load_open_clip
 
         self._check_given()
+        architecture = self.architecture
+        if architecture.startswith(HUB) and (at := self._source.repository) is not None:
+            architecture = f"{HUB}{at.name}@{at.commit}"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            encoder = load_open_clip(self.architecture, self.pretrained or None, self.name, settings=self._settings)
+            encoder = load_open_clip(architecture, self.pretrained or None, self.name, settings=self._settings)
         cut(encoder, self.depth)
         return encoder.to(device)
 

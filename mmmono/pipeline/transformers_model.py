@@ -59,10 +59,14 @@ class Transformers(Layered):
         return self._source.text_width
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
-        """Load the encoder through transformers."""
+        """Load the encoder through transformers; from the hub at the commit that the recipe is of."""
         from mmmono.vlm import load_transformers
+        from mmmono.vlm.transformers_sources import transformers_source
 
-        encoder = load_transformers(self.id, self.name, self.context_length, self._source)
+        source = self._source
+        if (at := source.repository) is not None:  # the source may come from another machine, with its folders
+            source = transformers_source(f"{at.name}@{at.commit}")
+        encoder = load_transformers(self.id, self.name, self.context_length, source)
         cut(encoder, self.depth)
         return encoder.to(device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import _CACHED_NO_EXIST, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -51,7 +52,16 @@ class Repository:
         return cls(name, folder.name, folder, cache_dir)
 
     def download(self, *files: str) -> Path:
-        """Return the first of several files that the repository has, downloaded unless cached; see `hub.download`."""
+        """Return the first of several files that the repository has, downloaded unless cached; see `hub.download`.
+
+        The hub is asked only for what the cache does not know: files of a commit do not change.
+        """
+        for file in files:
+            cached = self._cached(file)
+            if isinstance(cached, str):
+                return Path(cached)
+            if cached is None:
+                break
         return download(self.name, files, self.cache_dir, self.commit)
 
     def digest(self, file: str) -> str | None:
@@ -84,7 +94,7 @@ class Repository:
         return None
 
     def _look_up(self, file: str) -> str | None:
-        cached = try_to_load_from_cache(self.name, file, cache_dir=self.cache_dir, revision=self.commit)
+        cached = self._cached(file)
         if cached is _CACHED_NO_EXIST:
             return None
         content = Path(cached).resolve() if isinstance(cached, str) else None
@@ -99,3 +109,7 @@ class Repository:
                 return file_fingerprint(content)
             kind = NotReachableError if isinstance(error, OfflineModeIsEnabled) else ModelError
             raise kind(f"cannot look up {file} of {self.name}: {hub_reason(error)}") from error
+
+    def _cached(self, file: str) -> Any:
+        """Path of a cached file, `_CACHED_NO_EXIST` if the cache knows that there is none, or None."""
+        return try_to_load_from_cache(self.name, file, cache_dir=self.cache_dir, revision=self.commit)

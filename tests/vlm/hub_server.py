@@ -30,7 +30,8 @@ class Fault:
 
 @dataclass
 class Hub:
-    """Files by `org/name/file`, faults to come, and the requests so far with the bytes they began at.
+    """Files by `org/name/file` at the newest commit and at `older` ones, faults to come, and the requests so far with the
+    bytes they began at.
 
     Answers of the hub's API, as JSON, are in `api` by their paths; without any it answers 404.
     """
@@ -40,6 +41,13 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     log: list[tuple[str, int]] = field(default_factory=list)
     url: str = ""
+    commit: str = COMMIT
+    older: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def push(self, files: dict[str, bytes]) -> None:
+        """Replace files of all repositories by a new commit."""
+        self.older[self.commit] = self.files
+        self.files, self.commit = {**self.files, **files}, f"{len(self.older):040x}"
 
     def fault(self, request: str) -> Fault | None:
         """The next fault for a request, which then has one time less."""
@@ -93,16 +101,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._file(start, fault)
 
         def _file(self, start: int, fault: Fault | None) -> None:
-            match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
-            name = f"{match[1]}/{match[2]}" if match else ""
-            if name not in hub.files:
-                known = match and any(file.startswith(f"{match[1]}/") for file in hub.files)
+            match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+            name = f"{match[1]}/{match[3]}" if match else ""
+            commit = match[2] if match and match[2] in hub.older else hub.commit
+            files = hub.older.get(commit, hub.files)
+            if name not in files:
+                known = match and any(file.startswith(f"{match[1]}/") for file in files)
                 code = "EntryNotFound" if known else "RepoNotFound"
-                self._reply(404 if known else 401, b"", {"X-Error-Code": code, "X-Repo-Commit": COMMIT})
+                self._reply(404 if known else 401, b"", {"X-Error-Code": code, "X-Repo-Commit": commit})
                 return
-            content = hub.files[name]
+            content = files[name]
             headers = {
-                "X-Repo-Commit": COMMIT,
+                "X-Repo-Commit": commit,
                 "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
                 "Accept-Ranges": "bytes",
             }
