@@ -288,10 +288,13 @@ class Workspace:
         return f"{self.model.name} on {self.dataset_name} ({self.described(split)}: {count})"
 
     def described(self, split: Split) -> str:
-        """Name of a split; with `in-sample` if the model or a selected feature set was fitted to some of its pairs."""
+        """Name of a split; with `in-sample` if the model or a selected feature set was fitted to some of its pairs.
+
+        The model was fitted on the training split by the source's own groups: by other groups, its pairs are in any split.
+        """
         fits = [self.settings.training.split] if any(kind.made for kind in self.recipes.values()) else []
         if self.model.fitted_on(self.dataset_name):
-            fits.append("train")
+            fits += ["train", "select", "val"] if self.dataset.grouping.recipe() else ["train"]
         inside = split in fits or "all" in fits or (split == "all" and bool(fits))
         return f"{split}, in-sample" if inside else split
 

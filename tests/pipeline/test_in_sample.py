@@ -39,6 +39,9 @@ SYNTHETIC, EMOJI = "dataset=synthetic", "dataset=openmoji"
         ((SYNTHETIC, SAE, "training.split=all"), "val", "val, in-sample"),
         ((EMOJI, RAW), "all", "all, in-sample"),  # the model is fitted
         ((EMOJI, RAW), "val", "val"),
+        ((EMOJI, RAW, "dataset.group=subcategory"), "val", "val, in-sample"),  # fitted by other groups
+        ((EMOJI, RAW, "dataset.near_duplicates=0.97"), "select", "select, in-sample"),
+        ((SYNTHETIC, RAW, "dataset.group=group"), "val", "val"),
     ],
 )
 def test_a_split_says_if_something_was_fitted_to_it(
