@@ -18,6 +18,7 @@ from typing import Any
 
 import xxhash
 
+from mmmono.core.files import visible_files
 from mmmono.core.progress import progress_bar
 
 PIECE = 1 << 24
@@ -45,15 +46,13 @@ def files_fingerprint(files: Mapping[str, Path]) -> str:
     return _recall(named.values(), lambda: _read_all(named), names=named)
 
 
-def folder_fingerprint(folder: str | Path, pattern: str = "**/*") -> str:
-    """Return the digest of the relative names and contents of a folder's visible files that match a pattern.
+def folder_fingerprint(folder: str | Path) -> str:
+    """Return the digest of the relative names and contents of a folder's visible files; see `visible_files`.
 
     Raises OSError if one cannot be read.
     """
     folder = Path(folder)
-    files = {path.relative_to(folder): path for path in folder.glob(pattern) if path.is_file()}
-    hidden = {name for name in files if any(part.startswith(".") for part in name.parts)}
-    return files_fingerprint({name.as_posix(): path for name, path in files.items() if name not in hidden})
+    return files_fingerprint({f.relative_to(folder).as_posix(): f for f in visible_files(folder) if f.is_file()})
 
 
 def weights_identity(name: str) -> str:

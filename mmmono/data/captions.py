@@ -6,11 +6,13 @@ import hashlib
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
+from mmmono.core.errors import ConfigError
 from mmmono.core.text import decode_text, is_visible, one_line
 
 CaptionChoice = Literal["first", "random", "all"]
+OWN_COLUMNS = ("key", "caption", "locator", "group")  # reserved columns of the metadata, which labels must not use
 
 
 def clean(caption: str) -> str:
@@ -57,6 +59,16 @@ def text_or_empty(value: object) -> str:
 def label_or_empty(value: object) -> str:
     """Return a cleaned label or other short metadata value, or "" if there is none. Numbers are valid labels."""
     return clean(as_text(value, numerals=True))
+
+
+def check_reading(captions: str, label_keys: Sequence[str]) -> None:
+    """Raise ConfigError if a choice of captions is unknown, or a label has the name of a reserved column."""
+    if taken := [name for name in label_keys if name in OWN_COLUMNS]:
+        raise ConfigError(
+            f"dataset.label_keys={list(label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
+        )
+    if captions not in get_args(CaptionChoice):
+        raise ConfigError(f"dataset.captions={captions} is none of {', '.join(get_args(CaptionChoice))}")
 
 
 def choose_captions(

@@ -8,23 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import fsspec
+from typing import Any, TypeAlias
 
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.extras import need
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.captions import choose_captions, image_key, label_or_empty
 from mmmono.data.images import decode_image
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
+from mmmono.data.row_images import image_bytes
 from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading
 
 PART = 1024  # rows that one process reads at a time, unless the dataset is streamed
 BATCH = 32  # rows of a stream that are in memory together
 # Files of WebDataset shards become columns by their extensions.
-IMAGES = ("image", "images", "img", "image", "jpg", "jpeg", "png", "webp", *IMAGE_COLUMNS)
+IMAGES = tuple(dict.fromkeys(("image", "images", "img", "jpg", "jpeg", "png", "webp", *IMAGE_COLUMNS)))
 CAPTIONS = (*CAPTION_COLUMNS, "txt")
+NO_ROW = "there is no such row"
+
+
+Row: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ class HuggingFacePairs(PairSource):
 
     def __init__(self, dataset: HubDataset, reading: TableReading | None = None, limit: int | None = None) -> None:
         need("dataset=huggingface", "datasets")
-        if limit is not None and limit < 1:
-            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+        check_limit(limit)
         self.dataset = dataset
         self.reading = reading or TableReading()
         self.limit = limit
@@ -119,33 +121,27 @@ class HuggingFacePairs(PairSource):
             raise DataError(f"{self.dataset.id} has no readable pair {key!r}: {found.reason}")
         return found
 
-    def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+    def fetch_many(self, requests: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
         """Read pairs again, those of a streamed file in one pass over it; see `PairSource.fetch_many`."""
-        places = [self._place(key) for key, _ in wanted]
-        if not self.dataset.streaming:
-            for (key, _), place in zip(wanted, places, strict=True):
-                yield self._again(key, None if place is None else self._row(*place))
-            return
-        rows: dict[tuple[int, int], dict[str, Any]] = {}
-        needed: dict[int, set[int]] = defaultdict(set)
-        for place in filter(None, places):
-            needed[place[0]].add(place[1])
-        for part, positions in needed.items():
-            for position, row in enumerate(self._part(part)):
-                if position in positions:
-                    rows[part, position] = row
-                if position >= max(positions):
-                    break
-        for (key, _), place in zip(wanted, places, strict=True):
-            yield self._again(key, None if place is None else rows.get(place))
+        places = [self._place(key) for key, _ in requests]
+        rows = self._streamed(places) if self.dataset.streaming else map(self._row, places)
+        for (key, _), row in zip(requests, rows, strict=True):
+            yield self._again(key, row)
 
     def group(self, key: str) -> str:
         """Key of the row, so that all captions of its image fall into one split."""
         return image_key(key)
 
-    def _again(self, key: str, row: Mapping[str, Any] | None) -> ImageTextPair | SkippedPair:
-        reason = "there is no such row"
-        for pair in () if row is None else self._pairs(image_key(key), row):
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to open the dataset itself, without the rows that are open here."""
+        opened = ("_rows", "_builder", "_columns")
+        return {name: value for name, value in self.__dict__.items() if name not in opened}
+
+    def _again(self, key: str, row: Row | str) -> ImageTextPair | SkippedPair:
+        if isinstance(row, str):
+            return SkippedPair(key, row)
+        reason = NO_ROW
+        for pair in self._pairs(image_key(key), row):
             if isinstance(pair, ImageTextPair) and pair.key == key:
                 return pair
             reason = pair.reason if isinstance(pair, SkippedPair) else "there is no such caption"
@@ -165,9 +161,31 @@ class HuggingFacePairs(PairSource):
         place = (int(part), int(position)) if dash else divmod(int(part), PART)
         return place if place[0] < len(self.parts()) else None
 
-    def _row(self, part: int, position: int) -> dict[str, Any] | None:
-        number = part * PART + position
-        return dict(self._rows[number]) if number < len(self._rows) else None
+    def _row(self, place: tuple[int, int] | None) -> Row | str:
+        """Return the row at a place, or the reason that there is none."""
+        number = -1 if place is None else place[0] * PART + place[1]
+        try:
+            return dict(self._rows[number]) if 0 <= number < len(self._rows) else NO_ROW
+        except Exception as error:  # each kind of file has a reader of its own
+            return f"unreadable row ({_line(error)})"
+
+    def _streamed(self, places: Sequence[tuple[int, int] | None]) -> list[Row | str]:
+        """Return the row at each place, or the reason that there is none, from one pass over each part."""
+        rows: dict[tuple[int, int], Row] = {}
+        broken: dict[int, str] = {}
+        needed: dict[int, set[int]] = defaultdict(set)
+        for place in filter(None, places):
+            needed[place[0]].add(place[1])
+        for part, positions in needed.items():
+            try:
+                for position, row in enumerate(self._part(part)):
+                    if position in positions:
+                        rows[part, position] = row
+                    if position >= max(positions):
+                        break
+            except Exception as error:  # each kind of file has a reader of its own
+                broken[part] = f"unreadable row ({_line(error)})"
+        return [NO_ROW if place is None else rows.get(place, broken.get(place[0], NO_ROW)) for place in places]
 
     def _part(self, part: int) -> Iterator[dict[str, Any]]:
         if self.dataset.streaming:
@@ -188,7 +206,7 @@ class HuggingFacePairs(PairSource):
             yield SkippedPair(key, "no caption")
             return
         try:
-            data = _image_bytes(row.get(image_column), self.dataset.folder)
+            data = image_bytes(row.get(image_column), self.dataset.folder)
             image = decode_image(data)
         except DataError as error:
             yield SkippedPair(key, str(error))
@@ -249,28 +267,6 @@ class HuggingFacePairs(PairSource):
             return load(where, given.config, revision=given.revision if given.folder is None else None, **settings)
         except Exception as error:  # datasets passes on the errors of readers, the hub client and the system
             raise DataError(f"dataset.id={given.id} cannot be opened: {_line(error)}; {_remedy(error)}") from error
-
-
-def _image_bytes(value: Any, folder: Path | None) -> bytes:
-    """Return the bytes of an image in a row: bytes, or a mapping with them or with a path. Raises DataError if none."""
-    if isinstance(value, bytes):
-        return value
-    path = value
-    if isinstance(value, Mapping):
-        if value.get("bytes"):
-            return bytes(value["bytes"])
-        path = value.get("path")
-    if not isinstance(path, str) or not path:
-        raise DataError("no image")
-    try:
-        if "://" in path:
-            with fsspec.open(path, "rb") as file:
-                return bytes(file.read())
-        return ((folder or Path()) / path).read_bytes()
-    except FileNotFoundError as error:
-        raise DataError("no image") from error
-    except Exception as error:  # file systems raise errors of their own
-        raise DataError(f"unreadable image file ({type(error).__name__})") from error
 
 
 def _line(error: BaseException, most: int = 240) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint
 from mmmono.core.text import escaped_bytes
 from mmmono.data.captions import choose_captions, image_key
 from mmmono.data.images import decode_image
 from mmmono.data.listings import Listed, Listing
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
 from mmmono.data.tables import TableReading
 
 PART = 1024  # images that one process reads at a time
@@ -36,8 +36,7 @@ class ListedPairs(PairSource):
     """
 
     def __init__(self, listing: Listing, name: str, reading: TableReading, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+        check_limit(limit)
         self.listing = listing
         self.name = name
         self.reading = reading

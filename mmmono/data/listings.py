@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.files import visible_files
 from mmmono.core.text import decode_text, escaped_bytes
 from mmmono.data.captions import label_or_empty
 from mmmono.data.pairs import SkippedPair
@@ -90,13 +90,13 @@ def list_folder(root: str, reading: TableReading) -> Listing:
         reading: columns of the metadata.
 
     Raises:
-        DataError: it is no folder, has no images, or a metadata file is broken.
+        DataError: it is no folder, has no images, a metadata file is broken, or a text cannot be read.
         ConfigError: a metadata file lacks a column.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(f"dataset.root={root} is no folder: give one with images")
-    files = sorted(_files(folder))
+    files = sorted(visible_files(folder))
     tables = [file for file in files if file.name in METADATA]
     images: dict[str, Listed] = {}
     if tables:
@@ -105,13 +105,13 @@ def list_folder(root: str, reading: TableReading) -> Listing:
             raise DataError(f"{tables[0]} lists no image")
         named = {table.relative_to(folder).as_posix(): table for table in tables}
         return Listing(folder, list(images.values()), skipped, named)
-    texts = {file for file in files if file.suffix.lower() == ".txt"}
+    texts = {file for file in files if file.suffix.lower() == ".txt" and file.is_file()}  # not a link to nothing
     for file in files:
         if file.suffix.lower() in IMAGES:
             caption = next(
                 (text for text in (file.with_suffix(".txt"), file.with_suffix(".TXT")) if text in texts), None
             )
-            captions: list[object] = [decode_text(caption.read_bytes())] if caption else []
+            captions: list[object] = [_text(caption)] if caption else []
             images[str(file)] = Listed(file, captions, _with_folder({}, file, reading))
     if not images:
         raise DataError(f"dataset.root={root} has no images ({', '.join(IMAGES)}) and no {' or '.join(METADATA)}")
@@ -128,11 +128,11 @@ def list_folder(root: str, reading: TableReading) -> Listing:
     return Listing(folder, list(images.values()), (), {_below(text, folder): text for text in texts})
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder that are not hidden, through links as well."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent) / name for name in names if not name.startswith("."))
+def _text(file: Path) -> str:
+    try:
+        return decode_text(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error}): make it readable, or remove it") from error
 
 
 def _add_rows(table: Path, folder: Path, reading: TableReading, images: dict[str, Listed]) -> list[SkippedPair]:
@@ -140,9 +140,7 @@ def _add_rows(table: Path, folder: Path, reading: TableReading, images: dict[str
     columns = read_table(table)
     with_folder = [name for name in reading.label_keys if name == FOLDER_LABEL and name not in columns]
     own = [name for name in reading.label_keys if name not in with_folder]
-    image_column, caption_column = TableReading(
-        reading.image_column, reading.caption_column, reading.captions, own, reading.seed
-    ).columns(list(columns), str(table))
+    image_column, caption_column = replace(reading, label_keys=own).columns(list(columns), str(table))
     skipped = []
     if EMBEDDED in columns[image_column][:1]:
         raise DataError(

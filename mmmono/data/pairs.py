@@ -13,7 +13,7 @@ from typing import Literal
 
 from PIL import Image
 
-from mmmono.core.errors import DataError
+from mmmono.core.errors import ConfigError, DataError
 from mmmono.data.shard_cache import ShardCache
 
 LEAST_SELECT = 200  # groups of the split `select`, if they are at most a tenth
@@ -123,6 +123,12 @@ class PairSource(ABC):
     def group(self, key: str) -> str:
         """Group of a pair, such as all captions of an image: its pairs are not independent of each other."""
         return key
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise ConfigError if a number of pairs to take is not positive; None takes all."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
 
 
 @dataclass(frozen=True)

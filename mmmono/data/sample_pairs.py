@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.data.captions import CaptionChoice, choose_captions, label_or_empty, text_or_empty
+from mmmono.data.captions import CaptionChoice, check_reading, choose_captions, label_or_empty, text_or_empty
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 from mmmono.data.tar import KeyEnd, Sample
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-OWN_COLUMNS = ("key", "caption", "locator", "group")  # reserved columns of the metadata, which labels must not use
 _LINKS = "tar stores files in place of links with --dereference --hard-dereference"
 
 
@@ -43,15 +42,9 @@ class SampleReading:
     key_end: KeyEnd = "first_dot"
 
     def __post_init__(self) -> None:
-        taken = [name for name in self.label_keys if name in OWN_COLUMNS]
-        if taken:
-            raise ConfigError(
-                f"dataset.label_keys={list(self.label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
-            )
+        check_reading(self.captions, self.label_keys)
         if not self.image_keys:
             raise ConfigError("dataset.image_keys is empty: name the extensions of images, such as [jpg,png]")
-        if self.captions not in ("first", "random", "all"):
-            raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
         if self.key_end not in ("first_dot", "last_dot"):
             raise ConfigError(f"dataset.key_end={self.key_end} is none of first_dot, last_dot")
         # Tuples, whatever sequences were given: the fingerprint of a source is made from them.

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.text import decode_text
-from mmmono.data.captions import CaptionChoice
-from mmmono.data.sample_pairs import OWN_COLUMNS
+from mmmono.data.captions import CaptionChoice, check_reading
 
 # Names that tools give to the columns, in order of preference.
 IMAGE_COLUMNS = (
@@ -60,12 +59,7 @@ class TableReading:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if taken := [name for name in self.label_keys if name in OWN_COLUMNS]:
-            raise ConfigError(
-                f"dataset.label_keys={list(self.label_keys)}: no label can be called {taken[0]!r}, which is each pair's own"
-            )
-        if self.captions not in ("first", "random", "all"):
-            raise ConfigError(f"dataset.captions={self.captions} is none of first, random, all")
+        check_reading(self.captions, self.label_keys)
         object.__setattr__(self, "label_keys", tuple(self.label_keys))
 
     @property

@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Self
 
-from mmmono.core.errors import BrokenPartError, ConfigError, DataError
+from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data.bulk import Item, PairRequest, fetch_in_order
 from mmmono.data.captions import image_key
 from mmmono.data.hub import endpoint, hub_token
 from mmmono.data.opening import ShardOpener
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
 from mmmono.data.sample_pairs import IncompleteError, SampleReading
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shard_patterns import expand_shards
@@ -60,8 +60,7 @@ class WebDatasetPairs(PairSource):
         limit: int | None = None,
         name: str = "webdataset",
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+        check_limit(limit)
         self.name = name
         self.reading = reading or SampleReading()
         self.limit = limit

@@ -15,7 +15,7 @@ import torch
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
-from mmmono.data.pairs import PairSource
+from mmmono.data.pairs import PairSource, check_limit
 from mmmono.features.encoding import PartEncoder
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.reading import Encoder, explained_deaths
@@ -55,8 +55,7 @@ def extract_features(
     losses = {name: given.pop(name) for name in ("max_skipped", "max_broken_shards") if name in given}
     settings = replace(settings, allowance=replace(settings.allowance, **losses), **given)
     limit = getattr(source, "limit", None)
-    if limit is not None and limit < 1:
-        raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+    check_limit(limit)
     extraction = PartEncoder(source, encoder, directory, torch.device(device), settings)
     with explained_deaths(), progress_bar() as bar, torch.inference_mode():
         task = bar.add_task(f"extract {source.name}", total=_total(source, limit), completed=extraction.pairs)

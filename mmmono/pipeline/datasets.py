@@ -14,7 +14,7 @@ from mmmono.data import CocoPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.opening import ShardOpener
-from mmmono.data.pairs import LEAST_SELECT, SplitShares
+from mmmono.data.pairs import LEAST_SELECT, SplitShares, check_limit
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.sample_pairs import SampleReading
 from mmmono.features import FeatureStore, FeatureView, split_view
@@ -58,8 +58,7 @@ class Dataset(ABC):
                 f"dataset.train_fraction={self.train_fraction} and dataset.select_fraction={self.select_fraction} leave "
                 "nothing for the split val: lower one of them"
             )
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"dataset.limit={self.limit}: at least 1 pair is needed, or null for all")
+        check_limit(self.limit)
 
     @property
     def native_splits(self) -> bool:

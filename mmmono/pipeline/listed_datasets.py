@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
@@ -36,8 +37,15 @@ class Folder(Dataset, TableReading):
     def source(self, split: Split) -> ListedPairs:
         """Return the source of the split's images."""
         root = self.val_root if split == "val" and self.val_root is not None else self.root
-        reading = taken_from(self, TableReading)
-        return ListedPairs(list_folder(root, reading), "folder", reading, self.limit)
+        if root not in self._sources:
+            reading = taken_from(self, TableReading)
+            self._sources[root] = ListedPairs(list_folder(root, reading), "folder", reading, self.limit)
+        return self._sources[root]
+
+    @cached_property
+    def _sources(self) -> dict[str, ListedPairs]:
+        """Sources by their folders, which are listed once."""
+        return {}
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -66,5 +74,12 @@ class Table(Dataset, TableReading):
     def source(self, split: Split) -> ListedPairs:
         """Return the source of the split's table."""
         path = self.val_path if split == "val" and self.val_path is not None else self.path
-        reading = taken_from(self, TableReading)
-        return ListedPairs(list_table(path, self.root, reading), "table", reading, self.limit)
+        if path not in self._sources:
+            reading = taken_from(self, TableReading)
+            self._sources[path] = ListedPairs(list_table(path, self.root, reading), "table", reading, self.limit)
+        return self._sources[path]
+
+    @cached_property
+    def _sources(self) -> dict[str, ListedPairs]:
+        """Sources by their tables, which are read once."""
+        return {}

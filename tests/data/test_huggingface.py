@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,12 @@ import pytest
 from PIL import Image
 
 from mmmono.core.errors import ConfigError, DataError, MmmonoError
-from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.huggingface import IMAGES, HubDataset, HuggingFacePairs
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 from mmmono.data.tables import TableReading
 from mmmono.features import FeatureStore, extract_features
 from mmmono.pipeline.huggingface_dataset import HuggingFace
-from tests.data.test_listed_pairs import shade_of
+from tests.data.test_listed_pairs import put_image, shade_of
 from tests.fakes import ColorEncoder
 
 datasets = pytest.importorskip("datasets", reason="the hf extra brings the library datasets")
@@ -137,6 +139,92 @@ def test_rows_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
         ("2", "no image"),
         ("3", "no caption"),
     ]
+
+
+def test_images_that_no_fingerprint_knows_are_not_opened(tmp_path: Path) -> None:
+    data = tmp_path / "named"
+    (data / ".hidden").mkdir(parents=True)
+    put_image(tmp_path / "elsewhere" / "1.png", 90)
+    (data / "linked").symlink_to(tmp_path / "elsewhere")
+    for name in ("0.png", ".hidden/0.png", "../0.png"):
+        put_image(data / name, 30)
+    names = ["0.png", str(data / "0.png"), "linked/1.png", str(tmp_path / "elsewhere" / "1.png"), "../0.png"]
+    names += [".hidden/0.png", f"file://{data}/0.png", "https://example.org/0.png", "2.png"]
+    (data / "train.csv").write_text("image,text\n" + "".join(f"{name},a\n" for name in names))
+    found = [item for part in range(3) for item in source(data).read(part)]
+    shades = [shade_of(item) if isinstance(item, ImageTextPair) else item.reason.partition(":")[0] for item in found]
+    outside = "its image lies outside the dataset's folder, which is all that a fingerprint sees"
+    assert shades == [30, 30, 90, *[outside] * 5, "no image"]
+    before = source(data).fingerprint()
+    put_image(tmp_path / "elsewhere" / "1.png", 91)
+    assert source(data).fingerprint() != before, "what is opened through a link counts"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_that_the_library_finds_are_opened(tmp_path: Path, streaming: bool, packed: bool) -> None:
+    data = tmp_path / "photos"
+    put_image(data / "0.png", 30)
+    (data / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}')
+    if packed:
+        archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", data)
+        data = tmp_path / "packed"
+        data.mkdir()
+        Path(archive).rename(data / "train.zip")
+    linked = tmp_path / "linked"
+    linked.symlink_to(data)
+    for folder in (data, linked):
+        assert [shade_of(pair) for pair in all_of(source(folder, streaming=streaming))] == [30]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_travels_to_other_processes_is_not_the_open_rows(folder: Path, streaming: bool) -> None:
+    pairs = source(folder, streaming=streaming)
+    unopened = len(pickle.dumps(pairs))
+    pairs.fingerprint()
+    before = all_of(pairs)
+    assert len(pickle.dumps(pairs)) == unopened
+    assert [pair.caption for pair in all_of(pickle.loads(pickle.dumps(pairs)))] == [pair.caption for pair in before]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_part_that_cannot_be_read_again_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    pairs = source(folder, streaming=streaming)
+    keys = [pair.key for pair in all_of(pairs)]
+    whole = pairs._rows
+
+    class Torn:
+        """Rows of which the first file, or the first row, is broken."""
+
+        num_shards = 2
+
+        def __len__(self) -> int:
+            return len(whole)
+
+        def __getitem__(self, number: int) -> Any:
+            if number == 0:
+                raise OSError("torn")
+            return whole[number]
+
+        def shard(self, num_shards: int, index: int) -> Any:
+            if index == 0:
+                raise OSError("torn")
+            return whole.shard(num_shards=num_shards, index=index)
+
+        @property
+        def features(self) -> Any:
+            return whole.features
+
+    monkeypatch.setitem(pairs.__dict__, "_rows", Torn())
+    first, last = pairs.fetch_many(requests=[(keys[0], ""), (keys[-1], "")])
+    assert first == SkippedPair(keys[0], "unreadable row (torn)")
+    assert isinstance(last, ImageTextPair)
+
+
+def test_names_of_columns_are_known_once() -> None:
+    assert len(set(IMAGES)) == len(IMAGES)
 
 
 def written(made: Any, folder: Path) -> Path:

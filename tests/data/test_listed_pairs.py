@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mmmono.core.errors import ConfigError, DataError, MmmonoError
+from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
 from mmmono.data.pairs import ImageTextPair, SkippedPair
@@ -79,6 +80,37 @@ def test_images_beside_text_files(tmp_path: Path) -> None:
     after = folder(tmp_path, label_keys=["folder"]).fingerprint()
     put_image(tmp_path / "a.png", 11)
     assert len({before, after, folder(tmp_path, label_keys=["folder"]).fingerprint()}) == 3
+
+
+def test_a_link_to_a_folder_around_it_is_not_entered_again(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for file in (root / "a" / "1.png", other / "2.png"):
+        put_image(file, 1)
+        file.with_suffix(".txt").write_text("one")
+    (root / "a" / "up").symlink_to(root)
+    (root / "b").symlink_to(other)
+    (other / "back").symlink_to(root)
+    assert sorted(captions_of(folder(root))) == ["a/1", "b/2"]
+    before = folder_fingerprint(root)
+    (other / "2.txt").write_text("another")
+    assert folder_fingerprint(root) != before, "linked folders count"
+
+
+def test_texts_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("1", "2"):
+        put_image(tmp_path / f"{name}.png", 1)
+    (tmp_path / "1.txt").write_text("one")
+    (tmp_path / "2.txt").symlink_to(tmp_path / "nowhere")
+    source = folder(tmp_path)
+    assert all_of(source)[1] == [SkippedPair("2", "no caption")]
+    assert source.fingerprint()
+
+    def refused(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(DataError, match=r"1.txt cannot be read \(Permission denied\): make it readable, or remove it"):
+        folder(tmp_path)
 
 
 @pytest.fixture
@@ -265,3 +297,7 @@ def test_folders_of_the_splits(tmp_path: Path) -> None:
     assert [captions_of(dataset.source(split)) for split in ("train", "select", "val")] == [  # type: ignore[arg-type]
         {"1": "train"}, {"1": "train"}, {"1": "val"},
     ]  # fmt: skip
+    assert dataset.source("train") is dataset.source("select"), "a folder is listed once"
+    file = write_as("csv", tmp_path / "t", [{"path": "train/1.png", "text": "x"}])
+    in_table = Table(path=str(file), val_path=str(file))
+    assert in_table.source("train") is in_table.source("val")

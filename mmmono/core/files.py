@@ -1,0 +1,25 @@
+"""Files of a folder that a user named, through links as well."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield all files in a folder and in the folders below it that are not hidden, nor in a hidden folder.
+
+    Links to folders are followed, but no folder is entered from within itself, as a link to a parent folder would do.
+    Links to nothing count as files.
+
+    Args:
+        folder: where to begin; if it is no folder, there are no files.
+    """
+    entered = {folder: frozenset({folder.resolve()})}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        above = entered.pop(Path(parent))
+        inside = {name: Path(parent, name).resolve() for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for name, real in inside.items() if real not in above]
+        entered |= {Path(parent, name): above | {inside[name]} for name in folders}
+        yield from (Path(parent, name) for name in names if name[0] != ".")
