@@ -11,7 +11,7 @@ import fsspec
 from mmmono.core.errors import DataError
 
 OUTSIDE = (
-    "its image lies outside the dataset's folder, which is all that a fingerprint sees: open a table with dataset=table"
+    "its image lies outside the dataset's folder, all that a fingerprint sees: open a table with dataset=table"
 )
 
 

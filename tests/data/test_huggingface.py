@@ -153,7 +153,7 @@ def test_images_that_no_fingerprint_knows_are_not_opened(tmp_path: Path) -> None
     (data / "train.csv").write_text("image,text\n" + "".join(f"{name},a\n" for name in names))
     found = [item for part in range(3) for item in source(data).read(part)]
     shades = [shade_of(item) if isinstance(item, ImageTextPair) else item.reason.partition(":")[0] for item in found]
-    outside = "its image lies outside the dataset's folder, which is all that a fingerprint sees"
+    outside = "its image lies outside the dataset's folder, all that a fingerprint sees"
     assert shades == [30, 30, 90, *[outside] * 5, "no image"]
     before = source(data).fingerprint()
     put_image(tmp_path / "elsewhere" / "1.png", 91)
