@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.data.captions import OWN_COLUMNS
 from mmmono.data.pairs import PairSource
 from mmmono.features.array_files import numbered
 from mmmono.features.encoding import check_finite
@@ -36,7 +37,7 @@ class OutputPart:
 
     Attributes:
         image, text: outputs of the towers.
-        rows: metadata, one mapping per pair.
+        rows: metadata, one mapping per pair, with the labels that it has.
     """
 
     image: Float[Tensor, "pairs image_width"]
@@ -64,7 +65,9 @@ class TowerOutputs:
         for folder in self.folders:
             files = [numbered(folder / name, name, end) for name, end in _FILES.items()]
             for image, text, metadata in zip(*(file.values() for file in files), strict=True):
-                rows: Any = pd.read_parquet(metadata).to_dict("records")
+                table: Any = pd.read_parquet(metadata).to_dict("records")
+                # The table has a column of each label that any of its pairs has; a row has its own labels alone.
+                rows = [{name: text for name, text in row.items() if text or name in OWN_COLUMNS} for row in table]
                 yield OutputPart(torch.from_numpy(np.load(image)), torch.from_numpy(np.load(text)), rows)
 
     @cached_property

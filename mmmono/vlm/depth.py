@@ -81,8 +81,9 @@ class Depth:
 
     @property
     def by_tower(self) -> list[Any]:
-        """The number given for each tower; None if all its blocks are used."""
-        return [*self.layer] if isinstance(self.layer, Sequence) else [self.layer, self.layer]
+        """The number given for each tower; None if all its blocks are used, as -1 says too."""
+        given = [*self.layer] if isinstance(self.layer, Sequence) else [self.layer, self.layer]
+        return [None if layer == -1 else layer for layer in given]
 
 
 def cut(encoder: Encoder, depth: Depth) -> None:

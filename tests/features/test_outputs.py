@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmmono.core.errors import ModelError
+from mmmono.data.pairs import ImageTextPair
 from mmmono.features import FeatureStore, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.outputs import TowerOutputs, features_from_outputs
@@ -68,6 +69,19 @@ def test_every_file_is_that_of_a_whole_pass(tmp_path: Path, limit: int | None, d
     assert features_from_outputs(source, outputs, model, model.heads, tmp_path / "heads", dtype) == expected
     assert contents(tmp_path / "heads") == contents(tmp_path / "full")
     assert len(FeatureStore(tmp_path / "heads")) == min(limit or 15, 15)
+
+
+@pytest.mark.parametrize("limit", [2, 6, 7, 14, 15, None])
+def test_labels_of_pairs_that_a_limit_leaves_out_make_no_columns(tmp_path: Path, limit: int | None) -> None:
+    class Labelled(ColorPairs):
+        def fetch(self, key: str, locator: str = "") -> ImageTextPair:
+            labels = {"0/3": {"second": "b", "first": "a"}, "0/6": {"last": "c", "first": "a"}, "2/2": {"first": "d"}}
+            return dataclasses.replace(super().fetch(key), labels=labels.get(key, {}), locator="")
+
+    outputs, model, source = passed(tmp_path, Labelled()), Whole(), Labelled(limit=limit)
+    extract_features(source, model, tmp_path / "full", batch_size=BATCH)
+    features_from_outputs(source, outputs, model, model.heads, tmp_path / "heads", "float16")
+    assert contents(tmp_path / "heads") == contents(tmp_path / "full")
 
 
 def test_what_an_extraction_that_was_cut_short_left_does_not_stay(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import OpenCLIPEncoder
+from mmmono.vlm.depth import Depth
 
 TEXT = {"width": 64, "heads": 2, "layers": 3, "vocab_size": 49408}
 CONFIGS = {
@@ -107,3 +108,9 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
         OpenCLIP(name="x", architecture=f"local-dir:{folder}", layer=[None, 4]).recipe()
     with pytest.raises(ModelError, match="model.layer=0 must be a number"):
         OpenCLIP(name="x", architecture="RN50", layer=0)
+
+
+@pytest.mark.parametrize(("layer", "same"), [(-1, None), ([-1, -1], None), ([-1, 2], [None, 2]), ([-3, -1], [-3, None])])
+def test_all_blocks_have_one_address(layer: Any, same: Any) -> None:
+    assert Depth(layer).recipe() == Depth(same).recipe()
+    assert Depth(layer).cuts == Depth(same).cuts
