@@ -12,9 +12,7 @@ drawing, and they are one group (`IconPairs.group`), found without looking at pi
 3. Families that share a drawing, as `heart` and `cards-heart` do, are one.
 4. An icon or a family whose caption is an emoji's name is in the emoji's group, so that no caption is divided either.
 
-23 % of the icons have a near twin, whose black pixels overlap with theirs by at least 0.8 (intersection over union, at 32
-pixels). For half of them all such twins are in the same group; the others share a frame around another thing, as
-`information-box` and `alert-box` do.
+Icons that share a frame around another thing, as `information-box` and `alert-box` do, are nearly the same in two groups.
 """
 
 from __future__ import annotations

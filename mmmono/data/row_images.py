@@ -10,9 +10,7 @@ import fsspec
 
 from mmmono.core.errors import DataError
 
-OUTSIDE = (
-    "its image lies outside the dataset's folder, all that a fingerprint sees: open a table with dataset=table"
-)
+OUTSIDE = "its image lies outside the dataset's folder, all that a fingerprint sees: open a table with dataset=table"
 
 
 def image_bytes(value: Any, folder: Path | None) -> bytes:

@@ -183,8 +183,7 @@ class OpenCLIP(Layered, GivenSettings):
         tag = open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or {}
         repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
         if repository:
-            files = (name,) if name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-            yield Download(f"weights of {self.name}", repository, files=files)
+            yield Download(f"weights of {self.name}", repository, files=(name,) if name else WEIGHTS)
 
     @property
     def _settings(self) -> WeightSettings:

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import save
@@ -25,11 +23,11 @@ from torch.nn import functional as F
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions
-from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
+from mmmono.vlm.demo_towers import efficientnet_state_dict
 from mmmono.vlm.folding import fold_batch_norms
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
-from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers
+from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers, register
 
 NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -120,12 +118,7 @@ def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> Ope
 
 @cache
 def _register_architecture() -> None:
-    """Register `drawingclip` with open_clip, with the text tower's folder on this machine."""
-    config = json.loads(CONFIG.read_text())
-    config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
-    with TemporaryDirectory() as folder:
-        (Path(folder) / f"{NAME}.json").write_text(json.dumps(config))
-        open_clip.add_model_config(folder)
+    register(NAME, json.loads(CONFIG.read_text()))
 
 
 def imagenet_classifier(encoder: OpenCLIPEncoder) -> Classifier:

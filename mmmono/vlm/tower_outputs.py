@@ -104,11 +104,14 @@ def heads_of(encoder: OpenCLIPEncoder) -> dict[Literal["image", "text"], nn.Modu
 
 @cache
 def _register() -> None:
-    """Register the towers with open_clip, with the text tower's folder on this machine."""
-    config = towers_config()
+    register(NAME, towers_config())
+
+
+def register(name: str, config: dict[str, Any]) -> None:
+    """Register an architecture with open_clip, with the text tower's folder on this machine."""
     config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
     with TemporaryDirectory() as folder:
-        (Path(folder) / f"{NAME}.json").write_text(json.dumps(config))
+        (Path(folder) / f"{name}.json").write_text(json.dumps(config))
         open_clip.add_model_config(folder)
 
 

@@ -154,8 +154,9 @@ class TransformersEncoder(Encoder):
 
 
 def pooled(features: Any) -> Float[Tensor, "batch dim"]:
-    """Return the embeddings in what `get_image_features` and `get_text_features` give: a tensor until transformers 4."""
-    return (features if isinstance(features, Tensor) else features.pooler_output).float()
+    """Return the embeddings in what `get_image_features` and `get_text_features` give."""
+    embeddings: Tensor = features.pooler_output
+    return embeddings.float()
 
 
 def measured_normalization(
