@@ -40,6 +40,11 @@ class DrawingPairs(PairSource):
         self.members: Sequence[PairSource] = (OpenMojiPairs(size, captions, part_size, seed=seed), self.icons)
         self.limit = limit
 
+    @property
+    def attribution(self) -> str:
+        """The members' lines."""
+        return "; ".join(member.attribution for member in self.members)
+
     def fingerprint(self) -> str:
         """Digest of the members' fingerprints."""
         return hashlib.sha256(repr([member.fingerprint() for member in self.members]).encode()).hexdigest()[:16]

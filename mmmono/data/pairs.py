@@ -65,6 +65,11 @@ class PairSource(ABC):
         """Copies of remote shards on this machine; None if the source keeps none."""
         return None
 
+    @property
+    def attribution(self) -> str:
+        """Who made the images, and their licence, where it wants that to be shown beside them; empty otherwise."""
+        return ""
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of the source's content and settings; changes whenever its pairs would."""

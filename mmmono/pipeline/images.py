@@ -84,6 +84,11 @@ class SplitImages:
         self._had: set[int] = set()
         self.missing: dict[int, str] = {}  # reason by row
 
+    @property
+    def attribution(self) -> str:
+        """Who made the images; see `PairSource`."""
+        return self._source.attribution
+
     def pairs(self, rows: Iterable[int], title: str | None = None) -> Iterator[tuple[int, ImageTextPair | None]]:
         """Yield each distinct row with its pair, in ascending order (that of the source); None if it is unreadable.
 

@@ -142,6 +142,7 @@ def test_icons_in_other_groups_overlap_less(icons: IconPairs) -> None:
 
 def test_drawings_are_both(drawings: DrawingPairs) -> None:
     emoji, icons = drawings.members
+    assert drawings.attribution == f"{emoji.attribution}; {icons.attribution}"
     assert len(drawings) == len(emoji) + len(icons) == 3944 + 7188
     assert drawings.parts() == [*emoji.parts(), *icons.parts()]
     last = len(emoji.parts())

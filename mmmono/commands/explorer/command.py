@@ -109,7 +109,7 @@ def explore(workspace: Workspace) -> None:
                 for row, pair in images.pairs(rows, title=f"{name}: thumbnails"):
                     writer.write_thumbnail(row, pair.image if pair else missing_image())
         made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
-        writer.finish(workspace.title, made)
+        writer.finish(workspace.title, {**made, "attribution": images.attribution if images is not None else ""})
         if images is not None:
             images.report(directory)
 
