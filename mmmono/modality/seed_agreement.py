@@ -201,8 +201,9 @@ def corrected_interval(
 ) -> Interval:
     """Return the mean agreement with several other seeds, corrected for noise and for chance, with its interval.
 
-    The interval is normal, with the standard error of a bootstrap over the features of the reference: each resample takes the
-    same features and their matches from all dictionaries. It holds the ranks of the scores, the pairs and `chance` fixed.
+    The interval is normal, with the standard error of a bootstrap over the features of the reference: each resample takes
+    the same features and their matches from all dictionaries. It holds the ranks of the scores, the pairs and
+    `chance` fixed.
 
     Args:
         first: the reference dictionary.

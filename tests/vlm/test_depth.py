@@ -110,7 +110,9 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
         OpenCLIP(name="x", architecture="RN50", layer=0)
 
 
-@pytest.mark.parametrize(("layer", "same"), [(-1, None), ([-1, -1], None), ([-1, 2], [None, 2]), ([-3, -1], [-3, None])])
+@pytest.mark.parametrize(
+    ("layer", "same"), [(-1, None), ([-1, -1], None), ([-1, 2], [None, 2]), ([-3, -1], [-3, None])]
+)
 def test_all_blocks_have_one_address(layer: Any, same: Any) -> None:
     assert Depth(layer).recipe() == Depth(same).recipe()
     assert Depth(layer).cuts == Depth(same).cuts
