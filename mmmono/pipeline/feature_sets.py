@@ -6,6 +6,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, DictionaryError
+from mmmono.core.fingerprints import files_fingerprint
 from mmmono.dictionaries import Dictionary, NCLHead, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
@@ -80,7 +83,8 @@ class Trained(Recipe, ABC):
 
 
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
-OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion")
+OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion", "init_from")
+NOT_OF_MODULE = ("expansion", "init_from")
 OF_FEATURES = ("k", "expansion")  # settings that sections take from `features`
 
 
@@ -91,8 +95,25 @@ class SAE(Trained):
     architecture: str = "topk_sae"
 
     def recipe(self) -> dict[str, Any]:
-        """Settings, and the class if it is another than TopK."""
-        return {**super().recipe(), **({} if self.architecture == "topk_sae" else {"architecture": self.architecture})}
+        """Settings, with the content of the files that it starts from, and the class if it is another than TopK."""
+        settings = {key: value for key, value in self.settings.items() if key != "init_from"}
+        if self._start is not None:
+            from mmmono.dictionaries.readers.reading import files_of
+
+            settings["init_from"] = files_fingerprint(files_of(self._start))[:16]
+        return {
+            "settings": settings,
+            **({} if self.architecture == "topk_sae" else {"architecture": self.architecture}),
+        }
+
+    @cached_property
+    def _start(self) -> Path | None:
+        """Where the dictionary lies that it starts from; None for none."""
+        if (path := self.settings.get("init_from")) is None:
+            return None
+        from mmmono.dictionaries.readers.reading import find_dictionary  # it takes the hub's client, which is slow
+
+        return find_dictionary(str(path), option=f"{self.section}.init_from")
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
@@ -100,11 +121,11 @@ class SAE(Trained):
 
         s = self.settings
         sae = self.untrained(train, normalize)
-        training = {key: s[key] for key in OF_TRAINING if key in s and key != "expansion"}
+        training = {key: s[key] for key in OF_TRAINING if key in s and key not in NOT_OF_MODULE}
         return SAEModule(sae, **training, **schedule)
 
     def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
-        """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid."""
+        """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid or do not fit."""
         made = dictionary_class(self.architecture)
         arguments = {key: value for key, value in self.settings.items() if key not in OF_TRAINING}
         try:
@@ -114,6 +135,14 @@ class SAE(Trained):
         assert isinstance(sae, SparseAutoencoder)
         if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
+        if self._start is not None:
+            from mmmono.dictionaries.readers.reading import read_dictionary
+            from mmmono.dictionaries.starting import start_from
+
+            try:
+                start_from(sae, read_dictionary(self._start))
+            except DictionaryError as error:
+                raise ConfigError(f"{self.section}.init_from={self.settings['init_from']}: {error}") from error
         return sae
 
     def _said(self, error: str, arguments: Mapping[str, Any]) -> str:
@@ -186,7 +215,7 @@ class UntrainedSAE(Fitted):
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""
         torch.manual_seed(seed)
-        sae = SAE(self.settings)
+        sae = SAE({**self.settings, "init_from": None})
         sae.section = self.section
         return sae.untrained(train, normalize)
 

@@ -24,7 +24,7 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
 from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions
 from mmmono.vlm.demo_towers import efficientnet_state_dict
-from mmmono.vlm.folding import fold_batch_norms
+from mmmono.vlm.folding import folded
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
 from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers, register
@@ -112,7 +112,7 @@ def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> Ope
     """
     _register_architecture()
     encoder = load_open_clip(NAME, str(directory / WEIGHTS_FILE))
-    fold_batch_norms(encoder.model.visual.trunk)
+    encoder.model.visual.trunk = folded(encoder.model.visual.trunk)
     return encoder.to(device)
 
 

@@ -29,7 +29,7 @@ from mmmono.vlm.demo_towers import (
     minilm_folder,
     minilm_state_dict,
 )
-from mmmono.vlm.folding import fold_batch_norms
+from mmmono.vlm.folding import folded
 from mmmono.vlm.loading import load_open_clip
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder
 
@@ -67,7 +67,7 @@ def locked_towers() -> OpenCLIPEncoder:
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
         encoder = load_open_clip(NAME, None)
     load_pretrained_towers(encoder)
-    fold_batch_norms(encoder.model.visual.trunk)
+    encoder.model.visual.trunk = folded(encoder.model.visual.trunk)
     encoder.fingerprint = f"towers:{digest(towers_recipe(), 16)}"
     return encoder
 

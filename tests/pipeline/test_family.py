@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mmmono.dictionaries import Dictionary, TopKSAE
@@ -44,3 +46,43 @@ def test_a_dictionary_goes_out_and_comes_back(command: Command, tmp_path: Path) 
     run = command("mds", *few[:3], "features=pretrained", f"dictionary.path={tmp_path / 'nowhere'}")
     assert run.status == 1
     assert "neither a file, nor a folder, nor an id on the hub" in run.err
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_a_trained_one(command: Command, tmp_path: Path) -> None:
+    few = (
+        f"artifacts={tmp_path / 'artifacts'}", "dataset=synthetic", "dataset.pairs=400", "features.k=4",
+        "trainer.min_steps=1", "trainer.val_check_interval=10",
+    )  # fmt: skip
+
+    def first_fvu(*overrides: str) -> tuple[Path, float]:
+        before = set((tmp_path / "artifacts" / "dictionaries").glob("*/config.json"))
+        run = command("train", *few, *overrides)
+        assert run.status == 0, run.err
+        (made,) = set((tmp_path / "artifacts" / "dictionaries").glob("*/config.json")) - before
+        return made.parent, float(pd.read_parquet(made.parent / "history.parquet")["val/image/fvu"].iloc[0])
+
+    long, _ = first_fvu("features=batch_topk", "trainer.max_steps=300")
+    _, fresh = first_fvu("features=sae", "trainer.max_steps=10")
+    started, continued = first_fvu("features=sae", "trainer.max_steps=10", f"sae.init_from={long}")
+    assert continued < 0.8 * fresh
+    recipe = json.loads((started / "recipe.json").read_text())
+    assert str(tmp_path) not in json.dumps(recipe), "what it starts from is known by its content, not by its place"
+    (tmp_path / "elsewhere").symlink_to(long)
+    assert (
+        command("train", *few, "features=sae", "trainer.max_steps=10", f"sae.init_from={tmp_path / 'elsewhere'}").status
+        == 0
+    )
+    assert len(list((tmp_path / "artifacts" / "dictionaries").glob("sae-*/config.json"))) == 2
+    for path, features, expected in (
+        ("nowhere", "sae", "sae.init_from=nowhere is neither a file, nor a folder, nor an id on the hub"),
+        (long, "tied", "its encoder is not its decoder: set encoder=transposed"),
+        (long, "matryoshka", "set expansion=1,"),
+    ):
+        expansion = 2 if features == "matryoshka" else 1
+        run = command(
+            "train", *few, f"features={features}", f"{features}.init_from={path}", f"features.expansion={expansion}"
+        )
+        assert run.status == 1
+        assert expected in run.err
+        assert f"{features}.init_from={path}" in run.err

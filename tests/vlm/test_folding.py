@@ -3,24 +3,57 @@ import timm
 import torch
 from torch import nn
 
-from mmmono.vlm.folding import fold_batch_norms
+from mmmono.vlm.folding import FewAtATime, HalvingConv, fold_batch_norms, fold_padding, folded
 
 
-def test_a_network_without_batch_normalization_computes_the_same() -> None:
+@pytest.fixture
+def network() -> nn.Module:
     torch.manual_seed(0)
-    network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     for module in network.modules():  # statistics of a trained network, not of a new one
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.uniform_(-0.5, 0.5)
             module.running_var.uniform_(0.5, 2)
             module.bias.data.uniform_(-0.5, 0.5)
-    pixels = torch.randn(2, 3, 64, 64)
+    return network
+
+
+def test_a_folded_network_computes_the_same(network: nn.Module) -> None:
+    pixels = torch.randn(7, 3, 64, 64)  # more than pass at a time, and no multiple of it
     with torch.no_grad():
         expected = network(pixels)
-        fold_batch_norms(network)
-        found = network(pixels)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+        fast = folded(network)
+        found = fast(pixels)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert sum(isinstance(module, HalvingConv) for module in fast.modules()) == 5
     torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
+
+
+def test_padding_is_folded_into_kernels(network: nn.Module) -> None:
+    pixels = torch.randn(3, 3, 96, 64)
+    with torch.no_grad():
+        expected = network(pixels)
+        fold_padding(network)
+        torch.testing.assert_close(network(pixels), expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
+        with pytest.raises(ValueError, match="an image of 33 × 64 cannot be halved"):
+            network(torch.randn(1, 3, 33, 64))
+
+
+def test_few_images_pass_at_a_time() -> None:
+    sizes = []
+
+    class Mean(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(pixels))
+            return pixels.mean((2, 3))
+
+    pixels = torch.randn(10, 3, 2, 2)
+    torch.testing.assert_close(FewAtATime(Mean(), 4)(pixels), pixels.mean((2, 3)))
+    assert sizes == [4, 4, 2]
+    assert FewAtATime(Mean(), 4)(pixels.to("meta")).shape == (10, 3)
+    assert sizes == [4, 4, 2, 10], "elsewhere than on a CPU, the batch as it is"
 
 
 def test_the_order_of_calls_must_be_that_of_names() -> None:

@@ -33,12 +33,13 @@ FOLDERS = (
 CONFIGURATIONS = tuple(dict.fromkeys(config for config, _ in FOLDERS))
 
 
-def find_dictionary(path: str, file: str | None = None) -> Path:
+def find_dictionary(path: str, file: str | None = None, option: str = "dictionary.path") -> Path:
     """Return where a dictionary lies on this machine, downloaded if it is on the hub.
 
     Args:
         path: a folder, a file, or the id of a repository on the hub, `organisation/name`.
         file: folder or file within it; None for itself.
+        option: name of the option that gave the path, for messages.
 
     Raises:
         DictionaryError: there is no such file or folder, or no such id.
@@ -52,7 +53,7 @@ def find_dictionary(path: str, file: str | None = None) -> Path:
         return found
     if not HUB_ID.fullmatch(path):
         raise DictionaryError(
-            f"dictionary.path={path} is neither a file, nor a folder, nor an id on the hub, organisation/name"
+            f"{option}={path} is neither a file, nor a folder, nor an id on the hub, organisation/name"
         )
     if file is not None and file.endswith(TENSOR_FILES):
         found = download(path, [file])
@@ -64,7 +65,8 @@ def find_dictionary(path: str, file: str | None = None) -> Path:
     try:
         weights = download(path, [f"{inside}{name}" for _, name in FOLDERS])
     except ModelError as error:
-        raise ModelError(f"{error}; a repository of several dictionaries needs dictionary.file") from error
+        remedy = "needs dictionary.file" if option == "dictionary.path" else "has to be downloaded first"
+        raise ModelError(f"{error}; a repository of several dictionaries {remedy}") from error
     for config, name in FOLDERS:
         if weights.name == name:
             download(path, [f"{inside}{config}"])
