@@ -9,7 +9,7 @@ from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
 
 BEFORE = ("extract",)  # entrypoints that are no analysis, above the analyses and below them
-AFTER = ("report", "explorer", "plan", "dashboard")
+AFTER = ("report", "explorer", "plan", "dashboard", "publish")
 
 RESULTS_HEAD = """\
 # Results

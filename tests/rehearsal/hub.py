@@ -4,6 +4,8 @@ The hub answers as huggingface.co does: repositories have commits, small files c
 a signed address on another host, which refuses a request that still carries credentials. Gated repositories want the token.
 A repository is a folder, `<root>/models/<organization>/<name>` or `<root>/datasets/<organization>/<name>`:
 
+Repositories can be made and written to, with the token; `no-write/` refuses it.
+
 - `.gated` in it makes it gated;
 - `.repeat.json`, `{"cc3m-train-{:04d}.tar": 576}`, lets the files of that pattern that are there stand for as many names.
 
@@ -12,6 +14,7 @@ The judge speaks OpenAI's protocol and answers by a digest of the question, so t
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -129,6 +132,10 @@ class _HubHandler(_OfHub):
             return self.reply(200, b"<html>a hub</html>", {"Content-Type": "text/html"})
         if path == "/api/whoami-v2":
             return self.json({"name": "rehearsal"}) if self._authorized else self.json({"error": "Invalid"}, 401)
+        if self.command == "POST" and (path == "/api/repos/create" or "/preupload/" in path or "/commit/" in path):
+            return self._write(path)
+        if path == "/api/validate-yaml":
+            return self.json({"errors": [], "warnings": []})
         if match := re.fullmatch(r"/api/resolve-cache/(models|datasets)/([^/]+/[^/]+)/[0-9a-f]{40}/(.+)", path):
             return self._file(match[1], match[2], match[3])
         if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(/.*)?", path):
@@ -155,6 +162,31 @@ class _HubHandler(_OfHub):
             self.json({"error": message}, 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
             return None
         return folder
+
+    def _write(self, path: str) -> None:
+        """Make a repository, say that all files are small, or take a commit: one JSON object a line."""
+        if not self._authorized:
+            return self.json({"error": "Invalid username or password."}, 401)
+        if path == "/api/repos/create":
+            asked = json.loads(self.body)
+            name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
+            if name.startswith("no-write/"):
+                return self.json({"error": "You don't have the rights to create a model under this namespace"}, 403)
+            (self.hub.root / "models" / name).mkdir(parents=True, exist_ok=True)
+            return self.json({"url": f"{self.hub.url}/{name}", "name": name})
+        _, _, kind, organization, name, step, *_ = path.split("/")
+        folder = self.hub.root / kind / organization / name
+        if step == "preupload":
+            way = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            return self.json({"files": [{"path": file["path"], **way} for file in json.loads(self.body)["files"]]})
+        for line in filter(None, self.body.decode().split("\n")):
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                file = folder / entry["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(entry["value"]["content"]))
+        address = f"{self.hub.url}/{organization}/{name}/commit/{COMMIT}"
+        self.json({"success": True, "commitOid": COMMIT, "commitUrl": address, "pullRequestUrl": None})
 
     def _api(self, kind: str, name: str, rest: str) -> None:
         folder = self._repository(kind, name)

@@ -73,6 +73,19 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
     return weights.parent
 
 
+def load_dictionary(path: str | Path) -> Dictionary:
+    """Read the dictionary at a path or with an id on the hub, which this project or another library saved.
+
+    Args:
+        path: a folder, a file, or the id of a repository on the hub, `organisation/name`.
+
+    Raises:
+        DictionaryError: there is none, or it cannot be read.
+        ModelError: the repository cannot be reached.
+    """
+    return read_dictionary(find_dictionary(str(path), option="path"))
+
+
 def files_of(found: Path) -> dict[str, Path]:
     """Return the files that a dictionary is read from, by their names from its folder.
 
