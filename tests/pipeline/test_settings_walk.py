@@ -112,6 +112,9 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "validate|dataset.label": "synthetic pairs have none",
 }
 
+FAMILY_NAMES = ("batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit")
+FAMILY_NAMES += ("tied", "frozen_decoder", "frozen_encoder")
+
 # Another valid value of settings of which none can be guessed.
 OTHER: Mapping[str, Any] = {
     "mds.undefined": "half",
@@ -164,6 +167,7 @@ OTHER: Mapping[str, Any] = {
     "dictionary.kind": "BatchTopKSAE",
     "dictionary.k": 3,
     "dictionary.input_scale": 2.0,
+    **{f"{name}.init_from": "{other_dictionary}" for name in ("sae", *FAMILY_NAMES)},
     "extraction.dtype": "float32",
     "extraction.precision": "bf16",
     "extraction.workers": 1,
@@ -224,7 +228,11 @@ ENTRYPOINTS: Mapping[str, Callable[[Workspace], object]] = {
     "explorer": explore,
     "report": report,
 }
-MAKE_NOTHING = {"plan": "it only looks", "dashboard": "what it makes lies with W&B"}
+MAKE_NOTHING = {
+    "plan": "it only looks",
+    "dashboard": "what it makes lies with W&B",
+    "publish": "it copies what train makes to where it is asked to",
+}
 
 
 def addresses(entrypoint: str, cfg: DictConfig, root: Path) -> list[str]:
@@ -361,6 +369,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for other in dictionaries:
         other.mkdir()
         (other / "ae.pt").write_bytes(other.name.encode())
+        (other / "checkpoint.pt").write_bytes(b"of an earlier step")
         (other / "config.json").write_text("{}")
     files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
              "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
@@ -379,8 +388,6 @@ TAR = (
 H14 = ("model=clip_vit_h14", *TAR[1:], "features=raw", "references=[many/2]")
 RAW_SAE = "features=[raw,sae]"
 SETS = "features=[raw,sae,ncl,pca,ica,random_rotation,untrained_sae]"
-FAMILY_NAMES = ("batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit")
-FAMILY_NAMES += ("tied", "frozen_decoder", "frozen_encoder")
 FAMILY = f"features=[{','.join(FAMILY_NAMES)}]"
 WALKS = [
     Walk("extract", TAR),
