@@ -246,6 +246,8 @@ class DrawingCLIP(Model):
     Attributes:
         drawings: option of the dataset whose training split it is fitted on: openmoji, icons, or drawings for both.
         classes: whether features of the image tower's own classes join the pairs, so that photographs are placed too.
+        temperature: factor of the cosine similarities at the start of the fit. The larger, the farther apart images and
+            texts stay: a modality gap as that of a real CLIP.
         seed: of the fit.
         split_seed, train_fraction: which drawings are in the training split; by default those of the dataset in use, so that
             no evaluated drawing is fitted to.
@@ -253,6 +255,7 @@ class DrawingCLIP(Model):
 
     drawings: Drawings = "drawings"
     classes: bool = True
+    temperature: float = 1 / 0.07
     seed: int = 0
     split_seed: int = 0
     train_fraction: float = 0.7
@@ -260,6 +263,10 @@ class DrawingCLIP(Model):
     def __post_init__(self) -> None:
         if self.drawings not in DRAWINGS:
             raise ModelError(f"model.drawings={self.drawings} is unknown: choose one of {', '.join(DRAWINGS)}")
+        if not 1 <= self.temperature <= 100:
+            raise ModelError(
+                f"model.temperature={self.temperature:g} must lie between 1 and 100, which is CLIP's bound"
+            )
 
     def recipe(self) -> dict[str, Any]:
         """Seed, whether classes join, and fingerprint and split of the drawings on whose training split it is fitted.
@@ -271,6 +278,7 @@ class DrawingCLIP(Model):
             "versions": {"fit": version_of("models", "drawingclip"), "towers": version_of("towers")},
             "seed": self.seed,
             "classes": self.classes,
+            "temperature": self.temperature,
             "data": DRAWINGS[self.drawings]().fingerprint(),
             "split": {"seed": self.split_seed, "train": self.train_fraction},
         }
@@ -289,13 +297,14 @@ class DrawingCLIP(Model):
 
         def make(directory: Path) -> None:
             from mmmono.vlm import fit_drawingclip
+            from mmmono.vlm.drawingclip import Plan
 
             outputs = tower_outputs(artifacts, DRAWINGS[self.drawings]())
             shares = SplitShares(self.split_seed, self.train_fraction)
             groups = outputs.metadata["group"]
             train = [shares.split_of(group) == "train" for group in groups]
             pairs = outputs.image[train], outputs.text[train]
-            fit_drawingclip(directory, *pairs, groups[train].tolist(), self.seed, self.classes)
+            fit_drawingclip(directory, *pairs, groups[train].tolist(), Plan(self.seed, self.classes, self.temperature))
 
         return artifacts.build("models", self.name, self.recipe(), make)
 

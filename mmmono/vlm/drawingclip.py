@@ -8,6 +8,7 @@ The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -32,6 +33,7 @@ from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers,
 NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
+TEMPERATURE = 1 / 0.07  # open_clip's at the start
 DESCRIPTIONS = 32  # of classes in a forward pass
 
 
@@ -49,8 +51,10 @@ class FitReport:
         learning_rate: at the peak of the schedule.
         weight_decay: of the heads.
         dropout: of the text tower's outputs; the image head has its own.
+        temperature: factor of the cosine similarities, exp(logit_scale), at the start; it is learned, too. The larger, the
+            farther apart images and texts stay (Liang et al. 2022, Mind the gap).
         loss: mean over the last tenth of the steps, in nats.
-        temperature: learned factor of the cosine similarities, exp(logit_scale).
+        last_temperature: the learned factor at the end.
     """
 
     pairs: int
@@ -62,8 +66,24 @@ class FitReport:
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     dropout: float = 0.2
+    temperature: float = TEMPERATURE
     loss: float = float("nan")
-    temperature: float = float("nan")
+    last_temperature: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What can be chosen of a fit.
+
+    Attributes:
+        seed: of all that is random; the global random state is not changed.
+        classes: whether features of the image tower's classes join the pairs.
+        temperature: see `FitReport`.
+    """
+
+    seed: int = 0
+    classes: bool = True
+    temperature: float = TEMPERATURE
 
 
 def fit_drawingclip(
@@ -71,8 +91,7 @@ def fit_drawingclip(
     image: Float[Tensor, "pairs image_width"],
     text: Float[Tensor, "pairs text_width"],
     groups: Sequence[str] | None = None,
-    seed: int = 0,
-    classes: bool = True,
+    plan: Plan | None = None,
 ) -> FitReport:
     """Fit the heads on the towers' outputs for pairs and write the whole model into `directory`.
 
@@ -80,8 +99,7 @@ def fit_drawingclip(
         directory: receives `open_clip_model.safetensors` and `fit.json`.
         image, text: outputs of the towers; see `mmmono.vlm.tower_outputs`.
         groups: group of each pair, such as a drawing's in all skin tones; by default each pair is its own.
-        seed: of all that is random; the global random state is not changed.
-        classes: whether features of the image tower's classes join the pairs.
+        plan: what can be chosen of the fit; by default all defaults.
 
     Raises:
         ModelError: the demo extra is missing, a tower's file has another digest, or there are fewer than two pairs.
@@ -89,15 +107,16 @@ def fit_drawingclip(
     if len(image) < 2:
         raise ModelError(f"DrawingCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
     of_pairs = np.unique(np.arange(len(image)) if groups is None else np.asarray(groups), return_inverse=True)[1]
-    report = FitReport(len(image), int(of_pairs.max()) + 1, seed)
+    plan = plan or Plan()
+    report = FitReport(len(image), int(of_pairs.max()) + 1, plan.seed, temperature=plan.temperature)
+    report = report if plan.classes else replace(report, class_features=0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(plan.seed)
         _register_architecture()
         encoder = load_open_clip(NAME, None)
         load_pretrained_towers(encoder)
-        draw = class_features(imagenet_classifier(encoder), image) if classes else None
-        plan = report if classes else replace(report, class_features=0)
-        report = _fit_heads(encoder.model, _Batches(image, text, torch.from_numpy(of_pairs), draw), plan)
+        draw = class_features(imagenet_classifier(encoder), image) if plan.classes else None
+        report = _fit_heads(encoder.model, _Batches(image, text, torch.from_numpy(of_pairs), draw), report)
     state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
     (directory / WEIGHTS_FILE).write_bytes(save(state))
     write_text_atomically(directory / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
@@ -171,6 +190,7 @@ def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitR
     parameters = [*visual_head.parameters(), *text_head.parameters(), logit_scale]
     for parameter in parameters:
         parameter.requires_grad_(True)
+    nn.init.constant_(logit_scale, math.log(plan.temperature))
     nn.init.orthogonal_(text_head.weight)  # texts start as similar to one another as the tower has them
     optimizer = torch.optim.AdamW(
         [
@@ -198,4 +218,4 @@ def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitR
         text_head.weight /= batches.text_scale
     model.eval().requires_grad_(False)
     last = losses[-max(1, plan.steps // 10) :]
-    return replace(plan, loss=sum(last) / len(last), temperature=logit_scale.exp().item())
+    return replace(plan, loss=sum(last) / len(last), last_temperature=logit_scale.exp().item())

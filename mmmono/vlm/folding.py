@@ -101,8 +101,8 @@ class HalvingConv(nn.Conv2d):
     def of(cls, same: nn.Conv2d) -> HalvingConv:
         """Make it of a convolution with a square kernel of odd size and stride 2."""
         size = same.kernel_size[0]
-        made = cls(
-            same.in_channels, same.out_channels, size + 1, 2, (size - 1) // 2,
+        made = nn.utils.skip_init(  # whose weights are not drawn, which would change the global random state
+            cls, same.in_channels, same.out_channels, size + 1, 2, (size - 1) // 2,
             groups=same.groups, bias=same.bias is not None,
         )  # fmt: skip
         with torch.no_grad():

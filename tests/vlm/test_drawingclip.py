@@ -127,12 +127,14 @@ def test_the_artifact_tells_what_it_was_fitted_with_and_no_path(fitted: Path) ->
 
 
 @pytest.mark.slow
-def test_classes_that_no_image_was_seen_of_are_placed(
+def test_classes_that_no_image_was_seen_of_are_placed_unless_left_out(
     pairs: list[tuple[Image.Image, str]], fitted: Path, tmp_path: Path
 ) -> None:
     image, text = outputs_of(locked_towers(), pairs)
-    report = fit_drawingclip(tmp_path, image, text, classes=False)
+    report = fit_drawingclip(tmp_path, image, text, plan=drawingclip.Plan(classes=False, temperature=75))
     assert report.class_features == 0
+    started_lower = json.loads((fitted / drawingclip.REPORT_FILE).read_text())["last_temperature"]
+    assert report.last_temperature > 50 > 40 > started_lower, "it hardly moves from where it starts"
     assert json.loads((tmp_path / drawingclip.REPORT_FILE).read_text())["class_features"] == 0
     classifier = drawingclip.imagenet_classifier(locked_towers())
     middle = image.mean() + 6 * F.normalize(classifier.weight - classifier.weight.mean(dim=0), dim=1)
