@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Generic, ParamSpec, Self, TypeVar
 
@@ -47,6 +48,14 @@ class Stream(ABC, Generic[Block, Result]):
         Raises:
             ValueError: the settings differ.
         """
+
+    def fresh(self, number: int) -> Self:
+        """Return an empty stream with the same settings, which sees a range of the rows and is then merged into this one.
+
+        Args:
+            number: of the range, from 0 on; matters for streams that draw random numbers.
+        """
+        return copy.deepcopy(self)
 
     @abstractmethod
     def result(self) -> Result:

@@ -42,8 +42,8 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/ica": 2,
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
-    "partitions": 3,  # scores by Eq. 1 and the classes by them
-    "sharedness": 1,
+    "partitions": 4,  # scores by Eq. 1 and the classes by them
+    "sharedness": 2,
     "results/explorer": 4,
     "results/report": 1,
 }

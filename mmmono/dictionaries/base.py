@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -180,6 +181,10 @@ class DictionaryFeatures(FeatureSet):
         self.dictionary = dictionary
         self.input_dim = dictionary.dim
         self.num_features = dictionary.num_features
+
+    def copied_to(self, device: str | torch.device) -> Self:
+        """Return the feature set with a copy of the dictionary on a device."""
+        return type(self)(self.name, copy.deepcopy(self.dictionary).to(device))
 
     def encode(
         self, embeddings: Float[Tensor, "batch input_dim"], modality: Modality

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
 from mmmono.core.extras import is_installed
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import Rows, StoredRows, prepare, to_float32
 from mmmono.features.selection import FeatureView
-from mmmono.features.store import MODALITIES, Modality
+from mmmono.features.store import MODALITIES, WHOLE, Modality
 
 # Minimum pairs × dim at which the numba kernels save more than the second that loading numba takes; 2^18 pairs × 1,024.
 WORTH_COMPILING = 1 << 28
@@ -40,6 +42,10 @@ class FeatureSet(ABC):
     ) -> Float[Tensor, "batch input_dim"]:
         """Return the embeddings with these activations. Raises DictionaryError if there is no decoder."""
         raise DictionaryError(f"feature set {self.name!r} has no decoder: use features=raw or features=sae")
+
+    def copied_to(self, device: str | torch.device) -> Self:
+        """Return the feature set on a device; one without weights is the same on all."""
+        return self
 
     @property
     def decodes(self) -> bool:
@@ -80,11 +86,13 @@ class ActivationBlock:
     Attributes:
         start: position of the first pair.
         image_rows, text_rows: activations, either tensors or `StoredRows` for the numba kernels.
+        groups: group of each pair, as a number from 0 on; None if they were not asked for.
     """
 
     start: int
     image_rows: Rows
     text_rows: Rows
+    groups: GroupNumbers | None = None
 
     @cached_property
     def image(self) -> Float[Tensor, "rows features"]:
@@ -108,6 +116,7 @@ def activations(
     normalize: bool = True,
     block_size: int | None = None,
     device: str | torch.device = "cpu",
+    span: slice = WHOLE,
 ) -> Iterator[ActivationBlock]:
     """Stream a feature set's activations over a view, block by block.
 
@@ -120,6 +129,7 @@ def activations(
         normalize: L2-normalize the embeddings first; the store keeps them unnormalized.
         block_size: pairs per block; by default sized for a CPU's second-level cache, or to keep a GPU busy.
         device: of the computation and its results.
+        span: rows of the store to walk, by default all.
 
     Raises:
         DictionaryError: the feature set was made for embeddings of another width.
@@ -134,7 +144,7 @@ def activations(
     compiled = _worth_compiling(view, feature_set, device)
     if block_size is None:
         block_size = COMPILED_BLOCK if compiled else 512 if torch.device(device).type == "cpu" else 8192
-    for block in view.blocks(block_size):
+    for block in view.blocks(block_size, span):
         with torch.inference_mode():
             image, text = (
                 StoredRows(embeddings, normalize, view.store.path, block.start)

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from mmmono.core.claims import Claims
 from mmmono.core.errors import DataError
 from mmmono.data.pairs import PairSource
+from mmmono.features.cluster import REASON, TRIES
 from mmmono.features.writer import FeatureStoreWriter
 
-TRIES = 3  # processes that a part may end before it is left for the next run
 SHOWN = 8  # parts that a message names
-REASON = 400  # characters of Ray's reason in a message
 
 
 class PartQueue:

@@ -16,7 +16,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import StoreError
 from mmmono.data.pairs import SplitShares
 from mmmono.features.grouping import Grouping, GroupNumbers, split_rows
-from mmmono.features.store import FeatureStore, Modality, PairedBlock
+from mmmono.features.store import WHOLE, FeatureStore, Modality, PairedBlock
 
 Split = Literal["train", "select", "val", "all"]
 
@@ -59,9 +59,17 @@ class FeatureView:
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
 
-    def blocks(self, block_size: int = 2048) -> Iterator[PairedBlock]:
-        """Stream the view's rows of both modalities; see `FeatureStore.blocks`."""
-        return self.store.blocks(block_size, self.rows)
+    def blocks(self, block_size: int = 2048, span: slice = WHOLE) -> Iterator[PairedBlock]:
+        """Stream the view's rows of both modalities; see `FeatureStore.blocks`. `span` are rows of the store."""
+        return self.store.blocks(block_size, self.rows, span)
+
+    def within(self, span: slice) -> int:
+        """Return how many rows of the view lie in a range of the store's rows."""
+        first, end, _ = span.indices(len(self.store))
+        if self.rows is None:
+            return end - first
+        low, high = np.searchsorted(self.rows, [first, end])
+        return int(high - low)
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
         """Return rows [start, stop) of the view, in the stored type."""

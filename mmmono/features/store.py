@@ -33,6 +33,7 @@ from mmmono.features.metadata import read_metadata, row_count
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, Modality] = ("image", "text")
 MANIFEST_FILE = "manifest.json"
+WHOLE = slice(None)  # all rows
 _PREFIX: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
 
 
@@ -157,7 +158,9 @@ class FeatureStore:
             out[here] = mapped[indices[here] - self._starts[shard]]
         return torch.from_numpy(out)
 
-    def blocks(self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None) -> Iterator[PairedBlock]:
+    def blocks(
+        self, block_size: int = 2048, rows: np.ndarray[Any, Any] | None = None, span: slice = WHOLE
+    ) -> Iterator[PairedBlock]:
         """Stream both modalities in order, in the stored type; the system reads ahead while a block is processed.
 
         A block stays mapped, and its files open, as long as it is referenced: copy rows that are kept from many blocks.
@@ -165,12 +168,15 @@ class FeatureStore:
         Args:
             block_size: rows per block, before selection.
             rows: ascending row numbers to keep; None keeps all. Blocks without such rows are not read.
+            span: rows of the store to walk, by default all.
         """
-        starts = np.arange(0, len(self), block_size)
+        first, end, _ = span.indices(len(self))
+        starts = np.arange(first, end, block_size)
         if rows is not None:
-            starts = np.unique(rows // block_size) * block_size
+            within = rows[slice(*np.searchsorted(rows, [first, end]))]
+            starts = first + np.unique((within - first) // block_size) * block_size
         for start in starts.tolist():
-            stop = min(start + block_size, len(self))
+            stop = min(start + block_size, end)
             mapped = [self._mapped(modality, start, stop) for modality in MODALITIES]
             image, text = (pieces[0] if len(pieces) == 1 else torch.cat(pieces) for pieces in mapped)
             if rows is not None:

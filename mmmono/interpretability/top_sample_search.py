@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Self
 
 import pandas as pd
@@ -73,6 +74,13 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
             self._positive[modality].merge(other._positive[modality])
             self._both[modality].merge(other._both[modality])
 
+    def fresh(self, number: int) -> Self:
+        """Return an empty search of a range; without the metadata, it can be merged into this one and asked for nothing."""
+        other = copy.copy(self)
+        other._contents = {"image": [], "text": []}
+        other._positive, other._both = copy.deepcopy((self._positive, self._both))
+        return other
+
     def result(self) -> dict[Modality, TopSamples]:
         """Return the top samples of all pairs added, deduplicated if requested.
 
@@ -81,11 +89,11 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
         candidates, _ = self._candidates()
         return {modality: self._distinct(modality, top) for modality, top in candidates.items()}
 
-    def deepened(self, passes: Callable[[], Iterable[ActivationBlock]]) -> dict[Modality, TopSamples]:
+    def deepened(self, walked: Callable[[SearchOfSome], TopSamples]) -> dict[Modality, TopSamples]:
         """Return the top samples, looking deeper for features whose candidates repeat one another too often.
 
         Args:
-            passes: starts another pass over the same pairs; called only if such features exist.
+            walked: lets a stream see the same pairs once more and returns its result; called only if such features exist.
         """
         candidates, negative = self._candidates()
         found = {}
@@ -93,7 +101,7 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
             found[modality] = self._distinct(modality, top)
             depth, cut = self._depth[modality], self._cut(found[modality], top)
             while len(cut) and (depth := min(DEEPER * depth, self._pairs)) * len(cut) <= MOST_CANDIDATES:
-                deeper = _searched(passes(), modality, cut, negative, depth)
+                deeper = walked(SearchOfSome(modality, cut, negative, depth))
                 better = self._distinct(modality, deeper)
                 found[modality].values[cut], found[modality].rows[cut] = better.values, better.rows
                 cut = cut[self._cut(better, deeper)]
@@ -118,17 +126,37 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
         return (full & (found.found < self._m)).nonzero().squeeze(1)
 
 
-def _searched(
-    blocks: Iterable[ActivationBlock],
-    modality: Modality,
-    features: Int64[Tensor, " some"],
-    negative: Bool[Tensor, " features"],
-    depth: int,
-) -> TopSamples:
-    """Find the top samples of some features, each on its own side."""
-    stream, signs = TopStream(depth), torch.where(negative[features], -1.0, 1.0)
-    for block in blocks:
-        rows = block.image if modality == "image" else block.text
-        stream.add(rows[:, features.to(rows.device)] * signs.to(rows.device, rows.dtype))
-    top = stream.result()
-    return TopSamples(top.values * signs[:, None].to(top.values.dtype), top.rows)
+class SearchOfSome(Stream[[ActivationBlock], TopSamples]):
+    """Running search for the top samples of some features of one modality, each on its own side of 0.
+
+    Args:
+        modality: whose samples.
+        features: the features.
+        negative: of all features, those whose negative side is taken.
+        depth: number of samples per feature.
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        features: Int64[Tensor, " some"],
+        negative: Bool[Tensor, " features"],
+        depth: int,
+    ) -> None:
+        self._modality, self._features = modality, features
+        self._signs = torch.where(negative[features], -1.0, 1.0)
+        self._top = TopStream(depth)
+
+    def add(self, block: ActivationBlock) -> None:
+        """Add the next block of pairs."""
+        rows = block.image if self._modality == "image" else block.text
+        self._top.add(rows[:, self._features.to(rows.device)] * self._signs.to(rows.device, rows.dtype))
+
+    def merge(self, other: Self) -> None:
+        """Add the pairs of another search for the same features; its first pair follows this search's last one."""
+        self._top.merge(other._top)
+
+    def result(self) -> TopSamples:
+        """Return the top samples of all pairs added."""
+        top = self._top.result()
+        return TopSamples(top.values * self._signs[:, None].to(top.values.dtype), top.rows)

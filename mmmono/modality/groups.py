@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -35,6 +35,12 @@ def group_codes(groups: GroupsLike) -> GroupNumbers:
 def group_sizes(groups: GroupsLike) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the number of pairs of each group, by its code. Errors: see `group_codes`."""
     return np.bincount(group_codes(groups))
+
+
+def shared_group_sizes(groups: GroupNumbers) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """Return the number of pairs of each group; None if every pair is a group of its own."""
+    sizes = group_sizes(groups)
+    return sizes if bool((sizes > 1).any()) else None
 
 
 class OpenGroups:
@@ -109,16 +115,3 @@ class OpenGroups:
                 self._sums[number], self._seen[number] = sums[i].clone(), rows
         ended = np.flatnonzero(done)
         return sums[torch.from_numpy(ended[np.argsort(last[ended])]).to(sums.device)]
-
-
-def rechunked(parts: Iterator[Tensor], rows: int) -> Iterator[Tensor]:
-    """Regroup consecutive tensors along their first dimension into chunks of `rows`; the last may be shorter."""
-    rest: Tensor | None = None
-    for part in parts:
-        if rest is not None and len(rest):
-            part = torch.cat([rest, part])
-        whole = len(part) // rows * rows
-        yield from part[:whole].split(rows) if whole else ()
-        rest = part[whole:]
-    if rest is not None and len(rest):
-        yield rest

@@ -1,13 +1,14 @@
 """Uncertainty of modality dominance scores: permutation test, bootstrap intervals, and scores on halves of the data.
 
 All three are sums of the groups' ratios with different random weights, so that one pass over the pairs computes them.
-This is no `Stream`: the weights are drawn in the order of the groups, and a part walked separately would draw other ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from scipy.stats import norm
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.streams import Stream, require_equal
+from mmmono.features.grouping import GroupNumbers
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, group_sizes, rechunked
+from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, shared_group_sizes
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -102,67 +105,159 @@ def resample_dominance(
         NonFiniteError: an activation is NaN or infinite.
         ValueError: there is no block, or there are more or fewer groups than pairs.
     """
-    sums: _Sums | None = None
-    for rows in rechunked(_by_group(_ratios(blocks), groups), CHUNK_PAIRS):
-        excess, pairs = rows.chunk(2, 1)
-        sums = sums or _Sums(excess.shape[1], n_permutations, n_bootstrap, n_halves, excess.device, seed)
-        sums.add(excess, pairs)
-    if sums is None:
-        raise ValueError("no activations to resample")
-    p_value = sums.p_value().cpu()
-    scores = (0.5 + sums.weighted / sums.weights).cpu()
-    return DominanceResamples(
-        p_value,
-        q_values(p_value),
-        scores[:n_bootstrap],
-        scores[n_bootstrap:].unflatten(0, (2, n_halves)),
-        (0.5 + sums.permuted[:KEPT] / sums.informative).cpu(),
-    )
-
-
-def _ratios(blocks: Blocks) -> Iterator[Tensor]:
-    """Yield ratio − ½ (0 if undefined) and whether it is defined, as one float64 tensor [pairs, 2 · features]."""
+    codes = None if groups is None else group_codes(groups)
+    sizes = None if codes is None else shared_group_sizes(codes)
+    stream = ResamplingStream(n_permutations, n_bootstrap, n_halves, seed, sizes)
     start = 0
     for image, text in blocks:
-        for image_chunk, text_chunk in zip(image.split(CHUNK_PAIRS), text.split(CHUNK_PAIRS), strict=True):
-            check_finite(image_chunk, "image", start)
-            check_finite(text_chunk, "text", start)
-            ratio = paired_ratio(double(image_chunk), double(text_chunk))
-            known = ~ratio.isnan()
-            yield torch.cat([(ratio - 0.5).masked_fill_(~known, 0), known.double()], 1)
-            start += len(image_chunk)
-
-
-def _by_group(parts: Iterator[Tensor], groups: GroupsLike | None) -> Iterator[Tensor]:
-    """Add up the rows of each group."""
-    if groups is None:
-        yield from parts
-        return
-    codes = group_codes(groups)
-    sizes = group_sizes(codes)
-    open_groups = OpenGroups(sizes)
-    alone = not bool((sizes > 1).any())
-    start = 0
-    for rows in parts:
-        mine = codes[start : start + len(rows)]
-        start += len(rows)
-        if len(mine) < len(rows):
-            break
-        yield rows if alone else open_groups.add(mine, rows)
-    if start != len(codes):
+        end = start + len(image)
+        stream.add(image, text, None if codes is None or sizes is None else codes[start:end])
+        start = end
+    if codes is not None and start != len(codes):
         raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
+    return stream.result()
+
+
+class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceResamples]):
+    """Running resamples of R(d), for callers that compute several things in one pass; see `resample_dominance`.
+
+    Random numbers are drawn for the groups in the order of their last pairs, 512 groups at a time. The stream of a range
+    (`fresh`) draws its own; groups that lie in two ranges are drawn for when the streams are merged. So cutting data into
+    other ranges gives other draws of the same distribution, whereas the same ranges give the same bits.
+
+    Memory: 8 bytes for each feature and permutation, 16 for each feature and bootstrap resample.
+
+    Args:
+        n_permutations, n_bootstrap, n_halves, seed: see `resample_dominance`.
+        group_sizes: number of pairs of each group, over all blocks and streams to be merged; None if all pairs are
+            groups of their own.
+    """
+
+    def __init__(
+        self,
+        n_permutations: int = 10_000,
+        n_bootstrap: int = 1000,
+        n_halves: int = 20,
+        seed: int = 0,
+        group_sizes: np.ndarray | None = None,
+    ) -> None:
+        self.draws = n_permutations, n_bootstrap, n_halves
+        self.seed = seed
+        self._range: int | None = None
+        self._sums: _Sums | None = None
+        self._open = None if group_sizes is None else OpenGroups(group_sizes)
+        self._waiting: Tensor | None = None  # complete groups, fewer than are drawn for at a time
+        self._pairs = 0
+
+    def fresh(self, number: int) -> Self:
+        """Return an empty stream of a range, which draws numbers of its own; see `Stream.fresh`."""
+        other = copy.deepcopy(self)
+        other._range = number
+        return other
+
+    def add(
+        self,
+        image: Float[Tensor, "pairs features"],
+        text: Float[Tensor, "pairs features"],
+        groups: GroupNumbers | None = None,
+    ) -> None:
+        """Add a block of pairs.
+
+        Args:
+            image, text: activations; row i of both belongs to the same pair.
+            groups: group of each pair, if the stream has groups of several pairs.
+
+        Raises:
+            NonFiniteError: an activation is NaN or infinite.
+            ValueError: there is not one group for each pair, or a group has more pairs than were announced.
+        """
+        codes = None if self._open is None else np.asarray([] if groups is None else groups)
+        if codes is not None and len(codes) != len(image):
+            raise ValueError(
+                f"groups of {len(codes)} pairs, but the block has {len(image)}: both must be of the same pairs"
+            )
+        for start in range(0, len(image), CHUNK_PAIRS):
+            chunk = slice(start, start + CHUNK_PAIRS)
+            rows = self._ratios(image[chunk], text[chunk])
+            self._draw(rows if self._open is None or codes is None else self._open.add(codes[chunk], rows))
+
+    def _ratios(self, image: Tensor, text: Tensor) -> Tensor:
+        """Return ratio − ½ (0 if undefined) and whether it is defined, as one float64 tensor [pairs, 2 · features]."""
+        check_finite(image, "image", self._pairs)
+        check_finite(text, "text", self._pairs)
+        self._pairs += len(image)
+        ratio = paired_ratio(double(image), double(text))
+        known = ~ratio.isnan()
+        return torch.cat([(ratio - 0.5).masked_fill_(~known, 0), known.double()], 1)
+
+    def _draw(self, rows: Tensor, least: int = CHUNK_PAIRS) -> None:
+        """Add complete groups; draw for those of full chunks, or for as many as `least` at once."""
+        rows = (
+            rows
+            if self._waiting is None or not len(self._waiting)
+            else torch.cat([self._waiting.to(rows.device), rows])
+        )
+        self._sums = self._sums or _Sums(rows.shape[1] // 2, self.draws, rows.device, self._draw_seed())
+        while len(rows) >= max(1, least):
+            excess, pairs = rows[:CHUNK_PAIRS].chunk(2, 1)
+            self._sums.add(excess, pairs)
+            rows = rows[CHUNK_PAIRS:]
+        self._waiting = rows.clone()  # not the block that it is a part of
+
+    def _draw_seed(self) -> int:
+        if self._range is None:
+            return self.seed
+        return int(np.random.SeedSequence((self.seed, self._range)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def merge(self, other: Self) -> None:
+        """Add the groups of another stream, also those that both have begun; see `Stream.merge`.
+
+        Random numbers for groups that were not drawn for yet are drawn by this stream.
+        """
+        require_equal("(n_permutations, n_bootstrap, n_halves)", self.draws, other.draws)
+        if (self._open is None) != (other._open is None):
+            raise ValueError("a stream with groups of several pairs and one without cannot be merged")
+        self._pairs += other._pairs
+        if other._sums is None or other._waiting is None:
+            return
+        self._draw(other._waiting)
+        assert self._sums is not None
+        self._sums.merge(other._sums)
+        if self._open is not None and other._open is not None and (ended := self._open.merge(other._open)) is not None:
+            self._draw(ended)
+
+    def result(self) -> DominanceResamples:
+        """Return all resamples; draws for the groups that were waiting for a full chunk.
+
+        Raises:
+            ValueError: nothing was added, or a group has fewer pairs than were announced.
+        """
+        if self._sums is None or self._waiting is None:
+            raise ValueError("no activations to resample")
+        if self._open is not None and len(self._open):
+            raise ValueError(f"{len(self._open)} groups have fewer pairs than were announced: add all pairs first")
+        self._draw(self._waiting[:0], least=1)
+        sums, (_, n_bootstrap, n_halves) = self._sums, self.draws
+        p_value = sums.p_value().cpu()
+        scores = (0.5 + sums.weighted / sums.weights).cpu()
+        return DominanceResamples(
+            p_value,
+            q_values(p_value),
+            scores[:n_bootstrap],
+            scores[n_bootstrap:].unflatten(0, (2, n_halves)),
+            (0.5 + sums.permuted[:KEPT] / sums.informative).cpu(),
+        )
 
 
 class _Sums:
     """Sums of ratio − ½ over groups: with random signs (permutations) and random weights (bootstrap, halves)."""
 
-    def __init__(
-        self, features: int, n_permutations: int, n_bootstrap: int, n_halves: int, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, features: int, draws: tuple[int, int, int], device: torch.device, seed: int) -> None:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
         self.generator = torch.Generator(device).manual_seed(seed)
+        n_permutations, n_bootstrap, n_halves = draws
         self.resamples = n_bootstrap, n_halves
         self.observed, self.magnitude, self.informative = zeros(features), zeros(features), zeros(features)
         self.squares = zeros(features)
@@ -181,6 +276,12 @@ class _Sums:
         resampled = _weights(len(excess), *self.resamples, self.generator).double()
         self.weighted.addmm_(resampled, excess)
         self.weights.addmm_(resampled, pairs)
+
+    def merge(self, other: _Sums) -> None:
+        """Add the sums of other groups."""
+        for name in ("observed", "magnitude", "informative", "squares", "permuted", "weighted", "weights"):
+            mine: Tensor = getattr(self, name)
+            mine += getattr(other, name).to(mine.device)
 
     def p_value(self) -> Float64[Tensor, " features"]:
         # The tolerance makes sums that differ only by rounding errors count as equal.

@@ -1,17 +1,29 @@
-"""Engine options (`engine=`): what extracts features, this process or a cluster."""
+"""Engine options (`engine=`): what extracts features and computes one-pass statistics, this process or a cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.core.artifacts import Artifact
 from mmmono.features.cluster import ClusterSettings
+from mmmono.features.cluster_folds import folded_on_cluster
+from mmmono.features.folding import Folded, Threads, Walk
 from mmmono.pipeline.extracting import FeatureExtraction
 
 
 @dataclass(frozen=True)
 class Local:
-    """`engine=local`: this process, with `extraction.workers` that read and decode."""
+    """`engine=local`: this process, with `extraction.workers` that read and decode.
+
+    Attributes:
+        workers: threads that compute statistics, see `Threads`.
+    """
+
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        Threads(self.workers)
 
     def device_type(self, device: str) -> str:
         """Kind of device that encodes, given this process's device."""
@@ -20,6 +32,10 @@ class Local:
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
         """Return the store, made first if it does not exist."""
         return extraction.whole(limit)
+
+    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+        """Yield a stream of each range of a walk, in order."""
+        return Threads(self.workers).folded_ranges(stream, walk)
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,10 @@ class Ray:
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
         """Return the store, made on the cluster first; None if other processes still work on it."""
         return extraction.on_cluster(self.settings(extraction.device), limit)
+
+    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+        """Yield a stream of each range of a walk, in order, from the workers of the cluster."""
+        return folded_on_cluster(stream, walk, self.settings(walk.device))
 
 
 Engine = Local | Ray

@@ -12,7 +12,8 @@ from mmmono.core.artifacts import Artifact, Artifacts, SharedWork
 from mmmono.data import PairSource
 from mmmono.data.images import DECODER_VERSION
 from mmmono.features import extract_features
-from mmmono.features.cluster import ClusterJob, ClusterSettings, extract_on_cluster
+from mmmono.features.cluster import ClusterSettings
+from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
 from mmmono.features.extraction import begin_store, extract_share
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.reading import Encoder

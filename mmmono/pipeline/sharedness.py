@@ -8,7 +8,8 @@ from typing import Any
 from jaxtyping import Bool
 from torch import Tensor
 
-from mmmono.modality import LIVE_CLASSES, Sharedness, load_sharedness, save_sharedness, sharedness_scores
+from mmmono.features.folding import OfBlocks, stored_pairs_and_groups
+from mmmono.modality import LIVE_CLASSES, Sharedness, SharednessStream, load_sharedness, save_sharedness
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
 
@@ -23,8 +24,9 @@ def feature_sharedness(workspace: Workspace, name: str) -> Sharedness:
     features = workspace.features(workspace.dataset.split)
 
     def make(directory: Path) -> None:
-        blocks = ((block.image_rows, block.text_rows) for block in workspace.activations(workspace.feature_set(name)))
-        save_sharedness(sharedness_scores(blocks, features.view.groups()), directory)
+        groups = features.view.groups()
+        stream = OfBlocks(SharednessStream(groups), stored_pairs_and_groups)
+        save_sharedness(workspace.folded(workspace.feature_set(name), stream, groups).result(), directory)
 
     recipe = {"features": features.recipe, "set": workspace.feature_set_recipe(name)}
     artifact = workspace.artifacts.build("sharedness", f"{name}-{features.store.path.name}", recipe, make)

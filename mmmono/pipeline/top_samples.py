@@ -49,16 +49,14 @@ def top_samples_of(
         side: side of 0 that the samples of signed features are taken from, see `TopSampleSearch`.
     """
     search = search_of(workspace, m, deduplicate, side)
-    for block in workspace.activations(feature_set):
-        search.add(block)
-    return deepened(workspace, feature_set, search)
+    return deepened(workspace, feature_set, workspace.folded(feature_set, search))
 
 
 def deepened(workspace: Workspace, feature_set: FeatureSet, search: TopSampleSearch) -> dict[Modality, TopSamples]:
     """Return the top samples of a search after its first pass, deeper where needed; tell what could not be found."""
     from mmmono.reporting.tables import console
 
-    top = search.deepened(lambda: workspace.activations(feature_set))
+    top = search.deepened(lambda deeper: workspace.folded(feature_set, deeper).result())
     for modality, features in search.cut.items():
         if features:
             console.print(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts, address
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, ProcessError
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -28,12 +28,16 @@ from mmmono.features import (
     RawFeatures,
     activations,
 )
+from mmmono.features.folding import Folded, OfBlocks, Walk, folded, stored_pairs_and_groups
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
-from mmmono.modality import DominanceScores, Partition, dominance_scores, load_partition, save_partition
+from mmmono.modality import DominanceScores, DominanceStream, Partition, load_partition, save_partition
+from mmmono.modality.groups import shared_group_sizes
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
+from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.extracting import FeatureExtraction
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
 from mmmono.pipeline.groups import compared_groups
@@ -69,6 +73,7 @@ class Workspace:
         self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
         self.seed: int = cfg.seed
         self.device = named_device(cfg.device)
+        self.engine: Engine = instantiate(cfg.engine) if "engine" in cfg else Local()
         self._check_training(makes)
         if "partition" in cfg:
             self.partition_settings()
@@ -97,8 +102,13 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
-        extraction = self.extraction(split)
-        features = self._features_of(extraction.whole(self.dataset.limit), split)
+        extraction = self.extraction(split, self.engine.device_type(self.device))
+        if (made := self.engine.extract(extraction, self.dataset.limit)) is None:
+            raise ProcessError(
+                f"the features of {self.title_of(split)} are not complete, because other processes still extract them: run "
+                "this again when they have ended"
+            )
+        features = self._features_of(made, split)
         if (manifest := features.view.store.manifest) is not None:
             extraction.settings.allowance.check(manifest)
         return features
@@ -175,6 +185,18 @@ class Workspace:
         view = self.features(split or self.dataset.split).view
         return activations(view, feature_set, normalize=self.settings.features.normalize, device=self.device)
 
+    def folded(self, feature_set: FeatureSet | None, stream: Folded, groups: GroupNumbers | None = None) -> Folded:
+        """Let a stream see all activations of the dataset's split, in ranges that `engine` folds; see `folded`.
+
+        Args:
+            feature_set: the feature set; None for the embeddings as they are stored.
+            stream: takes blocks of activations.
+            groups: group of each pair, for streams that ask a block for them.
+        """
+        view = self.features(self.dataset.split).view
+        walk = Walk(view, feature_set, self.settings.features.normalize, self.device, groups)
+        return folded(stream, walk, self.engine)
+
     def encode_rows(
         self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None
     ) -> Float[Tensor, "rows features"]:
@@ -227,10 +249,10 @@ class Workspace:
             ConfigError: settings of the score or the partition are invalid.
         """
         settings = self.settings.mds
-        blocks = self.activations(feature_set)
         groups = self.features(self.dataset.split).view.groups()
-        pairs = ((block.image_rows, block.text_rows) for block in blocks)
-        scores = dominance_scores(pairs, settings.undefined, groups)
+        sizes = shared_group_sizes(groups)
+        stream = OfBlocks(DominanceStream(settings.undefined, sizes), stored_pairs_and_groups)
+        scores = self.folded(feature_set, stream, None if sizes is None else groups).result()
         return FeatureSetDominance(name, scores, self.classify(scores.scores, self.live(scores)))
 
     def live(self, scores: DominanceScores) -> Bool[Tensor, " features"]:

@@ -9,7 +9,8 @@ import pytest
 
 from mmmono.core.errors import ConfigError, DataError, ModelError, ProcessError
 from mmmono.features import extract_features, part_queue
-from mmmono.features.cluster import ClusterJob, ClusterSettings, extract_on_cluster
+from mmmono.features.cluster import ClusterSettings
+from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
 from mmmono.features.extraction import begin_store
 from mmmono.features.extraction_settings import ExtractionSettings
 from tests.fakes import ColorEncoder, ColorPairs

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mmmono.features import ActivationBlock, StoredRows
-from mmmono.interpretability import BothSidesStream, TopSampleSearch, negative_dominates, top_sample_search, top_samples
+from mmmono.interpretability import (
+    BothSidesStream,
+    TopSamples,
+    TopSampleSearch,
+    negative_dominates,
+    top_sample_search,
+    top_samples,
+)
 from mmmono.interpretability.sides import BothSides
+from mmmono.interpretability.top_sample_search import SearchOfSome
 from tests.interpretability.test_top_samples import by_sorting
 
 
@@ -89,7 +97,13 @@ def search(image: torch.Tensor, text: torch.Tensor, side: str, captions: list[st
     found = TopSampleSearch(m, True, metadata, side)  # type: ignore[arg-type]
     block = ActivationBlock(0, image, text)
     found.add(block)
-    return found.deepened(lambda: [block])
+    return found.deepened(lambda deeper: walked(deeper, [block]))
+
+
+def walked(deeper: SearchOfSome, blocks: list[ActivationBlock]) -> TopSamples:
+    for block in blocks:
+        deeper.add(block)
+    return deeper.result()
 
 
 def test_one_side_is_chosen_for_both_modalities_by_their_joint_energy() -> None:
@@ -131,7 +145,7 @@ def test_captions_that_repeat_very_often_do_not_hide_a_feature(side: str, sign: 
 
 
 def test_further_passes_are_made_only_for_features_that_need_them() -> None:
-    def refused() -> list[ActivationBlock]:
+    def refused(deeper: SearchOfSome) -> TopSamples:
         raise AssertionError("a pass that nobody needs")
 
     a = torch.rand(450, 4, generator=torch.Generator().manual_seed(0))
@@ -153,5 +167,5 @@ def test_what_memory_does_not_allow_to_look_for_is_reported(monkeypatch: pytest.
     metadata = pd.DataFrame({"caption": ["a photo"] * 390 + [f"text {i}" for i in range(10)]})
     found = TopSampleSearch(3, True, metadata)
     found.add(ActivationBlock(0, a, a))
-    assert found.deepened(lambda: [])["text"].found.tolist() == [1, 1]
+    assert found.deepened(lambda deeper: walked(deeper, []))["text"].found.tolist() == [1, 1]
     assert found.cut == {"image": 0, "text": 2}

@@ -12,22 +12,24 @@ from torch import Tensor
 from mmmono.analyses.certainty import Settings
 from mmmono.features import MODALITIES
 from mmmono.features.feature_set import FeatureSet
+from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups
 from mmmono.modality import (
     LIVE_CLASSES,
     DominanceResamples,
+    EnergyStream,
     FeatureClass,
     Partition,
     adjusted_rand_index,
-    energy_ratio,
     image_auroc,
     partition_by_null,
     rank_correlation,
-    resample_dominance,
 )
 from mmmono.modality.confirmation import ClassCertainty, class_certainty
+from mmmono.modality.groups import shared_group_sizes
 from mmmono.modality.intervals import score_intervals
 from mmmono.modality.planning import Aims, plan_rows
 from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.resampling import ResamplingStream
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.sharedness import feature_sharedness, score_rows
 from mmmono.pipeline.typed import read_settings
@@ -63,14 +65,16 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     feature_set = workspace.feature_set(name)
     scored = workspace.dominance(name)
     live = workspace.live(scored.scores)
-    pairs = ((block.image, block.text) for block in workspace.activations(feature_set))
     groups = workspace.features(workspace.dataset.split).view.groups()
-    resamples = resample_dominance(
-        pairs, settings.n_permutations, settings.n_bootstrap, settings.n_halves, workspace.seed, groups
-    )
+    sizes = shared_group_sizes(groups)
+    draws = settings.n_permutations, settings.n_bootstrap, settings.n_halves
+    resampling = OfBlocks(ResamplingStream(*draws, workspace.seed, sizes), pairs_and_groups)
+    both = Together(resampling, OfBlocks(EnergyStream(), pairs))
+    resamples, energy = workspace.folded(feature_set, both, None if sizes is None else groups).result()
     q_value = resamples.q_values(live)
     certainty = class_certainty(scored.scores, resamples.bootstrap, workspace.classify, live)
-    other = _other_scores(workspace, feature_set, settings.auroc_pairs)
+    auroc = image_auroc(*_sample(workspace, feature_set, settings.auroc_pairs))
+    other = {"energy": energy, "auroc": auroc}
     summary = {
         "feature_set": name,
         **_counts(
@@ -130,16 +134,10 @@ def _halves(workspace: Workspace, resamples: DominanceResamples, live: Tensor) -
     }
 
 
-def _other_scores(workspace: Workspace, feature_set: FeatureSet, auroc_pairs: int) -> dict[str, Tensor]:
-    energy = energy_ratio((block.image, block.text) for block in workspace.activations(feature_set))
-    image, text = _sample(workspace, feature_set, auroc_pairs)
-    return {"energy": energy, "auroc": image_auroc(image, text)}
-
-
-def _sample(workspace: Workspace, feature_set: FeatureSet, pairs: int) -> tuple[Tensor, Tensor]:
-    """Activations of both modalities on a seeded sample of about `pairs` pairs; independent of the block size."""
+def _sample(workspace: Workspace, feature_set: FeatureSet, size: int) -> tuple[Tensor, Tensor]:
+    """Activations of both modalities on a seeded sample of about `size` pairs; independent of the block size."""
     view = workspace.features(workspace.dataset.split).view
-    keep = min(1.0, pairs / len(view))
+    keep = min(1.0, size / len(view))
     drawn = torch.rand(len(view), generator=torch.Generator().manual_seed(workspace.seed)) < keep
     kept: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
     for block in workspace.activations(feature_set):

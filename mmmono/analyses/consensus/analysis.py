@@ -15,7 +15,8 @@ from torch import Tensor
 from mmmono.analyses.consensus import Settings
 from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
-from mmmono.features.feature_set import FeatureSet
+from mmmono.features.feature_set import ActivationBlock, FeatureSet
+from mmmono.features.folding import OfBlocks, Together
 from mmmono.features.selection import Split
 from mmmono.modality import DominanceStream, adjusted_rand_index, match_features, rank_correlation
 from mmmono.modality.groups import group_sizes
@@ -165,13 +166,8 @@ class _Seeds:
         undefined = self.workspace.settings.mds.undefined
         scores = DominanceStream(undefined, group_sizes(self.pairs.scored_groups[self.pairs.scored]))
         halves = HalvesStream(self.pairs.n_groups, self.settings.n_halves, self.workspace.seed, undefined)
-        for block in self.workspace.activations(feature_set):
-            rows = slice(block.start, block.start + len(block.image))
-            scored = torch.from_numpy(self.pairs.scored[rows])
-            image, text = block.image[scored], block.text[scored]
-            groups = self.pairs.scored_groups[rows][scored.numpy()]
-            scores.add(image, text, groups)
-            halves.add(image, text, groups)
+        both = Together(OfBlocks(scores, _scored_pairs), OfBlocks(halves, _scored_pairs))
+        self.workspace.folded(feature_set, both, self.pairs.scored_groups)
         result = scores.result()
         partition = self.workspace.classify(result.scores, self.workspace.live(result))
         return SeedScores(result.scores, partition, halves.result())
@@ -256,6 +252,13 @@ class _Seeds:
             {"feature_set": self.name, "feature": i, "class": of, **{key: column[i] for key, column in values.items()}}
             for i, of in enumerate(self.reference.partition.class_of())
         ]
+
+
+def _scored_pairs(block: ActivationBlock) -> tuple[Any, ...]:
+    """Activations of the pairs that are scored, and their groups."""
+    assert block.groups is not None
+    scored = torch.from_numpy(block.groups >= 0)
+    return block.image[scored], block.text[scored], block.groups[scored.numpy()]
 
 
 def _mean(agreements: Sequence[SeedAgreement], of: str) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from mmmono.modality import modality_gap
+from mmmono.features.folding import OfBlocks, pairs
+from mmmono.modality import GapStream
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.sharedness import feature_sharedness, score_rows, sharedness_counts
 from mmmono.pipeline.workspace import Workspace
@@ -18,7 +19,7 @@ def prepare(workspace: Workspace) -> Study:
     def compute(folder: Path) -> Tables:
         sets = [workspace.dominance(name) for name in workspace.recipes]
         axes = [(scored, feature_sharedness(workspace, scored.name), workspace.live(scored.scores)) for scored in sets]
-        gap = modality_gap((block.image, block.text) for block in features.view.blocks())
+        gap = workspace.folded(None, OfBlocks(GapStream(), pairs)).result()
         return {
             "scores": [row for axis in axes for row in score_rows(*axis)],
             "summary": [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
 from mmmono.features import ActivationBlock, FeatureSet
+from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
@@ -68,24 +71,33 @@ def _changed(
     groups = workspace.features(workspace.dataset.split).view.groups()
     sizes = group_sizes(groups)
     scaled, means = ScaleStream(settings.factors, undefined, sizes), MeanStream()
-    for block in workspace.activations(feature_set):
-        scaled.add(block.image, block.text, _of(groups, block))
-        means.add(block.image, block.text)
+    workspace.folded(feature_set, Together(OfBlocks(scaled, pairs_and_groups), OfBlocks(means, pairs)), groups)
     for factor, scores in scaled.result().items():
         yield f"images × {factor:g}", scores
     active = (before.image_active + before.text_active).double().mean() / (2 * before.num_pairs)
     if active > 1 - SILENT:
         own = means.result().float()
         pooled = own.mean(0, keepdim=True).expand_as(own)
-        streams = {change: DominanceStream(undefined, sizes) for change in (PER_MODALITY, POOLED)}
-        for block in workspace.activations(feature_set):
-            for stream, subtracted in zip(streams.values(), (own, pooled), strict=True):
-                stream.add(block.image - subtracted[0], block.text - subtracted[1], _of(groups, block))
-        yield from ((change, stream.result()) for change, stream in streams.items())
+        centered = [OfBlocks(DominanceStream(undefined, sizes), Centered(*sides)) for sides in (own, pooled)]
+        found = workspace.folded(feature_set, Together(*centered), groups).result()
+        yield from zip((PER_MODALITY, POOLED), found, strict=True)
     broken = DominanceStream(undefined, sizes)
     for image, text, of in _broken(workspace, feature_set, groups):
         broken.add(image, text, of)
     yield BROKEN, broken.result()
+
+
+@dataclass(frozen=True)
+class Centered:
+    """Gives a stream the activations of a block minus the features' means on either side, and the groups."""
+
+    image: Float[Tensor, " features"]
+    text: Float[Tensor, " features"]
+
+    def __call__(self, block: ActivationBlock) -> tuple[Any, ...]:
+        """Return both sides, centered, and the groups of the pairs."""
+        device = block.image.device
+        return block.image - self.image.to(device), block.text - self.text.to(device), block.groups
 
 
 def _of(groups: GroupNumbers, block: ActivationBlock) -> GroupNumbers:

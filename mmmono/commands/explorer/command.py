@@ -18,6 +18,7 @@ from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, Foun
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
+from mmmono.features.folding import OfBlocks, Together, pairs
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
 from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
@@ -139,10 +140,7 @@ def _explored(workspace: Workspace, settings: ExplorerSettings, name: str, resul
     feature_set = workspace.feature_set(name)
     search = search_of(workspace, max(settings.images, settings.texts), settings.deduplicate, settings.side)
     histograms = HistogramStream(settings.bins)
-
-    for block in workspace.activations(feature_set):
-        search.add(block)
-        histograms.add(block.image, block.text)
+    workspace.folded(feature_set, Together(search, OfBlocks(histograms, pairs)))
     scored = workspace.dominance(name)
     p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
     neighbors, alike_by = _neighbors(workspace, settings, feature_set)
