@@ -6,7 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from mmmono.core.errors import ModelError
+from mmmono.features import Modality, RawFeatures
 from tests.fakes import ColorEncoder, ColorPairs
 
 
@@ -25,6 +29,20 @@ class KillsItsProcess(ColorPairs):
                 (self.marks / str(os.getpid())).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield item
+
+
+class KillsItsFolder(RawFeatures):
+    """Raw features that end the process that encodes the first row of a store's range, the first `times` times."""
+
+    def __init__(self, dim: int, marks: Path, first: Tensor, times: int) -> None:
+        super().__init__(dim)
+        self.marks, self.first, self.times = marks, first, times
+
+    def encode(self, embeddings: Tensor, modality: Modality) -> Tensor:
+        if torch.equal(embeddings[0], self.first) and len(list(self.marks.iterdir())) < self.times:
+            (self.marks / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return embeddings
 
 
 class Unloadable(ColorEncoder):

@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 
 from mmmono.core.errors import ConfigError, DataError, ModelError, ProcessError
-from mmmono.features import extract_features, part_queue
+from mmmono.features import FeatureStore, FeatureView, RawFeatures, cluster_folds, extract_features, part_queue
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
 from mmmono.features.extraction import begin_store
 from mmmono.features.extraction_settings import ExtractionSettings
+from mmmono.features.folding import OfBlocks, Threads, Together, Walk, folded, pairs, stored_pairs
+from mmmono.modality import DominanceStream, GapStream
+from mmmono.modality.resampling import ResamplingStream
+from mmmono.pipeline.engines import Ray
 from tests.fakes import ColorEncoder, ColorPairs
-from tests.features.cluster_fakes import Absent, KillsItsProcess, Unloadable
+from tests.features.cluster_fakes import Absent, KillsItsFolder, KillsItsProcess, Unloadable
 from tests.features.test_extraction import contents
+from tests.features.test_folding import bits
+from tests.features.test_store import write_like_clip_retrieval
 
 pytest.importorskip("ray", reason="the ray extra brings it")
 SIZES = KillsItsProcess.SIZES
@@ -56,6 +62,34 @@ def test_a_cluster_writes_the_store_of_one_process_though_a_worker_is_killed(add
     assert idle.reads == []
     extract_features(ColorPairs(SIZES), ColorEncoder(), tmp_path / "alone")
     assert contents(tmp_path / "cluster") == contents(tmp_path / "alone")
+
+
+def test_a_cluster_folds_ranges_to_the_bits_of_one_process_though_a_worker_is_killed(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is killed twice; a range that ends its workers too often is named."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    write_like_clip_retrieval(tmp_path / "store", [300, 500, 250], 6)
+    store = FeatureStore(tmp_path / "store")
+    killing = KillsItsFolder(6, marks, store.read("text", 512, 513)[0].float(), times=2)
+    walk = Walk(FeatureView(store), killing, normalize=False, rows=256)
+
+    def streams() -> Together:
+        return Together(OfBlocks(DominanceStream(), stored_pairs), OfBlocks(ResamplingStream(20, 10, 2), pairs))
+
+    found = bits(folded(streams(), walk, Ray(address)).result())
+    assert len(list(marks.iterdir())) == 2
+    assert found == bits(folded(streams(), replace(walk, feature_set=RawFeatures(6)), Threads(2)).result())
+    killing.times = 9
+    monkeypatch.setattr(cluster_folds, "TRIES", 1)
+    with pytest.raises(DataError, match=rf"^pairs 512 to 767 of {tmp_path}/store ended the process .* 1 times"):
+        folded(streams(), walk, Ray(address, workers=1))
+    assert len(list(marks.iterdir())) == 3
+    gone = replace(walk, view=FeatureView(FeatureStore(tmp_path / "store")), feature_set=None)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    with pytest.raises(ProcessError, match=f"does not see {tmp_path}/store: artifacts= must be shared by all machines"):
+        folded(OfBlocks(GapStream(), pairs), gone, Ray(address, workers=1))
 
 
 def test_workers_without_room_do_not_hold_parts_for_ever(address: str, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mmmono.features import folding
+from mmmono.features.cluster import Cluster
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_remote_shards import MODEL, arguments, shard, store_of
@@ -72,6 +74,54 @@ def test_workers_make_the_store_and_the_scores_of_one_process_though_one_is_kill
     assert tables[0].keys() == tables[1].keys() != set()
     for name, table in tables[0].items():
         pd.testing.assert_frame_equal(table, tables[1][name], check_exact=True)
+
+
+@pytest.fixture
+def nodes() -> Iterator[str]:
+    """Address of a cluster of two nodes with one core each."""
+    ray = pytest.importorskip("ray", reason="the ray extra brings it")
+    from ray.cluster_utils import Cluster as Nodes
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_tables_of_two_nodes_are_those_of_one_process_though_a_worker_is_killed(
+    command: Command, nodes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that `certainty` shows: scores, sharedness, resamples and energies; and `mds`, with the modality gap."""
+    monkeypatch.setattr(folding, "RANGE", 512)
+    given: list[int] = []
+    give = Cluster.give
+
+    def killing(cluster: Cluster, task: tuple[int, slice]) -> None:
+        give(cluster, task)
+        given.append(task[0])
+        if len(given) == 2:
+            cluster.ray.kill(list(cluster.running.values())[-1][0])
+
+    monkeypatch.setattr(Cluster, "give", killing)
+    synthetic = ("dataset=synthetic", "dataset.pairs=1600", "dataset.dim=16", "dataset.split=all", "features=raw")
+    draws = ("certainty.n_permutations=100", "certainty.n_bootstrap=50")
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for engine, settings in (("local", []), ("ray", [f"engine.address={nodes}"])):
+        tables[engine] = {}
+        for analysis, more in (("mds", ()), ("certainty", draws)):
+            root = tmp_path / engine
+            run = command(analysis, f"artifacts={root}", *synthetic, f"engine={engine}", *settings, *more)
+            assert run.status == 0, run.err
+            files = newest(root, analysis).glob("*.parquet")
+            tables[engine] |= {f"{analysis}/{file.name}": pd.read_parquet(file) for file in files}
+    assert given.count(1) > given.count(0)  # the range whose worker was killed was folded again
+    assert tables["local"].keys() == tables["ray"].keys() != set()
+    for name, table in tables["local"].items():
+        pd.testing.assert_frame_equal(table, tables["ray"][name], check_exact=True)
 
 
 @pytest.mark.parametrize(
