@@ -63,6 +63,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|trainer.num_nodes": "how many processes share a batch",
     "*|trainer.accelerator": "what a GPU trained serves on a CPU",
     "*|trainer.log_every_n_steps": "how often curves are logged elsewhere",
+    "*|engine.*": "which processes and threads do the work",
     "*|images.cache": "how many of the images are kept on disk, not which are shown",
     "*|dataset.split": "which split is evaluated; extraction of a hash split takes all pairs",
     "extract|trainer.*": "nothing is trained",
@@ -118,6 +119,7 @@ FAMILY_NAMES += ("tied", "frozen_decoder", "frozen_encoder")
 # Another valid value of settings of which none can be guessed.
 OTHER: Mapping[str, Any] = {
     "mds.undefined": "half",
+    "engine.workers": 2,
     "model.drawings": "openmoji",
     "random_sets": "size",
     "dataset.captions": "all",
