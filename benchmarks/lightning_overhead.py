@@ -96,12 +96,12 @@ def pools_in_memory(view: FeatureView, batch: int) -> float:
     return peak / pool
 
 
-def time_lightning(data: PairedFeatures, dim: int, latents: int, steps: int, folder: Path) -> float:
-    """Median seconds per step in Lightning, between the ends of batches."""
+def time_lightning(data: PairedFeatures, dim: int, latents: int, steps: int, folder: Path, **options: Any) -> float:
+    """Median seconds per step in Lightning, between the ends of batches; `options` are the trainer's."""
     clock = Clock()
     trainer = L.Trainer(
         accelerator="cpu",
-        devices=1,
+        **{"devices": 1, **options},
         max_steps=steps,
         gradient_clip_val=1.0,
         callbacks=[clock],

@@ -82,11 +82,12 @@ class ShuffledBatches:
     def _batches(self, epoch: int, first: int) -> Iterator[PairedBatch]:
         chunks, pool_seeds = self._order(epoch)
         batches_a_pool = self.pool_rows // self.batch_size
-        needed = [self._needed(number, first) for number in range(len(pool_seeds))]
-        for number, (pool_seed, positions) in enumerate(zip(pool_seeds, needed, strict=True)):
+        for number, pool_seed in enumerate(pool_seeds):
+            positions = self._needed(number, first)
             if not positions:
                 continue
-            pool = self._pool(epoch, number, chunks, more=any(needed[number + 1 :]))
+            more = any(self._needed(later, first) for later in range(number + 1, len(pool_seeds)))
+            pool = self._pool(epoch, number, chunks, more)
             shuffle = torch.Generator().manual_seed(int(pool_seed))
             order = torch.randperm(len(pool.image), generator=shuffle).to(pool.image.device)
             for position in positions:
