@@ -51,6 +51,7 @@ class Rates:
         pool: pairs a second that are read into a training pool.
         metadata_bytes: of a pair's key, caption and place in the store.
         metadata_memory: bytes of the same in memory.
+        shards: shards of a store a second of whose files the headers are read.
         split: pairs a second of the split by keys.
     """
 
@@ -65,6 +66,7 @@ class Rates:
     pool: float
     metadata_bytes: float
     metadata_memory: float
+    shards: float
     split: float
 
 
@@ -133,8 +135,19 @@ def measured(dim: int, latents: int, side: int) -> Rates:
             pool=rate(lambda: reader.fill(room, chunks), len(chunks) * CHUNK_ROWS),
             metadata_bytes=sum(file.stat().st_size for file in (Path(folder) / "metadata").iterdir()) / ROWS,
             metadata_memory=float(metadata.memory_usage(deep=True).sum()) / ROWS,
+            shards=opening(),
             split=rate(lambda: split_rows(store, "val", SplitShares()), ROWS, 1),
         )
+
+
+def opening(count: int = 500) -> float:
+    """Shards a second of opening a store whose files are in the page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = FeatureStoreWriter(Path(folder), count)
+        rows = [{"key": "0", "caption": "a caption", "locator": "0"}]
+        for shard in range(count):
+            writer.write(shard, torch.ones(1, 8), torch.ones(1, 8), rows)
+        return rate(lambda: FeatureStore(folder), count)
 
 
 def _scores() -> list[OfBlocks]:  # type: ignore[type-arg]
