@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hydra.utils import instantiate
-
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.features import FeatureStore
@@ -23,7 +21,7 @@ def extract(workspace: Workspace) -> None:
         ConfigError: features are to be shared that are not extracted, or whose extraction cannot be shared.
     """
     split = workspace.whole_split("auto")  # a few pairs may leave one side of a split empty
-    engine, part_of = instantiate(workspace.cfg.engine), workspace.cfg.extraction.part_of
+    engine, part_of = workspace.engine, workspace.cfg.extraction.part_of
     made: Artifact | None = None
     if part_of is not None or not isinstance(engine, Local):
         made = _made_together(workspace, split, engine, None if part_of is None else read_share(str(part_of)))
@@ -53,6 +51,10 @@ def _made_together(workspace: Workspace, split: Split, engine: Engine, share: Sh
     if share is not None and not isinstance(engine, Local):
         raise ConfigError(
             f"{asked} with engine=ray: the cluster shares out the shards by itself; leave one of them out"
+        )
+    if share is not None and workspace.settings.extraction.devices != 1:
+        raise ConfigError(
+            f"{asked} with extraction.devices: give each device a share of its own; leave one of them out"
         )
     workspace.dataset.check(split)
     if workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is not None:

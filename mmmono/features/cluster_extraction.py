@@ -1,4 +1,4 @@
-"""Encodes the parts of a source in the processes of a Ray cluster.
+"""Encodes the parts of a source in the processes of a Ray cluster, or in one process for each device of this machine.
 
 Each worker process has an encoder of its own and writes whole parts into the store, which lies on a file system that all
 machines see; only part numbers travel. Parts are claimed (mmmono/core/claims.py) as in any extraction, so that the store
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,10 +23,11 @@ from mmmono.core.progress import progress_bar
 from mmmono.core.provenance import provenance
 from mmmono.data.pairs import PairSource
 from mmmono.features.cluster import Cluster, ClusterSettings, check_machine
+from mmmono.features.device_workers import DeviceWorkers
 from mmmono.features.encoding import LOOK, PartEncoder
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.part_queue import PartQueue
-from mmmono.features.reading import Encoder, ReaderDiedError, explained_deaths
+from mmmono.features.reading import Encoder, ReaderDiedError, default_workers, explained_deaths
 from mmmono.features.writer import CLAIMS, FeatureStoreWriter
 
 
@@ -101,27 +103,52 @@ def extract_on_cluster(job: ClusterJob, settings: ClusterSettings) -> bool:
             that cannot be read are no error here; `extract_features`, which finishes the store, tries and names them.
         ProcessError: a machine of the cluster does not see the store, or has other software.
     """
-    writer = FeatureStoreWriter(job.directory, len(job.source.parts()), job.settings.dtype, begin=False)
-    with Cluster(settings) as cluster, Claims(job.directory / CLAIMS) as claims, progress_bar() as bar:
+    with Cluster(settings) as cluster:
         readers = _readers(job, cluster)
         mine = replace(job, settings=replace(job.settings, workers=readers))
         cluster.hire(Worker, mine, settings.cpus or 1 + readers)
+        return _encoded_by(cluster, job, readers)
+
+
+def extract_on_devices(job: ClusterJob, load: Callable[[str], Encoder], devices: Sequence[str]) -> bool:
+    """Encode all parts of a source in processes of this machine, one for each device; see `extract_on_cluster`.
+
+    Args:
+        job: what the workers do; its `load` and `device` are replaced.
+        load: makes the encoder on a device.
+        devices: such as `cuda:0` and `cuda:1`, or `cpu` several times.
+
+    Errors: as for `extract_on_cluster`.
+    """
+    readers = job.settings.workers
+    if readers is None:
+        readers = -(-default_workers(torch.device(devices[0])) // len(devices))
+    settings = replace(job.settings, workers=readers)
+    jobs = [replace(job, load=partial(load, device), device=device, settings=settings) for device in devices]
+    with DeviceWorkers(Worker, jobs) as workers:
+        return _encoded_by(workers, job, readers)
+
+
+def _encoded_by(workers: Cluster | DeviceWorkers, job: ClusterJob, readers: int) -> bool:
+    """Give all parts to workers, each of which has `readers` processes that read; see `extract_on_cluster`."""
+    writer = FeatureStoreWriter(job.directory, len(job.source.parts()), job.settings.dtype, begin=False)
+    with Claims(job.directory / CLAIMS) as claims, progress_bar() as bar:
         work = PartQueue(job.source, writer, claims)
-        task = bar.add_task(f"extract {job.source.name}, {cluster.size} workers", total=_length(job.source))
-        chunk = max(1, min(2 * readers, len(work.left) // (2 * cluster.size)))
+        task = bar.add_task(f"extract {job.source.name}, {workers.size} workers", total=_length(job.source))
+        chunk = max(1, min(2 * readers, len(work.left) // (2 * workers.size)))
         while work.left and not claims.gone:
-            while len(cluster.running) < cluster.size and (parts := work.next(chunk)):
-                cluster.give(parts)
-            if len(cluster.running) < cluster.size:
-                cluster.dismiss()
-            if not cluster.running:
+            while len(workers.running) < workers.size and (parts := work.next(chunk)):
+                workers.give(parts)
+            if len(workers.running) < workers.size:
+                workers.dismiss()
+            if not workers.running:
                 time.sleep(LOOK)  # another process works on what is left
                 continue
-            for parts, broken in cluster.ended():
+            for parts, broken in workers.ended():
                 work.ended(parts, broken)
-            work.look(part for _, parts in cluster.running.values() for part in parts)
+            work.look(part for _, parts in workers.running.values() for part in parts)
             bar.update(task, completed=work.pairs)
-        work.check_lost(cluster.reason)
+        work.check_lost(workers.reason)
     return not claims.gone
 
 

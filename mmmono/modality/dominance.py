@@ -18,7 +18,7 @@ from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import to_float32
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
-from mmmono.modality.groups import GroupsLike, group_codes, shared_group_sizes
+from mmmono.modality.groups import GroupsLike, group_codes, group_sizes, shared_groups
 from mmmono.modality.scores import DominanceScores, Undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
@@ -84,12 +84,13 @@ def dominance_scores(
             fewer groups than pairs.
     """
     codes = None if groups is None else group_codes(groups)
-    sizes = None if codes is None else shared_group_sizes(codes)
+    shared = None if codes is None else shared_groups(codes)
+    sizes = None if shared is None else group_sizes(shared)
     stream = DominanceStream(undefined, sizes)
     start = 0
     for image, text in blocks:
         end = start + image.shape[0]
-        stream.add(image, text, None if codes is None or sizes is None else codes[start:end])
+        stream.add(image, text, None if shared is None else shared[start:end])
         start = end
     if codes is not None and len(codes) != start:
         raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")

@@ -37,10 +37,9 @@ def group_sizes(groups: GroupsLike) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.bincount(group_codes(groups))
 
 
-def shared_group_sizes(groups: GroupNumbers) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    """Return the number of pairs of each group; None if every pair is a group of its own."""
-    sizes = group_sizes(groups)
-    return sizes if bool((sizes > 1).any()) else None
+def shared_groups(groups: GroupNumbers) -> GroupNumbers | None:
+    """Return the group of each pair; None if every pair is a group of its own."""
+    return groups if bool((group_sizes(groups) > 1).any()) else None
 
 
 class OpenGroups:

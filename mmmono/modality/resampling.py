@@ -21,7 +21,7 @@ from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, shared_group_sizes
+from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, group_sizes, shared_groups
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -106,12 +106,13 @@ def resample_dominance(
         ValueError: there is no block, or there are more or fewer groups than pairs.
     """
     codes = None if groups is None else group_codes(groups)
-    sizes = None if codes is None else shared_group_sizes(codes)
+    shared = None if codes is None else shared_groups(codes)
+    sizes = None if shared is None else group_sizes(shared)
     stream = ResamplingStream(n_permutations, n_bootstrap, n_halves, seed, sizes)
     start = 0
     for image, text in blocks:
         end = start + len(image)
-        stream.add(image, text, None if codes is None or sizes is None else codes[start:end])
+        stream.add(image, text, None if shared is None else shared[start:end])
         start = end
     if codes is not None and start != len(codes):
         raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")

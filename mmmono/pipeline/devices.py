@@ -20,3 +20,22 @@ def named_device(name: str) -> str:
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
     return name
+
+
+def several_devices(device: str, count: int) -> list[str]:
+    """Return the devices of so many processes: the first GPUs, all with −1, or one CPU several times.
+
+    Raises:
+        ConfigError: there are not as many GPUs, or a single one is named.
+    """
+    kind = torch.device(device)
+    if kind.type != "cuda":
+        if count == -1:
+            raise ConfigError(f"extraction.devices=-1 means all GPUs, but device={device}: give a number of processes")
+        return [device] * count
+    if kind.index is not None:
+        raise ConfigError(f"extraction.devices={count} with device={device}: set device=cuda, or leave one of them out")
+    there = torch.cuda.device_count()
+    if count > there:
+        raise ConfigError(f"extraction.devices={count}, but PyTorch sees only {there} GPUs here")
+    return [f"cuda:{index}" for index in range(there if count == -1 else count)]

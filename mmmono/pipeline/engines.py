@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.core.artifacts import Artifact
+from mmmono.core.errors import ConfigError
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_folds import folded_on_cluster
 from mmmono.features.folding import Folded, Threads, Walk
@@ -30,8 +31,8 @@ class Local:
         return device
 
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
-        """Return the store, made first if it does not exist."""
-        return extraction.whole(limit)
+        """Return the store, made first if it does not exist; None if other processes still work on it."""
+        return extraction.whole(limit) if extraction.devices == 1 else extraction.on_devices(limit)
 
     def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
         """Yield a stream of each range of a walk, in order."""
@@ -60,7 +61,15 @@ class Ray:
         return "cuda" if self.settings(device).gpus else "cpu"
 
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
-        """Return the store, made on the cluster first; None if other processes still work on it."""
+        """Return the store, made on the cluster first; None if other processes still work on it.
+
+        Raises:
+            ConfigError: `extraction.devices` is set as well.
+        """
+        if extraction.devices != 1:
+            raise ConfigError(
+                f"extraction.devices={extraction.devices} with engine=ray: engine.workers says how many work; leave one out"
+            )
         return extraction.on_cluster(self.settings(extraction.device), limit)
 
     def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:

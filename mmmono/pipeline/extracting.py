@@ -13,12 +13,13 @@ from mmmono.data import PairSource
 from mmmono.data.images import DECODER_VERSION
 from mmmono.features import extract_features
 from mmmono.features.cluster import ClusterSettings
-from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
+from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster, extract_on_devices
 from mmmono.features.extraction import begin_store, extract_share
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.reading import Encoder
 from mmmono.features.shares import Share
 from mmmono.features.store import Manifest
+from mmmono.pipeline.devices import several_devices
 from mmmono.pipeline.losses import tell_copies, tell_losses
 from mmmono.pipeline.models import Model
 
@@ -34,6 +35,7 @@ class FeatureExtraction:
         name: prefix of the store's folder.
         device: where the encoders run.
         settings: settings of reading and encoding.
+        devices: how many devices encode, each with a process of its own; −1 for all GPUs.
     """
 
     artifacts: Artifacts
@@ -42,6 +44,7 @@ class FeatureExtraction:
     name: str
     device: str
     settings: ExtractionSettings
+    devices: int = 1
 
     def recipe(self, limit: int | None) -> dict[str, Any]:
         """Everything that determines the store's content; `limit` is the number of pairs to take, None for all."""
@@ -55,7 +58,7 @@ class FeatureExtraction:
         }
 
     def whole(self, limit: int | None) -> Artifact:
-        """Return the store, made first if it does not exist."""
+        """Return the store, made first if it does not exist, in this process."""
         self.source.parts()  # fails early
         return self.artifacts.build("features", self.name, self.recipe(limit), self._make, resumable=True)
 
@@ -85,6 +88,21 @@ class FeatureExtraction:
             return extract_on_cluster(
                 ClusterJob(self.source, load, directory.resolve(), device, self.settings), cluster
             )
+
+        return self._together(work, limit)
+
+    def on_devices(self, limit: int | None) -> Artifact | None:
+        """Return the store, made by a process for each device first; None if other processes still work on it.
+
+        Raises:
+            ConfigError: there are no such devices, the dataset has a limit, or the features are to be rebuilt.
+        """
+        devices = several_devices(self.device, self.devices)
+
+        def work(directory: Path) -> bool:
+            load = partial(_load, self.model, self.artifacts.root.resolve())
+            job = ClusterJob(self.source, partial(load, "cpu"), directory.resolve(), "cpu", self.settings)
+            return extract_on_devices(job, load, devices)
 
         return self._together(work, limit)
 

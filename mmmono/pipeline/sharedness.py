@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmmono.features.folding import OfBlocks, stored_pairs_and_groups
 from mmmono.modality import LIVE_CLASSES, Sharedness, SharednessStream, load_sharedness, save_sharedness
+from mmmono.modality.groups import shared_groups
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.workspace import Workspace
 
@@ -24,7 +25,7 @@ def feature_sharedness(workspace: Workspace, name: str) -> Sharedness:
     features = workspace.features(workspace.dataset.split)
 
     def make(directory: Path) -> None:
-        groups = features.view.groups()
+        groups = shared_groups(features.view.groups())
         stream = OfBlocks(SharednessStream(groups), stored_pairs_and_groups)
         save_sharedness(workspace.folded(workspace.feature_set(name), stream, groups).result(), directory)
 

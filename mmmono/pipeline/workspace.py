@@ -33,7 +33,7 @@ from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import DominanceScores, DominanceStream, Partition, load_partition, save_partition
-from mmmono.modality.groups import shared_group_sizes
+from mmmono.modality.groups import group_sizes, shared_groups
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
@@ -123,9 +123,12 @@ class Workspace:
         Raises:
             ConfigError: a setting is invalid.
         """
-        settings = self.settings.extraction.on(encoded_on or self.device)
+        section = self.settings.extraction
+        settings = section.on(encoded_on or self.device)
         name = f"{self.model.name}-{self.dataset_name}"
-        return FeatureExtraction(self.artifacts, self.model, self.dataset.source(split), name, self.device, settings)
+        return FeatureExtraction(
+            self.artifacts, self.model, self.dataset.source(split), name, self.device, settings, section.devices
+        )
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
         view = self.dataset.view(
@@ -249,10 +252,10 @@ class Workspace:
             ConfigError: settings of the score or the partition are invalid.
         """
         settings = self.settings.mds
-        groups = self.features(self.dataset.split).view.groups()
-        sizes = shared_group_sizes(groups)
+        groups = shared_groups(self.features(self.dataset.split).view.groups())
+        sizes = None if groups is None else group_sizes(groups)
         stream = OfBlocks(DominanceStream(settings.undefined, sizes), stored_pairs_and_groups)
-        scores = self.folded(feature_set, stream, None if sizes is None else groups).result()
+        scores = self.folded(feature_set, stream, groups).result()
         return FeatureSetDominance(name, scores, self.classify(scores.scores, self.live(scores)))
 
     def live(self, scores: DominanceScores) -> Bool[Tensor, " features"]:

@@ -38,6 +38,7 @@ class ExtractionSection:
     Attributes:
         batch_size: pairs per forward pass; None for a size that suits the device.
         workers: processes that read and decode; None for a number that suits the device.
+        devices: GPUs that encode, each with a process of its own; −1 for all of them. On a CPU, so many processes.
         precision: precision of the encoders, or `auto`: fp16 on a GPU, else 32.
         dtype: type in which embeddings are stored.
         max_skipped: share of unreadable pairs that is tolerated.
@@ -46,10 +47,15 @@ class ExtractionSection:
 
     batch_size: int | None
     workers: int | None
+    devices: int
     precision: str | int
     dtype: str
     max_skipped: float
     max_broken_shards: int
+
+    def __post_init__(self) -> None:
+        if self.devices < 1 and self.devices != -1:
+            raise ValueError(f"devices={self.devices} is neither a number of devices nor -1, which means all GPUs")
 
     def on(self, device: str) -> ExtractionSettings:
         """Return the settings of an extraction on a device. Raises ConfigError if one is invalid."""

@@ -55,3 +55,15 @@ class Absent(ColorPairs):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (__import__, ("a_package_that_is_not_there",))
+
+
+def colors(device: str) -> ColorEncoder:
+    return ColorEncoder()
+
+
+def unloadable(device: str) -> ColorEncoder:
+    return Unloadable()
+
+
+def misses_a_file(device: str) -> ColorEncoder:
+    raise KeyError("a file")

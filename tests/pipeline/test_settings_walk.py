@@ -49,6 +49,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|logger.*": "where results are recorded",
     "*|extraction.batch_size": "pairs of one forward pass: each is encoded by itself",
     "*|extraction.workers": "processes that read",
+    "*|extraction.devices": "which processes encode",
     "*|extraction.max_skipped": "how much loss ends an extraction, not what it extracts",
     "*|extraction.max_broken_shards": "how much loss ends an extraction; what was lost is in the store's content",
     "*|dataset.cache": "where copies of shards are kept",

@@ -62,12 +62,27 @@ def test_two_shares_with_one_killed_in_mid_part_and_run_again_make_the_store_of_
     assert again.status == 0, again.err
     assert {request.path for request in server.requests} == {"/s-2.tar"}
     assert "skipped 1 unreadable pairs" in " ".join(again.out.split())
-    one, two = store_of(tmp_path / "whole"), store_of(tmp_path / "shared")
-    assert one.name == two.name
-    files = {file.relative_to(one) for file in one.rglob("*") if file.is_file()}
-    assert files == {file.relative_to(two) for file in two.rglob("*") if file.is_file()}
-    same = [file for file in files if file.name not in ("timing.json", "versions.json")]
-    assert all((one / file).read_bytes() == (two / file).read_bytes() for file in same)
+    assert same_stores(store_of(tmp_path / "whole"), store_of(tmp_path / "shared"))
+
+
+def same_stores(one: Path, two: Path) -> bool:
+    """Whether two stores have one address and the same bytes."""
+    names = [{file.relative_to(of) for file in of.rglob("*") if file.is_file()} for of in (one, two)]
+    same = [name for name in names[0] if name.name not in ("timing.json", "versions.json")]
+    bytes_of = [[(of / name).read_bytes() for name in same] for of in (one, two)]
+    return one.name == two.name and names[0] == names[1] and bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.slow
+def test_two_devices_make_the_store_of_one(command: Command, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"s-{number}.tar").write_bytes(shard(number, broken=number == 1))
+    shards = [*MODEL, "dataset=webdataset", "dataset.split=all", f"dataset.shards={tmp_path}/s-{{0..2}}.tar"]
+    for devices in ("1", "2"):
+        run = command("extract", f"artifacts={tmp_path / devices}", *shards, f"extraction.devices={devices}")
+        assert run.status == 0, run.err
+        assert "skipped 1 unreadable pairs" in " ".join(run.out.split())
+    assert same_stores(store_of(tmp_path / "1"), store_of(tmp_path / "2"))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +95,11 @@ def test_two_shares_with_one_killed_in_mid_part_and_run_again_make_the_store_of_
             ["extraction.part_of=1/2", "dataset=synthetic", "dataset.pairs=50"],
             "its features are not extracted from pairs",
         ),
+        (["extraction.devices=2", "dataset.limit=5"], "dataset.limit=5 cannot be shared"),
+        (["extraction.devices=2", "extraction.part_of=1/2"], "give each device a share of its own"),
+        (["extraction.devices=2", "engine=ray"], "engine.workers says how many work"),
+        (["extraction.devices=-1", "device=cpu"], "extraction.devices=-1 means all GPUs, but device=cpu"),
+        (["extraction.devices=0"], "devices=0 is neither a number of devices nor -1"),
         (["extraction.part_of=1/2", "+force=true"], "several processes cannot rebuild one artifact with +force=true"),
     ],
 )

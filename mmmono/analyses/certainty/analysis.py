@@ -25,7 +25,7 @@ from mmmono.modality import (
     rank_correlation,
 )
 from mmmono.modality.confirmation import ClassCertainty, class_certainty
-from mmmono.modality.groups import shared_group_sizes
+from mmmono.modality.groups import group_sizes, shared_groups
 from mmmono.modality.intervals import score_intervals
 from mmmono.modality.planning import Aims, plan_rows
 from mmmono.modality.report import FeatureSetDominance
@@ -65,12 +65,12 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     feature_set = workspace.feature_set(name)
     scored = workspace.dominance(name)
     live = workspace.live(scored.scores)
-    groups = workspace.features(workspace.dataset.split).view.groups()
-    sizes = shared_group_sizes(groups)
+    groups = shared_groups(workspace.features(workspace.dataset.split).view.groups())
+    sizes = None if groups is None else group_sizes(groups)
     draws = settings.n_permutations, settings.n_bootstrap, settings.n_halves
     resampling = OfBlocks(ResamplingStream(*draws, workspace.seed, sizes), pairs_and_groups)
     both = Together(resampling, OfBlocks(EnergyStream(), pairs))
-    resamples, energy = workspace.folded(feature_set, both, None if sizes is None else groups).result()
+    resamples, energy = workspace.folded(feature_set, both, groups).result()
     q_value = resamples.q_values(live)
     certainty = class_certainty(scored.scores, resamples.bootstrap, workspace.classify, live)
     auroc = image_auroc(*_sample(workspace, feature_set, settings.auroc_pairs))
