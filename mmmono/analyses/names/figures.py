@@ -1,4 +1,4 @@
-"""How well names detect their features on images and on texts, one dot for each feature."""
+"""How well names detect their features: all features by both sides, and the best names of each class."""
 
 from __future__ import annotations
 
@@ -15,49 +15,73 @@ from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 CLASSES = ("CrossD", "TextD", "ImgD")  # the many below the few
-WRITTEN = 2  # names of each class that are written beside their dots
-CELLS = 18  # of a name
+LISTED = 5  # names of each class
+CELLS = 22  # of a name
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
-    """Draw all features by the AUROC of their names on either side."""
+    """Draw all features by the AUROC of their names on either side, then the best names with intervals."""
     names = result.table("names")
-    sets = names["feature_set"].unique()
+    names = names[names["class"] != "dead"].dropna(subset=["p_value"])
+    sets = list(dict.fromkeys(result.table("names")["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = panels(len(sets), 2.9, ("AUROC of the name on texts", "AUROC of the name on images"))
+        low = min([0.4, *names["auroc_image"].dropna(), *names["auroc_text"].dropna()]) - 0.05
         for axis, name in zip(axes, sets, strict=True):
-            _draw(axis, str(name), names[names["feature_set"] == name])
+            _scatter(axis, str(name), names[names["feature_set"] == name], low)
         yield "names", figure
+        if names["named"].any():
+            figure, axes = panels(len(sets), 3.4, ("AUROC of the name on the side of its class", ""))
+            for axis, name in zip(axes, sets, strict=True):
+                _best(axis, str(name), names[(names["feature_set"] == name) & names["named"]])
+            yield "best_names", figure
 
 
-def _draw(axis: Axes, name: str, features: pd.DataFrame) -> None:
-    live = features[features["class"] != "dead"].dropna(subset=["p_value"])
-    live = live.fillna({"auroc_image": 0.5, "auroc_text": 0.5})
+def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float) -> None:
+    shown = live.fillna({"auroc_image": low, "auroc_text": low})  # too rare on that side: at the edge
     for named, alpha in ((False, 0.2), (True, 0.9)):
         for of in CLASSES:
-            rows = live[(live["class"] == of) & (live["named"] == named)]
+            rows = shown[(shown["class"] == of) & (shown["named"] == named)]
             axis.plot(
                 rows["auroc_text"], rows["auroc_image"], ".", markersize=4, markeredgewidth=0, color=CLASS_COLORS[of], alpha=alpha
             )  # fmt: skip
-    for line in (axis.axhline, axis.axvline):
-        line(0.5, color="black", linewidth=0.6, linestyle=":")
-    named = live[live["named"]]
-    for of in CLASSES:
-        side = {"ImgD": ["auroc_image"], "TextD": ["auroc_text"]}.get(of, ["auroc_image", "auroc_text"])
-        best = named[named["class"] == of]
-        best = best.loc[best[side].sum(axis=1).sort_values(ascending=False).index].drop_duplicates("name").head(WRITTEN)
-        for row in best.to_dict("records"):
-            axis.annotate(
-                shortened(str(row["name"]), CELLS), (row["auroc_text"], row["auroc_image"]), xytext=(-3, 2),
-                textcoords="offset points", fontsize=6.5, color=CLASS_COLORS[of], ha="right",
-            )  # fmt: skip
+    axis.plot([low, 1.02], [0.5, 0.5], color="black", linewidth=0.6, linestyle=":")
+    axis.plot([0.5, 0.5], [low, 1.02], color="black", linewidth=0.6, linestyle=":")
     for of in reversed(CLASSES):
         mine = live[live["class"] == of]
         label = f"{of}: {int(mine['named'].sum())} of {len(mine)} named"
         axis.plot([], [], "o", markersize=3, color=CLASS_COLORS[of], label=label)
-    low = min([0.4, *live["auroc_image"], *live["auroc_text"]])
-    axis.set(xlim=(low - 0.02, 1.03), ylim=(low - 0.02, 1.36))
-    axis.set_yticks([tick for tick in (0.25, 0.5, 0.75, 1.0) if tick >= low - 0.02])
+    axis.set(xlim=(low - 0.02, 1.03), ylim=(low - 0.02, 1.03 + 0.42 * (1.03 - low)))
+    ticks = [tick for tick in (0.0, 0.25, 0.5, 0.75, 1.0) if tick >= low]
+    axis.set(xticks=ticks, yticks=ticks)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
-    share = named.shape[0] / len(live) if len(live) else float("nan")
+    share = live["named"].mean() if len(live) else float("nan")
     axis.set_title(f"{name}\n{share:.0%} named", loc="left")
+
+
+def _best(axis: Axes, name: str, named: pd.DataFrame) -> None:
+    """The names of each class that detect their feature best, each name once."""
+    place, labels = 0, []
+    for of in reversed(CLASSES):
+        mine = named[named["class"] == of].copy()
+        mine["side"] = ["image" if _by_image(row) else "text" for row in mine.to_dict("records")]
+        mine["auroc"] = [row[f"auroc_{row['side']}"] for row in mine.to_dict("records")]
+        for row in mine.sort_values("auroc", ascending=False).drop_duplicates("name").head(LISTED).to_dict("records"):
+            ends = [row[f"auroc_{row['side']}_{end}"] for end in ("low", "high")]
+            axis.plot(ends, [place, place], color=CLASS_COLORS[of], linewidth=1)
+            axis.plot(row["auroc"], place, "o", markersize=3.5, color=CLASS_COLORS[of])
+            axis.plot(row[f"chance_{row['side']}"], place, "|", markersize=5, color="black")
+            labels.append(shortened(str(row["name"]), CELLS))
+            place += 1
+    axis.set_yticks(range(len(labels)), labels, fontsize=7)
+    lowest = min([0.4, *(row[f"chance_{side}"] for row in named.to_dict("records") for side in ("image", "text"))])
+    axis.set(xlim=(max(0.0, lowest - 0.02), 1.02), ylim=(place - 0.4, -0.6), xticks=(0.5, 0.75, 1.0))
+    axis.set_title(name, loc="left")
+
+
+def _by_image(row: dict[str, object]) -> bool:
+    """Whether a name is judged by images: the side of its class, and of CrossD the one where it detects better."""
+    if row["class"] != "CrossD":
+        return row["class"] == "ImgD"
+    image, text = (float(str(row[f"auroc_{side}"])) for side in ("image", "text"))
+    return image > text or text != text  # NaN: not tested on that side
