@@ -84,9 +84,8 @@ def summary_rows(result: Result) -> Rows:
 
 def name_rows(result: Result, feature_set: str) -> Rows:
     """The names of each class that detect their feature best, with the words nearest to it on either side."""
-    rows = [row for row in result.rows("names") if row["feature_set"] == feature_set and row["named"]]
-    rows.sort(key=lambda row: (row["q_value"], -max(row[f"auroc_{side}"] or 0 for side in SIDES)))
-    best = [row for of in ("ImgD", "TextD", "CrossD") for row in [r for r in rows if r["class"] == of][:SHOWN]]
+    rows = [row for row in result.rows("names") if row["feature_set"] == feature_set]
+    best = [row for of in ("ImgD", "TextD", "CrossD") for row in best_names(rows, of)[:SHOWN]]
     return [
         {
             "feature": row["feature"], "class": row["class"], "name": row["name"],
@@ -95,6 +94,22 @@ def name_rows(result: Result, feature_set: str) -> Rows:
         }
         for row in best
     ]  # fmt: skip
+
+
+def best_names(rows: Rows, members: str) -> Rows:
+    """Rows of a class whose names hold, each name once, those with the highest lower end of the interval first."""
+    found: dict[str, dict[str, Any]] = {}
+    mine = [row for row in rows if row["class"] == members and row["named"]]
+    for row in sorted(mine, key=lambda row: -row[f"auroc_{side_of(row)}_low"]):
+        found.setdefault(row["name"], row)
+    return list(found.values())
+
+
+def side_of(row: dict[str, Any]) -> str:
+    """Side on which a name is judged: that of its class; of CrossD the one where it detects the feature better."""
+    if row["class"] != "CrossD":
+        return "image" if row["class"] == "ImgD" else "text"
+    return max(SIDES, key=lambda side: row[f"auroc_{side}"] or 0.0)
 
 
 def _first(words: str) -> str:

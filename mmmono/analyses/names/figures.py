@@ -9,13 +9,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.analyses.names import SHOWN, best_names, side_of
 from mmmono.reporting.figure_text import shortened
 from mmmono.reporting.panels import panels
-from mmmono.reporting.result import Result
+from mmmono.reporting.result import Result, Rows
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 CLASSES = ("CrossD", "TextD", "ImgD")  # the many below the few
-LISTED = 5  # names of each class
 CELLS = 22  # of a name
 
 
@@ -33,7 +33,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
         if names["named"].any():
             figure, axes = panels(len(sets), 3.4, ("AUROC of the name on the side of its class", ""))
             for axis, name in zip(axes, sets, strict=True):
-                _best(axis, str(name), names[(names["feature_set"] == name) & names["named"]])
+                _best(axis, str(name), [row for row in result.rows("names") if row["feature_set"] == name])
             yield "best_names", figure
 
 
@@ -59,29 +59,17 @@ def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float) -> None:
     axis.set_title(f"{name}\n{share:.0%} named", loc="left")
 
 
-def _best(axis: Axes, name: str, named: pd.DataFrame) -> None:
-    """The names of each class that detect their feature best, each name once."""
-    place, labels = 0, []
-    for of in reversed(CLASSES):
-        mine = named[named["class"] == of].copy()
-        mine["side"] = ["image" if _by_image(row) else "text" for row in mine.to_dict("records")]
-        mine["auroc"] = [row[f"auroc_{row['side']}"] for row in mine.to_dict("records")]
-        for row in mine.sort_values("auroc", ascending=False).drop_duplicates("name").head(LISTED).to_dict("records"):
-            ends = [row[f"auroc_{row['side']}_{end}"] for end in ("low", "high")]
-            axis.plot(ends, [place, place], color=CLASS_COLORS[of], linewidth=1)
-            axis.plot(row["auroc"], place, "o", markersize=3.5, color=CLASS_COLORS[of])
-            axis.plot(row[f"chance_{row['side']}"], place, "|", markersize=5, color="black")
-            labels.append(shortened(str(row["name"]), CELLS))
-            place += 1
-    axis.set_yticks(range(len(labels)), labels, fontsize=7)
-    lowest = min([0.4, *(row[f"chance_{side}"] for row in named.to_dict("records") for side in ("image", "text"))])
-    axis.set(xlim=(max(0.0, lowest - 0.02), 1.02), ylim=(place - 0.4, -0.6), xticks=(0.5, 0.75, 1.0))
+def _best(axis: Axes, name: str, rows: Rows) -> None:
+    """The names of each class that hold best."""
+    best = [row for of in reversed(CLASSES) for row in best_names(rows, of)[:SHOWN]]
+    lowest = 0.4
+    for place, row in enumerate(best):
+        side, color = side_of(row), CLASS_COLORS[row["class"]]
+        ends = [row[f"auroc_{side}_{end}"] for end in ("low", "high")]
+        axis.plot(ends, [place, place], color=color, linewidth=1)
+        axis.plot(row[f"auroc_{side}"], place, "o", markersize=3.5, color=color)
+        axis.plot(row[f"chance_{side}"], place, "|", markersize=5, color="black")
+        lowest = min(lowest, row[f"chance_{side}"])
+    axis.set_yticks(range(len(best)), [shortened(row["name"], CELLS) for row in best], fontsize=7)
+    axis.set(xlim=(max(0.0, lowest - 0.02), 1.02), ylim=(len(best) - 0.4, -0.6), xticks=(0.5, 0.75, 1.0))
     axis.set_title(name, loc="left")
-
-
-def _by_image(row: dict[str, object]) -> bool:
-    """Whether a name is judged by images: the side of its class, and of CrossD the one where it detects better."""
-    if row["class"] != "CrossD":
-        return row["class"] == "ImgD"
-    image, text = (float(str(row[f"auroc_{side}"])) for side in ("image", "text"))
-    return image > text or text != text  # NaN: not tested on that side
