@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(store: Path, *more: str) -> Path:
     root = store / "artifacts"
     settings = ["dataset=store", f"dataset.path={store}", "model.name=mine", "features.normalize=false", "dataset.label=kind"]
-    assert run_entrypoint("concepts", f"artifacts={root}", *settings, "features=[raw,random_rotation]", *more) == 0
+    assert run_entrypoint("concepts", f"artifacts={root}", *settings, "features=raw", *more) == 0
     return newest(root, "concepts")
 
 
@@ -51,7 +51,7 @@ def test_each_label_gets_the_dimension_that_shows_it_tested_on_other_pairs(store
     assert sum(row["count"] for row in rows[:3]) < 0.35 * PAIRS / 3  # one pair a group, of the split val
     assert sum(row["prevalence"] for row in rows[:3]) == pytest.approx(1)
     summary = {(row["feature_set"], row["samples"]): row for row in saved_rows(found, "summary")}
-    raw, control = summary["raw", "image"], summary["random_rotation", "image"]
+    raw, control = summary["raw", "image"], summary["random rotation", "image"]
     assert raw["covered"] == 3
     assert raw["ap"] > control["ap"]
     assert raw["ap_low"] <= raw["ap"] <= raw["ap_high"]

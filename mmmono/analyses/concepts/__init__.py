@@ -10,6 +10,9 @@ from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Fields, Result, Rows
 
 
+CONTROL = "random rotation"  # beside the selected feature sets
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of the section `concepts`.
@@ -57,7 +60,7 @@ def label_rows(result: Result) -> Rows:
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         cell = cells.setdefault((row["samples"], row["label"]), {"chance": f"{row['prevalence']:.3f}"})
-        cell[row["feature_set"]] = f"{row['ap']:.3f} ({row['feature']} {row['class']})"
+        cell[row["feature_set"]] = f"{row['ap']:.3f} ({row['feature']} {row['class']})".replace(" )", ")")
     return [
         {"samples": samples, "label": label, "chance": cell["chance"], **{name: cell.get(name, "") for name in sets}}
         for (samples, label), cell in cells.items()
@@ -89,26 +92,26 @@ CONCEPTS = Analysis(
     settings=Settings,
     columns={
         "labels": {
-            "feature_set": "name of the feature set",
+            "feature_set": "name of the feature set, or random rotation for the control",
             "samples": "image or text",
             "label": "value of the dataset's label",
             "feature": "feature with the highest average precision on the pairs of the training split",
-            "class": "its class: ImgD, TextD, CrossD or dead",
+            "class": "its class: ImgD, TextD, CrossD or dead; none in the control",
             "ap": "its average precision on held-out pairs",
             "prevalence": "share of the held-out pairs, one a group, with the label: the average precision by chance",
             "count": "number of held-out pairs with the label",
         },
         "purity": {
-            "feature_set": "name of the feature set",
+            "feature_set": "name of the feature set, or random rotation for the control",
             "samples": "image or text",
             "feature": "index of the feature",
-            "class": "ImgD, TextD, CrossD or dead",
+            "class": "ImgD, TextD, CrossD or dead; none in the control",
             "purity": "share of its concepts.k most activating held-out samples with their commonest label; none if it is "
             "active on fewer",
             "label": "that label",
         },
         "summary": {
-            "feature_set": "name of the feature set",
+            "feature_set": "name of the feature set, or random rotation for the control",
             "samples": "image or text",
             "labels": "number of labels",
             "ap": "mean over labels of the average precision of their best feature",

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmmono.analyses.concepts import Settings
+from mmmono.analyses.concepts import CONTROL, Settings
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import t_mean
-from mmmono.features import MODALITIES
+from mmmono.dictionaries import DictionaryFeatures
+from mmmono.dictionaries.linear import random_rotation
+from mmmono.features import MODALITIES, FeatureSet
 from mmmono.interpretability.activity import ActivityRule
 from mmmono.interpretability.label_scores import average_precision, chance_purity, purity
 from mmmono.pipeline.analysis import Study, Tables
@@ -57,8 +59,9 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         tables: dict[str, list[Row]] = {"labels": [], "purity": [], "summary": []}
-        for name in workspace.recipes:
-            for table, rows in _scored(workspace, settings, scored, name).items():
+        sets = [(workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.recipes]
+        for features, classes in [*sets, _control(workspace)]:
+            for table, rows in _scored(workspace, settings, scored, features, classes).items():
                 tables[table] += rows
         return tables
 
@@ -107,14 +110,22 @@ class _Labels:
         return torch.from_numpy(self.codes[half])[:, None] == torch.arange(len(self.names))
 
 
-def _scored(workspace: Workspace, settings: Settings, labels: _Labels, name: str) -> dict[str, list[Row]]:
+def _control(workspace: Workspace) -> tuple[FeatureSet, list[str]]:
+    """A random rotation of the embeddings, whose features have no class."""
+    dim = workspace.features(workspace.dataset.split).view.dim
+    rotation = random_rotation(dim, workspace.seed).eval().to(workspace.device)
+    return DictionaryFeatures(CONTROL, rotation), [""] * dim
+
+
+def _scored(
+    workspace: Workspace, settings: Settings, labels: _Labels, feature_set: FeatureSet, classes: Sequence[str]
+) -> dict[str, list[Row]]:
     """Rows of all tables for one feature set."""
-    feature_set, classes = workspace.feature_set(name), workspace.partition(name).class_of()
     strength = {m: labels.choose.activations(workspace, feature_set, m) for m in MODALITIES}
     sign = ActivityRule.of(strength, 0.5).sign
     found: dict[str, list[Row]] = {"labels": [], "purity": [], "summary": []}
     for modality in MODALITIES:
-        place = {"feature_set": name, "samples": modality}
+        place = {"feature_set": feature_set.name, "samples": modality}
         values = labels.test.activations(workspace, feature_set, modality)[labels.rows[1]] * sign
         on_choice = average_precision(strength[modality][labels.rows[0]] * sign, labels.members(0))
         best = on_choice.argmax(0).tolist()

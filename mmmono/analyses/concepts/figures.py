@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from mmmono.analyses.concepts import CONTROL
 from mmmono.reporting.figure_text import shortened
 from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result
@@ -30,8 +31,8 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
         for axis, samples in zip(axes, ("image", "text"), strict=True):
             for number, name in enumerate(sets):
                 mine = table[(table["samples"] == samples) & (table["feature_set"] == name)].set_index("label").loc[order]
-                control = name.startswith(("random", "untrained", "rotation"))
-                style = {"color": RANDOM_COLOR, "markerfacecolor": "none"} if control else {"color": COLORS[number % 6]}
+                hollow = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
+                style = hollow if name == CONTROL else {"color": COLORS[number % len(COLORS)]}
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)
             axis.plot(mine["prevalence"], range(len(order)), "|", color="black", markersize=5, label="chance")
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
