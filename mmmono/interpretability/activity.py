@@ -36,7 +36,8 @@ class ActivityRule:
             share: between 0 and 1.
         """
         above, below = (
-            sum(side.double().mul(sign).clamp_min(0).square().sum(0) for side in activations.values()) for sign in (1, -1)
+            sum(side.double().mul(sign).clamp_min(0).square().sum(0) for side in activations.values())
+            for sign in (1, -1)
         )
         sign = torch.where(torch.as_tensor(below) > above, -1.0, 1.0)
         threshold: dict[Modality, Tensor] = {}

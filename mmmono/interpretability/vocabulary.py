@@ -65,7 +65,9 @@ def caption_vocabulary(
 
     def kept(phrase: str) -> bool:
         words = phrase.split()
-        small = any(word in ENGLISH_STOP_WORDS or (len(word) == 1 and word.isalpha() and word.isascii()) for word in words)
+        small = any(
+            word in ENGLISH_STOP_WORDS or (len(word) == 1 and word.isalpha() and word.isascii()) for word in words
+        )
         return not small and min_groups <= count[phrase] <= max_share * len(of_group)
 
     return sorted(filter(kept, count), key=lambda phrase: (-count[phrase], phrase))[:size]

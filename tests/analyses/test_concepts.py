@@ -29,14 +29,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / prefix / f"{prefix}_0.npy", values.astype(np.float32))
     (folder / "metadata").mkdir()
     names = ["", *(LABELS[i] for i in label[1:])]  # a pair may have none
-    frame = pd.DataFrame({"key": [str(i) for i in range(PAIRS)], "group": [str(i // 3) for i in range(PAIRS)], "kind": names})
+    frame = pd.DataFrame(
+        {"key": [str(i) for i in range(PAIRS)], "group": [str(i // 3) for i in range(PAIRS)], "kind": names}
+    )
     frame.to_parquet(folder / "metadata" / "metadata_0.parquet")
     return folder
 
 
 def made(store: Path, *more: str) -> Path:
     root = store / "artifacts"
-    settings = ["dataset=store", f"dataset.path={store}", "model.name=mine", "features.normalize=false", "dataset.label=kind"]
+    settings = [
+        "dataset=store",
+        f"dataset.path={store}",
+        "model.name=mine",
+        "features.normalize=false",
+        "dataset.label=kind",
+    ]
     assert run_entrypoint("concepts", f"artifacts={root}", *settings, "features=raw", *more) == 0
     return newest(root, "concepts")
 
@@ -91,6 +99,10 @@ def test_average_precision_of_the_chosen_feature_is_of_held_out_pairs(store: Pat
     view = split_view(FeatureStore(store), "val")
     first = np.unique(view.groups(), return_index=True)[1]
     metadata, values = view.metadata(), view.read("image", 0, len(view)).numpy()
-    (row,) = (r for r in saved_rows(found, "labels") if (r["feature_set"], r["samples"], r["label"]) == ("raw", "image", "cat"))
+    (row,) = (
+        r
+        for r in saved_rows(found, "labels")
+        if (r["feature_set"], r["samples"], r["label"]) == ("raw", "image", "cat")
+    )
     expected = average_precision_score(metadata["kind"].to_numpy()[first] == "cat", values[first, row["feature"]])
     assert row["ap"] == pytest.approx(expected, abs=1e-3)

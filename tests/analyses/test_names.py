@@ -130,7 +130,9 @@ def test_latents_of_a_trained_sae_get_the_words_of_the_concepts_that_they_recove
 
 @pytest.mark.slow
 def test_tables_and_figures_show_names_that_hold(found: Path) -> None:
-    result = Result(found, {"names": {"fdr": 0.05}, "embedder": "words-x", "independent": True, "sets": [{"name": "sae"}]})
+    result = Result(
+        found, {"names": {"fdr": 0.05}, "embedder": "words-x", "independent": True, "sets": [{"name": "sae"}]}
+    )
     rows = {row["class"]: row for row in NAMES.tables[0].rows(result)}
     named = sum(row["named"] for row in saved_rows(found, "names"))
     assert rows["live"]["named"].startswith(f"{named} of ")

@@ -24,7 +24,9 @@ def test_average_precision_is_that_of_scikit_learn_with_ties() -> None:
 
 def test_a_label_that_no_sample_has_has_no_average_precision() -> None:
     members = torch.tensor([[True, False], [False, False]])
-    assert average_precision(torch.tensor([[2.0], [1.0]]), members)[0].tolist() == pytest.approx([1, np.nan], nan_ok=True)
+    assert average_precision(torch.tensor([[2.0], [1.0]]), members)[0].tolist() == pytest.approx(
+        [1, np.nan], nan_ok=True
+    )
 
 
 def test_purity_is_the_share_of_the_commonest_label_of_features_that_are_active_enough() -> None:

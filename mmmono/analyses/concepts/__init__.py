@@ -133,7 +133,9 @@ CONCEPTS = Analysis(
             "purity of {k} top samples",
             summary_rows,
         ),
-        TableView("concepts-labels", "Average precision of the best feature of each {label}, and its class", label_rows),
+        TableView(
+            "concepts-labels", "Average precision of the best feature of each {label}, and its class", label_rows
+        ),
     ],
     figures=[
         FigureView(

@@ -30,7 +30,9 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
         figure, axes = panels(2, 0.9 + 0.17 * len(order), ("average precision", ""))
         for axis, samples in zip(axes, ("image", "text"), strict=True):
             for number, name in enumerate(sets):
-                mine = table[(table["samples"] == samples) & (table["feature_set"] == name)].set_index("label").loc[order]
+                mine = (
+                    table[(table["samples"] == samples) & (table["feature_set"] == name)].set_index("label").loc[order]
+                )
                 hollow = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
                 style = hollow if name == CONTROL else {"color": COLORS[number % len(COLORS)]}
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)

@@ -137,6 +137,8 @@ def _remarks(result: Result) -> Iterator[str]:
     yield "AUROC on held-out pairs, and in parentheses that of the names of other features; images by their captions"
     if not result.recipe["independent"]:
         yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
+    elif _embedder(result) == "words":
+        yield "embedder=words knows no synonyms: with a sentence encoder (embedder=offline or paper) more names hold"
 
 
 def _detection_columns() -> dict[str, str]:

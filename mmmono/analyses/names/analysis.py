@@ -26,7 +26,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.activity import ActivityRule
 from mmmono.interpretability.detection import Detection, detection
-from mmmono.interpretability.embedders import Embedder
+from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.false_discoveries import q_values
 from mmmono.pipeline.analysis import Study, Tables
@@ -58,7 +58,7 @@ def prepare(workspace: Workspace) -> Study:
         "names": asdict(settings),
         **words_recipe(workspace, settings),
         "embedder": f"{embedder.name}-{embedder.fingerprint}",
-        "independent": not (embedder.name == "offline" and isinstance(workspace.model, DrawingCLIP)),
+        "independent": not (isinstance(workspace.model, DrawingCLIP) and _is_minilm(embedder)),
         "seed": workspace.seed,
     }
     chosen_and_held_out(workspace, settings.max_pairs)  # raises if there are no pairs to test on
@@ -77,6 +77,11 @@ def _embedder(workspace: Workspace) -> Embedder:
         )
     embedder: Embedder = instantiate(chosen, device=workspace.device)
     return embedder
+
+
+def _is_minilm(embedder: Embedder) -> bool:
+    """Whether texts are embedded by all-MiniLM-L6-v2, the text tower of DrawingCLIP."""
+    return isinstance(embedder, TimmSentenceEmbedder) and "minilm" in embedder.text_model.lower()
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,9 @@ def _likeness(pairs: PairSample, column: str, words: Float[Tensor, "words dim"],
 def _p_value(classes: list[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
     """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni)."""
     image, text = (found[m].p_value for m in MODALITIES)
-    either = torch.where(image.isnan(), text, torch.where(text.isnan(), image, (2 * torch.minimum(image, text)).clamp_max(1)))
+    either = torch.where(
+        image.isnan(), text, torch.where(text.isnan(), image, (2 * torch.minimum(image, text)).clamp_max(1))
+    )
     of = np.array(classes)
     return torch.where(
         torch.from_numpy(of == "ImgD"), image, torch.where(torch.from_numpy(of == "TextD"), text, either)

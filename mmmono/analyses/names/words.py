@@ -68,7 +68,9 @@ def check_columns(metadata: pd.DataFrame, settings: Settings) -> None:
     if "caption" not in metadata:
         raise DataError("the pairs have no captions, by which names are chosen and tested: add a column caption")
     if settings.image_text not in metadata:
-        raise ConfigError(f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata)} are")
+        raise ConfigError(
+            f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata)} are"
+        )
 
 
 def vocabulary_of(pairs: PairSample, settings: Settings) -> list[str]:
@@ -121,7 +123,9 @@ def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "word
         encoder = workspace.model.load(workspace.artifacts, workspace.device)
         with torch.inference_mode():
             parts = [
-                encoder.encode_text(encoder.tokenize(list(words[start : start + BATCH])).to(workspace.device)).float().cpu()
+                encoder.encode_text(encoder.tokenize(list(words[start : start + BATCH])).to(workspace.device))
+                .float()
+                .cpu()
                 for start in range(0, len(words), BATCH)
             ]
         save_file({"words": torch.cat(parts).contiguous()}, folder / FILE)
