@@ -9,7 +9,6 @@ from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Fields, Result, Rows
 
-
 CONTROL = "random rotation"  # beside the selected feature sets
 
 
@@ -83,8 +82,8 @@ CONCEPTS = Analysis(
     section="+",
     title="Features and labels",
     question=(
-        "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the samples "
-        "that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. Not in "
+        "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the "
+        "samples that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. Not in "
         "the paper."
     ),
     paper="beyond 3.2",

@@ -44,7 +44,7 @@ def prepare(workspace: Workspace) -> Study:
             "dataset=openmoji or coco"
         )
     test = workspace.features(workspace.dataset.split)
-    if label not in (columns := test.view.metadata()):
+    if label not in (columns := list(test.view.metadata().columns)):
         raise ConfigError(f"dataset.label={label} is no label of these pairs: {', '.join(columns)} are their columns")
     choose, held_out = chosen_and_held_out(workspace, settings.max_pairs)
     scored = _Labels.of(choose, held_out, label, settings.min_groups)
@@ -59,8 +59,11 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         tables: dict[str, list[Row]] = {"labels": [], "purity": [], "summary": []}
-        sets = [(workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.recipes]
-        for features, classes in [*sets, _control(workspace)]:
+        sets: list[tuple[FeatureSet, Sequence[str]]] = [
+            (workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.recipes
+        ]
+        sets.append(_control(workspace))
+        for features, classes in sets:
             for table, rows in _scored(workspace, settings, scored, features, classes).items():
                 tables[table] += rows
         return tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
                 mine = (
                     table[(table["samples"] == samples) & (table["feature_set"] == name)].set_index("label").loc[order]
                 )
-                hollow = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
+                hollow: dict[str, Any] = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
                 style = hollow if name == CONTROL else {"color": COLORS[number % len(COLORS)]}
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)
             axis.plot(mine["prevalence"], range(len(order)), "|", color="black", markersize=5, label="chance")

@@ -142,7 +142,7 @@ def _remarks(result: Result) -> Iterator[str]:
 
 
 def _detection_columns() -> dict[str, str]:
-    columns = {}
+    columns: dict[str, str] = {}
     for side in SIDES:
         by = f"the {side}s' captions" if side == "image" else "the texts"
         columns |= {
@@ -203,8 +203,8 @@ NAMES = Analysis(
         FigureView(
             "best_names",
             "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: ImgD, "
-            "orange: TextD, gray: CrossD; black: the names of other features in their place. They are the best of many, which "
-            "the intervals do not allow for.",
+            "orange: TextD, gray: CrossD; black: the names of other features in their place. They are the best of many, "
+            "which the intervals do not allow for.",
         ),
     ],
     fields=_fields,

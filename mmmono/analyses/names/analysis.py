@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def _likeness(pairs: PairSample, column: str, words: Float[Tensor, "words dim"],
     return Likeness(rows, words, embedded[torch.from_numpy(place)])
 
 
-def _p_value(classes: list[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
+def _p_value(classes: Sequence[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
     """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni)."""
     image, text = (found[m].p_value for m in MODALITIES)
     either = torch.where(

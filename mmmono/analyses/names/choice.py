@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ class FeatureNames:
         }
         return cls({m: word_cosines(lie[m], words[m]) for m in MODALITIES})
 
-    def of_classes(self, classes: list[str]) -> Float[Tensor, "features words"]:
+    def of_classes(self, classes: Sequence[str]) -> Float[Tensor, "features words"]:
         """Cosines on the side of each feature's class; mean of both for CrossD, −∞ for dead features."""
         return by_class(classes, self.cosines["image"], self.cosines["text"], -torch.inf)
 
@@ -90,7 +91,7 @@ class Chosen:
 
 def choose_names(
     settings: Settings,
-    classes: list[str],
+    classes: Sequence[str],
     names: FeatureNames,
     active: dict[Modality, Bool[Tensor, "pairs features"]],
     likeness: dict[Modality, Likeness],
@@ -101,8 +102,8 @@ def choose_names(
     used = candidates[candidates >= 0].unique()
     scores = torch.full_like(cosines, -torch.inf)
     if len(used):
-        auroc = [_auroc(active[m], likeness[m], used) for m in MODALITIES]
-        detected = by_class(classes, *auroc, -torch.inf)
+        image, text = (_auroc(active[m], likeness[m], used) for m in MODALITIES)
+        detected = by_class(classes, image, text, -torch.inf)
         wide = torch.full_like(cosines, -torch.inf)
         wide[:, used] = detected.float()
         order = torch.arange(candidates.shape[1]) * NEARER
@@ -118,7 +119,7 @@ def choose_names(
 
 
 def by_class(
-    classes: list[str], image: Float[Tensor, "features n"], text: Float[Tensor, "features n"], dead: float
+    classes: Sequence[str], image: Float[Tensor, "features n"], text: Float[Tensor, "features n"], dead: float
 ) -> Float[Tensor, "features n"]:
     """Take each feature's row on the side of its class; where one side of CrossD is −∞, the other one."""
     of = np.array(classes)

@@ -43,7 +43,8 @@ def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float) -> None:
         for of in CLASSES:
             rows = shown[(shown["class"] == of) & (shown["named"] == named)]
             axis.plot(
-                rows["auroc_text"], rows["auroc_image"], ".", markersize=4, markeredgewidth=0, color=CLASS_COLORS[of], alpha=alpha
+                rows["auroc_text"], rows["auroc_image"], ".", markersize=4, markeredgewidth=0, color=CLASS_COLORS[of],
+                alpha=alpha,
             )  # fmt: skip
     axis.plot([low, 1.02], [0.5, 0.5], color="black", linewidth=0.6, linestyle=":")
     axis.plot([0.5, 0.5], [low, 1.02], color="black", linewidth=0.6, linestyle=":")

@@ -69,7 +69,7 @@ def check_columns(metadata: pd.DataFrame, settings: Settings) -> None:
         raise DataError("the pairs have no captions, by which names are chosen and tested: add a column caption")
     if settings.image_text not in metadata:
         raise ConfigError(
-            f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata)} are"
+            f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata.columns)} are"
         )
 
 
