@@ -83,8 +83,8 @@ CONCEPTS = Analysis(
     title="Features and labels",
     question=(
         "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the "
-        "samples that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. Not in "
-        "the paper."
+        "samples that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. "
+        "Not in the paper."
     ),
     paper="beyond 3.2",
     targets=("concepts",),
