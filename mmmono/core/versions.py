@@ -22,7 +22,6 @@ VERSIONS: Mapping[str, int] = {
     "labels": 1,  # from image classifiers
     "towers": 2,  # outputs of the default model's towers, before its heads
     "words": 1,  # embeddings of a vocabulary by a model's text tower
-    "towers": 1,  # outputs of the default model's towers, before its heads
     "models/drawingclip": 1,
     "models/embedding_decoder": 1,
     "dictionaries/sae": 1,
