@@ -26,7 +26,7 @@ ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-.PHONY: help setup demo paper plan report explorer validate consensus sweep dashboard docs test test-quick coverage fuzz rehearse chaos
+.PHONY: help setup demo paper plan report explorer validate consensus names concepts sweep dashboard docs test test-quick coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -69,6 +69,12 @@ validate: $(READY) ## Does the method find known concepts? (5 minutes; ARGS=vali
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
 consensus: $(READY) ## What dictionaries of other seeds find: trains three more of each (minutes); the explorer then shows it too
+	@$(RUN)
+
+names: $(READY) ## What each feature is called, and whether its name tells where it is active (a minute); the explorer then shows it
+	@$(RUN)
+
+concepts: $(READY) ## Which feature detects each label of the dataset, beside a random rotation
 	@$(RUN)
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import timm
 import torch
@@ -51,10 +51,12 @@ class Embedder(ABC):
     Attributes:
         name: name in tables.
         fingerprint: digest that identifies the weights; cached embeddings are stored under it.
+        sees_images: whether `embed_images` works.
     """
 
     name: str
     fingerprint: str
+    sees_images: ClassVar[bool] = True
 
     @abstractmethod
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:

@@ -146,7 +146,12 @@ ELSEWHERE = {
     "mmmono/analyses/sharedness/__init__.py": {"mds"},
     "mmmono/analyses/sweep/__init__.py": {"interpretability"},  # reads the Mono of each dictionary from its results
     "mmmono/analyses/sweep/analysis.py": {"interpretability", "train"},
-    "mmmono/commands/explorer/command.py": {"consensus", "interpretability", "sharedness"},  # shows their scores
+    "mmmono/commands/explorer/command.py": {
+        "consensus",
+        "interpretability",
+        "names",
+        "sharedness",
+    },  # shows their scores
     "mmmono/commands/explorer/page.py": {"mds", "consensus", "sharedness"},
     "mmmono/dictionaries/base.py": {"train"},  # remedies in messages
     "mmmono/features/feature_set.py": {"train"},

@@ -176,7 +176,7 @@ OTHER: Mapping[str, Any] = {
     "extraction.workers": 1,
     "extraction.batch_size": 8,
     "extraction.part_of": "1/1",
-    "training.split": "val",
+    "training.split": "select",
     "training.batch_size": 32,
     "training.decay_fraction": 0.3,
     "trainer.precision": "bf16-mixed",
@@ -215,6 +215,10 @@ OTHER: Mapping[str, Any] = {
     "validate.equal_gains.levels": [0.02],
     "model.pretrained": "yfcc15m",
     "model.architecture": "RN101",
+    "names.vocabulary": "{words}",
+    "names.embeddings": "captions",
+    "names.directions": "atoms",
+    "names.image_text": "other",
 }
 GUESSES = (1, 3, 0.5, "another", ["another"])
 
@@ -368,6 +372,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
     (folder / "drawing.png").write_bytes(png.getvalue())
     (folder / "requests.csv").write_text("request,concept,image\nfly a kite,kite,\n")
+    (folder / "words.txt").write_text("man\nbeach\n")
     dictionaries = [folder / "dictionary", folder / "other_dictionary"]
     for other in dictionaries:
         other.mkdir()
@@ -380,7 +385,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
              "other_rows": other_rows, "clip": clip, "other_clip": other_clip,
              "vit": folder / "vit.safetensors", "root": elsewhere,
              "dictionary": dictionaries[0], "other_dictionary": dictionaries[1],
-             "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
+             "words": folder / "words.txt", "other_shard": other_shard, "other_pipeline": other_pipeline}  # fmt: skip
     return World(folder / "artifacts", {name: str(path) for name, path in files.items()})
 
 
@@ -424,6 +429,9 @@ WALKS = [
     Walk("interpretability", (*TAR, RAW_SAE, "embedder=clip"), ("embedder",)),
     Walk("interpretability", (*TAR, "features=raw", "embedder=paper"), ("embedder",)),
     Walk("faithfulness", (*TAR, RAW_SAE)),
+    Walk("names", (*TAR, RAW_SAE)),
+    Walk("names", (*TAR, "features=raw", "embedder=offline"), ("embedder",)),
+    Walk("concepts", (*TAR, RAW_SAE, "concepts.min_groups=2")),
     Walk("gender", (*TAR, RAW_SAE)),
     Walk("gender", (*TAR, "labels=column", "labels.column=color"), ("labels",)),
     Walk("gender", (*TAR, "labels=classifier"), ("labels",)),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain, Named
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
 from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sharedness_scores, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
@@ -51,8 +51,14 @@ def explored(name: str, features: int, pairs: int = PAIRS, seed: int = 0, mono: 
         alike_by="correlation of activations",
         mono={m: torch.from_numpy(rng.normal(size=features)) for m in ("image", "text")} if mono else None,
         consensus=found_again(features) if mono else None,
+        named=named(features) if mono else None,
         **({"sharedness": found.score, "sharedness_q": found.q_value(~scores.scores.isnan())} if mono else {}),
     )
+
+
+def named(features: int) -> Named:
+    auroc = torch.linspace(0.4, 1, features, dtype=torch.float64)
+    return Named([f"word {i}" if i % 2 else "" for i in range(features)], {"image": auroc, "text": 1 - auroc})
 
 
 def found_again(features: int) -> FoundAgain:
@@ -114,6 +120,10 @@ def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) 
         if one.consensus is not None:
             assert table["consensus"] == one.consensus.consensus.tolist()
             np.testing.assert_allclose(table["match"], one.consensus.match, rtol=1e-3)
+        assert ("name" in table) == ("auroc_text" in table) == (one.named is not None)
+        if one.named is not None:
+            assert table["name"] == one.named.words
+            np.testing.assert_allclose(table["auroc_image"], one.named.auroc["image"], rtol=1e-3)
         files = sorted((page.parent / "data" / one.name).glob("cards-*.js"))
         cards = [card for i in range(len(files)) for card in read(page, f"{one.name}/cards-{i}")]
         assert len(cards) == len(partition)
@@ -248,6 +258,23 @@ def test_filters_sorting_and_a_feature(browser: Any, page: Path, sets: list[Expl
         tab.locator(f".card[data-feature='{first}']").wait_for()
         tab.locator(".neighbors a").first.click()
         tab.locator(f".card[data-feature='{int(one.neighbors.features[first, 0])}']").wait_for()
+
+
+def test_names_stand_in_the_table_and_on_the_card(browser: Any, page: Path) -> None:
+    """Where features were named, and only there."""
+    with opened(browser, page, "#sae/5") as tab:
+        facts = tab.locator(".card[data-feature='5'] .facts")
+        facts.wait_for()
+        assert "word 5" in facts.inner_text()
+        tab.locator("#table th button", has_text="name").first.click()
+        shown = tab.locator("#table tbody td.named").first.inner_text()
+        assert shown == "word 1"
+    with opened(browser, page, "#sae/4") as tab:
+        tab.locator(".card[data-feature='4']").wait_for()
+        assert "unnamed" in tab.locator(".card[data-feature='4'] .facts").inner_text()
+    with opened(browser, page, "#raw/5") as tab:
+        tab.locator(".card[data-feature='5']").wait_for()
+        assert "name" not in tab.locator(".card[data-feature='5'] .facts").inner_text()
 
 
 def test_only_consensus_features(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.core.artifacts import digest
+from mmmono.core.errors import ConfigError
 from mmmono.core.versions import version_of
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
@@ -48,6 +49,10 @@ class SampleEmbeddings:
             self.name, self.identity = "clip", "clip"
         else:
             self._embedder = instantiate(chosen, device=workspace.device)
+            if not self._embedder.sees_images:
+                raise ConfigError(
+                    f"embedder={self._embedder.name} embeds texts alone: choose embedder=offline or embedder=paper"
+                )
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
         self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, DrawingCLIP))
         self.spare = 0 if self.free else max(2, m // 4)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmmono.analyses.consensus import CONSENSUS
 from mmmono.analyses.interpretability import INTERPRETABILITY
+from mmmono.analyses.names import NAMES
 from mmmono.analyses.sharedness import SHAREDNESS
-from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain
+from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain, Named
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
 from mmmono.features import MODALITIES, FeatureSet, Modality
@@ -38,6 +39,7 @@ class _Results:
     interpretability: Artifact | None
     sharedness: Artifact | None
     consensus: Artifact | None
+    named: Artifact | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def explore(workspace: Workspace) -> None:
     scored = {name: there.latest(INTERPRETABILITY, name) for name in workspace.recipes}
     compared = {name: there.latest(CONSENSUS, name) for name in workspace.recipes}
     shared = {name: there.latest(SHAREDNESS, name) for name in workspace.recipes}
+    named = {name: there.latest(NAMES, name) for name in workspace.recipes}
     recipe = {
         "features": features.recipe,
         **workspace.partitions_recipe(),
@@ -98,13 +101,16 @@ def explore(workspace: Workspace) -> None:
         "interpretability": {name: result.digest if result else None for name, result in scored.items()},
         "consensus": {name: result.digest if result else None for name, result in compared.items()},
         "sharedness": {name: result.digest if result else None for name, result in shared.items()},
+        "named": {name: result.digest if result else None for name, result in named.items()},
         "seed": workspace.seed,
     }
 
     def make(directory: Path) -> None:
         writer = ExplorerWriter(directory, metadata["caption"].tolist(), images is not None)
         for name in workspace.recipes:
-            explored = _explored(workspace, settings, name, _Results(scored[name], shared[name], compared[name]))
+            explored = _explored(
+                workspace, settings, name, _Results(scored[name], shared[name], compared[name], named[name])
+            )
             writer.add(explored)
             if images is not None and (rows := writer.rows(explored)):
                 for row, pair in images.pairs(rows, title=f"{name}: thumbnails"):
@@ -156,6 +162,7 @@ def _explored(workspace: Workspace, settings: ExplorerSettings, name: str, resul
         alike_by=alike_by,
         mono=_mono(results.interpretability, name, feature_set.num_features) if results.interpretability else None,
         consensus=_found_again(results.consensus, name) if results.consensus else None,
+        named=_named(results.named, name) if results.named else None,
         **(_sharedness(results.sharedness, name) if results.sharedness else {}),
     )
 
@@ -191,6 +198,15 @@ def _found_again(artifact: Artifact, name: str) -> FoundAgain:
     )
     mine = frame[frame["feature_set"] == name].sort_values("feature")
     return FoundAgain(*(torch.from_numpy(mine[column].to_numpy().copy()) for column in ("match", "consensus")))
+
+
+def _named(artifact: Artifact, name: str) -> Named:
+    frame = pd.read_parquet(artifact.path / "names.parquet")
+    mine = frame[frame["feature_set"] == name].sort_values("feature")
+    auroc: dict[Modality, Tensor] = {
+        modality: torch.from_numpy(mine[f"auroc_{modality}"].to_numpy(np.float64).copy()) for modality in MODALITIES
+    }
+    return Named(mine["name"].where(mine["named"], "").tolist(), auroc)
 
 
 def _sharedness(artifact: Artifact, name: str) -> dict[str, Float64[Tensor, " features"]]:

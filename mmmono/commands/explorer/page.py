@@ -51,6 +51,19 @@ class FoundAgain:
 
 
 @dataclass(frozen=True)
+class Named:
+    """What features are called, and how well it detects them.
+
+    Attributes:
+        words: name of each feature; empty if it has none that holds.
+        auroc: AUROC of each feature's name on held-out images and texts; NaN where it was not tested.
+    """
+
+    words: Sequence[str]
+    auroc: dict[Modality, Float64[Tensor, " features"]]
+
+
+@dataclass(frozen=True)
 class ExploredFeatures:
     """Results of one feature set that the page shows.
 
@@ -65,6 +78,7 @@ class ExploredFeatures:
         mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
             None if it was not computed.
         consensus: which features dictionaries of other seeds have too; None if they were not compared.
+        named: what features are called; None if they were not named.
     """
 
     dominance: FeatureSetDominance
@@ -78,6 +92,7 @@ class ExploredFeatures:
     consensus: FoundAgain | None = None
     sharedness: Float64[Tensor, " features"] | None = None
     sharedness_q: Float64[Tensor, " features"] | None = None
+    named: Named | None = None
 
     @property
     def name(self) -> str:
@@ -175,6 +190,9 @@ class ExplorerWriter:
             table |= {f"mono_{modality}": _column(explored.mono[modality]) for modality in MODALITIES}
         if explored.consensus is not None:
             table |= {"match": _column(explored.consensus.match), "consensus": explored.consensus.consensus.tolist()}
+        if explored.named is not None:
+            table |= {"name": list(explored.named.words)}
+            table |= {f"auroc_{modality}": _column(explored.named.auroc[modality]) for modality in MODALITIES}
         return table
 
     def _card(self, explored: ExploredFeatures, feature: int) -> dict[str, object]:

@@ -61,7 +61,8 @@ def basis_of(workspace: Workspace, recipe: Any) -> Basis | None:
         if (shares := recipe.get("shares")) is None:
             view = FeatureView(found, grouping=grouping)
         else:
-            view = split_view(found, recipe["split"], SplitShares(**shares), grouping)
+            parts = SplitShares(shares["seed"], shares["train"], shares["select"])
+            view = split_view(found, recipe["split"], parts, grouping)
     same = recipe["store"] == own.store.digest
     return Basis(len(view), _groups(view), name, workspace.described(recipe["split"]) if same else recipe["split"])
 

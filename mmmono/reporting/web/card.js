@@ -42,6 +42,20 @@ function featureCard(set, feature, table, card, tools) {
           "Monosemanticity on its top images and on its top texts, minus that of random ones",
         )
       : null,
+    table.name
+      ? fact(
+          "name",
+          table.name[feature] || "unnamed",
+          "The word that tells best where it is active; unnamed if it does not on held-out pairs",
+        )
+      : null,
+    table.name
+      ? fact(
+          "name detects img, txt",
+          `${fixed(table.auroc_image[feature], 2)}, ${fixed(table.auroc_text[feature], 2)}`,
+          "AUROC of active against other held-out samples, by the likeness of their captions to the name; 0.5 by chance",
+        )
+      : null,
   );
   const thumbnails = explorerData.index.thumbnails;
   const images = card.images.map(([row, value, caption]) =>

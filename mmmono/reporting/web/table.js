@@ -68,6 +68,13 @@ const COLUMNS = [
     show: (value) => fixed(value, 2),
     about: "Smallest correlation with its matches in dictionaries of other seeds",
   },
+  {
+    key: "name",
+    title: "name",
+    class: "named from-medium",
+    show: (value) => value || "–",
+    about: "Its name, if that tells on held-out pairs where the feature is active",
+  },
   { key: "label", title: "top caption", class: "label", about: "The caption that activates it most" },
 ];
 
@@ -196,7 +203,7 @@ function sortedFeatures(table, key, descending) {
   const values = table[key];
   const sign = descending ? -1 : 1;
   const compare =
-    key === "label" || key === "class"
+    key === "label" || key === "class" || key === "name"
       ? (a, b) => sign * values[a].localeCompare(values[b])
       : (a, b) => sign * (values[a] - values[b]);
   return features.sort((a, b) => {

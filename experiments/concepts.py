@@ -1,0 +1,20 @@
+"""Find the feature that detects each label of the dataset, and test it on held-out pairs."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.entrypoint import entrypoint
+
+
+@entrypoint("concepts")
+def main(cfg: DictConfig) -> None:
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
+    from mmmono.analyses.concepts import CONCEPTS
+    from mmmono.pipeline.analysis import run
+    from mmmono.pipeline.workspace import Workspace
+
+    run(CONCEPTS, Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

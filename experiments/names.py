@@ -1,0 +1,20 @@
+"""Name each feature, and test the name on held-out pairs."""
+
+from omegaconf import DictConfig
+
+from mmmono.pipeline.entrypoint import entrypoint
+
+
+@entrypoint("names")
+def main(cfg: DictConfig) -> None:
+    """Analyze the selected feature sets."""
+    # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
+    from mmmono.analyses.names import NAMES
+    from mmmono.pipeline.analysis import run
+    from mmmono.pipeline.workspace import Workspace
+
+    run(NAMES, Workspace(cfg, makes="results"))
+
+
+if __name__ == "__main__":
+    main()

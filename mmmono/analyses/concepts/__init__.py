@@ -1,0 +1,148 @@
+"""Concept scores: which features detect the dataset's labels, and how purely? (beyond Section 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.reporting.headings import headed
+from mmmono.reporting.result import Fields, Result, Rows
+
+CONTROL = "random rotation"  # beside the selected feature sets
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the section `concepts`.
+
+    Attributes:
+        k: most activating samples of a feature whose labels are compared.
+        min_groups: groups with a label that either half of the pairs must have, for the label to be scored.
+        covered: average precision from which on a label counts as covered by a feature.
+        max_pairs: pairs that the feature of a label is chosen by, and pairs that it is tested on, at most.
+    """
+
+    k: int
+    min_groups: int
+    covered: float
+    max_pairs: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("k", 2), ("min_groups", 1), ("max_pairs", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not 0 < self.covered <= 1:
+            raise ValueError(f"covered={self.covered} is an average precision: give more than 0 and at most 1")
+
+
+def summary_rows(result: Result) -> Rows:
+    """Scores of each feature set on images and on texts, with intervals over labels."""
+    return headed(
+        [
+            {
+                "feature_set": row["feature_set"], "samples": row["samples"], "labels": row["labels"],
+                "average precision": _with_bounds(row, "ap"), "chance": f"{row['prevalence']:.3f}",
+                "worst label": f"{row['worst_ap']:.3f} {row['worst_label']}",
+                "covered": f"{row['covered']} of {row['labels']}",
+                "purity": "" if row["purity"] is None else f"{row['purity']:.3f} (chance {row['purity_chance']:.3f})",
+            }
+            for row in result.rows("summary")
+        ]
+    )  # fmt: skip
+
+
+def label_rows(result: Result) -> Rows:
+    """Best feature of each label in each feature set: its average precision on images and on texts."""
+    rows = result.rows("labels")
+    sets = list(dict.fromkeys(row["feature_set"] for row in rows))
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        cell = cells.setdefault((row["samples"], row["label"]), {"chance": f"{row['prevalence']:.3f}"})
+        cell[row["feature_set"]] = f"{row['ap']:.3f} ({row['feature']} {row['class']})".replace(" )", ")")
+    return [
+        {"samples": samples, "label": label, "chance": cell["chance"], **{name: cell.get(name, "") for name in sets}}
+        for (samples, label), cell in cells.items()
+    ]
+
+
+def _with_bounds(row: dict[str, Any], key: str) -> str:
+    if row[f"{key}_low"] is None:
+        return f"{row[key]:.3f}"
+    return f"{row[key]:.3f} [{row[f'{key}_low']:.3f}, {row[f'{key}_high']:.3f}]"
+
+
+def _fields(result: Result) -> Fields:
+    settings = result.recipe["concepts"]
+    return {"k": str(settings["k"]), "covered": f"{settings['covered']:g}", "label": str(result.recipe["label"])}
+
+
+CONCEPTS = Analysis(
+    name="concepts",
+    section="+",
+    title="Features and labels",
+    question=(
+        "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the "
+        "samples that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. "
+        "Not in the paper."
+    ),
+    paper="beyond 3.2",
+    targets=("concepts",),
+    settings=Settings,
+    columns={
+        "labels": {
+            "feature_set": "name of the feature set, or random rotation for the control",
+            "samples": "image or text",
+            "label": "value of the dataset's label",
+            "feature": "feature with the highest average precision on the pairs of the training split",
+            "class": "its class: ImgD, TextD, CrossD or dead; none in the control",
+            "ap": "its average precision on held-out pairs",
+            "prevalence": "share of the held-out pairs, one a group, with the label: the average precision by chance",
+            "count": "number of held-out pairs with the label",
+        },
+        "purity": {
+            "feature_set": "name of the feature set, or random rotation for the control",
+            "samples": "image or text",
+            "feature": "index of the feature",
+            "class": "ImgD, TextD, CrossD or dead; none in the control",
+            "purity": "share of its concepts.k most activating held-out samples with their commonest label; none if it is "
+            "active on fewer",
+            "label": "that label",
+        },
+        "summary": {
+            "feature_set": "name of the feature set, or random rotation for the control",
+            "samples": "image or text",
+            "labels": "number of labels",
+            "ap": "mean over labels of the average precision of their best feature",
+            "ap_low": "lower end of its 95 % interval, over labels",
+            "ap_high": "upper end of its 95 % interval, over labels",
+            "prevalence": "mean share of pairs with a label: the average precision by chance",
+            "worst_label": "label that is detected worst, relative to chance",
+            "worst_ap": "its average precision",
+            "covered": "labels whose best feature has an average precision of at least concepts.covered",
+            "purity": "mean purity of features that are active on enough samples",
+            "purity_chance": "mean purity of as many random samples",
+            "scored": "number of these features",
+        },
+    },
+    tables=[
+        TableView(
+            "concepts",
+            "How well the best features detect {label}, chosen on other pairs; covered: average precision ≥ {covered}; "
+            "purity of {k} top samples",
+            summary_rows,
+        ),
+        TableView(
+            "concepts-labels", "Average precision of the best feature of each {label}, and its class", label_rows
+        ),
+    ],
+    figures=[
+        FigureView(
+            "concepts",
+            "Average precision of the best feature of each label on held-out pairs; black: chance, the share of the pairs "
+            "with the label. Labels are in the order of the first feature set.",
+        )
+    ],
+    fields=_fields,
+    covers_all=True,
+)

@@ -1,0 +1,215 @@
+"""Names: what is this feature, and does its name tell where it is active? (beyond Section 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.reporting.headings import headed
+from mmmono.reporting.result import Fields, Result, Rows
+
+SHOWN = 5  # names of a class in the table
+
+SIDES = ("image", "text")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the section `names`.
+
+    Attributes:
+        vocabulary: `captions`, the captions' own words and phrases, or a text file with a word or phrase a line.
+        phrase: words in a phrase of the captions, at most.
+        min_groups: groups of pairs whose captions have a word, at least.
+        max_share: share of the groups that may have it, at most.
+        size: words and phrases of the captions, at most, the most frequent ones.
+        embeddings: where words lie: by the model's text tower (`model`), or where the pairs lie whose caption has the word
+            (`captions`); `auto`: by the model, unless the embeddings were there before it, as of dataset=store.
+        directions: where features lie: at the samples that activate them (`samples`), or at their decoder atoms (`atoms`) if
+            they have any.
+        candidates: nearest words among which the name is chosen.
+        unique: whether no two features of a set have the same name.
+        image_text: metadata column that says what an image shows.
+        active_share: the strongest samples that count as active, as a share of a modality.
+        max_pairs: pairs that names are chosen by, and pairs that they are tested on, at most.
+        fdr: false discovery rate among the features with a name.
+    """
+
+    vocabulary: str
+    phrase: int
+    min_groups: int
+    max_share: float
+    size: int
+    embeddings: Literal["auto", "model", "captions"]
+    directions: Literal["samples", "atoms"]
+    candidates: int
+    unique: bool
+    image_text: str
+    active_share: float
+    max_pairs: int
+    fdr: float
+
+    def __post_init__(self) -> None:
+        for name in ("phrase", "min_groups", "size", "candidates", "max_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("max_share", "active_share", "fdr"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share: give a number between 0 and 1")
+        for name, known in (("embeddings", ("auto", "model", "captions")), ("directions", ("samples", "atoms"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)} is none of {', '.join(known)}")
+
+
+def summary_rows(result: Result) -> Rows:
+    """How many features of each class have a name that holds, and how well names detect them."""
+    return headed(
+        [
+            {
+                "feature_set": row["feature_set"], "class": row["class"],
+                "named": f"{row['named']} of {row['tested']} tested",
+                **{
+                    f"AUROC on {side}s": ""
+                    if row[f"auroc_{side}"] is None
+                    else f"{row[f'auroc_{side}']:.3f} ({row[f'chance_{side}']:.3f})"
+                    for side in SIDES
+                },
+            }
+            for row in result.rows("summary")
+        ]
+    )  # fmt: skip
+
+
+def name_rows(result: Result, feature_set: str) -> Rows:
+    """The names of each class that detect their feature best, with the words nearest to it on either side."""
+    rows = [row for row in result.rows("names") if row["feature_set"] == feature_set]
+    best = [row for of in ("ImgD", "TextD", "CrossD") for row in best_names(rows, of)[:SHOWN]]
+    return [
+        {
+            "feature": row["feature"], "class": row["class"], "name": row["name"],
+            **{f"AUROC on {side}s": with_bounds(row, f"auroc_{side}") for side in SIDES},
+            "nearest among images": _first(row["image_words"]), "among texts": _first(row["text_words"]),
+        }
+        for row in best
+    ]  # fmt: skip
+
+
+def best_names(rows: Rows, members: str) -> Rows:
+    """Rows of a class whose names hold, each name once, those with the highest lower end of the interval first."""
+    found: dict[str, dict[str, Any]] = {}
+    mine = [row for row in rows if row["class"] == members and row["named"]]
+    for row in sorted(mine, key=lambda row: -row[f"auroc_{side_of(row)}_low"]):
+        found.setdefault(row["name"], row)
+    return list(found.values())
+
+
+def side_of(row: dict[str, Any]) -> str:
+    """Side on which a name is judged: that of its class; of CrossD the one where it detects the feature better."""
+    if row["class"] != "CrossD":
+        return "image" if row["class"] == "ImgD" else "text"
+    return max(SIDES, key=lambda side: row[f"auroc_{side}"] or 0.0)
+
+
+def _first(words: str) -> str:
+    """The nearest word of a list."""
+    return words.split(", ")[0]
+
+
+def with_bounds(row: dict[str, Any], key: str) -> str:
+    """Format an estimate with its interval; empty if there is none."""
+    if row[key] is None:
+        return ""
+    return f"{row[key]:.2f} [{row[f'{key}_low']:.2f}, {row[f'{key}_high']:.2f}]"
+
+
+def _embedder(result: Result) -> str:
+    name = str(result.recipe["embedder"]).partition("-")[0]
+    return name if result.recipe["independent"] else f"{name}, not independent of {result.model}"
+
+
+def _fields(result: Result) -> Fields:
+    return {"embedder": _embedder(result), "fdr": f"{result.recipe['names']['fdr']:g}"}
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    yield "AUROC on held-out pairs, and in parentheses that of the names of other features; images by their captions"
+    if not result.recipe["independent"]:
+        yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
+    elif _embedder(result) == "words":
+        yield "embedder=words knows no synonyms: with a sentence encoder (embedder=offline or paper) more names hold"
+
+
+def _detection_columns() -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for side in SIDES:
+        by = f"the {side}s' captions" if side == "image" else "the texts"
+        columns |= {
+            f"auroc_{side}": f"AUROC of active against inactive held-out {side}s, by the likeness of {by} to the name",
+            f"auroc_{side}_low": f"lower end of its 95 % interval, by groups of {side}s",
+            f"auroc_{side}_high": f"upper end of its 95 % interval, by groups of {side}s",
+            f"chance_{side}": "mean AUROC of the names of other features in its place",
+            f"better_{side}": "share of these names that detect the feature at least as well",
+            f"active_{side}": f"number of active held-out {side}s",
+        }
+    return columns
+
+
+NAMES = Analysis(
+    name="names",
+    section="+",
+    title="Names of features",
+    question=(
+        "What is a feature, and can its name be trusted? Each feature's nearest words, and whether the name tells, on pairs "
+        "that it was not chosen by, which samples activate the feature. Not in the paper."
+    ),
+    paper="beyond 2.3",
+    targets=("names",),
+    settings=Settings,
+    columns={
+        "names": {
+            "feature_set": "name of the feature set",
+            "feature": "index of the feature",
+            "class": "ImgD, TextD, CrossD or dead",
+            "name": "the word or phrase that is its name; empty if there is none",
+            "named": "whether the name holds: its q-value is at most names.fdr",
+            "image_words": "words nearest to it among images, nearest first",
+            "text_words": "words nearest to it among texts, nearest first",
+            **_detection_columns(),
+            "p_value": "one-sided p-value of an AUROC above chance, on the side of the class; of CrossD on either side",
+            "q_value": "p-value adjusted for the number of features of the set (Benjamini and Hochberg)",
+        },
+        "summary": {
+            "feature_set": "name of the feature set",
+            "class": "ImgD, TextD, CrossD, or live for all of them",
+            "features": "number of features in the class",
+            "tested": "number of them with a name and enough held-out samples to test it",
+            "named": "number of them whose name holds",
+            **{f"auroc_{side}": f"mean AUROC on {side}s of those tested there" for side in SIDES},
+            **{f"chance_{side}": f"mean AUROC on {side}s of other features' names" for side in SIDES},
+        },
+    },
+    tables=[
+        TableView("names", "Features whose name holds (q ≤ {fdr}); embedder {embedder}", summary_rows),
+        TableView("names-{feature_set}", "Names of {feature_set} that hold best, by class", name_rows),
+    ],
+    figures=[
+        FigureView(
+            "names",
+            "How well its name detects each feature on held-out images and texts (AUROC, ½ by chance), by class. Pale: no "
+            "better than chance, shown as unnamed. At the left or lower edge: too rare among texts or images to be tested.",
+        ),
+        FigureView(
+            "best_names",
+            "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: ImgD, "
+            "orange: TextD, gray: CrossD; black: the names of other features in their place. They are the best of many, "
+            "which the intervals do not allow for.",
+        ),
+    ],
+    fields=_fields,
+    remarks=_remarks,
+    covers_all=True,
+    embeds_anew=True,
+    histograms=("names/auroc_image", "names/auroc_text"),
+)

@@ -1,0 +1,231 @@
+"""Choose a name for every feature on pairs of the training split, and test it on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from mmmono.analyses.names import SIDES, Settings
+from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
+from mmmono.analyses.names.words import (
+    Directions,
+    caption_column,
+    check_columns,
+    vocabulary_of,
+    word_directions,
+    words_recipe,
+)
+from mmmono.core.errors import ConfigError
+from mmmono.features import MODALITIES, Modality
+from mmmono.interpretability.activity import ActivityRule
+from mmmono.interpretability.detection import Detection, detection
+from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
+from mmmono.modality import LIVE_CLASSES
+from mmmono.modality.false_discoveries import q_values
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.held_out import PairSample, chosen_and_held_out
+from mmmono.pipeline.models import DrawingCLIP
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+
+Row = dict[str, object]
+NULL_NAMES = 500  # names of other features that are the null, at most
+LEAST_NULL = 50  # and at least: a set with fewer names takes words of the vocabulary, too
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Name the features of the selected sets, and test the names.
+
+    Raises:
+        ConfigError: a setting is invalid, or no pairs are left to test on.
+        DataError: the pairs have no captions.
+    """
+    settings = read_settings(workspace.cfg, "names", Settings)
+    embedder = _embedder(workspace)
+    test = workspace.features(workspace.dataset.split)
+    check_columns(test.view.metadata(), settings)
+    recipe = {
+        "features": test.recipe,
+        "chosen_on": workspace.features(workspace.settings.training.split).recipe,
+        **workspace.partitions_recipe(),
+        "names": asdict(settings),
+        **words_recipe(workspace, settings),
+        "embedder": f"{embedder.name}-{embedder.fingerprint}",
+        "independent": not (isinstance(workspace.model, DrawingCLIP) and _is_minilm(embedder)),
+        "seed": workspace.seed,
+    }
+    chosen_and_held_out(workspace, settings.max_pairs)  # raises if there are no pairs to test on
+
+    def compute(folder: Path) -> Tables:
+        return _Naming(workspace, settings, embedder).tables()
+
+    return Study(recipe, compute)
+
+
+def _embedder(workspace: Workspace) -> Embedder:
+    chosen = workspace.cfg.embedder
+    if chosen is None or "_target_" not in chosen:
+        raise ConfigError(
+            "embedder=clip is the model itself, whose words the names are: choose embedder=words, offline or paper"
+        )
+    embedder: Embedder = instantiate(chosen, device=workspace.device)
+    return embedder
+
+
+def _is_minilm(embedder: Embedder) -> bool:
+    """Whether texts are embedded by all-MiniLM-L6-v2, the text tower of DrawingCLIP."""
+    return isinstance(embedder, TimmSentenceEmbedder) and "minilm" in embedder.text_model.lower()
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Pairs with how alike their captions are to every word of the vocabulary, by modality."""
+
+    pairs: PairSample
+    likeness: dict[Modality, Likeness]
+
+
+class _Naming:
+    """Names feature sets, all by the same vocabulary and on the same pairs."""
+
+    def __init__(self, workspace: Workspace, settings: Settings, embedder: Embedder) -> None:
+        self._workspace, self._settings = workspace, settings
+        choose, test = chosen_and_held_out(workspace, settings.max_pairs)
+        self._words = vocabulary_of(choose, settings)
+        self._lie: Directions = word_directions(workspace, choose, self._words, settings)
+        embedded = embedder.embed_texts(self._words)
+        self._choose, self._test = (
+            _Half(
+                pairs,
+                {m: _likeness(pairs, caption_column(m, settings), embedded, embedder) for m in MODALITIES},
+            )
+            for pairs in (choose, test)
+        )
+
+    def tables(self) -> Tables:
+        """Name the selected feature sets."""
+        names = [row for name in self._workspace.recipes for row in self._rows(name)]
+        return {"names": names, "summary": _summary(names)}
+
+    def _rows(self, name: str) -> list[Row]:
+        """One row for each feature of a set."""
+        workspace, settings = self._workspace, self._settings
+        feature_set, partition = workspace.feature_set(name), workspace.partition(name)
+        strength = {m: self._choose.pairs.activations(workspace, feature_set, m) for m in MODALITIES}
+        rule = ActivityRule.of(strength, settings.active_share)
+        active = {m: rule.active(strength[m], m) for m in MODALITIES}
+        embeddings = {m: self._choose.pairs.embeddings(workspace, m) for m in MODALITIES}
+        atoms = feature_set.atoms if settings.directions == "atoms" else None
+        signed = None if atoms is None else atoms.detach().cpu() * rule.sign[:, None]
+        classes = partition.class_of()
+        chosen = choose_names(
+            settings, classes, FeatureNames.of(active, embeddings, signed, self._lie), active, self._choose.likeness
+        )
+        found = {m: self._detect(m, chosen.word, self._held_out(feature_set, rule, m)) for m in MODALITIES}
+        p_value = _p_value(classes, found)
+        q_value = q_values(p_value)
+        cells = _cells(found)
+        return [
+            {
+                "feature_set": name, "feature": feature, "class": classes[feature],
+                "name": self._word(word), "named": bool(q_value[feature] <= settings.fdr),
+                **{f"{side}_words": self._nearest(chosen.nearest[side][feature]) for side in MODALITIES},
+                **{column: values[feature] for column, values in cells.items()},
+                "p_value": float(p_value[feature]), "q_value": float(q_value[feature]),
+            }
+            for feature, word in enumerate(chosen.word.tolist())
+        ]  # fmt: skip
+
+    def _held_out(self, feature_set: Any, rule: ActivityRule, modality: Modality) -> Bool[Tensor, "pairs features"]:
+        return rule.active(self._test.pairs.activations(self._workspace, feature_set, modality), modality)
+
+    def _detect(
+        self, modality: Modality, word: Int64[Tensor, " features"], active: Bool[Tensor, "pairs features"]
+    ) -> Detection:
+        """Test names on the held-out samples of a modality that have a caption."""
+        likeness, rng = self._test.likeness[modality], np.random.default_rng(self._workspace.seed)
+        null = word[word >= 0].unique().numpy()
+        if len(null) < LEAST_NULL:
+            more = np.setdiff1d(np.arange(len(self._words)), null)
+            null = np.concatenate([null, rng.permutation(more)[: LEAST_NULL - len(null)]])
+        used = torch.cat([word[word >= 0].unique(), torch.from_numpy(null)]).unique()
+        place = torch.full((len(self._words),), -1)
+        place[used] = torch.arange(len(used))
+        others = place[torch.from_numpy(rng.permutation(null)[:NULL_NAMES])].tolist()
+        own = torch.where(word >= 0, place[word.clamp_min(0)], -1)
+        groups = np.unique(self._test.pairs.groups[likeness.rows], return_inverse=True)[1]
+        return detection(likeness.of(used), active[likeness.rows], own, groups, others)
+
+    def _word(self, index: int) -> str:
+        return self._words[index] if index >= 0 else ""
+
+    def _nearest(self, indices: Int64[Tensor, " nearest"]) -> str:
+        return ", ".join(self._word(index) for index in indices.tolist() if index >= 0)
+
+
+def _likeness(pairs: PairSample, column: str, words: Float[Tensor, "words dim"], embedder: Embedder) -> Likeness:
+    captions = pairs.metadata[column]
+    rows = np.flatnonzero((captions != "").to_numpy())
+    unique, place = np.unique(captions.to_numpy(dtype=str)[rows], return_inverse=True)
+    embedded = embedder.embed_texts(unique.tolist()) if len(rows) else words[:0]
+    return Likeness(rows, words, embedded[torch.from_numpy(place)])
+
+
+def _p_value(classes: Sequence[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
+    """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni)."""
+    image, text = (found[m].p_value for m in MODALITIES)
+    either = torch.where(
+        image.isnan(), text, torch.where(text.isnan(), image, (2 * torch.minimum(image, text)).clamp_max(1))
+    )
+    of = np.array(classes)
+    return torch.where(
+        torch.from_numpy(of == "ImgD"), image, torch.where(torch.from_numpy(of == "TextD"), text, either)
+    )
+
+
+def _cells(found: dict[Modality, Detection]) -> dict[str, list[Any]]:
+    """Columns of the detection on either side."""
+    cells: dict[str, list[Any]] = {}
+    for side, of in found.items():
+        low, high = of.interval().tolist()
+        cells |= {
+            f"auroc_{side}": of.auroc.tolist(), f"auroc_{side}_low": low, f"auroc_{side}_high": high,
+            f"chance_{side}": of.chance.tolist(), f"better_{side}": of.better.tolist(),
+            f"active_{side}": of.active.tolist(),
+        }  # fmt: skip
+    return cells
+
+
+def _summary(names: list[Row]) -> list[Row]:
+    """One row for each feature set and class, and one for all live features of a set."""
+    rows = []
+    for feature_set in dict.fromkeys(row["feature_set"] for row in names):
+        live = [row for row in names if row["feature_set"] == feature_set and row["class"] != "dead"]
+        for of in (*LIVE_CLASSES, "live"):
+            members = [row for row in live if of in (row["class"], "live")]
+            means = {
+                f"{score}_{side}": _mean([row[f"{score}_{side}"] for row in members])
+                for score in ("auroc", "chance")
+                for side in SIDES
+            }
+            rows.append(
+                {
+                    "feature_set": feature_set, "class": of, "features": len(members),
+                    "tested": sum(row["p_value"] == row["p_value"] for row in members),
+                    "named": sum(bool(row["named"]) for row in members), **means,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _mean(values: list[Any]) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")

@@ -1,0 +1,134 @@
+"""The vocabulary that names are taken from, and where its words lie among images and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmmono.analyses.names import Settings
+from mmmono.core.artifacts import digest
+from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.fingerprints import file_fingerprint
+from mmmono.features import MODALITIES, Modality
+from mmmono.features.rows import prepare
+from mmmono.interpretability.naming import mean_directions
+from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, read_vocabulary
+from mmmono.pipeline.held_out import PairSample
+from mmmono.pipeline.workspace import Workspace
+
+BATCH = 256  # words in a forward pass
+FILE = "words.safetensors"
+
+Directions = dict[Modality, Float[Tensor, "words dim"]]
+
+
+def embeds_by_model(workspace: Workspace, settings: Settings) -> bool:
+    """Whether the model's text tower embeds the words. Raises ConfigError if it cannot."""
+    made = workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is None
+    if settings.embeddings == "model" and workspace.dataset_name == "synthetic":
+        raise ConfigError("names.embeddings=model: no model made synthetic pairs; set names.embeddings=captions")
+    return made if settings.embeddings == "auto" else settings.embeddings == "model"
+
+
+def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Everything that determines vocabulary and directions beside the settings and the pairs.
+
+    Raises:
+        ConfigError: the vocabulary's file is none, or holds no words.
+    """
+    file = None if settings.vocabulary == "captions" else Path(settings.vocabulary).expanduser()
+    if file is not None:
+        read_vocabulary(file)
+    return {
+        "vocabulary": None if file is None else file_fingerprint(file),
+        "words": workspace.model.recipe() if embeds_by_model(workspace, settings) else "captions",
+    }
+
+
+def caption_column(modality: Modality, settings: Settings) -> str:
+    """Column of the metadata that says what the samples of a modality are."""
+    return settings.image_text if modality == "image" else "caption"
+
+
+def check_columns(metadata: pd.DataFrame, settings: Settings) -> None:
+    """Raise an error unless the metadata says what images and texts are.
+
+    Raises:
+        ConfigError: `names.image_text` is no column.
+        DataError: there are no captions.
+    """
+    if "caption" not in metadata:
+        raise DataError("the pairs have no captions, by which names are chosen and tested: add a column caption")
+    if settings.image_text not in metadata:
+        raise ConfigError(
+            f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata.columns)} are"
+        )
+
+
+def vocabulary_of(pairs: PairSample, settings: Settings) -> list[str]:
+    """Words and phrases that may be names. Raises ConfigError if there are none."""
+    if settings.vocabulary != "captions":
+        return read_vocabulary(Path(settings.vocabulary).expanduser())
+    columns = dict.fromkeys(caption_column(modality, settings) for modality in MODALITIES)
+    captions = [caption for column in columns for caption in pairs.metadata[column]]
+    words = caption_vocabulary(
+        captions,
+        np.tile(pairs.groups, len(columns)),
+        longest=settings.phrase,
+        min_groups=settings.min_groups,
+        max_share=settings.max_share,
+        size=settings.size,
+    )
+    if not words:
+        raise ConfigError(
+            f"no word is in the captions of at least names.min_groups={settings.min_groups} groups and at most "
+            f"names.max_share={settings.max_share} of them: lower the one or raise the other"
+        )
+    return words
+
+
+def word_directions(workspace: Workspace, pairs: PairSample, words: Sequence[str], settings: Settings) -> Directions:
+    """Direction of every word among images and among texts; 0 where there is none.
+
+    By the model, it is the word's embedding minus the mean of all words' on either side. By captions, it is from the mean of
+    a modality to the mean of those whose caption has the word.
+    """
+    if embeds_by_model(workspace, settings):
+        embedded = _by_model(workspace, words)
+        centered = embedded - embedded.mean(0)
+        return dict.fromkeys(MODALITIES, centered)
+    return {
+        modality: mean_directions(
+            mentions(pairs.metadata[caption_column(modality, settings)].tolist(), words),
+            pairs.embeddings(workspace, modality),
+            settings.min_groups,
+        )
+        for modality in MODALITIES
+    }
+
+
+def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "words dim"]:
+    """Embed words by the model's text tower; they are kept as an artifact."""
+    recipe = {"model": workspace.model.recipe(), "words": digest({"words": list(words)})}
+
+    def make(folder: Path) -> None:
+        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        with torch.inference_mode():
+            parts = [
+                encoder.encode_text(encoder.tokenize(list(words[start : start + BATCH])).to(workspace.device))
+                .float()
+                .cpu()
+                for start in range(0, len(words), BATCH)
+            ]
+        save_file({"words": torch.cat(parts).contiguous()}, folder / FILE)
+
+    artifact = workspace.artifacts.build("words", workspace.model.name, recipe, make)
+    return prepare(load_file(artifact.path / FILE)["words"], True, "cpu", artifact.path)

@@ -1,0 +1,54 @@
+"""Which samples activate a feature, for statistics that need yes or no: sign and threshold are fixed on other samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmmono.features import MODALITIES, Modality
+
+
+@dataclass(frozen=True)
+class ActivityRule:
+    """From activations to whether a sample activates a feature.
+
+    Attributes:
+        sign: 1, or −1 for features whose negative activations have the larger energy, Σ z² over both modalities.
+        threshold: of each modality; a sample whose activation times the sign is above it activates the feature. It is at
+            least 0.
+    """
+
+    sign: Float[Tensor, " features"]
+    threshold: dict[Modality, Float[Tensor, " features"]]
+
+    @classmethod
+    def of(cls, activations: dict[Modality, Float[Tensor, "samples features"]], share: float) -> ActivityRule:
+        """Fix sign and threshold so that a sample is among the strongest `share` of its modality, and above 0.
+
+        Sparse features that fire more rarely than that are active wherever they fire. Dense ones, which fire everywhere, are
+        active where they are strongest.
+
+        Args:
+            activations: by modality.
+            share: between 0 and 1.
+        """
+        above, below = (
+            sum(side.double().mul(sign).clamp_min(0).square().sum(0) for side in activations.values())
+            for sign in (1, -1)
+        )
+        sign = torch.where(torch.as_tensor(below) > above, -1.0, 1.0)
+        threshold: dict[Modality, Tensor] = {}
+        for modality in MODALITIES:
+            values = activations[modality] * sign
+            rank = min(len(values), max(1, round(share * len(values)) + 1))
+            threshold[modality] = values.topk(rank, dim=0).values[-1].clamp_min(0)
+        return cls(sign, threshold)
+
+    def active(
+        self, activations: Float[Tensor, "samples features"], modality: Modality
+    ) -> Bool[Tensor, "samples features"]:
+        """Whether each sample of a modality activates each feature."""
+        return activations * self.sign > self.threshold[modality]

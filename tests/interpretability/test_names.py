@@ -1,0 +1,164 @@
+"""Vocabulary, directions, choice and detection of names, against scikit-learn, scipy and known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import roc_auc_score
+
+from mmmono.core.errors import ConfigError
+from mmmono.interpretability.activity import ActivityRule
+from mmmono.interpretability.detection import detection
+from mmmono.interpretability.hashed_words import hashed_words
+from mmmono.interpretability.naming import distinct_words, mean_directions, nearest_words, without_gap, word_cosines
+from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, phrases_of, read_vocabulary
+
+CAPTIONS = ["A black cat on a mat", "black cats: two", "the black cat, asleep", "a dog – no cat", "Ein großer Hund"]
+
+
+def test_phrases_stand_in_the_caption_as_they_are_and_cross_no_punctuation() -> None:
+    assert list(phrases_of("hand: dark-skinned man's hat", 2)) == [
+        "hand", "dark-skinned", "dark-skinned man's", "man's", "man's hat", "hat",
+    ]  # fmt: skip
+    assert "dog no" not in list(phrases_of(CAPTIONS[3], 2))
+
+
+def test_a_vocabulary_counts_groups_and_leaves_out_what_is_rare_common_or_a_stop_word() -> None:
+    groups = np.array([0, 0, 1, 2, 3])
+    found = caption_vocabulary(CAPTIONS, groups, longest=2, min_groups=2, max_share=0.8)
+    assert found == ["cat", "black", "black cat"]  # 3 groups; 2 groups each, in alphabetical order
+    assert caption_vocabulary(CAPTIONS, groups, min_groups=2, max_share=0.6) == ["black", "black cat"]
+    assert caption_vocabulary(CAPTIONS, groups, min_groups=2, max_share=0.8, size=1) == ["cat"]
+    assert "großer hund" in caption_vocabulary(CAPTIONS, groups, min_groups=1, max_share=0.8)
+
+
+def test_mentions_are_those_of_scikit_learn() -> None:
+    vocabulary = ["black cat", "cat", "dog", "cats", "kitten"]
+    theirs = CountVectorizer(vocabulary=vocabulary, ngram_range=(1, 2), binary=True).transform(CAPTIONS)
+    assert (mentions(CAPTIONS, vocabulary).toarray() == theirs.toarray()).all()
+    assert mentions(["a cat and a cat"], ["Cat"]).toarray().tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no file"), (b"", "is empty"), (b"cat\n\n...\n", "line 3 ('...') is no word"), (b"x" * 101, "line 1"),
+    ],
+)  # fmt: skip
+def test_a_bad_vocabulary_file_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "words.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        read_vocabulary(file)
+    assert message in str(error.value)
+    assert f"names.vocabulary={file}" in str(error.value)
+
+
+def test_a_vocabulary_file_may_have_a_byte_order_mark_blank_lines_and_repetitions(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("\ufeffcat\r\n\nblack  cat\ncat\n猫\n", encoding="utf-8")
+    assert read_vocabulary(file) == ["cat", "black cat", "猫"]
+
+
+def test_mean_directions_are_differences_of_members_and_others() -> None:
+    rng = np.random.default_rng(0)
+    embeddings, members = torch.from_numpy(rng.normal(size=(50, 6))), torch.from_numpy(rng.random((50, 4)) < 0.3)
+    members[:, 2], members[:, 3] = False, True
+    members[:2, 2] = True
+    found = mean_directions(members, embeddings, least=3)
+    for column in range(2):
+        mine = members[:, column]
+        difference = embeddings[mine].mean(0) - embeddings[~mine].mean(0)
+        torch.testing.assert_close(found[column], (difference / difference.norm()).float())
+    assert not found[2:].any()  # too few members, and no others
+
+
+def test_the_gap_is_taken_out_of_atoms() -> None:
+    content, gap = torch.eye(4)[:2]
+    lean = without_gap(torch.stack([content + 3 * gap, content - gap]), gap + torch.ones(4), torch.ones(4))
+    torch.testing.assert_close(lean, content.expand(2, 4))
+
+
+def test_words_without_a_direction_are_no_names_and_assigned_names_are_distinct() -> None:
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 0.0]])
+    words = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
+    cosines = word_cosines(features, words)
+    assert nearest_words(cosines, 3).tolist() == [[1, 2, -1], [1, 2, -1], [-1, -1, -1]]
+    assert distinct_words(cosines).tolist() == [1, 2, -1]  # 1 + 0.68 is more than 0.995 + 0.6
+    assert distinct_words(cosines[:, :2]).tolist().count(1) == 1
+
+
+def test_activity_is_of_the_strongest_share_on_the_side_with_more_energy() -> None:
+    rng = np.random.default_rng(0)
+    dense = torch.from_numpy(rng.normal(size=(100, 1)))
+    sparse = torch.zeros(100, 1)
+    sparse[:3] = 1.0
+    values = torch.cat([dense, sparse, -5 * dense.abs()], 1)
+    rule = ActivityRule.of({"image": values, "text": values}, 0.1)
+    assert rule.active(values, "image").sum(0).tolist() == [10, 3, 10]
+    assert rule.sign.tolist()[1:] == [1.0, -1.0]
+    assert rule.active(values, "text")[:, 2].equal(dense[:, 0].abs() >= dense[:, 0].abs().topk(10).values[-1])
+
+
+def test_hashed_words_are_alike_by_the_words_they_share() -> None:
+    cat, black, dog, nothing = hashed_words().embed_texts(["cat", "A black CAT!", "dog 7", "…"])
+    assert float(cat @ black) == pytest.approx(1 / np.sqrt(3), abs=1e-6)
+    assert float(cat @ dog) == 0
+    assert not nothing.any()
+    with pytest.raises(ConfigError, match="embedder=words embeds texts alone"):
+        hashed_words().embed_images([])
+
+
+def test_auroc_and_chance_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    similarity = torch.from_numpy(rng.normal(size=(5, 120)).round(1))
+    active = torch.from_numpy(rng.random((120, 3)) < 0.4)
+    name_of, groups = torch.tensor([0, 3, -1]), np.arange(120) // 2
+    found = detection(similarity, active, name_of, groups, [0, 1, 2, 4])
+    table = np.array([[roc_auc_score(active[:, f], similarity[n]) for n in range(5)] for f in range(2)])
+    assert found.auroc[:2].tolist() == pytest.approx([table[0, 0], table[1, 3]])
+    assert found.chance[:2].tolist() == pytest.approx([table[0, [1, 2, 4]].mean(), table[1, [0, 1, 2, 4]].mean()])
+    assert found.better[1] == (table[1, [0, 1, 2, 4]] >= table[1, 3]).mean()
+    assert found.auroc[2].isnan()
+    assert found.p_value[2].isnan()
+
+
+def test_a_rare_feature_is_not_tested() -> None:
+    active = torch.zeros(100, 2, dtype=torch.bool)
+    active[:18, 0] = True  # nine groups
+    active[:20, 1] = True
+    found = detection(torch.rand(1, 100), active, torch.tensor([0, 0]), np.arange(100) // 2, [])
+    assert found.auroc.isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("auroc", "size"), [(0.5, 1), (0.8, 1), (0.8, 4), (0.95, 1)])
+def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> None:
+    """Normal scores; in groups they correlate by 0.6, and are active together."""
+    rng = np.random.default_rng(0)
+    groups = np.arange(800) // size
+    share = 0.6 if size > 1 else 0.0
+    members = (rng.random((800 // size, 400)) < 0.1)[groups]
+    noise = [rng.normal(size=(n, 400)) for n in (800 // size, 800)]
+    scores = noise[0][groups] * share**0.5 + noise[1] * (1 - share) ** 0.5 + members * norm.ppf(auroc) * 2**0.5
+    found = detection(torch.from_numpy(scores.T), torch.from_numpy(members), torch.arange(400), groups, [])
+    low, high = found.interval()
+    assert float(((low <= auroc) & (auroc <= high)).double().mean()) >= 0.93
+    rejected = float((found.p_value <= 0.05).double().mean())
+    assert rejected <= 0.08 if auroc == 0.5 else rejected > 0.9
+
+
+def test_a_name_that_no_caption_has_is_not_certain_to_be_at_chance() -> None:
+    """All similarities are equal: the AUROC is ½ without scatter, and still not known exactly."""
+    active = torch.zeros(200, 1, dtype=torch.bool)
+    active[:40] = True
+    found = detection(torch.zeros(2, 200), active, torch.tensor([0]), np.arange(200), [1])
+    low, high = found.interval()[:, 0].tolist()
+    assert low < 0.49
+    assert high > 0.51
+    assert found.p_value[0] == pytest.approx(0.5)
