@@ -153,6 +153,8 @@ ELSEWHERE = {
         "sharedness",
     },  # shows their scores
     "mmmono/commands/explorer/page.py": {"mds", "consensus", "sharedness"},
+    "mmmono/commands/publish/card.py": {"interpretability", "mds"},  # a tag, and an example of a command
+    "mmmono/commands/publish/command.py": {"train"},  # its metrics at the last validation
     "mmmono/dictionaries/base.py": {"train"},  # remedies in messages
     "mmmono/features/feature_set.py": {"train"},
     "mmmono/pipeline/cli.py": {"mds"},
