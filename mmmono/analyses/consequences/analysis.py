@@ -1,0 +1,219 @@
+"""Retrieval, zero-shot accuracy, gap, loss and effective rank without classes of features, and without single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmono.analyses.consequences import MEASURES, Settings
+from mmmono.core.errors import DataError
+from mmmono.core.progress import progress_bar
+from mmmono.core.statistics import Estimate, Interval, holm
+from mmmono.features import MODALITIES, FeatureSet, Modality, RawFeatures
+from mmmono.features.removal import Composition, PairedFeatures, composition_of
+from mmmono.modality.consequences import (
+    Removal,
+    RemovalPlan,
+    difference,
+    held_out_change,
+    mean_of,
+    number_of_sets,
+    removals,
+    single_removals,
+)
+from mmmono.modality.random_sets import Activity
+from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench, ZeroShot
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
+
+Row = dict[str, object]
+OF_CURVES = ("r1", "zero_shot", "gap", "contrastive_loss")
+ONE_WAY = tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in KS)
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs that are compared.
+
+    Attributes:
+        embeddings: of both modalities.
+        groups: group of each pair.
+        classes: the labels' texts, and the label of each pair; None without labels.
+    """
+
+    embeddings: dict[Modality, Tensor]
+    groups: np.ndarray[Any, Any]
+    classes: ClassPrompts | None
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Remove the classes of the selected feature sets, and each feature alone, on pairs of the dataset's split.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: the split has fewer than two pairs.
+    """
+    settings = read_settings(workspace.cfg, "consequences", Settings)
+    features = workspace.features(workspace.dataset.split)
+    if len(features.view) < 2:
+        raise DataError(f"{workspace.title} has {len(features.view)} pairs: retrieval needs at least two")
+    label = workspace.dataset.label
+    recipe = {
+        "features": features.recipe,
+        **workspace.partitions_recipe(),
+        "consequences": asdict(settings),
+        "random_sets": workspace.settings.random_sets,
+        "label": label,
+        "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
+        "seed": workspace.seed,
+    }
+    return Study(recipe, lambda folder: _compute(workspace, settings))
+
+
+def _compute(workspace: Workspace, settings: Settings) -> Tables:
+    rows = sample_of_pairs(workspace, settings.max_pairs)
+    pairs = Pairs(
+        {modality: embeddings_of(workspace, modality, rows) for modality in MODALITIES},
+        workspace.features(workspace.dataset.split).view.groups()[rows],
+        class_prompts(workspace, rows, settings.prompt),
+    )
+    plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
+    tables: dict[str, list[Row]] = {name: [] for name in ("effects", "curves", "features", "samples")}
+    for name in workspace.recipes:
+        features, scored = workspace.feature_set(name), workspace.dominance(name)
+        space = _space(features)
+        bench = _bench(features, pairs, space != "reconstruction", settings.temperature, workspace.device)
+        for table, found in _measured(bench, scored, plan, settings.top).items():
+            tables[table] += [{"feature_set": name, "space": space, **row} for row in found]
+        count = len(np.unique(pairs.groups))
+        of_labels = {"labels": len(pairs.classes.embeddings), "label": workspace.dataset.label} if pairs.classes else {}
+        of_pairs = {"pairs": len(rows), "groups": count, "labels": 0, "label": None, **of_labels}
+        tables["samples"].append({"feature_set": name, "space": space, **of_pairs})
+    for table in ("curves", "features"):
+        tables[table] = [{key: value for key, value in row.items() if key != "space"} for row in tables[table]]
+    return tables
+
+
+def _space(features: FeatureSet) -> str:
+    """What features are removed from."""
+    if isinstance(features, RawFeatures):
+        return "embeddings"
+    return "reconstruction" if features.decodes else "features"
+
+
+def _bench(features: FeatureSet, pairs: Pairs, codes: bool, temperature: float, device: str) -> RemovalBench:
+    def composed(embeddings: Tensor, modality: Modality) -> Composition:
+        return composition_of(features, embeddings, modality, not codes, device)
+
+    sides = PairedFeatures(*(composed(pairs.embeddings[modality], modality) for modality in MODALITIES))
+    zero_shot = None
+    if pairs.classes is not None:
+        zero_shot = ZeroShot(composed(pairs.classes.embeddings, "text"), pairs.classes.target)
+    return RemovalBench(sides, pairs.groups, zero_shot, temperature)
+
+
+def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPlan, top: int) -> dict[str, list[Row]]:
+    """Rows of each table for one feature set."""
+    activity = Activity.of([bench.pairs.image.codes]) + Activity.of([bench.pairs.text.codes])
+    full = bench.outcome(torch.empty(0, dtype=torch.int64))
+    live = scored.partition.live
+    total = number_of_sets(scored.partition, plan) + len(live)
+    with progress_bar() as bar:
+        task = bar.add_task(f"consequences, {scored.name}", total=total)
+        advance = partial(bar.advance, task)
+        found = list(removals(bench, scored.partition, activity, plan, advance))
+        singles = single_removals(bench, live, plan.seed, advance)
+    effects = list(_row("", "", "", bench.features, 1.0, measure, mean_of([full], measure)) for measure in _measures(full))
+    effects += [row for change in ("drop", "keep") for row in _effects([r for r in found if r.change == change], full)]
+    curves = [row for removal in found for row in _curve(removal)]
+    curves += list(_starts(found, full))
+    classes = scored.partition.class_of()
+    places = {place: rank for rank, place in enumerate(singles.most(top))}
+    features: list[Row] = []
+    for place, feature in enumerate(live.tolist()):
+        row: Row = {
+            "feature": feature, "class": classes[feature], "mds": float(scored.scores.scores[feature]),
+            "energy": float(activity.energy[feature]), "change": float(singles.everything[place]),
+            "selecting": float(singles.selecting[place]), "held_out": float(singles.held_out[place]),
+            "place": places.get(place),
+        }  # fmt: skip
+        if place in places:
+            mrr, recall = held_out_change(bench, singles, feature)
+            row |= {**mrr.interval().columns("held_out"), "recall": recall.value}
+        features.append(row)
+    return {"effects": effects, "curves": curves, "features": features}
+
+
+def _measures(full: Outcome) -> list[str]:
+    return [measure for measure in (*MEASURES, *ONE_WAY) if full.number(measure) is not None]
+
+
+def _row(
+    change: str, of: str, like: str, features: int, energy: float, measure: str, value: Estimate | None = None
+) -> Row:
+    place = {"change": change, "of": of, "like": like, "features": features, "energy": energy, "measure": measure}
+    return place | _columns("value", value)
+
+
+def _columns(name: str, estimate: Estimate | None) -> Row:
+    """Cells of an estimate and its interval."""
+    return dict((estimate.interval() if estimate is not None else Interval(float("nan"))).columns(name))
+
+
+def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
+    """Rows of whole classes, and of random sets like them, for all measures; p-values are adjusted over the classes."""
+    whole = [removal for removal in found if removal.share == 1]
+    adjusted = {}
+    for measure in _measures(full):
+        beyond = [difference(removal.own, removal.random, measure) for removal in whole]
+        p_values = [float("nan") if estimate is None else estimate.p_value for estimate in beyond]
+        adjusted[measure] = list(zip(beyond, p_values, holm(p_values), strict=True))
+    for number, removal in enumerate(whole):
+        for measure in _measures(full):
+            estimate, p_value, p_holm = adjusted[measure][number]
+            shared = (removal.change, removal.of)
+            yield {
+                **_row(*shared, "", removal.features, removal.energy, measure, mean_of(removal.own, measure)),
+                **_columns("delta_none", difference(removal.own, [full], measure)),
+                **_columns("delta_random", estimate),
+                "p": p_value, "p_holm": p_holm,
+            }  # fmt: skip
+        for measure in _measures(full):
+            value = mean_of(removal.random, measure)
+            yield {
+                **_row(*shared, RANDOM, removal.features, removal.random_energy, measure, value),
+                **_columns("delta_none", difference(removal.random, [full], measure)),
+                "mismatch": removal.mismatch,
+            }
+
+
+def _curve(removal: Removal) -> Iterator[Row]:
+    """Rows of one share of a class, and of random sets like it."""
+    for like, outcomes, energy in (("", removal.own, removal.energy), (RANDOM, removal.random, removal.random_energy)):
+        for measure in OF_CURVES:
+            numbers = [number for outcome in outcomes if (number := outcome.number(measure)) is not None]
+            if numbers:
+                low, high = np.percentile(numbers, (5, 95))
+                place = _row(removal.change, removal.of, like, removal.features, energy, measure, mean_of(outcomes, measure))
+                yield {**place, "share": removal.share, "band_low": float(low), "band_high": float(high)}
+
+
+def _starts(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
+    """Where the curves of dropping begin: with all features."""
+    for of in dict.fromkeys(removal.of for removal in found):
+        for like in ("", RANDOM):
+            for measure in OF_CURVES:
+                if (value := full.number(measure)) is not None:
+                    row = _row("drop", of, like, 0, 0.0, measure, mean_of([full], measure))
+                    yield {**row, "share": 0.0, "band_low": value, "band_high": value}
