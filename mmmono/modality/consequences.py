@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from mmmono.core.statistics import Estimate, crossed_mean, group_mean
+from mmmono.core.statistics import Estimate, crossed_mean, group_mean, jackknife, t_mean
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
@@ -148,52 +148,62 @@ def _mismatch(sets: Sequence[RandomSet]) -> float:
 
 
 def mean_of(outcomes: Sequence[Outcome], measure: str) -> Estimate | None:
-    """Mean of a measure over outcomes, with its error over groups and, of several outcomes, over sets as well (crossed).
+    """Mean of a measure over outcomes, with its error over groups and, of several outcomes, over sets as well.
 
-    The gap has its error over groups for a single outcome only, and the effective rank has none. None if the measure was
-    not, or cannot be, measured.
+    Both are crossed factors. The effective rank has no error. None if the measure was not, or cannot be, measured.
     """
-    numbers = [outcome.number(measure) for outcome in outcomes]
-    there = [number for number in numbers if number is not None]
-    if not there:
-        return None
     if measure in outcomes[0].samples:
-        first = outcomes[0].samples[measure]
-        if len(outcomes) == 1:
-            return group_mean(first.values.numpy(), first.groups.numpy())
-        return _crossed(np.stack([outcome.samples[measure].values.numpy() for outcome in outcomes]), first)
-    if measure == "gap" and len(outcomes) == 1:
-        return outcomes[0].gap
-    return Estimate(float(np.mean(there)))
+        return _over_samples(_values(outcomes, measure), outcomes[0].samples[measure])
+    if measure == "gap":
+        return _of_gaps(outcomes, ())
+    found = [number for outcome in outcomes if (number := outcome.number(measure)) is not None]
+    return Estimate(float(np.mean(found))) if found else None
 
 
 def difference(outcomes: Sequence[Outcome], others: Sequence[Outcome], measure: str) -> Estimate | None:
     """Mean of a measure minus that of other outcomes, of which one side may have several, paired by sample.
 
-    With samples, the error is over groups and, if a side has several outcomes, over these as well (crossed factors). The
-    gap and the effective rank have no error. None if either side lacks the measure.
+    Errors are as in `mean_of`. None if either side lacks the measure.
     """
     if measure in outcomes[0].samples and measure in others[0].samples:
-        left, right = (
-            np.stack([outcome.samples[measure].values.numpy() for outcome in side]) for side in (outcomes, others)
-        )
         first = outcomes[0].samples[measure]
-        values = left - right  # one row of either side is broadcast
-        if len(values) == 1:
-            found = group_mean(values[0], first.groups.numpy())
-        else:
-            found = _crossed(values, first)
+        found = _over_samples(_values(outcomes, measure) - _values(others, measure), first)
         return found if measure == "contrastive_loss" else found.of_outcomes(len(np.unique(first.groups.numpy())))
+    if measure == "gap":
+        return _of_gaps(outcomes, others)
     means = [mean_of(side, measure) for side in (outcomes, others)]
     if means[0] is None or means[1] is None:
         return None
     return Estimate(means[0].value - means[1].value)
 
 
-def _crossed(values: Float[Array, "sets samples"], like: PerSample) -> Estimate:
+def _values(outcomes: Sequence[Outcome], measure: str) -> Float[Array, "sets samples"]:
+    return np.stack([outcome.samples[measure].values.numpy() for outcome in outcomes])
+
+
+def _over_samples(values: Float[Array, "sets samples"], like: PerSample) -> Estimate:
+    groups = like.groups.numpy()
+    if len(values) == 1:
+        return group_mean(values[0], groups)
     sets = np.repeat(np.arange(len(values)), values.shape[1])
-    groups = np.tile(like.groups.numpy(), len(values))
-    return crossed_mean(values.ravel(), groups, sets, "groups and sets")
+    return crossed_mean(values.ravel(), np.tile(groups, len(values)), sets, "groups and sets")
+
+
+def _of_gaps(outcomes: Sequence[Outcome], others: Sequence[Outcome]) -> Estimate | None:
+    """Mean gap of outcomes, minus that of others if there are any; both kinds of error are added as variances."""
+    sides = [[outcome.gap for outcome in side if outcome.gap is not None] for side in (outcomes, others)]
+    if not sides[0] or (others and not sides[1]):
+        return None
+    signs = list(zip(sides, (1, -1), strict=True))[: 2 if others else 1]
+    value = sum(sign * float(np.mean([gap.value for gap in gaps])) for gaps, sign in signs)
+    without = sum(sign * torch.stack([gap.without for gap in gaps]).mean(0) for gaps, sign in signs)
+    assert isinstance(without, torch.Tensor)
+    found = jackknife(value, without.numpy())
+    for gaps, _ in signs:
+        if len(gaps) > 1:
+            sets = t_mean(np.array([gap.value for gap in gaps]))
+            found = Estimate(value, float(np.hypot(found.error, sets.error)), min(found.freedom, sets.freedom))
+    return found
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,14 @@ class SingleRemovals:
     selecting: Float64[Tensor, " features"]
     held_out: Float64[Tensor, " features"]
     second_half: Bool[Tensor, " queries"]
+
+    @property
+    def agreement(self) -> float:
+        """Correlation of the changes on both halves; NaN with fewer than two features, or if a half has equal changes."""
+        table = torch.stack([self.selecting, self.held_out])
+        if len(self.features) < 2 or bool((table.amax(1) == table.amin(1)).any()):
+            return float("nan")
+        return float(torch.corrcoef(table)[0, 1])
 
     def most(self, k: int) -> list[int]:
         """Places of the k features that change most, in either direction, on the first half; the largest first."""

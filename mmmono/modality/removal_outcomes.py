@@ -12,7 +12,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mmmono.core.finite import unit_rows
-from mmmono.core.statistics import Estimate, jackknife
 from mmmono.features.effective_rank import paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval, Retrieved
 from mmmono.features.removal import Composition, PairedFeatures
@@ -41,19 +40,31 @@ class PerSample:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Modality gap ‖mean(u_img) − mean(u_txt)‖ of unit vectors (Liang et al. 2022).
+
+    Attributes:
+        value: the gap.
+        without: the gap without each group of pairs, for intervals by jackknife.
+    """
+
+    value: float
+    without: Float64[Tensor, " groups"]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What works without some features.
 
     Attributes:
         samples: measures that are means over samples: `r1`, `r5`, `r10` (R@k, mean of both ways), `i2t_r1` to `t2i_r10`,
             `contrastive_loss` and, with labels, `zero_shot`.
-        gap: distance of the modalities' centroids, of unit vectors (Liang et al. 2022); pairs with a side of length 0
-            are left out. Its error is over groups (jackknife). None if no pair is left.
+        gap: see `gap_without_groups`; None if no pair is left.
         effective_rank: of both sides together, see `paired_effective_rank`; None if it was not asked for.
     """
 
     samples: Mapping[str, PerSample]
-    gap: Estimate | None
+    gap: Gap | None
     effective_rank: float | None = None
 
     def number(self, measure: str) -> float | None:
@@ -137,24 +148,26 @@ class RemovalBench:
             hits = self.zero_shot.hits(left.image, removed)
             samples["zero_shot"] = PerSample(hits, groups[self.zero_shot.target >= 0])
         rank = paired_effective_rank(left.image, left.text) if whole else None
-        return Outcome(samples, gap_estimate(left.image, left.text, groups), rank)
+        return Outcome(samples, gap_without_groups(left.image, left.text, groups), rank)
 
 
-def gap_estimate(
+def gap_without_groups(
     image: Float64[Tensor, "pairs dim"], text: Float64[Tensor, "pairs dim"], groups: Int64[Tensor, " pairs"]
-) -> Estimate | None:
-    """Modality gap ‖mean(u_img) − mean(u_txt)‖ of unit vectors (Liang et al. 2022), with its error over groups (jackknife).
+) -> Gap | None:
+    """Return the modality gap of all pairs, and of the pairs outside each group.
 
     Pairs of which a side has length 0, and therefore no direction, are left out. None if no pair is left.
+
+    Args:
+        image, text: vectors of the pairs.
+        groups: group of each pair.
     """
+    codes, count = torch.unique(groups, return_inverse=True)[1], len(torch.unique(groups))
     alive = (image != 0).any(1) & (text != 0).any(1)
     if not bool(alive.any()):
         return None
     difference = unit_rows(image[alive]) - unit_rows(text[alive])
-    _, codes, counts = torch.unique(groups[alive], return_inverse=True, return_counts=True)
-    value = float(difference.mean(0).norm())
-    if len(counts) < 3:
-        return Estimate(value, method="jackknife over groups")
-    sums = torch.zeros(len(counts), difference.shape[1], dtype=torch.float64).index_add_(0, codes, difference)
-    without = (difference.sum(0) - sums).norm(dim=1) / (len(difference) - counts)
-    return jackknife(value, without.numpy())
+    sums = torch.zeros(count, difference.shape[1], dtype=torch.float64).index_add_(0, codes[alive], difference)
+    left = len(difference) - torch.bincount(codes[alive], minlength=count)
+    without = torch.where(left > 0, (difference.sum(0) - sums).norm(dim=1) / left.clamp_min(1), torch.nan)
+    return Gap(float(difference.mean(0).norm()), without)

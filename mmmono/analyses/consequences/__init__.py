@@ -74,9 +74,9 @@ def retrieval_rows(result: Result, feature_set: str) -> Rows:
         row = by_measure["r1"]
         rows.append(
             {
-                "features": _name(row, bool(row["like"])),
-                "number": row["features"],
-                "energy": shares(row),
+                "set": _name(row, bool(row["like"])),
+                "features": row["features"],
+                "energy %": shares(row),
                 "i→t R@1": _percent(by_measure["i2t_r1"]["value"]),
                 "t→i R@1": _percent(by_measure["t2i_r1"]["value"]),
                 "R@1 − random [95 %]": points(row, "delta_random"),
@@ -91,7 +91,7 @@ def other_rows(result: Result, feature_set: str) -> Rows:
     for row in result.rows("effects"):
         if row["feature_set"] == feature_set and row["measure"] in MEASURES and row["measure"] != "r1":
             place = (row["change"], row["of"], row["like"])
-            shown = rows.setdefault(place, {"features": _name(row, bool(row["like"]))})
+            shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]))})
             value, title = row["value"], MEASURES[row["measure"]]
             share = row["measure"] in ("r5", "r10", "zero_shot")
             shown[title] = _percent(value) if share else "" if value is None else f"{value:.3g}"
@@ -106,8 +106,7 @@ def single_rows(result: Result, feature_set: str) -> Rows:
             "feature": row["feature"],
             "class": row["class"],
             "MDS": row["mds"],
-            "energy": shares(row),
-            "ΔMRR, chosen by": f"{100 * row['selecting']:+.2f}",
+            "ΔMRR, chosen": f"{100 * row['selecting']:+.2f}",
             "ΔMRR, held out [95 %]": _fine_points(row, "held_out"),
             "ΔR@1": f"{100 * row['recall']:+.1f}",
         }
@@ -127,10 +126,9 @@ def _fine_points(row: dict[str, float], key: str) -> str:
 def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")[:1]
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
-    yield (
-        f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}. R@k, zero-shot and their differences in %; "
-        "intervals over groups and random sets"
-    )
+    yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; R@k, zero-shot and MRR in %, their changes in points"
+    agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
+    yield f"single features: what they change on both halves of the queries correlates by {', '.join(agreements) or 'nothing'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
 
 
@@ -148,7 +146,6 @@ CONSEQUENCES = Analysis(
     columns={
         "effects": {
             "feature_set": "name of the feature set",
-            "space": "what the features were removed from: embeddings, reconstruction or features (no decoder)",
             "change": "drop: these features are removed; keep: all others are; empty: none",
             "of": "ImgD, TextD or CrossD; empty for all features",
             "like": "random: the mean over random sets like the class; empty: the class itself",
@@ -158,7 +155,7 @@ CONSEQUENCES = Analysis(
             "measure": "r1, r5, r10: R@k, mean of both ways; i2t_r1 to t2i_r10: one way; zero_shot: accuracy on images; gap: "
             "distance of the centroids; contrastive_loss: in nats; effective_rank: of both modalities' unit vectors",
             "value": "the measure; empty if it cannot be measured",
-            "value_low": "lower end of its 95 % interval, over groups and random sets; none for the effective rank",
+            "value_low": "lower end of its 95 % interval, over groups and random sets; none of the effective rank",
             "value_high": "upper end of the same",
             "delta_none": "value minus the one with all features",
             "delta_none_low": "lower end of its 95 % interval",
@@ -181,8 +178,11 @@ CONSEQUENCES = Analysis(
             "value": "mean over draws",
             "value_low": "lower end of its 95 % interval, over groups and draws",
             "value_high": "upper end of the same",
-            "band_low": "5th percentile over draws",
-            "band_high": "95th percentile over draws",
+            "delta": "value minus the one with all features",
+            "delta_low": "lower end of its 95 % interval, over groups and draws",
+            "delta_high": "upper end of the same",
+            "band_low": "5th percentile of delta over draws",
+            "band_high": "95th percentile of delta over draws",
         },
         "features": {
             "feature_set": "name of the feature set",
@@ -200,11 +200,12 @@ CONSEQUENCES = Analysis(
         },
         "samples": {
             "feature_set": "name of the feature set",
-            "space": "what the features were removed from",
+            "space": "what the features were removed from: embeddings, reconstruction or features (no decoder)",
             "pairs": "number of pairs",
             "groups": "number of groups of pairs",
             "labels": "number of labels among which images are classified; 0 without",
             "label": "column of the metadata with the labels; empty without",
+            "agreement": "correlation over features of what their removal changes on both halves of the queries",
         },
     },
     tables=[
@@ -215,17 +216,18 @@ CONSEQUENCES = Analysis(
     figures=[
         FigureView(
             "retrieval",
-            "R@1, mean of both ways, while a class is dropped (above) or kept alone (below); bands: 90 % of the random sets "
-            "like it, dashed: their mean. Bars are 95 % intervals over groups and draws.",
+            "Change of R@1 (mean of both ways) when a share of a class is dropped (above) or kept alone (below); 95 % "
+            "intervals over groups and draws. Dashed with a band: random features like these, their mean and 90 % of them.",
         ),
         FigureView(
             "measures",
-            "Each measure without a class (filled) and without random features like it (open), by feature set; lines: all "
-            "features. Bars are 95 % intervals.",
+            "Change of each measure when a class is dropped (filled), or random features like it (open), by feature set; "
+            "95 % intervals.",
         ),
         FigureView(
             "features",
-            "Change of the mean reciprocal rank when a single feature is removed, against its modality dominance score.",
+            "Change of the mean reciprocal rank when one feature is removed, against its modality dominance score (above), "
+            "and on one half of the queries against the other (below).",
         ),
     ],
     remarks=_remarks,

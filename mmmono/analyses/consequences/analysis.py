@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -94,14 +94,12 @@ def _compute(workspace: Workspace, settings: Settings) -> Tables:
         features, scored = workspace.feature_set(name), workspace.dominance(name)
         space = _space(features)
         bench = _bench(features, pairs, space != "reconstruction", settings.temperature, workspace.device)
+        labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
+        about: Row = {"feature_set": name, "space": space, "pairs": len(rows), "groups": len(np.unique(pairs.groups))}
+        about |= {"labels": labels, "label": workspace.dataset.label if labels else None}
         for table, found in _measured(bench, scored, plan, settings.top).items():
-            tables[table] += [{"feature_set": name, "space": space, **row} for row in found]
-        count = len(np.unique(pairs.groups))
-        of_labels = {"labels": len(pairs.classes.embeddings), "label": workspace.dataset.label} if pairs.classes else {}
-        of_pairs = {"pairs": len(rows), "groups": count, "labels": 0, "label": None, **of_labels}
-        tables["samples"].append({"feature_set": name, "space": space, **of_pairs})
-    for table in ("curves", "features"):
-        tables[table] = [{key: value for key, value in row.items() if key != "space"} for row in tables[table]]
+            shared = about if table == "samples" else {"feature_set": name}
+            tables[table] += [{**shared, **row} for row in found]
     return tables
 
 
@@ -134,10 +132,11 @@ def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPla
         advance = partial(bar.advance, task)
         found = list(removals(bench, scored.partition, activity, plan, advance))
         singles = single_removals(bench, live, plan.seed, advance)
-    effects = list(_row("", "", "", bench.features, 1.0, measure, mean_of([full], measure)) for measure in _measures(full))
+    everything = torch.arange(bench.features)
+    effects = [_row("", "", "", bench.features, 1.0, name, mean_of([full], name)) for name in _measures(full)]
     effects += [row for change in ("drop", "keep") for row in _effects([r for r in found if r.change == change], full)]
-    curves = [row for removal in found for row in _curve(removal)]
-    curves += list(_starts(found, full))
+    starts = {"drop": full, "keep": bench.outcome(everything, whole=False)}
+    curves = [row for removal in [*_starts(found, starts), *found] for row in _curve(removal, full)]
     classes = scored.partition.class_of()
     places = {place: rank for rank, place in enumerate(singles.most(top))}
     features: list[Row] = []
@@ -152,7 +151,7 @@ def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPla
             mrr, recall = held_out_change(bench, singles, feature)
             row |= {**mrr.interval().columns("held_out"), "recall": recall.value}
         features.append(row)
-    return {"effects": effects, "curves": curves, "features": features}
+    return {"effects": effects, "curves": curves, "features": features, "samples": [{"agreement": singles.agreement}]}
 
 
 def _measures(full: Outcome) -> list[str]:
@@ -198,22 +197,28 @@ def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
             }
 
 
-def _curve(removal: Removal) -> Iterator[Row]:
+def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterator[Removal]:
+    """Where the curves of each class begin, at a share of 0."""
+    for removal in found:
+        if removal.share == 1:
+            start = [outcomes[removal.change]]
+            yield Removal(removal.change, removal.of, 0.0, 0, start, start, energy=0.0, random_energy=0.0, mismatch=0.0)
+
+
+def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
     """Rows of one share of a class, and of random sets like it."""
     for like, outcomes, energy in (("", removal.own, removal.energy), (RANDOM, removal.random, removal.random_energy)):
         for measure in OF_CURVES:
-            numbers = [number for outcome in outcomes if (number := outcome.number(measure)) is not None]
-            if numbers:
-                low, high = np.percentile(numbers, (5, 95))
-                place = _row(removal.change, removal.of, like, removal.features, energy, measure, mean_of(outcomes, measure))
-                yield {**place, "share": removal.share, "band_low": float(low), "band_high": float(high)}
-
-
-def _starts(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
-    """Where the curves of dropping begin: with all features."""
-    for of in dict.fromkeys(removal.of for removal in found):
-        for like in ("", RANDOM):
-            for measure in OF_CURVES:
-                if (value := full.number(measure)) is not None:
-                    row = _row("drop", of, like, 0, 0.0, measure, mean_of([full], measure))
-                    yield {**row, "share": 0.0, "band_low": value, "band_high": value}
+            deltas = [
+                number - all_features
+                for outcome in outcomes
+                if (number := outcome.number(measure)) is not None
+                and (all_features := full.number(measure)) is not None
+            ]
+            if deltas:
+                low, high = np.percentile(deltas, (5, 95))
+                yield {
+                    **_row(removal.change, removal.of, like, removal.features, energy, measure, mean_of(outcomes, measure)),
+                    **_columns("delta", difference(outcomes, [full], measure)),
+                    "share": removal.share, "band_low": float(low), "band_high": float(high),
+                }  # fmt: skip
