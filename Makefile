@@ -26,7 +26,7 @@ ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-.PHONY: help setup demo paper plan report explorer validate consensus sweep dashboard docs test test-quick coverage fuzz rehearse chaos
+.PHONY: help setup demo paper plan report explorer validate consensus consequences steering sweep dashboard docs test test-quick coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -69,6 +69,12 @@ validate: $(READY) ## Does the method find known concepts? (5 minutes; ARGS=vali
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
 consensus: $(READY) ## What dictionaries of other seeds find: trains three more of each (minutes); the explorer then shows it too
+	@$(RUN)
+
+consequences: $(READY) ## What retrieval loses without each class of features, or without single ones, beside random ones like them
+	@$(RUN)
+
+steering: $(READY) ## What a text finds when one of its features is set: how far the feature moves, and what stays
 	@$(RUN)
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed

@@ -69,7 +69,7 @@ def _curves(axis: Axes, curves: pd.DataFrame) -> None:
                 axis.fill_between(x, 100 * line["band_low"], 100 * line["band_high"], color=color, alpha=0.15, linewidth=0)
                 axis.plot(x, y, "--", color=color, linewidth=1)
             else:
-                bars = [y - 100 * line["delta_low"], 100 * line["delta_high"] - y]
+                bars = [(y - 100 * line["delta_low"]).where(x > 0), (100 * line["delta_high"] - y).where(x > 0)]
                 axis.errorbar(
                     x + SHIFTS[of], y, yerr=bars, fmt="o-", color=color, markersize=3, linewidth=1.2, elinewidth=0.8
                 )
