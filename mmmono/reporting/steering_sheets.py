@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib import pyplot as plt
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from PIL.Image import Image
 
 from mmmono.reporting.contact_sheets import WIDTH, square
@@ -56,14 +56,12 @@ class SteeringCard:
         return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}; text: “{query}”"
 
 
-def steering_sheet(cards: Sequence[SteeringCard]) -> Figure:
-    """Draw the cards below one another; below each image stands how strongly it activates the feature."""
-    heights = [HEAD + len(card.rows) * (_side(card) + NUMBER) for card in cards]
+def steering_sheet(card: SteeringCard) -> Figure:
+    """Draw a card; below each image stands how strongly it activates the feature."""
+    height = HEAD + len(card.rows) * (_side(card) + NUMBER)
     with plt.rc_context({**STYLE, "figure.constrained_layout.use": False}):
-        figure = plt.figure(figsize=(WIDTH, sum(heights)))
-        parts = figure.subfigures(len(cards), 1, height_ratios=heights, squeeze=False)
-        for part, card, height in zip(parts.flat, cards, heights, strict=True):
-            _draw(part, card, height)
+        figure = plt.figure(figsize=(WIDTH, height))
+        _draw(figure, card, height)
         return figure
 
 
@@ -71,7 +69,7 @@ def _side(card: SteeringCard) -> float:
     return (WIDTH - LABEL - 0.1) / max(len(row.images) for row in card.rows)
 
 
-def _draw(part: SubFigure, card: SteeringCard, height: float) -> None:
+def _draw(part: Figure, card: SteeringCard, height: float) -> None:
     side = _side(card)
     title = {"weight": "bold", "va": "center", "color": CLASS_COLORS[card.members], "fontsize": 9}
     part.text(0.1 / WIDTH, 1 - 0.22 / height, card.title, **title)

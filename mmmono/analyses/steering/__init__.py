@@ -155,7 +155,11 @@ STEERING = Analysis(
             "How far the images found follow a feature that is {how} (above; dotted: when other features are), and how much "
             "of what else they activate stays (below). Means over features, bands: half of the features.",
         ),
-        FigureView("{feature_set}-sheet", "Images that a text finds when features are {how}, {feature_set}."),
+        FigureView(
+            "{feature_set}-sheet-{feature}",
+            "Images that a text finds when feature {feature} of {feature_set} is {how}: as it is, and at each strength, in "
+            "units of the mean activation on the images that activate it most (above). Below each image: its activation.",
+        ),
     ],
     fields=_fields,
     remarks=_remarks,

@@ -215,7 +215,8 @@ def _shown(
     for feature in settings.show or _drawn(scored, steering, settings.per_class, workspace.seed):
         reference = float(steering.reference[feature])
         activation = steering.image_codes[:, feature] / (reference or 1.0)
-        found = {("most", 0.0): activation.topk(shown).indices, ("found", None): steering.found()[0]}
+        most = activation.topk(shown).indices
+        found = {("most", 0.0): most[activation[most] > 0], ("found", None): steering.found()[0]}
         found |= {("found", s): steering.found(feature, s, settings.how)[0] for s in settings.strengths}
         for (kind, strength), rows in found.items():
             for rank, row in enumerate(rows.tolist()):

@@ -20,14 +20,13 @@ CLASSES = ("ImgD", "TextD", "CrossD")
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
-    """Draw the curves, and a contact sheet for each feature set."""
+    """Draw the curves, and a contact sheet for each feature that is shown."""
     features = result.table("features")
     if len(features):
         yield "steering", steerability(features)
     shown = result.table("shown")
-    for name in dict.fromkeys(shown["feature_set"]):
-        rows = shown[shown["feature_set"] == name]
-        yield f"{name}-sheet", steering_sheet([_card(result, card) for _, card in rows.groupby("feature", sort=False)])
+    for (name, feature), rows in shown.groupby(["feature_set", "feature"], sort=False) if len(shown) else ():
+        yield f"{name}-sheet-{feature}", steering_sheet(_card(result, rows))
 
 
 def steerability(features: pd.DataFrame) -> Figure:
@@ -51,9 +50,11 @@ def steerability(features: pd.DataFrame) -> Figure:
                 _band(above, rows["move"], of)
                 _band(below, rows["stay"], of)
                 control = rows["control"].mean()
-                above.plot(control.index, control, ":", color=CLASS_COLORS[of], linewidth=1.2)
-            above.axhline(0, color="black", linewidth=0.6)
+                above.plot(range(len(control)), control, ":", color=CLASS_COLORS[of], linewidth=1.4)
+            above.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
             above.set_title(name, loc="left")
+            strengths = sorted(here["strength"].unique())
+            below.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
             below.set_xlabel("strength")
         axes[0, 0].set_ylabel("feature moves")
         axes[1, 0].set_ylabel("other features stay")
@@ -67,21 +68,21 @@ def steerability(features: pd.DataFrame) -> Figure:
 def _band(axis: Axes, values: "pd.api.typing.SeriesGroupBy", of: str) -> None:
     """Draw the mean over features, and the half of the features in the middle."""
     mean, low, high = values.mean(), values.quantile(0.25), values.quantile(0.75)
-    axis.fill_between(mean.index, low, high, color=CLASS_COLORS[of], alpha=0.15, linewidth=0)
-    axis.plot(mean.index, mean, "o-", color=CLASS_COLORS[of], markersize=3, linewidth=1.4)
+    places = range(len(mean))  # strengths stand at equal distances
+    axis.fill_between(places, low, high, color=CLASS_COLORS[of], alpha=0.15, linewidth=0)
+    axis.plot(places, mean, "o-", color=CLASS_COLORS[of], markersize=3, linewidth=1.4)
 
 
 def _card(result: Result, rows: pd.DataFrame) -> SteeringCard:
-    first = rows.iloc[0]
-    lines = []
+    first, lines = rows.iloc[0], []
+    unit = "code ×" if result.recipe["steering"]["how"] == "scale" else "set to"
     for (most, strength), part in rows.groupby(["most", "strength"], sort=False, dropna=False):
-        label = "most active" if most else "as it is" if pd.isna(strength) else f"× {strength:g}"
+        label = "most active" if most else "as it is" if pd.isna(strength) else f"{unit} {strength:g}"
         part = part.sort_values("rank", kind="stable")
         images = [_image(result, row) for row in part["row"]]
         lines.append(SteeredRow(label, list(zip(images, part["activation"], strict=True))))
-    return SteeringCard(
-        first["feature_set"], int(first["feature"]), first["class"], float(first["mds"]), first["query"], lines
-    )
+    name, feature, members, mds, query = (first[key] for key in ("feature_set", "feature", "class", "mds", "query"))
+    return SteeringCard(name, int(feature), members, float(mds), query, lines)
 
 
 def _image(result: Result, row: int) -> Image.Image:
