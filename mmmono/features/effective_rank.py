@@ -33,6 +33,6 @@ def effective_rank(rows: Float[Tensor, "rows dim"]) -> float:
 
 
 def paired_effective_rank(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> float:
-    """Effective rank of both sides' unit vectors together, each minus the mean of its side, so that the gap does not count."""
+    """Effective rank of both sides' unit vectors together, each minus the mean of its side, so that the gap is none."""
     sides = [torch.nn.functional.normalize(double(side), dim=1) for side in (image, text)]
     return effective_rank(torch.cat([side - side.mean(0) for side in sides]))

@@ -6,7 +6,6 @@ times, so that what depends on the pairs alone is prepared, and every query keep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +94,9 @@ class PairRetrieval:
     ) -> None:
         groups = np.arange(len(image)) if groups is None else np.asarray(groups)
         if not len(image) == len(text) == len(groups) or not len(groups):
-            raise ValueError(f"{len(image)} images, {len(text)} texts and {len(groups)} groups: give as many, at least one")
+            raise ValueError(
+                f"{len(image)} images, {len(text)} texts and {len(groups)} groups: give as many, at least one"
+            )
         self.groups = torch.from_numpy(groups.astype(np.int64))
         self.images, self.texts = distinct_rows(image, groups), distinct_rows(text, groups)
         self._whole = len(self.images) == len(self.texts) == len(groups)
@@ -120,7 +121,9 @@ class PairRetrieval:
             mine = best[0][start : start + BLOCK_ROWS, None]
             for counts, shift in ((above, TIE), (reach, -TIE)):
                 # Bytes are summed several times faster than truth values.
-                counts[0][start : start + BLOCK_ROWS] = (block > mine + shift).view(torch.uint8).sum(1, dtype=torch.int32)
+                counts[0][start : start + BLOCK_ROWS] = (
+                    (block > mine + shift).view(torch.uint8).sum(1, dtype=torch.int32)
+                )
                 counts[1].add_((block > best[1] + shift).view(torch.uint8).sum(0, dtype=torch.int32))
         rankings = []
         for way, (of, own) in enumerate(zip(self._right, (self._of_images, self._of_texts), strict=True)):

@@ -261,7 +261,7 @@ def single_removals(
         rows.append([float(change[part].mean()) for part in (torch.ones_like(second), ~second, second)])
         advance()
     table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
-    return SingleRemovals(features, *table.T, second_half=second)
+    return SingleRemovals(features, table[:, 0], table[:, 1], table[:, 2], second)
 
 
 def held_out_change(bench: RemovalBench, singles: SingleRemovals, feature: int) -> tuple[Estimate, Estimate]:

@@ -88,7 +88,9 @@ class ZeroShot:
     classes: Composition
     target: Int64[Tensor, " pairs"]
 
-    def hits(self, image: Float64[Tensor, "pairs dim"], removed: Int64[Tensor, " removed"]) -> Float64[Tensor, " known"]:
+    def hits(
+        self, image: Float64[Tensor, "pairs dim"], removed: Int64[Tensor, " removed"]
+    ) -> Float64[Tensor, " known"]:
         """For each pair with a class: 1 if that is the most similar one, 1/n if n tie for the first place, else 0."""
         known = self.target >= 0
         similarity = unit_rows(image[known]) @ unit_rows(self.classes.without(removed)).T
@@ -141,7 +143,9 @@ class RemovalBench:
         found = self.retrieval.measure(left.cosines)
         ways = {"i2t": found.image_to_text, "t2i": found.text_to_image}
         samples = {f"r{k}": PerSample(found.recall(k), found.groups) for k in KS}
-        samples |= {f"{way}_r{k}": PerSample(ranking.hits(k), ranking.groups) for way, ranking in ways.items() for k in KS}
+        samples |= {
+            f"{way}_r{k}": PerSample(ranking.hits(k), ranking.groups) for way, ranking in ways.items() for k in KS
+        }
         groups = self.retrieval.groups
         samples["contrastive_loss"] = PerSample(self.retrieval.losses(left.cosines, self.temperature), groups)
         if self.zero_shot is not None:

@@ -71,8 +71,8 @@ def _side(card: SteeringCard) -> float:
 
 def _draw(part: Figure, card: SteeringCard, height: float) -> None:
     side = _side(card)
-    title = {"weight": "bold", "va": "center", "color": CLASS_COLORS[card.members], "fontsize": 9}
-    part.text(0.1 / WIDTH, 1 - 0.22 / height, card.title, **title)
+    color = CLASS_COLORS[card.members]
+    part.text(0.1 / WIDTH, 1 - 0.22 / height, card.title, weight="bold", va="center", color=color, fontsize=9)
     for number, row in enumerate(card.rows):
         top = height - HEAD - number * (side + NUMBER)
         part.text((LABEL - 0.1) / WIDTH, (top - side / 2) / height, row.label, va="center", ha="right", fontsize=8)

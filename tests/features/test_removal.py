@@ -42,7 +42,9 @@ def anew(side: Composition, removed: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("removed", [[], [3], [1, 2, 5, 23], list(range(20)), list(range(FEATURES))])
-def test_vectors_and_cosines_are_those_computed_anew(sides: tuple[Composition, Composition], removed: list[int]) -> None:
+def test_vectors_and_cosines_are_those_computed_anew(
+    sides: tuple[Composition, Composition], removed: list[int]
+) -> None:
     found = PairedFeatures(*sides).without(torch.tensor(removed, dtype=torch.int64))
     image, text = (anew(side, removed) for side in sides)
     np.testing.assert_allclose(found.image.numpy(), image, atol=1e-12)

@@ -28,9 +28,7 @@ def parts() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def steering(parts: dict[str, Tensor]) -> SteeredRetrieval:
-    return SteeredRetrieval(
-        parts["text"], parts["text_codes"], parts["image"], parts["image_codes"], parts["atoms"], K
-    )
+    return SteeredRetrieval(parts["text"], parts["text_codes"], parts["image"], parts["image_codes"], parts["atoms"], K)
 
 
 @pytest.mark.parametrize(("how", "strength"), [("set", 0.0), ("set", 3.0), ("scale", 2.5)])
@@ -47,10 +45,14 @@ def test_images_found_are_those_nearest_to_the_moved_vector(
     assert steering.found().tolist() == np.argsort(-text @ unit.T, axis=1)[:, :K].tolist()
 
 
-def test_the_reference_is_the_mean_of_the_largest_activations(parts: dict[str, Tensor], steering: SteeredRetrieval) -> None:
+def test_the_reference_is_the_mean_of_the_largest_activations(
+    parts: dict[str, Tensor], steering: SteeredRetrieval
+) -> None:
     codes = parts["image_codes"].numpy()
     np.testing.assert_allclose(steering.reference.numpy(), np.sort(codes, axis=0)[-K:].mean(0))
-    signed = SteeredRetrieval(parts["text_codes"], parts["text_codes"], -parts["image_codes"], -parts["image_codes"], None, K)
+    signed = SteeredRetrieval(
+        parts["text_codes"], parts["text_codes"], -parts["image_codes"], -parts["image_codes"], None, K
+    )
     np.testing.assert_allclose(signed.reference.numpy(), -steering.reference.numpy())
 
 

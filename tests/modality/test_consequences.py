@@ -192,7 +192,9 @@ def test_groups_are_the_units_of_the_intervals(truth: SyntheticPairs) -> None:
     atoms = truth.atoms.double()
     codes = [c[:80].double() for c in (truth.image_codes, truth.text_codes)]
     once = RemovalBench(PairedFeatures(*(Composition(c, atoms) for c in codes)))
-    twice = RemovalBench(PairedFeatures(*(Composition(c.repeat(2, 1), atoms) for c in codes)), np.tile(np.arange(80), 2))
+    twice = RemovalBench(
+        PairedFeatures(*(Composition(c.repeat(2, 1), atoms) for c in codes)), np.tile(np.arange(80), 2)
+    )
     outcomes = [bench.outcome(torch.tensor([1, 2]), whole=False) for bench in (once, twice)]
     for measure in ("r1", "r10", "gap"):
         first, second = (mean_of([outcome], measure) for outcome in outcomes)

@@ -128,7 +128,7 @@ def _remarks(result: Result) -> Iterator[str]:
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; R@k, zero-shot and MRR in %, their changes in points"
     agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
-    yield f"single features: what they change on both halves of the queries correlates by {', '.join(agreements) or 'nothing'}"
+    yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
 
 
@@ -152,7 +152,7 @@ CONSEQUENCES = Analysis(
             "features": "number of features that are dropped or kept",
             "energy": "share of Σ z² over both modalities that these features carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of random",
-            "measure": "r1, r5, r10: R@k, mean of both ways; i2t_r1 to t2i_r10: one way; zero_shot: accuracy on images; gap: "
+            "measure": "r1, r5, r10: R@k, mean of both ways; i2t_r1 to t2i_r10: one way; zero_shot: accuracy; gap: "
             "distance of the centroids; contrastive_loss: in nats; effective_rank: of both modalities' unit vectors",
             "value": "the measure; empty if it cannot be measured",
             "value_low": "lower end of its 95 % interval, over groups and random sets; none of the effective rank",
@@ -193,7 +193,7 @@ CONSEQUENCES = Analysis(
             "change": "change of the mean reciprocal rank, both ways, without this feature; negative if retrieval suffers",
             "selecting": "the same on the half of the queries by which the features of largest effect are chosen",
             "held_out": "the same on the other half",
-            "place": "place among the features of largest effect on the selecting half, from 0; empty beyond consequences.top",
+            "place": "place among the features of largest effect on the selecting half, from 0; empty beyond the first",
             "held_out_low": "lower end of the 95 % interval of held_out over groups; of those with a place",
             "held_out_high": "upper end of the same",
             "recall": "change of R@1, both ways, on the other half; of those with a place",
@@ -211,7 +211,9 @@ CONSEQUENCES = Analysis(
     tables=[
         TableView("consequences-{feature_set}", "Retrieval without a class, {feature_set}", retrieval_rows),
         TableView("consequences-{feature_set}-others", "What else changes, {feature_set}", other_rows),
-        TableView("consequences-{feature_set}-features", "Single features that matter most, {feature_set}", single_rows),
+        TableView(
+            "consequences-{feature_set}-features", "Single features that matter most, {feature_set}", single_rows
+        ),
     ],
     figures=[
         FigureView(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,21 +132,21 @@ def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPla
         found = list(removals(bench, scored.partition, activity, plan, advance))
         singles = single_removals(bench, live, plan.seed, advance)
     everything = torch.arange(bench.features)
-    effects = [_row("", "", "", bench.features, 1.0, name, mean_of([full], name)) for name in _measures(full)]
+    place: Row = {"change": "", "of": "", "like": "", "features": bench.features, "energy": 1.0}
+    effects = [_row(place, name, [full]) for name in _measures(full)]
     effects += [row for change in ("drop", "keep") for row in _effects([r for r in found if r.change == change], full)]
     starts = {"drop": full, "keep": bench.outcome(everything, whole=False)}
     curves = [row for removal in [*_starts(found, starts), *found] for row in _curve(removal, full)]
     classes = scored.partition.class_of()
-    places = {place: rank for rank, place in enumerate(singles.most(top))}
+    most = {at: rank for rank, at in enumerate(singles.most(top))}
     features: list[Row] = []
-    for place, feature in enumerate(live.tolist()):
+    for at, feature in enumerate(live.tolist()):
         row: Row = {
             "feature": feature, "class": classes[feature], "mds": float(scored.scores.scores[feature]),
-            "energy": float(activity.energy[feature]), "change": float(singles.everything[place]),
-            "selecting": float(singles.selecting[place]), "held_out": float(singles.held_out[place]),
-            "place": places.get(place),
+            "energy": float(activity.energy[feature]), "change": float(singles.everything[at]),
+            "selecting": float(singles.selecting[at]), "held_out": float(singles.held_out[at]), "place": most.get(at),
         }  # fmt: skip
-        if place in places:
+        if at in most:
             mrr, recall = held_out_change(bench, singles, feature)
             row |= {**mrr.interval().columns("held_out"), "recall": recall.value}
         features.append(row)
@@ -158,11 +157,16 @@ def _measures(full: Outcome) -> list[str]:
     return [measure for measure in (*MEASURES, *ONE_WAY) if full.number(measure) is not None]
 
 
-def _row(
-    change: str, of: str, like: str, features: int, energy: float, measure: str, value: Estimate | None = None
-) -> Row:
-    place = {"change": change, "of": of, "like": like, "features": features, "energy": energy, "measure": measure}
-    return place | _columns("value", value)
+def _place(removal: Removal, like: str) -> Row:
+    """Cells that say which features were dropped or kept: those of the class, or random ones like it."""
+    energy = removal.random_energy if like else removal.energy
+    return {
+        "change": removal.change, "of": removal.of, "like": like, "features": removal.features, "energy": energy,
+    }  # fmt: skip
+
+
+def _row(place: Row, measure: str, outcomes: Sequence[Outcome]) -> Row:
+    return {**place, "measure": measure, **_columns("value", mean_of(outcomes, measure))}
 
 
 def _columns(name: str, estimate: Estimate | None) -> Row:
@@ -181,17 +185,15 @@ def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
     for number, removal in enumerate(whole):
         for measure in _measures(full):
             estimate, p_value, p_holm = adjusted[measure][number]
-            shared = (removal.change, removal.of)
             yield {
-                **_row(*shared, "", removal.features, removal.energy, measure, mean_of(removal.own, measure)),
+                **_row(_place(removal, ""), measure, removal.own),
                 **_columns("delta_none", difference(removal.own, [full], measure)),
                 **_columns("delta_random", estimate),
                 "p": p_value, "p_holm": p_holm,
             }  # fmt: skip
         for measure in _measures(full):
-            value = mean_of(removal.random, measure)
             yield {
-                **_row(*shared, RANDOM, removal.features, removal.random_energy, measure, value),
+                **_row(_place(removal, RANDOM), measure, removal.random),
                 **_columns("delta_none", difference(removal.random, [full], measure)),
                 "mismatch": removal.mismatch,
             }
@@ -207,7 +209,7 @@ def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterat
 
 def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
     """Rows of one share of a class, and of random sets like it."""
-    for like, outcomes, energy in (("", removal.own, removal.energy), (RANDOM, removal.random, removal.random_energy)):
+    for like, outcomes in (("", removal.own), (RANDOM, removal.random)):
         for measure in OF_CURVES:
             deltas = [
                 number - all_features
@@ -218,7 +220,7 @@ def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
             if deltas:
                 low, high = np.percentile(deltas, (5, 95))
                 yield {
-                    **_row(removal.change, removal.of, like, removal.features, energy, measure, mean_of(outcomes, measure)),
+                    **_row(_place(removal, like), measure, outcomes),
                     **_columns("delta", difference(outcomes, [full], measure)),
                     "share": removal.share, "band_low": float(low), "band_high": float(high),
                 }  # fmt: skip

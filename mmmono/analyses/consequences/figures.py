@@ -54,7 +54,9 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame) -> Figure:
         for axis, name in zip(axes[0], names, strict=True):
             here = effects[(effects["feature_set"] == name) & (effects["of"] == "") & (effects["measure"] == "r1")]
             axis.set_title(f"{name}: R@1 {100 * here['value'].iloc[0]:.1f} %", loc="left")
-        figure.legend(handles=_legend(), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6)
+        figure.legend(
+            handles=_legend(), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6
+        )
         return figure
 
 
@@ -66,7 +68,9 @@ def _curves(axis: Axes, curves: pd.DataFrame) -> None:
             line = curves[(curves["of"] == of) & (curves["like"] == like)].sort_values("share")
             x, y = line["share"], 100 * line["delta"]
             if like:
-                axis.fill_between(x, 100 * line["band_low"], 100 * line["band_high"], color=color, alpha=0.15, linewidth=0)
+                axis.fill_between(
+                    x, 100 * line["band_low"], 100 * line["band_high"], color=color, alpha=0.15, linewidth=0
+                )
                 axis.plot(x, y, "--", color=color, linewidth=1)
             else:
                 bars = [(y - 100 * line["delta_low"]).where(x > 0), (100 * line["delta_high"] - y).where(x > 0)]
@@ -144,7 +148,10 @@ def single_features(features: pd.DataFrame) -> Figure:
         for (above, below), name in zip(axes.T, names, strict=True):
             here = features[features["feature_set"] == name]
             for of in ("CrossD", "TextD", "ImgD"):
-                rows, look = here[here["class"] == of], {"s": 8, "color": CLASS_COLORS[of], "alpha": 0.8, "linewidths": 0}
+                rows, look = (
+                    here[here["class"] == of],
+                    {"s": 8, "color": CLASS_COLORS[of], "alpha": 0.8, "linewidths": 0},
+                )
                 above.scatter(rows["mds"], 100 * rows["change"], **look)
                 below.scatter(100 * rows["selecting"], 100 * rows["held_out"], **look)
             above.set_title(name, loc="left")
@@ -157,6 +164,8 @@ def single_features(features: pd.DataFrame) -> Figure:
             below.axvline(0, color="black", linewidth=0.6)
         axes[0, 0].set_ylabel("Δ MRR without it (points)")
         axes[1, 0].set_ylabel("on the other half")
-        dots = [Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, linestyle="", label=of) for of in CLASSES]
+        dots = [
+            Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, linestyle="", label=of) for of in CLASSES
+        ]
         figure.legend(handles=dots, loc="outside upper center", ncols=3, handletextpad=0.1)
         return figure

@@ -107,9 +107,7 @@ def _reconstruction(
         yield row | {"l0": sparsity.l0, "active": sparsity.active, "dead_share": sparsity.dead_fraction}
 
 
-def _function(
-    z: dict[Modality, Tensor], classes: ClassPrompts | None, groups: np.ndarray, temperature: float
-) -> Row:
+def _function(z: dict[Modality, Tensor], classes: ClassPrompts | None, groups: np.ndarray, temperature: float) -> Row:
     """Measure retrieval, zero-shot accuracy, modality gap and contrastive loss in one space."""
     image, text = (z[m] for m in MODALITIES)
     there, back = recall_at_k(image, text, KS, groups), recall_at_k(text, image, KS, groups)

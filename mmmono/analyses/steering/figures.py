@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -65,7 +66,7 @@ def steerability(features: pd.DataFrame) -> Figure:
         return figure
 
 
-def _band(axis: Axes, values: "pd.api.typing.SeriesGroupBy", of: str) -> None:
+def _band(axis: Axes, values: Any, of: str) -> None:
     """Draw the mean over features, and the half of the features in the middle."""
     mean, low, high = values.mean(), values.quantile(0.25), values.quantile(0.75)
     places = range(len(mean))  # strengths stand at equal distances
@@ -76,9 +77,10 @@ def _band(axis: Axes, values: "pd.api.typing.SeriesGroupBy", of: str) -> None:
 def _card(result: Result, rows: pd.DataFrame) -> SteeringCard:
     first, lines = rows.iloc[0], []
     unit = "code ×" if result.recipe["steering"]["how"] == "scale" else "set to"
-    for (most, strength), part in rows.groupby(["most", "strength"], sort=False, dropna=False):
-        label = "most active" if most else "as it is" if pd.isna(strength) else f"{unit} {strength:g}"
+    for _, part in rows.groupby(["most", "strength"], sort=False, dropna=False):
         part = part.sort_values("rank", kind="stable")
+        most, strength = part["most"].iloc[0], part["strength"].iloc[0]
+        label = "most active" if most else "as it is" if pd.isna(strength) else f"{unit} {strength:g}"
         images = [_image(result, row) for row in part["row"]]
         lines.append(SteeredRow(label, list(zip(images, part["activation"], strict=True))))
     name, feature, members, mds, query = (first[key] for key in ("feature_set", "feature", "class", "mds", "query"))
