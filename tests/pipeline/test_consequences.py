@@ -41,7 +41,7 @@ def test_what_synthetic_features_carry(command: Command, tmp_path: Path) -> None
     assert features.place.count() == 4
     run = command("report", f"artifacts={tmp_path}", *SYNTHETIC)
     assert run.status == 0, run.err
-    page = next((tmp_path / "reports").glob("*/report.html")).read_text()
+    page = next((tmp_path / "results").glob("report-*/index.html")).read_text()
     assert "Retrieval without a class, sae" in page
     assert "only CrossD" in page
 
