@@ -68,11 +68,6 @@ def prepare(workspace: Workspace) -> Study:
         raise ConfigError(f"steering.k={settings.k} images are to be found, but the split has {groups} groups of pairs")
     if settings.sheets:
         _images(workspace)
-    for name in workspace.recipes if settings.show else ():
-        count = workspace.feature_set(name).num_features
-        for feature in settings.show or ():
-            if not 0 <= feature < count:
-                raise ConfigError(f"steering.show names feature {feature}, but {name} has 0 to {count - 1}")
     embeds = settings.sheets and settings.query is not None
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -91,7 +86,17 @@ def _images(workspace: Workspace) -> SplitImages:
         raise ConfigError(f"{error}; steering.per_class=0 makes no contact sheets") from error
 
 
+def _check_shown(workspace: Workspace, settings: Settings) -> None:
+    """Raise ConfigError if a named feature does not exist; the dictionaries are made for it, before anything else."""
+    for name in workspace.recipes if settings.show else ():
+        count = workspace.feature_set(name).num_features
+        for feature in settings.show or ():
+            if not 0 <= feature < count:
+                raise ConfigError(f"steering.show names feature {feature}, but {name} has 0 to {count - 1}")
+
+
 def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
+    _check_shown(workspace, settings)
     samples = _samples(workspace, settings)
     tables: dict[str, list[Row]] = {name: [] for name in ("features", "summary", "shown", "samples")}
     for name in workspace.recipes:
