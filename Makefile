@@ -26,7 +26,8 @@ ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-.PHONY: help setup demo paper plan report explorer validate consensus names concepts sweep dashboard docs test test-quick coverage fuzz rehearse chaos
+.PHONY: help setup demo paper plan report explorer validate consensus names concepts consequences steering sweep dashboard docs
+.PHONY: test test-quick coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -75,6 +76,12 @@ names: $(READY) ## What each feature is called, and whether its name tells where
 	@$(RUN)
 
 concepts: $(READY) ## Which feature detects each label of the dataset, beside a random rotation
+	@$(RUN)
+
+consequences: $(READY) ## What retrieval loses without each class of features, or without single ones, beside random ones like them
+	@$(RUN)
+
+steering: $(READY) ## What a text finds when one of its features is set: how far the feature moves, and what stays
 	@$(RUN)
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed

@@ -50,7 +50,7 @@ def recall_at_k(
     if len(groups) != len(queries):
         raise ValueError(f"{len(queries)} pairs but {len(groups)} groups: each pair has the group of its row")
     own = torch.from_numpy(np.ascontiguousarray(groups))
-    sides = [(side, _distinct(side, groups)) for side in (queries, targets)]
+    sides = [(side, distinct_rows(side, groups)) for side in (queries, targets)]
     (queries, of_queries), (targets, of_targets) = ((side[kept], own[kept.cpu()]) for side, kept in sides)
     return _recall(queries, targets, of_queries, of_targets, ks)
 
@@ -77,8 +77,8 @@ def zero_shot_accuracy(
     return _recall(samples[known], classes, target[known], torch.arange(len(classes)), (1,))[1]
 
 
-def _distinct(rows: Tensor, groups: np.ndarray[Any, Any]) -> Int64[Tensor, " kept"]:
-    """Positions of the rows that are not equal to an earlier row of their group."""
+def distinct_rows(rows: Float[Tensor, "rows dim"], groups: np.ndarray[Any, Any]) -> Int64[Tensor, " kept"]:
+    """Ascending positions of the rows that are not equal to an earlier row of their group, up to half precision."""
     order = np.argsort(groups, kind="stable")
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     kept = np.ones(len(groups), dtype=bool)
@@ -107,11 +107,13 @@ def _recall(
         rights = (tied & right).sum(1).double()
         wrongs = (tied & ~right).sum(1).double()
         for k in ks:
-            hits[k] += float(_found(wrongs, rights, (k - above).clamp_min(0)).sum())
+            hits[k] += float(found_among(wrongs, rights, (k - above).clamp_min(0)).sum())
     return {k: hit / len(queries) for k, hit in hits.items()}
 
 
-def _found(wrongs: Tensor, rights: Tensor, drawn: Tensor) -> Tensor:
+def found_among(
+    wrongs: Float64[Tensor, " queries"], rights: Float64[Tensor, " queries"], drawn: Float64[Tensor, " queries"]
+) -> Float64[Tensor, " queries"]:
     """Probability of at least one right among `drawn` of so many wrong and right ones, without replacement."""
     most = torch.minimum(drawn, wrongs)
     left = wrongs - most

@@ -19,10 +19,12 @@ SETTINGS = {
     ),
     "faithfulness": (),
     "robustness": (),
+    "consequences": ("consequences.n_random=2", "consequences.shares=[1.0]"),
+    "steering": ("steering.queries=10", "steering.strengths=[1.0]", "steering.per_class=0"),
     "sharedness": (),
 }  # fmt: skip
 # Columns that hold words; every other column holds numbers. Classes are columns too: ImgD, TextD, CrossD.
-WORDS = {"feature_set", "class", "samples", "space", "aim", "change"}
+WORDS = {"feature_set", "class", "samples", "space", "aim", "change", "of", "like", "measure", "label", "query"}
 SPELLING = re.compile(r"(ImgD|TextD|CrossD|[a-z][a-z0-9]*)(_[a-z0-9]+)*")
 
 

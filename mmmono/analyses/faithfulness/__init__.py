@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, TableView
+from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Result, Rows
 
@@ -28,8 +29,7 @@ class Settings:
             raise ValueError(f"max_pairs={self.max_pairs} must be at least 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be positive")
-        if "{}" not in self.prompt or set("{}") & set(self.prompt.replace("{}", "")):
-            raise ValueError(f"prompt={self.prompt} must contain {{}} for the name of a class, and no other braces")
+        check_prompt(self.prompt)
 
 
 def reconstruction_rows(result: Result) -> Rows:

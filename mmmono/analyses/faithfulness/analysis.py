@@ -16,11 +16,11 @@ from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.dictionaries.metrics import Sparsity
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.features.retrieval import clip_loss, recall_at_k, zero_shot_accuracy
-from mmmono.features.rows import prepare as prepare_rows
 from mmmono.modality import modality_gap
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
 
 Row = dict[str, object]
 
@@ -46,14 +46,10 @@ def prepare(workspace: Workspace) -> Study:
 
 
 def _tables(workspace: Workspace, settings: Settings) -> Tables:
-    rows = _sample(workspace, settings.max_pairs)
-    view = workspace.features(workspace.dataset.split).view
-    normalize = workspace.settings.features.normalize
-    raw: dict[Modality, Tensor] = {
-        m: prepare_rows(view.gather(m, rows), normalize, "cpu", view.store.path) for m in MODALITIES
-    }
-    groups = view.groups()[rows]
-    classes = _classes(workspace, rows, settings.prompt)
+    rows = sample_of_pairs(workspace, settings.max_pairs)
+    raw: dict[Modality, Tensor] = {m: embeddings_of(workspace, m, rows) for m in MODALITIES}
+    groups = workspace.features(workspace.dataset.split).view.groups()[rows]
+    classes = class_prompts(workspace, rows, settings.prompt)
     reconstruction: list[Row] = []
     of_embeddings = _function(raw, classes, groups, settings.temperature)
     function: list[Row] = [{"feature_set": "", "space": "embeddings", **of_embeddings}]
@@ -65,23 +61,15 @@ def _tables(workspace: Workspace, settings: Settings) -> Tables:
             continue
         coded_classes = decoded_classes = None
         if classes is not None:
-            own_codes, own_decoded = _through(features, {"text": classes[0]}, workspace.device)
-            coded_classes = (own_codes["text"], classes[1])
-            decoded_classes = (own_decoded["text"], classes[1]) if own_decoded else None
+            own_codes, own_decoded = _through(features, {"text": classes.embeddings}, workspace.device)
+            coded_classes = ClassPrompts(own_codes["text"], classes.target)
+            decoded_classes = ClassPrompts(own_decoded["text"], classes.target) if own_decoded else None
         after = _function(codes, coded_classes, groups, settings.temperature)
         function.append({"feature_set": name, "space": "features", **after})
         if decoded:
             after = _function(decoded, decoded_classes, groups, settings.temperature)
             function.append({"feature_set": name, "space": "reconstruction", **after})
     return {"reconstruction": reconstruction, "function": function}
-
-
-def _sample(workspace: Workspace, max_pairs: int) -> np.ndarray:
-    """Draw a seeded sample of at most `max_pairs` pairs; return their sorted positions in the split."""
-    count = len(workspace.features(workspace.dataset.split).view)
-    if count <= max_pairs:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(workspace.seed).choice(count, max_pairs, replace=False))
 
 
 def _through(
@@ -119,30 +107,7 @@ def _reconstruction(
         yield row | {"l0": sparsity.l0, "active": sparsity.active, "dead_share": sparsity.dead_fraction}
 
 
-def _classes(workspace: Workspace, rows: np.ndarray, prompt: str) -> tuple[Tensor, list[int]] | None:
-    """Embed the class names' prompts; return them with each pair's class (−1: none). None if there are no labels."""
-    label = workspace.dataset.label
-    metadata = workspace.features(workspace.dataset.split).view.metadata()
-    if label is None or label not in metadata:
-        return None
-    labels = metadata[label].fillna("").iloc[rows].tolist()
-    names = sorted({name for name in labels if name})
-    encoder = workspace.model.load(workspace.artifacts, workspace.device)
-    with torch.inference_mode():
-        tokens = encoder.tokenize([prompt.format(name) for name in names])
-        embeddings = prepare_rows(
-            encoder.encode_text(tokens.to(workspace.device)),
-            workspace.settings.features.normalize,
-            "cpu",
-            "the class names' prompts",
-        )
-    place = {name: i for i, name in enumerate(names)}
-    return embeddings, [place.get(name, -1) for name in labels]
-
-
-def _function(
-    z: dict[Modality, Tensor], classes: tuple[Tensor, list[int]] | None, groups: np.ndarray, temperature: float
-) -> Row:
+def _function(z: dict[Modality, Tensor], classes: ClassPrompts | None, groups: np.ndarray, temperature: float) -> Row:
     """Measure retrieval, zero-shot accuracy, modality gap and contrastive loss in one space."""
     image, text = (z[m] for m in MODALITIES)
     there, back = recall_at_k(image, text, KS, groups), recall_at_k(text, image, KS, groups)
@@ -150,7 +115,7 @@ def _function(
     row |= {f"i2t_r{k}": there[k] for k in KS} | {f"t2i_r{k}": back[k] for k in KS}
     accuracy = None
     if classes is not None:
-        accuracy = zero_shot_accuracy(image, classes[0], torch.tensor(classes[1]))
+        accuracy = zero_shot_accuracy(image, classes.embeddings, classes.target)
     # Samples without an active feature have no direction, so the gap leaves them out.
     alive = (image != 0).any(1) & (text != 0).any(1)
     return row | {

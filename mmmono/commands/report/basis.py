@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmmono.core.errors import MmmonoError
-from mmmono.data.pairs import SplitShares
+from mmmono.data.pairs import LEAST_SELECT, SplitShares
 from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Grouping
 from mmmono.features.store import Manifest
@@ -60,6 +60,8 @@ def basis_of(workspace: Workspace, recipe: Any) -> Basis | None:
         grouping = Grouping(recipe.get("group"))
         if (shares := recipe.get("shares")) is None:
             view = FeatureView(found, grouping=grouping)
+        elif shares.get("least_select") != LEAST_SELECT:  # of an earlier rule, by which no split is made any more
+            return None
         else:
             parts = SplitShares(shares["seed"], shares["train"], shares["select"])
             view = split_view(found, recipe["split"], parts, grouping)

@@ -1,0 +1,238 @@
+"""Consequences: what do the modalities lose in common without a class of features? (beyond Section 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.prompts import check_prompt
+from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.result import Result, Rows
+
+MEASURES = {
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "zero_shot": "zero-shot",
+    "gap": "gap",
+    "contrastive_loss": "loss",
+    "effective_rank": "rank",
+}
+ALL = "all"  # the row with all features
+VERBS = {"drop": "−", "keep": "only"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the section `consequences`.
+
+    Attributes:
+        max_pairs: number of pairs, at most; more are sampled.
+        shares: shares of a class that are dropped, or kept alone; ascending, the last is 1.
+        n_random: random sets like the class at every share, and draws of its features at shares below 1.
+        top: single features that are shown, for each feature set.
+        temperature: of the contrastive loss.
+        prompt: text of a class for zero-shot classification, with `{}` for its name.
+    """
+
+    max_pairs: int
+    shares: Sequence[float]
+    n_random: int
+    top: int
+    temperature: float
+    prompt: str
+
+    def __post_init__(self) -> None:
+        # Checks shares and draws itself; imported here, since it loads PyTorch.
+        from mmmono.features.pair_retrieval import LEAST_TEMPERATURE
+        from mmmono.modality.consequences import RemovalPlan
+
+        if self.max_pairs < 2:
+            raise ValueError(f"max_pairs={self.max_pairs} must be at least 2")
+        if self.top < 0:
+            raise ValueError(f"top={self.top} must be at least 0")
+        if self.temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"temperature={self.temperature} must be at least {LEAST_TEMPERATURE}")
+        check_prompt(self.prompt)
+        RemovalPlan(self.shares, self.n_random)
+
+
+def _name(row: dict[str, object], random: bool) -> str:
+    """What was changed, such as `− ImgD`, `only random` or `all`."""
+    return f"{VERBS[str(row['change'])]} {'random' if random else row['of']}" if row["of"] else ALL
+
+
+def retrieval_rows(result: Result, feature_set: str) -> Rows:
+    """R@1 of both ways with all features, without each class and with each alone, and with random sets like it."""
+    found: dict[tuple[str, str, str], dict[str, dict[str, object]]] = {}
+    for row in result.rows("effects"):
+        if row["feature_set"] == feature_set:
+            found.setdefault((row["change"], row["of"], row["like"]), {})[row["measure"]] = row
+    rows: Rows = []
+    for by_measure in found.values():
+        row = by_measure["r1"]
+        rows.append(
+            {
+                "set": _name(row, bool(row["like"])),
+                "features": row["features"],
+                "energy %": shares(row),
+                "i→t R@1": _percent(by_measure["i2t_r1"]["value"]),
+                "t→i R@1": _percent(by_measure["t2i_r1"]["value"]),
+                "R@1 − random [95 %]": points(row, "delta_random"),
+            }
+        )
+    return rows
+
+
+def other_rows(result: Result, feature_set: str) -> Rows:
+    """All other measures, in the same rows."""
+    rows: dict[tuple[str, str, str], dict[str, object]] = {}
+    for row in result.rows("effects"):
+        if row["feature_set"] == feature_set and row["measure"] in MEASURES and row["measure"] != "r1":
+            place = (row["change"], row["of"], row["like"])
+            shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]))})
+            value, title = row["value"], MEASURES[row["measure"]]
+            share = row["measure"] in ("r5", "r10", "zero_shot")
+            shown[title] = _percent(value) if share else "" if value is None else f"{value:.3g}"
+    return list(rows.values())
+
+
+def single_rows(result: Result, feature_set: str) -> Rows:
+    """Features whose removal alone moves retrieval most."""
+    chosen = [row for row in result.rows("features") if row["feature_set"] == feature_set and row["place"] is not None]
+    return [
+        {
+            "feature": row["feature"],
+            "class": row["class"],
+            "MDS": row["mds"],
+            "ΔMRR, chosen": f"{100 * row['selecting']:+.2f}",
+            "ΔMRR, held out [95 %]": _fine_points(row, "held_out"),
+            "ΔR@1": f"{100 * row['recall']:+.1f}",
+        }
+        for row in sorted(chosen, key=lambda row: int(row["place"]))
+    ]
+
+
+def _percent(value: object) -> str:
+    return "" if value is None else f"{100 * float(str(value)):.1f}"
+
+
+def _fine_points(row: dict[str, float], key: str) -> str:
+    value, low, high = (100 * row[key + end] for end in ("", "_low", "_high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    [pairs] = result.rows("samples")[:1]
+    labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
+    yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; R@k, zero-shot and MRR in %, their changes in points"
+    agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
+    yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
+    yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
+
+
+CONSEQUENCES = Analysis(
+    name="consequences",
+    section="+",
+    title="What happens without a class",
+    question=(
+        "What do images and texts lose in common without ImgD, TextD or CrossD, more than without random features like "
+        "them? IsoEnergy (arXiv 2602.06218) keeps the shared features alone. Not in the paper."
+    ),
+    paper="beyond 2.2",
+    targets=("consequences", "section-2.2"),
+    settings=Settings,
+    columns={
+        "effects": {
+            "feature_set": "name of the feature set",
+            "change": "drop: these features are removed; keep: all others are; empty: none",
+            "of": "ImgD, TextD or CrossD; empty for all features",
+            "like": "random: the mean over random sets like the class; empty: the class itself",
+            "features": "number of features that are dropped or kept",
+            "energy": "share of Σ z² over both modalities that these features carry",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'; of random",
+            "measure": "r1, r5, r10: R@k, mean of both ways; i2t_r1 to t2i_r10: one way; zero_shot: accuracy; gap: "
+            "distance of the centroids; contrastive_loss: in nats; effective_rank: of both modalities' unit vectors",
+            "value": "the measure; empty if it cannot be measured",
+            "value_low": "lower end of its 95 % interval, over groups and random sets; none of the effective rank",
+            "value_high": "upper end of the same",
+            "delta_none": "value minus the one with all features",
+            "delta_none_low": "lower end of its 95 % interval",
+            "delta_none_high": "upper end of the same",
+            "delta_random": "value minus the mean one of random sets like the class",
+            "delta_random_low": "lower end of its 95 % interval, over groups and random sets as crossed factors",
+            "delta_random_high": "upper end of the same",
+            "p": "p-value of delta_random being 0",
+            "p_holm": "the same, adjusted for the three classes (Holm 1979)",
+        },
+        "curves": {
+            "feature_set": "name of the feature set",
+            "change": "drop or keep",
+            "of": "ImgD, TextD or CrossD",
+            "like": "random: random sets like the features of the class; empty: features of the class",
+            "share": "share of the class's features that are dropped, or kept alone; 0: none of them",
+            "features": "their number",
+            "energy": "share of Σ z² over both modalities that they carry, on average over draws",
+            "measure": "r1, zero_shot, gap or contrastive_loss",
+            "value": "mean over draws",
+            "value_low": "lower end of its 95 % interval, over groups and draws",
+            "value_high": "upper end of the same",
+            "delta": "value minus the one with all features",
+            "delta_low": "lower end of its 95 % interval, over groups and draws",
+            "delta_high": "upper end of the same",
+            "band_low": "5th percentile of delta over draws",
+            "band_high": "95th percentile of delta over draws",
+        },
+        "features": {
+            "feature_set": "name of the feature set",
+            "feature": "index of a live feature",
+            "class": "ImgD, TextD or CrossD",
+            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+            "energy": "share of Σ z² over both modalities that the feature carries",
+            "change": "change of the mean reciprocal rank, both ways, without this feature; negative if retrieval suffers",
+            "selecting": "the same on the half of the queries by which the features of largest effect are chosen",
+            "held_out": "the same on the other half",
+            "place": "place among the features of largest effect on the selecting half, from 0; empty beyond the first",
+            "held_out_low": "lower end of the 95 % interval of held_out over groups; of those with a place",
+            "held_out_high": "upper end of the same",
+            "recall": "change of R@1, both ways, on the other half; of those with a place",
+        },
+        "samples": {
+            "feature_set": "name of the feature set",
+            "space": "what the features were removed from: embeddings, reconstruction or features (no decoder)",
+            "pairs": "number of pairs",
+            "groups": "number of groups of pairs",
+            "labels": "number of labels among which images are classified; 0 without",
+            "label": "column of the metadata with the labels; empty without",
+            "agreement": "correlation over features of what their removal changes on both halves of the queries",
+        },
+    },
+    tables=[
+        TableView("consequences-{feature_set}", "Retrieval without a class, {feature_set}", retrieval_rows),
+        TableView("consequences-{feature_set}-others", "What else changes, {feature_set}", other_rows),
+        TableView(
+            "consequences-{feature_set}-features", "Single features that matter most, {feature_set}", single_rows
+        ),
+    ],
+    figures=[
+        FigureView(
+            "retrieval",
+            "Change of R@1 (mean of both ways) when a share of a class is dropped (above) or kept alone (below); 95 % "
+            "intervals over groups and draws. Dashed with a band: random features like these, their mean and 90 % of them.",
+        ),
+        FigureView(
+            "measures",
+            "Change of each measure when a class is dropped (filled), or random features like it (open), by feature set; "
+            "95 % intervals.",
+        ),
+        FigureView(
+            "features",
+            "Change of the mean reciprocal rank when one feature is removed, against its modality dominance score (above), "
+            "and on one half of the queries against the other (below).",
+        ),
+    ],
+    remarks=_remarks,
+    covers_all=True,
+    embeds_labels=True,
+)

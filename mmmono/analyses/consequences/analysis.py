@@ -1,0 +1,226 @@
+"""Retrieval, zero-shot accuracy, gap, loss and effective rank without classes of features, and without single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmmono.analyses.consequences import MEASURES, Settings
+from mmmono.core.errors import DataError
+from mmmono.core.progress import progress_bar
+from mmmono.core.statistics import Estimate, Interval, holm
+from mmmono.features import MODALITIES, FeatureSet, Modality, RawFeatures
+from mmmono.features.removal import Composition, PairedFeatures, composition_of
+from mmmono.modality.consequences import (
+    Removal,
+    RemovalPlan,
+    difference,
+    held_out_change,
+    mean_of,
+    number_of_sets,
+    removals,
+    single_removals,
+)
+from mmmono.modality.random_sets import Activity
+from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench, ZeroShot
+from mmmono.modality.report import FeatureSetDominance
+from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.typed import read_settings
+from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
+
+Row = dict[str, object]
+OF_CURVES = ("r1", "zero_shot", "gap", "contrastive_loss")
+ONE_WAY = tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in KS)
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs that are compared.
+
+    Attributes:
+        embeddings: of both modalities.
+        groups: group of each pair.
+        classes: the labels' texts, and the label of each pair; None without labels.
+    """
+
+    embeddings: dict[Modality, Tensor]
+    groups: np.ndarray[Any, Any]
+    classes: ClassPrompts | None
+
+
+def prepare(workspace: Workspace) -> Study:
+    """Remove the classes of the selected feature sets, and each feature alone, on pairs of the dataset's split.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        DataError: the split has fewer than two pairs.
+    """
+    settings = read_settings(workspace.cfg, "consequences", Settings)
+    features = workspace.features(workspace.dataset.split)
+    if len(features.view) < 2:
+        raise DataError(f"{workspace.title} has {len(features.view)} pairs: retrieval needs at least two")
+    label = workspace.dataset.label
+    recipe = {
+        "features": features.recipe,
+        **workspace.partitions_recipe(),
+        "consequences": asdict(settings),
+        "random_sets": workspace.settings.random_sets,
+        "label": label,
+        "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
+        "seed": workspace.seed,
+    }
+    return Study(recipe, lambda folder: _compute(workspace, settings))
+
+
+def _compute(workspace: Workspace, settings: Settings) -> Tables:
+    rows = sample_of_pairs(workspace, settings.max_pairs)
+    pairs = Pairs(
+        {modality: embeddings_of(workspace, modality, rows) for modality in MODALITIES},
+        workspace.features(workspace.dataset.split).view.groups()[rows],
+        class_prompts(workspace, rows, settings.prompt),
+    )
+    plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
+    tables: dict[str, list[Row]] = {name: [] for name in ("effects", "curves", "features", "samples")}
+    for name in workspace.recipes:
+        features, scored = workspace.feature_set(name), workspace.dominance(name)
+        space = _space(features)
+        bench = _bench(features, pairs, space != "reconstruction", settings.temperature, workspace.device)
+        labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
+        about: Row = {"feature_set": name, "space": space, "pairs": len(rows), "groups": len(np.unique(pairs.groups))}
+        about |= {"labels": labels, "label": workspace.dataset.label if labels else None}
+        for table, found in _measured(bench, scored, plan, settings.top).items():
+            shared = about if table == "samples" else {"feature_set": name}
+            tables[table] += [{**shared, **row} for row in found]
+    return tables
+
+
+def _space(features: FeatureSet) -> str:
+    """What features are removed from."""
+    if isinstance(features, RawFeatures):
+        return "embeddings"
+    return "reconstruction" if features.decodes else "features"
+
+
+def _bench(features: FeatureSet, pairs: Pairs, codes: bool, temperature: float, device: str) -> RemovalBench:
+    def composed(embeddings: Tensor, modality: Modality) -> Composition:
+        return composition_of(features, embeddings, modality, not codes, device)
+
+    sides = PairedFeatures(*(composed(pairs.embeddings[modality], modality) for modality in MODALITIES))
+    zero_shot = None
+    if pairs.classes is not None:
+        zero_shot = ZeroShot(composed(pairs.classes.embeddings, "text"), pairs.classes.target)
+    return RemovalBench(sides, pairs.groups, zero_shot, temperature)
+
+
+def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPlan, top: int) -> dict[str, list[Row]]:
+    """Rows of each table for one feature set."""
+    activity = Activity.of([bench.pairs.image.codes]) + Activity.of([bench.pairs.text.codes])
+    full = bench.outcome(torch.empty(0, dtype=torch.int64))
+    live = scored.partition.live
+    total = number_of_sets(scored.partition, plan) + len(live)
+    with progress_bar() as bar:
+        task = bar.add_task(f"consequences, {scored.name}", total=total)
+        advance = partial(bar.advance, task)
+        found = list(removals(bench, scored.partition, activity, plan, advance))
+        singles = single_removals(bench, live, plan.seed, advance)
+    everything = torch.arange(bench.features)
+    place: Row = {"change": "", "of": "", "like": "", "features": bench.features, "energy": 1.0}
+    effects = [_row(place, name, [full]) for name in _measures(full)]
+    effects += [row for change in ("drop", "keep") for row in _effects([r for r in found if r.change == change], full)]
+    starts = {"drop": full, "keep": bench.outcome(everything, whole=False)}
+    curves = [row for removal in [*_starts(found, starts), *found] for row in _curve(removal, full)]
+    classes = scored.partition.class_of()
+    most = {at: rank for rank, at in enumerate(singles.most(top))}
+    features: list[Row] = []
+    for at, feature in enumerate(live.tolist()):
+        row: Row = {
+            "feature": feature, "class": classes[feature], "mds": float(scored.scores.scores[feature]),
+            "energy": float(activity.energy[feature]), "change": float(singles.everything[at]),
+            "selecting": float(singles.selecting[at]), "held_out": float(singles.held_out[at]), "place": most.get(at),
+        }  # fmt: skip
+        if at in most:
+            mrr, recall = held_out_change(bench, singles, feature)
+            row |= {**mrr.interval().columns("held_out"), "recall": recall.value}
+        features.append(row)
+    return {"effects": effects, "curves": curves, "features": features, "samples": [{"agreement": singles.agreement}]}
+
+
+def _measures(full: Outcome) -> list[str]:
+    return [measure for measure in (*MEASURES, *ONE_WAY) if full.number(measure) is not None]
+
+
+def _place(removal: Removal, like: str) -> Row:
+    """Cells that say which features were dropped or kept: those of the class, or random ones like it."""
+    energy = removal.random_energy if like else removal.energy
+    return {
+        "change": removal.change, "of": removal.of, "like": like, "features": removal.features, "energy": energy,
+    }  # fmt: skip
+
+
+def _row(place: Row, measure: str, outcomes: Sequence[Outcome]) -> Row:
+    return {**place, "measure": measure, **_columns("value", mean_of(outcomes, measure))}
+
+
+def _columns(name: str, estimate: Estimate | None) -> Row:
+    """Cells of an estimate and its interval."""
+    return dict((estimate.interval() if estimate is not None else Interval(float("nan"))).columns(name))
+
+
+def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
+    """Rows of whole classes, and of random sets like them, for all measures; p-values are adjusted over the classes."""
+    whole = [removal for removal in found if removal.share == 1]
+    adjusted = {}
+    for measure in _measures(full):
+        beyond = [difference(removal.own, removal.random, measure) for removal in whole]
+        p_values = [float("nan") if estimate is None else estimate.p_value for estimate in beyond]
+        adjusted[measure] = list(zip(beyond, p_values, holm(p_values), strict=True))
+    for number, removal in enumerate(whole):
+        for measure in _measures(full):
+            estimate, p_value, p_holm = adjusted[measure][number]
+            yield {
+                **_row(_place(removal, ""), measure, removal.own),
+                **_columns("delta_none", difference(removal.own, [full], measure)),
+                **_columns("delta_random", estimate),
+                "p": p_value, "p_holm": p_holm,
+            }  # fmt: skip
+        for measure in _measures(full):
+            yield {
+                **_row(_place(removal, RANDOM), measure, removal.random),
+                **_columns("delta_none", difference(removal.random, [full], measure)),
+                "mismatch": removal.mismatch,
+            }
+
+
+def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterator[Removal]:
+    """Where the curves of each class begin, at a share of 0."""
+    for removal in found:
+        if removal.share == 1:
+            start = [outcomes[removal.change]]
+            yield Removal(removal.change, removal.of, 0.0, 0, start, start, energy=0.0, random_energy=0.0, mismatch=0.0)
+
+
+def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
+    """Rows of one share of a class, and of random sets like it."""
+    for like, outcomes in (("", removal.own), (RANDOM, removal.random)):
+        for measure in OF_CURVES:
+            deltas = [
+                number - all_features
+                for outcome in outcomes
+                if (number := outcome.number(measure)) is not None
+                and (all_features := full.number(measure)) is not None
+            ]
+            if deltas:
+                low, high = np.percentile(deltas, (5, 95))
+                yield {
+                    **_row(_place(removal, like), measure, outcomes),
+                    **_columns("delta", difference(outcomes, [full], measure)),
+                    "share": removal.share, "band_low": float(low), "band_high": float(high),
+                }  # fmt: skip

@@ -1,0 +1,167 @@
+"""Steering: which images does a text find when one of its features is set? (beyond Section 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.reporting.result import Fields, Result, Rows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the section `steering`.
+
+    Attributes:
+        how: `set` a code to strength times the feature's reference activation, or `scale` the code by the strength.
+        strengths: strengths; 0 removes the feature.
+        queries: number of texts, at most one of each group.
+        k: number of images that each text finds.
+        query: text on contact sheets; None: one of the texts, at random.
+        show: features on contact sheets; None: random ones of each class.
+        per_class: how many of each class.
+        shown: images of a row of a contact sheet.
+    """
+
+    how: Literal["set", "scale"]
+    strengths: Sequence[float]
+    queries: int
+    k: int
+    query: str | None
+    show: Sequence[int] | None
+    per_class: int
+    shown: int
+
+    def __post_init__(self) -> None:
+        if self.how not in ("set", "scale"):
+            raise ValueError(f"how={self.how} is none of set, scale")
+        strengths = list(self.strengths)
+        if not strengths or strengths != sorted(set(strengths)) or strengths[0] < 0:
+            raise ValueError(f"strengths={strengths} must ascend from 0 or above")
+        for name, least in (("queries", 3), ("k", 1), ("per_class", 0), ("shown", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.query is not None and not self.query.strip():
+            raise ValueError("query= is empty: give a text, or null")
+
+    @property
+    def sheets(self) -> bool:
+        """Whether there are contact sheets, for which images are read."""
+        return bool(self.show) or self.per_class > 0
+
+
+def summary_rows(result: Result, feature_set: str) -> Rows:
+    """How far features of each class can be steered at each strength, beside how far steering others moves them."""
+    return [
+        {
+            "class": row["class"],
+            "strength": row["strength"],
+            "move": row["move"],
+            "others": row["control"],
+            "stay": row["stay"],
+            "score": row["score"],
+            "moved (q ≤ .05)": f"{row['moved']} of {row['features']}",
+        }
+        for row in result.rows("summary")
+        if row["feature_set"] == feature_set
+    ]
+
+
+def _fields(result: Result) -> Fields:
+    return {"how": "set" if result.recipe["steering"]["how"] == "set" else "scaled"}
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    for row in result.rows("samples"):
+        silent = f"; {row['silent']} live features that no image activates are left out" if row["silent"] else ""
+        yield (
+            f"{row['feature_set']}: {row['queries']} texts find {result.recipe['steering']['k']} of {row['images']} images"
+            f"{silent}"
+        )
+    yield (
+        "move: how much more the images found activate the feature, 1 as those that activate it most; others: the same "
+        "while other features are steered; stay: cosine of what else they activate; means over features"
+    )
+
+
+STEERING = Analysis(
+    name="steering",
+    section="+",
+    title="Steering a text",
+    question=(
+        "Which images does a text find when one of its features is set? Do they activate it, more than when other features "
+        "are set, and does everything else stay? Not in the paper."
+    ),
+    paper="beyond 4.3",
+    targets=("steering",),
+    settings=Settings,
+    columns={
+        "features": {
+            "feature_set": "name of the feature set",
+            "feature": "index of a live feature that some image activates",
+            "class": "ImgD, TextD or CrossD",
+            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+            "reference": "mean activation on the steering.k images that activate it most, on its dominant side of 0",
+            "strength": "strength of the steering, in units of the reference (or a factor, with steering.how=scale)",
+            "move": "mean activation on the images found minus that before, over the reference; mean over texts",
+            "move_low": "lower end of its 95 % interval over texts",
+            "move_high": "upper end of the same",
+            "control": "the same of this feature while other features are steered, mean over these",
+            "beyond": "move minus control",
+            "beyond_low": "lower end of its 95 % interval over texts",
+            "beyond_high": "upper end of the same",
+            "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
+            "stay": "cosine of the other features' mean activations on the images found before and after, each minus "
+            "its mean over all images; mean over texts",
+            "score": "steerability: move times stay, 0 if either is negative",
+        },
+        "summary": {
+            "feature_set": "name of the feature set",
+            "class": "ImgD, TextD or CrossD",
+            "strength": "strength of the steering",
+            "features": "number of features of the class that were steered",
+            "move": "mean move of these features",
+            "control": "mean control",
+            "stay": "mean stay",
+            "score": "mean score",
+            "moved": "features that move more than the control (q ≤ .05)",
+        },
+        "shown": {
+            "feature_set": "name of the feature set",
+            "feature": "index of a feature on a contact sheet",
+            "class": "ImgD, TextD, CrossD or dead",
+            "mds": "R(d) of Eq. 1",
+            "query": "the text",
+            "strength": "strength of the steering; empty for the text as it is",
+            "most": "1 for the images that activate the feature most, which no text found; else 0",
+            "rank": "rank of the image, from 0",
+            "row": "position of the pair in the split",
+            "activation": "activation of the feature on the image, over its reference",
+        },
+        "samples": {
+            "feature_set": "name of the feature set",
+            "queries": "number of texts",
+            "images": "number of images among which they find some, one of each group",
+            "steered": "number of features that were steered",
+            "silent": "live features that no image activates",
+        },
+    },
+    tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", summary_rows)],
+    figures=[
+        FigureView(
+            "steering",
+            "How far the images found follow a feature that is {how} (above; dotted: when other features are), and how much "
+            "of what else they activate stays (below). Means over features, bands: half of the features.",
+        ),
+        FigureView(
+            "{feature_set}-sheet-{feature}",
+            "Images that a text finds when feature {feature} of {feature_set} is {how}: as it is, and at each strength, in "
+            "units of the mean activation on the images that activate it most (above). Below each image: its activation.",
+        ),
+    ],
+    fields=_fields,
+    remarks=_remarks,
+    covers_all=True,
+)

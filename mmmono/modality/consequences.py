@@ -1,0 +1,273 @@
+"""What a model loses without a class of features: removal, its mirror, and single features, beside matched random sets.
+
+Section 2.2 asks whether classification of one modality suffers. Here the question is what ties the modalities together.
+Dropping the unimodal features of a dictionary and keeping the shared ones alone is the experiment of IsoEnergy (arXiv
+2602.06218, 2026, "bimodal" features).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
+
+from mmmono.core.statistics import Estimate, crossed_mean, group_mean, jackknife, t_mean
+from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
+from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
+from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
+
+Array = np.ndarray[Any, Any]
+Change = Literal["drop", "keep"]
+CHANGES: tuple[Change, ...] = ("drop", "keep")
+RANKED = 5  # random sets of which the effective rank is measured, which takes longer than all the rest
+
+
+@dataclass(frozen=True)
+class RemovalPlan:
+    """Which sets of features are dropped, or kept alone.
+
+    Attributes:
+        shares: shares of a class, ascending, the last of them 1. Below 1, each draw takes other features at random, and
+            the features of a smaller share are among those of a larger one.
+        n_random: draws of features of a class at shares below 1, and of random sets like them at every share.
+        random_sets: what random sets have in common with the features of the class besides their number: `energy`,
+            `frequency`, or only the `size`; see `mmmono.modality.random_sets`.
+        seed: of all draws.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0)
+    n_random: int = 10
+    random_sets: Match = "energy"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip([0.0, *self.shares], self.shares, strict=False))
+        if not self.shares or not ascending or self.shares[-1] != 1:
+            raise ValueError(f"shares={list(self.shares)} must ascend from above 0 to 1")
+        if self.n_random < 2:
+            raise ValueError(f"n_random={self.n_random} must be at least 2")
+        check_match(self.random_sets)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A class, or a share of it, that was dropped or kept alone, beside random sets like it.
+
+    Attributes:
+        change: `drop`, or `keep`: all features but these are removed.
+        of: the class.
+        share: share of its features.
+        features: their number.
+        own: outcomes with the class: one, or one for each draw if the share is below 1.
+        random: outcomes with random sets.
+        energy, random_energy: share of Σ z² over both modalities that the features carry, on average over draws.
+        mismatch: largest mismatch of the random sets, see `RandomSet`.
+    """
+
+    change: Change
+    of: FeatureClass
+    share: float
+    features: int
+    own: Sequence[Outcome]
+    random: Sequence[Outcome]
+    energy: float
+    random_energy: float
+    mismatch: float
+
+
+def removals(
+    bench: RemovalBench,
+    partition: Partition,
+    activity: Activity,
+    plan: RemovalPlan = RemovalPlan(),
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[Removal]:
+    """Drop each class, then keep each class alone, at every share; classes without features are left out.
+
+    Args:
+        bench: measures what is left.
+        partition: the classes.
+        activity: of the features, over both modalities (`Activity.__add__`), in which random sets are matched.
+        plan: which sets.
+        advance: called after each of `number_of_sets` measurements.
+    """
+    weights = activity.weights(plan.random_sets)
+    for of in LIVE_CLASSES:
+        rng = np.random.default_rng(plan.seed)
+        members = partition[of].numpy()
+        if not len(members):
+            continue
+        orders = [rng.permutation(members) for _ in range(plan.n_random)]
+        for share in plan.shares:
+            size = max(1, round(share * len(members)))
+            own = [np.sort(order[:size]) for order in orders[: 1 if share == 1 else None]]
+            pool = random_pool(partition, of, size, plan.random_sets)
+            like = [own[draw % len(own)] for draw in range(plan.n_random)]
+            drawn = [random_set(pool, mine, weights, rng) for mine in like]
+            for change in CHANGES:
+                yield Removal(
+                    change, of, share, size,
+                    own=_measured(bench, change, own, share == 1, advance),
+                    random=_measured(bench, change, [s.members for s in drawn], share == 1, advance),
+                    energy=_energy(activity, own), random_energy=_energy(activity, [s.members for s in drawn]),
+                    mismatch=_mismatch(drawn),
+                )  # fmt: skip
+
+
+def number_of_sets(partition: Partition, plan: RemovalPlan) -> int:
+    """Number of measurements that `removals` takes."""
+    classes = sum(len(partition[of]) > 0 for of in LIVE_CLASSES)
+    return classes * len(CHANGES) * (2 * plan.n_random * (len(plan.shares) - 1) + plan.n_random + 1)
+
+
+def _measured(
+    bench: RemovalBench, change: Change, sets: Sequence[Array], whole: bool, advance: Callable[[], None]
+) -> list[Outcome]:
+    outcomes = []
+    for number, members in enumerate(sets):
+        removed = members if change == "drop" else np.setdiff1d(np.arange(bench.features), members)
+        outcomes.append(bench.outcome(torch.from_numpy(removed), whole and number < RANKED))
+        advance()
+    return outcomes
+
+
+def _energy(activity: Activity, sets: Sequence[Array]) -> float:
+    return float(np.mean([activity.share(members) for members in sets]))
+
+
+def _mismatch(sets: Sequence[RandomSet]) -> float:
+    return max(drawn.mismatch for drawn in sets)
+
+
+def mean_of(outcomes: Sequence[Outcome], measure: str) -> Estimate | None:
+    """Mean of a measure over outcomes, with its error over groups and, of several outcomes, over sets as well.
+
+    Both are crossed factors. The effective rank has no error. None if the measure was not, or cannot be, measured.
+    """
+    if measure in outcomes[0].samples:
+        return _over_samples(_values(outcomes, measure), outcomes[0].samples[measure])
+    if measure == "gap":
+        return _of_gaps(outcomes, ())
+    found = [number for outcome in outcomes if (number := outcome.number(measure)) is not None]
+    return Estimate(float(np.mean(found))) if found else None
+
+
+def difference(outcomes: Sequence[Outcome], others: Sequence[Outcome], measure: str) -> Estimate | None:
+    """Mean of a measure minus that of other outcomes, of which one side may have several, paired by sample.
+
+    Errors are as in `mean_of`. None if either side lacks the measure.
+    """
+    if measure in outcomes[0].samples and measure in others[0].samples:
+        first = outcomes[0].samples[measure]
+        found = _over_samples(_values(outcomes, measure) - _values(others, measure), first)
+        return found if measure == "contrastive_loss" else found.of_outcomes(len(np.unique(first.groups.numpy())))
+    if measure == "gap":
+        return _of_gaps(outcomes, others)
+    means = [mean_of(side, measure) for side in (outcomes, others)]
+    if means[0] is None or means[1] is None:
+        return None
+    return Estimate(means[0].value - means[1].value)
+
+
+def _values(outcomes: Sequence[Outcome], measure: str) -> Float[Array, "sets samples"]:
+    return np.stack([outcome.samples[measure].values.numpy() for outcome in outcomes])
+
+
+def _over_samples(values: Float[Array, "sets samples"], like: PerSample) -> Estimate:
+    groups = like.groups.numpy()
+    if len(values) == 1:
+        return group_mean(values[0], groups)
+    sets = np.repeat(np.arange(len(values)), values.shape[1])
+    return crossed_mean(values.ravel(), np.tile(groups, len(values)), sets, "groups and sets")
+
+
+def _of_gaps(outcomes: Sequence[Outcome], others: Sequence[Outcome]) -> Estimate | None:
+    """Mean gap of outcomes, minus that of others if there are any; both kinds of error are added as variances."""
+    sides = [[outcome.gap for outcome in side if outcome.gap is not None] for side in (outcomes, others)]
+    if not sides[0] or (others and not sides[1]):
+        return None
+    signs = list(zip(sides, (1, -1), strict=True))[: 2 if others else 1]
+    value = sum(sign * float(np.mean([gap.value for gap in gaps])) for gaps, sign in signs)
+    without = sum(sign * torch.stack([gap.without for gap in gaps]).mean(0) for gaps, sign in signs)
+    assert isinstance(without, torch.Tensor)
+    found = jackknife(value, without.numpy())
+    for gaps, _ in signs:
+        if len(gaps) > 1:
+            sets = t_mean(np.array([gap.value for gap in gaps]))
+            found = Estimate(value, float(np.hypot(found.error, sets.error)), min(found.freedom, sets.freedom))
+    return found
+
+
+@dataclass(frozen=True)
+class SingleRemovals:
+    """What retrieval loses without each feature alone, as changes of the mean reciprocal rank (MRR) of both ways.
+
+    Features with the largest effect are found on half of the groups of queries, so that the effects on the others are
+    not the largest by choice.
+
+    Attributes:
+        features: indices of the features.
+        everything: change over all queries; negative if retrieval suffers.
+        selecting: change over the first half.
+        held_out: change over the second half.
+        second_half: mask of the queries of the second half.
+    """
+
+    features: Int[Tensor, " features"]
+    everything: Float64[Tensor, " features"]
+    selecting: Float64[Tensor, " features"]
+    held_out: Float64[Tensor, " features"]
+    second_half: Bool[Tensor, " queries"]
+
+    @property
+    def agreement(self) -> float:
+        """Correlation of the changes on both halves; NaN with fewer than two features, or if a half has equal changes."""
+        table = torch.stack([self.selecting, self.held_out])
+        if len(self.features) < 2 or bool((table.amax(1) == table.amin(1)).any()):
+            return float("nan")
+        return float(torch.corrcoef(table)[0, 1])
+
+    def most(self, k: int) -> list[int]:
+        """Places of the k features that change most, in either direction, on the first half; the largest first."""
+        return self.selecting.abs().argsort(descending=True, stable=True)[:k].tolist()
+
+
+def single_removals(
+    bench: RemovalBench, features: Int[Tensor, " features"], seed: int = 0, advance: Callable[[], None] = lambda: None
+) -> SingleRemovals:
+    """Remove each feature alone and rank again; each removal changes the products by a matrix of rank 1 or 2.
+
+    Args:
+        bench: measures retrieval.
+        features: indices of the features, such as the live ones.
+        seed: of the halves of the groups.
+        advance: called after each feature.
+    """
+    before = bench.retrieved(torch.empty(0, dtype=torch.int64))
+    groups = torch.unique(before.groups)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(groups)))
+    second = torch.isin(before.groups, groups[order[len(groups) // 2 :]])
+    rows = []
+    for feature in features.tolist():
+        change = bench.retrieved(torch.tensor([feature])).reciprocal() - before.reciprocal()
+        rows.append([float(change[part].mean()) for part in (torch.ones_like(second), ~second, second)])
+        advance()
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+    return SingleRemovals(features, table[:, 0], table[:, 1], table[:, 2], second)
+
+
+def held_out_change(bench: RemovalBench, singles: SingleRemovals, feature: int) -> tuple[Estimate, Estimate]:
+    """Changes of MRR and of R@1 (both ways) without a feature on the second half of the queries, with errors over groups."""
+    before, after = (bench.retrieved(torch.tensor(removed, dtype=torch.int64)) for removed in ([], [feature]))
+    groups = before.groups[singles.second_half].numpy()
+    changes = (after.reciprocal() - before.reciprocal(), after.recall(1) - before.recall(1))
+    mrr, recall = (group_mean(change[singles.second_half].numpy(), groups) for change in changes)
+    return mrr, recall.of_outcomes(len(np.unique(groups)))

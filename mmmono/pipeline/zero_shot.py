@@ -1,0 +1,65 @@
+"""A sample of a split's pairs, and the names of their labels as texts, for zero-shot classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from mmmono.features import Modality
+from mmmono.features.rows import prepare
+from mmmono.pipeline.workspace import Workspace
+
+
+def sample_of_pairs(workspace: Workspace, max_pairs: int) -> np.ndarray[Any, Any]:
+    """Draw a seeded sample of at most `max_pairs` pairs; return their ascending positions in the dataset's split."""
+    count = len(workspace.features(workspace.dataset.split).view)
+    if count <= max_pairs:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(workspace.seed).choice(count, max_pairs, replace=False))
+
+
+def embeddings_of(workspace: Workspace, modality: Modality, rows: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
+    """Embeddings of some pairs of the dataset's split, prepared as feature sets take them, on the CPU."""
+    view = workspace.features(workspace.dataset.split).view
+    return prepare(view.gather(modality, rows), workspace.settings.features.normalize, "cpu", view.store.path)
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """The classes of a zero-shot classification.
+
+    Attributes:
+        embeddings: embedding of each class's prompt, prepared as those of texts.
+        target: class of each pair; −1 for a pair without a label.
+    """
+
+    embeddings: Float[Tensor, "classes dim"]
+    target: Int64[Tensor, " pairs"]
+
+
+def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str) -> ClassPrompts | None:
+    """Embed a prompt for each label of some pairs of the dataset's split; loads the model. None if there are no labels."""
+    label = workspace.dataset.label
+    metadata = workspace.features(workspace.dataset.split).view.metadata()
+    if label is None or label not in metadata:
+        return None
+    labels = metadata[label].fillna("").iloc[rows].tolist()
+    names = sorted({name for name in labels if name})
+    if not names:
+        return None
+    encoder = workspace.model.load(workspace.artifacts, workspace.device)
+    with torch.inference_mode():
+        tokens = encoder.tokenize([prompt.format(name) for name in names])
+        embeddings = prepare(
+            encoder.encode_text(tokens.to(workspace.device)),
+            workspace.settings.features.normalize,
+            "cpu",
+            "the class names' prompts",
+        )
+    place = {name: i for i, name in enumerate(names)}
+    return ClassPrompts(embeddings, torch.tensor([place.get(name, -1) for name in labels]))
