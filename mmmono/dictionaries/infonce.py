@@ -39,8 +39,8 @@ class InfoNCESAE(PairedTopKSAE):
         self,
         dim: int,
         num_features: int | None = None,
-        coefficient: float = 0.2,
-        temperature: float = 0.1,
+        coefficient: float = 0.3,
+        temperature: float = 0.2,
         **topk: Any,
     ) -> None:
         super().__init__(dim, num_features, coefficient, **topk)

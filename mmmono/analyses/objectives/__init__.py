@@ -40,7 +40,7 @@ class Settings:
         seeds: number of seeds of each setting of the synthetic data.
         latents: latents over the number of concepts that one set of weights has to tell apart: all of them, or those of
             one modality where each modality has weights of its own.
-        quick: whether to run the first and the last setting of the data, with one seed each.
+        quick: whether to run the first and the last setting of the data, with one seed each, and without stability.
         jobs: number of processes; None for one per core, or one on a machine with a GPU.
         data: settings of the synthetic data that differ from the dataset's, by name.
     """
@@ -125,7 +125,7 @@ OBJECTIVES = Analysis(
             "without_image_dominant": "R@1 without the latents whose R(d) is above ½ + 0.3",
             "without_text_dominant": "R@1 without the latents whose R(d) is below ½ − 0.3",
             "without_cross_modal": "R@1 without all others",
-            "stability": "mean correlation of the latents with those of another training on the same pairs, matched one to one",
+            "stability": "mean correlation of the latents with those of another training on the same pairs, matched one to one; none for the untrained, and if quick",
         },
         "summary": {
             **_PLACE,

@@ -56,13 +56,13 @@ def prepare(workspace: Workspace) -> Study:
         jobs = settings.jobs or (1 if workspace.device.startswith("cuda") else len(os.sched_getaffinity(0)))
         parallel = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")
         for number, (run, found) in enumerate(
-            zip(todo, parallel(delayed(_measure)(run) for run in todo), strict=True), start=1
+            zip(todo, parallel(delayed(_measure)(run, not settings.quick) for run in todo), strict=True), start=1
         ):
             console.print(f"{number} of {len(todo)}: {run.title}")
             rows += found
         return {"objectives": rows, "summary": list(_summary(pd.DataFrame(rows)))}
 
-    return Study({"runs": [_content(run.cfg) for run in todo]}, compute)
+    return Study({"runs": [_content(run.cfg) for run in todo], "stability": not settings.quick}, compute)
 
 
 def _content(cfg: DictConfig) -> dict[str, Any]:
@@ -73,14 +73,16 @@ def _content(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in made.items() if key not in left_out}
 
 
-def _measure(run: Run) -> list[Row]:
+def _measure(run: Run, stability: bool) -> list[Row]:
     quiet()
     workspace = Workspace(run.cfg, makes="none")
     truth = _Truth(workspace)
-    return [
-        {"data": run.data, "seed": run.seed, "feature_set": name, **_Measured(workspace, truth, name).row()}
-        for name in workspace.recipes
-    ]
+    rows: list[Row] = []
+    for name in workspace.recipes:
+        measured = _Measured(workspace, truth, name)
+        found = {**measured.row(), "stability": measured.stability() if stability else None}
+        rows.append({"data": run.data, "seed": run.seed, "feature_set": name, **found})
+    return rows
 
 
 class _Truth:
@@ -113,7 +115,7 @@ class _Measured:
         self.image, self.text = self.sides = _whole(workspace, self.feature_set)
 
     def row(self) -> Row:
-        """All measures."""
+        """All measures of one training."""
         correlations = [feature_correlations([pair]) for pair in zip(self.truth.codes, self.sides, strict=True)]
         active = [side != 0 for side in self.sides]
         return {
@@ -122,7 +124,6 @@ class _Measured:
             "l0": float(torch.cat(active).sum(1).double().mean()),
             "dead": float((~torch.cat(active).any(0)).double().mean()),
             **self._by_class(),
-            "stability": self._stability(),
         }
 
     def _fvu(self) -> float | None:
@@ -142,9 +143,7 @@ class _Measured:
         scored = self.workspace.dominance(self.name).scores
         live = self.workspace.live(scored)
         partition = partition_by_margin(scored.scores, MARGIN, live)
-        both = Match.of(
-            feature_correlations([(torch.cat(self.truth.codes), torch.cat(self.sides))])
-        )
+        both = Match.of(feature_correlations([(torch.cat(self.truth.codes), torch.cat(self.sides))]))
         shared = sharedness_scores([self.sides], self.truth.groups).score[live]
         recall = self._recall(self.image, self.text, (1, 10))
         row: Row = {
@@ -162,8 +161,8 @@ class _Measured:
         found = [recall_at_k(*sides, ks, self.truth.groups) for sides in ((image, text), (text, image))]
         return {k: sum(one[k] for one in found) / 2 for k in ks}
 
-    def _stability(self) -> float | None:
-        """Mean correlation of the live latents with those of another training on the same pairs."""
+    def stability(self) -> float | None:
+        """Mean correlation of the live latents with those of another training on the same pairs; None if untrained."""
         if not self.workspace.recipes[self.name].trained:
             return None
         other = _whole(self.workspace, self.workspace.feature_set(self.name, self.workspace.seed + ANOTHER))
