@@ -62,7 +62,9 @@ class GroupSparseSAE(PairedTopKSAE):
         """Constructor arguments of this SAE."""
         return {**super().config(), "mask": self.mask}
 
-    def pair_loss(self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]) -> Float[Tensor, ""]:
+    def pair_loss(
+        self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]
+    ) -> Float[Tensor, ""]:
         """Return the L_{2,1} norm of the pairs' codes, averaged over pairs."""
         return torch.linalg.vector_norm(torch.stack([image, text]), dim=0).sum(1).mean()
 

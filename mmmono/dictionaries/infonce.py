@@ -52,7 +52,9 @@ class InfoNCESAE(PairedTopKSAE):
         """Constructor arguments of this SAE."""
         return {**super().config(), "temperature": self.temperature}
 
-    def pair_loss(self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]) -> Float[Tensor, ""]:
+    def pair_loss(
+        self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]
+    ) -> Float[Tensor, ""]:
         """Return the contrastive loss of the whole batch."""
         sides = (gather_batch(F.normalize(side, dim=1)) for side in (image, text))
         return contrastive_loss(*sides, 1 / self.temperature)

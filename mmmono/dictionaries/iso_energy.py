@@ -35,6 +35,8 @@ class IsoEnergySAE(PairedTopKSAE):
 
     architecture = "iso_energy_sae"
 
-    def pair_loss(self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]) -> Float[Tensor, ""]:
+    def pair_loss(
+        self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]
+    ) -> Float[Tensor, ""]:
         """Return −(1/b) Tr(Ẑ_I Ẑ_Tᵀ); a pair with a side without active latents counts as 0."""
         return -(F.normalize(image, dim=1) * F.normalize(text, dim=1)).sum(1).mean()

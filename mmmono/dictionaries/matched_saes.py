@@ -41,9 +41,7 @@ class MatchedSAEs(TwoSidedSAE):
     architecture = "matched_saes"
     match: Tensor
 
-    def __init__(
-        self, dim: int, num_features: int | None = None, match_pairs: int = 100_000, **two_sided: Any
-    ) -> None:
+    def __init__(self, dim: int, num_features: int | None = None, match_pairs: int = 100_000, **two_sided: Any) -> None:
         super().__init__(dim, num_features, **two_sided)
         if match_pairs < 2:
             raise ValueError(f"match_pairs={match_pairs}: at least 2 pairs are needed for correlations")

@@ -38,7 +38,9 @@ class PairedTopKSAE(TopKSAE, ABC):
         return {**super().config(), "coefficient": self.coefficient}
 
     @abstractmethod
-    def pair_loss(self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]) -> Float[Tensor, ""]:
+    def pair_loss(
+        self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]
+    ) -> Float[Tensor, ""]:
         """Return what the codes of pairs add to the loss, without the coefficient.
 
         If processes share a batch, the mean of their pair losses is that of the whole batch.

@@ -107,7 +107,9 @@ class SyntheticParameters:
             if getattr(self, name) < 0:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)} must not be negative")
         if not -1 < self.direction_cosine <= 1:
-            raise ConfigError(f"dataset.direction_cosine={self.direction_cosine} is a cosine: give more than -1, up to 1")
+            raise ConfigError(
+                f"dataset.direction_cosine={self.direction_cosine} is a cosine: give more than -1, up to 1"
+            )
         if self.gain_ratio < 1:
             raise ConfigError(f"dataset.gain_ratio={self.gain_ratio}: give at least 1, equal gains in both modalities")
         atoms = min(self.image_atoms, self.text_atoms) + self.shared_atoms

@@ -39,7 +39,9 @@ def match_sides(
         fired = active if not fired else [before | now for before, now in zip(fired, active, strict=True)]
     correlation = stream.result()
     if correlation.shape[0] != correlation.shape[1]:
-        raise ValueError(f"{correlation.shape[0]} latents of images cannot be matched with {correlation.shape[1]} of texts")
+        raise ValueError(
+            f"{correlation.shape[0]} latents of images cannot be matched with {correlation.shape[1]} of texts"
+        )
     mixed = fired[0].unsqueeze(1) != fired[1]
     rows, columns = linear_sum_assignment(correlation.masked_fill(mixed, NEVER).numpy(), maximize=True)
     return torch.from_numpy(columns), correlation[rows, columns]

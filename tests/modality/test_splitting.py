@@ -29,7 +29,9 @@ def test_each_fate_of_a_concept() -> None:
     # Latent 0 means concept 0 in images and 2 in texts, latent 1 concept 1 in images and 4 in texts: all three are merged.
     assert found.merged == 1
     text[2, 0], text[2, 3] = 0.0, 0.95
-    assert concept_splitting(image, text, KIND).merged == pytest.approx(2 / 3)  # concept 0 alone has its latent for itself
+    assert concept_splitting(image, text, KIND).merged == pytest.approx(
+        2 / 3
+    )  # concept 0 alone has its latent for itself
 
 
 def test_nothing_is_merged_where_no_concept_of_one_modality_is_found() -> None:

@@ -113,7 +113,7 @@ OBJECTIVES = Analysis(
             "one": "share of shared concepts found in both modalities, in the same latent",
             "split": "share of shared concepts found in both modalities, in different latents",
             "missed": "share of shared concepts not found in one of the modalities, or in neither",
-            "merged": "share of found single-modality concepts whose latent stands for another concept in the other modality",
+            "merged": "share of found single-modality concepts whose latent is another concept's in the other modality",
             "fvu": "fraction of variance unexplained, mean of both modalities; none without a decoder",
             "l0": "mean number of active latents a sample, of both modalities",
             "dead": "share of latents that are active on no sample",
@@ -125,7 +125,7 @@ OBJECTIVES = Analysis(
             "without_image_dominant": "R@1 without the latents whose R(d) is above ½ + 0.3",
             "without_text_dominant": "R@1 without the latents whose R(d) is below ½ − 0.3",
             "without_cross_modal": "R@1 without all others",
-            "stability": "mean correlation of the latents with those of another training on the same pairs, matched one to one; none for the untrained, and if quick",
+            "stability": "mean correlation with matched latents of another training on the same pairs; none if untrained or quick",
         },
         "summary": {
             **_PLACE,
@@ -137,7 +137,9 @@ OBJECTIVES = Analysis(
         },
     },
     tables=[
-        TableView("objectives", "Objectives for pairs: mean ± half of the 95 % t interval, seeds: {seeds}", summary_rows)
+        TableView(
+            "objectives", "Objectives for pairs: mean ± half of the 95 % t interval, seeds: {seeds}", summary_rows
+        )
     ],
     figures=[
         FigureView(
