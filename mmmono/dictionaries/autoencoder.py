@@ -170,7 +170,7 @@ class SparseAutoencoder(Dictionary, ABC):
         """Return the codes, which are not negative, of pre-activations."""
 
     @property
-    def atoms(self) -> Float[Tensor, "latents dim"]:
+    def atoms(self) -> Float[Tensor, "latents dim"] | None:
         """Decoder rows, of unit norm: the direction that each latent stands for."""
         return self.W_dec.detach()
 

@@ -56,5 +56,5 @@ class InfoNCESAE(PairedTopKSAE):
         self, image: Float[Tensor, "pairs latents"], text: Float[Tensor, "pairs latents"]
     ) -> Float[Tensor, ""]:
         """Return the contrastive loss of the whole batch."""
-        sides = (gather_batch(F.normalize(side, dim=1)) for side in (image, text))
-        return contrastive_loss(*sides, 1 / self.temperature)
+        image, text = (gather_batch(F.normalize(side, dim=1)) for side in (image, text))
+        return contrastive_loss(image, text, 1 / self.temperature)

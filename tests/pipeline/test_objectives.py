@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mmmono.analyses.objectives import OBJECTIVES
 from mmmono.dictionaries import Dictionary
@@ -19,10 +20,12 @@ from tests.pipeline.test_processes import ONE, TWO, assert_same, dictionary, fin
 
 KINDS = ("sparc", "group_sparse", "iso_energy", "infonce", "matched_saes")
 SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interval=5", "dataset.pairs=1000")
-DATA = ("dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu")
-DATA = (*DATA, "features.k=2", "features.expansion=2", "trainer.min_steps=0", f"features=[{','.join(KINDS)}]")
-DATA = (*DATA, "training.dead_after_epochs=0.05", "sparc.auxk=4", "matched_saes.auxk=4", "infonce.encoder=tied")
-DATA = (*DATA, "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=10")
+DATA: tuple[str, ...] = (
+    "dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu",
+    "features.k=2", "features.expansion=2", "trainer.min_steps=0", f"features=[{','.join(KINDS)}]",
+    "training.dead_after_epochs=0.05", "sparc.auxk=4", "matched_saes.auxk=4", "infonce.encoder=tied",
+    "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=10",
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -44,7 +47,7 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     assert rows[rows.feature_set == "raw"].stability.isna().all()
     assert rows[rows.feature_set != "raw"].stability.notna().all()
     widths = {
-        name: len(Dictionary.from_pretrained(next(tmp_path.glob(f"dictionaries/{name}-*/config.json")).parent).W_dec)
+        name: len(load_file(next(tmp_path.glob(f"dictionaries/{name}-*/weights.safetensors")))["W_dec"])
         for name in ("sae", "sparc")
     }
     assert widths == {"sae": 144, "sparc": 2 * 96}  # 1.5 of 96 concepts, and 1.5 of 64 on each side

@@ -113,7 +113,7 @@ OBJECTIVES = Analysis(
             "one": "share of shared concepts found in both modalities, in the same latent",
             "split": "share of shared concepts found in both modalities, in different latents",
             "missed": "share of shared concepts not found in one of the modalities, or in neither",
-            "merged": "share of found single-modality concepts whose latent is another concept's in the other modality",
+            "merged": "share of found single-modality concepts whose latent is another's in the other modality",
             "fvu": "fraction of variance unexplained, mean of both modalities; none without a decoder",
             "l0": "mean number of active latents a sample, of both modalities",
             "dead": "share of latents that are active on no sample",

@@ -51,7 +51,7 @@ def measures_by_objective(rows: pd.DataFrame) -> Figure:
         for line, setting in enumerate(settings):
             part = rows[rows.data == setting]
             for axis, (measure, title) in zip(axes[line], PANELS.items(), strict=True):
-                _points(axis, part, objectives, measure, "#0072B2", 0.0)
+                _points(axis, _values(part, objectives, measure), "#0072B2")
                 if measure in FROM_ONE:
                     axis.set_xlim(-0.05, 1.05)
                 else:
@@ -78,7 +78,7 @@ def recall_without_classes(rows: pd.DataFrame) -> Figure:
         for axis, setting in zip(axes[0], settings, strict=True):
             part = rows[rows.data == setting]
             for place, ((measure, title), color) in enumerate(zip(DROPPED.items(), colors, strict=True)):
-                _points(axis, part, objectives, measure, color, 0.18 * (place - 1.5), title)
+                _points(axis, _values(part, objectives, measure), color, 0.18 * (place - 1.5), title)
             axis.set_title(setting, loc="left")
             axis.set_xlabel("R@1 by codes")
         _name_lines(axes[0, 0], objectives, "")
@@ -86,20 +86,22 @@ def recall_without_classes(rows: pd.DataFrame) -> Figure:
         return figure
 
 
-def _points(
-    axis: Axes, rows: pd.DataFrame, objectives: Sequence[str], measure: str, color: str, shift: float, label: str = ""
-) -> None:
-    """Plot mean, t interval and single seeds of a measure, one line for each objective; intervals end at 0 and 1."""
-    for line, name in enumerate(objectives):
-        values = rows[rows.feature_set == name][measure].astype(float).dropna().tolist()
-        if not values:
+def _values(rows: pd.DataFrame, objectives: Sequence[str], measure: str) -> list[list[float]]:
+    """Values of a measure with all seeds, for each objective."""
+    return [rows[rows.feature_set == name][measure].astype(float).dropna().tolist() for name in objectives]
+
+
+def _points(axis: Axes, values: Sequence[Sequence[float]], color: str, shift: float = 0.0, label: str = "") -> None:
+    """Plot mean, t interval and single seeds, one line for each objective; intervals end at 0 and 1."""
+    for line, of in enumerate(values):
+        if not of:
             continue
-        interval = mean_interval(values)
-        axis.plot(values, [line + shift] * len(values), ".", color=color, markersize=2, alpha=0.4)
+        interval = mean_interval(of)
+        axis.plot(of, [line + shift] * len(of), ".", color=color, markersize=2, alpha=0.4)
         named = label if line == 0 else "_"
         axis.plot(interval.value, line + shift, "o", color=color, markersize=3.5, label=named)
         if interval.bounded:
-            low, high = np.clip((interval.low, interval.high), 0, max(1, *values))
+            low, high = np.clip((interval.low, interval.high), 0, max(1, *of))
             axis.hlines(line + shift, low, high, color=color, linewidth=0.9, alpha=0.8)
 
 
