@@ -125,7 +125,7 @@ OBJECTIVES = Analysis(
             "without_image_dominant": "R@1 without the latents whose R(d) is above ½ + 0.3",
             "without_text_dominant": "R@1 without the latents whose R(d) is below ½ − 0.3",
             "without_cross_modal": "R@1 without all others",
-            "stability": "mean correlation with matched latents of another training on the same pairs; none if untrained or quick",
+            "stability": "mean correlation with matched latents of another training on these pairs; none if quick",
         },
         "summary": {
             **_PLACE,
