@@ -15,8 +15,8 @@ from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 PANELS = {
-    "one": "shared concepts in one latent",
-    "merged": "latents that mean two things",
+    "one": "one latent",
+    "merged": "merged",
     "fvu": "FVU",
     "recall_at_1": "R@1 by codes",
 }
@@ -26,7 +26,7 @@ DROPPED = {
     "without_text_dominant": "without TextD",
     "without_cross_modal": "without CrossD",
 }
-FROM_ONE = ("one", "merged")  # measures that are shares: their axes end at 1
+TO_ONE = ("one", "merged")  # measures that are shares: their axes end at 1
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
@@ -52,10 +52,8 @@ def measures_by_objective(rows: pd.DataFrame) -> Figure:
             part = rows[rows.data == setting]
             for axis, (measure, title) in zip(axes[line], PANELS.items(), strict=True):
                 _points(axis, _values(part, objectives, measure), "#0072B2")
-                if measure in FROM_ONE:
-                    axis.set_xlim(-0.05, 1.05)
-                else:
-                    axis.set_xlim(left=-0.02 * float(rows[measure].max()))
+                highest = 1.0 if measure in TO_ONE else 1.1 * float(rows[measure].max())
+                axis.set_xlim(-0.05 * highest, 1.05 * highest)
                 if line == 0:
                     axis.set_title(title, loc="left")
             _name_lines(axes[line, 0], objectives, setting)
