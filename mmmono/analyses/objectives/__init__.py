@@ -144,7 +144,7 @@ OBJECTIVES = Analysis(
     figures=[
         FigureView(
             "objectives",
-            "Shared concepts in one latent, latents that mean two things, FVU and R@1: means and 95 % t intervals over seeds.",
+            "Shared concepts in one latent, latents of two meanings, FVU and R@1: means and 95 % t intervals over seeds.",
         ),
         FigureView("objectives-classes", "R@1 by codes, of all latents and without those of each class by ½ ± 0.3."),
     ],
