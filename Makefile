@@ -68,7 +68,7 @@ explorer: $(READY) ## A page to click from the distribution of scores to a featu
 validate: $(READY) ## Does the method find known concepts? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
-objectives: $(READY) ## Which objective keeps a shared concept in one latent? (8 minutes; ARGS=objectives.quick=true 1)
+objectives: $(READY) ## Which objective keeps a shared concept in one latent? (8 minutes; ARGS=objectives.quick=true 2)
 	@$(BIN)/python experiments/objectives.py $(ARGS)
 
 consensus: $(READY) ## What dictionaries of other seeds find: trains three more of each (minutes); the explorer then shows it too
