@@ -26,8 +26,8 @@ ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-.PHONY: help setup demo paper plan report explorer validate consensus names concepts consequences steering sweep dashboard docs
-.PHONY: test test-quick coverage fuzz rehearse chaos
+.PHONY: help setup demo paper plan report explorer validate objectives consensus names concepts consequences steering sweep
+.PHONY: dashboard docs test test-quick coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -68,6 +68,9 @@ explorer: $(READY) ## A page to click from the distribution of scores to a featu
 
 validate: $(READY) ## Does the method find known concepts? (5 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
+
+objectives: $(READY) ## Which objective keeps a shared concept in one latent? (8 minutes; ARGS=objectives.quick=true 2)
+	@$(BIN)/python experiments/objectives.py $(ARGS)
 
 consensus: $(READY) ## What dictionaries of other seeds find: trains three more of each (minutes); the explorer then shows it too
 	@$(RUN)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -170,7 +170,7 @@ class SparseAutoencoder(Dictionary, ABC):
         """Return the codes, which are not negative, of pre-activations."""
 
     @property
-    def atoms(self) -> Float[Tensor, "latents dim"]:
+    def atoms(self) -> Float[Tensor, "latents dim"] | None:
         """Decoder rows, of unit norm: the direction that each latent stands for."""
         return self.W_dec.detach()
 
@@ -240,14 +240,19 @@ class SparseAutoencoder(Dictionary, ABC):
         processes = place()[1]
         if len(atoms) == 0:
             return residual.new_zeros(())
-        bias = None if self.b_enc is None else self.b_enc[atoms]
-        activation = F.linear(output.centered, self.W_enc[atoms], bias)
-        values, places = activation.topk(min(auxk, len(atoms)), dim=1, sorted=False)
-        codes = torch.zeros_like(activation).scatter(1, places, values.relu())
-        error = (residual - codes @ self.W_dec[atoms]).square().sum()
+        error = (residual - self.reconstruct_from(output.centered, atoms, auxk)).square().sum()
         mean = sum_over_processes(residual.mean(0)) / processes
         variance = sum_over_processes((residual - mean).square().sum())
         return (processes * error / variance).nan_to_num(0.0)
+
+    def reconstruct_from(
+        self, centered: Float[Tensor, "samples dim"], rows: Int64[Tensor, " rows"], count: int
+    ) -> Float[Tensor, "samples dim"]:
+        """Reconstruct samples minus b_pre from the `count` most active latents of some rows of the weights."""
+        bias = None if self.b_enc is None else self.b_enc[rows]
+        activation = F.linear(centered, self.W_enc[rows], bias)
+        values, places = activation.topk(min(count, len(rows)), dim=1, sorted=False)
+        return torch.zeros_like(activation).scatter(1, places, values.relu()) @ self.W_dec[rows]
 
     @torch.no_grad()
     def project_decoder_gradient(self) -> None:

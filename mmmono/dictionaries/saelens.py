@@ -22,6 +22,7 @@ from mmmono.dictionaries.l1_sae import L1SAE
 from mmmono.dictionaries.matching_pursuit import MatchingPursuitSAE
 from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.sae import TopKSAE
+from mmmono.dictionaries.two_sided import TwoSidedSAE
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -47,6 +48,8 @@ def export_to_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
     Raises:
         DictionaryError: the SAE has one b_pre per modality, which the format cannot hold, or has no counterpart.
     """
+    if isinstance(sae, TwoSidedSAE):
+        raise DictionaryError(f"SAELens has no architecture for a {sae.architecture}: it has weights for each modality")
     if sae.center == "per_modality":
         raise DictionaryError(
             "SAELens' format has one b_dec and this SAE one b_pre for each modality: train with sae.center=pooled"

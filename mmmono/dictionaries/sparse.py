@@ -235,6 +235,20 @@ def encode_topk(
     return SparseCodes(_Encode.apply(z, weight, bias, values.relu_(), pattern), pattern)
 
 
+def encode_at(
+    z: Float[Tensor, "batch dim"],
+    weight: Float[Tensor, "latents dim"],
+    bias: Float[Tensor, " latents"] | None,
+    indices: Int64[Tensor, "batch k"],
+) -> SparseCodes:
+    """Sparse codes ReLU(W z + bias) of given latents of each sample; gradients as those of `encode_topk`."""
+    with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        values = sampled_product(z, weight, indices)
+        values = (values if bias is None else values + bias[indices]).relu_()
+    pattern = Pattern(indices, len(weight))
+    return SparseCodes(_Encode.apply(z, weight, bias, values, pattern), pattern)
+
+
 def decode_sparse(codes: SparseCodes, weight: Float[Tensor, "latents dim"]) -> Float[Tensor, "batch dim"]:
     """Product codes · weight with gradients, computed by gathering the active rows of `weight`."""
     return _Decode.apply(codes.values, weight, codes.pattern)

@@ -27,6 +27,7 @@ COVARIANCE_ROWS = 50_000  # of a store, for the covariance of the noise
 # Options that came later: without them, addresses and numbers are as before.
 LATER = (
     "group_size", "group_likeness", "tail", "dense", "parents", "leak", "leak_frequency", "gain_ratio", "noise_from",
+    "direction_cosine",
 )  # fmt: skip
 
 Array = np.ndarray[Any, Any]
@@ -65,6 +66,8 @@ class SyntheticParameters:
             are uniform between its inverse and it.
         noise_from: folder of a feature store of width `dim`; the noise of either modality then has the covariance of its
             embeddings, in the total size of `noise`. None: the same in all directions.
+        direction_cosine: cosine between the direction of a shared concept in images and that in texts; 1 if it has one
+            direction.
 
     Raises:
         ConfigError: a parameter is invalid.
@@ -91,6 +94,7 @@ class SyntheticParameters:
     leak_frequency: float = 0.5
     gain_ratio: float = 1.0
     noise_from: str | None = None
+    direction_cosine: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("pairs", "dim", "image_atoms", "text_atoms", "shared_atoms", "group_size"):
@@ -102,6 +106,10 @@ class SyntheticParameters:
         for name in ("zipf", "gain_spread", "gap", "noise", "tail", "dense", "leak"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)} must not be negative")
+        if not -1 < self.direction_cosine <= 1:
+            raise ConfigError(
+                f"dataset.direction_cosine={self.direction_cosine} is a cosine: give more than -1, up to 1"
+            )
         if self.gain_ratio < 1:
             raise ConfigError(f"dataset.gain_ratio={self.gain_ratio}: give at least 1, equal gains in both modalities")
         atoms = min(self.image_atoms, self.text_atoms) + self.shared_atoms
@@ -122,7 +130,8 @@ class SyntheticPairs:
 
     Attributes:
         image, text: embeddings.
-        atoms: unit directions of the concepts: image-only first, then text-only, then shared.
+        atoms: unit directions of the concepts: image-only first, then text-only, then shared. Of a shared concept whose
+            directions in images and in texts differ, it is the middle of the two.
         kind: index into KINDS, for each atom.
         gain: strength of a concept in images over its strength in texts, when present; infinite for image-only
             concepts, 0 for text-only ones.
@@ -155,7 +164,7 @@ def synthesize(parameters: SyntheticParameters) -> SyntheticPairs:
         np.where(kind == 2, _extra(parameters, 0).uniform(-1, 1, len(kind)), 0) * np.log(parameters.gain_ratio) / 2
     )
     codes = _codes(parameters, rng, kind, frequency, gain)
-    clean = [c @ atoms for c in codes]
+    clean = [c @ directions for c, directions in zip(codes, _directions(parameters, kind, atoms), strict=True)]
     length = np.sqrt(np.mean([np.square(z).sum(1).mean() for z in clean]))
     offset = rng.standard_normal(parameters.dim)
     offset *= parameters.gap * length / 2 / np.linalg.norm(offset)
@@ -252,6 +261,17 @@ def _codes(parameters: SyntheticParameters, rng: Rng, kind: Array, frequency: Ar
             found += _dense(parameters, kind, absent, extra) * gains
         codes.append(found)
     return codes
+
+
+def _directions(parameters: SyntheticParameters, kind: Array, atoms: Array) -> tuple[Array, Array]:
+    """Directions of the concepts in images and in texts: those of a shared one lie on both sides of its atom."""
+    if parameters.direction_cosine == 1:
+        return atoms, atoms
+    away = _extra(parameters, 5).standard_normal(atoms.shape)
+    away -= (away * atoms).sum(1, keepdims=True) * atoms
+    away /= np.linalg.norm(away, axis=1, keepdims=True)
+    angle = np.where(kind == 2, np.arccos(parameters.direction_cosine) / 2, 0)[:, None]
+    return np.cos(angle) * atoms + np.sin(angle) * away, np.cos(angle) * atoms - np.sin(angle) * away
 
 
 def _dense(parameters: SyntheticParameters, kind: Array, absent: int, rng: Rng) -> Array:

@@ -81,6 +81,9 @@ class Trained(Recipe, ABC):
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> DictionaryModule:
         """Make the Lightning module with an untrained dictionary. Raises ConfigError if sizes are invalid."""
 
+    def finish(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:
+        """Do what is left when training has ended, in place; nothing for most kinds."""
+
 
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
 OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion", "init_from")

@@ -117,6 +117,8 @@ class Training:
                 f"training {self.name} diverged: its weights are not finite; lower {self.name}.lr={module.lr}"
             )
         history.ended_by = plateau.ended_by(trainer)
+        if place is None or place.rank == 0:  # which keeps the result
+            self.kind.finish(module.dictionary, self.train, self.normalize)
         return module, history
 
     @property

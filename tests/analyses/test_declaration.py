@@ -137,7 +137,12 @@ def test_wandb_has_a_group_of_panels_for_each() -> None:
 
 # Files that know another analysis, and why. Everything else that knows it is its own, the registry, docs or tests.
 ELSEWHERE = {
-    "Makefile": {"sweep", "train", "validate"},  # targets that run something else than one analysis on one model
+    "Makefile": {
+        "objectives",
+        "sweep",
+        "train",
+        "validate",
+    },  # targets that run something else than one analysis on one model
     "benchmarks/gpu.py": {"train"},  # what is measured
     "conf/hparams_search/ncl.yaml": {"train"},  # searches of the entrypoint
     "conf/hparams_search/sae.yaml": {"train"},

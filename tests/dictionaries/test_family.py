@@ -36,6 +36,11 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "frozen_decoder": ("topk_sae", {"k": 3, "frozen": "decoder"}),
     "frozen_encoder": ("topk_sae", {"k": 3, "frozen": "encoder", "encoder": "independent"}),
     "tied": ("topk_sae", {"k": 3, "encoder": "tied"}),
+    "group_sparse": ("group_sparse_sae", {"k": 3}),
+    "iso_energy": ("iso_energy_sae", {"k": 3}),
+    "infonce": ("infonce_sae", {"k": 3}),
+    "sparc": ("sparc_sae", {"k": 3, "cross_coefficient": 0.1}),
+    "matched_saes": ("matched_saes", {"k": 3}),
 }
 
 
@@ -77,7 +82,7 @@ def test_each_kind_learns(kind: str, autocast: bool) -> None:
     before, after = train(sae, 1), train(sae, 80, autocast)
     assert after < 0.9 * before
     assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in sae.parameters())
-    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(16))
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(len(sae.W_dec)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError, StoreError
 from mmmono.features import FeatureStore, FeatureView, split_view
@@ -108,6 +109,8 @@ def test_a_synthetic_store_has_its_answer_beside_it(tmp_path) -> None:  # type: 
         (dict(leak=-1), "dataset.leak=-1 must not be negative"),
         (dict(leak_frequency=2), "dataset.leak_frequency=2 is a probability"),
         (dict(gain_ratio=0.5), "dataset.gain_ratio=0.5: give at least 1"),
+        (dict(direction_cosine=-1), "dataset.direction_cosine=-1 is a cosine"),
+        (dict(direction_cosine=1.1), "dataset.direction_cosine=1.1 is a cosine"),
         (dict(active=70), "dataset.active=70 concepts a sample, but a modality has only 64 atoms"),
         (dict(active=50, zipf=2), "a probability above 1"),
     ],
@@ -186,6 +189,21 @@ def test_leaks_are_weak_rarer_and_independent_of_the_pair() -> None:
     assert found.score[pairs.kind != 2].abs().max() < 0.03
     assert found.score[pairs.kind == 2].min() > 0.6
     assert image.sum(1).double().mean() == pytest.approx(7.5, rel=0.03)  # 6, and half of 3 of the other modality
+
+
+def test_directions_of_shared_concepts_differ_by_their_angle() -> None:
+    pairs = synthesize(SyntheticParameters(pairs=2000, dim=16, direction_cosine=0.3, gap=0, noise=0))
+    sides = ((pairs.image_codes, pairs.image), (pairs.text_codes, pairs.text))
+    image, text = (torch.linalg.lstsq(codes.double(), z.double(), driver="gelsd").solution for codes, z in sides)
+    shared, atoms = pairs.kind == 2, pairs.atoms.double()
+    torch.testing.assert_close(image[pairs.kind == 0], atoms[pairs.kind == 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(text[pairs.kind == 1], atoms[pairs.kind == 1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (image[shared] * text[shared]).sum(1), torch.full((32,), 0.3).double(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(F.normalize((image + text)[shared], dim=1), atoms[shared], atol=1e-5, rtol=0)
+    same = synthesize(SyntheticParameters(pairs=2000, dim=16, gap=0, noise=0))
+    assert torch.equal(same.image_codes, pairs.image_codes)
 
 
 def test_gain_ratios_lie_between_their_bounds() -> None:

@@ -112,10 +112,18 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "validate|seed": "runs have seeds of their own, validate.seeds of them",
     "validate|dataset.seed": "runs have seeds of their own, validate.seeds of them",
     "validate|dataset.label": "synthetic pairs have none",
+    "objectives|*.k": "follows from dataset.active",
+    "objectives|*.expansion": "follows from objectives.latents",
+    "objectives|objectives.jobs": "processes that train",
+    "objectives|dataset.limit": "has no meaning for synthetic pairs, and is refused",
+    "objectives|seed": "runs have seeds of their own, objectives.seeds of them",
+    "objectives|dataset.seed": "runs have seeds of their own, objectives.seeds of them",
+    "objectives|dataset.label": "synthetic pairs have none",
 }
 
 FAMILY_NAMES = ("batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit")
 FAMILY_NAMES += ("tied", "frozen_decoder", "frozen_encoder")
+FAMILY_NAMES += ("sparc", "group_sparse", "iso_energy", "infonce", "matched_saes")
 
 # Another valid value of settings of which none can be guessed.
 OTHER: Mapping[str, Any] = {
@@ -277,9 +285,11 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def others(name: str, value: Any, files: Mapping[str, str]) -> Iterator[Any]:
     """Values that the setting may have instead."""
-    if name in OTHER:
+    if name in OTHER and OTHER[name] != value:
         other = OTHER[name]
         yield files[other[1:-1]] if isinstance(other, str) and other[1:-1] in files else other
+    elif value == "per_modality":
+        yield "pooled"
     elif isinstance(value, bool):
         yield not value
     elif isinstance(value, int):
@@ -456,6 +466,7 @@ WALKS = [
     Walk("explorer", (*TAR, RAW_SAE)),
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
+    Walk("objectives", ("objectives.seeds=2",)),
     Walk("validate", ("validate.parameters={{pairs: [2500]}}", "validate.seeds=1", "validate.equal_gains.seeds=1")),
 ]
 

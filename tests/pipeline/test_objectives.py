@@ -1,0 +1,121 @@
+"""Objectives for pairs through the entrypoints: all tables and figures, bad input, several processes, resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmmono.analyses.objectives import OBJECTIVES
+from mmmono.dictionaries import Dictionary
+from mmmono.dictionaries.matched_saes import MatchedSAEs
+from mmmono.pipeline.analysis import shown_figures, shown_tables
+from mmmono.reporting.result import Result
+from tests.pipeline.conftest import Command
+from tests.pipeline.test_entrypoints import only
+from tests.pipeline.test_processes import ONE, TWO, assert_same, dictionary, finish, start
+
+KINDS = ("sparc", "group_sparse", "iso_energy", "infonce", "matched_saes")
+SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interval=5", "dataset.pairs=1000")
+DATA: tuple[str, ...] = (
+    "dataset=synthetic", "dataset.pairs=700", "dataset.dim=16", "training.snapshot_every=null", "trainer=cpu",
+    "features.k=2", "features.expansion=2", "trainer.min_steps=0", f"features=[{','.join(KINDS)}]",
+    "training.dead_after_epochs=0.05", "sparc.auxk=4", "matched_saes.auxk=4", "infonce.encoder=tied",
+    "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=10",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
+    """Trainings too short to find anything, but all of them."""
+    run = command(
+        "objectives", f"artifacts={tmp_path}", *SHORT, "training.batch_size=64", "objectives.jobs=1",
+        "objectives.seeds=2", "features=[raw,sae,sparc,ncl]", "~objectives.data.wide_gap",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    folder = only(tmp_path / "results", "objectives-*")
+    rows, summary = (pd.read_parquet(folder / f"{name}.parquet") for name in ("objectives", "summary"))
+    assert list(rows.groupby(["data", "feature_set"], sort=False).size().index) == [
+        (data, name) for data in ("base", "angle_60") for name in ("raw", "sae", "sparc", "ncl")
+    ]
+    assert (rows.one + rows.split + rows.missed).tolist() == pytest.approx([1] * len(rows))
+    assert rows[rows.feature_set == "raw"].fvu.tolist() == pytest.approx([0] * 4)
+    assert rows[rows.feature_set == "ncl"].fvu.isna().all()
+    assert rows[rows.feature_set == "raw"].stability.isna().all()
+    assert rows[rows.feature_set != "raw"].stability.notna().all()
+    widths = {
+        name: len(load_file(next(tmp_path.glob(f"dictionaries/{name}-*/weights.safetensors")))["W_dec"])
+        for name in ("sae", "sparc")
+    }
+    assert widths == {"sae": 144, "sparc": 2 * 96}  # 1.5 of 96 concepts, and 1.5 of 64 on each side
+    recall = rows[(rows.data == "base") & (rows.feature_set == "sae")].recall_at_1
+    cell = summary[(summary.data == "base") & (summary.feature_set == "sae") & (summary.measure == "recall_at_1")]
+    assert cell["mean"].item() == pytest.approx(recall.mean())
+    result = Result(folder, {})
+    assert {path.stem for path, _ in shown_figures(OBJECTIVES, result)} == {"objectives", "objectives-classes"}
+    [(_, _, table)] = shown_tables(OBJECTIVES, result)
+    assert len(table) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entrypoint", "arguments", "message"),
+    [
+        ("objectives", ["dataset=openmoji"], "objectives need known concepts: set dataset=synthetic, not openmoji"),
+        ("objectives", ["+objectives.data.base.gaps=1"], "objectives.data.base sets 'gaps', which is no setting"),
+        ("objectives", ["+objectives.data.base.gap=-1"], "dataset.gap=-1 must not be negative"),
+        ("objectives", ["objectives.latents=0"], "latents=0 leaves no latent"),
+        ("objectives", ["objectives.seeds=0"], "objectives.seeds=0: give at least 1"),
+        ("train", ["features=sparc", "+sparc.center=pooled"], "sparc.center=pooled: each side has a b_pre of its own"),
+        ("train", ["features=matched_saes", "+matched_saes.center=pooled"], "matched_saes.center=pooled"),
+        ("train", ["features=group_sparse", "group_sparse.mask=0.99"], "group_sparse.mask=0.99 leaves 1 of 64 latents"),
+        ("train", ["features=infonce", "infonce.temperature=0"], "infonce.temperature=0 must be positive"),
+    ],
+)
+def test_what_cannot_be_honored_is_named(
+    command: Command, tmp_path: Path, entrypoint: str, arguments: list[str], message: str
+) -> None:
+    data = () if "dataset=openmoji" in arguments else ("dataset=synthetic",)
+    run = command(entrypoint, f"artifacts={tmp_path}", *data, *arguments)
+    assert run.status == 1
+    assert message in run.err
+
+
+@pytest.mark.slow
+def test_two_processes_and_resuming_make_what_one_process_makes(command: Command, tmp_path: Path) -> None:
+    """Negatives, masks and matches are those of the whole batch, and of an uninterrupted training."""
+    alone, together, cut = (tmp_path / name for name in ("alone", "together", "cut"))
+    run = command("train", *DATA, *ONE, f"artifacts={alone}")
+    assert run.status == 0, run.err
+    process = start(*DATA, *TWO, f"artifacts={together}", log=tmp_path / "log")
+    assert finish(process) == 0, (tmp_path / "log").read_text()
+    for kind in KINDS:
+        assert_same(alone, together, kind)
+    for kind in ("group_sparse", "matched_saes"):
+        own = [s for s in DATA if not s.startswith(tuple(f"{other}." for other in KINDS if other != kind))]
+        one = (f"artifacts={cut}", *own, *ONE, f"features={kind}")
+        run = command("train", *one, "trainer.max_time={seconds:0.001}")
+        assert f"training {kind} was cut short after 1 steps" in run.err
+        assert command("train", *one).status == 0
+        assert_same(alone, cut, kind)
+    matched = Dictionary.from_pretrained(dictionary(alone, "matched_saes"))
+    assert isinstance(matched, MatchedSAEs)
+    assert matched.match.max() > 0.2
+    state = torch.load(dictionary(alone, "sparc") / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert (state["since_fired"] >= 24).all(0).sum() > 0  # AuxK had something to do
+
+
+@pytest.mark.slow
+def test_half_precision_and_other_analyses(command: Command, tmp_path: Path) -> None:
+    short = [setting for setting in DATA if not setting.startswith("features=")]
+    sets = f"features=[{','.join(KINDS)}]"
+    for precision in ("bf16-mixed", "bf16-true", "64-true"):
+        run = command("train", f"artifacts={tmp_path}/{precision}", *short, sets, f"trainer.precision={precision}")
+        assert run.status == 0, run.err
+    run = command("sharedness", f"artifacts={tmp_path}/bf16-mixed", *short, sets, "trainer.precision=bf16-mixed")
+    assert run.status == 0, run.err
+    run = command("faithfulness", f"artifacts={tmp_path}/bf16-mixed", *short, sets, "trainer.precision=bf16-mixed")
+    assert run.status == 0, run.err
