@@ -27,7 +27,7 @@ from mmmono.data import SplitShares
 from mmmono.data.images import decode_image
 from mmmono.dictionaries import DictionaryFeatures, RowReader, TopKSAE
 from mmmono.dictionaries.pools import CHUNK_ROWS
-from mmmono.features import FeatureSet, FeatureStore, FeatureStoreWriter, FeatureView, RawFeatures
+from mmmono.features import FeatureSet, FeatureStore, FeatureStoreWriter, FeatureView, RawFeatures, feature_set
 from mmmono.features.folding import OfBlocks, Together, Walk, pairs, stored_pairs
 from mmmono.features.grouping import split_rows
 from mmmono.modality import DominanceStream, SharednessStream
@@ -100,6 +100,9 @@ def fed(view: FeatureView, features: FeatureSet, streams: Callable[[], Sequence[
 def measured(dim: int, latents: int, side: int) -> Rates:
     """Measure with one thread."""
     torch.set_num_threads(1)
+    feature_set.WORTH_COMPILING = (
+        1  # sets of this size take the compiled kernels; the fastest of several runs compiled nothing
+    )
     rng = np.random.default_rng(0)
     encoder = load_open_clip("ViT-B-32", None)
     files = [jpeg(rng, side) for _ in range(64)]

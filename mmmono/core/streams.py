@@ -55,7 +55,11 @@ class Stream(ABC, Generic[Block, Result]):
         Args:
             number: of the range, from 0 on; matters for streams that draw random numbers.
         """
-        return copy.deepcopy(self)
+        return copy.deepcopy(self, {id(part): part for part in self.shared() if part is not None})
+
+    def shared(self) -> tuple[object, ...]:
+        """Return what never changes and may be as large as the data: the streams of ranges do not copy it."""
+        return ()
 
     @abstractmethod
     def result(self) -> Result:

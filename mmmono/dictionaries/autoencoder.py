@@ -75,7 +75,7 @@ class DenseCodes:
 
     Attributes:
         values: the matrix.
-        penalty: sum over samples of what training adds to the squared error to keep the codes sparse; None for nothing.
+        penalty: sum over samples of what training adds to the squared error, such as for sparse codes; None for nothing.
     """
 
     values: Float[Tensor, "samples latents"]
@@ -103,7 +103,7 @@ class AutoencoderOutput:
         centered: embedding − b_pre, without gradient.
         residual: embedding − reconstruction, without gradient.
         codes: codes of both modalities.
-        penalty: what training adds to the loss to keep the codes sparse; None for nothing.
+        penalty: what training adds to the loss beside the reconstruction; None for nothing.
     """
 
     loss: Float[Tensor, ""]
@@ -224,7 +224,15 @@ class SparseAutoencoder(Dictionary, ABC):
         residual = centered - self.reconstruct(codes)
         return residual.square().sum(), residual
 
-    def auxiliary_loss(self, output: AutoencoderOutput, dead: Bool[Tensor, " latents"], auxk: int) -> Float[Tensor, ""]:
+    def dead_rows(self, silent: Bool[Tensor, "2 latents"]) -> Bool[Tensor, " rows"]:
+        """Return which rows of the weights belong to dead latents: by default one for each latent.
+
+        Args:
+            silent: latents that have not fired for long on images (row 0) and on texts (row 1).
+        """
+        return silent.all(0)
+
+    def auxiliary_loss(self, output: AutoencoderOutput, dead: Bool[Tensor, " rows"], auxk: int) -> Float[Tensor, ""]:
         """AuxK loss (Gao et al. 2024): reconstruct the residual from the `auxk` most active dead latents.
 
         The loss is the squared error, without b_pre and with a detached residual, divided by the residual's variance;
@@ -232,7 +240,7 @@ class SparseAutoencoder(Dictionary, ABC):
 
         Args:
             output: forward pass of the batch.
-            dead: mask of dead latents.
+            dead: mask of rows of the weights, of `dead_rows`.
             auxk: dead latents per sample.
         """
         atoms = dead.nonzero().squeeze(1)

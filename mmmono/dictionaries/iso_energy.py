@@ -22,7 +22,7 @@ class IsoEnergySAE(PairedTopKSAE):
 
     The paper's autoencoder is a matching pursuit SAE, and its reconstruction error is a mean over the d dimensions, with
     β about 10⁻⁴. Here it is TopK, so that objectives are compared on the same codes, and Eq. 3 is a sum over dimensions
-    and both modalities: its β is 2 d times the paper's, about 0.2 at d = 768.
+    and both modalities: its β is 2 d times the paper's, about 0.15 at d = 768.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.

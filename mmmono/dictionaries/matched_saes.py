@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mmmono.dictionaries.two_sided import TwoSidedSAE
@@ -51,6 +51,10 @@ class MatchedSAEs(TwoSidedSAE):
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this SAE."""
         return {**super().config(), "match_pairs": self.match_pairs}
+
+    def dead_rows(self, silent: Bool[Tensor, "2 latents"]) -> Bool[Tensor, " rows"]:
+        """Return the rows of latents that are silent on their own side: until they are matched, the sides are apart."""
+        return silent.flatten()
 
     @torch.no_grad()
     def align(self, partners: Int64[Tensor, " latents"], correlation: Float64[Tensor, " latents"]) -> None:

@@ -145,7 +145,7 @@ class SAEModule(DictionaryModule):
         dictionary: the autoencoder.
         auxk: number of dead latents in the auxiliary loss (`SparseAutoencoder.auxiliary_loss`); 0 disables it.
         auxk_coefficient: weight of the auxiliary loss.
-        penalty_warmup_steps: steps over which the weight of the dictionary's sparsity penalty, if it has one, rises
+        penalty_warmup_steps: steps over which the weight of the dictionary's penalty, if it has one, rises
             linearly.
         **settings: see `DictionaryModule`.
     """
@@ -173,7 +173,8 @@ class SAEModule(DictionaryModule):
             loss = loss + min(1.0, (self.global_step + 1) / max(1, self.penalty_warmup_steps)) * output.penalty
         self.record_firing(output.fired, len(batch.image))
         if self.auxk:
-            auxiliary = self.dictionary.auxiliary_loss(output, self.dead, self.auxk)
+            dead = self.dictionary.dead_rows(self.since_fired >= self.dead_after)
+            auxiliary = self.dictionary.auxiliary_loss(output, dead, self.auxk)
             loss = loss + self.auxk_coefficient * auxiliary
         if self.is_logging_step:
             self.log_training(loss=loss, l0=output.l0, dead_fraction=self.dead.float().mean())

@@ -9,7 +9,9 @@ from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.pretrained import PretrainedSAE
+from mmmono.dictionaries.two_sided import TwoSidedSAE
 
+OF_ITS_TRAINING = ("steps", "match")  # tensors of some kinds that are no weights
 THRESHOLDS = "thresholds"  # of a JumpReLU SAE
 
 
@@ -37,6 +39,11 @@ def start_from(sae: SparseAutoencoder, other: Dictionary) -> None:
     theirs = _rescaled(other) if isinstance(other, PretrainedSAE) else dict(other.state_dict())
     if not isinstance(other, SparseAutoencoder | PretrainedSAE) or "W_enc" not in theirs:
         raise DictionaryError("it has no encoder and decoder matrices, as a sparse autoencoder has")
+    if isinstance(other, TwoSidedSAE) and not isinstance(sae, TwoSidedSAE):
+        raise DictionaryError("it has weights for each modality: start features=sparc or features=matched_saes from it")
+    if isinstance(sae, TwoSidedSAE) and not isinstance(other, TwoSidedSAE):  # both sides start as the one
+        theirs |= {name: torch.cat([theirs[name]] * 2) for name in ("W_enc", "W_dec", "b_enc") if name in theirs}
+    theirs = {name: value for name, value in theirs.items() if name not in OF_ITS_TRAINING}
     if "b_enc" not in own and bool(theirs.get("b_enc", torch.zeros(1)).any()):
         raise DictionaryError(
             "it has an encoder bias: set encoder_bias=true, with a + before it if there is no such option yet"
@@ -64,7 +71,7 @@ def _rescaled(other: PretrainedSAE) -> dict[str, Tensor]:
         raise DictionaryError("it normalizes each embedding or caps its codes, as no autoencoder of this project does")
     if encoding.activation == "matching_pursuit":
         return {"W_enc": other.W_dec, "W_dec": other.W_dec, "b_pre": other.b_dec[None]}
-    lengths = torch.linalg.vector_norm(other.W_dec, dim=1)
+    lengths = torch.linalg.vector_norm(other.W_dec, dim=1).clamp_min(torch.finfo(torch.float32).tiny)  # of dead latents
     found = {
         "W_enc": other.W_enc * lengths[:, None],
         "W_dec": other.W_dec / lengths[:, None],

@@ -6,7 +6,7 @@ from abc import ABC
 from typing import Unpack
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -112,10 +112,10 @@ class TwoSidedSAE(SelectingSAE, ABC):
     def reconstruct_from(
         self, centered: Float[Tensor, "samples dim"], rows: Int64[Tensor, " rows"], count: int
     ) -> Float[Tensor, "samples dim"]:
-        """Reconstruct pairs minus b_pre from the `count` most active of some latents, each side from its own."""
-        return torch.cat(
-            [
-                super(TwoSidedSAE, self).reconstruct_from(side, rows + number * self.num_features, count)
-                for number, side in enumerate(centered.chunk(2))
-            ]
-        )
+        """Reconstruct pairs minus b_pre from the `count` most active latents of some rows, each side from its own."""
+        sides = zip(centered.chunk(2), (rows[rows < self.num_features], rows[rows >= self.num_features]), strict=True)
+        return torch.cat([super(TwoSidedSAE, self).reconstruct_from(side, own, count) for side, own in sides])
+
+    def dead_rows(self, silent: Bool[Tensor, "2 latents"]) -> Bool[Tensor, " rows"]:
+        """Return the rows of both sides of latents that fire on neither."""
+        return silent.all(0).repeat(2)

@@ -60,7 +60,7 @@ def check_machine(folder: Path, versions: dict[str, str]) -> None:
     """Raise ProcessError if this machine does not see a folder, or has other software than the one that asks."""
     here = socket.gethostname()
     if not folder.is_dir():
-        raise ProcessError(f"{here} does not see {folder}: artifacts= must be shared by all machines")
+        raise ProcessError(f"{here} does not see {folder}: it must lie on a disk that all machines share")
     mine = provenance()
     for name in SAME:
         if mine.get(name) != versions.get(name):
@@ -123,10 +123,9 @@ class Cluster:
             ) from error
         self._connected = True
 
-    def resources(self) -> dict[str, float]:
-        """Return what the cluster has in all: `CPU`, `GPU` and others."""
-        there: dict[str, float] = self.ray.cluster_resources()
-        return there
+    def machines(self) -> list[dict[str, float]]:
+        """Return what each machine of the cluster has: `CPU`, `GPU` and others."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def hire(self, worker: type, job: object, cpus: int) -> None:
         """Say what the workers are; each is started when it is first given something to do.
@@ -144,13 +143,13 @@ class Cluster:
         self._job = self.ray.put(job)
 
     def _room(self, cpus: int, gpus: int) -> int:
-        there = self.resources()
-        room = int(there.get("CPU", 0)) // cpus
-        room = min(room, int(there.get("GPU", 0)) // gpus) if gpus else room
+        machines = [(int(there.get("CPU", 0)), int(there.get("GPU", 0))) for there in self.machines()]
+        room = sum(min(cores // cpus, devices // gpus) if gpus else cores // cpus for cores, devices in machines)
         if room < 1:
+            told = ", ".join(f"{cores} CPUs and {devices} GPUs" for cores, devices in machines)
             raise ConfigError(
-                f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, too few for a worker with "
-                f"{cpus} and {gpus}: lower engine.cpus or extraction.workers, or give engine.workers and wait for machines"
+                f"the machines of the cluster have {told}, too few for a worker with {cpus} and {gpus}: lower engine.cpus "
+                "or extraction.workers, or give engine.workers and wait for machines"
             )
         return room
 

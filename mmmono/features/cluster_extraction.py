@@ -158,9 +158,8 @@ def _readers(job: ClusterJob, cluster: Cluster) -> int:
         return job.settings.workers
     if not cluster.settings.gpus:
         return 0
-    there = cluster.resources()
-    cores = cluster.settings.cpus or int(there.get("CPU", 0) // max(1.0, there.get("GPU", 0.0)))
-    return max(1, cores - 1)
+    shares = [int(there.get("CPU", 0) // there["GPU"]) for there in cluster.machines() if there.get("GPU")]
+    return max(1, (cluster.settings.cpus or min(shares, default=1)) - 1)
 
 
 def _length(source: PairSource) -> int | None:

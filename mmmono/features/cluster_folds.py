@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,15 @@ def folded_on_cluster(stream: Folded, walk: Walk, settings: ClusterSettings) -> 
         ProcessError: a machine of the cluster does not see the store, or has other software.
         MmmonoError: what a worker raised, such as an embedding that is not finite.
     """
+    on_gpu = torch.device(walk.device).type == "cuda"
+    if not on_gpu:  # what comes back from a GPU can only be read by a process that has one
+        settings = replace(settings, gpus=0)
     ranges = dict(enumerate(walk.ranges()))
     waiting, deaths = sorted(ranges, reverse=True), Counter[int]()
     done: dict[int, Folded] = {}
     merged = 0
     with Cluster(settings) as cluster:
-        device = "cuda" if settings.gpus else "cpu"
+        device = "cuda" if on_gpu else "cpu"
         cluster.hire(FoldWorker, FoldJob(stream.fresh(0), walk.on("cpu"), device), settings.cpus or 1)
         while merged < len(ranges):
             while waiting and len(cluster.running) < cluster.size and waiting[-1] < merged + AHEAD * cluster.size:

@@ -76,9 +76,14 @@ class DeviceWorkers:
             MmmonoError: what a worker raised.
             ProcessError: a worker raised something else.
         """
-        for pipe in wait(list(self.running), timeout=LOOK):
+        ready = wait(list(self.running), timeout=LOOK)
+        # Readers that a dead worker has left behind may hold its end of the pipe open.
+        dead = [pipe for pipe, (its, _) in self.running.items() if pipe not in ready and not its.process.is_alive()]
+        for pipe in [*ready, *dead]:
             started, task = self.running.pop(pipe)
             try:
+                if not started.pipe.poll():
+                    raise EOFError
                 outcome = started.pipe.recv()
             except (EOFError, OSError):
                 started.process.join()

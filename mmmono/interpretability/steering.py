@@ -95,18 +95,19 @@ class SteeredRetrieval:
         own = self.codes[:, feature]
         return own * strength if how == "scale" else torch.full_like(own, strength * float(self.reference[feature]))
 
-    def found(self, feature: int | None = None, strength: float = 1.0, how: How = "set") -> Int64[Tensor, "queries k"]:
-        """Images that each text finds, best first: with a steered feature, or as it is (None)."""
-        if feature is None:
-            return self._similarity.topk(self.k, dim=1).indices
-        change = self.value(feature, strength, how) - self.codes[:, feature]
-        return torch.addr(self._similarity, change, self._reach[feature]).topk(self.k, dim=1).indices
+    def found(
+        self, feature: int | None = None, strength: float = 1.0, how: How = "set", count: int | None = None
+    ) -> Int64[Tensor, "queries count"]:
+        """Images that each text finds, best first: with a steered feature, or as it is (None); k unless a count is given."""
+        similarity = self._similarity
+        if feature is not None:
+            change = self.value(feature, strength, how) - self.codes[:, feature]
+            similarity = torch.addr(similarity, change, self._reach[feature])
+        return similarity.topk(count or self.k, dim=1).indices
 
     def profile(self, found: Int64[Tensor, "queries k"]) -> Float64[Tensor, "queries features"]:
         """Mean activations of the images that each text finds."""
-        weights = torch.zeros(len(found), len(self.image_codes), dtype=torch.float64)
-        weights.scatter_(1, found, 1 / found.shape[1])
-        return weights @ self.image_codes
+        return torch.nn.functional.embedding_bag(found, self.image_codes, mode="mean")
 
     def steered(
         self,

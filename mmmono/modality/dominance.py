@@ -157,6 +157,10 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
                 to_float32(rows)
             raise
 
+    def shared(self) -> tuple[object, ...]:
+        """Return the sizes of all groups; see `Stream.shared`."""
+        return (self.group_sizes,)
+
     @property
     def num_pairs(self) -> int:
         """Number of pairs so far."""

@@ -56,6 +56,11 @@ class GroupAverages:
             self._sizes = None
         self._open = OpenGroups(self._sizes)
 
+    @property
+    def sizes(self) -> GroupNumbers | None:
+        """Number of pairs of each group; None if every pair is a group of its own."""
+        return self._sizes
+
     def add(self, image: Tensor, text: Tensor, codes: GroupNumbers | None) -> list[Units]:
         """Add pairs with the codes of their groups, and return the groups that are complete with them.
 
@@ -84,7 +89,8 @@ class GroupAverages:
         Raises:
             ValueError: the groups differ.
         """
-        if not np.array_equal(self._sizes, other._sizes):  # type: ignore[arg-type]  # None equals None alone
+        same = self._sizes is other._sizes
+        if not same and not np.array_equal(self._sizes, other._sizes):  # type: ignore[arg-type]  # None equals None alone
             raise ValueError("streams with different groups cannot be merged: give all those of the whole data")
         return _units(self._open.merge(other._open))
 

@@ -5,7 +5,6 @@ All three are sums of the groups' ratios with different random weights, so that 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -152,9 +151,13 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
 
     def fresh(self, number: int) -> Self:
         """Return an empty stream of a range, which draws numbers of its own; see `Stream.fresh`."""
-        other = copy.deepcopy(self)
+        other = super().fresh(number)
         other._range = number
         return other
+
+    def shared(self) -> tuple[object, ...]:
+        """Return the sizes of all groups; see `Stream.shared`."""
+        return () if self._open is None else (self._open.sizes,)
 
     def add(
         self,

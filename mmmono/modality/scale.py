@@ -83,6 +83,10 @@ class ScaleStream(Stream[[Tensor, Tensor], dict[float, DominanceScores]]):
         for factor, stream in self._streams.items():
             stream.add(image * factor, text, groups)
 
+    def shared(self) -> tuple[object, ...]:
+        """Return the sizes of all groups; see `Stream.shared`."""
+        return tuple(part for stream in self._streams.values() for part in stream.shared())
+
     def merge(self, other: Self) -> None:
         """Add the pairs of another stream; see `Stream.merge`."""
         require_equal("factors", list(self._streams), list(other._streams))

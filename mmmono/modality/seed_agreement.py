@@ -75,6 +75,10 @@ class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_h
         self._counts.addmm_(weights, double(counted))
         self._seen += len(image)
 
+    def shared(self) -> tuple[object, ...]:
+        """Return the half of each group in each halving; see `Stream.shared`."""
+        return (self._in_first,)
+
     def merge(self, other: Self) -> None:
         """Add the pairs of another stream; see `Stream.merge`."""
         require_equal("(n_groups, n_halves, seed, undefined)", self.identity, other.identity)

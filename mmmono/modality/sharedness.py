@@ -129,6 +129,10 @@ class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
         self._pairs = 0
         self._features: int | None = None
 
+    def shared(self) -> tuple[object, ...]:
+        """Return the sizes of all groups; see `Stream.shared`."""
+        return (self._averages.sizes,)
+
     def add(self, image: Rows, text: Rows, codes: GroupNumbers | None = None) -> None:
         """Add a block of pairs; row i of both sides belongs to the same pair.
 

@@ -49,8 +49,12 @@ def concept_splitting(
     same = best[0].indices == best[1].indices
     merged = []
     for own, side, other in ((IMAGE, image, text), (TEXT, text, image)):
-        values, features = side[kind == own].max(1)
-        merged.append(other[:, features[values >= FOUND]].max(0).values >= FOUND)
+        members = (kind == own).nonzero().squeeze(1)
+        values, features = side[members].max(1)
+        members, features = members[values >= FOUND], features[values >= FOUND]
+        elsewhere = other[:, features].clone()
+        elsewhere[members, torch.arange(len(members))] = 0  # a concept that leaks is no other one
+        merged.append(elsewhere.max(0).values >= FOUND)
     return Splitting(
         one=float((found & same).double().mean()),
         split=float((found & ~same).double().mean()),

@@ -97,9 +97,9 @@ class FeatureExtraction:
         Raises:
             ConfigError: there are no such devices, the dataset has a limit, or the features are to be rebuilt.
         """
-        devices = several_devices(self.device, self.devices)
 
         def work(directory: Path) -> bool:
+            devices = several_devices(self.device, self.devices)  # features that are there need none
             load = partial(_load, self.model, self.artifacts.root.resolve())
             job = ClusterJob(self.source, partial(load, "cpu"), directory.resolve(), "cpu", self.settings)
             return extract_on_devices(job, load, devices)

@@ -212,8 +212,9 @@ class UntrainedSAE(Fitted):
     settings: Mapping[str, Any]
 
     def recipe(self) -> dict[str, Any]:
-        """Settings of `features=sae`."""
-        return {"settings": dict(self.settings)}
+        """Settings of `features=sae` that matter before its first step."""
+        used = {key: value for key, value in self.settings.items() if key not in OF_TRAINING or key == "expansion"}
+        return {"settings": used}
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""

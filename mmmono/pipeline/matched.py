@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from mmmono.features import FeatureView
 from mmmono.features.store import MODALITIES
 from mmmono.modality.side_matching import match_sides
 from mmmono.pipeline.feature_sets import SAE
+
+PLACES = 64  # of the training pairs, at least, that pairs to match on come from
 
 
 @dataclass
@@ -34,10 +37,11 @@ def _codes(dictionary: MatchedSAEs, train: FeatureView, normalize: bool) -> Iter
     """Codes of both sides of up to `match_pairs` pairs, in blocks that are spread over all of them."""
     weight = dictionary.W_enc
     reader = RowReader(train, normalize, weight.device)
-    rows = min(CHUNK_ROWS, dictionary.match_pairs)
+    rows = min(CHUNK_ROWS, max(2, dictionary.match_pairs // PLACES))
     starts = range(0, len(train), rows)
-    kept = max(1, dictionary.match_pairs // rows)
-    for start in starts[:: max(1, -(-len(starts) // kept))]:
+    count = min(len(starts), max(1, dictionary.match_pairs // rows))
+    for number in np.linspace(0, len(starts) - 1, count).round().astype(int):
+        start = starts[number]
         block = reader.read_pair(start, min(start + rows, len(train)))
         image, text = (dictionary.encode(z.to(weight.dtype), m) for z, m in zip(block, MODALITIES, strict=True))
         yield image, text

@@ -115,7 +115,7 @@ def test_both_kernels_have_one_gradient(kind: Any, encoder: str) -> None:
         sae = made(kind, kernel=kernel, encoder=encoder).double()
         output = sae(*(z.double() for z in pairs()))
         (output.loss + (0 if output.penalty is None else output.penalty)).backward()
-        sae.auxiliary_loss(output, dead, 2).backward()
+        sae.auxiliary_loss(output, sae.dead_rows(dead.expand(2, N)), 2).backward()
         gradients.append({name: p.grad for name, p in sae.named_parameters()})
     assert gradients[0].keys() >= {"W_enc", "b_enc", "b_pre"}
     for name, gradient in gradients[0].items():
@@ -171,16 +171,18 @@ def test_masks_are_the_same_for_both_sides_vary_and_go_on_where_they_were(tmp_pa
 
 def test_the_auxiliary_loss_of_two_sides_takes_each_sides_own_weights() -> None:
     sae, (image, text) = made(MatchedSAEs), pairs()
-    dead = torch.arange(N) < 5
+    silent = torch.stack([torch.arange(N) < 5, torch.arange(N) >= N - 4])  # other latents of images than of texts
     output = sae(image, text)
     encoder, bias, decoder, *_ = arrays(sae)
     error, residuals = 0.0, output.residual.numpy()
     for side in range(2):
-        rows = np.arange(5) + side * N
+        rows = np.flatnonzero(silent[side].numpy()) + side * N
         centered, residual = (x.numpy()[side * PAIRS : (side + 1) * PAIRS] for x in (output.centered, output.residual))
         error += ((residual - top(centered @ encoder[rows].T + bias[rows], 2) @ decoder[rows]) ** 2).sum()
     expected = error / ((residuals - residuals.mean(0)) ** 2).sum()
+    dead = sae.dead_rows(silent)
     assert float(sae.auxiliary_loss(output, dead, 2).detach()) == pytest.approx(expected, rel=1e-4)
+    assert made(SparcSAE).dead_rows(silent).sum() == 0, "its latents are those of both sides: none is silent on both"
 
 
 def test_matched_latents_of_texts_are_reordered() -> None:

@@ -8,8 +8,10 @@ from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.gated import GatedSAE
 from mmmono.dictionaries.jumprelu import JumpReLUSAE
 from mmmono.dictionaries.l1_sae import L1SAE
+from mmmono.dictionaries.matched_saes import MatchedSAEs
 from mmmono.dictionaries.matching_pursuit import MatchingPursuitSAE
 from mmmono.dictionaries.pretrained import PretrainedSAE
+from mmmono.dictionaries.sparc import SparcSAE
 from mmmono.dictionaries.starting import start_from
 
 D, N = 6, 10
@@ -80,6 +82,31 @@ def test_another_library_with_atoms_of_any_length(
     torch.testing.assert_close(torch.linalg.vector_norm(started.W_dec, dim=1), torch.ones(N))
     expected = foreign.decode(foreign.encode(z, "text"), "text")
     torch.testing.assert_close(started.decode(started.encode(z, "text"), "text"), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_both_sides_of_a_two_sided_one_start_as_the_other_one(z: torch.Tensor) -> None:
+    other = trained(TopKSAE(D, N, k=3))
+    for kind in (SparcSAE, MatchedSAEs):
+        started = kind(D, N, k=3)
+        start_from(started, other)
+        for modality in ("image", "text"):
+            torch.testing.assert_close(started.encode(z, modality), other.encode(z, modality))
+        with pytest.raises(DictionaryError, match="it has weights for each modality"):
+            start_from(TopKSAE(D, N, k=3), started)
+        again = kind(D, N, k=3)
+        start_from(again, trained(started))
+        torch.testing.assert_close(again.encode(z, "text"), started.encode(z, "text"))
+
+
+def test_a_pruned_latent_of_another_library_starts_at_zero() -> None:
+    foreign = PretrainedSAE(D, N, activation="relu")
+    foreign.W_enc.copy_(torch.randn(N, D))
+    foreign.W_dec.copy_(torch.randn(N, D))
+    foreign.W_dec[0] = 0
+    started = L1SAE(D, N, encoder_bias=True)
+    start_from(started, foreign)
+    assert all(bool(parameter.isfinite().all()) for parameter in started.parameters())
+    assert float(started.W_dec[0].abs().sum()) == 0
 
 
 def test_what_does_not_fit_is_an_error_that_names_the_setting() -> None:

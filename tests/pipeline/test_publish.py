@@ -22,21 +22,29 @@ FEW = (
 def test_a_dictionary_is_published(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = (f"artifacts={tmp_path / 'artifacts'}", *FEW, f"publish.folder={tmp_path / 'published'}")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    there = tmp_path / "hub" / "models" / "lab" / "sae"
     with Hub(tmp_path / "hub") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         run = command("publish", *given, "features.k=4", "publish.repository=lab/sae", "publish.license=mit")
         assert run.status == 0, run.err
         assert f"{hub.url}/lab/sae" in run.out
+        mine = {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
+        card, read_here = (there / "README.md").read_text(), load_dictionary(there)
+        read_there = load_dictionary(there / "saelens")
+        assert command("publish", *given, "features=pca", "publish.repository=lab/sae").status == 0
+        assert {path.name for path in there.rglob("*") if path.is_file()} == {
+            "README.md",
+            "config.json",
+            "weights.safetensors",
+        }
         refused = command("publish", *given, "features.k=4", "publish.repository=no-write/sae")
-    (folder,) = (tmp_path / "published").iterdir()
-    there = tmp_path / "hub" / "models" / "lab" / "sae"
+    (folder,) = (tmp_path / "published").glob("sae-*")
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(there) for path in there.rglob("*") if path.is_file())
+    assert files == sorted(mine)
     assert {str(file) for file in files} == {
         "README.md", "config.json", "weights.safetensors", "training_curves.png", "saelens/cfg.json",
         "saelens/sae_weights.safetensors",
     }  # fmt: skip
-    card = (there / "README.md").read_text()
     assert card.startswith("---\n")
     for told in ("license: mit", "library_name: mmmono", 'load_dictionary("lab/sae")', "| image/fvu |", '"k": 4'):
         assert told in card
@@ -44,7 +52,7 @@ def test_a_dictionary_is_published(command: Command, tmp_path: Path, monkeypatch
     (trained,) = (tmp_path / "artifacts" / "dictionaries").glob("sae-*/config.json")
     ours = Dictionary.from_pretrained(trained.parent)
     z = torch.randn(20, ours.dim)
-    for read in (load_dictionary(there), load_dictionary(there / "saelens")):
+    for read in (read_here, read_there):
         torch.testing.assert_close(read.encode(z, "text"), ours.encode(z, "text"), atol=1e-5, rtol=1e-5)
     assert refused.status == 1
     assert "the token may not write there: use one that may" in refused.err
@@ -62,6 +70,7 @@ def test_what_cannot_be_published_is_told_before_it_is_trained(
         (["publish.repository=sae"], "publish.repository=sae is no id on the hub"),
         (["publish.license=my licence"], "publish.license=my licence is no name of a licence"),
         (["features=[sae,ncl]"], "features=sae,ncl has 2 dictionaries: choose one"),
+        (["features=pretrained", f"dictionary.path={tmp_path}"], "that somebody else trained"),
         (["features=raw"], "features=raw has 0 dictionaries: choose one"),
     ):
         run = command("publish", *given, *overrides)

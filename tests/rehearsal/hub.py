@@ -185,6 +185,8 @@ class _HubHandler(_OfHub):
                 file = folder / entry["value"]["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(base64.b64decode(entry["value"]["content"]))
+            elif entry["key"] == "deletedFile":
+                (folder / entry["value"]["path"]).unlink()
         address = f"{self.hub.url}/{organization}/{name}/commit/{COMMIT}"
         self.json({"success": True, "commitOid": COMMIT, "commitUrl": address, "pullRequestUrl": None})
 

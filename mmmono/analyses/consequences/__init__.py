@@ -148,7 +148,7 @@ CONSEQUENCES = Analysis(
             "feature_set": "name of the feature set",
             "change": "drop: these features are removed; keep: all others are; empty: none",
             "of": "ImgD, TextD or CrossD; empty for all features",
-            "like": "random: the mean over random sets like the class; empty: the class itself",
+            "like": "random: the mean over random sets like the class (effective rank: over five); empty: the class itself",
             "features": "number of features that are dropped or kept",
             "energy": "share of Σ z² over both modalities that these features carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of random",

@@ -22,6 +22,7 @@ from mmmono.interpretability.chance import Chance, chance_level, random_rows
 from mmmono.interpretability.report import FeatureSetInterpretability, Monosemanticity, monosemanticity
 from mmmono.modality import FeatureClass, Partition
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.feature_sets import Trained
 from mmmono.pipeline.top_samples import check_m, grouped_metadata, top_samples_of
 from mmmono.pipeline.training import snapshots
 from mmmono.pipeline.typed import read_settings
@@ -177,9 +178,11 @@ class _Scoring:
         """Average the scores at each snapshot of each dictionary (Figure 13)."""
         workspace = self._workspace
         for name, kind in workspace.recipes.items():
-            if not kind.trained:
+            if not isinstance(kind, Trained):
                 continue
+            train = workspace.features(workspace.settings.training.split).view
             for step, dictionary in snapshots(workspace.dictionary(name).path):
+                kind.finish(dictionary, train, workspace.settings.features.normalize)
                 features = DictionaryFeatures(name, dictionary.to(workspace.device))
                 top = _at_hand(self._candidates(features), self._embeddings, self._settings.m)
                 scored = self._score(name, workspace.score(name, features).partition, top, {})

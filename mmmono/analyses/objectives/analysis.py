@@ -15,25 +15,29 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mmmono.analyses.objectives import MEASURES, Settings
-from mmmono.analyses.objectives.runs import Run, runs
-from mmmono.core.errors import ConfigError
+from mmmono.analyses.objectives.runs import Run, check_dataset, runs
 from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import FeatureSet, RawFeatures
 from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES
-from mmmono.features.synthetic import read_truth
+from mmmono.features.synthetic import identity, read_truth
 from mmmono.modality import partition_by_margin, sharedness_scores
 from mmmono.modality.agreement import feature_correlations, match_features
 from mmmono.modality.splitting import concept_splitting
 from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.datasets import Synthetic
 from mmmono.pipeline.entrypoint import quiet
+from mmmono.pipeline.feature_sets import Fitted, Trained
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 
 MARGIN = 0.3
+# Parts of a configuration that change no result; the data themselves are in the recipe with the content of their files.
+WITHOUT_EFFECT = {
+    "artifacts", "device", "force", "help", "logger", "objectives", "dataset", "model", "extraction", "images", "engine",
+    "partition",
+}  # fmt: skip
 ANOTHER = 1000  # is added to the seed of the training that stability is measured with
 
 Row = dict[str, object]
@@ -46,8 +50,7 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: the dataset is not synthetic, or a setting is invalid; raised before any training.
     """
     cfg = workspace.cfg
-    if not isinstance(workspace.dataset, Synthetic):
-        raise ConfigError(f"objectives need known concepts: set dataset=synthetic, not {workspace.dataset_name}")
+    check_dataset(workspace.cfg)
     settings = read_settings(cfg, "objectives", Settings)
     todo = runs(cfg, settings)
 
@@ -62,15 +65,16 @@ def prepare(workspace: Workspace) -> Study:
             rows += found
         return {"objectives": rows, "summary": list(_summary(pd.DataFrame(rows)))}
 
-    return Study({"runs": [_content(run.cfg) for run in todo], "stability": not settings.quick}, compute)
+    content = [{"name": run.data, "synthetic": identity(run.parameters), **_content(run.cfg)} for run in todo]
+    kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
+    return Study({"runs": content, "kinds": kinds, "stability": not settings.quick}, compute)
 
 
 def _content(cfg: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that determines the results."""
+    """The part of a configuration that determines the results, besides the content of files that it names."""
     made = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(made, dict)
-    left_out = ("artifacts", "device", "force", "help", "logger", "objectives")
-    return {str(key): value for key, value in made.items() if key not in left_out}
+    return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT}
 
 
 def _measure(run: Run, stability: bool) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.analyses.objectives import Settings
@@ -11,6 +12,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.two_sided import TwoSidedSAE
 from mmmono.features.synthetic import KINDS, SyntheticParameters
+from mmmono.pipeline.datasets import Synthetic
 from mmmono.pipeline.feature_sets import SAE, make_recipe
 
 OF_THE_DATA = tuple(field.name for field in fields(SyntheticParameters) if field.name != "seed")
@@ -24,11 +26,13 @@ class Run:
         data: its name.
         seed: seed of concepts, codes and training.
         cfg: the whole configuration.
+        parameters: of the data.
     """
 
     data: str
     seed: int
     cfg: DictConfig
+    parameters: SyntheticParameters
 
     @property
     def title(self) -> str:
@@ -36,15 +40,24 @@ class Run:
         return f"{self.data}, seed {self.seed}"
 
 
+def check_dataset(cfg: DictConfig) -> None:
+    """Raise ConfigError unless pairs are synthetic; asked before the dataset is made, which may not know `dataset.pairs`."""
+    target = str(cfg.dataset._target_)
+    if not issubclass(get_class(target), Synthetic):
+        raise ConfigError(
+            f"objectives need known concepts: set dataset=synthetic, not {target.rpartition('.')[2].lower()}"
+        )
+
+
 def runs(cfg: DictConfig, settings: Settings) -> list[Run]:
     """List the runs. Raises ConfigError if a setting of the data is unknown or invalid; before any data is made."""
     chosen, seeds = list(settings.data), settings.seeds
     if settings.quick:
         chosen, seeds = list(dict.fromkeys((chosen[0], chosen[-1]))), 1
-    return [Run(name, seed, _with(cfg, settings, name, seed)) for name in chosen for seed in range(seeds)]
+    return [Run(name, seed, *_with(cfg, settings, name, seed)) for name in chosen for seed in range(seeds)]
 
 
-def _with(cfg: DictConfig, settings: Settings, name: str, seed: int) -> DictConfig:
+def _with(cfg: DictConfig, settings: Settings, name: str, seed: int) -> tuple[DictConfig, SyntheticParameters]:
     """Set the data and the seed; scale the dictionaries: k to the active concepts, width to the concepts."""
     changes = settings.data[name]
     if unknown := [key for key in changes if key not in OF_THE_DATA]:
@@ -67,4 +80,4 @@ def _with(cfg: DictConfig, settings: Settings, name: str, seed: int) -> DictConf
         section.expansion = settings.latents * concepts / parameters.dim
         if "k" in section:
             section.k = max(1, round(parameters.active))
-    return result
+    return result, parameters

@@ -18,6 +18,7 @@ class Settings:
         how: `set` a code to strength times the feature's reference activation, or `scale` the code by the strength.
         strengths: strengths; 0 removes the feature.
         queries: number of texts, at most one of each group.
+        images: number of images that are searched, at most one of each group.
         k: number of images that each text finds.
         query: text on contact sheets; None: one of the texts, at random.
         show: features on contact sheets; None: random ones of each class.
@@ -28,6 +29,7 @@ class Settings:
     how: Literal["set", "scale"]
     strengths: Sequence[float]
     queries: int
+    images: int
     k: int
     query: str | None
     show: Sequence[int] | None
@@ -43,6 +45,8 @@ class Settings:
         for name, least in (("queries", 3), ("k", 1), ("per_class", 0), ("shown", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.images <= self.k:
+            raise ValueError(f"images={self.images} must be more than k={self.k}, the number that a text finds")
         if self.query is not None and not self.query.strip():
             raise ValueError("query= is empty: give a text, or null")
 

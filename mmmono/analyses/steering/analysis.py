@@ -129,7 +129,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
     view = workspace.features(workspace.dataset.split).view
     rng = np.random.default_rng(workspace.seed)
     order = rng.permutation(len(view))
-    images = order[np.sort(np.unique(view.groups()[order], return_index=True)[1])]
+    images = order[np.sort(np.unique(view.groups()[order], return_index=True)[1])][: settings.images]
     texts = np.sort(rng.permutation(images)[: settings.queries])
     shown, query = None, ""
     if settings.sheets and settings.query is not None:
@@ -215,14 +215,14 @@ def _shown(
     """Rows of the contact sheets: images that activate a feature most, and images that the text finds."""
     assert samples.shown is not None
     shown = min(settings.shown, len(samples.images))
-    steering = _steering(workspace, features, samples.shown, samples.images, shown)
+    steering = _steering(workspace, features, samples.shown, samples.images, settings.k)
     classes = scored.partition.class_of()
     for feature in settings.show or _drawn(scored, steering, settings.per_class, workspace.seed):
         reference = float(steering.reference[feature])
         activation = steering.image_codes[:, feature] / (reference or 1.0)
         most = activation.topk(shown).indices
-        found = {("most", 0.0): most[activation[most] > 0], ("found", None): steering.found()[0]}
-        found |= {("found", s): steering.found(feature, s, settings.how)[0] for s in settings.strengths}
+        found = {("most", 0.0): most[activation[most] > 0], ("found", None): steering.found(count=shown)[0]}
+        found |= {("found", s): steering.found(feature, s, settings.how, shown)[0] for s in settings.strengths}
         for (kind, strength), rows in found.items():
             for rank, row in enumerate(rows.tolist()):
                 yield {

@@ -21,6 +21,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.readers.reading import HUB_ID
 from mmmono.dictionaries.saelens import export_to_saelens
+from mmmono.pipeline.pretrained import Pretrained
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.result import Result
@@ -30,6 +31,7 @@ from mmmono.vlm.hub import be_patient, hub_reason
 CARD_FILE = "README.md"
 CURVES = "training_curves.png"
 VERSIONS_FILE = "versions.json"
+SAELENS = "saelens"  # folder with the dictionary as SAELens saves it
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ def publish(workspace: Workspace) -> None:
         raise ConfigError(
             f"features={','.join(workspace.recipes)} has {len(names)} dictionaries: choose one feature set to publish"
         )
+    if isinstance(workspace.recipes[names[0]], Pretrained):
+        raise ConfigError(
+            "features=pretrained is a dictionary that somebody else trained: publish a feature set that is trained here"
+        )
     if settings.repository is not None and hub_token() is None:
         raise ConfigError(
             f"publish.repository={settings.repository} needs a token that may write: log in with 'hf auth login', or set "
@@ -105,7 +111,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     )  # fmt: skip
     card = model_card(
         dictionary, origin, metric_rows(result) if trained else [], path, license,
-        _exported(dictionary, folder / "saelens"),
+        _exported(dictionary, folder / SAELENS),
     )  # fmt: skip
     write_text_atomically(folder / CARD_FILE, card)
 
@@ -127,7 +133,10 @@ def _upload(folder: Path, repository: str, private: bool) -> str:
     api = HfApi(endpoint=endpoint(), token=hub_token())
     try:
         address = api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Upload a dictionary of mmmono")
+        api.upload_folder(
+            folder_path=folder, repo_id=repository, commit_message="Upload a dictionary of mmmono",
+            delete_patterns=[f"{SAELENS}/*", CURVES],  # of one that was there before
+        )  # fmt: skip
     except Exception as error:  # the client raises its own errors, its HTTP library's and the system's
         reason = hub_reason(error)
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
