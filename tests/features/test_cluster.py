@@ -20,7 +20,7 @@ from mmmono.pipeline.engines import Ray
 from tests.fakes import ColorEncoder, ColorPairs
 from tests.features.cluster_fakes import Absent, KillsItsFolder, KillsItsProcess, Unloadable
 from tests.features.test_extraction import contents
-from tests.features.test_folding import bits
+from tests.features.test_folds import bits
 from tests.features.test_store import write_like_clip_retrieval
 
 pytest.importorskip("ray", reason="the ray extra brings it")

@@ -1,6 +1,7 @@
 """What a user does, through the entrypoints."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from tests.pipeline.conftest import Command, saved_rows
 SMALL = ("dataset.limit=400", "trainer.max_steps=60", "trainer.min_steps=0", "trainer.val_check_interval=20")
 
 
-def only(folder: Path, pattern: str) -> Path:
-    found = [path for path in folder.glob(pattern) if path.is_dir() and not path.name.endswith(".partial")]
+def only(folder: Path, pattern: str, before: Collection[Path] = ()) -> Path:
+    """The only finished artifact, apart from those that other tests have made before."""
+    made = [path for path in folder.glob(pattern) if path not in before]
+    found = [path for path in made if path.is_dir() and not path.name.endswith(".partial")]
     assert len(found) == 1, found
     return found[0]
 
@@ -54,9 +57,10 @@ def test_drawingclip_is_a_real_encoder_on_emoji_it_has_not_seen(artifacts: Path)
 
 def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifacts: Path) -> None:
     arguments = (f"artifacts={artifacts}", *SMALL, "features=[raw,sae,ncl]", "partition.n_sigma=1.2", "mds.min_pairs=3")
+    there = {*(artifacts / "results").glob("*"), *(artifacts / "dictionaries").glob("*")}
     first = command("mds", *arguments)
     assert first.status == 0, first.err
-    results = only(artifacts / "results", "mds-*")
+    results = only(artifacts / "results", "mds-*", there)
     assert {"mds.png", "mds.pdf", "scores.parquet", "summary.parquet", "modality_gap.parquet"} <= {
         file.name for file in results.iterdir()
     }
@@ -67,7 +71,7 @@ def test_mds_trains_what_it_lacks_and_writes_figure_4(command: Command, artifact
 
     view = split_view(FeatureStore(only(artifacts / "features", "drawingclip-openmoji-*")), "val")
     z = {m: torch.nn.functional.normalize(view.read(m, 0, len(view)).float(), dim=1) for m in ("image", "text")}  # type: ignore[arg-type]
-    sae = Dictionary.from_pretrained(only(artifacts / "dictionaries", "sae-*"))
+    sae = Dictionary.from_pretrained(only(artifacts / "dictionaries", "sae-*", there))
     codes = {m: sae.encode(values, m).detach().numpy() for m, values in z.items()}  # type: ignore[arg-type]
     for name, (image, text) in {
         "raw": (z["image"].numpy(), z["text"].numpy()),

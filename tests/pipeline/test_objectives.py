@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from mmmono.analyses.objectives import OBJECTIVES
@@ -104,8 +103,6 @@ def test_two_processes_and_resuming_make_what_one_process_makes(command: Command
     matched = Dictionary.from_pretrained(dictionary(alone, "matched_saes"))
     assert isinstance(matched, MatchedSAEs)
     assert matched.match.max() > 0.2
-    state = torch.load(dictionary(alone, "sparc") / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert (state["since_fired"] >= 24).all(0).sum() > 0  # AuxK had something to do
 
 
 @pytest.mark.slow
