@@ -150,7 +150,7 @@ def test_a_rare_feature_is_not_tested() -> None:
     assert found.auroc.isnan().tolist() == [True, False]
 
 
-@pytest.mark.parametrize(("auroc", "size"), [(0.5, 1), (0.8, 1), (0.8, 4), (0.95, 1)])
+@pytest.mark.parametrize(("auroc", "size"), [(0.5, 1), (0.5, 4), (0.8, 1), (0.8, 4), (0.95, 1)])
 def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> None:
     """Normal scores; in groups they correlate by 0.6, and are active together."""
     rng = np.random.default_rng(0)
@@ -164,6 +164,26 @@ def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> N
     assert float(((low <= auroc) & (auroc <= high)).double().mean()) >= 0.93
     rejected = float((found.p_value <= 0.05).double().mean())
     assert rejected <= 0.08 if auroc == 0.5 else rejected > 0.9
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_names_that_are_no_better_than_related_ones_do_not_hold(size: int) -> None:
+    """Forty other names and half of the features' own follow what all features have in common; the right ones more."""
+    rng = np.random.default_rng(1)
+    groups = np.arange(1600) // size
+    common, own = (rng.normal(size=(1600 // size, n))[groups] for n in (1, 400))
+    fires = common * 0.3**0.5 + own * 0.7**0.5
+    members = fires > np.quantile(fires, 0.9, axis=0)
+    told = np.where(np.arange(400) < 200, 0, own)
+    names = np.concatenate([common + told, np.repeat(common, 40, 1)], 1) + rng.normal(size=(1600, 440))
+    found = detection(
+        torch.from_numpy(names.T), torch.from_numpy(members), torch.arange(400), groups, range(400, 440)
+    )
+    assert float(found.chance.min()) > 0.55
+    rejected = (found.p_value <= 0.05).double()
+    assert float(rejected[:200].mean()) <= 0.08
+    assert float(rejected[200:].mean()) > 0.9
+    assert float(found.better[200:].max()) <= 0.05
 
 
 def test_a_name_that_no_caption_has_is_not_certain_to_be_at_chance() -> None:
