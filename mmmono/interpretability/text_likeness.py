@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate, chain, pairwise
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmmono.features import Modality
 
-TextVectors = Float[Tensor, "texts dim"] | csr_array  # of length 1; sparse where most numbers are 0
+TextVectors: TypeAlias = Float[Tensor, "texts dim"] | csr_array  # of length 1; sparse where most numbers are 0
 
 
 class TextComparer(ABC):
@@ -48,9 +48,7 @@ class TextComparer(ABC):
         """Vectors of distinct texts, of length 1 or 0."""
 
 
-def likeness(
-    words: TextVectors, chosen: Int64[Tensor, " chosen"], texts: TextVectors
-) -> Float[Tensor, "chosen texts"]:
+def likeness(words: TextVectors, chosen: Int64[Tensor, " chosen"], texts: TextVectors) -> Float[Tensor, "chosen texts"]:
     """Cosine of some of the words with every text; both are vectors that one call of `comparable` gave.
 
     Args:

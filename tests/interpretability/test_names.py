@@ -176,9 +176,7 @@ def test_names_that_are_no_better_than_related_ones_do_not_hold(size: int) -> No
     members = fires > np.quantile(fires, 0.9, axis=0)
     told = np.where(np.arange(400) < 200, 0, own)
     names = np.concatenate([common + told, np.repeat(common, 40, 1)], 1) + rng.normal(size=(1600, 440))
-    found = detection(
-        torch.from_numpy(names.T), torch.from_numpy(members), torch.arange(400), groups, range(400, 440)
-    )
+    found = detection(torch.from_numpy(names.T), torch.from_numpy(members), torch.arange(400), groups, range(400, 440))
     assert float(found.chance.min()) > 0.55
     rejected = (found.p_value <= 0.05).double()
     assert float(rejected[:200].mean()) <= 0.08

@@ -86,8 +86,8 @@ CONCEPTS = Analysis(
     title="Features and labels",
     question=(
         "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the "
-        "samples that activate a feature of one label? Beside random directions, as many as the largest set has features, which have no meaning. "
-        "Not in the paper."
+        "samples that activate a feature of one label? Beside random directions, as many as the largest set has features, "
+        "which have no meaning. Not in the paper."
     ),
     paper="beyond 3.2",
     targets=("concepts",),

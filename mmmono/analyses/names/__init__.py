@@ -149,7 +149,7 @@ def _detection_columns() -> dict[str, str]:
             f"auroc_{side}": f"AUROC of active against inactive held-out {side}s, by the likeness of {by} to the name",
             f"auroc_{side}_low": f"lower end of its 95 % interval, by groups of {side}s",
             f"auroc_{side}_high": f"upper end of its 95 % interval, by groups of {side}s",
-            f"chance_{side}": "mean AUROC of the names of other features in its place; of fewer than 50, words of the vocabulary join them",
+            f"chance_{side}": "mean AUROC of the names of other features in its place; if they are fewer than 50, words join them",
             f"better_{side}": "share of these names that detect the feature at least as well",
             f"active_{side}": f"number of active held-out {side}s",
         }

@@ -166,7 +166,9 @@ def _halves(
     columns = {m: caption_column(m, settings) for m in MODALITIES}
     captions = [pairs.metadata[columns[m]].to_numpy(dtype=str) for pairs in (choose, test) for m in MODALITIES]
     rows = [np.flatnonzero(of != "") for of in captions]
-    vectors, *embedded = embedder.comparable(words, *(of[there].tolist() for of, there in zip(captions, rows, strict=True)))
+    vectors, *embedded = embedder.comparable(
+        words, *(of[there].tolist() for of, there in zip(captions, rows, strict=True))
+    )
     image, text, test_image, test_text = (
         Likeness(there, vectors, of) for there, of in zip(rows, embedded, strict=True)
     )

@@ -44,15 +44,27 @@ def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Everything that determines vocabulary and directions beside the settings and the pairs.
 
     Raises:
-        ConfigError: the vocabulary's file is none, or holds no words.
+        ConfigError: the vocabulary's file is none, or holds no words; or the model has another width than the pairs.
     """
+    by_model = embeds_by_model(workspace, settings)
+    if by_model and workspace.model.dim is not None:
+        _check_width(workspace.model.dim, workspace.features(workspace.dataset.split).view.dim)
     file = None if settings.vocabulary == "captions" else Path(settings.vocabulary).expanduser()
     if file is not None:
         read_vocabulary(file)
     return {
         "vocabulary": None if file is None else file_fingerprint(file),
-        "words": workspace.model.recipe() if embeds_by_model(workspace, settings) else "captions",
+        "words": workspace.model.recipe() if by_model else "captions",
     }
+
+
+def _check_width(of_words: int, of_pairs: int) -> None:
+    """Raise ConfigError unless words and pairs lie in one space."""
+    if of_words != of_pairs:
+        raise ConfigError(
+            f"the model's texts have {of_words} dimensions, the pairs {of_pairs}: choose their model, or "
+            "names.embeddings=captions"
+        )
 
 
 def caption_column(modality: Modality, settings: Settings) -> str:
@@ -122,12 +134,7 @@ def word_directions(
     """
     if embeds_by_model(workspace, settings):
         embedded = _by_model(workspace, words)
-        width = embeddings["text"].shape[1]
-        if embedded.shape[1] != width:
-            raise ConfigError(
-                f"the model's texts have {embedded.shape[1]} dimensions, the pairs {width}: choose their model, or "
-                "names.embeddings=captions"
-            )
+        _check_width(embedded.shape[1], embeddings["text"].shape[1])
         centered = embedded - embedded.mean(0)
         return dict.fromkeys(MODALITIES, centered)
     found: Directions = {}
