@@ -149,7 +149,7 @@ def _detection_columns() -> dict[str, str]:
             f"auroc_{side}": f"AUROC of active against inactive held-out {side}s, by the likeness of {by} to the name",
             f"auroc_{side}_low": f"lower end of its 95 % interval, by groups of {side}s",
             f"auroc_{side}_high": f"upper end of its 95 % interval, by groups of {side}s",
-            f"chance_{side}": "mean AUROC of the names of other features in its place; if they are fewer than 50, words join them",
+            f"chance_{side}": "mean AUROC of other features' names in its place; if they are fewer than 50, of words too",
             f"better_{side}": "share of these names that detect the feature at least as well",
             f"active_{side}": f"number of active held-out {side}s",
         }
@@ -200,7 +200,7 @@ NAMES = Analysis(
         FigureView(
             "names",
             "How well its name detects each feature on held-out images and texts (AUROC, ½ by chance), by class. Pale: no "
-            "better than chance, shown as unnamed. At the left or lower edge: too rare among texts or images to be tested.",
+            "better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among texts or images to be tested.",
         ),
         FigureView(
             "best_names",
