@@ -1,4 +1,4 @@
-"""Linear controls for learned dictionaries: a shift of the embeddings, a random rotation, PCA and ICA."""
+"""Linear controls for learned dictionaries: a shift of the embeddings, a random rotation, random directions, PCA and ICA."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.finite import check_finite, double
@@ -118,6 +119,12 @@ def random_rotation(dim: int, seed: int = 0) -> LinearMap:
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))
     return LinearMap.of((q * r.diagonal().sign()).float())  # the signs make it uniform (Mezzadri 2007)
+
+
+def random_directions(dim: int, count: int, seed: int = 0) -> LinearMap:
+    """Draw features of length 1 in uniformly random directions, of which there may be more than dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    return LinearMap.of(F.normalize(torch.randn(count, dim, generator=generator), dim=1))
 
 
 def fit_pca(embeddings: Float[Tensor, "samples dim"]) -> LinearMap:

@@ -28,7 +28,7 @@ class Detection:
         auroc: P(score of an active sample > that of an inactive one) + ½ P(equal), by the similarity of samples to the name;
             NaN for features without a name or with too few samples to test.
         chance: mean AUROC of other features' names for the same feature.
-        better: share of these names that detect the feature at least as well.
+        better: share of these names that detect the feature at least as well; 0 if there are none.
         trials: number of independent coin flips that would be as uncertain, see `detection`.
         active: number of active samples.
         groups: number of groups with an active sample.
@@ -55,7 +55,8 @@ class Detection:
         """One-sided p-value of an AUROC above chance; NaN if not tested. It is the score test that belongs to the interval.
 
         What is to be exceeded is ½, or `chance` if that is more: other names may detect a feature, too, because both they
-        and the feature are about the same things.
+        and the feature are about the same things. `chance` is their mean: a related but wrong name may exceed it, so look at
+        `better`, too.
         """
         null = self.chance.clamp_min(0.5)
         spread = (null * (1 - null) / self.trials).sqrt()

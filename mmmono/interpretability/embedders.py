@@ -1,15 +1,15 @@
 """Embedding models h of Section 3.2.1, which measure how similar two images or two texts are.
 
-The paper's are independent of the model whose features are scored or, as Appendix A.3.1 allows, that model itself. The
-offline embedder is independent of all models but DrawingCLIP, whose heads are fitted on its two towers: what DrawingCLIP's
-features respond to is what these towers see, and tables say so.
+The paper's are independent of the model whose features are scored or, as Appendix A.3.1 allows, that model itself. Here all
+are independent of all models but DrawingCLIP, whose heads are fitted on two towers: both are those of the offline embedder,
+and the text tower is the paper's. What DrawingCLIP's features respond to is what these towers see, and tables say so.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
@@ -28,6 +28,8 @@ from torchvision.transforms import Compose
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint, weights_identity
+from mmmono.features import Modality
+from mmmono.interpretability.text_likeness import TextComparer
 from mmmono.vlm.demo_towers import (
     EFFICIENTNET,
     EFFICIENTNET_SHA256,
@@ -42,20 +44,17 @@ from mmmono.vlm.resizing import bounded
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+MINILM = "minilm-l6-v2"  # in the name of DrawingCLIP's text tower, or of its folder
 THREADS = min(8, os.cpu_count() or 1)  # for resizing images
 
 
-class Embedder(ABC):
+class Embedder(TextComparer):
     """Embed images and texts as unit vectors; the two modalities need not share a space.
 
     Attributes:
-        name: name in tables.
         fingerprint: digest that identifies the weights; cached embeddings are stored under it.
-        sees_images: whether `embed_images` works.
     """
 
-    name: str
-    fingerprint: str
     sees_images: ClassVar[bool] = True
 
     @abstractmethod
@@ -65,6 +64,9 @@ class Embedder(ABC):
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
         """Embed texts as unit vectors, float32 on the CPU."""
+
+    def _vectors(self, texts: Sequence[str]) -> Float[Tensor, "texts text_dim"]:
+        return self.embed_texts(texts)
 
 
 @dataclass(eq=False)
@@ -158,6 +160,15 @@ class TimmSentenceEmbedder(Embedder):
             show_progress_bar=False,
         )
         return embeddings.float().cpu()
+
+    @property
+    def drawingclip_towers(self) -> frozenset[Modality]:
+        """See `TextComparer`: EfficientNet-Lite0 is that model's image tower, all-MiniLM-L6-v2 its text tower."""
+        same: dict[Modality, bool] = {
+            "image": self.image_model == EFFICIENTNET,
+            "text": MINILM in self.text_model.lower().replace("_", "-"),
+        }
+        return frozenset(modality for modality, is_same in same.items() if is_same)
 
     def load(self) -> None:
         """Load both models now, to fail before long computations. Raises ModelError if weights cannot be loaded."""

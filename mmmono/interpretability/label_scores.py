@@ -20,7 +20,8 @@ def average_precision(
     """Average precision of each feature as a detector of each label: Σ (R_n − R_{n−1}) P_n over the distinct thresholds n.
 
     Samples with equal activations are found together, so that the many zeros of a sparse feature have no order. A feature
-    that says nothing scores the share of the samples that have the label. NaN for labels without a sample.
+    that is the same for all samples scores the share of them that have the label; one that orders them at random scores
+    `chance_precision`. NaN for labels without a sample.
 
     Args:
         values: activations; larger ones come first.
@@ -38,6 +39,22 @@ def average_precision(
             precision = (hits.cumsum(0).gather(0, last) / place[last] * hits).sum(0)
             found[start : start + CHUNK_FEATURES, label] = precision / wanted[:, label].sum()
     return found
+
+
+def chance_precision(members: int, samples: int) -> float:
+    """Expected average precision of a feature that orders all samples at random, none of them equal.
+
+    Each member has precision (1 + (r − 1) (k − 1) / (n − 1)) / r at its rank r, which is uniform on 1, …, n: the mean is
+    (k − 1 + H_n (n − k) / n) / (n − 1), with H_n = 1 + ½ + … + 1 / n (Bestgen 2015). It is more than k / n.
+
+    Args:
+        members: number k of samples with the label, at least 1.
+        samples: number n of all samples.
+    """
+    if members == samples:
+        return 1.0
+    harmonic = float((1 / np.arange(1, samples + 1)).sum())
+    return (members - 1 + harmonic * (samples - members) / samples) / (samples - 1)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
 from mmmono.analyses.concepts import CONCEPTS, Settings
+from mmmono.interpretability.label_scores import chance_precision
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import newest, run_entrypoint, saved_rows
 
@@ -57,12 +59,22 @@ def test_each_label_gets_the_dimension_that_shows_it_tested_on_other_pairs(store
     ]
     assert all(row["ap"] > 0.9 for row in rows)
     assert sum(row["count"] for row in rows[:3]) < 0.35 * PAIRS / 3  # one pair a group, of the split val
-    assert sum(row["prevalence"] for row in rows[:3]) == pytest.approx(1)
+    count = sum(row["count"] for row in rows[:3])
+    assert [row["chance"] for row in rows[:3]] == [chance_precision(row["count"], count) for row in rows[:3]]
     summary = {(row["feature_set"], row["samples"]): row for row in saved_rows(found, "summary")}
-    raw, control = summary["raw", "image"], summary["random rotation", "image"]
+    raw, control = summary["raw", "image"], summary["random directions", "image"]
     assert raw["covered"] == 3
     assert raw["ap"] > control["ap"]
     assert raw["ap_low"] <= raw["ap"] <= raw["ap_high"]
+    random = [
+        row["ap"]
+        for row in saved_rows(found, "labels")
+        if (row["feature_set"], row["samples"]) == ("random directions", "image")
+    ]
+    gains = [row["ap"] - other for row, other in zip(rows[:3], random, strict=True)]
+    interval = ttest_1samp(gains, 0).confidence_interval()
+    assert (raw["gain"], raw["gain_low"], raw["gain_high"]) == pytest.approx((np.mean(gains), *interval))
+    assert control["gain"] is None
     pure = [row for row in saved_rows(found, "purity") if row["feature_set"] == "raw" and row["samples"] == "text"]
     assert [row["purity"] for row in pure[:3]] == [1, 1, 1]
     assert [row["label"] for row in pure[:3]] == list(LABELS)
@@ -70,6 +82,7 @@ def test_each_label_gets_the_dimension_that_shows_it_tested_on_other_pairs(store
     result = Result(found, {"concepts": {"k": 10, "covered": 0.5}, "label": "kind"})
     first = CONCEPTS.tables[0].rows(result)[0]
     assert first["covered"] == "3 of 3"
+    assert f"of {raw['scored']} features" in first["purity"]
     assert CONCEPTS.tables[1].rows(result)[0]["raw"].startswith(f"{rows[0]['ap']:.3f} (0 ")
     assert (found / "concepts.png").exists()
 

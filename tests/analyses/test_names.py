@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
-from mmmono.analyses.names import NAMES, Settings
+from mmmono.analyses.names import NAMES, Settings, side_of
 from mmmono.analyses.names.analysis import _p_value, _summary
 from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
+from mmmono.analyses.names.words import word_directions
 from mmmono.features import MODALITIES
 from mmmono.features.synthetic import KINDS, SyntheticPairs, SyntheticParameters, read_truth, synthesize
 from mmmono.interpretability.activity import ActivityRule
 from mmmono.interpretability.detection import Detection, detection
-from mmmono.interpretability.hashed_words import hashed_words
 from mmmono.interpretability.naming import mean_directions
+from mmmono.interpretability.shared_words import shared_words
+from mmmono.interpretability.text_likeness import likeness
 from mmmono.modality.false_discoveries import q_values
+from mmmono.pipeline.held_out import PairSample
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import newest, run_entrypoint, saved_rows
 
@@ -65,13 +70,9 @@ def test_true_codes_get_the_words_of_their_concepts(
     bent = pairs.atoms + torch.tensor([1.0, -1.0, 0.0])[pairs.kind][:, None] * gap
     words = [str(i) for i in range(36)]
     lie = {m: mean_directions(codes[m] > 0, embeddings[m], 2) for m in MODALITIES}
-    embedder = hashed_words()
-    likeness = {
-        m: Likeness(np.arange(4000), embedder.embed_texts(words), embedder.embed_texts(captions(codes[m])))
-        for m in MODALITIES
-    }
+    said = {m: Likeness(np.arange(4000), *shared_words().comparable(words, captions(codes[m]))) for m in MODALITIES}
     names = FeatureNames.of(active, embeddings, bent if atoms else None, lie)
-    chosen = choose_names(settings(unique=unique, candidates=candidates), CLASSES, names, active, likeness)
+    chosen = choose_names(settings(unique=unique, candidates=candidates), CLASSES, names, active, said)
     assert chosen.word.tolist() == list(range(36))
     assert chosen.nearest["image"][:12, 0].tolist() == list(range(12))
     assert chosen.nearest["text"][12:24, 0].tolist() == list(range(12, 24))
@@ -80,8 +81,8 @@ def test_true_codes_get_the_words_of_their_concepts(
 def test_shuffled_names_are_rejected(pairs: SyntheticPairs) -> None:
     """The detection score of right names is far above ½; that of shuffled ones is ½, and none of them holds."""
     active = pairs.text_codes > 0
-    embedder = hashed_words()
-    similarity = embedder.embed_texts([str(i) for i in range(36)]) @ embedder.embed_texts(captions(pairs.text_codes)).T
+    words, texts = shared_words().comparable([str(i) for i in range(36)], captions(pairs.text_codes))
+    similarity = likeness(words, torch.arange(36), texts)
     names, groups = torch.arange(36), np.arange(4000)
     right = detection(similarity, active, names, groups, names.tolist())
     assert float(right.auroc[12:].min()) > 0.95
@@ -144,14 +145,42 @@ def test_tables_and_figures_show_names_that_hold(found: Path) -> None:
     assert [label.get_text() for label in panel.get_yticklabels()] == [row["name"] for row in shown]
 
 
+def with_p(p: list[float], better: float = 0.0) -> Detection:
+    class Fixed(Detection):
+        p_value = torch.tensor(p, dtype=torch.float64)
+
+    nothing = torch.zeros(len(p), dtype=torch.float64)
+    return Fixed(nothing, nothing, nothing + better, nothing, nothing.long(), nothing.long())
+
+
+def test_a_name_that_many_others_match_is_not_significant_however_far_it_is_above_their_mean() -> None:
+    found = _p_value(["ImgD", "TextD", "CrossD"], {"image": with_p([0.01] * 3), "text": with_p([0.02] * 3, 0.06)})
+    assert found.tolist() == pytest.approx([0.01, 1, 0.02])
+    assert _p_value(["TextD"], {"image": with_p([0.01]), "text": with_p([0.02], 0.05)}).tolist() == [0.02]
+    nan = float("nan")
+    (untested,) = _p_value(["TextD"], {"image": with_p([nan], nan), "text": with_p([nan], nan)})
+    assert untested.isnan()
+
+
+def test_a_related_but_wrong_name_does_not_hold() -> None:
+    """It is far above the mean of other names, but four of forty are better; the right one is better than all of them."""
+    rng = np.random.default_rng(0)
+    active = rng.random(1000) < 0.2
+    levels = np.array([0.7, 0.95, *[0.8] * 4, *[0.5] * 36])  # AUROC of the wrong name, of the right one, of others
+    scores = rng.normal(size=(42, 1000)) + active * norm.ppf(levels)[:, None] * 2**0.5
+    for own, holds in ((0, False), (1, True)):
+        found = detection(
+            torch.from_numpy(scores),
+            torch.from_numpy(active)[:, None],
+            torch.tensor([own]),
+            np.arange(1000),
+            range(2, 42),
+        )
+        assert float(found.p_value) < 0.001
+        assert (float(_p_value(["TextD"], {"image": found, "text": found})) <= 0.05) == holds
+
+
 def test_the_side_of_the_class_decides_and_both_sides_of_shared_features_count_once() -> None:
-    def with_p(p: list[float]) -> Detection:
-        class Fixed(Detection):
-            p_value = torch.tensor(p, dtype=torch.float64)
-
-        nothing = torch.zeros(len(p), dtype=torch.float64)
-        return Fixed(nothing, nothing, nothing, nothing, nothing.long(), nothing.long())
-
     nan = float("nan")
     sides = {"image": with_p([0.1, 0.2, 0.3, 0.9, nan]), "text": with_p([0.5, 0.6, 0.02, 0.8, 0.04])}
     found = _p_value(["ImgD", "TextD", "CrossD", "CrossD", "CrossD"], sides)  # type: ignore[arg-type]
@@ -197,6 +226,47 @@ def test_what_cannot_be_named_is_told_before_any_work(tmp_path: Path, capsys: py
     ]:
         assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *data, *more) == 1
         assert message in capsys.readouterr().err
+
+
+def test_words_of_a_model_that_did_not_make_the_pairs_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for prefix in ("img_emb", "text_emb"):
+        (tmp_path / prefix).mkdir()
+        np.save(tmp_path / prefix / f"{prefix}_0.npy", np.random.default_rng(0).random((40, 8), np.float32))
+    (tmp_path / "metadata").mkdir()
+    frame = pd.DataFrame({"key": [str(i) for i in range(40)], "caption": ["a cat", "a dog"] * 20})
+    frame.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
+    given = ("dataset=store", f"dataset.path={tmp_path}", "features=raw", "names.embeddings=model")
+    assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *given) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert (
+        "the model's texts have 512 dimensions, the pairs 8: choose their model, or names.embeddings=captions" in error
+    )
+
+
+def test_words_in_too_few_groups_have_no_direction() -> None:
+    """Three pairs of one group count once."""
+    frame = pd.DataFrame({"caption": ["cat"] * 3 + ["dog"] * 2 + ["bird"] * 3})
+    groups = np.array([0, 0, 0, 1, 2, 3, 3, 4])
+    sample = PairSample("train", np.arange(8), groups, frame)
+    embeddings = {m: torch.randn(8, 5, generator=torch.Generator().manual_seed(0)) for m in MODALITIES}
+    workspace: Any = SimpleNamespace(
+        dataset=SimpleNamespace(feature_store=lambda artifacts, name: "given"),
+        artifacts=None,
+        model=SimpleNamespace(name=""),
+    )
+    found = word_directions(
+        workspace, sample, embeddings, ["cat", "dog", "bird"], settings(min_groups=2, embeddings="auto")
+    )
+    assert found["text"].any(1).tolist() == [False, True, True]
+
+
+def test_a_name_for_both_sides_is_shown_on_the_one_where_it_is_surer() -> None:
+    row = {"class": "CrossD", "auroc_image": 0.9, "auroc_image_low": 0.4, "auroc_text": 0.8, "auroc_text_low": 0.7}
+    assert side_of(row) == "text"
+    assert side_of({**row, "auroc_text": None, "auroc_text_low": None}) == "image"
+    assert side_of({**row, "class": "ImgD"}) == "image"
 
 
 def test_auroc_by_ranks_is_the_share_of_pairs_in_the_right_order() -> None:

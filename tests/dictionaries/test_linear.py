@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import Dictionary
-from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_rotation
+from mmmono.dictionaries.linear import LinearMap, fit_ica, fit_pca, random_directions, random_rotation
 
 
 def mixed(samples: int = 600, dim: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +43,15 @@ def test_a_rotation_keeps_lengths_and_angles() -> None:
     assert torch.linalg.det(rotation.forward_map).abs().item() == pytest.approx(1, abs=1e-5)
     assert not torch.equal(rotation.forward_map, random_rotation(6, seed=2).forward_map)
     assert torch.equal(rotation.forward_map, random_rotation(6, seed=1).forward_map)
+
+
+def test_random_directions_are_of_length_1_and_decode_to_what_they_encode() -> None:
+    _, z = mixed()
+    directions = random_directions(6, 40, seed=1)
+    torch.testing.assert_close(directions.forward_map.norm(dim=1), torch.ones(40))
+    torch.testing.assert_close(directions.decode(directions.encode(z, "image"), "image"), z, rtol=1e-3, atol=1e-3)
+    assert torch.equal(directions.forward_map, random_directions(6, 40, seed=1).forward_map)
+    assert float((random_directions(6, 4000).forward_map.mean(0)).norm()) < 0.05
 
 
 @pytest.mark.parametrize("name", ["pca", "ica", "rotation"])

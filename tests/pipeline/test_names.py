@@ -27,6 +27,7 @@ def test_a_vocabulary_from_a_file_is_embedded_by_the_text_tower_once(
     assert "knows no synonyms" in first.out
     found = newest(artifacts, "names")
     rows = saved_rows(found, "names")
+    assert any(row["name"] for row in rows)
     assert {row["name"] for row in rows} <= {"face", "flag", "heart", "animal", "hand", "food", ""}
     (kept,) = (artifacts / "words").glob("drawingclip-*/words.safetensors")
     embedded = torch.nn.functional.normalize(load_file(kept)["words"], dim=1)

@@ -14,7 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmmono.commands.explorer.command import _embedders
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain, Named
+from mmmono.core.artifacts import Artifact
 from mmmono.interpretability import activation_histograms, centered_activations, nearest_features, top_samples
 from mmmono.modality import CLASSES, dominance_scores, partition_by_sigma, sharedness_scores, sign_flip_p_values
 from mmmono.modality.report import FeatureSetDominance
@@ -24,6 +26,7 @@ from tests.reporting.browser import chromium, opened
 ANIMALS = ("dog", "cat", "hotdog", "horse", "Émeu", "catfish (raw)")
 COLORS = ("red", "green", "blue", "a <b>bold</b>")
 PAIRS, FEATURES = 120, 70
+MADE = {"seed": 0, "embedder": "offline", "names": "words, paper (not independent)"}
 CAPTIONS = [f"{COLORS[i % 4]} {ANIMALS[i % 6]} number {i}" for i in range(PAIRS)]
 
 
@@ -77,7 +80,7 @@ def write(directory: Path, sets: list[ExploredFeatures], captions: list[str] = C
         for row in writer.rows(one):
             writer.write_thumbnail(row, thumbnail(row))
         assert writer.rows(one) == []
-    return writer.finish("model <x> on data", {"pairs": len(captions), "seed": 0, "embedder": "offline"})
+    return writer.finish("model <x> on data", {**MADE, "pairs": len(captions)})
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +269,7 @@ def test_names_stand_in_the_table_and_on_the_card(browser: Any, page: Path) -> N
         facts = tab.locator(".card[data-feature='5'] .facts")
         facts.wait_for()
         assert "word 5" in facts.inner_text()
+        assert f"names tested by {MADE['names']}" in tab.locator("#made").inner_text()
         tab.locator("#table th button", has_text="name").first.click()
         shown = tab.locator("#table tbody td.named").first.inner_text()
         assert shown == "word 1"
@@ -275,6 +279,16 @@ def test_names_stand_in_the_table_and_on_the_card(browser: Any, page: Path) -> N
     with opened(browser, page, "#raw/5") as tab:
         tab.locator(".card[data-feature='5']").wait_for()
         assert "name" not in tab.locator(".card[data-feature='5'] .facts").inner_text()
+
+
+def test_the_page_says_which_embedders_are_not_independent(tmp_path: Path) -> None:
+    made = [
+        Artifact(tmp_path, {"embedder": embedder, "independent": independent}, False)
+        for embedder, independent in (("my-own-0af3", True), ("clip", False), ("paper-12", False))
+    ]
+    found = _embedders({"raw": made[0], "sae": made[1], "ncl": made[2], "pca": None})
+    assert found == "clip (not independent), my-own, paper (not independent)"
+    assert _embedders({"raw": None}) is None
 
 
 def test_only_consensus_features(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:

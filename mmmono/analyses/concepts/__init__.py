@@ -9,7 +9,7 @@ from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Fields, Result, Rows
 
-CONTROL = "random rotation"  # beside the selected feature sets
+CONTROL = "random directions"  # beside the selected feature sets
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,13 @@ def summary_rows(result: Result) -> Rows:
         [
             {
                 "feature_set": row["feature_set"], "samples": row["samples"], "labels": row["labels"],
-                "average precision": _with_bounds(row, "ap"), "chance": f"{row['prevalence']:.3f}",
+                "average precision": _with_bounds(row, "ap"), "chance": f"{row['chance']:.3f}",
+                "above random directions": "" if row["gain"] is None else _with_bounds(row, "gain"),
                 "worst label": f"{row['worst_ap']:.3f} {row['worst_label']}",
                 "covered": f"{row['covered']} of {row['labels']}",
-                "purity": "" if row["purity"] is None else f"{row['purity']:.3f} (chance {row['purity_chance']:.3f})",
+                "purity": ""
+                if row["purity"] is None
+                else f"{row['purity']:.3f} of {row['scored']} features (chance {row['purity_chance']:.3f})",
             }
             for row in result.rows("summary")
         ]
@@ -58,7 +61,7 @@ def label_rows(result: Result) -> Rows:
     sets = list(dict.fromkeys(row["feature_set"] for row in rows))
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        cell = cells.setdefault((row["samples"], row["label"]), {"chance": f"{row['prevalence']:.3f}"})
+        cell = cells.setdefault((row["samples"], row["label"]), {"chance": f"{row['chance']:.3f}"})
         cell[row["feature_set"]] = f"{row['ap']:.3f} ({row['feature']} {row['class']})".replace(" )", ")")
     return [
         {"samples": samples, "label": label, "chance": cell["chance"], **{name: cell.get(name, "") for name in sets}}
@@ -83,25 +86,26 @@ CONCEPTS = Analysis(
     title="Features and labels",
     question=(
         "Which feature detects each of the dataset's labels, how well on pairs that it was not chosen by, and are the "
-        "samples that activate a feature of one label? Beside a random rotation, which has as many features and no meaning. "
-        "Not in the paper."
+        "samples that activate a feature of one label? Beside random directions, as many as the largest set has features, "
+        "which have no meaning. Not in the paper."
     ),
     paper="beyond 3.2",
     targets=("concepts",),
+    version=2,
     settings=Settings,
     columns={
         "labels": {
-            "feature_set": "name of the feature set, or random rotation for the control",
+            "feature_set": "name of the feature set, or random directions for the control",
             "samples": "image or text",
             "label": "value of the dataset's label",
             "feature": "feature with the highest average precision on the pairs of the training split",
             "class": "its class: ImgD, TextD, CrossD or dead; none in the control",
             "ap": "its average precision on held-out pairs",
-            "prevalence": "share of the held-out pairs, one a group, with the label: the average precision by chance",
+            "chance": "average precision that is expected of a random order of the held-out pairs, one a group",
             "count": "number of held-out pairs with the label",
         },
         "purity": {
-            "feature_set": "name of the feature set, or random rotation for the control",
+            "feature_set": "name of the feature set, or random directions for the control",
             "samples": "image or text",
             "feature": "index of the feature",
             "class": "ImgD, TextD, CrossD or dead; none in the control",
@@ -110,13 +114,16 @@ CONCEPTS = Analysis(
             "label": "that label",
         },
         "summary": {
-            "feature_set": "name of the feature set, or random rotation for the control",
+            "feature_set": "name of the feature set, or random directions for the control",
             "samples": "image or text",
             "labels": "number of labels",
             "ap": "mean over labels of the average precision of their best feature",
             "ap_low": "lower end of its 95 % interval, over labels",
             "ap_high": "upper end of its 95 % interval, over labels",
-            "prevalence": "mean share of pairs with a label: the average precision by chance",
+            "chance": "mean over labels of the average precision that is expected of a random order",
+            "gain": "mean over labels of ap minus that of the control; none for the control",
+            "gain_low": "lower end of its 95 % interval, over labels",
+            "gain_high": "upper end of its 95 % interval, over labels",
             "worst_label": "label that is detected worst, relative to chance",
             "worst_ap": "its average precision",
             "covered": "labels whose best feature has an average precision of at least concepts.covered",
@@ -139,8 +146,8 @@ CONCEPTS = Analysis(
     figures=[
         FigureView(
             "concepts",
-            "Average precision of the best feature of each label on held-out pairs; black: chance, the share of the pairs "
-            "with the label. Labels are in the order of the first feature set.",
+            "Average precision of the best features of labels on held-out pairs; black: chance, a random order of "
+            "them. Labels are in the order of the first feature set; of more than 30, its best and its worst ones.",
         )
     ],
     fields=_fields,

@@ -17,10 +17,10 @@ from mmmono.analyses.concepts import CONTROL, Settings
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import t_mean
 from mmmono.dictionaries import DictionaryFeatures
-from mmmono.dictionaries.linear import random_rotation
+from mmmono.dictionaries.linear import random_directions
 from mmmono.features import MODALITIES, FeatureSet
 from mmmono.interpretability.activity import ActivityRule
-from mmmono.interpretability.label_scores import average_precision, chance_purity, purity
+from mmmono.interpretability.label_scores import average_precision, chance_precision, chance_purity, purity
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.held_out import PairSample, chosen_and_held_out
 from mmmono.pipeline.typed import read_settings
@@ -62,10 +62,11 @@ def prepare(workspace: Workspace) -> Study:
         sets: list[tuple[FeatureSet, Sequence[str]]] = [
             (workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.recipes
         ]
-        sets.append(_control(workspace))
+        sets.append(_control(workspace, max(features.num_features for features, _ in sets)))
         for features, classes in sets:
             for table, rows in _scored(workspace, settings, scored, features, classes).items():
                 tables[table] += rows
+        _add_gain(tables)
         return tables
 
     return Study(recipe, compute)
@@ -113,11 +114,12 @@ class _Labels:
         return torch.from_numpy(self.codes[half])[:, None] == torch.arange(len(self.names))
 
 
-def _control(workspace: Workspace) -> tuple[FeatureSet, list[str]]:
-    """A random rotation of the embeddings, whose features have no class."""
+def _control(workspace: Workspace, most: int) -> tuple[FeatureSet, list[str]]:
+    """Random directions, whose features have no class: as many as the largest set has features, so many tries it has."""
     dim = workspace.features(workspace.dataset.split).view.dim
-    rotation = random_rotation(dim, workspace.seed).eval().to(workspace.device)
-    return DictionaryFeatures(CONTROL, rotation), [""] * dim
+    count = max(dim, most)
+    directions = random_directions(dim, count, workspace.seed).eval().to(workspace.device)
+    return DictionaryFeatures(CONTROL, directions), [""] * count
 
 
 def _scored(
@@ -151,7 +153,7 @@ def _label_rows(
     return [
         {
             **place, "label": label, "feature": best[i], "class": classes[best[i]], "ap": float(on_test[i]),
-            "prevalence": float(counts[i]) / len(members), "count": int(counts[i]),
+            "chance": chance_precision(int(counts[i]), len(members)), "count": int(counts[i]),
         }
         for i, label in enumerate(labels.names)
     ]  # fmt: skip
@@ -173,12 +175,23 @@ def _purity_rows(
 def _summary(rows: list[Row], covered: float) -> Row:
     """Average precision over labels."""
     scores = np.array([row["ap"] for row in rows])
-    chance = np.array([row["prevalence"] for row in rows])
+    chance = np.array([row["chance"] for row in rows])
     worst = rows[int(np.argmin((scores - chance) / (1 - chance)))]
     return {
-        "labels": len(rows), **t_mean(scores).interval().columns("ap"), "prevalence": float(chance.mean()),
+        "labels": len(rows), **t_mean(scores).interval().columns("ap"), "chance": float(chance.mean()),
         "worst_label": worst["label"], "worst_ap": worst["ap"], "covered": int((scores >= covered).sum()),
     }  # fmt: skip
+
+
+def _add_gain(tables: dict[str, list[Row]]) -> None:
+    """Add to each row of the summary by how much its best features are better than the control's, label by label."""
+    precision: dict[tuple[str, str], list[float]] = {}
+    for row in tables["labels"]:
+        precision.setdefault((row["feature_set"], row["samples"]), []).append(row["ap"])
+    for row in tables["summary"]:
+        mine, control = (np.array(precision[name, row["samples"]]) for name in (row["feature_set"], CONTROL))
+        none = dict.fromkeys(("gain", "gain_low", "gain_high"))
+        row.update(none if row["feature_set"] == CONTROL else t_mean(mine - control).interval().columns("gain"))
 
 
 def _mean_purity(rows: list[Row], chance: float) -> Row:

@@ -37,7 +37,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
                 hollow: dict[str, Any] = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
                 style = hollow if name == CONTROL else {"color": COLORS[number % len(COLORS)]}
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)
-            axis.plot(mine["prevalence"], range(len(order)), "|", color="black", markersize=5, label="chance")
+            axis.plot(mine["chance"], range(len(order)), "|", color="black", markersize=5, label="chance")
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
             axis.set_title(f"{samples}s", loc="left")
             axis.grid(axis="y", linewidth=0.3)

@@ -122,9 +122,16 @@ def _embedder(result: Result) -> str:
 def _judge(result: Result) -> str:
     """Name of the embedder, with a warning if it is not independent of the model."""
     name = _embedder(result)
-    if name == "offline" and not result.recipe["independent"]:
-        return f"offline, not independent: the towers that {result.model} is built on"
-    return f"{result.model} itself, not independent" if name == "clip" else name
+    if name == "clip":
+        return f"{result.model} itself, not independent"
+    return name if result.recipe["independent"] else f"{name}, not independent: {_towers(result)}"
+
+
+def _towers(result: Result) -> str:
+    """Towers that the embedder and the model have in common."""
+    if _embedder(result) == "offline":
+        return f"the towers that {result.model} is built on"
+    return f"all-MiniLM-L6-v2 is the text tower that {result.model} is built on"
 
 
 def _fields(result: Result) -> Fields:
@@ -134,14 +141,15 @@ def _fields(result: Result) -> Fields:
 def _differences(result: Result) -> Iterator[tuple[str, str, str]]:
     name = _embedder(result)
     here = {**EMBEDDERS, "clip": f"{result.model} itself"}.get(name, name)
-    if name == "offline" and not result.recipe["independent"]:
-        here += f", the towers that {result.model} is built on"
+    if name != "clip" and not result.recipe["independent"]:
+        here += f", {_towers(result)}"
     yield "embedder of Mono", EMBEDDERS["paper"], here
 
 
 def _remarks(result: Result) -> Iterator[str]:
     if not result.recipe["independent"]:
-        yield f"the embedder is not independent of the model ({_judge(result)}): embedder=paper is"
+        better = {"offline": ": embedder=paper is, on images", "clip": ": embedder=paper is"}.get(_embedder(result), "")
+        yield f"the embedder is not independent of the model ({_judge(result)}){better}"
 
 
 def _columns(metrics: tuple[str, ...], of: str) -> dict[str, str]:
@@ -184,7 +192,7 @@ INTERPRETABILITY = Analysis(
     ),
     paper="Figures 5, 6, 13, Tables 4, 5",
     targets=("section-3", "appendix-a.3"),
-    version=5,
+    version=6,
     settings=Settings,
     columns={
         "scores": {

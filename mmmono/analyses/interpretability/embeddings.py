@@ -18,7 +18,7 @@ from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
 from mmmono.pipeline.images import SplitImages, in_batches
-from mmmono.pipeline.models import DrawingCLIP
+from mmmono.pipeline.independence import shared_towers
 from mmmono.pipeline.workspace import Workspace
 
 IMAGE_BATCH = 64  # images in memory at a time
@@ -54,7 +54,7 @@ class SampleEmbeddings:
                     f"embedder={self._embedder.name} embeds texts alone: choose embedder=offline or embedder=paper"
                 )
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
-        self.independent = not self.free and not (self.name == "offline" and isinstance(workspace.model, DrawingCLIP))
+        self.independent = self._embedder is not None and not shared_towers(workspace, self._embedder)
         self.spare = 0 if self.free else max(2, m // 4)
         self._images: SplitImages | None = None
         self._position = {modality: torch.full((len(self._view),), -1) for modality in MODALITIES}

@@ -106,10 +106,10 @@ def best_names(rows: Rows, members: str) -> Rows:
 
 
 def side_of(row: dict[str, Any]) -> str:
-    """Side on which a name is judged: that of its class; of CrossD the one where it detects the feature better."""
+    """Side on which a name is judged: that of its class; of CrossD the one with the larger lower end."""
     if row["class"] != "CrossD":
         return "image" if row["class"] == "ImgD" else "text"
-    return max(SIDES, key=lambda side: row[f"auroc_{side}"] or 0.0)
+    return max(SIDES, key=lambda side: row[f"auroc_{side}_low"] or 0.0)
 
 
 def _first(words: str) -> str:
@@ -125,7 +125,7 @@ def with_bounds(row: dict[str, Any], key: str) -> str:
 
 
 def _embedder(result: Result) -> str:
-    name = str(result.recipe["embedder"]).partition("-")[0]
+    name = str(result.recipe["embedder"]).rpartition("-")[0]
     return name if result.recipe["independent"] else f"{name}, not independent of {result.model}"
 
 
@@ -149,7 +149,7 @@ def _detection_columns() -> dict[str, str]:
             f"auroc_{side}": f"AUROC of active against inactive held-out {side}s, by the likeness of {by} to the name",
             f"auroc_{side}_low": f"lower end of its 95 % interval, by groups of {side}s",
             f"auroc_{side}_high": f"upper end of its 95 % interval, by groups of {side}s",
-            f"chance_{side}": "mean AUROC of the names of other features in its place",
+            f"chance_{side}": "mean AUROC of other features' names in its place; if they are fewer than 50, of words too",
             f"better_{side}": "share of these names that detect the feature at least as well",
             f"active_{side}": f"number of active held-out {side}s",
         }
@@ -166,6 +166,7 @@ NAMES = Analysis(
     ),
     paper="beyond 2.3",
     targets=("names",),
+    version=2,
     settings=Settings,
     columns={
         "names": {
@@ -177,7 +178,8 @@ NAMES = Analysis(
             "image_words": "words nearest to it among images, nearest first",
             "text_words": "words nearest to it among texts, nearest first",
             **_detection_columns(),
-            "p_value": "one-sided p-value of an AUROC above chance, on the side of the class; of CrossD on either side",
+            "p_value": "one-sided p-value of an AUROC above chance, on the side of the class; of CrossD on either side; 1 "
+            "where more than 5 % of other names detect the feature at least as well",
             "q_value": "p-value adjusted for the number of features of the set (Benjamini and Hochberg)",
         },
         "summary": {
@@ -198,7 +200,8 @@ NAMES = Analysis(
         FigureView(
             "names",
             "How well its name detects each feature on held-out images and texts (AUROC, ½ by chance), by class. Pale: no "
-            "better than chance, shown as unnamed. At the left or lower edge: too rare among texts or images to be tested.",
+            "better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among texts or "
+            "images to be tested.",
         ),
         FigureView(
             "best_names",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from mmmono.analyses.names import SIDES, Settings
@@ -27,18 +27,19 @@ from mmmono.core.errors import ConfigError
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.activity import ActivityRule
 from mmmono.interpretability.detection import Detection, detection
-from mmmono.interpretability.embedders import Embedder, TimmSentenceEmbedder
+from mmmono.interpretability.text_likeness import TextComparer
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.false_discoveries import q_values
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.held_out import PairSample, chosen_and_held_out
-from mmmono.pipeline.models import DrawingCLIP
+from mmmono.pipeline.independence import shared_towers
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
 Row = dict[str, object]
 NULL_NAMES = 500  # names of other features that are the null, at most
 LEAST_NULL = 50  # and at least: a set with fewer names takes words of the vocabulary, too
+BETTER = 0.05  # share of these that may detect a feature at least as well as its own name does, if that is to hold
 
 
 def prepare(workspace: Workspace) -> Study:
@@ -56,10 +57,10 @@ def prepare(workspace: Workspace) -> Study:
         "features": test.recipe,
         "chosen_on": workspace.features(workspace.settings.training.split).recipe,
         **workspace.partitions_recipe(),
-        "names": asdict(settings),
+        "names": {**asdict(settings), "vocabulary": "captions" if settings.vocabulary == "captions" else "file"},
         **words_recipe(workspace, settings),
         "embedder": f"{embedder.name}-{embedder.fingerprint}",
-        "independent": not (isinstance(workspace.model, DrawingCLIP) and _is_minilm(embedder)),
+        "independent": "text" not in shared_towers(workspace, embedder),
         "seed": workspace.seed,
     }
     chosen_and_held_out(workspace, settings.max_pairs)  # raises if there are no pairs to test on
@@ -70,19 +71,14 @@ def prepare(workspace: Workspace) -> Study:
     return Study(recipe, compute)
 
 
-def _embedder(workspace: Workspace) -> Embedder:
+def _embedder(workspace: Workspace) -> TextComparer:
     chosen = workspace.cfg.embedder
     if chosen is None or "_target_" not in chosen:
         raise ConfigError(
             "embedder=clip is the model itself, whose words the names are: choose embedder=words, offline or paper"
         )
-    embedder: Embedder = instantiate(chosen, device=workspace.device)
+    embedder: TextComparer = instantiate(chosen, device=workspace.device)
     return embedder
-
-
-def _is_minilm(embedder: Embedder) -> bool:
-    """Whether texts are embedded by all-MiniLM-L6-v2, the text tower of DrawingCLIP."""
-    return isinstance(embedder, TimmSentenceEmbedder) and "minilm" in embedder.text_model.lower()
 
 
 @dataclass(frozen=True)
@@ -96,19 +92,13 @@ class _Half:
 class _Naming:
     """Names feature sets, all by the same vocabulary and on the same pairs."""
 
-    def __init__(self, workspace: Workspace, settings: Settings, embedder: Embedder) -> None:
+    def __init__(self, workspace: Workspace, settings: Settings, embedder: TextComparer) -> None:
         self._workspace, self._settings = workspace, settings
         choose, test = chosen_and_held_out(workspace, settings.max_pairs)
         self._words = vocabulary_of(choose, settings)
-        self._lie: Directions = word_directions(workspace, choose, self._words, settings)
-        embedded = embedder.embed_texts(self._words)
-        self._choose, self._test = (
-            _Half(
-                pairs,
-                {m: _likeness(pairs, caption_column(m, settings), embedded, embedder) for m in MODALITIES},
-            )
-            for pairs in (choose, test)
-        )
+        self._embeddings = {m: choose.embeddings(workspace, m) for m in MODALITIES}
+        self._lie: Directions = word_directions(workspace, choose, self._embeddings, self._words, settings)
+        self._choose, self._test = _halves(choose, test, self._words, settings, embedder)
 
     def tables(self) -> Tables:
         """Name the selected feature sets."""
@@ -122,13 +112,11 @@ class _Naming:
         strength = {m: self._choose.pairs.activations(workspace, feature_set, m) for m in MODALITIES}
         rule = ActivityRule.of(strength, settings.active_share)
         active = {m: rule.active(strength[m], m) for m in MODALITIES}
-        embeddings = {m: self._choose.pairs.embeddings(workspace, m) for m in MODALITIES}
         atoms = feature_set.atoms if settings.directions == "atoms" else None
         signed = None if atoms is None else atoms.detach().cpu() * rule.sign[:, None]
         classes = partition.class_of()
-        chosen = choose_names(
-            settings, classes, FeatureNames.of(active, embeddings, signed, self._lie), active, self._choose.likeness
-        )
+        names = FeatureNames.of(active, self._embeddings, signed, self._lie)
+        chosen = choose_names(settings, classes, names, active, self._choose.likeness)
         found = {m: self._detect(m, chosen.word, self._held_out(feature_set, rule, m)) for m in MODALITIES}
         p_value = _p_value(classes, found)
         q_value = q_values(p_value)
@@ -171,17 +159,29 @@ class _Naming:
         return ", ".join(self._word(index) for index in indices.tolist() if index >= 0)
 
 
-def _likeness(pairs: PairSample, column: str, words: Float[Tensor, "words dim"], embedder: Embedder) -> Likeness:
-    captions = pairs.metadata[column]
-    rows = np.flatnonzero((captions != "").to_numpy())
-    unique, place = np.unique(captions.to_numpy(dtype=str)[rows], return_inverse=True)
-    embedded = embedder.embed_texts(unique.tolist()) if len(rows) else words[:0]
-    return Likeness(rows, words, embedded[torch.from_numpy(place)])
+def _halves(
+    choose: PairSample, test: PairSample, words: Sequence[str], settings: Settings, embedder: TextComparer
+) -> tuple[_Half, _Half]:
+    """Compare the captions of both halves with the words."""
+    columns = {m: caption_column(m, settings) for m in MODALITIES}
+    captions = [pairs.metadata[columns[m]].to_numpy(dtype=str) for pairs in (choose, test) for m in MODALITIES]
+    rows = [np.flatnonzero(of != "") for of in captions]
+    vectors, *embedded = embedder.comparable(
+        words, *(of[there].tolist() for of, there in zip(captions, rows, strict=True))
+    )
+    image, text, test_image, test_text = (
+        Likeness(there, vectors, of) for there, of in zip(rows, embedded, strict=True)
+    )
+    return _Half(choose, {"image": image, "text": text}), _Half(test, {"image": test_image, "text": test_text})
 
 
 def _p_value(classes: Sequence[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
-    """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni)."""
-    image, text = (found[m].p_value for m in MODALITIES)
+    """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni).
+
+    It is 1 on a side where more than `BETTER` of the other names detect the feature at least as well: a name that is merely
+    related to what a feature is of is better than the mean of other names, but not than the best of them.
+    """
+    image, text = (torch.where(found[m].better > BETTER, 1.0, found[m].p_value) for m in MODALITIES)
     either = torch.where(
         image.isnan(), text, torch.where(text.isnan(), image, (2 * torch.minimum(image, text)).clamp_max(1))
     )

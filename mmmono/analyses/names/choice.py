@@ -17,6 +17,7 @@ from mmmono.analyses.names.words import Directions
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.detection import auroc_of_ranks
 from mmmono.interpretability.naming import distinct_words, mean_directions, nearest_words, without_gap, word_cosines
+from mmmono.interpretability.text_likeness import TextVectors, likeness
 
 LEAST_ACTIVE = 5  # samples of a modality that activate a feature, for a direction among them
 NEAREST = 5  # words that are listed beside a name
@@ -29,17 +30,17 @@ class Likeness:
 
     Attributes:
         rows: the pairs that have a caption.
-        words: embeddings of the words.
-        captions: embeddings of these pairs' captions, by the same embedder.
+        words: vectors of the words.
+        captions: vectors of these pairs' captions, that can be compared with those of the words.
     """
 
     rows: Int[np.ndarray[Any, Any], " captions"]
-    words: Float[Tensor, "words dim"]
-    captions: Float[Tensor, "captions dim"]
+    words: TextVectors
+    captions: TextVectors
 
     def of(self, words: Int64[Tensor, " chosen"]) -> Float[Tensor, "chosen captions"]:
         """Likeness of every caption to some of the words."""
-        return self.words[words] @ self.captions.T
+        return likeness(self.words, words, self.captions)
 
 
 @dataclass(frozen=True)
@@ -94,27 +95,29 @@ def choose_names(
     classes: Sequence[str],
     names: FeatureNames,
     active: dict[Modality, Bool[Tensor, "pairs features"]],
-    likeness: dict[Modality, Likeness],
+    captions: dict[Modality, Likeness],
 ) -> Chosen:
     """Choose each feature's name among its `names.candidates` nearest words on the side of its class."""
     cosines = names.of_classes(classes)
     candidates = nearest_words(cosines, settings.candidates)
     used = candidates[candidates >= 0].unique()
-    scores = torch.full_like(cosines, -torch.inf)
+    word = torch.full((len(cosines),), -1)
     if len(used):
-        image, text = (_auroc(active[m], likeness[m], used) for m in MODALITIES)
+        image, text = (_auroc(active[m], captions[m], used) for m in MODALITIES)
         detected = by_class(classes, image, text, -torch.inf)
-        wide = torch.full_like(cosines, -torch.inf)
-        wide[:, used] = detected.float()
+        column = torch.searchsorted(used, candidates.clamp_min(int(used[0])))
         order = torch.arange(candidates.shape[1]) * NEARER
-        own = (wide.gather(1, candidates.clamp_min(0)) - order).masked_fill(candidates < 0, -torch.inf)
-        # Padding points at the first word, which may be a candidate itself: only what is no padding is written.
-        feature, place = (candidates >= 0).nonzero(as_tuple=True)
-        scores[feature, candidates[feature, place]] = own[feature, place]
-    if settings.unique:
-        word = distinct_words(scores)
-    else:
-        word = torch.where(scores.isinf().all(1), -1, scores.argmax(1))
+        own = (detected.float().gather(1, column) - order).masked_fill(candidates < 0, -torch.inf)
+        if settings.unique:
+            scores = torch.full_like(detected, -torch.inf, dtype=torch.float32)
+            # Padding points at the first word, which may be a candidate itself: only what is no padding is written.
+            feature, place = (candidates >= 0).nonzero(as_tuple=True)
+            scores[feature, column[feature, place]] = own[feature, place]
+            assigned = distinct_words(scores)
+            word = torch.where(assigned >= 0, used[assigned.clamp_min(0)], -1)
+        else:
+            best = candidates.gather(1, own.argmax(1, keepdim=True)).squeeze(1)
+            word = torch.where(own.isinf().all(1), -1, best)
     return Chosen(word, {m: nearest_words(names.cosines[m], NEAREST) for m in MODALITIES})
 
 
@@ -130,8 +133,8 @@ def by_class(
 
 
 def _auroc(
-    active: Bool[Tensor, "pairs features"], likeness: Likeness, words: Int64[Tensor, " words"]
+    active: Bool[Tensor, "pairs features"], captions: Likeness, words: Int64[Tensor, " words"]
 ) -> Float[Tensor, "features words"]:
     """AUROC of words for features; ½ for features that all or none of the samples activate."""
-    ranks = rankdata(likeness.of(words).double().numpy(), axis=1)
-    return auroc_of_ranks(ranks, active[likeness.rows]).nan_to_num(0.5)
+    ranks = rankdata(captions.of(words).double().numpy(), axis=1)
+    return auroc_of_ranks(ranks, active[captions.rows]).nan_to_num(0.5)

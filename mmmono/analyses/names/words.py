@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mmmono.analyses.names import Settings
@@ -27,6 +28,7 @@ from mmmono.pipeline.workspace import Workspace
 BATCH = 256  # words in a forward pass
 FILE = "words.safetensors"
 
+Array = np.ndarray[Any, Any]
 Directions = dict[Modality, Float[Tensor, "words dim"]]
 
 
@@ -42,15 +44,27 @@ def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Everything that determines vocabulary and directions beside the settings and the pairs.
 
     Raises:
-        ConfigError: the vocabulary's file is none, or holds no words.
+        ConfigError: the vocabulary's file is none, or holds no words; or the model has another width than the pairs.
     """
+    by_model = embeds_by_model(workspace, settings)
+    if by_model and workspace.model.dim is not None:
+        _check_width(workspace.model.dim, workspace.features(workspace.dataset.split).view.dim)
     file = None if settings.vocabulary == "captions" else Path(settings.vocabulary).expanduser()
     if file is not None:
         read_vocabulary(file)
     return {
         "vocabulary": None if file is None else file_fingerprint(file),
-        "words": workspace.model.recipe() if embeds_by_model(workspace, settings) else "captions",
+        "words": workspace.model.recipe() if by_model else "captions",
     }
+
+
+def _check_width(of_words: int, of_pairs: int) -> None:
+    """Raise ConfigError unless words and pairs lie in one space."""
+    if of_words != of_pairs:
+        raise ConfigError(
+            f"the model's texts have {of_words} dimensions, the pairs {of_pairs}: choose their model, or "
+            "names.embeddings=captions"
+        )
 
 
 def caption_column(modality: Modality, settings: Settings) -> str:
@@ -95,24 +109,47 @@ def vocabulary_of(pairs: PairSample, settings: Settings) -> list[str]:
     return words
 
 
-def word_directions(workspace: Workspace, pairs: PairSample, words: Sequence[str], settings: Settings) -> Directions:
+def word_directions(
+    workspace: Workspace,
+    pairs: PairSample,
+    embeddings: dict[Modality, Float[Tensor, "pairs dim"]],
+    words: Sequence[str],
+    settings: Settings,
+) -> Directions:
     """Direction of every word among images and among texts; 0 where there is none.
 
     By the model, it is the word's embedding minus the mean of all words' on either side. By captions, it is from the mean of
-    a modality to the mean of those whose caption has the word.
+    a modality to the mean of those whose caption has the word, if those of at least
+    `names.min_groups` groups do.
+
+    Args:
+        workspace: provides the model.
+        pairs: whose captions are read.
+        embeddings: of these pairs.
+        words: the vocabulary.
+        settings: where words lie.
+
+    Raises:
+        ConfigError: the model's embeddings have another width than the pairs'.
     """
     if embeds_by_model(workspace, settings):
         embedded = _by_model(workspace, words)
+        _check_width(embedded.shape[1], embeddings["text"].shape[1])
         centered = embedded - embedded.mean(0)
         return dict.fromkeys(MODALITIES, centered)
-    return {
-        modality: mean_directions(
-            mentions(pairs.metadata[caption_column(modality, settings)].tolist(), words),
-            pairs.embeddings(workspace, modality),
-            settings.min_groups,
-        )
-        for modality in MODALITIES
-    }
+    found: Directions = {}
+    for modality in MODALITIES:
+        holds = mentions(pairs.metadata[caption_column(modality, settings)].tolist(), words)
+        rare = torch.from_numpy(_groups_with(holds, pairs.groups) < settings.min_groups)
+        found[modality] = mean_directions(holds, embeddings[modality]).masked_fill(rare[:, None], 0)
+    return found
+
+
+def _groups_with(holds: csr_array, groups: Int[Array, " pairs"]) -> Int[Array, " words"]:
+    """Number of groups that have a pair with each word."""
+    ones = np.ones(len(groups), np.float32)
+    of_group = csr_array((ones, (groups, np.arange(len(groups)))), shape=(int(groups.max()) + 1, len(groups)))
+    return np.asarray((of_group @ holds > 0).sum(0)).reshape(-1)
 
 
 def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "words dim"]:

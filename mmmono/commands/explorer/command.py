@@ -115,7 +115,9 @@ def explore(workspace: Workspace) -> None:
             if images is not None and (rows := writer.rows(explored)):
                 for row, pair in images.pairs(rows, title=f"{name}: thumbnails"):
                     writer.write_thumbnail(row, pair.image if pair else missing_image())
-        made = {"pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored)}
+        made = {
+            "pairs": len(features.view), "seed": workspace.seed, "embedder": _embedders(scored), "names": _embedders(named),
+        }  # fmt: skip
         writer.finish(workspace.title, {**made, "attribution": images.attribution if images is not None else ""})
         if images is not None:
             images.report(directory)
@@ -216,7 +218,12 @@ def _sharedness(artifact: Artifact, name: str) -> dict[str, Float64[Tensor, " fe
     return {key: torch.from_numpy(mine[column].to_numpy(dtype=np.float64).copy()) for key, column in columns.items()}
 
 
-def _embedders(scored: dict[str, Artifact | None]) -> str | None:
-    """Names of the embedders behind the monosemanticity scores; None if there are no scores."""
-    names = {str(result.recipe["embedder"]).rpartition("-")[0] or "clip" for result in scored.values() if result}
+def _embedders(results: dict[str, Artifact | None]) -> str | None:
+    """Names of the embedders behind results, and which of them are not independent of the model; None without results."""
+    names = {
+        (str(result.recipe["embedder"]).rpartition("-")[0] or "clip")
+        + ("" if result.recipe["independent"] else " (not independent)")
+        for result in results.values()
+        if result
+    }
     return ", ".join(sorted(names)) or None

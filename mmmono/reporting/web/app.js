@@ -10,7 +10,7 @@ let shown = 0; // counts what was asked for, so that what loads late does not ov
 async function start() {
   const index = await load("index");
   $("made").textContent =
-    `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}${index.made.attribution ? ` · images: ${index.made.attribution}` : ""}`;
+    `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}${index.made.names ? ` · names tested by ${index.made.names}` : ""}${index.made.attribution ? ` · images: ${index.made.attribution}` : ""}`;
   features = new FeatureTable((key) => {
     const falling = ["mds", "image", "text", "sharedness", "mono_image", "mono_text", "match"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };

@@ -46,7 +46,7 @@ function featureCard(set, feature, table, card, tools) {
       ? fact(
           "name",
           table.name[feature] || "unnamed",
-          "The word that tells best where it is active; unnamed if it does not on held-out pairs",
+          "Of its nearest words, the one that told best on training pairs where it is active; unnamed if it does not on held-out pairs",
         )
       : null,
     table.name
