@@ -88,7 +88,9 @@ def test_a_cluster_folds_ranges_to_the_bits_of_one_process_though_a_worker_is_ki
     assert len(list(marks.iterdir())) == 3
     gone = replace(walk, view=FeatureView(FeatureStore(tmp_path / "store")), feature_set=None)
     (tmp_path / "store").rename(tmp_path / "elsewhere")
-    with pytest.raises(ProcessError, match=f"does not see {tmp_path}: it must lie on a disk that all machines share"):
+    with pytest.raises(
+        ProcessError, match=f"does not see {tmp_path}/store: it must lie on a disk that all machines share"
+    ):
         folded(OfBlocks(GapStream(), pairs), gone, Ray(address, workers=1))
 
 

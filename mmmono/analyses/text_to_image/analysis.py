@@ -162,7 +162,9 @@ def _embedder(workspace: Workspace) -> TimmSentenceEmbedder:
         raise ConfigError(
             "embedder=clip is what is intervened on, so it cannot judge: use embedder=offline or embedder=paper"
         )
-    embedder: TimmSentenceEmbedder = instantiate(chosen, device=workspace.device)
+    embedder = instantiate(chosen, device=workspace.device)
+    if not isinstance(embedder, TimmSentenceEmbedder):
+        raise ConfigError("embedder=words sees no images, so it cannot judge: use embedder=offline or embedder=paper")
     if workspace.artifacts.builds:
         embedder.load()
     return embedder
