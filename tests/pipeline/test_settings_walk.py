@@ -102,6 +102,9 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "sweep|trainer.*": "all dictionaries are compared, whatever they were trained with",
     "sweep|seed": "all dictionaries are compared, whatever they were trained with",
     "sweep|sweep.embedder": "which results are compared, whose addresses are in the recipe",
+    "objectives|model.*": "synthetic pairs are no model's",
+    "objectives|extraction.*": "nothing is extracted",
+    "objectives|partition.*": "latents are sorted by fixed borders",
     "validate|sae.k": "follows from dataset.active and validate.parameters.k",
     "validate|sae.expansion": "follows from validate.latents",
     "validate|ncl.expansion": "follows from validate.latents",
@@ -497,7 +500,8 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     monkeypatch.setenv("DEEPSEEK_API_KEY", "of nobody")
     # Whether weights can be had is checked elsewhere, and is no part of an address.
     for place in ("case_studies.adversarial.victims.check_model", "case_studies.classifier.check_model",
-                  "pipeline.generators.check_pipeline", "pipeline.generators.check_width"):  # fmt: skip
+                  "pipeline.generators.check_pipeline", "pipeline.generators.check_width",
+                  "analyses.names.words._check_width"):  # fmt: skip
         monkeypatch.setattr(f"mmmono.{place}", lambda *_, **__: None)
     cfg = composed(walk, world)
     plain = OmegaConf.to_container(cfg, resolve=False)  # before anything is instantiated, which resolves interpolations

@@ -33,10 +33,9 @@ from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 
 MARGIN = 0.3
-# Parts of a configuration that change no result; the data themselves are in the recipe with the content of their files.
+# Parts of a configuration that change no result; the settings of the data are in the recipe by themselves.
 WITHOUT_EFFECT = {
-    "artifacts", "device", "force", "help", "logger", "objectives", "dataset", "model", "extraction", "images", "engine",
-    "partition",
+    "artifacts", "device", "force", "help", "logger", "objectives", "model", "extraction", "images", "engine", "partition",
 }  # fmt: skip
 ANOTHER = 1000  # is added to the seed of the training that stability is measured with
 

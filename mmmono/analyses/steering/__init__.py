@@ -46,7 +46,7 @@ class Settings:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.images <= self.k:
-            raise ValueError(f"images={self.images} must be more than k={self.k}, the number that a text finds")
+            raise ValueError(f"k={self.k} images that a text finds must be fewer than images={self.images}")
         if self.query is not None and not self.query.strip():
             raise ValueError("query= is empty: give a text, or null")
 
