@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.reporting.formats import names
+from mmmono.reporting.formats import names, with_half_width
 from mmmono.reporting.result import Fields, Result, Rows
 
 # Measures: columns of the table `objectives`, and their short titles.
@@ -68,7 +68,7 @@ def summary_rows(result: Result) -> Rows:
             "data": data,
             "feature set": name,
             **{
-                MEASURES[row["measure"]]: _with_half_width(row)
+                MEASURES[row["measure"]]: with_half_width(row, 2)
                 for row in found
                 if (row["data"], row["feature_set"]) == (data, name) and row["measure"] in SHOWN
             },
@@ -76,14 +76,6 @@ def summary_rows(result: Result) -> Rows:
         for data in dict.fromkeys(row["data"] for row in found)
         for name in names(found)
     ]
-
-
-def _with_half_width(row: Mapping[str, Any]) -> str:
-    if row["mean"] is None:
-        return ""
-    if row["mean_high"] is None:
-        return f"{row['mean']:.2f}"
-    return f"{row['mean']:.2f} ± {(row['mean_high'] - row['mean_low']) / 2:.2f}"
 
 
 def _fields(result: Result) -> Fields:

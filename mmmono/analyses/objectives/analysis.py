@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mmmono.analyses.objectives import MEASURES, Settings
@@ -20,7 +17,7 @@ from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import FeatureSet, RawFeatures
 from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES
-from mmmono.features.synthetic import identity, read_truth
+from mmmono.features.synthetic import identity
 from mmmono.modality import partition_by_margin, sharedness_scores
 from mmmono.modality.agreement import feature_correlations, match_features
 from mmmono.modality.splitting import concept_splitting
@@ -28,15 +25,13 @@ from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.feature_sets import Fitted, Trained
+from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 
 MARGIN = 0.3
-# Parts of a configuration that change no result; the settings of the data are in the recipe by themselves.
-WITHOUT_EFFECT = {
-    "artifacts", "device", "force", "help", "logger", "objectives", "model", "extraction", "images", "engine", "partition",
-}  # fmt: skip
+OTHERS = ("objectives", "partition")  # sections that do not determine what a run gives
 ANOTHER = 1000  # is added to the seed of the training that stability is measured with
 
 Row = dict[str, object]
@@ -55,51 +50,27 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         rows: list[Row] = []
-        jobs = settings.jobs or (1 if workspace.device.startswith("cuda") else len(os.sched_getaffinity(0)))
-        parallel = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")
-        for number, (run, found) in enumerate(
-            zip(todo, parallel(delayed(_measure)(run, not settings.quick) for run in todo), strict=True), start=1
-        ):
+        measured = in_parallel(partial(_measure, stability=not settings.quick), todo, settings.jobs, workspace.device)
+        for number, (run, found) in enumerate(zip(todo, measured, strict=True), start=1):
             console.print(f"{number} of {len(todo)}: {run.title}")
             rows += found
         return {"objectives": rows, "summary": list(_summary(pd.DataFrame(rows)))}
 
-    content = [{"name": run.data, "synthetic": identity(run.parameters), **_content(run.cfg)} for run in todo]
+    made = [{"name": run.data, "synthetic": identity(run.parameters), **content(run.cfg, OTHERS)} for run in todo]
     kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
-    return Study({"runs": content, "kinds": kinds, "stability": not settings.quick}, compute)
-
-
-def _content(cfg: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that determines the results, besides the content of files that it names."""
-    made = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT}
+    return Study({"runs": made, "kinds": kinds, "stability": not settings.quick}, compute)
 
 
 def _measure(run: Run, stability: bool) -> list[Row]:
     quiet()
     workspace = Workspace(run.cfg, makes="none")
-    truth = _Truth(workspace)
+    truth = Truth(workspace)
     rows: list[Row] = []
     for name in workspace.recipes:
         measured = _Measured(workspace, truth, name)
         found = {**measured.row(), "stability": measured.stability() if stability else None}
         rows.append({"data": run.data, "seed": run.seed, "feature_set": name, **found})
     return rows
-
-
-class _Truth:
-    """Embeddings and ground truth of the pairs of the evaluated split."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        features = workspace.features(workspace.dataset.split)
-        truth = read_truth(features.store.path)
-        rows = features.view.rows
-        chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
-        self.codes = truth["image_codes"][chosen], truth["text_codes"][chosen]
-        self.kind = truth["kind"]
-        self.groups = features.view.groups()
-        self.embeddings = _whole(workspace, RawFeatures(features.view.dim))
 
 
 def _whole(workspace: Workspace, feature_set: FeatureSet) -> tuple[Tensor, Tensor]:
@@ -112,14 +83,16 @@ def _whole(workspace: Workspace, feature_set: FeatureSet) -> tuple[Tensor, Tenso
 class _Measured:
     """A feature set on synthetic pairs."""
 
-    def __init__(self, workspace: Workspace, truth: _Truth, name: str) -> None:
+    def __init__(self, workspace: Workspace, truth: Truth, name: str) -> None:
         self.workspace, self.truth, self.name = workspace, truth, name
+        self.codes = truth.image, truth.text
+        self.embeddings = _whole(workspace, RawFeatures(workspace.features(workspace.dataset.split).view.dim))
         self.feature_set = workspace.feature_set(name)
         self.image, self.text = self.sides = _whole(workspace, self.feature_set)
 
     def row(self) -> Row:
         """All measures of one training."""
-        correlations = [feature_correlations([pair]) for pair in zip(self.truth.codes, self.sides, strict=True)]
+        correlations = [feature_correlations([pair]) for pair in zip(self.codes, self.sides, strict=True)]
         active = [side != 0 for side in self.sides]
         return {
             **asdict(concept_splitting(correlations[0], correlations[1], self.truth.kind)),
@@ -137,7 +110,7 @@ class _Measured:
                 fraction_of_variance_unexplained(
                     z, self.feature_set.decode(codes.to(self.workspace.device), modality).cpu()
                 )
-                for z, codes, modality in zip(self.truth.embeddings, self.sides, MODALITIES, strict=True)
+                for z, codes, modality in zip(self.embeddings, self.sides, MODALITIES, strict=True)
             ]
         return float(sum(found)) / 2
 
@@ -146,7 +119,7 @@ class _Measured:
         scored = self.workspace.dominance(self.name).scores
         live = self.workspace.live(scored)
         partition = partition_by_margin(scored.scores, MARGIN, live)
-        both = Match.of(feature_correlations([(torch.cat(self.truth.codes), torch.cat(self.sides))]))
+        both = Match.of(feature_correlations([(torch.cat(self.codes), torch.cat(self.sides))]))
         shared = sharedness_scores([self.sides], self.truth.groups).score[live]
         recall = self._recall(self.image, self.text, (1, 10))
         row: Row = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.reporting.formats import names
+from mmmono.reporting.formats import names, with_half_width
 from mmmono.reporting.result import Fields, Result, Rows
 
 # Measures of recovery: columns of the table `validation`, and their short titles.
@@ -87,18 +87,10 @@ def recovery_rows(result: Result) -> Rows:
     return [
         {
             "feature set": name,
-            **{MEASURES[row["measure"]]: _with_half_width(row) for row in base if row["feature_set"] == name},
+            **{MEASURES[row["measure"]]: with_half_width(row, 3) for row in base if row["feature_set"] == name},
         }
         for name in names(base)
     ]
-
-
-def _with_half_width(row: Mapping[str, Any]) -> str:
-    if row["mean"] is None:
-        return ""
-    if row["mean_high"] is None:
-        return f"{row['mean']:.3f}"
-    return f"{row['mean']:.3f} ± {(row['mean_high'] - row['mean_low']) / 2:.3f}"
 
 
 def _fields(result: Result) -> Fields:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from mmmono.analyses.validate import MEASURES, Settings
 from mmmono.analyses.validate.runs import Run, base_values, runs
 from mmmono.core.errors import ConfigError
-from mmmono.features.synthetic import read_truth
 from mmmono.modality import (
     dominance_scores,
     energy_ratio,
@@ -45,6 +40,8 @@ from mmmono.modality.validation import (
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.datasets import Synthetic
 from mmmono.pipeline.entrypoint import quiet
+from mmmono.pipeline.feature_sets import Fitted, Trained
+from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
@@ -84,8 +81,8 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         found = _Found()
-        jobs = settings.jobs or (1 if workspace.device.startswith("cuda") else len(os.sched_getaffinity(0)))
-        for number, (run, rows) in enumerate(zip(todo, _all(todo, jobs), strict=True), start=1):
+        measured = in_parallel(_measure, todo, settings.jobs, workspace.device)
+        for number, (run, rows) in enumerate(zip(todo, measured, strict=True), start=1):
             console.print(f"{number} of {len(todo)}: {run.title}")
             found.add(rows)
         tables = {
@@ -97,21 +94,9 @@ def prepare(workspace: Workspace) -> Study:
         }
         return {name: rows for name, rows in tables.items() if rows}
 
-    return Study({"runs": [_content(run.cfg) for run in todo]}, compute)
-
-
-def _content(cfg: DictConfig) -> dict[str, Any]:
-    """The part of a configuration that determines the results."""
-    made = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(made, dict)
-    kept = {str(key): made[key] for key in made if key not in ("artifacts", "device", "force", "help", "logger")}
-    kept["validate"] = {key: value for key, value in made["validate"].items() if key != "jobs"}
-    return kept
-
-
-def _all(todo: list[Run], jobs: int) -> Iterator[_Found]:
-    """Results of the runs, in order; runs in parallel, because such small matrices would leave most cores idle."""
-    yield from Parallel(n_jobs=min(jobs, len(todo)), return_as="generator")(delayed(_measure)(run) for run in todo)
+    own = {key: value for key, value in content(cfg)["validate"].items() if key != "jobs"}
+    kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
+    return Study({"runs": [content(run.cfg, ("validate",)) for run in todo], "validate": own, "kinds": kinds}, compute)
 
 
 def _measure(run: Run) -> _Found:
@@ -133,25 +118,12 @@ def _measure(run: Run) -> _Found:
     return found
 
 
-class _Answer:
-    """Ground truth of the pairs of the evaluated split."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        features = workspace.features(workspace.dataset.split)
-        truth = read_truth(features.store.path)
-        rows = features.view.rows
-        chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
-        self.image, self.text = truth["image_codes"][chosen], truth["text_codes"][chosen]
-        self.kind, self.gain, self.atoms = truth["kind"], truth["gain"], truth["atoms"]
-        self.groups = features.view.groups()
-
-
 class _Compared:
     """A feature set compared with the ground truth."""
 
     def __init__(self, workspace: Workspace, name: str) -> None:
         self.workspace = workspace
-        self.truth = _Answer(workspace)
+        self.truth = Truth(workspace)
         self.feature_set = workspace.feature_set(name)
         self.scored = workspace.dominance(name)
         self.live = workspace.live(self.scored.scores)
@@ -228,7 +200,7 @@ def _discoveries(run: Run) -> Iterator[Row]:
     """False discoveries of the permutation null, on the true codes of the concepts and on learned features."""
     settings = read_settings(run.cfg, "validate", Settings)
     workspace = Workspace(run.cfg, makes="none")
-    truth = _Answer(workspace)
+    truth = Truth(workspace)
     numbers = torch.arange(len(truth.kind))
     codes = (truth.image, truth.text)
     tested = [

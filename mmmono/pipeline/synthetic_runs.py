@@ -1,0 +1,66 @@
+"""What analyses that train on synthetic pairs many times have in common: their ground truth, and one process a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from joblib import Parallel, delayed
+from omegaconf import DictConfig, OmegaConf
+
+from mmmono.features.synthetic import read_truth
+from mmmono.pipeline.workspace import Workspace
+
+# Parts of a configuration that change no result of theirs.
+WITHOUT_EFFECT = {"artifacts", "device", "force", "help", "logger", "model", "extraction", "images", "engine"}
+
+Run = TypeVar("Run")
+Found = TypeVar("Found")
+
+
+class Truth:
+    """Ground truth of the pairs of the evaluated split.
+
+    Attributes:
+        image, text: true codes of all concepts, `[pairs, concepts]`.
+        kind: of each concept; see `synthesize`.
+        gain: of each concept in images over that in texts.
+        atoms: directions of the concepts, `[concepts, dim]`.
+        groups: group of each pair.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        features = workspace.features(workspace.dataset.split)
+        truth = read_truth(features.store.path)
+        rows = features.view.rows
+        chosen = torch.arange(len(features.view)) if rows is None else torch.from_numpy(rows)
+        self.image, self.text = truth["image_codes"][chosen], truth["text_codes"][chosen]
+        self.kind, self.gain, self.atoms = truth["kind"], truth["gain"], truth["atoms"]
+        self.groups = features.view.groups()
+
+
+def in_parallel(measure: Callable[[Run], Found], runs: Sequence[Run], jobs: int | None, device: str) -> Iterator[Found]:
+    """Yield what each run gives, in order; runs in parallel, because such small matrices would leave most cores idle.
+
+    Args:
+        measure: makes the results of a run; travels to other processes.
+        runs: the runs.
+        jobs: number of processes; None: one for each core, or one for a GPU.
+        device: where the runs compute.
+    """
+    jobs = jobs or (1 if device.startswith("cuda") else len(os.sched_getaffinity(0)))
+    yield from Parallel(n_jobs=min(jobs, len(runs)), return_as="generator")(delayed(measure)(run) for run in runs)
+
+
+def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the part of a configuration that determines a run's results, but for the content of files that it names.
+
+    Args:
+        cfg: the composed configuration.
+        without: further sections that change nothing.
+    """
+    made = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(made, dict)
+    return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT.union(without)}
