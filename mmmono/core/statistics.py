@@ -85,6 +85,23 @@ class Estimate:
         """
         return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
 
+    def rate_interval(self, groups: int, level: float = 0.95) -> Interval:
+        """Wilson's interval of a mean of values between 0 and 1, with as many trials as would have this error.
+
+        These are rate · (1 − rate) / error², or one for each group if all values are 0 or all are 1 (Kish 1965, Section 8.2;
+        Korn and Graubard 1998). Unlike `interval`, it covers near 0 and 1, and never leaves them.
+
+        Args:
+            groups: number of independent groups.
+            level: confidence level.
+        """
+        if math.isnan(self.error):
+            return self.interval(level)
+        spread = self.value * (1 - self.value)
+        trials = spread / self.error**2 if self.error > 0 and spread > 0 else groups
+        low, high = proportions.wilson(self.value * trials, trials, level, self.freedom)
+        return Interval(self.value, float(low), float(high), level, f"Wilson, {self.method}")
+
     @property
     def p_value(self) -> float:
         """Two-sided p-value of the hypothesis that the truth is 0; NaN if there is no error."""

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from mmmono.core.statistics import Estimate, crossed_mean, group_mean, jackknife, t_mean
+from mmmono.core.statistics import Estimate, Interval, crossed_mean, group_mean, jackknife, t_mean
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
@@ -158,6 +158,16 @@ def mean_of(outcomes: Sequence[Outcome], measure: str) -> Estimate | None:
         return _of_gaps(outcomes, ())
     found = [number for outcome in outcomes if (number := outcome.number(measure)) is not None]
     return Estimate(float(np.mean(found))) if found else None
+
+
+def interval_of(outcomes: Sequence[Outcome], measure: str) -> Interval:
+    """Interval of `mean_of`: Wilson's of rates, else Student's t; without bounds, or a value, where there are none."""
+    found = mean_of(outcomes, measure)
+    if found is None:
+        return Interval(float("nan"))
+    if measure in outcomes[0].samples and measure != "contrastive_loss":
+        return found.rate_interval(len(torch.unique(outcomes[0].samples[measure].groups)))
+    return found.interval()
 
 
 def difference(outcomes: Sequence[Outcome], others: Sequence[Outcome], measure: str) -> Estimate | None:

@@ -12,9 +12,14 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.statistics import Estimate, crossed_mean, group_mean, holm, t_mean, wilson
+from mmmono.features.removal import Composition, PairedFeatures
+from mmmono.modality.consequences import difference, interval_of
+from mmmono.modality.removal_outcomes import Outcome as Removed
+from mmmono.modality.removal_outcomes import RemovalBench
 from tests.calibration import modality
 from tests.calibration.studies import concept_study, enrichment_study, pair_sums
 
@@ -188,6 +193,41 @@ def margins(rng: np.random.Generator) -> Outcome:
     return covers(crossing.mean(values + rng.standard_normal(32)), 0.0)
 
 
+# Consequences: all queries search the same pairs, and a class is one of many sets like it.
+
+
+def removal(rng: np.random.Generator, spread: float) -> tuple[list[Removed], list[Removed]]:
+    """Outcomes without ten of forty features that are all alike, and without five random sets of the others."""
+    shared = rng.standard_normal((120, 40))
+    sides = [
+        Composition(torch.from_numpy(shared + spread * rng.standard_normal(shared.shape) + at)) for at in (0.1, -0.1)
+    ]
+    bench = RemovalBench(PairedFeatures(*sides))
+    others = [rng.choice(np.arange(10, 40), 10, replace=False) for _ in range(5)]
+    own, *like = [bench.outcome(torch.from_numpy(np.sort(members)), False) for members in (np.arange(10), *others)]
+    return [own], like
+
+
+@cache
+def _removal_truth(measure: str, spread: float) -> float:
+    rng = np.random.default_rng(5)
+    return float(np.mean([interval_of(removal(rng, spread)[0], measure).value for _ in range(1500)]))
+
+
+def recall(measure: str, spread: float) -> Callable[[np.random.Generator], Outcome]:
+    def simulate(rng: np.random.Generator) -> Outcome:
+        interval = interval_of(removal(rng, spread)[0], measure)
+        return interval.low <= _removal_truth(measure, spread) <= interval.high
+
+    return simulate
+
+
+def class_like_others(rng: np.random.Generator) -> Outcome:
+    found = difference(*removal(rng, 0.9), "r1")
+    assert found is not None
+    return found.p_value <= 0.05
+
+
 NEITHER = "conservative: factors that do not matter are allowed for"
 RARE = "conservative: few successes, steps of 1/64"
 CASES = [
@@ -255,6 +295,11 @@ CASES = [
         RARE,
     ),
     Case("Table 3: margin (crossed t)", "16 requests × 8 images, 2 runs", "coverage", margins),
+]
+CASES += [
+    Case("Consequences: R@1 (Wilson)", "120 pairs, R@1 .7", "coverage", recall("r1", 0.9), 0.25),
+    Case("Consequences: R@10 (Wilson)", "120 pairs, R@10 .97", "coverage", recall("r10", 0.9), 0.25),
+    Case("Consequences: R@1 − random (crossed t)", "120 pairs, 5 sets", "false positives", class_like_others, 0.5),
 ]
 # Two hundred features at a time.
 CASES.append(Case("consensus: corrected agreement", "200 features, 3 seeds", "coverage", modality.agreeing_seeds, 0.25))

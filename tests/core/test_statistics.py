@@ -149,3 +149,14 @@ def test_holm_is_between_bonferroni_and_benjamini_hochberg_and_leaves_out_missin
     assert (found[0], found[2]) == (0.02, 0.02)
     assert math.isnan(found[1])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(3, 40), (20, 40), (39, 40), (0, 40), (40, 40)])
+def test_the_interval_of_a_rate_is_wilsons_with_the_trials_of_its_error(successes: int, trials: int) -> None:
+    rate = successes / trials
+    found = Estimate(rate, (rate * (1 - rate) / trials) ** 0.5, float("inf")).rate_interval(trials)
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    twice = Estimate(rate, (2 * rate * (1 - rate) / trials) ** 0.5, float("inf")).rate_interval(trials // 2)
+    assert twice.high - twice.low > found.high - found.low, "a design effect of 2 is half as many trials"
+    assert not Estimate(rate).rate_interval(trials).bounded

@@ -142,6 +142,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
+    version=2,
     settings=Settings,
     columns={
         "effects": {

@@ -22,7 +22,7 @@ from mmmono.modality.consequences import (
     RemovalPlan,
     difference,
     held_out_change,
-    mean_of,
+    interval_of,
     number_of_sets,
     removals,
     single_removals,
@@ -166,7 +166,7 @@ def _place(removal: Removal, like: str) -> Row:
 
 
 def _row(place: Row, measure: str, outcomes: Sequence[Outcome]) -> Row:
-    return {**place, "measure": measure, **_columns("value", mean_of(outcomes, measure))}
+    return {**place, "measure": measure, **interval_of(outcomes, measure).columns("value")}
 
 
 def _columns(name: str, estimate: Estimate | None) -> Row:
