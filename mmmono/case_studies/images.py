@@ -34,7 +34,7 @@ def find_image(name: str, source: PairSource, locators: Mapping[str, str] | None
     """Load the image with a given name.
 
     Args:
-        name: path of an image file, `openmoji:<hexcode>`, or key of a pair.
+        name: path of an image file, `openmoji:<hexcode>` (behind it `-line`: without colors), or key of a pair.
         source: source to fetch pairs from.
         locators: known locators of the source's pairs by key; the source searches for a pair without one.
 
@@ -43,7 +43,7 @@ def find_image(name: str, source: PairSource, locators: Mapping[str, str] | None
     """
     path = Path(name)
     if name.startswith(OPENMOJI):
-        source, name = OpenMojiPairs(), name.removeprefix(OPENMOJI)
+        source, name = OpenMojiPairs(style="both"), name.removeprefix(OPENMOJI)
     elif path.is_file():
         try:
             return CaptionedImage(decode_image(path.read_bytes()), "")

