@@ -31,16 +31,20 @@ EXPENSIVE = frozenset(
 
 
 # Files with single tests that take minutes, the longest first. They begin before all others: at the end of a run one process
-# would be busy with them, and the other ones idle.
+# would be busy with them, and the other ones idle. The first fits the default model, while no other process needs it.
 LONGEST = (
-    "rehearsal/test_rehearsal.py", "test_commands.py", "test_extending.py", "pipeline/test_validate.py", "test_notebooks.py",
-    "test_wheel.py", "pipeline/test_chaos.py", "pipeline/test_sweeps.py", "pipeline/test_processes.py",
+    "pipeline/test_default_model.py", "rehearsal/test_rehearsal.py", "test_commands.py", "test_extending.py",
+    "pipeline/test_validate.py", "test_notebooks.py", "test_wheel.py", "pipeline/test_chaos.py", "pipeline/test_sweeps.py",
+    "pipeline/test_processes.py",
 )  # fmt: skip
 
 
 def _place(item: pytest.Item) -> int:
+    """Tests that need the fitted default model come last: before, they would wait for another process that fits it."""
     file = item.nodeid.partition("::")[0].removeprefix("tests/")
-    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    if file in LONGEST:
+        return LONGEST.index(file)
+    return len(LONGEST) + ("models" in getattr(item, "fixturenames", ()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
