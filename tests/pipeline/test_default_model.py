@@ -1,4 +1,4 @@
-"""The model that everybody sees first: DrawingCLIP as the entrypoints fit it. Many tests wait for this fit: it runs first."""
+"""The model that everybody sees first, DrawingCLIP as the entrypoints fit it. It is fitted before other tests wait for it."""
 
 import json
 from pathlib import Path
