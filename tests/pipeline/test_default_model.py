@@ -1,4 +1,4 @@
-"""The model that everybody sees first, DrawingCLIP as the entrypoints fit it. It is fitted before other tests wait for it."""
+"""The model that everybody sees first: DrawingCLIP as entrypoints fit it, before other tests would wait for it."""
 
 import json
 from pathlib import Path
