@@ -48,6 +48,7 @@ from mmmono.vlm.loading import load_open_clip
 
 MODEL = "ViT-S-32-alt"  # with random weights, which are as fast as others
 SETTINGS = ExtractionSettings(workers=0)
+BATCH = 32  # pairs of a forward pass on a CPU
 RANGE = 1 << 13  # pairs of a range, so that there are many of a few
 
 
@@ -87,18 +88,39 @@ def share_of(shards: str, store: Path, share: Share, ready: Any, ended: Any) -> 
 
 def extraction(shards: str, workers: int) -> float:
     """Seconds of an extraction by several processes, without the time to start them."""
-    spawn = multiprocessing.get_context("spawn")
-    ready, ended = spawn.Barrier(workers), spawn.Queue()
     with tempfile.TemporaryDirectory() as folder:
         begin_store(WebDatasetPairs(shards), Path(folder), SETTINGS)
-        shares = [Share(number, workers) for number in range(1, workers + 1)]
-        processes = [spawn.Process(target=share_of, args=(shards, Path(folder), s, ready, ended)) for s in shares]
-        for process in processes:
-            process.start()
-        times = [ended.get() for _ in processes]
-        for process in processes:
-            process.join()
+        return timed_together(workers, lambda number: (share_of, (shards, Path(folder), Share(number, workers))))
+
+
+def timed_together(workers: int, work: Callable[[int], tuple[Callable[..., None], tuple[Any, ...]]]) -> float:
+    """Seconds from the moment at which all processes are ready until the last one ends; their numbers begin at 1."""
+    spawn = multiprocessing.get_context("spawn")
+    ready, ended = spawn.Barrier(workers), spawn.Queue()
+    jobs = [work(number) for number in range(1, workers + 1)]
+    processes = [spawn.Process(target=target, args=(*arguments, ready, ended)) for target, arguments in jobs]
+    for process in processes:
+        process.start()
+    times = [ended.get() for _ in processes]
+    for process in processes:
+        process.join()
     return max(end for _, end in times) - min(begin for begin, _ in times)
+
+
+def encode_alone(batches: int, ready: Any, ended: Any) -> None:
+    """Encode the same images again and again with one thread: no reading, no writing, nothing in common with others."""
+    torch.set_num_threads(1)
+    model, images = encoder(), torch.zeros(BATCH, 3, 224, 224)
+    ready.wait()
+    begin = time.time()
+    for _ in range(batches):
+        model.encode_image(images)
+    ended.put((begin, time.time()))
+
+
+def encoding(batches: int, workers: int) -> float:
+    """Seconds in which several processes encode so many batches each: what the machine itself lets them gain."""
+    return timed_together(workers, lambda number: (encode_alone, (batches,)))
 
 
 def of_parts(folder: Path, begin: float, pairs: int) -> tuple[float, float]:
@@ -208,6 +230,9 @@ def compare_extraction(shards: int, pairs: int, rounds: int) -> None:
         alone, two = medians(rounds, partial(extraction, pattern, 1), partial(extraction, pattern, 2))
         row("one process", f"{count / alone:8.1f} pairs/s")
         row("two processes, extraction.part_of", f"{count / two:8.1f} pairs/s", "of one process", alone / two)
+        batches = max(4, count // BATCH // 2)
+        alone, two = medians(rounds, partial(encoding, batches, 1), partial(encoding, batches, 2))
+        row("two processes that only encode (the limit)", "", "of one process", 2 * alone / two)
         with cluster(2):
             each, (start, ray) = medians(
                 rounds, partial(one_process, pattern, pairs), partial(on_cluster, pattern, pairs)

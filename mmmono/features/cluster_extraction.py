@@ -19,6 +19,7 @@ import torch
 from rich.progress import Progress
 
 from mmmono.core.claims import Claims
+from mmmono.core.memory import keep_freed_memory
 from mmmono.core.progress import progress_bar
 from mmmono.core.provenance import provenance
 from mmmono.data.pairs import PairSource
@@ -58,6 +59,7 @@ class Worker:
     """One process of the cluster, which encodes the parts that it is given."""
 
     def __init__(self, job: ClusterJob) -> None:
+        keep_freed_memory()
         self.job = job
         self.extraction: PartEncoder | None = None
 

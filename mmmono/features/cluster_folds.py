@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mmmono.core.errors import DataError
+from mmmono.core.memory import keep_freed_memory
 from mmmono.core.provenance import provenance
 from mmmono.core.streams import Stream
 from mmmono.features.cluster import REASON, TRIES, Cluster, ClusterSettings, check_machine
@@ -46,6 +47,7 @@ class FoldWorker:
     """One process of the cluster, which folds the ranges that it is given."""
 
     def __init__(self, job: FoldJob) -> None:
+        keep_freed_memory()
         self.job = job
         self.walk: Walk | None = None
 

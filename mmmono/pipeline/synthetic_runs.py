@@ -10,6 +10,7 @@ import torch
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 
+from mmmono.core.memory import keep_freed_memory
 from mmmono.features.synthetic import read_truth
 from mmmono.pipeline.workspace import Workspace
 
@@ -51,7 +52,14 @@ def in_parallel(measure: Callable[[Run], Found], runs: Sequence[Run], jobs: int 
         device: where the runs compute.
     """
     jobs = jobs or (1 if device.startswith("cuda") else len(os.sched_getaffinity(0)))
-    yield from Parallel(n_jobs=min(jobs, len(runs)), return_as="generator")(delayed(measure)(run) for run in runs)
+    yield from Parallel(n_jobs=min(jobs, len(runs)), return_as="generator")(
+        delayed(_measured)(measure, run) for run in runs
+    )
+
+
+def _measured(measure: Callable[[Run], Found], run: Run) -> Found:
+    keep_freed_memory()
+    return measure(run)
 
 
 def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
