@@ -172,6 +172,7 @@ OTHER: Mapping[str, Any] = {
     "generator.weights": "{other_pipeline}",
     "generator.layer": "final",
     "dataset.year": 2014,
+    "dataset.style": "both",
     "sae.center": "per_modality",
     "features.center": "per_modality",
     "ncl.similarity": "dot",
