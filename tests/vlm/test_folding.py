@@ -1,3 +1,6 @@
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -54,6 +57,43 @@ def test_few_images_pass_at_a_time() -> None:
     assert sizes == [4, 4, 2]
     assert FewAtATime(Mean(), 4)(pixels.to("meta")).shape == (10, 3)
     assert sizes == [4, 4, 2, 10], "elsewhere than on a CPU, the batch as it is"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.usefixtures("threads")
+def test_bits_do_not_depend_on_the_number_of_threads(network: nn.Module, mode: Callable[[], Any]) -> None:
+    fast = folded(network)
+    pixels, found = torch.randn(18, 3, 64, 64), []
+    with mode():
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found.append(fast(pixels))
+            assert torch.get_num_threads() == number
+            assert found[-1].is_inference() == (mode is torch.inference_mode)
+        assert all(torch.equal(found[0], other) for other in found[1:])
+        assert torch.equal(found[0][:4], fast(pixels[:4])), "nor on the rest of the batch"
+
+
+def test_gradients_pass_through_all_images(network: nn.Module) -> None:
+    pixels = torch.randn(6, 3, 32, 32, requires_grad=True)
+    folded(network)(pixels).square().sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().amax((1, 2, 3)).min() > 0
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_error_in_a_thread_is_the_callers(network: nn.Module) -> None:
+    torch.set_num_threads(2)
+    with torch.no_grad(), pytest.raises(ValueError, match="cannot be halved"):
+        folded(network)(torch.randn(9, 3, 33, 33))
+    assert torch.get_num_threads() == 2
 
 
 def test_the_order_of_calls_must_be_that_of_names() -> None:
