@@ -1,8 +1,8 @@
 """A convolutional network made faster at inference on a CPU, where passes over memory cost more than arithmetic.
 
 Batch normalizations and the padding of "same" convolutions become part of the convolutions' weights, and few images pass
-at a time, each few in one thread. EfficientNet-Lite0 takes a third of the time that it takes as timm builds it; outputs change
-by rounding alone, and not with the number of threads.
+at a time, each few in one thread. EfficientNet-Lite0 takes a third of the time that it takes as timm builds it; outputs
+change by rounding alone, and not with the number of threads.
 """
 
 from __future__ import annotations
