@@ -20,7 +20,7 @@ VERSIONS: Mapping[str, int] = {
     "features/synthetic": 1,
     "embeddings": 1,  # from text and image embedders, for EmbSim and WinRate
     "labels": 1,  # from image classifiers
-    "towers": 2,  # outputs of the default model's towers, before its heads
+    "towers": 3,  # outputs of the default model's towers, before its heads
     "words": 1,  # embeddings of a vocabulary by a model's text tower
     "models/drawingclip": 1,
     "models/embedding_decoder": 1,
