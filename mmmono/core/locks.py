@@ -81,7 +81,7 @@ def lock_if_free(file: Path) -> Iterator[bool]:
 
 @cache
 def flock_holds(folder: Path) -> bool:
-    """Whether `flock` keeps a second holder out, in files of a folder, on this machine and, as far as is known, on others."""
+    """Whether `flock` keeps a second holder out, in files of a folder, on this machine and, if it is known, on others."""
     if flock_is_local(folder):
         return False
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-") as first:
@@ -116,7 +116,9 @@ def _mounted(folder: Path) -> tuple[str, set[str]]:
         _, place, kind, options, *_ = line.split()
         for code, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
             place = place.replace(code, sign)
-        if folder.is_relative_to(place) and len(Path(place).parts) >= deepest:  # of two at one place, the later one is seen
+        if (
+            folder.is_relative_to(place) and len(Path(place).parts) >= deepest
+        ):  # of two at one place, the later one is seen
             found, deepest = (kind, set(options.split(","))), len(Path(place).parts)
     return found
 

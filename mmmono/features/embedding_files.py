@@ -139,7 +139,7 @@ def _opened(side: str, given: str) -> _Rows:
     if not file.is_file():
         raise StoreError(f"{what} is no file: give a .npy or .safetensors file of embeddings, one row a pair")
     if file.suffix == ".npy":
-        header = read_header(file)
+        header = read_header(file).header
         return _Rows(file, (header.rows, header.dim), header.dtype)
     if file.suffix != ".safetensors":
         raise StoreError(f"{what} is neither .npy nor .safetensors: save it as one of them")
