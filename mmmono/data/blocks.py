@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class BlockReader:
         self._files: dict[str, RemoteFile | ObjectFile] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
-        self._failure: BaseException | None = None  # of the last block that failed, until something is read again
+        self._failed = False  # whether a block could not be read, since something was last asked for
 
     def __getstate__(self) -> dict[str, Any]:
         return {"settings": self.settings, "_disk": self._disk}
@@ -66,12 +66,20 @@ class BlockReader:
 
     def read(self, part: RemotePart, start: int, stop: int) -> bytearray:
         """Return the bytes [start, stop) of a file. Raises like `RemotePart.read`."""
-        self._failure = None
+        self.expect(part, start, stop)
         data = bytearray()
-        for number, block in [(number, self._block(part, number)) for number in _numbers(start, stop)]:
+        for number in _numbers(start, stop):
             first = number * BLOCK
-            data += memoryview(block.result())[max(0, start - first) : stop - first]
+            data += memoryview(self._content(part, number))[max(0, start - first) : stop - first]
         return data
+
+    def _content(self, part: RemotePart, number: int) -> bytes:
+        while True:
+            self._failed = False
+            try:
+                return self._block(part, number).result()
+            except _GivenUpError:
+                continue
 
     def expect(self, part: RemotePart, start: int, stop: int) -> None:
         """Begin to read the bytes [start, stop) of a file, which `read` will be asked for soon."""
@@ -99,12 +107,12 @@ class BlockReader:
         """Forget a block that could not be read, so that it is tried again."""
         if (failure := block.exception()) is not None:
             with self._lock:
-                self._failure = failure
+                self._failed = self._failed or not isinstance(failure, _GivenUpError)
                 self._blocks.pop(key, None)
 
     def _load(self, part: RemotePart, number: int) -> bytes:
-        if self._failure is not None:  # nothing is read ahead any more, so that the process can end
-            raise self._failure
+        if self._failed:
+            raise _GivenUpError
         name = f"{identity(part.address)}\n{part.version}\n{part.size}\n{number}"
         stop = min((number + 1) * BLOCK, part.size)
         if (
@@ -121,11 +129,10 @@ class BlockReader:
         return data
 
 
+class _GivenUpError(Exception):
+    """A block was not read ahead, because another one could not be read: so a run that fails ends without waiting."""
+
+
 def _numbers(start: int, stop: int) -> range:
     """Numbers of the blocks that have some of the bytes [start, stop)."""
     return range(start // BLOCK, -(-stop // BLOCK)) if stop > start else range(0)
-
-
-def without_disk(settings: BlockSettings) -> BlockSettings:
-    """Return the same settings, with nothing kept on a disk."""
-    return replace(settings, folder=None)
