@@ -36,8 +36,8 @@ class StorePairs(PairSource):
         self._folder = folder
         self._fingerprint = fingerprint
         self._opener = opener or ShardOpener()
-        paths = metadata.get("image_path", ())
-        self.remote = isinstance(folder, str) or any(is_remote(path) for path in paths)
+        first = next((path for path in metadata.get("image_path", ()) if path), "")
+        self.remote = isinstance(folder, str) or is_remote(first)
 
     def fingerprint(self) -> str:
         """Fingerprint of the store."""

@@ -27,12 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
-from mmmono.core.fingerprints import files_fingerprint
+from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.remote_folder import is_remote
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shards import shown
 from mmmono.features.metadata import read_metadata
-from mmmono.features.remote_store import MANIFEST_FILE, RemoteStore, is_index, read_index
+from mmmono.features.remote_store import INDEX_FILE, MANIFEST_FILE, RemoteStore, is_index, read_index
 from mmmono.features.shards import MODALITIES, SUFFIXES, Modality, local_shards
 
 WHOLE = slice(None)  # all rows
@@ -235,8 +236,15 @@ class FeatureStore:
 
 
 def content_fingerprint(path: str | Path) -> str:
-    """Return the digest of the whole content of a store on a disk: embeddings of both modalities and metadata."""
+    """Return the digest of a store's whole content: embeddings of both modalities and metadata.
+
+    That of a store on another machine is made of what its server says of its files; see `RemoteStore`.
+    """
+    if isinstance(path, str) and is_remote(path):
+        return RemoteStore(path, RemoteSettings()).fingerprint
     root = Path(path)
+    if is_index(root):
+        return file_fingerprint(root / INDEX_FILE)
     files = [file for folder in SUFFIXES for file in sorted((root / folder).glob("*"))]
     return files_fingerprint({str(file.relative_to(root)): file for file in files if file.is_file()})
 

@@ -29,6 +29,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.dictionaries.pools import CHUNK_ROWS, RowReader
 from mmmono.features import MODALITIES, FeatureStore, split_view
 from mmmono.features.remote_store import RemoteStore
+from mmmono.features.store import content_fingerprint
 from mmmono.pipeline.existing_store import ExistingStore
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.data.s3_server import S3Server, s3_server
@@ -98,7 +99,7 @@ def to_hub(server: FlakyServer, folder: Path, commit: str = "c0ffee") -> str:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    pytest.importorskip("s3fs", reason="the extra s3 is not installed")
+    pytest.importorskip("s3fs", reason="needs s3fs: pip install s3fs")
     with s3_server() as served:
         monkeypatch.setenv("AWS_ENDPOINT_URL", served.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -199,12 +200,16 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
     served: Served, server: FlakyServer, local: Path, change: str, request: pytest.FixtureRequest
 ) -> None:
     address = served(local)
-    if address.startswith("hf"):
-        pytest.skip("what is read belongs to a commit")
     store = FeatureStore(address, QUICK)
     store.read("image", 0, 3)
-    expected = FeatureStore(local).read("text", 31, 56)
+    before, expected = (FeatureStore(local).read(modality, 31, 56) for modality in MODALITIES)
     file = local / "img_emb" / "img_emb_02.npy"
+    if address.startswith("hf"):  # read at a commit: what comes later does not count
+        np.save(file, np.load(file)[::-1])
+        to_hub(server, local, "beef")
+        assert torch.equal(store.read("image", 31, 56), before)
+        assert torch.equal(FeatureStore(address, QUICK).read("image", 31, 56), before.flip(0))
+        return
     if change == "gone":
         for served_by in (server, *([request.getfixturevalue("s3")] if address.startswith("s3") else [])):
             served_by.files = {path: data for path, data in served_by.files.items() if "img_emb_02" not in path}
@@ -370,6 +375,18 @@ def test_the_dataset_option_keeps_an_index(server: FlakyServer, local: Path, tmp
     for wrong in ({"cache": True}, {"cache_limit": 0.0}, {"cache_limit": float("nan")}, {"retries": -1}):
         with pytest.raises(ConfigError, match=r"dataset\.(cache|cache_limit|timeout)="):
             ExistingStore(path=address, **wrong)  # type: ignore[arg-type]
+
+
+def test_whatever_names_a_store_has_a_fingerprint(server: FlakyServer, local: Path, tmp_path: Path) -> None:
+    address = upload(server, local)
+    (tmp_path / "index").mkdir()
+    RemoteStore(address, QUICK.remote).write(tmp_path / "index")
+    before = [content_fingerprint(path) for path in (address, tmp_path / "index")]
+    assert before[0] == RemoteStore(address, QUICK.remote).fingerprint
+    server.files["/bucket/emb/img_emb/img_emb_00.npy"] = server.files["/bucket/emb/text_emb/text_emb_00.npy"]
+    RemoteStore(address, QUICK.remote).write(tmp_path / "index")
+    after = [content_fingerprint(path) for path in (address, tmp_path / "index")]
+    assert len({*before, *after}) == 4
 
 
 def test_a_plan_reads_no_more_than_it_needs(server: FlakyServer, local: Path, tmp_path: Path) -> None:
