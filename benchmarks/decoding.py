@@ -6,7 +6,7 @@
 In draft mode libjpeg computes an image at 1/2, 1/4 or 1/8 of its size, where that is still at least as large as what the
 model takes. So photographs whose short side is less than twice the model's are decoded as without it. To see what larger
 ones would gain, and lose, the model is also taken to be smaller by a factor: its input is then enlarged again for the tower.
-Rates are images a second of CPU time of one thread; the fastest of several rounds counts.
+Rates are images a second, decoded and resized, of CPU time of one thread; the fastest of several rounds counts.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from mmmono.data.tar import Sample, read_samples
 from mmmono.vlm.drawingclip import load_drawingclip
 from mmmono.vlm.resizing import ResizeAndCrop, by_torch
 
-Decoder = Callable[[bytes], Image.Image]
+Encode = Callable[[list[Image.Image]], torch.Tensor]
 BICUBIC = Image.Resampling.BICUBIC
-ROUNDS = 3
+ROUNDS = 7
 
 
 def main(shards: list[str], images: int, side: int, artifacts: str | None) -> None:
@@ -50,88 +50,50 @@ def main(shards: list[str], images: int, side: int, artifacts: str | None) -> No
         compare(files, size, side, encode)
 
 
-def compare(
-    files: list[bytes], size: int, side: int, encode: Callable[[list[Image.Image]], torch.Tensor] | None
-) -> None:
-    """Print rates of the decoders, and how far what they give is from the first one's."""
-    reference: list[Image.Image] = []
-    embedded = None
-    for name, decode in decoders(size).items():
-        only = rate(lambda decode=decode: [decode(file) for file in files], len(files))  # type: ignore[misc]
-        small: list[Image.Image] = []
-
-        def both(decode: Decoder = decode, small: list[Image.Image] = small) -> None:
-            small[:] = [resized(decode(file), size) for file in files]
-
-        whole = rate(both, len(files))
-        reference = reference or small
-        differ = difference(small, reference)
-        line = f"  {name:30} decode {only:6.0f}/s   with resize {whole:6.0f}/s   pixels differ by {differ:.2f}"
-        if encode is not None:
-            now = encode([image.resize((side, side), BICUBIC) for image in small])
-            embedded = now if embedded is None else embedded
-            cosine = F.cosine_similarity(now, embedded, dim=1)
+def compare(files: list[bytes], size: int, side: int, encode: Encode | None) -> None:
+    """Print the rates of each way, and how far what it gives is from what the first one gives."""
+    ways = {name: (lambda file, way=way: way(file)) for name, way in ways_to(size).items()}  # type: ignore[misc]
+    rates = fastest({name: (lambda way=way: [way(file) for file in files]) for name, way in ways.items()}, len(files))
+    made = {name: [way(file) for file in files] for name, way in ways.items()}
+    first = next(iter(made))
+    expected = None if encode is None else encode([image.resize((side, side), BICUBIC) for image in made[first]])
+    for name, images in made.items():
+        pairs = zip(images, made[first], strict=True)
+        differ = np.mean([np.abs(np.asarray(a, int) - np.asarray(b, int)).mean() for a, b in pairs])
+        line = f"  {name:42} {rates[name]:6.0f}/s   pixels differ by {differ:.4f}"
+        if encode is not None and expected is not None:
+            found = encode([image.resize((side, side), BICUBIC) for image in images])
+            cosine = F.cosine_similarity(found, expected, dim=1)
             line += f"   cosine {cosine.mean():.5f}, least {cosine.min():.5f}"
         print(line, flush=True)
-    ours = by_torch([ResizeAndCrop(Resize(size, InterpolationMode.BICUBIC), CenterCrop(size))])[0]
-    made: list[Image.Image] = []
-
-    def option() -> None:
-        made[:] = [ours(decode_image(file)) for file in files]
-
-    whole = rate(option, len(files))
-    line = f"  {'Pillow, extraction.resize=torch':46}   with resize {whole:6.0f}/s   pixels differ by {difference(made, reference):.4f}"
-    if encode is not None and embedded is not None:
-        cosine = F.cosine_similarity(encode([image.resize((side, side), BICUBIC) for image in made]), embedded, dim=1)
-        line += f"   cosine {cosine.mean():.5f}, least {cosine.min():.5f}"
-    print(line, flush=True)
-    whole = rate(lambda: [tensor_path(file, size) for file in files], len(files))
-    differ = difference([to_pil_image(tensor_path(file, size)) for file in files], reference)
-    print(f"  {'torchvision, resize as tensor':46}   with resize {whole:6.0f}/s   pixels differ by {differ:.4f}")
 
 
-def difference(images: list[Image.Image], others: list[Image.Image]) -> float:
-    """Mean absolute difference of all pixels, of 255."""
-    pairs = zip(images, others, strict=True)
-    return float(np.mean([np.abs(np.asarray(a, int) - np.asarray(b, int)).mean() for a, b in pairs]))
-
-
-def decoders(size: int) -> dict[str, Decoder]:
-    """Ways to decode a JPEG for a model that takes `size` pixels."""
+def ways_to(size: int) -> dict[str, Callable[[bytes], Image.Image]]:
+    """Ways to an image of `size` pixels, from a JPEG; the first is mmmono's default."""
+    pillow = ResizeAndCrop(Resize(size, InterpolationMode.BICUBIC), CenterCrop(size))
+    (by_bytes,) = by_torch([pillow])
 
     def draft(file: bytes, least: int) -> Image.Image:
         with Image.open(io.BytesIO(file)) as image:
             image.draft("RGB", (least, least))
-            return image.convert("RGB")
+            return pillow(image.convert("RGB"))
 
-    def torchvision_jpeg(file: bytes) -> Image.Image:
+    def tensor(file: bytes) -> torch.Tensor:
         data = torch.frombuffer(bytearray(file), dtype=torch.uint8)
-        decoded = torchvision.io.decode_jpeg(data, torchvision.io.ImageReadMode.RGB)
-        return Image.fromarray(decoded.permute(1, 2, 0).numpy())
+        return torchvision.io.decode_jpeg(data, torchvision.io.ImageReadMode.RGB)
+
+    def resized(image: torch.Tensor) -> torch.Tensor:
+        small = v2.functional.resize(image, [size], InterpolationMode.BICUBIC, antialias=True)
+        return v2.functional.center_crop(small, [size, size])
 
     return {
-        "Pillow (mmmono)": decode_image,
-        "draft": lambda file: draft(file, size),
-        "draft, at least twice as large": lambda file: draft(file, 2 * size),
-        "torchvision": torchvision_jpeg,
+        "Pillow": lambda file: pillow(decode_image(file)),
+        "Pillow, extraction.resize=torch": lambda file: by_bytes(decode_image(file)),
+        "Pillow's draft": lambda file: draft(file, size),
+        "Pillow's draft, at least twice as large": lambda file: draft(file, 2 * size),
+        "torchvision, resized by Pillow": lambda file: pillow(to_pil_image(tensor(file))),
+        "torchvision, resized by torch": lambda file: to_pil_image(resized(tensor(file))),
     }
-
-
-def resized(image: Image.Image, size: int) -> Image.Image:
-    """Resize the short side and take the middle, as CLIP does."""
-    short = min(image.size)
-    image = image.resize((round(image.width * size / short), round(image.height * size / short)), BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def tensor_path(file: bytes, size: int) -> torch.Tensor:
-    """Decode, resize and crop without Pillow."""
-    data = torch.frombuffer(bytearray(file), dtype=torch.uint8)
-    image = torchvision.io.decode_jpeg(data, torchvision.io.ImageReadMode.RGB)
-    return v2.functional.center_crop(
-        v2.functional.resize(image, [size], v2.InterpolationMode.BICUBIC, antialias=True), [size, size]
-    )
 
 
 def image_encoder(root: str) -> Callable[[list[Image.Image]], torch.Tensor]:
@@ -158,13 +120,15 @@ def photographs(shards: list[str], most: int) -> list[bytes]:
     return files
 
 
-def rate(work: Callable[[], object], count: int) -> float:
-    times = []
+def fastest(works: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Return how many of `count` things each work does in a second of CPU time, in its fastest round; they take turns."""
+    times = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
-        begun = time.thread_time()
-        work()
-        times.append(time.thread_time() - begun)
-    return count / min(times)
+        for name, work in works.items():
+            begun = time.thread_time()
+            work()
+            times[name] = min(times[name], time.thread_time() - begun)
+    return {name: count / taken for name, taken in times.items()}
 
 
 if __name__ == "__main__":
