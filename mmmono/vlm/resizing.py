@@ -109,13 +109,19 @@ def by_torch(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], .
     Raises:
         ConfigError: none of them can be resized so: they keep no aspect ratio, crop nothing, or interpolate otherwise.
     """
-    exact = [isinstance(step, ResizeAndCrop) and step.resize.interpolation in BY_TORCH for step in steps]
-    if not any(exact):
+
+    def same(step: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(step, ResizeAndCrop) and step.resize.interpolation in BY_TORCH:
+            return ResizeByTorch(step)
+        return step
+
+    changed = tuple(map(same, steps))
+    if not any(isinstance(step, ResizeByTorch) for step in changed):
         raise ConfigError(
             "extraction.resize=torch resizes one side bicubically or bilinearly and takes a center crop, which this model "
             "does not: set extraction.resize=pillow"
         )
-    return tuple(ResizeByTorch(step) if mine else step for step, mine in zip(steps, exact, strict=True))
+    return changed
 
 
 def bounded(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
