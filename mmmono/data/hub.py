@@ -6,6 +6,9 @@ import fnmatch
 import glob
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 import huggingface_hub
@@ -66,6 +69,82 @@ def find_files(pattern: str) -> list[str]:
         ) from error
     repository = pattern.removesuffix(path)
     return [resolve(f"{repository}{file}") for file in sorted(files) if _matches(file, path)]
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository.
+
+    Attributes:
+        path: in the repository.
+        size: in bytes.
+        version: digest of its content.
+    """
+
+    path: str
+    size: int
+    version: str
+
+
+class HubFolder:
+    """A folder of a repository, at the commit that its revision means now.
+
+    Args:
+        address: such as `hf://datasets/org/name@revision/folder`.
+
+    Raises:
+        ConfigError: the address has another form.
+        DataError: there is no such repository or revision, it may not be read, or the hub cannot be reached.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._kind, self._name, revision, path = _parts(f"{address.rstrip('/')}/.")
+        self._path = path.removesuffix(".").rstrip("/")  # "" for the repository itself
+        self._api = huggingface_hub.HfApi(endpoint=endpoint(), token=hub_token())
+        with self._explained():
+            info = self._api.repo_info(self._name, revision=revision, repo_type=self._type)
+        self.commit = str(info.sha)
+
+    def inside(self, name: str) -> str:
+        """Return the path in the repository of something in the folder."""
+        return f"{self._path}/{name}" if self._path else name
+
+    def files(self, name: str) -> list[HubFile]:
+        """Return the files of a folder in this one; none if there is none. Raises DataError if they cannot be listed."""
+        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._explained():
+            try:
+                tree = self._api.list_repo_tree(
+                    self._name, self.inside(name), revision=self.commit, repo_type=self._type
+                )
+                found = list(tree)
+            except EntryNotFoundError:
+                return []
+        files = [file for file in found if isinstance(file, RepoFile)]
+        return [HubFile(file.path, file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in files]
+
+    def url(self, path: str) -> str:
+        """Return the URL of a file at the folder's commit."""
+        kind = f"{self._kind}/" if self._kind else ""
+        return resolve(f"hf://{kind}{self._name}@{self.commit}/{path}")
+
+    @property
+    def _type(self) -> str | None:
+        return self._kind.removesuffix("s") if self._kind else None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # which HTTP library raises it depends on the version of huggingface_hub
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"cannot list {self.address} ({reason}): check its name; for what is private or gated set HF_TOKEN, or run "
+                "'hf auth login'"
+            ) from error
 
 
 def _matches(file: str, pattern: str) -> bool:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import glob
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import IO, Any, TypeVar
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.remote import BUFFER
-from mmmono.data.remote_settings import RemoteSettings, ReplacedError
+from mmmono.data.remote_settings import AbsentError, RemoteSettings, ReplacedError
 from mmmono.data.shards import shown
 
 T = TypeVar("T")
@@ -62,26 +63,38 @@ class ObjectFile:
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes [start, stop). Raises like `open`, and BrokenPartError if the object is shorter."""
         system, path = file_system(self.address)
-        retries = _Retries(self.address, self.settings)
+        retries = Retries(self.address, self.settings)
         data: bytes = retries.until_done(lambda: system.cat_file(path, start=start, end=stop))
         if len(data) < stop - start:
-            raise BrokenPartError(shown(self.address), f"has no {stop} bytes: was it changed since it was extracted?")
+            raise ReplacedError(shown(self.address), f"has no {stop} bytes: was it changed since it was extracted?")
+        return data
+
+    def read_same(self, start: int, stop: int) -> bytes:
+        """Return the bytes [start, stop) of the version of earlier calls. Raises like `read`, and ReplacedError."""
+        try:
+            data = self.read(start, stop)
+        except BrokenPartError:
+            Retries(self.address, self.settings).until_done(self._check_same)  # which may be why
+            raise
+        # Asked afterwards: what is the same version now was it when it was read.
+        Retries(self.address, self.settings).until_done(self._check_same)
         return data
 
     def open_once(self, start: int) -> IO[bytes]:
         """Open the object at a position, without retries, and check that it is the one of earlier calls."""
+        self._check_same()
         system, path = file_system(self.address)
-        system.invalidate_cache(path.rpartition("/")[0])  # listings are kept, and may be old
-        info = system.info(path)
-        tag = next((str(info[name]) for name in _TAGS if info.get(name) is not None), None)
-        self._check_same(info.get("size"), tag)
         stream: IO[bytes] = system.open(path, "rb")
         if start:
             stream.seek(start)
         return stream
 
-    def _check_same(self, size: int | None, tag: str | None) -> None:
+    def _check_same(self) -> None:
         """Raise ReplacedError if size or tag differ from those of earlier calls."""
+        system, path = file_system(self.address)
+        system.invalidate_cache(path.rpartition("/")[0])  # listings are kept, and may be old
+        info = system.info(path)
+        size, tag = info.get("size"), tag_of(info)
         for known, now in ((self.size, size), (self.tag, tag)):
             if known is not None and now is not None and known != now:
                 raise ReplacedError(shown(self.address), "was replaced while it was read: run the same again")
@@ -96,7 +109,7 @@ class ObjectStream(io.RawIOBase):
         self._file = file
         self._position = start
         self._stream: IO[bytes] | None = None
-        self._retries = _Retries(file.address, file.settings)
+        self._retries = Retries(file.address, file.settings)
 
     def readable(self) -> bool:
         """Return True."""
@@ -138,7 +151,7 @@ class ObjectStream(io.RawIOBase):
         self._stream = None
 
 
-class _Retries:
+class Retries:
     """Repeats what fails, with growing pauses, until it failed too often in a row."""
 
     def __init__(self, address: str, settings: RemoteSettings) -> None:
@@ -164,11 +177,17 @@ class _Retries:
 
     def _check_hope(self, error: Exception) -> None:
         if isinstance(error, FileNotFoundError):
-            raise BrokenPartError(self.name, "is not there; check the pattern and the range of numbers") from error
+            raise AbsentError(self.name, "is not there; check the pattern and the range of numbers") from error
         if "Credential" in type(error).__name__:
             raise DataError(
                 f"{self.name} needs credentials ({in_words(error)}): set them where its package looks for them, for "
-                "example AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS"
+                "example AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS; for a public bucket of S3, FSSPEC_S3_ANON=true"
+            ) from error
+        if isinstance(error, PermissionError):
+            raise BrokenPartError(
+                self.name,
+                f"cannot be read ({in_words(error)}): set credentials that may, where its package looks for them, for "
+                "example AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS",
             ) from error
         if isinstance(error, _FINAL):
             raise BrokenPartError(self.name, f"cannot be read ({in_words(error)})") from error
@@ -197,6 +216,16 @@ def file_system(address: str) -> tuple[Any, str]:
     return system, path
 
 
+def tag_of(info: Mapping[str, Any]) -> str | None:
+    """Return the version of an object's content, by what its file system says of it; None if that tells none."""
+    tag = next((info[name] for name in _TAGS if info.get(name) is not None), None)
+    if isinstance(tag, datetime):  # a time of change, which some tell as a number elsewhere
+        tag = tag.timestamp()
+    if isinstance(tag, float):
+        return f"{tag:.6f}"
+    return None if tag is None else str(tag).removeprefix("W/").strip('"')
+
+
 def find_objects(pattern: str) -> list[str]:
     """Return the addresses that a pattern with wildcards matches, sorted; a pattern that ends in `/` means its .tar files.
 
@@ -208,7 +237,7 @@ def find_objects(pattern: str) -> list[str]:
         return [pattern]
     system, path = file_system(pattern)
     before = pattern.removesuffix(path)  # scheme, and host where there is one
-    found = _Retries(pattern, RemoteSettings()).until_done(
+    found = Retries(pattern, RemoteSettings()).until_done(
         lambda: [path] if system.exists(path) else sorted(system.glob(path))
     )
     return [f"{before}{name}" for name in found]

@@ -6,6 +6,7 @@ import requests
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.hub import endpoint, is_hub, repository
+from mmmono.data.remote_settings import AbsentError
 
 
 def remedy(shown: str, response: requests.Response, with_token: bool) -> DataError:
@@ -29,7 +30,7 @@ def remedy(shown: str, response: requests.Response, with_token: bool) -> DataErr
         return BrokenPartError(shown, f"{status}: it may not be read, or its signature has expired; give fresh URLs")
     if response.status_code in (404, 410):
         where = f" (does {endpoint()}/{name} have it?)" if hub and (name := repository(response.url)) else ""
-        return BrokenPartError(shown, f"{status}: it is not there{where}; check the pattern and the range of numbers")
+        return AbsentError(shown, f"{status}: it is not there{where}; check the pattern and the range of numbers")
     return BrokenPartError(shown, status)
 
 

@@ -56,6 +56,7 @@ class RemoteFile:
         self.size: int | None = None
         self.tag: str | None = None
         self.sha256: str | None = None
+        self.ranged: bool | None = None  # whether the server sends parts of it; None if not yet asked for one
         self._direct: tuple[str, float] | None = None
 
     @property
@@ -77,7 +78,7 @@ class RemoteFile:
         with self.open(start, stop) as stream:
             data = stream.read(stop - start)
         if len(data) < stop - start:
-            raise BrokenPartError(self.shown, f"has no {stop} bytes: was it changed since it was extracted?")
+            raise ReplacedError(self.shown, f"has no {stop} bytes: was it changed since it was extracted?")
         return data
 
     def request(self, byte_range: str | None) -> requests.Response:
@@ -173,8 +174,12 @@ class RemoteStream(io.RawIOBase):
             raise _BusyError(response)
         if response.status_code not in (200, 206):
             response.close()
+            if response.status_code == 416:
+                self._file.check_same(_size_beyond(response), None)
             raise remedy(self._file.shown, response, bool(response.request.headers.get("Authorization")))
         self._response = response
+        if byte_range is not None:
+            self._file.ranged = response.status_code == 206
         tag = (response.headers.get("ETag") or "").removeprefix("W/") or response.headers.get("Last-Modified")
         self._file.check_same(_whole_size(response), tag)
         skipped = self._position - _first_byte(
@@ -189,8 +194,7 @@ class RemoteStream(io.RawIOBase):
         return True
 
     def _is_end(self, response: requests.Response) -> bool:
-        match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
-        return self._position in (self._file.size, self._silent_end, int(match[1]) if match else None)
+        return self._position in (self._file.size, self._silent_end, _size_beyond(response))
 
     def _at_end(self) -> bool:
         """Whether a finished body reached the file's end; unannounced lengths are confirmed by another request."""
@@ -284,6 +288,12 @@ def _first_byte(response: requests.Response, asked: int) -> int:
     if response.status_code != 206:
         return 0
     return int(match[1]) if match else asked
+
+
+def _size_beyond(response: requests.Response) -> int | None:
+    """Return the size of a file whose server was asked for bytes beyond its end; None if it does not say."""
+    match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
 
 
 def _whole_size(response: requests.Response) -> int | None:

@@ -40,3 +40,7 @@ class RemoteSettings:
 
 class ReplacedError(BrokenPartError):
     """The file behind the URL was replaced by another one."""
+
+
+class AbsentError(BrokenPartError):
+    """There is no file behind the URL."""

@@ -16,10 +16,9 @@ import shutil
 from pathlib import Path
 from typing import IO, Protocol
 
-from filelock import FileLock
-
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.core.locks import locked
 from mmmono.data.object_store import ObjectFile
 from mmmono.data.remote import RemoteFile
 from mmmono.data.remote_settings import ReplacedError
@@ -78,7 +77,7 @@ class ShardCache:
         path = self.path(shard)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with locked(Path(f"{path}.lock")):
                 return self.find(shard) or self._fetch(shard, path)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

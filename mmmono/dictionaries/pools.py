@@ -18,6 +18,7 @@ from mmmono.features.rows import prepare
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, Modality
 
+EXPECTED = 8  # chunks that a store on another machine is asked for before they are needed
 CHUNK_ROWS = 1024  # consecutive rows per read: enough for fast sequential reads, few enough to shuffle well
 
 
@@ -76,10 +77,12 @@ class RowReader:
     def fill(self, room: PairedBatch, chunks: Sequence[int], stop: threading.Event | None = None) -> PairedBatch:
         """Read chunks of `CHUNK_ROWS` rows into `room` and return its filled rows; setting `stop` ends it early."""
         filled = 0
-        for chunk in chunks:
+        spans = [(chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, len(self.view))) for chunk in chunks]
+        for place, (first, last) in enumerate(spans):
             if stop is not None and stop.is_set():
                 break
-            first, last = chunk * CHUNK_ROWS, min((chunk + 1) * CHUNK_ROWS, len(self.view))
+            for later in spans[place : place + 1 + EXPECTED]:
+                self.view.expect(*later)
             for modality, out in zip(MODALITIES, room, strict=True):
                 out[filled : filled + last - first].copy_(self.read(modality, first, last))
             filled += last - first

@@ -56,10 +56,15 @@ class ClusterSettings:
             raise ConfigError(f"engine.gpus={self.gpus}: an encoder uses one; start more workers instead")
 
 
-def check_machine(folder: Path, versions: dict[str, str]) -> None:
-    """Raise ProcessError if this machine does not see a folder, or has other software than the one that asks."""
+def check_machine(folder: Path | str, versions: dict[str, str]) -> None:
+    """Raise ProcessError if this machine does not see a folder, or has other software than the one that asks.
+
+    Args:
+        folder: the folder; the address of one on another machine is not looked for.
+        versions: of the software of the machine that asks.
+    """
     here = socket.gethostname()
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise ProcessError(f"{here} does not see {folder}: it must lie on a disk that all machines share")
     mine = provenance()
     for name in SAME:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from mmmono.core.errors import StoreError
 from mmmono.core.fingerprints import files_fingerprint
+from mmmono.data.remote_folder import is_remote
 from mmmono.data.tables import read_table
 from mmmono.features.array_files import read_header
 from mmmono.features.metadata import as_text, with_keys
@@ -134,12 +135,16 @@ class _Rows:
 def _opened(side: str, given: str) -> _Rows:
     """Read the header of a file. Raises StoreError unless it holds one array of rows."""
     what = f"dataset.{side}={given}"
+    if is_remote(given):
+        raise StoreError(
+            f"{what} is on another machine: download it, or give a folder with img_emb/ and text_emb/ there as dataset.path="
+        )
     path, _, name = given.partition(".safetensors:")
     file = Path(path + (".safetensors" if name else "")).expanduser()
     if not file.is_file():
         raise StoreError(f"{what} is no file: give a .npy or .safetensors file of embeddings, one row a pair")
     if file.suffix == ".npy":
-        header = read_header(file)
+        header = read_header(file).header
         return _Rows(file, (header.rows, header.dim), header.dtype)
     if file.suffix != ".safetensors":
         raise StoreError(f"{what} is neither .npy nor .safetensors: save it as one of them")

@@ -21,7 +21,7 @@ from mmmono.core.claims import Claims
 from mmmono.core.errors import BrokenPartError, ModelError
 from mmmono.data.pairs import PairSource
 from mmmono.features.extraction_settings import PRECISIONS, ExtractionSettings
-from mmmono.features.reading import Batch, Encoder, PartReader, Skip, default_workers, read_parts
+from mmmono.features.reading import Batch, Encoder, PartReader, Skip, default_workers, preprocessing, read_parts
 from mmmono.features.shares import ClaimedParts
 from mmmono.features.store import Manifest
 from mmmono.features.writer import CLAIMS, FeatureStoreWriter
@@ -76,6 +76,7 @@ class PartEncoder:
         self.settings = settings
         self.batch_size = settings.batch_size or (256 if device.type == "cuda" else 32)
         self.workers = default_workers(device) if settings.workers is None else settings.workers
+        self.preprocess = preprocessing(encoder, settings.resize)
         self.names = source.parts()
         self.writer = FeatureStoreWriter(directory, len(self.names), settings.dtype, begin)
         self.claims = Claims(directory / CLAIMS)
@@ -148,6 +149,7 @@ class PartEncoder:
         gpu = self.device.type == "cuda"
         claimed = ClaimedParts(self.claims, self.writer) if most is None else None
         reader = PartReader(self.source, parts, self.encoder, self.batch_size, most, claimed)
+        reader.preprocess = self.preprocess
         for item in read_parts(reader, workers=self.workers, gpu=gpu):
             buffer = buffers.setdefault(item.part, _PartBuffer())
             if isinstance(item, Batch):

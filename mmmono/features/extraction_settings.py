@@ -11,6 +11,7 @@ from mmmono.features.losses import Allowance
 
 PRECISIONS: dict[str, torch.dtype | None] = {"32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 STORED_TYPES = ("float16", "float32")
+RESIZERS = ("pillow", "torch")
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ExtractionSettings:
         precision: `32`, or autocast to `fp16` or `bf16`.
         dtype: stored type, `float16` or `float32`.
         allowance: maximum loss of unreadable data.
+        resize: what resizes images: `pillow`, or `torch`, which is faster and rounds differently.
 
     Raises:
         ConfigError: a setting is invalid.
@@ -34,12 +36,15 @@ class ExtractionSettings:
     precision: str = "32"
     dtype: str = "float16"
     allowance: Allowance = field(default_factory=Allowance)
+    resize: str = "pillow"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"extraction.precision={self.precision} is none of {', '.join(PRECISIONS)}")
         if self.dtype not in STORED_TYPES:
             raise ConfigError(f"extraction.dtype={self.dtype} is none of {', '.join(STORED_TYPES)}")
+        if self.resize not in RESIZERS:
+            raise ConfigError(f"extraction.resize={self.resize} is none of {', '.join(RESIZERS)}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"extraction.batch_size={self.batch_size}: at least 1, or null to choose by the device")
         if self.workers is not None and self.workers < 0:

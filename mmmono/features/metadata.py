@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -23,12 +23,22 @@ ALIASES = {
 }
 
 
-def row_count(file: Path) -> int:
+class RemoteTable(Protocol):
+    """A metadata file on another machine; its text is its address, for messages."""
+
+    def open(self) -> IO[bytes]:
+        """Open it for reading at any position."""
+
+
+MetadataFile = Path | RemoteTable
+
+
+def row_count(file: MetadataFile) -> int:
     """Return the number of rows in a metadata file's footer. Raises StoreError if it is not a Parquet file."""
     return int(_open(file).metadata.num_rows)
 
 
-def read_metadata(files: Sequence[Path]) -> pd.DataFrame:
+def read_metadata(files: Sequence[MetadataFile]) -> pd.DataFrame:
     """Read the rows of all files in order; all values are text, and missing ones are "".
 
     `key` is made unique: pairs that share a key get the suffixes `#1`, `#2`, ... and the same `group`.
@@ -82,15 +92,15 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: MetadataFile) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file if isinstance(file, Path) else file.open())
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StoreError(f"{file} is no whole Parquet file ({reason}): extract again") from error
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: MetadataFile) -> pd.DataFrame:
     try:
         with _open(file) as opened:
             table = opened.read()

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mmmono.core.errors import BrokenPartError, DataError, MmmonoError
+from mmmono.core.errors import BrokenPartError, ConfigError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
 PREFETCHED = 32  # prefetched batches of all workers together; at most 4 each
@@ -175,6 +175,25 @@ class PartReader(IterableDataset[Batch | Failure]):
         group = self.source.group(pair.key)
         own = {"key": pair.key, "caption": pair.caption, "locator": pair.locator, "group": group}
         return own | dict(pair.labels) | own  # labels must not override these columns; they come first
+
+
+def preprocessing(encoder: Encoder, resize: str) -> Callable[[Image], UInt8[Tensor, "3 height width"]]:
+    """Return the encoder's function from an image to pixels, with the resize of the settings.
+
+    Args:
+        encoder: the encoder.
+        resize: see `ExtractionSettings`.
+
+    Raises:
+        ConfigError: the model resizes in a way of its own.
+    """
+    if resize == "pillow":
+        return encoder.preprocess
+    by_torch = getattr(encoder.preprocess, "by_torch", None)
+    if by_torch is None:
+        raise ConfigError(f"extraction.resize={resize} works with models of open_clip: set extraction.resize=pillow")
+    found: Callable[[Image], UInt8[Tensor, "3 height width"]] = by_torch()
+    return found
 
 
 def read_parts(reader: PartReader, *, workers: int, gpu: bool) -> Iterator[Batch | Failure]:

@@ -81,6 +81,13 @@ class FeatureView:
         span = self.store.read(modality, int(rows[0]), int(rows[-1]) + 1)
         return span[torch.from_numpy(rows - rows[0])]
 
+    def expect(self, start: int, stop: int) -> None:
+        """Prepare for reading rows [start, stop) of the view soon; see `FeatureStore.expect`."""
+        if self.rows is None:
+            self.store.expect(start, stop)
+        elif stop > start:
+            self.store.expect(int(self.rows[start]), int(self.rows[stop - 1]) + 1)
+
     def gather(self, modality: Modality, positions: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])

@@ -7,17 +7,18 @@
 
 Only the manifest is an addition; embeddings written by clip-retrieval open without one. Blocks of rows are
 memory-mapped while they are referenced: nothing is copied, and memory use does not depend on the store's size.
+
+A store may lie on another machine (`s3://`, `gs://`, `hf://`, `https://`, ...): its rows are then read by ranges of its
+files, ahead of their use; see `mmmono.features.remote_store`.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,15 +27,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
-from mmmono.core.fingerprints import files_fingerprint
-from mmmono.features.array_files import ArrayFile, numbered, read_header
-from mmmono.features.metadata import read_metadata, row_count
+from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
+from mmmono.data.blocks import BlockSettings
+from mmmono.data.remote_folder import is_remote
+from mmmono.data.remote_settings import RemoteSettings
+from mmmono.data.shards import shown
+from mmmono.features.metadata import read_metadata
+from mmmono.features.remote_store import INDEX_FILE, MANIFEST_FILE, RemoteStore, is_index, read_index
+from mmmono.features.shards import MODALITIES, SUFFIXES, Modality, local_shards
 
-Modality = Literal["image", "text"]
-MODALITIES: tuple[Modality, Modality] = ("image", "text")
-MANIFEST_FILE = "manifest.json"
 WHOLE = slice(None)  # all rows
-_PREFIX: dict[Modality, str] = {"image": "img_emb", "text": "text_emb"}
+AHEAD = 8 << 20  # bytes of a modality that are asked for before they are needed, where a store is on another machine
 
 
 @dataclass(frozen=True)
@@ -85,24 +88,35 @@ class PairedBlock(NamedTuple):
 
 
 class FeatureStore:
-    """Embeddings of image-text pairs on disk; row i of either modality belongs to pair i.
+    """Embeddings of image-text pairs on disk or on another machine; row i of either modality belongs to pair i.
 
     Args:
-        path: the store's folder.
+        path: the store's folder, or the address of one on another machine.
+        reading: how a store on another machine is read.
 
     Raises:
         StoreError: the folder is not a complete store, or its two modalities do not match.
+        DataError: a store on another machine cannot be reached, or may not be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise StoreError(f"no feature store at {self.path}: make one with experiments/extract.py")
-        self._files, self._metadata_files = _same_shards(self.path)
-        _check(self.path, [file for files in self._files.values() for file in files])
-        starts = np.cumsum([0] + [file.rows for file in self._files["image"]])
+    def __init__(self, path: str | Path, reading: BlockSettings | None = None) -> None:
+        if isinstance(path, str) and is_remote(path):
+            remote = RemoteStore(path, (reading or BlockSettings()).remote)
+            self.path: str | Path = shown(remote.address)
+            shards = remote.shards(reading)
+            found = remote.manifest
+        else:
+            self.path = Path(path)
+            if not self.path.is_dir():
+                raise StoreError(f"no feature store at {self.path}: make one with experiments/extract.py")
+            shards = read_index(self.path, reading) if is_index(self.path) else local_shards(self.path)
+            file = self.path / MANIFEST_FILE
+            found = file.read_bytes() if file.exists() else None
+        shards.check(self.path)
+        self._arrays, self._metadata_files = shards.arrays, shards.metadata
+        starts = np.cumsum([0] + [array.header.rows for array in self._arrays["image"]])
         self._starts: np.ndarray[Any, Any] = starts
-        self.manifest: Manifest | None = _read_manifest(self.path / MANIFEST_FILE)
+        self.manifest: Manifest | None = None if found is None else _read_manifest(found, self.path)
         if self.manifest is not None and (self.manifest.count, self.manifest.dim) != (len(self), self.dim):
             raise StoreError(
                 f"{self.path}: {MANIFEST_FILE} promises {self.manifest.count} pairs of width {self.manifest.dim}, there are "
@@ -118,12 +132,12 @@ class FeatureStore:
     @property
     def dim(self) -> int:
         """Width of the joint embedding space."""
-        return self._files["image"][0].dim
+        return self._arrays["image"][0].header.dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Stored type of the embeddings."""
-        return self._files["image"][0].dtype
+        return self._arrays["image"][0].header.dtype
 
     @property
     def has_metadata(self) -> bool:
@@ -135,15 +149,25 @@ class FeatureStore:
         return torch.cat(self._mapped(modality, start, stop))
 
     def _mapped(self, modality: Modality, start: int, stop: int) -> list[Tensor]:
-        """Return the same rows memory-mapped, as one tensor per shard."""
-        pieces = [torch.from_numpy(np.empty((0, self.dim), self.dtype))] if start == stop else []
+        """Return the same rows as one tensor per shard; memory-mapped, if they are on a disk."""
+        if start == stop:
+            return [torch.from_numpy(np.empty((0, self.dim), self.dtype))]
+        return [self._arrays[modality][shard].read(first, end) for shard, first, end in self._pieces(start, stop)]
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the shards that have some of the rows [start, stop), and which of their rows these are."""
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         while start < stop:
             first, end = int(self._starts[shard]), min(stop, int(self._starts[shard + 1]))
             if start < end:
-                pieces.append(_map_rows(self._files[modality][shard], start - first, end - first))
+                yield shard, start - first, end - first
             start, shard = end, shard + 1
-        return pieces
+
+    def expect(self, start: int, stop: int) -> None:
+        """Prepare for reading the rows [start, stop) soon: a store on another machine begins to fetch them."""
+        for shard, first, end in self._pieces(start, stop):
+            for modality in MODALITIES:
+                self._arrays[modality][shard].expect(first, end)
 
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows in the given order, in the stored type."""
@@ -154,8 +178,7 @@ class FeatureStore:
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         for shard in np.unique(shards):
             here = shards == shard
-            mapped = np.load(self._files[modality][shard].path, mmap_mode="r")
-            out[here] = mapped[indices[here] - self._starts[shard]]
+            out[here] = self._arrays[modality][shard].take(indices[here] - self._starts[shard])
         return torch.from_numpy(out)
 
     def blocks(
@@ -175,7 +198,11 @@ class FeatureStore:
         if rows is not None:
             within = rows[slice(*np.searchsorted(rows, [first, end]))]
             starts = first + np.unique((within - first) // block_size) * block_size
+        ahead, expected = AHEAD // (self.dim * self.dtype.itemsize), 0
         for start in starts.tolist():
+            while expected < len(starts) and (next_start := int(starts[expected])) <= start + ahead:
+                self.expect(next_start, min(next_start + block_size, end))
+                expected += 1
             stop = min(start + block_size, end)
             mapped = [self._mapped(modality, start, stop) for modality in MODALITIES]
             image, text = (pieces[0] if len(pieces) == 1 else torch.cat(pieces) for pieces in mapped)
@@ -209,76 +236,24 @@ class FeatureStore:
 
 
 def content_fingerprint(path: str | Path) -> str:
-    """Return the digest of a store's whole content: embeddings of both modalities and metadata."""
+    """Return the digest of a store's whole content: embeddings of both modalities and metadata.
+
+    That of a store on another machine is made of what its server says of its files; see `RemoteStore`.
+    """
+    if isinstance(path, str) and is_remote(path):
+        return RemoteStore(path, RemoteSettings()).fingerprint
     root = Path(path)
-    files = [file for folder in (*_PREFIX.values(), "metadata") for file in sorted((root / folder).glob("*"))]
+    if is_index(root):
+        return file_fingerprint(root / INDEX_FILE)
+    files = [file for folder in SUFFIXES for file in sorted((root / folder).glob("*"))]
     return files_fingerprint({str(file.relative_to(root)): file for file in files if file.is_file()})
 
 
-def _same_shards(store: Path) -> tuple[dict[Modality, list[ArrayFile]], list[Path]]:
-    """Return array headers by modality and metadata files; raise StoreError unless shards match in number and rows."""
-    arrays = {modality: numbered(store / prefix, prefix, "npy") for modality, prefix in _PREFIX.items()}
-    for modality, prefix in _PREFIX.items():
-        if not arrays[modality]:
-            raise StoreError(
-                f"{store} is no feature store: no {prefix}/{prefix}_*.npy in it; "
-                "give the folder that has img_emb/ and text_emb/, or make one with experiments/extract.py"
-            )
-    metadata = numbered(store / "metadata", "metadata", "parquet")
-    named = {**{_PREFIX[modality]: files for modality, files in arrays.items()}, "metadata": metadata}
-    kinds = {kind: files for kind, files in named.items() if files}
-    for number in sorted({number for files in kinds.values() for number in files}):
-        have = {kind: files[number] for kind, files in kinds.items() if number in files}
-        if absent := [kind for kind in kinds if kind not in have]:
-            there, gone = next(iter(have.values())), absent[0]
-            name = f"{gone}_{there.stem.rpartition('_')[2]}.{'parquet' if gone == 'metadata' else 'npy'}"
-            raise StoreError(
-                f"{store}: {there.parent.name}/{there.name} has no counterpart in {gone}/, where {name} is missing: shards "
-                "of one number are the same pairs; add the file, or remove what is left of that shard"
-            )
-    headers = {modality: [read_header(file) for file in files.values()] for modality, files in arrays.items()}
-    for image, text, number in zip(*headers.values(), arrays["image"], strict=True):
-        rows = {file.path: file.rows for file in (image, text)}
-        if metadata:
-            rows[metadata[number]] = row_count(metadata[number])
-        if len(set(rows.values())) > 1:
-            counts = ", ".join(f"{count} in {file.parent.name}/{file.name}" for file, count in rows.items())
-            raise StoreError(f"{store}: rows {counts}: they must be the same pairs; extract them again")
-    return headers, list(metadata.values())
-
-
-def _check(store: Path, files: Sequence[ArrayFile]) -> None:
-    dims = {file.dim for file in files}
-    if len(dims) != 1:
-        raise StoreError(f"{store}: embeddings of several widths {sorted(dims)}: one store holds one joint space")
-    types = sorted({file.dtype.name for file in files})
-    if len(types) != 1:
-        raise StoreError(f"{store}: embeddings of several types {', '.join(types)}: save all as one of them")
-    if not any(file.rows for file in files):
-        raise StoreError(f"{store} holds no pair: extract again")
-
-
-def _read_manifest(file: Path) -> Manifest | None:
-    if not file.exists():
-        return None
+def _read_manifest(content: bytes, store: str | Path) -> Manifest:
     try:
-        return Manifest(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        return Manifest(**json.loads(content))
+    except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} is no manifest of a store ({reason}): extract again, or remove it") from error
-
-
-def _map_rows(file: ArrayFile, start: int, stop: int) -> Tensor:
-    """Memory-map consecutive rows of one file, as long as the tensor lives; copy-on-write keeps the file unchanged."""
-    position, size = (count * file.dim * file.dtype.itemsize for count in (start, stop - start))
-    position += file.offset
-    page = position % mmap.ALLOCATIONGRANULARITY
-    with file.path.open("rb") as opened:
-        if hasattr(os, "posix_fadvise"):  # read the next rows from disk while these are processed
-            os.posix_fadvise(opened.fileno(), position, 2 * size, os.POSIX_FADV_WILLNEED)
-        try:
-            mapped = mmap.mmap(opened.fileno(), page + size, offset=position - page, access=mmap.ACCESS_COPY)
-        except ValueError as error:
-            raise StoreError(f"{file.path} ended early: it was changed while being read") from error
-    rows = np.frombuffer(mapped, file.dtype, (stop - start) * file.dim, page)
-    return torch.from_numpy(rows.reshape(stop - start, file.dim))
+        raise StoreError(
+            f"{store}/{MANIFEST_FILE} is no manifest of a store ({reason}): extract again, or remove it"
+        ) from error

@@ -230,7 +230,7 @@ def identity(parameters: SyntheticParameters) -> dict[str, Any]:
     values = asdict(parameters)
     found = {f.name: values[f.name] for f in fields(parameters) if f.name not in LATER or values[f.name] != f.default}
     if parameters.noise_from is not None:
-        found["noise_from"] = content_fingerprint(Path(parameters.noise_from))
+        found["noise_from"] = content_fingerprint(parameters.noise_from)
     return found
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mmmono.core.errors import DataError
+from mmmono.core.locks import locked
 from mmmono.core.progress import progress_bar
 
 CHUNK = 512  # samples per file; an interrupt loses at most these
@@ -45,7 +45,7 @@ class EmbeddingCache:
         """
         needed = rows.unique().tolist()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             known, table = self._read()
             missing = sorted(set(needed) - set(known.tolist()))
             if missing:

@@ -103,6 +103,10 @@ class Dataset(ABC):
         """
         return None
 
+    def opened(self, store: Artifact) -> FeatureStore:
+        """Open the feature store."""
+        return FeatureStore(store.path)
+
     def dim_of(self, dim: int | None) -> int | None:
         """Width of the embeddings, given that of the model; None if it is unknown before extraction."""
         return dim

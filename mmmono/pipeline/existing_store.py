@@ -1,36 +1,59 @@
-"""`dataset=store`: embeddings that exist already, as a feature store or as two files."""
+"""`dataset=store`: embeddings that exist already, as a feature store, here or on another machine, or as two files."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.data import PairSource
+from mmmono.data.blocks import BlockSettings
+from mmmono.data.opening import ShardOpener
+from mmmono.data.remote_folder import is_remote
+from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore
 from mmmono.features.embedding_files import EmbeddingFiles
+from mmmono.features.remote_store import RemoteStore
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
 from mmmono.pipeline.datasets import Dataset
+from mmmono.pipeline.typed import taken_from
 
 
 @dataclass(kw_only=True, frozen=True)
-class ExistingStore(Dataset):
-    """`dataset=store`: a feature store that already exists, or two files of embeddings.
+class ExistingStore(Dataset, RemoteSettings):
+    """`dataset=store`: a feature store that already exists, or two files of embeddings; see also `RemoteSettings`.
 
     Attributes:
-        path: folder of the store; None if files are given.
+        path: folder of the store, or the address of one on another machine; None if files are given.
         image, text, metadata: see `EmbeddingFiles`.
+        cache: folder for what was read of a store on another machine; False: nothing is kept.
+        cache_limit: gigabytes in that folder at most.
     """
 
     path: str | None = None
     image: str | None = None
     text: str | None = None
     metadata: str | None = None
+    cache: str | bool = False
+    cache_limit: float = 20.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Dataset.__post_init__(self)
+        RemoteSettings.__post_init__(self)
+        if self.cache is True or self.cache == "":
+            raise ConfigError(
+                "dataset.cache=true names no folder: give one, or false to keep nothing of a remote store"
+            )
+        if not (math.isfinite(self.cache_limit) and self.cache_limit > 0):
+            raise ConfigError(
+                f"dataset.cache_limit={self.cache_limit} is a number of gigabytes: give one above 0, or dataset.cache=false "
+                "to keep nothing"
+            )
         if self.limit is not None:
             raise ConfigError("dataset.limit has no meaning for dataset=store, whose pairs are extracted already")
         if (self.path is None) == (self.image is None) or (self.image is None) != (self.text is None):
@@ -48,9 +71,22 @@ class ExistingStore(Dataset):
         """False: split by a hash of keys or image paths."""
         return False
 
+    @cached_property
+    def remote(self) -> RemoteStore | None:
+        """The store on another machine, listed when it is first asked for; None if `path` is a folder or not given."""
+        if self.path is None or not is_remote(self.path):
+            return None
+        return RemoteStore(self.path, taken_from(self, RemoteSettings))
+
+    @property
+    def reading(self) -> BlockSettings:
+        """How a store on another machine is read."""
+        folder = Path(self.cache) if isinstance(self.cache, str) else None
+        return BlockSettings(taken_from(self, RemoteSettings), folder, int(self.cache_limit * 1e9))
+
     @property
     def store(self) -> FeatureStore:
-        """The feature store in `path`. Raises StoreError if there is none."""
+        """The feature store in the folder `path`. Raises StoreError if there is none."""
         assert self.path is not None
         return FeatureStore(self.path)
 
@@ -67,25 +103,58 @@ class ExistingStore(Dataset):
             files.check()
             recipe = {"embeddings": files.fingerprint(), "model": model}
             return artifacts.build("features", f"{model}-files", recipe, files.write)
+        if (remote := self.remote) is not None:
+            recipe = {"remote": remote.fingerprint, "model": model}
+            name = f"{model}-{remote.name}"
+            made = artifacts.build("features", name, recipe, lambda folder: remote.write(folder, self.reading))
+            self._check_model(self.opened(made), model)
+            return made
         store = self.store
+        self._check_model(store, model)
+        assert isinstance(store.path, Path)
+        return Artifact(store.path, {"store": self.fingerprint(), "model": model}, built=False)
+
+    def _check_model(self, store: FeatureStore, model: str) -> None:
+        """Raise ConfigError if a store says that another model made it."""
         made_by = store.manifest.model if store.manifest is not None else model
         if made_by != model:
             raise ConfigError(
                 f"the store in dataset.path={self.path} was made by model {made_by}, not by {model}: "
                 f"choose model={made_by}, or extract with model={model}"
             )
-        return Artifact(store.path, {"store": self.fingerprint(), "model": model}, built=False)
+
+    def opened(self, store: Artifact) -> FeatureStore:
+        """Open the store; one on another machine with what was kept of it."""
+        return FeatureStore(store.path, self.reading)
+
+    def expected_pairs(self, split: Split) -> int | None:
+        """Number of pairs; None for a store on another machine, of which all metadata would be read."""
+        return None if self.remote is not None else super().expected_pairs(split)
 
     def dim_of(self, dim: int | None) -> int:
         """Width of the stored embeddings."""
+        if self.remote is not None:
+            return self.remote.header().dim
         return self.store.dim if (files := self.files) is None else files.dim
 
     def fingerprint(self) -> str:
-        """Digest of all embeddings and metadata."""
-        return content_fingerprint(self.store.path) if (files := self.files) is None else files.fingerprint()
+        """Digest of all embeddings and metadata; of a store on another machine, see `RemoteStore`."""
+        if self.remote is not None:
+            return self.remote.fingerprint
+        if (files := self.files) is not None:
+            return files.fingerprint()
+        return content_fingerprint(self.store.path)
 
     def source(self, split: Split) -> PairSource:
         """Return the source of the images that the metadata refers to."""
         if (files := self.files) is not None:
             return StorePairs(files.frame(), files.folder, self.fingerprint())
-        return StorePairs(self.store.metadata(), self.store.path, self.fingerprint())
+        if (remote := self.remote) is not None:
+            return StorePairs(remote.metadata(self.reading), remote.address, self.fingerprint(), self.opener)
+        assert self.path is not None
+        return StorePairs(self.store.metadata(), Path(self.path), self.fingerprint(), self.opener)
+
+    @property
+    def opener(self) -> ShardOpener:
+        """What opens images on other machines."""
+        return ShardOpener(settings=taken_from(self, RemoteSettings))

@@ -48,6 +48,7 @@ class FeatureExtraction:
 
     def recipe(self, limit: int | None) -> dict[str, Any]:
         """Everything that determines the store's content; `limit` is the number of pairs to take, None for all."""
+        resize = {} if self.settings.resize == "pillow" else {"resize": self.settings.resize}
         return {
             "model": self.model.recipe(),
             "dataset": self.source.fingerprint(),
@@ -55,6 +56,7 @@ class FeatureExtraction:
             "limit": limit,
             "dtype": self.settings.dtype,
             "precision": self.settings.precision,
+            **resize,
         }
 
     def whole(self, limit: int | None) -> Artifact:

@@ -13,12 +13,15 @@ from mmmono.features.grouping import Grouping, GroupNumbers, near_duplicates
 GROUPS = "groups.npy"
 
 
-def compared_groups(artifacts: Artifacts, store: Artifact, grouping: Grouping, device: str) -> GroupNumbers | None:
+def compared_groups(
+    artifacts: Artifacts, store: Artifact, found: FeatureStore, grouping: Grouping, device: str
+) -> GroupNumbers | None:
     """Return the number of each pair's group after near-duplicates were joined, found first if not known.
 
     Args:
         artifacts: the artifacts root.
         store: the feature store.
+        found: the same, opened.
         grouping: which pairs are one group.
         device: of the comparison.
 
@@ -30,7 +33,6 @@ def compared_groups(artifacts: Artifacts, store: Artifact, grouping: Grouping, d
         return None
 
     def make(directory: Path) -> None:
-        found = FeatureStore(store.path)
         codes = grouping.codes(found.metadata())
         codes = np.arange(len(found)) if codes is None else codes
         np.save(directory / GROUPS, near_duplicates(found, threshold, codes, device))

@@ -59,6 +59,7 @@ def kept_outputs(artifacts: Artifacts, source: PairSource, settings: ExtractionS
         settings: of the extraction. Another precision, or another number of pairs in a batch, means other bits.
     """
     same_bits = settings.precision == PASS.precision and settings.batch_size in (None, BATCH)
+    same_bits = same_bits and settings.resize == PASS.resize
     members = getattr(source, "members", [source])
     there = (artifacts.path(KIND, member.name, outputs_recipe(member)) / RECIPE_FILE for member in members)
     return tower_outputs(artifacts, source) if same_bits and all(file.exists() for file in there) else None

@@ -23,7 +23,6 @@ from mmmono.features import (
     ActivationBlock,
     Features,
     FeatureSet,
-    FeatureStore,
     Modality,
     RawFeatures,
     activations,
@@ -131,9 +130,9 @@ class Workspace:
         )
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
-        view = self.dataset.view(
-            FeatureStore(store.path), split, compared_groups(self.artifacts, store, self.dataset.grouping, self.device)
-        )
+        opened = self.dataset.opened(store)
+        groups = compared_groups(self.artifacts, store, opened, self.dataset.grouping, self.device)
+        view = self.dataset.view(opened, split, groups)
         return Features(store, view, split, {"store": store.digest, "split": split, **self.dataset.split_recipe(split)})
 
     @cached_property

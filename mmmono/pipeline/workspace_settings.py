@@ -41,6 +41,7 @@ class ExtractionSection:
         devices: GPUs that encode, each with a process of its own; −1 for all of them. On a CPU, so many processes.
         precision: precision of the encoders, or `auto`: fp16 on a GPU, else 32.
         dtype: type in which embeddings are stored.
+        resize: what resizes images, `pillow` or `torch`.
         max_skipped: share of unreadable pairs that is tolerated.
         max_broken_shards: number of shards that may be missing because they cannot be read to their end.
     """
@@ -50,6 +51,7 @@ class ExtractionSection:
     devices: int
     precision: str | int
     dtype: str
+    resize: str
     max_skipped: float
     max_broken_shards: int
 
@@ -63,7 +65,7 @@ class ExtractionSection:
         if precision == "auto":
             precision = "fp16" if device.startswith("cuda") else "32"
         allowance = Allowance(self.max_skipped, self.max_broken_shards)
-        return ExtractionSettings(self.batch_size, self.workers, precision, self.dtype, allowance)
+        return ExtractionSettings(self.batch_size, self.workers, precision, self.dtype, allowance, self.resize)
 
 
 @dataclass(frozen=True)

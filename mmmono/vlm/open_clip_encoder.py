@@ -16,7 +16,7 @@ from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor
 
 from mmmono.vlm.encoder import Encoder
-from mmmono.vlm.resizing import bounded
+from mmmono.vlm.resizing import bounded, by_torch
 
 OpenCLIPModel: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP | open_clip.CoCa
 
@@ -35,6 +35,10 @@ class Preprocess:
         for step in self.steps:
             image = step(image)
         return pil_to_tensor(image)
+
+    def by_torch(self) -> Preprocess:
+        """Return the same with PyTorch's resize instead of Pillow's. Raises ConfigError if it resizes in another way."""
+        return Preprocess(by_torch(self.steps))
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import open_clip.transform
 import timm.data.transforms
-from PIL.Image import Image
-from torchvision.transforms import CenterCrop, Resize
+import torch
+from PIL.Image import Image, fromarray
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import pil_modes_mapping
+from torchvision.transforms.v2.functional import resize  # in integers, unlike the earlier one
+
+from mmmono.core.errors import ConfigError
 
 KEEP_RATIO = (open_clip.transform.ResizeKeepRatio, timm.data.transforms.ResizeKeepRatio)
 CROPS = (CenterCrop, open_clip.transform.CenterCropOrPad, timm.data.transforms.CenterCropOrPad)
+BY_TORCH = (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)  # PyTorch resizes bytes in no other way
 LARGEST = 4_000_000  # maximum pixels of a resized image before it is cropped
 KERNEL = 3.0  # radius of Pillow's widest kernel in pixels, at scale 1
 
@@ -72,6 +78,50 @@ class ResizeAndCrop:
         short, long = sorted(image.size)
         longer = int(size * long / short)
         return (size, longer) if image.height <= image.width else (longer, size)
+
+
+@dataclass(frozen=True)
+class ResizeByTorch:
+    """The same resize and crop with PyTorch's resize of bytes, which is several times as fast as Pillow's.
+
+    Both compute the same weighted means with an anti-aliasing kernel, in integers that are rounded differently: of
+    photographs about 0.3 % of the values differ, nearly all by 1 of 255.
+
+    Attributes:
+        pillow: the same with Pillow, for images that are not of ordinary size.
+    """
+
+    pillow: ResizeAndCrop
+
+    def __call__(self, image: Image) -> Image:
+        """Return the image at the size of the crop."""
+        height, width = self.pillow.resized(image)
+        if image.mode != "RGB" or not 0 < height * width <= LARGEST or image.size == (width, height):
+            return self.pillow(image)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        small = resize(pixels, [height, width], self.pillow.resize.interpolation, antialias=True)
+        return self.pillow.crop(fromarray(small.permute(1, 2, 0).contiguous().numpy()))
+
+
+def by_torch(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:
+    """Return steps that `bounded` returned, with PyTorch's resize instead of Pillow's.
+
+    Raises:
+        ConfigError: none of them can be resized so: they keep no aspect ratio, crop nothing, or interpolate otherwise.
+    """
+
+    def same(step: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(step, ResizeAndCrop) and step.resize.interpolation in BY_TORCH:
+            return ResizeByTorch(step)
+        return step
+
+    changed = tuple(map(same, steps))
+    if not any(isinstance(step, ResizeByTorch) for step in changed):
+        raise ConfigError(
+            "extraction.resize=torch resizes one side bicubically or bilinearly and takes a center crop, which this model "
+            "does not: set extraction.resize=pillow"
+        )
+    return changed
 
 
 def bounded(steps: Sequence[Callable[..., Any]]) -> tuple[Callable[..., Any], ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from mmmono.core import locks
 from mmmono.core.artifacts import Artifacts
-from mmmono.core.locks import flock_holds, locked
+from mmmono.core.locks import flock_holds, flock_is_local, lock_if_free, locked
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,48 @@ def test_a_file_system_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(fcntl, "flock", flock)
     assert flock_holds(tmp_path) == holds
     assert not list(tmp_path.iterdir())
+
+
+MOUNTED = [
+    ("nfs4 rw,vers=4.2,local_lock=none", False),
+    ("nfs rw,vers=3,nolock,local_lock=all", True),
+    ("nfs rw,vers=3,local_lock=flock", True),
+    ("lustre rw,flock,lazystatfs", False),
+    ("lustre rw,localflock", True),
+    ("gpfs rw,relatime", True),
+    ("beegfs rw,cfgFile=/etc/beegfs.conf", True),
+    ("ext4 rw,local_lock=all", False),
+]
+
+
+@pytest.mark.parametrize(("mount", "local"), MOUNTED)
+def test_what_a_mount_says_of_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str, local: bool
+) -> None:
+    (tmp_path / "a b" / "c").mkdir(parents=True)
+    place = str(tmp_path / "a b").replace(" ", "\\040")
+    root = "gpfs rw" if not local else "ext4 rw"  # of the folders above, which does not count
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"dev / {root} 0 0\nserver:/x {place} {mount} 0 0\nproc /proc proc rw 0 0\n")
+    monkeypatch.setattr(locks, "MOUNTS", mounts)
+    assert flock_is_local(tmp_path / "a b" / "c") == local
+    assert flock_holds(tmp_path / "a b" / "c") != local
+    assert flock_is_local(tmp_path) != local
+    monkeypatch.setattr(locks, "MOUNTS", tmp_path / "none")  # systems without such a list
+    assert not flock_is_local(tmp_path / "a b")
+
+
+@pytest.mark.parametrize("flock", [fcntl.flock, refuses])
+def test_a_lock_that_is_held_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flock: Any
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    locks._say_so.cache_clear()
+    for _ in range(2):
+        with lock_if_free(tmp_path / "x.lock") as mine, lock_if_free(tmp_path / "x.lock") as second:
+            assert (mine, second) == (True, False)
+    said = capsys.readouterr().err
+    assert said.count("take turns by files") == (flock is refuses)
 
 
 def _hold(folder: str, log: str) -> None:

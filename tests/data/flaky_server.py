@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 
 @dataclass
@@ -50,14 +50,15 @@ class FlakyServer(http.server.ThreadingHTTPServer):
         token: bearer token that is required, if any; `strict` answers 400 to any other credentials, as signed URLs do.
         framing: `length`, `chunked` (the fault cuts off between chunks), or `none` (HTTP/1.0 as it was).
         ranged: whether ranges are honoured.
+        tagged: whether versions are told.
         redirects: path → address.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handler: type[Handler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.files: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -67,6 +68,7 @@ class FlakyServer(http.server.ThreadingHTTPServer):
         self.strict = False
         self.framing = "length"
         self.ranged = True
+        self.tagged = True
         self.extra: dict[str, str] = {}
         self.lock = threading.Lock()
 
@@ -86,7 +88,10 @@ class FlakyServer(http.server.ThreadingHTTPServer):
         pass
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+Server = TypeVar("Server", bound=FlakyServer)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FlakyServer
 
@@ -123,7 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif path in server.redirects:
             self._answer(302, {"Location": server.redirects[path]})
         elif path not in server.files:
-            self._answer(404)
+            self._answer(404, server.extra)
         else:
             self._send(server.files[path], fault)
 
@@ -142,7 +147,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.protocol_version = "HTTP/1.0"
             self.close_connection = True
         self.send_response(status)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()[:16]}"')
+        if server.tagged:
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()[:16]}"')
         if status == 206:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         if server.framing == "length":
@@ -172,8 +178,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def flaky_server() -> Iterator[FlakyServer]:
-    with FlakyServer() as server:
+def serving(server: Server) -> Iterator[Server]:
+    """Serve until the context ends."""
+    with server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@contextmanager
+def flaky_server() -> Iterator[FlakyServer]:
+    with serving(FlakyServer()) as server:
+        yield server

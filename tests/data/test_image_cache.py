@@ -14,7 +14,8 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.data import ImageTextPair, SkippedPair
-from mmmono.data.image_cache import LOCK, ImageCache
+from mmmono.data.disk_cache import LOCK
+from mmmono.data.image_cache import ImageCache
 from tests.fakes import ColorPairs
 
 LARGE = 10**9

@@ -257,6 +257,7 @@ class LargePairs(ColorPairs):
     [
         {"dtype": "bfloat16"}, {"dtype": "int8"}, {"dtype": "float64"}, {"precision": "64"}, {"workers": -1},
         {"batch_size": 0}, {"max_skipped": 1.5}, {"max_skipped": -0.1}, {"max_broken_shards": -1},
+        {"resize": "lanczos"}, {"resize": "torch"},  # the encoder of this test resizes in a way of its own
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused_before_anything_is_read(tmp_path: Path, setting: dict[str, Any]) -> None:

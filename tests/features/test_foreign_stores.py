@@ -142,7 +142,7 @@ def test_any_header_is_an_array_or_one_line(tmp_path: Path, shape: Any, descr: A
     file = tmp_path / "img_emb_0.npy"
     file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(rows))
     try:
-        read = read_header(file)
+        read = read_header(file).header
     except StoreError as error:
         message = str(error)
     else:

@@ -185,6 +185,7 @@ OTHER: Mapping[str, Any] = {
     **{f"{name}.init_from": "{other_dictionary}" for name in ("sae", *FAMILY_NAMES)},
     "extraction.dtype": "float32",
     "extraction.precision": "bf16",
+    "extraction.resize": "torch",
     "extraction.workers": 1,
     "extraction.batch_size": 8,
     "extraction.part_of": "1/1",

@@ -52,7 +52,7 @@ def test_one_pass_serves_all(artifacts: Artifacts, passes: list[ColorEncoder]) -
 
 @pytest.mark.parametrize(
     "settings",
-    [ExtractionSettings(batch_size=8), ExtractionSettings(precision="bf16")],
+    [ExtractionSettings(batch_size=8), ExtractionSettings(precision="bf16"), ExtractionSettings(resize="torch")],
 )
 def test_outputs_do_not_stand_in_for_other_bits(
     artifacts: Artifacts, passes: list[ColorEncoder], settings: ExtractionSettings

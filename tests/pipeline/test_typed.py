@@ -72,6 +72,6 @@ def test_others_are_refused_by_their_full_key(changes: dict[str, Any], message: 
 def test_a_shared_section_may_refer_to_other_settings() -> None:
     extraction = {
         "batch_size": "${seed}", "workers": None, "precision": "auto", "dtype": "float16", "max_skipped": 0.1,
-        "max_broken_shards": 0, "part_of": None, "devices": 1,
+        "max_broken_shards": 0, "part_of": None, "devices": 1, "resize": "pillow",
     }  # fmt: skip
     assert WorkspaceSettings(OmegaConf.create({"seed": 8, "extraction": extraction})).extraction.batch_size == 8

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import Compose
 
+from mmmono.core.errors import ConfigError
 from mmmono.vlm import resizing
-from mmmono.vlm.resizing import ResizeAndCrop, bounded, narrowed
+from mmmono.vlm.resizing import ResizeAndCrop, bounded, by_torch, narrowed
 
 TRANSFORMS = {
     "shortest": open_clip.image_transform(32, is_train=False),
@@ -79,6 +80,33 @@ def test_extreme_images_take_no_more_memory_than_others(name: str, size: tuple[i
         assert middle.size != image.size
         plain = step.crop(step.resize(middle))
         assert np.abs(levels(found) - levels(plain)).max() <= 1
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("size", [(100, 75), (75, 100), (64, 64), (33, 32), (20, 31), (300, 40), (32, 32), (9000, 60)])
+def test_pytorch_resizes_as_pillow_does(name: str, size: tuple[int, int]) -> None:
+    width, height = size
+    smooth = np.asarray(noise(7, 7).resize(size, Image.Resampling.BICUBIC), int)
+    image = Image.fromarray(np.clip(smooth + np.asarray(noise(width, height), int) // 8, 0, 255).astype(np.uint8))
+    (step,) = bounded(pil_steps(TRANSFORMS[name]))
+    (fast,) = by_torch([step])
+    expected, got = np.asarray(step(image), int), np.asarray(fast(image), int)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 2
+    assert np.mean(got != expected) < 0.1
+    if name != "timm border":  # which pads with three values
+        gray = image.convert("L")
+        assert np.array_equal(np.asarray(fast(gray)), np.asarray(step(gray)))
+    assert pickle.loads(pickle.dumps(fast)) is not None
+
+
+def test_pytorch_does_not_resize_otherwise() -> None:
+    for transform in (
+        open_clip.image_transform(32, is_train=False, resize_mode="squash"),
+        timm.data.create_transform((3, 32, 32), crop_pct=0.9, interpolation="lanczos"),
+    ):
+        with pytest.raises(ConfigError, match="set extraction.resize=pillow"):
+            by_torch(bounded(transform.transforms))
 
 
 def test_other_steps_are_left_alone() -> None:

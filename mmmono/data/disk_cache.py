@@ -1,0 +1,90 @@
+"""Files that are kept on disk up to a limit, so that they need not be fetched again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from mmmono.core.locks import lock_if_free
+
+LOCK = ".lock"
+DIGEST_BYTES = 16
+ROOM_LEFT = 0.1  # share of the limit that is freed at a time, so that cleanups are rare
+
+
+class DiskCache:
+    """Contents by their keys, each in a file of its own.
+
+    Each file begins with a digest of the rest: truncated or changed files count as absent. Files are written atomically,
+    and threads and processes may share the folder. If the folder is not writable, the cache only reads.
+
+    Args:
+        folder: shared by all groups of keys, each with its own subfolder.
+        limit: maximum total size of the files in `folder` in bytes; the least recently used ones are deleted.
+        group: name of the subfolder.
+    """
+
+    def __init__(self, folder: Path, limit: int, group: str) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._own = folder / group
+        self._written = 0  # bytes since there was last made room
+
+    def __contains__(self, key: str) -> bool:
+        return self._file(key).exists()
+
+    def read(self, key: str) -> bytes | None:
+        """Return the content, and mark it as recently used; None if it is absent or broken."""
+        file = self._file(key)
+        try:
+            content = file.read_bytes()
+            if content[:DIGEST_BYTES] != _digest(content[DIGEST_BYTES:]):
+                return None
+            os.utime(file)
+        except OSError:
+            return None
+        return content[DIGEST_BYTES:]
+
+    def write(self, key: str, content: bytes) -> None:
+        """Keep a content, and make room from time to time; nothing happens if the folder is not writable."""
+        file = self._file(key)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(_digest(content) + content)
+            temporary.replace(file)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            return
+        self._written += len(content)
+        if self._written > ROOM_LEFT * self.limit:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """If the files are over the limit, delete the least recently used ones; only one process does so at a time."""
+        self._written = 0
+        with suppress(OSError), lock_if_free(self.folder / LOCK) as mine:
+            if not mine:
+                return
+            groups = [group for group in self.folder.iterdir() if not group.name.startswith(LOCK)]
+            files = [(one, one.stat()) for group in groups for one in group.rglob("*") if one.is_file()]
+            size = sum(stat.st_size for _, stat in files)
+            if size <= self.limit:
+                return
+            for file, stat in sorted(files, key=lambda found: found[1].st_mtime):
+                if size <= (1 - ROOM_LEFT) * self.limit:
+                    return
+                file.unlink(missing_ok=True)
+                size -= stat.st_size
+
+    def _file(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
+        return self._own / name[:2] / name
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
