@@ -151,7 +151,8 @@ ELSEWHERE = {
     "mmmono/analyses/sharedness/__init__.py": {"mds"},
     "mmmono/analyses/sweep/__init__.py": {"interpretability"},  # reads the Mono of each dictionary from its results
     "mmmono/analyses/sweep/analysis.py": {"interpretability", "train"},
-    "mmmono/commands/explorer/command.py": {
+    "mmmono/commands/explorer/results.py": {
+        "certainty",
         "consensus",
         "interpretability",
         "names",

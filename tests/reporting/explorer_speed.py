@@ -1,0 +1,67 @@
+"""How long the explorer's page takes to open and to filter, measured in a browser; for a test and a benchmark."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.reporting.browser import opened
+from tests.reporting.made_up import ANIMALS, COLORS, explored, write
+
+FEATURES = 16_384
+# What a reader does, with how long the script and the layout take, and how long until the next frame is on the screen.
+ACTS = """async () => {
+    const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+    const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    const time = async (act, undo) => {
+        const found = [];
+        for (let i = 0; i < 7; i += 1) {
+            await frame();
+            const before = performance.now();
+            act(i);
+            document.body.offsetHeight;
+            const laidOut = performance.now();
+            document.querySelectorAll("#view canvas").forEach((c) => c.getContext("2d").getImageData(0, 0, 1, 1));
+            found.push([laidOut - before, performance.now() - before]);
+            undo?.();
+        }
+        return { script: median(found.map(([a]) => a)), drawn: median(found.map(([, b]) => b)) };
+    };
+    const low = document.getElementById("low");
+    const range = (value) => { low.value = value; low.dispatchEvent(new Event("input")); };
+    const chip = () => document.querySelector("#classes button").click();
+    const found = {};
+    for (const view of ["histogram", "scatter", "map"]) {
+        document.querySelector(`#views [data-view='${view}']`).click();
+        found[`class, ${view}`] = await time(chip, chip);
+        found[`range, ${view}`] = await time((i) => range(0.45 + i / 100), () => range(""));
+    }
+    document.querySelector("#views [data-view='histogram']").click();
+    for (const title of ["MDS", "top caption"]) {
+        const head = () => [...document.querySelectorAll("#table th button")].find((b) => b.textContent === title);
+        found[`sort by ${title}`] = await time(() => head().click());
+    }
+    return found;
+}"""
+
+
+def page_of_many(directory: Path, features: int = FEATURES) -> Path:
+    """A page of so many features, with all that a page can show of them."""
+    captions = [f"{COLORS[i % 4]} {ANIMALS[i % 6]} number {i}" for i in range(300)]
+    return write(directory, [explored("sae", features, 300, alike=False)], captions)
+
+
+def opening(browser: Any, page: Path) -> float:
+    """Seconds from the address to the table."""
+    with opened(browser, page) as tab:
+        start = time.perf_counter()
+        tab.goto(page.as_uri())
+        tab.locator("#table tbody tr[data-feature]").first.wait_for()
+        return time.perf_counter() - start
+
+
+def filtering(tab: Any) -> dict[str, dict[str, float]]:
+    """Milliseconds of what a reader does: until the page is laid out, and until its canvases are drawn too."""
+    found: dict[str, dict[str, float]] = tab.evaluate(ACTS)
+    return found
