@@ -9,8 +9,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmmono.reporting.style import STYLE
-
 COLUMNS = 4  # panels in a row
 
 
@@ -30,5 +28,5 @@ def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, 
         axis.set_axis_off()
     for row in axes:
         row[0].set_ylabel(labels[1])
-    figure.supxlabel(labels[0], fontsize=STYLE["axes.labelsize"])
+    figure.supxlabel(labels[0])
     return figure, list(axes.flat[:count])

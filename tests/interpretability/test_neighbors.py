@@ -6,10 +6,9 @@ import torch
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
-from mmmono.interpretability import centered_activations, co_firing, counterparts, feature_map, nearest_features
 from mmmono.core.errors import NonFiniteError
+from mmmono.interpretability import centered_activations, co_firing, counterparts, feature_map, nearest_features
 from mmmono.interpretability import neighbors as module
-
 
 together_module = sys.modules["mmmono.interpretability.co_firing"]  # its function has the same name
 

@@ -71,7 +71,8 @@ def painted(tab: Any, x: float, y: float) -> bool:
             """([x, y]) => {
                 const canvas = document.querySelector("#view canvas"), box = canvas.getBoundingClientRect();
                 const scale = canvas.width / box.width;
-                const data = canvas.getContext("2d").getImageData((x - box.x) * scale - 3, (y - box.y) * scale - 3, 7, 7).data;
+                const place = [(x - box.x) * scale - 3, (y - box.y) * scale - 3];
+                const { data } = canvas.getContext("2d").getImageData(...place, 7, 7);
                 return data.some((value, i) => i % 4 === 3 && value > 0);
             }""",
             [x, y],

@@ -64,7 +64,7 @@ def _draw(axis: Axes, rows: Rows) -> None:
         if name in of_class:
             _point(axis, place + 0.12, of_class[name], CLASS_COLORS[name], "o")
         else:
-            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+            axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
     axis.set_xticks(range(len(CLASSES)), [f"{name}\n{sizes.get(name, 0)}" for name in CLASSES])
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
 

@@ -130,7 +130,7 @@ def _effects(axis: Axes, effects: pd.DataFrame, scale: float) -> None:
                 markerfacecolor="white" if like else CLASS_COLORS[of],
             )  # fmt: skip
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
-    axis.set_xticks(range(len(CLASSES)), CLASSES, fontsize=7.5)
+    axis.set_xticks(range(len(CLASSES)), CLASSES)
     axis.locator_params(axis="y", nbins=5)
 
 

@@ -92,7 +92,7 @@ def modality_monosemanticity(differences: pd.DataFrame) -> Figure:
             of = differences[differences["samples"] == modality].set_index("feature_set")[["mono", "mono_se"]]
             for place, (mean, error) in enumerate(of.astype(float).loc[names].to_numpy()):
                 if np.isnan(mean):
-                    axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+                    axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
                     continue
                 bar = {"color": color, "ecolor": "black", "error_kw": {"elinewidth": 1}}
                 axis.bar(place, mean, 0.6, yerr=_error(error), **bar)

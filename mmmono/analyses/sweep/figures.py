@@ -68,5 +68,5 @@ def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
                 Line2D([], [], color="gray", marker=markers[k], linestyle="", markersize=4, label=k) for k in kinds
             ]
         handles.append(Line2D([], [], color="black", linewidth=0.8, label="Pareto front"))
-        pareto.legend(handles=handles, title="expansion", title_fontsize=8)
+        pareto.legend(handles=handles, title="expansion")
         return figure

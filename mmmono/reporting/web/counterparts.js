@@ -7,7 +7,7 @@ const LISTED = 50; // rows at first, and more at each press
 const matching = { from: null, to: null, least: null, mutual: false, box: null, listed: LISTED, reveal: false };
 
 let matchPlot = null;
-let matchPoints = null; // the points that the plot has, and what they were made of
+let matchPoints = null; // the points that it has
 
 async function showCounterparts(root) {
   const names = explorerData.index.sets.map((set) => set.name);
@@ -44,16 +44,14 @@ async function showCounterparts(root) {
     pairs.push({ feature, other, r: found.r[feature], mutual: back[from].feature[other] === feature });
   });
   const kept = matching.mutual ? pairs.filter((pair) => pair.mutual) : pairs;
-  const redraw = () => showCounterparts(root);
-  const plot = h("div", { class: "holder" });
   const list = h("div", {});
+  const holder = h("div", { class: "holder" });
   root.replaceChildren(
-    controls(names, found, redraw),
+    controls(names, found, () => showCounterparts(root)),
     h("p", { role: "status" }, summary(pairs, asked, mine, theirs)),
-    h("div", { class: "beside" }, plot, list),
+    h("div", { class: "beside" }, holder, list),
   );
-  drawMatches(plot, kept, mine, theirs, redraw);
-  listMatches(list, kept, mine, theirs);
+  showMatches({ pairs: kept, mine, theirs, holder, list });
 }
 
 function summary(pairs, asked, mine, theirs) {
@@ -117,43 +115,40 @@ function controls(names, found, redraw) {
   );
 }
 
-/** Dominance of the features against that of their counterparts. */
-function drawMatches(root, pairs, mine, theirs, redraw) {
+/** Dominance of the features against that of their counterparts, and a list of those in the box. */
+function showMatches(shown) {
+  const { pairs, mine, theirs, holder, list } = shown;
+  listMatches(list, pairs, mine, theirs);
   if (!pairs.length) return;
-  const key = [matching.from, matching.to, matching.least, matching.mutual].join("\n");
-  if (matchPoints?.key !== key) {
-    const range = scoreRange([mine, theirs]);
-    matchPoints = {
-      key,
-      pairs,
-      x: pairs.map(({ feature }) => mine.mds[feature]),
-      y: pairs.map(({ other }) => theirs.mds[other]),
-      kinds: pairs.map(({ feature }) => mine.status[feature]),
-      radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 1.5 + 3 * r)),
-      ranges: [range, range],
-      titles: [`MDS in ${matching.from}`, `MDS of the counterpart in ${matching.to}`],
-      label: `Modality dominance of ${pairs.length} features of ${matching.from} against that of their counterparts in ${matching.to}. Enter puts a box that filters the list, arrow keys move it.`,
-    };
-  }
   matchPlot ??= new PointPlot({
-    pick: (i) => pinBoth(matchPoints.pairs[i]),
+    pick: (i) => pinBoth(matchPlot.shown.pairs[i]),
     box: (box) => {
       Object.assign(matching, { box, listed: LISTED });
-      matchPlot.redraw();
+      showMatches(matchPlot.shown);
     },
     tell: (i) => {
-      const { feature, other, r } = matchPoints.pairs[i];
-      return [
-        h("strong", {}, `${feature} and ${other}`),
-        ` r ${fixed(r, 2)}`,
-        h("div", { dir: "auto" }, called(mine, feature)),
-      ];
+      const { feature, other, r } = matchPlot.shown.pairs[i];
+      const what = called(matchPlot.shown.mine, feature);
+      return [h("strong", {}, `${feature} and ${other}`), ` r ${fixed(r, 2)}`, h("div", { dir: "auto" }, what)];
     },
   });
-  matchPlot.redraw = redraw;
-  root.append(matchPlot.element);
+  if (matchPlot.shown !== shown) [matchPlot.shown, matchPoints] = [shown, pointsOfMatches(pairs, mine, theirs)];
+  if (matchPlot.element.parentElement !== holder) holder.replaceChildren(matchPlot.element);
   const mask = Uint8Array.from(pairs, (pair) => Number(inBox(pair, mine, theirs)));
   matchPlot.show(matchPoints, { mask, box: matching.box });
+}
+
+function pointsOfMatches(pairs, mine, theirs) {
+  const range = scoreRange([mine, theirs]);
+  return {
+    x: pairs.map(({ feature }) => mine.mds[feature]),
+    y: pairs.map(({ other }) => theirs.mds[other]),
+    kinds: pairs.map(({ feature }) => mine.status[feature]),
+    radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 1.5 + 3 * r)),
+    ranges: [range, range],
+    titles: [`MDS in ${matching.from}`, `MDS of the counterpart in ${matching.to}`],
+    label: `Modality dominance of ${pairs.length} features of ${matching.from} against that of their counterparts in ${matching.to}. Enter puts a box that filters the list, arrow keys move it, with Shift they size it, Escape removes it.`,
+  };
 }
 
 function inBox({ feature, other }, mine, theirs) {

@@ -39,6 +39,7 @@ class PointPlot {
   show(points, { mask, box = null, chosen = null }) {
     const { clientWidth: width, clientHeight: height } = this.element;
     if (points !== this.points || width !== this.width || height !== this.height) {
+      if (points !== this.points) this.hover(null);
       [this.points, this.width, this.height] = [points, width, height];
       this.place();
     }
@@ -189,8 +190,7 @@ class PointPlot {
 
   hover(i) {
     if (i === this.hovered) return;
-    this.hovered = i;
-    this.hoverLinks = [];
+    [this.hovered, this.hoverLinks] = [i, []];
     this.tip.hidden = i === null;
     this.over.style.cursor = i === null ? "crosshair" : "pointer";
     if (i !== null) {
