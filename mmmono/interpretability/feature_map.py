@@ -52,10 +52,11 @@ def _placed(unit: np.ndarray, method: Method, seed: int) -> np.ndarray:
     from sklearn.decomposition import PCA  # not at the top: it takes a second
     from sklearn.manifold import TSNE
 
-    components = min(COMPONENTS, *unit.shape)
-    found = PCA(components, random_state=seed).fit_transform(unit) if len(unit) > 1 else np.zeros((1, 2))
+    if not np.ptp(unit, axis=0).any():  # one feature, or all alike
+        return np.zeros((len(unit), 2))
+    found = PCA(min(COMPONENTS, *unit.shape), random_state=seed).fit_transform(unit)
     found = np.pad(found, ((0, 0), (0, max(0, 2 - found.shape[1]))))
-    if method == "pca" or len(unit) < FEW or not found.any():
+    if method == "pca" or len(unit) < FEW:
         placed: np.ndarray = found[:, :2]
         return placed
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)

@@ -71,8 +71,9 @@ def painted(tab: Any, x: float, y: float) -> bool:
             """([x, y]) => {
                 const canvas = document.querySelector("#view canvas"), box = canvas.getBoundingClientRect();
                 const scale = canvas.width / box.width;
-                const place = [(x - box.x) * scale - 3, (y - box.y) * scale - 3];
-                const { data } = canvas.getContext("2d").getImageData(...place, 7, 7);
+                const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+                probe.drawImage(canvas, 3 - (x - box.x) * scale, 3 - (y - box.y) * scale);
+                const { data } = probe.getImageData(0, 0, 7, 7);
                 return data.some((value, i) => i % 4 === 3 && value > 0);
             }""",
             [x, y],
@@ -207,7 +208,7 @@ def test_the_card_has_probabilities_of_classes_and_other_seeds(browser: Any, pag
     with opened(browser, page, "#sae/23") as tab:
         card = tab.locator(".card[data-feature='23']")
         card.wait_for()
-        assert "ImgD 33 % · CrossD 50 % · TextD 17 %" in card.locator(".probabilities").inner_text()
+        assert "ImgD\u00a033\u00a0% · CrossD\u00a050\u00a0% · TextD\u00a017\u00a0%" in card.locator(".probabilities").inner_text()
         assert "not in all, r 0.27" in card.locator(".facts").inner_text()
     with opened(browser, page, "#raw/23") as tab:
         card = tab.locator(".card[data-feature='23']")
@@ -238,7 +239,7 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         tab.locator("#counterparts label", has_text="mutual").click()
         mutual = [i for i in np.flatnonzero(kept) if int(back["sae"].features[other[i]]) == i]
         tab.wait_for_function(f"document.querySelectorAll('#counterparts tbody tr').length === {min(50, len(mutual))}")
-        tab.locator("#counterparts input[type=number]").fill("0.99")
+        tab.locator("#counterparts input[type=number]").fill("1.01")
         tab.locator("#counterparts input[type=number]").press("Tab")
         tab.locator("#counterparts", has_text="lower the least correlation").wait_for()
         tab.locator("#counterparts select").first.select_option("raw")  # the other way round

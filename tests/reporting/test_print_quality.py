@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 
 from mmmono.analyses.adversarial import figures as adversarial
 from mmmono.analyses.text_to_image import figures as text_to_image
@@ -32,7 +33,7 @@ TOLD_APART = 15  # ΔE*ab; about 2.3 is just noticeable, side by side
 
 def lab(color: str, eyes: np.ndarray) -> np.ndarray:
     """CIELAB of a color as eyes see it."""
-    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    rgb = np.array(to_rgb(color))
     linear = np.clip(eyes @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     x, y, z = to_xyz @ linear / np.array([0.9505, 1, 1.089])

@@ -196,7 +196,7 @@ function deadNote(info, table, feature) {
 function probabilities(table, feature) {
   const parts = ["ImgD", "CrossD", "TextD"].map((name) => [name, table[`probability_${name}`][feature]]);
   if (parts.some(([, value]) => value === null)) return null;
-  const words = parts.map(([name, value]) => `${name} ${(100 * value).toFixed(0)} %`);
+  const words = parts.map(([name, value]) => `${name}\u00a0${(100 * value).toFixed(0)}\u00a0%`);
   return h(
     "div",
     {

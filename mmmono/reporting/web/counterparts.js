@@ -144,7 +144,7 @@ function pointsOfMatches(pairs, mine, theirs) {
     x: pairs.map(({ feature }) => mine.mds[feature]),
     y: pairs.map(({ other }) => theirs.mds[other]),
     kinds: pairs.map(({ feature }) => mine.status[feature]),
-    radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 1.5 + 3 * r)),
+    radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 2 + 2 * r)),
     ranges: [range, range],
     titles: [`MDS in ${matching.from}`, `MDS of the counterpart in ${matching.to}`],
     label: `Modality dominance of ${pairs.length} features of ${matching.from} against that of their counterparts in ${matching.to}. Enter puts a box that filters the list, arrow keys move it, with Shift they size it, Escape removes it.`,
@@ -249,7 +249,7 @@ async function counterpartsOf(set, feature) {
       other,
       found[other].feature[feature],
       tables[i],
-      `r ${fixed(r, 2)}${chance ? ", no more than chance gives" : ""}`,
+      `r ${fixed(r, 2)}${chance ? ", within chance" : ""}`,
     );
     return h("li", {}, h("span", { class: "muted" }, other), link);
   });
