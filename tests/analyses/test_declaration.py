@@ -158,6 +158,7 @@ ELSEWHERE = {
         "names",
         "sharedness",
     },  # shows their scores
+    "mmmono/commands/explorer/command.py": {"sharedness"},  # says how to have it
     "mmmono/commands/explorer/page.py": {"mds", "consensus", "sharedness"},
     "mmmono/commands/publish/card.py": {"interpretability", "mds"},  # a tag, and an example of a command
     "mmmono/commands/publish/command.py": {"train"},  # its metrics at the last validation

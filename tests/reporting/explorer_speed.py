@@ -12,12 +12,12 @@ from tests.reporting.made_up import ANIMALS, COLORS, explored, write
 FEATURES = 16_384
 # What a reader does, with how long the script and the layout take, and how long until the next frame is on the screen.
 ACTS = """async () => {
-    const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+    const sorted = (values) => [...values].sort((a, b) => a - b);
     const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
     const time = async (act, undo) => {
         const found = [];
-        for (let i = 0; i < 7; i += 1) {
+        for (let i = 0; i < 15; i += 1) {
             await frame();
             const before = performance.now();
             act(i);
@@ -28,7 +28,8 @@ ACTS = """async () => {
             found.push([laidOut - before, performance.now() - before]);
             undo?.();
         }
-        return { script: median(found.map(([a]) => a)), drawn: median(found.map(([, b]) => b)) };
+        const [script, drawn] = [0, 1].map((place) => sorted(found.map((times) => times[place])));
+        return { script: script[0], least: drawn[0], median: drawn[7] };
     };
     const low = document.getElementById("low");
     const range = (value) => { low.value = value; low.dispatchEvent(new Event("input")); };
@@ -37,7 +38,7 @@ ACTS = """async () => {
     for (const view of ["histogram", "scatter", "map"]) {
         document.querySelector(`#views [data-view='${view}']`).click();
         found[`class, ${view}`] = await time(chip, chip);
-        found[`range, ${view}`] = await time((i) => range(0.45 + i / 100), () => range(""));
+        found[`range, ${view}`] = await time((i) => range(0.45 + i / 200), () => range(""));
     }
     document.querySelector("#views [data-view='histogram']").click();
     for (const title of ["MDS", "top caption"]) {
@@ -64,6 +65,9 @@ def opening(browser: Any, page: Path) -> float:
 
 
 def filtering(tab: Any) -> dict[str, dict[str, float]]:
-    """Milliseconds of what a reader does: until the page is laid out, and until its canvases are drawn too."""
+    """Milliseconds of what a reader does, fifteen times each.
+
+    `script` is the least until the page is laid out; `least` and `median` are until its canvases are drawn too.
+    """
     found: dict[str, dict[str, float]] = tab.evaluate(ACTS)
     return found

@@ -74,7 +74,9 @@ def test_every_text_can_be_read_and_nothing_sticks_out(
     browser: Any, page: Path, where: str, width: int, scheme: str
 ) -> None:
     with opened(browser, page, where, width=width, color_scheme=scheme) as tab:
-        tab.wait_for_function("[...document.querySelectorAll('.card, #table td.feature')].some((e) => e.checkVisibility())")
+        tab.wait_for_function(
+            "[...document.querySelectorAll('.card, #table td.feature')].some((e) => e.checkVisibility())"
+        )
         for name in ("histogram", "scatter", "map"):
             if tab.locator("#views").is_visible():
                 tab.locator(f"#views [data-view='{name}']").click()

@@ -208,7 +208,10 @@ def test_the_card_has_probabilities_of_classes_and_other_seeds(browser: Any, pag
     with opened(browser, page, "#sae/23") as tab:
         card = tab.locator(".card[data-feature='23']")
         card.wait_for()
-        assert "ImgD\u00a033\u00a0% · CrossD\u00a050\u00a0% · TextD\u00a017\u00a0%" in card.locator(".probabilities").inner_text()
+        assert (
+            "ImgD\u00a033\u00a0% · CrossD\u00a050\u00a0% · TextD\u00a017\u00a0%"
+            in card.locator(".probabilities").inner_text()
+        )
         assert "not in all, r 0.27" in card.locator(".facts").inner_text()
     with opened(browser, page, "#raw/23") as tab:
         card = tab.locator(".card[data-feature='23']")

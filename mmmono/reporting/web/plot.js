@@ -3,7 +3,7 @@
 // holds what moves: the box, the chosen point, the one under the pointer and its links.
 
 const NEAR = 14; // pixels within which the pointer finds a point
-const MANY = 4000; // points from which on they are squares, which are drawn faster
+const MANY = 4000; // points from which on they are squares
 const PALE = 0.13;
 
 class PointPlot {
@@ -73,31 +73,46 @@ class PointPlot {
 
   drawBase() {
     const pen = this.base.getContext("2d");
-    pen.clearRect(0, 0, this.width, this.height);
+    if (this.px.length > MANY) this.drawMany();
+    else this.drawFew(pen);
     if (this.points.titles) this.drawAxes(pen);
-    const squares = this.px.length > MANY;
-    for (const wanted of [0, 1]) {
-      pen.globalAlpha = wanted ? 0.85 : PALE;
+  }
+
+  /** The points of a class that pass the filters or do not, class by class: those that do not lie below. */
+  *layers() {
+    for (const wanted of [0, 1])
       for (const [kind, members] of this.byKind) {
         const hollow = kind === "rare" || kind === "silent";
-        pen.fillStyle = pen.strokeStyle = color(hollow ? "muted" : kind);
-        for (const i of members) if (this.mask[i] === wanted) this.drawPoint(pen, i, squares, hollow);
+        yield { wanted, members, hollow, ink: color(hollow ? "muted" : kind), opacity: wanted ? 0.85 : PALE };
+      }
+  }
+
+  drawFew(pen) {
+    pen.clearRect(0, 0, this.width, this.height);
+    for (const { wanted, members, hollow, ink, opacity } of this.layers()) {
+      pen.fillStyle = pen.strokeStyle = ink;
+      pen.globalAlpha = opacity;
+      for (const i of members) {
+        if (this.mask[i] !== wanted) continue;
+        pen.beginPath();
+        pen.arc(this.px[i], this.py[i], this.points.radii[i], 0, 2 * Math.PI);
+        if (hollow) pen.stroke();
+        else pen.fill();
       }
     }
     pen.globalAlpha = 1;
   }
 
-  drawPoint(pen, i, squares, hollow) {
-    const [x, y, r] = [this.px[i], this.py[i], this.points.radii[i]];
-    if (squares) {
-      if (hollow) pen.strokeRect(x - r, y - r, 2 * r, 2 * r);
-      else pen.fillRect(x - r, y - r, 2 * r, 2 * r);
-      return;
-    }
-    pen.beginPath();
-    pen.arc(x, y, r, 0, 2 * Math.PI);
-    if (hollow) pen.stroke();
-    else pen.fill();
+  drawMany() {
+    const ratio = this.base.width / this.width;
+    drawSquares(this.base, (square) => {
+      for (const { wanted, members, hollow, ink, opacity } of this.layers()) {
+        const dye = pixel(ink, opacity);
+        for (const i of members)
+          if (this.mask[i] === wanted)
+            square(this.px[i] * ratio, this.py[i] * ratio, this.points.radii[i] * ratio, dye, hollow);
+      }
+    });
   }
 
   drawAxes(pen) {

@@ -2,6 +2,7 @@
 // The table of features: sorted, filtered, and only as many rows in the document as can be seen.
 
 const ROW = 32; // pixels, as in explorer.css
+const BEYOND = 4; // rows above and below those that can be seen
 const PRINTED = 300; // rows on paper
 const COLUMNS = [
   { key: "feature", title: "feature", class: "feature number", about: "Index of the feature" },
@@ -140,8 +141,8 @@ class FeatureTable {
 
   draw(always = false) {
     if (!this.table) return;
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - 8);
-    const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 18);
+    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - BEYOND);
+    const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 2 * BEYOND);
     if (!always && first === this.first && last === this.last) return;
     this.drawRows(first, last);
   }
