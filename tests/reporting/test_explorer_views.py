@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmmono.commands.explorer.page import ExploredFeatures
+from mmmono.modality import CLASSES
 from tests.reporting.browser import chromium, opened
 from tests.reporting.made_up import FEATURES, RARE, compared, explored, write
 from tests.reporting.test_explorer import count, listed, read
@@ -208,10 +209,8 @@ def test_the_card_has_probabilities_of_classes_and_other_seeds(browser: Any, pag
     with opened(browser, page, "#sae/23") as tab:
         card = tab.locator(".card[data-feature='23']")
         card.wait_for()
-        assert (
-            "ImgD\u00a033\u00a0% · CrossD\u00a050\u00a0% · TextD\u00a017\u00a0%"
-            in card.locator(".probabilities").inner_text()
-        )
+        text = card.locator(".probabilities").inner_text().replace("\u00a0", " ")
+        assert "ImgD 33 % · CrossD 50 % · TextD 17 %" in text
         assert "not in all, r 0.27" in card.locator(".facts").inner_text()
     with opened(browser, page, "#raw/23") as tab:
         card = tab.locator(".card[data-feature='23']")
@@ -227,20 +226,23 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         rows = tab.locator("#counterparts .matches tbody tr")
         rows.first.wait_for()
         kept = r >= found["raw"].chance
-        same = sum(
-            sets[1].dominance.partition.class_of()[i] == sets[0].dominance.partition.class_of()[other[i]]
-            for i in np.flatnonzero(kept)
-        )
+        classes = [of.dominance.partition.class_of() for of in reversed(sets)]
+        both = [(classes[0][i], classes[1][other[i]]) for i in np.flatnonzero(kept)]
+        live = [pair for pair in both if "dead" not in pair]
+        same = np.mean([one == two for one, two in live])
+        chance = sum(np.prod([np.mean([pair[side] == of for pair in live]) for side in (0, 1)]) for of in CLASSES)
         text = tab.locator("#counterparts [role=status]").inner_text()
-        assert text.startswith(
-            f"{kept.sum()} of {FEATURES - 1} features of sae that are not silent have a counterpart in raw; {same} ("
+        mutual = [i for i in np.flatnonzero(kept) if int(back["sae"].features[other[i]]) == i]
+        assert text == (
+            f"{kept.sum()} of {FEATURES - 1} features of sae that are not silent have a counterpart in raw; "
+            f"{len(mutual)} of these are its counterpart too (⇄); of {len(live)} where both have a class, {100 * same:.1f} % have the same; "
+            f"{100 * chance:.1f} % would if classes had nothing to do with counterparts."
         )
         assert rows.count() == min(50, kept.sum())
         strongest = int(np.argmax(r))
         assert rows.first.locator("td").nth(0).inner_text().startswith(str(strongest))
         assert rows.first.locator("td").nth(1).inner_text().startswith(str(other[strongest]))
         tab.locator("#counterparts label", has_text="mutual").click()
-        mutual = [i for i in np.flatnonzero(kept) if int(back["sae"].features[other[i]]) == i]
         tab.wait_for_function(f"document.querySelectorAll('#counterparts tbody tr').length === {min(50, len(mutual))}")
         tab.locator("#counterparts input[type=number]").fill("1.01")
         tab.locator("#counterparts input[type=number]").press("Tab")

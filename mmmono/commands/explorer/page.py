@@ -37,8 +37,8 @@ THUMBNAIL_PIXELS = 144  # shown at up to 112
 DIGITS = 4  # significant digits of numbers
 LABEL_CHARACTERS = 90
 SCRIPTS = (
-    "dom.js", "search.js", "filter.js", "store.js", "charts.js", "drag.js", "squares.js", "plot.js", "views.js", "table.js", "card.js",
-    "counterparts.js", "compare.js", "printing.js", "app.js",
+    "dom.js", "search.js", "filter.js", "store.js", "charts.js", "drag.js", "squares.js", "plot.js", "views.js", "table.js",
+    "card.js", "counterparts.js", "compare.js", "printing.js", "app.js",
 )  # fmt: skip
 
 

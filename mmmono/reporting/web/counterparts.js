@@ -44,7 +44,7 @@ async function showCounterparts(root) {
     pairs.push({ feature, other, r: found.r[feature], mutual: back[from].feature[other] === feature });
   });
   const kept = matching.mutual ? pairs.filter((pair) => pair.mutual) : pairs;
-  const list = h("div", {});
+  const list = h("div", { class: "list", tabindex: 0, role: "region", "aria-label": "List of counterparts" });
   const holder = h("div", { class: "holder" });
   root.replaceChildren(
     controls(names, found, () => showCounterparts(root)),
@@ -54,14 +54,24 @@ async function showCounterparts(root) {
   showMatches({ pairs: kept, mine, theirs, holder, list });
 }
 
+/** How many have a counterpart, and how often both have the same class, beside how often unrelated ones would. */
 function summary(pairs, asked, mine, theirs) {
   const { from, to } = matching;
-  const part = (count) => `${counted(count)} (${share(count / (pairs.length || 1))})`;
-  const same = pairs.filter(({ feature, other }) => mine.class[feature] === theirs.class[other]).length;
   const start = `${counted(pairs.length)} of ${counted(asked)} features of ${from} that are not silent have a counterpart in ${to}`;
-  return pairs.length
-    ? `${start}; ${part(same)} of these have its class, and ${part(pairs.filter((pair) => pair.mutual).length)} are its counterpart too.`
-    : `${start}: lower the least correlation to see weaker ones.`;
+  if (!pairs.length) return `${start}: lower the least correlation to see weaker ones.`;
+  const mutual = pairs.filter((pair) => pair.mutual).length;
+  const parts = [`${counted(mutual)} of these are its counterpart too (⇄)`];
+  const classes = pairs.map(({ feature, other }) => [mine.class[feature], theirs.class[other]]);
+  const live = classes.filter((both) => !both.includes("dead"));
+  if (live.length) {
+    const same = live.filter(([one, other]) => one === other).length;
+    const part = (side, name) => live.filter((both) => both[side] === name).length / live.length;
+    const chance = CLASSES.reduce((sum, name) => sum + part(0, name) * part(1, name), 0);
+    parts.push(
+      `of ${counted(live.length)} where both have a class, ${share(same / live.length)} have the same; ${share(chance)} would if classes had nothing to do with counterparts`,
+    );
+  }
+  return `${start}; ${parts.join("; ")}.`;
 }
 
 function controls(names, found, redraw) {
@@ -86,8 +96,8 @@ function controls(names, found, redraw) {
     type: "number",
     min: 0,
     max: 1,
-    step: 0.05,
-    value: matching.least ?? found.chance,
+    step: "any",
+    value: Number((matching.least ?? found.chance).toFixed(3)),
     "aria-label": "Least correlation",
     onchange: (event) => set({ least: event.target.value === "" ? null : Number(event.target.value) }),
   });
@@ -139,7 +149,9 @@ function showMatches(shown) {
 }
 
 function pointsOfMatches(pairs, mine, theirs) {
-  const range = scoreRange([mine, theirs]);
+  const scores = pairs.flatMap(({ feature, other }) => [mine.mds[feature], theirs.mds[other]]);
+  const reach = scores.reduce((far, score) => Math.max(far, Math.abs(score - 0.5)), 0.01) * 1.04;
+  const range = [0.5 - reach, 0.5 + reach];
   return {
     x: pairs.map(({ feature }) => mine.mds[feature]),
     y: pairs.map(({ other }) => theirs.mds[other]),
