@@ -235,7 +235,8 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         mutual = [i for i in np.flatnonzero(kept) if int(back["sae"].features[other[i]]) == i]
         assert text == (
             f"{kept.sum()} of {FEATURES - 1} features of sae that are not silent have a counterpart in raw; "
-            f"{len(mutual)} of these are its counterpart too (⇄); of {len(live)} where both have a class, {100 * same:.1f} % have the same; "
+            f"{len(mutual)} of these are its counterpart too (⇄); of {len(live)} where both have a class, "
+            f"{100 * same:.1f} % have the same; "
             f"{100 * chance:.1f} % would if classes had nothing to do with counterparts."
         )
         assert rows.count() == min(50, kept.sum())
