@@ -9,6 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.reporting.style import fitting
+
 COLUMNS = 4  # panels in a row
 
 
@@ -22,7 +24,7 @@ def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, 
     """
     columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
-    size = (max(3.4, 2.7 * columns), height * rows)
+    size = (fitting(2.7 * columns), height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.set_axis_off()

@@ -29,7 +29,8 @@ SERIES_COLORS = (
     "#56B4E9",
 )  # of what is no class and no modality
 
-SIZE = 8  # points of all text: figures are as wide as they are printed, so that it has one size in a paper
+SIZE = 8  # points of all text; figures are no wider than they are printed, so that it has one size in a paper
+COLUMN, PAGE = 3.4, 7.2  # inches: width of a column, and of a page of two
 DPI = 200  # resolution of PNG files
 
 STYLE: dict[Any, Any] = {
@@ -55,6 +56,11 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # draw dollar signs literally
 }
+
+
+def fitting(width: float, least: float = COLUMN) -> float:
+    """A figure's width, in inches: what it would like to have, but no wider than a page and no narrower than `least`."""
+    return min(PAGE, max(least, width))
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:

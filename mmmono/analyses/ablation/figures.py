@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from mmmono.reporting.formats import names
 from mmmono.reporting.result import Result, Rows
-from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 TASKS = ("image", "text")
@@ -34,7 +34,7 @@ def removal_effects(table1: Rows, keep: bool = False) -> Figure:
         figure, axes = plt.subplots(
             len(TASKS),
             len(feature_sets),
-            figsize=(max(3.4, 2.4 * len(feature_sets)), 4.2),
+            figsize=(fitting(2.4 * len(feature_sets)), 4.2),
             squeeze=False,
             sharey="row",
             layout="constrained",
