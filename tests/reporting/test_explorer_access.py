@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mmmono.commands.explorer.command import escaped_address
 from tests.reporting.browser import chromium, opened
 from tests.reporting.made_up import FEATURES, compared, explored, write
 
@@ -30,6 +31,8 @@ def browser() -> Iterator[Any]:
 def test_a_folder_may_have_any_name(browser: Any, tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     page = write(tmp_path / folder, [explored("s#e% ä", 20)])
+    assert escaped_address(page) == page.as_uri() != f"file://{page}"
+    assert escaped_address(tmp_path / "plain" / "index.html") is None
     with opened(browser, page) as tab:
         tab.locator("#table tbody tr[data-feature='3'] a").click()
         tab.locator(".card[data-feature='3'] .thumbnails img").first.wait_for()

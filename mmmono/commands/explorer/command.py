@@ -114,9 +114,8 @@ def explore(workspace: Workspace) -> None:
     print_missing(artifact.path)
     _tell_what_is_missing(there, results)
     console.print(f"open in a browser: {artifact.path}/index.html")
-    page = (artifact.path / "index.html").absolute()
-    if page.as_uri() != f"file://{page}":  # a browser would take a # in what is typed for the end of the path
-        console.print(f"its address: {page.as_uri()}")
+    if address := escaped_address(artifact.path / "index.html"):
+        console.print(f"its address: {address}")
 
 
 def _tell_what_is_missing(there: ResultsOnDisk, results: Mapping[str, Mapping[str, Artifact | None]]) -> None:
@@ -127,6 +126,12 @@ def _tell_what_is_missing(there: ResultsOnDisk, results: Mapping[str, Mapping[st
             console.print(f"there, under other settings: {settings_of_others}")
     if not all(results["sharedness"].values()):
         console.print("without sharedness: make section-2.1, then this again, to have it", style="dim")
+
+
+def escaped_address(page: Path) -> str | None:
+    """Address of a page whose path a browser would take for something else if it is typed, as it would with a #; else None."""
+    address = page.absolute().as_uri()
+    return None if address == f"file://{page.absolute()}" else address
 
 
 def _images(workspace: Workspace) -> SplitImages:
