@@ -129,7 +129,7 @@ def _tell_what_is_missing(there: ResultsOnDisk, results: Mapping[str, Mapping[st
 
 
 def escaped_address(page: Path) -> str | None:
-    """Address of a page whose path a browser would take for something else if it is typed, as it would with a #; else None."""
+    """Address of a page whose path a browser would misread if it is typed, such as one with a #; else None."""
     address = page.absolute().as_uri()
     return None if address == f"file://{page.absolute()}" else address
 
