@@ -1,8 +1,7 @@
 """Interpretability of features: top samples, monosemanticity and neighbors (Sections 2.3 and 3.2)."""
 
-from mmmono.interpretability.co_firing import co_firing
-from mmmono.interpretability.feature_map import feature_map
 from mmmono.interpretability.histograms import ActivationHistograms, HistogramStream, activation_histograms
+from mmmono.interpretability.maps import feature_map
 from mmmono.interpretability.monosemanticity import embsim, winrate
 from mmmono.interpretability.ms import MonosemanticityStream, monosemanticity_score
 from mmmono.interpretability.neighbors import (
@@ -12,6 +11,7 @@ from mmmono.interpretability.neighbors import (
     nearest_features,
 )
 from mmmono.interpretability.sides import BothSides, BothSidesStream, negative_dominates
+from mmmono.interpretability.together import co_firing
 from mmmono.interpretability.top_sample_search import TopSampleSearch
 from mmmono.interpretability.top_samples import TopSamples, TopStream, top_samples
 

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 from mmmono.core.errors import NonFiniteError
 from mmmono.interpretability import centered_activations, co_firing, counterparts, feature_map, nearest_features
 from mmmono.interpretability import neighbors as module
-
-together_module = sys.modules["mmmono.interpretability.co_firing"]  # its function has the same name
+from mmmono.interpretability import together as together_module
 
 
 def test_neighbors_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mmmono.core.finite import check_finite, unit_rows
 
 Method = Literal["tsne", "pca"]
 PERPLEXITY = 30.0  # number of neighbors, about, that t-SNE keeps near
+STEPS = 500  # of t-SNE: half as many as scikit-learn's default, in half the time, since it starts from a good place
 COMPONENTS = 50  # principal components that t-SNE starts from
 FEW = 4  # with fewer features there is nothing to arrange, and they lie where their principal components put them
 
@@ -60,7 +61,9 @@ def _placed(unit: np.ndarray, method: Method, seed: int) -> np.ndarray:
         placed: np.ndarray = found[:, :2]
         return placed
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
-    arranged: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(found)
+    arranged: np.ndarray = TSNE(perplexity=perplexity, init="pca", max_iter=STEPS, random_state=seed).fit_transform(
+        found
+    )
     return arranged
 
 
