@@ -374,6 +374,7 @@ def test_everything_has_a_name_for_those_who_hear_the_page(browser: Any, page: P
         assert nameless == []
 
 
+@pytest.mark.slow
 def test_sixteen_thousand_features_open_and_filter_quickly(browser: Any, tmp_path: Path) -> None:
     """Times are printed, not judged; what makes it quick is: few rows in the document, no card before it is asked for."""
     page = page_of_many(tmp_path)
