@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mmmono.core.artifacts import RECIPE_FILE, Artifact, write_text_atomically
+from mmmono.core.versions import FIGURES
 from mmmono.reporting.result import Fields, Result, Rows
 
 if TYPE_CHECKING:
@@ -181,6 +182,11 @@ class Analysis:
         """Command that makes its results, without model, dataset and settings."""
         return f"make {self.targets[0]}" if self.targets else f"python experiments/{self.name}.py"
 
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Versions of what draws its figures: its own code, and the look that all figures share."""
+        return {"version": self.drawing, "look": FIGURES}
+
     def prepare(self, workspace: Workspace) -> Study:
         """Check the inputs and settings, before any heavy computation.
 
@@ -208,7 +214,7 @@ class Analysis:
     def result(self, artifact: Artifact, model: str, dataset: str) -> Result:
         """Return a result of this analysis for reading; figures of an earlier version are drawn anew."""
         result = Result(artifact.path, artifact.recipe, model, dataset)
-        if self.figures and _drawn_version(artifact.path) not in (None, self.drawing):
+        if self.figures and _drawn_version(artifact.path) not in (None, self.drawn):
             with suppress(OSError):  # a root that may only be read keeps its figures
                 self._save_figures(result)
         return result
@@ -251,7 +257,7 @@ class Analysis:
         for name, figure in self.draw(result):
             save_figure(figure, result.folder / name)
         if self.figures:
-            write_text_atomically(result.folder / DRAWN_FILE, json.dumps({"version": self.drawing}) + "\n")
+            write_text_atomically(result.folder / DRAWN_FILE, json.dumps(self.drawn) + "\n")
 
 
 def run(analysis: Analysis, workspace: Workspace) -> Result:
@@ -298,9 +304,9 @@ def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str]:
     return (workspace.model.name, workspace.dataset_name) if analysis.of_features else ("", "")
 
 
-def _drawn_version(folder: Path) -> int | None:
+def _drawn_version(folder: Path) -> dict[str, int] | None:
     file = folder / DRAWN_FILE
-    return json.loads(file.read_text())["version"] if file.exists() else None
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _contents(result: Result) -> str:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from mmmono.reporting.formats import names
 from mmmono.reporting.result import Result, Rows
-from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 TASKS = ("image", "text")
@@ -34,7 +34,7 @@ def removal_effects(table1: Rows, keep: bool = False) -> Figure:
         figure, axes = plt.subplots(
             len(TASKS),
             len(feature_sets),
-            figsize=(max(3.4, 2.4 * len(feature_sets)), 4.2),
+            figsize=(fitting(2.4 * len(feature_sets)), 4.2),
             squeeze=False,
             sharey="row",
             layout="constrained",
@@ -64,7 +64,7 @@ def _draw(axis: Axes, rows: Rows) -> None:
         if name in of_class:
             _point(axis, place + 0.12, of_class[name], CLASS_COLORS[name], "o")
         else:
-            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+            axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
     axis.set_xticks(range(len(CLASSES)), [f"{name}\n{sizes.get(name, 0)}" for name in CLASSES])
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import CLASS_COLORS, STYLE
+from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 CHANGES = {"drop": "share of the class dropped", "keep": "share of the class kept alone"}
@@ -44,7 +44,7 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(effects["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(names), figsize=(max(3.4, 2.4 * len(names)), 4.8), squeeze=False, sharey="row", layout="constrained"
+            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, sharey="row", layout="constrained"
         )
         for row, change in enumerate(CHANGES):
             for column, name in enumerate(names):
@@ -97,7 +97,7 @@ def class_effects(effects: pd.DataFrame) -> Figure:
     dropped = effects[effects["change"] == "drop"]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(names), len(measures), figsize=(1.75 * len(measures), 0.6 + 1.5 * len(names)), squeeze=False,
+            len(names), len(measures), figsize=(fitting(1.75 * len(measures)), 0.6 + 1.5 * len(names)), squeeze=False,
             sharex=True, sharey="col", layout="constrained",
         )  # fmt: skip
         for row, name in enumerate(names):
@@ -130,7 +130,7 @@ def _effects(axis: Axes, effects: pd.DataFrame, scale: float) -> None:
                 markerfacecolor="white" if like else CLASS_COLORS[of],
             )  # fmt: skip
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
-    axis.set_xticks(range(len(CLASSES)), CLASSES, fontsize=7.5)
+    axis.set_xticks(range(len(CLASSES)), CLASSES)
     axis.locator_params(axis="y", nbins=5)
 
 
@@ -143,7 +143,7 @@ def single_features(features: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(names), figsize=(max(3.4, 2.4 * len(names)), 4.8), squeeze=False, layout="constrained"
+            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, layout="constrained"
         )
         for (above, below), name in zip(axes.T, names, strict=True):
             here = features[features["feature_set"] == name]
