@@ -34,6 +34,8 @@ class ImageClassifier(Labeler):
         ConfigError: the batch size is not positive.
     """
 
+    sees_images = True
+
     def __init__(self, model: str, batch_size: int = 32) -> None:
         if batch_size < 1:
             raise ConfigError(f"labels.batch_size={batch_size} must be at least 1")

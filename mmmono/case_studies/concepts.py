@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mmmono.core.errors import ConfigError
 
@@ -55,9 +55,25 @@ class ConceptLabels:
     ambiguous: int
     missing: int = 0
 
+    def first_of_groups(self, groups: Int[Array, " samples"]) -> ConceptLabels:
+        """Keep, of each group, the first sample of either concept.
+
+        Variants of one image would be each other's nearest references; two with different concepts are what is compared.
+
+        Args:
+            groups: number of each sample's group.
+        """
+        return replace(self, a=_first(self.a, groups), b=_first(self.b, groups))
+
 
 class Labeler(ABC):
-    """Assign samples to the concepts of a pair."""
+    """Assign samples to the concepts of a pair.
+
+    Attributes:
+        sees_images: whether it looks at the images, which takes time: then it is asked about one pair of each group.
+    """
+
+    sees_images: ClassVar[bool] = False
 
     @abstractmethod
     def identity(self) -> str:
@@ -123,6 +139,14 @@ class LabelColumn(Labeler):
 def tokens(text: str) -> list[str]:
     """Split a text into lower-case words; also splits names such as AdultFemale or adult_female."""
     return re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+
+
+def _first(members: Array, groups: Array) -> Array:
+    """Mask of the first member of each group."""
+    places = np.flatnonzero(members)
+    kept = np.zeros_like(members)
+    kept[places[np.unique(groups[places], return_index=True)[1]]] = True
+    return kept
 
 
 def _exclusive(a: Array, b: Array, confidence: Array) -> ConceptLabels:

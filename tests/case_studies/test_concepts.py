@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from mmmono.case_studies.classifier import ImageClassifier
-from mmmono.case_studies.concepts import CaptionWords, ConceptPair, LabelColumn, tokens
+from mmmono.case_studies.concepts import CaptionWords, ConceptLabels, ConceptPair, LabelColumn, tokens
 from mmmono.case_studies.words import distinctive_words
 from mmmono.core.errors import ConfigError, ModelError
 
@@ -146,3 +146,19 @@ def test_log_odds_are_monroes() -> None:
         assert scores[1, word].z == pytest.approx(-z)
         assert (scores[0, word].count, scores[0, word].elsewhere) == (here, there)
     assert distinctive_words([["ball"], ["ball"]]) == []
+
+
+def test_a_group_gives_one_sample_to_each_concept() -> None:
+    groups = np.array([7, 7, 7, 2, 2, 5, 5, 9])
+    a = np.array([1, 0, 1, 0, 0, 1, 0, 0], bool)
+    b = np.array([0, 1, 0, 1, 1, 0, 0, 0], bool)
+    labels = ConceptLabels(a, b, np.ones(8), ambiguous=0).first_of_groups(groups)
+    assert np.flatnonzero(labels.a).tolist() == [0, 5], "a second variant of one drawing would be its nearest reference"
+    assert np.flatnonzero(labels.b).tolist() == [1, 3], "the other concept of the same drawing is what is compared"
+
+
+def test_no_sample_of_a_concept_is_no_error() -> None:
+    none = np.zeros(3, bool)
+    labels = ConceptLabels(none, ~none, np.ones(3), ambiguous=0).first_of_groups(np.arange(3))
+    assert not labels.a.any()
+    assert labels.b.all()

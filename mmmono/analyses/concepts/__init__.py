@@ -91,7 +91,7 @@ CONCEPTS = Analysis(
     ),
     paper="beyond 3.2",
     targets=("concepts",),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "labels": {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -79,7 +80,8 @@ class _Labels:
     Attributes:
         names: the labels, in alphabetical order.
         choose, test: the halves.
-        rows: of each half, its pairs with a label that is scored, the first of each group: an emoji's skin tones count once.
+        rows: of each half, its pairs with a label that is scored, the first of each group and label: an emoji's skin
+            tones count once.
         codes: index of their labels.
     """
 
@@ -95,8 +97,8 @@ class _Labels:
         values = [half.metadata[label].str.strip().to_numpy(dtype=str) for half in (choose, test)]
         named = [np.flatnonzero(of != "") for of in values]
         first = [
-            np.sort(there[np.unique(half.groups[there], return_index=True)[1]])
-            for half, there in zip((choose, test), named, strict=True)
+            there[~pd.DataFrame({"group": half.groups[there], "label": of[there]}).duplicated().to_numpy()]
+            for half, of, there in zip((choose, test), values, named, strict=True)
         ]
         counts = [Counter(of[there].tolist()) for of, there in zip(values, first, strict=True)]
         names = sorted(name for name in counts[0] if min(side[name] for side in counts) >= min_groups)

@@ -136,7 +136,7 @@ GENDER = Analysis(
     question="Is a concept, such as gender, carried by the image (ImgD) or by the words (TextD)?",
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "table2": {
@@ -200,7 +200,7 @@ GENDER = Analysis(
             "confident": "samples of either that may be references",
             "ambiguous": "pairs without a label, because both concepts or neither fit",
             "missing": "pairs without a label, because their image is missing",
-            "of": "number of pairs asked, one of each group",
+            "of": "number of groups of pairs asked; of each, a pair with either label counts",
         },
     },
     tables=[

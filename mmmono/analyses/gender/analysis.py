@@ -118,18 +118,19 @@ class _Case:
         """Label the pairs of the split; return those that show a concept, and how many pairs have which label."""
         view = self.workspace.features(self.split).view
         metadata = view.metadata()
-        # One pair per group: variants of one image would be each other's nearest references.
-        rows = np.unique(view.groups(), return_index=True)[1]
+        groups = view.groups()
+        first = np.unique(groups, return_index=True)[1]
+        rows = first if self.labeler.sees_images else np.arange(len(groups))
         labels = self.labeler.label(
             self.pair, metadata.iloc[rows].reset_index(drop=True),
             lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), images),
-        )  # fmt: skip
+        ).first_of_groups(groups[rows])  # fmt: skip
         _check(self.pair, labels, self.settings.min_samples)
         samples = Samples.of(labels, rows, metadata["caption"], self.settings.confidence)
         counts = {"a": samples.is_a.sum(), "b": samples.is_b.sum(), "confident": samples.confident.sum()}
         return samples, {
             **{name: int(count) for name, count in counts.items()},
-            "ambiguous": labels.ambiguous, "missing": labels.missing, "of": len(rows),
+            "ambiguous": labels.ambiguous, "missing": labels.missing, "of": len(first),
         }  # fmt: skip
 
     def _tables(self, name: str, partition: Partition, samples: Samples) -> Iterator[tuple[str, list[Row]]]:
