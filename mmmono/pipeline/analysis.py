@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mmmono.core.artifacts import RECIPE_FILE, Artifact, write_text_atomically
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.result import Fields, Result, Rows
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, Sequence[Mapping[str, object]]]  # rows of each table, by its name
 
-DRAWN_FILE = "figures.json"  # version of the code that drew a result's figures
+DRAWN_FILE = "figures.json"  # version of the code that drew a result's figures, and what they call the modalities
 FEATURE_SET = "{feature_set}"  # in a name: one table or figure for each feature set
 
 
@@ -111,7 +112,7 @@ class Analysis:
         name: name of the entrypoint, the configuration, the folder in `mmmono/analyses` and the folders of results.
         section: section of the paper; `+` if it is not in the paper.
         title: title of its section in the report.
-        question: the question it answers, in a sentence or two.
+        question: the question it answers, in a sentence or two; may have the fields of `ModalityNames.fields`.
         paper: the paper's figures and tables that it makes, for lists, such as `Figure 4`.
         targets: make targets that run it. Sections contain their subsections: `section-2` runs `section-2.1`.
         version: part of each result's address, to be raised whenever a change of the code changes the numbers.
@@ -120,7 +121,7 @@ class Analysis:
         columns: the tables it saves, each with its columns and what they hold.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.
-        fields: values for the fields in titles and captions, beside `feature_set`.
+        fields: values for the fields in titles and captions, beside `feature_set` and those of `ModalityNames.fields`.
         remarks: lines to print below the tables.
         published: the paper's table beside which the numbers are shown, such as `table1`.
         paper_setting: how the paper ran it; None if it is not in the paper.
@@ -176,6 +177,10 @@ class Analysis:
             return workspace.whole_split("auto")
         return workspace.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
 
+    def asked(self, modalities: ModalityNames = IMAGE_AND_TEXT) -> str:
+        """Return the question with the modalities called by their names."""
+        return self.question.format(**modalities.fields)
+
     @property
     def command(self) -> str:
         """Command that makes its results, without model, dataset and settings."""
@@ -205,10 +210,13 @@ class Analysis:
                 return None  # its figures show images, and are drawn while these are at hand
             raise
 
-    def result(self, artifact: Artifact, model: str, dataset: str) -> Result:
-        """Return a result of this analysis for reading; figures of an earlier version are drawn anew."""
-        result = Result(artifact.path, artifact.recipe, model, dataset)
-        if self.figures and _drawn_version(artifact.path) not in (None, self.drawing):
+    def result(
+        self, artifact: Artifact, model: str, dataset: str, modalities: ModalityNames = IMAGE_AND_TEXT
+    ) -> Result:
+        """Return a result for reading; figures of an earlier version, or with other names of modalities, are drawn anew."""
+        result = Result(artifact.path, artifact.recipe, model, dataset, modalities)
+        version, called = drawn(artifact.path)
+        if self.figures and (version not in (None, self.drawing) or called != modalities):
             with suppress(OSError):  # a root that may only be read keeps its figures
                 self._save_figures(result)
         return result
@@ -221,6 +229,9 @@ class Analysis:
     def make(self, workspace: Workspace) -> Result:
         """Return the results, made unless they exist. Raises what `prepare` and the computation raise."""
         study = self.prepare(workspace)
+        path, recipe = self._place(workspace, study)
+        if (path / RECIPE_FILE).exists():  # trackers then log its figures as they should be
+            self.result(Artifact(path, recipe, built=False), *_names(workspace, self))
 
         def make(folder: Path) -> None:
             self._save(study.compute(folder), folder)
@@ -251,7 +262,7 @@ class Analysis:
         for name, figure in self.draw(result):
             save_figure(figure, result.folder / name)
         if self.figures:
-            write_text_atomically(result.folder / DRAWN_FILE, json.dumps({"version": self.drawing}) + "\n")
+            note_drawn(result.folder, self.drawing, result.modalities)
 
 
 def run(analysis: Analysis, workspace: Workspace) -> Result:
@@ -277,7 +288,7 @@ def run(analysis: Analysis, workspace: Workspace) -> Result:
 
 def shown_tables(analysis: Analysis, result: Result) -> Iterator[tuple[str, str, Rows]]:
     """Yield the tables to show of a result: name, title and rows."""
-    fields = analysis.fields(result)
+    fields = {**result.modalities.fields, **analysis.fields(result)}
     for view in analysis.tables:
         sets = [[name] for name in result.feature_sets] if FEATURE_SET in view.name else [[]]
         for of in sets:
@@ -288,19 +299,32 @@ def shown_tables(analysis: Analysis, result: Result) -> Iterator[tuple[str, str,
 
 def shown_figures(analysis: Analysis, result: Result) -> Iterator[tuple[Path, str]]:
     """Yield the figures of a result: PNG file and caption."""
-    fields = analysis.fields(result)
+    fields = {**result.modalities.fields, **analysis.fields(result)}
     for view in analysis.figures:
         for name, own in result.figures(view.name, view.values):
             yield result.folder / f"{name}.png", view.caption.format(**{**fields, **own})
 
 
-def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str]:
-    return (workspace.model.name, workspace.dataset_name) if analysis.of_features else ("", "")
+def note_drawn(folder: Path, version: int, modalities: ModalityNames) -> None:
+    """Write down by which version of the code figures were drawn, and what they call the modalities."""
+    called = {} if modalities == IMAGE_AND_TEXT else {"modalities": [modalities.first, modalities.second]}
+    write_text_atomically(folder / DRAWN_FILE, json.dumps({"version": version, **called}) + "\n")
 
 
-def _drawn_version(folder: Path) -> int | None:
+def drawn(folder: Path) -> tuple[int | None, ModalityNames]:
+    """Return the version of the code that drew a result's figures, and what they call the modalities.
+
+    The version is None if it was not written down, as for dictionaries.
+    """
     file = folder / DRAWN_FILE
-    return json.loads(file.read_text())["version"] if file.exists() else None
+    noted = json.loads(file.read_text()) if file.exists() else {}
+    return noted.get("version"), ModalityNames.of(noted.get("modalities"))
+
+
+def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str, ModalityNames]:
+    if not analysis.of_features:
+        return "", "", IMAGE_AND_TEXT
+    return workspace.model.name, workspace.dataset_name, workspace.modalities
 
 
 def _contents(result: Result) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.modality_names import ModalityNames
 from mmmono.data import PairSource
 from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore
@@ -22,15 +24,18 @@ class ExistingStore(Dataset):
     Attributes:
         path: folder of the store; None if files are given.
         image, text, metadata: see `EmbeddingFiles`.
+        modalities: what the sides of a pair are called, that of `image` first; see `ModalityNames`.
     """
 
     path: str | None = None
     image: str | None = None
     text: str | None = None
     metadata: str | None = None
+    modalities: Sequence[str] = ("image", "text")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _ = self.modality_names  # checks them
         if self.limit is not None:
             raise ConfigError("dataset.limit has no meaning for dataset=store, whose pairs are extracted already")
         if (self.path is None) == (self.image is None) or (self.image is None) != (self.text is None):
@@ -47,6 +52,11 @@ class ExistingStore(Dataset):
     def native_splits(self) -> bool:
         """False: split by a hash of keys or image paths."""
         return False
+
+    @property
+    def modality_names(self) -> ModalityNames:
+        """What the sides are called. Raises ConfigError if `modalities` are not two different names."""
+        return ModalityNames.of(self.modalities)
 
     @property
     def store(self) -> FeatureStore:

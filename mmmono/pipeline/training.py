@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import Features
+from mmmono.pipeline.analysis import note_drawn
 from mmmono.pipeline.feature_sets import Fitted, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
@@ -83,7 +85,10 @@ def train_dictionary(
         curves.to_parquet(directory / HISTORY_FILE, index=False)
         end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
         pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
-        save_figure(training_curves(curves, name), directory / "training_curves")
+        modalities = ModalityNames.of(cfg.dataset.get("modalities"))
+        save_figure(training_curves(curves, name, modalities), directory / "training_curves")
+        if modalities != IMAGE_AND_TEXT:
+            note_drawn(directory, 1, modalities)
 
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
 

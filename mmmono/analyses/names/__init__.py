@@ -71,14 +71,15 @@ def summary_rows(result: Result) -> Rows:
                 "feature_set": row["feature_set"], "class": row["class"],
                 "named": f"{row['named']} of {row['tested']} tested",
                 **{
-                    f"AUROC on {side}s": ""
+                    _on(result, side): ""
                     if row[f"auroc_{side}"] is None
                     else f"{row[f'auroc_{side}']:.3f} ({row[f'chance_{side}']:.3f})"
                     for side in SIDES
                 },
             }
             for row in result.rows("summary")
-        ]
+        ],
+        result.modalities,
     )  # fmt: skip
 
 
@@ -88,12 +89,18 @@ def name_rows(result: Result, feature_set: str) -> Rows:
     best = [row for of in ("ImgD", "TextD", "CrossD") for row in best_names(rows, of)[:SHOWN]]
     return [
         {
-            "feature": row["feature"], "class": row["class"], "name": row["name"],
-            **{f"AUROC on {side}s": with_bounds(row, f"auroc_{side}") for side in SIDES},
-            "nearest among images": _first(row["image_words"]), "among texts": _first(row["text_words"]),
+            "feature": row["feature"], "class": result.modalities.said(row["class"]), "name": row["name"],
+            **{_on(result, side): with_bounds(row, f"auroc_{side}") for side in SIDES},
+            f"nearest among {result.modalities.said('images')}": _first(row["image_words"]),
+            f"among {result.modalities.said('texts')}": _first(row["text_words"]),
         }
         for row in best
     ]  # fmt: skip
+
+
+def _on(result: Result, side: str) -> str:
+    """Heading of the AUROC on a side."""
+    return f"AUROC on {result.modalities.said(f'{side}s')}"
 
 
 def best_names(rows: Rows, members: str) -> Rows:
@@ -134,7 +141,8 @@ def _fields(result: Result) -> Fields:
 
 
 def _remarks(result: Result) -> Iterator[str]:
-    yield "AUROC on held-out pairs, and in parentheses that of the names of other features; images by their captions"
+    images = result.modalities.said("images")
+    yield f"AUROC on held-out pairs, and in parentheses that of the names of other features; {images} by their captions"
     if not result.recipe["independent"]:
         yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
     elif _embedder(result) == "words":
@@ -199,14 +207,14 @@ NAMES = Analysis(
     figures=[
         FigureView(
             "names",
-            "How well its name detects each feature on held-out images and texts (AUROC, ½ by chance), by class. Pale: no "
-            "better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among texts or "
-            "images to be tested.",
+            "How well its name detects each feature on held-out {images} and {texts} (AUROC, ½ by chance), by class. Pale: "
+            "no better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among {texts} "
+            "or {images} to be tested.",
         ),
         FigureView(
             "best_names",
-            "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: ImgD, "
-            "orange: TextD, gray: CrossD; black: the names of other features in their place. They are the best of many, "
+            "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: {ImgD}, "
+            "orange: {TextD}, gray: {CrossD}; black: the names of other features in their place. They are the best of many, "
             "which the intervals do not allow for.",
         ),
     ],

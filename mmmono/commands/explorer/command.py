@@ -18,6 +18,7 @@ from mmmono.analyses.sharedness import SHAREDNESS
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain, Named
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
+from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.features.folding import OfBlocks, Together, pairs
 from mmmono.interpretability import HistogramStream, Neighbors, centered_activations, nearest_features
@@ -103,10 +104,11 @@ def explore(workspace: Workspace) -> None:
         "sharedness": {name: result.digest if result else None for name, result in shared.items()},
         "named": {name: result.digest if result else None for name, result in named.items()},
         "seed": workspace.seed,
+        **({} if workspace.modalities == IMAGE_AND_TEXT else {"called": workspace.modalities.fields}),
     }
 
     def make(directory: Path) -> None:
-        writer = ExplorerWriter(directory, metadata["caption"].tolist(), images is not None)
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), images is not None, workspace.modalities)
         for name in workspace.recipes:
             explored = _explored(
                 workspace, settings, name, _Results(scored[name], shared[name], compared[name], named[name])
