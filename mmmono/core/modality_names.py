@@ -41,11 +41,11 @@ class ModalityNames:
                 raise ConfigError(f"{SETTING} has the name {name!r}: give at most {LONGEST} characters in one line")
         if self.first.casefold() == self.second.casefold():
             raise ConfigError(f"{SETTING}=[{self.first},{self.second}] are one name: give two, such as [audio,text]")
-        classes = [label.casefold() for label in self.classes] + ["dead"]
-        if len(set(classes)) < 4:
+        labels = [_dominant(self.first), _dominant(self.second), "CrossD", "dead"]
+        if len({label.casefold() for label in labels}) < len(labels):
             raise ConfigError(
-                f"{SETTING}=[{self.first},{self.second}] would give two classes one name, of {', '.join(self.classes)}: "
-                "choose other names"
+                f"{SETTING}=[{self.first},{self.second}] would give two classes one name, of {', '.join(labels)}: choose "
+                "other names"
             )
 
     @classmethod

@@ -88,8 +88,8 @@ def _remarks(result: Result) -> Iterator[str]:
             f"{row['images']} {said['images']}{silent}"
         )
     yield (
-        f"move: how much more the {said['images']} found activate the feature, 1 as those that activate it most; others: the same "
-        "while other features are steered; stay: cosine of what else they activate; means over features"
+        f"move: how much more the {said['images']} found activate the feature, 1 as those that activate it most; others: "
+        "the same while other features are steered; stay: cosine of what else they activate; means over features"
     )
 
 
@@ -98,8 +98,8 @@ STEERING = Analysis(
     section="+",
     title="Steering a text",
     question=(
-        "Which {images} does a {text} find when one of its features is set? Do they activate it, more than when other features "
-        "are set, and does everything else stay? Not in the paper."
+        "Which {images} does a {text} find when one of its features is set? Do they activate it, more than when other "
+        "features are set, and does everything else stay? Not in the paper."
     ),
     paper="beyond 4.3",
     targets=("steering",),
