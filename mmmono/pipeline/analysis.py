@@ -132,6 +132,7 @@ class Analysis:
         one_for_each: entry of the recipe by which results stand side by side in the report, such as `concept`.
         split_setting: setting that names the split whose pairs its tables are of, such as `ablation.split`; `auto`: all
             pairs if a hash splits them; empty: the dataset's split.
+        more_seeds: setting with the number of further seeds whose dictionaries it needs, such as `consensus.n_seeds`.
         embeds_anew: whether it loads the model even if its features exist.
         embeds_labels: whether it loads the model to embed the names of the dataset's labels, if it has any.
         weights: settings that name weights to download, such as `victim.model`, and what they are called.
@@ -161,6 +162,7 @@ class Analysis:
     of_features: bool = True
     one_for_each: str = ""
     split_setting: str = ""
+    more_seeds: str = ""
     embeds_anew: bool = False
     embeds_labels: bool = False
     weights: Mapping[str, str] = field(default_factory=dict)
