@@ -234,7 +234,7 @@ NAMES = Analysis(
             "text_words": "words nearest to it among texts, nearest first",
             **_detection_columns(),
             "p_value": "one-sided p-value of an AUROC above chance, on the side of the class; of CrossD on either side; 1 "
-            "where more than 5 % of other names detect the feature at least as well; doubled where a judge gave another name",
+            "where more than 5 % of other names detect the feature at least as well; doubled where a judge named it, too",
             "q_value": "p-value adjusted for the number of features of the set (Benjamini and Hochberg)",
         },
         "summary": {
@@ -259,8 +259,8 @@ NAMES = Analysis(
     },
     tables=[
         TableView("names", "Features whose name holds (q ≤ {fdr}); embedder {embedder}", summary_rows),
-        TableView("names-judge", "Names by the judge {judge} against those of the vocabulary", judge_rows),
         TableView("names-{feature_set}", "Names of {feature_set} that hold best, by class", name_rows),
+        TableView("names-judge", "Names by the judge {judge} against those of the vocabulary", judge_rows),
     ],
     figures=[
         FigureView(
