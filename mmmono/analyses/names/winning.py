@@ -14,9 +14,7 @@ from mmmono.analyses.names import SOURCES
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability.detection import Detection
 
-BETTER = (
-    0.05  # share of the null's names that may detect a feature at least as well as its own does, if that is to hold
-)
+BETTER = 0.05  # share of other names that may detect a feature at least as well as its own does, if that is to hold
 
 
 @dataclass(frozen=True)
