@@ -70,14 +70,15 @@ def winning_names(
         tests: the same names on held-out samples, by modality.
     """
     scores = torch.stack([_score(classes, test) for test in tests])
-    source = scores.argmax(0)  # the first of equal ones
+    words = torch.stack(list(names))
+    # The first of equal ones; a name that could not be tested is better than none.
+    source = scores.clamp_min(-1).masked_fill(words < 0, -torch.inf).argmax(0)
     tested = ~scores.isinf()
     count = tested.sum(0)
     if len(names) == 2:
         count -= (tested.all(0) & (names[0] == names[1])).long()
     found = {m: _picked([test[m] for test in tests], source) for m in MODALITIES}
-    word = torch.stack(list(names)).gather(0, source[None])[0]
-    # A name that could not be tested is none that loses: the first source's stands.
+    word = words.gather(0, source[None])[0]
     p_value = (p_values(classes, found) * count.clamp_min(1)).clamp_max(1)
     return WinningNames(word, found, p_value, source, scores, names, tests)
 

@@ -83,11 +83,11 @@ def test_a_wise_judge_wins_where_the_vocabulary_lacks_the_words_and_is_asked_onc
     names, judged = saved_rows(found, "names"), saved_rows(found, "judged")
     asked = {row["feature"] for row in judged}
     assert len(endpoint.requests) == len(asked) >= 12
-    assert sum(row["wins"] for row in judged if row["by"] == "judge") >= 0.8 * len(asked)
+    assert sum(row["wins"] for row in judged if row["by"] == "judge") >= 0.6 * len(asked)
     assert sum(row["named"] for row in names if row["by"] == "judge") >= 0.5 * len(asked)
     for row in judged:  # of both names, the one with the larger score is the feature's
         both = {of["by"]: of for of in judged if of["feature"] == row["feature"]}
-        best = max(both, key=lambda by: (both[by]["auroc"] or -1, by == "vocabulary"))
+        best = max(both, key=lambda by: (both[by]["auroc"] or -1, both[by]["name"] != "", by == "vocabulary"))
         assert both[best]["wins"]
         assert names[row["feature"]]["name"] == both[best]["name"]
         assert names[row["feature"]]["by"] == best
@@ -115,7 +115,7 @@ def test_a_foolish_judge_never_wins_and_a_judge_that_dies_is_asked_on(
     run = command("names", *given)
     assert run.status == 1
     assert "gave no name in 2 attempts: status 500; run the same command again to go on" in run.err
-    assert len(dying.requests) == 4
+    assert len(dying.requests) in (4, 6), "at most one more was asked before the other failed"
     kept = [json.loads(line) for file in (tmp_path / "artifacts" / "verdicts").iterdir() for line in file.open()]
     assert [line["reply"] for line in kept] == ["nonsense", "nonsense"]
     # The address is a part of what replies depend on: the same server answers again.
@@ -166,35 +166,23 @@ NAN = float("nan")
 
 
 def test_the_larger_auroc_on_the_side_of_the_class_wins_and_pays_for_the_choice() -> None:
-    classes = ["ImgD", "TextD", "CrossD", "CrossD", "ImgD", "TextD", "dead"]
-    words = [torch.tensor([0, 1, 2, 3, 4, 5, -1]), torch.tensor([6, 7, 8, -1, 4, 9, -1])]
-    tests = [
-        {
-            "image": with_auroc([0.6, 0.9, 0.7, 0.7, 0.8, NAN, NAN]),
-            "text": with_auroc([0.9, 0.6, 0.7, NAN, 0.5, NAN, NAN]),
-        },
-        {
-            "image": with_auroc([0.7, 0.1, 0.9, NAN, 0.8, NAN, NAN]),
-            "text": with_auroc([0.1, 0.5, 0.6, NAN, 0.5, 0.6, NAN]),
-        },
+    classes = ["ImgD", "TextD", "CrossD", "CrossD", "ImgD", "TextD", "dead", "ImgD"]
+    words = [torch.tensor([0, 1, 2, 3, 4, 5, -1, -1]), torch.tensor([6, 7, 8, -1, 4, 9, -1, 5])]
+    images = ([0.6, 0.9, 0.7, 0.7, 0.8, NAN, NAN, NAN], [0.7, 0.1, 0.9, NAN, 0.8, NAN, NAN, NAN])
+    texts = ([0.9, 0.6, 0.7, NAN, 0.5, NAN, NAN, NAN], [0.1, 0.5, 0.6, NAN, 0.5, 0.6, NAN, NAN])
+    tests: list[dict[Any, Detection]] = [
+        {"image": with_auroc(image), "text": with_auroc(text)} for image, text in zip(images, texts, strict=True)
     ]
     found = winning_names(classes, words, tests)
-    assert found.word.tolist() == [6, 1, 8, 3, 4, 9, -1]
-    assert [found.by(feature) for feature in range(7)] == [
-        "judge",
-        "vocabulary",
-        "judge",
-        *["vocabulary"] * 2,
-        "judge",
-        "",
-    ]
-    assert found.found["image"].auroc.nan_to_num(-1).tolist() == [0.7, 0.9, 0.9, 0.7, 0.8, -1, -1]
-    for feature, factor in enumerate(
-        [2, 2, 2, 1, 1, 1]
-    ):  # names tested: one if both are the same, or only one is there
+    assert found.word.tolist() == [6, 1, 8, 3, 4, 9, -1, 5]
+    sources = [found.by(feature) for feature in range(8)]
+    assert sources == ["judge", "vocabulary", "judge", "vocabulary", "vocabulary", "judge", "", "judge"]
+    assert found.found["image"].auroc.nan_to_num(-1).tolist() == [0.7, 0.9, 0.9, 0.7, 0.8, -1, -1, -1]
+    different = [2, 2, 2, 1, 1, 1]  # names that were tested: one if both are the same, or only one is there
+    for feature, factor in enumerate(different):
         alone = winning_names([classes[feature]], [found.word[[feature]]], [_one(found.found, feature)])
         assert float(found.p_value[feature]) == pytest.approx(min(1, factor * float(alone.p_value)))
-    assert found.p_value[6].isnan()
+    assert found.p_value[6:].isnan().all()
 
 
 def _one(found: dict[Any, Detection], feature: int) -> dict[Any, Detection]:
