@@ -11,7 +11,6 @@ The terminal, the report, W&B, the plan, the make targets and README's table are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mmmono.core.artifacts import RECIPE_FILE, Artifact, write_text_atomically
+from mmmono.core.artifacts import RECIPE_FILE, Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, Sequence[Mapping[str, object]]]  # rows of each table, by its name
 
-DRAWN_FILE = "figures.json"  # version of the code that drew a result's figures, and what they call the modalities
 FEATURE_SET = "{feature_set}"  # in a name: one table or figure for each feature set
 
 
@@ -305,22 +304,6 @@ def shown_figures(analysis: Analysis, result: Result) -> Iterator[tuple[Path, st
     for view in analysis.figures:
         for name, own in result.figures(view.name, view.values):
             yield result.folder / f"{name}.png", view.caption.format(**{**fields, **own})
-
-
-def note_drawn(folder: Path, version: int, modalities: ModalityNames) -> None:
-    """Write down by which version of the code figures were drawn, and what they call the modalities."""
-    called = {} if modalities == IMAGE_AND_TEXT else {"modalities": [modalities.first, modalities.second]}
-    write_text_atomically(folder / DRAWN_FILE, json.dumps({"version": version, **called}) + "\n")
-
-
-def drawn(folder: Path) -> tuple[int | None, ModalityNames]:
-    """Return the version of the code that drew a result's figures, and what they call the modalities.
-
-    The version is None if it was not written down, as for dictionaries.
-    """
-    file = folder / DRAWN_FILE
-    noted = json.loads(file.read_text()) if file.exists() else {}
-    return noted.get("version"), ModalityNames.of(noted.get("modalities"))
 
 
 def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str, ModalityNames]:

@@ -53,7 +53,8 @@ def called(frame: pd.DataFrame, modalities: ModalityNames) -> pd.DataFrame:
     """Return a saved table with modalities and classes called by their names, in its columns' names and in `SAID`."""
     made = frame.copy()
     for column in SAID & {str(name) for name in frame}:
-        made[column] = [_said(column, value, modalities) for value in frame[column]]
+        said = [_said(column, value, modalities) for value in frame[column]]
+        made[column] = pd.Series(said, index=frame.index, dtype=object)
     return made.rename(columns=lambda name: modalities.column(str(name)))
 
 

@@ -17,9 +17,10 @@ from matplotlib.text import Text
 from mmmono.analyses import ANALYSES
 from mmmono.core.modality_names import ModalityNames
 from mmmono.features.synthetic import SyntheticParameters, synthesize
-from mmmono.pipeline.analysis import Analysis, drawn
+from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.shared_settings import TOGETHER
 from mmmono.reporting.contents import contents
+from mmmono.reporting.drawn import drawn
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command, newest
 

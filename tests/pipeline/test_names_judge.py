@@ -95,7 +95,7 @@ def test_a_wise_judge_wins_where_the_vocabulary_lacks_the_words_and_is_asked_onc
     again = command("names", *given, "names.fdr=0.2")
     assert again.status == 0, again.err
     assert len(endpoint.requests) == len(asked), "other settings of the test ask nothing"
-    assert command("names", *given).out.partition("\n")[0] == first.out.partition("\n")[0]
+    assert command("names", *given).out in first.out, "it is found again"
     assert len(endpoint.requests) == len(asked)
     fewer = command("names", *given, "names.judged=3", "names.samples=4")
     assert fewer.status == 0, fewer.err

@@ -129,13 +129,15 @@ def judge_rows(result: Result) -> Rows:
 
 def _judged_row(feature_set: str, of: str, features: list[dict[str, dict[str, Any]]]) -> dict[str, object]:
     """One row of that table: counts, and the mean difference of both names' AUROCs with its interval over features."""
+    import numpy as np
+
     from mmmono.core.statistics import t_mean  # not at the top, because it loads SciPy
 
     both = [rows for rows in features if all(rows[source]["auroc"] is not None for source in SOURCES)]
     means = {source: sum(rows[source]["auroc"] for rows in both) / max(1, len(both)) for source in SOURCES}
     difference = ""
     if both:
-        estimate = t_mean([rows["judge"]["auroc"] - rows["vocabulary"]["auroc"] for rows in both])
+        estimate = t_mean(np.array([rows["judge"]["auroc"] - rows["vocabulary"]["auroc"] for rows in both]))
         bounds = estimate.interval()
         difference = f"{estimate.value:+.3f}" + (f" [{bounds.low:+.3f}, {bounds.high:+.3f}]" if len(both) > 1 else "")
     return {

@@ -125,7 +125,7 @@ def messages_about(shown: Shown, pairs: PairSample, prompt: str, settings: Setti
 
     A feature without a sample of either kind that has a text is not asked about.
     """
-    texts = {m: pairs.metadata[caption_column(m, settings)].to_numpy(dtype=str) for m in shown.strength}
+    texts = {m: pairs.metadata[caption_column(m, settings)].tolist() for m in shown.strength}
     made = {}
     for feature, sides in shown.asked(settings.judged).items():
         count = -(-settings.samples // len(sides))

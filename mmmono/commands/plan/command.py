@@ -89,8 +89,7 @@ def _chosen(targets: Sequence[str], only: Sequence[str] | None) -> list[Analysis
         ConfigError: there is no such target, or it does not run such an analysis.
     """
     if unknown := [target for target in targets if not analyses_of(target)]:
-        known = dict.fromkeys(["paper", *all_targets()])
-        raise ConfigError(f"plan.targets names {', '.join(unknown)}: choose of {', '.join(known)}")
+        raise ConfigError(f"plan.targets names {', '.join(unknown)}: choose of {', '.join(['paper', *all_targets()])}")
     steps = [analysis for analysis in in_order(ANALYSES) if any(analysis in analyses_of(target) for target in targets)]
     if only is None:
         return steps
