@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mmmono.core.errors import ConfigError
 
 SETTING = "dataset.modalities"
-LONGEST = 24  # characters of a name, for which figures and tables have room
+LONGEST = 16  # characters of a name, for which figures and tables have room
 _PLURALS = {"image": "images", "text": "texts"}
 _DOMINANT = {"image": "ImgD"}  # the paper's abbreviation; other classes have the whole name
 

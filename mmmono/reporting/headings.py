@@ -21,6 +21,7 @@ HEADINGS = {
     "contrastive_loss": "contrastive loss",
     "top_caption": "top caption",
 }
+WIDEST = 46  # characters of a label below a single panel
 SAID = {"class", "samples", "task", "deletion", "size_of", "of"}  # columns of modalities and of classes of features
 
 
@@ -45,8 +46,10 @@ def heading(column: str, modalities: ModalityNames = IMAGE_AND_TEXT) -> str:
 
 
 def dominance_axis(modalities: ModalityNames) -> str:
-    """Label of an axis with modality dominance scores."""
-    return f"modality dominance score (0 {modalities.second}, 1 {modalities.first})"
+    """Label of an axis with modality dominance scores, short enough for a single panel."""
+    ends = f"(0 {modalities.second}, 1 {modalities.first})"
+    whole = f"modality dominance score {ends}"
+    return whole if len(whole) <= WIDEST else f"MDS {ends}"
 
 
 def called(frame: pd.DataFrame, modalities: ModalityNames) -> pd.DataFrame:

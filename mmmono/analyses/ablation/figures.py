@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import names
+from mmmono.reporting.panels import SHORT, name_ticks
 from mmmono.reporting.result import Result, Rows
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
@@ -53,7 +54,10 @@ def removal_effects(table1: Rows, keep: bool = False, modalities: ModalityNames 
             axes[0, column].set_title(name, loc="left")
             axes[-1, column].set_xlabel("kept" if keep else "removed")
         for row, task in enumerate(TASKS):
-            axes[row, 0].set_ylabel(f"{modalities.said(task)} classification\nΔ accuracy (points)")
+            called = modalities.said(task)
+            between = " " if len(called) <= SHORT else "\n"
+            task_line = f"{called}{between}classification"
+            axes[row, 0].set_ylabel(f"{task_line}\nΔ accuracy (points)")
         class_, random = (
             Line2D([], [], color=color, marker=marker, linestyle="", markersize=4.5, label=label)
             for color, marker, label in (("#000000", "o", "class"), (RANDOM_COLOR, "s", "as many random"))
@@ -73,7 +77,7 @@ def _draw(axis: Axes, rows: Rows, modalities: ModalityNames) -> None:
             _point(axis, place + 0.12, of_class[name], CLASS_COLORS[name], "o")
         else:
             axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
-    axis.set_xticks(range(len(CLASSES)), [f"{modalities.said(name)}\n{sizes.get(name, 0)}" for name in CLASSES])
+    name_ticks(axis, [f"{modalities.said(name)}\n{sizes.get(name, 0)}" for name in CLASSES])
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
 
 

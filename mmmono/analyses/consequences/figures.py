@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.panels import name_ticks
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -109,7 +110,7 @@ def class_effects(effects: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_T
             for column, measure in enumerate(measures):
                 here = dropped[(dropped["feature_set"] == name) & (dropped["measure"] == measure)]
                 _effects(axes[row, column], here, MEASURES[measure][1])
-                axes[row, column].set_xticks(range(len(CLASSES)), map(modalities.said, CLASSES), fontsize=7.5)
+                name_ticks(axes[row, column], [modalities.said(of) for of in CLASSES], fontsize=7.5)
             axes[row, 0].set_ylabel(name)
         for axis, measure in zip(axes[0], measures, strict=True):
             axis.set_title(MEASURES[measure][0], loc="left")
