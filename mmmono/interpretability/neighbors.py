@@ -1,4 +1,4 @@
-"""Nearest neighbors of features, by their directions in the embedding space or by their activations."""
+"""Nearest neighbors of features, in their own feature set or in another one, by directions or by activations."""
 
 from __future__ import annotations
 
@@ -40,23 +40,68 @@ def nearest_features(directions: Float[Tensor, "features dim"], count: int) -> N
         NonFiniteError: a direction is NaN or infinite.
         ValueError: `count` is not positive.
     """
+    _check(count)
+    unit = _unit(directions)
+    return _nearest(unit, unit, count, itself=False)
+
+
+def counterparts(
+    directions: Float[Tensor, "features dim"], others: Float[Tensor, "others dim"], count: int = 1
+) -> Neighbors:
+    """Find the `count` features of another set with the largest positive cosine to each feature of this one.
+
+    With centered activations of both sets on the same samples (`centered_activations`), cosines are Pearson correlations.
+    A feature has a largest correlation even with features that have nothing to do with it; what chance gives is found with
+    the samples of one set in random order.
+
+    Args:
+        directions: vector of each feature; all-zero vectors have no counterparts.
+        others: vector of each feature of the other set, of the same length.
+        count: counterparts per feature.
+
+    Raises:
+        NonFiniteError: a direction is NaN or infinite.
+        ValueError: `count` is not positive, or the vectors of both sets have different lengths.
+    """
+    _check(count)
+    if directions.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"vectors of {directions.shape[1]} and {others.shape[1]} entries: give activations of both on the same samples"
+        )
+    return _nearest(_unit(directions), _unit(others), count, itself=True)
+
+
+def _check(count: int) -> None:
     if count < 1:
         raise ValueError(f"count={count} neighbors: give at least 1")
+
+
+def _unit(directions: Tensor) -> Tensor:
     check_finite(directions, "feature", column="dimension")
-    unit = unit_rows(directions).float()
+    return torch.cat([unit_rows(part).float() for part in directions.split(CHUNK_FEATURES)])
+
+
+def _nearest(unit: Tensor, others: Tensor, count: int, itself: bool) -> Neighbors:
     size = len(unit)
     features = torch.full((size, count), -1)
     cosines = torch.zeros(size, count)
-    kept = min(count, size - 1)
+    kept = min(count, len(others) - (not itself))
     for start in range(0, size if kept else 0, CHUNK_FEATURES):
-        similarity = unit[start : start + CHUNK_FEATURES] @ unit.T
-        similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
-        best, index = similarity.topk(kept, dim=1)
-        found = best > 0
+        similarity = unit[start : start + CHUNK_FEATURES] @ others.T
+        if not itself:
+            similarity[torch.arange(len(similarity)), torch.arange(start, start + len(similarity))] = -torch.inf
         rows = slice(start, start + len(similarity))
-        features[rows, :kept] = torch.where(found, index, -1).cpu()
-        cosines[rows, :kept] = torch.where(found, best.clamp_max(1), 0.0).cpu()
+        features[rows, :kept], cosines[rows, :kept] = strongest(similarity, kept)
     return Neighbors(features, cosines)
+
+
+def strongest(
+    likeness: Float[Tensor, "features others"], kept: int
+) -> tuple[Int64[Tensor, "features kept"], Float[Tensor, "features kept"]]:
+    """The largest positive entries of each row, as columns and values: −1 and 0 in place of what is not positive."""
+    best, index = likeness.topk(kept, dim=1)
+    found = best > 0
+    return torch.where(found, index, -1).cpu(), torch.where(found, best.clamp_max(1), 0.0).cpu()
 
 
 def centered_activations(

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 
 from mmmono.core.artifacts import RECIPE_FILE, Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.core.versions import FIGURES
 from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -187,6 +188,11 @@ class Analysis:
         """Command that makes its results, without model, dataset and settings."""
         return f"make {self.targets[0]}" if self.targets else f"python experiments/{self.name}.py"
 
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Versions of what draws its figures: its own code, and the look that all figures share."""
+        return {"version": self.drawing, "look": FIGURES}
+
     def prepare(self, workspace: Workspace) -> Study:
         """Check the inputs and settings, before any heavy computation.
 
@@ -216,8 +222,8 @@ class Analysis:
     ) -> Result:
         """Return a result for reading; figures of an earlier version, or with other names of modalities, are drawn anew."""
         result = Result(artifact.path, artifact.recipe, model, dataset, modalities)
-        version, called = drawn(artifact.path)
-        if self.figures and (version not in (None, self.drawing) or called != modalities):
+        versions, called = drawn(artifact.path)
+        if self.figures and (versions not in (None, self.drawn) or called != modalities):
             with suppress(OSError):  # a root that may only be read keeps its figures
                 self._save_figures(result)
         return result
@@ -263,7 +269,7 @@ class Analysis:
         for name, figure in self.draw(result):
             save_figure(figure, result.folder / name)
         if self.figures:
-            note_drawn(result.folder, self.drawing, result.modalities)
+            note_drawn(result.folder, self.drawn, result.modalities)
 
 
 def run(analysis: Analysis, workspace: Workspace) -> Result:

@@ -93,7 +93,7 @@ def train_dictionary(
 def _draw(curves: pd.DataFrame, name: str, modalities: ModalityNames, directory: Path) -> None:
     save_figure(training_curves(curves, name, modalities), directory / "training_curves")
     if modalities != IMAGE_AND_TEXT:
-        note_drawn(directory, 1, modalities)
+        note_drawn(directory, {}, modalities)
 
 
 def check_trainer(cfg: DictConfig) -> TrainerSettings:

@@ -99,9 +99,9 @@ def _height(card: FeatureCard) -> float:
 def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
     left = 0.1 / WIDTH
     y = 1 - 0.2 / height
-    part.text(left, y, card.title, weight="bold", va="center", color=CLASS_COLORS[card.members], fontsize=9.5)
+    part.text(left, y, card.title, weight="bold", va="center", color=CLASS_COLORS[card.members])
     if card.shortage:
-        part.text(1 - left, y, card.shortage, va="center", ha="right", style="italic", fontsize=8)
+        part.text(1 - left, y, card.shortage, va="center", ha="right", style="italic")
     side, gap = _image_side(), 0.05
     for place, (image, _) in enumerate(card.images):
         row, column = divmod(place, COLUMNS)
@@ -120,8 +120,8 @@ def _draw(part: SubFigure, card: FeatureCard, height: float) -> None:
         for caption in captions:
             for number, line in enumerate(caption):
                 x = (0.1 + column * WIDTH / CAPTION_COLUMNS) / WIDTH
-                part.text(x, down / height, "·" if number == 0 else "", va="top", fontsize=8)
-                part.text(x + 0.012, down / height, line, va="top", fontsize=8)
+                part.text(x, down / height, "·" if number == 0 else "", va="top")
+                part.text(x + 0.012, down / height, line, va="top")
                 down -= LINE
 
 

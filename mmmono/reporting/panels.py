@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmmono.reporting.style import STYLE
+from mmmono.reporting.style import fitting
 
 COLUMNS = 4  # panels in a row
 SHORT = 8  # characters of a name that stands below an axis beside others
@@ -33,11 +33,11 @@ def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, 
     """
     columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
-    size = (max(3.4, 2.7 * columns), height * rows)
+    size = (fitting(2.7 * columns), height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     for row in axes:
         row[0].set_ylabel(labels[1])
-    figure.supxlabel(labels[0], fontsize=STYLE["axes.labelsize"])
+    figure.supxlabel(labels[0])
     return figure, list(axes.flat[:count])

@@ -72,10 +72,10 @@ def _side(card: SteeringCard) -> float:
 def _draw(part: Figure, card: SteeringCard, height: float) -> None:
     side = _side(card)
     color = CLASS_COLORS[card.members]
-    part.text(0.1 / WIDTH, 1 - 0.22 / height, card.title, weight="bold", va="center", color=color, fontsize=9)
+    part.text(0.1 / WIDTH, 1 - 0.22 / height, card.title, weight="bold", va="center", color=color)
     for number, row in enumerate(card.rows):
         top = height - HEAD - number * (side + NUMBER)
-        part.text((LABEL - 0.1) / WIDTH, (top - side / 2) / height, row.label, va="center", ha="right", fontsize=8)
+        part.text((LABEL - 0.1) / WIDTH, (top - side / 2) / height, row.label, va="center", ha="right")
         for column, (image, activation) in enumerate(row.images):
             left, size = LABEL + column * side, side - GAP
             axis = part.add_axes((left / WIDTH, (top - size) / height, size / WIDTH, size / height))
@@ -85,4 +85,4 @@ def _draw(part: Figure, card: SteeringCard, height: float) -> None:
             for spine in axis.spines.values():
                 spine.set(visible=True, linewidth=0.4, color="#BBBBBB")
             x, y = (left + size / 2) / WIDTH, (top - size - 0.02) / height
-            part.text(x, y, f"{activation:.2f}", va="top", ha="center", fontsize=6.5, color="#555555")
+            part.text(x, y, f"{activation:.2f}", va="top", ha="center", color="#555555")

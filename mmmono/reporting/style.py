@@ -14,26 +14,53 @@ from mmmono.reporting.figure_text import fit_text
 
 matplotlib.use("Agg")
 
-# Colors that color-blind readers can distinguish, also in grayscale (Okabe and Ito 2008).
+# Colors that color-blind readers can distinguish (Okabe and Ito 2008); a test simulates how they see those that a figure
+# draws beside one another.
 CLASS_COLORS = {"ImgD": "#0072B2", "TextD": "#D55E00", "CrossD": "#999999", "dead": "#DDDDDD"}
 RANDOM_COLOR = "#555555"
 MODALITY_COLORS = {"image": "#0072B2", "text": "#D55E00"}
 
+SERIES_COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # of what is no class and no modality
+
+SIZE = 8  # points of all text; figures are no wider than they are printed, so that it has one size in a paper
+COLUMN, PAGE = 3.4, 7.2  # inches: width of a column, and of a page of two
 DPI = 200  # resolution of PNG files
 
 STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
+    "font.size": SIZE,
+    **dict.fromkeys(
+        (
+            "axes.titlesize",
+            "axes.labelsize",
+            "xtick.labelsize",
+            "ytick.labelsize",
+            "legend.fontsize",
+            "legend.title_fontsize",
+            "figure.titlesize",
+            "figure.labelsize",
+        ),
+        SIZE,
+    ),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "legend.fontsize": 8,
     "figure.constrained_layout.use": True,
     "savefig.dpi": DPI,
     "pdf.fonttype": 42,
     "text.parse_math": False,  # draw dollar signs literally
 }
+
+
+def fitting(width: float, least: float = COLUMN) -> float:
+    """A figure's width, in inches: what it would like to have, but no wider than a page and no narrower than `least`."""
+    return min(PAGE, max(least, width))
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:

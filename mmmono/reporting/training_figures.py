@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.reporting.style import MODALITY_COLORS, STYLE
+from mmmono.reporting.style import MODALITY_COLORS, STYLE, fitting
 
 
 def training_curves(history: pd.DataFrame, name: str, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
@@ -22,7 +22,7 @@ def training_curves(history: pd.DataFrame, name: str, modalities: ModalityNames 
     fidelity = "fvu" if "val/image/fvu" in history else None
     panels = ["active dimensions", "FVU" if fidelity else "recall@1", "L0"]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(panels), figsize=(2.7 * len(panels), 2.4))
+        figure, axes = plt.subplots(1, len(panels), figsize=(fitting(2.7 * len(panels), least=2.7), 2.4))
         for axis, title in zip(axes, panels, strict=True):
             axis.set_title(title if title != panels[0] else f"{name}: {title}", loc="left")
             axis.set_xlabel("pairs seen")

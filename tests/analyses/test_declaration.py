@@ -152,12 +152,14 @@ ELSEWHERE = {
     "mmmono/analyses/sharedness/__init__.py": {"mds"},
     "mmmono/analyses/sweep/__init__.py": {"interpretability"},  # reads the Mono of each dictionary from its results
     "mmmono/analyses/sweep/analysis.py": {"interpretability", "train"},
-    "mmmono/commands/explorer/command.py": {
+    "mmmono/commands/explorer/results.py": {
+        "certainty",
         "consensus",
         "interpretability",
         "names",
         "sharedness",
     },  # shows their scores
+    "mmmono/commands/explorer/command.py": {"sharedness"},  # says how to have it
     "mmmono/commands/explorer/page.py": {"mds", "consensus", "sharedness"},
     "mmmono/commands/publish/card.py": {"interpretability", "mds"},  # a tag, and an example of a command
     "mmmono/commands/publish/command.py": {"train"},  # its metrics at the last validation
@@ -207,11 +209,11 @@ def test_figures_of_an_earlier_drawing_are_drawn_again_and_nothing_is_computed(t
     artifact = Artifact(tmp_path, {"version": MDS.version}, built=False)
     MDS.result(artifact, "model", "data")
     assert not (tmp_path / "mds.png").exists()  # it has no record of a drawing, as while it is made
-    (tmp_path / DRAWN_FILE).write_text(json.dumps({"version": MDS.drawing - 1}))
+    (tmp_path / DRAWN_FILE).write_text(json.dumps({**MDS.drawn, "version": MDS.drawing - 1}))
     before = (tmp_path / "scores.parquet").read_bytes()
     result = MDS.result(artifact, "model", "data")
     assert (result.folder / "mds.png").stat().st_size > 1000
-    assert json.loads((tmp_path / DRAWN_FILE).read_text()) == {"version": MDS.drawing}
+    assert json.loads((tmp_path / DRAWN_FILE).read_text()) == MDS.drawn
     assert (tmp_path / "scores.parquet").read_bytes() == before
     (tmp_path / "mds.png").unlink()
     MDS.result(artifact, "model", "data")

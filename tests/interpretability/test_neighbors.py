@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
-from mmmono.interpretability import centered_activations, nearest_features
+from mmmono.core.errors import NonFiniteError
+from mmmono.interpretability import centered_activations, co_firing, counterparts, feature_map, nearest_features
 from mmmono.interpretability import neighbors as module
+from mmmono.interpretability import together as together_module
 
 
 def test_neighbors_are_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +37,77 @@ def test_correlations_are_numpys_within_a_modality() -> None:
     positive = expected.max(1) > 0
     np.testing.assert_array_equal(found.features[positive, 0], expected.argmax(1)[positive])
     np.testing.assert_allclose(found.cosines[positive, 0], expected.max(1)[positive], atol=1e-6)
+
+
+def test_counterparts_are_numpys_largest_correlations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK_FEATURES", 4)
+    rng = np.random.default_rng(2)
+    mine, theirs = rng.normal(size=(9, 40)), rng.normal(size=(5, 40))
+    theirs[3] = 2 * mine[7] + 1  # the same, but for scale
+    mine[4] = 0
+    centered = [side - side.mean(1, keepdims=True) for side in (mine, theirs)]
+    found = counterparts(*map(torch.from_numpy, centered), count=2)
+    with np.errstate(invalid="ignore"):
+        r = np.nan_to_num(np.corrcoef(mine, theirs)[:9, 9:])
+    order = np.argsort(-r, axis=1)[:, :2]
+    expected = np.take_along_axis(r, order, 1)
+    np.testing.assert_array_equal(found.features, np.where(expected > 0, order, -1))
+    np.testing.assert_allclose(found.cosines, expected.clip(0), atol=1e-6)
+    assert found.features[7, 0] == 3
+    assert found.features[4].tolist() == [-1, -1]
+    with pytest.raises(ValueError, match="vectors of 3 and 4 entries"):
+        counterparts(torch.ones(2, 3), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.4])  # counted one by one, and by a matrix product
+def test_co_firing_is_numpys_phi_within_modalities(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setattr(together_module, "CHUNK_FEATURES", 5)
+    rng = np.random.default_rng(3)
+    image, text = rng.random((300, 12)) < share, rng.random((200, 12)) < share
+    image[:, 1], text[:, 1] = image[:, 0], text[:, 0]  # always together
+    image[:, 2], image[:, 3] = True, True  # on all images and no texts: that alone is not going together
+    text[:, 2], text[:, 3] = False, False
+    found = co_firing(torch.from_numpy(image), torch.from_numpy(text), 3)
+    centered = np.concatenate([image - image.mean(0), text - text.mean(0)])
+    with np.errstate(invalid="ignore"):
+        phi = np.nan_to_num(np.corrcoef(centered.T))
+    np.fill_diagonal(phi, -1)
+    order = np.argsort(-phi, axis=1, kind="stable")[:, :3]
+    expected = np.take_along_axis(phi, order, 1)
+    np.testing.assert_allclose(found.cosines, expected.clip(0), atol=1e-6)
+    assert found.features[0, 0] == 1
+    assert found.cosines[0, 0] == pytest.approx(1)
+    assert (found.features[2:4] == -1).all()
+    with pytest.raises(ValueError, match="12 features on images but 3"):
+        co_firing(torch.from_numpy(image), torch.from_numpy(text[:, :3]), 2)
+    assert (co_firing(torch.zeros(0, 4, dtype=torch.bool), torch.zeros(0, 4, dtype=torch.bool), 2).features == -1).all()
+
+
+def test_a_map_keeps_neighbors_together() -> None:
+    rng = np.random.default_rng(4)
+    centers = rng.normal(size=(5, 20)) * 3
+    directions = torch.from_numpy(np.repeat(centers, 16, axis=0) + 0.3 * rng.normal(size=(80, 20)))
+    directions[17] = 0
+    places = feature_map(directions, seed=1)
+    assert places[17].isnan().all()
+    kept = ~places.isnan().any(1)
+    assert kept.sum() == 79
+    assert (places[kept] >= 0).all()
+    assert (places[kept] <= 1).all()
+    unit = torch.nn.functional.normalize(directions[kept], dim=1)
+    assert trustworthiness(unit.numpy(), places[kept].numpy(), n_neighbors=5) > 0.9
+    torch.testing.assert_close(feature_map(directions, seed=1), places, equal_nan=True)  # the same again
+    scaled = feature_map(directions * torch.linspace(0.5, 9, 80, dtype=torch.float64)[:, None], "pca")
+    torch.testing.assert_close(scaled, feature_map(directions, "pca"), equal_nan=True, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("features", [0, 1, 2, 3, 5])
+def test_a_map_of_few_features(features: int) -> None:
+    places = feature_map(torch.eye(max(1, features))[:features])
+    assert places.shape == (features, 2)
+    assert ((places >= 0) & (places <= 1)).all()
+    assert feature_map(torch.ones(3, 1)).tolist() == [[0.5, 0.5]] * 3  # all alike
+    with pytest.raises(NonFiniteError):
+        feature_map(torch.full((3, 2), torch.nan))
+    with pytest.raises(ValueError, match="method=umap"):
+        feature_map(torch.ones(3, 1), "umap")  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ def test_explorer_shows_what_the_analyses_found(command: Command, artifacts: Pat
     for modality in ("image", "text"):
         mine = found[(found.feature_set == "sae") & (found.samples == modality)].mono_corrected
         np.testing.assert_allclose(np.array(data(page, "sae/table")[f"mono_{modality}"], dtype=float), mine, rtol=1e-3)
-    assert data(page, "index")["made"]["embedder"] == "clip (not independent)"
+    assert data(page, "index")["made"]["mono"] == "clip (not independent)"
     assert "CC BY-SA 4.0" in data(page, "index")["made"]["attribution"], "the licence of the thumbnails"
 
 

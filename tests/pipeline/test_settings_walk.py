@@ -229,6 +229,7 @@ OTHER: Mapping[str, Any] = {
     "labels.column": "other",
     "top_samples.show": [1],
     "explorer.bins": 32,
+    "explorer.map": "pca",
     "faithfulness.prompt": "a photo of {}",
     "consequences.prompt": "a photo of {}",
     "consequences.shares": [0.5, 1.0],

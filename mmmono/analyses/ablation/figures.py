@@ -13,7 +13,7 @@ from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import names
 from mmmono.reporting.panels import SHORT, name_ticks
 from mmmono.reporting.result import Result, Rows
-from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 TASKS = ("image", "text")
@@ -42,7 +42,7 @@ def removal_effects(table1: Rows, keep: bool = False, modalities: ModalityNames 
         figure, axes = plt.subplots(
             len(TASKS),
             len(feature_sets),
-            figsize=(max(3.4, 2.4 * len(feature_sets)), 4.2),
+            figsize=(fitting(2.4 * len(feature_sets)), 4.2),
             squeeze=False,
             sharey="row",
             layout="constrained",
@@ -76,7 +76,7 @@ def _draw(axis: Axes, rows: Rows, modalities: ModalityNames) -> None:
         if name in of_class:
             _point(axis, place + 0.12, of_class[name], CLASS_COLORS[name], "o")
         else:
-            axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+            axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
     name_ticks(axis, [f"{modalities.said(name)}\n{sizes.get(name, 0)}" for name in CLASSES])
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
 

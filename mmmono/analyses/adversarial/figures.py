@@ -33,7 +33,7 @@ ALIKE = [random_name("energy", name) for name in LIVE_CLASSES]  # dashed, in the
 RANDOMS = [random_name("size", ""), *ALIKE]
 COLORS = {
     **CLASS_COLORS, **{name: CLASS_COLORS[of] for name, of in zip(ALIKE, LIVE_CLASSES, strict=True)},
-    RANDOMS[0]: RANDOM_COLOR, ALL: "#000000", ATTACKED: "#CC3311",
+    RANDOMS[0]: RANDOM_COLOR, ALL: "#000000",
 }  # fmt: skip
 HEADINGS = {BENIGN: "benign", CONTRAST: "contrast", ATTACKED: "attacked"}
 
@@ -115,7 +115,7 @@ def attack_examples(examples: Sequence[AttackExample], outcomes: pd.DataFrame, d
             heading = f"{HEADINGS.get(name, name)}\n{100 * rates[name]:.0f} %"
             figure.text(
                 (LABELS + (column + 0.475) * COLUMN) / width, (height - 0.36) / height, heading,
-                ha="center", va="baseline", fontsize=8, color=COLORS.get(name, "black"), linespacing=1.05,
+                ha="center", va="baseline", color=COLORS.get(name, "black"), linespacing=1.05,
             )  # fmt: skip
         _draw_distances(figure, distances, _most_features(outcomes))
         return figure
@@ -125,7 +125,7 @@ def _draw_images(figure: Figure, example: AttackExample, bottom: float) -> None:
     """Draw a row of images with its label, `bottom` inches above the figure's lower edge."""
     width, height = figure.get_size_inches()
     label = _wrapped(f"{example.benign}\n→ {example.concept}")
-    figure.text(0.08 / width, (bottom + 0.5 * COLUMN) / height, label, va="center", fontsize=7.5)
+    figure.text(0.08 / width, (bottom + 0.5 * COLUMN) / height, label, va="center")
     side = COLUMN - 0.05
     for column, image in enumerate(example.images.values()):
         axis = figure.add_axes(((LABELS + column * COLUMN) / width, bottom / height, side / width, side / height))
@@ -144,7 +144,7 @@ def _draw_distances(figure: Figure, distances: pd.DataFrame, most: int) -> None:
     )
     shown = distances[distances["features"].isin([0, most])]
     curves = {str(name): part.sort_values("step")["distance"].to_numpy() for name, part in shown.groupby("aligned")}
-    left.plot(curves[ATTACKED], color=COLORS[ATTACKED], linewidth=1.4)
+    left.plot(curves[ATTACKED], color="#000000", linewidth=1.4)
     left.set_title("attack, all dimensions", loc="left")
     left.set_ylabel("distance to contrast")
     for name in (*LIVE_CLASSES, *RANDOMS):

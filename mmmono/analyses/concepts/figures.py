@@ -12,11 +12,10 @@ from mmmono.analyses.concepts import CONTROL
 from mmmono.reporting.figure_text import shortened
 from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import RANDOM_COLOR, STYLE
+from mmmono.reporting.style import RANDOM_COLOR, SERIES_COLORS, STYLE
 
 SHOWN = 30  # labels; of more, the best and the worst
 CELLS = 24
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito 2008
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
@@ -35,13 +34,13 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
                     table[(table["samples"] == samples) & (table["feature_set"] == name)].set_index("label").loc[order]
                 )
                 hollow: dict[str, Any] = {"color": RANDOM_COLOR, "markerfacecolor": "none"}
-                style = hollow if name == CONTROL else {"color": COLORS[number % len(COLORS)]}
+                style = hollow if name == CONTROL else {"color": SERIES_COLORS[number % len(SERIES_COLORS)]}
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)
             axis.plot(mine["chance"], range(len(order)), "|", color="black", markersize=5, label="chance")
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
             axis.set_title(result.modalities.said(f"{samples}s"), loc="left")
             axis.grid(axis="y", linewidth=0.3)
-        axes[0].set_yticks(range(len(order)), [shortened(str(label), CELLS) for label in order], fontsize=7)
+        axes[0].set_yticks(range(len(order)), [shortened(str(label), CELLS) for label in order])
         axes[1].set_yticks(range(len(order)), [""] * len(order))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(5, len(sets) + 1))
         yield "concepts", figure

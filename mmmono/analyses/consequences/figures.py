@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.panels import name_ticks
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import CLASS_COLORS, STYLE
+from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 CHANGES = {"drop": "share of the class dropped", "keep": "share of the class kept alone"}
@@ -47,7 +47,7 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame, modalities: Mo
     names = list(dict.fromkeys(effects["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(names), figsize=(max(3.4, 2.4 * len(names)), 4.8), squeeze=False, sharey="row", layout="constrained"
+            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, sharey="row", layout="constrained"
         )
         for row, change in enumerate(CHANGES):
             for column, name in enumerate(names):
@@ -103,14 +103,14 @@ def class_effects(effects: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_T
     dropped = effects[effects["change"] == "drop"]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(names), len(measures), figsize=(1.75 * len(measures), 0.6 + 1.5 * len(names)), squeeze=False,
+            len(names), len(measures), figsize=(fitting(1.75 * len(measures)), 0.6 + 1.5 * len(names)), squeeze=False,
             sharex=True, sharey="col", layout="constrained",
         )  # fmt: skip
         for row, name in enumerate(names):
             for column, measure in enumerate(measures):
                 here = dropped[(dropped["feature_set"] == name) & (dropped["measure"] == measure)]
                 _effects(axes[row, column], here, MEASURES[measure][1])
-                name_ticks(axes[row, column], [modalities.said(of) for of in CLASSES], fontsize=7.5)
+                name_ticks(axes[row, column], [modalities.said(of) for of in CLASSES])
             axes[row, 0].set_ylabel(name)
         for axis, measure in zip(axes[0], measures, strict=True):
             axis.set_title(MEASURES[measure][0], loc="left")
@@ -150,7 +150,7 @@ def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AN
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(names), figsize=(max(3.4, 2.4 * len(names)), 4.8), squeeze=False, layout="constrained"
+            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, layout="constrained"
         )
         for (above, below), name in zip(axes.T, names, strict=True):
             here = features[features["feature_set"] == name]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmmono.analyses.gender import WORDS
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
 
 COLORS = {name: CLASS_COLORS[name.removeprefix("Random-")] for name in ("ImgD", "Random-ImgD", "TextD", "Random-TextD")}
 COLORS["Random"] = RANDOM_COLOR
@@ -86,7 +86,7 @@ def images_by_share(files: Sequence[Path], shares: Sequence[float], concept: str
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(files), figsize=(max(2.0, 1.03 * len(files)), 1.55), squeeze=False, layout="constrained"
+            1, len(files), figsize=(fitting(1.03 * len(files), least=2.0), 1.55), squeeze=False, layout="constrained"
         )
         for axis, file, share in zip(axes[0], files, shares, strict=True):
             with Image.open(file) as image:
@@ -96,7 +96,7 @@ def images_by_share(files: Sequence[Path], shares: Sequence[float], concept: str
             axis.set_xlabel(f"{share:.2f}")
             for spine in axis.spines.values():
                 spine.set(visible=True, linewidth=0.4, color="#BBBBBB")
-        figure.suptitle(f"{concept}, by share of ImgD", x=0.01, ha="left", fontsize=9)
+        figure.suptitle(f"{concept}, by share of ImgD", x=0.01, ha="left")
         return figure
 
 
@@ -111,13 +111,18 @@ def words_by_share(scores: pd.DataFrame, groups: pd.DataFrame, concept: str) -> 
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(groups), figsize=(max(3.0, 1.9 * len(groups)), 2.3), squeeze=False, sharex=True, layout="constrained"
+            1,
+            len(groups),
+            figsize=(fitting(1.9 * len(groups), least=3.0), 2.3),
+            squeeze=False,
+            sharex=True,
+            layout="constrained",
         )
         for axis, group in zip(axes[0], groups.itertuples(), strict=True):
             _draw_words(axis, scores[(scores["group"] == group.group) & (scores["count"] > 0)])
             axis.set_title(f"{group.low:.2f} to {group.high:.2f}\n{group.texts} texts", loc="left")
-        figure.supxlabel("z of the log-odds against the other texts; numbers are counts", fontsize=8)
-        figure.suptitle(f"{concept}, by share of TextD", x=0.01, ha="left", fontsize=9)
+        figure.supxlabel("z of the log-odds against the other texts; numbers are counts")
+        figure.suptitle(f"{concept}, by share of TextD", x=0.01, ha="left")
         return figure
 
 
@@ -127,5 +132,5 @@ def _draw_words(axis: Axes, scores: pd.DataFrame) -> None:
     axis.barh(range(len(best)), best["z"], color=CLASS_COLORS["TextD"], height=0.7)
     axis.set_yticks(range(len(best)), best["word"])
     for place, (z, count) in enumerate(zip(best["z"], best["count"], strict=True)):
-        axis.text(max(0, z), place, f" {count}", va="center", fontsize=7)
+        axis.text(max(0, z), place, f" {count}", va="center")
     axis.tick_params(axis="y", length=0)

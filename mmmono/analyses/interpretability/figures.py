@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS, STYLE
+from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS, STYLE, fitting
 
 LABELS = {"mono": "Mono", "embsim": "EmbSim", "winrate": "WinRate", "ms": "MS"}
 CLASSES = ("ImgD", "TextD", "CrossD")
@@ -44,7 +44,7 @@ def average_monosemanticity(averages: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(
             2,
             len(metrics),
-            figsize=(max(3.4, 1.9 * len(metrics) * max(1, len(names) / 4)), 4.2),
+            figsize=(fitting(1.9 * len(metrics) * max(1, len(names) / 4)), 4.2),
             squeeze=False,
             layout="constrained",
         )
@@ -87,12 +87,12 @@ def modality_monosemanticity(differences: pd.DataFrame) -> Figure:
     """
     names = list(differences["feature_set"].unique())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(max(6.4, 1.6 * len(names)), 2.5), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(fitting(1.6 * len(names), least=6.4), 2.5), layout="constrained")
         for axis, (modality, color) in zip(axes, MODALITY_COLORS.items(), strict=True):
             of = differences[differences["samples"] == modality].set_index("feature_set")[["mono", "mono_se"]]
             for place, (mean, error) in enumerate(of.astype(float).loc[names].to_numpy()):
                 if np.isnan(mean):
-                    axis.text(place, 0, "none", ha="center", va="bottom", fontsize=8, style="italic")
+                    axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
                     continue
                 bar = {"color": color, "ecolor": "black", "error_kw": {"elinewidth": 1}}
                 axis.bar(place, mean, 0.6, yerr=_error(error), **bar)

@@ -74,6 +74,6 @@ def _best(axis: Axes, name: str, rows: Rows) -> None:
         axis.plot(row[f"auroc_{side}"], place, "o", markersize=3.5, color=color)
         axis.plot(row[f"chance_{side}"], place, "|", markersize=5, color="black")
         lowest = min(lowest, row[f"chance_{side}"])
-    axis.set_yticks(range(len(best)), [shortened(row["name"], CELLS) for row in best], fontsize=7)
+    axis.set_yticks(range(len(best)), [shortened(row["name"], CELLS) for row in best])
     axis.set(xlim=(max(0.0, lowest - 0.02), 1.02), ylim=(len(best) - 0.4, -0.6), xticks=(0.5, 0.75, 1.0))
     axis.set_title(name, loc="left")

@@ -15,7 +15,7 @@ from PIL import Image
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.result import Result
 from mmmono.reporting.steering_sheets import SteeredRow, SteeringCard, steering_sheet
-from mmmono.reporting.style import CLASS_COLORS, STYLE
+from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
 IMAGES = "images"  # folder with the images on contact sheets, `<row>.png`: their central squares
 CLASSES = ("ImgD", "TextD", "CrossD")
@@ -41,7 +41,7 @@ def steerability(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_T
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            2, len(names), figsize=(max(3.4, 2.4 * len(names)), 4.4), squeeze=False, sharex=True, sharey="row",
+            2, len(names), figsize=(fitting(2.4 * len(names)), 4.4), squeeze=False, sharex=True, sharey="row",
             layout="constrained",
         )  # fmt: skip
         for (above, below), name in zip(axes.T, names, strict=True):

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import STYLE
+from mmmono.reporting.style import STYLE, fitting
 
 MARKERS = "osD^vP*X"
 
@@ -45,7 +45,7 @@ def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
 
     with plt.rc_context(STYLE):
         panels = 1 if embedder is None else 2
-        figure, axes = plt.subplots(1, panels, figsize=(3.4 * panels, 2.8), squeeze=False)
+        figure, axes = plt.subplots(1, panels, figsize=(fitting(3.4 * panels), 2.8), squeeze=False)
         pareto = axes[0, 0]
         draw(pareto, "l0", "fvu")
         front = reconstructing[reconstructing["front"]].sort_values("l0")
@@ -68,5 +68,5 @@ def trade_offs(runs: pd.DataFrame, embedder: str | None) -> Figure:
                 Line2D([], [], color="gray", marker=markers[k], linestyle="", markersize=4, label=k) for k in kinds
             ]
         handles.append(Line2D([], [], color="black", linewidth=0.8, label="Pareto front"))
-        pareto.legend(handles=handles, title="expansion", title_fontsize=8)
+        pareto.legend(handles=handles, title="expansion")
         return figure

@@ -117,7 +117,7 @@ def _draw_row(figure: Figure, row: GridRow, top: float, side: float) -> None:
     height, small, left = figure.get_figheight(), SMALL * side, 0.06 / WIDTH
     middle = top + side / 2
     figure.text(left, 1 - middle / height, row.members, va="bottom", weight="bold", color=COLORS[row.members])
-    figure.text(left, 1 - (middle + 0.02) / height, f"{row.features} features", va="top", fontsize=7)
+    figure.text(left, 1 - (middle + 0.02) / height, f"{row.features} features", va="top")
     for column, image in enumerate(row.images):
         _show(figure, image, (LABELS + column * side, top, side - GAP), min(384, max(image.size)))
     for column, image in enumerate(row.nearest):
@@ -125,7 +125,7 @@ def _draw_row(figure: Figure, row: GridRow, top: float, side: float) -> None:
         _show(figure, image, (x, top + side - GAP / 2, small), 112)
     if row.nearest:
         y = 1 - (top + side + small / 2) / height
-        figure.text(left, y, "nearest\nreal image", va="center", fontsize=7, color="#666666")
+        figure.text(left, y, "nearest\nreal image", va="center", color="#666666")
 
 
 def _show(figure: Figure, image: Image.Image, place: tuple[float, float, float], pixels: int) -> None:
@@ -157,10 +157,9 @@ def control_curves(effects: pd.DataFrame, axis: str) -> Figure:
             for name in shown:
                 of = (effects["members"] == name) & (effects["measure"] == measure)
                 _draw_line(panel, name, effects[of].sort_values("strength", kind="stable"))
-            panel.set_title(title, loc="left", fontsize=8)
-            panel.tick_params(labelsize=7)
+            panel.set_title(title, loc="left")
         axes[0].set_ylabel("change")
-        figure.supxlabel(axis, fontsize=9)
+        figure.supxlabel(axis)
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper right", ncols=len(shown), handlelength=1.6, columnspacing=1.2)
         return figure

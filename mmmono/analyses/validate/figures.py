@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from mmmono.analyses.validate import MEASURES
 from mmmono.modality.validation import mean_interval
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import STYLE
+from mmmono.reporting.style import SERIES_COLORS, STYLE
 
 SET_COLORS = {
     "raw": "#999999",
-    "sae": "#009E73",
-    "ncl": "#CC79A7",
+    "sae": "#0072B2",
+    "ncl": "#E69F00",
     "true codes, null": "#000000",
-    "sae, null": "#009E73",
+    "sae, null": "#0072B2",
 }
-OTHER_COLORS = ("#0072B2", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")
 LABELS = {
     "noise": "noise", "gap": "modality gap", "active": "active concepts", "superposition": "concepts / d",
     "pairs": "pairs", "k": "k", "latents": "latents / concepts", "shared_share": "shared concepts",
@@ -93,7 +92,7 @@ def parameter_curves(rows: pd.DataFrame, base: Mapping[str, float], label: str, 
             if chance is not None:
                 axis.axhline(chance, color="black", linewidth=0.6, linestyle="--")
             axis.set_xlabel(LABELS.get(parameter, parameter))
-        figure.supylabel(label, fontsize=STYLE["axes.labelsize"])
+        figure.supylabel(label)
         _legend(figure, axes.flat[0])
         return figure
 
@@ -162,7 +161,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, base: float | None) -> None:
         part = rows[(rows.series == name) & rows.y.notna()]
         if not len(part):
             continue
-        color = SET_COLORS.get(name, OTHER_COLORS[place % len(OTHER_COLORS)])
+        color = SET_COLORS.get(name, SERIES_COLORS[place % len(SERIES_COLORS)])
         # Shift the series so that equal ones do not hide each other.
         shift = (place - (len(names) - 1) / 2) * width * 0.012
         values = sorted(part.value.unique())

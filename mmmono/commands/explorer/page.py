@@ -5,6 +5,7 @@
     data/<set>/table.js          the table of features, by column
     data/<set>/cards-<n>.js      contents of the cards of CARDS_A_FILE consecutive features
     data/<set>/texts.js          captions of the top texts, for search
+    data/<set>/counterparts.js   the most correlated features of the other feature sets
     thumbnails/<n>/<row>.webp    thumbnails, one per image, however many features the image activates
 
 Browsers do not let a page on disk fetch files, but it may add script elements. So each data file is a script that
@@ -22,6 +23,7 @@ from jaxtyping import Bool, Float64
 from PIL.Image import Image
 from torch import Tensor
 
+from mmmono.commands.explorer.likeness import Likeness
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability import ActivationHistograms, Neighbors, TopSamples
@@ -35,7 +37,10 @@ THUMBNAILS_PER_FOLDER = 1000
 THUMBNAIL_PIXELS = 144  # shown at up to 112
 DIGITS = 4  # significant digits of numbers
 LABEL_CHARACTERS = 90
-SCRIPTS = ("store.js", "charts.js", "table.js", "card.js", "compare.js", "app.js")
+SCRIPTS = (
+    "dom.js", "search.js", "filter.js", "store.js", "charts.js", "drag.js", "squares.js", "plot.js", "views.js", "table.js",
+    "card.js", "counterparts.js", "compare.js", "printing.js", "app.js",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,30 +75,33 @@ class ExploredFeatures:
 
     Attributes:
         dominance: scores and classes.
+        min_pairs: groups of pairs that must activate a feature for it to have a class.
         p_value, q_value: significance of the dominance, see `DominanceResamples`; NaN without an informative pair.
+        energy: share of each feature in the energy Σ z² of all, mean over both modalities.
         top: the most activating samples by modality.
         histograms: histograms of the activations.
-        neighbors: the most similar features of each feature.
-        alike_by: the similarity behind `neighbors`, in words.
-        sharedness, sharedness_q: sharedness of every feature and its q-value; None if they were not computed.
+        likeness: which features are alike.
         mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
             None if it was not computed.
         consensus: which features dictionaries of other seeds have too; None if they were not compared.
+        sharedness: sharedness of every feature and its q-value; None if they were not computed.
         named: what features are called; None if they were not named.
+        probability: by class, share of resamples of the pairs in which each feature is of it; None if not computed.
     """
 
     dominance: FeatureSetDominance
+    min_pairs: int
     p_value: Float64[Tensor, " features"]
     q_value: Float64[Tensor, " features"]
+    energy: Float64[Tensor, " features"]
     top: dict[Modality, TopSamples]
     histograms: ActivationHistograms
-    neighbors: Neighbors
-    alike_by: str
-    mono: dict[Modality, Float64[Tensor, " features"]] | None
+    likeness: Likeness
+    mono: dict[Modality, Float64[Tensor, " features"]] | None = None
     consensus: FoundAgain | None = None
-    sharedness: Float64[Tensor, " features"] | None = None
-    sharedness_q: Float64[Tensor, " features"] | None = None
+    sharedness: tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]] | None = None
     named: Named | None = None
+    probability: dict[str, Float64[Tensor, " features"]] | None = None
 
     @property
     def name(self) -> str:
@@ -127,12 +135,15 @@ class ExplorerWriter:
         for start in range(0, len(cards), CARDS_A_FILE):
             self._write(f"{folder}cards-{start // CARDS_A_FILE}", cards[start : start + CARDS_A_FILE])
         self._write(f"{folder}texts", self._texts(explored.top["text"]))
+        self._write(f"{folder}counterparts", _counterparts(explored.likeness))
         self._write(f"{folder}table", self._table(explored))
         self._sets.append(
             {
                 **{key: _short(value) for key, value in explored.dominance.to_row().items()},
                 "name": explored.name,
-                "alikeBy": explored.alike_by,
+                "minPairs": explored.min_pairs,
+                "alikeBy": explored.likeness.alike_by,
+                "alikePairs": explored.likeness.pairs,
                 "mono": explored.mono is not None,
                 "shared": explored.sharedness is not None,
                 "cardsAFile": CARDS_A_FILE,
@@ -184,14 +195,20 @@ class ExplorerWriter:
             "mds": _column(scores.scores),
             "error": _column(scores.standard_error),
             "informative": scores.informative_pairs.tolist(),
+            "groups": scores.informative_groups.tolist(),
+            "energy": _column(explored.energy),
             "image": _column(shares[0]),
             "text": _column(shares[1]),
             "p": _column(explored.p_value),
             "q": _column(explored.q_value),
             "label": labels,
         }
-        if explored.sharedness is not None and explored.sharedness_q is not None:
-            table |= {"sharedness": _column(explored.sharedness), "shared_q": _column(explored.sharedness_q)}
+        if (places := explored.likeness.places) is not None:
+            table |= {"x": _column(places[:, 0]), "y": _column(places[:, 1])}
+        if explored.sharedness is not None:
+            table |= dict(zip(("sharedness", "shared_q"), map(_column, explored.sharedness), strict=True))
+        if explored.probability is not None:
+            table |= {f"probability_{name}": _column(values) for name, values in explored.probability.items()}
         if explored.mono is not None:
             table |= {f"mono_{modality}": _column(explored.mono[modality]) for modality in MODALITIES}
         if explored.consensus is not None:
@@ -218,13 +235,8 @@ class ExplorerWriter:
             image, text = counts[:, first:last].tolist()
             low = (first - counts.shape[1] // 2) * width
             card["histogram"] = {"low": low, "width": width, "image": image, "text": text}
-        card["neighbors"] = [
-            [neighbor, _short(cosine)]
-            for neighbor, cosine in zip(
-                explored.neighbors.features[feature].tolist(), explored.neighbors.cosines[feature].tolist(), strict=True
-            )
-            if neighbor >= 0
-        ]
+        card["neighbors"] = _listed(explored.likeness.neighbors, feature)
+        card["together"] = _listed(explored.likeness.together, feature)
         return card
 
     def _texts(self, top: TopSamples) -> dict[str, object]:
@@ -235,6 +247,20 @@ class ExplorerWriter:
             for rows in top.rows.tolist()
         ]
         return {"captions": list(number), "features": features}
+
+
+def _listed(neighbors: Neighbors, feature: int) -> list[tuple[int, object]]:
+    """A feature's neighbors with their likeness, without padding."""
+    found = zip(neighbors.features[feature].tolist(), neighbors.cosines[feature].tolist(), strict=True)
+    return [(neighbor, _short(cosine)) for neighbor, cosine in found if neighbor >= 0]
+
+
+def _counterparts(likeness: Likeness) -> dict[str, object]:
+    """The most correlated features of each other feature set, by column."""
+    return {
+        other: {"feature": found.features.tolist(), "r": _column(found.r), "chance": _short(found.chance)}
+        for other, found in likeness.counterparts.items()
+    }
 
 
 def _column(values: Tensor) -> list[float | None]:

@@ -51,7 +51,7 @@ def report(workspace: Workspace) -> None:
         "sections": [[s.title, s.command, s.basis, s.others, s.absent] for s in found.sections],
         "untrained": results.untrained,
         "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
-        "drawings": {analysis.name: analysis.drawing for analysis in ANALYSES},
+        "drawings": {analysis.name: analysis.drawn for analysis in ANALYSES},
         "versions": provenance(),
     }
 

@@ -1,54 +1,74 @@
 "use strict";
 // From the address to what is shown, and from what a reader does to the address.
 
-const $ = (id) => document.getElementById(id);
 let features = null; // the table
+let views = null; // the histogram, the scatter and the map
 let matches = null; // what a search found
 let drawn = null; // the feature whose card is there
+const RANGES = ["low", "high", "sharedLow", "sharedHigh"]; // inputs of the filter with the names of its entries
+const CHECKS = ["sure", "shared", "consensus"];
 let shown = 0; // counts what was asked for, so that what loads late does not overwrite what came after
 
 async function start() {
   const index = await load("index");
-  $("made").textContent =
-    `${index.made.pairs.toLocaleString("en")} pairs · seed ${index.made.seed}${index.made.embedder ? ` · Mono by embedder ${index.made.embedder}` : ""}${index.made.names ? ` · names tested by ${index.made.names}` : ""}${index.made.attribution ? ` · images: ${index.made.attribution}` : ""}`;
+  byId("made").textContent = madeOf(index.made);
   features = new FeatureTable((key) => {
     const falling = ["mds", "image", "text", "sharedness", "mono_image", "mono_text", "match"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };
     refresh();
     features.scroller.scrollTop = 0;
   });
+  views = new Views(refresh, (feature) => {
+    location.hash = `#${state.set}/${feature}`;
+  });
   listen();
   window.addEventListener("hashchange", route);
   new ResizeObserver(() => {
-    if (state.set) drawDistribution();
-  }).observe($("distribution"));
+    if (state.set && byId("view").clientWidth) views.draw();
+  }).observe(byId("view"));
+  preparePaper(redraw, features);
   await route();
+}
+
+/** How the results were made, in a line. */
+function madeOf(made) {
+  const parts = [`${counted(made.pairs)} pairs`, `seed ${made.seed}`];
+  if (made.mono) parts.push(`Mono by embedder ${made.mono}`);
+  if (made.named) parts.push(`names tested by ${made.named}`);
+  if (made.attribution) parts.push(`images: ${made.attribution}`);
+  return parts.join(" · ");
+}
+
+function redraw() {
+  if (byId("compare").hidden) {
+    if (state.set) views.draw();
+  } else if (byId("counterparts")) showCounterparts(byId("counterparts"));
 }
 
 async function route() {
   const target = parseHash(location.hash);
   const ticket = (shown += 1);
-  $("explore").hidden = Boolean(target.compare);
-  $("compare").hidden = !target.compare;
+  byId("explore").hidden = Boolean(target.compare);
+  byId("compare").hidden = !target.compare;
   if (target.compare) {
     if (target.pinned.length || !state.pinned.length) state.pinned = target.pinned;
     drawNavigation("compare");
-    await showCompare($("compare"));
+    await showCompare(byId("compare"));
     return;
   }
   const { set, feature } = target;
   drawNavigation(set);
-  const table = await load(`${set}/table`);
+  const table = await loadTable(set);
   if (ticket !== shown) return;
   if (state.set !== set) {
-    [state.set, state.feature, state.filter.low, state.filter.high] = [set, null, null, null];
-    state.table = table;
+    [state.set, state.feature, state.table, state.together] = [set, null, table, []];
+    Object.assign(state.filter, { low: null, high: null, sharedLow: null, sharedHigh: null, place: null });
     features.scroller.scrollTop = 0;
     await search();
   }
   const before = state.feature;
-  state.feature = feature;
-  $("explore").classList.toggle("open", feature !== null);
+  if (before !== feature) [state.feature, state.together] = [feature, []];
+  byId("explore").classList.toggle("open", feature !== null);
   refresh();
   if (feature === null && before !== null) features.reveal(before); // back from a card that covered the table
   await drawCard(ticket);
@@ -56,7 +76,7 @@ async function route() {
 
 function drawNavigation(current) {
   const link = (name, href, text) => h("a", { href, "aria-current": name === current ? "page" : null }, text);
-  $("sets").replaceChildren(
+  byId("sets").replaceChildren(
     ...explorerData.index.sets.map(({ name }) => link(name, `#${name}`, name)),
     link("compare", compareHash(), state.pinned.length ? `compare (${state.pinned.length})` : "compare"),
   );
@@ -65,96 +85,26 @@ function drawNavigation(current) {
 // The list
 
 function refresh() {
+  state.passing = passing(state.table, matches);
   features.show(state.table, matches);
-  drawDistribution();
+  views.draw();
   drawFilters();
   if (state.feature !== null) features.reveal(state.feature);
 }
 
-function drawDistribution() {
-  const info = setInfo(state.set);
-  const { low, high } = state.filter;
-  const width = Math.max(260, $("distribution").clientWidth);
-  const svg = scoreHistogram(state.table, info, {
-    width,
-    height: 150,
-    range: scoreRange([state.table]),
-    chosen: (i) => passes(state.table, i, matches),
-    low,
-    high,
-  });
-  brush(svg);
-  $("about").textContent =
-    `Modality dominance score (0 text, 1 image): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
-  $("distribution").replaceChildren(svg, $("about"));
-}
-
-function brush(svg) {
-  svg.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    const box = svg.getBoundingClientRect();
-    const at = (e) => svg.toScore(((e.clientX - box.left) / box.width) * svg.viewBox.baseVal.width);
-    const first = at(event),
-      from = event.clientX;
-    const move = (e) => {
-      const now = at(e);
-      const far = Math.abs(e.clientX - from) > 4;
-      [state.filter.low, state.filter.high] = far
-        ? [Math.min(first, now), Math.max(first, now)].map((v) => Number(v.toFixed(4)))
-        : [null, null];
-      refresh();
-    };
-    const up = (e) => {
-      if (e.type === "pointerup") move(e);
-      window.removeEventListener("pointermove", move);
-      window.removeEventListener("pointerup", up);
-      window.removeEventListener("pointercancel", up);
-    };
-    event.preventDefault();
-    window.addEventListener("pointermove", move);
-    window.addEventListener("pointerup", up);
-    window.addEventListener("pointercancel", up);
-  });
-}
-
 function drawFilters() {
   const info = setInfo(state.set);
-  const { classes, low, high, sure, shared, consensus } = state.filter;
+  const { filter, table } = state;
   const focused = document.activeElement?.dataset?.members;
-  $("classes").replaceChildren(
-    ...["ImgD", "TextD", "CrossD", "dead"].flatMap((name) => [
-      h(
-        "button",
-        {
-          type: "button",
-          class: "chip",
-          "data-members": name,
-          "aria-pressed": String(classes.has(name)),
-          onclick: () => {
-            if (classes.has(name)) classes.delete(name);
-            else classes.add(name);
-            refresh();
-          },
-        },
-        dot(name),
-        `${name} ${info[name]}`,
-      ),
-      " ",
-    ]),
-  );
+  byId("classes").replaceChildren(...statusChips(table, refresh));
   if (focused) document.querySelector(`[data-members="${focused}"]`)?.focus();
-  for (const [id, value] of [
-    ["low", low],
-    ["high", high],
-  ])
-    if (document.activeElement !== $(id)) $(id).value = value === null ? "" : value;
-  $("sure").checked = sure;
-  $("consensus").checked = consensus;
-  $("consensus").parentElement.hidden = !("consensus" in state.table);
-  $("shared").checked = shared;
-  $("shared").parentElement.hidden = !info.shared;
-  $("count").textContent =
-    `${features.rows.length.toLocaleString("en")} of ${info.features.toLocaleString("en")} features`;
+  for (const id of RANGES)
+    if (document.activeElement !== byId(id)) byId(id).value = filter[id] === null ? "" : filter[id];
+  for (const id of CHECKS) byId(id).checked = filter[id];
+  byId("consensus").parentElement.hidden = !("consensus" in table);
+  byId("shared").parentElement.hidden = byId("shared-range").hidden = !info.shared;
+  byId("around").hidden = filter.place === null;
+  byId("count").textContent = `${counted(features.rows.length)} of ${counted(info.features)} features`;
 }
 
 async function search() {
@@ -169,41 +119,45 @@ async function search() {
 }
 
 function listen() {
-  $("search").addEventListener("input", async (event) => {
+  byId("search").addEventListener("input", async (event) => {
     state.filter.query = event.target.value;
     await search();
     refresh();
     if (matches) features.scroller.scrollTop = 0;
   });
-  $("search").addEventListener("keydown", (event) => {
+  byId("search").addEventListener("keydown", (event) => {
     const number = /^\s*#?(\d+)\s*$/.exec(event.target.value);
     if (event.key === "Enter" && number && exists(state.set, number[1]))
       location.hash = `#${state.set}/${Number(number[1])}`;
     else if (event.key === "Enter" && features.rows.length) location.hash = `#${state.set}/${features.rows[0]}`;
   });
-  for (const id of ["low", "high"])
-    $(id).addEventListener("input", (event) => {
+  for (const id of RANGES)
+    byId(id).addEventListener("input", (event) => {
       state.filter[id] = event.target.value === "" ? null : Number(event.target.value);
       refresh();
     });
-  for (const id of ["sure", "shared", "consensus"])
-    $(id).addEventListener("change", (event) => {
+  for (const id of CHECKS)
+    byId(id).addEventListener("change", (event) => {
       state.filter[id] = event.target.checked;
       refresh();
     });
-  $("reset").addEventListener("click", reset);
+  byId("reset").addEventListener("click", reset);
+  byId("around").addEventListener("click", () => {
+    state.filter.place = null;
+    refresh();
+  });
   document.addEventListener("keydown", keys);
 }
 
 function reset() {
   state.filter = emptyFilter();
-  $("search").value = "";
+  byId("search").value = "";
   matches = null;
   refresh();
 }
 
 function keys(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("explore").hidden) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || byId("explore").hidden) return;
   const typing = event.target.matches("input:not([type=checkbox]), select");
   if (event.key === "Escape") {
     reset();
@@ -212,7 +166,7 @@ function keys(event) {
   }
   const upDown = event.key === "ArrowDown" || event.key === "ArrowUp";
   if (typing && !(upDown && event.target.id === "search")) return;
-  if (!upDown && $("card").contains(event.target) && event.key.length > 1) return; // the card scrolls by itself
+  if (!upDown && byId("card").contains(event.target) && event.key.length > 1) return; // the card scrolls by itself
   const page = Math.max(1, Math.floor(features.scroller.clientHeight / ROW) - 2);
   const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
   if (event.key in steps) {
@@ -221,8 +175,8 @@ function keys(event) {
     if (next !== null && next !== state.feature) location.replace(`#${state.set}/${next}`); // no history of each step
   } else if (event.key === "/") {
     event.preventDefault();
-    $("search").focus();
-    $("search").select();
+    byId("search").focus();
+    byId("search").select();
   } else if (event.key === "p" && state.feature !== null) togglePin(state.set, state.feature);
 }
 
@@ -231,7 +185,7 @@ function keys(event) {
 async function drawCard(ticket) {
   const { set, feature } = state;
   if (feature === null) {
-    $("card").replaceChildren(
+    byId("card").replaceChildren(
       h(
         "p",
         { class: "hint" },
@@ -240,14 +194,16 @@ async function drawCard(ticket) {
     );
     return;
   }
-  let card;
+  let card, more;
   try {
-    card = await loadCard(set, feature);
+    [card, more] = await Promise.all([loadCard(set, feature), counterpartsOf(set, feature)]);
   } catch (error) {
-    $("card").replaceChildren(h("p", { class: "hint", role: "alert" }, error.message));
+    byId("card").replaceChildren(h("p", { class: "hint", role: "alert" }, error.message));
     return;
   }
   if (ticket !== shown) return;
+  state.together = card.together;
+  if (state.view === "map") views.draw();
   const step = (offset, text, name) => {
     const next = features.neighbor(feature, offset);
     return h(
@@ -274,14 +230,20 @@ async function drawCard(ticket) {
     isPinned ? "Pinned" : "Pin",
   );
   const back = h("a", { class: "plain back", href: `#${set}` }, "← Table");
-  $("card").replaceChildren(
+  byId("card").replaceChildren(
     featureCard(set, feature, state.table, card, {
-      href: (s, f) => `#${s}/${f}`,
       buttons: [back, step(-1, "↑", "Previous feature"), step(1, "↓", "Next feature"), pin],
+      more,
     }),
   );
   const name = `${set}/${feature}`;
-  if (drawn !== name) $("card").scrollTop = 0;
+  if (drawn !== name) {
+    byId("card").scrollTop = 0;
+    const { table } = state;
+    say(
+      `${set} feature ${feature}, ${table.status[feature]}, MDS ${fixed(table.mds[feature], 2)}. ${called(table, feature)}`,
+    );
+  }
   drawn = name;
   document.title = `${set} feature ${feature} · ${explorerData.index.title}`;
 }

@@ -4,7 +4,7 @@
 /** The card of a feature: what is known of it, what activates it, what is like it. */
 function featureCard(set, feature, table, card, tools) {
   const info = setInfo(set);
-  const members = table.class[feature];
+  const status = table.status[feature];
   const query = set === state.set ? state.filter.query : "";
   const fact = (name, value, about) => h("div", { title: about }, h("dt", {}, name), h("dd", {}, value));
   const error = table.error[feature];
@@ -23,11 +23,16 @@ function featureCard(set, feature, table, card, tools) {
     ),
     fact(
       "informative pairs",
-      String(table.informative[feature]),
+      counted(table.informative[feature]),
       "Pairs in which either side is not 0: those that the score averages",
     ),
     fact("active on images", share(table.image[feature]), "Share of images with a positive activation"),
     fact("active on texts", share(table.text[feature]), "Share of texts with a positive activation"),
+    fact(
+      "energy",
+      share(table.energy[feature]),
+      "Share in the energy of all features, Σ z², mean over images and texts",
+    ),
     info.shared
       ? fact(
           "shared, q",
@@ -40,6 +45,13 @@ function featureCard(set, feature, table, card, tools) {
           "Mono img, txt",
           `${fixed(table.mono_image[feature], 2)}, ${fixed(table.mono_text[feature], 2)}`,
           "Monosemanticity on its top images and on its top texts, minus that of random ones",
+        )
+      : null,
+    table.consensus
+      ? fact(
+          "other seeds",
+          `${table.consensus[feature] ? "found in all" : "not in all"}, r ${fixed(table.match[feature], 2)}`,
+          "Whether the dictionaries of all other seeds have it too, and its smallest correlation with its matches there",
         )
       : null,
     table.name
@@ -93,20 +105,9 @@ function featureCard(set, feature, table, card, tools) {
       h("span", { dir: "auto" }, ...marked(caption, query)),
     ),
   );
-  const near = card.neighbors.map(([neighbor, cosine]) =>
-    h(
-      "li",
-      {},
-      h(
-        "a",
-        { href: tools.href(set, neighbor) },
-        dot(table.class[neighbor]),
-        `${neighbor} `,
-        h("span", { class: "muted" }, fixed(cosine, 2)),
-        h("small", { dir: "auto" }, table.label[neighbor] || "no text activates it"),
-      ),
-    ),
-  );
+  const linked = (list) =>
+    list.map(([other, likeness]) => h("li", {}, featureLink(set, other, table, fixed(likeness, 2))));
+  const [near, together] = [linked(card.neighbors), linked(card.together)];
   return h(
     "div",
     { class: "card", "data-set": set, "data-feature": feature },
@@ -116,13 +117,15 @@ function featureCard(set, feature, table, card, tools) {
       h(
         "h2",
         { tabindex: "-1" },
-        dot(members),
+        dot(status),
         `${set} feature ${feature}`,
-        h("span", { class: "muted", style: "font-weight:400" }, ` ${members}`),
+        h("span", { class: "muted", style: "font-weight:400" }, ` ${status}`),
       ),
       ...tools.buttons,
     ),
+    deadNote(info, table, feature),
     facts,
+    "probability_ImgD" in table && table.class[feature] !== "dead" ? probabilities(table, feature) : null,
     h(
       "section",
       {},
@@ -146,6 +149,66 @@ function featureCard(set, feature, table, card, tools) {
       {},
       h("h3", {}, "Nearest features ", h("span", { class: "muted" }, `by ${info.alikeBy}`)),
       near.length ? h("ul", { class: "neighbors" }, near) : h("p", { class: "muted" }, "None is like it."),
+    ),
+    h(
+      "section",
+      {},
+      h(
+        "h3",
+        { title: "φ: correlation of being active, each modality by itself; 0 for features that do not go together" },
+        "Active together ",
+        h("span", { class: "muted" }, `φ over ${counted(info.alikePairs)} pairs`),
+      ),
+      together.length
+        ? h("ul", { class: "neighbors" }, together)
+        : h("p", { class: "muted" }, "None is active with it more than chance gives."),
+    ),
+    ...tools.more,
+  );
+}
+
+/** A link to a feature: its number, a number beside it, and what it is called. */
+function featureLink(set, feature, table, beside) {
+  return h(
+    "a",
+    { href: `#${set}/${feature}` },
+    dot(table.status[feature]),
+    `${feature} `,
+    h("span", { class: "muted" }, beside),
+    h("small", { dir: "auto" }, called(table, feature) || "no text activates it"),
+  );
+}
+
+/** What to think of the scores of a feature that has no class; null for others. */
+function deadNote(info, table, feature) {
+  const status = table.status[feature];
+  if (status === "silent") return h("p", { class: "note" }, "Silent: no pair activates it. It has no scores.");
+  if (status !== "rare") return null;
+  const groups = table.groups[feature];
+  return h(
+    "p",
+    { class: "note" },
+    `Rare: ${counted(groups)} independent ${groups === 1 ? "pair activates" : "pairs activate"} it, fewer than ${info.minPairs}. It has no class, and its scores say little.`,
+  );
+}
+
+/** In which share of resamples of the pairs it is of each class, as a bar and in numbers. */
+function probabilities(table, feature) {
+  const parts = ["ImgD", "CrossD", "TextD"].map((name) => [name, table[`probability_${name}`][feature]]);
+  if (parts.some(([, value]) => value === null)) return null;
+  const words = parts.map(([name, value]) => `${name}\u00a0${(100 * value).toFixed(0)}\u00a0%`);
+  return h(
+    "div",
+    {
+      class: "probabilities",
+      title: "Share of resamples of the pairs, with borders redrawn, in which it is of each class",
+    },
+    h("span", { class: "muted" }, "class if the pairs were drawn again: "),
+    words.join(" · "),
+    h(
+      "div",
+      { class: "bar", "aria-hidden": "true" },
+      parts.map(([name, value]) => h("i", { class: name, style: `width:${100 * value}%` })),
     ),
   );
 }

@@ -15,14 +15,10 @@ function scoreRange(tables) {
 }
 
 /**
- * Scores of live features, stacked by class; those for which `chosen` is false are pale.
+ * Scores of live features, stacked by class; those for which `mask` is 0 are pale.
  * Returns the SVG, with `toScore(x)` and `range` for a brush.
  */
-function scoreHistogram(
-  table,
-  info,
-  { width, height, range, bins = 64, chosen = () => true, low = null, high = null },
-) {
+function scoreHistogram(table, info, { width, height, range, bins = 64, mask = null, low = null, high = null }) {
   const left = 34,
     right = 8,
     top = 8,
@@ -32,7 +28,7 @@ function scoreHistogram(
   table.mds.forEach((score, i) => {
     if (score === null || table.class[i] === "dead") return;
     const bin = Math.min(bins - 1, Math.max(0, Math.floor(((score - from) / (to - from)) * bins)));
-    counts[bin][table.class[i]][chosen(i) ? 0 : 1] += 1;
+    counts[bin][table.class[i]][mask === null || mask[i] ? 0 : 1] += 1;
   });
   const totals = counts.map((bin) => CLASSES.reduce((sum, name) => sum + bin[name][0] + bin[name][1], 0));
   const most = Math.max(1, ...totals);
@@ -94,18 +90,6 @@ function scoreHistogram(
   svg.toScore = (px) =>
     from + ((Math.min(Math.max(px, left), width - right) - left) / (width - left - right)) * (to - from);
   return svg;
-}
-
-/** Round values within a range, about so many. */
-function ticks(from, to, count) {
-  const raw = (to - from) / count;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw);
-  const digits = Math.max(0, -Math.floor(Math.log10(step)) + (String(step / power).includes(".") ? 1 : 0));
-  const found = [];
-  for (let i = Math.ceil(from / step); i * step <= to + 1e-12; i += 1)
-    found.push({ value: i * step, label: fixed(i * step, digits) });
-  return found;
 }
 
 /** Activations that are not 0: images upward, texts downward, each as a share of its modality's highest bin. */

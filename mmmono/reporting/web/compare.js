@@ -4,7 +4,7 @@
 async function showCompare(root) {
   const index = explorerData.index;
   const names = index.sets.map((set) => set.name);
-  const tables = await Promise.all(names.map((name) => load(`${name}/table`)));
+  const tables = await Promise.all(names.map(loadTable));
   const common = scoreRange(tables);
   const width = Math.max(
     280,
@@ -13,7 +13,8 @@ async function showCompare(root) {
   const panels = index.sets.map((info, i) => {
     const range = state.sameScale ? common : scoreRange([tables[i]]);
     const row = (name, value) => h("tr", {}, h("th", { scope: "row" }, ...name), h("td", { class: "number" }, value));
-    const part = (name) => row([dot(name), name], `${info[name]} (${share(info[name] / info.features)})`);
+    const { count } = tables[i];
+    const part = (name) => row([dot(name), name], `${counted(count[name])} (${share(count[name] / info.features)})`);
     const beyond = (key) => String(tables[i][key].filter((_, f) => significant(tables[i], key, f)).length);
     return h(
       "section",
@@ -26,11 +27,8 @@ async function showCompare(root) {
         h(
           "tbody",
           {},
-          row(["features"], String(info.features)),
-          part("ImgD"),
-          part("TextD"),
-          part("CrossD"),
-          part("dead"),
+          row(["features"], counted(info.features)),
+          ...STATUSES.map(part),
           row(["significant (q ≤ 0.05)"], beyond("q")),
           info.shared ? row(["shared (q ≤ 0.05)"], beyond("shared_q")) : null,
           row(["mean μ"], fixed(info.mean)),
@@ -54,8 +52,8 @@ async function showCompare(root) {
         "Unpin",
       );
       return featureCard(set, feature, tables[names.indexOf(set)], card, {
-        href: (s, f) => `#${s}/${f}`,
         buttons: [h("a", { class: "plain", href: `#${set}/${feature}` }, "Open"), unpin],
+        more: await counterpartsOf(set, feature),
       });
     }),
   );
@@ -93,6 +91,7 @@ async function showCompare(root) {
     },
   });
   scale.checked = state.sameScale;
+  const matches = h("section", { id: "counterparts", "aria-label": "Counterparts" });
   root.replaceChildren(
     h(
       "div",
@@ -101,11 +100,15 @@ async function showCompare(root) {
       h("label", {}, scale, " same scale"),
     ),
     h("div", { class: "panels" }, panels),
-    h("div", { class: "row" }, h("h2", {}, "Pinned features"), add),
+    matches,
+    h("div", { class: "row", id: "pinned" }, h("h2", {}, "Pinned features"), add),
     cards.length
       ? h("div", { class: "pinned" }, cards)
       : h("p", { class: "muted" }, "None yet: pin one here, or on its card. The address of this page then holds them."),
   );
+  await showCounterparts(matches);
+  if (matching.reveal) byId("pinned").scrollIntoView({ block: "start" });
+  matching.reveal = false;
 }
 
 /** Pin a feature, or unpin it. */
@@ -114,5 +117,5 @@ function togglePin(set, feature) {
   if (place >= 0) state.pinned.splice(place, 1);
   else state.pinned.push([set, feature]);
   if (location.hash.startsWith("#compare")) location.hash = compareHash();
-  else route().then(() => document.getElementById("pin")?.focus({ preventScroll: true }));
+  else route().then(() => byId("pin")?.focus({ preventScroll: true }));
 }

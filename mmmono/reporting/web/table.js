@@ -2,9 +2,16 @@
 // The table of features: sorted, filtered, and only as many rows in the document as can be seen.
 
 const ROW = 32; // pixels, as in explorer.css
+const BEYOND = 4; // rows above and below those that can be seen
+const PRINTED = 300; // rows on paper
 const COLUMNS = [
   { key: "feature", title: "feature", class: "feature number", about: "Index of the feature" },
-  { key: "class", title: "class", class: "class", about: "ImgD, TextD, CrossD, or dead: too few pairs to say" },
+  {
+    key: "status",
+    title: "class",
+    class: "class",
+    about: "ImgD, TextD, CrossD; rare: too few pairs activate it for a class; silent: none does",
+  },
   {
     key: "mds",
     title: "MDS",
@@ -43,7 +50,7 @@ const COLUMNS = [
   {
     key: "shared_q",
     title: "shared q",
-    class: "wide number from-wide",
+    class: "wide number from-widest",
     show: small,
     about: "q-value of sharedness against broken pairs",
   },
@@ -80,7 +87,7 @@ const COLUMNS = [
 
 class FeatureTable {
   constructor(onSort) {
-    this.scroller = document.getElementById("scroller");
+    this.scroller = byId("scroller");
     this.head = document.querySelector("#table thead");
     this.body = document.querySelector("#table tbody");
     this.onSort = onSort;
@@ -93,21 +100,22 @@ class FeatureTable {
     });
   }
 
-  /** Order and filter anew. `matches` maps features to captions found by a search; null where nothing is searched. */
+  /** Order anew, and list the features that pass. `matches`: captions that a search found, by feature; null if none. */
   show(table, matches) {
-    this.table = table;
     this.matches = matches;
-    if (this.orderedBy !== table || this.key !== state.sort.key || this.descending !== state.sort.descending) {
-      this.order = sortedFeatures(table, state.sort.key, state.sort.descending);
-      [this.orderedBy, this.key, this.descending] = [table, state.sort.key, state.sort.descending];
+    const { key, descending } = state.sort;
+    if (this.table !== table || this.key !== key || this.descending !== descending) {
+      this.order = sortedFeatures(table, key, descending);
+      [this.table, this.key, this.descending] = [table, key, descending];
+      this.drawHead();
     }
-    this.rows = this.order.filter((feature) => passes(table, feature, matches));
-    this.drawHead();
+    this.rows = this.order.filter((feature) => state.passing[feature]);
     this.draw(true);
   }
 
   drawHead() {
     const columns = COLUMNS.filter((column) => column.key === "feature" || column.key in this.table);
+    const focused = this.head.contains(document.activeElement) ? document.activeElement.textContent : null;
     this.columns = columns;
     this.head.replaceChildren(
       h(
@@ -128,13 +136,25 @@ class FeatureTable {
         }),
       ),
     );
+    if (focused) [...this.head.querySelectorAll("button")].find((b) => b.textContent === focused)?.focus();
   }
 
   draw(always = false) {
     if (!this.table) return;
-    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - 8);
-    const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 18);
+    const first = Math.max(0, Math.floor(this.scroller.scrollTop / ROW) - BEYOND);
+    const last = Math.min(this.rows.length, first + Math.ceil(this.scroller.clientHeight / ROW) + 2 * BEYOND);
     if (!always && first === this.first && last === this.last) return;
+    this.drawRows(first, last);
+  }
+
+  /** All rows that paper has room for. */
+  drawForPaper() {
+    this.drawRows(0, Math.min(this.rows.length, PRINTED));
+    byId("cut").hidden = this.rows.length <= PRINTED;
+    byId("cut").textContent = `The first ${PRINTED} of ${counted(this.rows.length)} features.`;
+  }
+
+  drawRows(first, last) {
     [this.first, this.last] = [first, last];
     const focused = this.body.contains(document.activeElement)
       ? document.activeElement.closest("tr")?.dataset.feature
@@ -142,27 +162,30 @@ class FeatureTable {
     const space = (count) =>
       h("tr", { class: "space", "aria-hidden": "true" }, h("td", { style: `height:${count * ROW}px` }));
     const rows = this.rows.slice(first, last).map((feature, i) => this.row(feature, first + i));
-    document.getElementById("table").setAttribute("aria-rowcount", this.rows.length + 1);
+    byId("table").setAttribute("aria-rowcount", this.rows.length + 1);
     this.body.replaceChildren(space(first), ...rows, space(this.rows.length - last));
-    document.getElementById("nothing").hidden = this.rows.length > 0;
+    byId("nothing").hidden = this.rows.length > 0;
+    byId("cut").hidden = true;
     if (focused) this.body.querySelector(`tr[data-feature="${focused}"] a`)?.focus({ preventScroll: true });
   }
 
   row(feature, place) {
+    const { status } = this.table;
     const cells = this.columns.map((column) => {
       if (column.key === "feature")
         return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
-      if (column.key === "class")
-        return h("td", { class: column.class }, dot(this.table.class[feature]), this.table.class[feature]);
+      if (column.key === "status") return h("td", { class: column.class }, dot(status[feature]), status[feature]);
       if (column.key === "label") return h("td", { class: column.class, dir: "auto" }, ...this.caption(feature));
       return h("td", { class: column.class }, column.show(this.table[column.key][feature]));
     });
     return h(
       "tr",
       {
+        class: status[feature] === "rare" ? "rare" : null,
+        title: status[feature] === "rare" ? `Scores of ${this.table.groups[feature]} independent pairs` : null,
         "data-feature": feature,
         "aria-rowindex": place + 2,
-        "aria-selected": feature === state.feature ? "true" : null,
+        "aria-current": feature === state.feature ? "true" : null,
       },
       cells,
     );
@@ -177,15 +200,14 @@ class FeatureTable {
   /** Scroll so that a feature can be seen: to the edge that it lies beyond, or with it in the middle from far away. */
   reveal(feature) {
     const place = this.rows.indexOf(feature);
-    if (place >= 0) {
-      const top = place * ROW,
-        from = this.scroller.scrollTop,
-        view = this.scroller.clientHeight - this.head.offsetHeight;
-      if (Math.abs(top - from) > 2 * view) this.scroller.scrollTop = top - view / 2;
-      else if (top < from) this.scroller.scrollTop = top;
-      else if (top + ROW > from + view) this.scroller.scrollTop = top + ROW - view;
-    }
-    this.draw(true);
+    if (place < 0) return;
+    const top = place * ROW,
+      from = this.scroller.scrollTop,
+      view = this.scroller.clientHeight - this.head.offsetHeight;
+    if (Math.abs(top - from) > 2 * view) this.scroller.scrollTop = top - view / 2;
+    else if (top < from) this.scroller.scrollTop = top;
+    else if (top + ROW > from + view) this.scroller.scrollTop = top + ROW - view;
+    this.draw();
   }
 
   /** The feature some places further in the current order, staying at the ends. */
@@ -202,51 +224,13 @@ function sortedFeatures(table, key, descending) {
   if (!(key in table)) return features; // sorted by what another feature set has
   const values = table[key];
   const sign = descending ? -1 : 1;
-  const compare =
-    key === "label" || key === "class" || key === "name"
-      ? (a, b) => sign * values[a].localeCompare(values[b])
+  const { compare } = new Intl.Collator(); // a hundred times as fast as localeCompare
+  const ordered =
+    typeof values.find((value) => value !== null) === "string"
+      ? (a, b) => sign * compare(values[a], values[b])
       : (a, b) => sign * (values[a] - values[b]);
   return features.sort((a, b) => {
     const [lacksA, lacksB] = [values[a] === null || values[a] === "", values[b] === null || values[b] === ""];
-    return lacksA || lacksB ? lacksA - lacksB || a - b : compare(a, b) || a - b; // what has no value comes last either way
+    return lacksA || lacksB ? lacksA - lacksB || a - b : ordered(a, b) || a - b; // what has no value comes last either way
   });
-}
-
-/** Whether a live feature has a q-value of at most 5 %. */
-function significant(table, key, feature) {
-  const value = table[key][feature];
-  return table.class[feature] !== "dead" && value !== null && value <= 0.05;
-}
-
-function passes(table, feature, matches) {
-  const { classes, low, high, sure, shared, consensus } = state.filter;
-  const score = table.mds[feature];
-  if (!classes.has(table.class[feature])) return false;
-  if ((low !== null && !(score !== null && score >= low)) || (high !== null && !(score !== null && score <= high)))
-    return false;
-  if (sure && !significant(table, "q", feature)) return false;
-  if (shared && "shared_q" in table && !significant(table, "shared_q", feature)) return false;
-  if (consensus && table.consensus && !table.consensus[feature]) return false; // sets without seeds hide nothing
-  return matches === null || matches.has(feature);
-}
-
-/** A caption's text, with the beginnings of words that a query names marked. */
-function marked(text, query) {
-  const patterns = searchPattern(query);
-  if (!patterns) return [text];
-  const caption = text.normalize(); // as searchTexts has it
-  const spans = [];
-  for (const pattern of patterns) {
-    const match = pattern.exec(caption);
-    if (match) spans.push([match.index, match.index + match[0].length]);
-  }
-  spans.sort((a, b) => a[0] - b[0]);
-  const parts = [];
-  let end = 0;
-  for (const [from, to] of spans) {
-    if (from < end) continue;
-    parts.push(caption.slice(end, from), h("mark", {}, caption.slice(from, to)));
-    end = to;
-  }
-  return [...parts, caption.slice(end)];
 }

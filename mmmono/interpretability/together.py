@@ -1,0 +1,75 @@
+"""Which features are active on the same samples, beyond how often each is active."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from mmmono.interpretability.neighbors import CHUNK_FEATURES, Neighbors, strongest
+
+SPARSE = 0.1  # share of active entries below which counting them one by one is quicker than a matrix product
+
+
+def co_firing(image: Bool[Tensor, "images features"], text: Bool[Tensor, "texts features"], count: int) -> Neighbors:
+    """Find the `count` features that each feature is most often active together with, by the φ coefficient.
+
+    φ is Pearson's correlation of two yes-or-no variables. Here each modality is centered by itself: two features that are
+    active on images alone would else go together just for that. It is 1 for features that are always active together,
+    and about 0 for features that are active independently, however often.
+
+    Args:
+        image: whether each image activates each feature.
+        text: the same for texts; the features are the same, the samples need not be pairs.
+        count: number of features for each.
+
+    Returns:
+        Features with a positive φ, in descending order, and their φ; a feature that is active on all samples of each
+        modality, or on none, has none.
+
+    Raises:
+        ValueError: `count` is not positive, or both modalities have different features.
+    """
+    if count < 1:
+        raise ValueError(f"count={count} features that are active together: give at least 1")
+    if image.shape[1] != text.shape[1]:
+        raise ValueError(f"{image.shape[1]} features on images but {text.shape[1]} on texts: give the same features")
+    sides = [side for side in (image, text) if len(side)]
+    size = image.shape[1]
+    features = torch.full((size, count), -1)
+    phi = torch.zeros(size, count)
+    kept = min(count, size - 1)
+    counted = [_Counted(side) for side in sides]
+    scatter = np.sqrt(sum(side.scatter for side in counted) if counted else np.zeros(size))
+    scale = np.divide(1, scatter, out=np.zeros(size), where=scatter > 0)
+    for start in range(0, size if kept and counted else 0, CHUNK_FEATURES):
+        rows = slice(start, min(start + CHUNK_FEATURES, size))
+        together = sum(side.beyond_chance(rows) for side in counted) * scale[rows, None] * scale
+        together[np.arange(len(together)), np.arange(rows.start, rows.stop)] = -np.inf
+        features[rows, :kept], phi[rows, :kept] = strongest(torch.from_numpy(together).float(), kept)
+    return Neighbors(features, phi)
+
+
+class _Counted:
+    """How often features of one modality are active, alone and together."""
+
+    def __init__(self, active: Tensor) -> None:
+        values = active.cpu().numpy()
+        self._samples = len(values)
+        self._count = values.sum(0, dtype=np.float64)
+        self._active = csr_array(values, dtype=np.float32) if values.mean() < SPARSE else values.astype(np.float32)
+
+    @property
+    def scatter(self) -> np.ndarray:
+        """Σ (active − share of active)² of each feature."""
+        spread: np.ndarray = self._count * (1 - self._count / self._samples)
+        return spread
+
+    def beyond_chance(self, rows: slice) -> np.ndarray:
+        """Number of samples that activate two features, minus the number to expect of unrelated ones."""
+        together = self._active[:, rows].T @ self._active
+        counted: np.ndarray = together if isinstance(together, np.ndarray) else together.toarray()
+        beyond: np.ndarray = counted.astype(np.float64) - np.outer(self._count[rows], self._count / self._samples)
+        return beyond
