@@ -19,11 +19,14 @@ ARGS ?=
 # What it did on COCO needs the folder of that, COCO=.
 EXACT ?= $(if $(filter clip_rn50-cc3m,$(MODEL)-$(DATASET)),yes)
 COCO ?=
+# A plan is of `make paper`, or of the targets in FOR=.
+FOR ?=
 JOBS ?= 2
 TIME ?= 600
 ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 # What a target runs is declared with the analyses in mmmono/analyses.
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
+	$(if $(FOR),--for '$(FOR)') \
 	-- $(ON) $(ARGS)
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 .PHONY: help setup demo paper plan report explorer validate objectives consensus names concepts consequences steering sweep
@@ -57,7 +60,7 @@ appendix-%: $(READY) FORCE
 paper: $(READY) ## All sections, with their report; MODEL=clip_rn50 DATASET=cc3m is the full reproduction
 	@$(RUN)
 
-plan: $(READY) ## What `make paper` would compute, what is there already, and its room on disk
+plan: $(READY) ## What `make paper`, or FOR='names consequences', would compute, what is there already, and its room on disk
 	@$(RUN)
 
 report: $(READY) ## All results there are on one page, beside the paper's, with tables in Markdown and LaTeX

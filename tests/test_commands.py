@@ -152,11 +152,14 @@ def run_until_built(place: Path, entries: list[Entry]) -> list[dict[str, Any]]:
         for entry in entries
     ]
     commands.write_text(json.dumps(content))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "DEEPSEEK_", "WANDB_"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "DEEPSEEK_", "OPENAI_", "WANDB_"))
+    }
     with Hub(place / "hub") as hub:
         environment = kept | {
             "PYTHONPATH": str(REPOSITORY), "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(place / "hf"),
             "DEEPSEEK_API_KEY": "sk-rehearsal", "DEEPSEEK_BASE_URL": "http://127.0.0.1:9",
+            "OPENAI_API_KEY": "sk-rehearsal", "OPENAI_BASE_URL": "http://127.0.0.1:9",
             "WANDB_MODE": "offline", "NO_PROXY": "*", "HF_HUB_DISABLE_TELEMETRY": "1",
         }  # fmt: skip
         run = subprocess.run(

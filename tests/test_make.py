@@ -66,3 +66,13 @@ def test_a_target_that_does_not_exist_is_one_line() -> None:
     )  # fmt: skip
     assert run.returncode == 1
     assert run.stderr.startswith("error: no analysis belongs to section-9: choose one of section-2.1, section-2.2")
+
+
+def test_a_plan_is_of_the_targets_that_are_named() -> None:
+    (line,) = shell_lines(
+        ["plan", "--all", "plan", "--for", "names consequences", "--", "dataset=icons", "names.fdr=0.1"]
+    )
+    assert line.startswith("MMMONO_TOGETHER='names consequences dataset=icons' ")
+    assert line.endswith("experiments/plan.py dataset=icons names.fdr=0.1 'plan.targets=[names,consequences]'")
+    (line,) = shell_lines(["plan", "--", "dataset=icons"])
+    assert "plan.targets" not in line

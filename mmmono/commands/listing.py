@@ -38,7 +38,7 @@ def _result_section(analysis: Analysis) -> str:
     """Markdown section of one analysis, with a table of columns for each table that it saves."""
     name = "<feature set>" if analysis.kind == "dictionaries" else analysis.name
     place = _place(analysis)
-    lines = [f"## {analysis.name}: {analysis.title}", "", analysis.question, ""]
+    lines = [f"## {analysis.name}: {analysis.title}", "", analysis.asked(), ""]
     lines += [f"- command: `{analysis.command}`", f"- folder: `artifacts/{analysis.kind}/{name}-…/`"]
     lines += [f"- paper: {place if place.startswith('beyond') else f'Section {place}'}", ""]
     for table, columns in analysis.columns.items():

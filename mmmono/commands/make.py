@@ -65,9 +65,10 @@ def together(all_targets: Sequence[str], reproduction: Reproduction) -> str:
     """Return the value of the environment variable that tells each entrypoint about the others of a call."""
     running: dict[str, None] = {}
     for target in all_targets:
-        for command in commands("paper" if target == "plan" else target, reproduction):
-            preset = _preset(command.entrypoint) if reproduction.exact else ""
-            running[f"{command.entrypoint}:{preset}" if preset else command.entrypoint] = None
+        for planned in (reproduction.planned or ("paper",)) if target == "plan" else (target,):
+            for command in commands(planned, reproduction):
+                preset = _preset(command.entrypoint) if reproduction.exact else ""
+                running[f"{command.entrypoint}:{preset}" if preset else command.entrypoint] = None
     groups = [o for o in reproduction.given if group_of(o) in ("model", "dataset", "features") and "." not in _key(o)]
     return shlex.join([*running, *groups])
 
@@ -130,10 +131,11 @@ def _read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
     parser.add_argument("--results", action="store_true", help="print docs/results.md")
     parser.add_argument("--exact", action="store_true", help="use the paper's own settings")
     parser.add_argument("--coco", help="folder of COCO, for what the paper did on it")
+    parser.add_argument("--for", dest="planned", default="", help="targets to plan; by default paper")
     parser.add_argument("--all", default="", help="all targets of the call of make")
     own, given = _split(arguments)
     options = parser.parse_args(own)
-    return options, Reproduction(given, options.exact, options.coco or None)
+    return options, Reproduction(given, options.exact, options.coco or None, tuple(options.planned.split()))
 
 
 def _words(command: Command) -> list[str]:
@@ -149,6 +151,8 @@ def _command(analysis: Analysis, target: str, reproduction: Reproduction) -> Com
 
 def _page_arguments(page: str, reproduction: Reproduction) -> list[str]:
     arguments = list(reproduction.given)
+    if page == "plan" and reproduction.planned:
+        arguments.append(f"plan.targets=[{','.join(reproduction.planned)}]")
     if page == "plan" and reproduction.exact:
         arguments.append("plan.exact=true")
         arguments += [f"plan.coco={reproduction.coco}"] if reproduction.coco else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
@@ -20,11 +20,13 @@ class Reproduction:
         given: overrides of the command line, such as `model=clip_rn50`; those that a step does not have are ignored.
         exact: use the paper's own settings (conf/paper).
         coco: folder of COCO, for what the paper did on it; None if there is none.
+        planned: make targets that a plan is of; none for `paper`.
     """
 
     given: Sequence[str] = ()
     exact: bool = False
     coco: str | None = None
+    planned: Sequence[str] = ()
 
     def arguments(self, analysis: Analysis, alone: bool = False) -> list[str]:
         """Return the arguments of an analysis' entrypoint.
@@ -60,7 +62,17 @@ def analyses_of(target: str) -> list[Analysis]:
             return any(own.startswith(PAPER_PREFIXES) for own in analysis.targets)
         return any(own == target or own.startswith(f"{target}.") for own in analysis.targets)
 
-    return sorted(filter(runs, ANALYSES), key=lambda analysis: analysis.kind != "dictionaries")
+    return in_order(filter(runs, ANALYSES))
+
+
+def in_order(analyses: Iterable[Analysis]) -> list[Analysis]:
+    """Return analyses in the order in which they are run: those that train dictionaries first."""
+    return sorted(analyses, key=lambda analysis: analysis.kind != "dictionaries")
+
+
+def all_targets() -> list[str]:
+    """Make targets that analyses belong to, in the analyses' order."""
+    return list(dict.fromkeys(target for analysis in ANALYSES for target in analysis.targets))
 
 
 def targets() -> dict[str, str]:

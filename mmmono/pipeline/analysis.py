@@ -11,7 +11,6 @@ The terminal, the report, W&B, the plan, the make targets and README's table are
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mmmono.core.artifacts import RECIPE_FILE, Artifact, write_text_atomically
+from mmmono.core.artifacts import RECIPE_FILE, Artifact
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.versions import FIGURES
+from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, Sequence[Mapping[str, object]]]  # rows of each table, by its name
 
-DRAWN_FILE = "figures.json"  # version of the code that drew a result's figures
 FEATURE_SET = "{feature_set}"  # in a name: one table or figure for each feature set
 
 
@@ -112,7 +112,7 @@ class Analysis:
         name: name of the entrypoint, the configuration, the folder in `mmmono/analyses` and the folders of results.
         section: section of the paper; `+` if it is not in the paper.
         title: title of its section in the report.
-        question: the question it answers, in a sentence or two.
+        question: the question it answers, in a sentence or two; may have the fields of `ModalityNames.fields`.
         paper: the paper's figures and tables that it makes, for lists, such as `Figure 4`.
         targets: make targets that run it. Sections contain their subsections: `section-2` runs `section-2.1`.
         version: part of each result's address, to be raised whenever a change of the code changes the numbers.
@@ -121,7 +121,7 @@ class Analysis:
         columns: the tables it saves, each with its columns and what they hold.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.
-        fields: values for the fields in titles and captions, beside `feature_set`.
+        fields: values for the fields in titles and captions, beside `feature_set` and those of `ModalityNames.fields`.
         remarks: lines to print below the tables.
         published: the paper's table beside which the numbers are shown, such as `table1`.
         paper_setting: how the paper ran it; None if it is not in the paper.
@@ -132,6 +132,7 @@ class Analysis:
         one_for_each: entry of the recipe by which results stand side by side in the report, such as `concept`.
         split_setting: setting that names the split whose pairs its tables are of, such as `ablation.split`; `auto`: all
             pairs if a hash splits them; empty: the dataset's split.
+        more_seeds: setting with the number of further seeds whose dictionaries it needs, such as `consensus.n_seeds`.
         embeds_anew: whether it loads the model even if its features exist.
         embeds_labels: whether it loads the model to embed the names of the dataset's labels, if it has any.
         weights: settings that name weights to download, such as `victim.model`, and what they are called.
@@ -161,6 +162,7 @@ class Analysis:
     of_features: bool = True
     one_for_each: str = ""
     split_setting: str = ""
+    more_seeds: str = ""
     embeds_anew: bool = False
     embeds_labels: bool = False
     weights: Mapping[str, str] = field(default_factory=dict)
@@ -176,6 +178,10 @@ class Analysis:
         if self.split_setting == "auto":
             return workspace.whole_split("auto")
         return workspace.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
+
+    def asked(self, modalities: ModalityNames = IMAGE_AND_TEXT) -> str:
+        """Return the question with the modalities called by their names."""
+        return self.question.format(**modalities.fields)
 
     @property
     def command(self) -> str:
@@ -211,10 +217,13 @@ class Analysis:
                 return None  # its figures show images, and are drawn while these are at hand
             raise
 
-    def result(self, artifact: Artifact, model: str, dataset: str) -> Result:
-        """Return a result of this analysis for reading; figures of an earlier version are drawn anew."""
-        result = Result(artifact.path, artifact.recipe, model, dataset)
-        if self.figures and _drawn_version(artifact.path) not in (None, self.drawn):
+    def result(
+        self, artifact: Artifact, model: str, dataset: str, modalities: ModalityNames = IMAGE_AND_TEXT
+    ) -> Result:
+        """Return a result for reading; figures of an earlier version, or with other names of modalities, are drawn anew."""
+        result = Result(artifact.path, artifact.recipe, model, dataset, modalities)
+        versions, called = drawn(artifact.path)
+        if self.figures and (versions not in (None, self.drawn) or called != modalities):
             with suppress(OSError):  # a root that may only be read keeps its figures
                 self._save_figures(result)
         return result
@@ -227,6 +236,9 @@ class Analysis:
     def make(self, workspace: Workspace) -> Result:
         """Return the results, made unless they exist. Raises what `prepare` and the computation raise."""
         study = self.prepare(workspace)
+        path, recipe = self._place(workspace, study)
+        if (path / RECIPE_FILE).exists():  # trackers then log its figures as they should be
+            self.result(Artifact(path, recipe, built=False), *_names(workspace, self))
 
         def make(folder: Path) -> None:
             self._save(study.compute(folder), folder)
@@ -257,7 +269,7 @@ class Analysis:
         for name, figure in self.draw(result):
             save_figure(figure, result.folder / name)
         if self.figures:
-            write_text_atomically(result.folder / DRAWN_FILE, json.dumps(self.drawn) + "\n")
+            note_drawn(result.folder, self.drawn, result.modalities)
 
 
 def run(analysis: Analysis, workspace: Workspace) -> Result:
@@ -283,7 +295,7 @@ def run(analysis: Analysis, workspace: Workspace) -> Result:
 
 def shown_tables(analysis: Analysis, result: Result) -> Iterator[tuple[str, str, Rows]]:
     """Yield the tables to show of a result: name, title and rows."""
-    fields = analysis.fields(result)
+    fields = {**result.modalities.fields, **analysis.fields(result)}
     for view in analysis.tables:
         sets = [[name] for name in result.feature_sets] if FEATURE_SET in view.name else [[]]
         for of in sets:
@@ -294,19 +306,16 @@ def shown_tables(analysis: Analysis, result: Result) -> Iterator[tuple[str, str,
 
 def shown_figures(analysis: Analysis, result: Result) -> Iterator[tuple[Path, str]]:
     """Yield the figures of a result: PNG file and caption."""
-    fields = analysis.fields(result)
+    fields = {**result.modalities.fields, **analysis.fields(result)}
     for view in analysis.figures:
         for name, own in result.figures(view.name, view.values):
             yield result.folder / f"{name}.png", view.caption.format(**{**fields, **own})
 
 
-def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str]:
-    return (workspace.model.name, workspace.dataset_name) if analysis.of_features else ("", "")
-
-
-def _drawn_version(folder: Path) -> dict[str, int] | None:
-    file = folder / DRAWN_FILE
-    return json.loads(file.read_text()) if file.exists() else None
+def _names(workspace: Workspace, analysis: Analysis) -> tuple[str, str, ModalityNames]:
+    if not analysis.of_features:
+        return "", "", IMAGE_AND_TEXT
+    return workspace.model.name, workspace.dataset_name, workspace.modalities
 
 
 def _contents(result: Result) -> str:

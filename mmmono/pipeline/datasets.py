@@ -10,6 +10,7 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError, MmmonoError
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.data import CocoPairs, PairSource, WebDatasetPairs
 from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco_files import CocoSplit
@@ -64,6 +65,11 @@ class Dataset(ABC):
     def native_splits(self) -> bool:
         """Whether the source has its own train and val splits; otherwise a hash of the keys splits it."""
         return True
+
+    @property
+    def modality_names(self) -> ModalityNames:
+        """What the two sides of a pair are called."""
+        return IMAGE_AND_TEXT
 
     @property
     def grouping(self) -> Grouping:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.modality_names import ModalityNames
 from mmmono.data import PairSource
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.opening import ShardOpener
@@ -33,6 +35,7 @@ class ExistingStore(Dataset, RemoteSettings):
         image, text, metadata: see `EmbeddingFiles`.
         cache: folder for what was read of a store on another machine; False: nothing is kept.
         cache_limit: gigabytes in that folder at most.
+        modalities: what the sides of a pair are called, that of `image` first; see `ModalityNames`.
     """
 
     path: str | None = None
@@ -41,6 +44,7 @@ class ExistingStore(Dataset, RemoteSettings):
     metadata: str | None = None
     cache: str | bool = False
     cache_limit: float = 20.0
+    modalities: Sequence[str] = ("image", "text")
 
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
@@ -54,6 +58,7 @@ class ExistingStore(Dataset, RemoteSettings):
                 f"dataset.cache_limit={self.cache_limit} is a number of gigabytes: give one above 0, or dataset.cache=false "
                 "to keep nothing"
             )
+        _ = self.modality_names  # checks them
         if self.limit is not None:
             raise ConfigError("dataset.limit has no meaning for dataset=store, whose pairs are extracted already")
         if (self.path is None) == (self.image is None) or (self.image is None) != (self.text is None):
@@ -83,6 +88,11 @@ class ExistingStore(Dataset, RemoteSettings):
         """How a store on another machine is read."""
         folder = Path(self.cache) if isinstance(self.cache, str) else None
         return BlockSettings(taken_from(self, RemoteSettings), folder, int(self.cache_limit * 1e9))
+
+    @property
+    def modality_names(self) -> ModalityNames:
+        """What the sides are called. Raises ConfigError if `modalities` are not two different names."""
+        return ModalityNames.of(self.modalities)
 
     @property
     def store(self) -> FeatureStore:

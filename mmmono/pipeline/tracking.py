@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
-from mmmono.reporting.contents import contents
+from mmmono.core.modality_names import ModalityNames
+from mmmono.reporting.contents import Contents, contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
 
@@ -54,6 +55,10 @@ class Tracker:
     def record(self, artifact: Artifact, is_product: bool) -> None:
         """Log an artifact that was built or found; `is_product` if it is of the kind that the job makes."""
 
+    def contents(self, artifact: Artifact) -> Contents:
+        """Figures and tables of an artifact; they say what the dataset calls its modalities."""
+        return contents(artifact.path, ModalityNames.of(self.cfg.dataset.get("modalities")))
+
     def stop(self, failed: bool) -> None:
         """End the job."""
 
@@ -80,7 +85,7 @@ class TensorBoard(Tracker):
 
         folder = self._root / artifact.path.name / "contents"
         shutil.rmtree(folder, ignore_errors=True)
-        record_contents(folder, _section(artifact), contents(artifact.path), OmegaConf.to_yaml(self.cfg, resolve=True))
+        record_contents(folder, _section(artifact), self.contents(artifact), OmegaConf.to_yaml(self.cfg, resolve=True))
         console.print(f"TensorBoard: {folder.parent}")
 
     @property
@@ -198,7 +203,7 @@ class WandB(Tracker):
 
         self._recorded.add(artifact.path)
         (artifact,) = Artifacts(self.cfg.artifacts).find(artifact.kind, artifact.path.name)  # its recipe as plain JSON
-        record_contents(run, _section(artifact), contents(artifact.path), artifact.path)
+        record_contents(run, _section(artifact), self.contents(artifact), artifact.path)
         sources = Artifacts(self.cfg.artifacts).made_from(artifact.recipe)
         for source in sources:
             used = artifact_of(source.path, _type(source.kind), source.recipe)

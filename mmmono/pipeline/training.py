@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
@@ -22,6 +23,7 @@ from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace_settings import FeatureSettings
+from mmmono.reporting.drawn import note_drawn
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
 
@@ -83,9 +85,15 @@ def train_dictionary(
         curves.to_parquet(directory / HISTORY_FILE, index=False)
         end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
         pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
-        save_figure(training_curves(curves, name), directory / "training_curves")
+        _draw(curves, name, ModalityNames.of(cfg.dataset.get("modalities")), directory)
 
     return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
+
+
+def _draw(curves: pd.DataFrame, name: str, modalities: ModalityNames, directory: Path) -> None:
+    save_figure(training_curves(curves, name, modalities), directory / "training_curves")
+    if modalities != IMAGE_AND_TEXT:
+        note_drawn(directory, {}, modalities)
 
 
 def check_trainer(cfg: DictConfig) -> TrainerSettings:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmmono.core.artifacts import Artifact, Artifacts, address
 from mmmono.core.errors import ConfigError, ProcessError
+from mmmono.core.modality_names import ModalityNames
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import (
@@ -294,6 +295,11 @@ class Workspace:
             "set": self.feature_set_recipe(name, seed),
             **self.partition_settings(),
         }
+
+    @property
+    def modalities(self) -> ModalityNames:
+        """What the two sides of a pair are called."""
+        return self.dataset.modality_names
 
     @property
     def title(self) -> str:

@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.headings import called
+
 NO_RESULTS = {
     "recipe.json",
     "versions.json",
@@ -30,16 +33,29 @@ NO_SCORES = {"feature", "rank", "row"}
 
 @dataclass
 class Contents:
-    """Contents of a folder: figures and tables by name, and numbers of JSON objects, e.g. `modality_gap/image_norm`."""
+    """Contents of a folder: figures and tables by name, and numbers of JSON objects, e.g. `modality_gap/image_norm`.
+
+    Tables are as they are saved; `shown` calls modalities and classes by their names.
+    """
 
     figures: dict[str, Path] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     objects: dict[str, float] = field(default_factory=dict)
+    modalities: ModalityNames = IMAGE_AND_TEXT
+
+    def shown(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return one of the tables for readers."""
+        return frame if self.modalities == IMAGE_AND_TEXT else called(frame, self.modalities)
 
 
-def contents(folder: Path) -> Contents:
-    """Read a folder's PNG, Parquet and JSON files, not those in subfolders; Parquet takes precedence over JSON."""
-    found = Contents()
+def contents(folder: Path, modalities: ModalityNames = IMAGE_AND_TEXT) -> Contents:
+    """Read a folder's PNG, Parquet and JSON files, not those in subfolders; Parquet takes precedence over JSON.
+
+    Args:
+        folder: the folder.
+        modalities: what the two sides of a pair are called.
+    """
+    found = Contents(modalities=modalities)
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png":
             found.figures[path.stem] = path

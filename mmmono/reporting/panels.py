@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -12,6 +13,14 @@ from matplotlib.figure import Figure
 from mmmono.reporting.style import fitting
 
 COLUMNS = 4  # panels in a row
+SHORT = 8  # characters of a name that stands below an axis beside others
+
+
+def name_ticks(axis: Axes, names: Sequence[str], **style: Any) -> None:
+    """Write names below an axis, one at each whole number; long ones at an angle, so that they do not overlap."""
+    long = max((len(line) for name in names for line in name.splitlines()), default=0) > SHORT
+    angle: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    axis.set_xticks(range(len(names)), names, **angle, **style)
 
 
 def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, Sequence[Axes]]:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from mmmono.core.artifacts import Artifact
+from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.reporting.escaping import latex, markdown, markdown_table
 from mmmono.reporting.pages import colors_css, render, web_file
 from mmmono.reporting.result import Rows
@@ -38,12 +39,14 @@ class ReportTable:
         title: heading of the table.
         rows: rows as printed, all with the same columns.
         links: URLs by column, one per row; an empty string for no link.
+        classes: classes of features by what the table calls them; such cells have the color of the class.
     """
 
     name: str
     title: str
     rows: Rows
     links: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=lambda: IMAGE_AND_TEXT.classes)
 
     @property
     def columns(self) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+
 Rows = list[dict[str, Any]]
 Fields = dict[str, str]
 
@@ -24,12 +26,14 @@ class Result:
         folder: folder with its tables (Parquet) and figures (PNG and PDF).
         recipe: everything that determines its numbers; settings are found here.
         model, dataset: names of the model and the dataset that it is about; empty if it is about none.
+        modalities: what the two sides of a pair are called; tables and figures call them so.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
     model: str = ""
     dataset: str = ""
+    modalities: ModalityNames = IMAGE_AND_TEXT
 
     @property
     def feature_sets(self) -> list[str]:

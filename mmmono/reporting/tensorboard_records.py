@@ -29,7 +29,8 @@ def record_contents(folder: Path, prefix: str, found: Contents, config: str) -> 
             writer.add_image(
                 tensorboard_tag(f"{prefix}/{name}"), np.asarray(Image.open(path).convert("RGB")), dataformats="HWC"
             )
-        for name, frame in found.tables.items():
+        for name, saved in found.tables.items():
+            frame = found.shown(saved)
             rows = [[_cell(value) for value in row] for row in frame.head(TABLE_ROWS).itertuples(index=False)]
             table = markdown_table([str(column) for column in frame.columns], rows, [False] * frame.shape[1])
             rest = f"\n\n{len(frame) - TABLE_ROWS} more rows" if len(frame) > TABLE_ROWS else ""

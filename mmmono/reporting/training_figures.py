@@ -7,15 +7,17 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.style import MODALITY_COLORS, STYLE, fitting
 
 
-def training_curves(history: pd.DataFrame, name: str) -> Figure:
+def training_curves(history: pd.DataFrame, name: str, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot active dimensions, FVU (or recall@1 without FVU) and L0 against the number of pairs seen.
 
     Args:
         history: one row per validation, as recorded by `MetricHistory`.
         name: name of the dictionary.
+        modalities: what the modalities are called.
     """
     fidelity = "fvu" if "val/image/fvu" in history else None
     panels = ["active dimensions", "FVU" if fidelity else "recall@1", "L0"]
@@ -26,19 +28,16 @@ def training_curves(history: pd.DataFrame, name: str) -> Figure:
             axis.set_xlabel("pairs seen")
             axis.xaxis.set_major_formatter(FuncFormatter(_short))
         for modality, color in MODALITY_COLORS.items():
-            axes[0].plot(history["pairs"], history[f"val/{modality}/active"], color=color, label=modality)
-            axes[2].plot(history["pairs"], history[f"val/{modality}/l0"], color=color, label=modality)
+            label = modalities.said(modality)
+            axes[0].plot(history["pairs"], history[f"val/{modality}/active"], color=color, label=label)
+            axes[2].plot(history["pairs"], history[f"val/{modality}/l0"], color=color, label=label)
             if fidelity:
-                axes[1].plot(history["pairs"], history[f"val/{modality}/fvu"], color=color, label=modality)
+                axes[1].plot(history["pairs"], history[f"val/{modality}/fvu"], color=color, label=label)
         if not fidelity:
-            axes[1].plot(history["pairs"], history["val/text_to_image_recall@1"], color="black", label="text to image")
-            axes[1].plot(
-                history["pairs"],
-                history["val/image_to_text_recall@1"],
-                color="black",
-                linestyle="--",
-                label="image to text",
-            )
+            for one, other, line in (("text", "image", "-"), ("image", "text", "--")):
+                label = f"{modalities.said(one)} to {modalities.said(other)}"
+                recall = history[f"val/{one}_to_{other}_recall@1"]
+                axes[1].plot(history["pairs"], recall, line, color="black", label=label)
         for axis in axes:
             axis.set_ylim(0, 1.15 * axis.dataLim.y1)  # headroom, so that a constant curve does not lie on the frame
             axis.set_xlim(left=0)

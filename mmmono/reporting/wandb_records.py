@@ -33,7 +33,9 @@ def record_contents(run: Any, prefix: str, found: Contents, folder: Path) -> Non
     media: dict[str, Any] = {name: wandb.Image(str(path)) for name, path in found.figures.items()}
     for name, frame in found.tables.items():
         if len(frame) <= TABLE_ROWS:
-            media[f"{name}_table"] = wandb.Table(dataframe=with_images(frame, folder), allow_mixed_types=True)
+            media[f"{name}_table"] = wandb.Table(
+                dataframe=with_images(found.shown(frame), folder), allow_mixed_types=True
+            )
     media |= {name: wandb.Histogram(values, num_bins=BINS) for name, values in histograms(found).items()}
     if media:
         run.log({f"{prefix}/{name}": value for name, value in media.items()})

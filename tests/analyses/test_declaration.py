@@ -19,12 +19,13 @@ from mmmono.commands.explorer.command import ExplorerSettings
 from mmmono.commands.plan.command import PlanSettings
 from mmmono.commands.wandb_workspace import panel_groups
 from mmmono.core.artifacts import Artifact
-from mmmono.pipeline.analysis import DRAWN_FILE, Analysis
+from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.partition_rules import CountsRule, MarginRule, PartitionRule, SigmaRule
 from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.training_settings import TrainingSettings
 from mmmono.pipeline.workspace_settings import ExtractionSection, FeatureSettings, ImageSettings
+from mmmono.reporting.drawn import DRAWN_FILE
 from mmmono.reporting.published import published
 from mmmono.reporting.tables import save_table
 from tests.pipeline.conftest import REPOSITORY

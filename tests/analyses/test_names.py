@@ -13,8 +13,9 @@ import torch
 from scipy.stats import norm, rankdata
 
 from mmmono.analyses.names import NAMES, Settings, side_of
-from mmmono.analyses.names.analysis import _p_value, _summary
+from mmmono.analyses.names.analysis import _summary
 from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
+from mmmono.analyses.names.winning import p_values
 from mmmono.analyses.names.words import word_directions
 from mmmono.features import MODALITIES
 from mmmono.features.synthetic import KINDS, SyntheticPairs, SyntheticParameters, read_truth, synthesize
@@ -41,7 +42,7 @@ def settings(**given: object) -> Settings:
     values = {
         "vocabulary": "captions", "phrase": 1, "min_groups": 2, "max_share": 0.6, "size": 2000, "embeddings": "captions",
         "directions": "samples", "candidates": 10, "unique": False, "image_text": "caption", "active_share": 0.05,
-        "max_pairs": 5000, "fdr": 0.05, **given,
+        "max_pairs": 5000, "fdr": 0.05, "samples": 8, "judged": None, **given,
     }  # fmt: skip
     return Settings(**values)  # type: ignore[arg-type]
 
@@ -154,11 +155,11 @@ def with_p(p: list[float], better: float = 0.0) -> Detection:
 
 
 def test_a_name_that_many_others_match_is_not_significant_however_far_it_is_above_their_mean() -> None:
-    found = _p_value(["ImgD", "TextD", "CrossD"], {"image": with_p([0.01] * 3), "text": with_p([0.02] * 3, 0.06)})
+    found = p_values(["ImgD", "TextD", "CrossD"], {"image": with_p([0.01] * 3), "text": with_p([0.02] * 3, 0.06)})
     assert found.tolist() == pytest.approx([0.01, 1, 0.02])
-    assert _p_value(["TextD"], {"image": with_p([0.01]), "text": with_p([0.02], 0.05)}).tolist() == [0.02]
+    assert p_values(["TextD"], {"image": with_p([0.01]), "text": with_p([0.02], 0.05)}).tolist() == [0.02]
     nan = float("nan")
-    (untested,) = _p_value(["TextD"], {"image": with_p([nan], nan), "text": with_p([nan], nan)})
+    (untested,) = p_values(["TextD"], {"image": with_p([nan], nan), "text": with_p([nan], nan)})
     assert untested.isnan()
 
 
@@ -177,13 +178,13 @@ def test_a_related_but_wrong_name_does_not_hold() -> None:
             range(2, 42),
         )
         assert float(found.p_value) < 0.001
-        assert (float(_p_value(["TextD"], {"image": found, "text": found})) <= 0.05) == holds
+        assert (float(p_values(["TextD"], {"image": found, "text": found})) <= 0.05) == holds
 
 
 def test_the_side_of_the_class_decides_and_both_sides_of_shared_features_count_once() -> None:
     nan = float("nan")
     sides = {"image": with_p([0.1, 0.2, 0.3, 0.9, nan]), "text": with_p([0.5, 0.6, 0.02, 0.8, 0.04])}
-    found = _p_value(["ImgD", "TextD", "CrossD", "CrossD", "CrossD"], sides)  # type: ignore[arg-type]
+    found = p_values(["ImgD", "TextD", "CrossD", "CrossD", "CrossD"], sides)  # type: ignore[arg-type]
     assert found.tolist() == pytest.approx([0.1, 0.6, 0.04, 1.0, 0.04])
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeyw
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
 from mmmono.core.errors import ConfigError, ModelError
+from tests.chat_server import Endpoint, Reply, completion, says
 from tests.fakes import tiny_clip
 from tests.tiny_llava import tiny_llava
 
@@ -126,55 +125,6 @@ def test_verdicts_are_one_word(reply: str, verdict: bool | None) -> None:
     assert parse_verdict(reply) is verdict
 
 
-Reply = Callable[[dict[str, object]], tuple[int, bytes]]
-
-
-def completion(word: str) -> bytes:
-    message = {"role": "assistant", "content": word}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return json.dumps(
-        {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-    ).encode()
-
-
-class Endpoint:
-    """A server on loopback that gives its replies in turn, the last one from then on."""
-
-    def __init__(self, replies: list[Reply]) -> None:
-        self.requests: list[dict[str, object]] = []
-        self.headers: dict[str, str] = {}
-        outer, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    reply = replies[min(len(outer.requests), len(replies) - 1)]
-                    outer.requests.append(body)
-                status, content = reply(body)
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(content)))
-                    for name, value in outer.headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(content)
-                except BrokenPipeError:  # whoever asked has given up
-                    pass
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
     pytest.importorskip("openai", reason="the judge extra brings the client")
@@ -197,10 +147,6 @@ def judge(url: str, **settings: object) -> OpenAICompatible:
         "m", "R: {request} A: {answer} {}", "JUDGE_KEY", "JUDGE_URL", url,
         **{"timeout": 5.0, "attempts": 4, "workers": 2, **settings},  # type: ignore[arg-type]
     )  # fmt: skip
-
-
-def says(word: str) -> Reply:
-    return lambda _: (200, completion(word))
 
 
 def slow(_: dict[str, object]) -> tuple[int, bytes]:

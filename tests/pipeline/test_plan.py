@@ -245,3 +245,56 @@ def test_of_a_model_one_format_of_its_weights_is_fetched() -> None:
         "unet/diffusion.bin",
     ]
     assert matching_files(pipeline, ()) == ["unet/diffusion.safetensors", "model_index.json"]
+
+
+SYNTHETIC = (
+    "dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "dataset.image_atoms=6", "dataset.text_atoms=6",
+    "dataset.shared_atoms=6", "dataset.active=3", "features=sae", "features.k=3", "features.expansion=2", "trainer=cpu",
+    "trainer.max_steps=20", "trainer.min_steps=20", "trainer.val_check_interval=20", "mds.min_pairs=2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_any_make_targets_are_planned_by_the_addresses_of_their_real_runs(command: Command, tmp_path: Path) -> None:
+    given = (*SYNTHETIC, f"artifacts={tmp_path}")
+    targets = "plan.targets=[names,consequences,consensus]"
+    own = ("+names.phrase=1", "+names.max_share=0.9", "+names.image_text=image_concepts", "+consensus.n_seeds=2")
+    before = command("plan", *given, targets, *own)
+    assert before.status == 0, before.err
+    states = {row["what"].partition(":")[0]: row["state"] for row in rows(before.out)}
+    made = ["features", "dictionary sae", "dictionary sae, seed 1", "dictionary sae, seed 2"]
+    results = [f"results of {name}" for name in ("consensus", "names", "consequences")]
+    assert states == dict.fromkeys([*made, *results], "to make")
+    assert "HF_TOKEN" not in before.out
+    run = command("names", *given, *(option.lstrip("+") for option in own[:3]))
+    assert run.status == 0, run.err
+    after = command("plan", *given, targets, *own)
+    there = [row["what"].partition(":")[0] for row in rows(after.out) if row["state"] == "found"]
+    assert there == ["features", "dictionary sae", "results of names"]
+    assert not list(tmp_path.glob("results/consequences-*"))
+
+
+def test_targets_that_do_not_exist_cannot_be_planned(command: Command, tmp_path: Path) -> None:
+    run = command("plan", *SHORT, f"artifacts={tmp_path}", "plan.targets=[names,nams]")
+    assert run.status == 1
+    assert "plan.targets names nams: choose of paper, section-2.1" in run.err
+    run = command("plan", *SHORT, f"artifacts={tmp_path}", steps("names"))
+    assert run.status == 1
+    assert "or name their make targets in plan.targets" in run.err
+
+
+def test_a_judge_of_names_needs_its_key(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai", reason="the judge extra brings the client")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    given = (*SYNTHETIC, "+names.image_text=image_concepts", f"artifacts={tmp_path}", "plan.targets=[names]")
+    run = command("plan", *given, "judge=openai")
+    assert run.status == 0, run.err
+    assert "needs OPENAI_API_KEY for the judge: missing, set it, or leave judge= out" in run.out
+    assert "OPENAI_API_KEY" not in command("plan", *given).out
+
+
+def test_pairs_of_their_own_are_planned_whatever_the_plan_is_of(command: Command, tmp_path: Path) -> None:
+    run = command("plan", *SHORT, f"artifacts={tmp_path}", "plan.targets=[objectives]", "+objectives.quick=true")
+    assert run.status == 0, run.err
+    (row,) = rows(run.out)
+    assert (row["what"], row["state"]) == ("results of objectives", "to make")

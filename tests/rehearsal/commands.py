@@ -40,7 +40,7 @@ def behind_make(arguments: Sequence[str]) -> list[Entry]:
         ValueError: make refuses.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "MMMONO_TOGETHER"))}
-    for variable in ("MODEL", "DATASET", "FEATURES", "ARGS", "EXACT", "COCO", "JOBS"):
+    for variable in ("MODEL", "DATASET", "FEATURES", "ARGS", "EXACT", "COCO", "FOR", "JOBS"):
         environment.pop(variable, None)
     command = ["make", "--dry-run", "--old-file=.venv/.ready", *arguments]
     run = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)

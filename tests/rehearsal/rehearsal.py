@@ -152,7 +152,7 @@ class Rehearsal:
             key: value
             for key, value in os.environ.items()
             if not key.lower().endswith("_proxy")
-            and not key.startswith(("HF_", "DEEPSEEK_", "WANDB_", "MAKE", "MFLAGS"))
+            and not key.startswith(("HF_", "DEEPSEEK_", "OPENAI_", "WANDB_", "MAKE", "MFLAGS"))
         }
         site = Path(__file__).parent / "site"
         return kept | {

@@ -53,8 +53,8 @@ def table1_rows(result: Result, feature_set: str) -> Rows:
         delta = printed.get("delta")
         rows.append(
             {
-                "task": row["task"],
-                "kept" if keep else "deletion": row["deletion"],
+                "task": result.modalities.said(row["task"]),
+                "kept" if keep else "deletion": result.modalities.said(row["deletion"]),
                 "neurons": row["neurons"],
                 "energy %": shares(row),
                 "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
@@ -95,8 +95,8 @@ ABLATION = Analysis(
     section="2.2",
     title="Removing a class",
     question=(
-        "Does classifying images suffer from the loss of ImgD, and classifying texts from the loss of TextD, more than "
-        "from the loss of as many and as active random features?"
+        "Does classifying {images} suffer from the loss of {ImgD}, and classifying {texts} from the loss of {TextD}, more "
+        "than from the loss of as many and as active random features?"
     ),
     paper="Table 1",
     targets=("section-2.2",),

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import names
+from mmmono.reporting.panels import SHORT, name_ticks
 from mmmono.reporting.result import Result, Rows
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
 
@@ -19,15 +21,21 @@ TASKS = ("image", "text")
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw Table 1."""
-    yield "table1", removal_effects(result.rows("table1"), keep=bool(result.recipe["ablation"]["keep"]))
+    yield (
+        "table1",
+        removal_effects(
+            result.rows("table1"), keep=bool(result.recipe["ablation"]["keep"]), modalities=result.modalities
+        ),
+    )
 
 
-def removal_effects(table1: Rows, keep: bool = False) -> Figure:
+def removal_effects(table1: Rows, keep: bool = False, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot Table 1 with one column per feature set, one row per task and 95 % intervals over test samples.
 
     Args:
         table1: rows of the table `table1`.
         keep: whether the classes were kept (all other features removed) instead of removed.
+        modalities: what the modalities are called.
     """
     feature_sets = names(table1)
     with plt.rc_context(STYLE):
@@ -41,11 +49,15 @@ def removal_effects(table1: Rows, keep: bool = False) -> Figure:
         )
         for column, name in enumerate(feature_sets):
             for row, task in enumerate(TASKS):
-                _draw(axes[row, column], [r for r in table1 if (r["feature_set"], r["task"]) == (name, task)])
+                shown = [r for r in table1 if (r["feature_set"], r["task"]) == (name, task)]
+                _draw(axes[row, column], shown, modalities)
             axes[0, column].set_title(name, loc="left")
             axes[-1, column].set_xlabel("kept" if keep else "removed")
         for row, task in enumerate(TASKS):
-            axes[row, 0].set_ylabel(f"{task} classification\nΔ accuracy (points)")
+            called = modalities.said(task)
+            between = " " if len(called) <= SHORT else "\n"
+            task_line = f"{called}{between}classification"
+            axes[row, 0].set_ylabel(f"{task_line}\nΔ accuracy (points)")
         class_, random = (
             Line2D([], [], color=color, marker=marker, linestyle="", markersize=4.5, label=label)
             for color, marker, label in (("#000000", "o", "class"), (RANDOM_COLOR, "s", "as many random"))
@@ -54,7 +66,7 @@ def removal_effects(table1: Rows, keep: bool = False) -> Figure:
         return figure
 
 
-def _draw(axis: Axes, rows: Rows) -> None:
+def _draw(axis: Axes, rows: Rows, modalities: ModalityNames) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
     sizes = {row["size_of"]: row["neurons"] for row in rows}
     for place, name in enumerate(CLASSES):
@@ -65,7 +77,7 @@ def _draw(axis: Axes, rows: Rows) -> None:
             _point(axis, place + 0.12, of_class[name], CLASS_COLORS[name], "o")
         else:
             axis.text(place, 0, "none", ha="center", va="bottom", style="italic")
-    axis.set_xticks(range(len(CLASSES)), [f"{name}\n{sizes.get(name, 0)}" for name in CLASSES])
+    name_ticks(axis, [f"{modalities.said(name)}\n{sizes.get(name, 0)}" for name in CLASSES])
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
 
 

@@ -53,7 +53,10 @@ def summary_rows(result: Result) -> Rows:
         {
             "feature set": row["feature_set"], "pairs": row["pairs"], "groups": row["groups"], "live": row["live"],
             "significant": row["significant"],
-            **{f"{name} confirmed": f"{row[f'{name}_confirmed']} of {row[name]}" for name in ("ImgD", "TextD")},
+            **{
+                f"{result.modalities.said(of)} confirmed": f"{row[f'{of}_confirmed']} of {row[of]}"
+                for of in ("ImgD", "TextD")
+            },
             "σ": row["std"], "null σ": row["null_std"], "reliability": row["reliability"],
         }
         for row in result.rows("summary")

@@ -51,7 +51,8 @@ def summary_rows(result: Result) -> Rows:
                 else f"{row['purity']:.3f} of {row['scored']} features (chance {row['purity_chance']:.3f})",
             }
             for row in result.rows("summary")
-        ]
+        ],
+        result.modalities,
     )  # fmt: skip
 
 
@@ -62,9 +63,15 @@ def label_rows(result: Result) -> Rows:
     cells: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         cell = cells.setdefault((row["samples"], row["label"]), {"chance": f"{row['chance']:.3f}"})
-        cell[row["feature_set"]] = f"{row['ap']:.3f} ({row['feature']} {row['class']})".replace(" )", ")")
+        best = f"{row['feature']} {result.modalities.said(row['class'])}".strip()
+        cell[row["feature_set"]] = f"{row['ap']:.3f} ({best})"
     return [
-        {"samples": samples, "label": label, "chance": cell["chance"], **{name: cell.get(name, "") for name in sets}}
+        {
+            "samples": result.modalities.said(samples),
+            "label": label,
+            "chance": cell["chance"],
+            **{name: cell.get(name, "") for name in sets},
+        }
         for (samples, label), cell in cells.items()
     ]
 

@@ -38,7 +38,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
                 axis.plot(mine["ap"], range(len(order)), "o", markersize=3.5, label=name, **style)
             axis.plot(mine["chance"], range(len(order)), "|", color="black", markersize=5, label="chance")
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(order) - 0.4))
-            axis.set_title(f"{samples}s", loc="left")
+            axis.set_title(result.modalities.said(f"{samples}s"), loc="left")
             axis.grid(axis="y", linewidth=0.3)
         axes[0].set_yticks(range(len(order)), [shortened(str(label), CELLS) for label in order])
         axes[1].set_yticks(range(len(order)), [""] * len(order))

@@ -91,6 +91,7 @@ CONSENSUS = Analysis(
     paper="beyond 2.1",
     version=2,
     targets=("consensus",),
+    more_seeds="consensus.n_seeds",
     settings=Settings,
     columns={
         "summary": {

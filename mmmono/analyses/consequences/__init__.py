@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Result, Rows
 
 MEASURES = {
@@ -58,9 +60,10 @@ class Settings:
         RemovalPlan(self.shares, self.n_random)
 
 
-def _name(row: dict[str, object], random: bool) -> str:
+def _name(row: dict[str, object], random: bool, modalities: ModalityNames) -> str:
     """What was changed, such as `− ImgD`, `only random` or `all`."""
-    return f"{VERBS[str(row['change'])]} {'random' if random else row['of']}" if row["of"] else ALL
+    of = "random" if random else modalities.said(str(row["of"]))
+    return f"{VERBS[str(row['change'])]} {of}" if row["of"] else ALL
 
 
 def retrieval_rows(result: Result, feature_set: str) -> Rows:
@@ -74,11 +77,11 @@ def retrieval_rows(result: Result, feature_set: str) -> Rows:
         row = by_measure["r1"]
         rows.append(
             {
-                "set": _name(row, bool(row["like"])),
+                "set": _name(row, bool(row["like"]), result.modalities),
                 "features": row["features"],
                 "energy %": shares(row),
-                "i→t R@1": _percent(by_measure["i2t_r1"]["value"]),
-                "t→i R@1": _percent(by_measure["t2i_r1"]["value"]),
+                heading("i2t_r1", result.modalities): _percent(by_measure["i2t_r1"]["value"]),
+                heading("t2i_r1", result.modalities): _percent(by_measure["t2i_r1"]["value"]),
                 "R@1 − random [95 %]": points(row, "delta_random"),
             }
         )
@@ -91,7 +94,7 @@ def other_rows(result: Result, feature_set: str) -> Rows:
     for row in result.rows("effects"):
         if row["feature_set"] == feature_set and row["measure"] in MEASURES and row["measure"] != "r1":
             place = (row["change"], row["of"], row["like"])
-            shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]))})
+            shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]), result.modalities)})
             value, title = row["value"], MEASURES[row["measure"]]
             share = row["measure"] in ("r5", "r10", "zero_shot")
             shown[title] = _percent(value) if share else "" if value is None else f"{value:.3g}"
@@ -104,7 +107,7 @@ def single_rows(result: Result, feature_set: str) -> Rows:
     return [
         {
             "feature": row["feature"],
-            "class": row["class"],
+            "class": result.modalities.said(row["class"]),
             "MDS": row["mds"],
             "ΔMRR, chosen": f"{100 * row['selecting']:+.2f}",
             "ΔMRR, held out [95 %]": _fine_points(row, "held_out"),
@@ -137,8 +140,8 @@ CONSEQUENCES = Analysis(
     section="+",
     title="What happens without a class",
     question=(
-        "What do images and texts lose in common without ImgD, TextD or CrossD, more than without random features like "
-        "them? IsoEnergy (arXiv 2602.06218) keeps the shared features alone. Not in the paper."
+        "What do {images} and {texts} lose in common without {ImgD}, {TextD} or {CrossD}, more than without random "
+        "features like them? IsoEnergy (arXiv 2602.06218) keeps the shared features alone. Not in the paper."
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),

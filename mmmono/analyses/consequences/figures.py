@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.panels import name_ticks
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
@@ -28,17 +30,18 @@ SHIFTS = {"ImgD": -0.018, "TextD": 0.0, "CrossD": 0.018}  # of the curves, so th
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of a result."""
-    yield "retrieval", retrieval_curves(result.table("curves"), result.table("effects"))
-    yield "measures", class_effects(result.table("effects"))
-    yield "features", single_features(result.table("features"))
+    yield "retrieval", retrieval_curves(result.table("curves"), result.table("effects"), result.modalities)
+    yield "measures", class_effects(result.table("effects"), result.modalities)
+    yield "features", single_features(result.table("features"), result.modalities)
 
 
-def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame) -> Figure:
+def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot the change of R@1 against the share of each class dropped (above) or kept alone (below), a column a feature set.
 
     Args:
         curves: the table `curves`.
         effects: the table `effects`, for R@1 with all features.
+        modalities: what the modalities are called.
     """
     curves = curves[curves["measure"] == "r1"]
     names = list(dict.fromkeys(effects["feature_set"]))
@@ -55,7 +58,7 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame) -> Figure:
             here = effects[(effects["feature_set"] == name) & (effects["of"] == "") & (effects["measure"] == "r1")]
             axis.set_title(f"{name}: R@1 {100 * here['value'].iloc[0]:.1f} %", loc="left")
         figure.legend(
-            handles=_legend(), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6
+            handles=_legend(modalities), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6
         )
         return figure
 
@@ -81,16 +84,19 @@ def _curves(axis: Axes, curves: pd.DataFrame) -> None:
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
 
 
-def _legend() -> list[Line2D]:
-    lines = [Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, label=of) for of in CLASSES]
+def _legend(modalities: ModalityNames) -> list[Line2D]:
+    lines = [
+        Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, label=modalities.said(of)) for of in CLASSES
+    ]
     return [*lines, Line2D([], [], color="black", linestyle="--", linewidth=1, label="random features like it")]
 
 
-def class_effects(effects: pd.DataFrame) -> Figure:
+def class_effects(effects: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot the change of every measure without each class (filled) and without random features like it (open).
 
     Args:
         effects: the table `effects`.
+        modalities: what the modalities are called.
     """
     names = list(dict.fromkeys(effects["feature_set"]))
     measures = [measure for measure in MEASURES if (effects["measure"] == measure).any()]
@@ -104,6 +110,7 @@ def class_effects(effects: pd.DataFrame) -> Figure:
             for column, measure in enumerate(measures):
                 here = dropped[(dropped["feature_set"] == name) & (dropped["measure"] == measure)]
                 _effects(axes[row, column], here, MEASURES[measure][1])
+                name_ticks(axes[row, column], [modalities.said(of) for of in CLASSES])
             axes[row, 0].set_ylabel(name)
         for axis, measure in zip(axes[0], measures, strict=True):
             axis.set_title(MEASURES[measure][0], loc="left")
@@ -130,15 +137,15 @@ def _effects(axis: Axes, effects: pd.DataFrame, scale: float) -> None:
                 markerfacecolor="white" if like else CLASS_COLORS[of],
             )  # fmt: skip
     axis.set_xlim(-0.5, len(CLASSES) - 0.5)
-    axis.set_xticks(range(len(CLASSES)), CLASSES)
     axis.locator_params(axis="y", nbins=5)
 
 
-def single_features(features: pd.DataFrame) -> Figure:
+def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot the change of MRR without each feature against its score (above), and on both halves of the queries (below).
 
     Args:
         features: the table `features`.
+        modalities: what the modalities are called.
     """
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
@@ -165,7 +172,8 @@ def single_features(features: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylabel("Δ MRR without it (points)")
         axes[1, 0].set_ylabel("on the other half")
         dots = [
-            Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, linestyle="", label=of) for of in CLASSES
+            Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, linestyle="", label=modalities.said(of))
+            for of in CLASSES
         ]
         figure.legend(handles=dots, loc="outside upper center", ncols=3, handletextpad=0.1)
         return figure

@@ -34,12 +34,12 @@ class Settings:
 
 def reconstruction_rows(result: Result) -> Rows:
     """Error of the reconstruction and sparsity, by feature set and modality; no error without a decoder."""
-    return headed(result.rows("reconstruction"))
+    return headed(result.rows("reconstruction"), result.modalities)
 
 
 def function_rows(result: Result) -> Rows:
     """Retrieval, zero-shot accuracy, modality gap and contrastive loss of the embeddings and of each feature set."""
-    return headed(result.rows("function"))
+    return headed(result.rows("function"), result.modalities)
 
 
 FAITHFULNESS = Analysis(

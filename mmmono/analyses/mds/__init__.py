@@ -31,7 +31,7 @@ TWO_AXES = SCORES | {
 
 def summary_rows(result: Result) -> Rows:
     """Number of pairs and groups, and counts of the classes."""
-    return headed([{key: row[key] for key in CLASSES_SHOWN} for row in result.rows("summary")])
+    return headed([{key: row[key] for key in CLASSES_SHOWN} for row in result.rows("summary")], result.modalities)
 
 
 def spread_rows(result: Result) -> Rows:
@@ -44,7 +44,10 @@ def sharedness_rows(result: Result) -> Rows:
     return [
         {
             "feature set": row["feature_set"],
-            **{of: f"{row[f'{of}_shared']} of {row[of]}{_median(row[f'{of}_sharedness'])}" for of in CLASSES},
+            **{
+                result.modalities.said(of): f"{row[f'{of}_shared']} of {row[of]}{_median(row[f'{of}_sharedness'])}"
+                for of in CLASSES
+            },
         }
         for row in result.rows("summary")
     ]
@@ -59,7 +62,8 @@ MDS = Analysis(
     section="2.1",
     title="Modality dominance",
     question=(
-        "Which modality activates each feature more? Features above μ + σ are ImgD, below μ − σ TextD, the others CrossD."
+        "Which modality activates each feature more? Features above μ + σ are {ImgD}, below μ − σ {TextD}, the others "
+        "{CrossD}."
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),

@@ -13,6 +13,7 @@ from mmmono.reporting.result import Fields, Result, Rows
 SHOWN = 5  # names of a class in the table
 
 SIDES = ("image", "text")
+SOURCES = ("vocabulary", "judge")  # of names
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Settings:
         active_share: the strongest samples that count as active, as a share of a modality.
         max_pairs: pairs that names are chosen by, and pairs that they are tested on, at most.
         fdr: false discovery rate among the features with a name.
+        samples: with a judge, samples of either kind that it sees of a feature.
+        judged: with a judge, features of a set that it is asked about, at most; None for all.
     """
 
     vocabulary: str
@@ -50,11 +53,15 @@ class Settings:
     active_share: float
     max_pairs: int
     fdr: float
+    samples: int
+    judged: int | None
 
     def __post_init__(self) -> None:
-        for name in ("phrase", "min_groups", "size", "candidates", "max_pairs"):
+        for name in ("phrase", "min_groups", "size", "candidates", "max_pairs", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.judged is not None and self.judged < 1:
+            raise ValueError(f"judged={self.judged} must be at least 1, or null for all features")
         for name in ("max_share", "active_share", "fdr"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is a share: give a number between 0 and 1")
@@ -71,14 +78,15 @@ def summary_rows(result: Result) -> Rows:
                 "feature_set": row["feature_set"], "class": row["class"],
                 "named": f"{row['named']} of {row['tested']} tested",
                 **{
-                    f"AUROC on {side}s": ""
+                    _on(result, side): ""
                     if row[f"auroc_{side}"] is None
                     else f"{row[f'auroc_{side}']:.3f} ({row[f'chance_{side}']:.3f})"
                     for side in SIDES
                 },
             }
             for row in result.rows("summary")
-        ]
+        ],
+        result.modalities,
     )  # fmt: skip
 
 
@@ -88,12 +96,58 @@ def name_rows(result: Result, feature_set: str) -> Rows:
     best = [row for of in ("ImgD", "TextD", "CrossD") for row in best_names(rows, of)[:SHOWN]]
     return [
         {
-            "feature": row["feature"], "class": row["class"], "name": row["name"],
-            **{f"AUROC on {side}s": with_bounds(row, f"auroc_{side}") for side in SIDES},
-            "nearest among images": _first(row["image_words"]), "among texts": _first(row["text_words"]),
+            "feature": row["feature"], "class": result.modalities.said(row["class"]), "name": row["name"],
+            **{_on(result, side): with_bounds(row, f"auroc_{side}") for side in SIDES},
+            f"nearest among {result.modalities.said('images')}": _first(row["image_words"]),
+            f"among {result.modalities.said('texts')}": _first(row["text_words"]),
         }
         for row in best
     ]  # fmt: skip
+
+
+def _on(result: Result, side: str) -> str:
+    """Heading of the AUROC on a side."""
+    return f"AUROC on {result.modalities.said(f'{side}s')}"
+
+
+def judge_rows(result: Result) -> Rows:
+    """How often a judge's name wins against that of the vocabulary, by class; none without a judge."""
+    if not result.has("judged"):
+        return []
+    found: dict[tuple[str, str], list[dict[str, dict[str, Any]]]] = {}
+    by_feature: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for row in result.rows("judged"):
+        by_feature.setdefault((row["feature_set"], row["feature"]), {})[row["by"]] = row
+    for (feature_set, _), rows in by_feature.items():
+        for of in (rows["judge"]["class"], "live"):
+            found.setdefault((feature_set, of), []).append(rows)
+    order = ["ImgD", "TextD", "CrossD", "live"]
+    sets = list(dict.fromkeys(feature_set for feature_set, _ in found))
+    shown = sorted(found, key=lambda place: (sets.index(place[0]), order.index(place[1])))
+    return headed([_judged_row(*place, found[place]) for place in shown], result.modalities)
+
+
+def _judged_row(feature_set: str, of: str, features: list[dict[str, dict[str, Any]]]) -> dict[str, object]:
+    """One row of that table: counts, and the mean difference of both names' AUROCs with its interval over features."""
+    import numpy as np
+
+    from mmmono.core.statistics import t_mean  # not at the top, because it loads SciPy
+
+    both = [rows for rows in features if all(rows[source]["auroc"] is not None for source in SOURCES)]
+    means = {source: sum(rows[source]["auroc"] for rows in both) / max(1, len(both)) for source in SOURCES}
+    difference = ""
+    if both:
+        estimate = t_mean(np.array([rows["judge"]["auroc"] - rows["vocabulary"]["auroc"] for rows in both]))
+        bounds = estimate.interval()
+        difference = f"{estimate.value:+.3f}" + (f" [{bounds.low:+.3f}, {bounds.high:+.3f}]" if len(both) > 1 else "")
+    return {
+        "feature_set": feature_set, "class": of, "asked": len(features),
+        "replies with a name": sum(rows["judge"]["name"] != "" for rows in features),
+        "judge wins": sum(bool(rows["judge"]["wins"]) for rows in features),
+        "same name": sum(rows["judge"]["name"] == rows["vocabulary"]["name"] != "" for rows in features),
+        "AUROC, vocabulary": f"{means['vocabulary']:.3f}" if both else "",
+        "AUROC, judge": f"{means['judge']:.3f}" if both else "", "difference [95 %]": difference,
+    }  # fmt: skip
 
 
 def best_names(rows: Rows, members: str) -> Rows:
@@ -130,11 +184,13 @@ def _embedder(result: Result) -> str:
 
 
 def _fields(result: Result) -> Fields:
-    return {"embedder": _embedder(result), "fdr": f"{result.recipe['names']['fdr']:g}"}
+    judge = result.recipe.get("judge", {}).get("model", "")
+    return {"embedder": _embedder(result), "fdr": f"{result.recipe['names']['fdr']:g}", "judge": judge}
 
 
 def _remarks(result: Result) -> Iterator[str]:
-    yield "AUROC on held-out pairs, and in parentheses that of the names of other features; images by their captions"
+    images = result.modalities.said("images")
+    yield f"AUROC on held-out pairs, and in parentheses that of the names of other features; {images} by their captions"
     if not result.recipe["independent"]:
         yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
     elif _embedder(result) == "words":
@@ -175,11 +231,12 @@ NAMES = Analysis(
             "class": "ImgD, TextD, CrossD or dead",
             "name": "the word or phrase that is its name; empty if there is none",
             "named": "whether the name holds: its q-value is at most names.fdr",
+            "by": "where the name is from, vocabulary or judge; only with a judge",
             "image_words": "words nearest to it among images, nearest first",
             "text_words": "words nearest to it among texts, nearest first",
             **_detection_columns(),
             "p_value": "one-sided p-value of an AUROC above chance, on the side of the class; of CrossD on either side; 1 "
-            "where more than 5 % of other names detect the feature at least as well",
+            "where more than 5 % of other names detect the feature at least as well; doubled where a judge named it, too",
             "q_value": "p-value adjusted for the number of features of the set (Benjamini and Hochberg)",
         },
         "summary": {
@@ -191,22 +248,33 @@ NAMES = Analysis(
             **{f"auroc_{side}": f"mean AUROC on {side}s of those tested there" for side in SIDES},
             **{f"chance_{side}": f"mean AUROC on {side}s of other features' names" for side in SIDES},
         },
+        "judged": {
+            "feature_set": "name of the feature set",
+            "feature": "index of a feature that the judge was asked about; only with a judge",
+            "class": "ImgD, TextD or CrossD",
+            "by": "where the name is from: vocabulary or judge",
+            "name": "the name; empty if there is none",
+            "auroc": "its AUROC on the side of the class, of CrossD the mean of both sides; empty if it was not tested",
+            **{f"auroc_{side}": f"its AUROC on held-out {side}s; empty if it was not tested there" for side in SIDES},
+            "wins": "whether it is the feature's name: the larger AUROC wins, of equal ones the vocabulary's",
+        },
     },
     tables=[
         TableView("names", "Features whose name holds (q ≤ {fdr}); embedder {embedder}", summary_rows),
         TableView("names-{feature_set}", "Names of {feature_set} that hold best, by class", name_rows),
+        TableView("names-judge", "Names by the judge {judge} against those of the vocabulary", judge_rows),
     ],
     figures=[
         FigureView(
             "names",
-            "How well its name detects each feature on held-out images and texts (AUROC, ½ by chance), by class. Pale: no "
-            "better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among texts or "
-            "images to be tested.",
+            "How well its name detects each feature on held-out {images} and {texts} (AUROC, ½ by chance), by class. Pale: "
+            "no better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among {texts} "
+            "or {images} to be tested.",
         ),
         FigureView(
             "best_names",
-            "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: ImgD, "
-            "orange: TextD, gray: CrossD; black: the names of other features in their place. They are the best of many, "
+            "The names of each class that detect their features best on held-out pairs, with 95 % intervals; blue: {ImgD}, "
+            "orange: {TextD}, gray: {CrossD}; black: the names of other features in their place. They are the best of many, "
             "which the intervals do not allow for.",
         ),
     ],

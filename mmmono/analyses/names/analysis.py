@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from mmmono.analyses.names import SIDES, Settings
+from mmmono.analyses.names.asking import NamingJudge, Shown, messages_about
 from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
+from mmmono.analyses.names.winning import WinningNames, winning_names
 from mmmono.analyses.names.words import (
     Directions,
     caption_column,
@@ -39,7 +41,6 @@ from mmmono.pipeline.workspace import Workspace
 Row = dict[str, object]
 NULL_NAMES = 500  # names of other features that are the null, at most
 LEAST_NULL = 50  # and at least: a set with fewer names takes words of the vocabulary, too
-BETTER = 0.05  # share of these that may detect a feature at least as well as its own name does, if that is to hold
 
 
 def prepare(workspace: Workspace) -> Study:
@@ -57,18 +58,27 @@ def prepare(workspace: Workspace) -> Study:
         "features": test.recipe,
         "chosen_on": workspace.features(workspace.settings.training.split).recipe,
         **workspace.partitions_recipe(),
-        "names": {**asdict(settings), "vocabulary": "captions" if settings.vocabulary == "captions" else "file"},
+        "names": _told(settings),
         **words_recipe(workspace, settings),
         "embedder": f"{embedder.name}-{embedder.fingerprint}",
         "independent": "text" not in shared_towers(workspace, embedder),
         "seed": workspace.seed,
     }
+    judge = NamingJudge.of(workspace)
+    if judge is not None:
+        recipe["judge"] = judge.recipe(settings)
     chosen_and_held_out(workspace, settings.max_pairs)  # raises if there are no pairs to test on
 
     def compute(folder: Path) -> Tables:
-        return _Naming(workspace, settings, embedder).tables()
+        return _Naming(workspace, settings, embedder, judge).tables()
 
     return Study(recipe, compute)
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    """Settings that determine names; the content of a vocabulary's file and what a judge sees stand beside them."""
+    told = {key: value for key, value in asdict(settings).items() if key not in ("samples", "judged")}
+    return {**told, "vocabulary": "captions" if settings.vocabulary == "captions" else "file"}
 
 
 def _embedder(workspace: Workspace) -> TextComparer:
@@ -92,55 +102,100 @@ class _Half:
 class _Naming:
     """Names feature sets, all by the same vocabulary and on the same pairs."""
 
-    def __init__(self, workspace: Workspace, settings: Settings, embedder: TextComparer) -> None:
+    def __init__(
+        self, workspace: Workspace, settings: Settings, embedder: TextComparer, judge: NamingJudge | None
+    ) -> None:
         self._workspace, self._settings = workspace, settings
         choose, test = chosen_and_held_out(workspace, settings.max_pairs)
-        self._words = vocabulary_of(choose, settings)
+        vocabulary = vocabulary_of(choose, settings)
         self._embeddings = {m: choose.embeddings(workspace, m) for m in MODALITIES}
-        self._lie: Directions = word_directions(workspace, choose, self._embeddings, self._words, settings)
+        self._lie: Directions = word_directions(workspace, choose, self._embeddings, vocabulary, settings)
+        self._judged = {} if judge is None else {name: self._asked(choose, judge, name) for name in workspace.recipes}
+        given = {word: None for names in self._judged.values() for word in names.values() if word}
+        # The vocabulary first: these are the words that have directions.
+        self._words = list(dict.fromkeys([*vocabulary, *given]))
         self._choose, self._test = _halves(choose, test, self._words, settings, embedder)
 
     def tables(self) -> Tables:
         """Name the selected feature sets."""
-        names = [row for name in self._workspace.recipes for row in self._rows(name)]
-        return {"names": names, "summary": _summary(names)}
+        found = [self._rows(name) for name in self._workspace.recipes]
+        names, judged = ([row for of in found for row in of[place]] for place in (0, 1))
+        return {"names": names, "summary": _summary(names), **({"judged": judged} if self._judged else {})}
 
-    def _rows(self, name: str) -> list[Row]:
-        """One row for each feature of a set."""
-        workspace, settings = self._workspace, self._settings
-        feature_set, partition = workspace.feature_set(name), workspace.partition(name)
-        strength = {m: self._choose.pairs.activations(workspace, feature_set, m) for m in MODALITIES}
-        rule = ActivityRule.of(strength, settings.active_share)
-        active = {m: rule.active(strength[m], m) for m in MODALITIES}
+    def _shown(self, pairs: PairSample, name: str) -> Shown:
+        """What the features of a set are active on."""
+        workspace = self._workspace
+        feature_set = workspace.feature_set(name)
+        strength = {m: pairs.activations(workspace, feature_set, m) for m in MODALITIES}
+        rule = ActivityRule.of(strength, self._settings.active_share)
+        return Shown(workspace.partition(name).class_of(), rule, strength)
+
+    def _asked(self, pairs: PairSample, judge: NamingJudge, name: str) -> dict[int, str]:
+        """What a judge calls the features of a set that it was asked about."""
+        about = messages_about(self._shown(pairs, name), pairs, judge.prompt, self._settings, self._workspace.seed)
+        return judge.names(about)
+
+    def _rows(self, name: str) -> tuple[list[Row], list[Row]]:
+        """One row for each feature of a set, and one for each name of the features that a judge was asked about."""
+        settings, feature_set = self._settings, self._workspace.feature_set(name)
+        shown = self._shown(self._choose.pairs, name)
+        rule, classes = shown.rule, shown.classes
+        active = {m: rule.active(shown.strength[m], m) for m in MODALITIES}
         atoms = feature_set.atoms if settings.directions == "atoms" else None
         signed = None if atoms is None else atoms.detach().cpu() * rule.sign[:, None]
-        classes = partition.class_of()
         names = FeatureNames.of(active, self._embeddings, signed, self._lie)
         chosen = choose_names(settings, classes, names, active, self._choose.likeness)
-        found = {m: self._detect(m, chosen.word, self._held_out(feature_set, rule, m)) for m in MODALITIES}
-        p_value = _p_value(classes, found)
-        q_value = q_values(p_value)
-        cells = _cells(found)
-        return [
+        tried = [chosen.word]
+        if self._judged:
+            place = {word: index for index, word in enumerate(self._words)}
+            given = [place.get(self._judged[name].get(feature, ""), -1) for feature in range(len(classes))]
+            tried.append(torch.tensor(given))
+        best = self._best(classes, tried, {m: self._held_out(feature_set, rule, m) for m in MODALITIES})
+        q_value = q_values(best.p_value)
+        cells = _cells(best.found)
+        rows = [
             {
                 "feature_set": name, "feature": feature, "class": classes[feature],
                 "name": self._word(word), "named": bool(q_value[feature] <= settings.fdr),
+                **({"by": best.by(feature)} if self._judged else {}),
                 **{f"{side}_words": self._nearest(chosen.nearest[side][feature]) for side in MODALITIES},
                 **{column: values[feature] for column, values in cells.items()},
-                "p_value": float(p_value[feature]), "q_value": float(q_value[feature]),
+                "p_value": float(best.p_value[feature]), "q_value": float(q_value[feature]),
             }
-            for feature, word in enumerate(chosen.word.tolist())
+            for feature, word in enumerate(best.word.tolist())
         ]  # fmt: skip
+        return rows, [
+            {"feature_set": name, "feature": feature, "class": classes[feature], **row}
+            for feature in self._judged.get(name, {})
+            for row in best.tried(feature, self._words)
+        ]
+
+    def _best(
+        self,
+        classes: Sequence[str],
+        tried: Sequence[Int64[Tensor, " features"]],
+        active: dict[Modality, Bool[Tensor, "pairs features"]],
+    ) -> WinningNames:
+        """Test the names of either source against the names of all features from both, and keep the better ones."""
+        null = torch.cat(list(tried))
+        null = null[null >= 0].unique()
+        return winning_names(
+            classes, tried, [{m: self._detect(m, word, null, active[m]) for m in MODALITIES} for word in tried]
+        )
 
     def _held_out(self, feature_set: Any, rule: ActivityRule, modality: Modality) -> Bool[Tensor, "pairs features"]:
         return rule.active(self._test.pairs.activations(self._workspace, feature_set, modality), modality)
 
     def _detect(
-        self, modality: Modality, word: Int64[Tensor, " features"], active: Bool[Tensor, "pairs features"]
+        self,
+        modality: Modality,
+        word: Int64[Tensor, " features"],
+        names: Int64[Tensor, " names"],
+        active: Bool[Tensor, "pairs features"],
     ) -> Detection:
-        """Test names on the held-out samples of a modality that have a caption."""
+        """Test names on the held-out samples of a modality that have a caption, against `names`."""
         likeness, rng = self._test.likeness[modality], np.random.default_rng(self._workspace.seed)
-        null = word[word >= 0].unique().numpy()
+        null = names.numpy()
         if len(null) < LEAST_NULL:
             more = np.setdiff1d(np.arange(len(self._words)), null)
             null = np.concatenate([null, rng.permutation(more)[: LEAST_NULL - len(null)]])
@@ -173,22 +228,6 @@ def _halves(
         Likeness(there, vectors, of) for there, of in zip(rows, embedded, strict=True)
     )
     return _Half(choose, {"image": image, "text": text}), _Half(test, {"image": test_image, "text": test_text})
-
-
-def _p_value(classes: Sequence[str], found: dict[Modality, Detection]) -> Float64[Tensor, " features"]:
-    """p-value on the side of each feature's class; of CrossD, twice the smaller one of both (Bonferroni).
-
-    It is 1 on a side where more than `BETTER` of the other names detect the feature at least as well: a name that is merely
-    related to what a feature is of is better than the mean of other names, but not than the best of them.
-    """
-    image, text = (torch.where(found[m].better > BETTER, 1.0, found[m].p_value) for m in MODALITIES)
-    either = torch.where(
-        image.isnan(), text, torch.where(text.isnan(), image, (2 * torch.minimum(image, text)).clamp_max(1))
-    )
-    of = np.array(classes)
-    return torch.where(
-        torch.from_numpy(of == "ImgD"), image, torch.where(torch.from_numpy(of == "TextD"), text, either)
-    )
 
 
 def _cells(found: dict[Modality, Detection]) -> dict[str, list[Any]]:

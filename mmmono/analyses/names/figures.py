@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmmono.analyses.names import SHOWN, best_names, side_of
+from mmmono.core.modality_names import ModalityNames
 from mmmono.reporting.figure_text import shortened
 from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result, Rows
@@ -24,11 +25,13 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     names = result.table("names")
     names = names[names["class"] != "dead"].dropna(subset=["p_value"])
     sets = list(dict.fromkeys(result.table("names")["feature_set"]))
+    said = result.modalities.said
     with plt.rc_context(STYLE):
-        figure, axes = panels(len(sets), 2.9, ("AUROC of the name on texts", "AUROC of the name on images"))
+        labels = (f"AUROC of the name on {said('texts')}", f"AUROC of the name on {said('images')}")
+        figure, axes = panels(len(sets), 2.9, labels)
         low = min([0.4, *names["auroc_image"].dropna(), *names["auroc_text"].dropna()]) - 0.05
         for axis, name in zip(axes, sets, strict=True):
-            _scatter(axis, str(name), names[names["feature_set"] == name], low)
+            _scatter(axis, str(name), names[names["feature_set"] == name], low, result.modalities)
         yield "names", figure
         if names["named"].any():
             figure, axes = panels(len(sets), 3.4, ("AUROC of the name on the side of its class", ""))
@@ -37,7 +40,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
             yield "best_names", figure
 
 
-def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float) -> None:
+def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float, modalities: ModalityNames) -> None:
     shown = live.fillna({"auroc_image": low, "auroc_text": low})  # too rare on that side: at the edge
     for named, alpha in ((False, 0.2), (True, 0.9)):
         for of in CLASSES:
@@ -50,7 +53,7 @@ def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float) -> None:
     axis.plot([0.5, 0.5], [low, 1.02], color="black", linewidth=0.6, linestyle=":")
     for of in reversed(CLASSES):
         mine = live[live["class"] == of]
-        label = f"{of}: {int(mine['named'].sum())} of {len(mine)} named"
+        label = f"{modalities.said(of)}: {int(mine['named'].sum())} of {len(mine)} named"
         axis.plot([], [], "o", markersize=3, color=CLASS_COLORS[of], label=label)
     axis.set(xlim=(low - 0.02, 1.03), ylim=(low - 0.02, 1.03 + 0.42 * (1.03 - low)))
     ticks = [tick for tick in (0.0, 0.25, 0.5, 0.75, 1.0) if tick >= low]

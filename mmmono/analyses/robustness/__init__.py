@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmmono.pipeline.analysis import Analysis, TableView
 from mmmono.reporting.result import Result, Rows
 
+SCALED = "images × "  # and a factor
 AS_IS, PER_MODALITY, POOLED, BROKEN = "as is", "each modality centered", "pooled mean removed", "pairs broken"
 
 
@@ -36,14 +37,20 @@ def shown_rows(result: Result) -> Rows:
     before = {row["feature_set"]: row for row in rows if row["change"] == AS_IS}
     return [
         {
-            "feature set": row["feature_set"], "change": row["change"], "μ": row["mean"], "σ": row["std"],
+            "feature set": row["feature_set"], "change": _change(row["change"], result), "μ": row["mean"], "σ": row["std"],
             "ρ": row["rho"], "same": row["same"], "by chance": row["same_by_chance"], "ARI": row["ari"],
-            **{f"{name} kept": f"{row[f'{name}_kept']} of {before[row['feature_set']][name]}"
-               for name in ("ImgD", "TextD")},
+            **{f"{result.modalities.said(of)} kept": f"{row[f'{of}_kept']} of {before[row['feature_set']][of]}"
+               for of in ("ImgD", "TextD")},
             "significant (normal)": row["significant"],
         }
         for row in rows
     ]  # fmt: skip
+
+
+def _change(change: str, result: Result) -> str:
+    """What was done to the activations, with the modality called by its name."""
+    scaled = change.startswith(SCALED)
+    return change.replace("images", result.modalities.said("images")) if scaled else change
 
 
 ROBUSTNESS = Analysis(

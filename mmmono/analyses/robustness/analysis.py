@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, Settings
+from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, SCALED, Settings
 from mmmono.features import ActivationBlock, FeatureSet
 from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
@@ -73,7 +73,7 @@ def _changed(
     scaled, means = ScaleStream(settings.factors, undefined, sizes), MeanStream()
     workspace.folded(feature_set, Together(OfBlocks(scaled, pairs_and_groups), OfBlocks(means, pairs)), groups)
     for factor, scores in scaled.result().items():
-        yield f"images × {factor:g}", scores
+        yield f"{SCALED}{factor:g}", scores
     active = (before.image_active + before.text_active).double().mean() / (2 * before.num_pairs)
     if active > 1 - SILENT:
         own = means.result().float()

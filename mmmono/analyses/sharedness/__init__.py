@@ -40,7 +40,8 @@ def summary_rows(result: Result) -> Rows:
                 **{title: row[name] for name, title in _SHOWN.items()},
             }
             for row in result.rows("summary")
-        ]
+        ],
+        result.modalities,
     )  # fmt: skip
 
 
@@ -53,8 +54,8 @@ SHAREDNESS = Analysis(
     section="+",
     title="Sharedness",
     question=(
-        "Do image and text of a pair activate a feature together, more than sides that do not belong together? The modality "
-        "dominance score does not say: on real features it hardly changes when pairs are broken. Not in the paper."
+        "Do {image} and {text} of a pair activate a feature together, more than sides that do not belong together? The "
+        "modality dominance score does not say: on real features it hardly changes when pairs are broken. Not in the paper."
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),

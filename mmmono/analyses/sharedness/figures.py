@@ -9,6 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.headings import dominance_axis
 from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
@@ -18,25 +20,26 @@ CLASSES = ("CrossD", "TextD", "ImgD")  # the many below the few
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw all features by their two scores."""
-    yield "sharedness", two_axes(result.table("scores"), result.recipe["sharedness"]["fdr"])
+    yield "sharedness", two_axes(result.table("scores"), result.recipe["sharedness"]["fdr"], result.modalities)
 
 
-def two_axes(scores: pd.DataFrame, fdr: float) -> Figure:
+def two_axes(scores: pd.DataFrame, fdr: float, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot sharedness against the modality dominance score, one panel for each feature set; pale if q > `fdr`.
 
     Args:
         scores: one row per feature, with the columns `feature_set`, `class`, `mds`, `sharedness` and `q_value`.
         fdr: false discovery rate.
+        modalities: what the modalities are called.
     """
     names = scores["feature_set"].unique()
     with plt.rc_context(STYLE):
-        figure, axes = panels(len(names), 2.6, ("modality dominance score (0 text, 1 image)", "sharedness"))
+        figure, axes = panels(len(names), 2.6, (dominance_axis(modalities), "sharedness"))
         for axis, name in zip(axes, names, strict=True):
-            _draw(axis, str(name), scores[scores["feature_set"] == name], fdr)
+            _draw(axis, str(name), scores[scores["feature_set"] == name], fdr, modalities)
         return figure
 
 
-def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
+def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float, modalities: ModalityNames) -> None:
     live = scores[scores["class"] != "dead"]
     shared = live["q_value"] <= fdr
     for confirmed, alpha in ((False, 0.25), (True, 0.9)):
@@ -61,7 +64,7 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
             "o",
             markersize=3,
             color=CLASS_COLORS[of],
-            label=f"{of}: {int((members & shared).sum())} of {int(members.sum())} shared",
+            label=f"{modalities.said(of)}: {int((members & shared).sum())} of {int(members.sum())} shared",
         )
     reach = max([0.01, *(live["mds"] - 0.5).abs()])
     axis.set_xlim(0.5 - 1.05 * reach, 0.5 + 1.05 * reach)

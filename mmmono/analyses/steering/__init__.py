@@ -60,7 +60,7 @@ def summary_rows(result: Result, feature_set: str) -> Rows:
     """How far features of each class can be steered at each strength, beside how far steering others moves them."""
     return [
         {
-            "class": row["class"],
+            "class": result.modalities.said(row["class"]),
             "strength": row["strength"],
             "move": row["move"],
             "others": row["control"],
@@ -78,15 +78,18 @@ def _fields(result: Result) -> Fields:
 
 
 def _remarks(result: Result) -> Iterator[str]:
+    said = result.modalities.fields
     for row in result.rows("samples"):
-        silent = f"; {row['silent']} live features that no image activates are left out" if row["silent"] else ""
+        silent = (
+            f"; {row['silent']} live features that no {said['image']} activates are left out" if row["silent"] else ""
+        )
         yield (
-            f"{row['feature_set']}: {row['queries']} texts find {result.recipe['steering']['k']} of {row['images']} images"
-            f"{silent}"
+            f"{row['feature_set']}: {row['queries']} {said['texts']} find {result.recipe['steering']['k']} of "
+            f"{row['images']} {said['images']}{silent}"
         )
     yield (
-        "move: how much more the images found activate the feature, 1 as those that activate it most; others: the same "
-        "while other features are steered; stay: cosine of what else they activate; means over features"
+        f"move: how much more the {said['images']} found activate the feature, 1 as those that activate it most; others: "
+        "the same while other features are steered; stay: cosine of what else they activate; means over features"
     )
 
 
@@ -95,8 +98,8 @@ STEERING = Analysis(
     section="+",
     title="Steering a text",
     question=(
-        "Which images does a text find when one of its features is set? Do they activate it, more than when other features "
-        "are set, and does everything else stay? Not in the paper."
+        "Which {images} does a {text} find when one of its features is set? Do they activate it, more than when other "
+        "features are set, and does everything else stay? Not in the paper."
     ),
     paper="beyond 4.3",
     targets=("steering",),
@@ -156,8 +159,8 @@ STEERING = Analysis(
     figures=[
         FigureView(
             "steering",
-            "How far the images found follow a feature that is {how} (above; dotted: when other features are), and how much "
-            "of what else they activate stays (below). Means over features, bands: half of the features.",
+            "How far the {images} found follow a feature that is {how} (above; dotted: when other features are), and how "
+            "much of what else they activate stays (below). Means over features, bands: half of the features.",
         ),
         FigureView(
             "{feature_set}-sheet-{feature}",

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.result import Result
 from mmmono.reporting.steering_sheets import SteeredRow, SteeringCard, steering_sheet
 from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
@@ -24,17 +25,18 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw the curves, and a contact sheet for each feature that is shown."""
     features = result.table("features")
     if len(features):
-        yield "steering", steerability(features)
+        yield "steering", steerability(features, result.modalities)
     shown = result.table("shown")
     for (name, feature), rows in shown.groupby(["feature_set", "feature"], sort=False) if len(shown) else ():
         yield f"{name}-sheet-{feature}", steering_sheet(_card(result, rows))
 
 
-def steerability(features: pd.DataFrame) -> Figure:
+def steerability(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Plot move and control (above) and stay (below) against the strength, one column for each feature set.
 
     Args:
         features: the table `features`.
+        modalities: what the modalities are called.
     """
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
@@ -60,7 +62,10 @@ def steerability(features: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylabel("feature moves")
         axes[1, 0].set_ylabel("other features stay")
         axes[1, 0].set_ylim(top=1.02)
-        lines = [Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, label=of) for of in CLASSES]
+        lines = [
+            Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, label=modalities.said(of))
+            for of in CLASSES
+        ]
         lines.append(Line2D([], [], color="black", linestyle=":", label="other features steered"))
         figure.legend(handles=lines, loc="outside upper center", ncols=2 if len(names) == 1 else 4)
         return figure

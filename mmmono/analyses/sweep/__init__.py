@@ -37,7 +37,8 @@ def run_rows(result: Result) -> Rows:
         own = {name: values.get(artifact) for name, values in settings.items()}
         rows.append({"dictionary": dictionary, **of_recipe, **own, **run, "Pareto": "×" if on_front else ""})
     known = [column for column in (rows[0] if rows else ()) if any(row[column] is not None for row in rows)]
-    return headed([{column: "" if row[column] is None else row[column] for column in known} for row in rows])
+    shown = [{column: "" if row[column] is None else row[column] for column in known} for row in rows]
+    return headed(shown, result.modalities)
 
 
 def _differing(settings: Rows) -> dict[str, dict[str, str]]:
@@ -103,7 +104,7 @@ SWEEP = Analysis(
             "value": "its value as text, as on the command line",
         },
     },
-    tables=[TableView("sweep", "{count} dictionaries, means over images and texts", run_rows)],
+    tables=[TableView("sweep", "{count} dictionaries, means over {images} and {texts}", run_rows)],
     figures=[
         FigureView(
             "sweep",

@@ -15,7 +15,7 @@ def metric_rows(result: Result) -> Rows:
     metrics = {name.removeprefix(VALIDATION): value for name, value in last.items() if name.startswith(VALIDATION)}
     ends = result.rows("end") if (result.folder / "end.parquet").exists() else []
     end = {"steps": int(last["step"]), **({"ended by": ends[0]["ended_by"]} if ends else {})}
-    return [{"metric": name, "value": value} for name, value in {**end, **metrics}.items()]
+    return [{"metric": result.modalities.column(name), "value": value} for name, value in {**end, **metrics}.items()]
 
 
 def _fields(result: Result) -> Fields:

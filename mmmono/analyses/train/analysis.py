@@ -50,4 +50,4 @@ def _trained(workspace: Workspace, name: str) -> Result:
     """Train a dictionary unless it exists, and say which."""
     artifact = workspace.dictionary(name)
     console.print(f"{name}: {'trained' if artifact.built else 'reused'} {artifact.path}")
-    return Result(artifact.path, artifact.recipe, workspace.model.name, workspace.dataset_name)
+    return TRAIN.result(artifact, workspace.model.name, workspace.dataset_name, workspace.modalities)

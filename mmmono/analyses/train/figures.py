@@ -12,4 +12,4 @@ from mmmono.reporting.training_figures import training_curves
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw active dimensions, fidelity and L0 over the pairs seen."""
-    yield "training_curves", training_curves(result.table("history"), result.recipe["kind"])
+    yield "training_curves", training_curves(result.table("history"), result.recipe["kind"], result.modalities)

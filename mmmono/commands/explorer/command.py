@@ -14,6 +14,7 @@ from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
 from mmmono.commands.explorer.results import USED, Found, embedders, newest
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import DataError
+from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.folding import OfBlocks, Together, images, pairs, texts
 from mmmono.interpretability import HistogramStream
@@ -88,10 +89,11 @@ def explore(workspace: Workspace) -> None:
         "explorer": asdict(settings),
         "shows": {of: {name: r.digest if r else None for name, r in by.items()} for of, by in results.items()},
         "seed": workspace.seed,
+        **({} if workspace.modalities == IMAGE_AND_TEXT else {"called": workspace.modalities.fields}),
     }
 
     def make(directory: Path) -> None:
-        writer = ExplorerWriter(directory, metadata["caption"].tolist(), shown is not None)
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), shown is not None, workspace.modalities)
         samples = Samples(workspace, settings.correlation_pairs)
         for name in workspace.recipes:
             found = Found(name, workspace.feature_set(name).num_features, {of: by[name] for of, by in results.items()})

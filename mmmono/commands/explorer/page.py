@@ -24,6 +24,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.commands.explorer.likeness import Likeness
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability import ActivationHistograms, Neighbors, TopSamples
 from mmmono.modality.report import FeatureSetDominance
@@ -115,10 +116,14 @@ class ExplorerWriter:
         directory: an empty folder.
         captions: caption of every row of the split.
         thumbnails: whether to show images and captions, or captions only.
+        modalities: what the two sides of a pair are called.
     """
 
-    def __init__(self, directory: Path, captions: Sequence[str], thumbnails: bool) -> None:
+    def __init__(
+        self, directory: Path, captions: Sequence[str], thumbnails: bool, modalities: ModalityNames = IMAGE_AND_TEXT
+    ) -> None:
         self.directory = directory
+        self._modalities = modalities
         self._captions = captions
         self._thumbnails = thumbnails
         self._sets: list[dict[str, object]] = []
@@ -165,7 +170,8 @@ class ExplorerWriter:
             title: model, dataset and split.
             made: description of how the results were made, shown on the page.
         """
-        self._write("index", {"title": title, "sets": self._sets, "thumbnails": self._thumbnails, "made": made})
+        index = {"title": title, "sets": self._sets, "thumbnails": self._thumbnails, "made": made}
+        self._write("index", {**index, "called": self._modalities.fields})
         for name in ("base.css", "explorer.css", *SCRIPTS):
             (self.directory / name).write_text(web_file(name), encoding="utf-8")
         page = self.directory / "index.html"

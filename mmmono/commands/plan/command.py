@@ -1,4 +1,4 @@
-"""`experiments/plan.py`: what a reproduction would compute, download and reuse, how long it takes, and what will fail.
+"""`experiments/plan.py`: what make targets would compute, download and reuse, how long it takes, and what will fail.
 
 Each step composes its entrypoint's configuration and prepares the analysis with artifacts that may be found but not
 built. So it asks for exactly the artifacts, and runs exactly the checks, of the real run. No model is loaded.
@@ -18,11 +18,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from mmmono.analyses import ANALYSES
 from mmmono.commands.plan.downloads import Hub
 from mmmono.commands.plan.keys import needed_keys
 from mmmono.commands.plan.rates import hours, readable
 from mmmono.commands.plan.step import Item, State, Step
-from mmmono.commands.steps import Reproduction, analyses_of, group_of
+from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_of, in_order
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.entrypoint import CONF, error_line
@@ -39,11 +40,13 @@ class PlanSettings:
     Attributes:
         exact: whether every step is composed with the paper's own settings.
         coco: folder of COCO, for what the paper did on it; None if there is none.
-        only: names of the analyses to plan; None for all of `make paper`.
+        targets: make targets to plan, such as `paper` or `names`.
+        only: names of the analyses to plan; None for all that the targets run.
     """
 
     exact: bool
     coco: str | None
+    targets: Sequence[str]
     only: Sequence[str] | None
 
 
@@ -70,22 +73,31 @@ def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     settings = read_settings(cfg, "plan", PlanSettings)
     given = [o for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
     reproduction = Reproduction([o.removeprefix("+") for o in given], settings.exact, settings.coco)
-    for analysis in _chosen(settings.only):
+    for analysis in _chosen(settings.targets, settings.only):
         if reproduction.lacks_coco(analysis):
             why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
             yield Item(analysis.section, f"results of {analysis.name}", "the paper's", State.FAILS, why=why)
         else:
-            yield from planned(analysis, reproduction.arguments(analysis), hub, keys)
+            alone = analysis.targets[0] in settings.targets
+            yield from planned(analysis, reproduction.arguments(analysis, alone), hub, keys)
 
 
-def _chosen(only: Sequence[str] | None) -> list[Analysis]:
-    """The analyses of `make paper`, or those of them that are named. Raises ConfigError if one does not exist."""
-    steps = analyses_of("paper")
+def _chosen(targets: Sequence[str], only: Sequence[str] | None) -> list[Analysis]:
+    """The analyses that make targets run, or those of them that are named.
+
+    Raises:
+        ConfigError: there is no such target, or it does not run such an analysis.
+    """
+    if unknown := [target for target in targets if not analyses_of(target)]:
+        raise ConfigError(f"plan.targets names {', '.join(unknown)}: choose of {', '.join(['paper', *all_targets()])}")
+    steps = [analysis for analysis in in_order(ANALYSES) if any(analysis in analyses_of(target) for target in targets)]
     if only is None:
         return steps
     known = [analysis.name for analysis in steps]
     if unknown := [name for name in only if name not in known]:
-        raise ConfigError(f"plan.only names {', '.join(unknown)}: choose of {', '.join(known)}")
+        raise ConfigError(
+            f"plan.only names {', '.join(unknown)}: choose of {', '.join(known)}, or name their make targets in plan.targets"
+        )
     return [analysis for analysis in steps if analysis.name in only]
 
 
@@ -98,6 +110,8 @@ def planned(analysis: Analysis, overrides: list[str], hub: Hub, keys: dict[str, 
         hub: the model hub, to look up downloads.
         keys: output; gets a line for each API key or token that the analysis needs.
     """
+    if not analysis.of_features:  # its pairs are its own, whatever model and dataset the plan is for
+        overrides = [override for override in overrides if group_of(override) not in ("model", "dataset")]
     cfg = compose(analysis.name, settings_it_has(analysis.name, overrides, CONF))
     keys.update(dict.fromkeys(str(key) for key in needed_keys(cfg)))
     try:

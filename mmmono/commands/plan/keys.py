@@ -41,7 +41,7 @@ def needed_keys(cfg: DictConfig) -> Iterator[Key]:
     variable = (cfg.get("judge") or {}).get("key_variable")
     judged = not str((cfg.get("victim") or {}).get("_target_")).endswith("ClipZeroShot")  # it needs no judge
     if variable and judged:
-        yield Key(variable, "the judge", bool(os.environ.get(variable)), "set it or use judge=refusal_keywords")
+        yield Key(variable, "the judge", bool(os.environ.get(variable)), "set it, or leave judge= out")
     if str((cfg.get("logger") or {}).get("_target_")).endswith("WandB"):
         yield Key(
             "WANDB_API_KEY", "logger=wandb", wandb_there(), "run 'wandb login', or set WANDB_MODE=offline"

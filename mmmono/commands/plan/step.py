@@ -19,7 +19,7 @@ from mmmono.features import FeatureStore
 from mmmono.features.selection import Split
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.downloads import Download
-from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.feature_sets import Recipe, Trained
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.workspace import Workspace
 
@@ -99,6 +99,9 @@ class Step:
 
     def items(self) -> Iterator[Item]:
         """Yield the step's items in order: features, dictionaries, then results, each after its downloads."""
+        if not self.analysis.of_features:
+            yield self._result("")
+            return
         failed = missing = ""
         for split in self._splits():
             for item in self._features(split):
@@ -107,9 +110,10 @@ class Step:
                 yield item
         for name, recipe in self.workspace.recipes.items():
             if recipe.made:
-                item = self._dictionary(name, recipe, failed, look=not missing and not failed)
-                failed = failed or item.why
-                yield item
+                for seed in self._seeds(recipe):
+                    item = self._dictionary(name, recipe, failed, look=not missing and not failed, seed=seed)
+                    failed = failed or item.why
+                    yield item
         if self.analysis.kind == "results":
             result = self._result(failed)
             if result.state == State.TO_MAKE:
@@ -119,6 +123,12 @@ class Step:
                     if item.state == State.FAILS and not self._only_unreachable(item):
                         result = self._item(result.what, State.FAILS, why=item.why)
             yield result
+
+    def _seeds(self, recipe: Recipe) -> list[int]:
+        """Seeds of the dictionaries of a feature set that the analysis needs, that of the run first."""
+        first, setting = self.workspace.seed, self.analysis.more_seeds
+        more = OmegaConf.select(self.workspace.cfg, setting) if setting and recipe.trained else 0
+        return [first + i for i in range(more + 1)]
 
     def _item(self, what: str, state: State, **more: Any) -> Item:
         return Item(self.analysis.section, what, self.model, state, **more)
@@ -183,12 +193,13 @@ class Step:
         """Width of the embeddings; None if it is unknown before extraction."""
         return self.workspace.dataset.dim_of(self.workspace.model.dim)
 
-    def _dictionary(self, name: str, recipe: Any, failed: str, look: bool) -> Item:
-        what = f"dictionary {name}" if recipe.trained else f"control {name}"
+    def _dictionary(self, name: str, recipe: Recipe, failed: str, look: bool, seed: int) -> Item:
+        of = "" if seed == self.workspace.seed else f", seed {seed}"
+        what = f"dictionary {name}{of}" if recipe.trained else f"control {name}"
         address = ""
         if look:
             try:
-                found = self.workspace.dictionary(name)
+                found = self.workspace.dictionary(name, seed)
                 return self._item(what, State.FOUND, writes=folder_size(found.path), address=str(found.path))
             except MissingArtifactError:
                 address = self.lookup.asked

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.dictionaries import Dictionary
 from mmmono.reporting.result import Rows
 
@@ -24,6 +25,7 @@ class Origin:
         pairs, groups: image-text pairs that it was fitted on, and groups of them that are not independent.
         versions: of the software, by package.
         recipe: settings that determine it.
+        modalities: what the two sides of a pair are called.
     """
 
     model: str
@@ -32,6 +34,7 @@ class Origin:
     groups: int
     versions: dict[str, str]
     recipe: dict[str, Any]
+    modalities: ModalityNames = IMAGE_AND_TEXT
 
 
 def model_card(
@@ -47,18 +50,20 @@ def model_card(
         license: the hub's name of a licence; None leaves it out.
         saelens: whether the folder holds it as SAELens saves it, too.
     """
+    called = origin.modalities
     tags = ["sparse-autoencoder", "interpretability", "multimodal", dictionary.architecture]
     data = ModelCardData(library_name="mmmono", license=license, tags=tags)
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {dictionary.architecture} on embeddings of {origin.model}",
-        f"{dictionary.num_features:,} features of image and text embeddings of width {dictionary.dim} by `{origin.model}`, "
-        f"fitted on {origin.pairs:,} image-text pairs ({origin.groups:,} groups) of `{origin.dataset}`. "
+        f"{dictionary.num_features:,} features of {called.first} and {called.second} embeddings of width {dictionary.dim} "
+        f"by `{origin.model}`, fitted on {origin.pairs:,} {called.pair} pairs ({origin.groups:,} groups) of "
+        f"`{origin.dataset}`. "
         f"Embeddings {'were' if origin.recipe.get('normalize') else 'were not'} normalized to length 1 first.",
         "## Use",
         f"```sh\npython experiments/mds.py features=pretrained dictionary.path={path} model=… dataset=…\n```",
         "```python\nfrom mmmono.dictionaries.readers.reading import load_dictionary\n\n"
-        f'dictionary = load_dictionary("{path}")\ncodes = dictionary.encode(embeddings, "image")  # or "text"\n```',
+        f'dictionary = load_dictionary("{path}")\ncodes = dictionary.encode(embeddings, "image")  # {_sides(called)}\n```',
     ]
     if saelens:
         parts.append("The folder `saelens` holds the same dictionary for SAELens' `SAE.load_from_disk`.")
@@ -68,6 +73,11 @@ def model_card(
     told = {key: value for key, value in origin.recipe.items() if key not in UNTOLD}
     parts += ["## Settings", f"```json\n{json.dumps({**told, 'software': origin.versions}, indent=2)}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _sides(called: ModalityNames) -> str:
+    """What a line of code with "image" says of the other side."""
+    return 'or "text"' if called == IMAGE_AND_TEXT else f'{called.first}; "text" for {called.second}'
 
 
 def _number(value: object) -> str:

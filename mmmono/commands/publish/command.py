@@ -12,7 +12,7 @@ import numpy as np
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from mmmono.analyses.train import metric_rows
+from mmmono.analyses.train import TRAIN, metric_rows
 from mmmono.commands.publish.card import Origin, model_card
 from mmmono.core.artifacts import Artifact, write_text_atomically
 from mmmono.core.errors import ConfigError, DictionaryError, ModelError
@@ -24,7 +24,6 @@ from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.pipeline.pretrained import Pretrained
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.reporting.result import Result
 from mmmono.reporting.tables import console
 from mmmono.vlm.hub import be_patient, hub_reason
 
@@ -100,7 +99,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     """Write the files; `path` is what reads them in the card's examples."""
     dictionary = Dictionary.from_pretrained(artifact.path)
     dictionary.save_pretrained(folder)
-    result = Result(artifact.path, artifact.recipe)
+    result = TRAIN.result(artifact, workspace.model.name, workspace.dataset_name, workspace.modalities)
     trained = (artifact.path / "history.parquet").exists()
     if (artifact.path / CURVES).exists():
         shutil.copy(artifact.path / CURVES, folder / CURVES)
@@ -108,6 +107,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     origin = Origin(
         workspace.model.name, workspace.dataset_name, len(view), len(np.unique(view.groups())),
         json.loads((artifact.path / VERSIONS_FILE).read_text()), dict(artifact.recipe),
+        workspace.modalities,
     )  # fmt: skip
     card = model_card(
         dictionary, origin, metric_rows(result) if trained else [], path, license,

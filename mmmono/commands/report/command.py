@@ -13,6 +13,7 @@ from mmmono.commands.report.basis import pair_differences
 from mmmono.commands.report.sections import Sources, sections
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, MissingArtifactError
+from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.core.provenance import provenance
 from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.workspace import Workspace
@@ -89,9 +90,11 @@ def _makes(workspace: Workspace, name: str) -> str:
 
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
+    called = workspace.modalities
+    of = "" if called == IMAGE_AND_TEXT else f" of {called.first} and {called.second}"
     return {
         "model": f"{workspace.model.name}, {dim} dimensions",
-        "pairs": f"{pairs:,} ({workspace.dataset_name}, {workspace.dataset.split})",
+        "pairs": f"{pairs:,}{of} ({workspace.dataset_name}, {workspace.dataset.split})",
         "feature sets": ", ".join(workspace.recipes),
         "partition": rule_in_words(workspace.settings.partition.recipe()),
         "seed": workspace.seed,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import basis_of, is_papers_setting
 from mmmono.core.artifacts import Artifact
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.pipeline.analysis import Analysis, shown_figures, shown_tables
 from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.workspace import Workspace
@@ -76,6 +77,10 @@ class Sources:
             return []
         return [n for n, of in setting.more.items() if self.results.elsewhere(analysis, *of) is None]
 
+    def modalities(self, analysis: Analysis) -> ModalityNames:
+        """What the modalities are called in a section; always image and text if it does not depend on the dataset."""
+        return self.workspace.modalities if analysis.of_features else IMAGE_AND_TEXT
+
     def feature_link(self, feature_set: str, feature: int) -> str:
         """URL of a feature in the explorer; empty if the explorer does not show it."""
         if self.explorer is None or feature_set not in self.explorer[1]:
@@ -99,8 +104,8 @@ class Sources:
                     yield self._read(analysis, artifact, of, name)
 
     def _read(self, analysis: Analysis, artifact: Artifact, of: tuple[str, str] | None = None, name: str = "") -> Found:
-        model, dataset = of or (self.workspace.model.name, self.workspace.dataset_name)
-        return Found(artifact, analysis.result(artifact, model, dataset), name)
+        own = (self.workspace.model.name, self.workspace.dataset_name, self.modalities(analysis))
+        return Found(artifact, analysis.result(artifact, *(of or own)), name)
 
 
 def sections(sources: Sources) -> list[ReportSection]:
@@ -118,7 +123,7 @@ def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
     return ReportSection(
         analysis.section,
         analysis.title,
-        analysis.question,
+        analysis.asked(sources.modalities(analysis)),
         command + _coco(sources, analysis),
         tables=[table for found in shown for table in _tables(sources, analysis, found)],
         figures=[figure for found in shown for figure in _figures(analysis, found)],
@@ -133,7 +138,8 @@ def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
 def _tables(sources: Sources, analysis: Analysis, found: Found) -> Iterator[ReportTable]:
     for name, title, rows in shown_tables(analysis, found.result):
         suffix, of = (f"-{found.of.lower()}", f", {found.of}") if found.of else ("", "")
-        yield ReportTable(f"{name}{suffix}", f"{title}{of}", rows, _links(sources, rows))
+        classes = found.result.modalities.classes
+        yield ReportTable(f"{name}{suffix}", f"{title}{of}", rows, _links(sources, rows), classes)
 
 
 def _figures(analysis: Analysis, found: Found) -> Iterator[ReportFigure]:
