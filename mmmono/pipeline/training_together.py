@@ -1,0 +1,93 @@
+"""Train several dictionaries in one pass over the pairs: `training.together=true`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.errors import DictionaryError
+from mmmono.core.process_group import Place
+from mmmono.core.processes import processes
+from mmmono.core.timing import others_built
+from mmmono.core.turns import Turns
+from mmmono.pipeline.training import TrainingPlan
+
+if TYPE_CHECKING:
+    from mmmono.dictionaries.one_pass import OnePass
+    from mmmono.pipeline.fitting import Trainee, Training
+
+READY = (1.0,)  # progress of a training that only waits for the others before it begins
+
+
+def train_together(artifacts: Artifacts, plans: Sequence[TrainingPlan]) -> list[Artifact]:
+    """Return dictionaries, those that do not exist trained in one pass over the pairs.
+
+    Each becomes what it becomes alone, at the same address and with the same checkpoints: it can be gone on with alone
+    and together. Each stops by itself and is published at once. If one diverges or reaches `trainer.max_time`, the
+    others go on; any other error ends all, and they go on from their checkpoints when the command is run again.
+
+    Args:
+        artifacts: the artifacts root.
+        plans: what to train, on the same pairs with the same settings of training.
+
+    Returns:
+        The dictionaries, in the order of the plans.
+
+    Raises:
+        ConfigError: this machine lacks the requested hardware.
+        DictionaryError: one of the trainings diverged, or reached `trainer.max_time`.
+        ProcessError: one of several processes failed or died.
+    """
+    from mmmono.dictionaries.one_pass import OnePass  # not at the top, because it takes Lightning
+
+    # Everyone takes the locks of the artifacts in the same order, so that two processes do not wait for each other.
+    plans_in_order = sorted(plans, key=lambda plan: artifacts.path(*plan.artifact))
+    turns: Turns[Artifact] = Turns(bearable=(DictionaryError,))
+    with others_built(), closing(OnePass(turns)) as one_pass, turns:
+        group = _Group(one_pass)
+        for plan in plans_in_order:
+            turns.add(partial(plan.build, artifacts, group.fit))
+        turns.wait(READY)  # until each is ready to train, or exists
+        made = dict(zip((plan.name for plan in plans_in_order), group.train(plans[0]), strict=True))
+    return [made[plan.name] for plan in plans]
+
+
+class _Group:
+    """The trainings of a pass, in the process that keeps the results.
+
+    Args:
+        one_pass: what they share.
+    """
+
+    def __init__(self, one_pass: OnePass) -> None:
+        self.one_pass = one_pass
+        self.ready: list[Training] = []
+        self.place: Place | None = None
+
+    def fit(self, training: Training, logger: Any) -> Trainee:
+        """Train, once the others are ready too."""
+        from mmmono.pipeline.fitting_together import in_row
+
+        training = in_row(training, len(self.ready))
+        self.ready.append(training)
+        self.one_pass.turns.wait(READY)
+        return training.fit(self.place, logger, self.one_pass)
+
+    def train(self, plan: TrainingPlan) -> list[Artifact]:
+        """Let all train, with the processes that share their batches; return their artifacts."""
+        results = self.one_pass.turns.results
+        if not self.ready:
+            return results()
+        from mmmono.pipeline.fitting import process_settings
+        from mmmono.pipeline.fitting_together import TrainingsTogether
+
+        layout = plan.trainer.here()
+        with process_settings(plan.trainer.tf32):
+            if layout.processes == 1:
+                return results()
+            team = processes(layout.processes)
+            self.place = team.place
+            return team.run(TrainingsTogether(self.ready), layout.backend, results)
