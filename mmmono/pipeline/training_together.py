@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,7 @@ class _Group:
 
     def fit(self, training: Training, logger: Any) -> Trainee:
         """Train, once the others are ready too."""
-        from mmmono.pipeline.fitting_together import in_row
-
-        training = in_row(training, len(self.ready))
+        training = replace(training, row=len(self.ready))
         self.ready.append(training)
         self.one_pass.turns.wait(READY)
         return training.fit(self.place, logger, self.one_pass)
