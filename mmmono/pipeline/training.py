@@ -150,8 +150,8 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
     """Check `training.*` and `trainer.*`, and return the latter. Raises ConfigError if a setting is invalid."""
     if read_settings(cfg, "training", TrainingSettings).together and not current_tracker().follows_several:
         raise ConfigError(
-            "training.together=true with logger=wandb: W&B follows one training of a process at a time; choose logger=csv or "
-            "logger=tensorboard, or leave out training.together"
+            "training.together=true with logger=wandb: W&B follows one training of a process at a time; choose logger=csv "
+            "or logger=tensorboard, or leave out training.together"
         )
     return read_trainer(_plain(cfg.trainer))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import DictionaryError
@@ -14,7 +16,10 @@ from mmmono.core.process_group import Place
 from mmmono.core.processes import processes
 from mmmono.core.timing import others_built
 from mmmono.core.turns import Turns
-from mmmono.pipeline.training import TrainingPlan
+from mmmono.features import Features
+from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.trainer_settings import TrainerSettings
+from mmmono.pipeline.training import plan_training
 
 if TYPE_CHECKING:
     from mmmono.dictionaries.one_pass import OnePass
@@ -23,8 +28,10 @@ if TYPE_CHECKING:
 READY = (1.0,)  # progress of a training that only waits for the others before it begins
 
 
-def train_together(artifacts: Artifacts, plans: Sequence[TrainingPlan]) -> list[Artifact]:
-    """Return dictionaries, those that do not exist trained in one pass over the pairs.
+def train_together(
+    artifacts: Artifacts, kinds: Mapping[str, Trained], train: Features, val: Features, cfg: DictConfig
+) -> dict[str, Artifact]:
+    """Return the dictionaries of several feature sets, those that do not exist trained in one pass over the pairs.
 
     Each becomes what it becomes alone, at the same address and with the same checkpoints: it can be gone on with alone
     and together. Each stops by itself and is published at once. If one diverges or reaches `trainer.max_time`, the
@@ -32,28 +39,28 @@ def train_together(artifacts: Artifacts, plans: Sequence[TrainingPlan]) -> list[
 
     Args:
         artifacts: the artifacts root.
-        plans: what to train, on the same pairs with the same settings of training.
-
-    Returns:
-        The dictionaries, in the order of the plans.
+        kinds: kinds of dictionaries, with their settings, by the names of the feature sets.
+        train, val: features to train on, and to validate on.
+        cfg: the composed configuration.
 
     Raises:
-        ConfigError: this machine lacks the requested hardware.
+        ConfigError: settings do not fit the features or this machine.
         DictionaryError: one of the trainings diverged, or reached `trainer.max_time`.
         ProcessError: one of several processes failed or died.
     """
     from mmmono.dictionaries.one_pass import OnePass  # not at the top, because it takes Lightning
 
+    plans = [plan_training(name, kind, train, val, cfg) for name, kind in kinds.items()]
     # Everyone takes the locks of the artifacts in the same order, so that two processes do not wait for each other.
-    plans_in_order = sorted(plans, key=lambda plan: artifacts.path(*plan.artifact))
+    plans.sort(key=lambda plan: artifacts.path(*plan.artifact))
     turns: Turns[Artifact] = Turns(bearable=(DictionaryError,))
     with others_built(), closing(OnePass(turns)) as one_pass, turns:
         group = _Group(one_pass)
-        for plan in plans_in_order:
+        for plan in plans:
             turns.add(partial(plan.build, artifacts, group.fit))
         turns.wait(READY)  # until each is ready to train, or exists
-        made = dict(zip((plan.name for plan in plans_in_order), group.train(plans[0]), strict=True))
-    return [made[plan.name] for plan in plans]
+        made = group.train(plans[0].trainer)
+    return {plan.name: artifact for plan, artifact in zip(plans, made, strict=True)}
 
 
 class _Group:
@@ -75,7 +82,7 @@ class _Group:
         self.one_pass.turns.wait(READY)
         return training.fit(self.place, logger, self.one_pass)
 
-    def train(self, plan: TrainingPlan) -> list[Artifact]:
+    def train(self, trainer: TrainerSettings) -> list[Artifact]:
         """Let all train, with the processes that share their batches; return their artifacts."""
         results = self.one_pass.turns.results
         if not self.ready:
@@ -83,8 +90,8 @@ class _Group:
         from mmmono.pipeline.fitting import process_settings
         from mmmono.pipeline.fitting_together import TrainingsTogether
 
-        layout = plan.trainer.here()
-        with process_settings(plan.trainer.tf32):
+        layout = trainer.here()
+        with process_settings(trainer.tf32):
             if layout.processes == 1:
                 return results()
             team = processes(layout.processes)

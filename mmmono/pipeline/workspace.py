@@ -158,9 +158,8 @@ class Workspace:
         if not (self.settings.training.together and self.artifacts.builds and seed == self.seed):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
         if name not in self._trained:
-            trained = {key: one for key, one in self.recipes.items() if isinstance(one, Trained)}
-            plans = [plan_training(key, one, train, val, cfg) for key, one in trained.items()]
-            self._trained = dict(zip(trained, train_together(self.artifacts, plans), strict=True))
+            kinds = {key: one for key, one in self.recipes.items() if isinstance(one, Trained)}
+            self._trained = train_together(self.artifacts, kinds, train, val, cfg)
         return self._trained[name]
 
     @property

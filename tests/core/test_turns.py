@@ -68,12 +68,16 @@ def test_an_error_ends_all_unless_it_can_be_borne(bearable: bool) -> None:
         turns.wait((1,))
         raise ValueError("broken")
 
+    def all_three() -> None:
+        with turns:
+            turns.add(steps(turns, "a", seen))
+            turns.add(fails)
+            turns.add(steps(turns, "b", seen))
+            turns.results()
+
     turns = Turns[str]((ValueError,) if bearable else (KeyError,))
-    with pytest.raises(ValueError, match="broken"), turns:
-        turns.add(steps(turns, "a", seen))
-        turns.add(fails)
-        turns.add(steps(turns, "b", seen))
-        turns.results()
+    with pytest.raises(ValueError, match="broken"):
+        all_three()
     assert seen == (["a0", "b0", "a1", "b1", "a2", "b2"] if bearable else ["a0", "b0", "a1"])
 
 
@@ -87,12 +91,16 @@ def test_an_interrupt_ends_all_where_they_wait() -> None:
             ended.append(type(error))
             raise
 
+    def interrupted() -> None:
+        with turns:
+            turns.add(work)
+            turns.add(work)
+            turns.wait((1,))
+            raise KeyboardInterrupt
+
     turns = Turns[str]()
-    with pytest.raises(KeyboardInterrupt), turns:
-        turns.add(work)
-        turns.add(work)
-        turns.wait((1,))
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert ended == [Cancelled, Cancelled]
 
 

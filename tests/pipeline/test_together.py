@@ -107,7 +107,9 @@ def test_what_diverges_does_not_end_the_others(command: Command, tmp_path: Path)
     run = command("train", *few, "training.together=true", "sae.lr=1e30", "trainer.gradient_clip_val=null")
     assert run.status == 1
     assert "error: training sae diverged" in run.err
-    assert [folder.name[:3] for folder in tmp_path.glob("dictionaries/*") if (folder / "recipe.json").exists()] == ["ncl"]
+    assert [folder.name[:3] for folder in tmp_path.glob("dictionaries/*") if (folder / "recipe.json").exists()] == [
+        "ncl"
+    ]
 
 
 def test_wandb_is_refused_before_any_work(command: Command, tmp_path: Path) -> None:
