@@ -17,7 +17,7 @@ from mmmono.core.processes import processes
 from mmmono.core.timing import others_built
 from mmmono.core.turns import Turns
 from mmmono.features import Features
-from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.feature_sets import Recipe, Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training import plan_training
 
@@ -29,9 +29,9 @@ READY = (1.0,)  # progress of a training that only waits for the others before i
 
 
 def train_together(
-    artifacts: Artifacts, kinds: Mapping[str, Trained], train: Features, val: Features, cfg: DictConfig
+    artifacts: Artifacts, kinds: Mapping[str, Recipe], train: Features, val: Features, cfg: DictConfig
 ) -> dict[str, Artifact]:
-    """Return the dictionaries of several feature sets, those that do not exist trained in one pass over the pairs.
+    """Return the trained dictionaries of feature sets; those that do not exist are trained in one pass over the pairs.
 
     Each becomes what it becomes alone, at the same address and with the same checkpoints: it can be gone on with alone
     and together. Each stops by itself and is published at once. If one diverges or reaches `trainer.max_time`, the
@@ -39,7 +39,7 @@ def train_together(
 
     Args:
         artifacts: the artifacts root.
-        kinds: kinds of dictionaries, with their settings, by the names of the feature sets.
+        kinds: kinds of feature sets by name; of those that are not trained, nothing is made.
         train, val: features to train on, and to validate on.
         cfg: the composed configuration.
 
@@ -50,7 +50,8 @@ def train_together(
     """
     from mmmono.dictionaries.one_pass import OnePass  # not at the top, because it takes Lightning
 
-    plans = [plan_training(name, kind, train, val, cfg) for name, kind in kinds.items()]
+    trained = {name: kind for name, kind in kinds.items() if isinstance(kind, Trained)}
+    plans = [plan_training(name, kind, train, val, cfg) for name, kind in trained.items()]
     # Everyone takes the locks of the artifacts in the same order, so that two processes do not wait for each other.
     plans.sort(key=lambda plan: artifacts.path(*plan.artifact))
     turns: Turns[Artifact] = Turns(bearable=(DictionaryError,))

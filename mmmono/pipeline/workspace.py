@@ -158,8 +158,7 @@ class Workspace:
         if not (self.settings.training.together and self.artifacts.builds and seed == self.seed):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
         if name not in self._trained:
-            kinds = {key: one for key, one in self.recipes.items() if isinstance(one, Trained)}
-            self._trained = train_together(self.artifacts, kinds, train, val, cfg)
+            self._trained = train_together(self.artifacts, self.recipes, train, val, cfg)
         return self._trained[name]
 
     @property
