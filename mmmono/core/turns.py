@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 Progress = tuple[float, ...]  # how far a piece of work has come; compared as tuples are, and () is the start
 END: Progress = (math.inf,)
 MAIN = -1  # number of the thread that made the turns
+PATIENCE = 60.0  # seconds for a piece of work to end that was cancelled
 
 
 class Cancelled(BaseException):
@@ -104,12 +105,12 @@ class Turns(Generic[Result]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Wait for all pieces; if the block has failed, cancel them."""
+        """Wait for all pieces; if the block has failed, cancel them, and wait no longer for one that hangs."""
         with self._changed:
             self._cancelled |= error is not None
             self._leave(MAIN)
         for thread in self._threads:
-            thread.join()
+            thread.join(PATIENCE if self._cancelled else None)
 
     def _run(self, number: int, work: Callable[[], Result], future: Future[Any]) -> None:
         self._own.number = number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class TrainingPlan:
     settings: TrainingSettings
     trainer: TrainerSettings
 
-    @property
+    @cached_property
     def artifact(self) -> tuple[str, str, dict[str, Any]]:
         """Kind, name and recipe of the artifact."""
         assert self.settings.batch_size is not None
