@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmmono.core.extras import is_installed
+from mmmono.core.parts import in_parts, num_parts
 from mmmono.dictionaries.sparse import (
     Pattern,
     SparseCodes,
@@ -19,6 +22,7 @@ from mmmono.dictionaries.sparse import (
     sum_by_latent,
 )
 
+WORTH_COMPILING = 1 << 18  # samples × dim of a batch
 CHUNK_ROWS = 128  # rows whose residuals of all levels fit into a core's cache
 
 # Number of latents m, and weight, of each level of a loss in increasing order; m is None for all latents.
@@ -104,6 +108,8 @@ def _targets(
     Σ_{i ≥ l} weight_i · residual_i: what the latents of level l have an effect on. With one level, of weight 1, both are
     the same.
     """
+    if len(weights) > 1 and _is_compiled(centered, decoder):
+        return _compiled_targets(centered, decoder.detach(), codes, weights)
     added = gather_by_sample(codes.values, codes.pattern, decoder)
     if len(weights) == 1:
         residual = added.neg_().add_(centered)
@@ -122,6 +128,35 @@ def _targets(
         for weight, level in zip(weights[-2::-1], levels[-2::-1], strict=True):
             after = torch.add(after, level, alpha=weight, out=level)
     return added, error, last
+
+
+def _is_compiled(centered: Tensor, decoder: Tensor) -> bool:
+    """Whether targets are computed by a numba kernel: on a CPU, in float32, for batches that are worth loading numba."""
+    if centered.device.type != "cpu" or {centered.dtype, decoder.dtype} != {torch.float32}:
+        return False
+    return centered.numel() >= WORTH_COMPILING and is_installed("numba", "llvmlite")
+
+
+def _compiled_targets(
+    centered: Tensor, decoder: Tensor, codes: SparseCodes, weights: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `_targets`: the same numbers but for the rounding of the error, written once."""
+    from mmmono.core.kernels import nested_targets
+
+    levels, starts = len(weights), codes.pattern.row_starts.numpy()
+    last = torch.empty_like(centered)
+    targets = centered.new_empty(len(centered) * levels, centered.shape[1])
+    inputs, outputs, residuals, atoms = (x.numpy() for x in (centered, targets, last, decoder))
+    entries = codes.values.numpy(), codes.pattern.indices.numpy()
+    shares = np.array(weights, np.float32)
+
+    def work(_: int, start: int, end: int) -> float:
+        rows, nested = slice(start, end), slice(start * levels, end * levels)
+        begins = starts[nested.start : nested.stop + 1]
+        return nested_targets(inputs[rows], atoms, (*entries, begins), shares, outputs[nested], residuals[rows])
+
+    errors = in_parts(work, len(centered), num_parts())
+    return targets, centered.new_tensor(sum(errors)), last
 
 
 def _sum_of_squares(residual: Tensor) -> Tensor:
