@@ -32,6 +32,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from mmmono.core.memory import keep_freed_memory
 from mmmono.core.turns import Turns
 from mmmono.dictionaries import PairedFeatures, SAEModule, ShuffledBatches
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
@@ -214,4 +215,5 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    keep_freed_memory()  # as every command does
     main(chosen)

@@ -71,7 +71,7 @@ class TrainingPlan:
             "seed": self.seed,
             "training": {
                 **training,
-                "batch_size": batch_size * _processes(self.trainer),
+                "batch_size": batch_size * number_of_processes(self.trainer),
                 **_pool(self.settings.pool_rows, batch_size, pairs),
             },
             "trainer": self.trainer.recipe(),
@@ -124,7 +124,7 @@ def plan_training(name: str, kind: Trained, train: Features, val: Features, cfg:
     normalize, pairs = read_settings(cfg, "features", FeatureSettings).normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None
     batch_size = _batch_size(settings.batch_size, pairs, processes)
-    trainer.check_length(pairs // (batch_size * _processes(trainer)))
+    trainer.check_length(pairs // (batch_size * number_of_processes(trainer)))
     return TrainingPlan(name, kind, train, val, normalize, cfg.seed, replace(settings, batch_size=batch_size), trainer)
 
 
@@ -200,7 +200,7 @@ def automatic_batch_size(pairs: int) -> int:
     return min(size, max(1, pairs))
 
 
-def _processes(trainer: TrainerSettings) -> int:
+def number_of_processes(trainer: TrainerSettings) -> int:
     """Number of processes that share a batch; 1 if this machine lacks the requested hardware."""
     return trainer.layout.processes if trainer.layout is not None else 1
 

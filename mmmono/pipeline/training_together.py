@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import DictionaryError
+from mmmono.core.errors import DictionaryError, MmmonoError
 from mmmono.core.process_group import Place
 from mmmono.core.processes import processes
 from mmmono.core.timing import others_built
@@ -19,7 +19,7 @@ from mmmono.core.turns import Turns
 from mmmono.features import Features
 from mmmono.pipeline.feature_sets import Recipe, Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
-from mmmono.pipeline.training import plan_training
+from mmmono.pipeline.training import number_of_processes, plan_training
 
 if TYPE_CHECKING:
     from mmmono.dictionaries.one_pass import OnePass
@@ -35,7 +35,7 @@ def train_together(
 
     Each becomes what it becomes alone, at the same address and with the same checkpoints: it can be gone on with alone
     and together. Each stops by itself and is published at once. If one diverges or reaches `trainer.max_time`, the
-    others go on; any other error ends all, and they go on from their checkpoints when the command is run again.
+    others go on. An unexpected error ends all, and they go on from their checkpoints when the command is run again.
 
     Args:
         artifacts: the artifacts root.
@@ -54,7 +54,9 @@ def train_together(
     plans = [plan_training(name, kind, train, val, cfg) for name, kind in trained.items()]
     # Everyone takes the locks of the artifacts in the same order, so that two processes do not wait for each other.
     plans.sort(key=lambda plan: artifacts.path(*plan.artifact))
-    turns: Turns[Artifact] = Turns(bearable=(DictionaryError,))
+    # Of several processes, one may fail while the others do not: only errors that all of them raise can be borne.
+    alone = number_of_processes(plans[0].trainer) == 1
+    turns: Turns[Artifact] = Turns(bearable=(MmmonoError,) if alone else (DictionaryError,))
     with others_built(), closing(OnePass(turns)) as one_pass, turns:
         group = _Group(one_pass)
         for plan in plans:
