@@ -108,7 +108,7 @@ def _targets(
     Σ_{i ≥ l} weight_i · residual_i: what the latents of level l have an effect on. With one level, of weight 1, both are
     the same.
     """
-    if len(weights) > 1 and _is_compiled(centered, decoder):
+    if len(weights) > 1 and _is_compiled(centered, decoder, codes):
         return _compiled_targets(centered, decoder.detach(), codes, weights)
     added = gather_by_sample(codes.values, codes.pattern, decoder)
     if len(weights) == 1:
@@ -130,9 +130,9 @@ def _targets(
     return added, error, last
 
 
-def _is_compiled(centered: Tensor, decoder: Tensor) -> bool:
+def _is_compiled(centered: Tensor, decoder: Tensor, codes: SparseCodes) -> bool:
     """Whether targets are computed by a numba kernel: on a CPU, in float32, for batches that are worth loading numba."""
-    if centered.device.type != "cpu" or {centered.dtype, decoder.dtype} != {torch.float32}:
+    if centered.device.type != "cpu" or {centered.dtype, decoder.dtype, codes.values.dtype} != {torch.float32}:
         return False
     return centered.numel() >= WORTH_COMPILING and is_installed("numba", "llvmlite")
 
