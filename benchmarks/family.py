@@ -16,6 +16,7 @@ import time
 import torch
 from train_sae import features, our_step
 
+from mmmono.core.memory import keep_freed_memory
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 
@@ -60,5 +61,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every command does
     for latents in arguments.latents:
         compare(arguments.dim, latents, arguments.k, arguments.batch, arguments.rounds)

@@ -1,9 +1,11 @@
-"""One seed for all generators of random numbers."""
+"""One seed for all generators of random numbers, and their states."""
 
 from __future__ import annotations
 
 import os
 import random
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,3 +22,34 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - other libraries draw from the global generator
     torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Generators:
+    """States of the global generators of Python, NumPy and PyTorch.
+
+    Attributes:
+        python, numpy, torch: on the CPU.
+        cuda: on the current GPU; None if none is in use.
+    """
+
+    python: tuple[Any, ...]
+    numpy: dict[str, Any]
+    torch: torch.Tensor
+    cuda: torch.Tensor | None
+
+    @classmethod
+    def now(cls) -> Self:
+        """Return the present states."""
+        cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - other libraries draw from the global generator
+        assert isinstance(numpy, dict)
+        return cls(random.getstate(), numpy, torch.get_rng_state(), cuda)
+
+    def restore(self) -> None:
+        """Let the generators go on from these states."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)  # noqa: NPY002
+        torch.set_rng_state(self.torch)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda)

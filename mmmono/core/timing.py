@@ -85,6 +85,23 @@ def timed(folder: Path, shared: bool = False) -> Iterator[None]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def others_built() -> Iterator[None]:
+    """Count the duration of this block as time in which other artifacts were built.
+
+    Threads that the block starts with a copy of its context count theirs nowhere else.
+    """
+    begun = time.monotonic()
+    around = _inside.get()
+    token = _inside.set([0.0])
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+        if around is not None:
+            around[0] += time.monotonic() - begun
+
+
 def machine() -> str:
     """Describe this machine without its name: processor, cores, and the GPU if PyTorch is loaded and sees one."""
     torch = sys.modules.get("torch")

@@ -75,11 +75,12 @@ class ShuffledBatches:
     def __iter__(self) -> Iterator[PairedBatch]:
         if self.position >= len(self):
             self.epoch, self.position = self.epoch + 1, 0
-        for batch in self._batches(self.epoch, self.position):
+        for batch in self.batches_from(self.epoch, self.position):
             self.position += 1
             yield batch
 
-    def _batches(self, epoch: int, first: int) -> Iterator[PairedBatch]:
+    def batches_from(self, epoch: int, first: int) -> Iterator[PairedBatch]:
+        """Yield an epoch's batches of this process from position `first` on."""
         chunks, pool_seeds = self._order(epoch)
         batches_a_pool = self.pool_rows // self.batch_size
         for number, pool_seed in enumerate(pool_seeds):
@@ -148,9 +149,12 @@ class SequentialBatches:
         return math.ceil(len(self.reader.view) / (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[PairedBatch]:
-        for step in range(len(self)):
-            start = (step * self.world_size + self.rank) * self.batch_size
-            yield self.reader.read_pair(start, min(start + self.batch_size, len(self.reader.view)))
+        return map(self.at, range(len(self)))
+
+    def at(self, number: int) -> PairedBatch:
+        """Return this process's batch of this number."""
+        start = (number * self.world_size + self.rank) * self.batch_size
+        return self.reader.read_pair(start, min(start + self.batch_size, len(self.reader.view)))
 
 
 class PairedFeatures(L.LightningDataModule):

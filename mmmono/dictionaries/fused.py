@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmmono.core.extras import is_installed
+from mmmono.core.parts import in_parts, num_parts
 from mmmono.dictionaries.sparse import (
     Pattern,
     SparseCodes,
@@ -19,6 +22,7 @@ from mmmono.dictionaries.sparse import (
     sum_by_latent,
 )
 
+WORTH_COMPILING = 1 << 18  # samples × dim of a batch
 CHUNK_ROWS = 128  # rows whose residuals of all levels fit into a core's cache
 
 # Number of latents m, and weight, of each level of a loss in increasing order; m is None for all latents.
@@ -60,54 +64,61 @@ def reconstruction_loss(
     Returns:
         The sum; and the residual of the last level, without gradient.
     """
-    ends = [len(weights.decoder) if end is None else end for end, _ in levels]
-    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    parts = by_level(codes, sizes)
+    count = len(weights.decoder)
+    codes = by_level(codes, [count if end is None else end for end, _ in levels])
     with torch.autocast(centered.device.type, enabled=False), torch.no_grad():
-        atoms = weights.decoder.split(sizes)
-        targets = [gather_by_sample(part.values, part.pattern, a) for part, a in zip(parts, atoms, strict=True)]
-        error, residual = _into_targets(centered, targets, [weight for _, weight in levels])
-    return _ReconstructionLoss.apply(*weights, centered, _Computed(error, targets, parts)), residual
+        targets, error, residual = _targets(centered, weights.decoder, codes, [weight for _, weight in levels])
+    return _ReconstructionLoss.apply(*weights, centered, _Computed(error, targets, codes)), residual
 
 
-def by_level(codes: SparseCodes, sizes: Sequence[int]) -> list[SparseCodes]:
-    """Split codes into those of the first latents, of the next, and so on, each as if it were a dictionary of its own.
+def by_level(codes: SparseCodes, ends: Sequence[int]) -> SparseCodes:
+    """Make a row for each level of each sample, with the codes of the latents that this level adds.
 
     Args:
-        codes: codes of a dictionary.
-        sizes: number of latents of each part; they sum to the dictionary's.
+        codes: codes of `samples` samples.
+        ends: number of latents m of each level; the last has all.
+
+    Returns:
+        Codes of `samples * levels` rows, all levels of the first sample before those of the second.
     """
-    if len(sizes) == 1:
-        return [codes]
-    pattern, latents = codes.pattern, codes.pattern.indices.flatten()
-    ends = torch.tensor(sizes, device=latents.device).cumsum(0)
-    level = torch.bucketize(latents, ends, right=True)
-    order = level.to(torch.uint8 if len(sizes) < 256 else torch.int32).argsort(
-        stable=True
-    )  # entries are by sample already
-    counts = torch.bincount(level * pattern.num_samples + pattern.rows, minlength=len(sizes) * pattern.num_samples)
-    counts = counts.view(len(sizes), -1)
-    values = codes.values.flatten()[order].split(counts.sum(1).tolist())
-    local = (latents - (ends - ends.new_tensor(sizes))[level])[order].split(counts.sum(1).tolist())
-    starts = torch.cat([counts.new_zeros(len(sizes), 1), counts.cumsum(1)], dim=1)
-    return [SparseCodes(v, Pattern(i, n, s)) for v, i, n, s in zip(values, local, sizes, starts, strict=True)]
+    levels, pattern = len(ends), codes.pattern
+    if levels == 1:
+        return codes
+    latents, rows = pattern.indices.flatten(), pattern.num_samples * levels
+    size = torch.tensor([end - start for start, end in zip([0, *ends], ends, strict=False)], device=latents.device)
+    level = torch.arange(levels, dtype=torch.int32, device=latents.device).repeat_interleave(size)
+    row = level[latents].add_(pattern.rows, alpha=levels)
+    starts = torch.cat([latents.new_zeros(1), torch.bincount(row, minlength=rows).cumsum(0)])
+    values = codes.values.flatten()
+    if not bool((row[1:] >= row[:-1]).all()):  # the latents of a sample are not in order
+        order = (row.to(torch.int16) if rows <= 1 << 15 else row).argsort(stable=True)
+        values, latents = values[order], latents[order]
+    return SparseCodes(values, Pattern(latents, pattern.num_latents, starts))
 
 
-def _into_targets(
-    centered: Float[Tensor, "samples dim"], added: list[Float[Tensor, "samples dim"]], weights: Sequence[float]
-) -> tuple[Float[Tensor, ""], Float[Tensor, "samples dim"]]:
-    """Turn what each level adds to the reconstruction into its target; return the error and the last residual.
+def _targets(
+    centered: Float[Tensor, "samples dim"],
+    decoder: Float[Tensor, "latents dim"],
+    codes: SparseCodes,
+    weights: Sequence[float],
+) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, ""], Float[Tensor, "samples dim"]]:
+    """Return the target of each level of each sample, the error, and the residual of the last level.
 
-    The residual of level l is c − Σ_{i ≤ l} added_i. Its target is Σ_{i ≥ l} weight_i · residual_i: what the latents of
-    level l have an effect on. With one level, of weight 1, both are the same.
+    A level adds the reconstruction from its latents. The residual of level l is c − Σ_{i ≤ l} added_i. Its target is
+    Σ_{i ≥ l} weight_i · residual_i: what the latents of level l have an effect on. With one level, of weight 1, both are
+    the same.
     """
+    if len(weights) > 1 and _is_compiled(centered, decoder, codes):
+        return _compiled_targets(centered, decoder.detach(), codes, weights)
+    added = gather_by_sample(codes.values, codes.pattern, decoder)
     if len(weights) == 1:
-        residual = added[0].neg_().add_(centered)
-        return _sum_of_squares(residual), residual
+        residual = added.neg_().add_(centered)
+        return residual, _sum_of_squares(residual), residual
     last = torch.empty_like(centered)
     error = centered.new_zeros((), dtype=torch.promote_types(centered.dtype, torch.float32))
+    by_sample = added.view(len(centered), len(weights), -1)
     for start in range(0, len(centered), CHUNK_ROWS):
-        levels = [level[start : start + CHUNK_ROWS] for level in added]
+        levels = by_sample[start : start + CHUNK_ROWS].unbind(1)
         before = centered[start : start + CHUNK_ROWS]
         for weight, level in zip(weights, levels, strict=True):
             before = torch.sub(before, level, out=level)
@@ -116,7 +127,36 @@ def _into_targets(
         after = before.mul_(weights[-1])
         for weight, level in zip(weights[-2::-1], levels[-2::-1], strict=True):
             after = torch.add(after, level, alpha=weight, out=level)
-    return error, last
+    return added, error, last
+
+
+def _is_compiled(centered: Tensor, decoder: Tensor, codes: SparseCodes) -> bool:
+    """Whether targets are computed by a numba kernel: on a CPU, in float32, for batches that are worth loading numba."""
+    if centered.device.type != "cpu" or {centered.dtype, decoder.dtype, codes.values.dtype} != {torch.float32}:
+        return False
+    return centered.numel() >= WORTH_COMPILING and is_installed("numba", "llvmlite")
+
+
+def _compiled_targets(
+    centered: Tensor, decoder: Tensor, codes: SparseCodes, weights: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `_targets`: the same numbers but for the rounding of the error, written once."""
+    from mmmono.core.kernels import nested_targets
+
+    levels, starts = len(weights), codes.pattern.row_starts.numpy()
+    last = torch.empty_like(centered)
+    targets = centered.new_empty(len(centered) * levels, centered.shape[1])
+    inputs, outputs, residuals, atoms = (x.numpy() for x in (centered, targets, last, decoder))
+    entries = codes.values.numpy(), codes.pattern.indices.numpy()
+    shares = np.array(weights, np.float32)
+
+    def work(_: int, start: int, end: int) -> float:
+        rows, nested = slice(start, end), slice(start * levels, end * levels)
+        begins = starts[nested.start : nested.stop + 1]
+        return nested_targets(inputs[rows], atoms, (*entries, begins), shares, outputs[nested], residuals[rows])
+
+    errors = in_parts(work, len(centered), num_parts())
+    return targets, centered.new_tensor(sum(errors)), last
 
 
 def _sum_of_squares(residual: Tensor) -> Tensor:
@@ -128,8 +168,8 @@ def _sum_of_squares(residual: Tensor) -> Tensor:
 
 class _Computed(NamedTuple):
     error: Tensor
-    targets: list[Tensor]
-    parts: list[SparseCodes]
+    targets: Tensor
+    codes: SparseCodes
 
 
 class _ReconstructionLoss(torch.autograd.Function):
@@ -143,42 +183,31 @@ class _ReconstructionLoss(torch.autograd.Function):
         centered: Tensor,
         computed: _Computed,
     ) -> Tensor:
-        ctx.save_for_backward(shift, encoder, decoder, centered, *computed.targets)
-        ctx.parts = computed.parts
+        ctx.save_for_backward(shift, encoder, decoder, centered, computed.targets)
+        ctx.codes = computed.codes
         return computed.error.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        shift, encoder, decoder, centered, *targets = ctx.saved_tensors
+        shift, encoder, decoder, centered, targets = ctx.saved_tensors
+        values, pattern = ctx.codes.values, ctx.codes.pattern
         need_shift, need_encoder, need_bias, need_decoder = ctx.needs_input_grad[:4]
+        levels = len(targets) // len(centered)
         # d loss / d ĉ = −2 · target; multiply the small tensors by the factor instead of the targets.
         factor = (-2 * grad).to(centered.dtype)
-        encoders: list[Tensor] = []
-        decoders: list[Tensor] = []
-        sums: list[Tensor] = []
-        atoms = decoder.split([part.pattern.num_latents for part in ctx.parts])
-        for part, target, rows in zip(ctx.parts, targets, atoms, strict=True):
-            values, pattern = part.values, part.pattern
-            if need_shift or need_encoder or need_bias:
-                grad_codes = sampled_product(target, rows, pattern.indices, pattern.starts)
-                grad_codes.mul_(values > 0).mul_(factor)
-                sums += [sum_by_latent(grad_codes, pattern, len(shift))] if need_shift or need_bias else []
-                encoders += [gather_by_latent(grad_codes, pattern, centered)] if need_encoder else []
-            decoders += [gather_by_latent(values * factor, pattern, target)] if need_decoder else []
-        grad_shift = None
-        if need_shift:  # the shift acts on the loss through c itself and through the codes
-            target = targets[0].view(len(shift), -1, centered.shape[1]).sum(1) * factor
-            grad_shift = target - torch.cat(sums, dim=1) @ encoder
-        return (
-            grad_shift,
-            _joined(encoders),
-            torch.cat(sums, dim=1).sum(0) if need_bias else None,
-            _joined(decoders),
-            None,
-            None,
-        )
-
-
-def _joined(parts: list[Tensor]) -> Tensor | None:
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)) if parts else None
+        grad_shift = grad_encoder = grad_bias = grad_decoder = None
+        if need_shift or need_encoder or need_bias:
+            grad_codes = sampled_product(targets, decoder, pattern.indices, pattern.starts)
+            grad_codes.mul_(values > 0).mul_(factor)
+            if need_encoder:
+                grad_encoder = gather_by_latent(grad_codes, pattern, centered, levels)
+            if need_shift or need_bias:
+                sums = sum_by_latent(grad_codes, pattern, len(shift))
+                grad_bias = sums.sum(0) if need_bias else None
+            if need_shift:  # the shift acts on the loss through c itself and through the codes
+                target = targets.view(len(shift), -1, levels, centered.shape[1])[:, :, 0].sum(1) * factor
+                grad_shift = target - sums @ encoder
+        if need_decoder:
+            grad_decoder = gather_by_latent(values * factor, pattern, targets)
+        return grad_shift, grad_encoder, grad_bias, grad_decoder, None, None

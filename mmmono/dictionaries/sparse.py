@@ -210,10 +210,18 @@ def gather_by_sample(
 
 
 def gather_by_latent(
-    values: Float[Tensor, ...], pattern: Pattern, rows: Float[Tensor, "samples dim"]
+    values: Float[Tensor, ...], pattern: Pattern, rows: Float[Tensor, "rows dim"], repeats: int = 1
 ) -> Float[Tensor, "latents dim"]:
-    """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active."""
+    """Product codesᵀ · rows, computed as the weighted sum of the rows on which each latent is active.
+
+    Args:
+        values, pattern: the codes.
+        rows: a row for each `repeats` consecutive samples of the codes.
+        repeats: number of samples that share a row.
+    """
     order, samples, offsets = pattern.by_latent
+    if repeats > 1:
+        samples = samples.div(repeats, rounding_mode="floor")
     return F.embedding_bag(samples, rows, offsets, per_sample_weights=values.flatten()[order], mode="sum")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -88,6 +89,7 @@ class Trained(Recipe, ABC):
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
 OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion", "init_from")
 NOT_OF_MODULE = ("expansion", "init_from")
+_MEANS: WeakKeyDictionary[FeatureView, dict[bool, tuple[torch.Tensor, torch.Tensor]]] = WeakKeyDictionary()
 OF_FEATURES = ("k", "expansion")  # settings that sections take from `features`
 
 
@@ -330,7 +332,14 @@ def _width(dim: int, expansion: float) -> int:
 
 
 def modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean image embedding and mean text embedding, float32 of shape `[dim]` each, in one pass."""
+    """Mean image embedding and mean text embedding, float32 of shape `[dim]` each, in one pass for each view."""
+    known = _MEANS.setdefault(view, {})
+    if normalize not in known:
+        known[normalize] = _modality_means(view, normalize)
+    return known[normalize]
+
+
+def _modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
     image = torch.zeros(view.dim, dtype=torch.float64)
     text = torch.zeros_like(image)
     for block in view.blocks():

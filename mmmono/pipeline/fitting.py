@@ -34,6 +34,7 @@ from mmmono.dictionaries import (
     Snapshots,
     TrainingPlateau,
 )
+from mmmono.dictionaries.one_pass import OnePass, SharedPairs
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
 from mmmono.pipeline.feature_sets import Trained
@@ -45,6 +46,8 @@ CHECKPOINTS = "checkpoints"
 # versions have renamed the argument.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
 BUFFERS_ARE_EQUAL = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
+
+Trainee = tuple[DictionaryModule, MetricHistory]  # a trained dictionary, and its metrics at each validation
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Training:
         trainer: `trainer.*`.
         directory: folder for checkpoints and snapshots.
         folder: working directory, to which relative paths refer.
+        row: line of its progress bar, where several trainings show one.
     """
 
     name: str
@@ -73,21 +77,27 @@ class Training:
     trainer: TrainerSettings
     directory: Path
     folder: str = field(default_factory=os.getcwd)
+    row: int = 0
 
     def work_along(self) -> None:
         """Train together with the other processes, in a process other than rank 0, which keeps the result."""
+        self.fit(self.place_beside_rank_0(), logger=False)
+
+    def place_beside_rank_0(self) -> Place:
+        """Go to rank 0's working directory, in another process; return the place of that process."""
         place = place_of_this_process()
         assert place is not None
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
-        self.fit(place, logger=False)
+        return place
 
-    def fit(self, place: Place | None, logger: Any) -> tuple[DictionaryModule, MetricHistory]:
+    def fit(self, place: Place | None, logger: Any, one_pass: OnePass | None = None) -> Trainee:
         """Train, resuming from the last checkpoint if there is one.
 
         Args:
             place: rank and address of this process among several; None if it is the only one.
             logger: Lightning logger, or False for none.
+            one_pass: what is shared with other trainings that take turns with this one; None if it trains alone.
 
         Returns:
             The module with the trained dictionary, and the metrics at each validation with what ended the training.
@@ -103,14 +113,13 @@ class Training:
         }
         module = self.kind.module(self.train, self.normalize, schedule)
         assert self.settings.batch_size is not None
-        data = PairedFeatures(
-            self.train, self.val, self.settings.batch_size, self.normalize, self.seed, self.settings.pool_rows
-        )
+        pairs = self.train, self.val, self.settings.batch_size, self.normalize, self.seed, self.settings.pool_rows
+        data = PairedFeatures(*pairs) if one_pass is None else SharedPairs(one_pass, *pairs)
         history = MetricHistory()
         plateau = TrainingPlateau(self.settings.patience, self.settings.min_fall, self.settings.min_gain)
         trainer = self._trainer(place, logger, [plateau, history])
         last = self._last
-        with _products_in_tf32(self.trainer.tf32), _threads_of_its_own(), _interruptible(trainer):
+        with process_settings(self.trainer.tf32), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
         if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
             raise DictionaryError(
@@ -136,7 +145,7 @@ class Training:
             callbacks.append(TimeLimit(self.trainer.max_time, self._last, self.name))
         interactive = sys.stderr.isatty() and (place is None or place.rank == 0)
         if interactive:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))
+            callbacks.append(TQDMProgressBar(refresh_rate=20, process_position=self.row))
         arguments = self.trainer.precision_arguments()
         plugins = [*arguments.pop("plugins", []), WholeCheckpoints()]
         if place is not None:
@@ -269,24 +278,22 @@ class StartedProcesses(ClusterEnvironment):
 
 
 @contextmanager
-def _products_in_tf32(allowed: bool) -> Iterator[None]:
-    """Allow TF32 for float32 matrix products on a GPU within the context."""
-    before = torch.get_float32_matmul_precision()
-    if allowed:
+def process_settings(tf32: bool) -> Iterator[None]:
+    """Change settings of the whole process for a training, and restore them.
+
+    Restored as well are the number of threads and OMP_NUM_THREADS, which Lightning changes for several processes.
+
+    Args:
+        tf32: allow TF32 for float32 matrix products on a GPU.
+    """
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    variable = os.environ.get("OMP_NUM_THREADS")
+    if tf32:
         torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def _threads_of_its_own() -> Iterator[None]:
-    """Restore the number of threads and OMP_NUM_THREADS, which Lightning changes for several processes."""
-    threads, variable = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
-    try:
-        yield
-    finally:
+        torch.set_float32_matmul_precision(precision)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         if variable is None:

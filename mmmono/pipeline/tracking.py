@@ -32,7 +32,13 @@ TYPES = {"dictionaries": "dictionary", "models": "model", "partitions": "partiti
 
 
 class Tracker:
-    """`logger=csv`: write only a training's metrics.csv, next to its dictionary. Base class of the other trackers."""
+    """`logger=csv`: write only a training's metrics.csv, next to its dictionary. Base class of the other trackers.
+
+    Attributes:
+        follows_several: whether several trainings of one process can go on at the same time.
+    """
+
+    follows_several = True
 
     def start(self, cfg: DictConfig, job: str) -> None:
         """Prepare for a job, before any heavy computation.
@@ -102,6 +108,8 @@ class WandB(Tracker):
         group: group of the runs; None for `<model>-<dataset>`.
         tags: additional tags; model, dataset and `multirun` (in a multirun) are always tags.
     """
+
+    follows_several = False  # Lightning's logger writes to whichever run of the process has begun
 
     def __init__(
         self, project: str, entity: str | None = None, group: str | None = None, tags: Sequence[str] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -27,19 +28,93 @@ from mmmono.reporting.drawn import note_drawn
 from mmmono.reporting.style import save_figure
 from mmmono.reporting.training_figures import training_curves
 
+if TYPE_CHECKING:
+    from mmmono.pipeline.fitting import Trainee, Training
+
+NEUTRAL = ("together",)  # settings of training that do not change the weights
 END_FILE = "end.parquet"  # why and after how many steps a training ended
 
 
-def train_dictionary(
-    artifacts: Artifacts, name: str, kind: Trained, train: Features, val: Features, cfg: DictConfig
-) -> Artifact:
-    """Return the dictionary of these settings and features, trained unless it exists.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A dictionary that is to be trained unless it exists.
+
+    Attributes:
+        name: name of the feature set.
+        kind: kind of dictionary, with its settings.
+        train, val: features to train on, and to validate on.
+        normalize: whether to L2-normalize embeddings.
+        seed: seed of the weights and of the order of pairs.
+        settings: `training.*`, with the batch size per process.
+        trainer: `trainer.*`.
+        modalities: what the two sides of a pair are called, in the figure.
+    """
+
+    name: str
+    kind: Trained
+    train: Features
+    val: Features
+    normalize: bool
+    seed: int
+    settings: TrainingSettings
+    trainer: TrainerSettings
+    modalities: ModalityNames = IMAGE_AND_TEXT
+
+    @cached_property
+    def artifact(self) -> tuple[str, str, dict[str, Any]]:
+        """Kind, name and recipe of the artifact."""
+        assert self.settings.batch_size is not None
+        pairs, batch_size = len(self.train.view), self.settings.batch_size
+        training = {key: value for key, value in asdict(self.settings).items() if key not in NEUTRAL}
+        recipe = {
+            "kind": self.name,
+            **self.kind.recipe(),
+            "features": self.train.recipe,
+            "validation": self.val.recipe,
+            "normalize": self.normalize,
+            "seed": self.seed,
+            "training": {
+                **training,
+                "batch_size": batch_size * number_of_processes(self.trainer),
+                **_pool(self.settings.pool_rows, batch_size, pairs),
+            },
+            "trainer": self.trainer.recipe(),
+        }
+        return "dictionaries", f"{self.name}-{self.train.store.path.name}", recipe
+
+    def build(self, artifacts: Artifacts, fit: Callable[[Training, Any], Trainee]) -> Artifact:
+        """Return the dictionary, trained unless it exists.
+
+        Args:
+            artifacts: the artifacts root.
+            fit: trains; it gets the training and its logger.
+        """
+
+        def make(directory: Path) -> None:
+            from mmmono.pipeline.fitting import Training  # not at the top, because it takes Lightning
+
+            train, val = self.train.view, self.val.view
+            training = Training(
+                self.name, self.kind, train, val, self.normalize, self.seed, self.settings, self.trainer, directory
+            )
+            module, history = fit(training, current_tracker().training_logger(directory))
+            module.dictionary.save_pretrained(directory)
+            curves = history.frame()
+            curves.to_parquet(directory / HISTORY_FILE, index=False)
+            end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
+            pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
+            _draw(curves, self.name, self.modalities, directory)
+
+        return artifacts.build(*self.artifact, make, resumable=True)
+
+
+def plan_training(name: str, kind: Trained, train: Features, val: Features, cfg: DictConfig) -> TrainingPlan:
+    """Check the settings of a training.
 
     Several processes split each batch. Up to rounding, their result is that of one process with the whole batch. So
     the artifact does not depend on the number of processes, and either can resume the other's training.
 
     Args:
-        artifacts: the artifacts root.
         name: name of the feature set.
         kind: kind of dictionary, with its settings.
         train, val: features to train on, and to validate on.
@@ -47,47 +122,35 @@ def train_dictionary(
 
     Raises:
         ConfigError: settings do not fit the features or this machine.
-        DictionaryError: training diverged, or reached `trainer.max_time`.
-        ProcessError: one of several processes failed or died.
     """
     trainer = check_trainer(cfg)
     settings = read_settings(cfg, "training", TrainingSettings)
     normalize, pairs = read_settings(cfg, "features", FeatureSettings).normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None
     batch_size = _batch_size(settings.batch_size, pairs, processes)
+    trainer.check_length(pairs // (batch_size * number_of_processes(trainer)))
+    modalities = ModalityNames.of(cfg.dataset.get("modalities"))
     settings = replace(settings, batch_size=batch_size)
-    whole_batch = batch_size * (processes or 1)
-    trainer.check_length(pairs // whole_batch)
-    recipe = {
-        "kind": name,
-        **kind.recipe(),
-        "features": train.recipe,
-        "validation": val.recipe,
-        "normalize": normalize,
-        "seed": cfg.seed,
-        "training": {**asdict(settings), "batch_size": whole_batch, **_pool(settings.pool_rows, batch_size, pairs)},
-        "trainer": trainer.recipe(),
-    }
+    return TrainingPlan(name, kind, train, val, normalize, cfg.seed, settings, trainer, modalities)
 
-    def make(directory: Path) -> None:
-        from mmmono.pipeline.fitting import Training  # not at the top, because it takes Lightning
 
-        layout = trainer.here()
-        training = Training(name, kind, train.view, val.view, normalize, cfg.seed, settings, trainer, directory)
-        logger = current_tracker().training_logger(directory)
+def train_dictionary(artifacts: Artifacts, plan: TrainingPlan) -> Artifact:
+    """Return a dictionary, trained unless it exists.
+
+    Raises:
+        ConfigError: this machine lacks the requested hardware.
+        DictionaryError: training diverged, or reached `trainer.max_time`.
+        ProcessError: one of several processes failed or died.
+    """
+
+    def fit(training: Training, logger: Any) -> Trainee:
+        layout = plan.trainer.here()
         if layout.processes == 1:
-            module, history = training.fit(None, logger)
-        else:
-            team = processes_for(layout.processes)
-            module, history = team.run(training, layout.backend, lambda: training.fit(team.place, logger))
-        module.dictionary.save_pretrained(directory)
-        curves = history.frame()
-        curves.to_parquet(directory / HISTORY_FILE, index=False)
-        end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
-        pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
-        _draw(curves, name, ModalityNames.of(cfg.dataset.get("modalities")), directory)
+            return training.fit(None, logger)
+        team = processes_for(layout.processes)
+        return team.run(training, layout.backend, lambda: training.fit(team.place, logger))
 
-    return artifacts.build("dictionaries", f"{name}-{train.store.path.name}", recipe, make, resumable=True)
+    return plan.build(artifacts, fit)
 
 
 def _draw(curves: pd.DataFrame, name: str, modalities: ModalityNames, directory: Path) -> None:
@@ -98,7 +161,11 @@ def _draw(curves: pd.DataFrame, name: str, modalities: ModalityNames, directory:
 
 def check_trainer(cfg: DictConfig) -> TrainerSettings:
     """Check `training.*` and `trainer.*`, and return the latter. Raises ConfigError if a setting is invalid."""
-    read_settings(cfg, "training", TrainingSettings)
+    if read_settings(cfg, "training", TrainingSettings).together and not current_tracker().follows_several:
+        raise ConfigError(
+            "training.together=true with logger=wandb: W&B follows one training of a process at a time; choose logger=csv "
+            "or logger=tensorboard, or leave out training.together"
+        )
     return read_trainer(_plain(cfg.trainer))
 
 
@@ -143,6 +210,11 @@ def automatic_batch_size(pairs: int) -> int:
     while size > 64 and size * 8 > pairs:
         size //= 2
     return min(size, max(1, pairs))
+
+
+def number_of_processes(trainer: TrainerSettings) -> int:
+    """Number of processes that share a batch; 1 if this machine lacks the requested hardware."""
+    return trainer.layout.processes if trainer.layout is not None else 1
 
 
 def _batch_size(requested: int | None, pairs: int, processes: int | None) -> int:

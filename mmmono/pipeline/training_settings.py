@@ -26,6 +26,7 @@ class TrainingSettings:
         min_gain: smallest relative fall of the validation loss that counts; None to stop without regard to the loss.
         checkpoint_every: steps between checkpoints from which an interrupted training resumes.
         snapshot_every: steps between snapshots that are kept; None for none.
+        together: whether several dictionaries are trained in one pass over the pairs.
     """
 
     split: Split
@@ -40,6 +41,7 @@ class TrainingSettings:
     min_gain: float | None
     checkpoint_every: int
     snapshot_every: int | None
+    together: bool
 
     def __post_init__(self) -> None:
         least = {

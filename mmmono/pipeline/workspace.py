@@ -43,7 +43,8 @@ from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
 from mmmono.pipeline.groups import compared_groups
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
-from mmmono.pipeline.training import check_trainer, fit_dictionary, train_dictionary
+from mmmono.pipeline.training import check_trainer, fit_dictionary, plan_training, train_dictionary
+from mmmono.pipeline.training_together import train_together
 from mmmono.pipeline.workspace_settings import WorkspaceSettings
 
 
@@ -78,6 +79,7 @@ class Workspace:
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
+        self._trained: dict[str, Artifact] = {}  # together
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
         seed_everything(cfg.seed)
@@ -152,7 +154,12 @@ class Workspace:
         assert isinstance(kind, Trained)
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
-        return train_dictionary(self.artifacts, name, kind, train, self.features(self.validation_split), cfg)
+        val = self.features(self.validation_split)
+        if not (self.settings.training.together and self.artifacts.builds and seed == self.seed):
+            return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
+        if name not in self._trained:
+            self._trained = train_together(self.artifacts, self.recipes, train, val, cfg)
+        return self._trained[name]
 
     @property
     def validation_split(self) -> Split:

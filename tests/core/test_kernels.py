@@ -51,3 +51,24 @@ def test_a_number_that_is_not_finite_shows_in_the_longest(dtype: type, value: fl
 def test_takes_what_it_was_compiled_for() -> None:
     assert kernels.supports(np.dtype(np.float32))
     assert not kernels.supports(np.dtype(np.float64))
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_targets_of_nested_levels(levels: int) -> None:
+    rng = np.random.default_rng(0)
+    samples, dim, latents = 7, 33, 9
+    centered, atoms = (rng.standard_normal((rows, dim)).astype(np.float32) for rows in (samples, latents))
+    codes = rng.random((samples, levels, latents)) * (
+        rng.random((samples, levels, latents)) < 0.4
+    )  # some rows are empty
+    rows, indices = codes.reshape(-1, latents).nonzero()
+    starts = np.searchsorted(rows, np.arange(samples * levels + 1))
+    values = codes.reshape(-1, latents)[rows, indices].astype(np.float32)
+    weights = np.array([0.5, 0.3, 0.2][:levels], np.float32)
+    targets, last = np.empty((samples * levels, dim), np.float32), np.empty((samples, dim), np.float32)
+    error = kernels.nested_targets(centered, atoms, (values, indices, starts), weights, targets, last)
+    residuals = centered[:, None] - (codes @ atoms).cumsum(1)
+    weighted = residuals * weights[:, None]
+    np.testing.assert_allclose(last, residuals[:, -1], atol=1e-5)
+    np.testing.assert_allclose(targets.reshape(weighted.shape), weighted[:, ::-1].cumsum(1)[:, ::-1], atol=1e-5)
+    assert error == pytest.approx(float((residuals * weighted).sum()), rel=1e-5)

@@ -11,7 +11,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from mmmono.dictionaries import Dictionary, SAEModule, SparseAutoencoder, TopKSAE
+from mmmono.dictionaries import Dictionary, SAEModule, SparseAutoencoder, TopKSAE, fused
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
 from mmmono.dictionaries.gated import GatedSAE
@@ -207,6 +207,27 @@ def test_gradients_of_nested_levels() -> None:
         return torch.func.functional_call(sae, dict(zip(names, weights, strict=True)), (image, text)).loss
 
     assert gradcheck(run, [p.detach().clone().requires_grad_() for p in sae.parameters()])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kind", ["matryoshka", "matryoshka, reverse, per sample"])
+def test_large_batches_of_nested_levels_have_the_same_gradients(
+    kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the compiled loop are those of tensor operations."""
+
+    def step(least: int) -> tuple[torch.Tensor, dict[str, torch.Tensor | None]]:
+        monkeypatch.setattr(fused, "WORTH_COMPILING", least)
+        sae = made(kind, center="per_modality", encoder_bias=True)
+        loss = sae(*pairs()).loss
+        loss.backward()
+        return loss, {name: p.grad for name, p in sae.named_parameters()}
+
+    monkeypatch.setattr(fused, "num_parts", lambda: threads)
+    (loss, gradients), (expected, expected_gradients) = step(0), step(1 << 60)
+    torch.testing.assert_close(loss, expected)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_the_first_latents_of_a_matryoshka_reconstruct_better_alone() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from mmmono.dictionaries.readers.reading import files_of
 from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
 from mmmono.pipeline.pretrained import Pretrained
-from mmmono.pipeline.training import train_dictionary
+from mmmono.pipeline.training import plan_training
 from tests.dictionaries.test_readers import batch_topk_file
 from tests.pipeline.conftest import REPOSITORY
 
@@ -68,25 +67,15 @@ def test_an_address_has_the_files_of_a_folder_alone(tmp_path: Path) -> None:
     assert address(tmp_path / "sae") != before
 
 
-class Built:
-    """An artifacts root that only keeps the last recipe."""
-
-    recipe: Mapping[str, Any]
-
-    def build(self, kind: str, name: str, recipe: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        self.recipe = recipe
-
-
 def test_a_training_has_the_address_of_its_class() -> None:
     """`features=batch_topk features.sets.batch_topk.architecture=matryoshka_sae` is no BatchTopK."""
     features: Any = SimpleNamespace(view=range(700), recipe={}, store=SimpleNamespace(path=Path("store")))
     recipes = []
     for more in ((), ("features.sets.batch_topk.architecture=matryoshka_sae",)):
         cfg = configured("batch_topk", "trainer=cpu", *more)
-        built, kind = Built(), make_recipe("batch_topk", cfg.features.sets.batch_topk)
+        kind = make_recipe("batch_topk", cfg.features.sets.batch_topk)
         assert isinstance(kind, Trained)
-        train_dictionary(built, "batch_topk", kind, features, features, cfg)  # type: ignore[arg-type]
-        recipes.append(built.recipe)
+        recipes.append(plan_training("batch_topk", kind, features, features, cfg).artifact[2])
     assert [recipe.get("architecture") for recipe in recipes] == ["batch_topk_sae", "matryoshka_sae"]
     assert recipes[0]["settings"] == recipes[1]["settings"]
 
