@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmmono.commands.explorer.likeness import Counterparts, Likeness
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter, FoundAgain, Named
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.interpretability import (
     Neighbors,
     activation_histograms,
@@ -139,8 +140,13 @@ def thumbnail(row: int) -> Image.Image:
     return Image.new("RGB", (60, 40), (row * 37 % 256, row * 91 % 256, 120))
 
 
-def write(directory: Path, sets: list[ExploredFeatures], captions: list[str] = CAPTIONS) -> Path:
-    writer = ExplorerWriter(directory, captions, True)
+def write(
+    directory: Path,
+    sets: list[ExploredFeatures],
+    captions: list[str] = CAPTIONS,
+    modalities: ModalityNames = IMAGE_AND_TEXT,
+) -> Path:
+    writer = ExplorerWriter(directory, captions, True, modalities)
     for one in sets:
         writer.add(one)
         for row in writer.rows(one):

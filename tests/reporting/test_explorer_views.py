@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from mmmono.commands.explorer.page import ExploredFeatures
+from mmmono.core.modality_names import ModalityNames
 from mmmono.modality import CLASSES
 from tests.reporting.browser import chromium, opened
-from tests.reporting.made_up import FEATURES, RARE, compared, explored, write
+from tests.reporting.made_up import CAPTIONS, FEATURES, RARE, compared, explored, write
 from tests.reporting.test_explorer import count, listed, read
 
 
@@ -264,3 +266,20 @@ def test_one_feature_set_says_how_to_have_two(browser: Any, tmp_path: Path) -> N
     page = write(tmp_path, [explored("sae", 30)])
     with opened(browser, page, "#compare") as tab:
         tab.locator("#counterparts", has_text="with two").wait_for()
+
+
+def test_modalities_are_called_as_the_dataset_calls_them(browser: Any, tmp_path: Path) -> None:
+    modalities = ModalityNames("audio", "lyrics")
+    page = write(tmp_path, [explored("sae", FEATURES)], modalities=modalities)
+    with opened(browser, page, "#sae/5", 1440) as tab:
+        tab.locator(".card[data-feature='5']").wait_for()
+        text = tab.locator("body").inner_text()
+        assert "Audio samples that activate it most" in text
+        assert "Lyrics samples that activate it most" in text
+        assert "audio samples ↑" in text
+        assert "0 lyrics, 1 audio" in text
+        assert tab.locator("#classes button").first.inner_text().startswith("AudioD")
+        said = text + " ".join(tab.locator("[title]").evaluate_all("all => all.map(e => e.title)"))
+        captions = re.compile("|".join(map(re.escape, sorted(CAPTIONS, key=len, reverse=True))))
+        found = re.findall(r".{0,30}\b(?:images?|texts?|ImgD|TextD)\b.{0,30}", captions.sub("", said), re.IGNORECASE)
+        assert found == []

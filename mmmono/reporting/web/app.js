@@ -12,6 +12,8 @@ let shown = 0; // counts what was asked for, so that what loads late does not ov
 async function start() {
   const index = await load("index");
   byId("made").textContent = madeOf(index.made);
+  const shared = byId("shared").parentElement;
+  shared.title = worded(shared.title);
   features = new FeatureTable((key) => {
     const falling = ["mds", "image", "text", "sharedness", "mono_image", "mono_text", "match"].includes(key);
     state.sort = { key, descending: state.sort.key === key ? !state.sort.descending : falling };
@@ -241,7 +243,7 @@ async function drawCard(ticket) {
     byId("card").scrollTop = 0;
     const { table } = state;
     say(
-      `${set} feature ${feature}, ${table.status[feature]}, MDS ${fixed(table.mds[feature], 2)}. ${called(table, feature)}`,
+      `${set} feature ${feature}, ${worded(table.status[feature])}, MDS ${fixed(table.mds[feature], 2)}. ${called(table, feature)}`,
     );
   }
   drawn = name;

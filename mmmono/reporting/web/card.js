@@ -6,7 +6,8 @@ function featureCard(set, feature, table, card, tools) {
   const info = setInfo(set);
   const status = table.status[feature];
   const query = set === state.set ? state.filter.query : "";
-  const fact = (name, value, about) => h("div", { title: about }, h("dt", {}, name), h("dd", {}, value));
+  const fact = (name, value, about) =>
+    h("div", { title: worded(about) }, h("dt", {}, worded(name)), h("dd", {}, value));
   const error = table.error[feature];
   const facts = h(
     "dl",
@@ -119,7 +120,7 @@ function featureCard(set, feature, table, card, tools) {
         { tabindex: "-1" },
         dot(status),
         `${set} feature ${feature}`,
-        h("span", { class: "muted", style: "font-weight:400" }, ` ${status}`),
+        h("span", { class: "muted", style: "font-weight:400" }, ` ${worded(status)}`),
       ),
       ...tools.buttons,
     ),
@@ -129,14 +130,16 @@ function featureCard(set, feature, table, card, tools) {
     h(
       "section",
       {},
-      h("h3", {}, "Images that activate it most", side()),
-      images.length ? h("ul", { class: "thumbnails" }, images) : h("p", { class: "muted" }, "No image activates it."),
+      h("h3", {}, worded("Images that activate it most"), side()),
+      images.length
+        ? h("ul", { class: "thumbnails" }, images)
+        : h("p", { class: "muted" }, worded("No image activates it.")),
     ),
     h(
       "section",
       {},
-      h("h3", {}, "Texts that activate it most", side()),
-      texts.length ? h("ol", { class: "texts" }, texts) : h("p", { class: "muted" }, "No text activates it."),
+      h("h3", {}, worded("Texts that activate it most"), side()),
+      texts.length ? h("ol", { class: "texts" }, texts) : h("p", { class: "muted" }, worded("No text activates it.")),
     ),
     h(
       "section",
@@ -175,7 +178,7 @@ function featureLink(set, feature, table, beside) {
     dot(table.status[feature]),
     `${feature} `,
     h("span", { class: "muted" }, beside),
-    h("small", { dir: "auto" }, called(table, feature) || "no text activates it"),
+    h("small", { dir: "auto" }, called(table, feature) || worded("no text activates it")),
   );
 }
 
@@ -196,7 +199,7 @@ function deadNote(info, table, feature) {
 function probabilities(table, feature) {
   const parts = ["ImgD", "CrossD", "TextD"].map((name) => [name, table[`probability_${name}`][feature]]);
   if (parts.some(([, value]) => value === null)) return null;
-  const words = parts.map(([name, value]) => `${name}\u00a0${(100 * value).toFixed(0)}\u00a0%`);
+  const words = parts.map(([name, value]) => `${worded(name)}\u00a0${(100 * value).toFixed(0)}\u00a0%`);
   return h(
     "div",
     {

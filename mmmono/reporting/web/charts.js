@@ -35,7 +35,8 @@ function scoreHistogram(table, info, { width, height, range, bins = 64, mask = n
   const x = (score) => left + ((score - from) / (to - from)) * (width - left - right);
   const y = (count) => height - bottom - (count / most) * (height - top - bottom);
   const step = (width - left - right) / bins;
-  const label = `Distribution of the modality dominance score of ${info.name}: ${info.ImgD} ImgD, ${info.TextD} TextD, ${info.CrossD} CrossD`;
+  const members = worded(`${info.ImgD} ImgD, ${info.TextD} TextD, ${info.CrossD} CrossD`);
+  const label = `Distribution of the modality dominance score of ${info.name}: ${members}`;
   const svg = h("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   counts.forEach((bin, i) => {
     let base = 0;
@@ -107,7 +108,9 @@ function activationHistogram(histogram) {
     class: "activations",
     viewBox: `0 0 ${width} ${height}`,
     role: "img",
-    "aria-label": `Activations other than 0: of ${total(histogram.image)} images and ${total(histogram.text)} texts`,
+    "aria-label": worded(
+      `Activations other than 0: of ${total(histogram.image)} images and ${total(histogram.text)} texts`,
+    ),
   });
   const most = Math.max(1, ...histogram.image, ...histogram.text);
   for (const [modality, direction] of [
@@ -130,7 +133,7 @@ function activationHistogram(histogram) {
           h(
             "svg:title",
             {},
-            `${count} ${modality}${count === 1 ? "" : "s"}: ${activation(low + i * step)} to ${activation(low + (i + 1) * step)}`,
+            `${count} ${worded(count === 1 ? modality : `${modality}s`)}: ${activation(low + i * step)} to ${activation(low + (i + 1) * step)}`,
           ),
         ),
       );
@@ -146,8 +149,12 @@ function activationHistogram(histogram) {
       ),
     );
   svg.append(
-    h("svg:text", { x: width - 4, y: 12, "text-anchor": "end" }, `images ↑ ${total(histogram.image)}`),
-    h("svg:text", { x: width - 4, y: middle + reach + 2, "text-anchor": "end" }, `texts ↓ ${total(histogram.text)}`),
+    h("svg:text", { x: width - 4, y: 12, "text-anchor": "end" }, worded(`images ↑ ${total(histogram.image)}`)),
+    h(
+      "svg:text",
+      { x: width - 4, y: middle + reach + 2, "text-anchor": "end" },
+      worded(`texts ↓ ${total(histogram.text)}`),
+    ),
   );
   return svg;
 }

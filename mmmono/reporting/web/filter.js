@@ -82,7 +82,7 @@ function statusChips(table, refresh) {
         class: "chip",
         "data-members": name,
         "aria-pressed": String(chosen.has(name)),
-        title: STATUS_ABOUT[name],
+        title: worded(STATUS_ABOUT[name]),
         onclick: () => {
           if (chosen.has(name)) chosen.delete(name);
           else chosen.add(name);
@@ -90,7 +90,7 @@ function statusChips(table, refresh) {
         },
       },
       dot(name),
-      `${name} ${counted(table.count[name])}`,
+      `${worded(name)} ${counted(table.count[name])}`,
     ),
     " ",
   ]);

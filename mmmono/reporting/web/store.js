@@ -60,6 +60,18 @@ const state = {
   filter: emptyFilter(),
 };
 
+/** A sentence with modalities and classes called as the dataset calls them, such as audio for image. */
+function worded(sentence) {
+  const names = explorerData.index.called;
+  return sentence.replace(/\b(images?|texts?|img|txt|ImgD|TextD)\b/gi, (word) => {
+    if (word in names) return names[word];
+    if (word === "img" || word === "txt")
+      return names.image === "image" ? word : names[{ img: "image", txt: "text" }[word]];
+    const name = names[word.toLowerCase()] ?? word;
+    return word[0] === word[0].toUpperCase() ? name[0].toUpperCase() + name.slice(1) : name;
+  });
+}
+
 function setInfo(name) {
   return explorerData.index.sets.find((set) => set.name === name);
 }

@@ -129,9 +129,9 @@ class FeatureTable {
               class: column.class,
               scope: "col",
               "aria-sort": sorted ? (state.sort.descending ? "descending" : "ascending") : null,
-              title: column.about,
+              title: worded(column.about),
             },
-            h("button", { type: "button", onclick: () => this.onSort(column.key) }, column.title),
+            h("button", { type: "button", onclick: () => this.onSort(column.key) }, worded(column.title)),
           );
         }),
       ),
@@ -174,7 +174,8 @@ class FeatureTable {
     const cells = this.columns.map((column) => {
       if (column.key === "feature")
         return h("td", { class: column.class }, h("a", { href: `#${state.set}/${feature}` }, String(feature)));
-      if (column.key === "status") return h("td", { class: column.class }, dot(status[feature]), status[feature]);
+      if (column.key === "status")
+        return h("td", { class: column.class }, dot(status[feature]), worded(status[feature]));
       if (column.key === "label") return h("td", { class: column.class, dir: "auto" }, ...this.caption(feature));
       return h("td", { class: column.class }, column.show(this.table[column.key][feature]));
     });

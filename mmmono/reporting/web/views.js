@@ -73,7 +73,7 @@ class Views {
     );
     byId("view").replaceChildren(svg);
     byId("about").textContent =
-      `Modality dominance score (0 text, 1 image): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
+      `Modality dominance score (${worded("0 text, 1 image")}): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
   }
 
   range(ends) {
@@ -169,7 +169,7 @@ function scatterPoints(table, info) {
       [0.5 - reach, 0.5 + reach],
       [least - rim, most + rim],
     ],
-    titles: ["modality dominance: 0 text, 1 image", "sharedness"],
+    titles: [worded("modality dominance: 0 text, 1 image"), "sharedness"],
     lacks: "score (silent)",
   };
   points.label = `Sharedness against modality dominance of the features of ${info.name}. Enter puts a box that filters the list; arrow keys move it, with Shift they size it, Escape removes it.`;
