@@ -117,7 +117,7 @@ class Views {
     const scores = [`MDS ${fixed(table.mds[i], 2)}`];
     if ("sharedness" in table) scores.push(`shared ${fixed(table.sharedness[i], 2)}`);
     return [
-      h("strong", {}, dot(table.status[i]), `${i} ${table.status[i]}`),
+      h("strong", {}, dot(table.status[i]), `${i} ${worded(table.status[i])}`),
       ` ${scores.join(" · ")}`,
       h("div", { dir: "auto" }, called(table, i)),
     ];
