@@ -23,6 +23,7 @@ from mmmono.modality import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
+ROUNDING = 1e-9  # squared length of a difference over that of its ends up to which it is rounding
 CARRIERS: tuple[FeatureClass, ...] = ("ImgD", "TextD")  # classes that may carry a concept
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
 
@@ -258,7 +259,8 @@ def paired_differences(
         partition: partition of the features.
 
     Returns:
-        One entry per modality and class; classes without activations, and modalities without differences, are left out.
+        One entry per modality and class; classes without activations, and modalities without differences, such as equal
+        captions, are left out. A difference by rounding alone, as of one caption in two batches, is none.
 
     Raises:
         ValueError: there are fewer than two pairs.
@@ -270,6 +272,7 @@ def paired_differences(
     for modality in MODALITIES:
         a, b = codes[modality][first].double(), codes[modality][second].double()
         difference, energy = (a - b).square(), a.square() + b.square()
+        difference[difference.sum(1) <= ROUNDING * energy.sum(1)] = 0
         for name in LIVE_CLASSES:
             members = partition[name]
             of_class = [difference[:, members].sum(1), energy[:, members].sum(1)]

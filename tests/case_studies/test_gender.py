@@ -126,6 +126,18 @@ def test_paired_differences_lie_where_they_were_put() -> None:
         paired_differences(codes, [(0, 1)], PARTITION)  # type: ignore[arg-type]
 
 
+def test_a_difference_by_rounding_is_none() -> None:
+    rng = np.random.default_rng(0)
+    base = torch.from_numpy(rng.gamma(1.0, size=(40, FEATURES))).float()
+    other = base.clone()
+    other[:20, 2] += 1  # half of the images differ, the others and all texts by rounding alone
+    rounded = base * (1 + 1e-6 * torch.from_numpy(rng.standard_normal((40, FEATURES))).float())
+    codes = {"image": torch.cat([base, torch.where(other == base, rounded, other)]), "text": torch.cat([base, rounded])}
+    rows = paired_differences(codes, [(i, 40 + i) for i in range(40)], PARTITION)  # type: ignore[arg-type]
+    assert {r.samples for r in rows} == {"image"}
+    assert next(r for r in rows if r.members == "ImgD").share == pytest.approx(1)
+
+
 def test_class_share_among_the_most_activated() -> None:
     codes = torch.tensor([[5.0, 4, 3, 2, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]])
     share = class_share(codes, torch.tensor([0, 4]), top=3)
