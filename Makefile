@@ -69,7 +69,7 @@ report: $(READY) ## All results there are on one page, beside the paper's, with 
 explorer: $(READY) ## A page to click from the distribution of scores to a feature to its images
 	@$(RUN)
 
-validate: $(READY) ## Does the method find known concepts? (5 minutes; ARGS=validate.quick=true 1)
+validate: $(READY) ## Does the method find known concepts? (7 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
 objectives: $(READY) ## Which objective keeps a shared concept in one latent? (8 minutes; ARGS=objectives.quick=true 2)
