@@ -64,10 +64,9 @@ class ChatModel:
         """
         if not key:
             raise ConfigError(
-                f"judge=openai_compatible needs a key: set the environment variable {self.key_variable}, "
-                "or leave judge=openai_compatible out"
+                f"the judge needs a key: set the environment variable {self.key_variable}, or leave judge= out"
             )
-        need("judge=openai_compatible", "openai")
+        need("a judge behind an endpoint (judge=)", "openai")
         from openai import DefaultHttpxClient, OpenAI
 
         return OpenAI(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,11 @@ def shown_samples(
     texts: Sequence[str],
     count: int,
     rng: np.random.Generator,
+    before: Set[str] = frozenset(),
 ) -> tuple[list[str], list[str]]:
     """Choose texts of the samples that activate a feature most, and of random ones that do not activate it.
 
-    Each group of samples is shown once, and so is each text; samples without a text are not shown.
+    Each group of samples is shown once in either list, and each text once in both; samples without a text are not shown.
 
     Args:
         strength: of the activation, on the feature's dominant side of 0.
@@ -39,11 +40,12 @@ def shown_samples(
         texts: what each sample is.
         count: number of texts of either kind, at most.
         rng: draws the random ones.
+        before: texts that are shown already, as of the other side of the pairs.
     """
     strongest = np.flatnonzero(active)[np.argsort(-strength[active], kind="stable")]
-    shown = _distinct(strongest, groups, texts, count, set())
+    shown = _distinct(strongest, groups, texts, count, set(before))
     others = rng.permutation(np.flatnonzero(~active))
-    return shown, _distinct(others, groups, texts, count, set(shown))
+    return shown, _distinct(others, groups, texts, count, {*before, *shown})
 
 
 def _distinct(order: Array, groups: Array, texts: Sequence[str], count: int, seen: set[str]) -> list[str]:

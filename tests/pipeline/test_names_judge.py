@@ -143,7 +143,7 @@ def test_what_cannot_name_is_told_before_any_work(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     given = ("dataset=synthetic", "dataset.pairs=300", "features=raw", f"artifacts={tmp_path / 'artifacts'}")
     for more, message in [
-        (["judge=openai"], "set the environment variable OPENAI_API_KEY, or leave judge=openai_compatible out"),
+        (["judge=openai"], "set the environment variable OPENAI_API_KEY, or leave judge= out"),
         (["judge=refusal_keywords"], "a judge of the kind RefusalKeywords gives verdicts, no names"),
         (["judge=openai", "judge.prompt='name {active}'"], "judge.prompt has no {inactive}"),
         (["names.samples=0"], "names.samples=0 must be at least 1"),

@@ -281,5 +281,8 @@ def test_modalities_are_called_as_the_dataset_calls_them(browser: Any, tmp_path:
         assert tab.locator("#classes button").first.inner_text().startswith("AudioD")
         said = text + " ".join(tab.locator("[title]").evaluate_all("all => all.map(e => e.title)"))
         captions = re.compile("|".join(map(re.escape, sorted(CAPTIONS, key=len, reverse=True))))
+        tab.goto(f"{page.as_uri()}#compare")
+        tab.locator("#compare section").first.wait_for()
+        said += tab.locator("body").inner_text()
         found = re.findall(r".{0,30}\b(?:images?|texts?|ImgD|TextD)\b.{0,30}", captions.sub("", said), re.IGNORECASE)
         assert found == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from jaxtyping import Float
 from torch import Tensor
 
@@ -53,10 +53,11 @@ class NamingJudge:
         chosen = workspace.cfg.judge
         if "_target_" not in chosen:
             return None
-        name = str(chosen._target_).rpartition(".")[2]
-        if name != OpenAICompatible.__name__:
+        kind = get_class(str(chosen._target_))
+        if not issubclass(kind, OpenAICompatible):
             raise ConfigError(
-                f"a judge of the kind {name} gives verdicts, no names: choose judge=openai_compatible, or leave judge= out"
+                f"a judge of the kind {kind.__name__} gives verdicts, no names: choose judge=openai_compatible, or leave judge= "
+                "out"
             )
         try:
             check_prompt(chosen.prompt)
@@ -131,11 +132,12 @@ def messages_about(shown: Shown, pairs: PairSample, prompt: str, settings: Setti
         count = -(-settings.samples // len(sides))
         active: list[str] = []
         inactive: list[str] = []
+        rng = np.random.default_rng((seed, feature))
         for side in sides:
             strength = (shown.strength[side][:, feature] * shown.rule.sign[feature]).numpy()
             members = strength > float(shown.rule.threshold[side][feature])
-            rng = np.random.default_rng((seed, feature))
-            top, others = shown_samples(strength, members, pairs.groups, texts[side], count, rng)
+            before = {*active, *inactive}
+            top, others = shown_samples(strength, members, pairs.groups, texts[side], count, rng, before)
             active += top
             inactive += others
         if active and inactive:

@@ -107,8 +107,8 @@ class Samples:
     def _counterparts(self, name: str, other: str) -> Counterparts:
         mine, theirs = (centered_activations(*self.sides(of)) for of in (name, other))
         found = counterparts(mine, theirs)
-        order = torch.from_numpy(np.random.default_rng(self._workspace.seed).permutation(len(self.positions)))
-        shuffled = centered_activations(*(side[order] for side in self.sides(other)))
-        by_chance = counterparts(mine, shuffled).cosines[:, 0]
+        pairs = len(self.positions)
+        order = torch.from_numpy(np.random.default_rng(self._workspace.seed).permutation(pairs))
+        by_chance = counterparts(mine, theirs[:, torch.cat([order, order + pairs])]).cosines[:, 0]
         chance = float(np.quantile(by_chance[by_chance > 0].numpy(), 0.95)) if bool((by_chance > 0).any()) else 0.0
         return Counterparts(found.features[:, 0], found.cosines[:, 0], chance)

@@ -67,6 +67,10 @@ async function route() {
     Object.assign(state.filter, { low: null, high: null, sharedLow: null, sharedHigh: null, place: null });
     features.scroller.scrollTop = 0;
     await search();
+    if (ticket !== shown) {
+      refresh(); // what came after has the address; the list still has the matches of another set
+      return;
+    }
   }
   const before = state.feature;
   if (before !== feature) [state.feature, state.together] = [feature, []];

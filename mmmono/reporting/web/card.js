@@ -59,7 +59,7 @@ function featureCard(set, feature, table, card, tools) {
       ? fact(
           "name",
           table.name[feature] || "unnamed",
-          "Of its nearest words, the one that told best on training pairs where it is active; unnamed if it does not on held-out pairs",
+          "What tells where it is active, of its nearest words or by a language model, chosen on training pairs; unnamed if it does not tell on held-out pairs",
         )
       : null,
     table.name

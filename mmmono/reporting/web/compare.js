@@ -14,7 +14,8 @@ async function showCompare(root) {
     const range = state.sameScale ? common : scoreRange([tables[i]]);
     const row = (name, value) => h("tr", {}, h("th", { scope: "row" }, ...name), h("td", { class: "number" }, value));
     const { count } = tables[i];
-    const part = (name) => row([dot(name), name], `${counted(count[name])} (${share(count[name] / info.features)})`);
+    const part = (name) =>
+      row([dot(name), worded(name)], `${counted(count[name])} (${share(count[name] / info.features)})`);
     const beyond = (key) => String(tables[i][key].filter((_, f) => significant(tables[i], key, f)).length);
     return h(
       "section",

@@ -10,6 +10,7 @@ function preparePaper(redraw, features) {
   window.addEventListener("afterprint", () => {
     delete document.documentElement.dataset.paper;
     redraw();
+    features.draw(true);
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw); // canvases have their colors in them
 }

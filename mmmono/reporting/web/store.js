@@ -65,8 +65,10 @@ function worded(sentence) {
   const names = explorerData.index.called;
   return sentence.replace(/\b(images?|texts?|img|txt|ImgD|TextD)\b/gi, (word) => {
     if (word in names) return names[word];
-    if (word === "img" || word === "txt")
-      return names.image === "image" ? word : names[{ img: "image", txt: "text" }[word]];
+    if (word === "img" || word === "txt") {
+      const side = { img: "image", txt: "text" }[word];
+      return names[side] === side ? word : names[side];
+    }
     const name = names[word.toLowerCase()] ?? word;
     return word[0] === word[0].toUpperCase() ? name[0].toUpperCase() + name.slice(1) : name;
   });
