@@ -49,3 +49,13 @@ def test_samples_stand_in_the_prompt_as_they_are() -> None:
 )  # fmt: skip
 def test_a_reply_is_a_name_or_none(reply: str, name: str) -> None:
     assert read_name(reply) == name
+
+
+def test_what_was_shown_of_the_other_side_is_not_shown_again() -> None:
+    texts = ["cat", "dog", "tree", "sky", "sea", "car"]
+    active = np.array([True, True, False, False, False, False])
+    shown, others = shown_samples(
+        np.arange(6)[::-1].astype(float), active, np.arange(6), texts, 3, np.random.default_rng(0), {"cat", "sea"}
+    )
+    assert shown == ["dog"]
+    assert set(others) == {"tree", "sky", "car"}

@@ -159,3 +159,4 @@ def test_paper_is_light_and_has_the_rows_that_a_screen_leaves_out(browser: Any, 
         tab.emulate_media(media="screen", color_scheme="dark")
         tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
         assert tab.evaluate("color('paper')") == "#131517"
+        assert tab.locator("#table tbody tr[data-feature]").count() < FEATURES

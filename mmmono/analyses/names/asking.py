@@ -56,8 +56,8 @@ class NamingJudge:
         kind = get_class(str(chosen._target_))
         if not issubclass(kind, OpenAICompatible):
             raise ConfigError(
-                f"a judge of the kind {kind.__name__} gives verdicts, no names: choose judge=openai_compatible, or leave judge= "
-                "out"
+                f"a judge of the kind {kind.__name__} gives verdicts, no names: choose judge=openai_compatible, or leave "
+                "judge= out"
             )
         try:
             check_prompt(chosen.prompt)
