@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 Progress = tuple[float, ...]  # how far a piece of work has come; compared as tuples are, and () is the start
 END: Progress = (math.inf,)
 MAIN = -1  # number of the thread that made the turns
-PATIENCE = 60.0  # seconds for a piece of work to end that was cancelled
+PATIENCE = 60.0  # seconds for all pieces of work to end that were cancelled
 
 
 class Cancelled(BaseException):
@@ -109,8 +110,9 @@ class Turns(Generic[Result]):
         with self._changed:
             self._cancelled |= error is not None
             self._leave(MAIN)
+        end = time.monotonic() + PATIENCE
         for thread in self._threads:
-            thread.join(PATIENCE if self._cancelled else None)
+            thread.join(max(0.0, end - time.monotonic()) if self._cancelled else None)
 
     def _run(self, number: int, work: Callable[[], Result], future: Future[Any]) -> None:
         self._own.number = number

@@ -31,7 +31,7 @@ class DiskCache:
         self.folder = folder
         self.limit = limit
         self._own = folder / group
-        self._written = 0  # bytes since there was last made room
+        self._written = limit  # bytes since there was last made room: each process looks at its first write
 
     def __contains__(self, key: str) -> bool:
         return self._file(key).exists()
@@ -71,7 +71,7 @@ class DiskCache:
             if not mine:
                 return
             groups = [group for group in self.folder.iterdir() if not group.name.startswith(LOCK)]
-            files = [(one, one.stat()) for group in groups for one in group.rglob("*") if one.is_file()]
+            files = [found for group in groups for one in group.rglob("*") if (found := _stat(one)) is not None]
             size = sum(stat.st_size for _, stat in files)
             if size <= self.limit:
                 return
@@ -84,6 +84,14 @@ class DiskCache:
     def _file(self, key: str) -> Path:
         name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self._own / name[:2] / name
+
+
+def _stat(file: Path) -> tuple[Path, os.stat_result] | None:
+    """A file with its size and time; None for a folder, and for what another thread has just renamed."""
+    try:
+        return (file, file.stat()) if file.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def _digest(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import requests
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.hub import endpoint, is_hub, repository
-from mmmono.data.remote_settings import AbsentError
+from mmmono.data.remote_settings import AbsentError, ForbiddenError
 
 
 def remedy(shown: str, response: requests.Response, with_token: bool) -> DataError:
@@ -27,7 +27,7 @@ def remedy(shown: str, response: requests.Response, with_token: bool) -> DataErr
             "or local copies of the shards"
         )
     if response.status_code == 403:
-        return BrokenPartError(shown, f"{status}: it may not be read, or its signature has expired; give fresh URLs")
+        return ForbiddenError(shown, f"{status}: it may not be read, or its signature has expired; give fresh URLs")
     if response.status_code in (404, 410):
         where = f" (does {endpoint()}/{name} have it?)" if hub and (name := repository(response.url)) else ""
         return AbsentError(shown, f"{status}: it is not there{where}; check the pattern and the range of numbers")

@@ -86,8 +86,9 @@ class RemoteFile:
         headers = {"User-Agent": "mmmono", "Accept-Encoding": "identity"}
         if byte_range is not None:
             headers["Range"] = byte_range
-            if self._direct is not None and time.monotonic() < self._direct[1]:
-                response = self._get(self._direct[0], headers)
+            direct = self._direct  # other threads may change it meanwhile
+            if direct is not None and time.monotonic() < direct[1]:
+                response = self._get(direct[0], headers)
                 if response.status_code in (200, 206, 416):
                     return response
                 response.close()

@@ -22,7 +22,7 @@ from mmmono.core.errors import BrokenPartError, DataError, StoreError
 from mmmono.data.hub import HubFolder
 from mmmono.data.object_store import ObjectFile, Retries, file_system, in_words, tag_of
 from mmmono.data.remote import RemoteFile
-from mmmono.data.remote_settings import AbsentError, RemoteSettings, ReplacedError
+from mmmono.data.remote_settings import AbsentError, ForbiddenError, RemoteSettings, ReplacedError
 from mmmono.data.shards import is_local, shown
 
 THREADS = 16  # requests at a time
@@ -107,6 +107,7 @@ class RemoteFolder:
         self.address = address
         self.settings = settings
         self._hub = HubFolder(address) if address.startswith("hf://") else None
+        self._found = False  # whether a file was found by its number: what is refused then is not there
 
     def numbered(self, folder: str, prefix: str, suffix: str) -> list[RemotePart]:
         """Return the files `<prefix><number><suffix>` of a folder in this one; none if there is no such folder.
@@ -123,7 +124,11 @@ class RemoteFolder:
             files = [file for file in self._hub.files(folder) if match(file.path.rpartition("/")[2])]
             return [RemotePart(self._hub.url(file.path), file.size, file.version, fixed=True) for file in files]
         if is_http(address):
-            return _http_files(address, prefix, suffix, match, self.settings)
+            parts, refused = _http_files(address, prefix, suffix, match, self.settings)
+            if refused and not parts and not self._found:
+                raise refused[0]
+            self._found = self._found or bool(parts)
+            return parts
         return _objects(address, match, self.settings)
 
     def read(self, name: str) -> bytes | None:
@@ -138,6 +143,10 @@ class RemoteFolder:
             return _whole(f"{self.address}/{name}", self.settings)
         except AbsentError:
             return None
+        except ForbiddenError:
+            if self._found:
+                return None
+            raise
 
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -177,17 +186,18 @@ def _objects(folder: str, match: Callable[[str], object], settings: RemoteSettin
 
 def _http_files(
     folder: str, prefix: str, suffix: str, match: Callable[[str], object], settings: RemoteSettings
-) -> list[RemotePart]:
-    """Files that the folder's page links to; without such a page, those with the numbers from 0 on."""
+) -> tuple[list[RemotePart], list[ForbiddenError]]:
+    """Files that the folder's page links to; without such a page, those with the numbers from 0 on, and what was refused."""
     names = [name for name in _linked(f"{folder}/", settings) if match(name)]
     if names:
         parts = in_threads(lambda name: _http_part(f"{folder}/{quote(name)}", settings), sorted(names))
-        return [part for part in parts if part is not None]
+        return [part for part in parts if part is not None], []
+    refused: list[ForbiddenError] = []
     for width in range(1, WIDEST + 1):
-        first = _http_part(f"{folder}/{prefix}{0:0{width}}{suffix}", settings)
+        first = _http_part(f"{folder}/{prefix}{0:0{width}}{suffix}", settings, refused)
         if first is not None:
-            return [first, *_counted(f"{folder}/{prefix}", width, suffix, settings)]
-    return []
+            return [first, *_counted(f"{folder}/{prefix}", width, suffix, settings)], []
+    return [], refused
 
 
 def _counted(start: str, width: int, suffix: str, settings: RemoteSettings) -> list[RemotePart]:
@@ -195,7 +205,7 @@ def _counted(start: str, width: int, suffix: str, settings: RemoteSettings) -> l
     found: list[RemotePart] = []
     for first in count(1, THREADS):
         some = in_threads(
-            lambda number: _http_part(f"{start}{number:0{width}}{suffix}", settings), range(first, first + THREADS)
+            lambda number: _http_part(f"{start}{number:0{width}}{suffix}", settings, []), range(first, first + THREADS)
         )
         there = some.index(None) if None in some else THREADS
         found += [part for part in some[:there] if part is not None]
@@ -204,13 +214,26 @@ def _counted(start: str, width: int, suffix: str, settings: RemoteSettings) -> l
     return found
 
 
-def _http_part(address: str, settings: RemoteSettings) -> RemotePart | None:
-    """Ask for a file's size and version; None if there is no such file."""
+def _http_part(
+    address: str, settings: RemoteSettings, refused: list[ForbiddenError] | None = None
+) -> RemotePart | None:
+    """Ask for a file's size and version; None if there is no such file.
+
+    Args:
+        address: of the file.
+        settings: time-outs and retries.
+        refused: takes the error if the file may not be read, which may mean that it is not there; None raises it.
+    """
     file = RemoteFile(address, None, settings)
     try:
         with file.open(0, 1) as stream:
             stream.read(1)
     except AbsentError:
+        return None
+    except ForbiddenError as error:
+        if refused is None:
+            raise
+        refused.append(error)
         return None
     if file.size is None:
         raise StoreError(

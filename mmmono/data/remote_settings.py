@@ -44,3 +44,7 @@ class ReplacedError(BrokenPartError):
 
 class AbsentError(BrokenPartError):
     """There is no file behind the URL."""
+
+
+class ForbiddenError(BrokenPartError):
+    """The file may not be read. Storage whose folders may not be listed says so of files that are not there, too."""

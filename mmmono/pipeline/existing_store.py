@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,9 +115,10 @@ class ExistingStore(Dataset, RemoteSettings):
             recipe = {"embeddings": files.fingerprint(), "model": model}
             return artifacts.build("features", f"{model}-files", recipe, files.write)
         if (remote := self.remote) is not None:
-            recipe = {"remote": remote.fingerprint, "model": model}
+            manifest = hashlib.sha256(remote.manifest).hexdigest()[:16] if remote.manifest is not None else None
+            made_of = {"remote": remote.fingerprint, "manifest": manifest, "model": model}
             name = f"{model}-{remote.name}"
-            made = artifacts.build("features", name, recipe, lambda folder: remote.write(folder, self.reading))
+            made = artifacts.build("features", name, made_of, lambda folder: remote.write(folder, self.reading))
             self._check_model(self.opened(made), model)
             return made
         store = self.store
@@ -158,7 +160,7 @@ class ExistingStore(Dataset, RemoteSettings):
     def source(self, split: Split) -> PairSource:
         """Return the source of the images that the metadata refers to."""
         if (files := self.files) is not None:
-            return StorePairs(files.frame(), files.folder, self.fingerprint())
+            return StorePairs(files.frame(), files.folder, self.fingerprint(), self.opener)
         if (remote := self.remote) is not None:
             return StorePairs(remote.metadata(self.reading), remote.address, self.fingerprint(), self.opener)
         assert self.path is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,4 +30,7 @@ class TrainingsTogether:
         with process_settings(self.trainings[0].trainer.tf32), closing(OnePass(turns)) as one_pass, turns:
             for training in self.trainings:
                 turns.add(partial(training.fit, place, False, one_pass))
-            turns.results()
+            with suppress(
+                DictionaryError
+            ):  # rank 0 has it too, tells it, and ends the others when it has kept the rest
+                turns.results()

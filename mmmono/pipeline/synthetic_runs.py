@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.memory import keep_freed_memory
 from mmmono.features.synthetic import read_truth
+from mmmono.pipeline.training import NEUTRAL
 from mmmono.pipeline.workspace import Workspace
 
 # Parts of a configuration that change no result of theirs.
@@ -71,4 +72,6 @@ def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
     """
     made = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(made, dict)
+    if "training" in made:
+        made["training"] = {key: value for key, value in made["training"].items() if key not in NEUTRAL}
     return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT.union(without)}

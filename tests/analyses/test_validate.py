@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from mmmono.analyses.validate import VALIDATE
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import shown_tables
+from mmmono.pipeline.synthetic_runs import content
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
@@ -35,3 +38,11 @@ def test_a_single_seed_has_no_interval(tmp_path: Path) -> None:
 
 def test_the_base_setting_alone_has_no_figures(tmp_path: Path) -> None:
     assert list(VALIDATE.draw(summary(tmp_path, {("", "sae"): [0.5]}, 1))) == []
+
+
+def test_what_changes_no_result_is_no_content() -> None:
+    def made(**training: object) -> object:
+        return content(OmegaConf.create({"training": {"patience": 3, **training}, "device": "cpu", "sae": {"k": 4}}))
+
+    assert made(together=True) == made(together=False) == made() == {"training": {"patience": 3}, "sae": {"k": 4}}
+    assert made(patience=4) != made()

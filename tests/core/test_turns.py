@@ -1,7 +1,10 @@
 """Pieces of work that take turns: in which order, and what one of them does to the others."""
 
+import os
 import random
+import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -148,3 +151,24 @@ def test_waiting_is_no_time_of_the_artifact_that_waits(tmp_path: Path) -> None:
         turns.wait(END)
     own = [timing.own for name in ("a", "b", "around") if (timing := read_timing(tmp_path / name)) is not None]
     assert own == pytest.approx([0.2, 0.2, 0], abs=0.1)
+
+
+def test_pieces_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmmono.core.turns.PATIENCE", 0.5)
+    end = threading.Event()
+
+    def hang() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        end.wait(20)
+
+    def all_of_them() -> None:
+        with Turns[None]() as turns:
+            for _ in range(5):  # the others wait for the turn of the first
+                turns.add(hang)
+            turns.wait((1,))
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        all_of_them()
+    assert time.monotonic() - begin < 2
+    end.set()

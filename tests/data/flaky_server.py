@@ -52,6 +52,7 @@ class FlakyServer(http.server.ThreadingHTTPServer):
         ranged: whether ranges are honoured.
         tagged: whether versions are told.
         redirects: path → address.
+        absent: status for what is not there; 403 from buckets that may not be listed.
     """
 
     daemon_threads = True
@@ -69,6 +70,7 @@ class FlakyServer(http.server.ThreadingHTTPServer):
         self.framing = "length"
         self.ranged = True
         self.tagged = True
+        self.absent = 404
         self.extra: dict[str, str] = {}
         self.lock = threading.Lock()
 
@@ -128,7 +130,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path in server.redirects:
             self._answer(302, {"Location": server.redirects[path]})
         elif path not in server.files:
-            self._answer(404, server.extra)
+            self._answer(server.absent, server.extra)
         else:
             self._send(server.files[path], fault)
 

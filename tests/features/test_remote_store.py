@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import fsspec
@@ -23,13 +24,14 @@ from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError, MissingArtifactError, StoreError
 from mmmono.data import blocks
 from mmmono.data.blocks import BlockReader, BlockSettings
+from mmmono.data.disk_cache import DiskCache
 from mmmono.data.hub import HubFolder
 from mmmono.data.remote_folder import RemotePart
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.dictionaries.pools import CHUNK_ROWS, RowReader
 from mmmono.features import MODALITIES, FeatureStore, split_view
 from mmmono.features.remote_store import RemoteStore
-from mmmono.features.store import content_fingerprint
+from mmmono.features.store import Manifest, content_fingerprint
 from mmmono.pipeline.existing_store import ExistingStore
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.data.s3_server import S3Server, s3_server
@@ -375,6 +377,38 @@ def test_the_dataset_option_keeps_an_index(server: FlakyServer, local: Path, tmp
     for wrong in ({"cache": True}, {"cache_limit": 0.0}, {"cache_limit": float("nan")}, {"retries": -1}):
         with pytest.raises(ConfigError, match=r"dataset\.(cache|cache_limit|timeout)="):
             ExistingStore(path=address, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_bucket_that_refuses_what_is_not_there(server: FlakyServer, local: Path) -> None:
+    """S3 and its like answer 403 for absent files where a reader may not list the bucket."""
+    server.absent = 403
+    shutil.rmtree(local / "metadata")
+    remote = FeatureStore(upload(server, local), QUICK)
+    for modality in MODALITIES:
+        assert torch.equal(remote.read(modality, 0, len(remote)), FeatureStore(local).read(modality, 0, sum(SIZES)))
+    with pytest.raises(BrokenPartError, match="403 Forbidden: it may not be read, or its signature has expired"):
+        FeatureStore(f"{server.url}/nowhere", QUICK)
+    with pytest.raises(BrokenPartError, match="403"):
+        RemoteStore(f"{server.url}/bucket/em", QUICK.remote)
+
+
+def test_a_corrected_manifest_makes_another_index(server: FlakyServer, local: Path, tmp_path: Path) -> None:
+    artifacts, address = Artifacts(tmp_path / "artifacts"), upload(server, local)
+    before = ExistingStore(path=address, split="all").feature_store(artifacts, "clip")
+    manifest = Manifest("clip", "", "emb", "", DIM, sum(SIZES), "float32", "")
+    server.files["/bucket/emb/manifest.json"] = json.dumps(asdict(manifest)).encode()
+    after = ExistingStore(path=address, split="all").feature_store(artifacts, "clip")
+    assert after.built
+    assert after.digest != before.digest
+
+
+def test_each_process_looks_at_the_room_with_its_first_block(tmp_path: Path) -> None:
+    first = DiskCache(tmp_path, 10_000, "emb")
+    for number in range(9):
+        first.write(str(number), bytes(900))
+    for number in range(9, 18):  # each in a process of its own, which writes less than a tenth of the limit
+        DiskCache(tmp_path, 10_000, "emb").write(str(number), bytes(900))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) <= 10_000
 
 
 def test_whatever_names_a_store_has_a_fingerprint(server: FlakyServer, local: Path, tmp_path: Path) -> None:

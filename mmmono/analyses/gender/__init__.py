@@ -200,7 +200,7 @@ GENDER = Analysis(
             "confident": "samples of either that may be references",
             "ambiguous": "pairs without a label, because both concepts or neither fit",
             "missing": "pairs without a label, because their image is missing",
-            "of": "number of groups of pairs asked; of each, a pair with either label counts",
+            "of": "number of images asked; of each group, one with either label counts",
         },
     },
     tables=[

@@ -27,6 +27,7 @@ from mmmono.case_studies.words import distinctive_words
 from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.core.statistics import Interval, holm
 from mmmono.core.text import file_name
+from mmmono.data.captions import image_key
 from mmmono.features import MODALITIES, FeatureSet, Modality
 from mmmono.features.selection import Split
 from mmmono.modality import Partition
@@ -119,8 +120,9 @@ class _Case:
         view = self.workspace.features(self.split).view
         metadata = view.metadata()
         groups = view.groups()
-        first = np.unique(groups, return_index=True)[1]
-        rows = first if self.labeler.sees_images else np.arange(len(groups))
+        # Of an image with several captions the first counts: its other captions show no other image.
+        of_one = groups if self.labeler.sees_images or "key" not in metadata else metadata["key"].map(image_key)
+        rows = np.sort(np.unique(of_one, return_index=True)[1])
         labels = self.labeler.label(
             self.pair, metadata.iloc[rows].reset_index(drop=True),
             lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), images),
@@ -130,7 +132,7 @@ class _Case:
         counts = {"a": samples.is_a.sum(), "b": samples.is_b.sum(), "confident": samples.confident.sum()}
         return samples, {
             **{name: int(count) for name, count in counts.items()},
-            "ambiguous": labels.ambiguous, "missing": labels.missing, "of": len(first),
+            "ambiguous": labels.ambiguous, "missing": labels.missing, "of": len(rows),
         }  # fmt: skip
 
     def _tables(self, name: str, partition: Partition, samples: Samples) -> Iterator[tuple[str, list[Row]]]:
