@@ -25,7 +25,7 @@ from mmmono.features.store import Modality
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 # Modules of this package that take Lightning, which takes seconds, and define no dictionary.
-TRAINING = ("callbacks", "datamodule", "modules", "resume_checkpoint")
+TRAINING = ("callbacks", "datamodule", "modules", "one_pass", "resume_checkpoint")
 
 
 class Dictionary(nn.Module, ABC):
