@@ -16,9 +16,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
+from torch import Tensor
+from train_sae import our_step
 
 from mmmono.dictionaries import TopKSAE
-from mmmono.dictionaries.pools import PairedBatch
 
 STEPS = 3
 DEVICES = {"A100, 80 GB": 80e9, "H200, 141 GB": 141e9}
@@ -48,23 +49,17 @@ def train(dim: int, batch: int, width: int, told: Connection) -> None:
     """Train for some steps; tell by how many bytes the memory peaked above what it was before."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    pairs = PairedBatch(torch.randn(batch, dim), torch.randn(batch, dim))
+    pairs = torch.randn(2 * batch, dim)  # images, then texts
     train_steps(TopKSAE(dim, 64, k=32), pairs)  # what the libraries take
     before = peak()
     train_steps(TopKSAE(dim, width, k=32), pairs)
     told.send(peak() - before)
 
 
-def train_steps(sae: TopKSAE, pairs: PairedBatch) -> None:
-    """What `SAEModule` does with a batch, without the auxiliary loss."""
-    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
+def train_steps(sae: TopKSAE, pairs: Tensor) -> None:
+    step = our_step(sae)
     for _ in range(STEPS):
-        optimizer.zero_grad()
-        sae(pairs.image, pairs.text).loss.backward()
-        sae.project_decoder_gradient()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
-        optimizer.step()
-        sae.normalize_decoder_()
+        step(pairs)
 
 
 def peak() -> int:

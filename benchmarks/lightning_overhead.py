@@ -18,6 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from train_sae import our_step
 
 from mmmono.dictionaries import PairedFeatures, RowReader, SAEModule, ShuffledBatches, TopKSAE
 from mmmono.features import FeatureStore, FeatureView
@@ -62,19 +63,12 @@ def main(dim: int, latents: int, batch: int, steps: int, rounds: int) -> None:
 
 def time_bare(data: PairedFeatures, dim: int, latents: int, steps: int) -> float:
     """Median seconds per step: forward, backward, projection, clipping, optimizer, renormalization."""
-    sae = TopKSAE(dim, latents)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, fused=True)
-    batches = [batch for batch, _ in zip(data.train_dataloader(), range(8), strict=False)]
+    step = our_step(TopKSAE(dim, latents))
+    batches = [torch.cat(batch) for batch, _ in zip(data.train_dataloader(), range(8), strict=False)]
     times = []
     for number in range(steps):
         start = time.perf_counter()
-        batch = batches[number % len(batches)]
-        optimizer.zero_grad()
-        sae(batch.image, batch.text).loss.backward()
-        sae.project_decoder_gradient()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
-        optimizer.step()
-        sae.normalize_decoder_()
+        step(batches[number % len(batches)])
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 
 Reply = Callable[[dict[str, object]], tuple[int, bytes]]
 
@@ -63,3 +66,20 @@ class Endpoint:
 
 def says(word: str) -> Reply:
     return lambda _: (200, completion(word))
+
+
+@contextmanager
+def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
+    """What starts servers with some replies; clients ask them again at once, and they end with the context."""
+    pytest.importorskip("openai", reason="the judge extra brings the client")
+    for delay in ("INITIAL_RETRY_DELAY", "MAX_RETRY_DELAY"):
+        monkeypatch.setattr(f"openai._base_client.{delay}", 0.0)
+    started: list[Endpoint] = []
+
+    def start(*replies: Reply) -> Endpoint:
+        started.append(Endpoint(list(replies)))
+        return started[-1]
+
+    yield start
+    for endpoint in started:
+        endpoint.close()

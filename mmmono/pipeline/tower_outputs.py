@@ -22,8 +22,8 @@ KIND = "towers"  # folder under the artifacts root
 # Pairs that pass through the towers at a time: as many as in an extraction on a CPU. The padding of captions depends on
 # their batch, and the last bits of a text's output on the padding.
 BATCH = 32
-# Nothing may be lost: a fit on fewer pairs would be another fit.
-PASS = ExtractionSettings(batch_size=BATCH, precision="32", dtype="float32", allowance=Allowance(0, 0))
+# Nothing may be lost: a fit on fewer pairs would be another fit. Drawings are rendered beside the towers, which takes long.
+PASS = ExtractionSettings(batch_size=BATCH, workers=1, precision="32", dtype="float32", allowance=Allowance(0, 0))
 
 
 def outputs_recipe(source: PairSource) -> dict[str, Any]:

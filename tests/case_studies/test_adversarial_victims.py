@@ -16,7 +16,7 @@ from mmmono.case_studies.adversarial.judges import OpenAICompatible, RefusalKeyw
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
 from mmmono.core.errors import ConfigError, ModelError
-from tests.chat_server import Endpoint, Reply, completion, says
+from tests.chat_server import Endpoint, Reply, completion, endpoints, says
 from tests.fakes import tiny_clip
 from tests.tiny_llava import tiny_llava
 
@@ -127,19 +127,9 @@ def test_verdicts_are_one_word(reply: str, verdict: bool | None) -> None:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
-    pytest.importorskip("openai", reason="the judge extra brings the client")
     monkeypatch.setenv("JUDGE_KEY", "not-a-secret")
-    for delay in ("INITIAL_RETRY_DELAY", "MAX_RETRY_DELAY"):
-        monkeypatch.setattr(f"openai._base_client.{delay}", 0.0)
-    started: list[Endpoint] = []
-
-    def start(*replies: Reply) -> Endpoint:
-        started.append(Endpoint(list(replies)))
-        return started[-1]
-
-    yield start
-    for endpoint in started:
-        endpoint.close()
+    with endpoints(monkeypatch) as start:
+        yield start
 
 
 def judge(url: str, **settings: object) -> OpenAICompatible:

@@ -17,7 +17,7 @@ from mmmono.analyses.names import NAMES
 from mmmono.analyses.names.winning import winning_names
 from mmmono.interpretability.detection import Detection
 from mmmono.reporting.result import Result
-from tests.chat_server import Endpoint, completion, says
+from tests.chat_server import Endpoint, Reply, completion, endpoints, says
 from tests.pipeline.conftest import Command, newest, saved_rows
 
 # The concepts of a synthetic sample in words: `47` is the word of concept 47.
@@ -31,20 +31,15 @@ DATA = (
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Endpoint]]:
-    pytest.importorskip("openai", reason="the judge extra brings the client")
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-secret")
-    for delay in ("INITIAL_RETRY_DELAY", "MAX_RETRY_DELAY"):
-        monkeypatch.setattr(f"openai._base_client.{delay}", 0.0)
-    started: list[Endpoint] = []
+    with endpoints(monkeypatch) as start:
 
-    def start(*replies: Any) -> Endpoint:
-        started.append(Endpoint(list(replies)))
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].url)
-        return started[-1]
+        def chosen(*replies: Reply) -> Endpoint:
+            endpoint = start(*replies)
+            monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
+            return endpoint
 
-    yield start
-    for endpoint in started:
-        endpoint.close()
+        yield chosen
 
 
 def seen(body: dict[str, Any]) -> tuple[list[str], list[str]]:

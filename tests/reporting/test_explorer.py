@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,10 @@ from mmmono.commands.explorer.results import embedders
 from mmmono.core.artifacts import Artifact
 from mmmono.modality import CLASSES
 from mmmono.reporting.style import CLASS_COLORS
-from tests.reporting.browser import chromium, opened
+from tests.reporting.browser import opened
 from tests.reporting.explorer_speed import FEATURES as MANY
 from tests.reporting.explorer_speed import filtering, opening, page_of_many
-from tests.reporting.made_up import CAPTIONS, FEATURES, MADE, PAIRS, RARE, compared, explored, thumbnail, write
-
-
-@pytest.fixture(scope="module")
-def sets() -> list[ExploredFeatures]:
-    return compared(explored("raw", 40, seed=1, mono=False), explored("sae", FEATURES), (1, 0))
-
-
-@pytest.fixture(scope="module")
-def page(sets: list[ExploredFeatures], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("explorer"), sets)
+from tests.reporting.made_up import CAPTIONS, FEATURES, MADE, PAIRS, RARE, thumbnail
 
 
 def read(page: Path, name: str) -> Any:
@@ -127,12 +116,6 @@ def test_no_images_are_asked_for_where_there_are_none(tmp_path: Path, sets: list
     page = writer.finish("words", {"pairs": PAIRS, "seed": 0})
     assert read(page, "index")["thumbnails"] is False
     assert not (tmp_path / "thumbnails").exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 def count(tab: Any) -> int:

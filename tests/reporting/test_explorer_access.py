@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmmono.commands.explorer.command import escaped_address
-from tests.reporting.browser import chromium, opened
-from tests.reporting.made_up import FEATURES, compared, explored, write
+from tests.reporting.browser import opened
+from tests.reporting.made_up import FEATURES, explored, write
 
 FOLDERS = ("with # and spaces", "50% ?a=b&c", "パンダ 狗 🐼", "كلب")
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sets = compared(explored("raw", 40, seed=1, mono=False), explored("sae", FEATURES), (1, 0))
-    return write(tmp_path_factory.mktemp("explorer"), sets)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,9 @@ import pytest
 from mmmono.commands.explorer.page import ExploredFeatures
 from mmmono.core.modality_names import ModalityNames
 from mmmono.modality import CLASSES
-from tests.reporting.browser import chromium, opened
-from tests.reporting.made_up import CAPTIONS, FEATURES, RARE, compared, explored, write
+from tests.reporting.browser import opened
+from tests.reporting.made_up import CAPTIONS, FEATURES, RARE, explored, write
 from tests.reporting.test_explorer import count, listed, read
-
-
-@pytest.fixture(scope="module")
-def sets() -> list[ExploredFeatures]:
-    return compared(explored("raw", 40, seed=1, mono=False), explored("sae", FEATURES), (1, 0))
-
-
-@pytest.fixture(scope="module")
-def page(sets: list[ExploredFeatures], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("explorer"), sets)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 def view(tab: Any, name: str) -> Any:
@@ -266,6 +249,7 @@ def test_one_feature_set_says_how_to_have_two(browser: Any, tmp_path: Path) -> N
     page = write(tmp_path, [explored("sae", 30)])
     with opened(browser, page, "#compare") as tab:
         tab.locator("#counterparts", has_text="with two").wait_for()
+        assert tab.locator("#counterparts canvas").count() == 0
 
 
 def test_modalities_are_called_as_the_dataset_calls_them(browser: Any, tmp_path: Path) -> None:
