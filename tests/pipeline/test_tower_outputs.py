@@ -1,6 +1,7 @@
 """The default model's towers see every drawing once."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mmmono.data import IconPairs, ImageTextPair, OpenMojiPairs, SkippedPair, op
 from mmmono.features import FeatureStore, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.pipeline.models import DrawingCLIP
-from mmmono.pipeline.tower_outputs import kept_outputs, outputs_recipe, tower_outputs
+from mmmono.pipeline.tower_outputs import PASS, kept_outputs, outputs_recipe, tower_outputs
 from mmmono.vlm import tower_outputs as tower_outputs_of_models
 from tests.fakes import ColorEncoder, ColorPairs
 from tests.features.test_outputs import contents
@@ -26,7 +27,7 @@ def artifacts(tmp_path: Path) -> Artifacts:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[ColorEncoder]:
-    """Makes small towers of the real ones' place, and lists them."""
+    """Puts small towers in the real ones' place, and lists them; pairs are read in this process, which notes them."""
     made: list[ColorEncoder] = []
 
     def towers() -> ColorEncoder:
@@ -34,6 +35,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[ColorEncoder]:
         return made[-1]
 
     monkeypatch.setattr(tower_outputs_of_models, "locked_towers", towers)
+    monkeypatch.setattr("mmmono.pipeline.tower_outputs.PASS", replace(PASS, workers=0))
     return made
 
 
