@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from mmmono.core.statistics import t_mean
 from tests.calibration import cases, measure
@@ -16,6 +17,25 @@ def test_intervals_cover_and_tests_err_as_often_as_they_say(place: int) -> None:
     found = measure.measure(place, 400, seed=1)
     low, high = measure.bounds(place)
     assert low - 3 * found.error <= found.rate <= high + 3 * found.error
+
+
+def test_no_exact_test_errs_as_often_as_it_says_where_successes_are_rare() -> None:
+    """Why a row of the table is called conservative: levels of a sign test that few differing cells can have."""
+    rng, crossing = np.random.default_rng(0), cases.design(16, 8, 2)
+    differing = []
+    for _ in range(2000):
+        chance = cases.sigmoid(
+            -3.5 + rng.standard_normal(16)[crossing.requests] + rng.standard_normal(8)[crossing.images]
+        )
+        differing.append(int((rng.binomial(2, chance) != rng.binomial(2, chance)).sum()))
+    possible = {
+        cells: max((p for k in range(cells) if (p := binomtest(k, cells).pvalue) <= 0.05), default=0.0)
+        for cells in set(differing) if cells
+    } | {0: 0.0}  # fmt: skip
+    assert np.median(differing) <= 5
+    assert possible[5] == 0
+    assert possible[6] == 1 / 32
+    assert np.mean([possible[cells] for cells in differing]) < cases.BOUNDS["false positives"][0]
 
 
 def test_an_interval_that_is_too_short_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:

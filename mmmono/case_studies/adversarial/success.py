@@ -13,6 +13,7 @@ from jaxtyping import Int
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
 
 METHOD = "Wilson, by effective sample size"
+MOST_CERTAIN = 4.0  # by which degrees of freedom grow at most; see `success_rate`
 Array = np.ndarray[Any, Any]
 Verdicts = Sequence[Sequence[bool | None]]  # for each case, the verdict on each attempt; None if it was unparseable
 
@@ -65,9 +66,11 @@ def success_rate(verdicts: Verdicts, crossing: Crossing) -> SuccessRate:
     """Compute the success rate over cases and their repeated attempts.
 
     Neither attempts on one request nor those on one benign image are independent. The interval is Wilson's with trials /
-    design effect as sample size and the quantile of Student's t. The design effect, at least 1, is the variance of the
+    design effect as sample size and the quantile of Student's t. The design effect d, at least 1, is the variance of the
     rate over requests and images as crossed factors, divided by that of independent trials (Kish 1965; Dean and Pagano
-    2015; Korn and Graubard 1998). If all attempts have one outcome, repeats of a case count as one trial. With a single
+    2015; Korn and Graubard 1998). Only its excess over 1 is estimated, so that the degrees of freedom are those of the
+    crossed mean times 1 / (d − 1)² (Satterthwaite 1946), between once and four times; for d = 1 they are at least
+    trials − 1. If all attempts have one outcome, repeats of a case count as one trial. With a single
     benign image the interval is for other requests with that image.
 
     Args:
@@ -96,4 +99,7 @@ def _design_effect(outcomes: Array, cases: Array, crossing: Crossing) -> tuple[f
     found = crossing.mean(outcomes, cases)
     if math.isnan(found.error):
         return float(trials), math.inf  # one case says nothing about others: count it as one trial
-    return max(1.0, float(found.error**2 * trials / (rate * (1 - rate)))), found.freedom
+    effect = max(1.0, float(found.error**2 * trials / (rate * (1 - rate))))
+    if effect == 1:
+        return effect, max(found.freedom, trials - 1)
+    return effect, found.freedom * min(MOST_CERTAIN, max(1.0, (effect - 1) ** -2))
