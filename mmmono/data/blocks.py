@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shards import identity
 
 BLOCK = 1 << 20  # bytes of a request: enough to hide what a request costs, few enough for single rows
+AT_ONCE = 64  # blocks that a range is read ahead: of a long one, all would push each other out of memory
 IN_MEMORY = 256  # blocks that are held at most, apart from those that are being read
 
 
@@ -66,11 +68,15 @@ class BlockReader:
 
     def read(self, part: RemotePart, start: int, stop: int) -> bytearray:
         """Return the bytes [start, stop) of a file. Raises like `RemotePart.read`."""
-        self.expect(part, start, stop)
-        data = bytearray()
-        for number in _numbers(start, stop):
+        data, numbers = bytearray(), _numbers(start, stop)
+        ahead = iter(numbers)
+        for number in islice(ahead, AT_ONCE):
+            self._block(part, number)
+        for number in numbers:
             first = number * BLOCK
             data += memoryview(self._content(part, number))[max(0, start - first) : stop - first]
+            for later in islice(ahead, 1):
+                self._block(part, later)
         return data
 
     def _content(self, part: RemotePart, number: int) -> bytes:

@@ -293,6 +293,19 @@ def test_memory_holds_a_number_of_blocks(server: FlakyServer, local: Path, monke
         assert len(reader._blocks) <= 3
 
 
+def test_a_range_longer_than_memory_holds_asks_for_each_block_once(
+    server: FlakyServer, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BLOCK", 100), ("IN_MEMORY", 4), ("AT_ONCE", 2)):
+        monkeypatch.setattr(blocks, name, value)
+    part = next(iter(RemoteStore(upload(server, local), QUICK.remote)._files["img_emb"].values()))
+    server.requests.clear()
+    whole = (local / "img_emb" / "img_emb_00.npy").read_bytes()
+    assert BlockReader(QUICK).read(part, 0, len(whole)) == whole
+    ranges = [request.byte_range for request in server.requests]
+    assert len(ranges) == len(set(ranges)) == -(-len(whole) // 100) > 4
+
+
 def test_errors_name_the_address_and_what_to_do(server: FlakyServer, local: Path) -> None:
     def refused(address: str) -> str:
         with pytest.raises((StoreError, DataError, ConfigError)) as raised:
