@@ -2,8 +2,8 @@
 
 python benchmarks/modality_gap.py --artifacts artifacts --real clip_pairs.npy
 
-Scores are of one pair a group of OpenMoji's split `val`, which no fit has seen; those of the real model are of all pairs in a
-`.npy` of shape [2, pairs, dim], images first. `centered` is without the mean of each modality, `rotated` after a random
+Scores are of one pair a group of OpenMoji's split `val`, which no fit has seen; those of the real model are of all pairs in
+a `.npy` of shape [2, pairs, dim], images first. `centered` is without the mean of each modality, `rotated` after a random
 rotation. `within pairs` is the median correlation of a class's features between the two sides of a pair.
 """
 

@@ -175,6 +175,24 @@ def scores(view: FeatureView, engine: Engine | Threads, workers: int) -> tuple[f
     return came[workers - 1] - start, (came[-1] - came[workers - 1]) / (len(came) - workers) / RANGE
 
 
+def score_alone(rows: int, ready: Any, ended: Any) -> None:
+    """Score a store of this process's own with one thread, once all others are ready."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with store(2 * RANGE, 256) as view:
+        scores(view, Threads(1), 1)  # loads the compiled kernels
+    with store(rows, 256) as view:
+        ready.wait()
+        begin = time.time()
+        scores(view, Threads(1), 1)
+        ended.put((begin, time.time()))
+
+
+def scoring(rows: int, workers: int) -> float:
+    """Seconds in which several processes score a store each: what the machine itself lets them gain."""
+    return timed_together(workers, lambda number: (score_alone, (rows,)))
+
+
 def step(batch: int, processes: int, steps: int) -> float:
     """Seconds of a training step with processes of one thread, each a part of the batch."""
     command = [
@@ -247,6 +265,8 @@ def compare_scores(rows: int, rounds: int) -> None:
         (_, one), (_, two) = medians(rounds, *(partial(scores, view, Threads(n), n) for n in (1, 2)))
         row("one thread", f"{1e-3 / one:8.1f} k pairs/s")
         row("two threads, engine.workers=2", f"{1e-3 / two:8.1f} k pairs/s", "of one thread", one / two)
+        alone, both = medians(rounds, partial(scoring, rows // 2, 1), partial(scoring, rows // 2, 2))
+        row("two processes, each with a store of its own (limit)", "", "of one process", 2 * alone / both)
         with cluster(2):
             found = medians(rounds, *(partial(scores, view, Ray(workers=n), n) for n in (1, 2)))
         for number, (_, each) in enumerate(found, 1):
