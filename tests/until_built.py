@@ -12,6 +12,7 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -69,6 +70,8 @@ def outcome(entrypoint: str, overrides: list[str]) -> dict[str, Any]:
 
 def main(commands: Path, outcomes: Path) -> None:
     """Run all commands."""
+    sleep = time.sleep
+    time.sleep = lambda seconds: sleep(seconds / 100)  # a judge that does not answer is asked again at once
     Artifacts.build = build  # type: ignore[method-assign, assignment]
     Artifacts.build_together = build  # type: ignore[method-assign, assignment]
     before = dict(os.environ)
