@@ -33,7 +33,8 @@ class PointPlot {
   }
 
   /**
-   * `points`: x, y (null: not drawn), kinds, radii, ranges [[x from, to], [y from, to]], titles of the axes or null, label.
+   * `points`: x, y (null: not drawn), kinds, radii, ranges [[x from, to], [y from, to]], titles of the axes or null, label;
+   * diagonal: whether to draw the line from corner to corner.
    * The same object again is the same points.
    */
   show(points, { mask, box = null, chosen = null }) {
@@ -127,6 +128,10 @@ class PointPlot {
     pen.moveTo(left, top);
     pen.lineTo(left, low);
     pen.lineTo(end, low);
+    if (this.points.diagonal) {
+      pen.moveTo(left, low);
+      pen.lineTo(end, top);
+    }
     pen.stroke();
     pen.textAlign = "center";
     for (const { value, label } of ticks(...ranges[0], Math.max(3, Math.floor(this.width / 90))))
