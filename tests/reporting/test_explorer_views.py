@@ -233,7 +233,9 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         assert rows.first.locator("td").nth(0).inner_text().startswith(str(strongest))
         assert rows.first.locator("td").nth(1).inner_text().startswith(str(other[strongest]))
         tab.locator("#counterparts label", has_text="mutual").click()
-        tab.wait_for_function(f"document.querySelectorAll('#counterparts tbody tr').length === {min(50, len(mutual))}")
+        tab.wait_for_function(
+            f"document.querySelectorAll('#counterparts .matches tbody tr').length === {min(50, len(mutual))}"
+        )
         tab.locator("#counterparts input[type=number]").fill("1.01")
         tab.locator("#counterparts input[type=number]").press("Tab")
         tab.locator("#counterparts", has_text="lower the least correlation").wait_for()
