@@ -119,7 +119,7 @@ def test_scores_of_one_model_against_those_of_the_other(browser: Any, two: Path)
         ):
             assert np.corrcoef(place, values)[0, 1] == pytest.approx(sign, abs=1e-4)
         titles = tab.evaluate("matchPoints.titles")
-        assert titles == ["MDS in sae", f"MDS of the counterpart in {OTHER}"]
+        assert titles == ["MDS in sae", f"MDS in {OTHER}, of the counterpart"]
 
 
 def test_a_feature_links_to_its_counterpart_in_the_other_model(browser: Any, two: Path) -> None:

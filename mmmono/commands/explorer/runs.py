@@ -147,6 +147,6 @@ def _told_apart(own: Workspace, other: Workspace, changes: Sequence[str]) -> str
         return f" of {other.model.name}"
     if own.dataset_name != other.dataset_name:
         return f" on {other.dataset_name}"
-    words = " ".join(re.sub(r"(=).*[/\\]", r"\1", change, flags=re.DOTALL) for change in changes)
+    words = " ".join(re.sub(r"^[^=]*\.|(?<==).*[/\\]", "", change, flags=re.DOTALL) for change in changes)
     words = re.sub(r"[^\w.=+-]+", " ", re.sub(r"[\[\]'\"]", "", words)).strip()
     return f" with {words if len(words) <= LONGEST else words[: LONGEST - 1] + '…'}"

@@ -2,11 +2,10 @@
 // Classes of features against those of their counterparts, beside what to expect if the two had nothing to do with each other.
 
 /**
- * A table with a row for each class of a feature and a column for each class of its counterpart. `chosen`: the two classes of a
- * cell, or null; `choose(classes or null)` is called for a cell that was pressed. Null if there are no pairs.
+ * A table with a row for each class of a feature and a column for each class of its counterpart. `names`: of both feature sets;
+ * `press([class, class])` is called for a cell.
  */
-function classTable(pairs, mine, theirs, { names, chosen, choose }) {
-  if (!pairs.length) return null;
+function classTable(pairs, mine, theirs, names, press) {
   const counts = new Map();
   const add = (key) => counts.set(key, (counts.get(key) ?? 0) + 1);
   for (const { feature, other } of pairs) {
@@ -18,7 +17,6 @@ function classTable(pairs, mine, theirs, { names, chosen, choose }) {
   const cell = (from, to) => {
     const [count, inRow, inColumn] = [`${from} ${to}`, `${from} `, ` ${to}`].map((key) => counts.get(key) ?? 0);
     const expected = expectation((inRow * inColumn) / pairs.length);
-    const isChosen = chosen !== null && chosen[0] === from && chosen[1] === to;
     const said = `${counted(count)} of ${worded(from)} in ${names[0]} and ${worded(to)} in ${names[1]}; ${expected} if unrelated`;
     return h(
       "td",
@@ -28,10 +26,10 @@ function classTable(pairs, mine, theirs, { names, chosen, choose }) {
         {
           type: "button",
           "data-cell": `${from}-${to}`,
-          "aria-pressed": String(isChosen),
+          "aria-pressed": "false",
           "aria-label": said,
           disabled: count === 0,
-          onclick: () => choose(isChosen ? null : [from, to]),
+          onclick: () => press([from, to]),
         },
         h("b", {}, counted(count)),
         " ",

@@ -61,7 +61,8 @@ async function showCounterparts(root) {
     h("p", { role: "status" }, summary(pairs, asked, mine, theirs)),
     h("div", { class: "beside" }, h("div", {}, holder, classes), list),
   );
-  showMatches({ pairs: kept, mine, theirs, holder, list, classes });
+  const ranked = [...kept].sort((a, b) => b.r - a.r || a.feature - b.feature);
+  showMatches({ pairs: kept, ranked, mine, theirs, holder, list, classes });
 }
 
 /** The two feature sets to begin with: of two runs, the last one of the first run and that of the same name in the second. */
@@ -149,8 +150,8 @@ function controls(names, found, redraw) {
 
 /** Dominance of the features against that of their counterparts, their classes, and a list of those that are chosen. */
 function showMatches(shown) {
-  const { pairs, mine, theirs, holder, list } = shown;
-  listMatches(list, pairs, mine, theirs);
+  const { pairs, ranked, mine, theirs, holder, list } = shown;
+  listMatches(list, ranked, mine, theirs);
   showClasses(shown);
   if (!pairs.length) return;
   matchPlot ??= new PointPlot({
@@ -171,24 +172,19 @@ function showMatches(shown) {
   matchPlot.show(matchPoints, { mask, box: matching.box });
 }
 
-/** The table of classes, once for the same pairs and choice. */
-function showClasses(shown) {
-  const { pairs, mine, theirs, classes } = shown;
-  const choice = JSON.stringify(matching.classes);
-  if (classes.dataset.choice === choice) return;
-  classes.dataset.choice = choice;
-  const focused = classes.contains(document.activeElement) ? document.activeElement.dataset.cell : null;
-  const table = classTable(pairs, mine, theirs, {
-    names: [matching.from, matching.to],
-    chosen: matching.classes,
-    choose: (chosen) => {
-      Object.assign(matching, { classes: chosen, listed: LISTED });
-      showMatches(shown);
-      say(`${counted(pairs.filter((pair) => isChosen(pair, mine, theirs)).length)} counterparts listed`);
-    },
-  });
-  classes.replaceChildren(...(table ? [table] : []));
-  if (focused) classes.querySelector(`[data-cell="${focused}"]`)?.focus();
+/** The table of classes, made once for the same pairs; then only which cell is pressed changes. */
+function showClasses({ pairs, ranked, mine, theirs, classes }) {
+  if (!classes.children.length && pairs.length)
+    classes.append(
+      classTable(pairs, mine, theirs, [matching.from, matching.to], (cell) => {
+        const again = matching.classes !== null && matching.classes.join() === cell.join();
+        Object.assign(matching, { classes: again ? null : cell, listed: LISTED });
+        showMatches(matchPlot.shown);
+        say(`${counted(ranked.filter((pair) => isChosen(pair, mine, theirs)).length)} counterparts listed`);
+      }),
+    );
+  for (const button of classes.querySelectorAll("button"))
+    button.setAttribute("aria-pressed", String(button.dataset.cell === matching.classes?.join("-")));
 }
 
 function pointsOfMatches(pairs, mine, theirs) {
@@ -201,7 +197,7 @@ function pointsOfMatches(pairs, mine, theirs) {
     kinds: pairs.map(({ feature }) => mine.status[feature]),
     radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 2 + 2 * r)),
     ranges: [range, range],
-    titles: [`MDS in ${matching.from}`, `MDS of the counterpart in ${matching.to}`],
+    titles: [`MDS in ${matching.from}`, `MDS in ${matching.to}, of the counterpart`],
     diagonal: true,
     label: `Modality dominance of ${pairs.length} features of ${matching.from} against that of their counterparts in ${matching.to}. Enter puts a box that filters the list, arrow keys move it, with Shift they size it, Escape removes it.`,
   };
@@ -215,9 +211,9 @@ function isChosen({ feature, other }, mine, theirs) {
   return within(mine.mds[feature], box.x0, box.x1) && within(theirs.mds[other], box.y0, box.y1);
 }
 
-/** The strongest first; each row opens both cards. */
-function listMatches(root, pairs, mine, theirs) {
-  const shown = pairs.filter((pair) => isChosen(pair, mine, theirs)).sort((a, b) => b.r - a.r || a.feature - b.feature);
+/** The strongest first, as they are ranked; each row opens both cards. */
+function listMatches(root, ranked, mine, theirs) {
+  const shown = ranked.filter((pair) => isChosen(pair, mine, theirs));
   const { from, to } = matching;
   const cell = (set, table, feature) =>
     h(
@@ -267,7 +263,7 @@ function listMatches(root, pairs, mine, theirs) {
       class: "plain",
       onclick: () => {
         matching.listed += LISTED;
-        listMatches(root, pairs, mine, theirs);
+        listMatches(root, ranked, mine, theirs);
       },
     },
     `${counted(shown.length - matching.listed)} more`,

@@ -52,7 +52,7 @@ class PointPlot {
 
   place() {
     const { x, y, kinds, ranges, titles } = this.points;
-    this.edge = titles ? { left: 44, right: 12, top: 10, bottom: 34 } : { left: 10, right: 10, top: 10, bottom: 10 };
+    this.edge = titles ? { left: 44, right: 12, top: 26, bottom: 34 } : { left: 10, right: 10, top: 10, bottom: 10 };
     const { left, right, top, bottom } = this.edge;
     const [[x0, x1], [y0, y1]] = ranges;
     this.toX = (value) => left + ((value - x0) / (x1 - x0)) * (this.width - left - right);
@@ -136,12 +136,12 @@ class PointPlot {
     pen.textAlign = "center";
     for (const { value, label } of ticks(...ranges[0], Math.max(3, Math.floor(this.width / 90))))
       pen.fillText(label, this.toX(value), low + 14);
-    pen.fillText(titles[0], (left + end) / 2, this.height - 5);
+    pen.fillText(titles[0], (left + end) / 2, this.height - 5, end - left);
     pen.textAlign = "right";
     for (const { value, label } of ticks(...ranges[1], Math.max(3, Math.floor(this.height / 60))))
       pen.fillText(label, left - 5, this.toY(value) + 4);
     pen.textAlign = "left";
-    pen.fillText(titles[1], left + 6, top + 6);
+    pen.fillText(titles[1], left, 13, end - left);
   }
 
   drawOver() {
