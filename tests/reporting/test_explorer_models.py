@@ -85,7 +85,7 @@ def test_classes_of_one_model_against_those_of_the_other(browser: Any, two: Path
 
 def test_a_cell_filters_the_list_and_the_plot_by_mouse_and_keyboard(browser: Any, two: Path) -> None:
     pairs = matched(two)
-    mine, theirs = max(pairs.groupby(["mine", "theirs"]).groups.items(), key=lambda group: len(group[1]))[0]
+    mine, theirs = pairs[["mine", "theirs"]].value_counts().index[0]
     inside = pairs[(pairs.mine == mine) & (pairs.theirs == theirs)].sort_values(
         ["r", "feature"], ascending=[False, True]
     )

@@ -125,12 +125,15 @@ def _tell_what_is_missing(run: Run) -> None:
     there = " with its settings" if run.called else ""
     if not all(run.results["mono"].values()):
         console.print(
-            f"without monosemanticity scores{run.called}: make section-3{there}, then this again, to have them", style="dim"
+            f"without monosemanticity scores{run.called}: make section-3{there}, then this again, to have them",
+            style="dim",
         )
         for settings_of_others in run.there.other_settings(USED["mono"]):
             console.print(f"there, under other settings: {settings_of_others}")
     if not all(run.results["sharedness"].values()):
-        console.print(f"without sharedness{run.called}: make section-2.1{there}, then this again, to have it", style="dim")
+        console.print(
+            f"without sharedness{run.called}: make section-2.1{there}, then this again, to have it", style="dim"
+        )
 
 
 def escaped_address(page: Path) -> str | None:
