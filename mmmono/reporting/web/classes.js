@@ -2,7 +2,7 @@
 // Classes of features against those of their counterparts, beside what to expect if the two had nothing to do with each other.
 
 /**
- * A table with a row for each class of a feature and a column for each class of its counterpart. `names`: of both feature sets;
+ * A figure: a table with a row for each class of a feature and a column for each class of its counterpart. `names`: of both feature sets;
  * `press([class, class])` is called for a cell.
  */
 function classTable(pairs, mine, theirs, names, press) {
@@ -38,15 +38,9 @@ function classTable(pairs, mine, theirs, names, press) {
     );
   };
   const head = (scope) => (name) => h("th", { scope }, dot(name), worded(name));
-  return h(
+  const table = h(
     "table",
-    { class: "classes" },
-    h(
-      "caption",
-      {},
-      `Class in ${names[0]} (rows) and of the counterpart in ${names[1]} (columns). `,
-      h("span", { class: "muted" }, "Small: how many if classes had nothing to do with counterparts. A cell filters."),
-    ),
+    { "aria-labelledby": "about-classes" },
     h("thead", {}, h("tr", {}, h("td", {}), columns.map(head("col")))),
     h(
       "tbody",
@@ -59,6 +53,18 @@ function classTable(pairs, mine, theirs, names, press) {
           columns.map((to) => cell(from, to)),
         ),
       ),
+    ),
+  );
+  const about = `Class in ${names[0]} (rows) and of the counterpart in ${names[1]} (columns).`;
+  return h(
+    "figure",
+    { class: "classes" },
+    h("div", { class: "scrolling" }, table),
+    h(
+      "figcaption",
+      {},
+      h("span", { id: "about-classes" }, about),
+      " Small: how many if classes had nothing to do with counterparts. A cell filters.",
     ),
   );
 }

@@ -55,7 +55,7 @@ async function showCounterparts(root) {
   const kept = matching.mutual ? pairs.filter((pair) => pair.mutual) : pairs;
   const list = h("div", { class: "list", tabindex: 0, role: "region", "aria-label": "List of counterparts" });
   const holder = h("div", { class: "holder" });
-  const classes = h("div", { class: "scrolling" });
+  const classes = h("div", {});
   root.replaceChildren(
     controls(names, found, () => showCounterparts(root)),
     h("p", { role: "status" }, summary(pairs, asked, mine, theirs)),
