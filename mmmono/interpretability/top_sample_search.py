@@ -108,6 +108,10 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
             self.cut[modality] = len(cut)
         return found
 
+    def negative(self) -> Bool[Tensor, " features"]:
+        """Features whose samples are those of the negative side of 0; see `negative_dominates`."""
+        return self._candidates()[1]
+
     def _candidates(self) -> tuple[dict[Modality, TopSamples], Bool[Tensor, " features"]]:
         """Top samples before they are deduplicated, and the features whose negative side is taken."""
         if self.side == "positive":

@@ -216,20 +216,26 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         live = [pair for pair in both if "dead" not in pair]
         same = np.mean([one == two for one, two in live])
         chance = sum(np.prod([np.mean([pair[side] == of for pair in live]) for side in (0, 1)]) for of in CLASSES)
+        scores = [np.array(read(page, f"{name}/table")["mds"], dtype=float) for name in ("sae", "raw")]
+        classed = [i for i in np.flatnonzero(kept) if "dead" not in (classes[0][i], classes[1][other[i]])]
+        alike = np.corrcoef(scores[0][classed], scores[1][other[classed]])[0, 1]
         text = tab.locator("#counterparts [role=status]").inner_text()
         mutual = [i for i in np.flatnonzero(kept) if int(back["sae"].features[other[i]]) == i]
         assert text == (
             f"{kept.sum()} of {FEATURES - 1} features of sae that are not silent have a counterpart in raw; "
             f"{len(mutual)} of these are its counterpart too (⇄); of {len(live)} where both have a class, "
             f"{100 * same:.1f} % have the same; "
-            f"{100 * chance:.1f} % would if classes had nothing to do with counterparts."
+            f"{100 * chance:.1f} % would if classes had nothing to do with counterparts; "
+            f"the dominance of both correlates with r {alike:.2f}.".replace("-", "−")
         )
         assert rows.count() == min(50, kept.sum())
         strongest = int(np.argmax(r))
         assert rows.first.locator("td").nth(0).inner_text().startswith(str(strongest))
         assert rows.first.locator("td").nth(1).inner_text().startswith(str(other[strongest]))
         tab.locator("#counterparts label", has_text="mutual").click()
-        tab.wait_for_function(f"document.querySelectorAll('#counterparts tbody tr').length === {min(50, len(mutual))}")
+        tab.wait_for_function(
+            f"document.querySelectorAll('#counterparts .matches tbody tr').length === {min(50, len(mutual))}"
+        )
         tab.locator("#counterparts input[type=number]").fill("1.01")
         tab.locator("#counterparts input[type=number]").press("Tab")
         tab.locator("#counterparts", has_text="lower the least correlation").wait_for()
@@ -242,7 +248,7 @@ def test_counterparts_in_another_feature_set(browser: Any, page: Path, sets: lis
         link = tab.locator(".neighbors.others a")
         link.wait_for()
         assert link.get_attribute("href") == f"#raw/{other[strongest]}"
-        assert f"r {r[strongest]:.2f}" in link.inner_text()
+        assert f"r {r[strongest]:.2f}, chance 0.25" in link.inner_text()
 
 
 def test_one_feature_set_says_how_to_have_two(browser: Any, tmp_path: Path) -> None:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
 
-from mmmono.commands.explorer.likeness import MapMethod, Samples
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
-from mmmono.commands.explorer.results import USED, Found, embedders, newest
-from mmmono.core.artifacts import Artifact
+from mmmono.commands.explorer.results import USED, embedders
+from mmmono.commands.explorer.runs import Run, ShownSet, check_same_pairs, runs_of, shown_sets, title_of
+from mmmono.commands.explorer.samples import MapMethod, Samples
 from mmmono.core.errors import DataError
 from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.folding import OfBlocks, Together, images, pairs, texts
-from mmmono.interpretability import HistogramStream
+from mmmono.interpretability import ActivationHistograms, HistogramStream, TopSamples
 from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
 from mmmono.modality.random_sets import ActivityStream
 from mmmono.pipeline.images import SplitImages, print_missing
-from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.top_samples import check_m, check_side, deepened, search_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -43,6 +44,7 @@ class ExplorerSettings:
         neighbors: number of similar features on a card, and of those that are active together.
         correlation_pairs: number of pairs over which features are compared by their activations.
         map: how the map of features is made, `tsne` or `pca`; `none` for no map.
+        compare: overrides that make a second run of this one, whose feature sets are shown too; empty for none.
     """
 
     images: int
@@ -54,6 +56,7 @@ class ExplorerSettings:
     neighbors: int
     correlation_pairs: int
     map: MapMethod
+    compare: Sequence[str]
 
     def __post_init__(self) -> None:
         for name in ("neighbors", "correlation_pairs"):
@@ -71,63 +74,66 @@ def explore(workspace: Workspace) -> None:
 
     Raises:
         ConfigError: a setting is invalid.
-        DataError: the pairs have no captions, or their images cannot be read.
+        DataError: the pairs have no captions, their images cannot be read, or a compared run has other pairs.
     """
     settings = read_settings(workspace.cfg, "explorer", ExplorerSettings)
+    runs = runs_of(workspace, settings.compare)
     features = workspace.features(workspace.dataset.split)
     for m in (settings.images, settings.texts):
         check_m(m, len(features.view))
     metadata = features.view.metadata()
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
-    shown = _images(workspace) if settings.thumbnails else None
-    there = ResultsOnDisk(workspace)
-    results = newest(there, workspace.recipes)
+    check_same_pairs(runs)
+    thumbnails = _images(workspace) if settings.thumbnails else None
+    own, *others = (run.recipe() for run in runs)
     recipe = {
-        "features": features.recipe,
-        **workspace.partitions_recipe(),
-        "explorer": asdict(settings),
-        "shows": {of: {name: r.digest if r else None for name, r in by.items()} for of, by in results.items()},
-        "seed": workspace.seed,
+        **own,
+        "explorer": {name: value for name, value in asdict(settings).items() if name != "compare"},
+        **({"compared": [{"called": runs[1].called, **other} for other in others]} if others else {}),
         **({} if workspace.modalities == IMAGE_AND_TEXT else {"called": workspace.modalities.fields}),
     }
 
     def make(directory: Path) -> None:
-        writer = ExplorerWriter(directory, metadata["caption"].tolist(), shown is not None, workspace.modalities)
-        samples = Samples(workspace, settings.correlation_pairs)
-        for name in workspace.recipes:
-            found = Found(name, workspace.feature_set(name).num_features, {of: by[name] for of, by in results.items()})
-            explored = _explored(workspace, settings, found, samples)
+        writer = ExplorerWriter(directory, metadata["caption"].tolist(), thumbnails is not None, workspace.modalities)
+        for explored in _explored(list(shown_sets(runs)), settings):
             writer.add(explored)
-            if shown is not None and (rows := writer.rows(explored)):
-                for row, pair in shown.pairs(rows, title=f"{name}: thumbnails"):
+            if thumbnails is not None and (rows := writer.rows(explored)):
+                for row, pair in thumbnails.pairs(rows, title=f"{explored.name}: thumbnails"):
                     writer.write_thumbnail(row, pair.image if pair else missing_image())
         made = {
             "pairs": len(features.view),
             "seed": workspace.seed,
-            **{of: embedders(results[of].values()) for of in ("mono", "named")},
-            "attribution": shown.attribution if shown is not None else "",
+            **{of: embedders(r for run in runs for r in run.results[of].values()) for of in ("mono", "named")},
+            "attribution": thumbnails.attribution if thumbnails is not None else "",
         }
-        writer.finish(workspace.title, made)
-        if shown is not None:
-            shown.report(directory)
+        writer.finish(title_of(runs), made)
+        if thumbnails is not None:
+            thumbnails.report(directory)
 
     artifact = workspace.results("explorer", recipe, make)
     print_missing(artifact.path)
-    _tell_what_is_missing(there, results)
+    for run in runs:
+        _tell_what_is_missing(run)
     console.print(f"open in a browser: {artifact.path}/index.html")
     if address := escaped_address(artifact.path / "index.html"):
         console.print(f"its address: {address}")
 
 
-def _tell_what_is_missing(there: ResultsOnDisk, results: Mapping[str, Mapping[str, Artifact | None]]) -> None:
+def _tell_what_is_missing(run: Run) -> None:
     """Say which results of other analyses the page could show too."""
-    if not all(results["mono"].values()):
-        console.print("without monosemanticity scores: make section-3, then this again, to have them", style="dim")
-        for settings_of_others in there.other_settings(USED["mono"]):
+    there = " with its settings" if run.called else ""
+    if not all(run.results["mono"].values()):
+        console.print(
+            f"without monosemanticity scores{run.called}: make section-3{there}, then this again, to have them",
+            style="dim",
+        )
+        for settings_of_others in run.there.other_settings(USED["mono"]):
             console.print(f"there, under other settings: {settings_of_others}")
-    if not all(results["sharedness"].values()):
-        console.print("without sharedness: make section-2.1, then this again, to have it", style="dim")
+    if not all(run.results["sharedness"].values()):
+        console.print(
+            f"without sharedness{run.called}: make section-2.1{there}, then this again, to have it", style="dim"
+        )
 
 
 def escaped_address(page: Path) -> str | None:
@@ -146,31 +152,62 @@ def _images(workspace: Workspace) -> SplitImages:
     return images
 
 
-def _explored(workspace: Workspace, settings: ExplorerSettings, found: Found, samples: Samples) -> ExploredFeatures:
-    """Everything that the page shows of a feature set."""
-    feature_set = workspace.feature_set(found.name)
+@dataclass(frozen=True)
+class Walked:
+    """What one pass over the activations of a feature set tells.
+
+    Attributes:
+        top: the most activating samples by modality.
+        negative: features whose top samples are those of the negative side of 0.
+        histograms: histograms of the activations.
+        energy: share of each feature in the energy Σ z² of all, mean over both modalities.
+    """
+
+    top: dict[Modality, TopSamples]
+    negative: Bool[Tensor, " features"]
+    histograms: ActivationHistograms
+    energy: Float64[Tensor, " features"]
+
+
+def _walked(shown: ShownSet, settings: ExplorerSettings) -> Walked:
+    workspace, feature_set = shown.run.workspace, shown.feature_set
     search = search_of(workspace, max(settings.images, settings.texts), settings.deduplicate, settings.side)
     histograms = HistogramStream(settings.bins)
     activity = [ActivityStream() for _ in MODALITIES]
     measured = (OfBlocks(stream, of) for stream, of in zip(activity, (images, texts), strict=True))
     workspace.folded(feature_set, Together(search, OfBlocks(histograms, pairs), *measured))
-    scored = workspace.dominance(found.name)
-    p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
     top = deepened(workspace, feature_set, search)
-    shown: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
+    counts: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
     both = activity[0].result() + activity[1].result()
-    return ExploredFeatures(
-        dominance=scored,
-        min_pairs=workspace.settings.mds.min_pairs,
-        p_value=p_value,
-        q_value=q_value,
-        energy=torch.from_numpy(both.energy),
-        top={modality: top[modality].first(shown[modality]) for modality in MODALITIES},
+    return Walked(
+        top={modality: top[modality].first(counts[modality]) for modality in MODALITIES},
+        negative=search.negative().cpu(),
         histograms=histograms.result(),
-        likeness=samples.likeness(found.name, settings.neighbors, settings.map),
-        mono=found.mono,
-        consensus=found.consensus,
-        sharedness=found.sharedness,
-        named=found.named,
-        probability=found.probability,
+        energy=torch.from_numpy(both.energy),
     )
+
+
+def _explored(sets: Sequence[ShownSet], settings: ExplorerSettings) -> Iterator[ExploredFeatures]:
+    """Everything that the page shows of each feature set."""
+    walked = {shown.name: _walked(shown, settings) for shown in sets}
+    samples = Samples(sets, {name: walk.negative for name, walk in walked.items()}, settings.correlation_pairs)
+    for shown in sets:
+        workspace, found, walk = shown.run.workspace, shown.found, walked.pop(shown.name)
+        scored = workspace.dominance(shown.own)
+        p_value, q_value = sign_flip_p_values(scored.scores, workspace.live(scored.scores))
+        yield ExploredFeatures(
+            dominance=replace(scored, name=shown.name),
+            min_pairs=workspace.settings.mds.min_pairs,
+            p_value=p_value,
+            q_value=q_value,
+            energy=walk.energy,
+            top=walk.top,
+            histograms=walk.histograms,
+            likeness=samples.likeness(shown.name, settings.neighbors, settings.map),
+            mono=found.mono,
+            consensus=found.consensus,
+            sharedness=found.sharedness,
+            named=found.named,
+            probability=found.probability,
+            run=shown.number,
+        )

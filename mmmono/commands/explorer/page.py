@@ -39,7 +39,7 @@ DIGITS = 4  # significant digits of numbers
 LABEL_CHARACTERS = 90
 SCRIPTS = (
     "dom.js", "search.js", "filter.js", "store.js", "charts.js", "drag.js", "squares.js", "plot.js", "views.js", "table.js",
-    "card.js", "counterparts.js", "compare.js", "printing.js", "app.js",
+    "card.js", "classes.js", "counterparts.js", "compare.js", "printing.js", "app.js",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ class ExploredFeatures:
     """Results of one feature set that the page shows.
 
     Attributes:
-        dominance: scores and classes.
+        dominance: scores and classes, with the name that the set has on the page.
         min_pairs: groups of pairs that must activate a feature for it to have a class.
         p_value, q_value: significance of the dominance, see `DominanceResamples`; NaN without an informative pair.
         energy: share of each feature in the energy Σ z² of all, mean over both modalities.
@@ -87,6 +87,7 @@ class ExploredFeatures:
         sharedness: sharedness of every feature and its q-value; None if they were not computed.
         named: what features are called; None if they were not named.
         probability: by class, share of resamples of the pairs in which each feature is of it; None if not computed.
+        run: number of the run that the set is of: 0, or 1 if it is of the run that this one is compared with.
     """
 
     dominance: FeatureSetDominance
@@ -102,6 +103,7 @@ class ExploredFeatures:
     sharedness: tuple[Float64[Tensor, " features"], Float64[Tensor, " features"]] | None = None
     named: Named | None = None
     probability: dict[str, Float64[Tensor, " features"]] | None = None
+    run: int = 0
 
     @property
     def name(self) -> str:
@@ -141,6 +143,7 @@ class ExplorerWriter:
             {
                 **{key: _short(value) for key, value in explored.dominance.to_row().items()},
                 "name": explored.name,
+                "run": explored.run,
                 "minPairs": explored.min_pairs,
                 "alikeBy": explored.likeness.alike_by,
                 "alikePairs": explored.likeness.pairs,
@@ -167,7 +170,7 @@ class ExplorerWriter:
         """Write the index and the page itself, and return the page's path.
 
         Args:
-            title: model, dataset and split.
+            title: model, dataset and split, of both runs if two are compared.
             made: description of how the results were made, shown on the page.
         """
         index = {"title": title, "sets": self._sets, "thumbnails": self._thumbnails, "made": made}

@@ -4,7 +4,16 @@
 const LISTED = 50; // rows at first, and more at each press
 
 /** Names, settings and what was found of two feature sets; `least` is null until a reader sets it. */
-const matching = { from: null, to: null, least: null, mutual: false, box: null, listed: LISTED, reveal: false };
+const matching = {
+  from: null,
+  to: null,
+  least: null,
+  mutual: false,
+  box: null,
+  classes: null,
+  listed: LISTED,
+  reveal: false,
+};
 
 let matchPlot = null;
 let matchPoints = null; // the points that it has
@@ -24,7 +33,7 @@ async function showCounterparts(root) {
     );
     return;
   }
-  if (!names.includes(matching.from)) [matching.from, matching.to] = names.slice(-2).reverse();
+  if (!names.includes(matching.from)) [matching.from, matching.to] = firstMatched(explorerData.index.sets);
   const { from, to } = matching;
   const [mine, theirs, there, back] = await Promise.all([
     loadTable(from),
@@ -46,12 +55,22 @@ async function showCounterparts(root) {
   const kept = matching.mutual ? pairs.filter((pair) => pair.mutual) : pairs;
   const list = h("div", { class: "list", tabindex: 0, role: "region", "aria-label": "List of counterparts" });
   const holder = h("div", { class: "holder" });
+  const classes = h("div", {});
   root.replaceChildren(
     controls(names, found, () => showCounterparts(root)),
     h("p", { role: "status" }, summary(pairs, asked, mine, theirs)),
-    h("div", { class: "beside" }, holder, list),
+    h("div", { class: "beside" }, h("div", {}, holder, classes), list),
   );
-  showMatches({ pairs: kept, mine, theirs, holder, list });
+  const ranked = [...kept].sort((a, b) => b.r - a.r || a.feature - b.feature);
+  showMatches({ pairs: kept, ranked, mine, theirs, holder, list, classes });
+}
+
+/** The two feature sets to begin with: of two runs, the last one of the first run and that of the same name in the second. */
+function firstMatched(sets) {
+  const [own, others] = [0, 1].map((run) => sets.filter((set) => set.run === run).map((set) => set.name));
+  if (!others.length) return own.slice(-2).reverse();
+  const from = own.at(-1);
+  return [from, others.find((name) => name.startsWith(`${from} `)) ?? others.at(-1)];
 }
 
 /** How many have a counterpart, and how often both have the same class, beside how often unrelated ones would. */
@@ -70,13 +89,16 @@ function summary(pairs, asked, mine, theirs) {
     parts.push(
       `of ${counted(live.length)} where both have a class, ${share(same / live.length)} have the same; ${share(chance)} would if classes had nothing to do with counterparts`,
     );
+    const scores = pairs.filter((_, i) => !classes[i].includes("dead"));
+    const r = correlation(scores.map(({ feature, other }) => [mine.mds[feature], theirs.mds[other]]));
+    if (r !== null) parts.push(`the dominance of both correlates with r ${fixed(r, 2)}`);
   }
   return `${start}; ${parts.join("; ")}.`;
 }
 
 function controls(names, found, redraw) {
   const set = (changes) => {
-    Object.assign(matching, { box: null, listed: LISTED }, changes);
+    Object.assign(matching, { box: null, classes: null, listed: LISTED }, changes);
     redraw();
   };
   const choice = (key, other, label) =>
@@ -115,6 +137,7 @@ function controls(names, found, redraw) {
       },
       "r ≥ ",
       least,
+      h("span", { class: "muted" }, ` chance ${fixed(found.chance)}`),
     ),
     h(
       "label",
@@ -125,10 +148,11 @@ function controls(names, found, redraw) {
   );
 }
 
-/** Dominance of the features against that of their counterparts, and a list of those in the box. */
+/** Dominance of the features against that of their counterparts, their classes, and a list of those that are chosen. */
 function showMatches(shown) {
-  const { pairs, mine, theirs, holder, list } = shown;
-  listMatches(list, pairs, mine, theirs);
+  const { pairs, ranked, mine, theirs, holder, list } = shown;
+  listMatches(list, ranked, mine, theirs);
+  showClasses(shown);
   if (!pairs.length) return;
   matchPlot ??= new PointPlot({
     pick: (i) => pinBoth(matchPlot.shown.pairs[i]),
@@ -144,8 +168,23 @@ function showMatches(shown) {
   });
   if (matchPlot.shown !== shown) [matchPlot.shown, matchPoints] = [shown, pointsOfMatches(pairs, mine, theirs)];
   if (matchPlot.element.parentElement !== holder) holder.replaceChildren(matchPlot.element);
-  const mask = Uint8Array.from(pairs, (pair) => Number(inBox(pair, mine, theirs)));
+  const mask = Uint8Array.from(pairs, (pair) => Number(isChosen(pair, mine, theirs)));
   matchPlot.show(matchPoints, { mask, box: matching.box });
+}
+
+/** The table of classes, made once for the same pairs; then only which cell is pressed changes. */
+function showClasses({ pairs, ranked, mine, theirs, classes }) {
+  if (!classes.children.length && pairs.length)
+    classes.append(
+      classTable(pairs, mine, theirs, [matching.from, matching.to], (cell) => {
+        const again = matching.classes !== null && matching.classes.join() === cell.join();
+        Object.assign(matching, { classes: again ? null : cell, listed: LISTED });
+        showMatches(matchPlot.shown);
+        say(`${counted(ranked.filter((pair) => isChosen(pair, mine, theirs)).length)} counterparts listed`);
+      }),
+    );
+  for (const button of classes.querySelectorAll("button"))
+    button.setAttribute("aria-pressed", String(button.dataset.cell === matching.classes?.join("-")));
 }
 
 function pointsOfMatches(pairs, mine, theirs) {
@@ -158,20 +197,23 @@ function pointsOfMatches(pairs, mine, theirs) {
     kinds: pairs.map(({ feature }) => mine.status[feature]),
     radii: Float32Array.from(pairs, ({ r }) => (pairs.length > MANY ? 1.4 : 2 + 2 * r)),
     ranges: [range, range],
-    titles: [`MDS in ${matching.from}`, `MDS of the counterpart in ${matching.to}`],
+    titles: [`MDS in ${matching.from}`, `MDS in ${matching.to}, of the counterpart`],
+    diagonal: true,
     label: `Modality dominance of ${pairs.length} features of ${matching.from} against that of their counterparts in ${matching.to}. Enter puts a box that filters the list, arrow keys move it, with Shift they size it, Escape removes it.`,
   };
 }
 
-function inBox({ feature, other }, mine, theirs) {
-  const { box } = matching;
+/** Whether a pair lies in the box and in the cell of the table, where there are any. */
+function isChosen({ feature, other }, mine, theirs) {
+  const { box, classes } = matching;
+  if (classes && (mine.status[feature] !== classes[0] || theirs.status[other] !== classes[1])) return false;
   if (!box) return true;
   return within(mine.mds[feature], box.x0, box.x1) && within(theirs.mds[other], box.y0, box.y1);
 }
 
-/** The strongest first; each row opens both cards. */
-function listMatches(root, pairs, mine, theirs) {
-  const shown = pairs.filter((pair) => inBox(pair, mine, theirs)).sort((a, b) => b.r - a.r || a.feature - b.feature);
+/** The strongest first, as they are ranked; each row opens both cards. */
+function listMatches(root, ranked, mine, theirs) {
+  const shown = ranked.filter((pair) => isChosen(pair, mine, theirs));
   const { from, to } = matching;
   const cell = (set, table, feature) =>
     h(
@@ -221,7 +263,7 @@ function listMatches(root, pairs, mine, theirs) {
       class: "plain",
       onclick: () => {
         matching.listed += LISTED;
-        listMatches(root, pairs, mine, theirs);
+        listMatches(root, ranked, mine, theirs);
       },
     },
     `${counted(shown.length - matching.listed)} more`,
@@ -256,12 +298,12 @@ async function counterpartsOf(set, feature) {
   const tables = await Promise.all(others.map(loadTable));
   const links = others.map((other, i) => {
     const r = found[other].r[feature];
-    const chance = r < found[other].chance;
+    const { chance } = found[other];
     const link = featureLink(
       other,
       found[other].feature[feature],
       tables[i],
-      `r ${fixed(r, 2)}${chance ? ", within chance" : ""}`,
+      `r ${fixed(r, 2)}, ${r < chance ? "within " : ""}chance ${fixed(chance, 2)}`,
     );
     return h("li", {}, h("span", { class: "muted" }, other), link);
   });

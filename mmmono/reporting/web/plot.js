@@ -33,7 +33,8 @@ class PointPlot {
   }
 
   /**
-   * `points`: x, y (null: not drawn), kinds, radii, ranges [[x from, to], [y from, to]], titles of the axes or null, label.
+   * `points`: x, y (null: not drawn), kinds, radii, ranges [[x from, to], [y from, to]], titles of the axes or null, label;
+   * diagonal: whether to draw the line from corner to corner.
    * The same object again is the same points.
    */
   show(points, { mask, box = null, chosen = null }) {
@@ -51,7 +52,7 @@ class PointPlot {
 
   place() {
     const { x, y, kinds, ranges, titles } = this.points;
-    this.edge = titles ? { left: 44, right: 12, top: 10, bottom: 34 } : { left: 10, right: 10, top: 10, bottom: 10 };
+    this.edge = titles ? { left: 44, right: 12, top: 26, bottom: 34 } : { left: 10, right: 10, top: 10, bottom: 10 };
     const { left, right, top, bottom } = this.edge;
     const [[x0, x1], [y0, y1]] = ranges;
     this.toX = (value) => left + ((value - x0) / (x1 - x0)) * (this.width - left - right);
@@ -127,16 +128,20 @@ class PointPlot {
     pen.moveTo(left, top);
     pen.lineTo(left, low);
     pen.lineTo(end, low);
+    if (this.points.diagonal) {
+      pen.moveTo(left, low);
+      pen.lineTo(end, top);
+    }
     pen.stroke();
     pen.textAlign = "center";
     for (const { value, label } of ticks(...ranges[0], Math.max(3, Math.floor(this.width / 90))))
       pen.fillText(label, this.toX(value), low + 14);
-    pen.fillText(titles[0], (left + end) / 2, this.height - 5);
+    pen.fillText(titles[0], (left + end) / 2, this.height - 5, end - left);
     pen.textAlign = "right";
     for (const { value, label } of ticks(...ranges[1], Math.max(3, Math.floor(this.height / 60))))
       pen.fillText(label, left - 5, this.toY(value) + 4);
     pen.textAlign = "left";
-    pen.fillText(titles[1], left + 6, top + 6);
+    pen.fillText(titles[1], left, 13, end - left);
   }
 
   drawOver() {

@@ -22,14 +22,14 @@ const COLUMNS = [
   {
     key: "image",
     title: "images",
-    class: "narrow number from-medium",
+    class: "share number from-medium",
     show: share,
     about: "Share of images that activate it",
   },
   {
     key: "text",
     title: "texts",
-    class: "narrow number from-medium",
+    class: "share number from-medium",
     show: share,
     about: "Share of texts that activate it",
   },
