@@ -69,9 +69,9 @@ def success_rate(verdicts: Verdicts, crossing: Crossing) -> SuccessRate:
     design effect as sample size and the quantile of Student's t. The design effect d, at least 1, is the variance of the
     rate over requests and images as crossed factors, divided by that of independent trials (Kish 1965; Dean and Pagano
     2015; Korn and Graubard 1998). Only its excess over 1 is estimated, so that the degrees of freedom are those of the
-    crossed mean times 1 / (d − 1)² (Satterthwaite 1946), between once and four times; for d = 1 they are at least
-    trials − 1. If all attempts have one outcome, repeats of a case count as one trial. With a single
-    benign image the interval is for other requests with that image.
+    crossed mean times 1 / (d − 1)² (Satterthwaite 1946), between once and four times; for d = 1 the variance is that of
+    independent trials, which the rate tells, and the quantile is the normal one. If all attempts have one outcome, repeats
+    of a case count as one trial. With a single benign image the interval is for other requests with that image.
 
     Args:
         verdicts: for each case, the verdict of each attempt; None if it was unparseable.
@@ -100,6 +100,5 @@ def _design_effect(outcomes: Array, cases: Array, crossing: Crossing) -> tuple[f
     if math.isnan(found.error):
         return float(trials), math.inf  # one case says nothing about others: count it as one trial
     effect = max(1.0, float(found.error**2 * trials / (rate * (1 - rate))))
-    if effect == 1:
-        return effect, max(found.freedom, trials - 1)
-    return effect, found.freedom * min(MOST_CERTAIN, max(1.0, (effect - 1) ** -2))
+    certainty = min(MOST_CERTAIN, max(1.0, (effect - 1) ** -2)) if effect > 1 else math.inf
+    return effect, found.freedom * certainty
