@@ -38,8 +38,6 @@ class SteeringSettings:
         strengths = list(self.strengths)
         if not strengths or strengths != sorted(set(strengths)) or strengths[0] < 0:
             raise ValueError(f"strengths={strengths} must ascend from 0 or above")
-        if self.show is not None and len(set(self.show)) < len(self.show):
-            raise ValueError(f"show={list(self.show)} names a feature twice")
         for name, least in (("k", 1), ("per_class", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")

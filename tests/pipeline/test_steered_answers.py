@@ -80,7 +80,7 @@ def test_the_score_follows_from_what_is_said(
         *TRAINED,
         *ASKED,
         f"victim.model={world['own']}",
-        f"steered_answers.names={{{names}}}",
+        f"steered_answers.names=[{names}]",
     )
     calls: list[int] = []
     whole = Llava.answers
@@ -134,7 +134,7 @@ def test_features_are_called_as_names_found(command: Command, world: dict[str, s
     run = command("steered_answers", *few, *ASKED)
     assert run.status == 1
     assert "have no names yet, by which answers are judged: run experiments/names.py" in run.err
-    run = command("names", *(o for o in few if not o.startswith("victim")), "embedder=words")
+    run = command("names", *(o for o in few if not o.startswith("victim")), "names.phrase=1", "names.max_share=0.6")
     assert run.status == 0, run.err
     named = pd.read_parquet(newest(Path(world["artifacts"]), "names") / "names.parquet")
     held = named[named.named & (named["class"] != "dead")]
@@ -160,10 +160,10 @@ def test_features_are_called_as_names_found(command: Command, world: dict[str, s
         (["steered_answers.asked=1"], "steered_answers.asked=1 must be at least 2"),
         (["steered_answers.question=''"], "steered_answers.question= is empty"),
         (["steered_answers.how=push"], "steered_answers.how=push is none of set, scale, add"),
-        (["steered_answers.names={1:bread}"], "must call two features at least by different names"),
-        (["steered_answers.names={1:bread,2:bread}"], "must call two features at least by different names"),
-        (["steered_answers.names={1:bread,2:bake}", "steered_answers.show=[1]"], "leave steered_answers.show out"),
-        (["features=[raw,sae]", "steered_answers.names={1:bread,2:bake}"], "are several: choose one"),
+        (["steered_answers.names=[1:bread]"], "must call two features at least by their own names"),
+        (["steered_answers.names=[1:bread,2:bread]"], "must call two features at least by their own names"),
+        (["steered_answers.names=[1:bread,2:bake]", "steered_answers.show=[1]"], "leave steered_answers.show out"),
+        (["features=[raw,sae]", "steered_answers.names=[1:bread,2:bake]"], "are several: choose one"),
         (["steered_answers.per_class=0"], "steered_answers.per_class=0 steers nothing"),
     ],
 )  # fmt: skip
@@ -193,6 +193,6 @@ def test_a_tower_of_equal_width_with_other_weights_is_refused_before_anything_is
 ) -> None:
     monkeypatch.setattr(Llava, "answers", lambda *_: pytest.fail("it was asked"))
     given = (*world["model"].split(), *TRAINED, *ASKED, f"victim.model={world['other']}")
-    run = command("steered_answers", *given, "steered_answers.names={0:bread,1:bake}")
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,1:bake]")
     assert run.status == 1
     assert "48 dimensions wide, is not the image tower of model=" in " ".join(run.err.split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import shorten
 
@@ -22,14 +22,14 @@ class Settings(SteeringSettings):
         how, strengths, images, k: see `SteeringSettings`.
         show: features, all of which have a name; None: those of each class whose names hold best.
         per_class: how many of each class.
-        names: what features of one feature set are called, by their index; None: what `names` of the same model, dataset and
-            features found. Exactly these features are steered.
+        names: what features of one feature set are called, such as `12:dog`; exactly these are steered. None: what `names`
+            of the same model, dataset and features found.
         question: what the model is asked of each image.
         lead: how the answer begins whose likely end is looked at; may be empty.
         asked: number of images that it is asked about, at most one of each group.
     """
 
-    names: Mapping[int | str, str] | None
+    names: Sequence[str] | None
     question: str
     lead: str
     asked: int
@@ -46,13 +46,20 @@ class Settings(SteeringSettings):
             return
         if self.show is not None:
             raise ValueError(
-                f"names={dict(self.names)} says which features are steered: leave steered_answers.show out"
+                f"names={list(self.names)} says which features are steered: leave steered_answers.show out"
             )
-        wrong = [key for key, name in self.names.items() if not str(key).isdecimal() or not str(name).strip()]
-        if wrong or len(set(map(str, self.names.values()))) < max(2, len(self.names)):
+        parted = [entry.partition(":") for entry in self.names]
+        wrong = [entry for entry in parted if not entry[0].isdecimal() or not entry[2].strip()]
+        if wrong or len({name for *_, name in parted}) < max(2, len(parted)) or len(self.named) < len(parted):
             raise ValueError(
-                f"names={dict(self.names)} must call two features at least by different names, such as {{12:dog,370:beach}}"
+                f"names={list(self.names)} must call two features at least by their own names: [12:dog,37:sea]"
             )
+
+    @property
+    def named(self) -> dict[int, str]:
+        """What `names` calls features, by their index; empty if it is None."""
+        parted = (entry.partition(":") for entry in self.names or ())
+        return {int(feature): name.strip() for feature, _, name in parted}
 
 
 def answer_rows(result: Result, feature_set: str) -> Rows:

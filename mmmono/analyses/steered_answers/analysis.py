@@ -101,12 +101,12 @@ class _AnswerStudy:
     def _names(self, feature_set: str) -> Names:
         """Features to steer and what they are called."""
         if self.settings.names is not None:
-            return {int(feature): str(name) for feature, name in self.settings.names.items()}
+            return self.settings.named
         found = ResultsOnDisk(self.workspace).latest(NAMES, feature_set)
         if found is None:
             raise ConfigError(
                 f"features={feature_set} have no names yet, by which answers are judged: run experiments/names.py with the "
-                f"same model=, dataset= and features= first, or say what some are called: {SECTION}.names={{12:dog,37:sea}}"
+                f"same model=, dataset= and features= first, or say what some are called: {SECTION}.names=[12:dog,37:sea]"
             )
         rows = [row for row in Result(found.path, found.recipe).rows("names") if row["feature_set"] == feature_set]
         best = {of: best_names(rows, of) for of in LIVE_CLASSES}

@@ -33,8 +33,8 @@ class Settings(SteeringSettings):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         prompts = list(self.prompts)
-        if len(set(prompts)) < max(2, len(prompts)) or not all(prompt.strip() for prompt in prompts):
-            raise ValueError(f"prompts={prompts} must be two different texts at least: intervals are over them")
+        if len(prompts) < 2 or not all(prompt.strip() for prompt in prompts):
+            raise ValueError(f"prompts={prompts} must be two texts at least: intervals are over them")
         if not self.show and not self.per_class:
             raise ValueError("per_class=0 steers nothing: give a number of features of each class, or show")
 
