@@ -128,25 +128,32 @@ def test_the_score_follows_from_what_is_said(
 
 
 def test_features_are_called_as_names_found(command: Command, world: dict[str, str]) -> None:
-    given = (*world["model"].split(), *TRAINED, f"victim.model={world['own']}")
-    split = ("dataset.split=val", "dataset.train_fraction=0.4")
-    few = (*given, *split)
-    run = command("steered_answers", *few, *ASKED)
+    pairs = (
+        *world["model"].split(),
+        "features=raw",
+        "mds.min_pairs=2",
+        "dataset.split=val",
+        "dataset.train_fraction=0.4",
+    )
+    asked = (*ASKED, f"victim.model={world['own']}", "steered_answers.strengths=[1.0]")
+    run = command("steered_answers", *pairs, *asked)
     assert run.status == 1
     assert "have no names yet, by which answers are judged: run experiments/names.py" in run.err
-    run = command("names", *(o for o in few if not o.startswith("victim")), "names.phrase=1", "names.max_share=0.6")
+    run = command("names", *pairs, "names.phrase=1", "names.max_share=0.6", "names.active_share=0.2")
     assert run.status == 0, run.err
     named = pd.read_parquet(newest(Path(world["artifacts"]), "names") / "names.parquet")
     held = named[named.named & (named["class"] != "dead")]
-    assert held.name.nunique() >= 2, named
-    run = command("steered_answers", *few, *ASKED, "steered_answers.strengths=[1.0]")
+    assert held.name.nunique() >= 2
+    run = command("steered_answers", *pairs, *asked)
     assert run.status == 0, run.err
     table = pd.read_parquet(newest(Path(world["artifacts"]), "steered_answers") / "features.parquet")
-    assert (
-        dict(zip(table.feature, table.name, strict=True)).items()
-        <= dict(zip(held.feature, held.name, strict=True)).items()
-    )
+    called = dict(zip(held.feature, held.name, strict=True))
     assert len(table) >= 2
+    assert all(called[feature] == name for feature, name in zip(table.feature, table.name, strict=True))
+    unnamed = int(named.feature[~named.named].iloc[0])
+    run = command("steered_answers", *pairs, *asked, f"steered_answers.show=[{unnamed}]")
+    assert run.status == 1
+    assert f"steered_answers.show: no name of features [{unnamed}] of raw holds" in " ".join(run.err.split())
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,8 @@ class _AnswerStudy:
         shown = [(row, file.relative_to(folder).as_posix()) for row, file in zip(rows, files, strict=True)]
         tables: dict[str, list[Row]] = {name: [] for name in ("features", "summary", "answers", "samples")}
         for name, of in steerable.items():
-            names = list(self.names[name].values())
-            interview = Interview(self.llava, images, names, settings, folder / f"said-{name}.jsonl", workspace.seed)
+            words, said = list(self.names[name].values()), folder / f"said-{name}.jsonl"
+            interview = Interview(self.llava, images, words, settings, said, workspace.seed)
             run = _SetRun(self, of, self.names[name], space)
             for table, found in run.tables(interview, shown).items():
                 tables[table] += found
