@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder
 from mmmono.dictionaries import Dictionary
+from mmmono.vlm import load_transformers
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_steered_answers import TRAINED, write_pairs
 from tests.tiny_diffusion import ARCHITECTURE, tiny_encoder, tiny_sd2, tiny_unclip
@@ -39,6 +42,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "given": f"artifacts={folder}/artifacts model=transformers model.id={clip} {pairs}".split(),
         "artifacts": folder / "artifacts",
         "pairs": pairs.split(),
+        "clip": str(clip),
+        "shard": shard,
     }
 
 
@@ -125,6 +130,47 @@ def test_raising_a_feature_by_nothing_draws_the_same(command: Command, world: di
     assert nothing.stay.to_numpy() == pytest.approx(1.0)
     assert (something.move != 0).all()
     assert (something.stay < 1).all()
+
+
+def test_a_generator_that_draws_the_nearest_image_is_steered_as_far_as_retrieval(
+    command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of such a generator it is known what it draws; the strongest steering draws what activates the feature most."""
+    encoder = load_transformers(world["clip"], "tiny")
+    with tarfile.open(world["shard"]) as tar:
+        files = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith(".png")]  # type: ignore[union-attr]
+    pictures = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+    with torch.inference_mode():
+        embedded = encoder.encode_image(torch.stack([encoder.preprocess(picture) for picture in pictures]))
+    unit = torch.nn.functional.normalize(embedded, dim=1)
+    texts: dict[str, Tensor] = {}
+
+    def generate(self: EmbeddingDecoder, prompt: str, embeddings: Tensor, seeds: range) -> list[Image.Image]:
+        texts.setdefault(prompt, embeddings[0, 0])  # the first is the prompt as it is
+        return [pictures[int((unit @ one).argmax())] for one in embeddings[:, 0]]
+
+    monkeypatch.setattr(EmbeddingDecoder, "generate", generate)
+    settings = (
+        "steered_images.strengths=[1.0,1000.0]",
+        "steered_images.per_class=3",
+        "features=raw",
+        "mds.min_pairs=2",
+    )
+    run = command("steered_images", *world["given"], *TINY, *FEW, *settings)
+    assert run.status == 0, run.err
+    table, images = (
+        pd.read_parquet(newest(world["artifacts"], "steered_images") / f"{n}.parquet") for n in ("features", "images")
+    )
+    reference = table.set_index("feature").reference.groupby(level=0).first()
+    for row in images[images.strength.notna()].itertuples():
+        moved = texts[row.prompt].clone()
+        moved[row.feature] = texts[row.prompt].norm() * row.strength * reference[row.feature]
+        found = unit[int((unit @ moved).argmax()), row.feature]
+        assert row.activation == pytest.approx(float(found) / reference[row.feature], abs=1e-4)
+    strong = table[table.strength == 1000]
+    assert (strong.move > strong.control).all()
+    assert strong.move.mean() > strong.control.mean() + 0.1
+    assert strong.move.mean() > table[table.strength == 1].move.mean()
 
 
 @pytest.mark.slow
