@@ -70,6 +70,7 @@ def live_features(command: Command, world: dict[str, str]) -> list[int]:
     return [int(feature) for feature in live.feature[:3]]
 
 
+@pytest.mark.slow
 def test_the_score_follows_from_what_is_said(
     command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ def test_the_score_follows_from_what_is_said(
     assert "What is in this image?" in run.out
 
 
+@pytest.mark.slow
 def test_features_are_called_as_names_found(command: Command, world: dict[str, str]) -> None:
     pairs = (
         *world["model"].split(),
@@ -161,6 +163,7 @@ def test_features_are_called_as_names_found(command: Command, world: dict[str, s
     [
         (["victim.model={narrow}"], "have 32 dimensions, and features=sae are of embeddings with 24"),
         (["victim.model={narrow}"], "whose image tower has tokens of 48 dimensions: choose the model whose image tower"),
+        (["victim.model={narrow}", "model=drawingclip"], "whose image tower has no tokens of a known width"),
         (["victim=clip_zero_shot"], "victim=ClipZeroShot has no visual tokens that a language model reads"),
         (["victim.model=/no/llava"], "victim.model=/no/llava cannot be had"),
         (["features=ncl"], "features=ncl has no way back to embeddings"),
@@ -180,6 +183,8 @@ def test_bad_input_is_one_clear_line_before_any_work(
 ) -> None:  # fmt: skip
     monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
     model = world["model"].replace(world["artifacts"], str(tmp_path / "artifacts")).split()
+    if "model=drawingclip" in overrides:
+        model = [override for override in model if not override.startswith("model")]
     own = [] if any(o.startswith("victim=") for o in overrides) else [f"victim.model={world['own']}"]
     run = command(
         "steered_answers",

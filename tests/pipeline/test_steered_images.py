@@ -47,6 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_drawn_and_how_it_is_scored(
     command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_raising_a_feature_by_nothing_draws_the_same(command: Command, world: di
     assert (something.stay < 1).all()
 
 
+@pytest.mark.slow
 def test_a_generator_that_draws_the_nearest_image_is_steered_as_far_as_retrieval(
     command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,10 +91,11 @@ class _AnswerStudy:
         dim = self.workspace.dataset.dim_of(model.dim)
         if dim in (None, self.width) or self.projected:
             return
+        own = f"tokens of {model.image_width} dimensions" if model.image_width else "no tokens of a known width"
         raise ConfigError(
             f"visual tokens of victim.model={self.llava.model} have {self.width} dimensions, and features="
             f"{','.join(self.workspace.recipes)} are of embeddings with {dim}, of model={model.name}, whose image tower has "
-            f"tokens of {model.image_width or 'no'} dimensions: choose the model whose image tower is the victim's "
+            f"{own}: choose the model whose image tower is the victim's "
             f"({OWN_TOWER}), or give embeddings with {self.width} dimensions (dataset=store)"
         )
 
@@ -112,7 +113,9 @@ class _AnswerStudy:
         best = {of: best_names(rows, of) for of in LIVE_CLASSES}
         named = {row["feature"]: row["name"] for rows in best.values() for row in rows}
         if self.settings.show is None:
-            named = {row["feature"]: row["name"] for rows in best.values() for row in rows[: self.settings.per_class]}
+            best_of_class = (row for rows in best.values() for row in rows[: self.settings.per_class])
+            called = {row["name"]: row["feature"] for row in best_of_class}  # a name once, also of several classes
+            named = {feature: name for name, feature in called.items()}
         elif unnamed := set(self.settings.show) - set(named):
             raise ConfigError(
                 f"{SECTION}.show: no name of features {sorted(unnamed)} of {feature_set} holds: choose of {sorted(named)}"
