@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
@@ -107,11 +107,27 @@ def composition_of(
         codes = torch.cat(parts)
         if not decoded:
             return Composition(codes)
-        count = features.num_features
-        bias = features.decode(torch.zeros(1, count, device=device), modality)[0]
-        rows = torch.arange(count).split(BATCH)
-        atoms = torch.cat([features.decode(_one_hot(part, count, device), modality) - bias for part in rows])
+        bias = _bias(features, modality, device)
+        atoms = atoms_of(features, torch.arange(features.num_features), modality, device)
         return Composition(codes, double(atoms).cpu(), double(bias).cpu())
+
+
+def atoms_of(
+    features: FeatureSet, chosen: Int64[Tensor, " chosen"], modality: Modality, device: str = "cpu"
+) -> Float[Tensor, "chosen dim"]:
+    """What one unit of each chosen feature adds to an embedding: the decoder's answer to it, minus that to nothing.
+
+    Raises:
+        DictionaryError: the feature set has no decoder.
+    """
+    bias = _bias(features, modality, device)
+    parts = (_one_hot(part, features.num_features, device) for part in chosen.split(BATCH))
+    return torch.cat([features.decode(part, modality) - bias for part in parts])
+
+
+def _bias(features: FeatureSet, modality: Modality, device: str) -> Tensor:
+    """Embedding of a sample that activates nothing."""
+    return features.decode(torch.zeros(1, features.num_features, device=device), modality)[0]
 
 
 def _one_hot(features: Tensor, count: int, device: str) -> Tensor:

@@ -11,6 +11,7 @@ from mmmono.interpretability.neighbors import (
     nearest_features,
 )
 from mmmono.interpretability.sides import BothSides, BothSidesStream, negative_dominates
+from mmmono.interpretability.steer import Steer, SteeredEmbeddings
 from mmmono.interpretability.together import co_firing
 from mmmono.interpretability.top_sample_search import TopSampleSearch
 from mmmono.interpretability.top_samples import TopSamples, TopStream, top_samples
@@ -22,6 +23,8 @@ __all__ = [
     "HistogramStream",
     "MonosemanticityStream",
     "Neighbors",
+    "Steer",
+    "SteeredEmbeddings",
     "TopSampleSearch",
     "TopSamples",
     "TopStream",

@@ -44,6 +44,11 @@ class GeneratorOption(ABC):
 
     trained_here: ClassVar[bool] = False
 
+    @property
+    def joint(self) -> bool:
+        """Whether it draws from embeddings in the joint space, see `Generator`; known before it is loaded."""
+        return True
+
     @abstractmethod
     def check(self, workspace: Workspace) -> None:
         """Check settings and weights before any heavy computation. Raises ConfigError or ModelError."""
@@ -173,6 +178,11 @@ class SD2(Diffusers, StableDiffusion2Settings):
     """`generator=sd2`: Stable Diffusion 2, conditioned on text tokens."""
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+
+    @property
+    def joint(self) -> bool:
+        """Whether tokens are projected into the joint space."""
+        return self.projected
 
     def check(self, workspace: Workspace) -> None:
         """Check also that dictionaries are applied in the joint space only, for which they are trained."""

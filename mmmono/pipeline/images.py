@@ -172,3 +172,11 @@ def print_missing(directory: Path) -> None:
         style="yellow",
         markup=False,
     )
+
+
+def save_image(image: Image, file: Path) -> None:
+    """Write an image as PNG; an interruption leaves no incomplete file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    image.save(temporary, format="PNG")
+    temporary.replace(file)

@@ -82,6 +82,11 @@ class Model(ABC):
         """Dimension of the text tower's tokens; None if it is unknown, or if there is no such tower."""
         return None
 
+    @property
+    def image_width(self) -> int | None:
+        """Dimension of the image tower's tokens; None if it is unknown, or if the tower has none."""
+        return None
+
     def downloads(self) -> Iterator[Download]:
         """Yield the weights that loading the model fetches from the hub."""
         yield from ()
@@ -155,6 +160,11 @@ class OpenCLIP(Layered, GivenSettings):
     def text_width(self) -> int | None:
         """Dimension of the text tower's tokens; None if the configuration does not have it."""
         return self._source.config["text_cfg"].get("width")
+
+    @property
+    def image_width(self) -> int | None:
+        """Dimension of the image tower's tokens; None if the configuration does not have it."""
+        return self._source.config["vision_cfg"].get("width")
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder through open_clip; from the hub at the commit that the recipe is of."""

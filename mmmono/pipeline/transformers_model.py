@@ -58,6 +58,11 @@ class Transformers(Layered):
         """Dimension of the text tower's tokens."""
         return self._source.text_width
 
+    @property
+    def image_width(self) -> int | None:
+        """Dimension of the image tower's tokens; None for ALIGN, whose tower is convolutional."""
+        return getattr(self._source.config.vision_config, "hidden_size", None)
+
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder through transformers; from the hub at the commit that the recipe is of."""
         from mmmono.vlm import load_transformers

@@ -104,6 +104,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "gender|labels.batch_size": "images of one forward pass: each is labeled by itself",
     "faithfulness|partition.*": "features are not sorted",
     "faithfulness|mds.*": "features are not scored",
+    "steered_answers|steered_answers.show": "which of the features that `names` found; names are given here",
     "text_to_image|generator.encoder": "only that of the model works, which is a part of the recipe",
     "text_to_image|generator.cpu_offload": "where weights wait",
     "sweep|sae.*": "all dictionaries are compared, whatever they were trained with",
@@ -241,6 +242,13 @@ OTHER: Mapping[str, Any] = {
     "steering.strengths": [0.5, 1.0],
     "steering.query": "a red heart",
     "steering.show": [1, 2],
+    "steered_images.how": "scale",
+    "steered_images.strengths": [0.5, 1.0],
+    "steered_images.prompts": ["a red heart", "a dog"],
+    "steered_images.show": [1, 2],
+    "steered_answers.how": "scale",
+    "steered_answers.names": ["1:sea", "2:dog"],
+    "steered_answers.strengths": [0.5, 3.0],
     "objective": "fvu",
     "validate.parameters.pairs": [2400],
     "validate.equal_gains.levels": [0.02],
@@ -473,6 +481,8 @@ WALKS = [
     Walk("concepts", (*TAR, RAW_SAE, "concepts.min_groups=2")),
     Walk("consequences", (*TAR, RAW_SAE)),
     Walk("steering", (*TAR, RAW_SAE)),
+    Walk("steered_images", (*TAR, RAW_SAE)),
+    Walk("steered_answers", (*TAR, "features=sae", "steered_answers.names=[1:sea,2:man]")),
     Walk("gender", (*TAR, RAW_SAE)),
     Walk("gender", (*TAR, "labels=column", "labels.column=color"), ("labels",)),
     Walk("gender", (*TAR, "labels=classifier"), ("labels",)),
@@ -521,8 +531,12 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     # Whether weights can be had is checked elsewhere, and is no part of an address.
     for place in ("case_studies.adversarial.victims.check_model", "case_studies.classifier.check_model",
                   "pipeline.generators.check_pipeline", "pipeline.generators.check_width",
-                  "analyses.names.words._check_width"):  # fmt: skip
+                  "analyses.names.words._check_width", "analyses.steered_answers.analysis.token_width",
+                  "analyses.steered_answers.analysis._AnswerStudy._check_width"):  # fmt: skip
         monkeypatch.setattr(f"mmmono.{place}", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "mmmono.analyses.steered_answers.analysis.token_width", lambda _: 1024
+    )  # as the model's embeddings
     cfg = composed(walk, world)
     plain = OmegaConf.to_container(cfg, resolve=False)  # before anything is instantiated, which resolves interpolations
     assert isinstance(plain, dict)

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.reporting.result import Fields, Result, Rows
+from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
+from mmmono.reporting.result import Fields, Result
+from mmmono.reporting.steering_tables import class_means
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SteeringSettings):
     """Settings of the section `steering`.
 
     Attributes:
-        how: `set` a code to strength times the feature's reference activation, or `scale` the code by the strength.
-        strengths: strengths; 0 removes the feature.
-        queries: number of texts, at most one of each group.
+        how, strengths: see `SteeringSettings`; 0 removes the feature, unless `how` is `add`.
         images: number of images that are searched, at most one of each group.
         k: number of images that each text finds.
+        queries: number of texts, at most one of each group.
         query: text on contact sheets; None: one of the texts, at random.
         show: features on contact sheets; None: random ones of each class.
         per_class: how many of each class.
         shown: images of a row of a contact sheet.
     """
 
-    how: Literal["set", "scale"]
-    strengths: Sequence[float]
     queries: int
-    images: int
-    k: int
     query: str | None
-    show: Sequence[int] | None
-    per_class: int
     shown: int
 
     def __post_init__(self) -> None:
-        if self.how not in ("set", "scale"):
-            raise ValueError(f"how={self.how} is none of set, scale")
-        strengths = list(self.strengths)
-        if not strengths or strengths != sorted(set(strengths)) or strengths[0] < 0:
-            raise ValueError(f"strengths={strengths} must ascend from 0 or above")
-        for name, least in (("queries", 3), ("k", 1), ("per_class", 0), ("shown", 1)):
+        for name, least in (("queries", 3), ("shown", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.images <= self.k:
-            raise ValueError(f"k={self.k} images that a text finds must be fewer than images={self.images}")
         if self.query is not None and not self.query.strip():
             raise ValueError("query= is empty: give a text, or null")
+        super().__post_init__()
 
     @property
     def sheets(self) -> bool:
@@ -56,25 +44,8 @@ class Settings:
         return bool(self.show) or self.per_class > 0
 
 
-def summary_rows(result: Result, feature_set: str) -> Rows:
-    """How far features of each class can be steered at each strength, beside how far steering others moves them."""
-    return [
-        {
-            "class": result.modalities.said(row["class"]),
-            "strength": row["strength"],
-            "move": row["move"],
-            "others": row["control"],
-            "stay": row["stay"],
-            "score": row["score"],
-            "moved (q ≤ .05)": f"{row['moved']} of {row['features']}",
-        }
-        for row in result.rows("summary")
-        if row["feature_set"] == feature_set
-    ]
-
-
 def _fields(result: Result) -> Fields:
-    return {"how": "set" if result.recipe["steering"]["how"] == "set" else "scaled"}
+    return {"how": STEERED[result.recipe["steering"]["how"]]}
 
 
 def _remarks(result: Result) -> Iterator[str]:
@@ -155,7 +126,7 @@ STEERING = Analysis(
             "silent": "live features that no image activates",
         },
     },
-    tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", summary_rows)],
+    tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", class_means)],
     figures=[
         FigureView(
             "steering",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -18,23 +17,28 @@ from mmmono.analyses.steering import Settings
 from mmmono.analyses.steering.figures import IMAGES
 from mmmono.core.errors import ConfigError
 from mmmono.core.progress import progress_bar
-from mmmono.core.statistics import t_mean
 from mmmono.features import FeatureSet, Modality, RawFeatures
 from mmmono.features.removal import Composition, composition_of
 from mmmono.features.rows import prepare as prepare_rows
-from mmmono.interpretability.steering import Steered, SteeredRetrieval
-from mmmono.modality import LIVE_CLASSES
-from mmmono.modality.false_discoveries import q_values
+from mmmono.interpretability.steerability import Steered
+from mmmono.interpretability.steering import SteeredRetrieval
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.steering import (
+    Row,
+    check_groups,
+    check_shown,
+    class_rows,
+    one_of_each_group,
+    random_features,
+    steered_rows,
+)
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.pipeline.zero_shot import embeddings_of
 
-Row = dict[str, object]
 Array = np.ndarray[Any, Any]
-FDR = 0.05
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,7 @@ def prepare(workspace: Workspace) -> Study:
             without images.
     """
     settings = read_settings(workspace.cfg, "steering", Settings)
-    view = workspace.features(workspace.dataset.split).view
-    groups = len(np.unique(view.groups()))
-    if groups < max(3, settings.k + 1):
-        raise ConfigError(f"steering.k={settings.k} images are to be found, but the split has {groups} groups of pairs")
+    check_groups(workspace, "steering", settings.k)
     if settings.sheets:
         _images(workspace)
     embeds = settings.sheets and settings.query is not None
@@ -86,17 +87,8 @@ def _images(workspace: Workspace) -> SplitImages:
         raise ConfigError(f"{error}; steering.per_class=0 makes no contact sheets") from error
 
 
-def _check_shown(workspace: Workspace, settings: Settings) -> None:
-    """Raise ConfigError if a named feature does not exist; the dictionaries are made for it, before anything else."""
-    for name in workspace.recipes if settings.show else ():
-        count = workspace.feature_set(name).num_features
-        for feature in settings.show or ():
-            if not 0 <= feature < count:
-                raise ConfigError(f"steering.show names feature {feature}, but {name} has 0 to {count - 1}")
-
-
 def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
-    _check_shown(workspace, settings)
+    check_shown(workspace, "steering", settings.show)
     samples = _samples(workspace, settings)
     tables: dict[str, list[Row]] = {name: [] for name in ("features", "summary", "shown", "samples")}
     for name in workspace.recipes:
@@ -106,9 +98,9 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
         chosen = live[steering.reference[live] != 0].tolist()
         if len(chosen) > 1:
             found = _steered(steering, chosen, settings, name)
-            rows = [row for steered in found for row in _rows(scored, steering, chosen, steered)]
+            rows = [row for steered in found for row in steered_rows(scored, chosen, steered, steering.reference)]
             tables["features"] += rows
-            tables["summary"] += _summary(rows)
+            tables["summary"] += class_rows(rows)
         if samples.shown is not None:
             tables["shown"] += _shown(workspace, features, scored, samples, settings)
         tables["samples"].append({
@@ -128,8 +120,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
     """One pair of each group, drawn at random: all of them as images, some as texts."""
     view = workspace.features(workspace.dataset.split).view
     rng = np.random.default_rng(workspace.seed)
-    order = rng.permutation(len(view))
-    images = order[np.sort(np.unique(view.groups()[order], return_index=True)[1])][: settings.images]
+    images = one_of_each_group(workspace, settings.images, rng)
     texts = np.sort(rng.permutation(images)[: settings.queries])
     shown, query = None, ""
     if settings.sheets and settings.query is not None:
@@ -179,36 +170,6 @@ def _steered(steering: SteeredRetrieval, chosen: Sequence[int], settings: Settin
         return list(steering.steered(chosen, settings.strengths, settings.how, partial(bar.advance, task)))
 
 
-def _rows(
-    scored: FeatureSetDominance, steering: SteeredRetrieval, chosen: Sequence[int], steered: Steered
-) -> Iterator[Row]:
-    """Rows of all steered features at one strength; texts are of different groups, so they are independent."""
-    beyond = [t_mean(difference) for difference in (steered.moves - steered.controls).T.numpy()]
-    adjusted = q_values(torch.tensor([estimate.p_value for estimate in beyond], dtype=torch.float64))
-    classes, scores = scored.partition.class_of(), steered.scores()
-    for place, feature in enumerate(chosen):
-        yield {
-            "feature_set": scored.name, "feature": feature, "class": classes[feature],
-            "mds": float(scored.scores.scores[feature]), "reference": float(steering.reference[feature]),
-            "strength": steered.strength, **t_mean(steered.moves[:, place].numpy()).interval().columns("move"),
-            "control": float(steered.controls[:, place].mean()), **beyond[place].interval().columns("beyond"),
-            "q_value": float(adjusted[place]), "stay": float(steered.stays[:, place].mean()),
-            "score": float(scores[place]),
-        }  # fmt: skip
-
-
-def _summary(rows: Sequence[Row]) -> Iterator[Row]:
-    """Means over the features of each class at each strength."""
-    table = pd.DataFrame(rows)
-    for of in LIVE_CLASSES:
-        for strength, part in table[table["class"] == of].groupby("strength"):
-            yield {
-                "feature_set": part["feature_set"].iloc[0], "class": of, "strength": strength, "features": len(part),
-                **{name: float(part[name].mean()) for name in ("move", "control", "stay", "score")},
-                "moved": int(((part["q_value"] <= FDR) & (part["beyond"] > 0)).sum()),
-            }  # fmt: skip
-
-
 def _shown(
     workspace: Workspace, features: FeatureSet, scored: FeatureSetDominance, samples: Samples, settings: Settings
 ) -> Iterator[Row]:
@@ -217,7 +178,7 @@ def _shown(
     shown = min(settings.shown, len(samples.images))
     steering = _steering(workspace, features, samples.shown, samples.images, settings.k)
     classes = scored.partition.class_of()
-    for feature in settings.show or _drawn(scored, steering, settings.per_class, workspace.seed):
+    for feature in settings.show or random_features(scored, steering.reference, settings.per_class, workspace.seed):
         reference = float(steering.reference[feature])
         activation = steering.image_codes[:, feature] / (reference or 1.0)
         most = activation.topk(shown).indices
@@ -231,13 +192,3 @@ def _shown(
                     "strength": None if kind == "most" else strength, "most": int(kind == "most"), "rank": rank,
                     "row": int(samples.images[row]), "activation": float(activation[row]),
                 }  # fmt: skip
-
-
-def _drawn(scored: FeatureSetDominance, steering: SteeredRetrieval, per_class: int, seed: int) -> list[int]:
-    """Random features of each class that some image activates."""
-    drawn: list[int] = []
-    for name in LIVE_CLASSES:
-        members = scored.partition[name].numpy()
-        members = members[(steering.reference[members] != 0).numpy()]
-        drawn += np.random.default_rng(seed).choice(members, min(per_class, len(members)), replace=False).tolist()
-    return drawn

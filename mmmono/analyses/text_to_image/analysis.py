@@ -25,11 +25,12 @@ from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.references import Reference, read_reference
 from mmmono.case_studies.text_to_image import class_sizes
 from mmmono.core.errors import ConfigError
-from mmmono.interpretability.embedders import TimmSentenceEmbedder
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
+from mmmono.pipeline.image_judges import image_judge
 from mmmono.pipeline.images import SplitImages, image_source, known_locators
 from mmmono.pipeline.random_matching import activity_of
+from mmmono.pipeline.steering import check_decoders
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -65,11 +66,9 @@ class ControlStudy:
         self.random_sets = workspace.settings.random_sets  # read here: a wrong one is refused before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
-        for name, kind in workspace.recipes.items():
-            if not kind.decodes:
-                raise ConfigError(f"features={name} has no way back to embeddings: use features=raw or features=sae")
+        check_decoders(workspace)
         self.references = _references(workspace, self.settings.references)
-        self.embedder = _embedder(workspace)
+        self.embedder = image_judge(workspace)
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that determines the results."""
@@ -154,17 +153,3 @@ def _references(workspace: Workspace, entries: Sequence[str]) -> list[Reference]
     if ALL in names:
         raise ConfigError(f"references: {ALL} is what the mean over all references is called: rename the file")
     return references
-
-
-def _embedder(workspace: Workspace) -> TimmSentenceEmbedder:
-    chosen = workspace.cfg.embedder
-    if chosen is None or "_target_" not in chosen:
-        raise ConfigError(
-            "embedder=clip is what is intervened on, so it cannot judge: use embedder=offline or embedder=paper"
-        )
-    embedder = instantiate(chosen, device=workspace.device)
-    if not isinstance(embedder, TimmSentenceEmbedder):
-        raise ConfigError("embedder=words sees no images, so it cannot judge: use embedder=offline or embedder=paper")
-    if workspace.artifacts.builds:
-        embedder.load()
-    return embedder

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from mmmono.analyses.text_to_image.intervening import Encoded, GridCell
 from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.references import Reference
 from mmmono.core.progress import progress_bar
+from mmmono.pipeline.images import save_image
 
 GENERATED = "images"  # folder of the generated images
 REFERENCES = "references"  # folder of the reference images
@@ -82,11 +82,3 @@ class GeneratedImages:
         file = self.folder / REFERENCES / f"{reference.name}.png"
         save_image(reference.image, file)
         return self.relative(file)
-
-
-def save_image(image: Image.Image, file: Path) -> None:
-    """Write an image as PNG; an interruption leaves no incomplete file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    image.save(temporary, format="PNG")
-    temporary.replace(file)

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.analyses.text_to_image import Settings
-from mmmono.analyses.text_to_image.generating import save_image
 from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder
-from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.images import SplitImages, save_image
 from mmmono.pipeline.workspace import Workspace
 
 NEAREST = "nearest"  # folder of the nearest real images

@@ -170,8 +170,8 @@ class Llava(Victim):
         """Raise ModelError unless the weights are in a folder or in the hub's cache, or can be downloaded."""
         check_model("victim.model", self.model, INSTEAD)
 
-    def load(self, encoder: Encoder, device: str) -> None:
-        """Load processor and weights; the attacked encoder is not used."""
+    def load(self, encoder: Encoder | None, device: str) -> None:
+        """Load processor and weights; the attacked encoder is not used, and may be None."""
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         try:
@@ -183,17 +183,25 @@ class Llava(Victim):
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 
+    @property
+    def parts(self) -> tuple[Any, Any]:
+        """Processor and model of transformers; `load` loads them."""
+        assert self._loaded is not None
+        return self._loaded
+
+    def inputs(self, image: Image, text: str) -> Any:
+        """What the model takes of an image and a text with `<image>` in it, on its device and in its type."""
+        inputs = self.parts[0](images=image.convert("RGB"), text=text, return_tensors="pt")
+        return inputs.to(self._device, getattr(torch, self.dtype))
+
     def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Generate `repeats` answers in batches.
 
         Raises:
             ConfigError: the GPU runs out of memory.
         """
-        assert self._loaded is not None
-        processor, model = self._loaded
-        prompt = self.prompt.replace("{request}", request.text)
-        inputs = processor(images=image.convert("RGB"), text=prompt, return_tensors="pt")
-        inputs = inputs.to(self._device, getattr(torch, self.dtype))
+        processor, model = self.parts
+        inputs = self.inputs(image, self.prompt.replace("{request}", request.text))
         sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
         texts: list[str] = []
         with torch.random.fork_rng(), torch.inference_mode():

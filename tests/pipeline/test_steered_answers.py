@@ -1,0 +1,210 @@
+"""Steering a small LLaVA through its entrypoint: the table against the answers, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmmono.case_studies.adversarial.victims import Llava
+from tests.pipeline.conftest import Command, newest
+from tests.tiny_llava import tiny_llava
+from tests.vlm.tiny_transformers import write_tiny
+
+COLORS = {"red": (200, 30, 20), "green": (30, 180, 40), "blue": (30, 60, 210), "small": (40, 40, 40)}
+PAIRS = 240
+TRAINED = (
+    "features=sae", "features.k=6", "features.expansion=2", "trainer=cpu", "trainer.max_steps=60", "trainer.min_steps=0",
+    "trainer.val_check_interval=30", "training.snapshot_every=null", "mds.min_pairs=2", "partition.n_sigma=0.5",
+)  # fmt: skip
+ASKED = (
+    "victim.dtype=float32", "victim.max_new_tokens=4", "steered_answers.asked=3", "steered_answers.images=60",
+    "steered_answers.k=5", "steered_answers.strengths=[1.0,4.0]", "device=cpu",
+)  # fmt: skip
+
+
+def write_pairs(file: Path) -> Path:
+    """Images of four colors with their names in the captions."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(file, "w") as tar:
+        for i in range(PAIRS):
+            word, color = list(COLORS.items())[i % len(COLORS)]
+            png = io.BytesIO()
+            noisy = np.clip(rng.normal(color, 25, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).resize((32, 32)).save(png, "PNG")
+            for name, data in (("png", png.getvalue()), ("txt", f"a {word} photo".encode())):
+                member = tarfile.TarInfo(f"{i:03d}.{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return file
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Overrides for a small CLIP with its pairs, and a LLaVA that sees with its tower."""
+    folder = tmp_path_factory.mktemp("world")
+    clip = write_tiny(folder / "clip", "clip")
+    shard = write_pairs(folder / "pairs.tar")
+    return {
+        "model": f"artifacts={folder}/artifacts model=transformers model.id={clip} dataset=webdataset "
+        f"dataset.shards={shard} dataset.split=all",
+        "own": str(tiny_llava(folder / "own", clip)),
+        "other": str(tiny_llava(folder / "other", write_tiny(folder / "other_clip", "clip", seed=1))),
+        "narrow": str(tiny_llava(folder / "narrow")),
+        "artifacts": f"{folder}/artifacts",
+    }
+
+
+def live_features(command: Command, world: dict[str, str]) -> list[int]:
+    """Features that images activate most, of which there are many enough."""
+    run = command("mds", *world["model"].split(), *TRAINED)
+    assert run.status == 0, run.err
+    scores = pd.read_parquet(newest(Path(world["artifacts"]), "mds") / "scores.parquet")
+    live = scores[scores["class"] != "dead"].sort_values("mds", ascending=False)
+    return [int(feature) for feature in live.feature[:3]]
+
+
+@pytest.mark.slow
+def test_the_score_follows_from_what_is_said(
+    command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = live_features(command, world)
+    names = ",".join(f"{f}:{word}" for f, word in zip(features, ("bread", "bake", "describe"), strict=True))
+    given = (
+        *world["model"].split(),
+        *TRAINED,
+        *ASKED,
+        f"victim.model={world['own']}",
+        f"steered_answers.names=[{names}]",
+    )
+    calls: list[int] = []
+    whole = Llava.answers
+
+    def interrupted(self: Llava, *asked: object) -> list[str]:
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return whole(self, *asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Llava, "answers", interrupted)
+    assert command("steered_answers", *given).status == 130
+    run = command("steered_answers", *given)
+    assert run.status == 0, run.err
+    assert len(calls) == 1 + 3 * (1 + 3 * 2)  # images × (as they are, features × strengths); one of them twice
+    results = newest(Path(world["artifacts"]), "steered_answers")
+    table, answers = (pd.read_parquet(results / f"{name}.parquet") for name in ("features", "answers"))
+    assert len(table) == 3 * 2
+    assert len(answers) == 3 * 3 * 3
+    [samples] = pd.read_parquet(results / "samples.parquet").to_dict("records")
+    assert samples == {"feature_set": "sae", "features": 3, "asked": 3, "images": 60, "joint": 1}
+    plain = answers[answers.strength.isna()].set_index(["feature", "place"]).log_probability
+    for row in table.itertuples():
+        mine = answers[(answers.feature == row.feature) & (answers.strength == row.strength)].set_index(
+            ["feature", "place"]
+        )
+        assert row.move == pytest.approx((mine.log_probability - plain).dropna().mean(), abs=1e-9)
+        assert row.move_low <= row.move <= row.move_high
+        assert row.score == pytest.approx(max(row.move, 0) * max(row.stay, 0))
+        assert row.beyond == pytest.approx(row.move - row.control)
+    moved = table.groupby("strength").move.apply(lambda m: m.abs().mean())
+    assert moved[4.0] > moved[1.0] > 0
+    said = [json.loads(line) for line in (results / "said-sae.jsonl").read_text().splitlines()]
+    likely = {(line["of"], line["place"]): line["log_probabilities"] for line in said}
+    for column, row in enumerate(table[table.strength == 1].itertuples()):
+        others = [
+            likely[f"{other} 1", place][column] - likely["", place][column]
+            for other in features if other != row.feature for place in range(3)
+        ]  # fmt: skip
+        assert row.control == pytest.approx(np.mean(others))
+    assert (results / "steered_answers.png").stat().st_size > 5_000
+    assert {file.name for file in (results / "images").iterdir()} == {Path(file).name for file in answers.image}
+    assert "Steerability of answers, sae" in run.out
+    assert "What is in this image?" in run.out
+
+
+@pytest.mark.slow
+def test_features_are_called_as_names_found(command: Command, world: dict[str, str]) -> None:
+    pairs = (
+        *world["model"].split(),
+        "features=raw",
+        "mds.min_pairs=2",
+        "dataset.split=val",
+        "dataset.train_fraction=0.4",
+    )
+    asked = (*ASKED, f"victim.model={world['own']}", "steered_answers.strengths=[1.0]")
+    run = command("steered_answers", *pairs, *asked)
+    assert run.status == 1
+    assert "have no names yet, by which answers are judged: run experiments/names.py" in run.err
+    run = command("names", *pairs, "names.phrase=1", "names.max_share=0.6", "names.active_share=0.2")
+    assert run.status == 0, run.err
+    named = pd.read_parquet(newest(Path(world["artifacts"]), "names") / "names.parquet")
+    held = named[named.named & (named["class"] != "dead")]
+    assert held.name.nunique() >= 2
+    run = command("steered_answers", *pairs, *asked)
+    assert run.status == 0, run.err
+    table = pd.read_parquet(newest(Path(world["artifacts"]), "steered_answers") / "features.parquet")
+    called = dict(zip(held.feature, held.name, strict=True))
+    assert len(table) >= 2
+    assert all(called[feature] == name for feature, name in zip(table.feature, table.name, strict=True))
+    unnamed = int(named.feature[~named.named].iloc[0])
+    run = command("steered_answers", *pairs, *asked, f"steered_answers.show=[{unnamed}]")
+    assert run.status == 1
+    assert f"steered_answers.show: no name of features [{unnamed}] of raw holds" in " ".join(run.err.split())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["victim.model={narrow}"], "have 32 dimensions, and features=sae are of embeddings with 24"),
+        (["victim.model={narrow}"], "whose image tower has tokens of 48 dimensions: choose the model whose image tower"),
+        (["victim.model={narrow}", "model=drawingclip"], "whose image tower has no tokens of a known width"),
+        (["victim=clip_zero_shot"], "victim=ClipZeroShot has no visual tokens that a language model reads"),
+        (["victim.model=/no/llava"], "victim.model=/no/llava cannot be had"),
+        (["features=ncl"], "features=ncl has no way back to embeddings"),
+        (["steered_answers.asked=1"], "steered_answers.asked=1 must be at least 2"),
+        (["steered_answers.question=''"], "steered_answers.question= is empty"),
+        (["steered_answers.how=push"], "steered_answers.how=push is none of set, scale, add"),
+        (["steered_answers.names=[1:bread]"], "must call two features at least by their own names"),
+        (["steered_answers.names=[1:bread,2:bread]"], "must call two features at least by their own names"),
+        (["steered_answers.names=[1:bread,2:bake]", "steered_answers.show=[1]"], "leave steered_answers.show out"),
+        (["features=[raw,sae]", "steered_answers.names=[1:bread,2:bake]"], "are several: choose one"),
+        (["steered_answers.per_class=0"], "steered_answers.per_class=0 steers nothing"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line_before_any_work(
+    command: Command, tmp_path: Path, world: dict[str, str], monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("mmmono.vlm.hub._hub_answers", lambda: False)
+    model = world["model"].replace(world["artifacts"], str(tmp_path / "artifacts")).split()
+    if "model=drawingclip" in overrides:
+        model = [override for override in model if not override.startswith("model")]
+    own = [] if any(o.startswith("victim=") for o in overrides) else [f"victim.model={world['own']}"]
+    run = command(
+        "steered_answers",
+        *model,
+        "features=sae",
+        *own,
+        *(o.format(**world) if "{narrow}" in o else o for o in overrides),
+    )
+    lines = [line for line in run.err.splitlines() if line.startswith("error:")]
+    assert run.status == 1, run.out
+    assert len(lines) == 1, run.err
+    assert message in " ".join(lines[0].split())
+    assert not (tmp_path / "artifacts" / "features").exists()
+
+
+def test_a_tower_of_equal_width_with_other_weights_is_refused_before_anything_is_asked(
+    command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Llava, "answers", lambda *_: pytest.fail("it was asked"))
+    given = (*world["model"].split(), *TRAINED, *ASKED, f"victim.model={world['other']}")
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,1:bake]")
+    assert run.status == 1
+    assert "48 dimensions wide, is not the image tower of model=" in " ".join(run.err.split())
