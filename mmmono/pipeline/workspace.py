@@ -79,7 +79,7 @@ class Workspace:
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
-        self._trained: dict[str, Artifact] = {}  # together
+        self._trained: dict[tuple[str, int], Artifact] = {}  # together
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
         seed_everything(cfg.seed)
@@ -155,11 +155,12 @@ class Workspace:
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
         val = self.features(self.validation_split)
-        if not (self.settings.training.together and self.artifacts.builds and seed == self.seed):
+        if not (self.settings.training.together and self.artifacts.builds):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
-        if name not in self._trained:
-            self._trained = train_together(self.artifacts, self.recipes, train, val, cfg)
-        return self._trained[name]
+        if (name, seed) not in self._trained:
+            made = train_together(self.artifacts, self.recipes, train, val, cfg)
+            self._trained |= {(one, seed): artifact for one, artifact in made.items()}
+        return self._trained[name, seed]
 
     @property
     def validation_split(self) -> Split:
