@@ -133,15 +133,18 @@ def between_seeds(rows: pd.DataFrame) -> dict[str, Interval]:
         the means over pairs of seeds, corrected for noise and chance (`corrected_correlation`). Without bounds with fewer
         than three seeds.
     """
+
+    def mean(of: pd.DataFrame, measure: str) -> float:
+        return float(of[measure].mean(skipna=False))
+
+    def stability(of: pd.DataFrame) -> float:
+        return corrected_correlation(*(mean(of, column) for column in ("across", "within", "chance_across")))
+
     seeds = sorted({*rows.seed, *rows.other_seed})
     parts = [rows[(rows.seed != seed) & (rows.other_seed != seed)] for seed in seeds] if len(seeds) > 2 else []
-    found = {}
-    for measure in OF_AGREEMENT:
-        found[measure] = jackknife(float(rows[measure].mean()), np.array([part[measure].mean() for part in parts]))
-    found["stability"] = jackknife(_stability(rows), np.array([_stability(part) for part in parts]))
+    found = {
+        measure: jackknife(mean(rows, measure), np.array([mean(part, measure) for part in parts]))
+        for measure in OF_AGREEMENT
+    }
+    found["stability"] = jackknife(stability(rows), np.array([stability(part) for part in parts]))
     return {measure: estimate.interval() for measure, estimate in found.items()}
-
-
-def _stability(rows: pd.DataFrame) -> float:
-    across, within, chance = (float(rows[column].mean()) for column in ("across", "within", "chance_across"))
-    return corrected_correlation(across, within, chance)

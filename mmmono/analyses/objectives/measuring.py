@@ -93,14 +93,14 @@ class Bench:
 
 
 def _changes(removal: Removal, full: Outcome, measure: str) -> Row:
-    """Cells of a measure without a class; empty if it is not measured."""
-    [own], before = removal.own, full.number(measure)
-    value = own.number(measure)
-    if value is None or before is None:
-        return {}
-    change = value - before
-    by_chance = float(np.mean([outcome.samples[measure].mean for outcome in removal.random])) - before
+    """Cells of a measure without a class; empty ones if it is not measured."""
+    [own] = removal.own
+    value = change = by_chance = beyond = None
+    if measure in full.samples:
+        before, value = full.samples[measure].mean, own.samples[measure].mean
+        by_chance = float(np.mean([outcome.samples[measure].mean for outcome in removal.random])) - before
+        change = value - before
+        beyond = change - by_chance
     return {
-        measure: value, f"change_{measure}": change, f"random_change_{measure}": by_chance,
-        f"beyond_{measure}": change - by_chance,
+        measure: value, f"change_{measure}": change, f"random_change_{measure}": by_chance, f"beyond_{measure}": beyond,
     }  # fmt: skip
