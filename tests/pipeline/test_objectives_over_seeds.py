@@ -13,6 +13,7 @@ import torch
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 from sklearn.metrics import r2_score
+from sklearn.neighbors import NearestNeighbors
 
 from mmmono.analyses.objectives import OBJECTIVES
 from mmmono.analyses.objectives.analysis import between_seeds
@@ -23,9 +24,10 @@ from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.modality.seed_agreement import corrected_correlation
 from mmmono.pipeline.analysis import shown_figures, shown_tables
 from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import ClassPrompts
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command, newest, saved_rows
-from tests.pipeline.test_entrypoints import SMALL, only, snapshot
+from tests.pipeline.test_entrypoints import only, snapshot
 
 FEW = (
     "features.k=3", "features.expansion=2", "trainer=cpu", "trainer.max_steps=60", "trainer.min_steps=60",
@@ -204,25 +206,47 @@ def test_a_second_run_makes_nothing_and_together_makes_the_same(
         )
 
 
-def test_labels_give_zero_shot_accuracy(command: Command, artifacts: Path) -> None:
-    """With the default model, as in consequences."""
-    few = (*SMALL, "mds.min_pairs=3", "training.snapshot_every=30", f"artifacts={artifacts}", "partition=margin")
-    run = command("objectives", *few, "features=[sae,ncl]", "objectives.n_seeds=1", "objectives.n_random=2")
-    assert run.status == 0, run.err
-    mine = newest(artifacts, "objectives")
-    settings = ("consequences.n_random=2", "consequences.shares=[1.0]", "consequences.top=0", "sae.center=per_modality")
-    assert command("consequences", *few, "features=[sae,ncl]", *settings).status == 0
-    effects = pd.DataFrame(saved_rows(newest(artifacts, "consequences"), "effects"))
+@pytest.mark.slow
+def test_labels_give_zero_shot_accuracy(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the labels' texts, as a model would embed them; with all latents and without a class."""
+    rng = np.random.default_rng(0)
+    texts, target = rng.normal(size=(4, 16)).astype(np.float32), rng.integers(-1, 4, 700)
+
+    def prompts(_: Workspace, rows: np.ndarray, prompt: str) -> ClassPrompts:
+        return ClassPrompts(torch.nn.functional.normalize(torch.from_numpy(texts)), torch.from_numpy(target[rows]))
+
+    monkeypatch.setattr("mmmono.pipeline.removal_benches.class_prompts", prompts)
+    given = (*store(tmp_path), "features=[sae,ncl]")
+    assert command("objectives", *given, "objectives.n_seeds=1", "objectives.n_random=2").status == 0
+    mine = newest(tmp_path / "artifacts", "objectives")
+    few = ("consequences.n_random=2", "consequences.shares=[1.0]", "consequences.top=0", *SAE[1:])
+    assert command("consequences", *given, *few).status == 0
+    effects = pd.DataFrame(saved_rows(newest(tmp_path / "artifacts", "consequences"), "effects"))
     rows, removed = (pd.DataFrame(saved_rows(mine, name)).query("seed == 0") for name in ("seeds", "removals"))
     for name, space in (("sae", "reconstruction"), ("ncl", "features")):
-        theirs = effects[(effects.feature_set == name) & (effects.measure == "zero_shot")].set_index(
-            ["change", "of", "like"]
-        )
+        theirs = effects[(effects.feature_set == name) & (effects.measure == "zero_shot")]
+        by_place = theirs.set_index(["change", "of", "like"])
         [row] = rows[rows.feature_set == name].to_dict("records")
         assert row["space"] == space
-        assert row["zero_shot"] == pytest.approx(theirs.value["", "", ""])
+        assert row["zero_shot"] == pytest.approx(by_place.value["", "", ""])
         for found in removed[removed.feature_set == name].to_dict("records"):
-            assert found["beyond_zero_shot"] == pytest.approx(theirs.delta_random["drop", found["of"], ""], abs=1e-9)
+            assert found["beyond_zero_shot"] == pytest.approx(by_place.delta_random["drop", found["of"], ""], abs=1e-9)
+    image, _ = held_out(tmp_path / "artifacts")
+    unit = torch.nn.functional.normalize(torch.from_numpy(texts))
+    [head] = [
+        Dictionary.from_pretrained(folder)
+        for folder in tmp_path.glob("artifacts/dictionaries/ncl-*/")
+        if json.loads((folder / "recipe.json").read_text())["seed"] == 0
+    ]
+    with torch.no_grad():
+        codes, coded = head.encode(image, "image"), head.encode(unit, "text")
+    of = target[: len(image)]  # by position in the split
+    known = of >= 0
+    nearest = (
+        NearestNeighbors(n_neighbors=1, metric="cosine").fit(coded).kneighbors(codes[known], return_distance=False)
+    )
+    ncl = rows[rows.feature_set == "ncl"].iloc[0]
+    assert ncl.zero_shot == ncl.codes_zero_shot == pytest.approx((nearest[:, 0] == of[known]).mean())
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,10 @@ def latent_rows(result: Result) -> Rows:
     rows = []
     for name, found in _summary(result):
         row = {"feature set": name, **_cells(found, shown)}
-        row["by chance"] = _mean(found, "chance_spread", 3)
+        row["σ by chance"] = _mean(found, "chance_spread", 3)
         row |= _cells(found, classes)
-        row["match r (chance)"] = " ".join(part for part in (_mean(found, "match", 2), _chance(found)) if part)
+        row |= _cells(found, {"match": ("match r", 2)})
+        row["r by chance"] = _mean(found, "chance_match", 2)
         rows.append({**row, **_cells(found, {"stability": ("stability", 2)})})
     return rows
 
@@ -119,11 +120,6 @@ def _cells(found: Mapping[str, Any], shown: Mapping[str, tuple[str, int]]) -> di
 def _mean(found: Mapping[str, Any], measure: str, digits: int) -> str:
     value = found[measure]["mean"] if measure in found else None
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _chance(found: Mapping[str, Any]) -> str:
-    chance = _mean(found, "chance_match", 2)
-    return f"({chance})" if chance else ""
 
 
 def _fields(result: Result) -> Fields:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mmmono.analyses.objectives import CLASSES, OUTCOMES
+from mmmono.analyses.objectives import OUTCOMES
 from mmmono.dictionaries import SparsityMoments, fraction_of_variance_unexplained
 from mmmono.features import MODALITIES
+from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.consequences import Removal, RemovalPlan, removals
 from mmmono.modality.random_sets import Activity
 from mmmono.modality.removal_outcomes import Outcome, RemovalBench
@@ -77,7 +78,7 @@ class Bench:
         return {
             "live": count, "shared": int((q_values <= self.fdr).sum()), "spread": scored.summary.std,
             "chance_spread": scored.null_std,
-            **{f"{of}_share": len(scored.partition[of]) / count if count else None for of in CLASSES},
+            **{f"{of}_share": len(scored.partition[of]) / count if count else None for of in LIVE_CLASSES},
         }  # fmt: skip
 
     def _removals(self, name: str, seed: int, bench: RemovalBench, full: Outcome) -> Iterator[Row]:
