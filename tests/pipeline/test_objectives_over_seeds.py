@@ -17,6 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mmmono.analyses.objectives import OBJECTIVES
 from mmmono.analyses.objectives.analysis import between_seeds
+from mmmono.core.modality_names import ModalityNames
 from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore
 from mmmono.features.selection import split_view
@@ -185,6 +186,32 @@ def test_summary_tables_figures_and_report(results: Path, given: tuple[str, ...]
     assert run.status == 0, run.err
     page = next(root_of(given).glob("results/report-*/index.html")).read_text()
     assert "Latents of each objective, 2 seeds" in page
+
+
+@pytest.mark.slow
+def test_the_figures_show_the_tables(results: Path) -> None:
+    result = Result(results, {}, modalities=ModalityNames("audio", "text"))
+    summary = pd.DataFrame(saved_rows(results, "summary"))
+    (_, measures), (_, classes) = OBJECTIVES.draw(result)
+    panel = next(axis for axis in measures.axes if axis.get_title(loc="left") == "R@1 by codes")
+    drawn = [line.get_xydata()[0].tolist() for line in panel.lines if line.get_marker() == "o"]
+    means = summary[summary.measure == "codes_r1"]["mean"]
+    assert drawn == [[pytest.approx(mean), line] for line, mean in enumerate(means)]
+    assert [label.get_text() for label in measures.axes[0].get_yticklabels()] == ["raw", "sae", "infonce"]
+    ticks = next(axis for axis in measures.axes if axis.get_title(loc="left") == "match with other seeds").lines
+    chance = [line.get_xdata()[0] for line in ticks if line.get_marker() == "|"]
+    assert chance == pytest.approx(summary[summary.measure == "chance_match"]["mean"].tolist())
+    assert [axis.get_title(loc="left") for axis in classes.axes] == [
+        "without AudioD",
+        "without CrossD",
+        "without TextD",
+    ]
+    drawn = [line.get_xydata()[0, 0] for line in classes.axes[1].lines if line.get_marker() == "o"]
+    own, random = (
+        summary[(summary.measure == measure) & (summary.of == "CrossD")]["mean"].tolist()
+        for measure in ("change_r1", "random_change_r1")
+    )
+    assert drawn == pytest.approx([x for both in zip(own, random, strict=True) for x in both])
 
 
 @pytest.mark.slow
