@@ -146,8 +146,7 @@ class Workspace:
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:
         """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""
-        seed = self.seed if seed is None else seed
-        kind = self.recipes[name]
+        seed, kind = self.seed if seed is None else seed, self.recipes[name]
         train = self.features(self.settings.training.split)
         if isinstance(kind, Fitted):
             return fit_dictionary(self.artifacts, name, kind, train, self.settings.features.normalize, seed)
@@ -158,8 +157,8 @@ class Workspace:
         if not (self.settings.training.together and self.artifacts.builds):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
         if (name, seed) not in self._trained:
-            made = train_together(self.artifacts, self.recipes, train, val, cfg)
-            self._trained |= {(one, seed): artifact for one, artifact in made.items()}
+            made = train_together(self.artifacts, self.recipes, train, val, cfg).items()
+            self._trained |= {(one, seed): artifact for one, artifact in made}
         return self._trained[name, seed]
 
     @property
