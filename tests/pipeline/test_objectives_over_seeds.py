@@ -170,16 +170,22 @@ def test_summary_tables_figures_and_report(results: Path, given: tuple[str, ...]
     assert summary[summary.feature_set == "raw"].mean_low.isna().all()  # nothing about it is random
     result = Result(results, json.loads((results / "recipe.json").read_text()))
     assert {path.stem for path, _ in shown_figures(OBJECTIVES, result)} == {"objectives", "objectives-classes"}
-    (_, title, latents), (_, _, retrieval), (_, _, classes) = shown_tables(OBJECTIVES, result)
+    tables = {name: (title, table) for name, title, table in shown_tables(OBJECTIVES, result)}
+    assert list(tables) == [f"objectives{end}" for end in ("", "-dominance", "-stability", "-retrieval", "-classes")]
+    title, latents = tables["objectives"]
     assert title == "Latents of each objective, 2 seeds (shared: q ≤ 0.05)"
-    assert (
-        [row["feature set"] for row in latents]
-        == [row["feature set"] for row in retrieval]
-        == ["raw", "sae", "infonce"]
-    )
+    assert [row["feature set"] for row in latents] == ["raw", "sae", "infonce"]
     assert latents[1]["FVU"].startswith(f"{rows[rows.feature_set == 'sae'].fvu.mean():.3f} ± ")
-    assert retrieval[0]["R@1"] == f"{rows.r1[0]:.3f}"
-    assert {row["feature set"] for row in classes} == {"raw", "sae", "infonce"}
+    assert tables["objectives-retrieval"][1][0]["R@1"] == f"{rows.r1[0]:.3f}"
+    dominance = tables["objectives-dominance"][1][1]
+    assert dominance["CrossD %"].startswith(f"{100 * rows[rows.feature_set == 'sae'].CrossD_share.mean():.0f} ± ")
+    assert dominance["by chance"] == f"{rows[rows.feature_set == 'sae'].chance_spread.mean():.3f}"
+    assert [row["feature set"] for row in tables["objectives-stability"][1]] == ["sae", "infonce"]
+    assert {row["feature set"] for row in tables["objectives-classes"][1]} == {"raw", "sae", "infonce"}
+    run = command("objectives", *given, *OWN)
+    lines = [line for line in run.out.splitlines() if line.startswith(("┏", "┃", "│", "└"))]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
     for table, columns in OBJECTIVES.columns.items():
         assert list(pd.read_parquet(results / f"{table}.parquet")) == list(columns)
     run = command("report", *given, "features=sae")  # other feature sets, sorted by another rule

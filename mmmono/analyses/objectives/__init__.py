@@ -51,75 +51,73 @@ class Settings:
 
 
 def latent_rows(result: Result) -> Rows:
-    """Reconstruction, sparsity, shared latents, R(d) and its classes, and stability of each objective."""
-    shown = {
-        "fvu": ("FVU", 3),
-        "l0": ("L0", 1),
-        "dead": ("dead", 2),
-        "shared": ("shared", 0),
-        "spread": ("σ of R(d)", 3),
-    }
-    classes = {f"{of}_share": (result.modalities.said(of), 2) for of in CLASSES}
-    rows = []
-    for name, found in _summary(result):
-        row = {"feature set": name, **_cells(found, shown)}
-        row["σ by chance"] = _mean(found, "chance_spread", 3)
-        row |= _cells(found, classes)
-        row |= _cells(found, {"match": ("match r", 2)})
-        row["r by chance"] = _mean(found, "chance_match", 2)
-        rows.append({**row, **_cells(found, {"stability": ("stability", 2)})})
-    return rows
+    """Reconstruction, sparsity, and number of shared latents."""
+    return _rows(result, {"fvu": ("FVU", 3), "l0": ("L0", 1), "dead": ("dead", 2), "shared": ("shared", 0)})
+
+
+def dominance_rows(result: Result) -> Rows:
+    """Spread of R(d), beside that by chance, and shares of the classes in percent."""
+    spread = {"spread": ("σ of R(d)", 3), "chance_spread": ("by chance", 3)}
+    return _rows(result, spread | {f"{of}_share": (f"{result.modalities.said(of)} %", 0) for of in CLASSES})
+
+
+def stability_rows(result: Result) -> Rows:
+    """Agreement of seeds: correlation of matched latents beside chance, and of R(d) corrected for noise and chance."""
+    shown = {"match": ("match r", 2), "chance_match": ("by chance", 2), "stability": ("stability", 2)}
+    return [row for row in _rows(result, shown) if row["match r"]]
 
 
 def retrieval_rows(result: Result) -> Rows:
-    """Retrieval by codes and by reconstructions, and zero-shot accuracy."""
-    shown = {
-        "codes_r1": ("R@1, codes", 3), "codes_r10": ("R@10, codes", 3), "r1": ("R@1", 3), "r10": ("R@10", 3),
-        "codes_zero_shot": ("zero-shot, codes", 3), "zero_shot": ("zero-shot", 3),
-    }  # fmt: skip
-    rows = []
-    for name, found in _summary(result):
-        present = {measure: shown[measure] for measure in shown if measure in found}
-        rows.append({"feature set": name, "space": found["space"], **_cells(found, present)})
-    return rows
+    """Retrieval by codes and by reconstructions."""
+    shown = {"codes_r1": "codes' R@1", "codes_r10": "codes' R@10", "r1": "R@1", "r10": "R@10"}
+    return _rows(result, {measure: (title, 3) for measure, title in shown.items()})
 
 
 def removal_rows(result: Result) -> Rows:
-    """What R@1 and zero-shot accuracy lose without each class, and without random latents like it."""
+    """What R@1 loses without each class, and without random latents like it, in points."""
     rows = []
     for name, found in _summary(result):
         for of in CLASSES:
-            if f"change_r1 {of}" not in found:
-                continue
-            row = {"feature set": name, "without": result.modalities.said(of)}
-            row |= _cells(found, {f"features {of}": ("latents", 0), f"energy {of}": ("energy", 2)})
-            row |= _cells(found, {f"change_r1 {of}": ("Δ R@1", 3), f"random_change_r1 {of}": ("like it", 3)})
-            row |= _cells(found, {f"beyond_r1 {of}": ("difference", 3)})
-            if f"beyond_zero_shot {of}" in found:
-                row |= _cells(found, {f"beyond_zero_shot {of}": ("zero-shot difference", 3)})
-            rows.append(row)
+            if f"change_r1 {of}" in found:
+                changes = {
+                    f"change_r1 {of}": "Δ R@1",
+                    f"random_change_r1 {of}": "random",
+                    f"beyond_r1 {of}": "difference",
+                }
+                row = {"feature set": name, "without": result.modalities.said(of)}
+                row |= _cells(found, {f"features {of}": ("latents", 0)})
+                rows.append({**row, **_cells(found, {key: (title, 1) for key, title in changes.items()}, 100)})
     return rows
 
 
+def zero_shot_rows(result: Result) -> Rows:
+    """Zero-shot accuracy in percent, and what it loses without each class beyond random latents like it, in points."""
+    shown = {"zero_shot": ("zero-shot %", 1)}
+    shown |= {f"beyond_zero_shot {of}": (f"− {result.modalities.said(of)}", 1) for of in CLASSES}
+    rows = [{"feature set": name, **_cells(found, shown, 100)} for name, found in _summary(result)]
+    return rows if any(row["zero-shot %"] for row in rows) else []
+
+
+def _rows(result: Result, shown: Mapping[str, tuple[str, int]]) -> Rows:
+    return [{"feature set": name, **_cells(found, shown)} for name, found in _summary(result)]
+
+
 def _summary(result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name of each feature set, with its rows of the summary by measure, and by measure and class; and its space."""
-    rows, spaces = result.rows("summary"), {row["feature_set"]: row["space"] for row in result.rows("seeds")}
+    """Name of each feature set, with its rows of the summary by measure, or by measure and class."""
+    rows = result.rows("summary")
     for name in names(rows):
-        own = [row for row in rows if row["feature_set"] == name]
-        yield name, {f"{row['measure']} {row['of']}".strip(): row for row in own} | {"space": spaces[name]}
+        yield name, {f"{row['measure']} {row['of']}".strip(): row for row in rows if row["feature_set"] == name}
 
 
-def _cells(found: Mapping[str, Any], shown: Mapping[str, tuple[str, int]]) -> dict[str, str]:
-    """Means with half of their intervals, by title; empty where there is no such measure."""
-    return {
-        title: with_half_width(found[measure], digits) if measure in found else ""
-        for measure, (title, digits) in shown.items()
-    }
-
-
-def _mean(found: Mapping[str, Any], measure: str, digits: int) -> str:
-    value = found[measure]["mean"] if measure in found else None
-    return "" if value is None else f"{value:.{digits}f}"
+def _cells(found: Mapping[str, Any], shown: Mapping[str, tuple[str, int]], scale: float = 1.0) -> dict[str, str]:
+    """Means with half of their intervals, by title; shares in percent; those by chance alone; empty if there is none."""
+    cells = {}
+    for measure, (title, digits) in shown.items():
+        row = dict(found.get(measure, {"mean": None}))
+        if measure.startswith("chance"):
+            row["mean_high"] = None
+        cells[title] = with_half_width(row, digits, 100 if measure.endswith("_share") else scale)
+    return cells
 
 
 def _fields(result: Result) -> Fields:
@@ -134,6 +132,9 @@ def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; ± is half of the 95 % interval over seeds alone"
+    without = [row["feature_set"] for row in result.rows("seeds") if row["space"] == "features"]
+    for name in dict.fromkeys(without):
+        yield f"{name} has no decoder: R@k and zero-shot are of its codes"
     yield from random_remarks(result.recipe["random_sets"], result.rows("removals"))
 
 
@@ -226,8 +227,11 @@ OBJECTIVES = Analysis(
     },
     tables=[
         TableView("objectives", "Latents of each objective, {seeds} seeds (shared: q ≤ {fdr})", latent_rows),
-        TableView("objectives-retrieval", "Retrieval among {compared}, {seeds} seeds", retrieval_rows),
-        TableView("objectives-classes", "R@1 without a class, and without random latents like it", removal_rows),
+        TableView("objectives-dominance", "Modality dominance of these latents", dominance_rows),
+        TableView("objectives-stability", "Agreement of {seeds} seeds", stability_rows),
+        TableView("objectives-retrieval", "Retrieval among {compared} by codes and by reconstructions", retrieval_rows),
+        TableView("objectives-classes", "R@1 without a class, in points", removal_rows),
+        TableView("objectives-zero-shot", "Zero-shot, and without a class beyond random, in points", zero_shot_rows),
     ],
     figures=[
         FigureView(
