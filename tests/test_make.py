@@ -76,3 +76,10 @@ def test_a_plan_is_of_the_targets_that_are_named() -> None:
     assert line.endswith("experiments/plan.py dataset=icons names.fdr=0.1 'plan.targets=[names,consequences]'")
     (line,) = shell_lines(["plan", "--", "dataset=icons"])
     assert "plan.targets" not in line
+
+
+def test_pairs_of_its_own_are_chosen_by_no_model_and_no_dataset() -> None:
+    given = ["model=clip_rn50", "dataset=cc3m", "dataset.limit=900", "features=[sae,infonce]"]
+    own, synthetic = shell_lines(["objectives", "--all", "objectives", "--", *given])
+    assert own.endswith(f"experiments/objectives.py {' '.join(given[:3])} 'features=[sae,infonce]'")
+    assert synthetic.endswith("experiments/objectives_synthetic.py dataset.limit=900 'features=[sae,infonce]'")

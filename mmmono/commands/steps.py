@@ -37,7 +37,9 @@ class Reproduction:
                 others.
         """
         setting = analysis.paper_setting if self.exact else None
-        own = setting.chooses if setting is not None else ()
+        # The pairs of an analysis that is of no features are its own, whatever model and dataset the others are on.
+        own: Sequence[str] = () if analysis.of_features else ("model", "dataset")
+        own = setting.chooses if setting is not None else own
         kept = [o for o in self.given if _choice(o) not in own or (alone and _choice(o) == "features")]
         if setting is not None:
             coco = [f"dataset.root={self.coco}"] if setting.dataset == "coco" and self.coco else []

@@ -24,7 +24,6 @@ from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
 Array = np.ndarray[Any, Any]
 Change = Literal["drop", "keep"]
 CHANGES: tuple[Change, ...] = ("drop", "keep")
-RANKED = 5  # random sets of which the effective rank is measured, which takes longer than all the rest
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,9 @@ class RemovalPlan:
         random_sets: what random sets have in common with the features of the class besides their number: `energy`,
             `frequency`, or only the `size`; see `mmmono.modality.random_sets`.
         seed: of all draws.
+        changes: whether the sets are dropped, kept alone, or both.
+        ranked: random sets of a whole class of which the effective rank is measured, which takes longer than all the
+            rest; 0: that of the class neither.
 
     Raises:
         ValueError: a setting is out of range.
@@ -47,6 +49,8 @@ class RemovalPlan:
     n_random: int = 10
     random_sets: Match = "energy"
     seed: int = 0
+    changes: Sequence[Change] = CHANGES
+    ranked: int = 5
 
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip([0.0, *self.shares], self.shares, strict=False))
@@ -90,7 +94,7 @@ def removals(
     plan: RemovalPlan = RemovalPlan(),
     advance: Callable[[], None] = lambda: None,
 ) -> Iterator[Removal]:
-    """Drop each class, then keep each class alone, at every share; classes without features are left out.
+    """Drop each class, and keep each class alone, at every share; classes without features are left out.
 
     Args:
         bench: measures what is left.
@@ -112,11 +116,12 @@ def removals(
             pool = random_pool(partition, of, size, plan.random_sets)
             like = [own[draw % len(own)] for draw in range(plan.n_random)]
             drawn = [random_set(pool, mine, weights, rng) for mine in like]
-            for change in CHANGES:
+            ranked = plan.ranked if share == 1 else 0
+            for change in plan.changes:
                 yield Removal(
                     change, of, share, size,
-                    own=_measured(bench, change, own, share == 1, advance),
-                    random=_measured(bench, change, [s.members for s in drawn], share == 1, advance),
+                    own=_measured(bench, change, own, ranked, advance),
+                    random=_measured(bench, change, [s.members for s in drawn], ranked, advance),
                     energy=_energy(activity, own), random_energy=_energy(activity, [s.members for s in drawn]),
                     mismatch=_mismatch(drawn),
                 )  # fmt: skip
@@ -125,16 +130,16 @@ def removals(
 def number_of_sets(partition: Partition, plan: RemovalPlan) -> int:
     """Number of measurements that `removals` takes."""
     classes = sum(len(partition[of]) > 0 for of in LIVE_CLASSES)
-    return classes * len(CHANGES) * (2 * plan.n_random * (len(plan.shares) - 1) + plan.n_random + 1)
+    return classes * len(plan.changes) * (2 * plan.n_random * (len(plan.shares) - 1) + plan.n_random + 1)
 
 
 def _measured(
-    bench: RemovalBench, change: Change, sets: Sequence[Array], whole: bool, advance: Callable[[], None]
+    bench: RemovalBench, change: Change, sets: Sequence[Array], ranked: int, advance: Callable[[], None]
 ) -> list[Outcome]:
     outcomes = []
     for number, members in enumerate(sets):
         removed = members if change == "drop" else np.setdiff1d(np.arange(bench.features), members)
-        outcomes.append(bench.outcome(torch.from_numpy(removed), whole and number < RANKED))
+        outcomes.append(bench.outcome(torch.from_numpy(removed), number < ranked))
         advance()
     return outcomes
 

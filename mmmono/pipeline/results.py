@@ -12,6 +12,7 @@ from mmmono.core.versions import KEY
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
+OWN_SETS = "compared"  # entry of a recipe: the feature sets are the analysis' own choice, with their partitions
 SHARES = {"seed": "split_seed", "train": "train_fraction", "select": "select_fraction"}  # settings of a hash split
 
 
@@ -21,7 +22,8 @@ class ResultsOnDisk:
     A result belongs if its recipe agrees with the workspace in these entries: `features` (or `scored_on`, if features
     are scored on other pairs than analyzed), `sets` (the feature sets with digests of their dictionaries), `mds`
     and `partition` (settings of score and partition), `seed` and `label`. Entries that a recipe lacks do not matter to
-    the analysis. A result may cover only some of the selected feature sets.
+    the analysis. A result may cover only some of the selected feature sets. One with the entry `compared` compares feature
+    sets of its own choice, whatever the selected ones are.
 
     Attributes:
         untrained: selected feature sets whose dictionary does not exist, if the workspace builds nothing.
@@ -52,13 +54,13 @@ class ResultsOnDisk:
     def of(self, analysis: Analysis) -> list[Artifact]:
         """All results of an analysis, sorted by number of feature sets (largest first), then newest first."""
         found = (result for result in self._made_by(analysis) if not self.differences(result))
-        return sorted(found, key=lambda result: -len(result.recipe["sets"]))
+        return sorted(found, key=lambda result: -len(_sets_of(result.recipe)))
 
     def latest(self, analysis: Analysis, name: str | None = None) -> Artifact | None:
         """First result of `of`; with `name`, the newest one that covers this feature set. None if there is none."""
         found = self.of(analysis)
         if name is not None:
-            found = [result for result in found if name in set_names(result.recipe["sets"])]
+            found = [result for result in found if name in set_names(_sets_of(result.recipe))]
             found.sort(key=lambda result: -result.made_at)
         return found[0] if found else None
 
@@ -92,7 +94,7 @@ class ResultsOnDisk:
         recipe = result.recipe
         found = [
             *self._other_pairs(recipe.get("scored_on", recipe.get("features"))),
-            *self._other_sets(recipe.get("sets") or []),
+            *([] if OWN_SETS in recipe else self._other_sets(_sets_of(recipe))),
             *(text for key, mine in self._chosen.items() if key in recipe for text in _other(key, recipe[key], mine)),
         ]
         used = recipe.get("partitions", {}).items()
@@ -143,6 +145,11 @@ class ResultsOnDisk:
 def _stem(store: Artifact) -> str:
     """Name of a feature store, `<model>-<dataset>`, without the digest that artifacts have at the end."""
     return store.path.name.rpartition("-")[0] if store.kind == "features" else store.path.name
+
+
+def _sets_of(recipe: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Feature sets in a recipe; none if it has none, or its own."""
+    return recipe.get("sets") or []
 
 
 def set_names(sets: Sequence[dict[str, Any]]) -> list[str]:

@@ -17,19 +17,20 @@ from mmmono.pipeline.workspace import Workspace
 FDR = 0.05  # false discovery rate at which tables of other analyses count a feature as shared
 
 
-def feature_sharedness(workspace: Workspace, name: str) -> Sharedness:
+def feature_sharedness(workspace: Workspace, name: str, seed: int | None = None) -> Sharedness:
     """Return the sharedness of a feature set on the dataset's split, measured first if it is not stored.
 
-    Groups of pairs are the units; see `mmmono.modality.sharedness`.
+    Groups of pairs are the units; see `mmmono.modality.sharedness`. `seed` replaces the run's seed, for a dictionary that
+    was trained with another one.
     """
     features = workspace.features(workspace.dataset.split)
 
     def make(directory: Path) -> None:
         groups = shared_groups(features.view.groups())
         stream = OfBlocks(SharednessStream(groups), stored_pairs_and_groups)
-        save_sharedness(workspace.folded(workspace.feature_set(name), stream, groups).result(), directory)
+        save_sharedness(workspace.folded(workspace.feature_set(name, seed), stream, groups).result(), directory)
 
-    recipe = {"features": features.recipe, "set": workspace.feature_set_recipe(name)}
+    recipe = {"features": features.recipe, "set": workspace.feature_set_recipe(name, seed)}
     artifact = workspace.artifacts.build("sharedness", f"{name}-{features.store.path.name}", recipe, make)
     return load_sharedness(artifact.path)
 

@@ -79,7 +79,7 @@ class Workspace:
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
-        self._trained: dict[str, Artifact] = {}  # together
+        self._trained: dict[tuple[str, int], Artifact] = {}  # together
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
         seed_everything(cfg.seed)
@@ -146,8 +146,7 @@ class Workspace:
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:
         """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""
-        seed = self.seed if seed is None else seed
-        kind = self.recipes[name]
+        seed, kind = self.seed if seed is None else seed, self.recipes[name]
         train = self.features(self.settings.training.split)
         if isinstance(kind, Fitted):
             return fit_dictionary(self.artifacts, name, kind, train, self.settings.features.normalize, seed)
@@ -155,11 +154,12 @@ class Workspace:
         cfg = OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
         val = self.features(self.validation_split)
-        if not (self.settings.training.together and self.artifacts.builds and seed == self.seed):
+        if not (self.settings.training.together and self.artifacts.builds):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
-        if name not in self._trained:
-            self._trained = train_together(self.artifacts, self.recipes, train, val, cfg)
-        return self._trained[name]
+        if (name, seed) not in self._trained:
+            made = train_together(self.artifacts, self.recipes, train, val, cfg).items()
+            self._trained |= {(one, seed): artifact for one, artifact in made}
+        return self._trained[name, seed]
 
     @property
     def validation_split(self) -> Split:

@@ -11,12 +11,12 @@ def names(rows: Iterable[Mapping[str, Any]], key: str = "feature_set") -> list[s
     return list(dict.fromkeys(str(row[key]) for row in rows))
 
 
-def with_half_width(row: Mapping[str, Any], digits: int) -> str:
+def with_half_width(row: Mapping[str, Any], digits: int, scale: float = 1.0) -> str:
     """Format `mean` with half of the interval `mean_low` to `mean_high`, if there is one; empty if there is no mean."""
     if row["mean"] is None:
         return ""
-    half = "" if row["mean_high"] is None else f" ± {(row['mean_high'] - row['mean_low']) / 2:.{digits}f}"
-    return f"{row['mean']:.{digits}f}{half}"
+    half = "" if row["mean_high"] is None else f" ± {scale * (row['mean_high'] - row['mean_low']) / 2:.{digits}f}"
+    return f"{scale * row['mean']:.{digits}f}{half}"
 
 
 def with_error(row: Mapping[str, Any], metric: str) -> str:

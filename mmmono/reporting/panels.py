@@ -1,4 +1,4 @@
-"""Figures with one panel for each feature set."""
+"""Figures of several panels: one for each feature set, or one line for each feature set in every panel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.core.statistics import Interval
 from mmmono.reporting.style import fitting
 
 COLUMNS = 4  # panels in a row
@@ -41,3 +42,27 @@ def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, 
         row[0].set_ylabel(labels[1])
     figure.supxlabel(labels[0])
     return figure, list(axes.flat[:count])
+
+
+def interval_line(axis: Axes, at: float, values: Sequence[float], interval: Interval, **mean: Any) -> None:
+    """Plot an estimate with its interval, and the values that it is of, on a horizontal line of a panel.
+
+    Args:
+        axis: the panel.
+        at: height of the line.
+        values: the single values, such as one for each seed.
+        interval: the estimate; no bounds, no interval.
+        **mean: `color`, and further properties of the estimate's marker.
+    """
+    color = mean["color"]
+    axis.plot(values, [at] * len(values), ".", color=color, markersize=2, alpha=0.4)
+    axis.plot(interval.value, at, "o", **{"markersize": 3.5, "label": "_", **mean})
+    if interval.bounded:
+        axis.hlines(at, interval.low, interval.high, color=color, linewidth=0.9, alpha=0.8)
+
+
+def name_lines(axis: Axes, names: Sequence[str], title: str = "") -> None:
+    """Write the names of a panel's lines, which are at the whole numbers from 0 on, the first one at the top."""
+    axis.set_yticks(range(len(names)), list(names))
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_ylabel(title)

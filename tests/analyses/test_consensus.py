@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mmmono.analyses.consensus import CONSENSUS, Settings
-from mmmono.analyses.consensus.analysis import _Pairs
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.analysis import shown_tables
+from mmmono.pipeline.seed_comparison import SeedPairs
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS
 from mmmono.reporting.tables import save_table
@@ -80,21 +80,21 @@ FIVE = {"train": [i // 5 for i in range(200)], "val": [i // 5 for i in range(100
 
 
 def test_features_are_matched_on_one_training_pair_of_each_group() -> None:
-    pairs = _Pairs(workspace(FIVE, "val"), 1000)
+    pairs = SeedPairs(workspace(FIVE, "val"), 1000)
     assert pairs.split == "train"
     assert sorted(pairs.matched // 5) == list(range(40))
     assert len(set(pairs.matched % 5)) > 1  # not always the first one
     assert pairs.scored.all()
     assert pairs.n_groups == 20
     assert pairs.scored_groups.tolist() == FIVE["val"]
-    few = _Pairs(workspace(FIVE, "val"), 11).matched
+    few = SeedPairs(workspace(FIVE, "val"), 11).matched
     assert len(few) == 11
     assert set(few) <= set(pairs.matched)
 
 
 @pytest.mark.parametrize(("split", "training"), [("all", "train"), ("train", "train"), ("val", "all")])
 def test_where_splits_share_pairs_groups_are_matched_or_scored(split: str, training: str) -> None:
-    pairs = _Pairs(workspace(FIVE, split, training), 1000)
+    pairs = SeedPairs(workspace(FIVE, split, training), 1000)
     assert pairs.split == split
     groups = np.array(FIVE[split])
     matched, scored = set(groups[pairs.matched]), set(groups[pairs.scored])
@@ -109,7 +109,7 @@ def test_where_splits_share_pairs_groups_are_matched_or_scored(split: str, train
 
 def test_too_few_groups_are_refused() -> None:
     with pytest.raises(ConfigError, match="only 3 groups of pairs of the split val are left to match or to score"):
-        _Pairs(workspace({**FIVE, "val": [0, 0, 1, 2]}, "val"), 1000)
+        SeedPairs(workspace({**FIVE, "val": [0, 0, 1, 2]}, "val"), 1000)
 
 
 @pytest.mark.parametrize(

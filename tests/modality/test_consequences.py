@@ -103,6 +103,22 @@ def test_random_sets_are_like_the_class_and_smaller_shares_lie_in_larger_ones(
     assert [r.own[0].number("r1") for r in again] == [r.own[0].number("r1") for r in found.values()]  # seeded
 
 
+def test_a_plan_may_only_drop_and_rank_nothing(
+    truth: SyntheticPairs, bench: RemovalBench, found: dict[tuple[str, str, float], Removal]
+) -> None:
+    """The same sets are dropped, and each class is measured less often."""
+    plan = RemovalPlan(PLAN.shares, PLAN.n_random, changes=("drop",), ranked=0)
+    calls: list[int] = []
+    dropped = list(removals(bench, concepts(truth), activity(bench), plan, lambda: calls.append(1)))
+    assert {removal.change for removal in dropped} == {"drop"}
+    assert len(calls) == number_of_sets(concepts(truth), plan) == number_of_sets(concepts(truth), PLAN) / 2
+    for removal in dropped:
+        same = found[removal.change, removal.of, removal.share]
+        assert [o.number("r1") for o in removal.random] == [o.number("r1") for o in same.random]
+        assert all(outcome.effective_rank is None for outcome in (*removal.own, *removal.random))
+    assert found["drop", "ImgD", 1.0].own[0].effective_rank is not None
+
+
 def test_a_class_without_features_is_left_out(truth: SyntheticPairs, bench: RemovalBench) -> None:
     everything = torch.arange(bench.features)
     partition = Partition(NOTHING, NOTHING, everything, NOTHING)

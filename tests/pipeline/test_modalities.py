@@ -34,6 +34,7 @@ RUN = {
     "consequences": ("consequences.n_random=2",), "consensus": ("consensus.n_seeds=1", "consensus.n_bootstrap=20"),
     "names": ("names.phrase=1", "names.max_share=0.9"), "concepts": (LABEL, "concepts.min_groups=2", "concepts.k=3"),
     "steering": ("steering.per_class=0", "steering.queries=10", "steering.images=100"),
+    "objectives": ("objectives.n_seeds=1", "objectives.n_random=2"),
 }  # fmt: skip
 SAE = (
     "features=sae", "features.k=3", "features.expansion=2", "trainer=cpu", "trainer.max_steps=60", "trainer.min_steps=60",

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from mmmono.analyses.objectives import OBJECTIVES
+from mmmono.analyses.objectives_synthetic import OBJECTIVES_SYNTHETIC
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.matched_saes import MatchedSAEs
 from mmmono.pipeline.analysis import shown_figures, shown_tables
@@ -17,6 +17,7 @@ from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import only
 from tests.pipeline.test_processes import ONE, TWO, assert_same, dictionary, finish, start
 
+KNOWN = "objectives_synthetic"
 KINDS = ("sparc", "group_sparse", "iso_energy", "infonce", "matched_saes")
 SHORT = ("trainer.max_steps=5", "trainer.min_steps=5", "trainer.val_check_interval=5", "dataset.pairs=1000")
 DATA: tuple[str, ...] = (
@@ -31,11 +32,11 @@ DATA: tuple[str, ...] = (
 def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     """Trainings too short to find anything, but all of them."""
     run = command(
-        "objectives", f"artifacts={tmp_path}", *SHORT, "training.batch_size=64", "objectives.jobs=1",
-        "objectives.seeds=2", "features=[raw,sae,sparc,ncl]", "~objectives.data.wide_gap",
+        "objectives_synthetic", f"artifacts={tmp_path}", *SHORT, "training.batch_size=64", "objectives_synthetic.jobs=1",
+        "objectives_synthetic.seeds=2", "features=[raw,sae,sparc,ncl]", "~objectives_synthetic.data.wide_gap",
     )  # fmt: skip
     assert run.status == 0, run.err
-    folder = only(tmp_path / "results", "objectives-*")
+    folder = only(tmp_path / "results", "objectives_synthetic-*")
     rows, summary = (pd.read_parquet(folder / f"{name}.parquet") for name in ("objectives", "summary"))
     assert list(rows.groupby(["data", "feature_set"], sort=False).size().index) == [
         (data, name) for data in ("base", "angle_60") for name in ("raw", "sae", "sparc", "ncl")
@@ -54,8 +55,11 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     cell = summary[(summary.data == "base") & (summary.feature_set == "sae") & (summary.measure == "recall_at_1")]
     assert cell["mean"].item() == pytest.approx(recall.mean())
     result = Result(folder, {})
-    assert {path.stem for path, _ in shown_figures(OBJECTIVES, result)} == {"objectives", "objectives-classes"}
-    [(_, _, table)] = shown_tables(OBJECTIVES, result)
+    assert {path.stem for path, _ in shown_figures(OBJECTIVES_SYNTHETIC, result)} == {
+        "objectives_synthetic",
+        "objectives_synthetic-classes",
+    }
+    [(_, _, table)] = shown_tables(OBJECTIVES_SYNTHETIC, result)
     assert len(table) == 8
 
 
@@ -63,11 +67,11 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entrypoint", "arguments", "message"),
     [
-        ("objectives", ["dataset=openmoji"], "objectives need known concepts: set dataset=synthetic, not openmoji"),
-        ("objectives", ["+objectives.data.base.gaps=1"], "objectives.data.base sets 'gaps', which is no setting"),
-        ("objectives", ["+objectives.data.base.gap=-1"], "dataset.gap=-1 must not be negative"),
-        ("objectives", ["objectives.latents=0"], "latents=0 leaves no latent"),
-        ("objectives", ["objectives.seeds=0"], "objectives.seeds=0: give at least 1"),
+        (KNOWN, ["dataset=openmoji"], "dataset=openmoji has no known concepts: leave it out, or run experiments/obj"),
+        (KNOWN, [f"+{KNOWN}.data.base.gaps=1"], f"{KNOWN}.data.base sets 'gaps', which is no setting"),
+        (KNOWN, [f"+{KNOWN}.data.base.gap=-1"], "dataset.gap=-1 must not be negative"),
+        (KNOWN, [f"{KNOWN}.latents=0"], "latents=0 leaves no latent"),
+        (KNOWN, [f"{KNOWN}.seeds=0"], f"{KNOWN}.seeds=0: give at least 1"),
         ("train", ["features=sparc", "+sparc.center=pooled"], "sparc.center=pooled: each side has a b_pre of its own"),
         ("train", ["features=matched_saes", "+matched_saes.center=pooled"], "matched_saes.center=pooled"),
         ("train", ["features=group_sparse", "group_sparse.mask=0.99"], "group_sparse.mask=0.99 leaves 1 of 64 latents"),

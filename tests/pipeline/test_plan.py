@@ -294,7 +294,17 @@ def test_a_judge_of_names_needs_its_key(command: Command, tmp_path: Path, monkey
 
 
 def test_pairs_of_their_own_are_planned_whatever_the_plan_is_of(command: Command, tmp_path: Path) -> None:
-    run = command("plan", *SHORT, f"artifacts={tmp_path}", "plan.targets=[objectives]", "+objectives.quick=true")
+    run = command(
+        "plan",
+        *SHORT,
+        f"artifacts={tmp_path}",
+        "plan.targets=[objectives]",
+        "features=[sae,ncl]",
+        "+objectives_synthetic.quick=true",
+    )
     assert run.status == 0, run.err
-    (row,) = rows(run.out)
-    assert (row["what"], row["state"]) == ("results of objectives", "to make")
+    found = {row["what"]: row["state"] for row in rows(run.out)}
+    assert found["results of objectives"] == found["results of objectives_synthetic"] == "to make"
+    dictionaries = [what.partition(":")[0] for what in found if what.startswith("dictionary")]
+    seeds = ("", ", seed 1", ", seed 2")
+    assert dictionaries == [f"dictionary {name}{seed}" for name in ("sae", "ncl") for seed in seeds]

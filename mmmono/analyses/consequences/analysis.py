@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmmono.analyses.consequences import MEASURES, Settings
 from mmmono.core.errors import DataError
 from mmmono.core.progress import progress_bar
 from mmmono.core.statistics import Estimate, Interval, holm
-from mmmono.features import MODALITIES, FeatureSet, Modality, RawFeatures
-from mmmono.features.removal import Composition, PairedFeatures, composition_of
 from mmmono.modality.consequences import (
     Removal,
     RemovalPlan,
@@ -28,32 +24,17 @@ from mmmono.modality.consequences import (
     single_removals,
 )
 from mmmono.modality.random_sets import Activity
-from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench, ZeroShot
+from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.removal_benches import PairSample, removal_bench, space_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
 
 Row = dict[str, object]
 OF_CURVES = ("r1", "zero_shot", "gap", "contrastive_loss")
 ONE_WAY = tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in KS)
 RANDOM = "random"
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs that are compared.
-
-    Attributes:
-        embeddings: of both modalities.
-        groups: group of each pair.
-        classes: the labels' texts, and the label of each pair; None without labels.
-    """
-
-    embeddings: dict[Modality, Tensor]
-    groups: np.ndarray[Any, Any]
-    classes: ClassPrompts | None
 
 
 def prepare(workspace: Workspace) -> Study:
@@ -81,43 +62,20 @@ def prepare(workspace: Workspace) -> Study:
 
 
 def _compute(workspace: Workspace, settings: Settings) -> Tables:
-    rows = sample_of_pairs(workspace, settings.max_pairs)
-    pairs = Pairs(
-        {modality: embeddings_of(workspace, modality, rows) for modality in MODALITIES},
-        workspace.features(workspace.dataset.split).view.groups()[rows],
-        class_prompts(workspace, rows, settings.prompt),
-    )
+    pairs = PairSample.of(workspace, settings.max_pairs, settings.prompt)
     plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
     tables: dict[str, list[Row]] = {name: [] for name in ("effects", "curves", "features", "samples")}
     for name in workspace.recipes:
         features, scored = workspace.feature_set(name), workspace.dominance(name)
-        space = _space(features)
-        bench = _bench(features, pairs, space != "reconstruction", settings.temperature, workspace.device)
+        space = space_of(features)
+        bench = removal_bench(features, pairs, space != "reconstruction", workspace.device, settings.temperature)
         labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
-        about: Row = {"feature_set": name, "space": space, "pairs": len(rows), "groups": len(np.unique(pairs.groups))}
+        about: Row = {"feature_set": name, "space": space, "pairs": len(pairs), "groups": len(np.unique(pairs.groups))}
         about |= {"labels": labels, "label": workspace.dataset.label if labels else None}
         for table, found in _measured(bench, scored, plan, settings.top).items():
             shared = about if table == "samples" else {"feature_set": name}
             tables[table] += [{**shared, **row} for row in found]
     return tables
-
-
-def _space(features: FeatureSet) -> str:
-    """What features are removed from."""
-    if isinstance(features, RawFeatures):
-        return "embeddings"
-    return "reconstruction" if features.decodes else "features"
-
-
-def _bench(features: FeatureSet, pairs: Pairs, codes: bool, temperature: float, device: str) -> RemovalBench:
-    def composed(embeddings: Tensor, modality: Modality) -> Composition:
-        return composition_of(features, embeddings, modality, not codes, device)
-
-    sides = PairedFeatures(*(composed(pairs.embeddings[modality], modality) for modality in MODALITIES))
-    zero_shot = None
-    if pairs.classes is not None:
-        zero_shot = ZeroShot(composed(pairs.classes.embeddings, "text"), pairs.classes.target)
-    return RemovalBench(sides, pairs.groups, zero_shot, temperature)
 
 
 def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPlan, top: int) -> dict[str, list[Row]]:

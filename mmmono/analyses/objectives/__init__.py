@@ -1,35 +1,18 @@
-"""Objectives for pairs: which of them keeps a shared concept in one latent, on data whose concepts are known?"""
+"""Objectives for pairs on a model's own embeddings: reconstruction, sharedness, retrieval and stability, over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.reporting.formats import names, with_half_width
+from mmmono.pipeline.prompts import check_prompt
+from mmmono.reporting.formats import names, random_remarks, with_half_width
 from mmmono.reporting.result import Fields, Result, Rows
 
-# Measures: columns of the table `objectives`, and their short titles.
-MEASURES = {
-    "one": "one latent",
-    "split": "split",
-    "missed": "missed",
-    "merged": "merged",
-    "fvu": "FVU",
-    "l0": "L0",
-    "dead": "dead",
-    "both": "R(d) in ½ ± 0.3",
-    "accuracy": "kinds right",
-    "sharedness": "sharedness",
-    "recall_at_1": "R@1",
-    "recall_at_10": "R@10",
-    "without_image_dominant": "R@1, no ImgD",
-    "without_text_dominant": "R@1, no TextD",
-    "without_cross_modal": "R@1, no CrossD",
-    "stability": "stability",
-}
-SHOWN = ("one", "split", "merged", "fvu", "dead", "accuracy", "sharedness", "recall_at_1", "stability")
+CLASSES = ("ImgD", "CrossD", "TextD")
+OUTCOMES = {"r1": "R@1", "r10": "R@10", "zero_shot": "zero-shot accuracy"}  # of what is left without a class
 
 
 @dataclass(frozen=True)
@@ -37,109 +20,232 @@ class Settings:
     """Settings of the section `objectives`.
 
     Attributes:
-        seeds: number of seeds of each setting of the synthetic data.
-        latents: latents over the number of concepts that one set of weights has to tell apart: all of them, or those of
-            one modality where each modality has weights of its own.
-        quick: whether to run the first and the last setting of the data, with one seed each, and without stability.
-        jobs: number of processes; None for one per core, or one on a machine with a GPU.
-        data: settings of the synthetic data that differ from the dataset's, by name.
+        n_seeds: trainings of each dictionary with further seeds.
+        max_pairs: number of pairs, at most, that reconstruction and retrieval are measured on; more are sampled.
+        fdr: false discovery rate at which a latent counts as shared.
+        n_random: random sets of latents like each class.
+        n_chance: matchings of shuffled pairs, for the agreement of seeds by chance.
+        n_halves: random halvings of the groups, for the noise of R(d).
+        max_groups: number of groups, at most, of which latents are matched on one pair each.
+        prompt: text of a class for zero-shot classification, with `{}` for its name.
     """
 
-    seeds: int
-    latents: float
-    quick: bool
-    jobs: int | None
-    data: Mapping[str, Mapping[str, Any]]
+    n_seeds: int
+    max_pairs: int
+    fdr: float
+    n_random: int
+    n_chance: int
+    n_halves: int
+    max_groups: int
+    prompt: str
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds={self.seeds}: give at least 1, 3 for intervals")
-        if not self.latents > 0:
-            raise ValueError(f"latents={self.latents} leaves no latent: give a positive number of them a concept")
-        if not self.data:
-            raise ValueError("data={} names no setting of the synthetic data: give at least one")
+        for name, least in (("n_seeds", 1), ("max_pairs", 2), ("n_random", 2), ("n_chance", 1), ("n_halves", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not 0 < self.fdr < 1:
+            raise ValueError(f"fdr={self.fdr} is no false discovery rate: give a rate between 0 and 1")
+        if self.max_groups < 3:
+            raise ValueError(f"max_groups={self.max_groups} must be at least 3: correlations need some pairs")
+        check_prompt(self.prompt)
 
 
-def summary_rows(result: Result) -> Rows:
-    """Mean ± half of the 95 % t interval of the main measures, by setting of the data and objective."""
-    found = result.rows("summary")
-    return [
-        {
-            "data": data,
-            "feature set": name,
-            **{
-                MEASURES[row["measure"]]: with_half_width(row, 2)
-                for row in found
-                if (row["data"], row["feature_set"]) == (data, name) and row["measure"] in SHOWN
-            },
-        }
-        for data in dict.fromkeys(row["data"] for row in found)
-        for name in names(found)
-    ]
+def latent_rows(result: Result) -> Rows:
+    """Reconstruction, sparsity, and number of shared latents."""
+    return _rows(result, {"fvu": ("FVU", 3), "l0": ("L0", 1), "dead": ("dead", 2), "shared": ("shared", 0)})
+
+
+def dominance_rows(result: Result) -> Rows:
+    """Spread of R(d), beside that by chance, and shares of the classes in percent."""
+    spread = {"spread": ("σ of R(d)", 3), "chance_spread": ("by chance", 3)}
+    return _rows(result, spread | {f"{of}_share": (f"{result.modalities.said(of)} %", 0) for of in CLASSES})
+
+
+def stability_rows(result: Result) -> Rows:
+    """Agreement of seeds: correlation of matched latents beside chance, and of R(d) corrected for noise and chance."""
+    shown = {"match": ("match r", 2), "chance_match": ("by chance", 2), "stability": ("stability", 2)}
+    return [row for row in _rows(result, shown) if row["match r"]]
+
+
+def retrieval_rows(result: Result) -> Rows:
+    """Retrieval by codes and by reconstructions."""
+    shown = {"codes_r1": "codes' R@1", "codes_r10": "codes' R@10", "r1": "R@1", "r10": "R@10"}
+    return _rows(result, {measure: (title, 3) for measure, title in shown.items()})
+
+
+def removal_rows(result: Result) -> Rows:
+    """What R@1 loses without each class, and without random latents like it, in points."""
+    rows = []
+    for name, found in _summary(result):
+        for of in CLASSES:
+            if f"change_r1 {of}" in found:
+                changes = {
+                    f"change_r1 {of}": "Δ R@1",
+                    f"random_change_r1 {of}": "random",
+                    f"beyond_r1 {of}": "difference",
+                }
+                row = {"feature set": name, "without": result.modalities.said(of)}
+                row |= _cells(found, {f"features {of}": ("latents", 0)})
+                rows.append({**row, **_cells(found, {key: (title, 1) for key, title in changes.items()}, 100)})
+    return rows
+
+
+def zero_shot_rows(result: Result) -> Rows:
+    """Zero-shot accuracy in percent, and what it loses without each class beyond random latents like it, in points."""
+    shown = {"zero_shot": ("zero-shot %", 1)}
+    shown |= {f"beyond_zero_shot {of}": (f"− {result.modalities.said(of)}", 1) for of in CLASSES}
+    rows = [{"feature set": name, **_cells(found, shown, 100)} for name, found in _summary(result)]
+    return rows if any(row["zero-shot %"] for row in rows) else []
+
+
+def _rows(result: Result, shown: Mapping[str, tuple[str, int]]) -> Rows:
+    return [{"feature set": name, **_cells(found, shown)} for name, found in _summary(result)]
+
+
+def _summary(result: Result) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name of each feature set, with its rows of the summary by measure, or by measure and class."""
+    rows = result.rows("summary")
+    for name in names(rows):
+        yield name, {f"{row['measure']} {row['of']}".strip(): row for row in rows if row["feature_set"] == name}
+
+
+def _cells(found: Mapping[str, Any], shown: Mapping[str, tuple[str, int]], scale: float = 1.0) -> dict[str, str]:
+    """Means with half of their intervals, by title; shares in percent; those by chance alone; empty if there is none."""
+    cells = {}
+    for measure, (title, digits) in shown.items():
+        row = dict(found.get(measure, {"mean": None}))
+        if measure.startswith("chance"):
+            row["mean_high"] = None
+        cells[title] = with_half_width(row, digits, 100 if measure.endswith("_share") else scale)
+    return cells
 
 
 def _fields(result: Result) -> Fields:
-    return {"seeds": str(max(row["seeds"] for row in result.rows("summary")))}
+    [pairs] = result.rows("samples")
+    return {
+        "seeds": str(1 + result.recipe["objectives"]["n_seeds"]), "fdr": f"{result.recipe['objectives']['fdr']:g}",
+        "compared": f"{pairs['pairs']} pairs",
+    }  # fmt: skip
 
 
-_PLACE = {
-    "data": "setting of the synthetic data",
-    "feature_set": "name of the feature set: the objective",
-}
+def _remarks(result: Result) -> Iterator[str]:
+    [pairs] = result.rows("samples")
+    labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
+    yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; ± is half of the 95 % interval over seeds alone"
+    without = [row["feature_set"] for row in result.rows("seeds") if row["space"] == "features"]
+    for name in dict.fromkeys(without):
+        yield f"{name} has no decoder: R@k and zero-shot are of its codes"
+    yield from random_remarks(result.recipe["random_sets"], result.rows("removals"))
+
+
+_PLACE = {"feature_set": "name of the feature set: the objective"}
+_WHERE = "in the space of the column space"
 
 OBJECTIVES = Analysis(
     name="objectives",
     section="+",
-    title="Which objective keeps a shared concept in one latent?",
+    title="Which objective, on these embeddings?",
     question=(
-        "Dictionaries of several objectives on embeddings whose concepts are known. It does not depend on the model. Not in "
-        "the paper."
+        "Dictionaries of several objectives, with several seeds: what do they reconstruct, which latents do {images} and "
+        "{texts} share, what do they retrieve without {ImgD}, {CrossD} or {TextD}, and what do other seeds find again? "
+        "Not in the paper."
     ),
     paper="beyond the paper",
     targets=("objectives",),
+    more_seeds="objectives.n_seeds",
     settings=Settings,
     columns={
-        "objectives": {
+        "seeds": {
             **_PLACE,
-            "seed": "seed of concepts, codes and training",
-            "one": "share of shared concepts found in both modalities, in the same latent",
-            "split": "share of shared concepts found in both modalities, in different latents",
-            "missed": "share of shared concepts not found in one of the modalities, or in neither",
-            "merged": "share of found single-modality concepts whose latent is another's in the other modality",
+            "seed": "seed of the training",
+            "space": "what is compared in retrieval and zero-shot: embeddings, reconstruction or features (no decoder)",
             "fvu": "fraction of variance unexplained, mean of both modalities; none without a decoder",
             "l0": "mean number of active latents a sample, of both modalities",
-            "dead": "share of latents that are active on no sample",
-            "both": "share of live latents with R(d) within ½ ± 0.3",
-            "accuracy": "balanced accuracy of the concepts' kinds by R(d) of their latents, classes by ½ ± 0.3",
-            "sharedness": "mean over live latents of the correlation of their two sides across pairs",
-            "recall_at_1": "R@1 by the codes' cosine, mean of both directions, among the pairs of the split",
-            "recall_at_10": "R@10, the same",
-            "without_image_dominant": "R@1 without the latents whose R(d) is above ½ + 0.3",
-            "without_text_dominant": "R@1 without the latents whose R(d) is below ½ − 0.3",
-            "without_cross_modal": "R@1 without all others",
-            "stability": "mean correlation with matched latents of another training on these pairs; none if quick",
+            "dead": "share of latents that are active on no sample of either modality",
+            "live": "number of latents that enough groups of pairs activate (mds.min_pairs)",
+            "shared": "live latents with a q-value of sharedness up to objectives.fdr, against broken pairs",
+            "spread": "σ of the live latents' R(d)",
+            "chance_spread": "σ to expect if no latent preferred a modality: the sides of each group swapped at random",
+            **{f"{of}_share": f"share of the live latents that is {of}" for of in CLASSES},
+            "codes_r1": "R@1 by the codes' cosine, mean of both directions",
+            "codes_r10": "R@10 by the codes' cosine",
+            "codes_zero_shot": "accuracy of zero-shot classification by codes; none without labels",
+            "r1": f"R@1 {_WHERE}",
+            "r10": f"R@10 {_WHERE}",
+            "zero_shot": f"accuracy of zero-shot classification {_WHERE}; none without labels",
+        },
+        "removals": {
+            **_PLACE,
+            "seed": "seed of the training",
+            "of": "class whose latents are removed: ImgD, CrossD or TextD; one without latents is left out",
+            "features": "number of these latents",
+            "energy": "share of Σ z² over both modalities that they carry",
+            "random_energy": "the same of random sets like the class, their mean",
+            "mismatch": "largest relative difference between what a random set is matched in and the class'",
+            **{
+                column: text
+                for measure, title in OUTCOMES.items()
+                for column, text in {
+                    measure: f"{title} without the class, {_WHERE}",
+                    f"change_{measure}": f"{title} without the class minus that with all latents",
+                    f"random_change_{measure}": "the same for random sets like the class, their mean",
+                    f"beyond_{measure}": f"change_{measure} minus random_change_{measure}",
+                }.items()
+            },
+        },
+        "agreement": {
+            **_PLACE,
+            "seed": "seed of one training",
+            "other_seed": "seed of another one",
+            "features": "number of latents that are live, as their matches are",
+            "match": "mean correlation of all latents with their matches, within modalities",
+            "chance_match": "the same on shuffled pairs",
+            "rho": "rank correlation of R(d), both on all scored pairs",
+            "chance_rho": "the same after matching on shuffled pairs",
+            "ari": "adjusted Rand index of the classes",
+            "chance_ari": "the same after matching on shuffled pairs",
+            "across": "rank correlation of R(d) of one seed on half of the groups with that of the other seed on the rest",
+            "chance_across": "the same after matching on shuffled pairs",
+            "within": "rank correlation of R(d) between halves of the groups under one seed; none if not above chance",
         },
         "summary": {
             **_PLACE,
-            "measure": "column of the table objectives",
-            "mean": "mean over seeds",
-            "mean_low": "lower end of the 95 % t interval over seeds; none with one seed",
-            "mean_high": "upper end of the 95 % t interval over seeds; none with one seed",
+            "measure": "column of the table seeds, removals or agreement; or stability: (across − chance_across) / "
+            "(within − chance_across), as of normal distributions: 0 as by chance, 1 as much as the noise of R(d) allows",
+            "of": "class whose latents are removed; empty for columns of the other tables",
+            "mean": "mean over seeds, or over pairs of seeds; of stability, from means over pairs of seeds",
+            "mean_low": "lower end of the 95 % interval over seeds: t, or jackknife where pairs of seeds are compared",
+            "mean_high": "upper end of the same; none with too few seeds",
             "seeds": "number of seeds",
+        },
+        "samples": {
+            "pairs": "number of pairs that reconstruction and retrieval are measured on",
+            "groups": "number of groups of these pairs",
+            "labels": "number of labels among which images are classified; 0 without",
+            "label": "column of the metadata with the labels; empty without",
         },
     },
     tables=[
-        TableView(
-            "objectives", "Objectives for pairs: mean ± half of the 95 % t interval, seeds: {seeds}", summary_rows
-        )
+        TableView("objectives", "Latents of each objective, {seeds} seeds (shared: q ≤ {fdr})", latent_rows),
+        TableView("objectives-dominance", "Modality dominance of these latents", dominance_rows),
+        TableView("objectives-stability", "Agreement of {seeds} seeds", stability_rows),
+        TableView("objectives-retrieval", "Retrieval among {compared} by codes and by reconstructions", retrieval_rows),
+        TableView("objectives-classes", "R@1 without a class, in points", removal_rows),
+        TableView("objectives-zero-shot", "Zero-shot, and without a class beyond random, in points", zero_shot_rows),
     ],
     figures=[
         FigureView(
             "objectives",
-            "Shared concepts in one latent, latents of two meanings, FVU and R@1: means and 95 % t intervals over seeds.",
+            "Reconstruction, dead and shared latents, spread of R(d) (tick: by chance), R@1 and stability: means and 95 % "
+            "intervals over seeds.",
         ),
-        FigureView("objectives-classes", "R@1 by codes, of all latents and without those of each class by ½ ± 0.3."),
+        FigureView(
+            "objectives-classes",
+            "Change of R@1 without the latents of each class (filled) and without random latents like them (open): means "
+            "and 95 % intervals over seeds.",
+        ),
     ],
     fields=_fields,
-    of_features=False,
+    remarks=_remarks,
+    embeds_labels=True,
 )

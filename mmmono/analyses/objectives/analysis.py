@@ -1,156 +1,150 @@
-"""Train dictionaries of several objectives on synthetic pairs, and say what became of the known concepts."""
+"""Train dictionaries of several objectives with several seeds, and compare them on held-out pairs of a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
+from itertools import combinations
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from mmmono.analyses.objectives import MEASURES, Settings
-from mmmono.analyses.objectives.runs import Run, check_dataset, runs
-from mmmono.dictionaries import fraction_of_variance_unexplained
-from mmmono.features import FeatureSet, RawFeatures
-from mmmono.features.retrieval import recall_at_k
-from mmmono.features.store import MODALITIES
-from mmmono.features.synthetic import identity
-from mmmono.modality import partition_by_margin, sharedness_scores
-from mmmono.modality.agreement import feature_correlations, match_features
-from mmmono.modality.splitting import concept_splitting
-from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
+from mmmono.analyses.objectives import CLASSES, OUTCOMES, Settings
+from mmmono.analyses.objectives.measuring import Bench
+from mmmono.core.statistics import Interval, jackknife
+from mmmono.modality.consequences import RemovalPlan
+from mmmono.modality.seed_agreement import corrected_correlation
+from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.entrypoint import quiet
-from mmmono.pipeline.feature_sets import Fitted, Trained
-from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
+from mmmono.pipeline.removal_benches import PairSample
+from mmmono.pipeline.results import OWN_SETS
+from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, seeded_sets
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 
-MARGIN = 0.3
-OTHERS = ("objectives", "partition")  # sections that do not determine what a run gives
-ANOTHER = 1000  # is added to the seed of the training that stability is measured with
-
 Row = dict[str, object]
+OF_SEEDS = (
+    "fvu", "l0", "dead", "live", "shared", "spread", "chance_spread", *(f"{of}_share" for of in CLASSES),
+    "codes_r1", "codes_r10", "codes_zero_shot", "r1", "r10", "zero_shot",
+)  # fmt: skip
+OF_REMOVALS = ("features", "energy", *(f"{way}{measure}" for measure in OUTCOMES
+                                       for way in ("", "change_", "random_change_", "beyond_")))  # fmt: skip
+OF_AGREEMENT = ("match", "chance_match", "rho", "chance_rho", "ari", "chance_ari")
 
 
 def prepare(workspace: Workspace) -> Study:
-    """Train every selected feature set on every setting of the synthetic data, and compare with the ground truth.
+    """Train every selected feature set with every seed, and measure it on pairs of the dataset's split.
 
     Raises:
-        ConfigError: the dataset is not synthetic, or a setting is invalid; raised before any training.
+        ConfigError: a setting is invalid, no selected feature set is trained, or there are too few groups of pairs; raised
+            before any training.
     """
-    cfg = workspace.cfg
-    check_dataset(workspace.cfg)
-    settings = read_settings(cfg, "objectives", Settings)
-    todo = runs(cfg, settings)
+    settings = read_settings(workspace.cfg, "objectives", Settings)
+    seeded = seeded_sets(workspace)
+    matched = SeedPairs(workspace, settings.max_groups)
+    label = workspace.dataset.label
+    recipe = {
+        "features": workspace.features(workspace.dataset.split).recipe,
+        "matched_on": workspace.features(matching_split(workspace)).recipe,
+        OWN_SETS: workspace.partitions_recipe(),
+        "objectives": asdict(settings),
+        "random_sets": workspace.settings.random_sets,
+        "label": label,
+        "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
+        "seed": workspace.seed,
+    }
+    return Study(recipe, lambda folder: _compute(workspace, settings, seeded, matched))
 
-    def compute(folder: Path) -> Tables:
-        rows: list[Row] = []
-        measured = in_parallel(partial(_measure, stability=not settings.quick), todo, settings.jobs, workspace.device)
-        for number, (run, found) in enumerate(zip(todo, measured, strict=True), start=1):
-            console.print(f"{number} of {len(todo)}: {run.title}")
-            rows += found
-        return {"objectives": rows, "summary": list(_summary(pd.DataFrame(rows)))}
 
-    made = [{"name": run.data, "synthetic": identity(run.parameters), **content(run.cfg, OTHERS)} for run in todo]
-    kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
-    return Study({"runs": made, "kinds": kinds, "stability": not settings.quick}, compute)
-
-
-def _measure(run: Run, stability: bool) -> list[Row]:
-    quiet()
-    workspace = Workspace(run.cfg, makes="none")
-    truth = Truth(workspace)
-    rows: list[Row] = []
+def _compute(workspace: Workspace, settings: Settings, seeded: Sequence[str], matched: SeedPairs) -> Tables:
+    pairs = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+    plan = RemovalPlan((1.0,), settings.n_random, workspace.settings.random_sets, workspace.seed, ("drop",), ranked=0)
+    bench = Bench(workspace, pairs, plan, settings.fdr)
+    comparison = SeedComparison(workspace, matched, settings.n_halves, settings.n_chance)
+    seeds = [workspace.seed + i for i in range(1 + settings.n_seeds)]
+    rows: dict[str, list[Row]] = {name: [] for name in ("seeds", "removals", "agreement")}
     for name in workspace.recipes:
-        measured = _Measured(workspace, truth, name)
-        found = {**measured.row(), "stability": measured.stability() if stability else None}
-        rows.append({"data": run.data, "seed": run.seed, "feature_set": name, **found})
-    return rows
+        for seed in seeds if name in seeded else seeds[:1]:
+            console.print(f"{name}, seed {seed}")
+            row, removed = bench.measured(name, seed)
+            rows["seeds"].append(row)
+            rows["removals"] += removed
+        if name in seeded:
+            rows["agreement"] += _agreement(comparison, name, seeds)
+    labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
+    about: Row = {"pairs": len(pairs), "groups": len(np.unique(pairs.groups)), "labels": labels}
+    frames = [pd.DataFrame(rows[name]) for name in rows]
+    return {
+        **rows, "summary": list(_summary(*frames)),
+        "samples": [{**about, "label": workspace.dataset.label if labels else None}],
+    }  # fmt: skip
 
 
-def _whole(workspace: Workspace, feature_set: FeatureSet) -> tuple[Tensor, Tensor]:
-    """Activations on all images and on all texts of the split."""
-    blocks = [(block.image.cpu().clone(), block.text.cpu().clone()) for block in workspace.activations(feature_set)]
-    image, text = (torch.cat(side) for side in zip(*blocks, strict=True))
-    return image, text
+def _agreement(comparison: SeedComparison, name: str, seeds: Sequence[int]) -> Iterator[Row]:
+    """Compare the dictionaries of each two seeds."""
+    made = {seed: comparison.workspace.feature_set(name, seed) for seed in seeds}
+    scored = {seed: (features, comparison.scores(features)) for seed, features in made.items()}
+    for seed, other in combinations(seeds, 2):
+        found = comparison.compare(scored[seed], scored[other], (seed, other))
+        agreed = found.agreement
+        yield {
+            "feature_set": name, "seed": seed, "other_seed": other, "features": agreed.features,
+            "match": float(found.correlation.mean()), "chance_match": float(np.mean(found.chance_correlations)),
+            "rho": agreed.rho, "chance_rho": mean_agreement(found.chance, "rho"), "ari": agreed.ari,
+            "chance_ari": mean_agreement(found.chance, "ari"), "across": agreed.across,
+            "chance_across": mean_agreement(found.chance, "across"), "within": agreed.within,
+        }  # fmt: skip
 
 
-class _Measured:
-    """A feature set on synthetic pairs."""
-
-    def __init__(self, workspace: Workspace, truth: Truth, name: str) -> None:
-        self.workspace, self.truth, self.name = workspace, truth, name
-        self.codes = truth.image, truth.text
-        self.embeddings = _whole(workspace, RawFeatures(workspace.features(workspace.dataset.split).view.dim))
-        self.feature_set = workspace.feature_set(name)
-        self.image, self.text = self.sides = _whole(workspace, self.feature_set)
-
-    def row(self) -> Row:
-        """All measures of one training."""
-        correlations = [feature_correlations([pair]) for pair in zip(self.codes, self.sides, strict=True)]
-        active = [side != 0 for side in self.sides]
-        return {
-            **asdict(concept_splitting(correlations[0], correlations[1], self.truth.kind)),
-            "fvu": self._fvu(),
-            "l0": float(torch.cat(active).sum(1).double().mean()),
-            "dead": float((~torch.cat(active).any(0)).double().mean()),
-            **self._by_class(),
-        }
-
-    def _fvu(self) -> float | None:
-        if not self.feature_set.decodes:
-            return None
-        with torch.inference_mode():
-            found = [
-                fraction_of_variance_unexplained(
-                    z, self.feature_set.decode(codes.to(self.workspace.device), modality).cpu()
-                )
-                for z, codes, modality in zip(self.embeddings, self.sides, MODALITIES, strict=True)
-            ]
-        return float(sum(found)) / 2
-
-    def _by_class(self) -> Row:
-        """Modality of the latents, sharedness, and retrieval with and without those of each class."""
-        scored = self.workspace.dominance(self.name).scores
-        live = self.workspace.live(scored)
-        partition = partition_by_margin(scored.scores, MARGIN, live)
-        both = Match.of(feature_correlations([(torch.cat(self.codes), torch.cat(self.sides))]))
-        shared = sharedness_scores([self.sides], self.truth.groups).score[live]
-        recall = self._recall(self.image, self.text, (1, 10))
-        row: Row = {
-            "both": float(((scored.scores[live] - 0.5).abs() <= MARGIN).double().mean()),
-            "accuracy": balanced_accuracy(partition, both, self.truth.kind),
-            "sharedness": float(shared.nanmean()),
-            **{f"recall_at_{k}": value for k, value in recall.items()},
-        }
-        for of in ("image_dominant", "text_dominant", "cross_modal"):
-            image, text = (side.index_fill(1, getattr(partition, of), 0) for side in self.sides)
-            row[f"without_{of}"] = self._recall(image, text, (1,))[1]
-        return row
-
-    def _recall(self, image: Tensor, text: Tensor, ks: tuple[int, ...]) -> dict[int, float]:
-        found = [recall_at_k(*sides, ks, self.truth.groups) for sides in ((image, text), (text, image))]
-        return {k: sum(one[k] for one in found) / 2 for k in ks}
-
-    def stability(self) -> float | None:
-        """Mean correlation of the live latents with those of another training on the same pairs; None if untrained."""
-        if not self.workspace.recipes[self.name].trained:
-            return None
-        other = _whole(self.workspace, self.workspace.feature_set(self.name, self.workspace.seed + ANOTHER))
-        _, correlation = match_features(zip(self.sides, other, MODALITIES, strict=True))
-        live = torch.cat([side != 0 for side in self.sides]).any(0)
-        return float(correlation[live].mean())
+def _summary(seeds: pd.DataFrame, removals: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Row]:
+    """Mean and interval over seeds of each measure of each feature set that has it."""
+    for name, own in seeds.groupby("feature_set", sort=False):
+        for measure in OF_SEEDS:
+            yield from _row(str(name), measure, "", own)
+        if len(removals):
+            for of, without in removals[removals.feature_set == name].groupby("of", sort=False):
+                for measure in OF_REMOVALS:
+                    yield from _row(str(name), measure, str(of), without)
+        between = agreement[agreement.feature_set == name] if len(agreement) else agreement
+        if len(between):
+            count = len(set(between.seed) | set(between.other_seed))
+            for measure, interval in between_seeds(between).items():
+                yield {
+                    "feature_set": name, "measure": measure, "of": "", **interval.columns("mean"), "seeds": count,
+                }  # fmt: skip
 
 
-def _summary(rows: pd.DataFrame) -> Iterator[Row]:
-    """Mean over seeds and 95 % t interval of every measure."""
-    for (data, name), part in rows.groupby(["data", "feature_set"], sort=False):
-        for measure in MEASURES:
-            interval = mean_interval(part[measure].astype(float).tolist())
-            place = {"data": data, "feature_set": name, "measure": measure}
-            yield {**place, **interval.columns("mean"), "seeds": len(part)}
+def _row(name: str, measure: str, of: str, rows: pd.DataFrame) -> Iterator[Row]:
+    values = rows[measure].astype(float).dropna().tolist() if measure in rows else []
+    if values:
+        place: Row = {"feature_set": name, "measure": measure, "of": of}
+        yield {**place, **mean_interval(values).columns("mean"), "seeds": len(values)}
+
+
+def between_seeds(rows: pd.DataFrame) -> dict[str, Interval]:
+    """Agreement of seeds, with intervals by jackknife over seeds: pairs of seeds that share one are not independent.
+
+    Args:
+        rows: of the table `agreement`, of one feature set; one for each two seeds.
+
+    Returns:
+        Intervals of the means of `OF_AGREEMENT` over pairs of seeds, and of `stability`: the rank correlation of R(d) from
+        the means over pairs of seeds, corrected for noise and chance (`corrected_correlation`). Without bounds with fewer
+        than three seeds.
+    """
+
+    def mean(of: pd.DataFrame, measure: str) -> float:
+        return float(of[measure].mean(skipna=False))
+
+    def stability(of: pd.DataFrame) -> float:
+        return corrected_correlation(*(mean(of, column) for column in ("across", "within", "chance_across")))
+
+    seeds = sorted({*rows.seed, *rows.other_seed})
+    parts = [rows[(rows.seed != seed) & (rows.other_seed != seed)] for seed in seeds] if len(seeds) > 2 else []
+    found = {
+        measure: jackknife(mean(rows, measure), np.array([mean(part, measure) for part in parts]))
+        for measure in OF_AGREEMENT
+    }
+    found["stability"] = jackknife(stability(rows), np.array([stability(part) for part in parts]))
+    return {measure: estimate.interval() for measure, estimate in found.items()}

@@ -1,109 +1,123 @@
-"""Objectives for pairs: what becomes of known concepts, and retrieval by codes, over settings of the data."""
+"""Objectives for pairs on a model's embeddings: main measures, and R@1 without each class, with intervals over seeds."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from mmmono.modality.validation import mean_interval
+from mmmono.analyses.objectives import CLASSES
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.core.statistics import Interval
+from mmmono.reporting.panels import interval_line, name_lines
 from mmmono.reporting.result import Result
-from mmmono.reporting.style import CLASS_COLORS, STYLE
+from mmmono.reporting.style import CLASS_COLORS, PAGE, STYLE
 
 PANELS = {
-    "one": "one latent",
-    "merged": "merged",
     "fvu": "FVU",
-    "recall_at_1": "R@1 by codes",
+    "dead": "dead latents",
+    "shared": "shared latents",
+    "spread": "σ of R(d)",
+    "codes_r1": "R@1 by codes",
+    "r1": "R@1, reconstructed",
+    "match": "match with other seeds",
+    "stability": "stability of R(d)",
 }
-DROPPED = {
-    "recall_at_1": "all latents",
-    "without_image_dominant": "without ImgD",
-    "without_text_dominant": "without TextD",
-    "without_cross_modal": "without CrossD",
-}
-TO_ONE = ("one", "merged")  # measures that are shares: their axes end at 1
+CHANCE = {"spread": "chance_spread", "match": "chance_match"}  # what is drawn as a tick
+COLOR = "#0072B2"
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
-    """Draw all main measures, and retrieval without each class."""
-    rows = result.table("objectives")
-    yield "objectives", measures_by_objective(rows)
-    yield "objectives-classes", recall_without_classes(rows)
+    """Draw the main measures, and retrieval without each class."""
+    summary = result.table("summary")
+    values = {"seeds": result.table("seeds"), "agreement": result.table("agreement")}
+    yield "objectives", measures_by_objective(summary, values)
+    if len(removals := result.table("removals")):
+        yield "objectives-classes", changes_without_classes(summary, removals, result.modalities)
 
 
-def measures_by_objective(rows: pd.DataFrame) -> Figure:
-    """One row of panels for each setting of the data, one column for each measure, one line for each objective.
+def measures_by_objective(summary: pd.DataFrame, values: dict[str, pd.DataFrame]) -> Figure:
+    """One panel for each main measure, one line for each objective.
 
     Args:
-        rows: columns `data`, `feature_set`, `seed` and those of `PANELS`.
+        summary: the table `summary`.
+        values: the tables `seeds` and `agreement`, whose values are drawn as points.
     """
-    settings, objectives = (list(dict.fromkeys(rows[column])) for column in ("data", "feature_set"))
+    objectives = list(dict.fromkeys(summary.feature_set))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            len(settings), len(PANELS), figsize=(7.2, (0.16 * len(objectives) + 0.35) * len(settings) + 0.3),
-            squeeze=False, sharey=True, sharex="col", layout="constrained",
-        )  # fmt: skip
-        for line, setting in enumerate(settings):
-            part = rows[rows.data == setting]
-            for axis, (measure, title) in zip(axes[line], PANELS.items(), strict=True):
-                _points(axis, _values(part, objectives, measure), "#0072B2")
-                highest = 1.0 if measure in TO_ONE else 1.1 * float(rows[measure].max())
-                axis.set_xlim(-0.05 * highest, 1.05 * highest)
-                if line == 0:
-                    axis.set_title(title, loc="left")
-            _name_lines(axes[line, 0], objectives, setting)
+            2, 4, figsize=(PAGE, 2 * (0.17 * len(objectives) + 0.55)), sharey=True, layout="constrained"
+        )
+        for axis, (measure, title) in zip(axes.flat, PANELS.items(), strict=True):
+            rows = values["agreement" if measure in values["agreement"] else "seeds"]
+            for line, name in enumerate(objectives):
+                own = rows[rows.feature_set == name]
+                single = own[measure].astype(float).dropna().tolist() if measure in own else []
+                _estimate(axis, line, single, _found(summary, name, measure), color=COLOR)
+                if (chance := _found(summary, name, CHANCE.get(measure, ""))) is not None:
+                    axis.plot(chance.value, line, "|", color="black", markersize=6)
+            axis.set_title(title, loc="left")
+            axis.locator_params(axis="x", nbins=4)
+        for row in axes:
+            name_lines(row[0], objectives)
         return figure
 
 
-def recall_without_classes(rows: pd.DataFrame) -> Figure:
-    """One panel for each setting of the data: R@1 of all latents, and without the latents of each class.
+def changes_without_classes(
+    summary: pd.DataFrame, removals: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT
+) -> Figure:
+    """One panel for each class: change of R@1 without its latents, and without random latents like them.
 
     Args:
-        rows: columns `data`, `feature_set`, `seed` and those of `DROPPED`.
+        summary: the table `summary`.
+        removals: the table `removals`, whose values are drawn as points.
+        modalities: what the classes are called.
     """
-    settings, objectives = (list(dict.fromkeys(rows[column])) for column in ("data", "feature_set"))
-    colors = ("black", *(CLASS_COLORS[name] for name in ("ImgD", "TextD", "CrossD")))
+    objectives = list(dict.fromkeys(summary.feature_set))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
-            1, len(settings), figsize=(7.2, 0.3 * len(objectives) + 0.8), squeeze=False, sharey=True, sharex=True,
+            1,
+            len(CLASSES),
+            figsize=(PAGE, 0.24 * len(objectives) + 0.9),
+            sharey=True,
+            sharex=True,
             layout="constrained",
-        )  # fmt: skip
-        for axis, setting in zip(axes[0], settings, strict=True):
-            part = rows[rows.data == setting]
-            for place, ((measure, title), color) in enumerate(zip(DROPPED.items(), colors, strict=True)):
-                _points(axis, _values(part, objectives, measure), color, 0.18 * (place - 1.5), title)
-            axis.set_title(setting, loc="left")
-            axis.set_xlabel("R@1 by codes")
-        _name_lines(axes[0, 0], objectives, "")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(DROPPED))
+        )
+        for axis, of in zip(axes, CLASSES, strict=True):
+            axis.axvline(0, color="black", linewidth=0.6)
+            for line, name in enumerate(objectives):
+                own = removals[(removals.feature_set == name) & (removals.of == of)]
+                for measure, shift in (("change_r1", -0.15), ("random_change_r1", 0.15)):
+                    face = CLASS_COLORS[of] if measure == "change_r1" else "white"
+                    found = _found(summary, name, measure, of)
+                    single = own[measure].astype(float).tolist()
+                    _estimate(axis, line + shift, single, found, color=CLASS_COLORS[of], markerfacecolor=face)
+            axis.set_title(f"without {modalities.said(of)}", loc="left")
+            axis.set_xlabel("change of R@1")
+        name_lines(axes[0], objectives)
+        handles = [
+            Line2D([], [], color="black", marker="o", markersize=3.5, linestyle="", label="latents of the class removed"),
+            Line2D([], [], color="black", marker="o", markersize=3.5, linestyle="", markerfacecolor="white",
+                   label="random latents like them removed"),
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
         return figure
 
 
-def _values(rows: pd.DataFrame, objectives: Sequence[str], measure: str) -> list[list[float]]:
-    """Values of a measure with all seeds, for each objective."""
-    return [rows[rows.feature_set == name][measure].astype(float).dropna().tolist() for name in objectives]
+def _found(summary: pd.DataFrame, name: str, measure: str, of: str = "") -> Interval | None:
+    """A measure of a feature set with its interval; None if there is none."""
+    rows = summary[(summary.feature_set == name) & (summary.measure == measure) & (summary.of == of)]
+    if not len(rows):
+        return None
+    value, low, high = (float(rows[column].iloc[0]) for column in ("mean", "mean_low", "mean_high"))
+    return None if math.isnan(value) else Interval(value, low, high)
 
 
-def _points(axis: Axes, values: Sequence[Sequence[float]], color: str, shift: float = 0.0, label: str = "") -> None:
-    """Plot mean, t interval and single seeds, one line for each objective; intervals end at 0 and 1."""
-    for line, of in enumerate(values):
-        if not of:
-            continue
-        interval = mean_interval(of)
-        axis.plot(of, [line + shift] * len(of), ".", color=color, markersize=2, alpha=0.4)
-        named = label if line == 0 else "_"
-        axis.plot(interval.value, line + shift, "o", color=color, markersize=3.5, label=named)
-        if interval.bounded:
-            low, high = np.clip((interval.low, interval.high), 0, max(1, *of))
-            axis.hlines(line + shift, low, high, color=color, linewidth=0.9, alpha=0.8)
-
-
-def _name_lines(axis: Axes, objectives: Sequence[str], setting: str) -> None:
-    axis.set_yticks(range(len(objectives)), list(objectives))
-    axis.set_ylim(len(objectives) - 0.5, -0.5)
-    axis.set_ylabel(setting)
+def _estimate(axis: Axes, at: float, values: Sequence[float], found: Interval | None, **look: str) -> None:
+    if found is not None:
+        interval_line(axis, at, values, found, **look)

@@ -1,4 +1,4 @@
-"""What `experiments/objectives.py` trains: every objective on every setting of the synthetic data, with every seed."""
+"""What `experiments/objectives_synthetic.py` trains: each objective on each setting of the data, with each seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.analyses.objectives import Settings
+from mmmono.analyses.objectives_synthetic import Settings
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.two_sided import TwoSidedSAE
@@ -45,7 +45,8 @@ def check_dataset(cfg: DictConfig) -> None:
     target = str(cfg.dataset._target_)
     if not issubclass(get_class(target), Synthetic):
         raise ConfigError(
-            f"objectives need known concepts: set dataset=synthetic, not {target.rpartition('.')[2].lower()}"
+            f"dataset={target.rpartition('.')[2].lower()} has no known concepts: leave it out, or run "
+            "experiments/objectives.py, which needs none"
         )
 
 
@@ -62,7 +63,7 @@ def _with(cfg: DictConfig, settings: Settings, name: str, seed: int) -> tuple[Di
     changes = settings.data[name]
     if unknown := [key for key in changes if key not in OF_THE_DATA]:
         raise ConfigError(
-            f"objectives.data.{name} sets {unknown[0]!r}, which is no setting of the synthetic data: choose from "
+            f"objectives_synthetic.data.{name} sets {unknown[0]!r}, which is no setting of the synthetic data: choose from "
             f"{', '.join(OF_THE_DATA)}"
         )
     result = OmegaConf.merge(cfg, {"seed": seed, "dataset": {**changes, "seed": seed}})
