@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,8 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.process_group import Place, place_of_this_process
 
 # Lightning's names of precisions, by name and by short form.
+AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
+LARGE = 1 << 22  # weights of a product from which on a CPU with units for bfloat16 matrices is faster with them
 PRECISIONS = {
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
     "16": "16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
@@ -68,6 +70,7 @@ class TrainerSettings:
         target: import path of the Lightning trainer class.
         options: arguments of the trainer, except those that this package sets.
         precision: Lightning's name of the precision, with `auto` resolved.
+        automatic: whether the precision was `auto`, and so may follow what is trained.
         tf32: whether float32 matrix products may use TF32 on a GPU.
         max_time: time limit of one run of the training; None for no limit.
         layout: hardware and processes; None if this machine lacks the requested hardware.
@@ -81,6 +84,18 @@ class TrainerSettings:
     max_time: timedelta | None
     layout: Layout | None
     missing: str = ""
+    automatic: bool = False
+
+    def suited_to(self, parameters: int) -> TrainerSettings:
+        """Return the settings for a dictionary whose products have this many weights and take bfloat16 without a loss.
+
+        Where the precision is automatic, a CPU with units for bfloat16 matrices uses them from `LARGE` weights on: below,
+        they are no faster (`benchmarks/train_sae.py`).
+        """
+        on_cpu = self.layout is not None and self.layout.accelerator == "cpu"
+        if self.automatic and on_cpu and parameters >= LARGE and torch.cpu._is_amx_tile_supported():
+            return replace(self, precision="bf16-mixed")
+        return self
 
     def here(self) -> Layout:
         """Return the layout. Raises ConfigError if this machine lacks the requested hardware."""
@@ -157,7 +172,10 @@ def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
     options = {key: _whole(value) for key, value in trainer.items() if key not in left_out}
     _try(options)
     target = trainer.get("_target_", "lightning.Trainer")
-    return TrainerSettings(target, options, precision, tf32, _duration(trainer.get("max_time")), layout, missing)
+    automatic = trainer.get("precision") in AUTOMATIC
+    return TrainerSettings(
+        target, options, precision, tf32, _duration(trainer.get("max_time")), layout, missing, automatic
+    )
 
 
 class _Missing(ConfigError):
@@ -227,7 +245,7 @@ def _devices(accelerator: str, requested: Any) -> int | list[int]:
 def _precision(requested: Any, layout: Layout | None) -> tuple[str, bool]:
     """Lightning's name of the precision, and whether TF32 may replace float32."""
     on_gpu = layout is not None and layout.accelerator == "cuda"
-    if requested in (None, "auto"):
+    if requested in AUTOMATIC:
         half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16-mixed" if half else "32-true"), on_gpu
     if str(requested) == "16-true":

@@ -123,7 +123,7 @@ def plan_training(name: str, kind: Trained, train: Features, val: Features, cfg:
     Raises:
         ConfigError: settings do not fit the features or this machine.
     """
-    trainer = check_trainer(cfg)
+    trainer = check_trainer(cfg).suited_to(kind.bfloat16_weights(train.view.dim))
     settings = read_settings(cfg, "training", TrainingSettings)
     normalize, pairs = read_settings(cfg, "features", FeatureSettings).normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None

@@ -242,6 +242,22 @@ def test_on_a_gpu_auto_takes_bfloat16_and_tf32(monkeypatch: pytest.MonkeyPatch) 
         assert (settings.here().accelerator, settings.precision, settings.tf32) == ("cuda", precision, True)
 
 
+def test_a_large_sae_trains_in_bfloat16_on_a_cpu_that_has_units_for_it(
+    view: FeatureView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def precision(expansion: float, *overrides: str, architecture: str = "topk_sae") -> str:
+        kind = SAE({"expansion": expansion, "k": 4}, architecture)
+        return check_trainer(composed("trainer.accelerator=cpu", *overrides)).suited_to(kind.bfloat16_weights(512)).precision
+
+    for units in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units)
+        assert precision(16) == ("bf16-mixed" if units else "32-true")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert precision(15) == "32-true", "a small one is no faster"
+    assert precision(16, "trainer.precision=32-true") == "32-true", "what is asked for holds"
+    assert precision(16, architecture="gated") == "32-true", "only TopK chooses among candidates in float32"
+
+
 @pytest.mark.parametrize("option", ["gpu", "ddp"])
 def test_a_gpu_that_is_not_there_is_one_line(command: Command, tmp_path: Path, option: str) -> None:
     if torch.cuda.is_available():
