@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, f
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
+from mmmono.pipeline.modality_means import modality_means
 from mmmono.pipeline.settings import CENTERS
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ class Trained(Recipe, ABC):
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
 OF_TRAINING = ("lr", "auxk", "auxk_coefficient", "penalty_warmup_steps", "expansion", "init_from")
 NOT_OF_MODULE = ("expansion", "init_from")
-_MEANS: WeakKeyDictionary[FeatureView, dict[bool, tuple[torch.Tensor, torch.Tensor]]] = WeakKeyDictionary()
 OF_FEATURES = ("k", "expansion")  # settings that sections take from `features`
 
 
@@ -337,20 +336,3 @@ def _width(dim: int, expansion: float) -> int:
     if width < 1:
         raise ConfigError(f"features.expansion={expansion} leaves no feature: give a positive factor")
     return width
-
-
-def modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean image embedding and mean text embedding, float32 of shape `[dim]` each, in one pass for each view."""
-    known = _MEANS.setdefault(view, {})
-    if normalize not in known:
-        known[normalize] = _modality_means(view, normalize)
-    return known[normalize]
-
-
-def _modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    image = torch.zeros(view.dim, dtype=torch.float64)
-    text = torch.zeros_like(image)
-    for block in view.blocks():
-        image += prepare(block.image, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
-        text += prepare(block.text, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
-    return (image / len(view)).float(), (text / len(view)).float()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,11 +12,11 @@ import torch
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.process_group import Place, place_of_this_process
+from mmmono.pipeline.trainer_checks import bound, check_values, sentence, try_options
 
-# Lightning's names of precisions, by name and by short form.
 AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
 LARGE = 1 << 22  # weights of a product from which on a CPU with units for bfloat16 matrices is faster with them
-PRECISIONS = {
+PRECISIONS = {  # Lightning's names, by name and by short form
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
     "16": "16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
 }  # fmt: skip
@@ -28,11 +26,6 @@ OWN = (
     "logger", "callbacks", "plugins", "default_root_dir", "enable_progress_bar", "enable_model_summary",
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
-# Options whose numbers of these types are all checked here, so that commands that train nothing need not import Lightning.
-CHECKED: dict[str, tuple[type, ...]] = {
-    "max_steps": (int,), "max_epochs": (int,), "min_steps": (int,), "check_val_every_n_epoch": (int,),
-    "log_every_n_steps": (int,), "val_check_interval": (int,), "gradient_clip_val": (int, float),
-}  # fmt: skip
 # Options that do not change the weights.
 NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
 GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
@@ -132,7 +125,7 @@ class TrainerSettings:
         if batches < 1:
             raise ConfigError(f"trainer.limit_train_batches={limit} leaves no batch of an epoch: raise it")
         accumulate = options.get("accumulate_grad_batches") or 1
-        steps, epochs = _bound(options.get("max_steps")), _bound(options.get("max_epochs"))
+        steps, epochs = bound(options.get("max_steps")), bound(options.get("max_epochs"))
         last = min(steps * accumulate, epochs * batches)
         end = f"max_steps={options.get('max_steps')}" if steps * accumulate <= last else f"max_epochs={epochs}"
         every = options.get("check_val_every_n_epoch", 1)
@@ -161,7 +154,7 @@ def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
     Raises:
         ConfigError: a setting is invalid; missing hardware is reported by `TrainerSettings.here` instead.
     """
-    _check_values(trainer)
+    check_values(trainer)
     layout, missing = None, ""
     try:
         layout = _layout(trainer)
@@ -170,7 +163,7 @@ def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
     precision, tf32 = _precision(trainer.get("precision"), layout)
     left_out = ("_target_", "max_time", *HARDWARE, *OWN)
     options = {key: _whole(value) for key, value in trainer.items() if key not in left_out}
-    _try(options)
+    try_options(options)
     target = trainer.get("_target_", "lightning.Trainer")
     automatic = trainer.get("precision") in AUTOMATIC
     return TrainerSettings(
@@ -234,7 +227,7 @@ def _devices(accelerator: str, requested: Any) -> int | list[int]:
                 CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if requested == "auto" else requested)
             )
         except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ConfigError(f"trainer.devices={requested}: {_sentence(error)}") from error
+            raise ConfigError(f"trainer.devices={requested}: {sentence(error)}") from error
     if requested in ("auto", -1):
         return 1
     if not isinstance(requested, int) or isinstance(requested, bool) or requested < 1:
@@ -260,86 +253,6 @@ def _precision(requested: Any, layout: Layout | None) -> tuple[str, bool]:
     return precision, on_gpu and precision.endswith("mixed")
 
 
-def _check_values(trainer: Mapping[str, Any]) -> None:
-    """Check settings that Lightning accepts but that fail after hours or give no usable dictionary."""
-    if trainer.get("fast_dev_run"):
-        raise ConfigError(
-            "trainer.fast_dev_run makes no dictionary: for a quick trial set trainer.max_steps=20 trainer.min_steps=0 "
-            "trainer.val_check_interval=10"
-        )
-    if trainer.get("overfit_batches"):
-        raise ConfigError(
-            "trainer.overfit_batches would validate on training pairs: set dataset.limit to take few pairs"
-        )
-    for key in ("limit_train_batches", "limit_val_batches"):
-        if (limit := trainer.get(key)) is not None and not (_is_number(limit) and limit > 0):
-            what = "when to stop is decided by validation" if "val" in key else "nothing would be trained"
-            raise ConfigError(f"trainer.{key}={limit} leaves none, but {what}: give a number above 0")
-    for key in ("accumulate_grad_batches", "log_every_n_steps", "num_nodes", "check_val_every_n_epoch"):
-        if (value := trainer.get(key)) is not None and not (_is_whole(value) and value >= 1):
-            raise ConfigError(f"trainer.{key}={value} must be a whole number of at least 1")
-    if (clip := trainer.get("gradient_clip_val")) is not None and not (_is_number(clip) and clip >= 0):
-        raise ConfigError(f"trainer.gradient_clip_val={clip} must be a number of at least 0")
-    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
-    for key, value in (("max_steps", steps), ("max_epochs", epochs)):
-        if value is not None and not (_is_whole(value) and (value >= 1 or value == -1)):
-            raise ConfigError(f"trainer.{key}={value} must be a whole number of at least 1, or -1 for no such limit")
-    if _bound(steps) == _bound(epochs) == math.inf:
-        raise ConfigError(
-            f"trainer.max_steps={steps} sets no end, which the learning rate's decay needs: give trainer.max_steps or "
-            "+trainer.max_epochs"
-        )
-    _check_interval(trainer)
-
-
-def _check_interval(trainer: Mapping[str, Any]) -> None:
-    interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
-    batches = _is_whole(interval) and int(interval or 0) >= 1
-    if every is None and not batches:
-        raise ConfigError(
-            f"trainer.val_check_interval={interval} must be a whole number of batches of at least 1; for a share of an "
-            "epoch set trainer.check_val_every_n_epoch=1 too"
-        )
-    if every is not None and interval is not None:
-        share = isinstance(interval, float) and 0 < interval <= 1
-        if not (share or batches):
-            raise ConfigError(
-                f"trainer.val_check_interval={interval} must be a share of an epoch between 0 and 1.0, or a whole number "
-                "of batches"
-            )
-
-
-def _try(options: Mapping[str, Any]) -> None:
-    """Let Lightning check the other options. Raises ConfigError with Lightning's message."""
-    if all(key in CHECKED and (value is None or type(value) in CHECKED[key]) for key, value in options.items()):
-        return
-    import lightning as L
-    from lightning.fabric.plugins.environments import LightningEnvironment
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # do not print the hardware
-    alone = LightningEnvironment()  # ignore the launcher that started this process
-    try:
-        L.Trainer(
-            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            plugins=[alone], **options,
-        )  # fmt: skip
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: {_sentence(error)}") from error
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and value % 1 == 0
-
-
-def _bound(limit: Any) -> float:
-    return math.inf if limit is None or limit == -1 else limit
-
-
 def _whole(value: Any) -> Any:
     """Turn a float such as 1e3 into an int; shares of at most 1.0 stay floats."""
     return int(value) if isinstance(value, float) and value > 1 and value.is_integer() else value
@@ -360,7 +273,3 @@ def _duration(text: Any) -> timedelta | None:
     if duration <= timedelta(0):
         raise ConfigError(f"trainer.max_time={text} leaves no time: give more")
     return duration
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -20,14 +20,7 @@ from mmmono.core.errors import ConfigError, ProcessError
 from mmmono.core.modality_names import ModalityNames
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
-from mmmono.features import (
-    ActivationBlock,
-    Features,
-    FeatureSet,
-    Modality,
-    RawFeatures,
-    activations,
-)
+from mmmono.features import ActivationBlock, Features, FeatureSet, Modality, RawFeatures, activations
 from mmmono.features.folding import Folded, OfBlocks, Walk, folded, stored_pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import prepare

@@ -19,7 +19,8 @@ from mmmono.features import FeatureStore, FeatureView
 from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.feature_sets import NCL, SAE
 from mmmono.pipeline.fitting import Training
-from mmmono.pipeline.trainer_settings import CHECKED, read_trainer
+from mmmono.pipeline.trainer_checks import CHECKED
+from mmmono.pipeline.trainer_settings import read_trainer
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.training_settings import TrainingSettings
 from mmmono.pipeline.typed import read_settings
@@ -247,7 +248,11 @@ def test_a_large_sae_trains_in_bfloat16_on_a_cpu_that_has_units_for_it(
 ) -> None:
     def precision(expansion: float, *overrides: str, architecture: str = "topk_sae") -> str:
         kind = SAE({"expansion": expansion, "k": 4}, architecture)
-        return check_trainer(composed("trainer.accelerator=cpu", *overrides)).suited_to(kind.bfloat16_weights(512)).precision
+        return (
+            check_trainer(composed("trainer.accelerator=cpu", *overrides))
+            .suited_to(kind.bfloat16_weights(512))
+            .precision
+        )
 
     for units in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units)
