@@ -19,7 +19,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shards import identity
 
 BLOCK = 1 << 20  # bytes of a request: enough to hide what a request costs, few enough for single rows
-AT_ONCE = 64  # blocks that a range is read ahead: of a long one, all would push each other out of memory
+AT_ONCE = 16  # blocks that a range is read ahead: of a long one, or of several, all would push each other out of memory
 IN_MEMORY = 256  # blocks that are held at most, apart from those that are being read
 
 

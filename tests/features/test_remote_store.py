@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -293,17 +294,22 @@ def test_memory_holds_a_number_of_blocks(server: FlakyServer, local: Path, monke
         assert len(reader._blocks) <= 3
 
 
-def test_a_range_longer_than_memory_holds_asks_for_each_block_once(
-    server: FlakyServer, local: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("readers", [1, 4])
+def test_ranges_longer_than_memory_holds_ask_for_each_block_once(
+    server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readers: int
 ) -> None:
-    for name, value in (("BLOCK", 100), ("IN_MEMORY", 4), ("AT_ONCE", 2)):
+    blocks_in_memory = 8 * readers
+    for name, value in (("BLOCK", 100), ("IN_MEMORY", blocks_in_memory), ("AT_ONCE", 2)):
         monkeypatch.setattr(blocks, name, value)
-    part = next(iter(RemoteStore(upload(server, local), QUICK.remote)._files["img_emb"].values()))
+    write_like_clip_retrieval(tmp_path, [100] * readers, DIM, pad=2)
+    parts = list(RemoteStore(upload(server, tmp_path), QUICK.remote)._files["img_emb"].values())
     server.requests.clear()
-    whole = (local / "img_emb" / "img_emb_00.npy").read_bytes()
-    assert BlockReader(QUICK).read(part, 0, len(whole)) == whole
-    ranges = [request.byte_range for request in server.requests]
-    assert len(ranges) == len(set(ranges)) == -(-len(whole) // 100) > 4
+    reader = BlockReader(QUICK)
+    with ThreadPoolExecutor(readers) as pool:
+        found = list(pool.map(lambda part: reader.read(part, 0, part.size), parts))
+    assert found == [(tmp_path / "img_emb" / part.name).read_bytes() for part in parts]
+    ranges = [(request.path, request.byte_range) for request in server.requests]
+    assert len(ranges) == len(set(ranges)) == sum(-(-part.size // 100) for part in parts) > 2 * blocks_in_memory
 
 
 def test_errors_name_the_address_and_what_to_do(server: FlakyServer, local: Path) -> None:

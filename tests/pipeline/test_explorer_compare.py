@@ -148,6 +148,18 @@ def test_a_compared_run_may_have_another_seed(command: Command, models: TwoModel
     assert len(list((tmp_path / "dictionaries").glob("random_rotation-*/recipe.json"))) == 2
 
 
+def test_pairs_without_keys_are_the_same_by_their_captions(command: Command, models: TwoModels, tmp_path: Path) -> None:
+    keyless, wordless = tmp_path / "keyless.csv", tmp_path / "wordless.csv"
+    models.rows[["caption"]].to_csv(keyless, index=False)
+    models.rows[["key"]].to_csv(wordless, index=False)
+    common = (f"artifacts={tmp_path}", *models.settings(), *FEW, "features=[raw]")
+    run = command("explorer", *common, models.compared(f"dataset.metadata={keyless}"))
+    assert run.status == 0, run.err
+    run = command("explorer", *common, models.compared(f"dataset.metadata={wordless}"))
+    assert run.status == 1
+    assert "pairs of other on existingstore (all) have no captions, by which they are compared" in run.err
+
+
 def test_other_pairs_are_one_clear_line(command: Command, models: TwoModels, tmp_path: Path) -> None:
     fewer, shuffled, recaptioned = (tmp_path / f"{name}.csv" for name in ("fewer", "shuffled", "recaptioned"))
     models.rows.assign(key=[f"pair {i + 100}" for i in range(PAIRS)]).to_csv(fewer, index=False)

@@ -62,7 +62,8 @@ def test_classes_of_one_model_against_those_of_the_other(browser: Any, two: Path
     expected = pd.DataFrame(
         np.outer(counts.sum(axis=1), counts.sum(axis=0)) / len(pairs), counts.index, counts.columns
     )  # fmt: skip
-    assert counts.to_numpy().sum() > 30 < 10 * counts.to_numpy().max()
+    assert counts.to_numpy().sum() > 30
+    assert counts.to_numpy().max() > 3
     with opened(browser, two, "#compare", width=1440) as tab:
         table = tab.locator("#counterparts .classes")
         table.wait_for()

@@ -112,7 +112,7 @@ class ExploredFeatures:
 
 
 class ExplorerWriter:
-    """Write the explorer's files, one feature set at a time so that only one is in memory.
+    """Write the explorer's files, one feature set at a time.
 
     Args:
         directory: an empty folder.

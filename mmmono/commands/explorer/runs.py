@@ -17,6 +17,7 @@ from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.workspace import Workspace
 
 SETTING = "explorer.compare"
+NUMBERED = r"row-\d+"  # a key that a store without keys gives a row
 LONGEST = 40  # characters of what tells the feature sets of both runs apart
 
 
@@ -112,14 +113,13 @@ def title_of(runs: Sequence[Run]) -> str:
 def check_same_pairs(runs: Sequence[Run]) -> None:
     """Raise DataError unless all runs evaluate the same pairs, by key and caption, in the same order."""
     own = runs[0].workspace
-    mine = _pairs(own)
     for other in (run.workspace for run in runs[1:]):
         if own.modalities != other.modalities:
             raise DataError(
                 f"{SETTING}: {own.modalities.pair} pairs of {own.title} cannot be compared with {other.modalities.pair} "
                 f"pairs of {other.title}: give both the same dataset.modalities"
             )
-        theirs = _pairs(other)
+        mine, theirs = _pairs(own, other)
         if mine == theirs:
             continue
         both = len(set(mine) & set(theirs))
@@ -134,11 +134,15 @@ def check_same_pairs(runs: Sequence[Run]) -> None:
         )
 
 
-def _pairs(workspace: Workspace) -> list[tuple[str, ...]]:
-    """Key and caption of each pair that is evaluated; the caption alone where pairs have no keys."""
-    metadata = workspace.features(workspace.dataset.split).view.metadata()
-    columns = [metadata[column].tolist() for column in ("key", "caption") if column in metadata]
-    return list(zip(*columns, strict=True))
+def _pairs(*workspaces: Workspace) -> list[list[tuple[str, ...]]]:
+    """Key and caption of each pair that is evaluated; the captions alone where pairs of one run have no keys."""
+    tables = [workspace.features(workspace.dataset.split).view.metadata() for workspace in workspaces]
+    for workspace, table in zip(workspaces, tables, strict=True):
+        if "caption" not in table:
+            raise DataError(f"{SETTING}: pairs of {workspace.title} have no captions, by which they are compared")
+    keyed = all("key" in table and not table["key"].str.fullmatch(NUMBERED).all() for table in tables)
+    columns = ["key", "caption"] if keyed else ["caption"]
+    return [list(zip(*(table[column].tolist() for column in columns), strict=True)) for table in tables]
 
 
 def _told_apart(own: Workspace, other: Workspace, changes: Sequence[str]) -> str:
