@@ -294,6 +294,12 @@ CASES = [
         "coverage",
         attack_rate(50, 8, 2, 0.0),
     ),
+    Case(
+        "Table 3: rate (Wilson, crossed)",
+        "24 requests × 6 images, 3 runs, rate .68",
+        "coverage",
+        attack_rate(24, 6, 3, 1.0),
+    ),
     Case("Table 3: rate (Wilson, crossed)", "neither matters, rates .1 to .3", "coverage", independent_rate(0.1, 0.3)),
     Case("Table 3: rate (Wilson, crossed)", "neither matters, rates .4 to .6", "coverage", independent_rate(0.4, 0.6)),
     Case("Table 3: rate (Wilson, crossed)", "16 × 8, 5 runs, images alone, rates .1 to .2", "coverage", images_alone),

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
 
 METHOD = "Wilson, by effective sample size"
-MOST_CERTAIN = 4.0  # by which degrees of freedom grow at most; see `success_rate`
+MOST_CERTAIN = 4.0  # factor of the degrees of freedom at most; see `success_rate`
 Array = np.ndarray[Any, Any]
 Verdicts = Sequence[Sequence[bool | None]]  # for each case, the verdict on each attempt; None if it was unparseable
 
@@ -68,10 +68,10 @@ def success_rate(verdicts: Verdicts, crossing: Crossing) -> SuccessRate:
     Neither attempts on one request nor those on one benign image are independent. The interval is Wilson's with trials /
     design effect as sample size and the quantile of Student's t. The design effect d, at least 1, is the variance of the
     rate over requests and images as crossed factors, divided by that of independent trials (Kish 1965; Dean and Pagano
-    2015; Korn and Graubard 1998). Only its excess over 1 is estimated, so that the degrees of freedom are those of the
-    crossed mean times 1 / (d − 1)² (Satterthwaite 1946), between once and four times; for d = 1 the variance is that of
-    independent trials, which the rate tells, and the quantile is the normal one. If all attempts have one outcome, repeats
-    of a case count as one trial. With a single benign image the interval is for other requests with that image.
+    2015; Korn and Graubard 1998). Near 1 it is known better than the degrees of freedom of the crossed mean say: these are
+    multiplied by 1 / (d − 1)², between 1 and 4, and the quantile is the normal one for d = 1. No theory stands behind this
+    rule; `make calibrate` shows what it covers. If all attempts have one outcome, repeats of a case count as one trial.
+    With a single benign image the interval is for other requests with that image.
 
     Args:
         verdicts: for each case, the verdict of each attempt; None if it was unparseable.
