@@ -91,7 +91,7 @@ def targets() -> dict[str, str]:
 
 
 def overrides_for(analysis: Analysis, given: Sequence[str]) -> list[str]:
-    """Return overrides; without those of model and dataset, such as `dataset.limit=900`, if the analysis has its own pairs."""
+    """Return overrides; without those of model and dataset, such as `dataset.limit=900`, if it has its own pairs."""
     return [o for o in given if analysis.of_features or group_of(o) not in ("model", "dataset")]
 
 

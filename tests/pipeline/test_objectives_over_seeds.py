@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 from mmmono.analyses.objectives import OBJECTIVES
 from mmmono.analyses.objectives.analysis import between_seeds
 from mmmono.core.modality_names import ModalityNames
+from mmmono.core.versions import VERSIONS
 from mmmono.dictionaries import Dictionary
 from mmmono.features import FeatureStore
 from mmmono.features.selection import split_view
@@ -192,6 +193,27 @@ def test_summary_tables_figures_and_report(results: Path, given: tuple[str, ...]
     assert run.status == 0, run.err
     page = next(root_of(given).glob("results/report-*/index.html")).read_text()
     assert "Latents of each objective, 2 seeds" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("mds.undefined=half", "mds.undefined=skip"),
+        ("mds.min_pairs=4", "mds.min_pairs=3"),
+        ("", "partitions of an earlier"),
+    ],
+)
+def test_the_report_shows_no_results_of_other_scores_or_partitions(
+    results: Path, given: tuple[str, ...], command: Command, monkeypatch: pytest.MonkeyPatch, setting: str, told: str
+) -> None:
+    if not setting:
+        monkeypatch.setitem(VERSIONS, "partitions", VERSIONS["partitions"] + 1)  # type: ignore[arg-type]
+    run = command("report", *given, "features=sae", *([setting] if setting else []))
+    assert run.status == 0, run.err
+    page = (newest(root_of(given), "report") / "index.html").read_text()
+    assert "Latents of each objective" not in page
+    assert f"There, under other settings: <bdi>{told}" in page
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ import pandas as pd
 from mmmono.analyses.objectives import CLASSES, OUTCOMES, Settings
 from mmmono.analyses.objectives.measuring import Bench
 from mmmono.core.statistics import Interval, jackknife
+from mmmono.core.versions import version_of
 from mmmono.modality.consequences import RemovalPlan
 from mmmono.modality.seed_agreement import corrected_correlation
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.removal_benches import PairSample
-from mmmono.pipeline.results import OWN_SETS
+from mmmono.pipeline.results import OWN_SETS, PARTITIONS_VERSION
 from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, seeded_sets
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -48,6 +49,8 @@ def prepare(workspace: Workspace) -> Study:
         "features": workspace.features(workspace.dataset.split).recipe,
         "matched_on": workspace.features(matching_split(workspace)).recipe,
         OWN_SETS: workspace.partitions_recipe(),
+        PARTITIONS_VERSION: version_of("partitions"),
+        "mds": asdict(workspace.settings.mds),
         "objectives": asdict(settings),
         "random_sets": workspace.settings.random_sets,
         "label": label,
