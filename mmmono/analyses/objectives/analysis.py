@@ -73,8 +73,8 @@ def _halves(workspace: Workspace, settings: Settings) -> Halves:
     groups = workspace.features(workspace.dataset.split).view.groups()[rows]
     if (left := len(np.unique(groups[halves.left(rows)]))) < FEWEST_GROUPS:
         raise ConfigError(
-            f"objectives.max_pairs={settings.max_pairs} leaves {left} groups of pairs to remove classes on, those of the "
-            f"half by which no latent is classified: at least {FEWEST_GROUPS} are needed"
+            f"objectives.max_pairs={settings.max_pairs} leaves {left} groups of pairs to remove classes on, beside those by "
+            f"which latents are classified: raise it, so that at least {FEWEST_GROUPS} are left"
         )
     return halves
 
