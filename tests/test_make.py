@@ -78,8 +78,11 @@ def test_a_plan_is_of_the_targets_that_are_named() -> None:
     assert "plan.targets" not in line
 
 
-def test_pairs_of_its_own_are_chosen_by_no_model_and_no_dataset() -> None:
-    given = ["model=clip_rn50", "dataset=cc3m", "dataset.limit=900", "features=[sae,infonce]"]
+@pytest.mark.parametrize(
+    "setting", ["dataset.limit=900", "dataset.split=all", "dataset.label=group", "+dataset.seed=1"]
+)
+def test_pairs_of_its_own_are_changed_by_no_setting_of_model_and_dataset(setting: str) -> None:
+    given = ["model=clip_rn50", "dataset=cc3m", setting, "features=[sae,infonce]"]
     own, synthetic = shell_lines(["objectives", "--all", "objectives", "--", *given])
     assert own.endswith(f"experiments/objectives.py {' '.join(given[:3])} 'features=[sae,infonce]'")
-    assert synthetic.endswith("experiments/objectives_synthetic.py dataset.limit=900 'features=[sae,infonce]'")
+    assert synthetic.endswith("experiments/objectives_synthetic.py 'features=[sae,infonce]'")

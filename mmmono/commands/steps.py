@@ -17,7 +17,8 @@ class Reproduction:
     """What a reproduction is of.
 
     Attributes:
-        given: overrides of the command line, such as `model=clip_rn50`; those that a step does not have are ignored.
+        given: overrides of the command line, such as `model=clip_rn50`; those that a step does not have are ignored, and
+            those of model and dataset where the pairs of an analysis are its own.
         exact: use the paper's own settings (conf/paper).
         coco: folder of COCO, for what the paper did on it; None if there is none.
         planned: make targets that a plan is of; none for `paper`.
@@ -37,10 +38,12 @@ class Reproduction:
                 others.
         """
         setting = analysis.paper_setting if self.exact else None
-        # The pairs of an analysis that is of no features are its own, whatever model and dataset the others are on.
-        own: Sequence[str] = () if analysis.of_features else ("model", "dataset")
-        own = setting.chooses if setting is not None else own
-        kept = [o for o in self.given if _choice(o) not in own or (alone and _choice(o) == "features")]
+        own = setting.chooses if setting is not None else ()
+        kept = [
+            o
+            for o in overrides_for(analysis, self.given)
+            if _choice(o) not in own or (alone and _choice(o) == "features")
+        ]
         if setting is not None:
             coco = [f"dataset.root={self.coco}"] if setting.dataset == "coco" and self.coco else []
             return [f"+paper={setting.option}", *kept, *coco]
@@ -85,6 +88,11 @@ def targets() -> dict[str, str]:
             if target.startswith(PAPER_PREFIXES):
                 lines.setdefault(target, []).append(f"{analysis.title} ({analysis.paper})")
     return {target: "; ".join(lines[target]) for target in sorted(lines, key=lambda t: (t.startswith("appendix"), t))}
+
+
+def overrides_for(analysis: Analysis, given: Sequence[str]) -> list[str]:
+    """Return overrides; without those of model and dataset, such as `dataset.limit=900`, if it has its own pairs."""
+    return [o for o in given if analysis.of_features or group_of(o) not in ("model", "dataset")]
 
 
 def group_of(override: str) -> str:

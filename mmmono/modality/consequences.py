@@ -39,7 +39,7 @@ class RemovalPlan:
         seed: of all draws.
         changes: whether the sets are dropped, kept alone, or both.
         ranked: random sets of a whole class of which the effective rank is measured, which takes longer than all the
-            rest; 0: that of the class neither.
+            rest; 0: it is measured of no set, not even of the class.
 
     Raises:
         ValueError: a setting is out of range.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mmmono.features import MODALITIES, FeatureSet, Modality, RawFeatures
@@ -20,11 +21,13 @@ class PairSample:
     """Pairs that are compared with each other.
 
     Attributes:
+        rows: ascending positions of the pairs in the dataset's split.
         embeddings: of both modalities, `[pairs, dim]` each.
         groups: group of each pair.
         classes: the labels' texts, and the label of each pair; None without labels.
     """
 
+    rows: np.ndarray[Any, Any]
     embeddings: dict[Modality, Tensor]
     groups: np.ndarray[Any, Any]
     classes: ClassPrompts | None
@@ -40,6 +43,7 @@ class PairSample:
         """
         rows = sample_of_pairs(workspace, max_pairs)
         return cls(
+            rows,
             {modality: embeddings_of(workspace, modality, rows) for modality in MODALITIES},
             workspace.features(workspace.dataset.split).view.groups()[rows],
             class_prompts(workspace, rows, prompt),
@@ -47,6 +51,14 @@ class PairSample:
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def where(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> PairSample:
+        """Return the pairs at which a mask is true; without classes if none of them has a label."""
+        mask, classes = torch.from_numpy(chosen), None
+        if self.classes is not None and bool((self.classes.target[mask] >= 0).any()):
+            classes = ClassPrompts(self.classes.embeddings, self.classes.target[mask])
+        embeddings = {modality: rows[mask] for modality, rows in self.embeddings.items()}
+        return PairSample(self.rows[chosen], embeddings, self.groups[chosen], classes)
 
 
 def space_of(features: FeatureSet) -> str:

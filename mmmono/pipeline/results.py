@@ -8,11 +8,12 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import MissingArtifactError
-from mmmono.core.versions import KEY
+from mmmono.core.versions import KEY, version_of
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
-OWN_SETS = "compared"  # entry of a recipe: the feature sets are the analysis' own choice, with their partitions
+OWN_SETS = "own_sets"  # entry of a recipe: the feature sets are the analysis' own choice, with their partitions
+PARTITIONS_VERSION = "partitions_version"  # entry of such a recipe: version of the partitions
 SHARES = {"seed": "split_seed", "train": "train_fraction", "select": "select_fraction"}  # settings of a hash split
 
 
@@ -22,8 +23,8 @@ class ResultsOnDisk:
     A result belongs if its recipe agrees with the workspace in these entries: `features` (or `scored_on`, if features
     are scored on other pairs than analyzed), `sets` (the feature sets with digests of their dictionaries), `mds`
     and `partition` (settings of score and partition), `seed` and `label`. Entries that a recipe lacks do not matter to
-    the analysis. A result may cover only some of the selected feature sets. One with the entry `compared` compares feature
-    sets of its own choice, whatever the selected ones are.
+    the analysis. A result may cover only some of the selected feature sets. One with the entry `own_sets` compares feature
+    sets of its own choice, whatever the selected ones are; the version of its partitions has to be the current one.
 
     Attributes:
         untrained: selected feature sets whose dictionary does not exist, if the workspace builds nothing.
@@ -97,8 +98,10 @@ class ResultsOnDisk:
             *([] if OWN_SETS in recipe else self._other_sets(_sets_of(recipe))),
             *(text for key, mine in self._chosen.items() if key in recipe for text in _other(key, recipe[key], mine)),
         ]
+        current = version_of("partitions")
         used = recipe.get("partitions", {}).items()
-        if not found and any(self._partitions.get(name) != address for name, address in used):
+        earlier = any(self._partitions.get(name) != address for name, address in used)
+        if not found and (earlier or recipe.get(PARTITIONS_VERSION, current) != current):
             found.append("partitions of an earlier version")  # since no setting differs
         return found
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
@@ -16,7 +18,7 @@ from mmmono.features import MODALITIES, Modality
 from mmmono.features.feature_set import ActivationBlock, FeatureSet
 from mmmono.features.folding import OfBlocks, Together
 from mmmono.features.selection import Split
-from mmmono.modality import DominanceStream, match_features
+from mmmono.modality import CorrelationStream, DominanceStream, match_features
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.seed_agreement import HalvesStream, SeedAgreement, SeedScores, seed_agreement
 from mmmono.pipeline.workspace import Workspace
@@ -26,12 +28,12 @@ CHUNK = 2048  # pairs whose activations are held at a time
 FEWEST_GROUPS = 8  # two to halve, on either side, and some to correlate
 
 
-def seeded_sets(workspace: Workspace) -> list[str]:
-    """Names of the selected feature sets that depend on a seed. Raises ConfigError if there are none."""
+def trained_sets(workspace: Workspace) -> list[str]:
+    """Names of the selected feature sets that are trained. Raises ConfigError if there are none."""
     found = [name for name, recipe in workspace.recipes.items() if recipe.trained]
     if not found:
         raise ConfigError(
-            f"features=[{','.join(workspace.recipes)}] has no trained feature set, and only those depend on a seed: "
+            f"features=[{','.join(workspace.recipes)}] has no trained feature set, and only trainings are compared: "
             "choose features=sae or features=[sae,ncl]"
         )
     return found
@@ -42,6 +44,13 @@ def matching_split(workspace: Workspace) -> Split:
     training: Split = workspace.settings.training.split
     shared = training == workspace.dataset.split or "all" in (training, workspace.dataset.split)
     return workspace.dataset.split if shared else training
+
+
+def numbered_groups(groups: Positions, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Positions:
+    """Return the group of each chosen pair, numbered from 0 without gaps; −1 for other pairs."""
+    numbers = np.full(len(groups), -1)
+    numbers[chosen] = np.unique(groups[chosen], return_inverse=True)[1]
+    return numbers
 
 
 class SeedPairs:
@@ -62,6 +71,7 @@ class SeedPairs:
     """
 
     def __init__(self, workspace: Workspace, max_groups: int) -> None:
+        self._seed, self._max_groups = workspace.seed, max_groups
         rng = np.random.default_rng(workspace.seed)
         view = workspace.features(workspace.dataset.split).view
         self.groups = view.groups()
@@ -91,9 +101,15 @@ class SeedPairs:
     @cached_property
     def scored_groups(self) -> Positions:
         """Group of each pair that is scored, numbered from 0 without gaps; −1 for other pairs."""
-        numbers = np.full(len(self.groups), -1)
-        numbers[self.scored] = np.unique(self.groups[self.scored], return_inverse=True)[1]
-        return numbers
+        return numbered_groups(self.groups, self.scored)
+
+    @cached_property
+    def held_out(self) -> Positions:
+        """Positions of scored pairs in the dataset's split, one of each group, of at most `max_groups` groups."""
+        rng = np.random.default_rng(self._seed)
+        order = rng.permutation(np.flatnonzero(self.scored))
+        one = order[np.unique(self.groups[order], return_index=True)[1]]
+        return np.sort(one if len(one) <= self._max_groups else rng.choice(one, self._max_groups, replace=False))
 
 
 @dataclass(frozen=True)
@@ -102,16 +118,20 @@ class OtherSeed:
 
     Attributes:
         scores: its scores, features renumbered as the reference's.
-        correlation: correlation of each feature of the reference with its match.
+        partners: index of each match in the dictionary.
+        correlation: correlation of each feature of the reference with its match, on the pairs that they are matched on.
         agreement: agreement with the reference.
         chance: agreements after matching on shuffled pairs.
-        chance_correlations: mean correlations of these matches.
+        chance_partners: indices of these matches.
+        chance_correlations: mean correlations of these matches on the shuffled pairs.
     """
 
     scores: SeedScores
+    partners: Tensor
     correlation: Tensor
     agreement: SeedAgreement
     chance: Sequence[SeedAgreement]
+    chance_partners: Sequence[Tensor]
     chance_correlations: Sequence[float]
 
 
@@ -137,7 +157,7 @@ class SeedComparison:
         undefined = workspace.settings.mds.undefined
         scores = DominanceStream(undefined, group_sizes(groups[self.pairs.scored]))
         halves = HalvesStream(self.pairs.n_groups, self.n_halves, workspace.seed, undefined)
-        both = Together(OfBlocks(scores, _scored_pairs), OfBlocks(halves, _scored_pairs))
+        both = Together(OfBlocks(scores, chosen_pairs), OfBlocks(halves, chosen_pairs))
         workspace.folded(feature_set, both, groups)
         result = scores.result()
         partition = workspace.classify(result.scores, workspace.live(result))
@@ -152,37 +172,52 @@ class SeedComparison:
             first, second: the dictionaries with their `scores`.
             seeds: seeds of the shuffled pairs.
         """
-        partners, correlation = match_features(self._activations(first[0], second[0], {}))
+        own = self.pairs.split, self.pairs.matched
+        partners, correlation = match_features(self._activations(first[0], second[0], *own))
         matched = second[1].reordered(partners)
         rng = np.random.default_rng(seeds)
-        chance, alike = [], []
+        chance, places, alike = [], [], []
         for _ in range(self.n_chance):
             shuffled = {modality: rng.permutation(self.pairs.matched) for modality in MODALITIES}
-            by_chance, correlations = match_features(self._activations(first[0], second[0], shuffled))
+            by_chance, correlations = match_features(self._activations(first[0], second[0], *own, shuffled))
+            places.append(by_chance)
             chance.append(seed_agreement(first[1], second[1].reordered(by_chance)))
             alike.append(float(correlations.mean()))
-        return OtherSeed(matched, correlation, seed_agreement(first[1], matched), chance, alike)
+        agreement = seed_agreement(first[1], matched)
+        return OtherSeed(matched, partners, correlation, agreement, chance, places, alike)
+
+    def held_out_correlations(self, first: FeatureSet, second: FeatureSet) -> Float64[Tensor, "features features"]:
+        """Correlate all features of two dictionaries, within modalities, on scored pairs: no feature is matched on these."""
+        stream = CorrelationStream()
+        for block in self._activations(first, second, self.workspace.dataset.split, self.pairs.held_out):
+            stream.add(*block)
+        return stream.result()
 
     def _activations(
-        self, first: FeatureSet, second: FeatureSet, orders: Mapping[Modality, Positions]
+        self,
+        first: FeatureSet,
+        second: FeatureSet,
+        split: Split,
+        positions: Positions,
+        orders: Mapping[Modality, Positions] = MappingProxyType({}),
     ) -> Iterator[tuple[Tensor, Tensor, str]]:
-        """Activations of both dictionaries on the pairs for matching; `orders` gives the second one other pairs."""
-        workspace, split = self.workspace, self.pairs.split
+        """Activations of both dictionaries on some pairs of a split; `orders` gives the second one other pairs."""
+        workspace = self.workspace
         device = workspace.device if workspace.device.startswith("cuda") else "cpu"
         for modality in MODALITIES:
-            order = orders.get(modality, self.pairs.matched)
+            order = orders.get(modality, positions)
             for start in range(0, len(order), CHUNK):
-                at, rows = (positions[start : start + CHUNK] for positions in (self.pairs.matched, order))
+                at, rows = (of[start : start + CHUNK] for of in (positions, order))
                 a = workspace.encode_rows(first, modality, at, split)
                 b = workspace.encode_rows(second, modality, rows, split)
                 yield a.to(device), b.to(device), modality
 
 
-def _scored_pairs(block: ActivationBlock) -> tuple[Any, ...]:
-    """Activations of the pairs that are scored, and their groups."""
+def chosen_pairs(block: ActivationBlock) -> tuple[Any, ...]:
+    """Activations of the pairs with a group from 0 on, and their groups; see `numbered_groups`."""
     assert block.groups is not None
-    scored = torch.from_numpy(block.groups >= 0)
-    return block.image[scored], block.text[scored], block.groups[scored.numpy()]
+    chosen = torch.from_numpy(block.groups >= 0)
+    return block.image[chosen], block.text[chosen], block.groups[chosen.numpy()]
 
 
 def mean_agreement(agreements: Sequence[SeedAgreement], of: str) -> float:

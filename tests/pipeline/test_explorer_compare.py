@@ -16,7 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from mmmono.core.errors import ConfigError
 from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.pipeline.changed_settings import changed_settings
+from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.settings import CONF
+from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_entrypoints import snapshot
 from tests.pipeline.test_pages import cards, data
@@ -247,3 +249,19 @@ def test_the_recipe_of_a_page_has_both_runs(command: Command, models: TwoModels,
     assert compared["called"] == " of other"
     assert compared["features"]["store"] != recipe["features"]["store"]
     assert "compare" not in recipe["explorer"]
+
+
+def test_a_page_of_two_runs_is_not_of_other_feature_sets(command: Command, models: TwoModels, tmp_path: Path) -> None:
+    few = [setting for setting in FEW if not setting.startswith("explorer.")]
+    given = [f"artifacts={tmp_path}", *models.settings(), *few]
+    command("explorer", *given, *FEW, "features=raw", models.compared())
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        own, other = (
+            ResultsOnDisk(Workspace(compose("mds", [*given, f"features={name}"]), makes="results"))
+            for name in ("raw", "random_rotation")
+        )
+    page = own.page("explorer")
+    assert page is not None
+    assert other.page("explorer") is None
+    assert other.differences(page) == ["with features=raw"]

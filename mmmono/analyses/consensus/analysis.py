@@ -24,7 +24,7 @@ from mmmono.pipeline.seed_comparison import (
     SeedPairs,
     matching_split,
     mean_agreement,
-    seeded_sets,
+    trained_sets,
 )
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -35,7 +35,7 @@ Row = dict[str, object]
 def prepare(workspace: Workspace) -> Study:
     """Compare the dictionaries of the selected feature sets that are trained with those of other seeds."""
     settings = read_settings(workspace.cfg, "consensus", Settings)
-    trained = seeded_sets(workspace)
+    trained = trained_sets(workspace)
     scored = workspace.features(workspace.dataset.split)
     matching = workspace.features(matching_split(workspace))
     recipe = {

@@ -132,6 +132,20 @@ def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; ± is half of the 95 % interval over seeds alone"
+    yield (
+        f"classes to remove are chosen on half of the groups, and removed on {pairs['removal_pairs']} pairs of the other "
+        f"half, in {pairs['removal_groups']} groups"
+    )
+    seeds = {
+        name: [row["seed"] for row in result.rows("seeds") if row["feature_set"] == name]
+        for name in names(result.rows("seeds"))
+    }
+    for name, own in seeds.items():
+        if len(own) == 1:
+            yield f"{name}: seed {own[0]} alone, since it is not trained"
+    stability = [row for row in result.rows("summary") if row["measure"] == "stability"]
+    if noisy := [row["feature_set"] for row in stability if row["mean"] is None]:
+        yield f"no stability of {', '.join(noisy)}: R(d) is too noisy under at least one seed"
     without = [row["feature_set"] for row in result.rows("seeds") if row["space"] == "features"]
     for name in dict.fromkeys(without):
         yield f"{name} has no decoder: R@k and zero-shot are of its codes"
@@ -152,6 +166,7 @@ OBJECTIVES = Analysis(
     ),
     paper="beyond the paper",
     targets=("objectives",),
+    version=2,
     more_seeds="objectives.n_seeds",
     settings=Settings,
     columns={
@@ -159,15 +174,15 @@ OBJECTIVES = Analysis(
             **_PLACE,
             "seed": "seed of the training",
             "space": "what is compared in retrieval and zero-shot: embeddings, reconstruction or features (no decoder)",
-            "fvu": "fraction of variance unexplained, mean of both modalities; none without a decoder",
-            "l0": "mean number of active latents a sample, of both modalities",
-            "dead": "share of latents that are active on no sample of either modality",
+            "fvu": "fraction of variance unexplained on the sampled pairs, mean of both modalities; none without a decoder",
+            "l0": "mean number of active latents of an image or a text of the sampled pairs (objectives.max_pairs)",
+            "dead": "share of latents that are active on no pair of the split, in either modality",
             "live": "number of latents that enough groups of pairs activate (mds.min_pairs)",
             "shared": "live latents with a q-value of sharedness up to objectives.fdr, against broken pairs",
             "spread": "σ of the live latents' R(d)",
             "chance_spread": "σ to expect if no latent preferred a modality: the sides of each group swapped at random",
             **{f"{of}_share": f"share of the live latents that is {of}" for of in CLASSES},
-            "codes_r1": "R@1 by the codes' cosine, mean of both directions",
+            "codes_r1": "R@1 by the codes' cosine among the sampled pairs, mean of both directions",
             "codes_r10": "R@10 by the codes' cosine",
             "codes_zero_shot": "accuracy of zero-shot classification by codes; none without labels",
             "r1": f"R@1 {_WHERE}",
@@ -178,14 +193,15 @@ OBJECTIVES = Analysis(
             **_PLACE,
             "seed": "seed of the training",
             "of": "class whose latents are removed: ImgD, CrossD or TextD; one without latents is left out",
-            "features": "number of these latents",
+            "features": "number of these latents; they are classified on half of the groups, and removed on the other half",
             "energy": "share of Σ z² over both modalities that they carry",
-            "random_energy": "the same of random sets like the class, their mean",
+            "random_energy": "mean share of the energy that the random sets carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'",
             **{
                 column: text
                 for measure, title in OUTCOMES.items()
                 for column, text in {
+                    f"before_{measure}": f"{title} with all latents, on the pairs that the class is removed on",
                     measure: f"{title} without the class, {_WHERE}",
                     f"change_{measure}": f"{title} without the class minus that with all latents",
                     f"random_change_{measure}": "the same for random sets like the class, their mean",
@@ -198,8 +214,8 @@ OBJECTIVES = Analysis(
             "seed": "seed of one training",
             "other_seed": "seed of another one",
             "features": "number of latents that are live, as their matches are",
-            "match": "mean correlation of all latents with their matches, within modalities",
-            "chance_match": "the same on shuffled pairs",
+            "match": "mean correlation of live latents with their matches, within modalities, on scored pairs",
+            "chance_match": "the same after matching on shuffled pairs",
             "rho": "rank correlation of R(d), both on all scored pairs",
             "chance_rho": "the same after matching on shuffled pairs",
             "ari": "adjusted Rand index of the classes",
@@ -213,14 +229,17 @@ OBJECTIVES = Analysis(
             "measure": "column of the table seeds, removals or agreement; or stability: (across − chance_across) / "
             "(within − chance_across), as of normal distributions: 0 as by chance, 1 as much as the noise of R(d) allows",
             "of": "class whose latents are removed; empty for columns of the other tables",
-            "mean": "mean over seeds, or over pairs of seeds; of stability, from means over pairs of seeds",
+            "mean": "mean over seeds, or over pairs of seeds; of stability, from means over pairs of seeds: none if R(d) "
+            "is too noisy under one of them",
             "mean_low": "lower end of the 95 % interval over seeds: t, or jackknife where pairs of seeds are compared",
-            "mean_high": "upper end of the same; none with too few seeds",
+            "mean_high": "upper end of the same; none with too few seeds, or if R(d) is too noisy under one of them",
             "seeds": "number of seeds",
         },
         "samples": {
             "pairs": "number of pairs that reconstruction and retrieval are measured on",
             "groups": "number of groups of these pairs",
+            "removal_pairs": "number of them that classes are removed on: those by which no latent is classified",
+            "removal_groups": "number of groups of these",
             "labels": "number of labels among which images are classified; 0 without",
             "label": "column of the metadata with the labels; empty without",
         },

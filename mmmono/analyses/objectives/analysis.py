@@ -8,28 +8,36 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
 
 from mmmono.analyses.objectives import CLASSES, OUTCOMES, Settings
 from mmmono.analyses.objectives.measuring import Bench
+from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import Interval, jackknife
+from mmmono.core.versions import version_of
 from mmmono.modality.consequences import RemovalPlan
 from mmmono.modality.seed_agreement import corrected_correlation
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.removal_benches import PairSample
-from mmmono.pipeline.results import OWN_SETS
-from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, seeded_sets
+from mmmono.pipeline.results import OWN_SETS, PARTITIONS_VERSION
+from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, trained_sets
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import sample_of_pairs
 from mmmono.reporting.tables import console
 
 Row = dict[str, object]
+FEWEST_GROUPS = 2  # to find a pair among
 OF_SEEDS = (
     "fvu", "l0", "dead", "live", "shared", "spread", "chance_spread", *(f"{of}_share" for of in CLASSES),
     "codes_r1", "codes_r10", "codes_zero_shot", "r1", "r10", "zero_shot",
 )  # fmt: skip
 OF_REMOVALS = ("features", "energy", *(f"{way}{measure}" for measure in OUTCOMES
-                                       for way in ("", "change_", "random_change_", "beyond_")))  # fmt: skip
+                                       for way in ("", "before_", "change_", "random_change_", "beyond_")))  # fmt: skip
 OF_AGREEMENT = ("match", "chance_match", "rho", "chance_rho", "ari", "chance_ari")
 
 
@@ -41,39 +49,60 @@ def prepare(workspace: Workspace) -> Study:
             before any training.
     """
     settings = read_settings(workspace.cfg, "objectives", Settings)
-    seeded = seeded_sets(workspace)
-    matched = SeedPairs(workspace, settings.max_groups)
+    trained = trained_sets(workspace)
+    matched, halves = SeedPairs(workspace, settings.max_groups), _halves(workspace, settings)
     label = workspace.dataset.label
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
         "matched_on": workspace.features(matching_split(workspace)).recipe,
         OWN_SETS: workspace.partitions_recipe(),
+        PARTITIONS_VERSION: version_of("partitions"),
+        "mds": asdict(workspace.settings.mds),
         "objectives": asdict(settings),
         "random_sets": workspace.settings.random_sets,
         "label": label,
         "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
-    return Study(recipe, lambda folder: _compute(workspace, settings, seeded, matched))
+    return Study(recipe, lambda folder: _compute(workspace, settings, trained, matched, halves))
 
 
-def _compute(workspace: Workspace, settings: Settings, seeded: Sequence[str], matched: SeedPairs) -> Tables:
+def _halves(workspace: Workspace, settings: Settings) -> Halves:
+    """Halve the groups of pairs. Raises ConfigError if too few of the sampled pairs are left to remove classes on."""
+    halves, rows = Halves.of(workspace), sample_of_pairs(workspace, settings.max_pairs)
+    groups = workspace.features(workspace.dataset.split).view.groups()[rows]
+    if (left := len(np.unique(groups[halves.left(rows)]))) < FEWEST_GROUPS:
+        raise ConfigError(
+            f"objectives.max_pairs={settings.max_pairs} leaves {left} groups of pairs to remove classes on, beside those by "
+            f"which latents are classified: raise it, so that at least {FEWEST_GROUPS} are left"
+        )
+    return halves
+
+
+def _compute(
+    workspace: Workspace, settings: Settings, trained: Sequence[str], matched: SeedPairs, halves: Halves
+) -> Tables:
     pairs = PairSample.of(workspace, settings.max_pairs, settings.prompt)
     plan = RemovalPlan((1.0,), settings.n_random, workspace.settings.random_sets, workspace.seed, ("drop",), ranked=0)
-    bench = Bench(workspace, pairs, plan, settings.fdr)
+    bench = Bench(workspace, pairs, halves, plan, settings.fdr)
     comparison = SeedComparison(workspace, matched, settings.n_halves, settings.n_chance)
     seeds = [workspace.seed + i for i in range(1 + settings.n_seeds)]
     rows: dict[str, list[Row]] = {name: [] for name in ("seeds", "removals", "agreement")}
     for name in workspace.recipes:
-        for seed in seeds if name in seeded else seeds[:1]:
+        for seed in seeds if name in trained else seeds[:1]:
             console.print(f"{name}, seed {seed}")
             row, removed = bench.measured(name, seed)
             rows["seeds"].append(row)
             rows["removals"] += removed
-        if name in seeded:
+        if name in trained:
             rows["agreement"] += _agreement(comparison, name, seeds)
+    samples = {"": pairs, "removal_": bench.removal_pairs}
     labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
-    about: Row = {"pairs": len(pairs), "groups": len(np.unique(pairs.groups)), "labels": labels}
+    about: Row = {
+        **{f"{of}pairs": len(sample) for of, sample in samples.items()},
+        **{f"{of}groups": len(np.unique(sample.groups)) for of, sample in samples.items()},
+        "labels": labels,
+    }
     frames = [pd.DataFrame(rows[name]) for name in rows]
     return {
         **rows, "summary": list(_summary(*frames)),
@@ -88,13 +117,33 @@ def _agreement(comparison: SeedComparison, name: str, seeds: Sequence[int]) -> I
     for seed, other in combinations(seeds, 2):
         found = comparison.compare(scored[seed], scored[other], (seed, other))
         agreed = found.agreement
+        held_out = comparison.held_out_correlations(made[seed], made[other])
+        live = scored[seed][1].live, scored[other][1].live
+        by_chance = [mean_match(held_out, partners, *live) for partners in found.chance_partners]
         yield {
             "feature_set": name, "seed": seed, "other_seed": other, "features": agreed.features,
-            "match": float(found.correlation.mean()), "chance_match": float(np.mean(found.chance_correlations)),
+            "match": mean_match(held_out, found.partners, *live), "chance_match": float(np.mean(by_chance)),
             "rho": agreed.rho, "chance_rho": mean_agreement(found.chance, "rho"), "ari": agreed.ari,
             "chance_ari": mean_agreement(found.chance, "ari"), "across": agreed.across,
             "chance_across": mean_agreement(found.chance, "across"), "within": agreed.within,
         }  # fmt: skip
+
+
+def mean_match(
+    correlations: Float64[Tensor, "features features"],
+    partners: Int64[Tensor, " features"],
+    live: Bool[Tensor, " features"],
+    other_live: Bool[Tensor, " features"],
+) -> float:
+    """Mean correlation of the live latents of two dictionaries with their matches; NaN if none is live.
+
+    Args:
+        correlations: of each latent of the first dictionary with each of the second one, 0 where one never varies.
+        partners: for each latent of the first dictionary, the index of its match in the second one.
+        live, other_live: which latents of the first, and of the second dictionary are live.
+    """
+    matched = correlations[torch.arange(len(partners)), partners]
+    return float(torch.cat([matched[live], matched[other_live[partners]]]).mean())
 
 
 def _summary(seeds: pd.DataFrame, removals: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Row]:

@@ -23,7 +23,7 @@ from mmmono.commands.plan.downloads import Hub
 from mmmono.commands.plan.keys import needed_keys
 from mmmono.commands.plan.rates import hours, readable
 from mmmono.commands.plan.step import Item, State, Step
-from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_of, in_order
+from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_of, in_order, overrides_for
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.entrypoint import CONF, error_line
@@ -110,9 +110,7 @@ def planned(analysis: Analysis, overrides: list[str], hub: Hub, keys: dict[str, 
         hub: the model hub, to look up downloads.
         keys: output; gets a line for each API key or token that the analysis needs.
     """
-    if not analysis.of_features:  # its pairs are its own, whatever model and dataset the plan is for
-        overrides = [override for override in overrides if group_of(override) not in ("model", "dataset")]
-    cfg = compose(analysis.name, settings_it_has(analysis.name, overrides, CONF))
+    cfg = compose(analysis.name, settings_it_has(analysis.name, overrides_for(analysis, overrides), CONF))
     keys.update(dict.fromkeys(str(key) for key in needed_keys(cfg)))
     try:
         yield from Step(analysis, cfg, hub).items()
