@@ -49,8 +49,8 @@ class Settings(SteeringSettings):
                 f"names={list(self.names)} says which features are steered: leave steered_answers.show out"
             )
         parted = [entry.partition(":") for entry in self.names]
-        wrong = [entry for entry in parted if not entry[0].isdecimal() or not entry[2].strip()]
-        if wrong or len({name for *_, name in parted}) < max(2, len(parted)) or len(self.named) < len(parted):
+        wrong = any(not feature.isdecimal() or not name.strip() for feature, _, name in parted)
+        if wrong or len(set(self.named.values())) < max(2, len(parted)):
             raise ValueError(
                 f"names={list(self.names)} must call two features at least by their own names: [12:dog,37:sea]"
             )
@@ -89,9 +89,10 @@ def _remarks(result: Result) -> Iterator[str]:
     said = result.modalities.fields
     for row in result.rows("samples"):
         way = "in the joint space" if row["joint"] else "as they are"
+        silent = f"; {row['silent']} more, which no image activates, were left out" if row["silent"] else ""
         yield (
             f"{row['feature_set']}: {row['features']} named features; {row['asked']} {said['images']}, whose visual tokens "
-            f"are steered {way}"
+            f"are steered {way}{silent}"
         )
     yield (
         "move: mean log-probability of the name's tokens as the answer, minus that without steering, in nats; others: the "
@@ -159,6 +160,7 @@ STEERED_ANSWERS = Analysis(
             "features": "number of features that were steered",
             "asked": "number of images that the model was asked about",
             "images": "number of images that reference activations are of, one of each group",
+            "silent": "named features that none of these images activates, which were left out",
             "joint": "1 if tokens were steered in the joint space, through the tower's projection; 0 if as they are",
         },
     },
