@@ -40,8 +40,10 @@ class Settings(SteeringSettings):
             raise ValueError("question= is empty: ask something, such as 'What is in this image?'")
         if self.asked < 2:
             raise ValueError(f"asked={self.asked} must be at least 2: intervals are over images")
+        if self.show is not None and not self.show:
+            raise ValueError("show=[] steers nothing: name features, or leave it out for those whose names hold best")
         if self.names is None:
-            if not self.show and not self.per_class:
+            if self.show is None and not self.per_class:
                 raise ValueError("per_class=0 steers nothing: give a number of features of each class, show or names")
             return
         if self.show is not None:
@@ -97,7 +99,7 @@ def _remarks(result: Result) -> Iterator[str]:
     yield (
         "move: mean log-probability of the name's tokens as the answer, minus that without steering, in nats; others: the "
         "same while the other features are steered; stay: cosine of the other names' log-probabilities before and after, "
-        f"each minus its mean over {said['images']}"
+        f"each minus the mean over {said['images']} before; none with fewer than 5 other names"
     )
 
 
@@ -128,8 +130,8 @@ STEERED_ANSWERS = Analysis(
             "beyond_low": "lower end of its 95 % interval over images",
             "beyond_high": "upper end of the same",
             "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other names' log-probabilities before and after, each minus its mean over images; mean "
-            "over images",
+            "stay": "cosine of the other names' log-probabilities before and after, each minus the mean over images "
+            "before; mean over images; empty with fewer than 5 other names",
             "score": "steerability: move times stay, 0 if either is negative",
             "name": "what the feature is called",
         },
@@ -178,6 +180,7 @@ STEERED_ANSWERS = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
+    version=2,
     embeds_anew=True,
     weights={"victim.model": "vision-language model"},
 )
