@@ -164,8 +164,8 @@ def steered_rows(
 ) -> Iterator[Row]:
     """Rows of all steered features at one strength.
 
-    Intervals and p-values take queries for independent draws, which pairs of different groups are. Prompts chosen by hand are
-    no such draw: there an interval says how much the mean depends on which of them were chosen. The controls are given.
+    Intervals and p-values take queries for independent draws, which pairs of different groups are. Prompts chosen by hand
+    are no such draw: there an interval says how much the mean depends on which were chosen. The controls are given.
 
     Args:
         scored: the feature set.

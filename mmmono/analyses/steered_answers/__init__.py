@@ -96,9 +96,9 @@ def _remarks(result: Result) -> Iterator[str]:
             f"{row['feature_set']}: {row['features']} named features; {row['asked']} {said['images']}, whose visual tokens "
             f"are steered {way}{silent}"
         )
-    if result.recipe["steered_answers"]["how"] != "scale":
-        k = result.recipe["steered_answers"]["k"]
-        yield f"strengths are in units of the mean activation on the {k} {said['images']} that activate the feature most (ref.)"
+    settings = result.recipe["steered_answers"]
+    if settings["how"] != "scale":
+        yield f"ref.: mean activation on the {settings['k']} {said['images']} that activate the feature most"
     yield (
         "move: mean log-probability of the name's tokens as the answer, minus that without steering, in nats; others: the "
         "same while the other features are steered; stay: cosine of the other names' log-probabilities before and after, "
