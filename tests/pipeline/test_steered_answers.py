@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from mmmono.case_studies.adversarial.victims import Llava
+from mmmono.interpretability.steer import SteeredEmbeddings
 from mmmono.pipeline.images import SplitImages
 from mmmono.pipeline.steering import Steerable
 from tests.pipeline.conftest import Command, newest
@@ -309,3 +310,47 @@ def test_answers_belong_to_their_images_whatever_can_be_read_when_a_run_goes_on(
     for row in table.itertuples():
         image = asked[int(row.answer.removeprefix("answer ")) - 1]
         assert np.array_equal(image, np.asarray(Image.open(results / row.image)))
+
+
+@pytest.mark.slow
+def test_given_embeddings_as_wide_as_tokens_are_of_tokens_as_they_are(
+    command: Command, world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raw feature is a number of each token, which is raised by strength times reference times the token's length."""
+    rng = np.random.default_rng(0)
+    embeddings = {side: rng.standard_normal((40, 48)).astype(np.float32) for side in ("image", "text")}
+    for side, values in embeddings.items():
+        np.save(tmp_path / f"{side}.npy", values)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    rows = pd.DataFrame({"image_path": [f"{i}.png" for i in range(40)], "caption": [f"image {i}" for i in range(40)]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    files = [f"dataset.{side}={tmp_path}/{side}.npy" for side in embeddings]
+    seen: list[torch.Tensor] = []
+    whole = SteeredEmbeddings.__call__
+
+    def steered(self: SteeredEmbeddings, given: torch.Tensor) -> torch.Tensor:
+        moved = whole(self, given)
+        seen.append((moved - given) / given.norm(dim=-1, keepdim=True))
+        return moved
+
+    monkeypatch.setattr(SteeredEmbeddings, "__call__", steered)
+    given = (
+        f"artifacts={tmp_path}/artifacts", "dataset=store", *files, f"dataset.metadata={tmp_path}/rows.csv",
+        "dataset.split=all", "model.name=tokens", "features=raw", "mds.min_pairs=2", *ASKED,
+        f"victim.model={world['own']}", "steered_answers.strengths=[4.0]", "steered_answers.images=30",
+    )  # fmt: skip
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,1:bake]")
+    assert run.status == 0, run.err
+    results = newest(tmp_path / "artifacts", "steered_answers")
+    assert pd.read_parquet(results / "samples.parquet").joint.tolist() == [0]
+    assert "are steered as they are" in " ".join(run.out.split())
+    table = pd.read_parquet(results / "features.parquet").set_index("feature")
+    changes = torch.cat([one.reshape(-1, 48) for one in seen])
+    wanted = torch.zeros(2, 48)
+    for feature in (0, 1):
+        wanted[feature, feature] = 4.0 * float(table.reference[feature])
+    assert torch.stack([(changes - one).abs().amax(1) for one in wanted]).amin(0).max() < 1e-4
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,100:bake]")
+    assert run.status == 1
+    assert "steered_answers.names names feature 100, but raw has 0 to 47" in " ".join(run.err.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder
 from mmmono.dictionaries import Dictionary
 from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.steering import Steerable
 from mmmono.vlm import load_transformers
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.test_steered_answers import PAIRS, TRAINED, write_pairs
@@ -338,3 +340,18 @@ def test_a_feature_that_does_not_exist_is_named(command: Command, world: dict[st
     run = command("steered_images", *world["given"], *TRAINED, *TINY, *FEW, "steered_images.show=[100000]")
     assert run.status == 1
     assert "steered_images.show names feature 100000, but sae has 0 to" in " ".join(run.err.split())
+
+
+def test_without_a_feature_that_an_image_activates_there_is_nothing_to_steer(
+    command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Steerable.of
+    monkeypatch.setattr(
+        Steerable, "of", lambda *given: replace(of := whole(*given), reference=torch.zeros_like(of.reference))
+    )
+    monkeypatch.setattr(EmbeddingDecoder, "generate", lambda *_: pytest.fail("something was drawn"))
+    run = command("steered_images", *world["given"], *TINY, *FEW, "features=raw", "mds.min_pairs=2", "seed=7")
+    assert run.status == 1
+    assert "live features is activated by any of 60 images, so that there is nothing to steer" in " ".join(
+        run.err.split()
+    )
