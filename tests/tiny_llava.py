@@ -25,8 +25,14 @@ TOWER = CLIPVisionConfig(
 )
 
 
-def tiny_llava(folder: Path, clip: Path | None = None) -> Path:
-    """Write processor and weights to a folder; with the vision tower of a CLIP of images of 32 pixels, if one is given."""
+def tiny_llava(folder: Path, clip: Path | None = None, layer: int = -1) -> Path:
+    """Write processor and weights to a folder.
+
+    Args:
+        folder: the folder.
+        clip: of a CLIP of images of 32 pixels, whose vision tower it gets; None for a tower of its own.
+        layer: layer that visual tokens are of.
+    """
     torch.manual_seed(0)
     own = None if clip is None else CLIPModel.from_pretrained(clip)
     tower = TOWER if own is None else own.config.vision_config
@@ -48,7 +54,7 @@ def tiny_llava(folder: Path, clip: Path | None = None) -> Path:
             hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
             vocab_size=len(WORDS), pad_token_id=3, bos_token_id=1, eos_token_id=2,
         ),
-        image_token_index=4, vision_feature_layer=-1,
+        image_token_index=4, vision_feature_layer=layer,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config)
     if own is not None:

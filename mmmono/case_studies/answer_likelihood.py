@@ -23,6 +23,9 @@ def mean_log_probabilities(
         question: what it is asked.
         lead: how its answer begins, such as `The image shows`; may be empty.
         words: words or phrases that may come next.
+
+    Raises:
+        ConfigError: the GPU runs out of memory.
     """
     prompt = " ".join(part for part in (llava.prompt.replace("{request}", question), lead) if part)
     prefix = llava.inputs(image, prompt)["input_ids"][0]
@@ -54,7 +57,7 @@ def _means(llava: Llava, pixels: Tensor, rows: Sequence[Tensor], starts: Sequenc
     kept = ids.shape[1] - min(starts) + 1  # the logits that tell of the first counted token, and all after them
     lengths = torch.tensor([len(row) for row in rows], device=ids.device)
     places = torch.arange(ids.shape[1], device=ids.device)
-    with torch.inference_mode():
+    with llava.enough_memory(), torch.inference_mode():
         logits = model(
             input_ids=ids, attention_mask=(places < lengths[:, None]).long(), logits_to_keep=kept,
             pixel_values=pixels.expand(len(rows), *pixels.shape[1:]),

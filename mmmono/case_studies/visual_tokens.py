@@ -17,12 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmmono.case_studies.same_weights import same_weights
 from mmmono.core.errors import ModelError
 from mmmono.vlm import Encoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 
 Steering = Callable[[Tensor], Tensor]  # of embeddings `[..., dim]`
-SAME = 0.01  # largest relative difference of one tower's weights, which may be stored in half precision
+# Where the weights that tell towers apart lie, in open_clip's and in transformers' vision transformers.
+PATCHES = ("conv1.weight", "embeddings.patch_embedding.weight")
+POSITIONS = ("positional_embedding", "embeddings.position_embedding.weight")
+NORMS = ("ln_post.weight", "post_layernorm.weight")
+BLOCKS = ("transformer.resblocks", "encoder.layers")
+INNER = ("mlp.c_fc.weight", "mlp.fc1.weight")
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,21 @@ class JointSpace:
 
     @classmethod
     def of(cls, encoder: Encoder) -> JointSpace | None:
-        """Return that of a CLIP of open_clip or transformers; None for models that are built otherwise."""
+        """Return that of a CLIP of open_clip or transformers; None for models that are built otherwise.
+
+        Without a projection (`model.projected=false`), P is the identity.
+        """
         model: Any = getattr(encoder, "model", None)
         norm: Any = _first(model, "visual.ln_post", "vision_model.post_layernorm")
-        projection: Any = _first(model, "visual.proj", "visual_projection.weight")
-        if not isinstance(norm, nn.LayerNorm) or not isinstance(projection, Tensor):
+        clip = hasattr(model, "visual_projection") or hasattr(getattr(model, "visual", None), "proj")
+        if not isinstance(norm, nn.LayerNorm) or not clip:
             return None
+        gain, shift = norm.weight.detach().float(), norm.bias.detach().float()
+        projection: Any = _first(model, "visual.proj", "visual_projection.weight")
+        if projection is None:
+            return cls(gain, shift, torch.eye(len(gain)).to(gain), norm.eps)
         matrix = projection.detach().float()
-        matrix = matrix.T if hasattr(model, "visual_projection") else matrix
-        return cls(norm.weight.detach().float(), norm.bias.detach().float(), matrix, norm.eps)
+        return cls(gain, shift, matrix.T if hasattr(model, "visual_projection") else matrix, norm.eps)
 
     def steered(self, tokens: Float[Tensor, "*batch width"], steering: Steering) -> Float[Tensor, "*batch width"]:
         """Steer tokens in the joint space.
@@ -78,10 +90,9 @@ def joint_space(encoder: Encoder, llava: nn.Module, width: int) -> JointSpace | 
         width: width of the visual tokens.
     """
     space = JointSpace.of(encoder)
-    own, other = (_patch_weights(tower) for tower in (_first(llava, "model.vision_tower"), _image_tower(encoder)))
-    if space is None or own is None or other is None or len(space.projection) != width:
-        return None
-    if own.shape != other.shape or (own - other).norm() > SAME * other.norm():
+    own = _first(llava, "model.vision_tower.vision_model", "model.vision_tower")
+    other = _first(getattr(encoder, "model", None), "visual", "vision_model")
+    if space is None or len(space.projection) != width or not _same_tower(own, other):
         return None
     return space
 
@@ -128,15 +139,18 @@ def steered_tokens(llava: Any, steering: Steering) -> Iterator[None]:
         handle.remove()
 
 
-def _image_tower(encoder: Encoder) -> Any:
-    return _first(getattr(encoder, "model", None), "visual", "vision_model")
+def _same_tower(own: nn.Module, other: nn.Module) -> bool:
+    """Whether two vision transformers have the same weights: patches, positions, last norm, and the last block of both.
 
-
-def _patch_weights(tower: Any) -> Tensor | None:
-    """Weights of a tower's first convolution, which cuts the image into patches."""
-    modules = tower.modules() if isinstance(tower, nn.Module) else ()
-    first = next((module for module in modules if isinstance(module, nn.Conv2d)), None)
-    return None if first is None else first.weight.detach().float().cpu()
+    A tower of which a layer was chosen (`model.layer`) has fewer blocks.
+    """
+    blocks = [_first(tower, *BLOCKS) for tower in (own, other)]
+    if any(block is None or not len(block) for block in blocks):
+        return False
+    last = min(len(block) for block in blocks) - 1
+    pairs = [(_first(own, *paths), _first(other, *paths)) for paths in (PATCHES, POSITIONS, NORMS)]
+    pairs.append((_first(blocks[0][last], *INNER), _first(blocks[1][last], *INNER)))
+    return all(one is not None and two is not None and same_weights(one, two) for one, two in pairs)
 
 
 def _first(root: Any, *paths: str) -> Any:

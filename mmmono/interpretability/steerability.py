@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mmmono.core.finite import unit_rows
 
+LEAST = 5  # other features that a cosine of their profiles is of
+
 
 @dataclass(frozen=True)
 class Steered:
@@ -24,8 +26,9 @@ class Steered:
         moves: what is measured of the steered feature minus what was before, over its reference: 1 if nothing was there
             before and the feature is then as strong as where it is strongest.
         controls: the same of this feature while others are steered, on average over these.
-        stays: cosine of the other features' profiles before and after, each minus its mean: 1 if they stay, about 0 if what
-            comes after has nothing to do with what was.
+        stays: cosine of the other features' profiles before and after, each minus the mean profile before: 1 if they stay,
+            about 0 if what comes after has nothing to do with what was. NaN with fewer than LEAST other features: the cosine
+            of one number is 1 or −1, whatever happens.
     """
 
     strength: float
@@ -34,7 +37,7 @@ class Steered:
     stays: Float64[Tensor, "queries features"]
 
     def scores(self) -> Float64[Tensor, " features"]:
-        """Steerability of each feature: mean movement times mean staying, 0 if either is negative."""
+        """Steerability of each feature: mean movement times mean staying, 0 if either is negative; NaN as `stays`."""
         return self.moves.mean(0).clamp_min(0) * self.stays.mean(0).clamp_min(0)
 
 
@@ -43,7 +46,8 @@ class Steerability:
 
     Args:
         before: profiles before anything is steered.
-        mean: mean profile, from which staying is measured.
+        mean: mean profile before anything is steered, from which staying is measured. It is that of what the profiles are
+            of: what two generated images share because they are generated must not count as staying.
         columns: entry of the profile that each feature is to move.
         reference: what it is to move by, not 0.
     """
@@ -63,6 +67,9 @@ class Steerability:
         """Add the profiles after the feature at this place among `columns` was steered."""
         column = int(self._columns[place])
         self._moves[:, place] = (after[:, column] - self._before[:, column]) / self._reference[place]
+        if self._before.shape[1] <= LEAST:
+            self._stays[:, place] = torch.nan
+            return
         sides = [(side - self._mean).index_fill(1, self._columns[[place]], 0.0) for side in (self._before, after)]
         self._stays[:, place] = (unit_rows(sides[0]) * unit_rows(sides[1])).sum(1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL.Image import Image
+from PIL.Image import open as open_image
 
 from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
 from mmmono.core.errors import DataError, MissingArtifactError
@@ -172,6 +173,12 @@ def print_missing(directory: Path) -> None:
         style="yellow",
         markup=False,
     )
+
+
+def read_image(file: Path) -> Image:
+    """Read an image that `save_image` wrote, as RGB."""
+    with open_image(file) as image:
+        return image.convert("RGB")
 
 
 def save_image(image: Image, file: Path) -> None:

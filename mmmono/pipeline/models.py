@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mmmono.features import Manifest, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.model_names import as_name, last_part
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
 from mmmono.vlm import Encoder
@@ -334,17 +334,6 @@ class DrawingCLIP(Model):
         from mmmono.vlm import load_drawingclip
 
         return load_drawingclip(self.artifact(artifacts).path, device=device)
-
-
-def as_name(text: str) -> str:
-    """Return a model's name as part of folder names: letters, digits and `.+-_` alone."""
-    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "model"
-
-
-def last_part(address: str) -> str:
-    """Return the last part of a path, or of an id on the hub with its revision."""
-    path, at, revision = address.partition("@")
-    return Path(path).absolute().name + at + revision
 
 
 def _shipped_dim(architecture: str) -> int:

@@ -129,13 +129,19 @@ def check_decoders(workspace: Workspace) -> None:
             raise ConfigError(f"features={name} has no way back to embeddings: use features=raw or features=sae")
 
 
-def check_shown(workspace: Workspace, section: str, show: Sequence[int] | None) -> None:
-    """Raise ConfigError if a named feature does not exist; the dictionaries are made for it, before anything else."""
+def check_shown(workspace: Workspace, section: str, show: Sequence[int] | None, key: str = "show") -> None:
+    """Raise ConfigError if a named feature does not exist; the dictionaries are made for it, before anything else.
+
+    Args:
+        workspace: provides the feature sets.
+        section, key: setting that names the features, for the message.
+        show: the features.
+    """
     for name in workspace.recipes if show else ():
         count = workspace.feature_set(name).num_features
         for feature in show or ():
             if not 0 <= feature < count:
-                raise ConfigError(f"{section}.show names feature {feature}, but {name} has 0 to {count - 1}")
+                raise ConfigError(f"{section}.{key} names feature {feature}, but {name} has 0 to {count - 1}")
 
 
 def random_features(
@@ -156,7 +162,10 @@ def steered_rows(
     steered: Steered,
     reference: Float64[Tensor, " features"] | None = None,
 ) -> Iterator[Row]:
-    """Rows of all steered features at one strength; queries are of different groups, so they are independent.
+    """Rows of all steered features at one strength.
+
+    Intervals and p-values take queries for independent draws, which pairs of different groups are. Prompts chosen by hand
+    are no such draw: there an interval says how much the mean depends on which were chosen. The controls are given.
 
     Args:
         scored: the feature set.

@@ -8,7 +8,7 @@ from typing import Literal
 
 HOWS = ("set", "scale", "add")
 STEERED = {"set": "set", "scale": "scaled", "add": "raised"}  # in captions
-UNITS = {"set": "set to", "scale": "code ×", "add": "code +"}  # before a strength
+UNITS = {"set": "set to", "scale": "code ×", "add": "+ ref. ×"}  # before a strength
 
 
 @dataclass(frozen=True)

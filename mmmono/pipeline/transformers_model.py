@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.downloads import Download
-from mmmono.pipeline.models import Layered, as_name, last_part
+from mmmono.pipeline.model_names import as_name, last_part
+from mmmono.pipeline.models import Layered
 from mmmono.vlm import Encoder
 from mmmono.vlm.depth import cut
 

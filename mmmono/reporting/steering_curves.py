@@ -25,7 +25,7 @@ class Panel:
 
     Attributes:
         column: what is drawn, mean over features with the half of the features in the middle.
-        control: what is drawn dotted beside it, from a zero line on; empty for nothing.
+        control: what is drawn dotted beside it, with a line at 0; empty for neither.
         label: of the axis.
         top: upper end of the axis; None: where the values end.
     """

@@ -23,7 +23,7 @@ class SteeredRow:
     """A row of images.
 
     Attributes:
-        label: what found them, such as `× 2`.
+        label: what stands beside the row: a strength, such as `code × 2`, or a prompt.
         images: images with the activation of the feature on them, over its reference.
         heads: what stands above each image; empty for nothing.
     """

@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPModel, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.case_studies.answer_likelihood import mean_log_probabilities
 from mmmono.case_studies.visual_tokens import JointSpace, joint_space, steered_tokens, token_width
-from mmmono.core.errors import ModelError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.vlm import Encoder, load_transformers
+from mmmono.vlm.depth import Depth, cut
 from tests.fakes import tiny_clip
 from tests.tiny_llava import tiny_llava
 from tests.vlm.tiny_transformers import write_tiny
@@ -119,6 +122,94 @@ def test_only_the_models_own_tower_has_a_way_into_its_joint_space(
     assert joint_space(tiny_clip(), model, 48) is None
     siglip = load_transformers(str(write_tiny(tmp_path / "siglip", "siglip")), "siglip")
     assert JointSpace.of(siglip) is None  # it has no projection
+
+
+@pytest.mark.parametrize("weight", ["patch", "position", "post_layernorm", "layers.2.mlp.fc1"])
+def test_a_fine_tuned_tower_is_another(clip: Path, llava: Llava, weight: str) -> None:
+    """A fine-tuned model may have the patches, or all but the last block, of the model that it started from."""
+    tuned = load_transformers(str(clip), "tuned")
+    model = tuned.model  # type: ignore[attr-defined]
+    [own] = [value for name, value in model.vision_model.named_parameters() if f"{weight}_embedding.weight" in name
+             or name.endswith(f"{weight}.weight")]  # fmt: skip
+    rounded = own.detach().half().float()
+    own.data.copy_(rounded)
+    assert joint_space(tuned, llava.parts[1], 48) is not None
+    own.data.mul_(1.02)
+    assert joint_space(tuned, llava.parts[1], 48) is None
+
+
+def test_a_tower_of_larger_images_is_another(clip: Path, llava: Llava) -> None:
+    larger = load_transformers(str(clip), "larger")
+    embedding = larger.model.vision_model.embeddings.position_embedding  # type: ignore[attr-defined]
+    embedding.weight = torch.nn.Parameter(torch.cat([embedding.weight, embedding.weight]))
+    assert joint_space(larger, llava.parts[1], 48) is None
+
+
+def test_an_open_clip_model_may_be_the_one_that_the_tower_is_of(tmp_path: Path) -> None:
+    chosen = tiny_clip()
+    visual = chosen.model.visual  # type: ignore[attr-defined]
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(
+                hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+                patch_size=16,
+            ),
+            text_config=LlamaConfig(
+                hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+                vocab_size=9,
+            ),
+        )
+    )  # fmt: skip
+    assert joint_space(chosen, model, 64) is None
+    tower = getattr(model.model.vision_tower, "vision_model", model.model.vision_tower)
+    tower.embeddings.patch_embedding.weight.data.copy_(visual.conv1.weight)
+    tower.embeddings.position_embedding.weight.data.copy_(visual.positional_embedding)
+    tower.post_layernorm.weight.data.copy_(visual.ln_post.weight)
+    tower.encoder.layers[1].mlp.fc1.weight.data.copy_(visual.transformer.resblocks[1].mlp.c_fc.weight)
+    assert joint_space(chosen, model, 64) is not None
+    cut(chosen, Depth([1, None]))  # the tokens of an earlier layer of the same tower
+    tower.encoder.layers[0].mlp.fc1.weight.data.copy_(visual.transformer.resblocks[0].mlp.c_fc.weight)
+    assert joint_space(chosen, model, 64) is not None
+
+
+def test_tokens_of_the_last_layer_but_one_are_of_the_same_tower(clip: Path, encoder: Encoder, tmp_path: Path) -> None:
+    folder = tiny_llava(tmp_path / "llava", clip, layer=-2)
+    victim = Llava(str(folder), PROMPT, repeats=1, dtype="float32")
+    victim.load(None, "cpu")
+    model = victim.parts[1]
+    assert joint_space(encoder, model, token_width(str(folder))) is not None
+    tower = CLIPModel.from_pretrained(clip).vision_model
+    with torch.inference_mode():
+        states = tower(victim.inputs(IMAGE, PROMPT)["pixel_values"], output_hidden_states=True).hidden_states
+    torch.testing.assert_close(handed_over(victim), states[-2][:, 1:])
+
+
+@pytest.mark.parametrize("kind", ["transformers", "open_clip"])
+def test_without_a_projection_the_joint_space_is_that_of_the_last_norm(clip: Path, kind: str) -> None:
+    chosen: Encoder = load_transformers(str(clip), "tiny") if kind == "transformers" else tiny_clip()
+    model = chosen.model  # type: ignore[attr-defined]
+    if kind == "transformers":
+        model.visual_projection = torch.nn.Identity()
+    else:
+        model.visual.proj = None
+    norm = model.vision_model.post_layernorm if kind == "transformers" else model.visual.ln_post
+    space = JointSpace.of(chosen)
+    assert space is not None
+    tokens = torch.randn(5, len(norm.weight), generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+    space.steered(tokens, lambda e: seen.append(e) or e)
+    torch.testing.assert_close(seen[0], norm(tokens))
+
+
+def test_lack_of_memory_is_an_error_that_names_the_setting(llava: Llava, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(llava.parts[1].lm_head, "forward", full)
+    with pytest.raises(ConfigError, match="out of GPU memory with victim.batch_size=2: lower it"):
+        mean_log_probabilities(llava, IMAGE, "describe", "", ["bread"])
+    with pytest.raises(ConfigError, match="out of GPU memory with victim.batch_size=2: lower it"):
+        llava.answers(IMAGE, Request("describe", ""), "", 0)
 
 
 def test_the_width_of_tokens_is_known_without_weights(llava: Llava, clip: Path, tmp_path: Path) -> None:

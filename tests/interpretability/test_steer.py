@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
 from mmmono.features import FeatureSet, Modality, RawFeatures
-from mmmono.interpretability.steer import Steer, SteeredEmbeddings
+from mmmono.interpretability.steer import How, Steer, SteeredEmbeddings
 from mmmono.interpretability.steerability import Steerability
 from mmmono.interpretability.steering import SteeredRetrieval
+from mmmono.pipeline.steering_settings import HOWS, STEERED, UNITS
 
 DIM, FEATURES = 12, 20
 
@@ -109,6 +112,26 @@ def test_a_control_is_the_mean_over_what_was_steered_as_one() -> None:
     np.testing.assert_allclose(result.moves[:, 0].numpy(), (own - before)[:, 1].numpy() / 2)
     np.testing.assert_allclose(result.controls[:, 0].numpy(), ((one + two) / 2 - before)[:, 1].numpy() / 2)
     assert result.controls[:, 1].isnan().all()  # nothing was its control
+
+
+@pytest.mark.parametrize(("measured", "known"), [(5, False), (6, True)])
+def test_staying_is_of_five_other_features_at_least(measured: int, known: bool) -> None:
+    """The cosine of one number is 1 or −1, whatever happens."""
+    rng = np.random.default_rng(5)
+    before, after = (torch.tensor(rng.random((4, measured))) for _ in range(2))
+    found = Steerability(before, before.mean(0), torch.tensor([2]), torch.ones(1).double())
+    found.add(0, after)
+    result = found.result(1.0)
+    sides = [np.delete(side - before.numpy().mean(0), 2, axis=1) for side in (before.numpy(), after.numpy())]
+    cosines = (sides[0] * sides[1]).sum(1) / np.linalg.norm(sides[0], axis=1) / np.linalg.norm(sides[1], axis=1)
+    np.testing.assert_allclose(result.stays[:, 0].numpy(), cosines if known else np.full(4, np.nan))
+    np.testing.assert_allclose(result.moves[:, 0].numpy(), (after - before)[:, 2].numpy())
+    assert bool(result.scores().isnan().all()) is not known
+
+
+def test_settings_name_the_ways_that_there_are() -> None:
+    assert get_args(How) == HOWS
+    assert set(STEERED) == set(UNITS) == set(HOWS)
 
 
 def test_what_cannot_be_steered_is_named() -> None:

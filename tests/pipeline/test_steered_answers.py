@@ -5,14 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from mmmono.case_studies.adversarial.victims import Llava
+from mmmono.interpretability.steer import SteeredEmbeddings
+from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.steering import Steerable
 from tests.pipeline.conftest import Command, newest
 from tests.tiny_llava import tiny_llava
 from tests.vlm.tiny_transformers import write_tiny
@@ -45,6 +50,15 @@ def write_pairs(file: Path) -> Path:
     return file
 
 
+def llava_of_width(folder: Path, width: int) -> Path:
+    """A LLaVA's configuration alone, with visual tokens of this width."""
+    tiny_llava(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = width
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Overrides for a small CLIP with its pairs, and a LLaVA that sees with its tower."""
@@ -57,12 +71,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "own": str(tiny_llava(folder / "own", clip)),
         "other": str(tiny_llava(folder / "other", write_tiny(folder / "other_clip", "clip", seed=1))),
         "narrow": str(tiny_llava(folder / "narrow")),
+        "as_wide": str(llava_of_width(folder / "as_wide", 24)),
         "artifacts": f"{folder}/artifacts",
     }
 
 
 def live_features(command: Command, world: dict[str, str]) -> list[int]:
-    """Features that images activate most, of which there are many enough."""
+    """Live features with the largest modality dominance scores."""
     run = command("mds", *world["model"].split(), *TRAINED)
     assert run.status == 0, run.err
     scores = pd.read_parquet(newest(Path(world["artifacts"]), "mds") / "scores.parquet")
@@ -102,7 +117,9 @@ def test_the_score_follows_from_what_is_said(
     assert len(table) == 3 * 2
     assert len(answers) == 3 * 3 * 3
     [samples] = pd.read_parquet(results / "samples.parquet").to_dict("records")
-    assert samples == {"feature_set": "sae", "features": 3, "asked": 3, "images": 60, "joint": 1}
+    assert samples == {
+        "feature_set": "sae", "features": 3, "asked": 3, "images": 60, "silent": 0, "joint": 1,
+    }  # fmt: skip
     plain = answers[answers.strength.isna()].set_index(["feature", "place"]).log_probability
     for row in table.itertuples():
         mine = answers[(answers.feature == row.feature) & (answers.strength == row.strength)].set_index(
@@ -110,16 +127,18 @@ def test_the_score_follows_from_what_is_said(
         )
         assert row.move == pytest.approx((mine.log_probability - plain).dropna().mean(), abs=1e-9)
         assert row.move_low <= row.move <= row.move_high
-        assert row.score == pytest.approx(max(row.move, 0) * max(row.stay, 0))
+        assert np.isnan(row.stay)  # of two other names
+        assert np.isnan(row.score)
         assert row.beyond == pytest.approx(row.move - row.control)
     moved = table.groupby("strength").move.apply(lambda m: m.abs().mean())
     assert moved[4.0] > moved[1.0] > 0
     said = [json.loads(line) for line in (results / "said-sae.jsonl").read_text().splitlines()]
-    likely = {(line["of"], line["place"]): line["log_probabilities"] for line in said}
+    rows = answers.row[:3].tolist()
+    likely = {(line["of"], line["row"]): line["log_probabilities"] for line in said}
     for column, row in enumerate(table[table.strength == 1].itertuples()):
         others = [
-            likely[f"{other} 1", place][column] - likely["", place][column]
-            for other in features if other != row.feature for place in range(3)
+            likely[f"{other} 1.0", at][column] - likely["", at][column]
+            for other in features if other != row.feature for at in rows
         ]  # fmt: skip
         assert row.control == pytest.approx(np.mean(others))
     assert (results / "steered_answers.png").stat().st_size > 5_000
@@ -171,10 +190,16 @@ def test_features_are_called_as_names_found(command: Command, world: dict[str, s
         (["steered_answers.question=''"], "steered_answers.question= is empty"),
         (["steered_answers.how=push"], "steered_answers.how=push is none of set, scale, add"),
         (["steered_answers.names=[1:bread]"], "must call two features at least by their own names"),
+        (["steered_answers.names=[1:bread,'2: bread']"], "must call two features at least by their own names"),
         (["steered_answers.names=[1:bread,2:bread]"], "must call two features at least by their own names"),
         (["steered_answers.names=[1:bread,2:bake]", "steered_answers.show=[1]"], "leave steered_answers.show out"),
         (["features=[raw,sae]", "steered_answers.names=[1:bread,2:bake]"], "are several: choose one"),
         (["steered_answers.per_class=0"], "steered_answers.per_class=0 steers nothing"),
+        (["steered_answers.show=[]"], "steered_answers.show=[] steers nothing"),
+        (["victim.repeats=5"], "victim.repeats=5 makes as many answers, of which one is kept"),
+        ([], "have no names yet, by which answers are judged: run experiments/names.py"),
+        # As wide as the tokens, but of a model with another tower:
+        (["victim.model={as_wide}"], "have 24 dimensions, and features=sae are of embeddings with 24, of model="),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line_before_any_work(
@@ -191,7 +216,7 @@ def test_bad_input_is_one_clear_line_before_any_work(
         *model,
         "features=sae",
         *own,
-        *(o.format(**world) if "{narrow}" in o else o for o in overrides),
+        *(o.format(**world) if "{" in o else o for o in overrides),
     )
     lines = [line for line in run.err.splitlines() if line.startswith("error:")]
     assert run.status == 1, run.out
@@ -204,7 +229,128 @@ def test_a_tower_of_equal_width_with_other_weights_is_refused_before_anything_is
     command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Llava, "answers", lambda *_: pytest.fail("it was asked"))
-    given = (*world["model"].split(), *TRAINED, *ASKED, f"victim.model={world['other']}")
-    run = command("steered_answers", *given, "steered_answers.names=[0:bread,1:bake]")
+    raw = ("features=raw", "mds.min_pairs=2", "steered_answers.names=[0:bread,1:bake]")
+    run = command("steered_answers", *world["model"].split(), *raw, *ASKED, f"victim.model={world['other']}")
     assert run.status == 1
     assert "48 dimensions wide, is not the image tower of model=" in " ".join(run.err.split())
+
+
+@pytest.mark.slow
+def test_features_that_no_image_activates_are_left_out_unless_named(
+    command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = live_features(command, world)
+    whole = Steerable.of
+
+    def silenced(*given: object) -> Steerable:
+        of = whole(*given)  # type: ignore[arg-type]
+        return replace(of, reference=of.reference.index_fill(0, torch.tensor(live[:1]), 0.0))
+
+    monkeypatch.setattr(Steerable, "of", silenced)
+    found = dict(zip(live, ("bread", "bake", "describe"), strict=True))
+    given = (*world["model"].split(), *TRAINED, *ASKED, "steered_answers.strengths=[1.0]")
+    with monkeypatch.context() as patched:
+        patched.setattr(Llava, "load", lambda *_: pytest.fail("the victim was loaded"))
+        names = ",".join(f"{feature}:{name}" for feature, name in found.items())
+        run = command("steered_answers", *given, f"victim.model={world['own']}", f"steered_answers.names=[{names}]")
+        assert run.status == 1
+        line = " ".join(run.err.split())
+        assert f"steered_answers.names: none of 60 images activates features [{live[0]}] of sae" in line
+
+        monkeypatch.setattr("mmmono.analyses.steered_answers.analysis.check_names", lambda *_: None)
+        monkeypatch.setattr(
+            "mmmono.analyses.steered_answers.analysis.names_of", lambda *_: {f: found[f] for f in live[:2]}
+        )
+        run = command("steered_answers", *given, f"victim.model={world['own']}")
+        assert run.status == 1
+        assert "activates 1 of 2 named features, and two are needed at least" in " ".join(run.err.split())
+    monkeypatch.setattr("mmmono.analyses.steered_answers.analysis.names_of", lambda *_: found)
+    run = command("steered_answers", *given, f"victim.model={world['own']}")
+    assert run.status == 0, run.err
+    results = newest(Path(world["artifacts"]), "steered_answers")
+    assert pd.read_parquet(results / "features.parquet").feature.tolist() == live[1:]
+    assert pd.read_parquet(results / "samples.parquet").silent.tolist() == [1]
+    assert "1 more, which no image activates, were left out" in " ".join(run.out.split())
+
+
+@pytest.mark.slow
+def test_answers_belong_to_their_images_whatever_can_be_read_when_a_run_goes_on(
+    command: Command, world: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that cannot be read at first is asked about later; the answers to the others stay theirs."""
+    given = (
+        *world["model"].split(), "features=raw", "mds.min_pairs=2", *ASKED, f"victim.model={world['own']}",
+        "steered_answers.strengths=[1.0]", "steered_answers.names=[0:bread,1:bake]", "seed=3",
+    )  # fmt: skip
+    asked: list[np.ndarray] = []
+    pairs = SplitImages.pairs
+    broken: set[int] = set()
+    stops = [4]
+
+    def answers(self: Llava, image: Image.Image, *rest: object) -> list[str]:
+        if len(asked) == stops[0]:
+            raise KeyboardInterrupt
+        asked.append(np.asarray(image))
+        return [f"answer {len(asked)}"]
+
+    def readable(self: SplitImages, rows: list[int], title: str | None = None) -> object:
+        wanted = list(rows)
+        broken.update(wanted[:2] if not broken else ())
+        return ((row, None if row in broken and stops[0] == 4 else pair) for row, pair in pairs(self, wanted, title))
+
+    monkeypatch.setattr(Llava, "answers", answers)
+    monkeypatch.setattr(SplitImages, "pairs", readable)
+    assert command("steered_answers", *given).status == 130
+    stops[0] = -1
+    run = command("steered_answers", *given)
+    assert run.status == 0, run.err
+    results = newest(Path(world["artifacts"]), "steered_answers")
+    table = pd.read_parquet(results / "answers.parquet")
+    assert broken & set(table.row)
+    for row in table.itertuples():
+        image = asked[int(row.answer.removeprefix("answer ")) - 1]
+        assert np.array_equal(image, np.asarray(Image.open(results / row.image)))
+
+
+@pytest.mark.slow
+def test_given_embeddings_as_wide_as_tokens_are_of_tokens_as_they_are(
+    command: Command, world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raw feature is a number of each token, which is raised by strength times reference times the token's length."""
+    rng = np.random.default_rng(0)
+    embeddings = {side: rng.standard_normal((40, 48)).astype(np.float32) for side in ("image", "text")}
+    for side, values in embeddings.items():
+        np.save(tmp_path / f"{side}.npy", values)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    rows = pd.DataFrame({"image_path": [f"{i}.png" for i in range(40)], "caption": [f"image {i}" for i in range(40)]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    files = [f"dataset.{side}={tmp_path}/{side}.npy" for side in embeddings]
+    seen: list[torch.Tensor] = []
+    whole = SteeredEmbeddings.__call__
+
+    def steered(self: SteeredEmbeddings, given: torch.Tensor) -> torch.Tensor:
+        moved = whole(self, given)
+        seen.append((moved - given) / given.norm(dim=-1, keepdim=True))
+        return moved
+
+    monkeypatch.setattr(SteeredEmbeddings, "__call__", steered)
+    given = (
+        f"artifacts={tmp_path}/artifacts", "dataset=store", *files, f"dataset.metadata={tmp_path}/rows.csv",
+        "dataset.split=all", "model.name=tokens", "features=raw", "mds.min_pairs=2", *ASKED,
+        f"victim.model={world['own']}", "steered_answers.strengths=[4.0]", "steered_answers.images=30",
+    )  # fmt: skip
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,1:bake]")
+    assert run.status == 0, run.err
+    results = newest(tmp_path / "artifacts", "steered_answers")
+    assert pd.read_parquet(results / "samples.parquet").joint.tolist() == [0]
+    assert "are steered as they are" in " ".join(run.out.split())
+    table = pd.read_parquet(results / "features.parquet").set_index("feature")
+    changes = torch.cat([one.reshape(-1, 48) for one in seen])
+    wanted = torch.zeros(2, 48)
+    for feature in (0, 1):
+        wanted[feature, feature] = 4.0 * float(table.reference[feature])
+    assert torch.stack([(changes - one).abs().amax(1) for one in wanted]).amin(0).max() < 1e-4
+    run = command("steered_answers", *given, "steered_answers.names=[0:bread,100:bake]")
+    assert run.status == 1
+    assert "steered_answers.names names feature 100, but raw has 0 to 47" in " ".join(run.err.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from mmmono.case_studies.generators.embedding_decoder import EmbeddingDecoder
 from mmmono.dictionaries import Dictionary
+from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.steering import Steerable
 from mmmono.vlm import load_transformers
 from tests.pipeline.conftest import Command, newest
-from tests.pipeline.test_steered_answers import TRAINED, write_pairs
+from tests.pipeline.test_steered_answers import PAIRS, TRAINED, write_pairs
 from tests.tiny_diffusion import ARCHITECTURE, tiny_encoder, tiny_sd2, tiny_unclip
 from tests.vlm.tiny_transformers import write_tiny
 
@@ -45,6 +48,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "clip": str(clip),
         "shard": shard,
     }
+
+
+def staying(
+    results: Path, images: pd.DataFrame, dictionary: Dictionary, world: dict[str, Any], feature: int, strength: float
+) -> float:
+    """In numpy: cosine of what else is activated before and after, each minus the mean of what is drawn without steering."""
+    encoder = load_transformers(world["clip"], "tiny")
+    own, codes = images[images.feature == feature], []
+    for kept in (own.strength.isna(), own.strength == strength):
+        rows = own[kept].sort_values(["prompt", "seed"])
+        pixels = torch.stack([encoder.preprocess(Image.open(results / file).convert("RGB")) for file in rows.image])
+        with torch.inference_mode():
+            unit = torch.nn.functional.normalize(encoder.encode_image(pixels), dim=1)
+            codes.append(dictionary.encode(unit, "image").double().numpy().reshape(3, 2, -1).mean(1))
+    before, after = (np.delete(side - codes[0].mean(0), feature, axis=1) for side in codes)
+    return float(np.mean((before * after).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(after, axis=1)))
 
 
 @pytest.mark.slow
@@ -78,7 +97,8 @@ def test_what_is_drawn_and_how_it_is_scored(
     assert len(drawn) == 1 + 3 * (1 + 2 * (len(chosen) + len(others)))
     assert {seeds for _, _, seeds in drawn} == {(0, 1)}
 
-    # What the generator is given: the prompt's embedding, moved along the atom of one feature until its code is set.
+    # What the generator is given: the prompt's embedding, moved along the atom of one feature until its code is set, and
+    # brought back to its length.
     dictionary = Dictionary.from_pretrained(next((world["artifacts"] / "dictionaries").glob("sae-*")))
     plain = {prompt: embeddings[0, 0] for prompt, embeddings, _ in drawn[:3]}
     reference = table.set_index("feature").reference.groupby(level=0).first()
@@ -89,7 +109,8 @@ def test_what_is_drawn_and_how_it_is_scored(
             for text in plain.values():
                 code = dictionary.encode(torch.nn.functional.normalize(text, dim=0)[None], "text")[0, feature]
                 for strength in (0.0, 2.0):
-                    expected.append(text + text.norm() * (strength * reference[feature] - code) * atom)
+                    moved = text + text.norm() * (strength * reference[feature] - code) * atom
+                    expected.append(moved * text.norm() / moved.norm())
     given_later = torch.stack([embeddings[0, 0] for _, embeddings, _ in drawn[3:]])
     for one in expected:
         assert (given_later - one).abs().amax(1).min() < 1e-4
@@ -109,7 +130,9 @@ def test_what_is_drawn_and_how_it_is_scored(
         assert row.beyond == pytest.approx(row.move - row.control)
         assert row.likeness_beyond == pytest.approx(row.likeness - row.likeness_control)
         assert row.score == pytest.approx(max(row.move, 0) * max(row.stay, 0))
-        assert -1 <= row.stay <= 1
+        assert row.stay == pytest.approx(
+            staying(results, images, dictionary, world, row.feature, row.strength), abs=1e-4
+        )
     assert (summary.features.groupby(summary["class"]).first() <= 1).all()
     assert most.activation.groupby(most.feature).sum().to_numpy() == pytest.approx(5)  # of k = 5, over the reference
     for file in (*images.image, *most.image):
@@ -120,7 +143,10 @@ def test_what_is_drawn_and_how_it_is_scored(
 
 
 def test_raising_a_feature_by_nothing_draws_the_same(command: Command, world: dict[str, Any]) -> None:
-    settings = ("steered_images.how=add", "steered_images.strengths=[0.0,3.0]", "steered_images.show=[0,1]")
+    settings = (
+        "steered_images.how=add", "steered_images.strengths=[0.0,3.0]", "steered_images.show=[0,1]",
+        "random_sets=size",
+    )  # fmt: skip
     run = command("steered_images", *world["given"], *TINY, *FEW, *settings, "features=raw", "mds.min_pairs=2")
     assert run.status == 0, run.err
     table = pd.read_parquet(newest(world["artifacts"], "steered_images") / "features.parquet")
@@ -131,6 +157,79 @@ def test_raising_a_feature_by_nothing_draws_the_same(command: Command, world: di
     assert nothing.stay.to_numpy() == pytest.approx(1.0)
     assert (something.move != 0).all()
     assert (something.stay < 1).all()
+    assert "random ones beside them; 3 prompts" in " ".join(run.out.split())
+
+
+@pytest.mark.slow
+def test_without_keep_length_embeddings_move_freely(
+    command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strengths that differ in the seventh digit are drawn apart."""
+    drawn: list[Tensor] = []
+    whole = EmbeddingDecoder.generate
+
+    def generate(self: EmbeddingDecoder, prompt: str, embeddings: Tensor, seeds: range) -> list[Image.Image]:
+        drawn.append(embeddings[0, 0])
+        return whole(self, prompt, embeddings, seeds)
+
+    monkeypatch.setattr(EmbeddingDecoder, "generate", generate)
+    settings = ("steered_images.keep_length=false", "steered_images.strengths=[3.0,3.0000001]")
+    shown = ("steered_images.show=[0,1]", "features=raw", "mds.min_pairs=2", "steered_images.how=add")
+    run = command("steered_images", *world["given"], *TINY, *FEW, *settings, *shown)
+    assert run.status == 0, run.err
+    folder = newest(world["artifacts"], "steered_images")
+    table, controls = (pd.read_parquet(folder / f"{name}.parquet") for name in ("features", "controls"))
+    others = controls.control.nunique()
+    assert len(drawn) == 3 * (1 + 2 * (2 + others))
+    first = table[table.feature == 0].iloc[0]
+    moved = drawn[0].clone()
+    moved[0] += drawn[0].norm() * 3.0 * first.reference
+    assert min(float((one - moved).abs().max()) for one in drawn[3:]) < 1e-4
+    energies = (controls.control_energy - controls.energy).abs() / controls.energy
+    [mismatch] = pd.read_parquet(folder / "samples.parquet").mismatch
+    assert mismatch == pytest.approx(energies.max(), rel=1e-4)
+    assert f"(energy within {mismatch:.0%} of theirs)" in " ".join(run.out.split())
+
+
+@pytest.mark.slow
+def test_a_resumed_run_takes_the_same_reference_image(
+    command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some generators give the prompts the length of an image's embedding; what is drawn later must have that length too."""
+    seen: list[np.ndarray] = []
+    whole, pairs = EmbeddingDecoder.encode, SplitImages.pairs
+    broken: set[int] = set()
+
+    def encode(self: EmbeddingDecoder, prompt: str, reference: Image.Image) -> tuple[Tensor, Tensor]:
+        seen.append(np.asarray(reference))
+        return whole(self, prompt, reference)
+
+    def readable(self: SplitImages, rows: list[int], title: str | None = None) -> object:
+        return ((row, None if row in broken else pair) for row, pair in pairs(self, rows, title))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EmbeddingDecoder, "encode", encode)
+    monkeypatch.setattr(SplitImages, "pairs", readable)
+    given = (
+        *world["given"],
+        *TINY,
+        *FEW,
+        "features=raw",
+        "mds.min_pairs=2",
+        "steered_images.strengths=[1.0]",
+        "seed=5",
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(EmbeddingDecoder, "generate", interrupted)
+        broken.update(range(PAIRS // 8))
+        assert command("steered_images", *given).status == 130
+    broken.clear()
+    run = command("steered_images", *given)
+    assert run.status == 0, run.err
+    assert len(seen) == 2 * 3
+    assert all(np.array_equal(one, seen[0]) for one in seen)
 
 
 @pytest.mark.slow
@@ -192,10 +291,19 @@ def test_diffusers_pipelines_are_steered_too(
         "steered_images.seeds=1", "steered_images.controls=1", "steered_images.strengths=[4.0]",
     )  # fmt: skip
     assert run.status == 0, run.err
-    images = pd.read_parquet(newest(tmp_path / "artifacts", "steered_images") / "images.parquet")
     folder = newest(tmp_path / "artifacts", "steered_images")
-    steered, plain = (images[images.strength.isna() == is_plain].iloc[0].image for is_plain in (False, True))
-    assert not np.array_equal(*(np.asarray(Image.open(folder / file)) for file in (steered, plain)))
+    images, table = (pd.read_parquet(folder / f"{name}.parquet") for name in ("images", "features"))
+    assert len(images) == 2 * 3 * table.feature.nunique()  # as they are and steered, three prompts
+    pictures = images.image.map(lambda file: np.asarray(Image.open(folder / file).convert("RGB"), dtype=float))
+    images["picture"] = list(pictures)
+    for _, pair in images.groupby(["feature", "prompt"]):
+        plain, steered = (pair[pair.strength.isna() == as_it_is].iloc[0] for as_it_is in (True, False))
+        assert not np.array_equal(plain.picture, steered.picture)
+    for row in table.itertuples():
+        mine = images[images.feature == row.feature]
+        means = mine.groupby(mine.strength.isna()).activation.mean()
+        assert row.move == pytest.approx(means[False] - means[True], abs=1e-6)
+        assert np.isfinite([row.control, row.likeness, row.stay]).all()
 
 
 @pytest.mark.parametrize(
@@ -212,6 +320,7 @@ def test_diffusers_pipelines_are_steered_too(
         (["steered_images.show=[1,1]"], "steered_images.show has 1 twice"),
         (["steered_images.per_class=0"], "steered_images.per_class=0 steers nothing"),
         (["steered_images.k=60", "steered_images.images=60"], "steered_images.k=60 images that activate a feature most"),
+        (["steered_images.show=[]"], "steered_images.show=[] steers nothing"),
         (["random_sets=shape"], "random_sets=shape is none of"),
     ],
 )  # fmt: skip
@@ -231,3 +340,18 @@ def test_a_feature_that_does_not_exist_is_named(command: Command, world: dict[st
     run = command("steered_images", *world["given"], *TRAINED, *TINY, *FEW, "steered_images.show=[100000]")
     assert run.status == 1
     assert "steered_images.show names feature 100000, but sae has 0 to" in " ".join(run.err.split())
+
+
+def test_without_a_feature_that_an_image_activates_there_is_nothing_to_steer(
+    command: Command, world: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Steerable.of
+    monkeypatch.setattr(
+        Steerable, "of", lambda *given: replace(of := whole(*given), reference=torch.zeros_like(of.reference))
+    )
+    monkeypatch.setattr(EmbeddingDecoder, "generate", lambda *_: pytest.fail("something was drawn"))
+    run = command("steered_images", *world["given"], *TINY, *FEW, "features=raw", "mds.min_pairs=2", "seed=7")
+    assert run.status == 1
+    assert "live features is activated by any of 60 images, so that there is nothing to steer" in " ".join(
+        run.err.split()
+    )

@@ -40,8 +40,10 @@ class Settings(SteeringSettings):
             raise ValueError("question= is empty: ask something, such as 'What is in this image?'")
         if self.asked < 2:
             raise ValueError(f"asked={self.asked} must be at least 2: intervals are over images")
+        if self.show is not None and not self.show:
+            raise ValueError("show=[] steers nothing: name features, or leave it out for those whose names hold best")
         if self.names is None:
-            if not self.show and not self.per_class:
+            if self.show is None and not self.per_class:
                 raise ValueError("per_class=0 steers nothing: give a number of features of each class, show or names")
             return
         if self.show is not None:
@@ -49,8 +51,8 @@ class Settings(SteeringSettings):
                 f"names={list(self.names)} says which features are steered: leave steered_answers.show out"
             )
         parted = [entry.partition(":") for entry in self.names]
-        wrong = [entry for entry in parted if not entry[0].isdecimal() or not entry[2].strip()]
-        if wrong or len({name for *_, name in parted}) < max(2, len(parted)) or len(self.named) < len(parted):
+        wrong = any(not feature.isdecimal() or not name.strip() for feature, _, name in parted)
+        if wrong or len(set(self.named.values())) < max(2, len(parted)):
             raise ValueError(
                 f"names={list(self.names)} must call two features at least by their own names: [12:dog,37:sea]"
             )
@@ -89,14 +91,18 @@ def _remarks(result: Result) -> Iterator[str]:
     said = result.modalities.fields
     for row in result.rows("samples"):
         way = "in the joint space" if row["joint"] else "as they are"
+        silent = f"; {row['silent']} more, which no image activates, were left out" if row["silent"] else ""
         yield (
             f"{row['feature_set']}: {row['features']} named features; {row['asked']} {said['images']}, whose visual tokens "
-            f"are steered {way}"
+            f"are steered {way}{silent}"
         )
+    settings = result.recipe["steered_answers"]
+    if settings["how"] != "scale":
+        yield f"ref.: mean activation on the {settings['k']} {said['images']} that activate the feature most"
     yield (
         "move: mean log-probability of the name's tokens as the answer, minus that without steering, in nats; others: the "
         "same while the other features are steered; stay: cosine of the other names' log-probabilities before and after, "
-        f"each minus its mean over {said['images']}"
+        f"each minus the mean over {said['images']} before; none with fewer than 5 other names"
     )
 
 
@@ -127,8 +133,8 @@ STEERED_ANSWERS = Analysis(
             "beyond_low": "lower end of its 95 % interval over images",
             "beyond_high": "upper end of the same",
             "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other names' log-probabilities before and after, each minus its mean over images; mean "
-            "over images",
+            "stay": "cosine of the other names' log-probabilities before and after, each minus the mean over images "
+            "before; mean over images; empty with fewer than 5 other names",
             "score": "steerability: move times stay, 0 if either is negative",
             "name": "what the feature is called",
         },
@@ -159,6 +165,7 @@ STEERED_ANSWERS = Analysis(
             "features": "number of features that were steered",
             "asked": "number of images that the model was asked about",
             "images": "number of images that reference activations are of, one of each group",
+            "silent": "named features that none of these images activates, which were left out",
             "joint": "1 if tokens were steered in the joint space, through the tower's projection; 0 if as they are",
         },
     },
@@ -176,6 +183,7 @@ STEERED_ANSWERS = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
+    version=2,
     embeds_anew=True,
     weights={"victim.model": "vision-language model"},
 )

@@ -16,19 +16,17 @@ import torch
 from hydra.utils import get_class, instantiate
 from PIL import Image
 
-from mmmono.analyses.names import NAMES, best_names
 from mmmono.analyses.steered_answers import Settings
 from mmmono.analyses.steered_answers.asking import Interview, Said
+from mmmono.analyses.steered_answers.naming import SECTION, Names, activated, check_names, names_of
 from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.case_studies.visual_tokens import JointSpace, Steering, joint_space, token_width
 from mmmono.core.errors import ConfigError, DataError, ModelError
 from mmmono.core.progress import progress_bar
 from mmmono.interpretability.steer import SteeredEmbeddings
 from mmmono.interpretability.steerability import Steerability
-from mmmono.modality import LIVE_CLASSES
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.images import SplitImages, save_image
-from mmmono.pipeline.results import ResultsOnDisk
+from mmmono.pipeline.images import GIVE_UP, SplitImages, save_image
 from mmmono.pipeline.steering import (
     Row,
     Steerable,
@@ -41,11 +39,8 @@ from mmmono.pipeline.steering import (
 )
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.reporting.result import Result
 
-SECTION = "steered_answers"
 IMAGES = "images"  # folder of the images that the model is asked about
-Names = dict[int, str]
 OWN_TOWER = "model=transformers model.id=openai/clip-vit-large-patch14-336 is LLaVA-1.5's own"
 
 
@@ -68,66 +63,38 @@ class _AnswerStudy:
         self.workspace = workspace
         self.settings = read_settings(workspace.cfg, SECTION, Settings)
         check_decoders(workspace)
-        if self.settings.names is not None and len(workspace.recipes) > 1:
-            raise ConfigError(
-                f"{SECTION}.names calls features of one feature set, but features=[{','.join(workspace.recipes)}] are "
-                "several: choose one"
-            )
         self.llava = _llava(workspace)
         self.width = token_width(self.llava.model)
         self._check_width()
         workspace.dataset.source(workspace.dataset.split)  # raises if the dataset has no images
+        check_names(workspace, self.settings)
         check_groups(workspace, SECTION, self.settings.k)
-        self.names = {name: self._names(name) for name in workspace.recipes}
+        self.names = {name: names_of(workspace, self.settings, name) for name in workspace.recipes}
 
     @property
-    def projected(self) -> bool:
-        """Whether the model's image tower may be the victim's own, so that tokens go through its projection."""
+    def as_wide(self) -> bool:
+        """Whether the model's image tower has tokens as wide as the victim's: it may be the victim's own."""
         return self.workspace.model.image_width == self.width
 
+    @property
+    def given(self) -> bool:
+        """Whether the dataset is embeddings, which may be of visual tokens; else they are the model's."""
+        workspace = self.workspace
+        return workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is not None
+
     def _check_width(self) -> None:
-        """Raise ConfigError unless features are of vectors as wide as visual tokens, or of a tower's joint space."""
+        """Raise ConfigError unless the model may have the victim's tower, or given embeddings are as wide as its tokens."""
         model = self.workspace.model
         dim = self.workspace.dataset.dim_of(model.dim)
-        if dim in (None, self.width) or self.projected:
+        if self.as_wide or (dim in (None, self.width) and self.given):
             return
         own = f"tokens of {model.image_width} dimensions" if model.image_width else "no tokens of a known width"
         raise ConfigError(
             f"visual tokens of victim.model={self.llava.model} have {self.width} dimensions, and features="
             f"{','.join(self.workspace.recipes)} are of embeddings with {dim}, of model={model.name}, whose image tower has "
-            f"{own}: choose the model whose image tower is the victim's "
-            f"({OWN_TOWER}), or give embeddings with {self.width} dimensions (dataset=store)"
+            f"{own}: choose the model whose image tower is the victim's ({OWN_TOWER}), or give embeddings of such tokens, "
+            f"{self.width} wide (dataset=store)"
         )
-
-    def _names(self, feature_set: str) -> Names:
-        """Features to steer and what they are called."""
-        if self.settings.names is not None:
-            return self.settings.named
-        found = ResultsOnDisk(self.workspace).latest(NAMES, feature_set)
-        if found is None:
-            raise ConfigError(
-                f"features={feature_set} have no names yet, by which answers are judged: run experiments/names.py with the "
-                f"same model=, dataset= and features= first, or say what some are called: {SECTION}.names=[12:dog,37:sea]"
-            )
-        rows = [row for row in Result(found.path, found.recipe).rows("names") if row["feature_set"] == feature_set]
-        best = {of: best_names(rows, of) for of in LIVE_CLASSES}
-        named = {row["feature"]: row["name"] for rows in best.values() for row in rows}
-        if self.settings.show is None:
-            best_of_class = (row for rows in best.values() for row in rows[: self.settings.per_class])
-            called = {row["name"]: row["feature"] for row in best_of_class}  # a name once, also of several classes
-            named = {feature: name for name, feature in called.items()}
-        elif unnamed := set(self.settings.show) - set(named):
-            raise ConfigError(
-                f"{SECTION}.show: no name of features {sorted(unnamed)} of {feature_set} holds: choose of {sorted(named)}"
-            )
-        else:
-            named = {feature: named[feature] for feature in self.settings.show}
-        if len(named) < 2:
-            raise ConfigError(
-                f"features={feature_set} has {len(named)} features with names that hold: two are needed at least, each is a "
-                f"control of the others; raise {SECTION}.per_class, or give {SECTION}.names"
-            )
-        return named
 
     def recipe(self) -> dict[str, Any]:
         """Return everything that determines the results."""
@@ -135,7 +102,7 @@ class _AnswerStudy:
         return {
             "features": workspace.features(workspace.dataset.split).recipe,
             **workspace.partitions_recipe(),
-            "model": workspace.model.recipe() if self.projected else None,
+            "model": workspace.model.recipe() if self.as_wide else None,
             "victim": self.llava.identity(),
             SECTION: {key: value for key, value in asdict(self.settings).items() if key != "names"},
             "names": {of: [[feature, name] for feature, name in names.items()] for of, names in self.names.items()},
@@ -146,22 +113,23 @@ class _AnswerStudy:
         """Ask what was not asked yet, and compare."""
         workspace, settings = self.workspace, self.settings
         self.llava.check()
-        for names in self.names.values():
-            check_shown(workspace, SECTION, list(names))
+        check_shown(workspace, SECTION, list(settings.named), "names")
         order = one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed))
+        steerable = {name: Steerable.of(workspace, name, np.sort(order), settings.k) for name in workspace.recipes}
+        named = {name: activated(self.names[name], of, settings) for name, of in steerable.items()}
         real = SplitImages(workspace, workspace.dataset.split)
         rows, images = _readable(real, order, settings.asked)
         files = [folder / IMAGES / f"{row}.png" for row in rows]
         for file, image in zip(files, images, strict=True):
             save_image(image, file)
-        steerable = {name: Steerable.of(workspace, name, np.sort(order), settings.k) for name in workspace.recipes}
         space = self._load()
         shown = [(row, file.relative_to(folder).as_posix()) for row, file in zip(rows, files, strict=True)]
         tables: dict[str, list[Row]] = {name: [] for name in ("features", "summary", "answers", "samples")}
         for name, of in steerable.items():
-            words, said = list(self.names[name].values()), folder / f"said-{name}.jsonl"
-            interview = Interview(self.llava, images, words, settings, said, workspace.seed)
-            run = _SetRun(self, of, self.names[name], space)
+            words, said = list(named[name].values()), folder / f"said-{name}.jsonl"
+            asked = dict(zip(rows, images, strict=True))
+            interview = Interview(self.llava, asked, words, settings, said, workspace.seed)
+            run = _SetRun(self, of, named[name], space)
             for table, found in run.tables(interview, shown).items():
                 tables[table] += found
         real.report(folder)
@@ -174,13 +142,13 @@ class _AnswerStudy:
             ModelError: the weights cannot be loaded, or they are steered neither way.
         """
         workspace = self.workspace
-        encoder = workspace.model.load(workspace.artifacts, workspace.device) if self.projected else None
+        encoder = workspace.model.load(workspace.artifacts, workspace.device) if self.as_wide else None
         self.llava.load(encoder, workspace.device)
         space = None if encoder is None else joint_space(encoder, self.llava.parts[1], self.width)
         dim = workspace.features(workspace.dataset.split).view.dim
         if space is not None and space.projection.shape[1] == dim:
             return space
-        if dim == self.width:
+        if self.given and dim == self.width:
             return None
         raise ModelError(
             f"the vision tower of victim.model={self.llava.model}, {self.width} dimensions wide, is not the image tower of "
@@ -201,9 +169,6 @@ class _SetRun:
     def tables(self, interview: Interview, shown: list[tuple[int, str]]) -> dict[str, list[Row]]:
         """Ask, and compare."""
         settings, name, chosen = self.study.settings, self.of.scored.name, list(self.names)
-        for feature in chosen:
-            if self.of.reference[feature] == 0:
-                raise ConfigError(f"no image activates feature {feature} of {name}: leave it out of {SECTION}.names")
         features: list[Row] = []
         with progress_bar() as bar:
             total = (1 + len(chosen) * len(settings.strengths)) * len(shown)
@@ -212,7 +177,7 @@ class _SetRun:
             answers = [row for feature in chosen for row in self._answers(None, feature, before, shown)]
             for strength in settings.strengths:
                 after = {
-                    feature: interview.ask(f"{feature} {strength:g}", self._steering(feature, strength), advance)
+                    feature: interview.ask(f"{feature} {float(strength)!r}", self._steering(feature, strength), advance)
                     for feature in chosen
                 }
                 features += list(self._compared(strength, before, after))
@@ -222,7 +187,7 @@ class _SetRun:
             "features": features, "summary": list(class_rows(features)), "answers": answers,
             "samples": [{
                 "feature_set": name, "features": len(chosen), "asked": len(shown), "images": len(self.of.codes),
-                "joint": int(self.space is not None),
+                "silent": len(self.study.names[name]) - len(chosen), "joint": int(self.space is not None),
             }],
         }  # fmt: skip
 
@@ -267,6 +232,10 @@ def _llava(workspace: Workspace) -> Llava:
             f"victim={target.rpartition('.')[2]} has no visual tokens that a language model reads: use victim=llava15"
         )
     llava: Llava = instantiate(workspace.cfg.victim)
+    if llava.repeats != 1:
+        raise ConfigError(
+            f"victim.repeats={llava.repeats} makes as many answers, of which one is kept: set victim.repeats=1"
+        )
     llava.check()
     return llava
 
@@ -274,8 +243,9 @@ def _llava(workspace: Workspace) -> Llava:
 def _readable(real: SplitImages, order: np.ndarray[Any, Any], count: int) -> tuple[list[int], list[Image.Image]]:
     """The first images that can be read, in ascending order of their positions. Raises DataError if they are too few."""
     found: dict[int, Image.Image] = {}
-    for start in range(0, len(order), count):
-        wanted = order[start : start + count].tolist()
+    step = max(count, GIVE_UP)  # so that a few that cannot be read are no reason to give up
+    for start in range(0, len(order), step):
+        wanted = order[start : start + step].tolist()
         pairs = {row: pair.image for row, pair in real.pairs(wanted) if pair is not None}
         found |= {row: pairs[row] for row in wanted if row in pairs}
         if len(found) >= count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ class Interview:
 
     Args:
         llava: the model, loaded.
-        images: what it is asked about.
+        images: what it is asked about, each by the position of its pair in the split: which images can be read may differ
+            when an interrupted run goes on.
         names: words whose likelihood is looked at.
         settings: the question, and how the answer begins.
         file: where answers are saved.
@@ -48,7 +49,7 @@ class Interview:
     def __init__(
         self,
         llava: Llava,
-        images: Sequence[Image.Image],
+        images: Mapping[int, Image.Image],
         names: Sequence[str],
         settings: Settings,
         file: Path,
@@ -56,7 +57,7 @@ class Interview:
     ) -> None:
         self._llava, self._images, self._names, self._settings = llava, images, names, settings
         self._file, self._seed = file, seed
-        self._known = {(line["of"], line["place"]): line for line in read_lines(file)}
+        self._known = {(line["of"], line["row"]): line for line in read_lines(file)}
 
     def ask(self, of: str, steering: Steering | None = None, advance: Callable[[], None] = lambda: None) -> Said:
         """Ask about every image.
@@ -70,21 +71,21 @@ class Interview:
             ConfigError: the GPU runs out of memory.
         """
         answers, likely = [], []
-        for place in range(len(self._images)):
-            if (of, place) not in self._known:
-                self._known[of, place] = self._asked(of, place, steering)
-                append_lines(self._file, [self._known[of, place]])
-            answers.append(str(self._known[of, place]["answer"]))
-            likely.append(torch.tensor(self._known[of, place]["log_probabilities"], dtype=torch.float64))
+        for row in self._images:
+            if (of, row) not in self._known:
+                self._known[of, row] = self._asked(of, row, steering)
+                append_lines(self._file, [self._known[of, row]])
+            answers.append(str(self._known[of, row]["answer"]))
+            likely.append(torch.tensor(self._known[of, row]["log_probabilities"], dtype=torch.float64))
             advance()
         return Said(answers, torch.stack(likely))
 
-    def _asked(self, of: str, place: int, steering: Steering | None) -> dict[str, object]:
-        image, settings = self._images[place], self._settings
+    def _asked(self, of: str, row: int, steering: Steering | None) -> dict[str, object]:
+        image, settings = self._images[row], self._settings
         hook: AbstractContextManager[None] = nullcontext()
         if steering is not None:
             hook = steered_tokens(self._llava.parts[1], steering)
         with hook:
-            [answer, *_] = self._llava.answers(image, Request(settings.question, ""), "", self._seed + place)
+            [answer, *_] = self._llava.answers(image, Request(settings.question, ""), "", self._seed + row)
             likely = mean_log_probabilities(self._llava, image, settings.question, settings.lead, self._names)
-        return {"of": of, "place": place, "answer": answer, "log_probabilities": likely.tolist()}
+        return {"of": of, "row": row, "answer": answer, "log_probabilities": likely.tolist()}

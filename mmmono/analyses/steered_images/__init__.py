@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
@@ -21,11 +22,14 @@ class Settings(SteeringSettings):
         prompts: what is to be drawn, at least two texts.
         seeds: images of each prompt, each from its own noise, which is the same at all strengths.
         controls: random features that are steered beside each feature, see `random_sets`.
+        keep_length: whether a steered embedding is brought back to the length of the prompt's: generators are trained on
+            embeddings of one length, and a large strength makes vectors several times as long.
     """
 
     prompts: Sequence[str]
     seeds: int
     controls: int
+    keep_length: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,8 +39,10 @@ class Settings(SteeringSettings):
         prompts = list(self.prompts)
         if len(prompts) < 2 or not all(prompt.strip() for prompt in prompts):
             raise ValueError(f"prompts={prompts} must be two texts at least: intervals are over them")
-        if not self.show and not self.per_class:
+        if self.show is None and not self.per_class:
             raise ValueError("per_class=0 steers nothing: give a number of features of each class, or show")
+        if self.show is not None and not self.show:
+            raise ValueError("show=[] steers nothing: name features, or leave it out for random ones of each class")
 
 
 def _fields(result: Result) -> Fields:
@@ -46,18 +52,24 @@ def _fields(result: Result) -> Fields:
 def _remarks(result: Result) -> Iterator[str]:
     said, settings = result.modalities.fields, result.recipe["steered_images"]
     for row in result.rows("samples"):
+        match = "" if result.recipe["random_sets"] == "size" else f" ({_matched(result, row)})"
         yield (
-            f"{row['feature_set']}: {row['features']} features, {row['controls']} random ones beside them; "
+            f"{row['feature_set']}: {row['features']} features, {row['controls']} random ones beside them{match}; "
             f"{row['prompts']} prompts, {row['seeds']} {said['images']} of each, drawn by {row['generator']}"
         )
     yield (
         f"move: how much more the {said['images']} drawn activate the feature, 1 as the {settings['k']} that activate it "
-        "most; others: the same while random features like it are steered; stay: cosine of what else they activate"
+        "most; others: the same while random features like it are steered; stay: cosine of what else they activate before "
+        "and after, each minus the mean before"
     )
     yield (
         f"likeness: cosine with the {said['images']} that activate the feature most minus that of what is drawn from the "
         f"{said['text']} as it is, by embedder={result.recipe['judge']}{_dependent(result)}; means over features"
     )
+
+
+def _matched(result: Result, row: dict[str, Any]) -> str:
+    return f"{result.recipe['random_sets']} within {row['mismatch']:.0%} of theirs"
 
 
 def _dependent(result: Result) -> str:
@@ -91,8 +103,8 @@ STEERED_IMAGES = Analysis(
             "beyond_low": "lower end of its 95 % interval over prompts",
             "beyond_high": "upper end of the same",
             "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other features' mean activations on the images before and after, each minus its mean "
-            "over real images; mean over prompts",
+            "stay": "cosine of the other features' mean activations on the images before and after, each minus the mean "
+            "over prompts before; mean over prompts; empty with fewer than 5 other features",
             "score": "steerability: move times stay, 0 if either is negative",
             "likeness": "mean cosine with the real images that activate the feature most, in the independent embedder, "
             "minus that without steering; mean over prompts",
@@ -150,6 +162,8 @@ STEERED_IMAGES = Analysis(
             "prompts": "number of prompts",
             "seeds": "images of each prompt",
             "images": "number of real images that activations are compared with, one of each group",
+            "mismatch": "largest relative difference between a steered feature and a random one beside it in what they are "
+            "matched in, see random_sets",
         },
     },
     tables=[
@@ -174,6 +188,7 @@ STEERED_IMAGES = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
+    version=2,
     embeds_anew=True,
     weights={"generator.weights": "generator"},
 )

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from mmmono.analyses.steered_images import Settings
-from mmmono.analyses.steered_images.drawing import REAL, DrawnImages, Prompts
+from mmmono.analyses.steered_images.drawing import REAL, DrawnImages, Moved, Prompts, at_own_length
 from mmmono.analyses.steered_images.measuring import Eyes, Seen
 from mmmono.case_studies.generators import Generator
 from mmmono.core.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from mmmono.interpretability.steerability import Steerability, Steered
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.image_judges import image_judge
-from mmmono.pipeline.images import SplitImages, save_image
+from mmmono.pipeline.images import GIVE_UP, SplitImages, read_image, save_image
 from mmmono.pipeline.independence import shared_towers
 from mmmono.pipeline.steering import (
     Row,
@@ -103,7 +103,7 @@ class _DrawingStudy:
         encoder = workspace.model.load(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
         real = SplitImages(workspace, workspace.dataset.split)
-        prompts = Prompts.encoded(generator, settings.prompts, settings.seeds, _any_image(real, positions))
+        prompts = Prompts.encoded(generator, settings.prompts, settings.seeds, _reference(folder, real, positions))
         drawn = DrawnImages(folder, prompts)
         drawn.draw(generator, [(drawn.plain(), None)], "generate images")
         tables: dict[str, list[Row]] = {
@@ -120,8 +120,13 @@ class _DrawingStudy:
         """Random features beside each feature that is steered. Raises ConfigError if there are none."""
         chosen = of.chosen(self.settings, SECTION, self.workspace.seed)
         plan = of.matched(chosen, self.settings.controls, self.match, self.workspace.seed)
-        if not plan or not all(plan.values()):
-            live = len(of.scored.partition.live)
+        live = len(of.scored.partition.live)
+        if not chosen:
+            raise ConfigError(
+                f"features={of.scored.name}: not one of {live} live features is activated by any of {len(of.codes)} images, "
+                f"so that there is nothing to steer: lower mds.min_pairs, raise {SECTION}.images, or choose other features="
+            )
+        if not all(plan.values()):
             raise ConfigError(
                 f"features={of.scored.name}: of {live} live features {len(chosen)} are steered, and none is left that an "
                 f"image activates for a comparison: lower {SECTION}.per_class, or mds.min_pairs"
@@ -168,16 +173,17 @@ class _SetRun:
             "samples": [{
                 "feature_set": name, "generator": generator.name, "features": len(self.plan),
                 "controls": len(every) - len(self.plan), "prompts": len(settings.prompts), "seeds": settings.seeds,
-                "images": len(positions),
+                "images": len(positions), "mismatch": self._mismatch(),
             }],
         }  # fmt: skip
 
-    def _moved(self, feature: int, strength: float) -> SteeredEmbeddings:
+    def _moved(self, feature: int, strength: float) -> Moved:
         workspace = self.study.workspace
         steer = self.of.steer(feature, strength, self.study.settings.how)
-        return SteeredEmbeddings(
+        moved = SteeredEmbeddings(
             self.of.features, "text", steer, workspace.settings.features.normalize, workspace.device
         )
+        return at_own_length(moved) if self.study.settings.keep_length else moved
 
     def _most(self, real: SplitImages, positions: np.ndarray[Any, Any], eyes: Eyes) -> Iterator[Row]:
         """Rows of the real images that activate each feature most, which are saved and which the judge looks for."""
@@ -206,7 +212,7 @@ class _SetRun:
         """Rows of all features at one strength."""
         seeds, chosen = self.drawn.prompts.seeds, list(self.plan)
         start, columns = before.by_prompt(seeds), torch.tensor(chosen)
-        moves = Steerability(start[0], self.of.codes.mean(0), columns, self.of.reference[columns])
+        moves = Steerability(start[0], start[0].mean(0), columns, self.of.reference[columns])
         likeness = Steerability(start[1], start[1].mean(0), torch.arange(len(chosen)), torch.ones(len(chosen)).double())
         for feature, seen in after.items():
             activations, likely = seen.by_prompt(seeds)
@@ -242,6 +248,12 @@ class _SetRun:
                     "likeness": float(seen.likeness[number, column]), "image": self.drawn.relative(file),
                 }  # fmt: skip
 
+    def _mismatch(self) -> float:
+        """Largest relative difference between a steered feature and its controls in what these are matched in."""
+        weights = self.of.activity.weights(self.study.match)
+        pairs = ((feature, control) for feature, controls in self.plan.items() for control in controls)
+        return max(float(abs(weights[control] - weights[feature]) / weights[feature]) for feature, control in pairs)
+
     def _controls(self) -> Iterator[Row]:
         energy = self.of.activity.energy
         for feature, controls in self.plan.items():
@@ -252,9 +264,16 @@ class _SetRun:
                 }  # fmt: skip
 
 
-def _any_image(real: SplitImages, positions: np.ndarray[Any, Any]) -> Image.Image:
-    """The first readable image. Raises DataError if there is none among the first ones."""
-    for _, pair in real.pairs(positions[:64].tolist()):
+def _reference(folder: Path, real: SplitImages, positions: np.ndarray[Any, Any]) -> Image.Image:
+    """The first readable image, whose embedding's length some generators give to the prompts.
+
+    It is saved, so that a resumed run takes the same, whatever can be read then. Raises DataError if none can be read.
+    """
+    file = folder / REAL / "reference.png"
+    if file.exists():
+        return read_image(file)
+    for _, pair in real.pairs(positions[:GIVE_UP].tolist()):
         if pair is not None:
-            return pair.image
+            save_image(pair.image, file)
+            return read_image(file)
     raise DataError("not one image of the dataset's split can be read")

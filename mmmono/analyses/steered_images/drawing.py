@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -18,6 +19,17 @@ GENERATED = "images"  # folder of the generated images
 REAL = "real"  # folder of the real images on contact sheets
 
 Moved = Callable[[Float[Tensor, "tokens dim"]], Float[Tensor, "tokens dim"]]
+
+
+def at_own_length(moved: Moved) -> Moved:
+    """Return what moves embeddings likewise, and then brings each back to the length that it had."""
+
+    def rescaled(embeddings: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
+        before, after = embeddings, moved(embeddings)
+        lengths = [torch.linalg.vector_norm(side, dim=-1, keepdim=True) for side in (before, after)]
+        return after * (lengths[0] / lengths[1].clamp_min(torch.finfo(after.dtype).tiny))
+
+    return rescaled
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class DrawnImages:
 
     def of(self, feature_set: str, feature: int, strength: float) -> list[Path]:
         """Files of what is drawn with a steered feature."""
-        return self._files(self.folder / GENERATED / feature_set / f"{feature}-{strength:g}")
+        return self._files(self.folder / GENERATED / feature_set / f"{feature}-{float(strength)!r}")
 
     def draw(self, generator: Generator, planned: Sequence[tuple[list[Path], Moved | None]], title: str) -> None:
         """Generate the missing images; equal seeds start from equal noise.

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mmmono.pipeline.images import read_image
 from mmmono.pipeline.steering_settings import UNITS
 from mmmono.reporting.result import Result
 from mmmono.reporting.steering_curves import Panel, steering_curves
@@ -49,9 +50,4 @@ def _card(result: Result, rows: pd.DataFrame, most: pd.DataFrame) -> SteeringCar
 
 
 def _shown(folder: Path, rows: pd.DataFrame) -> Sequence[tuple[Image.Image, float]]:
-    return [(_read(folder / file), value) for file, value in zip(rows["image"], rows["activation"], strict=True)]
-
-
-def _read(file: Path) -> Image.Image:
-    with Image.open(file) as image:
-        return image.convert("RGB")
+    return [(read_image(folder / file), value) for file, value in zip(rows["image"], rows["activation"], strict=True)]

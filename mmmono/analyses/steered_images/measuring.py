@@ -15,6 +15,7 @@ from mmmono.case_studies.image_measures import mean_cosine
 from mmmono.features import FeatureSet
 from mmmono.features.rows import prepare
 from mmmono.interpretability.embedders import Embedder
+from mmmono.pipeline.images import read_image
 from mmmono.vlm import Encoder
 
 BATCH = 64  # images in a forward pass
@@ -65,7 +66,7 @@ class Eyes:
 
     def see(self, files: Sequence[Path]) -> Seen:
         """Look at images in files."""
-        images = [_read(file) for file in files]
+        images = [read_image(file) for file in files]
         judged = self._judge.embed_images(images)
         likeness = torch.stack([mean_cosine(judged, target[None]) for target in self._targets], dim=1)
         return Seen(self._codes(images), likeness.double())
@@ -79,8 +80,3 @@ class Eyes:
                 unit = prepare(embedded, self._normalize, self._device, "the generated images")
                 rows.append(self._features.encode(unit, "image").double().cpu())
         return torch.cat(rows)
-
-
-def _read(file: Path) -> Image.Image:
-    with Image.open(file) as image:
-        return image.convert("RGB")

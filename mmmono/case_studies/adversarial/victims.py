@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -194,6 +195,17 @@ class Llava(Victim):
         inputs = self.parts[0](images=image.convert("RGB"), text=text, return_tensors="pt")
         return inputs.to(self._device, getattr(torch, self.dtype))
 
+    @contextmanager
+    def enough_memory(self) -> Iterator[None]:
+        """Re-raise CUDA out-of-memory errors of the block as ConfigError with suggestions."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"out of GPU memory with victim.batch_size={self.batch_size}: lower it, lower "
+                f"victim.max_new_tokens={self.max_new_tokens}, or set victim.dtype=float16"
+            ) from error
+
     def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Generate `repeats` answers in batches.
 
@@ -208,15 +220,10 @@ class Llava(Victim):
             torch.manual_seed(seed)
             while len(texts) < self.repeats:
                 count = min(self.batch_size, self.repeats - len(texts)) if self.temperature else 1
-                try:
+                with self.enough_memory():
                     tokens = model.generate(
                         **inputs, **sampling, num_return_sequences=count, max_new_tokens=self.max_new_tokens
                     )
-                except torch.OutOfMemoryError as error:
-                    raise ConfigError(
-                        f"out of GPU memory with victim.batch_size={self.batch_size}: lower it, lower "
-                        f"victim.max_new_tokens={self.max_new_tokens}, or set victim.dtype=float16"
-                    ) from error
                 answers = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
                 texts += answers if self.temperature else answers * self.repeats
         return [text.strip() for text in texts]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmmono.case_studies.same_weights import same_weights
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.extras import need
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
@@ -155,8 +156,7 @@ def enough_memory(device: str) -> Iterator[None]:
 
 def check_same_weights(own: Tensor, encoders: Tensor, weights: str, model: str) -> None:
     """Raise ModelError unless a weight matrix of the generator's encoder equals that of the chosen model within 1 %."""
-    own, encoders = own.detach().float().cpu(), encoders.detach().float().cpu()
-    if own.shape != encoders.shape or (own - encoders).norm() > 0.01 * encoders.norm():
+    if not same_weights(own, encoders):
         raise ModelError(
             f"generator.weights={weights} was not trained with the encoder of model={model}: their weights differ, so the "
             "partition says nothing about it; choose the checkpoint that the generator was trained with"
