@@ -150,7 +150,7 @@ ELSEWHERE = {
     "mmmono/analyses/certainty/__init__.py": {"mds"},  # tables that begin with the columns of the scores
     "mmmono/analyses/objectives_synthetic/runs.py": {"objectives"},  # a remedy in a message
     "mmmono/analyses/sharedness/__init__.py": {"mds"},
-    "mmmono/analyses/steered_answers/analysis.py": {"names"},  # what features are called
+    "mmmono/analyses/steered_answers/naming.py": {"names"},  # what features are called
     "mmmono/analyses/sweep/__init__.py": {"interpretability"},  # reads the Mono of each dictionary from its results
     "mmmono/analyses/sweep/analysis.py": {"interpretability", "train"},
     "mmmono/commands/explorer/results.py": {
