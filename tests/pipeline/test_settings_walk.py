@@ -68,6 +68,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|engine.*": "which processes and threads do the work",
     "*|images.cache": "how many of the images are kept on disk, not which are shown",
     "*|dataset.split": "which split is evaluated; extraction of a hash split takes all pairs",
+    "steered_answers|victim.repeats": "an answer is asked for once; any other number is refused",
     "explorer|explorer.compare": "changes a command line, of which there is none here; see test_explorer_compare",
     "extract|trainer.*": "nothing is trained",
     "extract|seed": "nothing is drawn",
