@@ -210,13 +210,13 @@ def class_effect(seed: int, in_sample: bool) -> float:
     Any code is active in both modalities of a pair, or in either, with the same probability as any other.
     """
     rng, size = np.random.default_rng(seed), (120, 200)
-    both = rng.random(size) < 0.012
+    both = rng.random(size) < 0.01
     image, text = (
-        torch.from_numpy(np.where(both | (rng.random(size) < 0.018), rng.gamma(4, 0.25, size), 0)) for _ in range(2)
+        torch.from_numpy(np.where(both | (rng.random(size) < 0.01), rng.gamma(4, 0.25, size), 0)) for _ in range(2)
     )
     chosen = slice(60) if in_sample else slice(60, 120)
     scores = dominance_scores([(image[chosen], text[chosen])]).scores
-    partition = partition_by_margin(scores, 0.15, ~scores.isnan())
+    partition = partition_by_margin(scores, 0.3, ~scores.isnan())
     bench = RemovalBench(PairedFeatures(*(Composition(side[:60]) for side in (image, text))))
     plan = RemovalPlan((1.0,), 3, seed=seed, changes=("drop",), ranked=0)
     beyond = {}
@@ -228,8 +228,8 @@ def class_effect(seed: int, in_sample: bool) -> float:
 
 
 def test_classes_of_codes_without_a_modality_matter_only_on_the_pairs_that_they_were_chosen_by() -> None:
-    effects = {in_sample: [class_effect(seed, in_sample) for seed in range(20)] for in_sample in (True, False)}
-    assert ttest_1samp(effects[True], 0).pvalue < 1e-4
+    effects = {in_sample: [class_effect(seed, in_sample) for seed in range(12)] for in_sample in (True, False)}
+    assert ttest_1samp(effects[True], 0).pvalue < 1e-3
     assert np.mean(effects[True]) > 0.1
     assert ttest_1samp(effects[False], 0).pvalue > 0.05
     assert abs(np.mean(effects[False])) < 0.05
