@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_1samp
 
 from mmmono.features.removal import Composition, PairedFeatures
 from mmmono.features.retrieval import zero_shot_accuracy
 from mmmono.features.synthetic import SyntheticPairs, SyntheticParameters, synthesize
-from mmmono.modality import Partition, modality_gap
+from mmmono.modality import Partition, dominance_scores, modality_gap, partition_by_margin
 from mmmono.modality.consequences import (
     Removal,
     RemovalPlan,
@@ -201,6 +202,37 @@ def test_single_features_are_chosen_on_one_half_and_measured_on_the_other(
     assert mrr.value == pytest.approx(singles.held_out[most[0]].item())
     assert mrr.interval().low < mrr.value < mrr.interval().high
     assert -1 <= recall.value <= 1
+
+
+def class_effect(seed: int, in_sample: bool) -> float:
+    """R@1 beyond random without ImgD and TextD, minus that without CrossD, of codes that have no modality.
+
+    Any code is active in both modalities of a pair, or in either, with the same probability as any other.
+    """
+    rng, size = np.random.default_rng(seed), (120, 200)
+    both = rng.random(size) < 0.01
+    image, text = (
+        torch.from_numpy(np.where(both | (rng.random(size) < 0.01), rng.gamma(4, 0.25, size), 0)) for _ in range(2)
+    )
+    chosen = slice(60) if in_sample else slice(60, 120)
+    scores = dominance_scores([(image[chosen], text[chosen])]).scores
+    partition = partition_by_margin(scores, 0.3, ~scores.isnan())
+    bench = RemovalBench(PairedFeatures(*(Composition(side[:60]) for side in (image, text))))
+    plan = RemovalPlan((1.0,), 3, seed=seed, changes=("drop",), ranked=0)
+    beyond = {}
+    for removal in removals(bench, partition, activity(bench), plan):
+        found = difference(removal.own, removal.random, "r1")
+        assert found is not None
+        beyond[removal.of] = found.value
+    return beyond["ImgD"] + beyond["TextD"] - beyond["CrossD"]
+
+
+def test_classes_of_codes_without_a_modality_matter_only_on_the_pairs_that_they_were_chosen_by() -> None:
+    effects = {in_sample: [class_effect(seed, in_sample) for seed in range(12)] for in_sample in (True, False)}
+    assert ttest_1samp(effects[True], 0).pvalue < 1e-3
+    assert np.mean(effects[True]) > 0.1
+    assert ttest_1samp(effects[False], 0).pvalue > 0.05
+    assert abs(np.mean(effects[False])) < 0.05
 
 
 def test_groups_are_the_units_of_the_intervals(truth: SyntheticPairs) -> None:

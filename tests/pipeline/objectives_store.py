@@ -56,3 +56,11 @@ def halves(groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the groups that classes are chosen on, and of those that they are removed on."""
     first = np.random.default_rng(0).permutation(groups) < groups // 2
     return first, ~first
+
+
+def classified(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """R(d), and masks of the classes, of which none has a dead latent; each pair is a group."""
+    ratio = image / (image + text)
+    scores, live = ratio.nanmean(0), (~ratio.isnan()).sum(0) >= 3
+    classes = {"ImgD": live & (scores > 0.8), "TextD": live & (scores < 0.2)}
+    return scores, {**classes, "CrossD": live & ~classes["ImgD"] & ~classes["TextD"]}

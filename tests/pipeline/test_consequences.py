@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mmmono.dictionaries import Dictionary
+from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.conftest import Command, newest, saved_rows
-from tests.pipeline.test_entrypoints import SMALL
+from tests.pipeline.objectives_store import SAE, classified, halves, held_out, recall, store
+from tests.pipeline.test_entrypoints import SMALL, only
 
 SYNTHETIC = (
     "dataset=synthetic", "dataset.pairs=2000", "dataset.dim=48", "dataset.image_atoms=12", "dataset.text_atoms=12",
@@ -46,6 +51,50 @@ def test_what_synthetic_features_carry(command: Command, tmp_path: Path) -> None
     assert "only CrossD" in page
 
 
+def test_classes_are_removed_on_pairs_that_they_were_not_chosen_by(command: Command, tmp_path: Path) -> None:
+    """R(d), classes and R@1 of each half of the pairs, against numpy."""
+    few = ("consequences.n_random=2", "consequences.shares=[1.0]", "consequences.top=2")
+    run = command("consequences", *store(tmp_path), *SAE, *few)
+    assert run.status == 0, run.err
+    image, text = held_out(tmp_path / "artifacts")
+    first, rest = halves(len(image))
+    assert f"on {rest.sum()} pairs; classes by {first.sum()} others" in " ".join(run.out.split())
+    dictionary = Dictionary.from_pretrained(only(tmp_path / "artifacts" / "dictionaries", "sae-*"))
+    with torch.no_grad():
+        codes = [dictionary.encode(image, "image"), dictionary.encode(text, "text")]
+    scores, classes = classified(*(side[first] for side in codes))
+    results = newest(tmp_path / "artifacts", "consequences")
+    [samples] = saved_rows(results, "samples")
+    assert (samples["pairs"], samples["groups"]) == (rest.sum(), rest.sum())
+    assert (samples["classified_pairs"], samples["classified_groups"]) == (first.sum(), first.sum())
+    features = pd.DataFrame(saved_rows(results, "features"))
+    for of, members in classes.items():
+        mine = features[features["class"] == of]
+        assert mine.feature.tolist() == members.nonzero().squeeze(1).tolist()
+        assert mine.mds.to_numpy() == pytest.approx(scores[members].numpy(), abs=1e-5)
+    effects = pd.DataFrame(saved_rows(results, "effects")).query("measure == 'r1' and like == ''")
+    left = [side[rest] for side in codes]
+    for row in effects[effects.change != "keep"].to_dict("records"):
+        kept = ~classes[row["of"]] if row["of"] else torch.ones(len(scores), dtype=torch.bool)
+        with torch.no_grad():
+            decoded = [dictionary.decode(c * kept, m) for c, m in zip(left, ("image", "text"), strict=True)]  # type: ignore[attr-defined, arg-type]
+        assert row["value"] == pytest.approx(recall(*(side.numpy() for side in decoded)), abs=1e-6), row["of"]
+    assert {"ImgD", "TextD", "CrossD"} == set(effects.of) - {""}
+
+
+def test_too_few_groups_to_classify_and_to_remove(command: Command, tmp_path: Path) -> None:
+    given = [s for s in store(tmp_path) if s.startswith(("dataset", "artifacts", "model"))] + ["features=raw"]
+    run = command("consequences", *given, "consequences.max_pairs=2", "seed=1")
+    assert run.status == 1
+    assert "consequences.max_pairs=2 leaves" in run.err
+    assert "raise it, so that at least 2 are left" in run.err
+    for side in ("image", "text"):
+        np.save(tmp_path / f"{side}.npy", np.load(tmp_path / f"{side}.npy")[:2])
+    run = command("consequences", *given, "dataset.split=all")
+    assert run.status == 1
+    assert "has 2 groups of pairs: at least 3 are needed" in run.err
+
+
 def test_steering_of_synthetic_features(command: Command, tmp_path: Path) -> None:
     few = (f"artifacts={tmp_path}", *SYNTHETIC, "steering.queries=40", "steering.strengths=[0.0,4.0]")
     run = command("steering", *few)
@@ -67,7 +116,11 @@ def test_steering_of_synthetic_features(command: Command, tmp_path: Path) -> Non
     assert {file.stem for file in results.glob("*.png")} == {"steering"}
 
 
-def test_the_measures_with_all_features_are_those_of_faithfulness(command: Command, artifacts: Path) -> None:
+def test_the_measures_with_all_features_are_those_of_faithfulness(
+    command: Command, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all pairs, as faithfulness measures them."""
+    monkeypatch.setattr(Halves, "left", lambda _, rows: np.ones(len(rows), dtype=bool))
     few = (f"artifacts={artifacts}", *FEW, "features=[raw,sae]")
     settings = ("consequences.n_random=2", "consequences.shares=[1.0]", "consequences.top=0")
     for name, own in (("faithfulness", ()), ("consequences", settings)):

@@ -44,13 +44,13 @@ def results(given: tuple[str, ...], command: Command) -> Path:
 
 @pytest.fixture
 def on_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes are chosen and removed on all pairs, as in consequences."""
+    """Classes are chosen and removed on all pairs."""
     monkeypatch.setattr(Halves, "left", lambda _, rows: np.ones(len(rows), dtype=bool))
-    monkeypatch.setattr(Halves, "partition", lambda _, workspace, found: workspace.score(found.name, found).partition)
+    monkeypatch.setattr(Halves, "dominance", lambda _, workspace, found: workspace.score(found.name, found))
 
 
 @pytest.mark.slow
-def test_random_latents_are_those_of_consequences(command: Command, tmp_path: Path, on_all_pairs: None) -> None:
+def test_random_latents_are_those_of_consequences(command: Command, tmp_path: Path) -> None:
     given = store(tmp_path)
     few = ("objectives.n_seeds=1", "objectives.n_random=4", "objectives.n_chance=1")
     assert command("objectives", *given, "features=sae", *few).status == 0

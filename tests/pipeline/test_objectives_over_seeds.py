@@ -23,7 +23,7 @@ from mmmono.pipeline.analysis import shown_figures, shown_tables
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command, newest, saved_rows
-from tests.pipeline.objectives_store import OWN, SAE, halves, held_out, recall, root_of, store
+from tests.pipeline.objectives_store import OWN, SAE, classified, halves, held_out, recall, root_of, store
 from tests.pipeline.test_entrypoints import snapshot
 
 
@@ -38,14 +38,6 @@ def results(given: tuple[str, ...], command: Command) -> Path:
     run = command("objectives", *given, *OWN)
     assert run.status == 0, run.err
     return newest(root_of(given), "objectives")
-
-
-def classified(image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """R(d), and masks of the classes, of which none has a dead latent; each pair is a group."""
-    ratio = image / (image + text)
-    scores, live = ratio.nanmean(0), (~ratio.isnan()).sum(0) >= 3
-    classes = {"ImgD": live & (scores > 0.8), "TextD": live & (scores < 0.2)}
-    return scores, {**classes, "CrossD": live & ~classes["ImgD"] & ~classes["TextD"]}
 
 
 @pytest.mark.slow

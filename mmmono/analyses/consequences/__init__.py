@@ -10,7 +10,7 @@ from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.headings import heading
-from mmmono.reporting.result import Result, Rows
+from mmmono.reporting.result import Fields, Result, Rows
 
 MEASURES = {
     "r1": "R@1",
@@ -30,7 +30,8 @@ class Settings:
     """Settings of the section `consequences`.
 
     Attributes:
-        max_pairs: number of pairs, at most; more are sampled.
+        max_pairs: number of pairs, at most; more are sampled. Classes are removed on those of them, about half, that are in
+            the groups by which no feature is classified.
         shares: shares of a class that are dropped, or kept alone; ascending, the last is 1.
         n_random: random sets like the class at every share, and draws of its features at shares below 1.
         top: single features that are shown, for each feature set.
@@ -126,10 +127,19 @@ def _fine_points(row: dict[str, float], key: str) -> str:
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
+def _fields(result: Result) -> Fields:
+    [pairs] = result.rows("samples")[:1]
+    return {"measured": f"on {pairs['pairs']} pairs; classes by {pairs['classified_pairs']} others"}
+
+
 def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")[:1]
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; R@k, zero-shot and MRR in %, their changes in points"
+    yield (
+        f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "
+        "that no class is removed on the pairs that it was chosen by"
+    )
     agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
     yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
@@ -145,13 +155,13 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "effects": {
             "feature_set": "name of the feature set",
             "change": "drop: these features are removed; keep: all others are; empty: none",
-            "of": "ImgD, TextD or CrossD; empty for all features",
+            "of": "ImgD, TextD or CrossD, by the half of the groups that nothing is measured on; empty for all features",
             "like": "random: the mean over random sets like the class (effective rank: over five); empty: the class itself",
             "features": "number of features that are dropped or kept",
             "energy": "share of Σ z² over both modalities that these features carry",
@@ -173,7 +183,7 @@ CONSEQUENCES = Analysis(
         "curves": {
             "feature_set": "name of the feature set",
             "change": "drop or keep",
-            "of": "ImgD, TextD or CrossD",
+            "of": "ImgD, TextD or CrossD, by the half of the groups that nothing is measured on",
             "like": "random: random sets like the features of the class; empty: features of the class",
             "share": "share of the class's features that are dropped, or kept alone; 0: none of them",
             "features": "their number",
@@ -190,12 +200,12 @@ CONSEQUENCES = Analysis(
         },
         "features": {
             "feature_set": "name of the feature set",
-            "feature": "index of a live feature",
-            "class": "ImgD, TextD or CrossD",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
+            "feature": "index of a feature that is live on the half of the groups by which features are classified",
+            "class": "ImgD, TextD or CrossD, by the same half, on which nothing is measured",
+            "mds": "R(d) of Eq. 1 on the same half, between 0 (text) and 1 (image)",
             "energy": "share of Σ z² over both modalities that the feature carries",
             "change": "change of the mean reciprocal rank, both ways, without this feature; negative if retrieval suffers",
-            "selecting": "the same on the half of the queries by which the features of largest effect are chosen",
+            "selecting": "the same on that half of these queries by which the features of largest effect are chosen",
             "held_out": "the same on the other half",
             "place": "place among the features of largest effect on the selecting half, from 0; empty beyond the first",
             "held_out_low": "lower end of the 95 % interval of held_out over groups; of those with a place",
@@ -205,18 +215,24 @@ CONSEQUENCES = Analysis(
         "samples": {
             "feature_set": "name of the feature set",
             "space": "what the features were removed from: embeddings, reconstruction or features (no decoder)",
-            "pairs": "number of pairs",
-            "groups": "number of groups of pairs",
+            "pairs": "number of pairs that classes and features are removed on: those by which no feature is classified",
+            "groups": "number of groups of these pairs",
+            "classified_pairs": "number of pairs by which features are classified",
+            "classified_groups": "number of groups of these pairs",
             "labels": "number of labels among which images are classified; 0 without",
             "label": "column of the metadata with the labels; empty without",
             "agreement": "correlation over features of what their removal changes on both halves of the queries",
         },
     },
     tables=[
-        TableView("consequences-{feature_set}", "Retrieval without a class, {feature_set}", retrieval_rows),
-        TableView("consequences-{feature_set}-others", "What else changes, {feature_set}", other_rows),
         TableView(
-            "consequences-{feature_set}-features", "Single features that matter most, {feature_set}", single_rows
+            "consequences-{feature_set}", "Retrieval without a class, {feature_set} ({measured})", retrieval_rows
+        ),
+        TableView("consequences-{feature_set}-others", "What else changes, {feature_set} ({measured})", other_rows),
+        TableView(
+            "consequences-{feature_set}-features",
+            "Single features that matter most, {feature_set} ({measured})",
+            single_rows,
         ),
     ],
     figures=[
@@ -236,6 +252,7 @@ CONSEQUENCES = Analysis(
             "and on one half of the queries against the other (below).",
         ),
     ],
+    fields=_fields,
     remarks=_remarks,
     covers_all=True,
     embeds_labels=True,

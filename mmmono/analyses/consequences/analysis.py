@@ -27,6 +27,7 @@ from mmmono.modality.random_sets import Activity
 from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
+from mmmono.pipeline.halves import FEWEST_GROUPS, Halves
 from mmmono.pipeline.removal_benches import PairSample, removal_bench, space_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -40,14 +41,20 @@ RANDOM = "random"
 def prepare(workspace: Workspace) -> Study:
     """Remove the classes of the selected feature sets, and each feature alone, on pairs of the dataset's split.
 
+    Features are classified on half of the groups of pairs, and removed on the other half.
+
     Raises:
-        ConfigError: a setting is invalid.
-        DataError: the split has fewer than two pairs.
+        ConfigError: a setting is invalid, or leaves too few pairs to remove classes on.
+        DataError: the split has fewer than three groups of pairs.
     """
     settings = read_settings(workspace.cfg, "consequences", Settings)
     features = workspace.features(workspace.dataset.split)
-    if len(features.view) < 2:
-        raise DataError(f"{workspace.title} has {len(features.view)} pairs: retrieval needs at least two")
+    if (count := len(np.unique(features.view.groups()))) < FEWEST_GROUPS + 1:
+        raise DataError(
+            f"{workspace.title} has {count} groups of pairs: at least {FEWEST_GROUPS + 1} are needed, one to classify "
+            f"features by and {FEWEST_GROUPS} to retrieve among"
+        )
+    halves = Halves.leaving(workspace, "consequences.max_pairs", settings.max_pairs)
     label = workspace.dataset.label
     recipe = {
         "features": features.recipe,
@@ -58,24 +65,34 @@ def prepare(workspace: Workspace) -> Study:
         "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
-    return Study(recipe, lambda folder: _compute(workspace, settings))
+    return Study(recipe, lambda folder: _compute(workspace, settings, halves))
 
 
-def _compute(workspace: Workspace, settings: Settings) -> Tables:
-    pairs = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables:
+    sample = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+    pairs = sample.where(halves.left(sample.rows))
     plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
+    about = {**_counts(pairs, halves), "label": workspace.dataset.label if pairs.classes is not None else None}
     tables: dict[str, list[Row]] = {name: [] for name in ("effects", "curves", "features", "samples")}
     for name in workspace.recipes:
-        features, scored = workspace.feature_set(name), workspace.dominance(name)
-        space = space_of(features)
+        features = workspace.feature_set(name)
+        space, scored = space_of(features), halves.dominance(workspace, features)
         bench = removal_bench(features, pairs, space != "reconstruction", workspace.device, settings.temperature)
-        labels = len(pairs.classes.embeddings) if pairs.classes is not None else 0
-        about: Row = {"feature_set": name, "space": space, "pairs": len(pairs), "groups": len(np.unique(pairs.groups))}
-        about |= {"labels": labels, "label": workspace.dataset.label if labels else None}
+        of: Row = {"feature_set": name}
         for table, found in _measured(bench, scored, plan, settings.top).items():
-            shared = about if table == "samples" else {"feature_set": name}
+            shared = {**of, "space": space, **about} if table == "samples" else of
             tables[table] += [{**shared, **row} for row in found]
     return tables
+
+
+def _counts(pairs: PairSample, halves: Halves) -> Row:
+    """Numbers of pairs and groups that classes are removed on, and of those by which features are classified."""
+    classified = halves.classified[halves.classified >= 0]
+    return {
+        "pairs": len(pairs), "groups": len(np.unique(pairs.groups)),
+        "classified_pairs": len(classified), "classified_groups": len(np.unique(classified)),
+        "labels": len(pairs.classes.embeddings) if pairs.classes is not None else 0,
+    }  # fmt: skip
 
 
 def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPlan, top: int) -> dict[str, list[Row]]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mmmono.analyses.objectives import CLASSES, OUTCOMES, Settings
 from mmmono.analyses.objectives.measuring import Bench
-from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import Interval, jackknife
 from mmmono.core.versions import version_of
 from mmmono.modality.consequences import RemovalPlan
@@ -27,11 +26,9 @@ from mmmono.pipeline.results import OWN_SETS, PARTITIONS_VERSION
 from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, trained_sets
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.pipeline.zero_shot import sample_of_pairs
 from mmmono.reporting.tables import console
 
 Row = dict[str, object]
-FEWEST_GROUPS = 2  # to find a pair among
 OF_SEEDS = (
     "fvu", "l0", "dead", "live", "shared", "spread", "chance_spread", *(f"{of}_share" for of in CLASSES),
     "codes_r1", "codes_r10", "codes_zero_shot", "r1", "r10", "zero_shot",
@@ -50,7 +47,8 @@ def prepare(workspace: Workspace) -> Study:
     """
     settings = read_settings(workspace.cfg, "objectives", Settings)
     trained = trained_sets(workspace)
-    matched, halves = SeedPairs(workspace, settings.max_groups), _halves(workspace, settings)
+    matched = SeedPairs(workspace, settings.max_groups)
+    halves = Halves.leaving(workspace, "objectives.max_pairs", settings.max_pairs)
     label = workspace.dataset.label
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -65,18 +63,6 @@ def prepare(workspace: Workspace) -> Study:
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, trained, matched, halves))
-
-
-def _halves(workspace: Workspace, settings: Settings) -> Halves:
-    """Halve the groups of pairs. Raises ConfigError if too few of the sampled pairs are left to remove classes on."""
-    halves, rows = Halves.of(workspace), sample_of_pairs(workspace, settings.max_pairs)
-    groups = workspace.features(workspace.dataset.split).view.groups()[rows]
-    if (left := len(np.unique(groups[halves.left(rows)]))) < FEWEST_GROUPS:
-        raise ConfigError(
-            f"objectives.max_pairs={settings.max_pairs} leaves {left} groups of pairs to remove classes on, beside those by "
-            f"which latents are classified: raise it, so that at least {FEWEST_GROUPS} are left"
-        )
-    return halves
 
 
 def _compute(
