@@ -69,7 +69,7 @@ def test_an_address_has_the_files_of_a_folder_alone(tmp_path: Path) -> None:
 
 def test_a_training_has_the_address_of_its_class() -> None:
     """`features=batch_topk features.sets.batch_topk.architecture=matryoshka_sae` is no BatchTopK."""
-    features: Any = SimpleNamespace(view=range(700), recipe={}, store=SimpleNamespace(path=Path("store")))
+    features: Any = SimpleNamespace(view=View(), recipe={}, store=SimpleNamespace(path=Path("store")))
     recipes = []
     for more in ((), ("features.sets.batch_topk.architecture=matryoshka_sae",)):
         cfg = configured("batch_topk", "trainer=cpu", *more)
