@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.steering_columns import columns_of_classes, columns_of_features
 from mmmono.pipeline.steering_settings import STEERED, UNITS, SteeringSettings
 from mmmono.reporting.result import Fields, Result, Rows
 from mmmono.reporting.steering_tables import class_means
@@ -117,38 +118,16 @@ STEERED_ANSWERS = Analysis(
     paper="beyond 4.3",
     settings=Settings,
     columns={
-        "features": {
-            "feature_set": "name of the feature set",
-            "feature": "index of a feature that is steered",
-            "class": "ImgD, TextD, CrossD or dead",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-            "reference": "mean activation on the steered_answers.k images that activate it most, on its dominant side of 0",
-            "strength": "strength of the steering, in units of the reference (or a factor, with steered_answers.how=scale)",
-            "move": "mean log-probability of the tokens of its name as the answer, minus that without steering, in nats; "
-            "mean over images",
-            "move_low": "lower end of its 95 % interval over images",
-            "move_high": "upper end of the same",
-            "control": "the same of this name while other features are steered, mean over these",
-            "beyond": "move minus control",
-            "beyond_low": "lower end of its 95 % interval over images",
-            "beyond_high": "upper end of the same",
-            "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other names' log-probabilities before and after, each minus the mean over images "
-            "before; mean over images; empty with fewer than 5 other names",
-            "score": "steerability: move times stay, 0 if either is negative",
-            "name": "what the feature is called",
-        },
-        "summary": {
-            "feature_set": "name of the feature set",
-            "class": "ImgD, TextD or CrossD",
-            "strength": "strength of the steering",
-            "features": "number of features of the class that were steered",
-            "move": "mean move of these features",
-            "control": "mean control",
-            "stay": "mean stay",
-            "score": "mean score",
-            "moved": "features that move more than the control (q ≤ .05)",
-        },
+        "features": columns_of_features(
+            "steered_answers",
+            "images",
+            move="mean log-probability of the tokens of its name as the answer, minus that without steering, in nats",
+            control="the same of this name while other features are steered",
+            stay="cosine of the other names' log-probabilities before and after, each minus the mean over images before; "
+            "mean over images; empty with fewer than 5 other names",
+        )
+        | {"name": "what the feature is called"},
+        "summary": columns_of_classes(),
         "answers": {
             "feature_set": "name of the feature set",
             "feature": "index of a feature that is steered",

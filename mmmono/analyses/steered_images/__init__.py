@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.steering_columns import columns_of_classes, columns_of_features
 from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
 from mmmono.reporting.result import Fields, Result
 from mmmono.reporting.steering_tables import class_means
@@ -87,25 +88,15 @@ STEERED_IMAGES = Analysis(
     paper="beyond 4.3",
     settings=Settings,
     columns={
-        "features": {
-            "feature_set": "name of the feature set",
-            "feature": "index of a feature that is steered",
-            "class": "ImgD, TextD or CrossD",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-            "reference": "mean activation on the steered_images.k images that activate it most, on its dominant side of 0",
-            "strength": "strength of the steering, in units of the reference (or a factor, with steered_images.how=scale)",
-            "move": "mean activation on the generated images minus that without steering, over the reference; mean over "
+        "features": columns_of_features(
+            "steered_images",
             "prompts",
-            "move_low": "lower end of its 95 % interval over prompts",
-            "move_high": "upper end of the same",
-            "control": "the same of this feature while random features like it are steered, mean over these",
-            "beyond": "move minus control",
-            "beyond_low": "lower end of its 95 % interval over prompts",
-            "beyond_high": "upper end of the same",
-            "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other features' mean activations on the images before and after, each minus the mean "
-            "over prompts before; mean over prompts; empty with fewer than 5 other features",
-            "score": "steerability: move times stay, 0 if either is negative",
+            move="mean activation on the generated images minus that without steering, over the reference",
+            control="the same of this feature while random features like it are steered",
+            stay="cosine of the other features' mean activations on the images before and after, each minus the mean over "
+            "prompts before; mean over prompts; empty with fewer than 5 other features",
+        )
+        | {
             "likeness": "mean cosine with the real images that activate the feature most, in the independent embedder, "
             "minus that without steering; mean over prompts",
             "likeness_control": "the same while random features like it are steered",
@@ -114,19 +105,7 @@ STEERED_IMAGES = Analysis(
             "likeness_beyond_high": "upper end of the same",
             "likeness_q_value": "p-value of likeness_beyond being 0, adjusted over features",
         },
-        "summary": {
-            "feature_set": "name of the feature set",
-            "class": "ImgD, TextD or CrossD",
-            "strength": "strength of the steering",
-            "features": "number of features of the class that were steered",
-            "move": "mean move of these features",
-            "control": "mean control",
-            "stay": "mean stay",
-            "score": "mean score",
-            "likeness": "mean likeness",
-            "likeness_control": "mean likeness_control",
-            "moved": "features that move more than the control (q ≤ .05)",
-        },
+        "summary": columns_of_classes({"likeness": "mean likeness", "likeness_control": "mean likeness_control"}),
         "images": {
             "feature_set": "name of the feature set",
             "feature": "index of the steered feature",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.steering_columns import columns_of_classes, columns_of_features
 from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
 from mmmono.reporting.result import Fields, Result
 from mmmono.reporting.steering_tables import class_means
@@ -76,36 +77,15 @@ STEERING = Analysis(
     targets=("steering",),
     settings=Settings,
     columns={
-        "features": {
-            "feature_set": "name of the feature set",
-            "feature": "index of a live feature that some image activates",
-            "class": "ImgD, TextD or CrossD",
-            "mds": "R(d) of Eq. 1, between 0 (text) and 1 (image)",
-            "reference": "mean activation on the steering.k images that activate it most, on its dominant side of 0",
-            "strength": "strength of the steering, in units of the reference (or a factor, with steering.how=scale)",
-            "move": "mean activation on the images found minus that before, over the reference; mean over texts",
-            "move_low": "lower end of its 95 % interval over texts",
-            "move_high": "upper end of the same",
-            "control": "the same of this feature while other features are steered, mean over these",
-            "beyond": "move minus control",
-            "beyond_low": "lower end of its 95 % interval over texts",
-            "beyond_high": "upper end of the same",
-            "q_value": "p-value of beyond being 0, adjusted over features (Benjamini and Hochberg 1995)",
-            "stay": "cosine of the other features' mean activations on the images found before and after, each minus "
-            "its mean over all images; mean over texts",
-            "score": "steerability: move times stay, 0 if either is negative",
-        },
-        "summary": {
-            "feature_set": "name of the feature set",
-            "class": "ImgD, TextD or CrossD",
-            "strength": "strength of the steering",
-            "features": "number of features of the class that were steered",
-            "move": "mean move of these features",
-            "control": "mean control",
-            "stay": "mean stay",
-            "score": "mean score",
-            "moved": "features that move more than the control (q ≤ .05)",
-        },
+        "features": columns_of_features(
+            "steering",
+            "texts",
+            move="mean activation on the images found minus that before, over the reference",
+            control="the same of this feature while other features are steered",
+            stay="cosine of the other features' mean activations on the images found before and after, each minus its mean "
+            "over all images; mean over texts",
+        ),
+        "summary": columns_of_classes(),
         "shown": {
             "feature_set": "name of the feature set",
             "feature": "index of a feature on a contact sheet",
