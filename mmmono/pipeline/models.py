@@ -255,7 +255,8 @@ class DrawingCLIP(Model):
 
     Attributes:
         drawings: option of the dataset whose training split it is fitted on: openmoji, icons, or drawings for both.
-        classes: whether features of the image tower's own classes join the pairs, so that photographs are placed too.
+        classes: whether the fit starts from the image tower's own classifier and features of its classes join the pairs, so
+            that photographs are placed too.
         temperature: factor of the cosine similarities at the start of the fit. The larger, the farther apart images and
             texts stay: a modality gap as that of a real CLIP.
         seed: of the fit.
@@ -265,7 +266,7 @@ class DrawingCLIP(Model):
 
     drawings: Drawings = "drawings"
     classes: bool = True
-    temperature: float = 1 / 0.07
+    temperature: float = 90.0
     seed: int = 0
     split_seed: int = 0
     train_fraction: float = 0.7

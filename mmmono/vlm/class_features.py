@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from timm.data import ImageNetInfo
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 MOST = 3  # classes in a drawn feature
 DISTANCE = 6.0  # of a drawn feature along its classes' directions, from half of it to one and a half
 TEMPERATURE = 2.0  # of the class probabilities: photographs show more than their likeliest class
+SLOPE, THRESHOLD = 0.5, 2.0  # of a head's hidden units in a class's logit, at the start
+WEIGHT = 3.0  # of the classes' names in a head at the start, in units of the weights that PyTorch would draw
 MIXED = 8  # tower outputs whose random sum is the noise of a drawn feature
 
 
@@ -76,3 +78,27 @@ def class_features(
         return image, classifier.text_of(image)
 
     return draw
+
+
+def start_as_classifier(
+    classifier: Classifier, head: tuple[nn.Linear, nn.Linear], text_head: nn.Linear, image_scale: float | Tensor
+) -> None:
+    """Start a head of two layers with a GELU in between as a soft form of ConSE, so that photographs are placed from the start.
+
+    A hidden unit a class is active where the class's logit exceeds a threshold, in place of the softmax of `text_of`, and
+    adds the class's name. Its retrieval of photographs is the softmax's. Hidden units beyond the classes stay as they are.
+
+    Args:
+        classifier: of the image tower.
+        head: first and second layer, changed in place; the first has a bias and at least as many hidden units as there are
+            classes.
+        text_head: what texts pass through, as it is at the start.
+        image_scale: what the image tower's outputs are divided by before they enter the head.
+    """
+    first, second = head
+    classes = len(classifier.weight)
+    with torch.no_grad():
+        first.weight[:classes] = SLOPE * classifier.weight * image_scale
+        first.bias[:classes] = SLOPE * (classifier.bias - THRESHOLD)
+        named = text_head(classifier.names - classifier.names.mean(dim=0)).T
+        second.weight[:, :classes] = named * (WEIGHT * second.weight.std() / named.std())

@@ -1,7 +1,8 @@
 """DrawingCLIP, the default model: two frozen pretrained towers with projection heads fitted on drawings with their names.
 
 The heads are fitted contrastively on cached tower outputs, as in LiT (Zhai et al., 2022) with both towers locked. Features
-of the image tower's own classes join the pairs (`mmmono.vlm.class_features`), so that photographs are placed too.
+of the image tower's own classes join the pairs, and the image head starts from its classifier (`mmmono.vlm.class_features`),
+so that photographs are placed too.
 The result is an ordinary open_clip checkpoint of a `CustomTextCLIP`.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import ModelError
-from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions
+from mmmono.vlm.class_features import Classifier, class_features, imagenet_descriptions, start_as_classifier
 from mmmono.vlm.demo_towers import efficientnet_state_dict
 from mmmono.vlm.folding import folded
 from mmmono.vlm.loading import load_open_clip
@@ -33,7 +34,7 @@ from mmmono.vlm.tower_outputs import CONFIG, TEXT_WIDTH, load_pretrained_towers,
 NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
-TEMPERATURE = 1 / 0.07  # open_clip's at the start
+TEMPERATURE = 90.0  # a modality gap like a real CLIP's; open_clip starts at 1 / 0.07
 DESCRIPTIONS = 32  # of classes in a forward pass
 
 
@@ -52,7 +53,7 @@ class FitReport:
         weight_decay: of the heads.
         dropout: of the text tower's outputs; the image head has its own.
         temperature: factor of the cosine similarities, exp(logit_scale), at the start; it is learned, too. The larger, the
-            farther apart images and texts stay (Liang et al. 2022, Mind the gap).
+            farther apart images and texts stay (Liang et al. 2022, Mind the gap); open_clip's is 1 / 0.07.
         loss: mean over the last tenth of the steps, in nats.
         last_temperature: the learned factor at the end.
     """
@@ -61,7 +62,7 @@ class FitReport:
     groups: int
     seed: int
     class_features: int = 320
-    steps: int = 200
+    steps: int = 300
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -77,7 +78,7 @@ class Plan:
 
     Attributes:
         seed: of all that is random; the global random state is not changed.
-        classes: whether features of the image tower's classes join the pairs.
+        classes: whether features of the image tower's classes join the pairs, and the image head starts from its classifier.
         temperature: see `FitReport`.
     """
 
@@ -115,8 +116,10 @@ def fit_drawingclip(
         _register_architecture()
         encoder = load_open_clip(NAME, None)
         load_pretrained_towers(encoder)
-        draw = class_features(imagenet_classifier(encoder), image) if plan.classes else None
-        report = _fit_heads(encoder.model, _Batches(image, text, torch.from_numpy(of_pairs), draw), report)
+        classifier = imagenet_classifier(encoder) if plan.classes else None
+        batches = _Batches(image, text, torch.from_numpy(of_pairs), classifier)
+        _start_heads(encoder.model, classifier, batches.image_scale)
+        report = _fit_heads(encoder.model, batches, report)
     state = {key: value.contiguous() for key, value in encoder.model.state_dict().items()}
     (directory / WEIGHTS_FILE).write_bytes(save(state))
     write_text_atomically(directory / REPORT_FILE, json.dumps(asdict(report), indent=2) + "\n")
@@ -167,9 +170,10 @@ class _Batches:
         image: Float[Tensor, "pairs image_width"],
         text: Float[Tensor, "pairs text_width"],
         groups: Int[Tensor, " pairs"],
-        draw: Callable[[int], tuple[Tensor, Tensor]] | None,
+        classifier: Classifier | None,
     ) -> None:
-        self.image, self.text, self.draw = image, F.normalize(text, dim=1), draw
+        self.image, self.text = image, F.normalize(text, dim=1)
+        self.draw = None if classifier is None else class_features(classifier, image)
         self.weights = 1 / groups.bincount()[groups].double()
         self.image_scale, self.text_scale = image.std(), text.std()
         self._unit_scale = self.text.std()
@@ -184,6 +188,14 @@ class _Batches:
         return image / self.image_scale, text / self._unit_scale
 
 
+def _start_heads(model: OpenCLIPModel, classifier: Classifier | None, image_scale: Tensor) -> None:
+    """Texts start as similar to one another as their tower has them, images near the names of classes they are likely of."""
+    nn.init.orthogonal_(model.text.proj.weight)
+    if classifier is not None:
+        mlp = model.visual.head.mlp
+        start_as_classifier(classifier, (mlp.fc1, mlp.fc2), model.text.proj, image_scale)
+
+
 def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitReport:
     """Minimize CLIP's symmetric cross-entropy over the two heads and the temperature."""
     visual_head, text_head, logit_scale = model.visual.head.train(), model.text.proj, model.logit_scale
@@ -191,7 +203,6 @@ def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitR
     for parameter in parameters:
         parameter.requires_grad_(True)
     nn.init.constant_(logit_scale, math.log(plan.temperature))
-    nn.init.orthogonal_(text_head.weight)  # texts start as similar to one another as the tower has them
     optimizer = torch.optim.AdamW(
         [
             {"params": parameters[:-1], "weight_decay": plan.weight_decay},
