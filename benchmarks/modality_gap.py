@@ -27,7 +27,7 @@ from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.models import DrawingCLIP
 from mmmono.vlm.tower_outputs import heads_of
 
-TEMPERATURES = (1 / 0.07, 50.0, 75.0, 100.0)
+TEMPERATURES = (1 / 0.07, 50.0, 75.0, 90.0, 100.0)
 COLUMNS = (
     "gap", "R@10", "σ / null", "σ centered", "σ rotated", "σ rotated, centered", "ρ with centered",
     "within pairs: ImgD, CrossD, TextD",

@@ -83,7 +83,7 @@ def class_features(
 def start_as_classifier(
     classifier: Classifier, head: tuple[nn.Linear, nn.Linear], text_head: nn.Linear, image_scale: float | Tensor
 ) -> None:
-    """Start a head of two layers with a GELU in between as a soft form of ConSE, so that photographs are placed from the start.
+    """Start a head of two layers, with a GELU in between, as a soft form of ConSE: photographs are placed from the start.
 
     A hidden unit a class is active where the class's logit exceeds a threshold, in place of the softmax of `text_of`, and
     adds the class's name. Its retrieval of photographs is the softmax's. Hidden units beyond the classes stay as they are.

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import erf
 from timm.models import create_model
+from torch import nn
 from torch.nn import functional as F
 
-from mmmono.vlm.class_features import DISTANCE, TEMPERATURE, Classifier, class_features, imagenet_descriptions
+from mmmono.vlm.class_features import (
+    DISTANCE,
+    SLOPE,
+    TEMPERATURE,
+    THRESHOLD,
+    WEIGHT,
+    Classifier,
+    class_features,
+    imagenet_descriptions,
+    start_as_classifier,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -60,3 +73,28 @@ def test_noise_is_that_of_the_outputs(classifier: Classifier) -> None:
     others = image[:, 8:]  # channels of no class
     torch.testing.assert_close(others.std(0), spread[8:], atol=0.08, rtol=0.1)
     torch.testing.assert_close(others.mean(0), outputs.mean().expand(16), atol=0.15, rtol=0)
+
+
+def test_a_head_that_starts_as_the_classifier_adds_up_the_names_of_likely_classes(classifier: Classifier) -> None:
+    first, second, text_head = nn.Linear(24, 8), nn.Linear(8, 5, bias=False), nn.Linear(6, 5, bias=False)
+    drawn = second.weight.std().item()
+    start_as_classifier(classifier, (first, second), text_head, image_scale=0.4)
+    assert second.weight.std().item() == pytest.approx(WEIGHT * drawn, rel=1e-5)
+    image = 10 * torch.rand(20, 24)
+    with torch.no_grad():
+        found = second(F.gelu(first(image / 0.4))).double().numpy()
+    x, w, b, names = (t.double().numpy() for t in (image, classifier.weight, classifier.bias, classifier.names))
+    active = SLOPE * (x @ w.T + b - THRESHOLD)
+    active = active * (1 + erf(active / np.sqrt(2))) / 2  # GELU
+    expected = active @ (names - names.mean(0)) @ text_head.weight.detach().double().numpy().T
+    unit = [y / np.linalg.norm(y, axis=1, keepdims=True) for y in (found, expected)]
+    np.testing.assert_allclose(*unit, atol=1e-4)
+
+
+def test_hidden_units_beyond_the_classes_stay_as_they_were_drawn(classifier: Classifier) -> None:
+    first, second = nn.Linear(24, 11), nn.Linear(11, 5, bias=False)
+    before = first.weight[8:].clone(), first.bias[8:].clone(), second.weight[:, 8:].clone()
+    start_as_classifier(classifier, (first, second), nn.Linear(6, 5, bias=False), image_scale=1.0)
+    after = first.weight[8:], first.bias[8:], second.weight[:, 8:]
+    assert all(old.equal(new) for old, new in zip(before, after, strict=True))
+    torch.testing.assert_close(first.bias[:8], torch.full((8,), -SLOPE * THRESHOLD))
