@@ -7,6 +7,7 @@ an expensive fixture is slow without saying so, because it waits for the fixture
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -20,6 +21,9 @@ settings.load_profile("mmmono")
 # Several processes share the cores, also with the commands that they start: more threads than cores wait for each other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of what a shell starts with &; tests of interrupts would wait
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXPENSIVE = frozenset(
     {

@@ -144,7 +144,7 @@ class Workspace:
         if isinstance(kind, Fitted):
             return fit_dictionary(self.artifacts, name, kind, train, self.settings.features.normalize, seed)
         assert isinstance(kind, Trained)
-        cfg = OmegaConf.merge(self.cfg, {"seed": seed})
+        cfg = self.cfg if seed == self.seed else OmegaConf.merge(self.cfg, {"seed": seed})
         assert isinstance(cfg, DictConfig)
         val = self.features(self.validation_split)
         if not (self.settings.training.together and self.artifacts.builds):

@@ -438,6 +438,11 @@ TAR = (
 H14 = ("model=clip_vit_h14", *TAR[1:], "features=raw", "references=[many/2]")
 RAW_SAE = "features=[raw,sae]"
 SETS = "features=[raw,sae,ncl,pca,ica,random_rotation,untrained_sae]"
+# Each parameter that validation varies has one value instead of several, which say nothing more about addresses.
+ONE_VALUE_EACH = (
+    "validate.parameters={{noise: [0.5], gap: [0.8], active: [3], superposition: [4.0], k: [3], shared_share: [0.1], "
+    "lopsided: [3]}}"
+)
 FAMILY = f"features=[{','.join(FAMILY_NAMES)}]"
 WALKS = [
     Walk("extract", TAR),
@@ -502,7 +507,7 @@ WALKS = [
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
     Walk("objectives_synthetic", ("objectives_synthetic.seeds=2",)),
-    Walk("validate", ("validate.parameters={{pairs: [2500]}}", "validate.seeds=1", "validate.equal_gains.seeds=1")),
+    Walk("validate", ("validate.seeds=1", "validate.equal_gains.seeds=1", ONE_VALUE_EACH)),
 ]
 
 
