@@ -23,6 +23,7 @@ Progress = tuple[float, ...]  # how far a piece of work has come; compared as tu
 END: Progress = (math.inf,)
 MAIN = -1  # number of the thread that made the turns
 PATIENCE = 60.0  # seconds for all pieces of work to end that were cancelled
+NAP = 0.5  # longest wait in seconds: an interrupt that comes just before a wait begins is noticed when it ends
 
 
 class Cancelled(BaseException):
@@ -83,7 +84,8 @@ class Turns(Generic[Result]):
             if self._pass_on() != number:
                 generators = Generators.now()
                 with others_built():
-                    self._changed.wait_for(lambda: self._turn == number)
+                    while not self._changed.wait_for(lambda: self._turn == number, NAP):
+                        pass
                 generators.restore()
             if self._cancelled and number != MAIN:
                 raise Cancelled
@@ -112,7 +114,8 @@ class Turns(Generic[Result]):
             self._leave(MAIN)
         end = time.monotonic() + PATIENCE
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()) if self._cancelled else None)
+            while thread.is_alive() and not (self._cancelled and time.monotonic() > end):
+                thread.join(NAP)
 
     def _run(self, number: int, work: Callable[[], Result], future: Future[Any]) -> None:
         self._own.number = number
