@@ -50,7 +50,8 @@ class Stage:
             scenario.inputs(self.inputs)
         if scenario.needs_drawingclip:
             assert drawingclip is not None
-            shutil.copytree(drawingclip / "models", self.before / "models")
+            for kind in ("models", "towers"):
+                shutil.copytree(drawingclip / kind, self.before / kind)
         for command in scenario.prepare:
             self._to_the_end(command, self.before)
         warm_up()
