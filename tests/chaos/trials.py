@@ -50,8 +50,8 @@ class Stage:
             scenario.inputs(self.inputs)
         if scenario.needs_drawingclip:
             assert drawingclip is not None
-            for kind in ("models", "towers"):
-                shutil.copytree(drawingclip / kind, self.before / kind)
+            shutil.copytree(drawingclip / "models", self.before / "models")
+            (self.before / "towers").symlink_to((drawingclip / "towers").resolve())  # large, and only read
         for command in scenario.prepare:
             self._to_the_end(command, self.before)
         warm_up()
@@ -83,7 +83,7 @@ class Stage:
         root = self.folder / "root"
         if root.exists():
             shutil.move(root, self.folder / f"kept-before-{name}")
-        shutil.copytree(self.before, root)
+        shutil.copytree(self.before, root, symlinks=True)
         return root
 
     def _to_the_end(self, command: Arguments, root: Path) -> float:
