@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -30,8 +33,51 @@ def sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+# Runs each line of stdin, `[log, script or -m module, arguments…]`, in a process that has the libraries of others already.
+WARM = """
+import json, os, runpy, sys
+import lightning, matplotlib.pyplot, open_clip, pandas, scipy.stats, sklearn.linear_model, torch
+for line in sys.stdin:
+    log, *words = json.loads(line)
+    if (child := os.fork()) == 0:
+        for number in (1, 2):
+            os.dup2(os.open(f"{log}.{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        run = runpy.run_module if words[0] == "-m" else runpy.run_path
+        sys.argv = words = words[words[0] == "-m" :]
+        run(words[0], run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder, and a process that runs commands there."""
+
+    folder: Path
+    warm: subprocess.Popen[str]
+
+    def status(self, *words: str) -> tuple[int, str, str]:
+        """Exit status and both outputs of `python …`."""
+        assert self.warm.stdin is not None
+        assert self.warm.stdout is not None
+        log = self.folder / "log"
+        self.warm.stdin.write(json.dumps([str(log), *words]) + "\n")
+        self.warm.stdin.flush()
+        status = self.warm.stdout.readline()
+        assert status, "the process that runs commands has ended"
+        out, err = (Path(f"{log}.{number}").read_text() for number in (1, 2))
+        return int(status), out, err
+
+    def run(self, line: str) -> str:
+        """What a command prints, which must succeed."""
+        status, out, err = self.status(*shlex.split(line)[1:], "trainer=cpu")
+        assert status == 0, err
+        return out
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A copy of the project with all files of the page."""
     folder = tmp_path_factory.mktemp("extended")
     for name in ("mmmono", "conf", "experiments"):
@@ -45,15 +91,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(120):
         Image.new("RGB", (24, 16), ((i * 40) % 256, (i * 90) % 256, 120)).save(folder / "photos" / f"{i:03}.jpg")
         (folder / "photos" / f"{i:03}.txt").write_text(f"a {('red', 'green', 'blue')[i % 3]} field, number {i}")
-    return folder
-
-
-def run(project: Path, line: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(project), "COLUMNS": "160"}
-    words = [sys.executable, *shlex.split(line)[1:], "trainer=cpu"]
-    done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "160"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WARM],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as warm:
+        yield Project(folder, warm)
 
 
 def test_no_example_needs_more_files_than_it_should() -> None:
@@ -63,33 +110,30 @@ def test_no_example_needs_more_files_than_it_should() -> None:
     assert all(len(FILE.findall(text)) <= MOST[name] for name, text in sections().items())
 
 
-def test_an_analysis_and_an_autoencoder_work_from_the_command_line_to_the_report(project: Path) -> None:
+def test_an_analysis_and_an_autoencoder_work_from_the_command_line_to_the_report(project: Project) -> None:
     train, analysis, report = COMMANDS.search(sections()["sparse autoencoder"])[1].splitlines()  # type: ignore[index]
-    run(project, train)
-    assert "Active features per sample" in run(project, analysis)
-    result = newest(project / "artifacts", "sparsity")
+    project.run(train)
+    assert "Active features per sample" in project.run(analysis)
+    result = newest(project.folder / "artifacts", "sparsity")
     table = pd.read_parquet(result / "sparsity.parquet")
     assert table.feature_set.tolist() == ["raw", "raw", "threshold_sae", "threshold_sae"]
     assert 0 < table.active_features.iloc[-1] < 64
     assert (result / "sparsity.png").exists()
-    run(project, report)
-    page = newest(project / "artifacts", "report")
+    project.run(report)
+    page = newest(project.folder / "artifacts", "report")
     assert "Mean number of active features per image and per text." in (page / "index.html").read_text()
     assert (page / "tables" / "sparsity.md").exists()
-    listed = run(project, "python -m mmmono.commands.make --table").splitlines()
+    listed = project.run("python -m mmmono.commands.make --table").splitlines()
     assert any(line.startswith("| `experiments/sparsity.py` | count how many features") for line in listed)
-    error = subprocess.run(
-        [sys.executable, "experiments/sparsity.py", "sparsity.threshold=-1", "dataset=synthetic"],
-        cwd=project, env={**os.environ, "PYTHONPATH": str(project)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert error.stderr.strip() == "error: sparsity.threshold=-1 must be at least 0"
+    status, _, error = project.status("experiments/sparsity.py", "sparsity.threshold=-1", "dataset=synthetic")
+    assert (status, error.strip()) == (1, "error: sparsity.threshold=-1 must be at least 0")
 
 
-def test_a_model_and_a_dataset_work_from_extraction_to_the_report(project: Path) -> None:
+def test_a_model_and_a_dataset_work_from_extraction_to_the_report(project: Project) -> None:
     for line in COMMANDS.search(sections()["model"])[1].splitlines():  # type: ignore[index]
-        out = run(project, line)
+        out = project.run(line)
     assert "Report: colors on imagefolder (val)" in out
-    page = newest(project / "artifacts", "report")
+    page = newest(project.folder / "artifacts", "report")
     html = (page / "index.html").read_text()
     assert "Figure 4" in html
     assert "Figure 1" in html

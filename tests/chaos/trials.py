@@ -51,6 +51,7 @@ class Stage:
         if scenario.needs_drawingclip:
             assert drawingclip is not None
             shutil.copytree(drawingclip / "models", self.before / "models")
+            (self.before / "towers").symlink_to((drawingclip / "towers").resolve())  # large, and only read
         for command in scenario.prepare:
             self._to_the_end(command, self.before)
         warm_up()
@@ -82,7 +83,7 @@ class Stage:
         root = self.folder / "root"
         if root.exists():
             shutil.move(root, self.folder / f"kept-before-{name}")
-        shutil.copytree(self.before, root)
+        shutil.copytree(self.before, root, symlinks=True)
         return root
 
     def _to_the_end(self, command: Arguments, root: Path) -> float:

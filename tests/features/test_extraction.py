@@ -362,7 +362,7 @@ def _extract_until_interrupted() -> None:
 @pytest.mark.slow
 def test_an_interrupt_is_no_traceback_of_the_workers(tmp_path: Path) -> None:
     script = "from tests.features.test_extraction import _extract_until_interrupted as run; print(1, flush=True); run()"
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    command = [sys.executable, "-W", "ignore:This DataLoader", "-c", script, str(tmp_path)]  # where there is one core
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -86,6 +86,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifacts(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
     """An artifacts root with DrawingCLIP and the features of OpenMoji's first 400 emoji."""
     root = tmp_path_factory.mktemp("artifacts")
-    (root / "models").symlink_to(models)
+    towers = models.parent / "towers"  # what the fit made, which extraction reads
+    towers.mkdir(exist_ok=True)
+    for folder in (models, towers):
+        (root / folder.name).symlink_to(folder)
     assert run_entrypoint("extract", f"artifacts={root}", "dataset.limit=400") == 0
     return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -241,24 +242,43 @@ def test_every_entrypoint_checks_and_its_own_settings_pass(
             check_settings(compose(name, overrides=[f"dataset={option}"]), name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ENTRYPOINTS)
-def test_help_and_obvious_errors_come_before_heavy_imports(name: str, tmp_path: Path) -> None:
-    modules = "import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, 'pandas' in sys.modules))"
-    (tmp_path / "sitecustomize.py").write_text(modules)
-    path = f"{tmp_path}{os.pathsep}{REPOSITORY}"
-    status, out, _, _ = command_line(name, "--help", PYTHONPATH=path)
-    assert status == 0
-    assert f"python experiments/{name}.py" in out
-    assert (
-        "dataset: cc3m, coco, drawings, folder, huggingface, icons, openmoji, store, synthetic, table, webdataset"
-        in out
-    )
-    assert out.splitlines()[-1] == "False False"
-    status, out, err, _ = command_line(name, f"artifacts={tmp_path}", "dataset=webdataset", PYTHONPATH=path)
-    assert status == 1
-    assert "needs a value for dataset.shards" in one_line_error(err)
-    assert out.splitlines()[-1] == "False False"
+# Runs every entrypoint twice, and prints for each run what it said and which heavy libraries have been imported so far.
+LIGHT = """
+import contextlib, io, json, runpy, sys
+for path in sys.argv[2:]:
+    for arguments in (["--help"], [f"artifacts={sys.argv[1]}", "dataset=webdataset"]):
+        script, sys.argv = sys.argv, [path, *arguments]
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                runpy.run_path(path, run_name="__main__")
+                status = 0
+            except SystemExit as stop:
+                status = stop.code or 0
+        sys.argv = script
+        heavy = [name for name in ("torch", "pandas") if name in sys.modules]
+        print(json.dumps([status, out.getvalue(), err.getvalue(), heavy]))
+"""
+
+
+def test_help_and_obvious_errors_come_before_heavy_imports(tmp_path: Path) -> None:
+    """In one process for all entrypoints: none of them may import what is heavy."""
+    scripts = [str(REPOSITORY / "experiments" / f"{name}.py") for name in ENTRYPOINTS]
+    run = subprocess.run(
+        [sys.executable, "-c", LIGHT, str(tmp_path), *scripts],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(found) == 2 * len(ENTRYPOINTS)
+    datasets = "cc3m, coco, drawings, folder, huggingface, icons, openmoji, store, synthetic, table, webdataset"
+    for name, shown, refused in zip(ENTRYPOINTS, found[::2], found[1::2], strict=True):
+        status, out, _, heavy = shown
+        assert (status, heavy) == (0, []), name
+        assert f"python experiments/{name}.py" in out
+        assert f"dataset: {datasets}" in out
+        status, _, err, heavy = refused
+        assert (status, heavy) == (1, []), name
+        assert "needs a value for dataset.shards" in one_line_error(err)
 
 
 def test_a_missing_token_is_reported_soon(tmp_path: Path) -> None:

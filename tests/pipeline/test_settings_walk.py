@@ -506,7 +506,7 @@ WALKS = [
     Walk("explorer", (*TAR, RAW_SAE)),
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
-    Walk("objectives_synthetic", ("objectives_synthetic.seeds=2",)),
+    Walk("objectives_synthetic", ("objectives_synthetic.seeds=1",)),
     Walk("validate", ("validate.seeds=1", "validate.equal_gains.seeds=1", ONE_VALUE_EACH)),
 ]
 

@@ -44,7 +44,7 @@ QUICK = {
     "interpretability.n_draws": "2", "gender.draws": "4", "victim.repeats": "2",
     "victim.max_new_tokens": "4", "adversarial.runs": "1", "adversarial.attack.steps": "3",
     "adversarial.defense.steps": "3", "generator.steps": "1", "intervention.seeds": "1",
-    "intervention.strengths": "[0,0.7]",
+    "intervention.strengths": "[0,0.7]", "ablation.n_random": "2", "consequences.n_random": "2",
 }  # fmt: skip
 
 
