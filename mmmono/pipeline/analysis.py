@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from mmmono.core.artifacts import RECIPE_FILE, Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.core.versions import FIGURES
+from mmmono.core.versions import FIGURES, KEY, version_of
 from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -116,6 +116,7 @@ class Analysis:
         paper: the paper's figures and tables that it makes, for lists, such as `Figure 4`.
         targets: make targets that run it. Sections contain their subsections: `section-2` runs `section-2.1`.
         version: part of each result's address, to be raised whenever a change of the code changes the numbers.
+        reads: kinds of scores that it reads beside partitions, such as `sharedness`; their versions are part of the address.
         settings: dataclass of the settings in the section of the configuration that has its name, or of those in no section
             if there is no such section; None if it has none.
         columns: the tables it saves, each with its columns and what they hold.
@@ -147,6 +148,7 @@ class Analysis:
     paper: str = ""
     targets: Sequence[str] = ()
     version: int = 1
+    reads: Sequence[str] = ()
     settings: type | None = None
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tables: Sequence[TableView] = ()
@@ -187,6 +189,12 @@ class Analysis:
     def command(self) -> str:
         """Command that makes its results, without model, dataset and settings."""
         return f"make {self.targets[0]}" if self.targets else f"python experiments/{self.name}.py"
+
+    @property
+    def versions(self) -> dict[str, Any]:
+        """Entries of each result's recipe: its own version, and those of the scores that it reads."""
+        read = {"read": {kind: version_of(kind) for kind in self.reads}} if self.reads else {}
+        return {KEY: self.version, **read}
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -251,7 +259,7 @@ class Analysis:
         name = f"{self.name}-{study.label}" if study.label else self.name
         if self.of_features:
             name = f"{name}-{workspace.features(workspace.dataset.split).store.path.name}"
-        return name, {**study.recipe, "version": self.version}
+        return name, {**study.recipe, **self.versions}
 
     def _place(self, workspace: Workspace, study: Study) -> tuple[Path, dict[str, Any]]:
         name, recipe = self._address(workspace, study)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import MissingArtifactError
-from mmmono.core.versions import KEY, version_of
+from mmmono.core.versions import version_of
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
@@ -106,7 +106,8 @@ class ResultsOnDisk:
         return found
 
     def _made_by(self, analysis: Analysis) -> Iterator[Artifact]:
-        return (result for result in self._named(analysis.name) if result.recipe[KEY] == analysis.version)
+        wanted = analysis.versions.items()
+        return (found for found in self._named(analysis.name) if all(found.recipe.get(key) == of for key, of in wanted))
 
     def _named(self, name: str) -> Iterator[Artifact]:
         return (result for result in self._results if result.path.name.startswith(f"{name}-"))

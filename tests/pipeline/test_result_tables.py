@@ -4,8 +4,13 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from tests.pipeline.conftest import Command
+import mmmono.analyses
+from mmmono.analyses import ANALYSES
+from mmmono.core.versions import VERSIONS
+from mmmono.pipeline.analysis import Analysis
+from tests.pipeline.conftest import Command, newest
 
 SMALL = (
     "dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "features=[raw,sae]", "features.k=2",
@@ -87,3 +92,26 @@ def test_every_table_of_features_has_both_axes(command: Command, tmp_path: Path)
     for row in counted[counted["class"] != "live"].itertuples():
         mine = summary[summary.feature_set == row.feature_set].iloc[0]
         assert mine[f"{row[2]}_shared"] == row.shared
+
+
+@pytest.mark.parametrize("analysis", ANALYSES, ids=lambda analysis: analysis.name)
+def test_an_analysis_that_reads_sharedness_says_so(analysis: Analysis) -> None:
+    folder = Path(mmmono.analyses.__file__).parent / analysis.name
+    calls = any("feature_sharedness(" in file.read_text() for file in folder.glob("*.py"))
+    assert ("sharedness" in analysis.reads) == calls
+
+
+def test_a_new_version_of_sharedness_makes_results_anew(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = (f"artifacts={tmp_path}", *SMALL)
+    assert command("mds", *mine).status == 0
+    before = newest(tmp_path, "mds")
+    monkeypatch.setitem(VERSIONS, "sharedness", VERSIONS["sharedness"] + 1)  # type: ignore[arg-type]
+    assert command("report", *mine).status == 0
+    page = (newest(tmp_path, "report") / "index.html").read_text()
+    assert "Moments of the scores" not in page  # those of the earlier version are not shown
+    assert command("mds", *mine).status == 0
+    assert newest(tmp_path, "mds") != before
+    assert command("report", *mine).status == 0
+    assert "Moments of the scores" in (newest(tmp_path, "report") / "index.html").read_text()

@@ -68,6 +68,7 @@ MDS = Analysis(
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
     version=5,
+    reads=("sharedness",),
     columns={
         "scores": TWO_AXES,
         "summary": {

@@ -167,6 +167,7 @@ OBJECTIVES = Analysis(
     paper="beyond the paper",
     targets=("objectives",),
     version=2,
+    reads=("sharedness",),
     more_seeds="objectives.n_seeds",
     settings=Settings,
     columns={

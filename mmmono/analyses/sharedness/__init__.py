@@ -59,6 +59,7 @@ SHAREDNESS = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
+    reads=("sharedness",),
     settings=Settings,
     columns={
         "scores": {
