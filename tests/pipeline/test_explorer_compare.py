@@ -118,7 +118,7 @@ def test_each_feature_has_its_counterpart_in_the_other_model(
 
 
 @pytest.mark.parametrize("side", ["dominant", "positive"])
-def test_co_firing_is_of_the_side_that_the_top_samples_are_of(
+def test_co_firing_and_shares_are_of_the_side_that_the_top_samples_are_of(
     command: Command, models: TwoModels, tmp_path: Path, side: str
 ) -> None:
     run = command(
@@ -131,6 +131,9 @@ def test_co_firing_is_of_the_side_that_the_top_samples_are_of(
     phi = np.corrcoef(centered([rows.astype(float) for rows in active]), rowvar=False)
     np.fill_diagonal(phi, -1)
     page = newest(tmp_path, "explorer")
+    table = data(page, "raw/table")
+    for modality, rows in zip(SIDES, active, strict=True):
+        np.testing.assert_allclose(table[modality], rows.mean(0), rtol=1e-3)
     for feature, card in enumerate(cards(page, "raw")):
         order = np.argsort(-phi[feature], kind="stable")[:4]
         expected = [other for other in order if phi[feature, other] > 0]

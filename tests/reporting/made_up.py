@@ -98,6 +98,7 @@ def explored(
         energy=energy / energy.sum(),
         top={"image": top_samples([image], 6), "text": top_samples([text], 5)},
         histograms=activation_histograms([(image, text)]),
+        active=torch.stack([(side > 0).double().mean(0) for side in (image, text)]),
         likeness=(likeness if alike else random_likeness)(image, text),
         mono={m: torch.from_numpy(rng.normal(size=features)) for m in ("image", "text")} if mono else None,
         consensus=found_again(features) if mono else None,

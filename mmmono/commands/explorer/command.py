@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
@@ -161,12 +162,14 @@ class Walked:
         negative: features whose top samples are those of the negative side of 0.
         histograms: histograms of the activations.
         energy: share of each feature in the energy Σ z² of all, mean over both modalities.
+        active: share of images, and of texts, with an activation on the side of 0 that the top samples are of.
     """
 
     top: dict[Modality, TopSamples]
     negative: Bool[Tensor, " features"]
     histograms: ActivationHistograms
     energy: Float64[Tensor, " features"]
+    active: Float64[Tensor, "modalities features"]
 
 
 def _walked(shown: ShownSet, settings: ExplorerSettings) -> Walked:
@@ -178,12 +181,16 @@ def _walked(shown: ShownSet, settings: ExplorerSettings) -> Walked:
     workspace.folded(feature_set, Together(search, OfBlocks(histograms, pairs), *measured))
     top = deepened(workspace, feature_set, search)
     counts: dict[Modality, int] = {"image": settings.images, "text": settings.texts}
-    both = activity[0].result() + activity[1].result()
+    sides = [stream.result() for stream in activity]
+    negative, found = search.negative().cpu(), histograms.result()
+    positive = found.positive.cpu() / found.samples
+    active = torch.from_numpy(np.stack([side.frequency for side in sides]))
     return Walked(
         top={modality: top[modality].first(counts[modality]) for modality in MODALITIES},
-        negative=search.negative().cpu(),
-        histograms=histograms.result(),
-        energy=torch.from_numpy(both.energy),
+        negative=negative,
+        histograms=found,
+        energy=torch.from_numpy((sides[0] + sides[1]).energy),
+        active=torch.where(negative, active - positive, positive),
     )
 
 
@@ -203,6 +210,7 @@ def _explored(sets: Sequence[ShownSet], settings: ExplorerSettings) -> Iterator[
             energy=walk.energy,
             top=walk.top,
             histograms=walk.histograms,
+            active=walk.active,
             likeness=samples.likeness(shown.name, settings.neighbors, settings.map),
             mono=found.mono,
             consensus=found.consensus,

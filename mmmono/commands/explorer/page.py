@@ -80,6 +80,7 @@ class ExploredFeatures:
         energy: share of each feature in the energy Σ z² of all, mean over both modalities.
         top: the most activating samples by modality.
         histograms: histograms of the activations.
+        active: share of images, and of texts, with an activation on the side of 0 that the top samples are of.
         likeness: which features are alike.
         mono: monosemanticity of every feature by modality, minus that of random samples; NaN for features not scored;
             None if it was not computed.
@@ -97,6 +98,7 @@ class ExploredFeatures:
     energy: Float64[Tensor, " features"]
     top: dict[Modality, TopSamples]
     histograms: ActivationHistograms
+    active: Float64[Tensor, "modalities features"]
     likeness: Likeness
     mono: dict[Modality, Float64[Tensor, " features"]] | None = None
     consensus: FoundAgain | None = None
@@ -190,8 +192,7 @@ class ExplorerWriter:
         return self.directory / "thumbnails" / str(row // THUMBNAILS_PER_FOLDER) / f"{row}.webp"
 
     def _table(self, explored: ExploredFeatures) -> dict[str, object]:
-        scores, histograms, text = explored.dominance.scores, explored.histograms, explored.top["text"]
-        shares = histograms.positive / histograms.samples
+        scores, text = explored.dominance.scores, explored.top["text"]
         labels = [self._captions[row][:LABEL_CHARACTERS] if row >= 0 else "" for row in text.rows[:, 0].tolist()]
         table: dict[str, object] = {
             "class": explored.dominance.partition.class_of(),
@@ -200,8 +201,8 @@ class ExplorerWriter:
             "informative": scores.informative_pairs.tolist(),
             "groups": scores.informative_groups.tolist(),
             "energy": _column(explored.energy),
-            "image": _column(shares[0]),
-            "text": _column(shares[1]),
+            "image": _column(explored.active[0]),
+            "text": _column(explored.active[1]),
             "p": _column(explored.p_value),
             "q": _column(explored.q_value),
             "label": labels,

@@ -27,8 +27,16 @@ function featureCard(set, feature, table, card, tools) {
       counted(table.informative[feature]),
       "Pairs in which either side is not 0: those that the score averages",
     ),
-    fact("active on images", share(table.image[feature]), "Share of images with a positive activation"),
-    fact("active on texts", share(table.text[feature]), "Share of texts with a positive activation"),
+    fact(
+      "active on images",
+      share(table.image[feature]),
+      "Share of images with an activation on the side of 0 that these samples are of",
+    ),
+    fact(
+      "active on texts",
+      share(table.text[feature]),
+      "Share of texts with an activation on the side of 0 that these samples are of",
+    ),
     fact(
       "energy",
       share(table.energy[feature]),
