@@ -99,7 +99,7 @@ def test_what_is_drawn_and_how_it_is_scored(
 
     # What the generator is given: the prompt's embedding, moved along the atom of one feature until its code is set, and
     # brought back to its length.
-    dictionary = Dictionary.from_pretrained(next((world["artifacts"] / "dictionaries").glob("sae-*")))
+    dictionary = Dictionary.from_pretrained(next((world["artifacts"] / "dictionaries").glob("sae-*/")))
     plain = {prompt: embeddings[0, 0] for prompt, embeddings, _ in drawn[:3]}
     reference = table.set_index("feature").reference.groupby(level=0).first()
     expected = []
