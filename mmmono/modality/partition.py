@@ -63,6 +63,19 @@ class Partition:
         mask[self.dead] = False
         return mask
 
+    @property
+    def unreachable(self) -> tuple[FeatureClass, ...]:
+        """Classes that no score can be in, since R(d) lies between 0 and 1, and their border does not.
+
+        With borders at μ ± σ it happens where most scores lie at one end.
+        """
+        if not len(self.live):
+            return ()
+        beyond: dict[FeatureClass, bool] = {
+            "ImgD": 1 - ROUNDING <= self.high < math.inf, "TextD": -math.inf < self.low <= ROUNDING,
+        }  # fmt: skip
+        return tuple(name for name, empty in beyond.items() if empty)
+
     def class_of(self) -> list[FeatureClass]:
         """List the class of each feature, by feature index."""
         classes: list[FeatureClass] = ["dead"] * len(self)

@@ -283,6 +283,7 @@ class Analysis:
 def run(analysis: Analysis, workspace: Workspace) -> Result:
     """Make an analysis' results unless they exist, and show them in the terminal."""
     from mmmono.pipeline.images import print_missing
+    from mmmono.pipeline.unreachable import unreachable_classes
     from mmmono.reporting.published import published
     from mmmono.reporting.tables import console, show_table
 
@@ -295,7 +296,7 @@ def run(analysis: Analysis, workspace: Workspace) -> Result:
         difference = published(analysis.published).difference(result.model, result.dataset)
         if difference:
             console.print(difference)
-    for remark in analysis.remarks(result):
+    for remark in (*analysis.remarks(result), *unreachable_classes(workspace, result.recipe)):
         console.print(remark)
     console.print(f"{result.folder}: {_contents(result)}", highlight=False)
     return result

@@ -54,7 +54,7 @@ class FewAtATime(nn.Module):
         """Outputs of the network for the whole batch."""
         if pixels.device.type != "cpu":
             return self.network(pixels)
-        parts = pixels.split(self.images)
+        parts = pixels.contiguous(memory_format=torch.channels_last).split(self.images)  # as the weights are
         apart = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
         return torch.cat(self._in_threads(parts) if apart else [self.network(few) for few in parts])
 

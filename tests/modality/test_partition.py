@@ -94,3 +94,21 @@ def test_margin_does_not_look_at_other_features(values: np.ndarray, margin: floa
 def test_impossible_margin() -> None:
     with pytest.raises(ValueError, match=r"margin=0.5 must lie in \[0, 0.5\)"):
         partition_by_margin(torch.zeros(2), 0.5)
+
+
+@settings(deadline=None)
+@given(
+    npst.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 1, allow_subnormal=False)),
+    st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+)
+def test_unreachable_is_a_class_whose_border_no_score_can_be_beyond(values: np.ndarray, n_sigma: float) -> None:
+    scores = torch.from_numpy(values)
+    for partition in (partition_by_sigma(scores, n_sigma), partition_by_margin(scores, 0.3)):
+        extremes = {"ImgD": partition.high < 1 - 1e-12, "TextD": partition.low > 1e-12}
+        assert set(partition.unreachable) == {of for of, possible in extremes.items() if not possible}
+        assert all(len(partition[of]) == 0 for of in partition.unreachable)
+
+
+def test_counts_that_ask_for_none_are_not_unreachable() -> None:
+    assert partition_by_counts(torch.tensor([0.1, 0.9]), 0, 0).unreachable == ()
+    assert partition_by_sigma(torch.tensor([torch.nan])).unreachable == ()

@@ -12,6 +12,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.pipeline.analysis import Analysis, shown_figures, shown_tables
 from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
+from mmmono.pipeline.unreachable import unreachable_classes
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.published import published
 from mmmono.reporting.report import ReportFigure, ReportSection, ReportTable
@@ -129,7 +130,7 @@ def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
         figures=[figure for found in shown for figure in _figures(analysis, found)],
         made_by=[found.artifact for found in shown],
         note=note,
-        basis=list(dict.fromkeys(line for found in shown if (line := _basis(sources, found)))),
+        basis=list(dict.fromkeys(line for found in shown for line in _basis(sources, found))),
         others=sources.results.other_settings(analysis) if _has_settings(analysis) else [],
         absent=_absent(sources, analysis, shown, command) if shown else {},
     )
@@ -155,21 +156,26 @@ def _links(sources: Sources, rows: Rows) -> dict[str, list[str]]:
     return {"feature": [sources.feature_link(row["feature set"], row["feature"]) for row in rows]}
 
 
-def _basis(sources: Sources, found: Found) -> str:
-    """Say which pairs a result is computed from; empty if it depends on none or they do not exist any more."""
+def _basis(sources: Sources, found: Found) -> Iterator[str]:
+    """Say which pairs a result is computed from, and which classes none of its features can be in.
+
+    Nothing if it depends on no pairs, or they do not exist any more.
+    """
     workspace, recipe = sources.workspace, found.artifact.recipe
     made_from = recipe.get("features")
     if not isinstance(made_from, dict):
-        return ""
+        return
     basis = basis_of(workspace, made_from)
     if basis is None:
-        return ""
+        return
     of = (found.result.model, found.result.dataset)
     if of == (workspace.model.name, workspace.dataset_name):
-        return f"Rests on {basis}."
+        yield f"Rests on {basis}."
+        yield from unreachable_classes(workspace, recipe)
+        return
     rule = recipe.get("partition")
     sorted_by = f", sorted by {rule_in_words(rule)}" if rule else ""
-    return f"Rests on {basis}, of {of[0]} on {of[1]}, which the paper used for it{sorted_by}."
+    yield f"Rests on {basis}, of {of[0]} on {of[1]}, which the paper used for it{sorted_by}."
 
 
 def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found], command: str) -> dict[str, str]:

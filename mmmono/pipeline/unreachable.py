@@ -1,0 +1,34 @@
+"""Say which classes of a result's feature sets no feature can be in, because their border lies outside the scores' range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mmmono.modality import Partition
+from mmmono.modality.partition_file import load_partition
+from mmmono.pipeline.workspace import Workspace
+
+
+def unreachable_classes(workspace: Workspace, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each class that cannot have a feature, of the feature sets that a result classified.
+
+    Args:
+        workspace: has the partitions; none is made.
+        recipe: of a result.
+    """
+    digests, said = workspace.partition_digests(workspace.recipes), workspace.modalities.said
+    for name, digest in recipe.get("partitions", {}).items():
+        there = list(workspace.artifacts.find("partitions", f"*-{digest}")) if digests.get(name) == digest else []
+        for partition in (load_partition(found.path, name).partition for found in there):
+            yield from _told(name, partition, said)
+
+
+def _told(name: str, partition: Partition, said: Callable[[str], str]) -> Iterator[str]:
+    for of in partition.unreachable:
+        border = partition.low if of == "TextD" else partition.high
+        other = said("ImgD" if of == "TextD" else "TextD")
+        yield (
+            f"{name}: no feature can be {said(of)}, whose border lies at {border:.2f}, and {said('CrossD')} has all that "
+            f"are not {other}: most scores lie at one end. The borders of partition=margin do not depend on the scores"
+        )
