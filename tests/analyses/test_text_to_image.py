@@ -199,4 +199,10 @@ def test_grids_show_the_images_in_the_folder(tmp_path: Path, joint: bool) -> Non
     assert "prompt “an animal”, reference horse\nraw features of clip_vit_h14, drawn by sd2" in text
     assert text.count("7 features") == len(ROWS)
     assert text.count("nearest\nreal image") == joint * len(ROWS)
+    grid.canvas.draw()  # type: ignore[attr-defined]
+    images, right = [axes.get_window_extent() for axes in grid.axes], grid.bbox.x1
+    for words in grid.texts:  # none lies on an image, or ends outside
+        extent = words.get_window_extent()
+        assert not any(extent.overlaps(image) for image in images), words.get_text()
+        assert extent.x1 <= right
     plt.close("all")

@@ -196,7 +196,7 @@ def _check(pair: ConceptPair, labels: ConceptLabels, min_samples: int) -> None:
             raise ConfigError(
                 f"concept {name!r} has {count} samples, fewer than gender.min_samples={min_samples} "
                 f"({labels.ambiguous} were left out as ambiguous): give it more words in concept.words_a or "
-                "concept.words_b, or more pairs"
+                "concept.words_b, take it from a column of the dataset (labels=column labels.column=…), or give more pairs"
             )
 
 

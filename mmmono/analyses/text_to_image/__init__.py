@@ -199,6 +199,7 @@ TEXT_TO_IMAGE = Analysis(
             control_rows,
         )
     ],
+    drawing=2,
     figures=[
         FigureView(
             "{feature_set}-figure10-{reference}",

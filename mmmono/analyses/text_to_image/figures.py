@@ -116,7 +116,8 @@ def _draw_row(figure: Figure, row: GridRow, top: float, side: float) -> None:
     """Draw a row of images of a side, below `top`; both in inches."""
     height, small, left = figure.get_figheight(), SMALL * side, 0.06 / WIDTH
     middle = top + side / 2
-    figure.text(left, 1 - middle / height, row.members, va="bottom", weight="bold", color=COLORS[row.members])
+    name = row.members.replace("-", "\n")  # Random-CrossD in one line is wider than the place for it
+    figure.text(left, 1 - middle / height, name, va="bottom", weight="bold", color=COLORS[row.members])
     figure.text(left, 1 - (middle + 0.02) / height, f"{row.features} features", va="top")
     for column, image in enumerate(row.images):
         _show(figure, image, (LABELS + column * side, top, side - GAP), min(384, max(image.size)))
