@@ -158,6 +158,9 @@ def test_success_by_size_has_a_point_for_each_size(result: Result) -> None:
     np.testing.assert_allclose(heights(left.containers[0][0]), [50, 50])
     np.testing.assert_allclose(heights(right.containers[-1][0]), [-0.1])
     np.testing.assert_allclose(heights(left.lines[0]), [75, 75])  # attacked, without a defense
+    for panel in (left, right):
+        styles = {container.get_label(): container[0].get_linestyle() for container in panel.containers}
+        assert styles == {name: "--" if name.startswith("Random") else "-" for name in styles}
 
 
 def test_figures_are_drawn_again_from_the_folder_alone(result: Result) -> None:

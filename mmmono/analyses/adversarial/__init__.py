@@ -194,6 +194,7 @@ ADVERSARIAL = Analysis(
         },
     },
     tables=[TableView("table3-{feature_set}", "Table 3, {feature_set}: {measure}", outcome_rows)],
+    drawing=2,
     figures=[
         FigureView(
             "{feature_set}-figure8",

@@ -180,8 +180,8 @@ def success_by_size(outcomes: pd.DataFrame, measure: str) -> Figure:
                 continue
             # Shift the points so that they do not cover each other.
             x = own["features"].to_numpy() * (1 if name == ALL else SPREAD ** (place - 3))
-            _draw_intervals(left, x, 100 * own[["rate", "rate_low", "rate_high"]], COLORS[name], name)
-            _draw_intervals(right, x, own[["margin", "margin_low", "margin_high"]], COLORS[name], None)
+            _draw_intervals(left, x, 100 * own[["rate", "rate_low", "rate_high"]], name)
+            _draw_intervals(right, x, own[["margin", "margin_low", "margin_high"]], name)
         left.set_ylabel(f"{measure} (%)")
         left.set_ylim(-3, 103)
         right.set_ylabel("cosine to the request\nless that to the benign text")
@@ -192,17 +192,17 @@ def success_by_size(outcomes: pd.DataFrame, measure: str) -> Figure:
             axis.set_xticks(sizes, [str(size) for size in sizes])
             axis.minorticks_off()
             axis.set_xlabel("aligned features")
-        figure.legend(loc="outside right center", handletextpad=0.5)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside right center", handletextpad=0.5)
         return figure
 
 
-def _draw_intervals(axis: Axes, x: np.ndarray, values: pd.DataFrame, color: str, label: str | None) -> None:
+def _draw_intervals(axis: Axes, x: np.ndarray, values: pd.DataFrame, name: str) -> None:
     """Draw estimates with their intervals; the columns are the estimate and its lower and upper bound."""
     middle, low, high = values.to_numpy(dtype=float).T
     axis.errorbar(
-        x, middle, yerr=[np.clip(middle - low, 0, None), np.clip(high - middle, 0, None)], color=color, label=label,
+        x, middle, yerr=[np.clip(middle - low, 0, None), np.clip(high - middle, 0, None)], color=COLORS[name], label=name,
         marker="o", markersize=4, linewidth=1.2, elinewidth=1, capsize=2,
-        linestyle="--" if label in ALIKE else "-",
+        linestyle="--" if name in ALIKE else "-",
     )  # fmt: skip
 
 
