@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mmmono.core.errors import ConfigError, ModelError
@@ -82,13 +83,24 @@ class ChatModel:
         return {"model": self.model, "url": self.base_url}
 
     def replies(self, messages: Sequence[str], max_tokens: int = 16) -> Iterator[str]:
-        """Yield the replies to messages, in order; `workers` of them are asked for at a time.
+        """Yield the replies to messages, in order; `workers` of them are asked for at a time, and none after one has failed.
 
         Raises:
             ConfigError, ModelError: see `ask`.
         """
+        failed = Event()
+
+        def ask(message: str) -> str:
+            if failed.is_set():
+                raise CancelledError  # of a later message than the one that failed, whose error ends the replies
+            try:
+                return self.ask(message, max_tokens)
+            except BaseException:
+                failed.set()
+                raise
+
         with ThreadPoolExecutor(self.workers) as pool:
-            yield from pool.map(lambda message: self.ask(message, max_tokens), messages)
+            yield from pool.map(ask, messages)
 
     def ask(self, message: str, max_tokens: int = 16) -> str:
         """Return the model's reply to a message, at temperature 0.

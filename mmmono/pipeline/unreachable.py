@@ -17,11 +17,9 @@ def unreachable_classes(workspace: Workspace, recipe: Mapping[str, Any]) -> Iter
         workspace: has the partitions; none is made.
         recipe: of a result.
     """
-    digests, said = workspace.partition_digests(workspace.recipes), workspace.modalities.said
     for name, digest in recipe.get("partitions", {}).items():
-        there = list(workspace.artifacts.find("partitions", f"*-{digest}")) if digests.get(name) == digest else []
-        for partition in (load_partition(found.path, name).partition for found in there):
-            yield from _told(name, partition, said)
+        for found in workspace.artifacts.find("partitions", f"*-{digest}"):  # the one, or none if it was deleted
+            yield from _told(name, load_partition(found.path, name).partition, workspace.modalities.said)
 
 
 def _told(name: str, partition: Partition, said: Callable[[str], str]) -> Iterator[str]:

@@ -110,7 +110,7 @@ def test_a_foolish_judge_never_wins_and_a_judge_that_dies_is_asked_on(
     run = command("names", *given)
     assert run.status == 1
     assert "gave no name in 2 attempts: status 500; run the same command again to go on" in run.err
-    assert len(dying.requests) in (4, 6), "at most one more was asked before the other failed"
+    assert len(dying.requests) == 4, "none is asked after one has failed"
     kept = [json.loads(line) for file in (tmp_path / "artifacts" / "verdicts").iterdir() for line in file.open()]
     assert [line["reply"] for line in kept] == ["nonsense", "nonsense"]
     # The address is a part of what replies depend on: the same server answers again.
