@@ -119,11 +119,11 @@ class OtherSeed:
     Attributes:
         scores: its scores, features renumbered as the reference's.
         partners: index of each match in the dictionary.
-        correlation: correlation of each feature of the reference with its match, on the pairs that they are matched on.
+        correlation: correlation of each feature of the reference with its match, on scored pairs, not those of matching.
         agreement: agreement with the reference.
         chance: agreements after matching on shuffled pairs.
         chance_partners: indices of these matches.
-        chance_correlations: mean correlations of these matches on the shuffled pairs.
+        chance_correlations: correlations with these matches, on the same scored pairs.
     """
 
     scores: SeedScores
@@ -132,7 +132,7 @@ class OtherSeed:
     agreement: SeedAgreement
     chance: Sequence[SeedAgreement]
     chance_partners: Sequence[Tensor]
-    chance_correlations: Sequence[float]
+    chance_correlations: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -173,21 +173,22 @@ class SeedComparison:
             seeds: seeds of the shuffled pairs.
         """
         own = self.pairs.split, self.pairs.matched
-        partners, correlation = match_features(self._activations(first[0], second[0], *own))
+        partners, _ = match_features(self._activations(first[0], second[0], *own))
         matched = second[1].reordered(partners)
         rng = np.random.default_rng(seeds)
-        chance, places, alike = [], [], []
+        chance, places = [], []
         for _ in range(self.n_chance):
             shuffled = {modality: rng.permutation(self.pairs.matched) for modality in MODALITIES}
-            by_chance, correlations = match_features(self._activations(first[0], second[0], *own, shuffled))
+            by_chance, _ = match_features(self._activations(first[0], second[0], *own, shuffled))
             places.append(by_chance)
             chance.append(seed_agreement(first[1], second[1].reordered(by_chance)))
-            alike.append(float(correlations.mean()))
+        correlations = self._held_out_correlations(first[0], second[0])
+        correlation, *alike = (correlations[torch.arange(len(of)), of] for of in (partners, *places))
         agreement = seed_agreement(first[1], matched)
         return OtherSeed(matched, partners, correlation, agreement, chance, places, alike)
 
-    def held_out_correlations(self, first: FeatureSet, second: FeatureSet) -> Float64[Tensor, "features features"]:
-        """Correlate all features of two dictionaries, within modalities, on scored pairs: no feature is matched on these."""
+    def _held_out_correlations(self, first: FeatureSet, second: FeatureSet) -> Float64[Tensor, "features features"]:
+        """Correlate all features of two dictionaries, within modalities, on scored pairs; 0 where one never varies."""
         stream = CorrelationStream()
         for block in self._activations(first, second, self.workspace.dataset.split, self.pairs.held_out):
             stream.add(*block)

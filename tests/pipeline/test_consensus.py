@@ -40,24 +40,27 @@ def test_consensus_of_three_seeds_is_what_numpy_finds(command: Command, tmp_path
         for split in ("train", "val")
         if (view := split_view(store, split))  # type: ignore[arg-type]
     }
-    codes, scores = {}, {}
+    codes, held_out, scores = {}, {}, {}
     for folder in (tmp_path / "dictionaries").glob("sae-*/"):
         seed = json.loads((folder / "recipe.json").read_text())["seed"]
         dictionary = Dictionary.from_pretrained(folder)
         with torch.no_grad():
-            codes[seed], val = (
+            codes[seed], held_out[seed] = (
                 [dictionary.encode(side, m).numpy() for side, m in zip(sides[split], ("image", "text"), strict=True)]  # type: ignore[arg-type]
                 for split in ("train", "val")
             )
-        scores[seed] = dominance_scores([tuple(map(torch.from_numpy, val))])  # type: ignore[list-item]
+        scores[seed] = dominance_scores([tuple(map(torch.from_numpy, held_out[seed]))])  # type: ignore[list-item]
     assert sorted(codes) == [0, 1, 2]
-    centered = {seed: np.concatenate([c - c.mean(0) for c in both]).astype(float) for seed, both in codes.items()}
+    centered, apart = (
+        {seed: np.concatenate([c - c.mean(0) for c in both]).astype(float) for seed, both in of.items()}
+        for of in (codes, held_out)
+    )
     matches, rhos, others = [], [], []
     for seed in (1, 2):
         with np.errstate(invalid="ignore"):
-            r = np.nan_to_num(np.corrcoef(centered[0], centered[seed], rowvar=False)[:16, 16:])
+            r, there = (np.nan_to_num(np.corrcoef(of[0], of[seed], rowvar=False)[:16, 16:]) for of in (centered, apart))
         rows, columns = linear_sum_assignment(-r)
-        matches.append(r[rows, columns])
+        matches.append(there[rows, columns])  # matched on the training pairs, correlated on the others
         live = (scores[0].informative_pairs >= 3) & (scores[seed].informative_pairs[columns] >= 3)
         others.append(scores[seed].scores[columns].numpy())
         rhos.append(spearmanr(scores[0].scores[live], others[-1][live]).statistic)

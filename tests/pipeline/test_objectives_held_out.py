@@ -102,13 +102,12 @@ def test_matches_correlate_on_pairs_that_they_were_not_found_on(results: Path, g
 
 def test_latents_that_never_fire_do_not_count_as_matches() -> None:
     partners, live = torch.tensor([1, 0, 2]), torch.tensor([True, False, True])
-    correlations = torch.zeros(3, 3, dtype=torch.float64)
-    correlations[0, 1], correlations[2, 2] = 0.5, 0.9
-    assert mean_match(correlations, partners, live, torch.tensor([False, True, True])) == pytest.approx(0.7)
+    correlation = torch.tensor([0.5, 0, 0.9], dtype=torch.float64)
+    assert mean_match(correlation, partners, live, torch.tensor([False, True, True])) == pytest.approx(0.7)
     # A live one without a live match counts: it is not found again.
-    assert mean_match(correlations, partners, live, torch.ones(3).bool()) == pytest.approx((0.5 + 0.9 + 0.5 + 0.9) / 5)
+    assert mean_match(correlation, partners, live, torch.ones(3).bool()) == pytest.approx((0.5 + 0.9 + 0.5 + 0.9) / 5)
     nothing = torch.zeros(3).bool()
-    assert np.isnan(mean_match(correlations, partners, nothing, nothing))
+    assert np.isnan(mean_match(correlation, partners, nothing, nothing))
 
 
 @pytest.mark.slow

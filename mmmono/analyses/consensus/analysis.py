@@ -98,7 +98,7 @@ class _Seeds:
             "feature_set": self.name, "seeds": 1 + len(self.others), "pairs": int(pairs.scored.sum()),
             "groups": pairs.n_groups, "matched_groups": len(pairs.matched), "live": live, **self._agreement(),
             "halves_ari": self._halves_ari(), "match": float(self.correlations.mean()),
-            "chance_match": float(np.mean([other.chance_correlations for other in self.others])),
+            "chance_match": float(torch.stack([r for other in self.others for r in other.chance_correlations]).mean()),
             "consensus": agreed, "consensus_share": agreed / live if live else float("nan"),
             "consensus_rho": float(np.mean(agreeing)),
         }  # fmt: skip

@@ -103,12 +103,12 @@ def _agreement(comparison: SeedComparison, name: str, seeds: Sequence[int]) -> I
     for seed, other in combinations(seeds, 2):
         found = comparison.compare(scored[seed], scored[other], (seed, other))
         agreed = found.agreement
-        held_out = comparison.held_out_correlations(made[seed], made[other])
         live = scored[seed][1].live, scored[other][1].live
-        by_chance = [mean_match(held_out, partners, *live) for partners in found.chance_partners]
+        of_chance = zip(found.chance_correlations, found.chance_partners, strict=True)
+        by_chance = [mean_match(*of, *live) for of in of_chance]
         yield {
             "feature_set": name, "seed": seed, "other_seed": other, "features": agreed.features,
-            "match": mean_match(held_out, found.partners, *live), "chance_match": float(np.mean(by_chance)),
+            "match": mean_match(found.correlation, found.partners, *live), "chance_match": float(np.mean(by_chance)),
             "rho": agreed.rho, "chance_rho": mean_agreement(found.chance, "rho"), "ari": agreed.ari,
             "chance_ari": mean_agreement(found.chance, "ari"), "across": agreed.across,
             "chance_across": mean_agreement(found.chance, "across"), "within": agreed.within,
@@ -116,7 +116,7 @@ def _agreement(comparison: SeedComparison, name: str, seeds: Sequence[int]) -> I
 
 
 def mean_match(
-    correlations: Float64[Tensor, "features features"],
+    correlation: Float64[Tensor, " features"],
     partners: Int64[Tensor, " features"],
     live: Bool[Tensor, " features"],
     other_live: Bool[Tensor, " features"],
@@ -124,12 +124,11 @@ def mean_match(
     """Mean correlation of the live latents of two dictionaries with their matches; NaN if none is live.
 
     Args:
-        correlations: of each latent of the first dictionary with each of the second one, 0 where one never varies.
+        correlation: of each latent of the first dictionary with its match, 0 where one never varies.
         partners: for each latent of the first dictionary, the index of its match in the second one.
         live, other_live: which latents of the first, and of the second dictionary are live.
     """
-    matched = correlations[torch.arange(len(partners)), partners]
-    return float(torch.cat([matched[live], matched[other_live[partners]]]).mean())
+    return float(torch.cat([correlation[live], correlation[other_live[partners]]]).mean())
 
 
 def _summary(seeds: pd.DataFrame, removals: pd.DataFrame, agreement: pd.DataFrame) -> Iterator[Row]:
