@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 Progress = tuple[float, ...]  # how far a piece of work has come; compared as tuples are, and () is the start
 END: Progress = (math.inf,)
 MAIN = -1  # number of the thread that made the turns
-PATIENCE = 60.0  # seconds for all pieces of work to end that were cancelled
-NAP = 0.5  # longest wait in seconds: an interrupt that comes just before a wait begins is noticed when it ends
+PATIENCE = 60.0  # seconds for all pieces of work to end, from when they are cancelled
+NAP = 0.5  # longest single wait in seconds: an interrupt that comes just before a wait begins is noticed when it ends
 
 
 class Cancelled(BaseException):
@@ -112,10 +112,11 @@ class Turns(Generic[Result]):
         with self._changed:
             self._cancelled |= error is not None
             self._leave(MAIN)
-        end = time.monotonic() + PATIENCE
+        since = time.monotonic()
         for thread in self._threads:
-            while thread.is_alive() and not (self._cancelled and time.monotonic() > end):
+            while thread.is_alive() and time.monotonic() - since < PATIENCE:
                 thread.join(NAP)
+                since = since if self._cancelled else time.monotonic()
 
     def _run(self, number: int, work: Callable[[], Result], future: Future[Any]) -> None:
         self._own.number = number

@@ -174,6 +174,28 @@ def test_pieces_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatc
     end.set()
 
 
+def test_after_a_late_failure_others_have_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmmono.core.turns.PATIENCE", 1.0)
+    saved = []
+
+    def fail() -> None:
+        turns.wait((1,))
+        time.sleep(1.2)  # longer than the block waits for those that were cancelled
+        raise ValueError
+
+    def save() -> None:
+        try:
+            turns.wait((2,))
+        finally:
+            time.sleep(0.5)
+            saved.append(True)
+
+    with Turns[None]() as turns:
+        turns.add(fail)
+        turns.add(save)
+    assert saved
+
+
 def test_an_interrupt_just_before_the_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmmono.core.turns.PATIENCE", 0.5)
     end = threading.Event()

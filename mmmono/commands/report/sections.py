@@ -171,11 +171,11 @@ def _basis(sources: Sources, found: Found) -> Iterator[str]:
     of = (found.result.model, found.result.dataset)
     if of == (workspace.model.name, workspace.dataset_name):
         yield f"Rests on {basis}."
-        yield from unreachable_classes(workspace, recipe)
-        return
-    rule = recipe.get("partition")
-    sorted_by = f", sorted by {rule_in_words(rule)}" if rule else ""
-    yield f"Rests on {basis}, of {of[0]} on {of[1]}, which the paper used for it{sorted_by}."
+    else:
+        rule = recipe.get("partition")
+        sorted_by = f", sorted by {rule_in_words(rule)}" if rule else ""
+        yield f"Rests on {basis}, of {of[0]} on {of[1]}, which the paper used for it{sorted_by}."
+    yield from unreachable_classes(workspace, recipe)
 
 
 def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found], command: str) -> dict[str, str]:
