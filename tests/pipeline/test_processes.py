@@ -34,11 +34,11 @@ KINDS = ("sae", "ncl", "batch_topk", "jumprelu")  # whose results two processes 
 LIMIT = 600  # seconds for a command, on a machine that does other things too
 
 
-def start(*arguments: str, log: Path) -> "subprocess.Popen[bytes]":
+def start(*arguments: str, log: Path, threads: int = 1) -> "subprocess.Popen[bytes]":
     launcher = TORCHRUN if "torchrun" in arguments else ()
     script = str(REPOSITORY / "experiments" / "train.py")
     command = [sys.executable, *launcher, script, *(a for a in arguments if a != "torchrun")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads)}
     with log.open("wb") as file:
         return subprocess.Popen(
             command,
