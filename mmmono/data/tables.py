@@ -93,7 +93,7 @@ class TableReading:
 
 
 def read_table(file: Path) -> dict[str, list[Any]]:
-    """Return a table's columns by name. Columns of bytes, such as images, are not read: their values are `EMBEDDED`.
+    """Return a table's columns by name. Bytes that are no text, such as images, are not read: their values are `EMBEDDED`.
 
     Args:
         file: `.csv`, `.tsv`, `.txt` (delimited by comma, tab, semicolon or |), `.jsonl`, `.ndjson` or `.parquet`.
@@ -116,9 +116,12 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 def _parquet(file: Path) -> dict[str, list[Any]]:
     with pq.ParquetFile(file) as opened:
-        wanted = [field.name for field in opened.schema_arrow if not _holds_bytes(field.type)]
-        table = opened.read(wanted)
+        binary = {field.name for field in opened.schema_arrow if _holds_bytes(field.type)}
+        texts = {name for name in binary if _is_text(opened, name)}
+        table = opened.read([name for name in opened.schema_arrow.names if name not in binary - texts])
         found = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
+        for name in texts:
+            found[name] = [None if value is None else decode_text(value) for value in found[name]]
         rows = opened.metadata.num_rows
         return {name: found.get(name, [EMBEDDED] * rows) for name in opened.schema_arrow.names}
 
@@ -127,6 +130,23 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_text(opened: pq.ParquetFile, name: str, rows: int = 16) -> bool:
+    """Whether the first bytes in a column are UTF-8, as of programs that do not mark their strings as such."""
+    for batch in opened.iter_batches(rows, columns=[name]):
+        values = [value for value in batch.column(0).to_pylist() if value is not None]
+        if values:
+            return all(isinstance(value, bytes) and _is_utf8(value) for value in values)
+    return False
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _delimited(file: Path, text: str) -> dict[str, list[Any]]:

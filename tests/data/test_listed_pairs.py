@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +21,7 @@ from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
 from mmmono.data.pairs import ImageTextPair, SkippedPair
-from mmmono.data.tables import TableReading, read_table
+from mmmono.data.tables import EMBEDDED, TableReading, read_table
 from mmmono.pipeline.listed_datasets import Folder, Table
 
 
@@ -286,6 +288,22 @@ def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: 
     file = tmp_path / "t.csv"
     file.write_bytes('path,text\r\n1.png,"two\nlines\u2028here"\r\n'.encode())
     assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
+
+
+def test_texts_that_a_parquet_file_holds_as_bytes(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        put_image(tmp_path / name, number)
+    columns = {"path": names, "text": [None, *(f"caption {name} é" for name in names[1:])], "kind": ["a", "b"] * 20}
+    binary = {name: pa.array([v and v.encode() for v in values], pa.binary()) for name, values in columns.items()}
+    images = pa.array([(tmp_path / name).read_bytes() for name in names], pa.binary())
+    pq.write_table(pa.table({**binary, "jpg": images}), tmp_path / "t.parquet")
+    pairs, skipped = all_of(table(tmp_path / "t.parquet", label_keys=["kind"]))
+    assert [(pair.caption, pair.labels["kind"]) for pair in pairs] == list(
+        zip(columns["text"][1:], columns["kind"][1:], strict=True)
+    )
+    assert skipped == [SkippedPair("0", "no caption")]
+    assert set(read_table(tmp_path / "t.parquet")["jpg"]) == {EMBEDDED}, "images are not read"
 
 
 def test_folders_of_the_splits(tmp_path: Path) -> None:
