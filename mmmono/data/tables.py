@@ -152,7 +152,33 @@ def _is_utf8(data: bytes) -> bool:
 def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
     header = text.split("\n", 1)[0]
     delimiter = max(",\t|;", key=header.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=False)
+    try:
+        names, values = _rows(file, text, delimiter, quoted=True)
+    except DataError:
+        if delimiter != "\t" or '"' not in text:
+            raise
+        # Many programs write tabs without quoting, so that a quotation mark is one of the text.
+        names, values = _rows(file, text, delimiter, quoted=False)
+    return {name: [row[place] for row in values] for place, name in enumerate(names)}
+
+
+def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the names in the first line and the values of all others.
+
+    Args:
+        file: the table, for errors.
+        text: its content.
+        delimiter: between values.
+        quoted: whether a value that begins with a quotation mark ends at the next one, which nothing else may follow: a mark
+            without its counterpart would otherwise take the lines after it into one value.
+    """
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=True,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     names: list[str] = []
     values: list[list[str]] = []
     try:
@@ -167,8 +193,10 @@ def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
                 )
             values.append([value.strip() for value in row])
     except csv.Error as error:
-        raise DataError(f"{file}, line {rows.line_num}: {error}") from error
-    return {name: [row[place] for row in values] for place, name in enumerate(names)}
+        raise DataError(
+            f"{file}, line {rows.line_num}: {error}: a text with a quotation mark is quoted, and the mark doubled"
+        ) from error
+    return names, values
 
 
 def _json_lines(file: Path, text: str) -> dict[str, list[Any]]:

@@ -247,6 +247,9 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
         (_table("t.csv", "a,text\n1.png,x"), ConfigError, "that is meant with dataset.image_column=; it has a, text"),
         (_table("t.csv", "path,b\n1.png,x"), ConfigError, "with dataset.caption_column=; it has path, b"),
         (_table("t.csv", "path,text\n1.png,one, two"), DataError, "line 2: 3 values where the first line names 2"),
+        (_table("t.csv", 'path,text\n1.png,"open\n2.png,x\n'), DataError, "line 3: unexpected end of data: a text with a"),
+        (_table("t.csv", 'path,text\n1.png,"Stop" sign\n'), DataError, "line 2: ',' expected .* is quoted, and the mark"),
+        (_table("t.tsv", 'path\ttext\n1.png\t"x\n2.png\n'), DataError, "line 3: 1 values where the first line names 2"),
         (_table("t.csv", "path,text\n"), DataError, "lists no image"),
         (_table("t.jsonl", '{"path": "1.png", "text": "x"}\n{'), DataError, "t.jsonl, line 2: no JSON"),
         (_table("t.jsonl", "[1]"), DataError, "t.jsonl, line 1: no JSON object, such as"),
@@ -288,6 +291,15 @@ def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: 
     file = tmp_path / "t.csv"
     file.write_bytes('path,text\r\n1.png,"two\nlines\u2028here"\r\n'.encode())
     assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
+
+
+def test_quotation_marks_in_a_table_of_tabs_take_no_lines(tmp_path: Path) -> None:
+    captions = ['"Stop" sign', '"the end', "fine", 'a "quoted" word', '"']
+    file = tmp_path / "t.tsv"
+    file.write_text("".join(f"{place}\t{text}\n" for place, text in [("path", "text"), *enumerate(captions)]))
+    assert read_table(file) == {"path": list("01234"), "text": captions}
+    pd.DataFrame({"path": list("01234"), "text": [*captions[:4], "a\ttab"]}).to_csv(file, sep="\t", index=False)
+    assert read_table(file)["text"] == [*captions[:4], "a\ttab"], "as pandas quotes them"
 
 
 def test_texts_that_a_parquet_file_holds_as_bytes(tmp_path: Path) -> None:
