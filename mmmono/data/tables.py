@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,7 @@ def read_table(file: Path) -> dict[str, list[Any]]:
         file: `.csv`, `.tsv`, `.txt` (delimited by comma, tab, semicolon or |), `.jsonl`, `.ndjson` or `.parquet`.
 
     Raises:
-        DataError: it is not there, of another type, or broken; the message names the line.
+        DataError: it is not there, of another type, or broken, or two columns have one name; the message names the line.
     """
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -116,6 +117,7 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 def _parquet(file: Path) -> dict[str, list[Any]]:
     with pq.ParquetFile(file) as opened:
+        _check_names(file, opened.schema_arrow.names)
         binary = {field.name for field in opened.schema_arrow if _holds_bytes(field.type)}
         texts = {name for name in binary if _is_text(opened, name)}
         table = opened.read([name for name in opened.schema_arrow.names if name not in binary - texts])
@@ -124,6 +126,12 @@ def _parquet(file: Path) -> dict[str, list[Any]]:
             found[name] = [None if value is None else decode_text(value) for value in found[name]]
         rows = opened.metadata.num_rows
         return {name: found.get(name, [EMBEDDED] * rows) for name in opened.schema_arrow.names}
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    """Raise DataError if two columns have one name; those without a name, as of a row's number, are not asked for."""
+    if twice := next((name for name, count in Counter(names).items() if name and count > 1), None):
+        raise DataError(f"{file} has several columns called {twice!r}: rename those that are not meant")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -183,6 +191,7 @@ def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str
     values: list[list[str]] = []
     try:
         names = [name.strip() for name in next(rows, [])]
+        _check_names(file, names)
         for row in rows:
             if not row:
                 continue

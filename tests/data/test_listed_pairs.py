@@ -250,6 +250,7 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
         (_table("t.csv", 'path,text\n1.png,"open\n2.png,x\n'), DataError, "line 3: unexpected end of data: a text with a"),
         (_table("t.csv", 'path,text\n1.png,"Stop" sign\n'), DataError, "line 2: ',' expected .* is quoted, and the mark"),
         (_table("t.tsv", 'path\ttext\n1.png\t"x\n2.png\n'), DataError, "line 3: 1 values where the first line names 2"),
+        (_table("t.csv", "path,text,text\n1.png,x,\n"), DataError, "has several columns called 'text': rename those"),
         (_table("t.csv", "path,text\n"), DataError, "lists no image"),
         (_table("t.jsonl", '{"path": "1.png", "text": "x"}\n{'), DataError, "t.jsonl, line 2: no JSON"),
         (_table("t.jsonl", "[1]"), DataError, "t.jsonl, line 1: no JSON object, such as"),
