@@ -66,6 +66,16 @@ def test_a_group_column_has_a_value_for_every_pair(tmp_path: Path) -> None:
         FeatureView(store, grouping=Grouping("person")).groups()
 
 
+def test_pairs_without_a_group_are_no_group_together(tmp_path: Path) -> None:
+    store = store_of(tmp_path, images(300), group=["a"] * 3 + [""] * 297)
+    assert FeatureView(store).groups().tolist() == [0, 0, 0, *range(1, 298)]
+    sizes = {split: len(split_view(store, split)) for split in ("train", "select", "val")}
+    assert min(sizes.values()) > 10, sizes
+    assert sum(sizes.values()) == 300, sizes
+    rows = store.metadata().drop(columns="key")
+    assert Grouping().codes(rows).tolist() == [0, 0, 0, *range(1, 298)], "without names of pairs"  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("wrong", [0.0, -0.5, 1.5])
 def test_near_duplicates_are_told_by_a_cosine(wrong: float) -> None:
     with pytest.raises(ConfigError, match=f"dataset.near_duplicates={wrong}"):
