@@ -319,6 +319,19 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     assert named[0].fingerprint() == named[1].fingerprint() != named[2].fingerprint()
 
 
+def test_versions_of_a_file_are_different_shards(server: FlakyServer, shard: Path, tmp_path: Path) -> None:
+    def source(query: str) -> WebDatasetPairs:
+        return WebDatasetPairs(f"{server.url}/good-000.tar?{query}", opener=ShardOpener(cache=tmp_path, settings=QUICK))
+
+    one, same, other = (source(f"versionId={v}&X-Amz-Signature={s}") for v, s in (("1", "a"), ("1", "b"), ("2", "a")))
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    server.files["/good-000.tar"] = shard.read_bytes()
+    assert pairs(one)
+    server.files["/good-000.tar"] = bytes(10240)  # an empty archive
+    assert pairs(same), "from the copy"
+    assert not pairs(other)
+
+
 def test_fingerprints_do_not_depend_on_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
