@@ -27,8 +27,9 @@ def is_local(shard: str) -> bool:
 
 
 def shown(shard: str) -> str:
-    """Return a shard's name for messages: printable, and without a URL's query, which may contain secrets."""
-    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
+    """Return a shard's name for messages: printable, and without a URL's password and query, which may be secrets."""
+    named = re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
+    return re.sub(r"(://[^\s/:@'\"]*):[^\s/@'\"]*@", r"\1@", named)
 
 
 def stem(shard: str) -> str:
@@ -44,7 +45,7 @@ def stem(shard: str) -> str:
 
 
 def identity(shard: str) -> str:
-    """Return what identifies a remote shard: its URL without the signature.
+    """Return what identifies a remote shard: its URL without password and signature.
 
     If the URL's path ends in .tar, the whole query is removed but for what names a version of the file, such as
     `versionId`; otherwise, as the query may name the file, only signature parameters.
@@ -56,4 +57,5 @@ def identity(shard: str) -> str:
     given = parse_qsl(parts.query, keep_blank_values=True)
     kept = [one for one in given if (_VERSIONS.fullmatch(one[0]) if named else not _SIGNATURES.fullmatch(one[0]))]
     query = urlencode(kept)
-    return parts._replace(query=query, fragment="").geturl()
+    host = re.sub(r":[^@]*@", "@", parts.netloc)
+    return parts._replace(netloc=host, query=query, fragment="").geturl()

@@ -319,6 +319,23 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     assert named[0].fingerprint() == named[1].fingerprint() != named[2].fingerprint()
 
 
+def test_a_password_in_a_url_is_in_no_message_and_no_file(server: FlakyServer, shard: Path, tmp_path: Path) -> None:
+    server.files["/good-000.tar"] = shard.read_bytes()
+
+    def source(name: str, password: str) -> WebDatasetPairs:
+        address = f"{server.url}/{name}".replace("://", f"://user:{password}@")
+        return WebDatasetPairs(address, opener=ShardOpener(cache=tmp_path, settings=QUICK))
+
+    good, gone = source("good-000.tar", "secret"), source("gone.tar", "secret")
+    assert pairs(good)
+    with pytest.raises(BrokenPartError, match="gone.tar answers 404") as raised:
+        pairs(gone)
+    written = [file.read_text() for file in tmp_path.rglob("*.json")]
+    assert written
+    assert not any("secret" in text for text in (str(raised.value), *good.parts(), *written))
+    assert good.fingerprint() == source("good-000.tar", "changed").fingerprint()
+
+
 def test_versions_of_a_file_are_different_shards(server: FlakyServer, shard: Path, tmp_path: Path) -> None:
     def source(query: str) -> WebDatasetPairs:
         return WebDatasetPairs(f"{server.url}/good-000.tar?{query}", opener=ShardOpener(cache=tmp_path, settings=QUICK))
