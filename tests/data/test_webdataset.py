@@ -218,6 +218,15 @@ def test_patterns_that_match_nothing_are_refused(tmp_path: Path) -> None:
         WebDatasetPairs([])
 
 
+def test_a_shard_that_is_named_twice_is_refused(shard: Path, tmp_path: Path) -> None:
+    link = tmp_path / "other.tar"
+    link.symlink_to(shard)
+    signed = [f"https://host/x.tar?X-Amz-Signature={signature}" for signature in "ab"]
+    for twice in ([str(shard), str(shard)], f"{shard}::{shard.parent}/*.tar", [str(shard), str(link)], signed):
+        with pytest.raises(DataError, match=r"dataset.shards names \S+.tar more than once: name each shard once"):
+            WebDatasetPairs(twice)
+
+
 def test_fingerprint_follows_content_and_reading_but_not_the_place(shard: Path, tmp_path: Path) -> None:
     before = WebDatasetPairs(str(shard)).fingerprint()
     moved = tmp_path / "elsewhere"
@@ -240,10 +249,11 @@ QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 
 @pytest.mark.parametrize("ranged", [True, False], ids=["ranges", "no ranges"])
 def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
-    server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
+    server.ranged, server.token = ranged, "secret"
+    server.files["/good-000.tar"] = server.files["/good-001.tar"] = shard.read_bytes()
     local = pairs(WebDatasetPairs(str(shard)))
     remote = WebDatasetPairs(
-        f"{server.url}/{{good-000,good-000}}.tar", opener=ShardOpener(token="secret", settings=QUICK)
+        f"{server.url}/{{good-000,good-001}}.tar", opener=ShardOpener(token="secret", settings=QUICK)
     )
     found = pairs(remote)
     assert len(found) == 2 * len(local)
