@@ -212,6 +212,22 @@ def test_captions_of_one_image_are_one_group(tmp_path: Path) -> None:
     assert table(one).fingerprint() == table(two).fingerprint(), "where files lie does not matter"
 
 
+@pytest.mark.parametrize("captions", ["first", "all"])
+def test_names_that_look_like_other_names(tmp_path: Path, captions: str) -> None:
+    names = ["x.png", "x#0.png", "a.jpg", "a.png", "a.jpg.png"]
+    for number, name in enumerate(names):
+        put_image(tmp_path / name, number)
+    rows = [{"path": name, "text": f"{text} {name}"} for name in names for text in ("one", "two")]
+    source = table(write_as("csv", tmp_path / "pairs", rows), captions=captions)
+    pairs, _ = all_of(source)
+    keys = [pair.key for pair in pairs]
+    assert len(set(keys)) == len(keys) == (10 if captions == "all" else 5)
+    groups: dict[str, set[str]] = {}
+    for pair in pairs:
+        groups.setdefault(source.group(pair.key), set()).add(pair.caption.split()[1])
+    assert sorted(map(sorted, groups.values())) == sorted([name] for name in names), "an image is a group"
+
+
 def _table(name: str, content: str) -> Callable[[Path], object]:
     def run(root: Path) -> object:
         put_image(root / "1.png", 1)
