@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -12,7 +11,7 @@ from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint
 from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.coco_files import Captions, CocoSplit, read_captions, read_labels
 from mmmono.data.images import decode_image
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, distinct_stems
 
 
 class CocoPairs(PairSource):
@@ -67,10 +66,12 @@ class CocoPairs(PairSource):
 
     @cached_property
     def _keys(self) -> dict[str, str]:
-        """File name → key: the name without its extension, or with it if two names differ only in the extension."""
-        stems = {file: _without_ending(file).removeprefix(f"{self.folder}/") for file in self._files}
-        count = Counter(stems.values())
-        return {file: f"{self.folder}/{stem if count[stem] == 1 else file}" for file, stem in stems.items()}
+        """File name → key: the name without its extension, or with it if that is not one image's alone."""
+        stems = [_without_ending(file).removeprefix(f"{self.folder}/") for file in self._files]
+        return {
+            file: f"{self.folder}/{key}"
+            for file, key in zip(self._files, distinct_stems(self._files, stems), strict=True)
+        }
 
     @cached_property
     def _by_key(self) -> dict[str, str]:
@@ -112,7 +113,7 @@ class CocoPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
-        file = locator or self._by_key.get(key) or self._by_key.get(image_key(key), "")
+        file = locator or self._by_key.get(self.group(key), "")
         for pair in self._pairs(file) if file in self._keys else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
                 return pair
@@ -120,7 +121,7 @@ class CocoPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Key of the image, so that all its captions fall into one split."""
-        return key if key in self._by_key else image_key(key)
+        return image_key(key) if self.captions == "all" else key
 
 
 def _without_ending(file: str) -> str:

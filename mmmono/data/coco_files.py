@@ -47,7 +47,7 @@ class CocoSplit:
     @property
     def images(self) -> Path:
         """Folder of the images."""
-        return Path(self.root) / self.folder
+        return Path(self.root).expanduser() / self.folder
 
     def image(self, file: str) -> Path:
         """Return the path of an image; some tools repeat the split's folder in file names."""
@@ -55,7 +55,7 @@ class CocoSplit:
 
     def annotations(self, kind: str) -> Path:
         """Return the file of the `captions` or `instances`."""
-        return Path(self.root) / "annotations" / f"{kind}_{self.folder}.json"
+        return Path(self.root).expanduser() / "annotations" / f"{kind}_{self.folder}.json"
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from mmmono.core.locks import lock_if_free
 
 LOCK = ".lock"
 DIGEST_BYTES = 16
+_NAME = re.compile(r"\.?(?P<name>[0-9a-f]{32})(\.\d+\.\d+)?")
 ROOM_LEFT = 0.1  # share of the limit that is freed at a time, so that cleanups are rare
 
 
@@ -19,11 +21,12 @@ class DiskCache:
     """Contents by their keys, each in a file of its own.
 
     Each file begins with a digest of the rest: truncated or changed files count as absent. Files are written atomically,
-    and threads and processes may share the folder. If the folder is not writable, the cache only reads.
+    and threads and processes may share the folder. If the folder is not writable, the cache only reads. Other files that lie
+    in the folder are neither counted nor deleted.
 
     Args:
         folder: shared by all groups of keys, each with its own subfolder.
-        limit: maximum total size of the files in `folder` in bytes; the least recently used ones are deleted.
+        limit: maximum total size of its files in `folder` in bytes; the least recently used ones are deleted.
         group: name of the subfolder.
     """
 
@@ -70,8 +73,8 @@ class DiskCache:
         with suppress(OSError), lock_if_free(self.folder / LOCK) as mine:
             if not mine:
                 return
-            groups = [group for group in self.folder.iterdir() if not group.name.startswith(LOCK)]
-            files = [found for group in groups for one in group.rglob("*") if (found := _stat(one)) is not None]
+            own = (one for one in self.folder.glob("*/[0-9a-f][0-9a-f]/*") if _is_own(one))
+            files = [found for one in own if (found := _stat(one)) is not None]
             size = sum(stat.st_size for _, stat in files)
             if size <= self.limit:
                 return
@@ -84,6 +87,12 @@ class DiskCache:
     def _file(self, key: str) -> Path:
         name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self._own / name[:2] / name
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file is called as a content is, or as one whose writing was begun."""
+    match = _NAME.fullmatch(file.name)
+    return match is not None and match["name"].startswith(file.parent.name)
 
 
 def _stat(file: Path) -> tuple[Path, os.stat_result] | None:

@@ -217,8 +217,8 @@ class HuggingFacePairs(PairSource):
 
     def _label(self, name: str, value: Any) -> str:
         feature: Any = (self._rows.features or {}).get(name)
-        if hasattr(feature, "int2str") and isinstance(value, int) and value >= 0:
-            value = feature.int2str(value)
+        if hasattr(feature, "int2str") and isinstance(value, int):
+            value = feature.int2str(value) if value >= 0 else None  # -1 stands for no label, as in many test splits
         return label_or_empty(value)
 
     @cached_property

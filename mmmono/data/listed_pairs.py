@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from mmmono.core.text import escaped_bytes
 from mmmono.data.captions import choose_captions, image_key
 from mmmono.data.images import decode_image
 from mmmono.data.listings import Listed, Listing
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit, distinct_stems
 from mmmono.data.tables import TableReading
 
 PART = 1024  # images that one process reads at a time
@@ -87,7 +86,7 @@ class ListedPairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
-        number = self._numbers.get(key, self._numbers.get(image_key(key)))
+        number = self._numbers.get(self.group(key))
         reason = ""
         for pair in self._pairs(number) if number is not None else ():
             if isinstance(pair, ImageTextPair) and pair.key == key:
@@ -97,14 +96,12 @@ class ListedPairs(PairSource):
 
     def group(self, key: str) -> str:
         """Key of the image, so that all its captions fall into one split."""
-        return key if key in self._numbers else image_key(key)
+        return image_key(key) if self.reading.captions == "all" else key
 
     @cached_property
     def _keys(self) -> list[str]:
         names = [self._name(image) for image in self.listing.images]
-        stems = [_without_suffix(name) for name in names]
-        count = Counter(stems)
-        return [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
+        return distinct_stems(names, [_without_suffix(name) for name in names])
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

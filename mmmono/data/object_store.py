@@ -236,11 +236,25 @@ def find_objects(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [pattern]
     system, path = file_system(pattern)
-    before = pattern.removesuffix(path)  # scheme, and host where there is one
+    address = namer(pattern, path)
     found = Retries(pattern, RemoteSettings()).until_done(
         lambda: [path] if system.exists(path) else sorted(system.glob(path))
     )
-    return [f"{before}{name}" for name in found]
+    return [address(name) for name in found]
+
+
+def namer(address: str, path: str) -> Callable[[str], str]:
+    """Return what makes addresses of the paths in a store from the address and the path of one of them.
+
+    The path follows scheme and host, if there is one. Azure's path begins with the container, which its address may have in
+    front of the host: `abfs://container@account.dfs.core.windows.net/folder` is `container/folder`.
+    """
+    if address.endswith(path):
+        before = address.removesuffix(path)
+        return lambda name: f"{before}{name}"
+    container, _, inner = path.partition("/")
+    before = address.removesuffix(inner)
+    return lambda name: f"{before}{name.removeprefix(f'{container}/')}"
 
 
 def in_words(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -134,6 +134,17 @@ def check_limit(limit: int | None) -> None:
     """Raise ConfigError if a number of pairs to take is not positive; None takes all."""
     if limit is not None and limit < 1:
         raise ConfigError(f"dataset.limit={limit}: at least 1 pair is needed, or null for all")
+
+
+def distinct_stems(names: Sequence[str], stems: Sequence[str]) -> list[str]:
+    """Return each stem, or the whole name where the stem is also that of another name, or a name itself.
+
+    Args:
+        names: of files, each once.
+        stems: the names without their extensions.
+    """
+    count = Counter([*stems, *(name for name, stem in zip(names, stems, strict=True) if name != stem)])
+    return [stem if count[stem] == 1 else name for name, stem in zip(names, stems, strict=True)]
 
 
 @dataclass(frozen=True)

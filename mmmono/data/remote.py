@@ -25,6 +25,7 @@ from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data.hub import hub_token, is_hub, origin
 from mmmono.data.refusals import remedy
 from mmmono.data.remote_settings import RemoteSettings, ReplacedError
+from mmmono.data.shards import shown
 
 BUFFER = 1 << 18
 CONNECT_RETRIES = 2  # for a host that has never answered: it is probably unreachable rather than busy
@@ -61,8 +62,8 @@ class RemoteFile:
 
     @property
     def shown(self) -> str:
-        """URL for messages: without its query, which may contain secrets."""
-        return self.url.partition("?")[0]
+        """URL for messages: without its password and query, which may be secrets."""
+        return shown(self.url)
 
     def open(self, start: int = 0, stop: int | None = None) -> io.BufferedReader:
         """Stream the bytes [start, stop), by default to the end of the file. Errors are raised while reading.

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from mmmono.core.errors import BrokenPartError, DataError, StoreError
 from mmmono.data.hub import HubFolder
-from mmmono.data.object_store import ObjectFile, Retries, file_system, in_words, tag_of
+from mmmono.data.object_store import ObjectFile, Retries, file_system, in_words, namer, tag_of
 from mmmono.data.remote import RemoteFile
 from mmmono.data.remote_settings import AbsentError, ForbiddenError, RemoteSettings, ReplacedError
 from mmmono.data.shards import is_local, shown
@@ -161,7 +161,7 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def _objects(folder: str, match: Callable[[str], object], settings: RemoteSettings) -> list[RemotePart]:
     system, path = file_system(folder)
-    before = folder.removesuffix(path)
+    address = namer(folder, path)
 
     def listed() -> list[dict[str, object]]:
         system.invalidate_cache(path)
@@ -171,8 +171,8 @@ def _objects(folder: str, match: Callable[[str], object], settings: RemoteSettin
             return []
 
     def asked(info: dict[str, object]) -> dict[str, object]:
-        address = f"{before}{info['name']}"
-        single: dict[str, object] = Retries(address, settings).until_done(lambda: system.info(info["name"]))
+        name = str(info["name"])
+        single: dict[str, object] = Retries(address(name), settings).until_done(lambda: system.info(name))
         return single
 
     found = Retries(folder, settings).until_done(listed)
@@ -180,7 +180,7 @@ def _objects(folder: str, match: Callable[[str], object], settings: RemoteSettin
     system.invalidate_cache(path)  # or the store would not be asked again
     if files and tag_of(asked(files[0])) != tag_of(files[0]):  # some tell less of a file, or otherwise, in lists
         files = in_threads(asked, files)
-    parts = [(f"{before}{info['name']}", info) for info in files]
+    parts = [(address(str(info["name"])), info) for info in files]
     return [RemotePart(name, int(str(info["size"])), _version(name, tag_of(info))) for name, info in parts]
 
 

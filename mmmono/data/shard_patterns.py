@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from webdataset.shardlists import expand_urls
 from mmmono.core.errors import DataError
 from mmmono.data.hub import find_files
 from mmmono.data.object_store import find_objects
-from mmmono.data.shards import is_local
+from mmmono.data.shards import identity, is_local, shown
 
 _UNLISTED = ("http://", "https://", "pipe:")
 
@@ -25,7 +26,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     http(s) have no wildcards, because their servers do not list files.
 
     Raises:
-        DataError: a pattern matches no file, a named local shard does not exist, or a store cannot be listed.
+        DataError: a pattern matches no file, a named local shard does not exist, a store cannot be listed, or the patterns
+            name one shard twice, whose pairs would be counted twice, and be in several splits.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -40,6 +42,9 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
             found += matches
     if not found:
         raise DataError("dataset.shards is empty: give paths or URLs of tar shards")
+    shards = Counter(str(Path(shard).resolve()) if is_local(shard) else identity(shard) for shard in found)
+    if twice := next((shard for shard, count in shards.items() if count > 1), None):
+        raise DataError(f"dataset.shards names {shown(twice)} more than once: name each shard once")
     return found
 
 

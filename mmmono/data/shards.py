@@ -17,6 +17,9 @@ _SIGNATURES = re.compile(
     re.IGNORECASE,
 )
 
+# Parameters that name one of several versions of a file: S3, GCS, Azure.
+_VERSIONS = re.compile(r"version(_?id)?|revision|generation|snapshot", re.IGNORECASE)
+
 
 def is_local(shard: str) -> bool:
     """Whether a shard is a path on this machine, rather than a URL or a command."""
@@ -24,8 +27,9 @@ def is_local(shard: str) -> bool:
 
 
 def shown(shard: str) -> str:
-    """Return a shard's name for messages: printable, and without a URL's query, which may contain secrets."""
-    return re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
+    """Return a shard's name for messages: printable, and without a URL's password and query, which may be secrets."""
+    named = re.sub(r"(://[^\s?'\"]+)\?[^\s'\"]*", r"\1", escaped_bytes(shard))
+    return re.sub(r"(://[^\s/:@'\"]*):[^\s/@'\"]*@", r"\1@", named)
 
 
 def stem(shard: str) -> str:
@@ -41,14 +45,17 @@ def stem(shard: str) -> str:
 
 
 def identity(shard: str) -> str:
-    """Return what identifies a remote shard: its URL without the signature.
+    """Return what identifies a remote shard: its URL without password and signature.
 
-    If the URL's path ends in .tar, the whole query is removed; otherwise, as the query may name the file, only
-    signature parameters.
+    If the URL's path ends in .tar, the whole query is removed but for what names a version of the file, such as
+    `versionId`; otherwise, as the query may name the file, only signature parameters.
     """
     if shard.startswith("pipe:"):
         return re.sub(r"(\.tar)\?[^\s'\"]*", r"\1", shard)
     parts = urlsplit(canonical(shard))
-    kept = [] if parts.path.endswith(".tar") else parse_qsl(parts.query, keep_blank_values=True)
-    query = urlencode([(key, value) for key, value in kept if not _SIGNATURES.fullmatch(key)])
-    return parts._replace(query=query, fragment="").geturl()
+    named = parts.path.endswith(".tar")
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [one for one in given if (_VERSIONS.fullmatch(one[0]) if named else not _SIGNATURES.fullmatch(one[0]))]
+    query = urlencode(kept)
+    host = re.sub(r":[^@]*@", "@", parts.netloc)
+    return parts._replace(netloc=host, query=query, fragment="").geturl()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,13 @@ class TableReading:
 
 
 def read_table(file: Path) -> dict[str, list[Any]]:
-    """Return a table's columns by name. Columns of bytes, such as images, are not read: their values are `EMBEDDED`.
+    """Return a table's columns by name. Bytes that are no text, such as images, are not read: their values are `EMBEDDED`.
 
     Args:
         file: `.csv`, `.tsv`, `.txt` (delimited by comma, tab, semicolon or |), `.jsonl`, `.ndjson` or `.parquet`.
 
     Raises:
-        DataError: it is not there, of another type, or broken; the message names the line.
+        DataError: it is not there, of another type, or broken, or two columns have one name; the message names the line.
     """
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
@@ -116,11 +117,21 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 def _parquet(file: Path) -> dict[str, list[Any]]:
     with pq.ParquetFile(file) as opened:
-        wanted = [field.name for field in opened.schema_arrow if not _holds_bytes(field.type)]
-        table = opened.read(wanted)
+        _check_names(file, opened.schema_arrow.names)
+        binary = {field.name for field in opened.schema_arrow if _holds_bytes(field.type)}
+        texts = {name for name in binary if _is_text(opened, name)}
+        table = opened.read([name for name in opened.schema_arrow.names if name not in binary - texts])
         found = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
+        for name in texts:
+            found[name] = [None if value is None else decode_text(value) for value in found[name]]
         rows = opened.metadata.num_rows
         return {name: found.get(name, [EMBEDDED] * rows) for name in opened.schema_arrow.names}
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    """Raise DataError if two columns have one name; those without a name, as of a row's number, are not asked for."""
+    if twice := next((name for name, count in Counter(names).items() if name and count > 1), None):
+        raise DataError(f"{file} has several columns called {twice!r}: rename those that are not meant")
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -129,14 +140,58 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _is_text(opened: pq.ParquetFile, name: str, rows: int = 16) -> bool:
+    """Whether the first bytes in a column are UTF-8, as of programs that do not mark their strings as such."""
+    for batch in opened.iter_batches(rows, columns=[name]):
+        values = [value for value in batch.column(0).to_pylist() if value is not None]
+        if values:
+            return all(isinstance(value, bytes) and _is_utf8(value) for value in values)
+    return False
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
     header = text.split("\n", 1)[0]
     delimiter = max(",\t|;", key=header.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=False)
+    try:
+        names, values = _rows(file, text, delimiter, quoted=True)
+    except DataError:
+        if delimiter != "\t" or '"' not in text:
+            raise
+        # Many programs write tabs without quoting, so that a quotation mark is one of the text.
+        names, values = _rows(file, text, delimiter, quoted=False)
+    return {name: [row[place] for row in values] for place, name in enumerate(names)}
+
+
+def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str], list[list[str]]]:
+    """Return the names in the first line and the values of all others.
+
+    Args:
+        file: the table, for errors.
+        text: its content.
+        delimiter: between values.
+        quoted: whether a value that begins with a quotation mark ends at the next one, which nothing else may follow: a mark
+            without its counterpart would otherwise take the lines after it into one value.
+    """
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=True,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     names: list[str] = []
     values: list[list[str]] = []
     try:
         names = [name.strip() for name in next(rows, [])]
+        _check_names(file, names)
         for row in rows:
             if not row:
                 continue
@@ -147,8 +202,10 @@ def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
                 )
             values.append([value.strip() for value in row])
     except csv.Error as error:
-        raise DataError(f"{file}, line {rows.line_num}: {error}") from error
-    return {name: [row[place] for row in values] for place, name in enumerate(names)}
+        raise DataError(
+            f"{file}, line {rows.line_num}: {error}: a text with a quotation mark is quoted, and the mark doubled"
+        ) from error
+    return names, values
 
 
 def _json_lines(file: Path, text: str) -> dict[str, list[Any]]:

@@ -91,7 +91,7 @@ class WebDatasetPairs(PairSource):
             DataError: `root` has no shard of the split; without `root`, there is no token.
         """
         if root is not None:
-            folder = Path(root)
+            folder = Path(root).expanduser()
             if not folder.is_dir():
                 raise DataError(f"dataset.root={root} is no folder: give the one that has {CC3M_FILES[split]}")
             files = sorted(str(file) for file in folder.glob(CC3M_FILES[split]))

@@ -197,7 +197,7 @@ class PartEncoder:
         dim = self.encoder.dim
         image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
         text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
-        check_finite(image, text, buffer.rows, self.names[part])
+        check_finite(image, text, buffer.rows, self.names[part], self.settings.dtype)
         staged = self.writer.stage(part, image, text, buffer.rows, [(skip.key, skip.reason) for skip in buffer.skips])
         if claimed and not self.claims.confirm(part):
             staged.discard()
@@ -239,19 +239,25 @@ class PartEncoder:
         return self.writer.finish(made, sorted(self.sizes))
 
 
-def check_finite(image: Tensor, text: Tensor, rows: Sequence[Mapping[str, str]], part: str) -> None:
-    """Raise ModelError if an embedding of a part is not finite.
+def check_finite(image: Tensor, text: Tensor, rows: Sequence[Mapping[str, str]], part: str, dtype: str) -> None:
+    """Raise ModelError if an embedding of a part is not finite, or would not be what it is in the stored type.
 
     Args:
         image, text: embeddings, `[pairs, dim]`.
         rows: metadata of the pairs.
         part: name of the part.
+        dtype: stored type: `float16` holds numbers up to 65504, and rounds those below 3e-8 to 0.
     """
     for modality, embeddings in (("image", image), ("text", text)):
-        finite = torch.isfinite(embeddings).all(dim=1)
-        if not finite.all():
-            row = int((~finite).nonzero()[0])
+        stored = embeddings.to(getattr(torch, dtype))
+        lost = ~torch.isfinite(stored).all(dim=1) | ((stored == 0).all(dim=1) & (embeddings != 0).any(dim=1))
+        if not lost.any():
+            continue
+        row = int(lost.nonzero()[0])
+        what = f"the {modality} embedding of {rows[row]['key']} in {part}"
+        if torch.isfinite(embeddings[row]).all():
+            largest = float(embeddings[row].abs().max())
             raise ModelError(
-                f"the {modality} embedding of {rows[row]['key']} in {part} is not finite: "
-                "try extraction.precision=32, or look at that pair"
+                f"{what} does not fit into {dtype}, its largest value is {largest:.3g}: set extraction.dtype=float32"
             )
+        raise ModelError(f"{what} is not finite: try extraction.precision=32, or look at that pair")

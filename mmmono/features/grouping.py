@@ -57,20 +57,27 @@ class Grouping:
         Raises:
             ConfigError: the metadata lacks the chosen column, or it is empty.
         """
+        names = self.split_names(metadata)
+        return None if names is None else _numbered(names)
+
+    def split_names(self, metadata: pd.DataFrame) -> np.ndarray[Any, Any] | None:
+        """Text of each pair whose hash decides its split, without near-duplicates; None if no column tells it.
+
+        A pair of whose group a store of another program says nothing is a group of its own. Raises like `codes`.
+        """
         column = self._column(metadata)
         if column is None:
             return None
         if column not in metadata:
             known = ", ".join(map(str, metadata)) or "none"
             raise ConfigError(f"dataset.group={column} is no column of the metadata: choose one of {known}")
-        if self.column is not None and (metadata[column] == "").any():
+        names = metadata[column].to_numpy()
+        if not (empty := names == "").any():
+            return names
+        if self.column is not None:
             raise ConfigError(f"dataset.group={column} has empty values: give a column that every pair has")
-        return _numbered(metadata[column].to_numpy())
-
-    def split_names(self, metadata: pd.DataFrame) -> np.ndarray[Any, Any] | None:
-        """Text of each pair whose hash decides its split, without near-duplicates; None if no column tells it."""
-        column = self._column(metadata)
-        return None if column is None else metadata[column].to_numpy()
+        own = metadata["key"] if "key" in metadata else [f"row-{row}" for row in range(len(names))]
+        return np.where(empty, np.asarray(own, dtype=object), names)
 
     def _column(self, metadata: pd.DataFrame) -> str | None:
         return self.column or next((name for name in GROUP_COLUMNS if name in metadata), None)

@@ -12,8 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from mmmono.core.errors import StoreError
+from mmmono.data.listings import IMAGES
 
 # Other tools' names of columns, used if the name on the left is missing.
 ALIASES = {
@@ -41,7 +44,8 @@ def row_count(file: MetadataFile) -> int:
 def read_metadata(files: Sequence[MetadataFile]) -> pd.DataFrame:
     """Read the rows of all files in order; all values are text, and missing ones are "".
 
-    `key` is made unique: pairs that share a key get the suffixes `#1`, `#2`, ... and the same `group`.
+    `key` is made unique: pairs that share a key get the suffixes `#1`, `#2`, ... Those that share a key or an image file get
+    the same `group`, unless there is such a column.
 
     Raises:
         StoreError: a file is not a Parquet file, or its columns cannot be read.
@@ -61,15 +65,28 @@ def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
     key = frame.get("key", path)  # clip-retrieval identifies pairs by path
     key = key.where(key != "", path)
     key = key.where(key != "", pd.Series([f"row-{i}" for i in range(len(frame))], index=frame.index, dtype=object))
+    if "group" not in frame and (groups := _groups(key, path)) is not None:
+        frame["group"] = groups
     if key.duplicated().any():
-        if "group" not in frame:
-            frame["group"] = key
         count = key.groupby(key).cumcount()
         key = key.where(count == 0, key + "#" + count.astype(str))
         if key.duplicated().any():  # a suffixed key equals another pair's original key
             key = key + "#row-" + pd.Series(range(len(frame)), index=frame.index).astype(str)
     frame["key"] = key
     return frame
+
+
+def _groups(key: pd.Series[str], path: pd.Series[str]) -> pd.Series[str] | None:
+    """First key of the pairs that share a key or an image file, for each pair; None if no pairs do."""
+    image = path.where(path.str.lower().str.endswith(IMAGES), key)  # other paths may be those of archives
+    if not key.duplicated().any() and not image.duplicated().any():
+        return None
+    keys, images = (pd.factorize(column)[0].astype(np.int64) for column in (key, image))
+    nodes = len(key)
+    edges = coo_array((np.ones(nodes, bool), (keys, nodes + images)), shape=(2 * nodes, 2 * nodes))
+    joined = connected_components(edges, directed=False)[1][keys]
+    _, first, group = np.unique(joined, return_index=True, return_inverse=True)
+    return pd.Series(key.to_numpy()[first][group], index=key.index)
 
 
 def as_text(value: Any) -> str:

@@ -111,7 +111,7 @@ def features_from_outputs(
         if count := min(left, len(part.rows)):
             image = _embedded(heads["image"], part.image, outputs.batch_size)[:count]
             text = _embedded(heads["text"], part.text, outputs.batch_size)[:count]
-            check_finite(image, text, part.rows, names[number])
+            check_finite(image, text, part.rows, names[number], dtype)
             writer.write(number, image, text, part.rows[:count])
             written.append(number)
         left -= count

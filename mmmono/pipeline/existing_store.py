@@ -87,7 +87,7 @@ class ExistingStore(Dataset, RemoteSettings):
     @property
     def reading(self) -> BlockSettings:
         """How a store on another machine is read."""
-        folder = Path(self.cache) if isinstance(self.cache, str) else None
+        folder = Path(self.cache).expanduser() if isinstance(self.cache, str) else None
         return BlockSettings(taken_from(self, RemoteSettings), folder, int(self.cache_limit * 1e9))
 
     @property
@@ -99,7 +99,7 @@ class ExistingStore(Dataset, RemoteSettings):
     def store(self) -> FeatureStore:
         """The feature store in the folder `path`. Raises StoreError if there is none."""
         assert self.path is not None
-        return FeatureStore(self.path)
+        return FeatureStore(Path(self.path).expanduser())
 
     @property
     def files(self) -> EmbeddingFiles | None:
@@ -164,7 +164,7 @@ class ExistingStore(Dataset, RemoteSettings):
         if (remote := self.remote) is not None:
             return StorePairs(remote.metadata(self.reading), remote.address, self.fingerprint(), self.opener)
         assert self.path is not None
-        return StorePairs(self.store.metadata(), Path(self.path), self.fingerprint(), self.opener)
+        return StorePairs(self.store.metadata(), Path(self.path).expanduser(), self.fingerprint(), self.opener)
 
     @property
     def opener(self) -> ShardOpener:

@@ -226,7 +226,7 @@ class DeCLIP(Model):
 
     def recipe(self) -> dict[str, Any]:
         """Architecture and fingerprint of the checkpoint. Raises ModelError if the checkpoint is missing."""
-        path = Path(self.checkpoint)
+        path = Path(self.checkpoint).expanduser()
         if not path.is_file():
             raise ModelError(
                 f"model.checkpoint={self.checkpoint} is no file: download the checkpoint that "
@@ -239,14 +239,14 @@ class DeCLIP(Model):
         """Dimension in the checkpoint (larger for the 88 M release), or the default one if the file is missing."""
         from mmmono.vlm.declip import declip_dim
 
-        path = Path(self.checkpoint)
+        path = Path(self.checkpoint).expanduser()
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the checkpoint with its keys converted."""
         from mmmono.vlm import load_declip
 
-        return load_declip(self.name, Path(self.checkpoint), device=device)
+        return load_declip(self.name, Path(self.checkpoint).expanduser(), device=device)
 
 
 @dataclass(kw_only=True, frozen=True)

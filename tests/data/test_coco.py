@@ -67,6 +67,23 @@ def test_all_captions(root: Path) -> None:
     assert source.fetch(keys[1]).caption == "caption 1 of 10"
 
 
+@pytest.mark.parametrize("captions", ["first", "all"])
+def test_names_that_look_like_other_names(root: Path, captions: Any) -> None:
+    names = ["x.jpg", "x#0.jpg", "a.jpg", "a.png", "a.jpg.png"]
+    for number, name in enumerate(names):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(root / "val2017" / name)
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "annotations": [{"image_id": i, "caption": f"{n} {name}"} for i, name in enumerate(names) for n in range(2)],
+    }
+    (root / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
+    source = CocoPairs(CocoSplit(root), captions)
+    pairs = [pair for pair in source.read(0) if isinstance(pair, ImageTextPair)]
+    assert [source.fetch(pair.key).caption for pair in pairs] == [pair.caption for pair in pairs]
+    groups = {(source.group(pair.key), pair.caption.split()[1]) for pair in pairs}
+    assert len(groups) == len({group for group, _ in groups}) == 5, "an image is a group"
+
+
 def test_missing_files_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="captions_train2017.json is not there"):
         CocoPairs(CocoSplit(root, "train"))

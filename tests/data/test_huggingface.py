@@ -91,6 +91,14 @@ def test_rows_are_pairs_and_are_found_again(folder: Path, streaming: bool) -> No
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_without_a_class_has_no_label(tmp_path: Path, streaming: bool) -> None:
+    table = rows(3).to_dict() | {"kind": [0, -1, None]}
+    datasets.Dataset.from_dict(table, features=rows(1).features).to_parquet(tmp_path / "train.parquet")
+    found = all_of(source(tmp_path, streaming=streaming, label_keys=["kind"]))
+    assert [pair.labels for pair in found] == [{"kind": "cat"}, {}, {}]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_all_captions_of_an_image_are_one_group(folder: Path, streaming: bool) -> None:
     pairs = source(folder, "validation", streaming, captions="all")
     found = all_of(pairs)

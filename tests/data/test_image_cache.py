@@ -14,7 +14,7 @@ from PIL import Image
 
 from mmmono.core.errors import DataError
 from mmmono.data import ImageTextPair, SkippedPair
-from mmmono.data.disk_cache import LOCK
+from mmmono.data.disk_cache import LOCK, DiskCache
 from mmmono.data.image_cache import ImageCache
 from tests.fakes import ColorPairs
 
@@ -118,6 +118,27 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
     source.asked.clear()
     list(roomy.fetch_many(requests(3, 30, 31)))
     assert source.asked == []
+
+
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    digest = "0123456789abcdef" * 2
+    others = [
+        tmp_path / name
+        for name in ("notes.txt", "thesis/a.tex", "ab/cd/e", f"git/{digest[:2]}/{digest}0", f"x/ff/{digest}", digest)
+    ]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(20_000))
+        os.utime(file, (0, 0))
+    cache = DiskCache(tmp_path, 10_000, "blocks")
+    half = tmp_path / "blocks" / digest[:2] / f".{digest}.1.1"  # of a process that was killed
+    half.parent.mkdir(parents=True)
+    half.write_bytes(bytes(20_000))
+    for key in "abcdefghij":
+        cache.write(key, bytes(2000))
+    assert all(file.stat().st_size == 20_000 for file in others)
+    assert not half.exists()
+    assert 1 <= sum(key in cache for key in "abcdefghij") <= 5
 
 
 def test_images_vanish_while_they_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -19,7 +21,7 @@ from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
 from mmmono.data.pairs import ImageTextPair, SkippedPair
-from mmmono.data.tables import TableReading, read_table
+from mmmono.data.tables import EMBEDDED, TableReading, read_table
 from mmmono.pipeline.listed_datasets import Folder, Table
 
 
@@ -210,6 +212,22 @@ def test_captions_of_one_image_are_one_group(tmp_path: Path) -> None:
     assert table(one).fingerprint() == table(two).fingerprint(), "where files lie does not matter"
 
 
+@pytest.mark.parametrize("captions", ["first", "all"])
+def test_names_that_look_like_other_names(tmp_path: Path, captions: str) -> None:
+    names = ["x.png", "x#0.png", "a.jpg", "a.png", "a.jpg.png"]
+    for number, name in enumerate(names):
+        put_image(tmp_path / name, number)
+    rows = [{"path": name, "text": f"{text} {name}"} for name in names for text in ("one", "two")]
+    source = table(write_as("csv", tmp_path / "pairs", rows), captions=captions)
+    pairs, _ = all_of(source)
+    keys = [pair.key for pair in pairs]
+    assert len(set(keys)) == len(keys) == (10 if captions == "all" else 5)
+    groups: dict[str, set[str]] = {}
+    for pair in pairs:
+        groups.setdefault(source.group(pair.key), set()).add(pair.caption.split()[1])
+    assert sorted(map(sorted, groups.values())) == sorted([name] for name in names), "an image is a group"
+
+
 def _table(name: str, content: str) -> Callable[[Path], object]:
     def run(root: Path) -> object:
         put_image(root / "1.png", 1)
@@ -245,6 +263,10 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
         (_table("t.csv", "a,text\n1.png,x"), ConfigError, "that is meant with dataset.image_column=; it has a, text"),
         (_table("t.csv", "path,b\n1.png,x"), ConfigError, "with dataset.caption_column=; it has path, b"),
         (_table("t.csv", "path,text\n1.png,one, two"), DataError, "line 2: 3 values where the first line names 2"),
+        (_table("t.csv", 'path,text\n1.png,"open\n2.png,x\n'), DataError, "line 3: unexpected end of data: a text with a"),
+        (_table("t.csv", 'path,text\n1.png,"Stop" sign\n'), DataError, "line 2: ',' expected .* is quoted, and the mark"),
+        (_table("t.tsv", 'path\ttext\n1.png\t"x\n2.png\n'), DataError, "line 3: 1 values where the first line names 2"),
+        (_table("t.csv", "path,text,text\n1.png,x,\n"), DataError, "has several columns called 'text': rename those"),
         (_table("t.csv", "path,text\n"), DataError, "lists no image"),
         (_table("t.jsonl", '{"path": "1.png", "text": "x"}\n{'), DataError, "t.jsonl, line 2: no JSON"),
         (_table("t.jsonl", "[1]"), DataError, "t.jsonl, line 1: no JSON object, such as"),
@@ -286,6 +308,31 @@ def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: 
     file = tmp_path / "t.csv"
     file.write_bytes('path,text\r\n1.png,"two\nlines\u2028here"\r\n'.encode())
     assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
+
+
+def test_quotation_marks_in_a_table_of_tabs_take_no_lines(tmp_path: Path) -> None:
+    captions = ['"Stop" sign', '"the end', "fine", 'a "quoted" word', '"']
+    file = tmp_path / "t.tsv"
+    file.write_text("".join(f"{place}\t{text}\n" for place, text in [("path", "text"), *enumerate(captions)]))
+    assert read_table(file) == {"path": list("01234"), "text": captions}
+    pd.DataFrame({"path": list("01234"), "text": [*captions[:4], "a\ttab"]}).to_csv(file, sep="\t", index=False)
+    assert read_table(file)["text"] == [*captions[:4], "a\ttab"], "as pandas quotes them"
+
+
+def test_texts_that_a_parquet_file_holds_as_bytes(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        put_image(tmp_path / name, number)
+    columns = {"path": names, "text": [None, *(f"caption {name} é" for name in names[1:])], "kind": ["a", "b"] * 20}
+    binary = {name: pa.array([v and v.encode() for v in values], pa.binary()) for name, values in columns.items()}
+    images = pa.array([(tmp_path / name).read_bytes() for name in names], pa.binary())
+    pq.write_table(pa.table({**binary, "jpg": images}), tmp_path / "t.parquet")
+    pairs, skipped = all_of(table(tmp_path / "t.parquet", label_keys=["kind"]))
+    assert [(pair.caption, pair.labels["kind"]) for pair in pairs] == list(
+        zip(columns["text"][1:], columns["kind"][1:], strict=True)
+    )
+    assert skipped == [SkippedPair("0", "no caption")]
+    assert set(read_table(tmp_path / "t.parquet")["jpg"]) == {EMBEDDED}, "images are not read"
 
 
 def test_folders_of_the_splits(tmp_path: Path) -> None:

@@ -6,16 +6,18 @@ import io
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data import WebDatasetPairs
 from mmmono.data.object_store import ObjectFile, find_objects
 from mmmono.data.opening import ShardOpener
+from mmmono.data.remote_folder import RemoteFolder
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shard_patterns import expand_shards
 from tests.data.flaky_server import flaky_server
@@ -178,6 +180,48 @@ def test_patterns_of_stores_are_listed() -> None:
     assert find_objects("memory://bucket/deep/[a].txt") == ["memory://bucket/deep/[a].txt"]
     with pytest.raises(DataError, match=r"memory://bucket/none-\*.tar matches no file"):
         expand_shards("memory://bucket/none-*.tar")
+
+
+class AzureLike(AbstractFileSystem):
+    """Files of a container that addresses have in front of the account's host, and paths at their beginning."""
+
+    protocol = "azurelike"
+    cachable = False
+    files: ClassVar[dict[str, bytes]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        """Do what adlfs does."""
+        container, at, rest = path.removeprefix("azurelike://").partition("@")
+        return (f"{container}/{rest.partition('/')[2]}" if at else container).rstrip("/")
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        path = self._strip_protocol(path)
+        found: dict[str, dict[str, Any]] = {}
+        for name, content in self.files.items():
+            if name == path or name.startswith(f"{path}/"):
+                inner, _, more = name.removeprefix(f"{path}/").partition("/")
+                child = name if name == path else f"{path}/{inner}"
+                kind = "directory" if more else "file"
+                found[child] = {"name": child, "type": kind, "size": 0 if more else len(content), "etag": "1"}
+        if not found:
+            raise FileNotFoundError(path)
+        return list(found.values()) if detail else list(found)
+
+    def _open(self, path: str, *_: Any, **__: Any) -> io.BytesIO:
+        return io.BytesIO(self.files[path])
+
+
+def test_addresses_with_a_container_before_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("azurelike", AzureLike, clobber=True)
+    monkeypatch.setattr(AzureLike, "files", {f"data/deep/train-{number}.tar": DATA for number in range(2)})
+    for folder in ("azurelike://data@account.dfs.core.windows.net/deep", "azurelike://data/deep"):
+        addresses = [f"{folder}/train-{number}.tar" for number in range(2)]
+        for pattern in ("*.tar", "train-?.tar", ""):
+            assert expand_shards(f"{folder}/{pattern}") == addresses
+        assert ShardOpener(settings=QUICK).read(addresses[1], 5, 9) == DATA[5:9]
+        parts = RemoteFolder(folder.removesuffix("/deep"), QUICK).numbered("deep", "train-", ".tar")
+        assert [(part.address, part.size) for part in parts] == [(address, len(DATA)) for address in addresses]
 
 
 def test_patterns_of_the_hub_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:

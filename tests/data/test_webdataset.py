@@ -218,6 +218,15 @@ def test_patterns_that_match_nothing_are_refused(tmp_path: Path) -> None:
         WebDatasetPairs([])
 
 
+def test_a_shard_that_is_named_twice_is_refused(shard: Path, tmp_path: Path) -> None:
+    link = tmp_path / "other.tar"
+    link.symlink_to(shard)
+    signed = [f"https://host/x.tar?X-Amz-Signature={signature}" for signature in "ab"]
+    for twice in ([str(shard), str(shard)], f"{shard}::{shard.parent}/*.tar", [str(shard), str(link)], signed):
+        with pytest.raises(DataError, match=r"dataset.shards names \S+.tar more than once: name each shard once"):
+            WebDatasetPairs(twice)
+
+
 def test_fingerprint_follows_content_and_reading_but_not_the_place(shard: Path, tmp_path: Path) -> None:
     before = WebDatasetPairs(str(shard)).fingerprint()
     moved = tmp_path / "elsewhere"
@@ -240,10 +249,11 @@ QUICK = RemoteSettings(timeout=1, retries=3, pause=0.01, longest_pause=0.05)
 
 @pytest.mark.parametrize("ranged", [True, False], ids=["ranges", "no ranges"])
 def test_remote_shards_stream_and_fetch(server: FlakyServer, shard: Path, ranged: bool) -> None:
-    server.files["/good-000.tar"], server.ranged, server.token = shard.read_bytes(), ranged, "secret"
+    server.ranged, server.token = ranged, "secret"
+    server.files["/good-000.tar"] = server.files["/good-001.tar"] = shard.read_bytes()
     local = pairs(WebDatasetPairs(str(shard)))
     remote = WebDatasetPairs(
-        f"{server.url}/{{good-000,good-000}}.tar", opener=ShardOpener(token="secret", settings=QUICK)
+        f"{server.url}/{{good-000,good-001}}.tar", opener=ShardOpener(token="secret", settings=QUICK)
     )
     found = pairs(remote)
     assert len(found) == 2 * len(local)
@@ -317,6 +327,36 @@ def test_signatures_of_urls_change_no_key_and_no_fingerprint(server: FlakyServer
     # A query that names the file is no signature.
     named = [source(f"file={i}&Expires={e}&Signature=s", "get") for i, e in ((1, 1), (1, 2), (2, 1))]
     assert named[0].fingerprint() == named[1].fingerprint() != named[2].fingerprint()
+
+
+def test_a_password_in_a_url_is_in_no_message_and_no_file(server: FlakyServer, shard: Path, tmp_path: Path) -> None:
+    server.files["/good-000.tar"] = shard.read_bytes()
+
+    def source(name: str, password: str) -> WebDatasetPairs:
+        address = f"{server.url}/{name}".replace("://", f"://user:{password}@")
+        return WebDatasetPairs(address, opener=ShardOpener(cache=tmp_path, settings=QUICK))
+
+    good, gone = source("good-000.tar", "secret"), source("gone.tar", "secret")
+    assert pairs(good)
+    with pytest.raises(BrokenPartError, match="gone.tar answers 404") as raised:
+        pairs(gone)
+    written = [file.read_text() for file in tmp_path.rglob("*.json")]
+    assert written
+    assert not any("secret" in text for text in (str(raised.value), *good.parts(), *written))
+    assert good.fingerprint() == source("good-000.tar", "changed").fingerprint()
+
+
+def test_versions_of_a_file_are_different_shards(server: FlakyServer, shard: Path, tmp_path: Path) -> None:
+    def source(query: str) -> WebDatasetPairs:
+        return WebDatasetPairs(f"{server.url}/good-000.tar?{query}", opener=ShardOpener(cache=tmp_path, settings=QUICK))
+
+    one, same, other = (source(f"versionId={v}&X-Amz-Signature={s}") for v, s in (("1", "a"), ("1", "b"), ("2", "a")))
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    server.files["/good-000.tar"] = shard.read_bytes()
+    assert pairs(one)
+    server.files["/good-000.tar"] = bytes(10240)  # an empty archive
+    assert pairs(same), "from the copy"
+    assert not pairs(other)
 
 
 def test_fingerprints_do_not_depend_on_the_mirror(monkeypatch: pytest.MonkeyPatch) -> None:

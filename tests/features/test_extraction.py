@@ -319,6 +319,17 @@ def test_embeddings_that_are_not_finite_name_the_pair(tmp_path: Path) -> None:
     assert not (tmp_path / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("scale", [1e6, 1e-9])
+def test_embeddings_that_the_stored_type_cannot_hold_name_the_remedy(tmp_path: Path, scale: float) -> None:
+    class Scaled(ColorEncoder):
+        def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
+            return (super().encode_text(tokens).abs() + 1) * scale
+
+    with pytest.raises(ModelError, match=r"the text embedding of \S+ .* into float16, .* set extraction.dtype=float32"):
+        extract_features(ColorPairs(), Scaled(), tmp_path / "half")
+    assert extract_features(ColorPairs(), Scaled(), tmp_path / "single", dtype="float32").count == 15
+
+
 class SlowPairs(ColorPairs):
     def read(self, part: int):  # type: ignore[no-untyped-def]
         for item in super().read(part):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from mmmono.core.errors import ConfigError, StoreError
 from mmmono.data import SplitShares
 from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, split_view
 from mmmono.features.grouping import Grouping, join, near_duplicates
+from mmmono.features.metadata import with_keys
 
 
 def store_of(folder: Path, image: torch.Tensor, **columns: list[str]) -> FeatureStore:
@@ -64,6 +66,28 @@ def test_a_group_column_has_a_value_for_every_pair(tmp_path: Path) -> None:
     store = store_of(tmp_path, images(3), person=["x", "", "x"])
     with pytest.raises(ConfigError, match="dataset.group=person has empty values"):
         FeatureView(store, grouping=Grouping("person")).groups()
+
+
+def test_pairs_without_a_group_are_no_group_together(tmp_path: Path) -> None:
+    store = store_of(tmp_path, images(300), group=["a"] * 3 + [""] * 297)
+    assert FeatureView(store).groups().tolist() == [0, 0, 0, *range(1, 298)]
+    sizes = {split: len(split_view(store, split)) for split in ("train", "select", "val")}
+    assert min(sizes.values()) > 10, sizes
+    assert sum(sizes.values()) == 300, sizes
+    rows = store.metadata().drop(columns="key")
+    assert Grouping().codes(rows).tolist() == [0, 0, 0, *range(1, 298)], "without names of pairs"  # type: ignore[union-attr]
+
+
+def test_captions_of_one_image_are_one_group_whatever_their_keys(tmp_path: Path) -> None:
+    files = [f"photos/{number // 5}.JPG" for number in range(20)]
+    assert FeatureView(store_of(tmp_path / "a", images(20), filename=files)).groups().tolist() == [
+        i // 5 for i in range(20)
+    ]
+    archives = [f"shard-{number // 5}.tar" for number in range(20)]
+    assert FeatureView(store_of(tmp_path / "b", images(20), filename=archives)).groups().tolist() == list(range(20))
+    named = with_keys(pd.DataFrame({"id": list("aabcc"), "image_path": ["1.png", "2.png", "2.png", "3.png", ""]}))
+    assert named["group"].tolist() == ["a", "a", "a", "c", "c"]
+    assert named["key"].tolist() == ["a", "a#1", "b", "c", "c#1"]
 
 
 @pytest.mark.parametrize("wrong", [0.0, -0.5, 1.5])

@@ -1,17 +1,21 @@
 """Dataset options hand all of their settings to the source of pairs."""
 
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import ListConfig
 
 from mmmono.core.errors import ConfigError
 from mmmono.data import RemoteSettings, SampleReading, WebDatasetPairs
+from mmmono.features import FeatureStoreWriter
 from mmmono.features.synthetic import SyntheticParameters
-from mmmono.pipeline.datasets import Remote, Synthetic, WebDataset
-from mmmono.pipeline.models import OpenCLIP
+from mmmono.pipeline.datasets import CC3M, COCO, Remote, Synthetic, WebDataset
+from mmmono.pipeline.existing_store import ExistingStore
+from mmmono.pipeline.models import DeCLIP, OpenCLIP
 from mmmono.vlm.weight_settings import GivenSettings
 
 OWN = {
@@ -34,6 +38,23 @@ def test_every_setting_of_webdataset_reaches_its_source(tmp_path: Path) -> None:
     assert source.copies is not None
     assert source.copies.folder == tmp_path
     assert source.limit == 7
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "val2017").mkdir()
+    captions = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}
+    (tmp_path / "coco" / "annotations" / "captions_val2017.json").write_text(json.dumps(captions))
+    assert len(COCO(root="~/coco").source("val")) == 1
+    (tmp_path / "cc3m-validation-0000.tar").write_bytes(bytes(1024))
+    assert CC3M(root="~").source("val").shards == [str(tmp_path / "cc3m-validation-0000.tar")]
+    writer = FeatureStoreWriter(tmp_path / "store", 1)
+    writer.write(0, torch.ones(2, 4), torch.ones(2, 4), [{"key": key, "caption": "x"} for key in "ab"])
+    assert len(ExistingStore(path="~/store").source("all")) == 2
+    assert ExistingStore(path="s3://bucket/store", cache="~/blocks").reading.folder == tmp_path / "blocks"
+    (tmp_path / "declip.pth.tar").write_bytes(b"x")
+    assert DeCLIP(name="declip_rn50", checkpoint="~/declip.pth.tar").recipe()["checkpoint"]
 
 
 @pytest.mark.parametrize(
