@@ -24,6 +24,7 @@ BATCH = 32  # rows of a stream that are in memory together
 # Files of WebDataset shards become columns by their extensions.
 IMAGES = tuple(dict.fromkeys(("image", "images", "img", "jpg", "jpeg", "png", "webp", *IMAGE_COLUMNS)))
 CAPTIONS = (*CAPTION_COLUMNS, "txt")
+READING = 2  # part of the fingerprint; raise it whenever pairs or labels of the same rows change
 NO_ROW = "there is no such row"
 
 
@@ -84,7 +85,7 @@ class HuggingFacePairs(PairSource):
             content = folder_fingerprint(folder)
         else:
             content = f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
-        how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART)
+        how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART, READING)
         return hashlib.sha256(repr((content, how)).encode()).hexdigest()[:16]
 
     def parts(self) -> list[str]:

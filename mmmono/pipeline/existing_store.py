@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
@@ -20,6 +21,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore
 from mmmono.features.embedding_files import EmbeddingFiles
+from mmmono.features.metadata import METADATA_VERSION
 from mmmono.features.remote_store import RemoteStore
 from mmmono.features.selection import Split
 from mmmono.features.store import content_fingerprint
@@ -112,7 +114,7 @@ class ExistingStore(Dataset, RemoteSettings):
         """Return the store; files are copied into one first. Raises ConfigError if another model made it."""
         if (files := self.files) is not None:
             files.check()
-            recipe = {"embeddings": files.fingerprint(), "model": model}
+            recipe = {"embeddings": files.fingerprint(), "model": model, "metadata": METADATA_VERSION}
             return artifacts.build("features", f"{model}-files", recipe, files.write)
         if (remote := self.remote) is not None:
             manifest = hashlib.sha256(remote.manifest).hexdigest()[:16] if remote.manifest is not None else None
@@ -148,6 +150,10 @@ class ExistingStore(Dataset, RemoteSettings):
         if self.remote is not None:
             return self.remote.header().dim
         return self.store.dim if (files := self.files) is None else files.dim
+
+    def split_recipe(self, split: Split) -> dict[str, Any]:
+        """Recipe entries of any dataset, and the version of reading keys and groups, which a store may not tell itself."""
+        return {**super().split_recipe(split), "metadata": METADATA_VERSION}
 
     def fingerprint(self) -> str:
         """Digest of all embeddings and metadata; of a store on another machine, see `RemoteStore`."""
