@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.dev
 SYSTEM_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
@@ -28,9 +29,10 @@ ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	$(if $(FOR),--for '$(FOR)') \
 	-- $(ON) $(ARGS)
+INSTALL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-.PHONY: help setup demo paper plan report explorer validate objectives consensus names concepts consequences steering sweep
-.PHONY: dashboard docs test test-quick coverage fuzz rehearse chaos
+.PHONY: help setup setup-dev demo paper plan report explorer validate objectives consensus names concepts consequences
+.PHONY: steering sweep dashboard docs test test-quick coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -41,11 +43,17 @@ help: ## Show this list
 
 setup: $(READY) ## Make the environment in .venv
 
+setup-dev: $(DEV) ## Add to it what tests and develops mmmono, as the targets that need it do by themselves
+
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(SYSTEM_PYTHON)" || { echo "error: Python 3.11 or newer is needed, none found" >&2; exit 1; }
 	@test -x $(BIN)/python || $(SYSTEM_PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@$(INSTALL) '.[all]'
+	@touch $@
+
+$(DEV): $(READY)
+	@$(INSTALL) '.[dev]'
 	@touch $@
 
 demo: $(READY) ## OpenMoji → DrawingCLIP → features → SAE and NCL → modality dominance, with figures (sections 2.1, 3.1)
@@ -98,25 +106,25 @@ sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, i
 dashboard: $(READY) ## A W&B workspace with a section of panels for each section of the paper
 	@$(BIN)/python experiments/dashboard.py $(ARGS)
 
-docs: $(READY) ## The pages of docs/ and the reference of all functions as a site: build/docs/index.html
+docs: $(DEV) ## The pages of docs/ and the reference of all functions as a site: build/docs/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-rehearse: $(READY) ## The whole paper with small models against a hub on loopback; FAULTS=1: again on a bad network, same results
+rehearse: $(DEV) ## The whole paper with small models against a hub on loopback; FAULTS=1: again on a bad network, same results
 	@$(BIN)/python -m tests.rehearsal $(if $(FAULTS),--faults) $(if $(QUICK),--quick)
 
-test: $(READY) ## Run the tests
+test: $(DEV) ## Run the tests
 	@$(TEST)
 
-test-quick: $(READY) ## Run the tests that are not marked as slow
+test-quick: $(DEV) ## Run the tests that are not marked as slow
 	@$(TEST) -m 'not slow'
 
-coverage: $(READY) ## Run the tests, and show which lines of mmmono they do not reach; also in build/coverage
+coverage: $(DEV) ## Run the tests, and show which lines of mmmono they do not reach; also in build/coverage
 	@$(TEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
 
-fuzz: $(READY) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
+fuzz: $(DEV) ## Property tests with new seeds for ten minutes (TIME=, in seconds), and a table of what they tried
 	@$(BIN)/python -m tests.fuzz --seconds $(TIME)
 
-lint: $(READY) ## Style, types, the direction of imports, whether pyproject.toml declares what is imported, and the JavaScript
+lint: $(DEV) ## Style, types, the direction of imports, whether pyproject.toml declares what is imported, and the JavaScript
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -125,18 +133,18 @@ lint: $(READY) ## Style, types, the direction of imports, whether pyproject.toml
 	@$(BIN)/oxlint --deny-warnings mmmono
 	@$(BIN)/oxfmt --check mmmono
 
-format: $(READY) ## Let ruff and oxfmt put the code in shape
+format: $(DEV) ## Let ruff and oxfmt put the code in shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/oxfmt mmmono
 
-benchmark: $(READY) ## Speed as ratios to what limits it
+benchmark: $(DEV) ## Speed as ratios to what limits it
 	@for b in train_sae lightning_overhead feature_store interpretability; do $(BIN)/python benchmarks/$$b.py; done
 
-chaos: $(READY) ## Kill every kind of work with -9 at twenty random moments and compare its results with undisturbed ones
+chaos: $(DEV) ## Kill every kind of work with -9 at twenty random moments and compare its results with undisturbed ones
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-calibrate: $(READY) ## How often intervals cover and tests err, each in the regime it is used in; ARGS=--simulations=1000 is quicker
+calibrate: $(DEV) ## How often intervals cover and tests err, each in the regime it is used in; ARGS=--simulations=1000 is quicker
 	@$(BIN)/python -m tests.calibration $(ARGS)
 
 clean: ## Remove what was computed (artifacts/), not the environment
