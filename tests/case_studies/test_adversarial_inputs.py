@@ -34,6 +34,14 @@ def test_columns_and_images_beside_the_list(tmp_path: Path) -> None:
     assert (second.concept, second.image) == ("fly a kite", "openmoji:1FA81")
 
 
+def test_a_table_as_spreadsheets_and_people_write_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(
+        b'\xef\xbb\xbfid, Request, concept\r\n7, "bake bread,\nnow", bread\r\n\r\n8,fly a kite,kite\r\n'
+    )
+    found = read_requests(tmp_path / "mine.csv")
+    assert [(r.text, r.concept) for r in found] == [("bake bread,\nnow", "bread"), ("fly a kite", "kite")]
+
+
 def test_shipped_requests_are_whole() -> None:
     found = read_requests(None)
     assert len({r.text for r in found}) == len(found) >= 10
@@ -47,6 +55,8 @@ def test_shipped_requests_are_whole() -> None:
         ("empty.txt", b"# nothing\n\n", "holds no request"),
         ("goal.csv", b"goal\nbake\n", "has no column 'request', only goal"),
         ("old.csv", b"request,picture\nbake,a.png\n", "has a column .picture.: rename it to .image."),
+        ("comma.csv", b"request,concept\nfly,kite\nbake bread, now,bread\n", r"line 3: 1 more fields .* in quotes"),
+        ("twice.csv", b"request,concept\nfly,kite\nbake,bread\nfly,kite\n", "has 'fly' twice"),
         ("image.txt", b"\xff\xfe\x00\x81", "is no readable text file"),
     ],
 )
