@@ -1,5 +1,7 @@
 """Requests, texts in images, and what is kept on disk."""
 
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -112,3 +114,15 @@ def test_a_torn_line_is_written_again(tmp_path: Path) -> None:
     append_lines(path, [{"a": 4}])
     assert read_lines(path) == [{"a": 1}, {"a": "é\n"}, {"a": 4}]
     assert read_lines(tmp_path / "absent") == []
+
+
+def test_processes_append_to_one_file(tmp_path: Path) -> None:
+    """Verdicts of one judge are kept in one file, whichever runs ask it."""
+    path, count = tmp_path / "verdicts.jsonl", 1000
+    code = (
+        "import sys; from pathlib import Path; from mmmono.core.lines import append_lines\n"
+        f"for i in range({count}): append_lines(Path(sys.argv[1]), [{{'key': [sys.argv[2], i]}}])"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(path), who]) for who in "ab"]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert sorted(line["key"] for line in read_lines(path)) == [[who, i] for who in "ab" for i in range(count)]
