@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmono.commands.make import run_to_end, shell_lines
+from mmmono.commands.make import artifacts_root, run_to_end, shell_lines
 from tests.pipeline.conftest import REPOSITORY
 
 # Stands for an entrypoint: it says that it runs, and how it was stopped.
@@ -76,6 +76,20 @@ def test_a_plan_is_of_the_targets_that_are_named() -> None:
     assert line.endswith("experiments/plan.py dataset=icons names.fdr=0.1 'plan.targets=[names,consequences]'")
     (line,) = shell_lines(["plan", "--", "dataset=icons"])
     assert "plan.targets" not in line
+
+
+@pytest.mark.parametrize(
+    "root", ["/data/größe", "/data/run=2", "/data/a (1)", "/data/it's", "/data/a,b", "2017", "my root"]
+)
+def test_any_folder_may_be_the_root(root: str) -> None:
+    assert artifacts_root(["model=drawingclip", f"artifacts={root}"]) == root
+
+
+def test_the_root_is_read_as_the_entrypoints_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert artifacts_root(["artifacts=~/mine"]) == artifacts_root(["artifacts=${oc.env:HOME}/mine"]) == "/home/me/mine"
+    assert artifacts_root(["artifacts=/a", "artifacts='/b'"]) == "/b"
+    assert artifacts_root([]) == "artifacts"
 
 
 @pytest.mark.parametrize(

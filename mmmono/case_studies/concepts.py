@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from mmmono.core.errors import ConfigError
 
 Array = np.ndarray[Any, Any]
+WORD = re.compile(r"\d+\.\d+|[^\W_]+(?:'[^\W_]+)?")  # of any alphabet
 Classify = Callable[[Any], Float[Array, "samples classes"]]  # takes an `ImageClassifier`
 
 
@@ -24,13 +26,25 @@ class ConceptPair:
 
     Attributes:
         a, b: names of the concepts.
-        words_a, words_b: words that name each concept in captions and in class names, in lower case.
+        words_a, words_b: words that name each concept in captions, in values of a column and in class names, in lower case.
+
+    Raises:
+        ConfigError: a word can be none of those that a text is split into, such as a phrase.
     """
 
     a: str
     b: str
     words_a: Sequence[str]
     words_b: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for name in ("words_a", "words_b"):
+            for word in getattr(self, name):
+                if (found := tokens(word)) != [word]:
+                    instead = f", here {', '.join(found)}" if found else ""
+                    raise ConfigError(
+                        f"{name} has {word!r}, which no text has: give single words in lower case{instead}"
+                    )
 
     def matches(self, text: str) -> tuple[bool, bool]:
         """Whether the text contains a word of concept A, and one of concept B; whole words, ignoring case."""
@@ -137,8 +151,8 @@ class LabelColumn(Labeler):
 
 
 def tokens(text: str) -> list[str]:
-    """Split a text into lower-case words; also splits names such as AdultFemale or adult_female."""
-    return re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+    """Split a text into lower-case words and numbers; also splits names such as AdultFemale or adult_female."""
+    return WORD.findall(unicodedata.normalize("NFC", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)).lower())
 
 
 def _first(members: Array, groups: Array) -> Array:

@@ -69,7 +69,9 @@ def read_reference(entry: str, source: PairSource, locators: Mapping[str, str] |
         ConfigError: the style is unknown.
         DataError: the image does not exist or is not readable.
     """
-    named, _, style = entry.partition("@")
+    named, at, style = entry.rpartition("@")
+    if not at or "/" in style or Path(entry).is_file():  # a path may have an @ of its own
+        named, style = entry, ""
     if style and style not in STYLES:
         raise ConfigError(f"references: {entry} asks for style {style!r}: choose {', '.join(STYLES)}, or none")
     try:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
 
 from mmmono.analyses import ANALYSES
@@ -25,6 +26,7 @@ from mmmono.commands.steps import Reproduction, analyses_of, group_of, targets
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.shipped import shipped
 from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.command_line import quote
 from mmmono.pipeline.shared_settings import TOGETHER
 
 PAGES = ("plan", "report", "explorer")  # entrypoints that are no analysis
@@ -168,8 +170,9 @@ def artifacts_root(given: Sequence[str]) -> str:
     given = [override for override in given if _key(override) == "artifacts"]
     if not given:
         return "artifacts"
-    value = OverridesParser.create().parse_override(given[-1]).value()
-    return str(OmegaConf.create({"artifacts": value}).artifacts)
+    value = OverridesParser.create().parse_override(quote(given[-1])).value()
+    text = value.text if isinstance(value, QuotedString) else value
+    return str(OmegaConf.create({"artifacts": text}).artifacts)
 
 
 def _key(override: str) -> str:

@@ -18,12 +18,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append objects, replacing an incomplete last line."""
+    """Append objects, replacing an incomplete last line. Several processes may append to one file.
+
+    A whole file is never cut, and what is appended is one write: lines of other processes stay, wherever they come between.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
+    with path.open("a+b", buffering=0) as file:
         file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        file.flush()
+        there = file.readall()
+        if there and not there.endswith(b"\n"):
+            file.truncate(there.rfind(b"\n") + 1)
+        left = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        while left:  # a full disk takes a part of it, and refuses the rest
+            left = left[file.write(left) :]
         os.fsync(file.fileno())

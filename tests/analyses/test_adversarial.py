@@ -91,6 +91,15 @@ def test_settings_are_those_of_the_configuration() -> None:
     assert "lake" in read.benign.words
 
 
+@pytest.mark.parametrize("word", ["Beach", "palm tree", ""])
+def test_words_that_no_caption_has_are_refused(word: str) -> None:
+    benign = {**OmegaConf.load(CONFIG).adversarial.benign, "words": ["lake", word]}
+    with pytest.raises(
+        ConfigError, match=f"^adversarial.benign.words has '{word}', which no caption has: .* lower case"
+    ):
+        settings(benign=benign)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from matplotlib import pyplot as plt
 from omegaconf import OmegaConf
@@ -14,7 +15,10 @@ from PIL import Image
 
 from mmmono.analyses.text_to_image import TEXT_TO_IMAGE, Intervention, Measures
 from mmmono.analyses.text_to_image.figures import COLORS, TITLES, draw
+from mmmono.analyses.text_to_image.generating import GeneratedImages
+from mmmono.analyses.text_to_image.intervening import GridCell
 from mmmono.case_studies.control_effects import ALL, MEASURES, Cell, Effect
+from mmmono.case_studies.references import Reference
 from mmmono.case_studies.text_to_image import Sizes, rows_of
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import Estimate
@@ -32,6 +36,19 @@ RED, GREEN = (250, 0, 0), (0, 250, 0)  # generated images are red and the refere
 
 def option(name: str) -> Any:
     return instantiate(OmegaConf.load(CONFIG.parent / f"generator/{name}.yaml"))
+
+
+def test_no_two_strengths_share_an_image(tmp_path: Path) -> None:
+    """A second one would be shown, and measured, by what was drawn with the first."""
+    reference = Reference("horse", Image.new("RGB", (4, 4)), None)
+    strengths = Intervention([0.0, 0.1234567, 0.12345674, 1], "reference", "equal", 2).swept
+    images, nothing = GeneratedImages(tmp_path, 2), torch.empty(2, 1, 4)
+    files = [
+        file
+        for strength in strengths
+        for file in images.of(GridCell("raw", reference, "ImgD", 1, 0.1, None, strength, nothing))
+    ]
+    assert len(set(files)) == len(files) == 8
 
 
 def test_recipes_of_generators_are_those_of_existing_artifacts() -> None:

@@ -1,5 +1,7 @@
 """Requests, texts in images, and what is kept on disk."""
 
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def test_columns_and_images_beside_the_list(tmp_path: Path) -> None:
     assert (second.concept, second.image) == ("fly a kite", "openmoji:1FA81")
 
 
+def test_a_table_as_spreadsheets_and_people_write_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(
+        b'\xef\xbb\xbfid, Request, concept\r\n7, "bake bread,\nnow", bread\r\n\r\n8,fly a kite,kite\r\n'
+    )
+    found = read_requests(tmp_path / "mine.csv")
+    assert [(r.text, r.concept) for r in found] == [("bake bread,\nnow", "bread"), ("fly a kite", "kite")]
+
+
 def test_shipped_requests_are_whole() -> None:
     found = read_requests(None)
     assert len({r.text for r in found}) == len(found) >= 10
@@ -47,6 +57,8 @@ def test_shipped_requests_are_whole() -> None:
         ("empty.txt", b"# nothing\n\n", "holds no request"),
         ("goal.csv", b"goal\nbake\n", "has no column 'request', only goal"),
         ("old.csv", b"request,picture\nbake,a.png\n", "has a column .picture.: rename it to .image."),
+        ("comma.csv", b"request,concept\nfly,kite\nbake bread, now,bread\n", r"line 3: 1 more fields .* in quotes"),
+        ("twice.csv", b"request,concept\nfly,kite\nbake,bread\nfly,kite\n", "has 'fly' twice"),
         ("image.txt", b"\xff\xfe\x00\x81", "is no readable text file"),
     ],
 )
@@ -102,3 +114,15 @@ def test_a_torn_line_is_written_again(tmp_path: Path) -> None:
     append_lines(path, [{"a": 4}])
     assert read_lines(path) == [{"a": 1}, {"a": "é\n"}, {"a": 4}]
     assert read_lines(tmp_path / "absent") == []
+
+
+def test_processes_append_to_one_file(tmp_path: Path) -> None:
+    """Verdicts of one judge are kept in one file, whichever runs ask it."""
+    path, count = tmp_path / "verdicts.jsonl", 1000
+    code = (
+        "import sys; from pathlib import Path; from mmmono.core.lines import append_lines\n"
+        f"for i in range({count}): append_lines(Path(sys.argv[1]), [{{'key': [sys.argv[2], i]}}])"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(path), who]) for who in "ab"]
+    assert [process.wait(60) for process in running] == [0, 0]
+    assert sorted(line["key"] for line in read_lines(path)) == [[who, i] for who in "ab" for i in range(count)]

@@ -67,6 +67,21 @@ def test_a_benign_image_that_decides_widens_the_interval() -> None:
     assert (none.rate.low, none.rate.high) == wilson(0, 4)  # repeats that agree do not count
 
 
+@pytest.mark.parametrize("outcome", [False, True])
+def test_runs_with_the_same_images_are_repeats_too(outcome: bool) -> None:
+    """Five runs of ten requests with the one benign image, as in Table 3: ten trials, not fifty, if all come out alike."""
+    crossing = Crossing(np.tile(np.arange(10), 5), np.zeros(50, int))
+    found = success_rate([[outcome]] * 50, crossing)
+    assert found.trials == 50
+    assert (found.rate.low, found.rate.high) == wilson(10 * outcome, 10)
+    assert crossing.pairs(np.arange(50)) == 10
+    assert crossing.pairs(np.array([0, 10, 3])) == 2
+    seen = Observations(crossing, [[outcome]] * 50, np.zeros(50), None)
+    below = attack_outcome(Condition("TextD", "raw", 4), seen, [[outcome]] * 50).below_random
+    assert below is not None
+    assert below.error == pytest.approx(1 / 12)  # of ten comparisons, and two more
+
+
 def activity() -> Activity:
     return Activity(np.r_[np.full(6, 3.0), np.full(4, 1.0), np.tile([1.0, 3.0], 11)] / 66, np.ones(32))
 
@@ -111,7 +126,7 @@ def test_outcome_compares_the_same_requests() -> None:
     assert found.success.rate.value == pytest.approx(1 / 6)
     assert found.below_random is not None
     assert found.below_random.value == pytest.approx(0.5)  # of each request half a success less
-    assert found.below_random.error == pytest.approx(1 / 8)  # no request differs: as if two outcomes more did
+    assert found.below_random.error == pytest.approx(1 / 5)  # no request differs: as if two outcomes more did
     assert found.margin.value == pytest.approx(2 / 3)
     assert found.distances == (3.0, 2.0)
     row = found.to_row(p_holm=0.5)

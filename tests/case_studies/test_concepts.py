@@ -47,6 +47,39 @@ def test_words_are_whole_words() -> None:
     assert tokens("AdultFemale adult_male") == ["adult", "female", "adult", "male"]
 
 
+def test_words_of_other_languages_and_numbers_are_whole_words() -> None:
+    assert tokens("Ein kleines MÄDCHEN, die Väter") == ["ein", "kleines", "mädchen", "die", "väter"]
+    assert tokens("l'élève: garçon 3 Женщина") == ["l'élève", "garçon", "3", "женщина"]
+    assert tokens("Ma\u0308dchen") == ["mädchen"]  # two code points, as some file systems and editors write it
+    pair = ConceptPair("girl", "boy", ("mädchen",), ("junge",))
+    labels = CaptionWords().label(pair, pd.DataFrame({"caption": ["Das Mädchen", "Jünger", "der Junge"]}), nobody)
+    assert (labels.a.tolist(), labels.b.tolist()) == ([True, False, False], [False, False, True])
+
+
+def test_a_column_of_numbers() -> None:
+    pair = ConceptPair("old", "new", ("1",), ("0",))
+    labels = LabelColumn("old").label(pair, pd.DataFrame({"caption": "x", "old": [0, 1, 10]}), nobody)
+    assert (labels.a.tolist(), labels.b.tolist()) == ([False, True, False], [True, False, False])
+    pair = ConceptPair("old", "new", ("1.0",), ("0.0",))
+    labels = LabelColumn("old").label(pair, pd.DataFrame({"caption": "x", "old": [0.0, 1.0, np.nan]}), nobody)
+    assert (labels.a.tolist(), labels.b.tolist()) == ([False, True, False], [True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("Woman", "'Woman', which no text has: give single words in lower case, here woman"),
+        ("ice cream", "'ice cream', which no text has: .*, here ice, cream"),
+        ("", "'', which no text has: give single words in lower case$"),
+    ],
+)
+def test_words_that_are_none_are_refused(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ConceptPair("a", "b", ("girl", word), ("boy",))
+    with pytest.raises(ConfigError, match=f"^words_b has {message}"):
+        ConceptPair("a", "b", ("girl",), ("boy", word))
+
+
 def test_a_column_of_labels() -> None:
     metadata = pd.DataFrame({"caption": "x", "sex": ["female", "male", None, "female and male"]})
     labels = LabelColumn("sex").label(PAIR, metadata, nobody)

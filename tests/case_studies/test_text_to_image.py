@@ -344,6 +344,18 @@ def test_a_decoder_refuses_another_encoder_and_broken_files(
 # ---- references and measures
 
 
+def test_paths_of_references_may_have_an_at_sign(tmp_path: Path) -> None:
+    file = tmp_path / "me@home" / "horse@2x.png"
+    file.parent.mkdir()
+    HORSE.save(file)
+    assert read_reference(str(file), ColorPairs()).name == "horse_2x"
+    assert read_reference(f"{file}@sketch", ColorPairs()).name == "horse_2x_sketch"
+    with pytest.raises(DataError, match="there is no file .*me@home/cow.png"):
+        read_reference(f"{file.parent}/cow.png", ColorPairs())
+    with pytest.raises(ConfigError, match="asks for style 'crayon'"):
+        read_reference(f"{file}@crayon", ColorPairs())
+
+
 def test_references(tmp_path: Path) -> None:
     source = ColorPairs()
     Image.new("RGB", (50, 40), (10, 200, 10)).save(tmp_path / "my horse.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Benign:
 
     Attributes:
         images: image files, `openmoji:<hexcode>`, or keys of pairs; None to draw them.
-        words: an image is drawn from pairs whose caption has one of these words.
+        words: an image is drawn from pairs whose caption has one of these words, in lower case.
         count: number of images to draw.
         text: what the images show that have no caption.
     """
@@ -28,6 +29,16 @@ class Benign:
     words: Sequence[str]
     count: int
     text: str | None
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            if words_of(word) != [word]:
+                raise ValueError(f"words has {word!r}, which no caption has: give single words in lower case")
+
+
+def words_of(caption: str) -> list[str]:
+    """The words of a caption that `Benign.words` are compared with."""
+    return re.findall(r"\w+", caption.lower())
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=5,
+    version=6,
     settings=Settings,
     columns={
         "table3": {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from PIL import Image
 
-from mmmono.analyses.adversarial import Settings
+from mmmono.analyses.adversarial import Settings, words_of
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.images import CaptionedImage, find_image
 from mmmono.core.errors import ConfigError, DataError
@@ -53,7 +51,7 @@ class AttackImages:
     def _scenery(self, words: set[str], count: int) -> list[CaptionedImage]:
         """Draw images whose captions contain one of the words; unreadable images are replaced by others."""
         captions = self._workspace.features(self._split).view.metadata()["caption"]
-        rows = np.flatnonzero([not words.isdisjoint(re.findall(r"\w+", caption.lower())) for caption in captions])
+        rows = np.flatnonzero([not words.isdisjoint(words_of(caption)) for caption in captions])
         if not len(rows) or count < 1:
             raise ConfigError(
                 "no benign image: no caption holds one of adversarial.benign.words, or adversarial.benign.count is 0; "

@@ -39,7 +39,7 @@ class GeneratedImages:
         if not cell.strength.weight:
             return self.plain(cell.reference)
         folder = self.folder / GENERATED / cell.feature_set / cell.reference.name
-        return self._files(folder, f"{cell.members}-{cell.strength.shown:g}")
+        return self._files(folder, f"{cell.members}-{float(cell.strength.shown)!r}")
 
     def _files(self, folder: Path, name: str) -> list[Path]:
         return [folder / f"{name}-{seed}.png" for seed in self.seeds]

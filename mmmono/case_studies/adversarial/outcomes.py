@@ -177,8 +177,8 @@ def attack_outcome(
     difference = None
     if random is not None:
         below = _rates(random) - _rates(seen.verdicts)
-        if (judged := int((~np.isnan(below)).sum())) > 0:
-            difference = seen.crossing.mean(below).of_outcomes(judged)
+        if len(judged := np.flatnonzero(~np.isnan(below))):
+            difference = seen.crossing.mean(below).of_outcomes(seen.crossing.pairs(judged))
     return AttackOutcome(
         condition,
         success_rate(seen.verdicts, seen.crossing),

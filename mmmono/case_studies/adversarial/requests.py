@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -31,11 +32,13 @@ class Request:
 def read_requests(path: str | Path | None) -> list[Request]:
     """Read requests from a file; without a path, return the harmless requests shipped with the package.
 
-    A `.csv` file has a header with `request` and, optionally, `concept` and `image`; paths of images are relative to
-    its folder. Any other file has one request per line; empty lines and lines that start with # are ignored.
+    A `.csv` file has a header with `request` and, optionally, `concept` and `image`, in any case; other columns are
+    ignored. Paths of images are relative to its folder. Any other file has one request per line; empty lines and lines
+    that start with # are ignored.
 
     Raises:
-        DataError: the file does not exist, is not text, contains no request, or has no column `request`.
+        DataError: the file does not exist, is not text, contains no request or one twice, has no column `request`, or a row
+            of a table has more fields than its header.
     """
     if path is None:
         text, source, folder = (files(__package__) / SHIPPED).read_text(encoding="utf-8"), Path(SHIPPED), None
@@ -53,6 +56,9 @@ def read_requests(path: str | Path | None) -> list[Request]:
     requests = _rows(text, source, folder) if source.suffix.lower() == ".csv" else _lines(text)
     if not requests:
         raise DataError(f"adversarial.requests={path} holds no request: write one a line")
+    twice = next((request for place, request in enumerate(requests) if request in requests[:place]), None)
+    if twice is not None:  # intervals are over requests as if each said something new
+        raise DataError(f"adversarial.requests={path} has {twice.text!r} twice: give each once")
     return requests
 
 
@@ -62,8 +68,9 @@ def _lines(text: str) -> list[Request]:
 
 
 def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
-    reader = csv.DictReader(text.splitlines())
-    columns = list(reader.fieldnames or [])
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    columns = [column.strip().lower() for column in reader.fieldnames or []]
+    reader.fieldnames = columns
     if "request" not in columns:
         raise DataError(
             f"adversarial.requests={source} has no column 'request', only {', '.join(columns) or 'none'}: "
@@ -73,6 +80,11 @@ def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
         raise DataError(f"adversarial.requests={source} has a column 'picture': rename it to 'image'")
     requests = []
     for row in reader:
+        if None in row:  # of which a part of the request would be taken for its concept
+            raise DataError(
+                f"adversarial.requests={source}, line {reader.line_num}: {len(row[None])} more fields than the header has "
+                'columns; put a text that holds commas in quotes, "like, this"'
+            )
         request, concept, image = ((row.get(column) or "").strip() for column in COLUMNS)
         if request:
             requests.append(Request(request, concept or request, _locate(image, folder)))

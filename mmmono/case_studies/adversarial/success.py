@@ -40,6 +40,13 @@ class Crossing:
         cases = np.arange(len(self.requests)) if repeats is None else repeats
         return crossed_mean(values, self.requests[cases], self.images[cases], "requests and benign images")
 
+    def pairs(self, cases: Int[Array, " some"]) -> int:
+        """Number of different pairs of a request and a benign image among some cases, given by their numbers.
+
+        Further runs repeat them if there are fewer benign images than runs.
+        """
+        return len(set(zip(self.requests[cases].tolist(), self.images[cases].tolist(), strict=True)))
+
 
 @dataclass(frozen=True)
 class SuccessRate:
@@ -70,7 +77,8 @@ def success_rate(verdicts: Verdicts, crossing: Crossing) -> SuccessRate:
     rate over requests and images as crossed factors, divided by that of independent trials (Kish 1965; Dean and Pagano
     2015; Korn and Graubard 1998). Near 1 it is known better than the degrees of freedom of the crossed mean say: these are
     multiplied by 1 / (d − 1)², between 1 and 4, and the quantile is the normal one for d = 1. No theory stands behind this
-    rule; `make calibrate` shows what it covers. If all attempts have one outcome, repeats of a case count as one trial.
+    rule; `make calibrate` shows what it covers. If all attempts have one outcome, those on one request and image count as
+    one trial, whether they are repeats of a case or of other runs.
     With a single benign image the interval is for other requests with that image.
 
     Args:
@@ -95,7 +103,7 @@ def _design_effect(outcomes: Array, cases: Array, crossing: Crossing) -> tuple[f
     if trials == len(np.unique(crossing.requests[cases])) == len(np.unique(crossing.images[cases])):
         return 1.0, math.inf  # one attempt on each request and each image
     if rate in (0.0, 1.0):
-        return trials / len(np.unique(cases)), math.inf
+        return trials / crossing.pairs(cases), math.inf
     found = crossing.mean(outcomes, cases)
     if math.isnan(found.error):
         return float(trials), math.inf  # one case says nothing about others: count it as one trial
