@@ -79,8 +79,11 @@ class DictionaryModule(L.LightningModule):
 
     @property
     def is_logging_step(self) -> bool:
-        """Whether to compute and log the metrics of this step."""
-        return self.global_step % self.trainer.log_every_n_steps == 0
+        """Whether to compute the metrics of this step: Lightning writes them at the last of every `log_every_n_steps`.
+
+        It keeps what was logged at an earlier step until the end of an epoch, and would write that instead.
+        """
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
     def log_training(self, **metrics: Tensor) -> None:
         """Log training metrics under `train/`, averaged over all processes."""

@@ -6,9 +6,11 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import (
@@ -86,13 +88,32 @@ def trainer(folder: Path, *callbacks: Callback, steps: int = 40, **settings: Any
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
         callbacks=list(callbacks),
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         default_root_dir=folder,
-        **settings,
+        **{"logger": False, **settings},
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_logged_at_a_step_is_of_that_step(tmp_path: Path, data: PairedFeatures, accumulate: int) -> None:
+    """Also if epochs, here of 6 batches, end between the steps that are logged."""
+    losses: dict[int, float] = {}
+
+    class Losses(Callback):
+        def on_train_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            # Lightning divides the loss, and the first batches of the next step have this one's number.
+            losses.setdefault(trainer.global_step - 1, float(outputs["loss"]) * accumulate)
+
+    made, logger = sae_module(), CSVLogger(tmp_path)
+    run = trainer(tmp_path, Losses(), log_every_n_steps=4, accumulate_grad_batches=accumulate, logger=logger)
+    run.fit(made, data)
+    logged = pd.read_csv(Path(logger.log_dir) / "metrics.csv").dropna(subset="train/loss")
+    assert logged["step"].tolist() == list(range(3, 40, 4))
+    assert logged["train/loss"].tolist() == pytest.approx([losses[step] for step in logged["step"]])
 
 
 class Order(Callback):
