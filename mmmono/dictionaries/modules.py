@@ -249,7 +249,8 @@ class NCLModule(DictionaryModule):
             shape = (processes * len(z), z.shape[1])
             noise = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype).chunk(processes)[rank]
             moved = z + noise * (self.input_noise * length / z.shape[1] ** 0.5)
-            noisy.append(moved * (length / torch.linalg.vector_norm(moved, dim=1, keepdim=True)))
+            moved_length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+            noisy.append(moved * (length / moved_length.clamp_min(torch.finfo(z.dtype).tiny)))  # 0 for zero vectors
         return noisy
 
     def on_fit_start(self) -> None:

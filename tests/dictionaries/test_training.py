@@ -203,6 +203,19 @@ def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: Paire
         assert frame[f"val/{modality}/fvu"].iloc[-1] < frame[f"val/{modality}/fvu"].iloc[0]
 
 
+def test_a_head_trains_on_embeddings_of_length_zero(tmp_path: Path, data: PairedFeatures) -> None:
+    """Noise has the length of the embedding, so there is none, and no division by zero."""
+    texts = tmp_path / "text_emb" / "text_emb_0.npy"
+    values = np.load(texts)
+    values[5] = 0
+    np.save(texts, values)
+    store = FeatureStore(tmp_path)
+    views = FeatureView(store, np.arange(768)), FeatureView(store, np.arange(768, 1024))
+    module = ncl_module()
+    trainer(tmp_path, steps=10).fit(module, PairedFeatures(*views, batch_size=128, normalize=False))
+    assert all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+
+
 @pytest.mark.slow
 def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
     history = MetricHistory()
