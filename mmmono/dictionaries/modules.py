@@ -302,9 +302,10 @@ class NCLModule(DictionaryModule):
             self.log_validation(**{f"{modality}/{name}": value for name, value in sparsity.items()})
         image, text = (self._first_codes(modality) for modality in MODALITIES)
         self.log_validation(loss=float(self.dictionary.loss(image, text)))
+        groups = self._groups[: len(image)]  # `trainer.limit_val_batches` may leave pairs out
         for name, recalls in (
-            ("image_to_text", recall_at_k(image, text, (1, 10), self._groups)),
-            ("text_to_image", recall_at_k(text, image, (1, 10), self._groups)),
+            ("image_to_text", recall_at_k(image, text, (1, 10), groups)),
+            ("text_to_image", recall_at_k(text, image, (1, 10), groups)),
         ):
             self.log_validation(**{f"{name}_recall@{k}": value for k, value in recalls.items()})
 

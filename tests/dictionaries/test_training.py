@@ -216,6 +216,15 @@ def test_a_head_trains_on_embeddings_of_length_zero(tmp_path: Path, data: Paired
     assert all(bool(parameter.isfinite().all()) for parameter in module.parameters())
 
 
+def test_a_head_is_validated_on_some_of_the_pairs(tmp_path: Path, data: PairedFeatures) -> None:
+    history = MetricHistory()
+    trainer(tmp_path, history, steps=10, limit_val_batches=1).fit(ncl_module(), data)
+    first = MetricHistory()
+    data.val = FeatureView(data.val.store, np.arange(768, 768 + 128))
+    trainer(tmp_path, first, steps=10).fit(ncl_module(), data)
+    assert history.frame().equals(first.frame())
+
+
 @pytest.mark.slow
 def test_ncl_learns_to_retrieve(tmp_path: Path, data: PairedFeatures) -> None:
     history = MetricHistory()
