@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from mmmono.core.errors import ConfigError
-from mmmono.features import FeatureStore, FeatureView
+from mmmono.dictionaries import fraction_of_variance_unexplained
+from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.entrypoint import CONF
-from mmmono.pipeline.feature_sets import NCL, SAE
+from mmmono.pipeline.feature_sets import NCL, SAE, Trained
 from mmmono.pipeline.fitting import Training
 from mmmono.pipeline.trainer_checks import CHECKED
 from mmmono.pipeline.trainer_settings import read_trainer
@@ -103,6 +104,26 @@ def test_every_option_trains_in_every_precision(view: FeatureView, tmp_path: Pat
             torch.testing.assert_close(
                 module.dictionary.W_dec.norm(dim=1).double(), torch.ones(24).double(), atol=coarse, rtol=0
             )
+
+
+@pytest.mark.parametrize("kind", [SAE(SAE_SETTINGS), NCL(NCL_SETTINGS)])
+def test_the_last_metrics_are_those_of_the_final_weights(view: FeatureView, tmp_path: Path, kind: Trained) -> None:
+    """Also if training ends some steps after a validation; and if it ended before and has only to be published."""
+    overrides = ("trainer=cpu", "trainer.max_steps=5", "trainer.val_check_interval=3", "training.checkpoint_every=5")
+    module, history = fit(view, tmp_path, kind, *overrides)
+    assert history.frame()["step"].tolist() == [3, 5]
+    assert history.ended_by == "max_steps"
+    for modality in MODALITIES:
+        embeddings = torch.nn.functional.normalize(view.read(modality, 0, len(view)).float(), dim=1)
+        codes = module.dictionary.encode(embeddings, modality)
+        assert history.frame()[f"val/{modality}/l0"].iloc[-1] == pytest.approx(
+            float((codes != 0).sum(1).float().mean())
+        )
+        if module.dictionary.decodes:
+            fvu = fraction_of_variance_unexplained(embeddings, module.dictionary.decode(codes, modality))
+            assert history.frame()[f"val/{modality}/fvu"].iloc[-1] == pytest.approx(float(fvu))
+    again = fit(view, tmp_path, kind, *overrides, "trainer.max_time=00:01:00:00")[1]
+    assert again.frame().equals(history.frame())
 
 
 @pytest.mark.slow
