@@ -186,7 +186,11 @@ class NCL(Trained):
         from mmmono.dictionaries import NCLModule
 
         s = self.settings
-        head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
+        width = _width(train.dim, s["expansion"], self.section)
+        try:
+            head = NCLHead(train.dim, width, s["layer_norm"], s["rep_relu"], s["similarity"])
+        except ValueError as error:  # its message begins with the name of the setting
+            raise ConfigError(f"{self.section}.{error}") from error
         return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
@@ -331,8 +335,8 @@ def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means
     return torch.cat(sides if means is None else [side - mean for side, mean in zip(sides, means, strict=True)])
 
 
-def _width(dim: int, expansion: float) -> int:
+def _width(dim: int, expansion: float, section: str = "features") -> int:
     width = round(dim * expansion)
     if width < 1:
-        raise ConfigError(f"features.expansion={expansion} leaves no feature: give a positive factor")
+        raise ConfigError(f"{section}.expansion={expansion} leaves no feature: give a positive factor")
     return width
