@@ -154,7 +154,9 @@ class SAE(Trained):
             try:
                 start_from(sae, read_dictionary(self._start))
             except DictionaryError as error:
-                raise ConfigError(f"{self.section}.init_from={self.settings['init_from']}: {error}") from error
+                raise ConfigError(
+                    f"{self.section}.init_from={self.settings['init_from']}: {error}{_remedy(str(error))}"
+                ) from error
         return sae
 
     def _said(self, error: str, arguments: Mapping[str, Any]) -> str:
@@ -174,6 +176,12 @@ class SAE(Trained):
             expansion = self.settings["expansion"]
             size = "n = d" if expansion == 1 else f"n = {expansion} d"
             yield "SAE", "k = 32, n = d", f"k = {self.settings['k']}, {size}"
+
+
+def _remedy(error: str) -> str:
+    """What to do about a file that needs `dictionary.*`, which only `features=pretrained` has."""
+    remedy = "; these are settings of features=pretrained: run it once, and start from the folder of its dictionary"
+    return remedy if re.search(r"dictionary\.(kind|k|input_scale)\b", error) else ""
 
 
 class NCL(Trained):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import TopKSAE
-from mmmono.dictionaries.readers.reading import files_of
+from mmmono.dictionaries.readers.reading import files_of, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
 from mmmono.pipeline.pretrained import Pretrained
@@ -65,6 +65,21 @@ def test_an_address_has_the_files_of_a_folder_alone(tmp_path: Path) -> None:
     before = address(tmp_path / "sae")
     (tmp_path / "sae" / "cfg.json").write_text("{}")
     assert address(tmp_path / "sae") != before
+
+
+def test_a_file_that_does_not_say_all_is_opened_as_pretrained_first(tmp_path: Path) -> None:
+    torch.save(batch_topk_file(), tmp_path / "ae.pt")
+    view: Any = SimpleNamespace(dim=6)
+    settings = {"expansion": 2, "k": 3, "encoder_bias": True, "pre_bias": False}
+    start = SAE({**settings, "init_from": str(tmp_path / "ae.pt")}, "batch_topk_sae")
+    start.section = "batch_topk"
+    with pytest.raises(
+        ConfigError, match=r"batch_topk.init_from=.* give dictionary.kind, .* features=pretrained: run it"
+    ):
+        start.untrained(view, normalize=True)
+    opened = Pretrained({**GIVEN, "path": str(tmp_path / "ae.pt"), "kind": "BatchTopKSAE"})
+    read_dictionary(opened.found, opened.hints).save_pretrained(tmp_path / "made")
+    SAE({**settings, "init_from": str(tmp_path / "made")}, "batch_topk_sae").untrained(view, normalize=True)
 
 
 def test_a_training_has_the_address_of_its_class() -> None:
