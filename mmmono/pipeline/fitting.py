@@ -109,7 +109,7 @@ class Training:
         schedule = {
             "warmup_steps": self.settings.warmup_steps,
             "decay_fraction": self.settings.decay_fraction,
-            "dead_after": round(self.settings.dead_after_epochs * len(self.train)),
+            "dead_after": max(1, round(self.settings.dead_after_epochs * len(self.train))),
         }
         module = self.kind.module(self.train, self.normalize, schedule)
         assert self.settings.batch_size is not None

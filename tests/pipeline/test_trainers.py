@@ -57,9 +57,12 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> FeatureView:
     return FeatureView(FeatureStore(folder))
 
 
-def fit(view: FeatureView, folder: Path, kind: Any, *overrides: str, name: str = "sae") -> Any:
+def fit(
+    view: FeatureView, folder: Path, kind: Any, *overrides: str, name: str = "sae", dead_after_epochs: float = 0.3
+) -> Any:
     cfg = composed("trainer.min_steps=0", "trainer.log_every_n_steps=2", *overrides)
-    settings = replace(read_settings(cfg, "training", TrainingSettings), batch_size=64, dead_after_epochs=0.3)
+    settings = read_settings(cfg, "training", TrainingSettings)
+    settings = replace(settings, batch_size=64, dead_after_epochs=dead_after_epochs)
     training = Training(name, kind, view, view, True, 0, settings, check_trainer(cfg), folder)
     return training.fit(None, Metrics())
 
@@ -124,6 +127,14 @@ def test_the_last_metrics_are_those_of_the_final_weights(view: FeatureView, tmp_
             assert history.frame()[f"val/{modality}/fvu"].iloc[-1] == pytest.approx(float(fvu))
     again = fit(view, tmp_path, kind, *overrides, "trainer.max_time=00:01:00:00")[1]
     assert again.frame().equals(history.frame())
+
+
+def test_a_feature_that_has_just_fired_is_not_dead(view: FeatureView, tmp_path: Path) -> None:
+    """However few passes make a feature dead: here a fraction of a pair."""
+    overrides = ("trainer=cpu", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    module, _ = fit(view, tmp_path, SAE(SAE_SETTINGS), *overrides, dead_after_epochs=1e-6)
+    assert torch.equal(module.dead, (module.since_fired > 0).all(0))
+    assert not module.dead.all()
 
 
 @pytest.mark.slow
