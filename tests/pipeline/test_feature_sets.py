@@ -21,7 +21,7 @@ from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
 from mmmono.pipeline.pretrained import Pretrained
-from mmmono.pipeline.training import plan_training
+from mmmono.pipeline.training import plan_training, snapshots
 from tests.dictionaries.test_readers import batch_topk_file
 from tests.pipeline.conftest import REPOSITORY
 
@@ -105,6 +105,14 @@ def test_a_file_that_does_not_say_all_is_opened_as_pretrained_first(tmp_path: Pa
     opened = Pretrained({**GIVEN, "path": str(tmp_path / "ae.pt"), "kind": "BatchTopKSAE"})
     read_dictionary(opened.found, opened.hints).save_pretrained(tmp_path / "made")
     SAE({**settings, "init_from": str(tmp_path / "made")}, "batch_topk_sae").untrained(view, normalize=True)
+
+
+def test_snapshots_come_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    """Also beyond the 999,999 steps that names of six digits hold."""
+    steps = [0, 250, 999_750, 1_000_000, 10_000_000]
+    for step in steps:
+        TopKSAE(4, 4, 1).save_pretrained(tmp_path / "snapshots" / f"{step:06d}")
+    assert [step for step, _ in snapshots(tmp_path)] == steps
 
 
 def test_a_training_has_the_address_of_its_class() -> None:
