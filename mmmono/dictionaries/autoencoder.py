@@ -271,10 +271,14 @@ class SparseAutoencoder(Dictionary, ABC):
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:
-        """Normalize the atoms to unit norm, in place; frozen ones have it and keep their bits."""
+        """Normalize the atoms to unit norm, in place; frozen ones have it and keep their bits.
+
+        An atom of zeros, as pruned latents of other libraries have (`start_from`), stays zero.
+        """
         if self.shared.frozen == "decoder":
             return
-        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True))
+        lengths = torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True)
+        self.W_dec.div_(lengths.clamp_min(torch.finfo(lengths.dtype).tiny))
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

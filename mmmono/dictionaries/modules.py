@@ -79,8 +79,11 @@ class DictionaryModule(L.LightningModule):
 
     @property
     def is_logging_step(self) -> bool:
-        """Whether to compute and log the metrics of this step."""
-        return self.global_step % self.trainer.log_every_n_steps == 0
+        """Whether to compute the metrics of this step: Lightning writes them at the last of every `log_every_n_steps`.
+
+        It keeps what was logged at an earlier step until the end of an epoch, and would write that instead.
+        """
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
     def log_training(self, **metrics: Tensor) -> None:
         """Log training metrics under `train/`, averaged over all processes."""
@@ -246,7 +249,8 @@ class NCLModule(DictionaryModule):
             shape = (processes * len(z), z.shape[1])
             noise = torch.randn(shape, generator=generator, device=z.device, dtype=z.dtype).chunk(processes)[rank]
             moved = z + noise * (self.input_noise * length / z.shape[1] ** 0.5)
-            noisy.append(moved * (length / torch.linalg.vector_norm(moved, dim=1, keepdim=True)))
+            moved_length = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+            noisy.append(moved * (length / moved_length.clamp_min(torch.finfo(z.dtype).tiny)))  # 0 for zero vectors
         return noisy
 
     def on_fit_start(self) -> None:
@@ -298,9 +302,10 @@ class NCLModule(DictionaryModule):
             self.log_validation(**{f"{modality}/{name}": value for name, value in sparsity.items()})
         image, text = (self._first_codes(modality) for modality in MODALITIES)
         self.log_validation(loss=float(self.dictionary.loss(image, text)))
+        groups = self._groups[: len(image)]  # `trainer.limit_val_batches` may leave pairs out
         for name, recalls in (
-            ("image_to_text", recall_at_k(image, text, (1, 10), self._groups)),
-            ("text_to_image", recall_at_k(text, image, (1, 10), self._groups)),
+            ("image_to_text", recall_at_k(image, text, (1, 10), groups)),
+            ("text_to_image", recall_at_k(text, image, (1, 10), groups)),
         ):
             self.log_validation(**{f"{name}_recall@{k}": value for k, value in recalls.items()})
 

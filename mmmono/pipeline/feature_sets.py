@@ -154,7 +154,9 @@ class SAE(Trained):
             try:
                 start_from(sae, read_dictionary(self._start))
             except DictionaryError as error:
-                raise ConfigError(f"{self.section}.init_from={self.settings['init_from']}: {error}") from error
+                raise ConfigError(
+                    f"{self.section}.init_from={self.settings['init_from']}: {error}{_remedy(str(error))}"
+                ) from error
         return sae
 
     def _said(self, error: str, arguments: Mapping[str, Any]) -> str:
@@ -176,6 +178,12 @@ class SAE(Trained):
             yield "SAE", "k = 32, n = d", f"k = {self.settings['k']}, {size}"
 
 
+def _remedy(error: str) -> str:
+    """What to do about a file that needs `dictionary.*`, which only `features=pretrained` has."""
+    remedy = "; these are settings of features=pretrained: run it once, and start from the folder of its dictionary"
+    return remedy if re.search(r"dictionary\.(kind|k|input_scale)\b", error) else ""
+
+
 class NCL(Trained):
     """`features=ncl`: a non-negative contrastive head (Eq. 4)."""
 
@@ -186,7 +194,11 @@ class NCL(Trained):
         from mmmono.dictionaries import NCLModule
 
         s = self.settings
-        head = NCLHead(train.dim, _width(train.dim, s["expansion"]), s["layer_norm"], s["rep_relu"], s["similarity"])
+        width = _width(train.dim, s["expansion"], self.section)
+        try:
+            head = NCLHead(train.dim, width, s["layer_norm"], s["rep_relu"], s["similarity"])
+        except ValueError as error:  # its message begins with the name of the setting
+            raise ConfigError(f"{self.section}.{error}") from error
         return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
@@ -331,8 +343,8 @@ def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means
     return torch.cat(sides if means is None else [side - mean for side, mean in zip(sides, means, strict=True)])
 
 
-def _width(dim: int, expansion: float) -> int:
+def _width(dim: int, expansion: float, section: str = "features") -> int:
     width = round(dim * expansion)
     if width < 1:
-        raise ConfigError(f"features.expansion={expansion} leaves no feature: give a positive factor")
+        raise ConfigError(f"{section}.expansion={expansion} leaves no feature: give a positive factor")
     return width

@@ -109,7 +109,7 @@ class Training:
         schedule = {
             "warmup_steps": self.settings.warmup_steps,
             "decay_fraction": self.settings.decay_fraction,
-            "dead_after": round(self.settings.dead_after_epochs * len(self.train)),
+            "dead_after": max(1, round(self.settings.dead_after_epochs * len(self.train))),
         }
         module = self.kind.module(self.train, self.normalize, schedule)
         assert self.settings.batch_size is not None
@@ -121,11 +121,13 @@ class Training:
         last = self._last
         with process_settings(self.trainer.tf32), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
-            raise DictionaryError(
-                f"training {self.name} diverged: its weights are not finite; lower {self.name}.lr={module.lr}"
-            )
-        history.ended_by = plateau.ended_by(trainer)
+            history.ended_by = plateau.ended_by(trainer)
+            if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
+                raise DictionaryError(
+                    f"training {self.name} diverged: its weights are not finite; lower {self.name}.lr={module.lr}"
+                )
+            if history.rows[-1]["step"] != trainer.global_step:  # the last metrics are to be those of the final weights
+                trainer.validate(module, data, verbose=False)
         if place is None or place.rank == 0:  # which keeps the result
             self.kind.finish(module.dictionary, self.train, self.normalize)
         return module, history
@@ -181,6 +183,7 @@ class TimeLimit(Callback):
         self.duration = duration
         self.checkpoint = checkpoint
         self.name = name
+        self._over = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""

@@ -27,8 +27,10 @@ DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 AT_LEAST = {
     "dataset.limit": 1, "extraction.batch_size": 1, "extraction.workers": 0, "training.batch_size": 1,
     "training.pool_rows": 1, "training.patience": 1, "training.checkpoint_every": 1, "training.snapshot_every": 1,
+    "ica.max_iter": 1,
 }  # fmt: skip
 SHARES = ("extraction.max_skipped",)  # between 0 and 1
+NOT_NEGATIVE = ("auxk_coefficient", "input_noise")  # names of numbers that are at least 0
 # Names of settings that are counts in every group: non-negative integers.
 COUNTS = frozenset(
     {
@@ -37,6 +39,7 @@ COUNTS = frozenset(
         "batch_size", "workers", "pairs", "dim", "folds", "attempts", "repeats", "max_new_tokens", "train_steps", "pixels",
         "components", "width", "height", "depth", "max_pairs", "k", "auxk", "size", "limit", "image_dominant",
         "text_dominant", "min_pairs", "per_class", "n_permutations", "halves", "max_iter",
+        "penalty_warmup_steps",
     }
 )  # fmt: skip
 LOOK_ONLY = frozenset({"plan", "report", "dashboard"})  # entrypoints that need no access to the dataset
@@ -106,6 +109,13 @@ def _check_limits(key: str, value: object) -> None:
     elif name == "select_fraction":
         if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
             raise ConfigError(f"{key}={plain(value)} must be at least 0 and below 1, such as 0.1")
+    elif name == "lr":
+        if not _is_number(value) or not value > 0:  # type: ignore[operator]
+            raise ConfigError(f"{key}={plain(value)} must be a number above 0")
+    elif name in NOT_NEGATIVE:
+        null = value is None and _defaults().get(key) == [None]
+        if not null and (not _is_number(value) or not value >= 0):  # type: ignore[operator]
+            raise ConfigError(f"{key}={plain(value)} must be a number, at least 0")
     elif key in SHARES:
         if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
             raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1")

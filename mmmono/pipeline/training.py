@@ -182,7 +182,7 @@ def fit_dictionary(
 
 def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:
     """Yield step and dictionary of each snapshot of a training (`training.snapshot_every`), in order."""
-    for folder in sorted((directory / SNAPSHOTS).glob("[0-9]*")):
+    for folder in sorted((directory / SNAPSHOTS).glob("[0-9]*"), key=lambda found: int(found.name)):
         yield int(folder.name), Dictionary.from_pretrained(folder)
 
 

@@ -223,6 +223,27 @@ def test_a_state_of_overcomplete_by_hand(tmp_path: Path) -> None:
     close(ours.decode(pre, "image"), pre @ w["dictionary._weights"] * math.exp(0.5))
 
 
+@pytest.mark.parametrize("form", ["tied", "pursuit"])
+def test_a_state_of_overcomplete_after_the_last_step_of_training(tmp_path: Path, form: str) -> None:
+    """The library normalizes atoms before each use, and so not those that its training leaves; codes depend on it."""
+    w = overcomplete_file()
+    atoms = w["dictionary._weights"]
+    stepped = atoms * (1 + 0.03 * torch.randn(N, 1, generator=torch.Generator().manual_seed(1)))
+    states = {"stepped": stepped, "normalized": F.normalize(stepped, dim=1)}
+    read = {}
+    for name, weights in states.items():
+        torch.save(
+            {"dictionary._weights": weights, "dictionary.multiplier": torch.tensor(0.0)}, tmp_path / f"{name}.pth"
+        )
+        hints = Hints(kind="MpSAE" if form == "pursuit" else "SAE", k=4 if form == "pursuit" else None)
+        read[name] = read_dictionary(tmp_path / f"{name}.pth", hints)
+    close(read["stepped"].encode(z(), "image"), read["normalized"].encode(z(), "image"))
+    codes = torch.rand(20, N)
+    close(read["stepped"].decode(codes, "image"), codes @ states["normalized"])
+    torch.save({"dictionary._weights": 0.5 * atoms, "dictionary.multiplier": torch.tensor(0.0)}, tmp_path / "short.pth")
+    close(read_dictionary(tmp_path / "short.pth", Hints(kind="SAE")).decode(codes, "image"), codes @ (0.5 * atoms))
+
+
 # MSAE
 
 NAME = f"{N}_{D}_TopKReLU_{K}_RW_False_False_0.0_cc3m_ViT-L~14_train_image_2905936_{D}.pth"

@@ -109,6 +109,24 @@ def test_a_pruned_latent_of_another_library_starts_at_zero() -> None:
     assert float(started.W_dec[0].abs().sum()) == 0
 
 
+@pytest.mark.parametrize("kind", [TopKSAE, L1SAE])
+def test_training_goes_on_beside_a_pruned_latent(kind: type[SparseAutoencoder], z: torch.Tensor) -> None:
+    foreign = PretrainedSAE(D, N, activation="relu")
+    foreign.W_enc.copy_(torch.randn(N, D))
+    foreign.W_dec.copy_(torch.randn(N, D))
+    foreign.W_dec[0] = 0
+    started = kind(D, N, encoder_bias=True, **({"k": N} if kind is TopKSAE else {}))
+    start_from(started, foreign)
+    optimizer = torch.optim.Adam(started.parameters(), lr=1e-2)
+    for _ in range(2):
+        started(z, z).loss.backward()
+        started.project_decoder_gradient()
+        optimizer.step()
+        started.normalize_decoder_()
+    assert all(bool(parameter.isfinite().all()) for parameter in started.parameters())
+    torch.testing.assert_close(torch.linalg.vector_norm(started.W_dec[1:], dim=1), torch.ones(N - 1))
+
+
 def test_what_does_not_fit_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(DictionaryError, match=r"it has 10 latents .* not 12 for 6: set expansion=1\.66"):
         start_from(TopKSAE(D, 12, k=3), TopKSAE(D, N, k=3))

@@ -6,9 +6,11 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import (
@@ -86,13 +88,32 @@ def trainer(folder: Path, *callbacks: Callback, steps: int = 40, **settings: Any
         num_sanity_val_steps=0,
         gradient_clip_val=1.0,
         callbacks=list(callbacks),
-        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         default_root_dir=folder,
-        **settings,
+        **{"logger": False, **settings},
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_logged_at_a_step_is_of_that_step(tmp_path: Path, data: PairedFeatures, accumulate: int) -> None:
+    """Also if epochs, here of 6 batches, end between the steps that are logged."""
+    losses: dict[int, float] = {}
+
+    class Losses(Callback):
+        def on_train_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            # Lightning divides the loss, and the first batches of the next step have this one's number.
+            losses.setdefault(trainer.global_step - 1, float(outputs["loss"]) * accumulate)
+
+    made, logger = sae_module(), CSVLogger(tmp_path)
+    run = trainer(tmp_path, Losses(), log_every_n_steps=4, accumulate_grad_batches=accumulate, logger=logger)
+    run.fit(made, data)
+    logged = pd.read_csv(Path(logger.log_dir) / "metrics.csv").dropna(subset="train/loss")
+    assert logged["step"].tolist() == list(range(3, 40, 4))
+    assert logged["train/loss"].tolist() == pytest.approx([losses[step] for step in logged["step"]])
 
 
 class Order(Callback):
@@ -180,6 +201,28 @@ def test_history_has_the_curves_of_figures_11_and_12(tmp_path: Path, data: Paire
         assert frame[f"val/{modality}/active"].iloc[-1] == int((codes > 0).any(0).sum())
         assert frame[f"val/{modality}/l0"].iloc[-1] == pytest.approx((codes > 0).sum(1).float().mean().item())
         assert frame[f"val/{modality}/fvu"].iloc[-1] < frame[f"val/{modality}/fvu"].iloc[0]
+
+
+def test_a_head_trains_on_embeddings_of_length_zero(tmp_path: Path, data: PairedFeatures) -> None:
+    """Noise has the length of the embedding, so there is none, and no division by zero."""
+    texts = tmp_path / "text_emb" / "text_emb_0.npy"
+    values = np.load(texts)
+    values[5] = 0
+    np.save(texts, values)
+    store = FeatureStore(tmp_path)
+    views = FeatureView(store, np.arange(768)), FeatureView(store, np.arange(768, 1024))
+    module = ncl_module()
+    trainer(tmp_path, steps=10).fit(module, PairedFeatures(*views, batch_size=128, normalize=False))
+    assert all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+
+
+def test_a_head_is_validated_on_some_of_the_pairs(tmp_path: Path, data: PairedFeatures) -> None:
+    history = MetricHistory()
+    trainer(tmp_path, history, steps=10, limit_val_batches=1).fit(ncl_module(), data)
+    first = MetricHistory()
+    data.val = FeatureView(data.val.store, np.arange(768, 768 + 128))
+    trainer(tmp_path, first, steps=10).fit(ncl_module(), data)
+    assert history.frame().equals(first.frame())
 
 
 @pytest.mark.slow

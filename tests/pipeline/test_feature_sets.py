@@ -15,12 +15,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
-from mmmono.dictionaries import TopKSAE
-from mmmono.dictionaries.readers.reading import files_of
+from mmmono.dictionaries import TopKSAE, fraction_of_variance_unexplained
+from mmmono.dictionaries.readers.reading import files_of, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
+from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
 from mmmono.pipeline.pretrained import Pretrained
-from mmmono.pipeline.training import plan_training
+from mmmono.pipeline.training import plan_training, snapshots
 from tests.dictionaries.test_readers import batch_topk_file
 from tests.pipeline.conftest import REPOSITORY
 
@@ -65,6 +66,53 @@ def test_an_address_has_the_files_of_a_folder_alone(tmp_path: Path) -> None:
     before = address(tmp_path / "sae")
     (tmp_path / "sae" / "cfg.json").write_text("{}")
     assert address(tmp_path / "sae") != before
+
+
+@torch.no_grad()
+def test_a_dictionary_of_one_modality_is_taken_and_one_of_neither_refused(tmp_path: Path) -> None:
+    """As the comment of `dictionary.max_fvu` says: one that was trained on images alone may be looked at on texts."""
+    for folder, mean in (("img_emb", 0.0), ("text_emb", 5.0)):
+        (tmp_path / folder).mkdir()
+        values = np.random.default_rng(0).standard_normal((50, 6)) + mean
+        np.save(tmp_path / folder / f"{folder}_0.npy", values.astype(np.float32))
+    view = FeatureView(FeatureStore(tmp_path))
+    read = {modality: view.read(modality, 0, 50) for modality in MODALITIES}
+    sae = TopKSAE(6, 12, 6)
+    sae.W_dec.copy_(torch.cat([torch.eye(6), -torch.eye(6)]))
+    sae.W_enc.copy_(0.5 * sae.W_dec)  # it finds half of what is not in b_pre
+    for name, b_pre in (("images", 0.0), ("neither", 10.0)):
+        sae.b_pre.fill_(b_pre)
+        sae.save_pretrained(tmp_path / name)
+    taken = Pretrained({**GIVEN, "path": str(tmp_path / "images")}).fit(view, False, 0)
+    fvu = {m: fraction_of_variance_unexplained(z, taken.decode(taken.encode(z, m), m)) for m, z in read.items()}
+    assert fvu["image"] < 0.5 < 5 < fvu["text"]
+    with pytest.raises(ConfigError, match=r"unexplained of .* of images, .* of texts, more than dictionary.max_fvu=1"):
+        Pretrained({**GIVEN, "path": str(tmp_path / "neither")}).fit(view, False, 0)
+    comment = (REPOSITORY / "conf" / "features" / "pretrained.yaml").read_text()
+    assert "unexplained of images and of texts too" in comment
+
+
+def test_a_file_that_does_not_say_all_is_opened_as_pretrained_first(tmp_path: Path) -> None:
+    torch.save(batch_topk_file(), tmp_path / "ae.pt")
+    view: Any = SimpleNamespace(dim=6)
+    settings = {"expansion": 2, "k": 3, "encoder_bias": True, "pre_bias": False}
+    start = SAE({**settings, "init_from": str(tmp_path / "ae.pt")}, "batch_topk_sae")
+    start.section = "batch_topk"
+    with pytest.raises(
+        ConfigError, match=r"batch_topk.init_from=.* give dictionary.kind, .* features=pretrained: run it"
+    ):
+        start.untrained(view, normalize=True)
+    opened = Pretrained({**GIVEN, "path": str(tmp_path / "ae.pt"), "kind": "BatchTopKSAE"})
+    read_dictionary(opened.found, opened.hints).save_pretrained(tmp_path / "made")
+    SAE({**settings, "init_from": str(tmp_path / "made")}, "batch_topk_sae").untrained(view, normalize=True)
+
+
+def test_snapshots_come_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    """Also beyond the 999,999 steps that names of six digits hold."""
+    steps = [0, 250, 999_750, 1_000_000, 10_000_000]
+    for step in steps:
+        TopKSAE(4, 4, 1).save_pretrained(tmp_path / "snapshots" / f"{step:06d}")
+    assert [step for step, _ in snapshots(tmp_path)] == steps
 
 
 def test_a_training_has_the_address_of_its_class() -> None:

@@ -213,6 +213,11 @@ def test_what_cannot_work_is_reported_in_one_line(
         ("gender", "concept=none", "concept=none names no option"),
         ("gender", "labels=none", "labels=none names no option"),
         ("gender", "gender.confidence=1.5", "must lie between 0 and 1"),
+        ("train", "sae.lr=0", "sae.lr=0 must be a number above 0"),
+        ("train", "sae.lr=-1e-3", "sae.lr=-0.001 must be a number above 0"),
+        ("train", "sae.lr=null", "sae.lr=null must be a number above 0"),
+        ("train", "sae.auxk_coefficient=-1", "sae.auxk_coefficient=-1 must be a number, at least 0"),
+        ("train", "sae.auxk_coefficient=null", "sae.auxk_coefficient=null must be a number, at least 0"),
     ],
 )
 def test_settings_of_analyses(command: Command, tmp_path: Path, name: str, override: str, message: str) -> None:
@@ -222,6 +227,26 @@ def test_settings_of_analyses(command: Command, tmp_path: Path, name: str, overr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("features", "override", "message"),
+    [
+        ("ncl", "ncl.input_noise=-1", "ncl.input_noise=-1 must be a number, at least 0"),
+        ("ncl", "ncl.input_noise=much", "ncl.input_noise=much must be a number, at least 0"),
+        ("ncl", "ncl.similarity=euclid", "ncl.similarity='euclid' is neither 'cosine' nor 'dot'"),
+        ("ncl", "ncl.expansion=-1", "ncl.expansion=-1 leaves no feature"),
+        ("l1", "l1.penalty_warmup_steps=-5", "l1.penalty_warmup_steps=-5 must be a whole number, at least 0"),
+        ("ica", "ica.max_iter=0", "ica.max_iter=0 must be a whole number, at least 1"),
+    ],
+)
+def test_settings_of_feature_sets(command: Command, tmp_path: Path, features: str, override: str, message: str) -> None:
+    run = command(
+        "mds", f"artifacts={tmp_path}", "dataset=synthetic", "dataset.pairs=300", "dataset.dim=8", f"features={features}",
+        override,
+    )  # fmt: skip
+    assert run.status == 1
+    assert message in one_line_error(run.err)
+
+
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_every_entrypoint_checks_and_its_own_settings_pass(
     command: Command, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

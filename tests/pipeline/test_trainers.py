@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
 from mmmono.core.errors import ConfigError
-from mmmono.features import FeatureStore, FeatureView
+from mmmono.dictionaries import fraction_of_variance_unexplained
+from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.entrypoint import CONF
-from mmmono.pipeline.feature_sets import NCL, SAE
+from mmmono.pipeline.feature_sets import NCL, SAE, Trained
 from mmmono.pipeline.fitting import Training
 from mmmono.pipeline.trainer_checks import CHECKED
 from mmmono.pipeline.trainer_settings import read_trainer
@@ -56,9 +57,12 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> FeatureView:
     return FeatureView(FeatureStore(folder))
 
 
-def fit(view: FeatureView, folder: Path, kind: Any, *overrides: str, name: str = "sae") -> Any:
+def fit(
+    view: FeatureView, folder: Path, kind: Any, *overrides: str, name: str = "sae", dead_after_epochs: float = 0.3
+) -> Any:
     cfg = composed("trainer.min_steps=0", "trainer.log_every_n_steps=2", *overrides)
-    settings = replace(read_settings(cfg, "training", TrainingSettings), batch_size=64, dead_after_epochs=0.3)
+    settings = read_settings(cfg, "training", TrainingSettings)
+    settings = replace(settings, batch_size=64, dead_after_epochs=dead_after_epochs)
     training = Training(name, kind, view, view, True, 0, settings, check_trainer(cfg), folder)
     return training.fit(None, Metrics())
 
@@ -103,6 +107,34 @@ def test_every_option_trains_in_every_precision(view: FeatureView, tmp_path: Pat
             torch.testing.assert_close(
                 module.dictionary.W_dec.norm(dim=1).double(), torch.ones(24).double(), atol=coarse, rtol=0
             )
+
+
+@pytest.mark.parametrize("kind", [SAE(SAE_SETTINGS), NCL(NCL_SETTINGS)])
+def test_the_last_metrics_are_those_of_the_final_weights(view: FeatureView, tmp_path: Path, kind: Trained) -> None:
+    """Also if training ends some steps after a validation; and if it ended before and has only to be published."""
+    overrides = ("trainer=cpu", "trainer.max_steps=5", "trainer.val_check_interval=3", "training.checkpoint_every=5")
+    module, history = fit(view, tmp_path, kind, *overrides)
+    assert history.frame()["step"].tolist() == [3, 5]
+    assert history.ended_by == "max_steps"
+    for modality in MODALITIES:
+        embeddings = torch.nn.functional.normalize(view.read(modality, 0, len(view)).float(), dim=1)
+        codes = module.dictionary.encode(embeddings, modality)
+        assert history.frame()[f"val/{modality}/l0"].iloc[-1] == pytest.approx(
+            float((codes != 0).sum(1).float().mean())
+        )
+        if module.dictionary.decodes:
+            fvu = fraction_of_variance_unexplained(embeddings, module.dictionary.decode(codes, modality))
+            assert history.frame()[f"val/{modality}/fvu"].iloc[-1] == pytest.approx(float(fvu))
+    again = fit(view, tmp_path, kind, *overrides, "trainer.max_time=00:01:00:00")[1]
+    assert again.frame().equals(history.frame())
+
+
+def test_a_feature_that_has_just_fired_is_not_dead(view: FeatureView, tmp_path: Path) -> None:
+    """However few passes make a feature dead: here a fraction of a pair."""
+    overrides = ("trainer=cpu", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    module, _ = fit(view, tmp_path, SAE(SAE_SETTINGS), *overrides, dead_after_epochs=1e-6)
+    assert torch.equal(module.dead, (module.since_fired > 0).all(0))
+    assert not module.dead.all()
 
 
 @pytest.mark.slow

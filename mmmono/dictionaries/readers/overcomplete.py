@@ -14,6 +14,7 @@ from mmmono.dictionaries.pretrained import PretrainedSAE
 
 ATOMS = "dictionary._weights"
 LINEAR = "encoder.final_block.0."
+ONE_STEP = 0.1  # by how much a step of training changes an atom's length at most, far above what it does
 
 
 def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> PretrainedSAE:
@@ -40,7 +41,7 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
         told = "its state_dict() does not say its class" if kind is None else f"dictionary.kind={kind} is none of them"
         raise DictionaryError(f"{file}: {told}: give dictionary.kind, one of {', '.join(known)}")
     atoms, multiplier = take(weights, file, ATOMS, "dictionary.multiplier")
-    decoder = atoms * multiplier.exp()
+    decoder = _normalized(atoms) * multiplier.exp()
     zeros = torch.zeros(atoms.shape[1])
     made = {"W_dec": decoder, "shift": zeros, "b_dec": zeros}
     needs_k = kind in ("TopKSAE", "MpSAE")
@@ -60,6 +61,15 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
             f"{file}: {', '.join(list(weights)[:4])} have no counterpart here: its encoder is not linear"
         )
     return PretrainedSAE.of(str(file), encoding, made)
+
+
+def _normalized(atoms: Tensor) -> Tensor:
+    """Atoms of unit length, as the library makes them before each use, but not after the last step of a training.
+
+    The file does not say which normalization it has: atoms that are of another length keep it.
+    """
+    lengths = torch.linalg.vector_norm(atoms.float(), dim=1, keepdim=True)
+    return atoms / lengths if bool(((lengths - 1).abs() < ONE_STEP).all()) else atoms
 
 
 def _encoder(weights: dict[str, Tensor], decoder: Tensor, file: Path) -> dict[str, Tensor]:
