@@ -35,8 +35,9 @@ class Ablation:
         delta_none: accuracy − accuracy with all features, paired by test sample.
         delta_random: accuracy − accuracy with random features like those of the class removed, paired by test sample.
 
-    The accuracy of one set has a Wilson interval over test samples. Means and differences over random sets are estimated
-    over test samples and random sets as crossed factors (`crossed_mean`), other differences over test samples.
+    Accuracies have Wilson intervals: over test samples for one set, over test samples and random sets as crossed factors
+    (`crossed_mean`) for the mean over random sets. Differences from random sets are estimated over both factors as well,
+    other differences over test samples.
     """
 
     deletion: str
@@ -195,7 +196,7 @@ def _accuracy(hits: Bool[Array, "sets tested"]) -> Interval:
     """Mean accuracy over sets, with its interval."""
     sets, tested = hits.shape
     if sets > 1:
-        return _over_sets(hits.astype(np.float64)).interval()
+        return _over_sets(hits.astype(np.float64)).rate_interval(tested)
     return Interval(float(hits.mean()), *wilson(int(hits.sum()), tested), method="Wilson")
 
 

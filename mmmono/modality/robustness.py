@@ -88,6 +88,11 @@ class MeanStream(Stream[[Tensor, Tensor], Tensor]):
         return self._sums / self._pairs
 
 
+def can_be_broken(groups: np.ndarray[Any, Any]) -> bool:
+    """Whether every image can get a text of another group: no group has more than half of the pairs."""
+    return not len(groups) or 2 * int(np.unique(groups, return_counts=True)[1].max()) <= len(groups)
+
+
 def other_partners(groups: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Draw for each image the position of a text of another group: broken pairs, in which every text occurs once.
 
@@ -102,7 +107,7 @@ def other_partners(groups: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, n
         ValueError: a group has more than half of the pairs.
     """
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(groups) and 2 * sizes.max() > len(groups):
+    if not can_be_broken(groups):
         raise ValueError(f"one group has {sizes.max()} of {len(groups)} pairs: there are too few texts of other groups")
     order = np.argsort(np.random.default_rng(seed).permutation(len(sizes))[codes], kind="stable")
     partners = np.empty(len(groups), dtype=np.int64)

@@ -130,6 +130,7 @@ class Analysis:
         covers_all: whether its results should cover all selected feature sets, so that the report names missing ones.
         kind: kind of artifact of its results; dictionaries are made by training, not by `prepare`.
         of_features: whether its results depend on the features of a model and a dataset.
+        compares_own_sets: whether it compares feature sets of its own choice, whatever the selected ones are.
         one_for_each: entry of the recipe by which results stand side by side in the report, such as `concept`.
         split_setting: setting that names the split whose pairs its tables are of, such as `ablation.split`; `auto`: all
             pairs if a hash splits them; empty: the dataset's split.
@@ -162,6 +163,7 @@ class Analysis:
     covers_all: bool = False
     kind: str = "results"
     of_features: bool = True
+    compares_own_sets: bool = False
     one_for_each: str = ""
     split_setting: str = ""
     more_seeds: str = ""

@@ -139,7 +139,8 @@ class Report:
         differences: differences from the paper as (setting, the paper's value, the value here).
         sections: sections in the paper's order.
         untrained: selected feature sets that do not exist, with the command that makes each.
-        explorer: URL of the feature explorer; None if it does not exist (`make explorer` makes it).
+        explorer: URL of the feature explorer; None if it does not exist.
+        explorer_command: command that makes it.
     """
 
     title: str
@@ -148,6 +149,7 @@ class Report:
     sections: Sequence[ReportSection]
     untrained: Mapping[str, str]
     explorer: str | None
+    explorer_command: str = "make explorer"
 
     @property
     def missing(self) -> list[ReportSection]:

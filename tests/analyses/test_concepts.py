@@ -65,7 +65,7 @@ def test_each_label_gets_the_dimension_that_shows_it_tested_on_other_pairs(store
     raw, control = summary["raw", "image"], summary["random directions", "image"]
     assert raw["covered"] == 3
     assert raw["ap"] > control["ap"]
-    assert raw["ap_low"] <= raw["ap"] <= raw["ap_high"]
+    assert 0 <= raw["ap_low"] <= raw["ap"] <= raw["ap_high"] <= 1
     random = [
         row["ap"]
         for row in saved_rows(found, "labels")

@@ -1,8 +1,14 @@
 """What is shown of a sweep, from its tables alone."""
 
+import itertools
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
+from mmmono.analyses.interpretability import INTERPRETABILITY
 from mmmono.analyses.sweep import SWEEP
+from mmmono.analyses.sweep.analysis import _measured
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.pipeline.analysis import shown_tables
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
@@ -61,3 +67,29 @@ def test_the_figure_is_drawn_from_the_tables(tmp_path: Path) -> None:
     assert sorted(points) == [(2.0, 0.7), (2.0, 0.8)]
     [(_, measured)] = SWEEP.draw(result(tmp_path, 0.1))
     assert measured.axes[1].get_ylabel() == "Mono − chance (offline)"
+
+
+def test_mono_of_other_live_features_is_not_mixed_in(tmp_path: Path) -> None:
+    """`mds.min_pairs` says which features are averaged; of results that cover as much, the newest counts."""
+    features, artifacts = {"store": "0"}, Artifacts(tmp_path)
+
+    def measured(min_pairs: int, *dictionaries: str) -> Artifact:
+        recipe = {
+            "features": features, "embedder": "offline-0", "interpretability": {"m": 20}, "mds": {"min_pairs": min_pairs},
+            "sets": [{"name": "sae", "dictionary": digest} for digest in dictionaries], **INTERPRETABILITY.versions,
+        }  # fmt: skip
+        made = artifacts.build("results", f"interpretability-{len(list(tmp_path.rglob('recipe.json')))}", recipe, noted)
+        os.utime(made.path / "recipe.json", (next(clock),) * 2)
+        return made
+
+    def noted(folder: Path) -> None:
+        (folder / "note").touch()
+
+    clock = itertools.count(1000)
+    workspace = SimpleNamespace(artifacts=artifacts)
+    first, other = measured(10, "a"), measured(100, "a")
+    found = _measured(workspace, features, {"a", "b"}, None)  # type: ignore[arg-type]
+    assert [artifact.path for artifact in found] == [other.path]
+    second = measured(10, "b")
+    found = _measured(workspace, features, {"a", "b"}, None)  # type: ignore[arg-type]
+    assert [artifact.path for artifact in found] == [first.path, second.path]

@@ -93,6 +93,18 @@ def test_an_empty_class_says_so_and_a_class_of_everything_leaves_the_commonest_l
     assert by_name(rows, "CrossD").accuracy.value == pytest.approx(1 / 3)
 
 
+def test_accuracies_of_random_sets_have_intervals_between_0_and_1() -> None:
+    """Also if every test sample is classified correctly without any of the random sets."""
+    easy = (LABELS[:, None] == np.unique(LABELS)).astype(float).repeat(4, axis=1)
+    rows = removal_ablation(easy, list(LABELS), parts(2, 2, 8, 0), jobs=1)
+    random = by_name(rows, "Random", "ImgD").accuracy
+    assert random.value == 1
+    assert 0.8 < random.low < 1
+    assert random.high == pytest.approx(1)
+    for row in removal_ablation(synthetic(slice(0, 3)), list(LABELS), parts(3, 4, 5, 0), jobs=1):
+        assert 0 <= row.accuracy.low < row.accuracy.high <= 1
+
+
 def test_dead_features_are_not_drawn_at_random() -> None:
     """Removing as many random features as there are live ones removes all of them, whatever the seed."""
     rows = removal_ablation(

@@ -95,6 +95,20 @@ def test_too_few_groups_to_classify_and_to_remove(command: Command, tmp_path: Pa
     assert "has 2 groups of pairs: at least 3 are needed" in run.err
 
 
+def test_three_pairs_have_values_without_intervals(command: Command, tmp_path: Path) -> None:
+    for name, seed in (("img_emb", 0), ("text_emb", 1)):
+        (tmp_path / "store" / name).mkdir(parents=True)
+        np.save(
+            tmp_path / "store" / name / f"{name}_0.npy", np.random.default_rng(seed).standard_normal((3, 8), np.float32)
+        )
+    (tmp_path / "store" / "metadata").mkdir()
+    pd.DataFrame({"key": ["a", "b", "c"]}).to_parquet(tmp_path / "store" / "metadata" / "metadata_0.parquet")
+    few = (f"artifacts={tmp_path / 'made'}", "dataset=store", f"dataset.path={tmp_path / 'store'}", "dataset.split=all")
+    run = command("consequences", *few, "training.split=all", "features=raw", "mds.min_pairs=1", "device=cpu")
+    assert run.status == 0, run.err
+    assert "2 pairs in 2 groups" in run.out
+
+
 def test_steering_of_synthetic_features(command: Command, tmp_path: Path) -> None:
     few = (f"artifacts={tmp_path}", *SYNTHETIC, "steering.queries=40", "steering.strengths=[0.0,4.0]")
     run = command("steering", *few)

@@ -132,7 +132,11 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
     run = command("report", f"artifacts={artifacts}", *ANY, "features=[raw,ncl]", "ncl.expansion=0.5")
     assert run.status == 0, run.err
     assert [snapshot(artifacts / kind) for kind in kinds] == before
-    assert "make appendix-a.1 FEATURES=ncl" in (newest(artifacts, "report") / "index.html").read_text()
+    html = (newest(artifacts, "report") / "index.html").read_text()
+    assert "make appendix-a.1 FEATURES=ncl" in html
+    # The features that a command takes by itself would not be those of this page.
+    assert "make section-2.2 FEATURES=&#39;[raw,ncl]&#39; ARGS=" in html
+    assert "make explorer FEATURES=&#39;[raw,ncl]&#39; ARGS=" in html
 
 
 @pytest.mark.parametrize(

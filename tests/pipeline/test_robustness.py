@@ -69,6 +69,16 @@ def test_sparse_codes_are_not_centered_and_copies_of_an_image_get_other_texts(co
     assert [row["change"] for row in rows] == ["as is", "images × 0.8", "images × 1.25", "pairs broken"]
 
 
+def test_pairs_of_one_large_group_are_not_broken(command: Command, tmp_path: Path) -> None:
+    z = np.random.default_rng(0).standard_normal((2, 60, 8))
+    groups = ["album"] * 40 + [f"drawing {i}" for i in range(20)]
+    run = command("robustness", *as_store(tmp_path, z, groups), "features=raw", "mds.min_pairs=1")
+    assert run.status == 0, run.err
+    assert "pairs cannot be broken: one group has more than half of them" in " ".join(run.out.split())
+    rows = saved_rows(newest(tmp_path / "made", "robustness"), "robustness")
+    assert [row["change"] for row in rows][-1] == "pooled mean removed"
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="factors=-2 must be positive"):
         Settings([1, -2], 0.05)

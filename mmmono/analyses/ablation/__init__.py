@@ -100,7 +100,7 @@ ABLATION = Analysis(
     ),
     paper="Table 1",
     targets=("section-2.2",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "table1": {

@@ -98,7 +98,7 @@ CONCEPTS = Analysis(
     ),
     paper="beyond 3.2",
     targets=("concepts",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "labels": {

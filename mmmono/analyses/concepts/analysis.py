@@ -180,7 +180,7 @@ def _summary(rows: list[Row], covered: float) -> Row:
     chance = np.array([row["chance"] for row in rows])
     worst = rows[int(np.argmin((scores - chance) / (1 - chance)))]
     return {
-        "labels": len(rows), **t_mean(scores).interval().columns("ap"), "chance": float(chance.mean()),
+        "labels": len(rows), **t_mean(scores).rate_interval(len(scores)).columns("ap"), "chance": float(chance.mean()),
         "worst_label": worst["label"], "worst_ap": worst["ap"], "covered": int((scores >= covered).sum()),
     }  # fmt: skip
 

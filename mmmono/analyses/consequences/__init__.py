@@ -22,6 +22,7 @@ MEASURES = {
     "effective_rank": "rank",
 }
 ALL = "all"  # the row with all features
+ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
 VERBS = {"drop": "−", "keep": "only"}
 
 
@@ -122,9 +123,9 @@ def _percent(value: object) -> str:
     return "" if value is None else f"{100 * float(str(value)):.1f}"
 
 
-def _fine_points(row: dict[str, float], key: str) -> str:
-    value, low, high = (100 * row[key + end] for end in ("", "_low", "_high"))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+def _fine_points(row: dict[str, float | None], key: str) -> str:
+    value, low, high = ("" if row[key + end] is None else f"{100 * float(row[key + end] or 0):+.2f}" for end in ENDS)
+    return f"{value} [{low}, {high}]" if low and high else value  # no bounds: too few groups
 
 
 def _fields(result: Result) -> Fields:

@@ -166,6 +166,7 @@ OBJECTIVES = Analysis(
     ),
     paper="beyond the paper",
     targets=("objectives",),
+    compares_own_sets=True,
     version=2,
     reads=("sharedness",),
     more_seeds="objectives.n_seeds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, TableView
@@ -53,6 +53,11 @@ def _change(change: str, result: Result) -> str:
     return change.replace("images", result.modalities.said("images")) if scaled else change
 
 
+def _remarks(result: Result) -> Iterator[str]:
+    if all(row["change"] != BROKEN for row in result.rows("robustness")):
+        yield "pairs cannot be broken: one group has more than half of them, and would get texts of its own"
+
+
 ROBUSTNESS = Analysis(
     name="robustness",
     section="+",
@@ -84,5 +89,6 @@ ROBUSTNESS = Analysis(
         }
     },
     tables=[TableView("robustness", "What scores and classes depend on", shown_rows)],
+    remarks=_remarks,
     covers_all=True,
 )

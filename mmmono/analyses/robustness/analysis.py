@@ -17,7 +17,7 @@ from mmmono.features.grouping import GroupNumbers
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.modality.robustness import MeanStream, other_partners, score_agreement
+from mmmono.modality.robustness import MeanStream, can_be_broken, other_partners, score_agreement
 from mmmono.modality.scale import ScaleStream
 from mmmono.modality.scores import DominanceScores
 from mmmono.pipeline.analysis import Study, Tables
@@ -65,7 +65,7 @@ def _rows(workspace: Workspace, name: str, settings: Settings) -> Iterator[Row]:
 def _changed(
     workspace: Workspace, name: str, before: DominanceScores, settings: Settings
 ) -> Iterator[tuple[str, DominanceScores]]:
-    """Yield the scores of the activations as they are, and after each change."""
+    """Yield the scores of the activations as they are, and after each change that these pairs allow."""
     feature_set, undefined = workspace.feature_set(name), workspace.settings.mds.undefined
     yield AS_IS, before
     groups = workspace.features(workspace.dataset.split).view.groups()
@@ -81,6 +81,8 @@ def _changed(
         centered = [OfBlocks(DominanceStream(undefined, sizes), Centered(*sides)) for sides in (own, pooled)]
         found = workspace.folded(feature_set, Together(*centered), groups).result()
         yield from zip((PER_MODALITY, POOLED), found, strict=True)
+    if not can_be_broken(groups):
+        return
     broken = DominanceStream(undefined, sizes)
     for image, text, of in _broken(workspace, feature_set, groups):
         broken.add(image, text, of)

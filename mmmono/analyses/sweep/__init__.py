@@ -81,7 +81,7 @@ SWEEP = Analysis(
     ),
     paper="beyond the paper",
     targets=("sweep",),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "runs": {

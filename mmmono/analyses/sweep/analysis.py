@@ -90,7 +90,11 @@ def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, An
 def _measured(
     workspace: Workspace, features: Mapping[str, Any], digests: set[str], embedder: str | None
 ) -> list[Artifact]:
-    """Find the monosemanticity results with equal embedder and settings that cover the most of these dictionaries."""
+    """Find the monosemanticity results with equal embedder and settings that cover the most of these dictionaries.
+
+    The settings of the scores (`mds`) say which features are live, whose Mono is averaged. Of several kinds of results that
+    cover equally many, the newest counts.
+    """
     comparable: dict[str, list[Artifact]] = {}
     covered: dict[str, set[str]] = {}
     for artifact in workspace.artifacts.find("results", f"{INTERPRETABILITY.name}-*"):
@@ -104,10 +108,16 @@ def _measured(
             or not sets & digests
         ):
             continue
-        key = json.dumps([artifact.recipe[part] for part in ("embedder", INTERPRETABILITY.name)], sort_keys=True)
+        key = json.dumps([artifact.recipe[part] for part in ("embedder", INTERPRETABILITY.name, "mds")], sort_keys=True)
         comparable.setdefault(key, []).append(artifact)
         covered.setdefault(key, set()).update(sets & digests)
-    return comparable[max(covered, key=lambda key: len(covered[key]))] if covered else []
+    if not covered:
+        return []
+    ages = {key: max(artifact.made_at for artifact in several) for key, several in comparable.items()}
+    chosen = max(covered, key=lambda key: (len(covered[key]), ages[key]))
+    return sorted(
+        comparable[chosen], key=lambda artifact: artifact.made_at
+    )  # of two of a dictionary the newer one counts
 
 
 def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:

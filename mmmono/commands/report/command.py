@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from shlex import quote
-
-from hydra.core.hydra_config import HydraConfig
 
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import pair_differences
 from mmmono.commands.report.sections import Sources, sections
+from mmmono.commands.report.selection import Selection
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, MissingArtifactError
 from mmmono.core.modality_names import IMAGE_AND_TEXT
@@ -73,20 +71,21 @@ def report(workspace: Workspace) -> None:
 def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None) -> Report:
     view = workspace.features(workspace.dataset.split).view
     link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
-    sources = Sources(workspace, results, link, _command_line())
+    sources = Sources(workspace, results, link, Selection.given(list(workspace.recipes)))
     return Report(
         title=workspace.title,
         setting=_setting(workspace, len(view), view.dim),
         differences=[row for row in _differences(sources) if row[1] != row[2]],
         sections=sections(sources),
-        untrained={name: _makes(workspace, name) + sources.command for name in results.untrained},
+        untrained={name: _makes(workspace, name) + sources.selection.arguments([name]) for name in results.untrained},
         explorer=link[0] if link else None,
+        explorer_command="make explorer" + sources.selection.arguments(sources.selection.features),
     )
 
 
 def _makes(workspace: Workspace, name: str) -> str:
     target = "appendix-a.1" if workspace.recipes[name].trained else "section-2.1"
-    return f"make {target} FEATURES={name}"
+    return f"make {target}"
 
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
@@ -99,22 +98,6 @@ def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
         "partition": rule_in_words(workspace.settings.partition.recipe()),
         "seed": workspace.seed,
     }
-
-
-def _command_line() -> str:
-    """Arguments for `make <target>` that select this report's model, dataset and settings."""
-    if not HydraConfig.initialized():
-        return ""
-    hydra = HydraConfig.get()
-    given = {group: hydra.runtime.choices[group] for group in ("model", "dataset")}
-    chosen = [
-        f" {group.upper()}={option}"
-        for group, option in given.items()
-        if (group, option) not in (("model", "drawingclip"), ("dataset", "openmoji"))
-    ]
-    known = ("model=", "dataset=", "features=", "hydra")
-    others = [override for override in hydra.overrides.task if not override.startswith(known)]
-    return "".join(chosen) + (f" ARGS={quote(' '.join(others))}" if others else "")
 
 
 def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import basis_of, is_papers_setting
+from mmmono.commands.report.selection import Selection
 from mmmono.core.artifacts import Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.pipeline.analysis import Analysis, shown_figures, shown_tables
@@ -42,13 +43,13 @@ class Sources:
         workspace: model, dataset and feature sets; it builds nothing.
         results: results on disk that belong to the workspace.
         explorer: URL of the feature explorer and names of its feature sets; None if there is no explorer.
-        command: arguments of `make <target>` that select this model and dataset.
+        selection: what the report was asked for, which commands name.
     """
 
     workspace: Workspace
     results: ResultsOnDisk
     explorer: tuple[str, Sequence[str]] | None
-    command: str = ""
+    selection: Selection
 
     def found(self, analysis: Analysis) -> list[Found]:
         """Results of an analysis to show; in the paper's main setting, preferably on the model the paper used for it."""
@@ -117,7 +118,6 @@ def sections(sources: Sources) -> list[ReportSection]:
 def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
     """Make the section of an analysis: its tables and figures, what they are based on, and what is missing."""
     shown = sources.found(analysis)
-    command = analysis.command + sources.command
     note = None
     if shown and analysis.published is not None:
         note = published(analysis.published).difference(shown[0].result.model, shown[0].result.dataset)
@@ -125,14 +125,14 @@ def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
         analysis.section,
         analysis.title,
         analysis.asked(sources.modalities(analysis)),
-        command + _coco(sources, analysis),
+        sources.selection.command(analysis) + _coco(sources, analysis),
         tables=[table for found in shown for table in _tables(sources, analysis, found)],
         figures=[figure for found in shown for figure in _figures(analysis, found)],
         made_by=[found.artifact for found in shown],
         note=note,
         basis=list(dict.fromkeys(line for found in shown for line in _basis(sources, found))),
         others=sources.results.other_settings(analysis) if _has_settings(analysis) else [],
-        absent=_absent(sources, analysis, shown, command) if shown else {},
+        absent=_absent(sources, analysis, shown) if shown else {},
     )
 
 
@@ -178,7 +178,7 @@ def _basis(sources: Sources, found: Found) -> Iterator[str]:
     yield from unreachable_classes(workspace, recipe)
 
 
-def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found], command: str) -> dict[str, str]:
+def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found]) -> dict[str, str]:
     """Parts that a section with results lacks, each with the command that makes it."""
     absent = {}
     setting = analysis.paper_setting
@@ -192,7 +192,7 @@ def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found], comman
         covered = {name for found in shown for name in set_names(found.artifact.recipe.get("sets") or [])}
         for name in sources.workspace.recipes:
             if name not in covered and name not in sources.results.untrained:
-                absent[f"feature set {name}"] = f"{command} FEATURES={name}"
+                absent[f"feature set {name}"] = sources.selection.command(analysis, [name])
     return absent
 
 

@@ -1,0 +1,97 @@
+"""What a report was asked for, and the commands that make its missing parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from shlex import join, quote
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.settings import CONF
+from mmmono.pipeline.shared_settings import settings_it_has
+
+KNOWN = ("model=", "dataset=", "features=", "hydra")  # overrides that are no further settings
+DEFAULTS = (("model", "drawingclip"), ("dataset", "openmoji"))  # of the Makefile
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Model, dataset, feature sets and settings of a report.
+
+    Attributes:
+        groups: the model and the dataset, where they are not the Makefile's.
+        features: the feature sets, if the report was asked for some; empty if they are those of its configuration.
+        settings: all other overrides.
+    """
+
+    groups: Mapping[str, str]
+    features: Sequence[str] = ()
+    settings: Sequence[str] = ()
+
+    @classmethod
+    def given(cls, feature_sets: Sequence[str]) -> Selection:
+        """Read the selection from the command line of this run; nothing is selected outside of one."""
+        if not HydraConfig.initialized():
+            return cls({})
+        hydra = HydraConfig.get()
+        overrides = list(hydra.overrides.task)
+        groups = {group: hydra.runtime.choices[group] for group, _ in DEFAULTS}
+        return cls(
+            {group: option for group, option in groups.items() if (group, option) not in DEFAULTS},
+            feature_sets if any(override.startswith("features=") for override in overrides) else (),
+            [override for override in overrides if not override.startswith(KNOWN)],
+        )
+
+    def command(self, analysis: Analysis, features: Sequence[str] = ()) -> str:
+        """Return the command that makes results of an analysis which belong to the report.
+
+        Args:
+            analysis: the analysis.
+            features: feature sets to make; by default those that it is made of anyway, unless the report lacks some of them.
+        """
+        chosen = features or self._features(analysis)
+        if analysis.targets:
+            return f"{analysis.command}{self.arguments(chosen)}"
+        sets = [f"features={_listed(chosen)}"] if chosen else []
+        kept = settings_it_has(analysis.name, self.settings, CONF) if HydraConfig.initialized() else self.settings
+        given = [*(f"{group}={option}" for group, option in self.groups.items()), *sets, *kept]
+        return analysis.command + "".join(f" {join([one])}" for one in given)
+
+    def arguments(self, features: Sequence[str] = ()) -> str:
+        """Return the arguments of `make` that select the report's model and dataset, its settings, and feature sets."""
+        chosen = [f" {group.upper()}={option}" for group, option in self.groups.items()]
+        chosen += [f" FEATURES={quote(_listed(features))}"] if features else []
+        return "".join(chosen) + (f" ARGS={quote(' '.join(self.settings))}" if self.settings else "")
+
+    def _features(self, analysis: Analysis) -> Sequence[str]:
+        """The selected feature sets, if results of those that the analysis takes by default do not belong."""
+        if not self.features or not analysis.of_features or analysis.compares_own_sets:
+            return ()
+        return () if default_sets(analysis) <= set(self.features) else self.features
+
+
+def default_sets(analysis: Analysis) -> set[str]:
+    """Names of the feature sets that an analysis' command takes if none are given: the analysis', or its configuration's."""
+    chosen = OmegaConf.create(analysis.features) if analysis.features.startswith("[") else analysis.features
+    found = chosen or _configured(analysis.name)
+    return {found} if isinstance(found, str) else {str(name) for name in found}
+
+
+def _configured(name: str) -> Any:
+    """Option of the group `features` in the defaults of a configuration, or of those that it builds on."""
+    found: Any = ()
+    for entry in OmegaConf.select(OmegaConf.load(CONF / f"{name}.yaml"), "defaults", default=[]):
+        if isinstance(entry, str):
+            found = found if entry == "_self_" else _configured(entry) or found
+        else:
+            [(group, option)] = entry.items()
+            found = option if str(group).removeprefix("override ") == "features" else found
+    return found
+
+
+def _listed(features: Sequence[str]) -> str:
+    return features[0] if len(features) == 1 else f"[{','.join(features)}]"

@@ -1,0 +1,40 @@
+"""Commands that a report names for what it lacks."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from mmmono.analyses import ANALYSES
+from mmmono.analyses.consensus import CONSENSUS
+from mmmono.analyses.gender import GENDER
+from mmmono.analyses.mds import MDS
+from mmmono.analyses.objectives import OBJECTIVES
+from mmmono.analyses.steered_images import STEERED_IMAGES
+from mmmono.commands.report.selection import Selection, default_sets
+from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.settings import CONF
+
+PCA = Selection({"dataset": "drawings"}, ["pca"], ["mds.min_pairs=20"])
+
+
+def test_results_of_the_command_belong_to_the_report() -> None:
+    assert PCA.command(MDS) == "make section-2.1 DATASET=drawings FEATURES=pca ARGS=mds.min_pairs=20"
+    some = Selection({}, ["raw", "sae"])
+    assert some.command(MDS) == "make section-2.1 FEATURES='[raw,sae]'"
+    assert some.command(CONSENSUS, ["sae"]) == "make consensus FEATURES=sae"
+    assert some.command(GENDER) == "make section-4.1", "it is of sae alone"
+    assert PCA.command(OBJECTIVES) == "make objectives DATASET=drawings ARGS=mds.min_pairs=20", "its own choice"
+    assert Selection({}).command(MDS) == "make section-2.1"
+
+
+def test_an_entrypoint_without_a_target_is_called_by_overrides() -> None:
+    found = PCA.command(STEERED_IMAGES)
+    assert found == "python experiments/steered_images.py dataset=drawings features=pca mds.min_pairs=20"
+    both = Selection({}, ["raw", "pca"]).command(STEERED_IMAGES)
+    assert both == "python experiments/steered_images.py 'features=[raw,pca]'"
+
+
+@pytest.mark.parametrize("analysis", [a for a in ANALYSES if a.of_features], ids=lambda analysis: analysis.name)
+def test_default_feature_sets_are_those_of_the_configuration(analysis: Analysis) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(analysis.name, [f"features={analysis.features}"] if analysis.features else [])
+    assert default_sets(analysis) == set(cfg.features.sets)
