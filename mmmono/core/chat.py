@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -18,8 +18,11 @@ from mmmono.core.lines import append_lines, read_lines
 
 if TYPE_CHECKING:
     import httpx
-    from openai import OpenAI
+    from openai import APIStatusError, OpenAI
 
+CHECK = "Reply with one word: yes."
+TAKEN_BY_MOST = ("max_tokens", "temperature")  # parameters that models which think before they reply refuse
+THOUGHTS = 4096  # tokens for the thoughts of models that count them with their reply, which then take no max_tokens
 MALFORMED = 599  # unassigned status; clients retry every status from 500 on
 
 
@@ -50,6 +53,8 @@ class ChatModel:
     workers: int = 8
     gives: str = "answer"
     _client: OpenAI = field(init=False, repr=False)
+    _answered: bool = field(init=False, repr=False, default=False)
+    _without: set[str] = field(init=False, repr=False, default_factory=set)  # parameters that the model does not take
 
     def __post_init__(self) -> None:
         self.base_url = os.environ.get(self.base_url_variable) or self.base_url
@@ -102,31 +107,54 @@ class ChatModel:
         with ThreadPoolExecutor(self.workers) as pool:
             yield from pool.map(ask, messages)
 
+    def check(self) -> None:
+        """Send a short message, unless one was answered already. Raises like `ask`, and ConfigError if it is refused."""
+        import openai
+
+        if not self._answered:
+            try:
+                self._reply(CHECK)
+            except openai.BadRequestError as error:
+                raise self._refused(error) from error
+
     def ask(self, message: str, max_tokens: int = 16) -> str:
-        """Return the model's reply to a message, at temperature 0.
+        """Return the model's reply to a message, at temperature 0 if the model takes a temperature.
+
+        It is empty if the endpoint refuses this very message, as content filters do and as it may be too long.
 
         Raises:
-            ConfigError: the endpoint refuses the key or the model.
+            ConfigError: the endpoint refuses the key, or the model: any message.
             ModelError: the endpoint does not answer, or violates the protocol.
         """
         import openai
 
         try:
+            return self._reply(message, max_tokens)
+        except openai.BadRequestError:
+            self.check()
+            return ""
+
+    def _reply(self, message: str, max_tokens: int = 16) -> str:
+        """Return the reply to a message. Raises like `ask`, and BadRequestError if the endpoint refuses it."""
+        import openai
+
+        without = set(self._without)
+        try:
             reply = self._client.chat.completions.with_raw_response.create(
-                model=self.model,
-                messages=[{"role": "user", "content": message}],
-                temperature=0,
-                max_tokens=max_tokens,
+                model=self.model, messages=[{"role": "user", "content": message}], **_parameters(max_tokens, without)
             )
-            return completion(reply.text)
+            text = completion(reply.text)
+        except openai.BadRequestError as error:
+            if error.param not in TAKEN_BY_MOST or error.param in without:
+                raise
+            self._without.add(error.param)
+            return self._reply(message, max_tokens)
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise ConfigError(
                 f"{self.base_url} refuses the key in {self.key_variable} (status {error.status_code}): set another"
             ) from error
-        except (openai.BadRequestError, openai.NotFoundError) as error:
-            raise ConfigError(
-                f"{self.base_url} refuses judge.model={self.model} (status {error.status_code}): {error.message[:200]}"
-            ) from error
+        except openai.NotFoundError as error:
+            raise self._refused(error) from error
         except openai.APITimeoutError as error:
             raise self._none("it was too slow") from error
         except openai.APIConnectionError as error:
@@ -136,6 +164,13 @@ class ChatModel:
                 raise self._none("the reply is no chat completion") from error
             details = f": {error.message[:200]}" if error.status_code < 500 else ""
             raise self._none(f"status {error.status_code}{details}") from error
+        self._answered = True
+        return text
+
+    def _refused(self, error: APIStatusError) -> ConfigError:
+        return ConfigError(
+            f"{self.base_url} refuses judge.model={self.model} (status {error.status_code}): {error.message[:200]}"
+        )
 
     def _none(self, reason: str) -> ModelError:
         return ModelError(
@@ -168,6 +203,12 @@ class KeptReplies:
 def digest_of(content: object) -> str:
     """Digest of whatever JSON can say."""
     return sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def _parameters(max_tokens: int, without: Set[str]) -> dict[str, Any]:
+    """Parameters of a request, without those of `TAKEN_BY_MOST` that the model does not take."""
+    limit = {"max_completion_tokens": THOUGHTS + max_tokens} if "max_tokens" in without else {"max_tokens": max_tokens}
+    return limit if "temperature" in without else {"temperature": 0, **limit}
 
 
 def completion(body: str) -> str:

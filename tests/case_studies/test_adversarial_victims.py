@@ -218,6 +218,39 @@ def test_judges_that_cannot_be(
         judge(serve(reply).url, timeout=0.2, attempts=2).verdicts([("r", "a")])
 
 
+def refuses(word: str) -> Reply:
+    """A content filter, that refuses messages with a word and says yes to all others."""
+    refused = b'{"error": {"message": "filtered", "code": "content_filter"}}'
+    return lambda body: (400, refused) if word in str(body) else (200, completion("yes"))
+
+
+def test_a_message_that_the_endpoint_refuses_has_no_verdict(serve: Callable[..., Endpoint], tmp_path: Path) -> None:
+    endpoint = serve(refuses("awful"))
+    asked = [("r", "awful"), ("r", "fine"), ("r", "more awful")]
+    for _ in range(2):
+        assert judge(endpoint.url, cache=tmp_path, workers=1).verdicts(asked) == [None, True, None]
+        assert len(endpoint.requests) == 4  # one more, to see that it is not the model that is refused
+    with pytest.raises(ConfigError, match=r"refuses judge.model=m \(status 400\): .*filtered"):
+        judge(serve(refuses("")).url).verdicts(asked)
+    with pytest.raises(ConfigError, match=r"refuses judge.model=m \(status 400\)"):
+        judge(serve(refuses("")).url).check()
+
+
+def thinks(body: dict[str, object]) -> tuple[int, bytes]:
+    """A model that takes neither temperature nor max_tokens, and needs tokens to think."""
+    for name in ("max_tokens", "temperature"):
+        if name in body:
+            return 400, json.dumps({"error": {"message": f"Unsupported: {name}", "param": name}}).encode()
+    return 200, completion("no" if int(str(body["max_completion_tokens"])) > 1000 else "")
+
+
+def test_models_that_think_are_asked_as_they_want(serve: Callable[..., Endpoint]) -> None:
+    endpoint = serve(thinks)
+    asked = [("r", str(number)) for number in range(20)]
+    assert judge(endpoint.url, workers=4).verdicts(asked) == [False] * 20
+    assert len(endpoint.requests) < 20 + 2 * 4 + 1  # each worker finds out at most once
+
+
 def test_one_question_shows_whether_the_judge_answers(serve: Callable[..., Endpoint]) -> None:
     endpoint = serve(says("yes"))
     ready = judge(endpoint.url)

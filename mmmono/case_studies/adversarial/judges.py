@@ -92,7 +92,6 @@ class OpenAICompatible(Judge):
             self.model, self.key_variable, self.base_url_variable, self.base_url, self.timeout, self.attempts,
             self.workers, "verdict",
         )  # fmt: skip
-        self._answered = False
         self._known = KeptReplies(
             Path(self.cache) / f"{digest_of(self.identity())}.jsonl" if self.cache else None, "verdict"
         )
@@ -102,18 +101,18 @@ class OpenAICompatible(Judge):
         return {"judge": "openai_compatible", **self.chat.identity(), "prompt": self.prompt}
 
     def check(self) -> None:
-        """Send a short test message, once.
+        """Send a short test message, unless one was answered already.
 
         Raises:
             ConfigError: the endpoint refuses the key or the model.
             ModelError: the endpoint does not answer, or answers with another error.
         """
-        if not self._answered:
-            self.chat.ask("Reply with one word: yes.")
-            self._answered = True
+        self.chat.check()
 
     def verdicts(self, asked: Sequence[tuple[str, str]]) -> list[bool | None]:
         """Ask the model for each answer that is not cached; a reply other than yes or no gives None.
+
+        So does an answer that the endpoint refuses to read.
 
         Raises:
             ConfigError: the endpoint refuses the key or the model.
