@@ -22,6 +22,7 @@ from mmmono.features import FeatureStore, FeatureView, split_view
 from mmmono.features.grouping import Grouping, GroupNumbers
 from mmmono.features.selection import Split
 from mmmono.features.synthetic import ANSWERS, SyntheticParameters, identity, write_synthetic
+from mmmono.pipeline.apart import check_shards_apart
 from mmmono.pipeline.downloads import CC3M_PAIRS, Download, cc3m_download
 from mmmono.pipeline.typed import taken_from
 
@@ -198,6 +199,8 @@ class WebDataset(Remote, SampleReading):
     def __post_init__(self) -> None:
         Remote.__post_init__(self)
         SampleReading.__post_init__(self)
+        if self.val_shards is not None:
+            check_shards_apart(self.shards, self.val_shards)
 
     @property
     def native_splits(self) -> bool:

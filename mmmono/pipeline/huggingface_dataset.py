@@ -9,6 +9,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.data.huggingface import HubDataset, HuggingFacePairs
 from mmmono.data.tables import TableReading
 from mmmono.features.selection import Split
+from mmmono.pipeline.apart import check_rows_apart
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.typed import taken_from
@@ -38,6 +39,8 @@ class HuggingFace(Dataset, TableReading):
         TableReading.__post_init__(self)
         if not isinstance(self.streaming, bool):
             raise ConfigError(f"dataset.streaming={self.streaming} must be true or false")
+        if self.val_rows is not None:
+            check_rows_apart(self.rows, self.val_rows)
 
     @property
     def native_splits(self) -> bool:

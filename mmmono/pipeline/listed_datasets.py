@@ -9,6 +9,7 @@ from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
 from mmmono.data.tables import TableReading
 from mmmono.features.selection import Split
+from mmmono.pipeline.apart import check_folders_apart, check_tables_apart
 from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.typed import taken_from
 
@@ -28,6 +29,8 @@ class Folder(Dataset, TableReading):
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
         TableReading.__post_init__(self)
+        if self.val_root is not None:
+            check_folders_apart(self.root, self.val_root)
 
     @property
     def native_splits(self) -> bool:
@@ -65,6 +68,8 @@ class Table(Dataset, TableReading):
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
         TableReading.__post_init__(self)
+        if self.val_path is not None:
+            check_tables_apart(self.path, self.val_path)
 
     @property
     def native_splits(self) -> bool:

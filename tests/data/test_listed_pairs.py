@@ -279,7 +279,10 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
         (lambda root: TableReading(label_keys=["key"]), ConfigError, "no label can be called 'key'"),
         (lambda root: TableReading(captions="some"), ConfigError, "is none of first, random, all"),  # type: ignore[arg-type]
         (lambda root: Table(path="t.csv", limit=0), ConfigError, "dataset.limit=0: at least 1 pair"),
-        (lambda root: Folder(root=str(root), split="all", val_root=str(root)), ConfigError, "dataset.split=all is none of"),
+        (lambda root: Folder(root=str(root), val_root=f"{root}/val"), ConfigError, "/val has images of dataset.root="),
+        (lambda root: Folder(root=f"{root}/x/..", val_root=str(root)), ConfigError, "leave dataset.val_root out"),
+        (lambda root: Table(path=f"{root}/t.csv", val_path=f"{root}/t.csv"), ConfigError, "val_path=.* is dataset.path"),
+        (lambda root: Folder(root="a", split="all", val_root="b"), ConfigError, "dataset.split=all is none of"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_with_the_remedy(
@@ -346,5 +349,8 @@ def test_folders_of_the_splits(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert dataset.source("train") is dataset.source("select"), "a folder is listed once"
     file = write_as("csv", tmp_path / "t", [{"path": "train/1.png", "text": "x"}])
-    in_table = Table(path=str(file), val_path=str(file))
-    assert in_table.source("train") is in_table.source("val")
+    in_table = Table(
+        path=str(file), val_path=str(write_as("csv", tmp_path / "v", [{"path": "val/1.png", "text": "y"}]))
+    )
+    assert in_table.source("train") is in_table.source("select"), "a table is read once"
+    assert captions_of(in_table.source("val")) == {"val/1": "y"}

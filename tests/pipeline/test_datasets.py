@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mmmono.features import FeatureStoreWriter
 from mmmono.features.synthetic import SyntheticParameters
 from mmmono.pipeline.datasets import CC3M, COCO, Remote, Synthetic, WebDataset
 from mmmono.pipeline.existing_store import ExistingStore
+from mmmono.pipeline.huggingface_dataset import HuggingFace
 from mmmono.pipeline.models import DeCLIP, OpenCLIP
 from mmmono.vlm.weight_settings import GivenSettings
 
@@ -91,3 +93,24 @@ def test_the_recipe_of_synthetic_pairs_has_their_parameters_alone() -> None:
     option = Synthetic(pairs=50, seed=3, split="all")
     assert option.parameters == SyntheticParameters(pairs=50, seed=3)
     assert type(option.parameters) is SyntheticParameters
+
+
+def test_validation_shards_are_no_training_shards(tmp_path: Path) -> None:
+    for name in ("a-0.tar", "a-1.tar", "b.tar"):
+        (tmp_path / name).touch()
+    WebDataset(shards=f"{tmp_path}/a-*.tar", val_shards=f"{tmp_path}/b.tar")
+    WebDataset(shards=f"{tmp_path}/absent.tar", val_shards=f"{tmp_path}/b.tar")  # which matters only if they are read
+    with pytest.raises(ConfigError, match=r"val_shards has .*a-1.tar, a training shard .*leave dataset.val_shards out"):
+        WebDataset(shards=f"{tmp_path}/a-{{0..1}}.tar", val_shards=[f"{tmp_path}/b.tar", f"{tmp_path}/./a-1.tar"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "val_rows", "apart"),
+    [
+        ("train", "test", True), ("train[:90%]", "train[90%:]", True), ("train", "train", False),
+        ("train", "train[90%:]", False), ("train[:90%]", "train", False), ("train[:9]", "train[:9]", False),
+    ],
+)  # fmt: skip
+def test_validation_rows_are_no_training_rows(rows: str, val_rows: str, apart: bool) -> None:
+    with nullcontext() if apart else pytest.raises(ConfigError, match="val_rows=.* has rows of dataset.rows="):
+        HuggingFace(id="org/name", rows=rows, val_rows=val_rows)
