@@ -216,7 +216,7 @@ def _entries(
                 *of, removed, len(sets[0].members),
                 energy=float(np.mean([activity.share(s.members) for s in sets])),
                 mismatch=None if is_class else max(s.mismatch for s in sets),
-                baseline=accuracy.mean(unit[0]).interval(),
+                baseline=accuracy.mean(unit[0]).rate_interval(accuracy.samples),
                 drop=accuracy.mean(unit[0] - unit[place]).interval(),
                 beyond_random=None if beyond is None else accuracy.mean(beyond).of_outcomes(accuracy.samples),
             )

@@ -50,6 +50,7 @@ def test_a_concept_in_image_features_of_images_is_found_there() -> None:
     assert {r.neurons for r in rows} == {8}
     assert len(rows) == 16  # each class has random sets of its own energy
     for r in rows:
+        assert 0 <= r.baseline.low < r.baseline.high <= 1, "an interval of an accuracy, near 1 too"
         assert (r.mismatch is None, r.beyond_random is None) == (r.removed in ("ImgD", "TextD"), "Random" in r.removed)
         energy = (synthetic(image=slice(0, 8), text=slice(18, 28))[r.samples] ** 2).sum(0)
         if r.removed == "ImgD":
