@@ -256,6 +256,7 @@ class Artifacts:
             if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
                 shutil.rmtree(partial, ignore_errors=True)
                 return Artifact(final, recipe, built=False)
+            (final / RECIPE_FILE).unlink(missing_ok=True)  # a kill leaves no half that looks whole
             shutil.rmtree(final)
         partial.rename(final)
         self._rebuilt.add(final)

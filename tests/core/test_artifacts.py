@@ -39,6 +39,27 @@ def test_builds_once_and_keeps_the_recipe(tmp_path: Path) -> None:
     assert not calls[0].exists()
 
 
+def test_what_a_killed_rebuild_has_half_removed_is_not_taken_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("x")
+
+    def killed(folder: Path) -> None:
+        (folder / "data").unlink()
+        raise KeyboardInterrupt
+
+    Artifacts(tmp_path).build("things", "it", RECIPE, make)
+    with monkeypatch.context() as patched:
+        patched.setattr("mmmono.core.artifacts.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Artifacts(tmp_path, rebuild=["things"]).build("things", "it", RECIPE, make)
+    assert not list(Artifacts(tmp_path).find("things"))
+    again = Artifacts(tmp_path).build("things", "it", RECIPE, make)
+    assert again.built
+    assert (again.path / "data").exists()
+
+
 @pytest.mark.parametrize("resumable", [False, True])
 def test_an_interrupted_build_is_never_mistaken_for_a_whole_one(tmp_path: Path, resumable: bool) -> None:
     found = []
