@@ -289,8 +289,14 @@ def _strings(node: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError | None:
-    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause."""
+def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = "artifacts") -> MmmonoError | None:
+    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause.
+
+    Args:
+        error: what writing has raised.
+        root: the folder that was written to.
+        setting: what names the folder.
+    """
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -298,9 +304,9 @@ def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError 
         cause = cause.__cause__ or cause.__context__
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
-        return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
+        return MmmonoError(f"no space left under {root}: free some, or point {setting}=/path/with/room elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
-        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")
+        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point {setting}=/path elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
+        return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
     return None
