@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmmono.commands.make import artifacts_root, run_to_end, shell_lines
+from mmmono.commands.report.command import make_words
 from tests.pipeline.conftest import REPOSITORY
 
 # Stands for an entrypoint: it says that it runs, and how it was stopped.
@@ -49,6 +50,16 @@ def test_a_signal_ends_the_entrypoint_and_then_the_target(number: int, status: i
 def test_the_status_is_that_of_the_entrypoint(tmp_path: Path) -> None:
     assert run_to_end([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
     assert run_to_end([sys.executable, "-c", ""], os.environ) == 0
+
+
+def test_a_command_of_the_report_gives_make_the_arguments_as_they_were_given(tmp_path: Path) -> None:
+    given = ["artifacts=/a", "dataset.image=sp ace/$HOME/i.npy", 'dataset.label="it\'s"', "dataset.root=x{0,1}*"]
+    (tmp_path / "Makefile").write_text("said:\n\t@printf '%s\\n' $(ARGS)\n")
+    run = subprocess.run(
+        ["bash", "-c", f"make said ARGS={make_words(given)}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines() == given
+    assert make_words(["artifacts=/a", "seed=1"]) == "'artifacts=/a seed=1'"
 
 
 def test_what_is_left_out_is_no_command() -> None:

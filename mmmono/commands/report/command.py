@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -114,7 +114,12 @@ def _command_line() -> str:
     ]
     known = ("model=", "dataset=", "features=", "hydra")
     others = [override for override in hydra.overrides.task if not override.startswith(known)]
-    return "".join(chosen) + (f" ARGS={quote(' '.join(others))}" if others else "")
+    return "".join(chosen) + (f" ARGS={make_words(others)}" if others else "")
+
+
+def make_words(arguments: Sequence[str]) -> str:
+    """Value of a variable of make, as typed in a shell, that make's own shell splits into these arguments again."""
+    return quote(" ".join(map(quote, arguments)).replace("$", "$$"))
 
 
 def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
