@@ -33,8 +33,8 @@ def report(workspace: Workspace) -> None:
         there.features(there.settings.training.split)
     except MissingArtifactError as error:
         raise ConfigError(
-            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
-            f"MODEL={there.model.name} DATASET={there.dataset_name}, or choose another model= or dataset="
+            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1{_command_line()}, or choose "
+            "another model= or dataset="
         ) from error
     results = ResultsOnDisk(there)
     explorer = results.page("explorer")
