@@ -229,7 +229,10 @@ class Artifacts:
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
             folder = path.parent
             if folder.suffix != PARTIAL:
-                recipe = json.loads(path.read_text())
+                try:
+                    recipe = json.loads(path.read_text())
+                except FileNotFoundError:  # another process rebuilds it
+                    continue
                 if is_current(folder.parent.name, folder.name, recipe):
                     yield Artifact(folder, recipe, built=False)
 

@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing as mp
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_builds_once_and_keeps_the_recipe(tmp_path: Path) -> None:
     assert first.path == second.path == artifacts.path("things", "it", RECIPE)
     assert json.loads((first.path / "recipe.json").read_text()) == {**RECIPE, "version": 1}
     assert not calls[0].exists()
+
+
+def test_what_another_process_removes_meanwhile_is_not_found(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    made = [artifacts.build("things", "it", {"k": k}, lambda folder: None) for k in range(3)]
+    found = artifacts.find("things")
+    first = next(found).path
+    shutil.rmtree(next(one.path for one in made if one.path != first))
+    assert len(list(found)) == 1
 
 
 def test_what_a_killed_rebuild_has_half_removed_is_not_taken_for_finished(
