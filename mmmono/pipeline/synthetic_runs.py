@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import torch
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 
+from mmmono.core.cores import usable_cores
 from mmmono.core.memory import keep_freed_memory
 from mmmono.features.store import content_fingerprint
 from mmmono.features.synthetic import read_truth
@@ -53,7 +53,7 @@ def in_parallel(measure: Callable[[Run], Found], runs: Sequence[Run], jobs: int 
         jobs: number of processes; None: one for each core, or one for a GPU.
         device: where the runs compute.
     """
-    jobs = jobs or (1 if device.startswith("cuda") else len(os.sched_getaffinity(0)))
+    jobs = jobs or (1 if device.startswith("cuda") else usable_cores())
     yield from Parallel(n_jobs=min(jobs, len(runs)), return_as="generator")(
         delayed(_measured)(measure, run) for run in runs
     )

@@ -1,14 +1,16 @@
 """What is shown of the validation on synthetic data, from its tables alone."""
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from omegaconf import OmegaConf
 
 from mmmono.analyses.validate import VALIDATE
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import shown_tables
-from mmmono.pipeline.synthetic_runs import content
+from mmmono.pipeline.synthetic_runs import content, in_parallel
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
@@ -64,3 +66,9 @@ def test_a_time_limit_is_no_content_and_a_store_whose_noise_is_taken_is(tmp_path
     before = made(noise_from=at("a", 1))
     assert made(noise_from=at("b", 1)) == before
     assert made(noise_from=at("a", 2)) != before
+
+
+def test_runs_find_the_cores_of_a_system_without_affinities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert list(in_parallel(str, [1, 2], None, "cpu")) == ["1", "2"]
