@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mmmono.commands.make import artifacts_root, run_to_end, shell_lines
+from mmmono.commands.selection import make_words
+from mmmono.commands.steps import Reproduction, analyses_of
 from tests.pipeline.conftest import REPOSITORY
 
 # Stands for an entrypoint: it says that it runs, and how it was stopped.
@@ -49,6 +52,16 @@ def test_a_signal_ends_the_entrypoint_and_then_the_target(number: int, status: i
 def test_the_status_is_that_of_the_entrypoint(tmp_path: Path) -> None:
     assert run_to_end([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
     assert run_to_end([sys.executable, "-c", ""], os.environ) == 0
+
+
+def test_a_command_of_the_report_gives_make_the_arguments_as_they_were_given(tmp_path: Path) -> None:
+    given = ["artifacts=/a", "dataset.image=sp ace/$HOME/i.npy", 'dataset.label="it\'s"', "dataset.root=x{0,1}*"]
+    (tmp_path / "Makefile").write_text("said:\n\t@printf '%s\\n' $(ARGS)\n")
+    run = subprocess.run(
+        ["bash", "-c", f"make said ARGS={make_words(given)}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines() == given
+    assert make_words(["artifacts=/a", "seed=1"]) == "'artifacts=/a seed=1'"
 
 
 def test_what_is_left_out_is_no_command() -> None:
@@ -100,3 +113,16 @@ def test_pairs_of_its_own_are_changed_by_no_setting_of_model_and_dataset(setting
     own, synthetic = shell_lines(["objectives", "--all", "objectives", "--", *given])
     assert own.endswith(f"experiments/objectives.py {' '.join(given[:3])} 'features=[sae,infonce]'")
     assert synthetic.endswith("experiments/objectives_synthetic.py 'features=[sae,infonce]'")
+
+
+@pytest.mark.parametrize("folder", ["x=y", "a,b", "2017", "sp ace"])
+def test_the_folder_of_coco_may_have_any_name(folder: str) -> None:
+    (ablation,) = analyses_of("section-2.2")[:1]
+    *_, root = Reproduction(exact=True, coco=folder).arguments(ablation)
+    assert settings_of(root) == ("dataset.root", folder)
+
+
+def settings_of(override: str) -> tuple[str, object]:
+    """Key and value of an override, as Hydra reads them."""
+    parsed = OverridesParser.create().parse_override(override)
+    return parsed.key_or_group, parsed.value()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
 from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.command_line import quote
 
 PAPER_PREFIXES = ("section-", "appendix-")
 
@@ -45,7 +46,7 @@ class Reproduction:
             if _choice(o) not in own or (alone and _choice(o) == "features")
         ]
         if setting is not None:
-            coco = [f"dataset.root={self.coco}"] if setting.dataset == "coco" and self.coco else []
+            coco = [quote(f"dataset.root={self.coco}")] if setting.dataset == "coco" and self.coco else []
             return [f"+paper={setting.option}", *kept, *coco]
         chosen = any(_choice(override) == "features" for override in kept)
         return [*kept, *([f"features={analysis.features}"] if analysis.features and not chosen else [])]

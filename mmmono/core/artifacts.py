@@ -229,7 +229,10 @@ class Artifacts:
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
             folder = path.parent
             if folder.suffix != PARTIAL:
-                recipe = json.loads(path.read_text())
+                try:
+                    recipe = json.loads(path.read_text())
+                except FileNotFoundError:  # another process rebuilds it
+                    continue
                 if is_current(folder.parent.name, folder.name, recipe):
                     yield Artifact(folder, recipe, built=False)
 
@@ -256,6 +259,7 @@ class Artifacts:
             if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
                 shutil.rmtree(partial, ignore_errors=True)
                 return Artifact(final, recipe, built=False)
+            (final / RECIPE_FILE).unlink(missing_ok=True)  # a kill leaves no half that looks whole
             shutil.rmtree(final)
         partial.rename(final)
         self._rebuilt.add(final)
@@ -288,8 +292,14 @@ def _strings(node: object) -> Iterator[str]:
             yield from _strings(value)
 
 
-def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError | None:
-    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause."""
+def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = "artifacts") -> MmmonoError | None:
+    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause.
+
+    Args:
+        error: what writing has raised.
+        root: the folder that was written to.
+        setting: what names the folder.
+    """
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -297,9 +307,9 @@ def explain_disk_trouble(error: BaseException, root: str | Path) -> MmmonoError 
         cause = cause.__cause__ or cause.__context__
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
-        return MmmonoError(f"no space left under {root}: free some, or point artifacts=/path/with/room elsewhere")
+        return MmmonoError(f"no space left under {root}: free some, or point {setting}=/path/with/room elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
-        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point artifacts=/path elsewhere")
+        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point {setting}=/path elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return MmmonoError(f"cannot write under {root} ({error.strerror}): point artifacts=/writable/path elsewhere")
+        return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
     return None

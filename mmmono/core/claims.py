@@ -105,6 +105,9 @@ class Claims:
             return False
         try:
             os.write(file, self.token.encode())
+        except OSError:  # such as a full disk: nobody could tell whose the part is, and all would wait
+            self._claim(part, number).unlink(missing_ok=True)
+            raise
         finally:
             os.close(file)
         return True

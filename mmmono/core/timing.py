@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
+
+from mmmono.core.cores import usable_cores
 
 TIMING_FILE = "timing.json"
 SHARED_FILES = "timing-*.json"  # of processes that share the work, until the artifact is finished
@@ -106,10 +107,7 @@ def machine() -> str:
     """Describe this machine without its name: processor, cores, and the GPU if PyTorch is loaded and sees one."""
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else ""
-    return (
-        f"{_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
-        + (f", {gpu}" if gpu else "")
-    )
+    return f"{_processor()}, {usable_cores()} cores" + (f", {gpu}" if gpu else "")
 
 
 @cache

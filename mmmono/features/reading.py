@@ -19,6 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from mmmono.core.cores import usable_cores
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
 
@@ -240,8 +241,7 @@ def default_workers(device: torch.device) -> int:
     """Return all cores but one if a GPU encodes; 0 on a CPU, whose cores the encoders keep busy."""
     if device.type != "cuda":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, usable_cores() - 1)
 
 
 def _ahead(workers: int) -> int:

@@ -19,14 +19,17 @@ from mmmono.core.errors import ConfigError
 # Settings that are paths: their values are taken literally.
 PATHS = frozenset(
     {
-        "artifacts", "dataset.root", "dataset.path", "dataset.cache", "model.pretrained", "model.checkpoint",
-        "model.preprocess_of", "embedder.image_checkpoint", "embedder.image_model", "embedder.text_model",
-        "adversarial.requests", "generator.weights", "victim.model", "labels.model", "judge.cache", "plan.coco",
-        "hydra.run.dir", "hydra.sweep.dir",
+        "artifacts", "dataset.root", "dataset.val_root", "dataset.path", "dataset.val_path", "dataset.image", "dataset.text",
+        "dataset.metadata", "dataset.id", "dataset.noise_from", "dataset.cache", "dataset.cache_root", "dictionary.path",
+        "model.pretrained", "model.checkpoint", "model.id", "model.tokenizer", "model.preprocess_of",
+        "embedder.image_checkpoint", "embedder.image_model", "embedder.text_model", "adversarial.requests",
+        "generator.weights", "victim.model", "labels.model", "judge.cache", "names.vocabulary", "plan.coco",
+        "publish.folder", "hydra.run.dir", "hydra.sweep.dir",
     }
 )  # fmt: skip
 # Settings that are lists of paths, which commas may separate.
 PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.images"})
+INIT_FROM = "init_from"  # of each kind of autoencoder, such as `sae.init_from`: a path as well
 SWITCHES = frozenset({"dataset.cache"})  # paths that may also be booleans
 ARGUMENT = re.compile(r"(\+{0,2}[\w.@/+~-]+?)=(.*)", re.DOTALL)
 NO_RUN = frozenset(
@@ -58,7 +61,7 @@ def quote(argument: str, multirun: bool = False) -> str:
         return argument
     key, value = match[1], match[2]
     setting, parsed = key.lstrip("+"), _parsed(argument)
-    if setting in PATHS | PATH_LISTS:
+    if _is_path(setting) or setting in PATH_LISTS:
         if value.startswith("~/"):
             value, parsed = str(Path(value).expanduser()), None
         if parsed is not None and _is_meant(parsed, value, setting, multirun):
@@ -69,9 +72,13 @@ def quote(argument: str, multirun: bool = False) -> str:
         return f"{key}={_quoted(value)}"
     if value.startswith("[") and value.endswith("]") and _parsed(listed := f"{key}=[{_each_quoted(value[1:-1])}]"):
         return listed
-    if multirun and setting not in PATHS and "," in value and _parsed(swept := f"{key}={_each_quoted(value)}"):
+    if multirun and not _is_path(setting) and "," in value and _parsed(swept := f"{key}={_each_quoted(value)}"):
         return swept
     return f"{key}={_quoted(value)}"
+
+
+def _is_path(setting: str) -> bool:
+    return setting in PATHS or setting.rpartition(".")[2] == INIT_FROM
 
 
 def _is_meant(parsed: Override, value: str, setting: str, multirun: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -10,7 +9,9 @@ import torch
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 
+from mmmono.core.cores import usable_cores
 from mmmono.core.memory import keep_freed_memory
+from mmmono.features.store import content_fingerprint
 from mmmono.features.synthetic import read_truth
 from mmmono.pipeline.training import NEUTRAL
 from mmmono.pipeline.workspace import Workspace
@@ -52,7 +53,7 @@ def in_parallel(measure: Callable[[Run], Found], runs: Sequence[Run], jobs: int 
         jobs: number of processes; None: one for each core, or one for a GPU.
         device: where the runs compute.
     """
-    jobs = jobs or (1 if device.startswith("cuda") else len(os.sched_getaffinity(0)))
+    jobs = jobs or (1 if device.startswith("cuda") else usable_cores())
     yield from Parallel(n_jobs=min(jobs, len(runs)), return_as="generator")(
         delayed(_measured)(measure, run) for run in runs
     )
@@ -64,7 +65,9 @@ def _measured(measure: Callable[[Run], Found], run: Run) -> Found:
 
 
 def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the part of a configuration that determines a run's results, but for the content of files that it names.
+    """Return the part of a configuration that determines a run's results, with the content of `dataset.noise_from`.
+
+    That of other files, such as a dictionary to start from, is not in it.
 
     Args:
         cfg: the composed configuration.
@@ -74,4 +77,8 @@ def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
     assert isinstance(made, dict)
     if "training" in made:
         made["training"] = {key: value for key, value in made["training"].items() if key not in NEUTRAL}
+    if "max_time" in made.get("trainer", {}):
+        made["trainer"]["max_time"] = None  # a training that it breaks off gives no result
+    if (store := made.get("dataset", {}).get("noise_from")) is not None:
+        made["dataset"]["noise_from"] = content_fingerprint(store)
     return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT.union(without)}

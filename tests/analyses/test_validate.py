@@ -1,13 +1,16 @@
 """What is shown of the validation on synthetic data, from its tables alone."""
 
+import os
 from pathlib import Path
 
+import numpy as np
+import pytest
 from omegaconf import OmegaConf
 
 from mmmono.analyses.validate import VALIDATE
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import shown_tables
-from mmmono.pipeline.synthetic_runs import content
+from mmmono.pipeline.synthetic_runs import content, in_parallel
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
@@ -46,3 +49,26 @@ def test_what_changes_no_result_is_no_content() -> None:
 
     assert made(together=True) == made(together=False) == made() == {"training": {"patience": 3}, "sae": {"k": 4}}
     assert made(patience=4) != made()
+
+
+def test_a_time_limit_is_no_content_and_a_store_whose_noise_is_taken_is(tmp_path: Path) -> None:
+    def made(**dataset: object) -> object:
+        trainer = {"max_time": dataset.pop("max_time", None), "max_steps": 5}
+        return content(OmegaConf.create({"dataset": {"noise_from": None, **dataset}, "trainer": trainer}))
+
+    def at(folder: str, value: float) -> str:
+        for side in ("img_emb", "text_emb"):
+            (tmp_path / folder / side).mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / folder / side / f"{side}_0.npy", np.full((4, 2), value, "float32"))
+        return str(tmp_path / folder)
+
+    assert made(max_time="00:01:00:00") == made()
+    before = made(noise_from=at("a", 1))
+    assert made(noise_from=at("b", 1)) == before
+    assert made(noise_from=at("a", 2)) != before
+
+
+def test_runs_find_the_cores_of_a_system_without_affinities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert list(in_parallel(str, [1, 2], None, "cpu")) == ["1", "2"]

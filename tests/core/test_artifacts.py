@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing as mp
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,36 @@ def test_builds_once_and_keeps_the_recipe(tmp_path: Path) -> None:
     assert first.path == second.path == artifacts.path("things", "it", RECIPE)
     assert json.loads((first.path / "recipe.json").read_text()) == {**RECIPE, "version": 1}
     assert not calls[0].exists()
+
+
+def test_what_another_process_removes_meanwhile_is_not_found(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    made = [artifacts.build("things", "it", {"k": k}, lambda folder: None) for k in range(3)]
+    found = artifacts.find("things")
+    first = next(found).path
+    shutil.rmtree(next(one.path for one in made if one.path != first))
+    assert len(list(found)) == 1
+
+
+def test_what_a_killed_rebuild_has_half_removed_is_not_taken_for_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("x")
+
+    def killed(folder: Path) -> None:
+        (folder / "data").unlink()
+        raise KeyboardInterrupt
+
+    Artifacts(tmp_path).build("things", "it", RECIPE, make)
+    with monkeypatch.context() as patched:
+        patched.setattr("mmmono.core.artifacts.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Artifacts(tmp_path, rebuild=["things"]).build("things", "it", RECIPE, make)
+    assert not list(Artifacts(tmp_path).find("things"))
+    again = Artifacts(tmp_path).build("things", "it", RECIPE, make)
+    assert again.built
+    assert (again.path / "data").exists()
 
 
 @pytest.mark.parametrize("resumable", [False, True])

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -36,6 +37,18 @@ def test_what_an_owner_leaves_is_free_at_once(tmp_path: Path) -> None:
     with Claims(tmp_path) as second:
         assert second.take(0)
         assert not first.confirm(0)
+
+
+def test_a_claim_that_a_full_disk_leaves_empty_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Claims(tmp_path) as first, Claims(tmp_path) as second:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"):
+                first.take(0)
+        assert second.take(0)
 
 
 def test_a_copy_takes_parts_in_the_name_of_its_owner(tmp_path: Path) -> None:

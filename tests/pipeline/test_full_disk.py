@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from mmmono.commands.publish.command import Settings, write_folder
+from mmmono.core.errors import MmmonoError
 from mmmono.dictionaries import Dictionary
 from mmmono.pipeline.fitting import WholeCheckpoints
 from tests.pipeline.conftest import Command
@@ -84,3 +87,20 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: tuple[Path, 
         checkpoints.save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_published_to_a_full_disk_or_into_a_file_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(workspace: object, artifact: object, folder: Path, *_: object) -> None:
+        folder.mkdir(parents=True)
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    settings = Settings(str(tmp_path / "published"), None, False, None)
+    monkeypatch.setattr("mmmono.commands.publish.command._write", full)
+    with pytest.raises(MmmonoError, match="no space left under .*published: .* publish.folder=/path/with/room"):
+        write_folder(None, None, Path(settings.folder) / "sae", settings)  # type: ignore[arg-type]
+    assert not list(Path(settings.folder).iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(MmmonoError, match="publish.folder=/path elsewhere"):
+        write_folder(None, None, tmp_path / "file" / "sae", settings)  # type: ignore[arg-type]

@@ -139,6 +139,15 @@ def test_report_collects_what_belongs_and_builds_nothing(command: Command, artif
     assert "make explorer FEATURES=&#39;[raw,ncl]&#39; ARGS=" in html
 
 
+def test_a_report_of_nothing_names_the_options_to_begin_with(command: Command, tmp_path: Path) -> None:
+    for side in ("image", "text"):
+        np.save(tmp_path / f"{side}.npy", np.eye(4, dtype="float32"))
+    files = (f"dataset.{side}={tmp_path}/{side}.npy" for side in ("image", "text"))
+    run = command("report", f"artifacts={tmp_path}/a", "dataset=store", *files, "dataset.split=all", "features=raw")
+    assert run.status == 1
+    assert f"make section-2.1 DATASET=store ARGS='artifacts={tmp_path}/a dataset.image=" in run.err
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [

@@ -1,15 +1,19 @@
 """Commands that a report names for what it lacks."""
 
+from collections.abc import Iterator
+
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from mmmono.analyses import ANALYSES
+from mmmono.analyses.adversarial import ADVERSARIAL
 from mmmono.analyses.consensus import CONSENSUS
 from mmmono.analyses.gender import GENDER
 from mmmono.analyses.mds import MDS
 from mmmono.analyses.objectives import OBJECTIVES
 from mmmono.analyses.steered_images import STEERED_IMAGES
-from mmmono.commands.report.selection import Selection, default_sets
+from mmmono.commands.selection import Selection, default_sets
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
 
@@ -38,3 +42,26 @@ def test_default_feature_sets_are_those_of_the_configuration(analysis: Analysis)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(analysis.name, [f"features={analysis.features}"] if analysis.features else [])
     assert default_sets(analysis) == set(cfg.features.sets)
+
+
+@pytest.fixture
+def within_a_command() -> Iterator[None]:
+    """Hydra as it is while a report is made."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        HydraConfig.instance().set_config(compose("report", return_hydra_config=True))
+        yield
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.usefixtures("within_a_command")
+def test_a_command_has_the_settings_that_its_entrypoint_has() -> None:
+    settings = ["dataset.root=/my coco", "ncl.expansion=0.5", "mds.min_pairs=3", "explorer.map=none", "artifacts=/a"]
+    coco = Selection({"dataset": "coco"}, ["raw", "ncl"], settings)
+    assert coco.command(STEERED_IMAGES) == (
+        "python experiments/steered_images.py dataset=coco 'features=[raw,ncl]' 'dataset.root=/my coco' ncl.expansion=0.5 "
+        "mds.min_pairs=3 artifacts=/a"
+    )
+    assert coco.command(ADVERSARIAL) == (
+        """make section-4.2 DATASET=coco ARGS=''"'"'dataset.root=/my coco'"'"' mds.min_pairs=3 artifacts=/a'"""
+    ), "which takes raw features alone"
+    assert "explorer.map=none" in coco.arguments("explorer")

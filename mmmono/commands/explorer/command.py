@@ -16,6 +16,7 @@ from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
 from mmmono.commands.explorer.results import USED, embedders
 from mmmono.commands.explorer.runs import Run, ShownSet, check_same_pairs, runs_of, shown_sets, title_of
 from mmmono.commands.explorer.samples import MapMethod, Samples
+from mmmono.commands.selection import Selection
 from mmmono.core.errors import DataError
 from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.features import MODALITIES, Modality
@@ -123,18 +124,20 @@ def explore(workspace: Workspace) -> None:
 
 def _tell_what_is_missing(run: Run) -> None:
     """Say which results of other analyses the page could show too."""
-    there = " with its settings" if run.called else ""
+
+    def command(target: str, entrypoint: str) -> str:
+        selection = Selection.given(list(run.workspace.recipes))
+        how = " with its settings" if run.called else selection.arguments(entrypoint, selection.features)
+        return f"make {target}{how}"
+
     if not all(run.results["mono"].values()):
-        console.print(
-            f"without monosemanticity scores{run.called}: make section-3{there}, then this again, to have them",
-            style="dim",
-        )
+        made = command("section-3", "interpretability")
+        console.print(f"without monosemanticity scores{run.called}: {made}, then this again, to have them", style="dim")
         for settings_of_others in run.there.other_settings(USED["mono"]):
             console.print(f"there, under other settings: {settings_of_others}")
     if not all(run.results["sharedness"].values()):
-        console.print(
-            f"without sharedness{run.called}: make section-2.1{there}, then this again, to have it", style="dim"
-        )
+        made = command("section-2.1", "sharedness")
+        console.print(f"without sharedness{run.called}: {made}, then this again, to have it", style="dim")
 
 
 def escaped_address(page: Path) -> str | None:

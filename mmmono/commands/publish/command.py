@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from mmmono.analyses.train import TRAIN, metric_rows
 from mmmono.commands.publish.card import Origin, model_card
-from mmmono.core.artifacts import Artifact, write_text_atomically
+from mmmono.core.artifacts import Artifact, explain_disk_trouble, write_text_atomically
 from mmmono.core.errors import ConfigError, DictionaryError, ModelError
 from mmmono.data.hub import endpoint, hub_token
 from mmmono.dictionaries import Dictionary
@@ -87,12 +87,22 @@ def publish(workspace: Workspace) -> None:
 
 
 def write_folder(workspace: Workspace, artifact: Artifact, folder: Path, settings: Settings) -> None:
-    """Write a dictionary, its card and its training curves into a folder, which is replaced if it is there."""
+    """Write a dictionary, its card and its training curves into a folder, which is replaced if it is there.
+
+    Raises:
+        MmmonoError: the disk is full or not writable.
+    """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(workspace, artifact, partial, settings.repository or "path/to/this/folder", settings.license)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        _write(workspace, artifact, partial, settings.repository or "path/to/this/folder", settings.license)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except Exception as error:  # safetensors does not raise an OSError
+        shutil.rmtree(partial, ignore_errors=True)
+        if (explained := explain_disk_trouble(error, settings.folder, "publish.folder")) is None:
+            raise
+        raise explained from error
 
 
 def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, license: str | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import pair_differences
 from mmmono.commands.report.sections import Sources, sections
-from mmmono.commands.report.selection import Selection
+from mmmono.commands.selection import Selection
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, MissingArtifactError
 from mmmono.core.modality_names import IMAGE_AND_TEXT
@@ -31,8 +31,8 @@ def report(workspace: Workspace) -> None:
         there.features(there.settings.training.split)
     except MissingArtifactError as error:
         raise ConfigError(
-            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1 "
-            f"MODEL={there.model.name} DATASET={there.dataset_name}, or choose another model= or dataset="
+            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1"
+            f"{Selection.given([]).arguments('mds')}, or choose another model= or dataset="
         ) from error
     results = ResultsOnDisk(there)
     explorer = results.page("explorer")
@@ -77,15 +77,16 @@ def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | 
         setting=_setting(workspace, len(view), view.dim),
         differences=[row for row in _differences(sources) if row[1] != row[2]],
         sections=sections(sources),
-        untrained={name: _makes(workspace, name) + sources.selection.arguments([name]) for name in results.untrained},
+        untrained={name: _makes(workspace, name, sources.selection) for name in results.untrained},
         explorer=link[0] if link else None,
-        explorer_command="make explorer" + sources.selection.arguments(sources.selection.features),
+        explorer_command="make explorer" + sources.selection.arguments("explorer", sources.selection.features),
     )
 
 
-def _makes(workspace: Workspace, name: str) -> str:
-    target = "appendix-a.1" if workspace.recipes[name].trained else "section-2.1"
-    return f"make {target}"
+def _makes(workspace: Workspace, name: str, selection: Selection) -> str:
+    """The command that makes a feature set."""
+    target, entrypoint = ("appendix-a.1", "train") if workspace.recipes[name].trained else ("section-2.1", "mds")
+    return f"make {target}{selection.arguments(entrypoint, [name])}"
 
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:

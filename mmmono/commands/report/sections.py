@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import basis_of, is_papers_setting
-from mmmono.commands.report.selection import Selection
+from mmmono.commands.selection import Selection
 from mmmono.core.artifacts import Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.pipeline.analysis import Analysis, shown_figures, shown_tables

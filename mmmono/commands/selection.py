@@ -1,4 +1,4 @@
-"""What a report was asked for, and the commands that make its missing parts."""
+"""What a report or the explorer was asked for, and the commands that make its missing parts."""
 
 from __future__ import annotations
 
@@ -55,23 +55,45 @@ class Selection:
         """
         chosen = features or self._features(analysis)
         if analysis.targets:
-            return f"{analysis.command}{self.arguments(chosen)}"
+            return f"{analysis.command}{self.arguments(analysis.name, chosen)}"
         sets = [f"features={_listed(chosen)}"] if chosen else []
-        kept = settings_it_has(analysis.name, self.settings, CONF) if HydraConfig.initialized() else self.settings
-        given = [*(f"{group}={option}" for group, option in self.groups.items()), *sets, *kept]
+        given = [*self._groups, *sets, *self._settings_of(analysis.name, chosen)]
         return analysis.command + "".join(f" {join([one])}" for one in given)
 
-    def arguments(self, features: Sequence[str] = ()) -> str:
-        """Return the arguments of `make` that select the report's model and dataset, its settings, and feature sets."""
+    def arguments(self, entrypoint: str, features: Sequence[str] = ()) -> str:
+        """Return the arguments of a `make` target that select this model and dataset, feature sets, and the settings.
+
+        Args:
+            entrypoint: that the target runs; settings that it does not have are left out.
+            features: the feature sets; by default those that the target takes.
+        """
         chosen = [f" {group.upper()}={option}" for group, option in self.groups.items()]
         chosen += [f" FEATURES={quote(_listed(features))}"] if features else []
-        return "".join(chosen) + (f" ARGS={quote(' '.join(self.settings))}" if self.settings else "")
+        settings = self._settings_of(entrypoint, features)
+        return "".join(chosen) + (f" ARGS={make_words(settings)}" if settings else "")
+
+    @property
+    def _groups(self) -> list[str]:
+        return [f"{group}={option}" for group, option in self.groups.items()]
+
+    def _settings_of(self, entrypoint: str, features: Sequence[str]) -> list[str]:
+        """The settings that an entrypoint has; all of them outside of a command."""
+        if not HydraConfig.initialized():
+            return list(self.settings)
+        sets = [f"features={_listed(features)}"] if features else []
+        kept = settings_it_has(entrypoint, [*self._groups, *sets, *self.settings], CONF)
+        return [setting for setting in self.settings if setting in kept]
 
     def _features(self, analysis: Analysis) -> Sequence[str]:
         """The selected feature sets, if results of those that the analysis takes by default do not belong."""
         if not self.features or not analysis.of_features or analysis.compares_own_sets:
             return ()
         return () if default_sets(analysis) <= set(self.features) else self.features
+
+
+def make_words(arguments: Sequence[str]) -> str:
+    """Value of a variable of make, as typed in a shell, that make's own shell splits into these arguments again."""
+    return quote(" ".join(map(quote, arguments)).replace("$", "$$"))
 
 
 def default_sets(analysis: Analysis) -> set[str]:
