@@ -139,7 +139,7 @@ class OpenCLIP(Layered, GivenSettings):
         source = self._source
         weights = self.pretrained if source.tag else source.weights_identity() or {"random": self.seed}
         # Identify a folder by its content, not its path.
-        built = source.config if source.architecture.startswith(FOLDER) else source.architecture
+        built = source.built() if source.architecture.startswith(FOLDER) else source.architecture
         self.depth.check(*source.blocks)
         return {"architecture": built, "pretrained": weights, **source.recipe(), **self.depth.recipe()}
 
