@@ -200,7 +200,8 @@ def paper_embedder(
         image_model,
         text_model,
         image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
-        fingerprint=digest({"image": file_fingerprint(path), "text": weights_identity(text_model)}, 16),
+        # The name says how images are resized and normalized, which differs between tags of one architecture.
+        fingerprint=digest({"image": [image_model, file_fingerprint(path)], "text": weights_identity(text_model)}, 16),
         device=device,
         batch_size=batch_size,
     )

@@ -63,6 +63,14 @@ def test_paper_embedder_takes_a_local_checkpoint_and_folder(tmp_path: Path) -> N
     assert embedder.fingerprint != second.fingerprint
 
 
+def test_equal_weights_with_another_preprocessing_are_another_embedder(tmp_path: Path) -> None:
+    names = "resnet18.a1_in1k", "resnet18.tv_in1k"
+    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet.safetensors")
+    first, second = (paper_embedder(name, str(minilm_folder()), str(tmp_path / "resnet.safetensors")) for name in names)
+    assert not first.embed_images(noise_images(1)).allclose(second.embed_images(noise_images(1)), atol=1e-3)
+    assert first.fingerprint != second.fingerprint
+
+
 def test_towers_of_drawingclip_are_found_by_what_they_are_and_not_by_the_embedders_name() -> None:
     """Of the paper's embedder the text model is one of them."""
     assert offline_embedder().drawingclip_towers == {"image", "text"}
