@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from mmmono.case_studies.adversarial.victims import Llava
-from mmmono.core.errors import ModelError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.interpretability.embedders import offline_embedder, paper_embedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
@@ -78,6 +78,11 @@ def test_towers_of_drawingclip_are_found_by_what_they_are_and_not_by_the_embedde
     assert paper_embedder(vit, "sentence-transformers/all-MiniLM-L6-v2").drawingclip_towers == {"text"}
     assert paper_embedder(vit, "sentence-transformers/all-mpnet-base-v2").drawingclip_towers == frozenset()
     assert shared_words().drawingclip_towers == frozenset()
+
+
+def test_a_batch_holds_something() -> None:
+    with pytest.raises(ConfigError, match="embedder.batch_size=0 must be at least 1"):
+        offline_embedder(batch_size=0)
 
 
 @pytest.mark.slow
