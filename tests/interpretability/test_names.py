@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_no_two_words_count_as_the_same_however_many_there_are() -> None:
     names = [f"word{i}" for i in range(1500)] + ["elf", "dark"]
     words, again = shared_words().comparable(names, names)
     assert (likeness(words, torch.arange(1502), again) == torch.eye(1502)).all()
+
+
+def test_one_long_caption_makes_the_others_no_longer() -> None:
+    captions = [f"cat {number}" for number in range(1000)] + ["cat " * 5000]
+    tracemalloc.start()
+    words, texts = shared_words().comparable(["cat"], captions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6, "every text took as much memory as the longest one"
+    assert likeness(words, torch.tensor([0]), texts)[0, -1] == 1
 
 
 def test_texts_without_any_word_are_alike_to_nothing() -> None:
