@@ -14,9 +14,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.words import LETTERS
 
 Array = np.ndarray[Any, Any]
-WORD = re.compile(r"\d+\.\d+|[^\W_]+(?:'[^\W_]+)?")  # of any alphabet
+WORD = re.compile(rf"\d+\.\d+|{LETTERS}(?:'{LETTERS})?")  # of any alphabet
 Classify = Callable[[Any], Float[Array, "samples classes"]]  # takes an `ImageClassifier`
 
 

@@ -25,7 +25,7 @@ VERSIONS: Mapping[str, int] = {
     "towers": 3,  # outputs of the default model's towers, before its heads
     "words": 1,  # embeddings of a vocabulary by a model's text tower
     "models/drawingclip": 2,
-    "models/embedding_decoder": 1,
+    "models/embedding_decoder": 2,
     "dictionaries/sae": 1,
     "dictionaries/ncl": 1,
     "dictionaries/batch_topk": 1,

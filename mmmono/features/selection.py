@@ -113,6 +113,13 @@ class FeatureView:
         frame = self.store.metadata()
         return frame if self.rows is None else frame.iloc[self.rows].reset_index(drop=True)
 
+    def captions(self) -> pd.Series:
+        """Return the captions of the view's rows. Raises StoreError if the metadata is missing or has none."""
+        metadata = self.metadata()
+        if "caption" not in metadata:
+            raise StoreError(f"{self.store.path} has no captions: add a column caption to its metadata")
+        return metadata["caption"]
+
 
 @dataclass(frozen=True)
 class Features:

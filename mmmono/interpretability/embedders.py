@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torchvision.transforms import Compose
 
 from mmmono.core.artifacts import digest
-from mmmono.core.errors import ModelError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import file_fingerprint, weights_identity
 from mmmono.features import Modality
 from mmmono.interpretability.text_likeness import TextComparer
@@ -83,6 +83,9 @@ class TimmSentenceEmbedder(Embedder):
         fingerprint: see `Embedder`; left empty, it becomes a digest of both names, or of a folder's content.
         device: device to compute on.
         batch_size: samples per forward pass.
+
+    Raises:
+        ConfigError: the batch size is not positive.
     """
 
     name: str
@@ -95,6 +98,8 @@ class TimmSentenceEmbedder(Embedder):
     batch_size: int = 32
 
     def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"embedder.batch_size={self.batch_size} must be at least 1")
         if not self.fingerprint:
             self.fingerprint = digest({"image": self.image_model, "text": weights_identity(self.text_model)}, 16)
 
@@ -200,7 +205,8 @@ def paper_embedder(
         image_model,
         text_model,
         image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
-        fingerprint=digest({"image": file_fingerprint(path), "text": weights_identity(text_model)}, 16),
+        # The name says how images are resized and normalized, which differs between tags of one architecture.
+        fingerprint=digest({"image": [image_model, file_fingerprint(path)], "text": weights_identity(text_model)}, 16),
         device=device,
         batch_size=batch_size,
     )

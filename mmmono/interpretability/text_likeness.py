@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import chain
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -33,10 +33,10 @@ class TextComparer(ABC):
 
     def comparable(self, *lists: Sequence[str]) -> list[TextVectors]:
         """Return vectors of the texts of each list, all in one space; a text that is in several lists is read once."""
-        unique, place = np.unique(np.array([*chain(*lists)], dtype=str), return_inverse=True)
-        vectors = self._vectors(unique.tolist())
-        ends = [0, *accumulate(map(len, lists))]
-        return [vectors[place[start:end]] for start, end in pairwise(ends)]
+        # Not an array of texts, which NumPy makes as wide as the longest one, for every text.
+        place = {text: row for row, text in enumerate(sorted({*chain(*lists)}))}
+        vectors = self._vectors(list(place))
+        return [vectors[np.fromiter(map(place.__getitem__, texts), np.int64)] for texts in lists]
 
     @property
     def drawingclip_towers(self) -> frozenset[Modality]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,20 +15,21 @@ from scipy.sparse import csr_array
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.text import decode_text
+from mmmono.core.words import JOINERS, LETTERS, MARKS
 
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-BREAK = re.compile(r"[^\w\s'’-]+|\s[-–—]+\s")  # punctuation, which no phrase goes across
+WORD = re.compile(rf"{LETTERS}(?:['’-]{LETTERS})*")
+BREAK = re.compile(rf"[^\w\s'’{MARKS}{JOINERS}-]+|\s[-–—]+\s")  # punctuation, which no phrase goes across
 LONGEST_LINE = 100  # characters of a word or phrase in a file
 
 
 def words_of(text: str) -> list[str]:
     """Split a text into words in lower case; hyphens and apostrophes within a word stay."""
-    return WORD.findall(text.lower())
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def phrases_of(text: str, longest: int) -> Iterator[str]:
     """Yield every run of one to `longest` consecutive words of a text with no punctuation between them."""
-    for part in BREAK.split(text):
+    for part in BREAK.split(unicodedata.normalize("NFC", text)):
         words = words_of(part)
         for start in range(len(words)):
             for end in range(start + 1, min(start + longest, len(words)) + 1):

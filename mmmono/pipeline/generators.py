@@ -84,10 +84,13 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
     guidance: float
 
     def check(self, workspace: Workspace) -> None:
-        """Raise ConfigError if a size is not positive, or if the dataset has no images."""
+        """Raise ConfigError if a size is not positive, another number is negative, or the dataset has no images."""
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"generator.{name}={getattr(self, name)} must be positive")
+            if (value := getattr(self, name)) is None or value <= 0:
+                raise ConfigError(f"generator.{name}={_told(value)} must be positive")
+        for name in ("embedding_noise", "guidance"):
+            if (value := getattr(self, name)) is None or value < 0:
+                raise ConfigError(f"generator.{name}={_told(value)} must be at least 0")
         workspace.dataset.source(workspace.settings.training.split)
 
     def recipe(self) -> dict[str, Any]:
@@ -157,6 +160,13 @@ class Diffusers(GeneratorOption, PipelineSettings):
         """Check that the model is the generator's encoder, that weights are available, and that settings are valid."""
         need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
+        if self.steps is None or self.steps < 1:
+            raise ConfigError(f"generator.steps={_told(self.steps)} must be at least 1")
+        if self.guidance_scale is None:
+            raise ConfigError("generator.guidance_scale=null must be a number")
+        for name in ("height", "width"):
+            if (pixels := getattr(self, name)) is not None and (pixels < 8 or pixels % 8):
+                raise ConfigError(f"generator.{name}={pixels} must be a multiple of 8 pixels, or null for its default")
         model = workspace.model
         if model.open_clip_name != self.encoder:
             option = "clip_vit_h14" if self.encoder == "ViT-H-14" else f"open_clip model.architecture={self.encoder}"
@@ -215,3 +225,7 @@ class SD2UnCLIP(Diffusers, StableUnCLIPSettings):
         """Load the pipeline from the hub or a folder."""
         assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
         return StableUnCLIP(self, encoder, workspace.device)
+
+
+def _told(value: float | None) -> str:
+    return "null" if value is None else str(value)

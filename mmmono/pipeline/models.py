@@ -139,7 +139,7 @@ class OpenCLIP(Layered, GivenSettings):
         source = self._source
         weights = self.pretrained if source.tag else source.weights_identity() or {"random": self.seed}
         # Identify a folder by its content, not its path.
-        built = source.config if source.architecture.startswith(FOLDER) else source.architecture
+        built = source.built() if source.architecture.startswith(FOLDER) else source.architecture
         self.depth.check(*source.blocks)
         return {"architecture": built, "pretrained": weights, **source.recipe(), **self.depth.recipe()}
 
@@ -154,7 +154,7 @@ class OpenCLIP(Layered, GivenSettings):
     @property
     def open_clip_name(self) -> str | None:
         """The architecture; None if its embeddings are not those of the whole model."""
-        return None if self.depth.cuts else self.architecture
+        return None if self.depth.cuts else self._known_as
 
     @property
     def text_width(self) -> int | None:
@@ -190,10 +190,16 @@ class OpenCLIP(Layered, GivenSettings):
             return
         import open_clip
 
-        tag = open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or {}
+        tag = open_clip.get_pretrained_cfg(self._known_as, self.pretrained) or {}
         repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
         if repository:
             yield Download(f"weights of {self.name}", repository, files=(name,) if name else WEIGHTS)
+
+    @property
+    def _known_as(self) -> str:
+        """open_clip takes ViT-H/14 for ViT-H-14; addresses stay as they are."""
+        packaged = self.architecture.startswith((HUB, FOLDER))
+        return self.architecture if packaged else self.architecture.replace("/", "-")
 
     @property
     def _settings(self) -> WeightSettings:

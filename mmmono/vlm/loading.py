@@ -58,14 +58,14 @@ def load_open_clip(
     if weights is not None:
         _load_weights(model, weights, source, settings, f"cannot load {architecture} from {pretrained or weights}")
     known_by = pretrained if source.tag else weights_digest(model) if weights is None else file_fingerprint(weights)
-    identity = digest({"config": source.config, **source.recipe()}, 16)
+    identity = digest({"config": source.built(), **source.recipe()}, 16)
     return OpenCLIPEncoder(
         model,
         image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False),
         tokenizer,
         name=name or architecture,
         dim=source.dim,
-        fingerprint=f"open_clip:{architecture.partition(':')[0]}:{known_by}:{identity}",
+        fingerprint=f"open_clip:{architecture.partition(':')[0].replace('/', '-')}:{known_by}:{identity}",
     )
 
 

@@ -99,6 +99,14 @@ class ModelSource:
         names = (text.get("hf_model_name"), self.tokenizer or text.get("hf_tokenizer_name"))
         return bool(self.tag or self.repository) or any(name and not Path(name).is_dir() for name in names)
 
+    def built(self) -> dict[str, Any]:
+        """Return the configuration with the content of local folders in place of their paths, which differ by machine."""
+        text = dict(self.config["text_cfg"])
+        for key in ("hf_model_name", "hf_tokenizer_name"):
+            if text.get(key):
+                text[key] = _folder_identity(text[key])
+        return {**self.config, "text_cfg": text}
+
     def recipe(self) -> dict[str, Any]:
         """Return everything besides architecture and weights that determines embeddings."""
         tokenizer = self.tokenizer or self.config["text_cfg"].get("hf_tokenizer_name")
@@ -106,7 +114,7 @@ class ModelSource:
             "preprocess": {name: list(v) if isinstance(v, tuple) else v for name, v in self.preprocess.items()},
             "quick_gelu": self.quick_gelu,
             "context_length": self.context_length,
-            "tokenizer": _tokenizer_identity(tokenizer) if tokenizer else None,
+            "tokenizer": _folder_identity(tokenizer) if tokenizer else None,
         }
 
 
@@ -246,8 +254,8 @@ def _weights_file(architecture: str, pretrained: str | None) -> Path | None:
     )
 
 
-def _tokenizer_identity(name: str) -> str:
-    """Return a tokenizer's id, or the digest of its folder."""
+def _folder_identity(name: str) -> str:
+    """Return a model's or tokenizer's id on the hub, or the digest of its folder's configurations and vocabularies."""
     if not Path(name).is_dir():
         return name
     return files_fingerprint({f.name: f for f in Path(name).iterdir() if f.suffix in (".json", ".txt", ".model")})

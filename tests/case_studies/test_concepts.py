@@ -56,6 +56,13 @@ def test_words_of_other_languages_and_numbers_are_whole_words() -> None:
     assert (labels.a.tolist(), labels.b.tolist()) == ([True, False, False], [False, False, True])
 
 
+def test_vowel_signs_tell_words_apart() -> None:
+    """In Devanagari, boy and girl differ in a sign that is no letter for Python."""
+    pair = ConceptPair("girl", "boy", ("लड़की",), ("लड़का",))
+    assert pair.matches("एक लड़की खेल रही है") == (True, False)
+    assert pair.matches("एक लड़का खेल रहा है") == (False, True)
+
+
 def test_a_column_of_numbers() -> None:
     pair = ConceptPair("old", "new", ("1",), ("0",))
     labels = LabelColumn("old").label(pair, pd.DataFrame({"caption": "x", "old": [0, 1, 10]}), nobody)

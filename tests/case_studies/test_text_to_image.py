@@ -1,6 +1,7 @@
 """The intervention moves what it should, the generators draw from it, and the measures are what they are called."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +328,15 @@ def test_training_depends_on_the_seed_alone(colors: tuple[torch.Tensor, torch.Te
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["read.weight"], c["read.weight"])
+
+
+def test_images_of_fewer_values_than_components_are_drawn(
+    colors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    images, image, text = colors
+    flow, _ = fit_flow(images[:, :2, :2], image, text, replace(PLAN, pixels=2, components=512, train_steps=2), seed=0)
+    assert flow.config["components"] == 12
+    assert flow.draw(text[:3], torch.randn(3, 12), steps=2, guidance=1.0).shape == (3, 2, 2, 3)
 
 
 def test_a_decoder_refuses_another_encoder_and_broken_files(

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from mmmono.case_studies.adversarial.victims import Llava
-from mmmono.core.errors import ModelError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.interpretability.embedders import offline_embedder, paper_embedder
 from mmmono.interpretability.embedding_cache import EmbeddingCache
@@ -63,6 +63,14 @@ def test_paper_embedder_takes_a_local_checkpoint_and_folder(tmp_path: Path) -> N
     assert embedder.fingerprint != second.fingerprint
 
 
+def test_equal_weights_with_another_preprocessing_are_another_embedder(tmp_path: Path) -> None:
+    names = "resnet18.a1_in1k", "resnet18.tv_in1k"
+    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), tmp_path / "resnet.safetensors")
+    first, second = (paper_embedder(name, str(minilm_folder()), str(tmp_path / "resnet.safetensors")) for name in names)
+    assert not first.embed_images(noise_images(1)).allclose(second.embed_images(noise_images(1)), atol=1e-3)
+    assert first.fingerprint != second.fingerprint
+
+
 def test_towers_of_drawingclip_are_found_by_what_they_are_and_not_by_the_embedders_name() -> None:
     """Of the paper's embedder the text model is one of them."""
     assert offline_embedder().drawingclip_towers == {"image", "text"}
@@ -70,6 +78,11 @@ def test_towers_of_drawingclip_are_found_by_what_they_are_and_not_by_the_embedde
     assert paper_embedder(vit, "sentence-transformers/all-MiniLM-L6-v2").drawingclip_towers == {"text"}
     assert paper_embedder(vit, "sentence-transformers/all-mpnet-base-v2").drawingclip_towers == frozenset()
     assert shared_words().drawingclip_towers == frozenset()
+
+
+def test_a_batch_holds_something() -> None:
+    with pytest.raises(ConfigError, match="embedder.batch_size=0 must be at least 1"):
+        offline_embedder(batch_size=0)
 
 
 @pytest.mark.slow

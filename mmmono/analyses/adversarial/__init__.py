@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
@@ -38,7 +40,7 @@ class Benign:
 
 def words_of(caption: str) -> list[str]:
     """The words of a caption that `Benign.words` are compared with."""
-    return re.findall(r"\w+", caption.lower())
+    return re.findall(rf"(?:_|{LETTERS})+", unicodedata.normalize("NFC", caption).lower())
 
 
 @dataclass(frozen=True)

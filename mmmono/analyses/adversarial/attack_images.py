@@ -50,7 +50,7 @@ class AttackImages:
 
     def _scenery(self, words: set[str], count: int) -> list[CaptionedImage]:
         """Draw images whose captions contain one of the words; unreadable images are replaced by others."""
-        captions = self._workspace.features(self._split).view.metadata()["caption"]
+        captions = self._workspace.features(self._split).view.captions()
         rows = np.flatnonzero([not words.isdisjoint(words_of(caption)) for caption in captions])
         if not len(rows) or count < 1:
             raise ConfigError(

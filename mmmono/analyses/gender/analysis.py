@@ -118,7 +118,7 @@ class _Case:
     def _labeled(self, images: SplitImages) -> tuple[Samples, Row]:
         """Label the pairs of the split; return those that show a concept, and how many pairs have which label."""
         view = self.workspace.features(self.split).view
-        metadata = view.metadata()
+        metadata, captions = view.metadata(), view.captions()
         groups = view.groups()
         # Of an image with several captions the first counts: its other captions show no other image.
         of_one = groups if self.labeler.sees_images or "key" not in metadata else metadata["key"].map(image_key)
@@ -128,7 +128,7 @@ class _Case:
             lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), images),
         ).first_of_groups(groups[rows])  # fmt: skip
         _check(self.pair, labels, self.settings.min_samples)
-        samples = Samples.of(labels, rows, metadata["caption"], self.settings.confidence)
+        samples = Samples.of(labels, rows, captions, self.settings.confidence)
         counts = {"a": samples.is_a.sum(), "b": samples.is_b.sum(), "confident": samples.confident.sum()}
         return samples, {
             **{name: int(count) for name, count in counts.items()},

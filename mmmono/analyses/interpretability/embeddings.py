@@ -54,6 +54,7 @@ class SampleEmbeddings:
                     f"embedder={self._embedder.name} embeds texts alone: choose embedder=offline or embedder=paper"
                 )
             self.name, self.identity = self._embedder.name, f"{self._embedder.name}-{self._embedder.fingerprint}"
+            self._captions = self._view.captions()
         self.independent = self._embedder is not None and not shared_towers(workspace, self._embedder)
         self.spare = 0 if self.free else max(2, m // 4)
         self._images: SplitImages | None = None
@@ -103,7 +104,6 @@ class SampleEmbeddings:
         if self._embedder is None:
             return F.normalize(self._view.gather(modality, rows.numpy()).float(), dim=1)
         embedder = self._embedder
-        metadata = self._view.metadata()
         features = self._workspace.features(self._workspace.dataset.split)
         # The cache's key determines which sample a row is, and how it is embedded.
         name = f"{self._embedder.name}-{features.store.path.name}"
@@ -114,7 +114,7 @@ class SampleEmbeddings:
 
         def compute(positions: Sequence[int]) -> Tensor:
             if modality == "text":
-                return embedder.embed_texts(metadata["caption"].iloc[list(positions)].tolist())
+                return embedder.embed_texts(self._captions.iloc[list(positions)].tolist())
             assert self._images is not None
             return _embedded(self._images, embedder, positions)
 

@@ -222,7 +222,7 @@ NAMES = Analysis(
     ),
     paper="beyond 2.3",
     targets=("names",),
-    version=2,
+    version=3,
     settings=Settings,
     columns={
         "names": {

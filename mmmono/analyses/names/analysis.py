@@ -219,7 +219,7 @@ def _halves(
 ) -> tuple[_Half, _Half]:
     """Compare the captions of both halves with the words."""
     columns = {m: caption_column(m, settings) for m in MODALITIES}
-    captions = [pairs.metadata[columns[m]].to_numpy(dtype=str) for pairs in (choose, test) for m in MODALITIES]
+    captions = [pairs.metadata[columns[m]].to_numpy(dtype=object) for pairs in (choose, test) for m in MODALITIES]
     rows = [np.flatnonzero(of != "") for of in captions]
     vectors, *embedded = embedder.comparable(
         words, *(of[there].tolist() for of, there in zip(captions, rows, strict=True))

@@ -69,6 +69,8 @@ def prepare(workspace: Workspace) -> Study:
     check_groups(workspace, "steering", settings.k)
     if settings.sheets:
         _images(workspace)
+        if settings.query is None:
+            workspace.features(workspace.dataset.split).view.captions()  # raises if there is none to show
     embeds = settings.sheets and settings.query is not None
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
@@ -127,7 +129,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
         shown, query = _embedded(workspace, settings.query), settings.query
     elif settings.sheets:
         at = int(rng.choice(texts))
-        shown, query = embeddings_of(workspace, "text", np.array([at])), str(view.metadata()["caption"].iloc[at])
+        shown, query = embeddings_of(workspace, "text", np.array([at])), str(view.captions().iloc[at])
     return Samples(np.sort(images), texts, shown, query)
 
 

@@ -34,7 +34,7 @@ def prompt_images(
     """
     split = workspace.whole_split("auto")
     view = workspace.features(split).view
-    metadata = view.metadata().reset_index(drop=True).assign(group=view.groups())
+    metadata = view.metadata().assign(caption=view.captions(), group=view.groups())
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
     candidates = candidates[~candidates["group"].duplicated()]  # one of several variants of an image
     if len(candidates) > settings.measures.pool:

@@ -37,7 +37,7 @@ class FlowPlan:
 
     Attributes:
         pixels: side of the images in pixels.
-        components: number of principal components.
+        components: number of principal components; fewer if there are not as many images or values of an image.
         width, depth: hidden width and number of blocks of the perceptron.
         train_steps, batch_size, lr: of AdamW; the learning rate decays linearly.
         embedding_noise: maximum norm of the noise added to embeddings, relative to their mean norm, so that the flow
@@ -199,7 +199,7 @@ def fit_flow(
     """
     if len(targets) < 2:
         raise ModelError(f"an embedding decoder cannot be trained on {len(targets)} images: it takes at least two")
-    components = min(plan.components, len(targets) - 1)
+    components = min(plan.components, len(targets) - 1, 3 * plan.pixels**2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         flow = ImageFlow(image.shape[1], components, plan.pixels, plan.width, plan.depth)
