@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,20 @@ from mmmono.features import FeatureStore
 from mmmono.features.grouping import Grouping, GroupNumbers, near_duplicates
 
 GROUPS = "groups.npy"
+
+
+def store_identity(store: Artifact, found: FeatureStore) -> dict[str, Any]:
+    """Recipe entries that identify the features of a store.
+
+    Its address says what it was made from; what it holds may differ, where pairs were lost on the way or remote files were
+    replaced before it was made again (`+force=true`).
+
+    Args:
+        store: the feature store.
+        found: the same, opened.
+    """
+    manifest = found.manifest
+    return {"store": store.digest, **({} if manifest is None else {"content": manifest.content})}
 
 
 def compared_groups(
@@ -37,5 +52,5 @@ def compared_groups(
         codes = np.arange(len(found)) if codes is None else codes
         np.save(directory / GROUPS, near_duplicates(found, threshold, codes, device))
 
-    artifact = artifacts.build("groups", store.path.name, {"store": store.digest, **grouping.recipe()}, make)
+    artifact = artifacts.build("groups", store.path.name, {**store_identity(store, found), **grouping.recipe()}, make)
     return np.asarray(np.load(artifact.path / GROUPS))

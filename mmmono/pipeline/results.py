@@ -14,6 +14,8 @@ from mmmono.pipeline.workspace import Workspace
 
 OWN_SETS = "own_sets"  # entry of a recipe: the feature sets are the analysis' own choice, with their partitions
 PARTITIONS_VERSION = "partitions_version"  # entry of such a recipe: version of the partitions
+# Entries of a recipe of features that no setting changes, and what results with other values are.
+EARLIER = {"content": "features of another extraction", "metadata": "keys and groups as an earlier version read them"}
 SHARES = {"seed": "split_seed", "train": "train_fraction", "select": "select_fraction"}  # settings of a hash split
 
 
@@ -118,7 +120,7 @@ class ResultsOnDisk:
         if made_from is None:
             yield "of no features"
             return
-        for key in sorted({*made_from, *self._features} - {"store"}):
+        for key in sorted({*made_from, *self._features} - {"store", *EARLIER}):
             theirs, mine = made_from.get(key), self._features.get(key)
             if key == "shares" and isinstance(theirs, Mapping) and isinstance(mine, Mapping):
                 yield from (f"dataset.{SHARES[k]}={theirs[k]}" for k in theirs if theirs[k] != mine.get(k))
@@ -132,6 +134,8 @@ class ResultsOnDisk:
                 yield "other features"
             else:
                 yield from (f"{key}={found.get(key)}" for key in known)
+            return
+        yield from (said for key, said in EARLIER.items() if made_from.get(key) != self._features.get(key))
 
     def _other_sets(self, sets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if not sets:

@@ -33,7 +33,7 @@ from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.extracting import FeatureExtraction
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
-from mmmono.pipeline.groups import compared_groups
+from mmmono.pipeline.groups import compared_groups, store_identity
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, plan_training, train_dictionary
@@ -129,7 +129,8 @@ class Workspace:
         opened = self.dataset.opened(store)
         groups = compared_groups(self.artifacts, store, opened, self.dataset.grouping, self.device)
         view = self.dataset.view(opened, split, groups)
-        return Features(store, view, split, {"store": store.digest, "split": split, **self.dataset.split_recipe(split)})
+        made_of = {**store_identity(store, opened), "split": split, **self.dataset.split_recipe(split)}
+        return Features(store, view, split, made_of)
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:

@@ -11,7 +11,7 @@ from mmmono.features import FeatureStore
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.data.test_tar import Member, archive
 from tests.data.test_webdataset import jpeg
-from tests.pipeline.conftest import Command
+from tests.pipeline.conftest import Command, newest
 
 MODEL = ("model=open_clip", "model.architecture=ViT-S-32-alt", "model.pretrained=null", "model.name=random")
 
@@ -94,6 +94,22 @@ def test_limits_on_losses_hold_for_features_that_are_there(
     stricter = command("extract", *mine, "extraction.max_broken_shards=1", "extraction.max_skipped=0")
     assert stricter.status == 1
     assert "2 of 18 pairs could not be read" in stricter.err
+
+
+@pytest.mark.slow
+def test_results_are_of_the_features_that_are_there_now(command: Command, server: FlakyServer, tmp_path: Path) -> None:
+    whole = dict(server.files)
+    lossy = {path: file for path, file in whole.items() if path != "/s-0.tar"}
+    replaced = {**whole, "/s-0.tar": shard(9)}
+    mine, results = arguments(server, tmp_path), set()
+    for server.files, pairs in ((lossy, 18), (whole, 24), (replaced, 24)):
+        allowed = (*mine, "extraction.max_broken_shards=1")
+        assert command("extract", *allowed, "+force=true").status == 0
+        run = command("mds", *allowed, "features=raw")
+        assert run.status == 0, run.err
+        assert f"{pairs} pairs" in " ".join(run.out.split())
+        results.add(newest(tmp_path, "mds"))
+    assert len(results) == 3
 
 
 @pytest.mark.slow
