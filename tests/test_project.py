@@ -63,3 +63,13 @@ def test_every_name_is_defined_somewhere_in_its_module(folder: str) -> None:
         assert not missing, (
             f"{file.relative_to(REPOSITORY)} uses {', '.join(missing)} and defines or imports no such name"
         )
+
+
+def test_texts_are_utf8_whatever_the_locale_says() -> None:
+    """`ruff` finds such calls only where it knows that something is a path."""
+    for file in sorted((REPOSITORY / "mmmono").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                says = {keyword.arg for keyword in node.keywords}
+                told = node.func.attr not in ("read_text", "write_text") or "encoding" in says
+                assert told, f"{file.relative_to(REPOSITORY)}, line {node.lineno}: give encoding"

@@ -53,7 +53,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -81,7 +81,7 @@ class Artifact:
     def versions(self) -> dict[str, str]:
         """Versions of the software that built it, by name; empty if they were not stored."""
         file = self.path / VERSIONS_FILE
-        return json.loads(file.read_text()) if file.exists() else {}
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
     @property
     def kind(self) -> str:
@@ -230,7 +230,7 @@ class Artifacts:
             folder = path.parent
             if folder.suffix != PARTIAL:
                 try:
-                    recipe = json.loads(path.read_text())
+                    recipe = json.loads(path.read_text(encoding="utf-8"))
                 except FileNotFoundError:  # another process rebuilds it
                     continue
                 if is_current(folder.parent.name, folder.name, recipe):

@@ -53,7 +53,7 @@ class Claims:
     def __enter__(self) -> Self:
         sign = self.folder / f"{self.token}.tmp"
         with suppress(FileNotFoundError):  # the job is complete, and nothing can be claimed any more
-            sign.write_text(json.dumps({"machine": machine_identity(), "pid": os.getpid()}))
+            sign.write_text(json.dumps({"machine": machine_identity(), "pid": os.getpid()}), encoding="utf-8")
             sign.replace(self._alive(self.token))
         self._end = threading.Event()
         threading.Thread(target=self._keep_alive, args=(self._end,), name="signs of life", daemon=True).start()
@@ -117,7 +117,7 @@ class Claims:
         number, owner = -1, None
         while True:
             try:
-                owner = self._claim(part, number + 1).read_text()
+                owner = self._claim(part, number + 1).read_text(encoding="utf-8")
             except FileNotFoundError:
                 return number, owner
             number += 1
@@ -129,7 +129,7 @@ class Claims:
         sign = self._alive(owner) if owner else self._claim(part, number)  # "": created, its token not yet written
         try:
             last_sign = sign.stat().st_mtime
-            dead = bool(owner) and _is_dead(json.loads(sign.read_text()))
+            dead = bool(owner) and _is_dead(json.loads(sign.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return True
         return dead or self._now() - last_sign > self.expiry
@@ -154,7 +154,7 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     except PermissionError:  # another user's
         return False
     with suppress(OSError):  # killed, but its parent has not yet asked how it ended
-        return Path(f"/proc/{owner['pid']}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        return Path(f"/proc/{owner['pid']}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] in "ZX"
     return False
 
 
@@ -163,7 +163,7 @@ def machine_identity() -> str:
     """Identify the set of processes that know each other by their numbers: a machine since its start, or a container."""
     marks = [socket.gethostname()]
     with suppress(OSError):
-        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
     with suppress(OSError):
         marks.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(marks)

@@ -137,7 +137,7 @@ def _cache_file(address: str) -> Path:
 
 def _from_cache(address: str) -> str | None:
     try:
-        text = _cache_file(address).read_text()
+        text = _cache_file(address).read_text(encoding="utf-8")
     except (OSError, RuntimeError, ValueError):
         return None
     return text if _DIGEST.fullmatch(text) else None
@@ -150,7 +150,7 @@ def _to_cache(address: str, digest: str) -> None:
         file = _cache_file(address)
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{os.getpid()}.{time.monotonic_ns()}")
-        temporary.write_text(digest)
+        temporary.write_text(digest, encoding="utf-8")
         temporary.replace(file)
     except (OSError, RuntimeError):
         if temporary is not None:

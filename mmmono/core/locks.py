@@ -109,7 +109,7 @@ def _mounted(folder: Path) -> tuple[str, set[str]]:
     """Return the kind of a folder's file system and its options; "" and none where the system has no list of them."""
     found, deepest = ("", set[str]()), -1
     try:
-        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return found
     for line in lines:

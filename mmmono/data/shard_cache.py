@@ -60,7 +60,7 @@ class ShardCache:
         if not path.exists() or not note.exists():
             return None
         try:
-            size = json.loads(note.read_text())["size"]
+            size = json.loads(note.read_text(encoding="utf-8"))["size"]
         except (ValueError, KeyError, TypeError):
             return None
         return path if path.stat().st_size == size else None
@@ -108,7 +108,7 @@ class ShardCache:
         remote = self.opener.remote(shard)
         begun = part.with_suffix(".part.json")  # size and tag of the file version that the partial copy belongs to
         if remote is not None and part.exists() and begun.exists():
-            known = json.loads(begun.read_text())
+            known = json.loads(begun.read_text(encoding="utf-8"))
             remote.size, remote.tag = known["size"], known["tag"]
         start = part.stat().st_size if remote is not None and remote.tag and part.exists() else 0
         try:

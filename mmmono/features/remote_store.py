@@ -238,7 +238,7 @@ def read_index(directory: Path, reading: BlockSettings | None = None) -> Shards:
         directory: what `RemoteStore.write` has written.
         reading: how its files are read.
     """
-    index = json.loads((directory / INDEX_FILE).read_text())
+    index = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))
     reader = BlockReader(reading)
     arrays: dict[Modality, list[RemoteArray]] = {
         modality: [

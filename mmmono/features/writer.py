@@ -90,7 +90,7 @@ class FeatureStoreWriter:
     def report(self, shard: int) -> ShardReport | None:
         """Return the report of a finished shard; None if it is not finished."""
         file = self._report_file(shard)
-        return ShardReport(**json.loads(file.read_text())) if file.exists() else None
+        return ShardReport(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
     def drop(self, shard: int) -> ShardReport:
         """Delete a shard; return its report."""

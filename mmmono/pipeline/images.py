@@ -165,7 +165,7 @@ def print_missing(directory: Path) -> None:
     file = directory / REPORT
     if not file.exists():
         return
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text(encoding="utf-8"))
     reason = next(iter(report["reasons"]))
     console.print(
         f"{report['missing']} of {report['asked']} images could not be read and are left out or shown as missing "

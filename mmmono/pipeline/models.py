@@ -346,4 +346,4 @@ class DrawingCLIP(Model):
 def _shipped_dim(architecture: str) -> int:
     from mmmono.vlm.declip import CONFIGS
 
-    return int(json.loads((CONFIGS / f"{architecture}.json").read_text())["embed_dim"])
+    return int(json.loads((CONFIGS / f"{architecture}.json").read_text(encoding="utf-8"))["embed_dim"])

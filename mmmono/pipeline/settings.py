@@ -180,7 +180,11 @@ def _defaults() -> dict[str, list[object]]:
         content = OmegaConf.load(file)
         if not isinstance(content, DictConfig):
             continue
-        group = "" if file.parent == CONF or "@package _global_" in file.read_text() else f"{file.parent.name}."
+        group = (
+            ""
+            if file.parent == CONF or "@package _global_" in file.read_text(encoding="utf-8")
+            else f"{file.parent.name}."
+        )
         for key, value in _leaves(content, group):
             found.setdefault(key, []).append(value)
     return found

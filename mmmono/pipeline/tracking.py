@@ -150,10 +150,10 @@ class WandB(Tracker):
         kept = directory / RUN_ID_FILE
         options = self._options(directory.stem, "train")
         if kept.exists():
-            options["id"] = kept.read_text().strip()
+            options["id"] = kept.read_text(encoding="utf-8").strip()
         logger = WandbLogger(**options)
         if _is_main_process():
-            kept.write_text(logger.experiment.id + "\n")
+            kept.write_text(logger.experiment.id + "\n", encoding="utf-8")
             self._trainings[directory.stem] = logger
         return logger
 

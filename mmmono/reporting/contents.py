@@ -62,7 +62,7 @@ def contents(folder: Path, modalities: ModalityNames = IMAGE_AND_TEXT) -> Conten
         elif path.suffix == ".parquet":
             found.tables[path.stem] = pd.read_parquet(path)
         elif path.suffix == ".json" and path.name not in NO_RESULTS and not path.with_suffix(".parquet").exists():
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(content, list) and content:
                 found.tables[path.stem] = pd.DataFrame(content)
             elif isinstance(content, dict):

@@ -26,6 +26,6 @@ def drawn(folder: Path) -> tuple[dict[str, int] | None, ModalityNames]:
     file = folder / DRAWN_FILE
     if not file.exists():
         return None, IMAGE_AND_TEXT
-    noted = json.loads(file.read_text())
+    noted = json.loads(file.read_text(encoding="utf-8"))
     called = ModalityNames.of(noted.pop("modalities", None))
     return noted or None, called

@@ -87,7 +87,7 @@ def load_declip(architecture: str, checkpoint: Path, device: str | torch.device 
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(f"DeCLIP architecture {architecture} is none of {', '.join(ARCHITECTURES)}")
-    config = json.loads((CONFIGS / f"{architecture}.json").read_text())
+    config = json.loads((CONFIGS / f"{architecture}.json").read_text(encoding="utf-8"))
     state = convert_declip_state_dict(_read(checkpoint))
     if "text_projection.bias" in state:
         config["embed_dim"] = len(state["text_projection.bias"])

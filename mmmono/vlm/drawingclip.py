@@ -140,7 +140,7 @@ def load_drawingclip(directory: Path, device: str | torch.device = "cpu") -> Ope
 
 @cache
 def _register_architecture() -> None:
-    register(NAME, json.loads(CONFIG.read_text()))
+    register(NAME, json.loads(CONFIG.read_text(encoding="utf-8")))
 
 
 def imagenet_classifier(encoder: OpenCLIPEncoder) -> Classifier:

@@ -41,7 +41,7 @@ CONFIG = Path(__file__).parent / "configs" / "drawingclip.json"  # of the model 
 
 def towers_config() -> dict[str, Any]:
     """open_clip's configuration of the model without heads: towers, image size and tokenizer are the model's."""
-    config = json.loads(CONFIG.read_text())
+    config = json.loads(CONFIG.read_text(encoding="utf-8"))
     config["embed_dim"] = TEXT_WIDTH  # a text tower of this width has no head
     config["vision_cfg"] |= {"timm_model_name": EFFICIENTNET, "timm_proj": "none"}
     config["text_cfg"] |= {"hf_proj_type": None}
@@ -111,7 +111,7 @@ def register(name: str, config: dict[str, Any]) -> None:
     """Register an architecture with open_clip, with the text tower's folder on this machine."""
     config["text_cfg"] |= dict.fromkeys(("hf_model_name", "hf_tokenizer_name"), str(minilm_folder()))
     with TemporaryDirectory() as folder:
-        (Path(folder) / f"{name}.json").write_text(json.dumps(config))
+        (Path(folder) / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
         open_clip.add_model_config(folder)
 
 

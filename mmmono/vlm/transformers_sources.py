@@ -155,7 +155,7 @@ class TransformersSource:
 
     def _shards(self) -> dict[str, str]:
         try:
-            names = sorted(set(json.loads(self._file(INDEX).read_text())["weight_map"].values()))
+            names = sorted(set(json.loads(self._file(INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelError(f"model.id={self.id}: its {INDEX} names no files: fetch it again") from error
         shards = {name: self._first(name) for name in names}

@@ -94,7 +94,7 @@ def _configuration(weights: str, file: str) -> dict[str, Any]:
         except ModelError as error:
             raise ModelError(f"generator.weights={weights}: {error}; or {give}") from error
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"generator.weights={weights}: {file} is no JSON ({error}): {give}") from error
     return content if isinstance(content, dict) else {}

@@ -148,7 +148,7 @@ class ImageFlow(nn.Module):
     def from_pretrained(cls, folder: Path) -> tuple[Self, dict[str, object]]:
         """Load a flow in evaluation mode, and the `extra` saved with it. Raises ModelError if it is not readable."""
         try:
-            extra = json.loads((folder / CONFIG_FILE).read_text())
+            extra = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             flow = cls(**extra.pop("flow"))
             flow.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -62,6 +62,6 @@ def wandb_there() -> bool:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].split("/")[0].split(":")[0]
     file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        return host in file.read_text(errors="replace").split()
+        return host in file.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return False

@@ -72,7 +72,7 @@ class Rates:
 
 def _pairs(store: Path) -> int | None:
     try:
-        return int(json.loads((store / MANIFEST_FILE).read_text())["count"])
+        return int(json.loads((store / MANIFEST_FILE).read_text(encoding="utf-8"))["count"])
     except (OSError, ValueError, KeyError):
         return None
 

@@ -116,7 +116,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     view = workspace.features(workspace.settings.training.split).view
     origin = Origin(
         workspace.model.name, workspace.dataset_name, len(view), len(np.unique(view.groups())),
-        json.loads((artifact.path / VERSIONS_FILE).read_text()), dict(artifact.recipe),
+        json.loads((artifact.path / VERSIONS_FILE).read_text(encoding="utf-8")), dict(artifact.recipe),
         workspace.modalities,
     )  # fmt: skip
     card = model_card(

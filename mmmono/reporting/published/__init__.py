@@ -41,5 +41,5 @@ class PublishedTable:
 
 def published(table: str) -> PublishedTable:
     """Read a table of the paper by its file name, such as `table1`."""
-    content = json.loads((files(__name__) / f"{table}.json").read_text())
+    content = json.loads((files(__name__) / f"{table}.json").read_text(encoding="utf-8"))
     return PublishedTable(**content)
