@@ -1,10 +1,15 @@
-"""Files of a folder that a user named, through links as well."""
+"""Paths that a user gives, and the files of a folder, through links as well."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path with the home folder in place of `~` or `~name`; where nobody is called so, it stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises RuntimeError for unknown names
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

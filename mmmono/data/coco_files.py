@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.errors import DataError
+from mmmono.core.files import user_path
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CocoSplit:
     @property
     def images(self) -> Path:
         """Folder of the images."""
-        return Path(self.root).expanduser() / self.folder
+        return user_path(self.root) / self.folder
 
     def image(self, file: str) -> Path:
         """Return the path of an image; some tools repeat the split's folder in file names."""
@@ -55,7 +56,7 @@ class CocoSplit:
 
     def annotations(self, kind: str) -> Path:
         """Return the file of the `captions` or `instances`."""
-        return Path(self.root).expanduser() / "annotations" / f"{kind}_{self.folder}.json"
+        return user_path(self.root) / "annotations" / f"{kind}_{self.folder}.json"
 
 
 @dataclass

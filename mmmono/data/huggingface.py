@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.extras import need
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.captions import choose_captions, image_key, label_or_empty
 from mmmono.data.images import decode_image
@@ -52,7 +53,7 @@ class HubDataset:
     @property
     def folder(self) -> Path | None:
         """The folder; None for a dataset on the hub."""
-        path = Path(self.id).expanduser()
+        path = user_path(self.id)
         return path if path.is_dir() else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.core.files import visible_files
+from mmmono.core.files import user_path, visible_files
 from mmmono.core.text import decode_text, escaped_bytes
 from mmmono.data.captions import label_or_empty
 from mmmono.data.pairs import SkippedPair
@@ -63,12 +63,12 @@ def list_table(file: str, root: str | None, reading: TableReading) -> Listing:
         DataError: the table is not there or broken, has no rows, or names web addresses.
         ConfigError: it lacks a column, or `root` is no folder.
     """
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file():
         raise DataError(
             f"dataset.path={file} is no file: give a table of paths and captions (.csv, .jsonl, .parquet, …)"
         )
-    folder = path.parent if root is None else Path(root).expanduser()
+    folder = path.parent if root is None else user_path(root)
     if not folder.is_dir():
         raise ConfigError(f"dataset.root={root} is no folder: give the one that the paths in {path.name} belong to")
     images: dict[str, Listed] = {}
@@ -93,7 +93,7 @@ def list_folder(root: str, reading: TableReading) -> Listing:
         DataError: it is no folder, has no images, a metadata file is broken, or a text cannot be read.
         ConfigError: a metadata file lacks a column.
     """
-    folder = Path(root).expanduser()
+    folder = user_path(root)
     if not folder.is_dir():
         raise DataError(f"dataset.root={root} is no folder: give one with images")
     files = sorted(visible_files(folder))

@@ -18,6 +18,7 @@ from typing import IO, Protocol
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.core.files import user_path
 from mmmono.core.locks import locked
 from mmmono.data.object_store import ObjectFile
 from mmmono.data.remote import RemoteFile
@@ -46,7 +47,7 @@ class ShardCache:
     """
 
     def __init__(self, folder: Path, opener: RemoteOpener) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = user_path(folder).absolute()
         self.opener = opener
 
     def path(self, shard: str) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from mmmono.core.errors import BrokenPartError, DataError
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.data.bulk import Item, PairRequest, fetch_in_order
 from mmmono.data.captions import image_key
@@ -91,7 +92,7 @@ class WebDatasetPairs(PairSource):
             DataError: `root` has no shard of the split; without `root`, there is no token.
         """
         if root is not None:
-            folder = Path(root).expanduser()
+            folder = user_path(root)
             if not folder.is_dir():
                 raise DataError(f"dataset.root={root} is no folder: give the one that has {CC3M_FILES[split]}")
             files = sorted(str(file) for file in folder.glob(CC3M_FILES[split]))

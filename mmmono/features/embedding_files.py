@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mmmono.core.errors import StoreError
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import files_fingerprint
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.tables import read_table
@@ -50,7 +51,7 @@ class EmbeddingFiles:
     @property
     def folder(self) -> Path:
         """Folder that image paths in the metadata belong to."""
-        return Path(self.metadata or self.image).expanduser().parent
+        return user_path(self.metadata or self.image).parent
 
     def check(self) -> None:
         """Raise StoreError unless both files are whole arrays of the same shape, and the metadata has as many rows."""
@@ -72,14 +73,14 @@ class EmbeddingFiles:
         """Digest of the whole content of all files."""
         files = {name: side.file for name, side in self._sides.items()}
         if self.metadata is not None:
-            files[f"metadata{Path(self.metadata).suffix}"] = Path(self.metadata).expanduser()
+            files[f"metadata{Path(self.metadata).suffix}"] = user_path(self.metadata)
         return files_fingerprint(files) + "".join(f":{side.name}" for side in self._sides.values() if side.name)
 
     def frame(self) -> pd.DataFrame:
         """Return the metadata as text, with a unique `key` for each pair; see `read_metadata`."""
         if self.metadata is None:
             return pd.DataFrame({"key": _row_keys(self._sides["image"].shape[0])}, dtype=object)
-        columns = read_table(Path(self.metadata).expanduser())
+        columns = read_table(user_path(self.metadata))
         rows = len(next(iter(columns.values()), ()))
         frame = with_keys(
             pd.DataFrame(
@@ -140,7 +141,7 @@ def _opened(side: str, given: str) -> _Rows:
             f"{what} is on another machine: download it, or give a folder with img_emb/ and text_emb/ there as dataset.path="
         )
     path, _, name = given.partition(".safetensors:")
-    file = Path(path + (".safetensors" if name else "")).expanduser()
+    file = user_path(path + (".safetensors" if name else ""))
     if not file.is_file():
         raise StoreError(f"{what} is no file: give a .npy or .safetensors file of embeddings, one row a pair")
     if file.suffix == ".npy":

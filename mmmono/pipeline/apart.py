@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmmono.core.errors import ConfigError, MmmonoError
+from mmmono.core.files import user_path
 from mmmono.data.shard_patterns import expand_shards
 from mmmono.data.shards import is_local
 
@@ -15,14 +16,14 @@ REMEDY = "give others, or leave dataset.{} out: a hash then divides the pairs"
 
 def check_folders_apart(root: str, val_root: str) -> None:
     """Raise ConfigError if one folder is or contains the other."""
-    train, val = (Path(folder).expanduser().resolve() for folder in (root, val_root))
+    train, val = (user_path(folder).resolve() for folder in (root, val_root))
     if train.is_relative_to(val) or val.is_relative_to(train):
         raise ConfigError(f"dataset.val_root={val_root} has images of dataset.root={root}: {REMEDY.format('val_root')}")
 
 
 def check_tables_apart(path: str, val_path: str) -> None:
     """Raise ConfigError if both tables are one file."""
-    if Path(path).expanduser().resolve() == Path(val_path).expanduser().resolve():
+    if user_path(path).resolve() == user_path(val_path).resolve():
         raise ConfigError(f"dataset.val_path={val_path} is dataset.path: {REMEDY.format('val_path')}")
 
 

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.files import user_path
 
 # Settings that are paths: their values are taken literally.
 PATHS = frozenset(
@@ -63,7 +64,7 @@ def quote(argument: str, multirun: bool = False) -> str:
     setting, parsed = key.lstrip("+"), _parsed(argument)
     if _is_path(setting) or setting in PATH_LISTS:
         if value.startswith("~/"):
-            value, parsed = str(Path(value).expanduser()), None
+            value, parsed = str(user_path(value)), None
         if parsed is not None and _is_meant(parsed, value, setting, multirun):
             return argument
     elif parsed is not None:

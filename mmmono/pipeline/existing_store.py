@@ -12,6 +12,7 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
+from mmmono.core.files import user_path
 from mmmono.core.modality_names import ModalityNames
 from mmmono.data import PairSource
 from mmmono.data.blocks import BlockSettings
@@ -89,7 +90,7 @@ class ExistingStore(Dataset, RemoteSettings):
     @property
     def reading(self) -> BlockSettings:
         """How a store on another machine is read."""
-        folder = Path(self.cache).expanduser() if isinstance(self.cache, str) else None
+        folder = user_path(self.cache) if isinstance(self.cache, str) else None
         return BlockSettings(taken_from(self, RemoteSettings), folder, int(self.cache_limit * 1e9))
 
     @property
@@ -101,7 +102,7 @@ class ExistingStore(Dataset, RemoteSettings):
     def store(self) -> FeatureStore:
         """The feature store in the folder `path`. Raises StoreError if there is none."""
         assert self.path is not None
-        return FeatureStore(Path(self.path).expanduser())
+        return FeatureStore(user_path(self.path))
 
     @property
     def files(self) -> EmbeddingFiles | None:
@@ -170,7 +171,7 @@ class ExistingStore(Dataset, RemoteSettings):
         if (remote := self.remote) is not None:
             return StorePairs(remote.metadata(self.reading), remote.address, self.fingerprint(), self.opener)
         assert self.path is not None
-        return StorePairs(self.store.metadata(), Path(self.path).expanduser(), self.fingerprint(), self.opener)
+        return StorePairs(self.store.metadata(), user_path(self.path), self.fingerprint(), self.opener)
 
     @property
     def opener(self) -> ShardOpener:

@@ -14,6 +14,7 @@ import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ModelError
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.core.versions import version_of
 from mmmono.data import DrawingPairs, IconPairs, OpenMojiPairs
@@ -232,7 +233,7 @@ class DeCLIP(Model):
 
     def recipe(self) -> dict[str, Any]:
         """Architecture and fingerprint of the checkpoint. Raises ModelError if the checkpoint is missing."""
-        path = Path(self.checkpoint).expanduser()
+        path = user_path(self.checkpoint)
         if not path.is_file():
             raise ModelError(
                 f"model.checkpoint={self.checkpoint} is no file: download the checkpoint that "
@@ -245,14 +246,14 @@ class DeCLIP(Model):
         """Dimension in the checkpoint (larger for the 88 M release), or the default one if the file is missing."""
         from mmmono.vlm.declip import declip_dim
 
-        path = Path(self.checkpoint).expanduser()
+        path = user_path(self.checkpoint)
         return declip_dim(path) if path.is_file() else _shipped_dim(self.name)
 
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the checkpoint with its keys converted."""
         from mmmono.vlm import load_declip
 
-        return load_declip(self.name, Path(self.checkpoint).expanduser(), device=device)
+        return load_declip(self.name, user_path(self.checkpoint), device=device)
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
+from mmmono.core.files import user_path
 from mmmono.pipeline.downloads import Download
 from mmmono.pipeline.model_names import as_name, last_part
 from mmmono.pipeline.models import Layered
@@ -78,7 +78,7 @@ class Transformers(Layered):
 
     def downloads(self) -> Iterator[Download]:
         """Yield the weights and the processor's files, unless the model lies in a folder."""
-        if not Path(self.id).expanduser().is_dir():
+        if not user_path(self.id).is_dir():
             weights = ("model*.safetensors", "*.json", "*.txt", "*.model")
             yield Download(f"weights of {self.name}", self.id.partition("@")[0], files=weights)
 

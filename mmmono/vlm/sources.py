@@ -18,6 +18,7 @@ from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from open_clip.transform import PreprocessCfg
 
 from mmmono.core.errors import ModelError
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
 from mmmono.vlm.hub import hub_or_cache
 from mmmono.vlm.repositories import Repository
@@ -178,7 +179,7 @@ def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None
         repository = Repository.of(architecture.removeprefix(HUB), CONFIG_FILE, cache_dir)
         file = repository.folder / CONFIG_FILE
     else:
-        file = Path(architecture.removeprefix(FOLDER)).expanduser() / CONFIG_FILE
+        file = user_path(architecture.removeprefix(FOLDER)) / CONFIG_FILE
         if not file.is_file():
             raise ModelError(
                 f"model.architecture={architecture}: there is no {file}; give a folder that has it and the weights, as "
@@ -236,7 +237,7 @@ def _reference(architecture: str, preprocess_of: str | None) -> WeightSettings:
 def _weights_file(architecture: str, pretrained: str | None) -> Path | None:
     if not pretrained:
         return None
-    if (path := Path(pretrained).expanduser()).is_file():
+    if (path := user_path(pretrained)).is_file():
         return path
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if path.is_dir():

@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from mmmono.core.errors import ModelError
 from mmmono.core.extras import need
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.repositories import NotReachableError, Repository
@@ -232,7 +233,7 @@ def transformers_source(id: str) -> TransformersSource:
     Raises:
         ModelError: there is no such model, it cannot be reached, or its type is not known here.
     """
-    path = Path(id).expanduser()
+    path = user_path(id)
     if path.is_dir():
         source = TransformersSource(id, path)
         if not (path / CONFIG).is_file():

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmmono.analyses.names import Settings
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.rows import prepare
@@ -49,7 +50,7 @@ def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     by_model = embeds_by_model(workspace, settings)
     if by_model and workspace.model.dim is not None:
         _check_width(workspace.model.dim, workspace.features(workspace.dataset.split).view.dim)
-    file = None if settings.vocabulary == "captions" else Path(settings.vocabulary).expanduser()
+    file = None if settings.vocabulary == "captions" else user_path(settings.vocabulary)
     if file is not None:
         read_vocabulary(file)
     return {
@@ -90,7 +91,7 @@ def check_columns(metadata: pd.DataFrame, settings: Settings) -> None:
 def vocabulary_of(pairs: PairSample, settings: Settings) -> list[str]:
     """Words and phrases that may be names. Raises ConfigError if there are none."""
     if settings.vocabulary != "captions":
-        return read_vocabulary(Path(settings.vocabulary).expanduser())
+        return read_vocabulary(user_path(settings.vocabulary))
     columns = dict.fromkeys(caption_column(modality, settings) for modality in MODALITIES)
     captions = [caption for column in columns for caption in pairs.metadata[column]]
     words = caption_vocabulary(

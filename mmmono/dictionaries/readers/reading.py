@@ -9,6 +9,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from mmmono.core.errors import DictionaryError, ModelError
+from mmmono.core.files import user_path
 from mmmono.dictionaries import saelens
 from mmmono.dictionaries.base import CONFIG_FILE, WEIGHTS_FILE, Dictionary, read_weights
 from mmmono.dictionaries.foreign_files import Hints, read_torch_file, tensors_of
@@ -45,7 +46,7 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
         DictionaryError: there is no such file or folder, or no such id.
         ModelError: the repository cannot be reached, or has no such file.
     """
-    here = Path(path).expanduser()
+    here = user_path(path)
     if here.exists():
         found = here / file if file else here
         if not found.exists():
