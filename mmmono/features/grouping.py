@@ -51,19 +51,30 @@ class Grouping:
         given = {"group": self.column, "near_duplicates": self.near_duplicates}
         return {key: value for key, value in given.items() if value is not None}
 
-    def codes(self, metadata: pd.DataFrame) -> GroupNumbers | None:
+    def codes(self, store: FeatureStore) -> GroupNumbers | None:
         """Number of each pair's group by the metadata alone, in order of first appearance; None if no column tells it.
 
         Raises:
             ConfigError: the metadata lacks the chosen column, or it is empty.
+            StoreError: the metadata is missing or broken.
         """
-        names = self.split_names(metadata)
+        names = self.names(store)
         return None if names is None else _numbered(names)
+
+    def names(self, store: FeatureStore) -> np.ndarray[Any, Any] | None:
+        """Names of the groups in a store's metadata, see `split_names`; reads their column alone where that is enough."""
+        name = self.column or GROUP_COLUMNS[0]
+        stored = None if name == "key" else store.stored_column(name)  # keys are made unique among all rows
+        complete = stored is not None and not (stored == "").any()
+        return stored if complete else self.split_names(store.metadata())
 
     def split_names(self, metadata: pd.DataFrame) -> np.ndarray[Any, Any] | None:
         """Text of each pair whose hash decides its split, without near-duplicates; None if no column tells it.
 
-        A pair of whose group a store of another program says nothing is a group of its own. Raises like `codes`.
+        A pair of whose group a store of another program says nothing is a group of its own.
+
+        Raises:
+            ConfigError: the metadata lacks the chosen column, or it is empty.
         """
         column = self._column(metadata)
         if column is None:
@@ -102,7 +113,7 @@ def split_rows(
     Raises:
         StoreError: the metadata has no column to split by.
     """
-    names = (grouping or Grouping()).split_names(store.metadata())
+    names = (grouping or Grouping()).names(store)
     if names is None:
         raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
     if codes is not None:  # the first pair of connected groups decides for all of them

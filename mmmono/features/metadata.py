@@ -56,6 +56,20 @@ def read_metadata(files: Sequence[MetadataFile]) -> pd.DataFrame:
     return with_keys(pd.concat(frames, ignore_index=True).fillna(""))
 
 
+def read_stored_column(files: Sequence[MetadataFile], name: str) -> np.ndarray[Any, Any] | None:
+    """Read one column, as text, without the others; None unless every file has it.
+
+    Unlike in `read_metadata`, the column is what it is in the files: `key` is not made unique, and nothing stands in for it.
+
+    Raises:
+        StoreError: like `read_metadata`.
+    """
+    frames = [_read(file, name) for file in files]
+    if any(name not in frame for frame in frames):
+        return None
+    return np.concatenate([frame[name].to_numpy() for frame in frames])
+
+
 def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that other tools call otherwise, and a unique `key`; see `read_metadata`."""
     for name, others in ALIASES.items():
@@ -119,10 +133,11 @@ def _open(file: MetadataFile) -> pq.ParquetFile:
         raise StoreError(f"{file} is no whole Parquet file ({reason}): extract again") from error
 
 
-def _read(file: MetadataFile) -> pd.DataFrame:
+def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
+    """Read all columns as text, or one of them if there is such a column."""
     try:
         with _open(file) as opened:
-            table = opened.read()
+            table = opened.read(None if only is None else [only])
         columns = {name: _column(table.column(place)) for place, name in enumerate(table.column_names)}
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]

@@ -50,6 +50,7 @@ class FeatureView:
         self.rows = rows
         self._grouping = grouping or Grouping()
         self._codes = codes
+        self._groups: GroupNumbers | None = None
 
     @property
     def dim(self) -> int:
@@ -93,7 +94,7 @@ class FeatureView:
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
 
     def groups(self) -> GroupNumbers:
-        """Return the group of each pair as a number from 0 on, in order of first appearance.
+        """Return the group of each pair as a number from 0 on, in order of first appearance; they are found once.
 
         Pairs of one group (captions of one image, variants of one drawing) are not independent: statistics count groups.
         Without a column to group by, each pair is a group of its own.
@@ -101,9 +102,14 @@ class FeatureView:
         Raises:
             ConfigError: the metadata lacks the column that `grouping` names.
         """
+        if self._groups is None:
+            self._groups = self._found_groups()
+        return self._groups.copy()
+
+    def _found_groups(self) -> GroupNumbers:
         codes = self._codes
         if codes is None and (self.store.has_metadata or self._grouping.column is not None):
-            codes = self._grouping.codes(self.store.metadata())
+            codes = self._grouping.codes(self.store)
         if codes is None:
             return np.arange(len(self))
         return pd.factorize(codes if self.rows is None else codes[self.rows])[0].astype(np.int64)

@@ -32,7 +32,7 @@ from mmmono.data.blocks import BlockSettings
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shards import shown
-from mmmono.features.metadata import read_metadata
+from mmmono.features.metadata import read_metadata, read_stored_column
 from mmmono.features.remote_store import INDEX_FILE, MANIFEST_FILE, RemoteStore, is_index, read_index
 from mmmono.features.shards import MODALITIES, SUFFIXES, Modality, local_shards
 
@@ -213,6 +213,14 @@ class FeatureStore:
                     image, text = image[local], text[local]
                 start = int(low)
             yield PairedBlock(start, image, text)
+
+    def stored_column(self, name: str) -> np.ndarray[Any, Any] | None:
+        """Return one column of the metadata as it is stored, as text; None if not every file has it, or there are none.
+
+        Raises:
+            StoreError: the metadata is broken.
+        """
+        return read_stored_column(self._metadata_files, name) if self._metadata_files else None
 
     def metadata(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the metadata in the order of the embeddings, all values as text; see `read_metadata`.

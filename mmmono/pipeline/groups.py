@@ -48,7 +48,7 @@ def compared_groups(
         return None
 
     def make(directory: Path) -> None:
-        codes = grouping.codes(found.metadata())
+        codes = grouping.codes(found)
         codes = np.arange(len(found)) if codes is None else codes
         np.save(directory / GROUPS, near_duplicates(found, threshold, codes, device))
 
