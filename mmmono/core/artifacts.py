@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,8 +75,11 @@ class Artifact:
 
     @property
     def made_at(self) -> float:
-        """Time of completion, in seconds since the epoch."""
-        return (self.path / RECIPE_FILE).stat().st_mtime
+        """Time of completion, in seconds since the epoch; now, while another process makes it anew."""
+        try:
+            return (self.path / RECIPE_FILE).stat().st_mtime
+        except FileNotFoundError:
+            return time.time()
 
     @property
     def versions(self) -> dict[str, str]:

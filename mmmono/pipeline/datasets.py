@@ -123,6 +123,11 @@ class Dataset(ABC):
         return "train" if self.native_splits and split == "select" else split
 
     @property
+    def name(self) -> str:
+        """Name of the option, for titles and artifacts."""
+        return type(self).__name__.lower()
+
+    @property
     def shares(self) -> SplitShares:
         """Shares of the splits that a hash makes; of the training split alone if the source has its own splits."""
         if self.native_splits:

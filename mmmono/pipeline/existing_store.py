@@ -76,6 +76,11 @@ class ExistingStore(Dataset, RemoteSettings):
             )
 
     @property
+    def name(self) -> str:
+        """Name of the option."""
+        return "store"
+
+    @property
     def native_splits(self) -> bool:
         """False: split by a hash of keys or image paths."""
         return False

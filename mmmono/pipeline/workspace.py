@@ -64,7 +64,7 @@ class Workspace:
         )
         self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
-        self.dataset_name = cfg.dataset._target_.rpartition(".")[2].lower()
+        self.dataset_name = self.dataset.name
         self.seed: int = cfg.seed
         self.device = named_device(cfg.device)
         self.engine: Engine = instantiate(cfg.engine) if "engine" in cfg else Local()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from omegaconf import ListConfig
 
 from mmmono.core.errors import ConfigError
@@ -18,6 +20,7 @@ from mmmono.pipeline.datasets import CC3M, COCO, Remote, Synthetic, WebDataset
 from mmmono.pipeline.existing_store import ExistingStore
 from mmmono.pipeline.huggingface_dataset import HuggingFace
 from mmmono.pipeline.models import DeCLIP, OpenCLIP
+from mmmono.pipeline.settings import CONF
 from mmmono.vlm.weight_settings import GivenSettings
 
 OWN = {
@@ -114,3 +117,10 @@ def test_validation_shards_are_no_training_shards(tmp_path: Path) -> None:
 def test_validation_rows_are_no_training_rows(rows: str, val_rows: str, apart: bool) -> None:
     with nullcontext() if apart else pytest.raises(ConfigError, match="val_rows=.* has rows of dataset.rows="):
         HuggingFace(id="org/name", rows=rows, val_rows=val_rows)
+
+
+@pytest.mark.parametrize("option", sorted(file.stem for file in (CONF / "dataset").glob("*.yaml")))
+def test_titles_and_artifacts_say_the_name_of_the_option(option: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        dataset = get_class(compose("mds", [f"dataset={option}"]).dataset._target_)
+    assert dataset.name.fget(object.__new__(dataset)) == option  # which needs none of its settings

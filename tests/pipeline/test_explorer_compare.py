@@ -95,7 +95,7 @@ def test_each_feature_has_its_counterpart_in_the_other_model(
         ("random_rotation", 0),
         ("raw of other", 1),
     ]
-    assert index["title"] == "one on existingstore (all, in-sample) and other on existingstore (all)"
+    assert index["title"] == "one on store (all, in-sample) and other on store (all)"
     found = data(page, "raw/counterparts")["raw of other"]
     back = data(page, "raw of other/counterparts")["raw"]
     one, other = (centered(oriented(sides)) for sides in (models.one, models.other))
@@ -162,7 +162,7 @@ def test_pairs_without_keys_are_the_same_by_their_captions(command: Command, mod
     assert run.status == 0, run.err
     run = command("explorer", *common, models.compared(f"dataset.metadata={wordless}"))
     assert run.status == 1
-    assert "pairs of other on existingstore (all) have no captions, by which they are compared" in run.err
+    assert "pairs of other on store (all) have no captions, by which they are compared" in run.err
 
 
 def test_other_pairs_are_one_clear_line(command: Command, models: TwoModels, tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ def test_other_pairs_are_one_clear_line(command: Command, models: TwoModels, tmp
         (["dataset.split=val", "training.split=train"], "in common, by key and caption, but must be the same"),
         (
             [f"dataset.metadata={fewer}"],
-            "300 pairs of one on existingstore (all) and 300 of other on existingstore (all) have 0",
+            "300 pairs of one on store (all) and 300 of other on store (all) have 0",
         ),
         ([f"dataset.metadata={shuffled}"], "are the same in another order: sort the rows of one store as the other's"),
         ([f"dataset.metadata={recaptioned}"], "have 0 in common, by key and caption"),
-        (["dataset.modalities=[audio,text]"], "image-text pairs of one on existingstore (all) cannot be compared"),
+        (["dataset.modalities=[audio,text]"], "image-text pairs of one on store (all) cannot be compared"),
     ):
         run = command(
             "explorer", f"artifacts={tmp_path}", *models.settings(), *FEW, "features=raw", models.compared(*changes)

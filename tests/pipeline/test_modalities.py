@@ -90,7 +90,7 @@ def test_everything_says_the_names(tmp_path: Path, command: Command, monkeypatch
 def looked_at(analysis: Analysis, folder: Path) -> None:
     """Look at the figures of a result, and at its tables as W&B and TensorBoard show them."""
     recipe = json.loads((folder / "recipe.json").read_text())
-    for name, figure in analysis.draw(Result(folder, recipe, "clap", "existingstore", AUDIO)):
+    for name, figure in analysis.draw(Result(folder, recipe, "clap", "store", AUDIO)):
         texts = [text.get_text() for text in figure.findobj(Text)]
         plt.close(figure)
         assert not [found for text in texts for found in SAID.findall(text)], name
