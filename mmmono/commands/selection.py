@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shlex import join, quote
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -78,7 +79,7 @@ class Selection:
 
     def _settings_of(self, entrypoint: str, features: Sequence[str]) -> list[str]:
         """The settings that an entrypoint has; all of them outside of a command."""
-        if not HydraConfig.initialized():
+        if not GlobalHydra.instance().is_initialized():
             return list(self.settings)
         sets = [f"features={_listed(features)}"] if features else []
         kept = settings_it_has(entrypoint, [*self._groups, *sets, *self.settings], CONF)

@@ -179,7 +179,7 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     target = tmp_path / "deep" / "file.json"
     write_text_atomically(target, "old")
 
-    def fails(self: Path, text: str) -> None:
+    def fails(self: Path, text: str, encoding: str) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(Path, "write_text", fails)

@@ -125,19 +125,22 @@ def explore(workspace: Workspace) -> None:
 def _tell_what_is_missing(run: Run) -> None:
     """Say which results of other analyses the page could show too."""
 
-    def command(target: str, entrypoint: str) -> str:
+    def command(of: str) -> str:
+        if run.called:
+            return f"{USED[of].command} with its settings"
         selection = Selection.given(list(run.workspace.recipes))
-        how = " with its settings" if run.called else selection.arguments(entrypoint, selection.features)
-        return f"make {target}{how}"
+        return f"{USED[of].command}{selection.arguments(USED[of].name, selection.features)}"
 
     if not all(run.results["mono"].values()):
-        made = command("section-3", "interpretability")
-        console.print(f"without monosemanticity scores{run.called}: {made}, then this again, to have them", style="dim")
+        console.print(
+            f"without monosemanticity scores{run.called}: {command('mono')}, then this again, to have them", style="dim"
+        )
         for settings_of_others in run.there.other_settings(USED["mono"]):
             console.print(f"there, under other settings: {settings_of_others}")
     if not all(run.results["sharedness"].values()):
-        made = command("section-2.1", "sharedness")
-        console.print(f"without sharedness{run.called}: {made}, then this again, to have it", style="dim")
+        console.print(
+            f"without sharedness{run.called}: {command('sharedness')}, then this again, to have it", style="dim"
+        )
 
 
 def escaped_address(page: Path) -> str | None:

@@ -18,6 +18,8 @@ from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.report import Report, write_report
 from mmmono.reporting.tables import console, show_table
 
+FIRST = next(analysis for analysis in ANALYSES if "section-2.1" in analysis.targets)  # what one begins with
+
 
 def report(workspace: Workspace) -> None:
     """Collect the existing results of the selected features into a page, and list what is missing.
@@ -31,8 +33,8 @@ def report(workspace: Workspace) -> None:
         there.features(there.settings.training.split)
     except MissingArtifactError as error:
         raise ConfigError(
-            f"nothing is computed yet of {there.title} ({error}): start with make section-2.1"
-            f"{Selection.given([]).arguments('mds')}, or choose another model= or dataset="
+            f"nothing is computed yet of {there.title} ({error}): start with "
+            f"{Selection.given([]).command(FIRST)}, or choose another model= or dataset="
         ) from error
     results = ResultsOnDisk(there)
     explorer = results.page("explorer")
@@ -85,8 +87,9 @@ def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | 
 
 def _makes(workspace: Workspace, name: str, selection: Selection) -> str:
     """The command that makes a feature set."""
-    target, entrypoint = ("appendix-a.1", "train") if workspace.recipes[name].trained else ("section-2.1", "mds")
-    return f"make {target}{selection.arguments(entrypoint, [name])}"
+    if workspace.recipes[name].trained:
+        return f"make appendix-a.1{selection.arguments('train', [name])}"
+    return selection.command(FIRST, [name])
 
 
 def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
