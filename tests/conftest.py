@@ -22,6 +22,9 @@ settings.load_profile("mmmono")
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of `make test`: tests that run make would be a part of it
+    os.environ.pop(name, None)
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of what a shell starts with &; tests of interrupts would wait
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

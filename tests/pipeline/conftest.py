@@ -84,11 +84,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
-    """An artifacts root with DrawingCLIP and the features of OpenMoji's first 400 emoji."""
+    """An artifacts root of this process with DrawingCLIP and the features of OpenMoji's first 400 emoji."""
     root = tmp_path_factory.mktemp("artifacts")
     towers = models.parent / "towers"  # what the fit made, which extraction reads
     towers.mkdir(exist_ok=True)
     for folder in (models, towers):
         (root / folder.name).symlink_to(folder)
     assert run_entrypoint("extract", f"artifacts={root}", "dataset.limit=400") == 0
+    (root / "models").unlink()  # other models that a test makes are its process' own
+    (root / "models").mkdir()
+    for model in models.glob("drawingclip-*"):
+        (root / "models" / model.name).symlink_to(model)
     return root
