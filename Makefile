@@ -1,6 +1,8 @@
 # Every target sets up its own environment in .venv first: Python ≥ 3.11 and make are all a fresh machine needs.
 SHELL := /bin/bash
 .SHELLFLAGS := +B -c # no brace expansion: shards-{0..4}.tar in ARGS is a pattern of ours
+# uv compiles nothing at installation. Where this is set, as in many containers, each process would compile all of PyTorch again.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 

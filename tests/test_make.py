@@ -64,6 +64,14 @@ def test_a_command_of_the_report_gives_make_the_arguments_as_they_were_given(tmp
     assert make_words(["artifacts=/a", "seed=1"]) == "'artifacts=/a seed=1'"
 
 
+def test_bytecode_is_written_though_a_container_says_otherwise() -> None:
+    shown = ["make", "-f", str(REPOSITORY / "Makefile"), "--eval", "shown: ; @env", "shown"]
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    lines = subprocess.run(shown, env=env, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "PYTHONUNBUFFERED=1" in lines
+    assert not any(line.startswith("PYTHONDONTWRITEBYTECODE=") for line in lines)
+
+
 def test_what_is_left_out_is_no_command() -> None:
     lines = shell_lines(["paper", "--exact", "--", "model=clip_rn50", "dataset=cc3m"])
     assert not any("ablation.py" in line for line in lines)  # COCO is not given
