@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 CHECK = "Reply with one word: yes."
 TAKEN_BY_MOST = ("max_tokens", "temperature")  # parameters that models which think before they reply refuse
-THOUGHTS = 4096  # tokens for the thoughts of models that count them with their reply, which then take no max_tokens
+THOUGHTS = 4096  # tokens for the thoughts of models that count them with their reply
 MALFORMED = 599  # unassigned status; clients retry every status from 500 on
 
 
@@ -55,6 +56,7 @@ class ChatModel:
     _client: OpenAI = field(init=False, repr=False)
     _answered: bool = field(init=False, repr=False, default=False)
     _without: set[str] = field(init=False, repr=False, default_factory=set)  # parameters that the model does not take
+    _thinks: bool = field(init=False, repr=False, default=False)  # before it replies, with tokens of the reply
 
     def __post_init__(self) -> None:
         self.base_url = os.environ.get(self.base_url_variable) or self.base_url
@@ -120,7 +122,8 @@ class ChatModel:
     def ask(self, message: str, max_tokens: int = 16) -> str:
         """Return the model's reply to a message, at temperature 0 if the model takes a temperature.
 
-        It is empty if the endpoint refuses this very message, as content filters do and as it may be too long.
+        It is empty if the endpoint refuses this very message, as content filters do and as it may be too long. Thoughts are
+        no part of it: a model whose tokens end before its reply begins is given `THOUGHTS` more from then on.
 
         Raises:
             ConfigError: the endpoint refuses the key, or the model: any message.
@@ -139,11 +142,12 @@ class ChatModel:
         import openai
 
         without = set(self._without)
+        tokens = max_tokens + (THOUGHTS if self._thinks or "max_tokens" in without else 0)
         try:
             reply = self._client.chat.completions.with_raw_response.create(
-                model=self.model, messages=[{"role": "user", "content": message}], **_parameters(max_tokens, without)
+                model=self.model, messages=[{"role": "user", "content": message}], **_parameters(tokens, without)
             )
-            text = completion(reply.text)
+            text, ended = completion(reply.text)
         except openai.BadRequestError as error:
             if error.param not in TAKEN_BY_MOST or error.param in without:
                 raise
@@ -165,6 +169,9 @@ class ChatModel:
             details = f": {error.message[:200]}" if error.status_code < 500 else ""
             raise self._none(f"status {error.status_code}{details}") from error
         self._answered = True
+        if not (text or ended) and tokens == max_tokens:
+            self._thinks = True
+            return self._reply(message, max_tokens)
         return text
 
     def _refused(self, error: APIStatusError) -> ConfigError:
@@ -205,21 +212,35 @@ def digest_of(content: object) -> str:
     return sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def _parameters(max_tokens: int, without: Set[str]) -> dict[str, Any]:
+def _parameters(tokens: int, without: Set[str]) -> dict[str, Any]:
     """Parameters of a request, without those of `TAKEN_BY_MOST` that the model does not take."""
-    limit = {"max_completion_tokens": THOUGHTS + max_tokens} if "max_tokens" in without else {"max_tokens": max_tokens}
+    limit = {"max_completion_tokens" if "max_tokens" in without else "max_tokens": tokens}
     return limit if "temperature" in without else {"temperature": 0, **limit}
 
 
-def completion(body: str) -> str:
-    """Return the text of the first choice of a chat completion, given as JSON. Raises ValueError if it is none."""
+def completion(body: str) -> tuple[str, bool]:
+    """Return the text of the first choice of a chat completion, and whether it has an end.
+
+    Servers that do not part thoughts from the reply send them within it, between <think> and </think>.
+
+    Args:
+        body: the chat completion as JSON.
+
+    Returns:
+        The text without thoughts, and False if it ends because the tokens did.
+
+    Raises:
+        ValueError: it is no chat completion.
+    """
     try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
+        choice = json.loads(body)["choices"][0]
+        content, reason = choice["message"]["content"], choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"no chat completion: {body[:200]}") from error
     if not isinstance(content, str | None):
         raise ValueError(f"the content of a chat completion is no text: {body[:200]}")
-    return content or ""
+    text = re.sub(r"^.*</think>|^\s*<think>.*", "", content or "", flags=re.DOTALL)
+    return text.strip(), reason != "length"
 
 
 def _mark_malformed(response: httpx.Response) -> None:

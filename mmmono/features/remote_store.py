@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ class RemoteStore:
         settings: time-outs and retries.
 
     Raises:
-        ConfigError: the address has a query, or that of the hub another form.
+        ConfigError: the address has a query or a password, or that of the hub another form.
         StoreError: there is no store, or its server does not tell what is needed to notice changes.
         DataError: it cannot be reached, or may not be read.
     """
@@ -141,6 +142,11 @@ class RemoteStore:
             raise ConfigError(
                 f"the address of a store, {shown(address)}, is that of a folder, and cannot have a signature after '?': use "
                 "s3://, gs:// or az:// with credentials, or copy the store to a disk"
+            )
+        if urlsplit(address).password:
+            raise ConfigError(
+                f"the address of a store, {shown(address)}, holds a password, which files would keep: write a line "
+                f"'machine {urlsplit(address).hostname} login … password …' to ~/.netrc, and give the address without it"
             )
         self.address = address.rstrip("/")
         self.settings = settings

@@ -251,6 +251,27 @@ def test_models_that_think_are_asked_as_they_want(serve: Callable[..., Endpoint]
     assert len(endpoint.requests) < 20 + 2 * 4 + 1  # each worker finds out at most once
 
 
+@pytest.mark.parametrize("parted", [True, False])
+def test_models_that_think_with_the_tokens_of_the_reply_are_given_more(
+    serve: Callable[..., Endpoint], parted: bool
+) -> None:
+    thoughts = None if parted else "<think>\nOkay, let me see"
+    cut = {"choices": [{"message": {"content": thoughts}, "finish_reason": "length"}]}
+    whole = "yes" if parted else "Okay, let me see\n</think>\n\nYes."
+
+    def reply(body: dict[str, object]) -> tuple[int, bytes]:
+        return 200, completion(whole) if int(str(body["max_tokens"])) > 1000 else json.dumps(cut).encode()
+
+    endpoint = serve(reply)
+    asked = [("r", str(number)) for number in range(20)]
+    assert judge(endpoint.url, workers=4).verdicts(asked) == [True] * 20
+    assert len(endpoint.requests) < 20 + 4 + 1  # each worker finds out at most once
+
+    endless = serve(lambda _: (200, json.dumps(cut).encode()))
+    assert judge(endless.url, workers=1).verdicts(asked) == [None] * 20
+    assert len(endless.requests) == 20 + 1
+
+
 def test_one_question_shows_whether_the_judge_answers(serve: Callable[..., Endpoint]) -> None:
     endpoint = serve(says("yes"))
     ready = judge(endpoint.url)

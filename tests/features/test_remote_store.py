@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import pickle
@@ -312,6 +313,16 @@ def test_ranges_longer_than_memory_holds_ask_for_each_block_once(
     assert len(ranges) == len(set(ranges)) == sum(-(-part.size // 100) for part in parts) > 2 * blocks_in_memory
 
 
+def test_a_password_of_netrc_is_sent(
+    server: FlakyServer, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    FeatureStore(upload(server, local), QUICK).metadata()
+    basic = "Basic " + base64.b64encode(b"me:secret").decode()
+    assert {request.authorization for request in server.requests} == {basic}
+
+
 def test_errors_name_the_address_and_what_to_do(server: FlakyServer, local: Path) -> None:
     def refused(address: str) -> str:
         with pytest.raises((StoreError, DataError, ConfigError)) as raised:
@@ -323,6 +334,9 @@ def test_errors_name_the_address_and_what_to_do(server: FlakyServer, local: Path
     assert "/bucket/none is no feature store: no img_emb/img_emb_*.npy in it" in refused(f"{server.url}/bucket/none")
     assert "cannot have a signature after '?'" in refused(f"{address}?sig=secret")
     assert "secret" not in refused(f"{address}?sig=secret")
+    with_password = address.replace("://", "://me:secret@")
+    assert "write a line 'machine 127.0.0.1 login … password …' to ~/.netrc" in refused(with_password)
+    assert "secret" not in refused(with_password)
     server.tagged = False
     assert "tells no version of it (an ETag or a time)" in refused(address)
     server.tagged, server.ranged = True, False
