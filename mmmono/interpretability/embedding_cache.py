@@ -73,7 +73,7 @@ class EmbeddingCache:
             try:
                 with np.load(file) as part:
                     parts.append((part["rows"], part["embeddings"]))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # broken file: compute its rows again
+            except (EOFError, ValueError, KeyError, zipfile.BadZipFile):  # broken file: compute its rows again
                 file.unlink()
         if not parts:
             return np.empty(0, np.int64), torch.empty(0, 0)

@@ -1,5 +1,6 @@
 """Embedders against the libraries they are made of, and the cache of their embeddings."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,6 +122,34 @@ def test_the_cache_computes_each_row_once_and_survives_an_interrupt(tmp_path: Pa
     assert again[:, 1].tolist() == [-row for row in range(512)]
     # Of what the interrupted call had finished, the first 512 missing rows, nothing is computed again.
     assert len(computed) == before
+
+
+@pytest.mark.parametrize("left", [0, 5, 300])
+def test_rows_of_a_broken_file_are_computed_again_and_no_file_is_lost_to_a_failing_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    computed: list[int] = []
+
+    def compute(rows: Sequence[int]) -> Tensor:
+        computed.extend(rows)
+        return torch.tensor(rows).float()[:, None]
+
+    cache = EmbeddingCache(tmp_path, compute, "test")
+    cache.get(torch.arange(512))
+    cache.get(torch.arange(600))
+    first = tmp_path / "000000.npz"
+
+    def failing(file: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(file))
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output error"):
+        patched.setattr(np, "load", failing)
+        cache.get(torch.arange(600))
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+    first.write_bytes(first.read_bytes()[:left])
+    assert cache.get(torch.arange(600))[:, 0].tolist() == list(range(600))
+    assert computed == [*range(600), *range(512)]
 
 
 def test_a_folders_fingerprint_is_its_content(tmp_path: Path) -> None:
