@@ -59,7 +59,8 @@ def _preprocess(image: Image.Image) -> Tensor:
 
 
 def _tokenize(captions: list[str]) -> Tensor:
-    return torch.tensor([[int(word) for word in caption.split()] for caption in captions])
+    """The first two words of each caption, which are numbers."""
+    return torch.tensor([[int(word) if word.isdigit() else 0 for word in caption.split()[:2]] for caption in captions])
 
 
 @dataclass

@@ -40,7 +40,7 @@ def extract(workspace: Workspace) -> None:
         "dtype": str(store.dtype),
     }
     if manifest is not None:
-        row |= {"dataset": manifest.dataset, "skipped": manifest.skipped}
+        row |= {"dataset": manifest.dataset, "skipped": manifest.skipped, "full captions": manifest.full}
     show_table([row], "Feature store")
     console.print(f"{'made' if made.built else 'reused'} {made.path}")
 

@@ -37,6 +37,7 @@ class _PartBuffer:
     image: list[Tensor] = field(default_factory=list)
     text: list[Tensor] = field(default_factory=list)
     rows: list[dict[str, str]] = field(default_factory=list)
+    full: list[bool] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     broken: BrokenPartError | None = None
 
@@ -44,7 +45,8 @@ class _PartBuffer:
         """Keep the first `most` pairs, and the skipped pairs before the last of them."""
         if len(self.rows) >= most:
             self.image, self.text = [torch.cat(self.image)[:most]], [torch.cat(self.text)[:most]]
-            self.rows, self.skips = self.rows[:most], [skip for skip in self.skips if skip.before < most]
+            self.rows, self.full = self.rows[:most], self.full[:most]
+            self.skips = [skip for skip in self.skips if skip.before < most]
             self.broken = None  # the error came after the pairs that are kept
 
 
@@ -186,6 +188,7 @@ class PartEncoder:
             buffer.image.append(self.encoder.encode_image(images))
             buffer.text.append(self.encoder.encode_text(tokens))
         buffer.rows += batch.rows
+        buffer.full += batch.full
 
     def _commit(self, part: int, buffer: _PartBuffer, claimed: bool) -> None:
         """Write a part; leave it alone if it was claimed and another process has taken it over."""
@@ -198,7 +201,8 @@ class PartEncoder:
         image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
         text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
         check_finite(image, text, buffer.rows, self.names[part], self.settings.dtype)
-        staged = self.writer.stage(part, image, text, buffer.rows, [(skip.key, skip.reason) for skip in buffer.skips])
+        skipped = [(skip.key, skip.reason) for skip in buffer.skips]
+        staged = self.writer.stage(part, image, text, buffer.rows, skipped, sum(buffer.full))
         if claimed and not self.claims.confirm(part):
             staged.discard()
             return

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mmmono.core.cores import usable_cores
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError, MmmonoError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
+from mmmono.features.context import Context
 
 PREFETCHED = 32  # prefetched batches of all workers together; at most 4 each
 SHARED_MEMORY = Path("/dev/shm")  # holds the batches of worker processes on Linux
@@ -72,6 +73,7 @@ class Batch:
         part: index of the part.
         images, tokens: inputs of the encoders; NumPy arrays if batches do not go through shared memory. None if empty.
         rows: metadata of the pairs.
+        full: whether each caption fills the encoder's context, so that its end may not be read.
         skips: skipped pairs since the previous batch.
         last: whether this is the part's last batch.
     """
@@ -80,6 +82,7 @@ class Batch:
     images: Any = None
     tokens: Any = None
     rows: list[dict[str, str]] = field(default_factory=list)
+    full: list[bool] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     last: bool = False
 
@@ -127,6 +130,7 @@ class PartReader(IterableDataset[Batch | Failure]):
         self.parts = parts
         self.preprocess = encoder.preprocess
         self.tokenize = encoder.tokenize
+        self.context = Context(encoder.tokenize)
         self.batch_size = batch_size
         self.admits = admits
         self.most = None if most is None else math.ceil(most / batch_size) * batch_size
@@ -166,7 +170,9 @@ class PartReader(IterableDataset[Batch | Failure]):
         if not pairs:
             return batch
         images = torch.stack([self.preprocess(pair.image) for pair in pairs])
-        tokens = self.tokenize([pair.caption for pair in pairs])
+        captions = [pair.caption for pair in pairs]
+        tokens = self.tokenize(captions)
+        batch.full = self.context.is_full(captions, tokens)
         shared = self.shared or get_worker_info() is None
         batch.images, batch.tokens = (images, tokens) if shared else (images.numpy(), tokens.numpy())
         batch.rows = [self._row(pair) for pair in pairs]

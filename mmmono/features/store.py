@@ -58,6 +58,7 @@ class Manifest:
         examples: keys of some skipped pairs by reason.
         broken: reason by name, for parts that could not be read to their end and are missing.
         missing: estimated number of pairs in those parts.
+        full: number of captions that fill the encoder's context, so that what is beyond was not read.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Manifest:
     examples: dict[str, list[str]] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     missing: int = 0
+    full: int = 0
 
     def to_json(self) -> str:
         """Return the content of the manifest file."""

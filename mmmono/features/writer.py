@@ -39,12 +39,14 @@ class ShardReport:
         content: digest of their embeddings.
         reasons: number of skipped pairs by reason.
         examples: keys of some skipped pairs by reason.
+        full: number of captions that fill the encoder's context.
     """
 
     count: int = 0
     content: str = ""
     reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    full: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,15 @@ class FeatureStoreWriter:
         text: Float[Tensor, "pairs dim"],
         metadata: Sequence[dict[str, str]],
         skipped: Sequence[tuple[str, str]] = (),
+        full: int = 0,
     ) -> StagedShard:
-        """Write one part as `write` does, but beside the store; `publish` moves it in."""
+        """Write one part as `write` does, but beside the store; `publish` moves it in.
+
+        `full` is the number of captions that fill the encoder's context.
+        """
         folder = self.path / STAGING / f"{self._number(shard)}-{uuid4().hex[:16]}"
         folder.mkdir()
-        staged = StagedShard(shard, folder, ShardReport(len(image)))
+        staged = StagedShard(shard, folder, ShardReport(len(image), full=full))
         try:
             self._write_content(staged, image, text, metadata)
         except BaseException:  # such as a full disk
@@ -193,7 +199,7 @@ class FeatureStoreWriter:
         """Write and return the manifest of the finished shards.
 
         Args:
-            made: origin of the store; `count`, `content`, `skipped`, `reasons` and `examples` are filled in here.
+            made: origin of the store; `count`, `content`, `skipped`, `reasons`, `examples` and `full` are filled in here.
             shards: indices of the parts in the store.
         """
         reasons: Counter[str] = Counter()
@@ -213,6 +219,7 @@ class FeatureStoreWriter:
             skipped=sum(reasons.values()),
             reasons=common,
             examples={reason: examples[reason] for reason in common if reason in examples},
+            full=sum(report.full for report in reports),
         )
         write_text_atomically(self.path / MANIFEST_FILE, manifest.to_json())
         shutil.rmtree(self.path / WORK, ignore_errors=True)

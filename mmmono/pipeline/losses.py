@@ -9,7 +9,7 @@ from mmmono.reporting.tables import console
 
 
 def tell_losses(manifest: Manifest) -> None:
-    """Print the number of skipped pairs with reasons and examples, and the missing shards."""
+    """Print the number of skipped pairs with reasons and examples, the missing shards, and how many captions are cut."""
     if manifest.skipped:
         console.print(
             f"skipped {manifest.skipped} unreadable pairs: {described(manifest.reasons)}; "
@@ -20,6 +20,11 @@ def tell_losses(manifest: Manifest) -> None:
         listed = "; ".join(f"{name} {reason}" for name, reason in manifest.broken.items())
         console.print(
             f"went without {len(manifest.broken)} shards, about {manifest.missing} pairs: {listed}", style="yellow"
+        )
+    if manifest.full:
+        console.print(
+            f"{manifest.full} of {manifest.count} captions fill the context of {manifest.model}: it does not read further",
+            style="yellow",
         )
 
 
