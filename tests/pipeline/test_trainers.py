@@ -64,13 +64,13 @@ def fit(
     settings = read_settings(cfg, "training", TrainingSettings)
     settings = replace(settings, batch_size=64, dead_after_epochs=dead_after_epochs)
     training = Training(name, kind, view, view, True, 0, settings, check_trainer(cfg), folder)
-    return training.fit(None, Metrics())
+    return training.fit(None, Metrics(folder / "log"))
 
 
 class Metrics:
     """A logger that keeps what it is given."""
 
-    def __new__(cls) -> Any:
+    def __new__(cls, folder: Path) -> Any:
         from lightning.pytorch.loggers import CSVLogger
 
         class Kept(CSVLogger):
@@ -81,7 +81,7 @@ class Metrics:
             def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
                 self.rows.append(dict(metrics))
 
-        return Kept("unused")
+        return Kept(str(folder))
 
 
 @pytest.mark.slow
