@@ -29,6 +29,11 @@ class ResumeCheckpoint(ModelCheckpoint):
         super().__init__(folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
         self._waits_for_validation = False
 
+    @property
+    def state_key(self) -> str:
+        """Name of its state in a checkpoint; Lightning's has `every` in it, which a resumed training may change."""
+        return type(self).__name__
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -13,6 +13,7 @@ from mmmono.core.cores import usable_cores
 from mmmono.core.memory import keep_freed_memory
 from mmmono.features.store import content_fingerprint
 from mmmono.features.synthetic import read_truth
+from mmmono.pipeline.trainer_settings import NEUTRAL_OPTIONS
 from mmmono.pipeline.training import NEUTRAL
 from mmmono.pipeline.workspace import Workspace
 
@@ -77,8 +78,9 @@ def content(cfg: DictConfig, without: Sequence[str] = ()) -> dict[str, Any]:
     assert isinstance(made, dict)
     if "training" in made:
         made["training"] = {key: value for key, value in made["training"].items() if key not in NEUTRAL}
-    if "max_time" in made.get("trainer", {}):
-        made["trainer"]["max_time"] = None  # a training that it breaks off gives no result
+    if "trainer" in made:  # a training that max_time breaks off gives no result
+        changing = {key: value for key, value in made["trainer"].items() if key not in NEUTRAL_OPTIONS}
+        made["trainer"] = changing | ({"max_time": None} if "max_time" in changing else {})
     if (store := made.get("dataset", {}).get("noise_from")) is not None:
         made["dataset"]["noise_from"] = content_fingerprint(store)
     return {str(key): value for key, value in made.items() if key not in WITHOUT_EFFECT.union(without)}

@@ -27,7 +27,7 @@ OWN = (
     "enable_checkpointing", "num_sanity_val_steps", "use_distributed_sampler",
 )  # fmt: skip
 # Options that do not change the weights.
-NEUTRAL = ("log_every_n_steps", "profiler", "detect_anomaly")
+NEUTRAL_OPTIONS = ("log_every_n_steps", "profiler", "detect_anomaly")
 GPU = {"gpu": "cuda", "cuda": "cuda", "mps": "mps", "cpu": "cpu"}
 
 
@@ -98,7 +98,7 @@ class TrainerSettings:
 
     def recipe(self) -> dict[str, Any]:
         """Settings that change the weights; the hardware and the number of processes do not."""
-        kept = {key: value for key, value in self.options.items() if key not in NEUTRAL}
+        kept = {key: value for key, value in self.options.items() if key not in NEUTRAL_OPTIONS}
         return {**kept, "precision": self.precision}
 
     def precision_arguments(self) -> dict[str, Any]:

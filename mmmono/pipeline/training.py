@@ -31,7 +31,7 @@ from mmmono.reporting.training_figures import training_curves
 if TYPE_CHECKING:
     from mmmono.pipeline.fitting import Trainee, Training
 
-NEUTRAL = ("together",)  # settings of training that do not change the weights
+NEUTRAL = ("together", "checkpoint_every")  # settings of training that do not change the weights
 END_FILE = "end.parquet"  # why and after how many steps a training ended
 
 

@@ -45,9 +45,13 @@ def test_the_base_setting_alone_has_no_figures(tmp_path: Path) -> None:
 
 def test_what_changes_no_result_is_no_content() -> None:
     def made(**training: object) -> object:
-        return content(OmegaConf.create({"training": {"patience": 3, **training}, "device": "cpu", "sae": {"k": 4}}))
+        trainer = {"max_steps": 9} | {key: training.pop(key) for key in ("log_every_n_steps",) if key in training}
+        sections = {"training": {"patience": 3, **training}, "device": "cpu", "sae": {"k": 4}, "trainer": trainer}
+        return content(OmegaConf.create(sections))
 
-    assert made(together=True) == made(together=False) == made() == {"training": {"patience": 3}, "sae": {"k": 4}}
+    expected = {"training": {"patience": 3}, "sae": {"k": 4}, "trainer": {"max_steps": 9}}
+    assert made(together=True) == made(together=False) == made() == expected
+    assert made(checkpoint_every=10) == made(log_every_n_steps=7) == made()
     assert made(patience=4) != made()
 
 

@@ -58,6 +58,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "*|dataset.retries": "how often a host is asked",
     "*|model.force_quick_gelu": "a tag knows its activation; see the walk with random weights",
     "*|model.seed": "of random weights; see the walk with them",
+    "*|training.checkpoint_every": "how much is lost when a training is killed",
     "*|training.together": "each dictionary is the one that it is alone, see test_together",
     "*|trainer.max_time": "a training that it breaks off is not published",
     "*|trainer.devices": "how many processes share a batch",

@@ -1,6 +1,7 @@
 """Every `trainer=` option and precision, settings that cannot work, and several processes, as their users meet them."""
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -317,7 +318,9 @@ def test_a_training_cut_by_time_is_not_published_and_goes_on(command: Command, t
     assert not list((tmp_path / "dictionaries").glob("sae-*/recipe.json"))
     (checkpoint,) = (tmp_path / "dictionaries").glob("*.partial/checkpoints/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 1
-    whole = command("train", *arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Be aware that when using `ckpt_path`")
+        whole = command("train", *arguments, "training.checkpoint_every=7")  # which changes no result
     assert whole.status == 0, whole.err
     other = command("train", f"artifacts={tmp_path}/other", *SHORT, "features=sae")
     assert other.status == 0, other.err
