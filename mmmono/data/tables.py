@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ IMAGE_COLUMNS = (
 CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "title", "sentence", "sentences", "comment", "description")
 DELIMITED = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
+UNQUOTED = "\t|"  # separators that many programs write without quoting, so that a quotation mark is one of the text
 EMBEDDED = b"embedded"  # stands for the bytes of an image in a Parquet file
 SUFFIXES = (*DELIMITED, *JSON_LINES, ".parquet")
 
@@ -163,11 +165,22 @@ def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
     try:
         names, values = _rows(file, text, delimiter, quoted=True)
     except DataError:
-        if delimiter != "\t" or '"' not in text:
+        if '"' not in text:
             raise
-        # Many programs write tabs without quoting, so that a quotation mark is one of the text.
-        names, values = _rows(file, text, delimiter, quoted=False)
+        try:
+            names, values = _rows(file, _without_trailing_space(text, delimiter), delimiter, quoted=True)
+        except DataError:
+            if delimiter not in UNQUOTED:
+                raise
+            names, values = _rows(file, text, delimiter, quoted=False)
     return {name: [row[place] for row in values] for place, name in enumerate(names)}
+
+
+def _without_trailing_space(text: str, delimiter: str) -> str:
+    """Remove white space between a quoted value and what ends it, which `csv` takes only in front of a value."""
+    ends = re.escape(delimiter) + r"\r\n"
+    value = re.compile(rf'( *"(?:[^"]|"")*")(?:(?![{ends}])\s)*(?=[{ends}]|\Z)|[^{ends}]+')
+    return value.sub(lambda match: match[1] or match[0], text)
 
 
 def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str], list[list[str]]]:

@@ -313,6 +313,28 @@ def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: 
     assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
 
 
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("end", ["\n", " \n", " \r\n"])
+def test_white_space_after_a_quoted_value_is_none_of_it(tmp_path: Path, separator: str, end: str) -> None:
+    rows = [
+        ('"path" ', ' "text"'),
+        ('"1.png" ', ' "a ""big"" dog, a cat"'),
+        ("2.png", '"two\nlines"'),
+        ("3.png ", "plain"),
+    ]
+    file = tmp_path / "table.csv"
+    file.write_text(end.join(separator.join(row) for row in rows) + end, newline="")
+    assert read_table(file) == {
+        "path": ["1.png", "2.png", "3.png"], "text": ['a "big" dog, a cat', "two\nlines", "plain"]
+    }  # fmt: skip
+
+
+def test_quotation_marks_in_flickr30k_are_those_of_its_captions(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text('image_name| comment_number| comment\n1.jpg| 0| "Stop" says a sign .\n1.jpg| 1| A red sign .\n')
+    assert read_table(file)["comment"] == ['"Stop" says a sign .', "A red sign ."]
+
+
 def test_quotation_marks_in_a_table_of_tabs_take_no_lines(tmp_path: Path) -> None:
     captions = ['"Stop" sign', '"the end', "fine", 'a "quoted" word', '"']
     file = tmp_path / "t.tsv"
