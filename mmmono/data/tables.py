@@ -118,10 +118,12 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 
 def _parquet(file: Path) -> dict[str, list[Any]]:
-    with pq.ParquetFile(file) as opened:
+    # Mapped, or a column of images would be read whole to look at its first values.
+    with pq.ParquetFile(file, memory_map=True) as opened:
         _check_names(file, opened.schema_arrow.names)
         binary = {field.name for field in opened.schema_arrow if _holds_bytes(field.type)}
-        texts = {name for name in binary if _is_text(opened, name)}
+        texts = {name for name in binary if not pa.types.is_struct(opened.schema_arrow.field(name).type)}
+        texts = {name for name in texts if _is_text(opened, name)}
         table = opened.read([name for name in opened.schema_arrow.names if name not in binary - texts])
         found = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
         for name in texts:
