@@ -95,6 +95,19 @@ def test_groups_are_read_once_and_without_the_other_columns(tmp_path: Path, monk
     assert view.groups().tolist() == expected, "callers have copies"
 
 
+def test_captions_are_read_without_the_other_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(tmp_path / "a", images(4), group=list("aabb"))
+    other = store_of(tmp_path / "b", images(4))
+    file = tmp_path / "b" / "metadata" / "metadata_0.parquet"
+    pd.DataFrame({"key": list("abcd"), "TEXT": list("efgh")}).to_parquet(file)
+    assert FeatureView(other, np.array([1, 3])).captions().tolist() == ["f", "h"]
+    pd.DataFrame({"key": list("abcd"), "caption": ["e", None, "g", "h"]}).to_parquet(file)
+    for view in (FeatureView(other), FeatureView(other, np.array([1, 3]))):
+        pd.testing.assert_series_equal(view.captions(), view.metadata()["caption"])
+    monkeypatch.setattr("mmmono.features.store.read_metadata", None)  # reads all columns
+    assert FeatureView(store).captions().tolist() == ["a"] * 4
+
+
 def test_captions_of_one_image_are_one_group_whatever_their_keys(tmp_path: Path) -> None:
     files = [f"photos/{number // 5}.JPG" for number in range(20)]
     assert FeatureView(store_of(tmp_path / "a", images(20), filename=files)).groups().tolist() == [
