@@ -95,6 +95,17 @@ def test_groups_are_read_once_and_without_the_other_columns(tmp_path: Path, monk
     assert view.groups().tolist() == expected, "callers have copies"
 
 
+def test_the_content_of_a_store_is_its_metadata_as_well(tmp_path: Path) -> None:
+    """Results by labels, groups or captions are others where these are, as in a shard that was labeled anew."""
+    content = []
+    for number, labels in enumerate(("aabb", "aabb", "abbb")):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            manifest = store_of(tmp_path / str(number), images(4), label=list(labels)).manifest
+        content.append(manifest and manifest.content)
+    assert content[0] == content[1] != content[2]
+
+
 def test_captions_are_read_without_the_other_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(tmp_path / "a", images(4), group=list("aabb"))
     other = store_of(tmp_path / "b", images(4))
