@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from mmmono.core.errors import ConfigError, StoreError
 from mmmono.data import SplitShares
-from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, split_view
+from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, metadata, split_view
 from mmmono.features.grouping import Grouping, join, near_duplicates
 from mmmono.features.metadata import with_keys
 
@@ -117,6 +117,20 @@ def test_captions_are_read_without_the_other_columns(tmp_path: Path, monkeypatch
         pd.testing.assert_series_equal(view.captions(), view.metadata()["caption"])
     monkeypatch.setattr("mmmono.features.store.read_metadata", None)  # reads all columns
     assert FeatureView(store).captions().tolist() == ["a"] * 4
+
+
+def test_a_store_without_groups_is_not_opened_whole_to_see_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number in range(4):
+        files.append(tmp_path / f"metadata_{number}.parquet")
+        pd.DataFrame({"key": [f"k{number}"]}).to_parquet(files[-1])
+    opened, open_file = [], metadata._open
+    monkeypatch.setattr(metadata, "_open", lambda file: opened.append(file) or open_file(file))
+    assert metadata.read_stored_column(files, "group") is None
+    assert opened == files[:1]
+    assert (metadata.read_stored_column(files, "key") == ["k0", "k1", "k2", "k3"]).all()  # type: ignore[union-attr]
 
 
 def test_captions_of_one_image_are_one_group_whatever_their_keys(tmp_path: Path) -> None:
