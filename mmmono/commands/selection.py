@@ -79,7 +79,7 @@ class Selection:
 
     def _settings_of(self, entrypoint: str, features: Sequence[str]) -> list[str]:
         """The settings that an entrypoint has; all of them outside of a command."""
-        if not GlobalHydra.instance().is_initialized():
+        if not self.settings or not GlobalHydra.instance().is_initialized():  # nothing to compose configurations for
             return list(self.settings)
         sets = [f"features={_listed(features)}"] if features else []
         kept = settings_it_has(entrypoint, [*self._groups, *sets, *self.settings], CONF)

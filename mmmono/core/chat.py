@@ -111,22 +111,26 @@ class ChatModel:
 
     def check(self) -> None:
         """Send a short message, unless one was answered already. Raises like `ask`, and ConfigError if it is refused."""
+        if not self._answered:
+            self._answers()
+
+    def _answers(self) -> None:
         import openai
 
-        if not self._answered:
-            try:
-                self._reply(CHECK)
-            except openai.BadRequestError as error:
-                raise self._refused(error) from error
+        try:
+            self._reply(CHECK)
+        except openai.BadRequestError as error:
+            raise self._refused(error) from error
 
     def ask(self, message: str, max_tokens: int = 16) -> str:
         """Return the model's reply to a message, at temperature 0 if the model takes a temperature.
 
-        It is empty if the endpoint refuses this very message, as content filters do and as it may be too long. Thoughts are
-        no part of it: a model whose tokens end before its reply begins is given `THOUGHTS` more from then on.
+        It is empty if the endpoint refuses this very message, as content filters do and as it may be too long, but still
+        answers another one. Thoughts are no part of it: a model whose tokens end before its reply begins is given `THOUGHTS`
+        more from then on.
 
         Raises:
-            ConfigError: the endpoint refuses the key, or the model: any message.
+            ConfigError: the endpoint refuses the key, or the model: any message, as some do once there is no credit left.
             ModelError: the endpoint does not answer, or violates the protocol.
         """
         import openai
@@ -134,7 +138,7 @@ class ChatModel:
         try:
             return self._reply(message, max_tokens)
         except openai.BadRequestError:
-            self.check()
+            self._answers()
             return ""
 
     def _reply(self, message: str, max_tokens: int = 16) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ IMAGE_COLUMNS = (
 CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "title", "sentence", "sentences", "comment", "description")
 DELIMITED = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
+UNQUOTED = "\t|"  # separators that many programs write without quoting, so that a quotation mark is one of the text
 EMBEDDED = b"embedded"  # stands for the bytes of an image in a Parquet file
 SUFFIXES = (*DELIMITED, *JSON_LINES, ".parquet")
 
@@ -116,10 +118,12 @@ def read_table(file: Path) -> dict[str, list[Any]]:
 
 
 def _parquet(file: Path) -> dict[str, list[Any]]:
-    with pq.ParquetFile(file) as opened:
+    # Mapped, or a column of images would be read whole to look at its first values.
+    with pq.ParquetFile(file, memory_map=True) as opened:
         _check_names(file, opened.schema_arrow.names)
         binary = {field.name for field in opened.schema_arrow if _holds_bytes(field.type)}
-        texts = {name for name in binary if _is_text(opened, name)}
+        texts = {name for name in binary if not pa.types.is_struct(opened.schema_arrow.field(name).type)}
+        texts = {name for name in texts if _is_text(opened, name)}
         table = opened.read([name for name in opened.schema_arrow.names if name not in binary - texts])
         found = {name: table.column(place).to_pylist() for place, name in enumerate(table.column_names)}
         for name in texts:
@@ -163,11 +167,22 @@ def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
     try:
         names, values = _rows(file, text, delimiter, quoted=True)
     except DataError:
-        if delimiter != "\t" or '"' not in text:
+        if '"' not in text:
             raise
-        # Many programs write tabs without quoting, so that a quotation mark is one of the text.
-        names, values = _rows(file, text, delimiter, quoted=False)
+        try:
+            names, values = _rows(file, _without_trailing_space(text, delimiter), delimiter, quoted=True)
+        except DataError:
+            if delimiter not in UNQUOTED:
+                raise
+            names, values = _rows(file, text, delimiter, quoted=False)
     return {name: [row[place] for row in values] for place, name in enumerate(names)}
+
+
+def _without_trailing_space(text: str, delimiter: str) -> str:
+    """Remove white space between a quoted value and what ends it, which `csv` takes only in front of a value."""
+    ends = re.escape(delimiter) + r"\r\n"
+    value = re.compile(rf'( *"(?:[^"]|"")*")(?:(?![{ends}])\s)*(?=[{ends}]|\Z)|[^{ends}]+')
+    return value.sub(lambda match: match[1] or match[0], text)
 
 
 def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str], list[list[str]]]:

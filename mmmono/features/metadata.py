@@ -64,10 +64,13 @@ def read_stored_column(files: Sequence[MetadataFile], name: str) -> np.ndarray[A
     Raises:
         StoreError: like `read_metadata`.
     """
-    frames = [_read(file, name) for file in files]
-    if any(name not in frame for frame in frames):
-        return None
-    return np.concatenate([frame[name].to_numpy() for frame in frames])
+    columns = []
+    for file in files:
+        frame = _read(file, name)
+        if name not in frame:  # the first file tells it of most stores: no other is opened
+            return None
+        columns.append(frame[name].to_numpy())
+    return np.concatenate(columns)
 
 
 def with_keys(frame: pd.DataFrame) -> pd.DataFrame:

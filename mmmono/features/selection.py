@@ -120,7 +120,13 @@ class FeatureView:
         return frame if self.rows is None else frame.iloc[self.rows].reset_index(drop=True)
 
     def captions(self) -> pd.Series:
-        """Return the captions of the view's rows. Raises StoreError if the metadata is missing or has none."""
+        """Return the captions of the view's rows, read without the other columns where the store calls them so.
+
+        Raises:
+            StoreError: the metadata is missing or has none.
+        """
+        if (stored := self.store.stored_column("caption")) is not None:
+            return pd.Series(stored if self.rows is None else stored[self.rows], name="caption", dtype=object)
         metadata = self.metadata()
         if "caption" not in metadata:
             raise StoreError(f"{self.store.path} has no captions: add a column caption to its metadata")

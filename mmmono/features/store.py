@@ -52,7 +52,7 @@ class Manifest:
         dim: width of the joint embedding space.
         count: number of stored pairs.
         dtype: NumPy name of the stored type.
-        content: digest of all embeddings.
+        content: digest of all embeddings and metadata; of the embeddings alone in stores of earlier versions.
         skipped: number of pairs that could not be read.
         reasons: number of skipped pairs by reason.
         examples: keys of some skipped pairs by reason.

@@ -36,7 +36,7 @@ class ShardReport:
 
     Attributes:
         count: number of stored pairs.
-        content: digest of their embeddings.
+        content: digest of their embeddings and metadata.
         reasons: number of skipped pairs by reason.
         examples: keys of some skipped pairs by reason.
         full: number of captions that fill the encoder's context.
@@ -178,6 +178,9 @@ class FeatureStoreWriter:
                 np.save(file, array)
             rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
             pd.DataFrame(rows).fillna("").to_parquet(metadata_file, index=False)
+            sha.update(
+                json.dumps(rows, sort_keys=True).encode()
+            )  # not the file, which has the version of what wrote it
         staged.report.content = sha.hexdigest()
 
     def publish(self, staged: StagedShard) -> ShardReport:

@@ -63,6 +63,8 @@ def quote(argument: str, multirun: bool = False) -> str:
     key, value = match[1], match[2]
     setting, parsed = key.lstrip("+"), _parsed(argument)
     if _is_path(setting) or setting in PATH_LISTS:
+        if multirun and (swept := _existing(value)):
+            return f"{key}={swept}"
         if value.startswith("~/"):
             value, parsed = str(user_path(value)), None
         if parsed is not None and _is_meant(parsed, value, setting, multirun):
@@ -76,6 +78,15 @@ def quote(argument: str, multirun: bool = False) -> str:
     if multirun and not _is_path(setting) and "," in value and _parsed(swept := f"{key}={_each_quoted(value)}"):
         return swept
     return f"{key}={_quoted(value)}"
+
+
+def _existing(value: str) -> str:
+    """Several paths that exist, each quoted and with the home folder for `~`, for a sweep; empty if they are none."""
+    parts = value.split(",")
+    paths = [user_path(part) for part in parts]
+    if len(parts) < 2 or user_path(value).exists() or not all(parts) or not all(path.exists() for path in paths):
+        return ""
+    return ",".join(_quoted(str(path)) for path in paths)
 
 
 def _is_path(setting: str) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.features import FeatureStore
 from mmmono.features.grouping import Grouping, GroupNumbers, near_duplicates
+from mmmono.features.metadata import METADATA_VERSION
 
 GROUPS = "groups.npy"
 
@@ -52,5 +53,6 @@ def compared_groups(
         codes = np.arange(len(found)) if codes is None else codes
         np.save(directory / GROUPS, near_duplicates(found, threshold, codes, device))
 
-    artifact = artifacts.build("groups", store.path.name, {**store_identity(store, found), **grouping.recipe()}, make)
+    recipe = {**store_identity(store, found), **grouping.recipe(), "metadata": METADATA_VERSION}
+    artifact = artifacts.build("groups", store.path.name, recipe, make)
     return np.asarray(np.load(artifact.path / GROUPS))

@@ -38,7 +38,7 @@ def test_columns_and_images_beside_the_list(tmp_path: Path) -> None:
 
 def test_a_table_as_spreadsheets_and_people_write_it(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(
-        b'\xef\xbb\xbfid, Request, concept\r\n7, "bake bread,\nnow", bread\r\n\r\n8,fly a kite,kite\r\n'
+        b'\xef\xbb\xbfid, Request, concept\r\n7, "bake bread,\nnow", bread,, \r\n\r\n8,fly a kite,kite\r\n,,,,\r\n'
     )
     found = read_requests(tmp_path / "mine.csv")
     assert [(r.text, r.concept) for r in found] == [("bake bread,\nnow", "bread"), ("fly a kite", "kite")]

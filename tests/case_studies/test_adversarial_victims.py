@@ -229,11 +229,24 @@ def test_a_message_that_the_endpoint_refuses_has_no_verdict(serve: Callable[...,
     asked = [("r", "awful"), ("r", "fine"), ("r", "more awful")]
     for _ in range(2):
         assert judge(endpoint.url, cache=tmp_path, workers=1).verdicts(asked) == [None, True, None]
-        assert len(endpoint.requests) == 4  # one more, to see that it is not the model that is refused
+        assert len(endpoint.requests) == 5  # one more for each refusal, to see that it is not the model that is refused
     with pytest.raises(ConfigError, match=r"refuses judge.model=m \(status 400\): .*filtered"):
         judge(serve(refuses("")).url).verdicts(asked)
     with pytest.raises(ConfigError, match=r"refuses judge.model=m \(status 400\)"):
         judge(serve(refuses("")).url).check()
+
+
+def test_an_endpoint_that_refuses_everything_from_some_time_on_gives_no_verdicts(
+    serve: Callable[..., Endpoint], tmp_path: Path
+) -> None:
+    """As some do once there is no credit left: what was not judged is to be judged by a later run."""
+    spent = 400, b'{"error": {"message": "Your credit balance is too low"}}'
+    endpoint = serve(says("yes"), says("yes"), lambda _: spent)
+    asked = [("r", str(number)) for number in range(4)]
+    with pytest.raises(ConfigError, match=r"refuses judge.model=m \(status 400\): .*credit"):
+        judge(endpoint.url, cache=tmp_path, workers=1).verdicts(asked)
+    lines = [json.loads(line) for file in tmp_path.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert [line["verdict"] for line in lines] == [True, True]
 
 
 def thinks(body: dict[str, object]) -> tuple[int, bytes]:

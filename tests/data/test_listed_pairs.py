@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,6 +315,28 @@ def test_line_breaks_in_quotes_and_other_separators_stay_in_a_caption(tmp_path: 
     assert read_table(file) == {"path": ["1.png"], "text": ["two\nlines\u2028here"]}
 
 
+@pytest.mark.parametrize("separator", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("end", ["\n", " \n", " \r\n"])
+def test_white_space_after_a_quoted_value_is_none_of_it(tmp_path: Path, separator: str, end: str) -> None:
+    rows = [
+        ('"path" ', ' "text"'),
+        ('"1.png" ', ' "a ""big"" dog, a cat"'),
+        ("2.png", '"two\nlines"'),
+        ("3.png ", "plain"),
+    ]
+    file = tmp_path / "table.csv"
+    file.write_text(end.join(separator.join(row) for row in rows) + end, newline="")
+    assert read_table(file) == {
+        "path": ["1.png", "2.png", "3.png"], "text": ['a "big" dog, a cat', "two\nlines", "plain"]
+    }  # fmt: skip
+
+
+def test_quotation_marks_in_flickr30k_are_those_of_its_captions(tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text('image_name| comment_number| comment\n1.jpg| 0| "Stop" says a sign .\n1.jpg| 1| A red sign .\n')
+    assert read_table(file)["comment"] == ['"Stop" says a sign .', "A red sign ."]
+
+
 def test_quotation_marks_in_a_table_of_tabs_take_no_lines(tmp_path: Path) -> None:
     captions = ['"Stop" sign', '"the end', "fine", 'a "quoted" word', '"']
     file = tmp_path / "t.tsv"
@@ -320,6 +344,21 @@ def test_quotation_marks_in_a_table_of_tabs_take_no_lines(tmp_path: Path) -> Non
     assert read_table(file) == {"path": list("01234"), "text": captions}
     pd.DataFrame({"path": list("01234"), "text": [*captions[:4], "a\ttab"]}).to_csv(file, sep="\t", index=False)
     assert read_table(file)["text"] == [*captions[:4], "a\ttab"], "as pandas quotes them"
+
+
+def test_images_in_a_parquet_file_are_not_read_to_see_that_they_are_no_texts(tmp_path: Path) -> None:
+    """However many there are in a row group, which pandas makes of a million rows."""
+    file, rows = tmp_path / "t.parquet", 1500
+    images = pa.array([np.random.default_rng(0).bytes(20_000) for _ in range(rows)])
+    table = pa.table({"file_name": [f"{row}.png" for row in range(rows)], "text": ["a"] * rows, "image": images})
+    pq.write_table(table, file, row_group_size=rows, use_dictionary=False, write_batch_size=16, data_page_size=1 << 16)
+    measured = (
+        "import pyarrow as pa, pathlib, sys; from mmmono.data.tables import EMBEDDED, read_table; "
+        "assert set(read_table(pathlib.Path(sys.argv[1]))['image']) == {EMBEDDED}; "
+        "print(pa.default_memory_pool().max_memory())"
+    )
+    most = subprocess.run([sys.executable, "-c", measured, str(file)], check=True, capture_output=True).stdout
+    assert int(most) < images.nbytes / 10
 
 
 def test_texts_that_a_parquet_file_holds_as_bytes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from mmmono.core.errors import ConfigError, StoreError
 from mmmono.data import SplitShares
-from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, split_view
+from mmmono.features import FeatureStore, FeatureStoreWriter, FeatureView, Manifest, metadata, split_view
 from mmmono.features.grouping import Grouping, join, near_duplicates
 from mmmono.features.metadata import with_keys
 
@@ -93,6 +93,44 @@ def test_groups_are_read_once_and_without_the_other_columns(tmp_path: Path, monk
     first = view.groups()
     first[:] = -1
     assert view.groups().tolist() == expected, "callers have copies"
+
+
+def test_the_content_of_a_store_is_its_metadata_as_well(tmp_path: Path) -> None:
+    """Results by labels, groups or captions are others where these are, as in a shard that was labeled anew."""
+    content = []
+    for number, labels in enumerate(("aabb", "aabb", "abbb")):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            manifest = store_of(tmp_path / str(number), images(4), label=list(labels)).manifest
+        content.append(manifest and manifest.content)
+    assert content[0] == content[1] != content[2]
+
+
+def test_captions_are_read_without_the_other_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(tmp_path / "a", images(4), group=list("aabb"))
+    other = store_of(tmp_path / "b", images(4))
+    file = tmp_path / "b" / "metadata" / "metadata_0.parquet"
+    pd.DataFrame({"key": list("abcd"), "TEXT": list("efgh")}).to_parquet(file)
+    assert FeatureView(other, np.array([1, 3])).captions().tolist() == ["f", "h"]
+    pd.DataFrame({"key": list("abcd"), "caption": ["e", None, "g", "h"]}).to_parquet(file)
+    for view in (FeatureView(other), FeatureView(other, np.array([1, 3]))):
+        pd.testing.assert_series_equal(view.captions(), view.metadata()["caption"])
+    monkeypatch.setattr("mmmono.features.store.read_metadata", None)  # reads all columns
+    assert FeatureView(store).captions().tolist() == ["a"] * 4
+
+
+def test_a_store_without_groups_is_not_opened_whole_to_see_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number in range(4):
+        files.append(tmp_path / f"metadata_{number}.parquet")
+        pd.DataFrame({"key": [f"k{number}"]}).to_parquet(files[-1])
+    opened, open_file = [], metadata._open
+    monkeypatch.setattr(metadata, "_open", lambda file: opened.append(file) or open_file(file))
+    assert metadata.read_stored_column(files, "group") is None
+    assert opened == files[:1]
+    assert (metadata.read_stored_column(files, "key") == ["k0", "k1", "k2", "k3"]).all()  # type: ignore[union-attr]
 
 
 def test_captions_of_one_image_are_one_group_whatever_their_keys(tmp_path: Path) -> None:

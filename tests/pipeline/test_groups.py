@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.features import FeatureStore
+from mmmono.features.grouping import Grouping
+from mmmono.pipeline import groups
+from tests.features.test_grouping import store_of
 from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.test_robustness import as_store
 
@@ -88,3 +94,18 @@ def test_variants_of_different_numbers_are_groups_as_well(command: Command, tmp_
     residual = repeats[:, None] * (ratio - mean)
     expected = np.sqrt(GROUPS / (GROUPS - 1) * (residual**2).sum(0)) / repeats.sum()
     np.testing.assert_allclose(tones["scores"]["standard_error"], expected, rtol=1e-4)
+
+
+def test_compared_groups_are_those_of_the_metadata_as_this_version_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups that an earlier version found, which took captions of one image for groups of their own, are found anew."""
+    there, found = Artifact(tmp_path / "store", {"store": "of another program"}, built=False), []
+    for version, files in ((1, list("abcdef")), (2, ["a.png"] * 3 + ["b.png"] * 3)):
+        monkeypatch.setattr(groups, "METADATA_VERSION", version)
+        made = store_of(tmp_path / f"store-{version}", torch.eye(6), filename=files)
+        (Path(made.path) / "manifest.json").unlink()  # which other programs do not write
+        store = FeatureStore(made.path)
+        codes = groups.compared_groups(Artifacts(tmp_path), there, store, Grouping(near_duplicates=0.9), "cpu")
+        found.append(None if codes is None else codes.tolist())
+    assert found == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1]]

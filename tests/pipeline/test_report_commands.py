@@ -65,3 +65,10 @@ def test_a_command_has_the_settings_that_its_entrypoint_has() -> None:
         """make section-4.2 DATASET=coco ARGS=''"'"'dataset.root=/my coco'"'"' mds.min_pairs=3 artifacts=/a'"""
     ), "which takes raw features alone"
     assert "explorer.map=none" in coco.arguments("explorer")
+
+
+@pytest.mark.usefixtures("within_a_command")
+def test_without_settings_no_configuration_is_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which each takes a tenth of a second, and a report names some twenty commands."""
+    monkeypatch.setattr("mmmono.commands.selection.settings_it_has", None)
+    assert Selection({"dataset": "coco"}, ["pca"]).command(MDS) == "make section-2.1 DATASET=coco FEATURES=pca"

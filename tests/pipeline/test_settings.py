@@ -103,6 +103,13 @@ def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.tar,b.tar").touch()
     assert quote("dataset.shards=a.tar,b.tar", multirun=True) == 'dataset.shards="a.tar,b.tar"'
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("k=8", "k=16,x=é", "b"):  # as Hydra calls the folders of a sweep
+        (tmp_path / name).mkdir()
+    assert quote("dictionary.path=k=8,b", multirun=True) == 'dictionary.path="k=8","b"'
+    assert quote("sae.init_from=~/k=8,~/b", multirun=True) == f'sae.init_from="{tmp_path}/k=8","{tmp_path}/b"'
+    assert quote("dictionary.path=k=16,x=é", multirun=True) == 'dictionary.path="k=16,x=é"'
+    assert quote("dictionary.path=k=8,b") == 'dictionary.path="k=8,b"'
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,10 @@ def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
         raise DataError(f"adversarial.requests={source} has a column 'picture': rename it to 'image'")
     requests = []
     for row in reader:
-        if None in row:  # of which a part of the request would be taken for its concept
+        more = [field for field in row.get(None) or () if field.strip()]  # spreadsheets end rows with empty ones
+        if more:  # a part of the request would be taken for its concept
             raise DataError(
-                f"adversarial.requests={source}, line {reader.line_num}: {len(row[None])} more fields than the header has "
+                f"adversarial.requests={source}, line {reader.line_num}: {len(more)} more fields than the header has "
                 'columns; put a text that holds commas in quotes, "like, this"'
             )
         request, concept, image = ((row.get(column) or "").strip() for column in COLUMNS)
