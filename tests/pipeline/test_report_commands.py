@@ -1,6 +1,8 @@
 """Commands that a report names for what it lacks."""
 
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -65,3 +67,14 @@ def test_a_command_has_the_settings_that_its_entrypoint_has() -> None:
         """make section-4.2 DATASET=coco ARGS=''"'"'dataset.root=/my coco'"'"' mds.min_pairs=3 artifacts=/a'"""
     ), "which takes raw features alone"
     assert "explorer.map=none" in coco.arguments("explorer")
+
+
+def test_commands_find_options_of_ones_own(within_a_command: None, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    given = [f"hydra.searchpath=[file://{tmp_path}]", "+experiment=mine"]
+    HydraConfig.instance().set_config(compose("report", given, return_hydra_config=True))
+    target, name, arguments = Selection.given(["raw"]).command(MDS).split(" ", 2)
+    assert (target, name) == ("make", "section-2.1")
+    [words] = shlex.split(arguments.removeprefix("ARGS="))
+    assert shlex.split(words) == given
