@@ -107,7 +107,12 @@ def contrastive_loss(
     Args:
         image, text: features; row i of both belongs to pair i.
         scale: factor of the dot products (inverse temperature).
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"paired features [pairs, dim] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
     logits = scale * image @ text.T
     target = torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
