@@ -70,7 +70,7 @@ class NCLHead(Dictionary):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
         """Encode embeddings into non-negative features; the head is the same for both modalities."""
-        z = self.projector(z)
+        z = self.projector(self.fitting(z, self.dim, "embeddings"))
         return rep_relu(z) if self.rep_relu else z.relu()
 
     def loss(
