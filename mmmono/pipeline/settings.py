@@ -93,7 +93,7 @@ def _check_names(cfg: DictConfig) -> None:
         added = [o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task if o.startswith("+")]
         groups = HydraConfig.get().runtime.choices
         names |= {key for key in added if not re.search(r"[./@]", key) and key not in groups and key != "force"}
-    known = {*_defaults(), *_groups()}
+    known = known_settings()
     for key in sorted(names - known):
         if re.search(rf"\$\{{(oc\.select:)?{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
             continue
@@ -201,22 +201,36 @@ def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
             yield key, value
 
 
+def _files() -> Iterator[tuple[DictConfig, str]]:
+    """All files of `conf/`, each with what stands before the names of its settings."""
+    for file in sorted(CONF.rglob("*.yaml")):
+        content = OmegaConf.load(file)
+        if isinstance(content, DictConfig):
+            is_global = file.parent == CONF or "@package _global_" in file.read_text(encoding="utf-8")
+            yield content, "" if is_global else f"{file.parent.name}."
+
+
 @cache
 def _defaults() -> dict[str, list[object]]:
     """Values of each setting in all files of `conf/`."""
     found: dict[str, list[object]] = {}
-    for file in sorted(CONF.rglob("*.yaml")):
-        content = OmegaConf.load(file)
-        if not isinstance(content, DictConfig):
-            continue
-        group = (
-            ""
-            if file.parent == CONF or "@package _global_" in file.read_text(encoding="utf-8")
-            else f"{file.parent.name}."
-        )
+    for content, group in _files():
         for key, value in _leaves(content, group):
             found.setdefault(key, []).append(value)
     return found
+
+
+@cache
+def known_settings() -> frozenset[str]:
+    """Full keys of the settings in all files of `conf/`, whatever their defaults are, and of their groups."""
+
+    def keys(node: DictConfig, path: str) -> Iterator[str]:
+        for name in map(str, node):
+            yield path + name
+            if isinstance(inner := node._get_node(name), DictConfig):
+                yield from keys(inner, f"{path}{name}.")
+
+    return frozenset(key for content, group in _files() for key in keys(content, group)) | frozenset(_groups())
 
 
 @cache

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmmono.pipeline.command_line import hydra_arguments, quote
-from mmmono.pipeline.settings import CONF, check_settings
+from mmmono.pipeline.settings import CONF, check_settings, known_settings
 from tests.data.test_webdataset import jpeg, write_tar
 from tests.pipeline.conftest import REPOSITORY, Command
 
@@ -256,6 +256,10 @@ def test_settings_of_feature_sets(command: Command, tmp_path: Path, features: st
     )  # fmt: skip
     assert run.status == 1
     assert message in one_line_error(run.err)
+
+
+def test_known_settings_are_those_without_a_value_too() -> None:
+    assert {"seed", "mds.min_pairs", "jumprelu.target_l0", "dataset.shards", "dataset"} <= known_settings()
 
 
 def test_a_configuration_of_ones_own_may_have_variables_but_no_mistyped_settings(
