@@ -11,6 +11,7 @@ from mmmono.dictionaries import TopKSAE
 from mmmono.features import FeatureStore, RawFeatures, activations
 from mmmono.features.selection import FeatureView
 from mmmono.modality import dominance_scores
+from mmmono.pipeline.settings import known_settings
 from tests.pipeline.conftest import REPOSITORY, run_entrypoint
 
 SYNTHETIC = ["dataset=synthetic", "dataset.pairs=600", "dataset.dim=16", "features.k=6"]
@@ -56,6 +57,16 @@ def test_the_notebook_of_the_readme_sees_what_commands_see(made: Path, monkeypat
     assert torch.equal(names["partition"].image_dominant, expected.nonzero().squeeze(1))  # type: ignore[attr-defined]
     assert isinstance(names["sae"], TopKSAE)
     torch.testing.assert_close(names["image"].norm(dim=1), torch.ones(600))  # type: ignore[attr-defined]
+
+
+def test_settings_that_pages_name_exist() -> None:
+    """Each `section.setting` of a section that there is."""
+    known = known_settings()
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for page in PAGES:
+        for section, name in re.findall(r"`(\w+)((?:\.\w+)+)(?:=[^`]*)?`", (REPOSITORY / page).read_text()):
+            if section in sections and not name.endswith((".safetensors", ".parquet", ".py", ".png", ".yaml")):
+                assert section + name in known or section in ("trainer", "hydra", "logger"), f"{page}: {section}{name}"
 
 
 def test_no_page_hides_python_under_another_name() -> None:

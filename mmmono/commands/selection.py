@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
-from mmmono.pipeline.shared_settings import settings_it_has
+from mmmono.pipeline.shared_settings import own_options, settings_it_has
 
 KNOWN = ("model=", "dataset=", "features=", "hydra")  # overrides that are no further settings
 DEFAULTS = (("model", "drawingclip"), ("dataset", "openmoji"))  # of the Makefile
@@ -44,7 +44,7 @@ class Selection:
         return cls(
             {group: option for group, option in groups.items() if (group, option) not in DEFAULTS},
             feature_sets if any(override.startswith("features=") for override in overrides) else (),
-            [override for override in overrides if not override.startswith(KNOWN)],
+            [*own_options(), *(override for override in overrides if not override.startswith(KNOWN))],
         )
 
     def command(self, analysis: Analysis, features: Sequence[str] = ()) -> str:

@@ -11,8 +11,22 @@ from torch import Tensor
 from mmmono.core.errors import NonFiniteError
 
 
+def check_tensor(values: object, name: str) -> None:
+    """Raise TypeError, with the remedy, unless values are a dense tensor of real numbers; arrays and data frames are not.
+
+    Args:
+        values: what a caller gave.
+        name: what they are, such as "image".
+    """
+    if not isinstance(values, Tensor):
+        kind = f"{type(values).__module__}.{type(values).__name__}".removeprefix("builtins.")
+        raise TypeError(f"{name}: a torch.Tensor expected, got {kind}: give torch.as_tensor(numpy.asarray(...)) of it")
+    if values.layout != torch.strided or values.is_complex():
+        raise TypeError(f"{name}: a dense tensor of real numbers expected, got {values.dtype}, {values.layout}")
+
+
 def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
-    """Raise NonFiniteError, naming row and column, if a value is NaN or infinite.
+    """Raise NonFiniteError, naming row and column, if a value is NaN or infinite, and TypeError if they are no tensor.
 
     Args:
         values: a block of rows.
@@ -20,6 +34,7 @@ def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0
         start: position of the block's first row in the stream.
         column: what a column is.
     """
+    check_tensor(values, row)
     if not values.numel() or is_finite(*values.detach().aminmax()):
         return
     i, j = (int(place) for place in (~values.isfinite()).nonzero()[0])
@@ -37,6 +52,7 @@ def is_finite(low: Tensor, high: Tensor) -> bool:
 
 def single(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Detach and return as float32; float64 stays, and integers become float64, exact up to 2⁵³."""
+    check_tensor(values, "values")
     values = values.detach()
     if values.dtype in (torch.float32, torch.float64):
         return values
@@ -45,6 +61,7 @@ def single(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def double(values: Num[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Detach and return as float64."""
+    check_tensor(values, "values")
     return values.detach().double()
 
 

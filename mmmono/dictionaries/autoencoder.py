@@ -190,11 +190,11 @@ class SparseAutoencoder(Dictionary, ABC):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """Encode embeddings into dense codes, which include the zeros (Eq. 2, left)."""
-        return self.codes(z - self.bias_of(modality)).dense()
+        return self.codes(self.fitting(z, self.dim, "embeddings") - self.bias_of(modality)).dense()
 
     def decode(self, codes: Float[Tensor, "batch latents"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Reconstruct embeddings from dense codes (Eq. 2, right)."""
-        return codes @ self.W_dec + self.bias_of(modality)
+        return self.fitting(codes, self.num_features, "codes") @ self.W_dec + self.bias_of(modality)
 
     def codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
         """Return the codes of embeddings minus b_pre; a variant may return a sparse form instead of a matrix."""

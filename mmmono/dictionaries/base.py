@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import DictionaryError
+from mmmono.core.finite import check_tensor
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.store import Modality
 
@@ -49,7 +51,21 @@ class Dictionary(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
-        """Encode embeddings of one modality into features."""
+        """Encode embeddings of one modality, of any floating type, into features.
+
+        Raises:
+            TypeError: they are no tensor.
+            ValueError: they are of another width.
+        """
+
+    def fitting(self, values: Tensor, width: int, name: str) -> Tensor:
+        """Return embeddings or codes in the type of the weights. Raises TypeError or ValueError, see `encode`."""
+        check_tensor(values, name)
+        if not values.ndim or values.shape[-1] != width:
+            raise ValueError(
+                f"{name} [batch, {width}] expected by this {self.architecture} dictionary, got {tuple(values.shape)}"
+            )
+        return values.to(next(chain(self.parameters(), self.buffers())).dtype)
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Reconstruct embeddings of one modality from features.

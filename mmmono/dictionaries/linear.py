@@ -102,11 +102,11 @@ class LinearMap(Dictionary):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
         """Signed features; W is the same for both modalities."""
-        return (z - self.offset_of(modality)) @ self.forward_map.T
+        return (self.fitting(z, self.dim, "embeddings") - self.offset_of(modality)) @ self.forward_map.T
 
     def decode(self, codes: Float[Tensor, "batch features"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Reconstruct the embeddings; exact if there are as many features as dimensions."""
-        return codes @ self.backward_map.T + self.offset_of(modality)
+        return self.fitting(codes, self.num_features, "codes") @ self.backward_map.T + self.offset_of(modality)
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this map."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.core.finite import check_finite, check_tensor, double, unit_rows
 from mmmono.core.streams import Stream
 from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
@@ -25,13 +25,24 @@ def fraction_of_variance_unexplained(
 
     Raises:
         NonFiniteError: a sample or reconstruction is NaN or infinite.
+        ValueError: there is not one reconstruction of the same width for each sample.
     """
+    _check_shapes(x, reconstruction)
     check_finite(x, "sample", column="dimension")
     check_finite(reconstruction, "reconstruction", column="dimension")
     x, reconstruction = x.double(), reconstruction.double()
     deviation = x - x[:1]  # exactly 0 if x is constant, and so is its mean
     variance = (deviation - deviation.mean(0)).square().sum()
     return torch.where(variance > 0, (x - reconstruction).square().sum() / variance, torch.nan)
+
+
+def _check_shapes(x: Tensor, reconstruction: Tensor) -> None:
+    for values, name in ((x, "sample"), (reconstruction, "reconstruction")):
+        check_tensor(values, name)
+    if x.shape != reconstruction.shape or x.ndim != 2:
+        raise ValueError(
+            f"samples {tuple(x.shape)} and reconstructions {tuple(reconstruction.shape)} must both be [samples, dim]"
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,9 @@ class ReconstructionMoments(Stream[[Tensor, Tensor, Tensor], ReconstructionQuali
 
         Raises:
             NonFiniteError: a sample, reconstruction or code is NaN or infinite.
+            ValueError: samples and reconstructions differ in shape, or there are more or fewer codes.
         """
+        _check_shapes(x, reconstruction)
         for rows in zip(x.split(CHUNK_ROWS), reconstruction.split(CHUNK_ROWS), codes.split(CHUNK_ROWS), strict=True):
             self._add_chunk(*rows)
 

@@ -70,7 +70,7 @@ class NCLHead(Dictionary):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
         """Encode embeddings into non-negative features; the head is the same for both modalities."""
-        z = self.projector(z)
+        z = self.projector(self.fitting(z, self.dim, "embeddings"))
         return rep_relu(z) if self.rep_relu else z.relu()
 
     def loss(
@@ -107,7 +107,12 @@ def contrastive_loss(
     Args:
         image, text: features; row i of both belongs to pair i.
         scale: factor of the dot products (inverse temperature).
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if image.shape != text.shape or image.ndim != 2:
+        raise ValueError(f"paired features [pairs, dim] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
     logits = scale * image @ text.T
     target = torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -148,7 +148,7 @@ class PretrainedSAE(Dictionary):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """Encode embeddings into codes."""
-        centered = self._normed(z) - self.shift
+        centered = self._normed(self.fitting(z, self.dim, "embeddings")) - self.shift
         if self.encoding.activation == "matching_pursuit":
             return self._pursue(centered)
         codes = self._activate(F.linear(centered, self.W_enc, self.b_enc))

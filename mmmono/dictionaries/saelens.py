@@ -48,6 +48,11 @@ def export_to_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
     Raises:
         DictionaryError: the SAE has one b_pre per modality, which the format cannot hold, or has no counterpart.
     """
+    if not isinstance(sae, SparseAutoencoder):
+        kind = getattr(sae, "architecture", type(sae).__name__)
+        raise DictionaryError(
+            f"SAELens has no architecture for a {kind} dictionary: it takes sparse autoencoders trained here"
+        )
     if isinstance(sae, TwoSidedSAE):
         raise DictionaryError(f"SAELens has no architecture for a {sae.architecture}: it has weights for each modality")
     if sae.center == "per_modality":

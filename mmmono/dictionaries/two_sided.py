@@ -73,10 +73,12 @@ class TwoSidedSAE(SelectingSAE, ABC):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """Encode embeddings of one modality with its weights into dense codes, which include the zeros."""
+        z = self.fitting(z, self.dim, "embeddings")
         return self._codes_of(z - self.bias_of(modality), modality).dense()
 
     def decode(self, codes: Float[Tensor, "batch latents"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Reconstruct embeddings of one modality from dense codes, of either modality."""
+        codes = self.fitting(codes, self.num_features, "codes")
         return codes @ self.W_dec[self._rows(modality)] + self.bias_of(modality)
 
     def _codes_of(self, centered: Float[Tensor, "samples dim"], modality: Modality) -> SparseCodes:

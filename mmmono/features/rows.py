@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
+from mmmono.core.finite import check_tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -66,6 +67,28 @@ class StoredRows:
 
 
 Rows = Float[Tensor, "rows features"] | StoredRows
+
+
+def check_pairs(image: Rows, text: Rows, features: int | None = None) -> None:
+    """Check that the two sides of a block of pairs fit together, and the blocks before it.
+
+    Args:
+        image, text: activations; row i of both belongs to the same pair.
+        features: number of features of the blocks before; None for the first one.
+
+    Raises:
+        TypeError: a side is no tensor.
+        ValueError: the sides differ in shape, or have other features than the blocks before.
+    """
+    for side, name in ((image, "image"), (text, "text")):
+        if not isinstance(side, StoredRows):
+            check_tensor(side, name)
+    if image.shape != text.shape or len(image.shape) != 2:
+        raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
+    if features is not None and image.shape[1] != features:
+        raise ValueError(
+            f"a block of {image.shape[1]} features after blocks of {features}: all must have the same ones"
+        )
 
 
 def to_float32(rows: Rows) -> Float[Tensor, "rows features"]:

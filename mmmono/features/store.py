@@ -147,7 +147,16 @@ class FeatureStore:
         return bool(self._metadata_files)
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
-        """Return a copy of rows [start, stop) of one modality, in the stored type."""
+        """Return a copy of rows [start, stop) of one modality, in the stored type.
+
+        Raises:
+            StoreError: the store has not all of these rows.
+            ValueError: it is no modality.
+        """
+        if modality not in MODALITIES:
+            raise ValueError(f"modality={modality!r} is none of {', '.join(MODALITIES)}")
+        if not 0 <= start <= stop <= len(self):
+            raise StoreError(f"{self.path}: rows {start} to {stop} asked for, it holds {len(self)}")
         return torch.cat(self._mapped(modality, start, stop))
 
     def _mapped(self, modality: Modality, start: int, stop: int) -> list[Tensor]:
@@ -172,8 +181,16 @@ class FeatureStore:
                 self._arrays[modality][shard].expect(first, end)
 
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
-        """Return single rows in the given order, in the stored type."""
-        indices = np.asarray(rows, dtype=np.int64)
+        """Return single rows in the given order, in the stored type.
+
+        Raises:
+            StoreError: the store has not all of these rows.
+            ValueError: rows are no numbers, such as a mask.
+        """
+        indices = np.asarray(rows)
+        if len(indices) and (indices.ndim != 1 or indices.dtype.kind not in "iu"):
+            raise ValueError(f"numbers of rows expected, got {indices.dtype} {indices.shape}: of a mask, its nonzero()")
+        indices = indices.astype(np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
             raise StoreError(f"{self.path}: rows {indices.min()} to {indices.max()} asked for, it holds {len(self)}")
         out = np.empty((len(indices), self.dim), self.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream, require_equal
+from mmmono.features.rows import check_pairs
 
 CHUNK_ROWS = 256  # rows binned at a time; limits the memory for the indices of active entries
 SILENT = torch.iinfo(torch.int32).min
@@ -51,7 +52,7 @@ def activation_histograms(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there is no block, or `bins` is not a positive multiple of 4.
+        ValueError: image and text blocks differ in shape, there is no block, or `bins` is not a positive multiple of 4.
     """
     stream = HistogramStream(bins)
     for image, text in blocks:
@@ -83,8 +84,9 @@ class HistogramStream(Stream[[Tensor, Tensor], ActivationHistograms]):
         self._exponent: Tensor  # int64 [features]: the range is 2 ** exponent; SILENT if all activations are 0
 
     def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
-        """Add a block of pairs. Raises NonFiniteError if an activation is NaN or infinite."""
-        if not len(image) and not len(text):
+        """Add a block of pairs. Raises NonFiniteError if an activation is NaN or infinite, ValueError if shapes differ."""
+        check_pairs(image, text, None if self._counts is None else self._counts.shape[1])
+        if not len(image):
             return
         image, text = single(image), single(text)
         for name, side in (("image", image), ("text", text)):

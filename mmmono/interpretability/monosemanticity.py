@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double
+from mmmono.core.finite import check_finite, check_tensor, double
 
 Form = Literal["printed", "pooled"]
 
@@ -74,6 +74,8 @@ def winrate(
 
 
 def _similarities(active: Tensor, random: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "m m"]]:
+    for values, name in ((active, "active"), (random, "random")):
+        check_tensor(values, name)
     if active.ndim != 3 or random.ndim != 3 or random.shape[1:] != active.shape[1:] or active.shape[1] < 2:
         raise ValueError(
             f"active and random embeddings must both be [features, m, dim] with m ≥ 2, got {tuple(active.shape)} and "

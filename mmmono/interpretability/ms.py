@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double, unit_rows
+from mmmono.core.finite import check_finite, check_tensor, double, unit_rows
 from mmmono.core.streams import Stream
 
 CHUNK_ROWS = 256  # a chunk's float64 activations fit into a core's L2 cache
@@ -47,6 +47,7 @@ def monosemanticity_score(
         NonFiniteError: an activation or an embedding is NaN or infinite.
         ValueError: there are no samples, activations, embeddings and groups do not match, or groups are not in order.
     """
+    groups = None if groups is None else torch.as_tensor(groups)
     stream, start = MonosemanticityStream(), 0
     for activations, embeddings in blocks:
         stream.add(activations, embeddings, None if groups is None else groups[start : start + len(activations)])
@@ -71,6 +72,8 @@ class MonosemanticityStream(Stream[..., Tensor]):
         groups: Int64[Tensor, " samples"] | None = None,
     ) -> None:
         """Add a block of samples with their embeddings. Errors: see `monosemanticity_score`."""
+        for values, name in ((activations, "activations"), (embeddings, "embeddings")):
+            check_tensor(values, name)
         if activations.ndim != 2 or embeddings.ndim != 2 or len(activations) != len(embeddings):
             raise ValueError(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "

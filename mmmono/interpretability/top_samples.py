@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmmono.core.finite import check_finite, is_finite, single
+from mmmono.core.finite import check_finite, check_tensor, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
@@ -89,7 +89,7 @@ def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
     Raises:
         NonFiniteError: an activation is NaN or infinite.
         StoreError: a stored embedding is NaN or infinite, or zero although it is to be normalized.
-        ValueError: m is not positive, or there is no block.
+        ValueError: m is not positive, there is no block, or blocks are not [samples, features] of the same features.
     """
     stream = TopStream(m)
     for block in blocks:
@@ -126,6 +126,10 @@ class TopStream(Stream[[Rows], TopSamples]):
         if isinstance(block, StoredRows):
             self._add_stored(block)
         else:
+            check_tensor(block, "sample")
+            if block.ndim != 2 or (self._values is not None and block.shape[1] != len(self._values)):
+                known = "features" if self._values is None else len(self._values)
+                raise ValueError(f"activations [samples, {known}] expected, got {tuple(block.shape)}")
             self._add_tensor(block.detach(), self._best(single(block[:0])))
 
     def merge(self, other: Self) -> None:
@@ -178,7 +182,7 @@ class TopStream(Stream[[Rows], TopSamples]):
         self._count += len(block)
 
     def _add_tensor(self, block: Tensor, values: Tensor) -> None:
-        for chunk in block.split(CHUNK_ROWS):
+        for chunk in block.split(CHUNK_ROWS) if block.numel() else ():
             peak = chunk.amax(dim=0)  # ten times as fast as aminmax(dim=0)
             if not is_finite(chunk.amin(), peak.amax()):
                 check_finite(chunk, "sample", self._count)

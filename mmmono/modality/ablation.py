@@ -111,12 +111,16 @@ def removal_ablation(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there are fewer than two labels, a label has fewer than five samples, or numbers of samples and
-            labels differ.
+        ValueError: there are fewer than two labels, a label has fewer than five samples, numbers of samples and labels
+            differ, or the partition is of other features.
     """
     x, y = _rows(features), np.asarray(labels)
     if len(x) != len(y):
         raise ValueError(f"{len(x)} samples but {len(y)} labels")
+    if x.shape[1:] != (len(partition),):
+        raise ValueError(
+            f"activations {x.shape} but a partition of {len(partition)} features: both must be of the same"
+        )
     _check_labels(y)
     largest = np.abs(x).max()  # divide by it first, so that squares do not overflow
     x = x / (largest or 1)
@@ -237,7 +241,7 @@ def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Ar
 
 def _rows(features: Any) -> Array:
     """Convert an array or tensor of activations to a float64 array, checked to be finite."""
-    tensor = double(torch.as_tensor(features)).cpu()
+    tensor = double(features if isinstance(features, torch.Tensor) else torch.from_numpy(np.array(features))).cpu()
     check_finite(tensor, "sample")
     return tensor.numpy()
 

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double
+from mmmono.core.finite import check_finite, check_tensor, double
 from mmmono.core.streams import Stream
 from mmmono.modality.partition import Partition
 
@@ -22,7 +22,12 @@ def adjusted_rand_index(first: Partition, second: Partition) -> float:
     """Adjusted Rand index of two partitions over the features that are live in both.
 
     1 for equal partitions, 0 in expectation for random ones, NaN if no feature is live in both.
+
+    Raises:
+        ValueError: they are of other numbers of features.
     """
+    if len(first) != len(second):
+        raise ValueError(f"partitions of {len(first)} and of {len(second)} features: both must be of the same ones")
     a, b = np.array(first.class_of()), np.array(second.class_of())
     live = (a != "dead") & (b != "dead")
     from sklearn.metrics import adjusted_rand_score  # not at the top: it takes a second
@@ -31,7 +36,18 @@ def adjusted_rand_index(first: Partition, second: Partition) -> float:
 
 
 def rank_correlation(first: Float[Tensor, " features"], second: Float[Tensor, " features"]) -> float:
-    """Spearman's ρ over features without NaN in either; NaN if there are fewer than two or a side is constant."""
+    """Spearman's ρ over features without NaN in either; NaN if there are fewer than two or a side is constant.
+
+    Raises:
+        TypeError: a side is no tensor.
+        ValueError: there are not as many scores on both sides.
+    """
+    for side in (first, second):
+        check_tensor(side, "scores")
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            f"two lists of scores of the same features expected, got {tuple(first.shape)}, {tuple(second.shape)}"
+        )
     known = ~(first.isnan() | second.isnan()).detach()
     a, b = double(first)[known].cpu().numpy(), double(second)[known].cpu().numpy()
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, single
 from mmmono.core.streams import Stream
+from mmmono.features.rows import check_pairs
 
 CHUNK_FEATURES = 32  # features ranked at a time; limits the memory for their ranks
 
@@ -26,7 +27,7 @@ def energy_ratio(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there is no block.
+        ValueError: image and text blocks differ in shape, or there is no block.
     """
     stream = EnergyStream()
     for image, text in blocks:
@@ -42,7 +43,8 @@ class EnergyStream(Stream[[Tensor, Tensor], Tensor]):
         self._pairs = 0
 
     def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
-        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite."""
+        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite, ValueError if shapes differ."""
+        check_pairs(image, text, None if self._energy is None else self._energy.shape[1])
         check_finite(image, "image", self._pairs)
         check_finite(text, "text", self._pairs)
         energy = torch.stack([double(side).square().sum(0) for side in (image, text)])
@@ -73,9 +75,12 @@ def image_auroc(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
+        ValueError: both modalities have different features.
     """
     check_finite(image, "image")
     check_finite(text, "text")
+    if image.ndim != 2 or image.shape[1:] != text.shape[1:]:
+        raise ValueError(f"activations [samples, features] expected, got {tuple(image.shape)} and {tuple(text.shape)}")
     if not len(image) or not len(text):
         return torch.full((image.shape[1],), torch.nan, dtype=torch.float64)
     images, texts = len(image), len(text)

@@ -16,7 +16,7 @@ from mmmono.core.finite import check_finite, double, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
-from mmmono.features.rows import to_float32
+from mmmono.features.rows import check_pairs, to_float32
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
 from mmmono.modality.groups import GroupsLike, group_codes, group_sizes, shared_groups
 from mmmono.modality.scores import DominanceScores, Undefined
@@ -42,6 +42,7 @@ def modality_dominance_score(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
+        TypeError: activations are no tensors.
         ValueError: the shapes differ.
     """
     return dominance_scores([(image_features, text_features)], undefined).scores
@@ -89,6 +90,7 @@ def dominance_scores(
     stream = DominanceStream(undefined, sizes)
     start = 0
     for image, text in blocks:
+        check_pairs(image, text)
         end = start + image.shape[0]
         stream.add(image, text, None if shared is None else shared[start:end])
         start = end
@@ -134,8 +136,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             image, text: activations.
             groups: the group of each pair of the block; None: each is a group of its own.
         """
-        if image.shape != text.shape or len(image.shape) != 2:
-            raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
+        check_pairs(image, text, None if self._excess is None else self._excess.shape[1])
         self._sums(image.shape[1], image.device if isinstance(image, Tensor) else torch.device("cpu"))
         codes = None if groups is None else group_codes(groups)
         if codes is not None and len(codes) != image.shape[0]:

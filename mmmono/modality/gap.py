@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
 from mmmono.core.streams import Stream
+from mmmono.features.rows import check_pairs
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.
-        ValueError: there is no pair.
+        ValueError: image and text blocks differ in shape, or there is no pair.
     """
     stream = GapStream()
     for image, text in blocks:
@@ -51,7 +52,13 @@ class GapStream(Stream[[Tensor, Tensor], ModalityGap]):
         self._count = 0
 
     def add(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> None:
-        """Add a block of paired, unnormalized embeddings. Raises NonFiniteError if a number is NaN or infinite."""
+        """Add a block of paired, unnormalized embeddings.
+
+        Raises:
+            NonFiniteError: a number is NaN or infinite.
+            ValueError: the sides differ in shape.
+        """
+        check_pairs(image, text, None if self._difference is None else len(self._difference))
         check_finite(image, "image", self._count, "dimension")
         check_finite(text, "text", self._count, "dimension")
         image, text = double(image), double(text)

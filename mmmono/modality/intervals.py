@@ -40,7 +40,12 @@ def score_intervals(dominance: DominanceScores, level: float = 0.95) -> Float64[
 
     Returns:
         Lower bounds in row 0, upper bounds in row 1; NaN for features that nothing activates.
+
+    Raises:
+        ValueError: `level` is not between 0 and 1.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} must lie between 0 and 1, such as 0.95")
     trials = effective_trials(dominance)
     low, high = wilson((dominance.scores * trials).numpy(), trials.numpy(), level)
     bounds = torch.from_numpy(np.stack([low, high]))

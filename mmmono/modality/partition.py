@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from mmmono.core.finite import double
+from mmmono.core.finite import check_tensor, double
 
 FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
 LIVE_CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
@@ -98,9 +98,9 @@ def partition_by_sigma(
         live: mask of features to classify, besides a score that is not NaN; the others are dead. Default: all.
 
     Raises:
-        ValueError: `n_sigma` is negative.
+        ValueError: `n_sigma` is negative or NaN, or scores and `live` are no list of the same features.
     """
-    if n_sigma < 0:
+    if not n_sigma >= 0:
         raise ValueError(f"n_sigma={n_sigma} must not be negative")
     scores, alive = _live(scores, live)
     mean = scores[alive].mean() if alive.any() else scores.new_zeros(())
@@ -178,8 +178,14 @@ def partition_by_null(
         q_values: q-values of the permutation null R(d) = ½; see `resample_dominance` and `sign_flip_p_values`.
         fdr: accepted false discovery rate among ImgD and TextD.
         live: see `partition_by_sigma`.
+
+    Raises:
+        ValueError: there is not one q-value for each score.
     """
     scores, alive = _live(scores, live)
+    check_tensor(q_values, "q_values")
+    if q_values.shape != scores.shape:
+        raise ValueError(f"{tuple(q_values.shape)} q-values for {tuple(scores.shape)} scores: give one for each")
     beyond = alive & (q_values <= fdr)
     return _from_masks(beyond & (scores > 0.5), beyond & (scores < 0.5), alive, (0.5, 0.5))
 
@@ -187,7 +193,15 @@ def partition_by_null(
 def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
     scores = double(scores)
     alive = ~torch.isnan(scores)
-    return scores, alive if live is None else alive & live
+    if live is None:
+        live = alive
+    check_tensor(live, "live")
+    if scores.ndim != 1 or live.shape != scores.shape or live.dtype != torch.bool:
+        raise ValueError(
+            f"scores [features] and a mask of as many features expected, got {tuple(scores.shape)} and {live.dtype} "
+            f"{tuple(live.shape)}"
+        )
+    return scores, alive & live
 
 
 def _beyond(scores: Tensor, low: Tensor | float, high: Tensor | float, alive: Tensor) -> Partition:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mmmono.core.finite import check_finite, double
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
+from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, group_sizes, shared_groups
@@ -102,7 +103,7 @@ def resample_dominance(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: there is no block, or there are more or fewer groups than pairs.
+        ValueError: image and text blocks differ in shape, there is no block, or there are not as many groups as pairs.
     """
     codes = None if groups is None else group_codes(groups)
     shared = None if codes is None else shared_groups(codes)
@@ -173,8 +174,10 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
 
         Raises:
             NonFiniteError: an activation is NaN or infinite.
-            ValueError: there is not one group for each pair, or a group has more pairs than were announced.
+            ValueError: the sides differ in shape, there is not one group for each pair, or a group has more pairs than
+                were announced.
         """
+        check_pairs(image, text, None if self._sums is None else len(self._sums.observed))
         codes = None if self._open is None else np.asarray([] if groups is None else groups)
         if codes is not None and len(codes) != len(image):
             raise ValueError(

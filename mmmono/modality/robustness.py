@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
 from mmmono.core.streams import Stream
+from mmmono.features.rows import check_pairs
 from mmmono.modality.agreement import adjusted_rand_index, rank_correlation
 from mmmono.modality.partition import CLASSES, LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
@@ -67,7 +68,8 @@ class MeanStream(Stream[[Tensor, Tensor], Tensor]):
         self._pairs = 0
 
     def add(self, image: Float[Tensor, "pairs features"], text: Float[Tensor, "pairs features"]) -> None:
-        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite."""
+        """Add a block of activations. Raises NonFiniteError if one is NaN or infinite, ValueError if shapes differ."""
+        check_pairs(image, text, None if self._sums is None else self._sums.shape[1])
         check_finite(image, "image", self._pairs)
         check_finite(text, "text", self._pairs)
         sums = torch.stack([double(side).sum(0) for side in (image, text)])

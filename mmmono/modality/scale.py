@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.finite import single
 from mmmono.core.streams import Stream, require_equal
+from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import DominanceStream
 from mmmono.modality.groups import GroupsLike, group_codes, group_sizes
 from mmmono.modality.scores import DominanceScores, Undefined
@@ -46,6 +48,7 @@ def scaled_scores(
     stream = ScaleStream(factors, undefined, None if codes is None else group_sizes(codes))
     start = 0
     for image, text in blocks:
+        check_pairs(image, text)
         end = start + len(image)
         stream.add(image, text, None if codes is None else codes[start:end])
         start = end
@@ -80,8 +83,9 @@ class ScaleStream(Stream[[Tensor, Tensor], dict[float, DominanceScores]]):
         groups: GroupsLike | None = None,
     ) -> None:
         """Add a block of pairs; row i of both sides belongs to the same pair, see `DominanceStream.add`."""
+        check_pairs(image, text)
         for factor, stream in self._streams.items():
-            stream.add(image * factor, text, groups)
+            stream.add(single(image) * factor, text, groups)  # in half precision the product would be rounded
 
     def shared(self) -> tuple[object, ...]:
         """Return the sizes of all groups; see `Stream.shared`."""

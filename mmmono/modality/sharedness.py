@@ -33,10 +33,11 @@ from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream
 from mmmono.features import Rows
 from mmmono.features.grouping import GroupNumbers
-from mmmono.features.rows import to_float32
+from mmmono.features.rows import check_pairs, to_float32
 from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.grouped import GroupAverages, Units
+from mmmono.modality.groups import GroupsLike, group_codes
 
 LARGEST = 5  # class of the largest groups, of more than 16 pairs
 CHUNK_ROWS = 256  # a chunk of 256 × 1,024 float64 numbers fits into a core's second-level cache
@@ -80,7 +81,7 @@ class Sharedness:
         return q_values(self.p_value.where(live, torch.nan))
 
 
-def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupNumbers | None = None) -> Sharedness:
+def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupsLike | None = None) -> Sharedness:
     """Score and test in one pass whether image and text of a pair activate each feature together.
 
     The null is broken pairs: the images' activations as they are, the texts' as they are, but not of the same thing. It is
@@ -101,15 +102,18 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupNumbers 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
         StoreError: a stored embedding is NaN or infinite, or zero although it is to be normalized.
-        ValueError: image and text blocks differ in shape, there is no block, or `groups` has another length.
+        ValueError: image and text blocks differ in shape, there is no block, or `groups` has another length or other
+            than whole numbers from 0 on.
     """
-    stream = SharednessStream(groups)
+    codes = None if groups is None else group_codes(groups)
+    stream = SharednessStream(codes)
     position = 0
     for image, text in blocks:
-        stream.add(image, text, None if groups is None else groups[position : position + len(image)])
+        check_pairs(image, text)
+        stream.add(image, text, None if codes is None else codes[position : position + len(image)])
         position += len(image)
-    if groups is not None and position != len(groups):
-        raise ValueError(f"{position} pairs with {len(groups)} codes of groups: give one code for each pair")
+    if codes is not None and position != len(codes):
+        raise ValueError(f"{position} pairs with {len(codes)} codes of groups: give one code for each pair")
     return stream.result()
 
 
@@ -143,8 +147,7 @@ class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
         Raises:
             NonFiniteError, StoreError, ValueError: see `sharedness_scores`.
         """
-        if image.shape != text.shape or len(image.shape) != 2:
-            raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
+        check_pairs(image, text, self._features)
         self._features = image.shape[1]
         images, texts = single(to_float32(image)), single(to_float32(text))
         check_finite(images, "image", self._pairs)

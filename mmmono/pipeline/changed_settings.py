@@ -15,7 +15,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.pipeline.command_line import quote
 from mmmono.pipeline.entrypoint import added, error_line
 from mmmono.pipeline.settings import CONF, check_settings
-from mmmono.pipeline.shared_settings import settings_it_has
+from mmmono.pipeline.shared_settings import own_options, settings_it_has
 
 CHANGE = re.compile(r"\+{0,2}([A-Za-z_][\w./-]*)=.*", re.DOTALL)
 SHARED = ("artifacts", "device", "hydra", "logger")  # by both runs
@@ -43,9 +43,13 @@ def changed_settings(job: str, setting: str, changes: Sequence[str]) -> DictConf
     keys = [_key(setting, change, [*SHARED, job]) for change in changes]
     given = [added(quote(change)) for change in changes]
     own = [override for override in HydraConfig.get().overrides.task if not _is_left_out(override, keys, job)]
+    name, options = (
+        HydraConfig.get().job.config_name or job,
+        own_options(),
+    )  # another name: -cn with a file of the user's own
     try:
-        held = set(settings_it_has(job, [*own, *given], CONF))
-        cfg = compose(job, [*(override for override in own if override in held), *given])
+        held = set(settings_it_has(name, [*options, *own, *given], CONF))
+        cfg = compose(name, [*options, *(override for override in own if override in held), *given])
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             raise ConfigError(f"{missing[0]} needs a value: add {missing[0]}=... to the list")

@@ -6,6 +6,7 @@ of one name, such as `batch_size`. Limits that depend on the data or the model a
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -57,6 +58,7 @@ def check_settings(cfg: DictConfig, job: str) -> None:
         ConfigError: a value is invalid; the message has the setting, its value and the valid values.
     """
     _check_feature_sets(cfg)
+    _check_names(cfg)
     for key, value in _leaves(cfg):
         if key.startswith(FREE):
             continue
@@ -73,6 +75,33 @@ def _check_feature_sets(cfg: DictConfig) -> None:
         names = re.findall(r"[^\[\], ]+", override.partition("=")[2]) if override.startswith("features=") else []
         if len(set(names)) < len(names):
             raise ConfigError(f"{override} names a feature set twice: give each once")
+
+
+def _check_names(cfg: DictConfig) -> None:
+    """Raise ConfigError for a setting that nothing reads: mistyped after a plus, or in a configuration of the user's own.
+
+    Hydra itself refuses unknown settings only without a plus. What is instantiated knows its own settings. A setting that
+    another one refers to is a variable.
+    """
+    names = {
+        f"{section}.{name}"
+        for section in _sections() & set(map(str, cfg))
+        if isinstance(cfg._get_node(section), DictConfig) and "_target_" not in cfg[section]
+        for name in cfg[section]
+    }
+    if HydraConfig.initialized():
+        added = [o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task if o.startswith("+")]
+        groups = HydraConfig.get().runtime.choices
+        names |= {key for key in added if not re.search(r"[./@]", key) and key not in groups and key != "force"}
+    known = known_settings()
+    for key in sorted(names - known):
+        if re.search(rf"\$\{{(oc\.select:)?{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
+            continue
+        beside = [other for other in (*known, "force") if other.rpartition(".")[0] == key.rpartition(".")[0]]
+        close = difflib.get_close_matches(key, beside, n=1, cutoff=0.6)
+        raise ConfigError(
+            f"no setting is called {key!r}{f', did you mean {close[0]!r}?' if close else ''}; --help lists them all"
+        )
 
 
 def _check_kind(key: str, value: object) -> None:
@@ -172,22 +201,44 @@ def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
             yield key, value
 
 
+def _files() -> Iterator[tuple[DictConfig, str]]:
+    """All files of `conf/`, each with what stands before the names of its settings."""
+    for file in sorted(CONF.rglob("*.yaml")):
+        content = OmegaConf.load(file)
+        if isinstance(content, DictConfig):
+            is_global = file.parent == CONF or "@package _global_" in file.read_text(encoding="utf-8")
+            yield content, "" if is_global else f"{file.parent.name}."
+
+
 @cache
 def _defaults() -> dict[str, list[object]]:
     """Values of each setting in all files of `conf/`."""
     found: dict[str, list[object]] = {}
-    for file in sorted(CONF.rglob("*.yaml")):
-        content = OmegaConf.load(file)
-        if not isinstance(content, DictConfig):
-            continue
-        group = (
-            ""
-            if file.parent == CONF or "@package _global_" in file.read_text(encoding="utf-8")
-            else f"{file.parent.name}."
-        )
+    for content, group in _files():
         for key, value in _leaves(content, group):
             found.setdefault(key, []).append(value)
     return found
+
+
+@cache
+def known_settings() -> frozenset[str]:
+    """Full keys of the settings in all files of `conf/`, whatever their defaults are, and of their groups."""
+
+    def keys(node: DictConfig, path: str) -> Iterator[str]:
+        for name in map(str, node):
+            yield path + name
+            if isinstance(inner := node._get_node(name), DictConfig):
+                yield from keys(inner, f"{path}{name}.")
+
+    return frozenset(key for content, group in _files() for key in keys(content, group)) | frozenset(_groups())
+
+
+@cache
+def _sections() -> frozenset[str]:
+    """Groups of settings that are read by name, and not passed to what they are settings of."""
+    alone = {str(key) for file in CONF.glob("*.yaml") for key in OmegaConf.load(file)}
+    dictionaries = {str(key) for file in (CONF / "features").glob("*.yaml") for key in OmegaConf.load(file)}
+    return frozenset(alone - dictionaries - {"defaults", "help", "hydra"} | {"features"})
 
 
 @cache

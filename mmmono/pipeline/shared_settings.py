@@ -7,6 +7,7 @@ that none of them has is kept, so that it is reported as mistyped.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,12 +18,14 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 # Environment variable with the entrypoints, each with its preset of conf/paper if any, and the groups that they share,
 # e.g. "mds:figure4 certainty model=clip_rn50".
 TOGETHER = "MMMONO_TOGETHER"
+OWN_OPTION = re.compile(r"\+[\w/-]+=|hydra\.searchpath=")  # what `_is_group` does not know
 
 
 def own_settings(config_name: str, arguments: Sequence[str], conf: Path, together: str | None = None) -> list[str]:
@@ -52,9 +55,25 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
 
 
 def settings_it_has(config_name: str, overrides: Sequence[str], conf: Path) -> list[str]:
-    """Keep the overrides of settings that an entrypoint has, given the groups among them; needs Hydra initialized."""
-    here = _composed(config_name, conf, [override for override in overrides if _is_group(override, conf)])
+    """Keep the overrides of settings that an entrypoint has, given the groups among them; needs Hydra initialized.
+
+    Groups of the user's own, such as `+experiment=mine`, count like those of `conf`; see `own_options`.
+    """
+    groups = [o for o in overrides if _is_group(o, conf) or OWN_OPTION.match(o)]
+    here = _composed(config_name, conf, groups)
     return [override for override in overrides if (key := _key(override)) is None or _has(here, key)]
+
+
+def own_options() -> list[str]:
+    """Override that finds the options in folders of the user's own, where this command has such; empty if it has none.
+
+    A configuration that is composed once more needs it: Hydra does not look into folders of `hydra.searchpath` again. On a
+    command line it does what `--config-dir` does.
+    """
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [f"{s.schema}://{s.path}" for s in sources if s.provider.startswith(("command-line", "hydra.searchpath"))]
+    listed = [folder if re.fullmatch(r"[\w:/.-]+", folder) else json.dumps(folder) for folder in dict.fromkeys(folders)]
+    return [f"hydra.searchpath=[{','.join(listed)}]"] if listed else []
 
 
 def _sorted_out(

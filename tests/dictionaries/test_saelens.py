@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
-from mmmono.dictionaries import TopKSAE
+from mmmono.dictionaries import NCLHead, TopKSAE
 from mmmono.dictionaries.saelens import export_to_saelens, import_from_saelens
 from tests.dictionaries.test_family import made as made_sae
 from tests.dictionaries.test_family import pairs, train
@@ -48,6 +48,9 @@ def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"topk"', '"transcoder"'))
     with pytest.raises(DictionaryError, match="architecture='transcoder'"):
         import_from_saelens(tmp_path)
+    with pytest.raises(DictionaryError, match="SAELens has no architecture for a ncl dictionary"):
+        export_to_saelens(NCLHead(8, 6), tmp_path / "head")  # type: ignore[arg-type]
+    assert not (tmp_path / "head").exists()
 
 
 def theirs(folder: Path, config: dict[str, Any], change: Callable[[dict[str, Tensor]], Any] = lambda _: None) -> Path:

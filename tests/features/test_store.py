@@ -163,3 +163,18 @@ def test_a_file_that_shrank_after_it_was_opened(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(StoreError, match="text_emb_0.npy ended early"):
         next(store.blocks(4))
+
+
+def test_rows_that_are_not_there_are_not_read(tmp_path: Path) -> None:
+    write_like_clip_retrieval(tmp_path, [4, 3])
+    store = FeatureStore(tmp_path)
+    assert len(store.read("image", 3, 7)) == 4
+    for start, stop in ((-2, 3), (5, 9), (4, 2), (8, 8)):
+        with pytest.raises(StoreError, match=f"rows {start} to {stop} asked for, it holds 7"):
+            store.read("image", start, stop)
+    with pytest.raises(ValueError, match="modality='images' is none of image, text"):
+        store.read("images", 0, 2)  # type: ignore[arg-type]
+    for rows in (np.arange(7) > 3, [0.5, 2.0], [[1, 2]]):
+        with pytest.raises(ValueError, match="numbers of rows expected"):
+            store.gather("image", rows)
+    assert store.gather("image", []).shape == (0, 5)

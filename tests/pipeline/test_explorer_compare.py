@@ -239,6 +239,46 @@ def test_what_a_changed_run_keeps(hydra: None) -> None:
         changed_settings("explorer", "explorer.compare", ["features=[ncl]", "sae.lr=1"])
 
 
+MINE = """\
+# @package _global_
+defaults:
+  - override /dataset: synthetic
+  - override /features: matryoshka
+seed: 5
+dataset: {pairs: 700}
+"""
+
+
+def test_a_changed_run_finds_options_of_ones_own(hydra: None, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(MINE)
+    given = [f"hydra.searchpath=[file://{tmp_path}]", "+experiment=mine", "features.k=3", "matryoshka.lr=0.5"]
+    HydraConfig.instance().set_config(compose("explorer", given, return_hydra_config=True))
+    cfg = changed_settings("explorer", "explorer.compare", ["model.name=other"])
+    assert list(cfg.features.sets) == ["matryoshka"]
+    assert (cfg.model.name, cfg.dataset.pairs, cfg.seed) == ("other", 700, 5)
+    assert (cfg.features.k, cfg.matryoshka.lr) == (3, 0.5)
+
+
+def test_a_changed_run_keeps_what_a_configuration_of_ones_own_says(
+    command: Command, models: TwoModels, tmp_path: Path
+) -> None:
+    """`-cn mine`: the other run is of the same file, though its settings are not on the command line."""
+    settings = "\n".join(f"  {setting.removeprefix('dataset.').replace('=', ': ')}" for setting in models.files("one"))
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - explorer\n  - override dataset: store\n  - override features: raw\n  - _self_\n"
+        f"dataset:\n{settings}\n  metadata: {models.folder / 'rows.csv'}\n"
+    )
+    run = command(
+        "explorer", "--config-dir", str(tmp_path), "-cn", "mine", f"artifacts={tmp_path}", *FEW,
+        f"explorer.compare=[{','.join(models.files('other'))}]",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    recipe = json.loads((newest(tmp_path, "explorer") / "recipe.json").read_text())
+    [compared] = recipe["compared"]
+    assert compared["features"]["store"] != recipe["features"]["store"]
+
+
 def test_without_a_command_line_there_is_nothing_to_change() -> None:
     HydraConfig.instance().cfg = None
     with pytest.raises(ConfigError, match="use it with experiments/explorer.py"):

@@ -169,6 +169,18 @@ def test_rows_of_two_models_are_two(command: Command, tmp_path: Path, monkeypatc
     assert float(written[1]) >= round(2 * one / 1e6)
 
 
+def test_options_of_ones_own_are_planned(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /dataset: synthetic\n  - override /features: raw\n"
+        "dataset: {pairs: 700, dim: 24}\n"
+    )
+    for given in (("--config-dir", str(tmp_path)), (f"hydra.searchpath=[file://{tmp_path}]",)):
+        run = command("plan", *given, f"artifacts={tmp_path}", "+experiment=mine", "plan.targets=[section-2.1]")
+        assert run.status == 0, run.err
+        assert "700 pairs × 24" in run.out
+
+
 @pytest.mark.parametrize("only", ["mdss", "report"])
 def test_an_analysis_that_does_not_exist_cannot_be_planned(command: Command, tmp_path: Path, only: str) -> None:
     run = command("plan", *SHORT, f"artifacts={tmp_path}", steps(only))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmmono.pipeline.command_line import hydra_arguments, quote
-from mmmono.pipeline.settings import CONF, check_settings
+from mmmono.pipeline.settings import CONF, check_settings, known_settings
 from tests.data.test_webdataset import jpeg, write_tar
 from tests.pipeline.conftest import REPOSITORY, Command
 
@@ -212,6 +212,11 @@ def test_what_cannot_work_is_reported_in_one_line(
         ("mds", "features.center=mean", "features.center=mean is none of none, pooled, per_modality"),
         ("mds", "partition=none", "partition=none names no option"),
         ("mds", "mds=5", "mds is a group of settings"),
+        ("mds", "+mds.min_pair=3", "no setting is called 'mds.min_pair', did you mean 'mds.min_pairs'?"),
+        ("mds", "+features.kay=3", "no setting is called 'features.kay', did you mean 'features.k'?"),
+        ("mds", "+foce=true", "no setting is called 'foce', did you mean 'force'?"),
+        ("mds", "+experiment=mine", "no setting is called 'experiment'"),
+        ("plan", "+names.imag=x", "no setting is called 'names.imag', did you mean 'names.image_text'?"),
         ("interpretability", "interpretability.deduplicate=yes", "must be true or false"),
         ("interpretability", "interpretability.n_draws=2.5", "must be a whole number"),
         ("interpretability", "embedder=none", "embedder=none names no option"),
@@ -258,6 +263,33 @@ def test_settings_of_feature_sets(command: Command, tmp_path: Path, features: st
     )  # fmt: skip
     assert run.status == 1
     assert message in one_line_error(run.err)
+
+
+def test_known_settings_are_those_without_a_value_too() -> None:
+    assert {"seed", "mds.min_pairs", "jumprelu.target_l0", "dataset.shards", "dataset"} <= known_settings()
+
+
+def test_a_configuration_of_ones_own_may_have_variables_but_no_mistyped_settings(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    for content, message in (
+        ("many: 0.5\nextraction:\n  batch_size: ${many}\n  workers: -1\n", "extraction.workers=-1 must be"),
+        ("mds:\n  min_pair: 3\n", "no setting is called 'mds.min_pair', did you mean 'mds.min_pairs'?"),
+    ):
+        file.write_text(f"# @package _global_\n{content}")
+        run = command(
+            "mds",
+            "--config-dir",
+            str(tmp_path),
+            f"artifacts={tmp_path}",
+            "dataset=synthetic",
+            "features=raw",
+            "+experiment=mine",
+        )
+        assert run.status == 1
+        assert message in one_line_error(run.err)
 
 
 @pytest.mark.parametrize("name", ENTRYPOINTS)

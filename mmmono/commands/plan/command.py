@@ -27,7 +27,7 @@ from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.entrypoint import CONF, error_line
-from mmmono.pipeline.shared_settings import settings_it_has
+from mmmono.pipeline.shared_settings import own_options, settings_it_has
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.tables import console, show_table
 from mmmono.vlm.hub import hub_or_cache
@@ -71,8 +71,8 @@ def print_plan(cfg: DictConfig) -> None:
 
 def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     settings = read_settings(cfg, "plan", PlanSettings)
-    given = [o for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
-    reproduction = Reproduction([o.removeprefix("+") for o in given], settings.exact, settings.coco)
+    given = [_given(o) for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
+    reproduction = Reproduction([*own_options(), *given], settings.exact, settings.coco)
     for analysis in _chosen(settings.targets, settings.only):
         if reproduction.lacks_coco(analysis):
             why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"
@@ -80,6 +80,13 @@ def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
         else:
             alone = analysis.targets[0] in settings.targets
             yield from planned(analysis, reproduction.arguments(analysis, alone), hub, keys)
+
+
+def _given(override: str) -> str:
+    """An override as its steps take it: with a plus only for an option of a group of the user's own."""
+    key = group_of(override)
+    is_own = key in HydraConfig.get().runtime.choices and not (CONF / key).is_dir()
+    return override if is_own else override.removeprefix("+")
 
 
 def _chosen(targets: Sequence[str], only: Sequence[str] | None) -> list[Analysis]:
