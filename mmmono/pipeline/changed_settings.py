@@ -43,10 +43,8 @@ def changed_settings(job: str, setting: str, changes: Sequence[str]) -> DictConf
     keys = [_key(setting, change, [*SHARED, job]) for change in changes]
     given = [added(quote(change)) for change in changes]
     own = [override for override in HydraConfig.get().overrides.task if not _is_left_out(override, keys, job)]
-    name, options = (
-        HydraConfig.get().job.config_name or job,
-        own_options(),
-    )  # another name: -cn with a file of the user's own
+    name = HydraConfig.get().job.config_name or job  # another one: -cn with a file of the user's own
+    options = own_options()
     try:
         held = set(settings_it_has(name, [*options, *own, *given], CONF))
         cfg = compose(name, [*options, *(override for override in own if override in held), *given])

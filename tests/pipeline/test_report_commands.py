@@ -69,13 +69,13 @@ def test_a_command_has_the_settings_that_its_entrypoint_has() -> None:
     assert "explorer.map=none" in coco.arguments("explorer")
 
 
-<<<<<<< HEAD
 @pytest.mark.usefixtures("within_a_command")
 def test_without_settings_no_configuration_is_composed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of which each takes a tenth of a second, and a report names some twenty commands."""
     monkeypatch.setattr("mmmono.commands.selection.settings_it_has", None)
     assert Selection({"dataset": "coco"}, ["pca"]).command(MDS) == "make section-2.1 DATASET=coco FEATURES=pca"
-=======
+
+
 def test_commands_find_options_of_ones_own(within_a_command: None, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
@@ -85,4 +85,3 @@ def test_commands_find_options_of_ones_own(within_a_command: None, tmp_path: Pat
     assert (target, name) == ("make", "section-2.1")
     [words] = shlex.split(arguments.removeprefix("ARGS="))
     assert shlex.split(words) == given
->>>>>>> f12f976ef076640dbbe9eb5f1a7b2f68c57590bc
