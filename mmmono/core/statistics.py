@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from mmmono.core import proportions
 
 Array = np.ndarray[Any, Any]
+ROUNDING = 1e-12  # an error smaller than that, relative to the estimate, is that of equal values
 LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
 
@@ -108,11 +109,15 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of the hypothesis that the truth is 0; NaN if there is no error."""
+        """Two-sided p-value of the hypothesis that the truth is 0; NaN if there is no error.
+
+        If n values are equal but for rounding, there is no scatter to compare them with, and it is that of the sign test:
+        2 / 2ⁿ, with n one more than the degrees of freedom.
+        """
         if math.isnan(self.error):
             return math.nan
-        if self.error == 0:
-            return float(self.value == 0)
+        if self.error <= ROUNDING * abs(self.value):
+            return 2.0**-self.freedom if self.value else 1.0
         return float(2 * student.sf(abs(self.value) / self.error, self.freedom))
 
     def equivalence_bound(self, confidence: float = 0.95) -> float:

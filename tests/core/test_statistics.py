@@ -48,6 +48,15 @@ def test_the_mean_of_a_few_values_is_scipys_t_test() -> None:
     assert (found.interval().low, found.interval().high) == (pytest.approx(low), pytest.approx(high))
 
 
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_equal_values_are_as_significant_as_their_signs(count: int) -> None:
+    """Two equal values had p = 0: of two fair coins that land alike, nothing is known."""
+    for values in (np.full(count, 0.3), 0.3 + 1e-16 * np.arange(count), np.full(count, -1.0)):
+        expected = binomtest(count, count).pvalue
+        assert t_mean(values).p_value == pytest.approx(expected)
+    assert t_mean(np.zeros(count)).p_value == 1
+
+
 def test_equivalence_is_shown_where_both_one_sided_tests_reject() -> None:
     values = np.random.default_rng(1).standard_normal(30) * 0.3
     bound = t_mean(values).equivalence_bound()
