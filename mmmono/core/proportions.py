@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 def wilson(
-    successes: Array | float, trials: Array | float, confidence: float = 0.95, freedom: float = math.inf
+    successes: Array | float, trials: Array | float, confidence: float = 0.95, freedom: Array | float = math.inf
 ) -> tuple[Array, Array]:
     """Wilson score interval of a proportion (Wilson 1927); (0, 1) without trials.
 
@@ -24,12 +24,12 @@ def wilson(
         trials: number of trials; may be fractional. Arrays of both are taken element by element.
         confidence: confidence level.
         freedom: degrees of freedom of the design effect; Student's t replaces the normal distribution (Korn and Graubard
-            1998).
+            1998). One number, or one for each element.
 
     Returns:
         Lower and upper bounds, of the shape of the arguments.
     """
-    z = float(student.ppf((1 + confidence) / 2, freedom))
+    z = np.asarray(student.ppf((1 + confidence) / 2, freedom))
     successes, trials = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
     count = np.where(trials > 0, trials, np.nan)
     rate = successes / count

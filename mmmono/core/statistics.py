@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from mmmono.core import proportions
 
 Array = np.ndarray[Any, Any]
+ROUNDING = 1e-12  # an error smaller than that, relative to the estimate, is that of equal values
 LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
 
@@ -81,34 +82,42 @@ class Estimate:
         differs either way (Agresti and Min 2005, Section 3, with half a pair for each of four cells).
 
         Args:
-            count: number of pairs of outcomes.
+            count: number of pairs of outcomes, or of groups of them.
         """
         return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
 
-    def rate_interval(self, groups: int, level: float = 0.95) -> Interval:
+    def rate_interval(self, groups: float, level: float = 0.95, scatter: float = 0.0) -> Interval:
         """Wilson's interval of a mean of values between 0 and 1, with as many trials as would have this error.
 
         These are rate · (1 − rate) / error², or one for each group if all values are 0 or all are 1 (Kish 1965, Section 8.2;
         Korn and Graubard 1998). Unlike `interval`, it covers near 0 and 1, and never leaves them.
 
         Args:
-            groups: number of independent groups.
+            groups: number of independent groups of equal size; of others, `effective_groups`.
             level: confidence level.
+            scatter: for groups of several values, whose error says little if nearly all values are alike: added to both
+                groups · rate · (1 − rate) and groups² · error²; see `mmmono.modality.intervals.PSEUDO_SCATTER`.
         """
         if math.isnan(self.error):
             return self.interval(level)
         spread = self.value * (1 - self.value)
-        trials = spread / self.error**2 if self.error > 0 and spread > 0 else groups
+        trials = groups
+        if self.error > 0 and spread > 0:
+            trials = groups * (groups * spread + scatter) / (groups**2 * self.error**2 + scatter)
         low, high = proportions.wilson(self.value * trials, trials, level, self.freedom)
         return Interval(self.value, float(low), float(high), level, f"Wilson, {self.method}")
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of the hypothesis that the truth is 0; NaN if there is no error."""
+        """Two-sided p-value of the hypothesis that the truth is 0; NaN if there is no error.
+
+        If n values are equal but for rounding, there is no scatter to compare them with, and it is that of the sign test:
+        2 / 2ⁿ, with n one more than the degrees of freedom.
+        """
         if math.isnan(self.error):
             return math.nan
-        if self.error == 0:
-            return float(self.value == 0)
+        if self.error <= ROUNDING * abs(self.value):
+            return 2.0**-self.freedom if self.value else 1.0
         return float(2 * student.sf(abs(self.value) / self.error, self.freedom))
 
     def equivalence_bound(self, confidence: float = 0.95) -> float:
@@ -149,8 +158,11 @@ def t_mean(values: Float[Array, " values"]) -> Estimate:
 def group_mean(values: Float[Array, " values"], groups: Int[Array, " values"]) -> Estimate:
     """Mean of values that depend on each other within groups, such as the captions of one image.
 
-    The variance is that of the groups' sums of deviations, G / (G − 1) Σ_g (Σ_{i∈g} (x_i − mean))² / n², with G − 1
-    degrees of freedom (linearized ratio estimator: Cochran 1977, Section 6.3; Cameron and Miller 2015, Section II).
+    With n values, S_g = Σ (x_i − mean) over the n_g values of group g and w_g = n_g / n, the variance is
+    Σ_g S_g² / (1 − w_g) / n² (Bell and McCaffrey 2002, "CR2"): a large group pulls the mean towards itself, and would seem
+    less uncertain than it is. Degrees of freedom are theirs too, those of this variance for independent values
+    (Satterthwaite 1946; Imbens and Kolesár 2016). For G groups of equal size that is G / (G − 1) Σ S_g² / n² with G − 1
+    degrees of freedom (Cochran 1977, Section 6.3).
 
     Args:
         values: one for each sample.
@@ -160,10 +172,25 @@ def group_mean(values: Float[Array, " values"], groups: Int[Array, " values"]) -
         ValueError: there is no value, or numbers of values and groups differ.
     """
     values, groups = _aligned(values, groups)
-    variance, count = _variance_by(values - values.mean(), groups)
-    if count < 2:
-        return Estimate(float(values.mean()), method="t over groups")
-    return Estimate(float(values.mean()), math.sqrt(variance), count - 1, "t over groups")
+    mean, members = float(values.mean()), _codes(groups)
+    weights = np.bincount(members) / len(values)
+    if len(weights) < 2:
+        return Estimate(mean, method="t over groups")
+    sums = np.bincount(members, values - mean)
+    variance = float((sums**2 / (1 - weights)).sum()) / len(values) ** 2
+    pull = weights**2 / (1 - weights)
+    freedom = 1 / float(weights @ weights + pull.sum() ** 2 - pull @ pull)
+    return Estimate(mean, math.sqrt(variance), freedom, "t over groups")
+
+
+def effective_groups(groups: Int[Array, " values"]) -> float:
+    """n² / Σ n_g²: as many groups of equal size say as much, if values of one group agree (Kish 1965).
+
+    Args:
+        groups: group of each of n values.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def crossed_mean(

@@ -51,8 +51,8 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
     "partitions": 4,  # scores by Eq. 1 and the classes by them
-    "sharedness": 2,
-    "results/explorer": 8,
+    "sharedness": 3,
+    "results/explorer": 9,
     "results/report": 1,
 }
 

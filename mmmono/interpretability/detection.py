@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from mmmono.core.proportions import wilson
+from mmmono.core.statistics import effective_groups
 
 Array = np.ndarray[Any, Any]
 PSEUDO = 0.5  # squared deviations of two more groups, one on either side; see `detection`
@@ -32,6 +33,8 @@ class Detection:
         trials: number of independent coin flips that would be as uncertain, see `detection`.
         active: number of active samples.
         groups: number of groups with an active sample.
+        effective: that number, as many of equal size as say as much: m² / Σ m_g² for m active samples, m_g of them in
+            group g (Kish 1965); NaN if not tested.
     """
 
     auroc: Float64[Tensor, " features"]
@@ -40,15 +43,16 @@ class Detection:
     trials: Float64[Tensor, " features"]
     active: Int64[Tensor, " features"]
     groups: Int64[Tensor, " features"]
+    effective: Float64[Tensor, " features"]
 
     def interval(self, level: float = 0.95) -> Float64[Tensor, "2 features"]:
-        """Wilson's interval for a share, with `trials` trials and Student's t with one degree less than active groups."""
-        bounds = [
-            wilson(a * n, n, level, freedom=max(1, g - 1)) if n > 0 else (np.nan, np.nan)
-            for a, n, g in zip(self.auroc.tolist(), self.trials.tolist(), self.groups.tolist(), strict=True)
-        ]
-        found = torch.tensor(np.asarray(bounds, np.float64).reshape(-1, 2).T)
-        return torch.where(self.auroc.isnan(), torch.nan, found)
+        """Wilson's interval for a share, with `trials` trials and Student's t with one degree less than effective groups."""
+        bounds = wilson((self.auroc * self.trials).numpy(), self.trials.numpy(), level, self._freedom)
+        return torch.where(self.auroc.isnan(), torch.nan, torch.from_numpy(np.stack(bounds)))
+
+    @property
+    def _freedom(self) -> Float64[Array, " features"]:
+        return (self.effective - 1).clamp_min(1).numpy()
 
     @property
     def p_value(self) -> Float64[Tensor, " features"]:
@@ -61,7 +65,7 @@ class Detection:
         null = self.chance.clamp_min(0.5)
         spread = (null * (1 - null) / self.trials).sqrt()
         statistic = ((self.auroc - null) / spread).numpy()
-        return torch.from_numpy(student.sf(statistic, np.maximum(self.groups.numpy() - 1, 1)))
+        return torch.from_numpy(student.sf(statistic, self._freedom))
 
 
 def detection(
@@ -74,7 +78,8 @@ def detection(
     """Test the name of every feature on samples that it was not chosen on.
 
     Pairs of a group are not independent. The variance of an AUROC is that of the sums by group of its structural components
-    (DeLong et al. 1988, by clusters: Obuchowski 1997), with G / (G − 1) for G groups. The number of trials is AUROC (1 −
+    (DeLong et al. 1988, by clusters: Obuchowski 1997), the square of each sum divided by 1 − w for a group with the share w
+    of the active or of the inactive samples, whichever is larger (as in `group_mean`). The number of trials is AUROC (1 −
     AUROC) over this variance, with the squared deviations of two more groups, one right and one wrong, added to the m active
     ones (as Agresti and Min 2005 do for rates): a name that makes no mistake in ten groups is not certain, and neither is
     one that no sample has.
@@ -92,19 +97,20 @@ def detection(
     ranks = rankdata(scores[list(others)], axis=1) if len(others) else np.empty((0, scores.shape[1]))
     null = auroc_of_ranks(ranks, active)
     own, trials = (torch.full((len(name_of),), torch.nan, dtype=torch.float64) for _ in range(2))
-    chance, better = own.clone(), own.clone()
+    chance, better, effective = own.clone(), own.clone(), own.clone()
     held = _groups_with(active, groups)
     place = torch.tensor(list(others), dtype=torch.int64)
     for feature in tested.nonzero().squeeze(1).tolist():
         members = active[:, feature].numpy()
         auroc, variance = _by_group(scores[int(name_of[feature])], members, groups)
+        effective[feature] = effective_groups(groups[members])
         more = PSEUDO / (held[feature] + 2)
         own[feature] = auroc
         trials[feature] = (auroc * (1 - auroc) + more) / (variance + more / (held[feature] + 2))
         of_others = null[feature][place != name_of[feature]]
         chance[feature] = of_others.mean() if len(of_others) else 0.5
         better[feature] = (of_others >= auroc).double().mean() if len(of_others) else 0.0
-    return Detection(own, chance, better, trials, active.sum(0), torch.from_numpy(held))
+    return Detection(own, chance, better, trials, active.sum(0), torch.from_numpy(held), effective)
 
 
 def _groups_with(active: Bool[Tensor, "samples features"], groups: Array) -> Int64[Array, " features"]:
@@ -133,5 +139,5 @@ def _by_group(scores: Float64[Array, " samples"], members: Array, groups: Array)
     parts = np.empty(len(scores))
     parts[members], parts[~members] = (wins - auroc) / m, (losses - auroc) / n
     sums = np.bincount(groups, parts)
-    count = len(np.unique(groups))
-    return auroc, float(sums @ sums) * count / (count - 1)
+    shares = [np.bincount(groups[side], minlength=len(sums)) / side.sum() for side in (members, ~members)]
+    return auroc, float((sums**2 / (1 - np.maximum(*shares))).sum())

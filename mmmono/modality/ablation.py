@@ -37,7 +37,9 @@ class Ablation:
 
     Accuracies have Wilson intervals: over test samples for one set, over test samples and random sets as crossed factors
     (`crossed_mean`) for the mean over random sets. Differences from random sets are estimated over both factors as well,
-    other differences over test samples.
+    other differences over test samples. All take the classifiers as fitted: other training samples would give others, which
+    the folds share in part. In simulations of 200 samples and five folds, standard errors of differences are a tenth too
+    small by this, and intervals cover .91 to .93.
     """
 
     deletion: str

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float64
-from scipy.stats import norm
+from scipy.stats import t as student
 from torch import Tensor
 
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.intervals import effective_trials
+from mmmono.modality.intervals import effective_trials, error_freedom
 from mmmono.modality.partition import LIVE_CLASSES, Partition
 from mmmono.modality.scores import DominanceScores
 
@@ -54,9 +54,9 @@ def class_certainty(
     probability (as in a score test), since resamples of a feature that one modality always wins are all alike.
 
     The null is an interval (Hodges and Lehmann 1954). From its least favourable point, the nearer border, a score may land
-    as far beyond either one: the p-value is the sum of both tails, P(Z ≥ z) + P(Z ≥ (d + width) / s') for a score d beyond
+    as far beyond either one: the p-value is the sum of both tails, P(T ≥ z) + P(T ≥ (d + width) / s') for a score d beyond
     the nearer border, with the s' of the other one. It is one-sided where the borders are far apart, and two-sided where
-    they coincide.
+    they coincide. T is normal, or Student's t where groups differ in size (`error_freedom`).
 
     Args:
         dominance: scores of Eq. 1, by group.
@@ -84,7 +84,8 @@ def class_certainty(
     z = (beyond / errors).nan_to_num(-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     side = z.argmax(0, keepdim=True)
     across = ((beyond + (now.high - now.low)) / errors.flip(0)).nan_to_num(torch.inf, posinf=torch.inf)
-    tails = norm.sf(z.gather(0, side)[0].numpy()) + norm.sf(across.gather(0, side)[0].numpy())
+    freedom = error_freedom(dominance).numpy()
+    tails = sum(student.sf(of.gather(0, side)[0].numpy(), freedom) for of in (z, across))
     p_value = torch.where(live, torch.from_numpy(tails).clamp(max=1.0), torch.nan)
     return ClassCertainty(probabilities, p_value, q_values(p_value), errors.gather(0, side)[0])
 

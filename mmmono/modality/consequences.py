@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from mmmono.core.statistics import Estimate, Interval, crossed_mean, group_mean, jackknife, t_mean
+from mmmono.core.statistics import Estimate, Interval, crossed_mean, effective_groups, group_mean, jackknife, t_mean
+from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
@@ -171,7 +172,9 @@ def interval_of(outcomes: Sequence[Outcome], measure: str) -> Interval:
     if found is None:
         return Interval(float("nan"))
     if measure in outcomes[0].samples and measure != "contrastive_loss":
-        return found.rate_interval(len(torch.unique(outcomes[0].samples[measure].groups)))
+        groups = outcomes[0].samples[measure].groups.numpy()
+        several = len(np.unique(groups)) < len(groups)
+        return found.rate_interval(effective_groups(groups), scatter=PSEUDO_SCATTER if several else 0.0)
     return found.interval()
 
 

@@ -41,7 +41,10 @@ class PerSample:
 
 @dataclass(frozen=True)
 class Gap:
-    """Modality gap ‖mean(u_img) − mean(u_txt)‖ of unit vectors (Liang et al. 2022).
+    """Modality gap ‖mean(u_img) − mean(u_txt)‖ of unit vectors (Liang et al. 2022), of these pairs.
+
+    As the length of a vector it is larger than that of all pairs, the more so the fewer groups there are; of pairs without
+    a gap it is not 0 but about as large as its own error by chance. An interval of it is around the gap of these pairs.
 
     Attributes:
         value: the gap.

@@ -91,7 +91,8 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupsLike | 
       distribution, exactly (Fisher's test); with groups, sums of one for each size, by their first three moments.
       p-values are mid-p-values (Lancaster 1961), P(more) + ½ P(as many), because exact ones of rare features are too large.
     - Dense features: the covariance. Its mean, variance and skewness under re-pairing are known exactly, and a Pearson III
-      distribution has them (Mielke and Berry 2007, Permutation Methods, section 2.3).
+      distribution has them (Mielke and Berry 2007, Permutation Methods, section 2.3). Where the fourth moment says that
+      tails are heavier, Student's t takes its place; see `broken_pairs_test`.
 
     Args:
         blocks: activations of images and of texts; row i of both belongs to the same pair.

@@ -17,8 +17,8 @@ def sign_flip_p_values(
     """Two-sided p-values of the null that image and text are exchangeable within groups, and their q-values.
 
     Swapping image and text of all pairs of a group flips the sign of e_g = Σ (r − ½), where r is a pair's ratio in Eq. 1.
-    Under the null, Σ e_g therefore has mean 0 and variance Σ e_g², and is normal for many groups. `resample_dominance`
-    samples the null distribution instead.
+    Under the null, Σ e_g therefore has mean 0 and variance Σ e_g², and is normal for many groups. The p-value is at least
+    2 / 2ᴳ, the smallest that the signs of G groups allow. `resample_dominance` samples the null distribution instead.
 
     Args:
         dominance: scores of Eq. 1. How they count silent pairs makes no difference.
@@ -30,5 +30,6 @@ def sign_flip_p_values(
     """
     excess, error = dominance.scores - 0.5, dominance.null_error
     z = torch.where(error > 0, excess / error, 0.0)
-    p_value = torch.where(error.isnan(), torch.nan, 2 * torch.from_numpy(norm.sf(z.abs().numpy())))
+    p_value = 2 * torch.from_numpy(norm.sf(z.abs().numpy()))
+    p_value = torch.where(error.isnan(), torch.nan, p_value.maximum(2.0 ** (1 - dominance.informative_groups)))
     return p_value, q_values(p_value if live is None else torch.where(live, p_value, torch.nan))

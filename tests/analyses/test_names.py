@@ -151,7 +151,7 @@ def with_p(p: list[float], better: float = 0.0) -> Detection:
         p_value = torch.tensor(p, dtype=torch.float64)
 
     nothing = torch.zeros(len(p), dtype=torch.float64)
-    return Fixed(nothing, nothing, nothing + better, nothing, nothing.long(), nothing.long())
+    return Fixed(nothing, nothing, nothing + better, nothing, nothing.long(), nothing.long(), nothing)
 
 
 def test_a_name_that_many_others_match_is_not_significant_however_far_it_is_above_their_mean() -> None:

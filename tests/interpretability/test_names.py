@@ -193,6 +193,20 @@ def test_intervals_cover_and_tests_err_as_they_say(auroc: float, size: int) -> N
     assert rejected <= 0.08 if auroc == 0.5 else rejected > 0.9
 
 
+@pytest.mark.parametrize("share", [0.05, 0.15])
+def test_names_at_chance_rarely_hold_where_groups_are_of_very_unequal_size(share: float) -> None:
+    """Emoji in groups of those alike but for skin and gender. By the number of groups, it was .09 and .10."""
+    rng = np.random.default_rng(2)
+    sizes = np.array([1] * 317 + [6] * 14 + [18] * 15 + [78])
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    members = (rng.random((len(sizes), 600)) < share)[groups] & (rng.random((len(groups), 600)) < 0.8)
+    scores = 0.9 * rng.normal(size=(600, len(sizes)))[:, groups] + 0.4 * rng.normal(size=(600, len(groups)))
+    found = detection(torch.from_numpy(scores), torch.from_numpy(members), torch.arange(600), groups, [])
+    tested = found.p_value[~found.auroc.isnan()]
+    assert float((tested <= 0.05).double().mean()) < 0.075
+    assert float((tested <= 0.01).double().mean()) < 0.02
+
+
 @pytest.mark.parametrize("size", [1, 4])
 def test_names_that_are_no_better_than_related_ones_do_not_hold(size: int) -> None:
     """Forty other names and half of the features' own follow what all features have in common; the right ones more."""

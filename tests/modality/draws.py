@@ -29,3 +29,16 @@ def repeated(pair: Pair, times: int) -> tuple[Pair, np.ndarray]:
     """Each pair several times, and the groups of the copies."""
     image, text = (side.repeat_interleave(times, 0) for side in pair)
     return (image, text), np.repeat(np.arange(len(pair[0])), times)
+
+
+def families(rng: np.random.Generator, features: int, mean: float) -> tuple[Pair, np.ndarray]:
+    """Latents of emoji, and their groups, whose sizes differ much: a latent is active in a group or not.
+
+    Four of five ratios of a group are the same.
+    """
+    sizes = np.array([1] * 317 + [6] * 14 + [18] * 15 + [78])
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    shared, own = (rng.random((count, features)) < mean for count in (len(sizes), len(groups)))
+    ratio = np.where(rng.random((len(groups), features)) < 0.8, shared[groups], own).astype(float)
+    active = (rng.random((len(sizes), features)) < 0.1)[groups] & (rng.random((len(groups), features)) < 0.8)
+    return pair_of(ratio, active), groups

@@ -16,7 +16,7 @@ from mmmono.modality import (
     partition_by_sigma,
     resample_dominance,
 )
-from tests.modality.draws import Pair, dense, latents, pair_of, repeated
+from tests.modality.draws import Pair, dense, families, latents, pair_of, repeated
 
 
 def sigma(scores: torch.Tensor, live: torch.Tensor) -> Partition:
@@ -39,6 +39,14 @@ def test_features_on_a_border_are_confirmed_at_the_level_of_the_test(side: int, 
     if times > 1:
         _, wrong = certain(pair, lambda s, live: partition_by_margin(s, 0.1, live))
         assert (wrong.border_p_value <= 0.05).double().mean() > 0.15
+
+
+def test_features_on_a_border_are_rarely_confirmed_where_groups_are_of_very_unequal_size() -> None:
+    """With the normal distribution it was .14."""
+    pair, groups = families(np.random.default_rng(4), 800, 0.7)
+    _, certainty = certain(pair, lambda s, live: partition_by_margin(s, 0.2, live), groups)
+    tested = certainty.border_p_value[~certainty.border_p_value.isnan()]
+    assert (tested <= 0.05).double().mean() < 0.115
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.01, 0.03])

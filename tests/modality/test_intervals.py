@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest
 
 from mmmono.modality import DominanceScores, dominance_scores, effective_trials, score_intervals
-from tests.modality.draws import Pair, dense, latents, pair_of, repeated
+from tests.modality.draws import Pair, dense, families, latents, pair_of, repeated
 
 FEATURES = 2000
 
@@ -48,6 +48,13 @@ def test_copies_of_pairs_shorten_nothing(of: object) -> None:
     copies, groups = repeated(pair, 5)
     one, many = dominance_scores([pair]), dominance_scores([copies], groups=groups)
     np.testing.assert_allclose(score_intervals(many), score_intervals(one), rtol=1e-9)
+
+
+@pytest.mark.parametrize("mean", [0.5, 0.7, 0.9])
+def test_latents_are_covered_also_if_groups_are_of_very_unequal_size(mean: float) -> None:
+    """With quantiles of the normal distribution it was .85, .86 and .95."""
+    pair, groups = families(np.random.default_rng(3), 1000, mean)
+    assert coverage(dominance_scores([pair], groups=groups), mean) > 0.9
 
 
 def test_without_spread_it_is_wilsons_for_as_many_groups() -> None:

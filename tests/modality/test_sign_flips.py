@@ -24,7 +24,16 @@ def test_few_pairs_come_near_the_exact_test() -> None:
     """Ten pairs, all won by the image: 2 · 2⁻¹⁰ exactly."""
     image, text = torch.ones(10, 1), torch.zeros(10, 1)
     p, _ = sign_flip_p_values(dominance_scores([(image, text)]))
-    assert float(p) == pytest.approx(binomtest(10, 10).pvalue, abs=1e-3)
+    assert float(p) == pytest.approx(binomtest(10, 10).pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_few_groups_prove_little_however_many_pairs_they_have(count: int) -> None:
+    """Five groups of ten pairs, all won by the image: .025 by the normal distribution, .0625 exactly."""
+    image, text = torch.ones(10 * count, 1), torch.zeros(10 * count, 1)
+    scores = dominance_scores([(image, text)], groups=np.repeat(np.arange(count), 10))
+    p, _ = sign_flip_p_values(scores)
+    assert float(p) == pytest.approx(binomtest(count, count).pvalue)
 
 
 def test_groups_are_swapped_as_a_whole() -> None:

@@ -154,7 +154,7 @@ def with_auroc(auroc: list[float]) -> Detection:
     """A detection with given AUROCs, against names that are at chance."""
     values = torch.tensor(auroc, dtype=torch.float64)
     many = torch.full((len(auroc),), 50)
-    return Detection(values, values * 0 + 0.5, values * 0, values * 0 + 400, many, many)
+    return Detection(values, values * 0 + 0.5, values * 0, values * 0 + 400, many, many, many.double())
 
 
 NAN = float("nan")

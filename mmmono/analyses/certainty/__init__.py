@@ -99,7 +99,7 @@ CERTAINTY = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
-    version=6,
+    version=7,
     reads=("sharedness",),
     drawing=2,
     settings=Settings,

@@ -156,7 +156,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "effects": {

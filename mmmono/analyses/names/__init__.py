@@ -222,7 +222,7 @@ NAMES = Analysis(
     ),
     paper="beyond 2.3",
     targets=("names",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "names": {

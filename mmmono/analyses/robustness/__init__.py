@@ -68,6 +68,7 @@ ROBUSTNESS = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
+    version=2,
     settings=Settings,
     columns={
         "robustness": {
