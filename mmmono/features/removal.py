@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
 from mmmono.features.feature_set import FeatureSet
+from mmmono.features.sparse_rows import compact
 from mmmono.features.store import Modality
 
 Array = np.ndarray[Any, Any]
 BATCH = 4096  # samples, or atoms, that pass through a feature set at once
+ONE_HOT_VALUES = 2**25  # of the codes that atoms are found by, at most: 128 MB
 SHRUNK = 1e-4  # of its length: a vector that lost more is multiplied anew, since an update would leave rounding errors
 
 
@@ -62,12 +65,18 @@ class Composition:
     def _l0(self) -> Int64[Tensor, " samples"]:
         return self._active.sum(1)
 
+    @cached_property
+    def _few(self) -> Any:
+        """Codes that are not 0 as a `csr_array`, if there are few; else None."""
+        found = compact(self.codes)
+        return found if isinstance(found, csr_array) else None
+
     def without(self, removed: Int64[Tensor, " removed"]) -> Float64[Tensor, "samples dim"]:
         """Return the vectors without some features; a sample without any other active feature is exactly the bias."""
         if self.atoms is None:
             return self.codes.index_fill(1, removed, 0.0)
         kept = others(removed, self.features)
-        if len(kept) < len(removed):
+        if self._few is not None or len(kept) < len(removed):
             return self._sum(kept)
         vectors = torch.addmm(self.vectors, self.codes[:, removed], self.atoms[removed], alpha=-1)
         empty = self._active[:, removed].sum(1) == self._l0
@@ -76,7 +85,15 @@ class Composition:
 
     def _sum(self, features: Tensor) -> Tensor:
         assert self.atoms is not None
-        total = self.codes[:, features] @ self.atoms[features]
+        if self._few is not None:  # of which a sum costs less than finding what to subtract from it
+            mask = np.zeros(self.features)
+            mask[features] = 1
+            few = csr_array(
+                (self._few.data * mask[self._few.indices], self._few.indices, self._few.indptr), self._few.shape
+            )
+            total = torch.from_numpy(few @ self.atoms.numpy())
+        else:
+            total = self.codes[:, features] @ self.atoms[features]
         return total if self.bias is None else total + self.bias
 
 
@@ -121,7 +138,8 @@ def atoms_of(
         DictionaryError: the feature set has no decoder.
     """
     bias = _bias(features, modality, device)
-    parts = (_one_hot(part, features.num_features, device) for part in chosen.split(BATCH))
+    batch = max(1, min(BATCH, ONE_HOT_VALUES // features.num_features))
+    parts = (_one_hot(part, features.num_features, device) for part in chosen.split(batch))
     return torch.cat([features.decode(part, modality) - bias for part in parts])
 
 
@@ -131,7 +149,7 @@ def _bias(features: FeatureSet, modality: Modality, device: str) -> Tensor:
 
 
 def _one_hot(features: Tensor, count: int, device: str) -> Tensor:
-    return torch.nn.functional.one_hot(features, count).float().to(device)
+    return torch.zeros(len(features), count).scatter_(1, features.cpu()[:, None], 1.0).to(device)
 
 
 @dataclass(frozen=True)
@@ -174,6 +192,10 @@ class PairedFeatures:
     def features(self) -> int:
         """Number of features."""
         return self.image.features
+
+    def active(self) -> Bool[Tensor, " features"]:
+        """Which features any of the samples activates."""
+        return (self.image.codes != 0).any(0) | (self.text.codes != 0).any(0)
 
     def without(self, removed: Int64[Tensor, " removed"]) -> PairVectors:
         """Return the pairs' vectors and cosines without some features; the cosines are overwritten by the next call.

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmmono.features import MODALITIES, Modality
+from mmmono.features import Modality
+
+CHUNK_FEATURES = 512  # looked at at a time
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,22 @@ class ActivityRule:
             activations: by modality.
             share: between 0 and 1.
         """
-        above, below = (
-            sum(side.double().mul(sign).clamp_min(0).square().sum(0) for side in activations.values())
-            for sign in (1, -1)
-        )
-        sign = torch.where(torch.as_tensor(below) > above, -1.0, 1.0)
-        threshold: dict[Modality, Tensor] = {}
-        for modality in MODALITIES:
-            values = activations[modality] * sign
-            rank = min(len(values), max(1, round(share * len(values)) + 1))
-            threshold[modality] = values.topk(rank, dim=0).values[-1].clamp_min(0)
+        count = next(iter(activations.values())).shape[1]
+        sign = torch.ones(count)
+        threshold = {modality: torch.zeros(count) for modality in activations}
+        for start in range(0, count, CHUNK_FEATURES):  # copies of all activations would take many times their memory
+            part = slice(start, start + CHUNK_FEATURES)
+            sides = {modality: side[:, part].T.contiguous() for modality, side in activations.items()}
+            above, below = (
+                sum(side.double().mul(of).clamp_min(0).square().sum(1) for side in sides.values()) for of in (1, -1)
+            )
+            sign[part] = torch.where(torch.as_tensor(below) > above, -1.0, 1.0)
+            for modality, side in sides.items():
+                values = side * sign[part, None]
+                rank = min(values.shape[1], max(1, round(share * values.shape[1]) + 1))
+                largest = values.kthvalue(values.shape[1] - rank + 1, dim=1).values
+                threshold[modality] = threshold[modality].to(largest.dtype)
+                threshold[modality][part] = largest.clamp_min(0)
         return cls(sign, threshold)
 
     def active(

@@ -27,17 +27,17 @@ def average_precision(
         values: activations; larger ones come first.
         members: which samples have which labels.
     """
-    wanted = members.double()
     found = torch.full((values.shape[1], members.shape[1]), torch.nan, dtype=torch.float64)
-    place = torch.arange(1, len(values) + 1, dtype=torch.float64)
+    having = [(label, mask.nonzero().squeeze(1)) for label, mask in enumerate(members.T) if bool(mask.any())]
     for start in range(0, values.shape[1], CHUNK_FEATURES):
-        ordered, order = values[:, start : start + CHUNK_FEATURES].sort(dim=0, descending=True)
-        falling = -ordered.T.contiguous()
-        last = torch.searchsorted(falling, falling, right=True).T - 1  # of the samples that are as active
-        for label in members.any(0).nonzero().squeeze(1).tolist():
-            hits = wanted[:, label][order]
-            precision = (hits.cumsum(0).gather(0, last) / place[last] * hits).sum(0)
-            found[start : start + CHUNK_FEATURES, label] = precision / wanted[:, label].sum()
+        part = values[:, start : start + CHUNK_FEATURES].T.contiguous()
+        falling = part.sort(dim=1, descending=True).values.neg_()
+        # Rank of each sample, from 1 on: of those that are as active, the last one.
+        rank = torch.searchsorted(falling, -part, right=True)
+        for label, samples in having:  # only samples with the label count: ranks of all others are not looked at
+            mine = rank[:, samples].sort(dim=1).values
+            hits = torch.searchsorted(mine, mine, right=True)
+            found[start : start + CHUNK_FEATURES, label] = (hits.double() / mine).mean(1)
     return found
 
 

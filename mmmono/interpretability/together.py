@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
 from mmmono.interpretability.neighbors import CHUNK_FEATURES, Neighbors, strongest
 
 SPARSE = 0.1  # share of active entries below which counting them one by one is quicker than a matrix product
+SHIFT = 2.0**24  # counts in float32 are exact below it
 
 
 def co_firing(image: Bool[Tensor, "images features"], text: Bool[Tensor, "texts features"], count: int) -> Neighbors:
@@ -46,10 +50,39 @@ def co_firing(image: Bool[Tensor, "images features"], text: Bool[Tensor, "texts 
     scale = np.divide(1, scatter, out=np.zeros(size), where=scatter > 0)
     for start in range(0, size if kept and counted else 0, CHUNK_FEATURES):
         rows = slice(start, min(start + CHUNK_FEATURES, size))
-        together = sum(side.beyond_chance(rows) for side in counted) * scale[rows, None] * scale
+        met = [side.met(rows) for side in counted]
+        if all(issparse(of) and of.nnz < SPARSE * np.prod(of.shape) for of in met):
+            features[rows], phi[rows] = _strongest_of_few(counted, met, start, scale, count)
+            continue
+        together = sum(side.beyond_chance(of, rows) for side, of in zip(counted, met, strict=True))
+        together = together * scale[rows, None] * scale
         together[np.arange(len(together)), np.arange(rows.start, rows.stop)] = -np.inf
         features[rows, :kept], phi[rows, :kept] = strongest(torch.from_numpy(together).float(), kept)
     return Neighbors(features, phi)
+
+
+def _strongest_of_few(
+    counted: Sequence[_Counted], met: Sequence[Any], start: int, scale: np.ndarray, count: int
+) -> tuple[Tensor, Tensor]:
+    """The same for features from `start` on, from those that any sample activates both of: φ of others is not positive."""
+    # Both counts in one number, below 2⁴⁸ and so exact: the sum has the pairs that either modality has.
+    joined = sum(of.astype(np.float64) * SHIFT**place for place, of in enumerate(met)).tocoo()
+    mine, other = joined.row + start, joined.col
+    together: np.ndarray = np.zeros(len(mine))
+    for place, side in enumerate(counted):
+        together = together + side.beyond(joined.data // SHIFT**place % SHIFT, mine, other)
+    together = (together * scale[mine] * scale[other]).astype(np.float32)
+    found = (together > 0) & (mine != other)
+    mine, other, together = joined.row[found], other[found], together[found]
+    order = np.lexsort((other, -together, mine))
+    mine, other, together = mine[order], other[order], together[order]
+    rank = np.arange(len(mine)) - np.searchsorted(mine, mine)
+    best = rank < count
+    features, phi = torch.full((joined.shape[0], count), -1), torch.zeros(joined.shape[0], count)
+    places = torch.from_numpy(mine[best].astype(np.int64)), torch.from_numpy(rank[best])
+    features[places] = torch.from_numpy(other[best].astype(np.int64))
+    phi[places] = torch.from_numpy(together[best]).clamp_max(1)
+    return features, phi
 
 
 class _Counted:
@@ -67,9 +100,17 @@ class _Counted:
         spread: np.ndarray = self._count * (1 - self._count / self._samples)
         return spread
 
-    def beyond_chance(self, rows: slice) -> np.ndarray:
+    def met(self, rows: slice) -> Any:
+        """Number of samples that activate two features, as an array, or as a matrix of what is not 0."""
+        return self._active[:, rows].T @ self._active
+
+    def beyond_chance(self, met: Any, rows: slice) -> np.ndarray:
         """Number of samples that activate two features, minus the number to expect of unrelated ones."""
-        together = self._active[:, rows].T @ self._active
-        counted: np.ndarray = together if isinstance(together, np.ndarray) else together.toarray()
-        beyond: np.ndarray = counted.astype(np.float64) - np.outer(self._count[rows], self._count / self._samples)
+        together: np.ndarray = met if isinstance(met, np.ndarray) else met.toarray()
+        beyond: np.ndarray = together.astype(np.float64) - np.outer(self._count[rows], self._count / self._samples)
         return beyond
+
+    def beyond(self, together: np.ndarray, mine: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Number of samples that activate both of two features, minus the number to expect, pair by pair."""
+        found: np.ndarray = together - self._count[mine] * (self._count / self._samples)[other]
+        return found

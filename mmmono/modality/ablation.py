@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from joblib import Parallel, delayed
+from scipy.sparse import csr_array
 
 from mmmono.core.finite import check_finite, double
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
@@ -17,6 +18,7 @@ from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 
 Array = np.ndarray[Any, Any]
+Rows = Any  # an array, or a `csr_array`: scipy has no types
 SPLITS = 5  # 80/20 splits: fit on four fifths, test on one
 
 
@@ -89,12 +91,13 @@ SetName = tuple[str, FeatureClass | None]  # `deletion` and `size_of` of a row o
 
 
 def removal_ablation(
-    features: Float[Array, "samples features"],
+    features: Rows,
     labels: Sequence[str],
     partition: Partition,
     settings: AblationSettings = AblationSettings(),
     *,
     jobs: int | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[Ablation]:
     """Classify with all features, without each class of features, and without random ones like them (Table 1).
 
@@ -102,11 +105,13 @@ def removal_ablation(
     stratified by label.
 
     Args:
-        features: activations of one modality.
+        features: activations of one modality, `[samples, features]`; a matrix of those that are not 0 (`compact_rows`) gives
+            the same table, up to rounding, in less time and memory.
         labels: label of each sample. Samples must be independent: one of each group, else a group is in train and test.
         partition: classes to remove; random features are drawn from the live ones.
         settings: splits, random sets, and the variant of the ablation.
         jobs: number of processes; all cores by default.
+        advance: called after each of `number_of_fits` classifiers.
 
     Returns:
         The row `None`, then for each class a row `Random` and a row of the class.
@@ -117,24 +122,24 @@ def removal_ablation(
             differ, or the partition is of other features.
     """
     x, y = _rows(features), np.asarray(labels)
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} samples but {len(y)} labels")
+    if x.shape[0] != len(y):
+        raise ValueError(f"{x.shape[0]} samples but {len(y)} labels")
     if x.shape[1:] != (len(partition),):
         raise ValueError(
             f"activations {x.shape} but a partition of {len(partition)} features: both must be of the same"
         )
     _check_labels(y)
-    largest = np.abs(x).max()  # divide by it first, so that squares do not overflow
-    x = x / (largest or 1)
-    x /= np.sqrt(np.mean(np.square(x))) or 1
-    activity = Activity.of([torch.from_numpy(x)])
+    values = x.data if isinstance(x, csr_array) else x  # a copy, see `_rows`
+    values /= np.abs(values).max(initial=0) or 1  # first, so that squares do not overflow
+    values /= np.sqrt(np.square(values).sum() / np.prod(x.shape)) or 1
+    activity = Activity.of_sparse(x) if isinstance(x, csr_array) else Activity.of([torch.from_numpy(x)])
     sets = _feature_sets(partition, activity, settings)
     live = partition.live.numpy()
     removed = {
         key: [np.setdiff1d(live, s.members) if settings.keep and key[1] else s.members for s in several]
         for key, several in sets.items()
     }
-    return _table(_hits(x, y, removed, settings, jobs), sets, activity)
+    return _table(_hits(x, y, removed, settings, jobs, advance), sets, activity)
 
 
 def _feature_sets(
@@ -152,8 +157,19 @@ def _feature_sets(
     return sets
 
 
+def number_of_fits(partition: Partition, settings: AblationSettings) -> int:
+    """Number of classifiers that `removal_ablation` fits."""
+    classes = sum(len(partition[name]) > 0 for name in LIVE_CLASSES)
+    return settings.folds * (1 + classes * (settings.n_random + 1) if settings.refit else 1)
+
+
 def _hits(
-    x: Array, y: Array, sets: dict[SetName, list[Array]], settings: AblationSettings, jobs: int | None
+    x: Rows,
+    y: Array,
+    sets: dict[SetName, list[Array]],
+    settings: AblationSettings,
+    jobs: int | None,
+    advance: Callable[[], None],
 ) -> dict[SetName, Bool[Array, "sets tested"]]:
     """Return which test samples are classified correctly without each set, for the test samples of all folds."""
     from sklearn.model_selection import StratifiedKFold  # not at the top: it takes a second
@@ -162,9 +178,12 @@ def _hits(
     keys = [key for key, several in sets.items() for _ in several]
     removed = [indices for several in sets.values() for indices in several]
     jobs_of_fold = [[indices] for indices in removed] if settings.refit else [removed]
-    results = Parallel(n_jobs=jobs or -1)(
+    results = []
+    for found in Parallel(n_jobs=jobs or -1, return_as="generator")(
         delayed(_correct)(x, y, train, test, several) for train, test in splits for several in jobs_of_fold
-    )
+    ):
+        results.append(found)
+        advance()
     by_fold = [np.concatenate(results[i : i + len(jobs_of_fold)]) for i in range(0, len(results), len(jobs_of_fold))]
     table = np.concatenate(by_fold, axis=1)
     return {key: table[np.array([other == key for other in keys])] for key in sets}
@@ -216,7 +235,7 @@ def _over_sets(values: Float[Array, "sets tested"]) -> Estimate:
     return crossed_mean(values.ravel(), samples.ravel(), sets.ravel(), "test samples and random sets")
 
 
-def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Array]) -> Bool[Array, "sets test"]:
+def _correct(x: Rows, y: Array, train: Array, test: Array, removed: Sequence[Array]) -> Bool[Array, "sets test"]:
     """Mask of the correctly classified test samples without each set of features.
 
     A single set is removed before fitting; of several sets, each is only set to zero in the test samples.
@@ -230,22 +249,40 @@ def _correct(x: Array, y: Array, train: Array, test: Array, removed: Sequence[Ar
     if not kept.any():  # without features, predict the most frequent label
         names, counts = np.unique(y[train], return_counts=True)
         return (y[test] == names[counts.argmax()])[None]
+    if isinstance(x, csr_array):
+        # A feature that is 0 in all of training has a weight of exactly 0; most latents of a wide dictionary are such.
+        heard = np.zeros_like(kept)
+        heard[x[train].indices] = True
+        kept = kept & heard if (kept & heard).any() else kept
     model.fit(x[train][:, kept], y[train])
     if len(removed) == 1:
         return (model.predict(x[test][:, kept]) == y[test])[None]
-    rows = []
-    for indices in removed:
-        zeroed = x[test].copy()
-        zeroed[:, indices] = 0
-        rows.append(model.predict(zeroed) == y[test])
-    return np.stack(rows)
+    tested = x[test]
+    return np.stack([model.predict(_without(tested, indices)[:, kept]) == y[test] for indices in removed])
 
 
-def _rows(features: Any) -> Array:
-    """Convert an array or tensor of activations to a float64 array, checked to be finite."""
+def _without(x: Rows, features: Array) -> Rows:
+    """A copy in which some features are 0."""
+    zeroed = x.copy()
+    if isinstance(zeroed, csr_array):
+        zeroed.data[np.isin(zeroed.indices, features)] = 0
+    else:
+        zeroed[:, features] = 0
+    return zeroed
+
+
+def _rows(features: Any) -> Rows:
+    """Copy activations as float64, checked to be finite: an array or tensor, or a matrix of those that are not 0."""
+    if isinstance(features, csr_array):
+        found = features.astype(np.float64, copy=True)
+        found.sum_duplicates()
+        if not (finite := np.isfinite(found.data)).all():
+            row = int(np.searchsorted(found.indptr, finite.argmin(), side="right")) - 1
+            check_finite(torch.from_numpy(found[[row]].toarray()), "sample", row)
+        return found
     tensor = double(features if isinstance(features, torch.Tensor) else torch.from_numpy(np.array(features))).cpu()
     check_finite(tensor, "sample")
-    return tensor.numpy()
+    return tensor.numpy().copy()
 
 
 def _check_labels(labels: Array) -> None:

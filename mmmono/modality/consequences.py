@@ -274,7 +274,12 @@ def single_removals(
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(groups)))
     second = torch.isin(before.groups, groups[order[len(groups) // 2 :]])
     rows = []
+    active = bench.pairs.active()
     for feature in features.tolist():
+        if not active[feature]:  # most latents of a wide dictionary: what none of these pairs activates changes nothing
+            rows.append([0.0, 0.0, 0.0])
+            advance()
+            continue
         change = bench.retrieved(torch.tensor([feature])).reciprocal() - before.reciprocal()
         rows.append([float(change[part].mean()) for part in (torch.ones_like(second), ~second, second)])
         advance()

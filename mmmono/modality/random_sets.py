@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
@@ -65,6 +66,14 @@ class Activity:
         for block in blocks:
             stream.add(block)
         return stream.result()
+
+    @classmethod
+    def of_sparse(cls, activations: csr_array) -> Activity:
+        """Measure the activity of a matrix `[samples, features]` of which only what is not 0 is kept."""
+        values, count = activations.data.astype(np.float64), activations.shape[1]
+        energy = np.bincount(activations.indices, np.square(values), count)
+        active = np.bincount(activations.indices[values != 0], minlength=count)
+        return cls(energy / (energy.sum() or 1), active / max(1, activations.shape[0]))
 
     def weights(self, match: Match) -> Float[Array, " features"]:
         """What random sets are matched in, feature by feature; 1 for each if only their size is.

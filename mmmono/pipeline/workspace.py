@@ -21,9 +21,9 @@ from mmmono.core.modality_names import ModalityNames
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
 from mmmono.features import ActivationBlock, Features, FeatureSet, Modality, RawFeatures, activations
+from mmmono.features.encoded_rows import encoded_rows
 from mmmono.features.folding import Folded, OfBlocks, Walk, folded, stored_pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
-from mmmono.features.rows import prepare
 from mmmono.features.selection import Split
 from mmmono.modality import DominanceScores, DominanceStream, Partition, load_partition, save_partition
 from mmmono.modality.groups import group_sizes, shared_groups
@@ -212,14 +212,14 @@ class Workspace:
             positions: positions of the pairs in the split.
             split: the split, by default the dataset's.
         """
+        return torch.cat(list(self.encoded(feature_set, modality, positions, split)))
+
+    def encoded(
+        self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None
+    ) -> Iterator[Float[Tensor, "rows features"]]:
+        """Yield what `encode_rows` returns in blocks, for callers that keep less of it."""
         view = self.features(split or self.dataset.split).view
-        rows = []
-        for start in range(0, len(positions), 4096):
-            stored = view.gather(modality, positions[start : start + 4096])
-            with torch.inference_mode():
-                embeddings = prepare(stored, self.settings.features.normalize, self.device, view.store.path)
-                rows.append(feature_set.encode(embeddings, modality).cpu())
-        return torch.cat(rows)
+        return encoded_rows(view, feature_set, modality, positions, self.settings.features.normalize, self.device)
 
     def dominance(self, name: str, seed: int | None = None) -> FeatureSetDominance:
         """Return scores and partition of a feature set on the dataset's split, made first if they do not exist.

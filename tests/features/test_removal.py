@@ -7,12 +7,12 @@ from scipy.linalg import svdvals
 from torch import Tensor
 
 from mmmono.core.errors import NonFiniteError
-from mmmono.dictionaries import DictionaryFeatures
+from mmmono.dictionaries import DictionaryFeatures, TopKSAE
 from mmmono.dictionaries.linear import random_rotation
-from mmmono.features import RawFeatures
+from mmmono.features import Modality, RawFeatures, removal
 from mmmono.features.effective_rank import effective_rank, paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval
-from mmmono.features.removal import Composition, PairedFeatures, composition_of, others
+from mmmono.features.removal import Composition, PairedFeatures, atoms_of, composition_of, others
 from mmmono.features.retrieval import clip_loss, recall_at_k
 
 PAIRS, FEATURES, DIM = 60, 24, 10
@@ -146,3 +146,35 @@ def test_the_gap_between_modalities_is_no_direction_of_the_effective_rank() -> N
     assert paired_effective_rank(rows, rows) == pytest.approx(1)
     shifted = rows + 3 * torch.nn.functional.one_hot(torch.full((40,), 4), 5)
     assert paired_effective_rank(rows, shifted) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99, 1.0])
+def test_sparse_codes_are_added_up_without_their_zeros_to_the_same_vectors(share: float) -> None:
+    rng = np.random.default_rng(1)
+    values = torch.from_numpy(rng.standard_normal((40, 300)) * (rng.random((40, 300)) < 0.03))
+    atoms, bias = torch.from_numpy(rng.standard_normal((300, 8))), torch.from_numpy(rng.standard_normal(8))
+    side = Composition(values, atoms, bias)
+    removed = torch.from_numpy(np.sort(rng.choice(300, round(300 * share), replace=False)))
+    assert side._few is not None
+    torch.testing.assert_close(side.without(removed), values.index_fill(1, removed, 0.0) @ atoms + bias)
+    silent = (values.index_fill(1, removed, 0.0) == 0).all(1)
+    assert (side.without(removed)[silent] == bias).all()
+    if share == 1:
+        assert silent.all()
+
+
+def test_atoms_of_a_wide_dictionary_are_found_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = DictionaryFeatures("sae", TopKSAE(DIM, 64, k=4).eval())
+    chosen = torch.arange(64)
+    expected = atoms_of(features, chosen, "image")
+    sizes: list[int] = []
+    decode = features.decode
+
+    def watched(codes: Tensor, modality: Modality) -> Tensor:
+        sizes.append(codes.numel())
+        return decode(codes, modality)
+
+    monkeypatch.setattr(features, "decode", watched)
+    monkeypatch.setattr(removal, "ONE_HOT_VALUES", 640)
+    torch.testing.assert_close(atoms_of(features, chosen, "image"), expected)
+    assert max(sizes) <= 640

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,34 @@ def test_a_map_of_few_features(features: int) -> None:
         feature_map(torch.full((3, 2), torch.nan))
     with pytest.raises(ValueError, match="method=umap"):
         feature_map(torch.ones(3, 1), "umap")  # type: ignore[arg-type]
+
+
+def test_co_firing_of_rare_features_is_found_from_those_that_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image, text = (torch.from_numpy(rng.random((200, 300)) < 0.02) for _ in range(2))
+    image[:, 7], text[:, 7] = image[:, 3], text[:, 3]
+    image[:, 9] = text[:, 9] = False
+    found = co_firing(image, text, 300)
+    monkeypatch.setattr(together_module, "SPARSE", 0)  # all pairs of features
+    every = co_firing(image, text, 300)
+    assert torch.equal(found.cosines, every.cosines)
+    chosen = found.features >= 0
+    assert torch.equal(chosen, every.features >= 0)
+    for feature in range(300):  # equal φ may come in another order
+        mine, theirs = (
+            sorted(zip(of.cosines[feature].tolist(), of.features[feature].tolist(), strict=True))
+            for of in (found, every)
+        )
+        assert mine == theirs
+    assert found.features[3, 0] == 7
+    assert not bool(chosen[9].any())
+
+
+def test_co_firing_of_a_wide_dictionary_takes_no_time_for_features_that_never_meet() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sides = [torch.zeros(100, 65_536, dtype=torch.bool) for _ in range(2)]
+    for side in sides:
+        side.scatter_(1, torch.randint(0, 65_536, (100, 32), generator=generator), True)
+    start = time.process_time()
+    co_firing(*sides, 4)
+    assert time.process_time() - start < 20  # as a matrix of all with all it takes minutes

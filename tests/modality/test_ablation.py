@@ -1,12 +1,17 @@
 """Removal ablation on synthetic classes of features, and against scikit-learn's own cross-validation."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from mmmono.core.errors import NonFiniteError
 from mmmono.modality import AblationSettings, Partition, removal_ablation
+from mmmono.modality.ablation import number_of_fits
 
 LABELS = np.repeat(["bird", "cat", "dog"], 60)
 
@@ -164,3 +169,35 @@ def test_settings_out_of_range_are_refused(change: dict[str, object]) -> None:
     [(name, value)] = change.items()
     with pytest.raises(ValueError, match=f"{name}={value} (must|is none of)"):
         AblationSettings(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [{}, {"keep": True}, {"refit": False}])
+def test_activations_without_their_zeros_give_the_same_table(change: dict[str, bool]) -> None:
+    rng = np.random.default_rng(0)
+    x = synthetic(slice(0, 3)) * (rng.random((len(LABELS), 12)) < 0.5)
+    x[:, 11] = 0
+    partition, settings = parts(3, 4, 4, 1), AblationSettings(folds=5, n_random=2, **change)
+    before = csr_array(x)
+    fits: list[int] = []
+    rows = removal_ablation(before, list(LABELS), partition, settings, jobs=1, advance=lambda: fits.append(1))
+    assert len(fits) == number_of_fits(partition, settings)
+    for mine, dense in zip(rows, removal_ablation(x, list(LABELS), partition, settings, jobs=1), strict=True):
+        assert mine.accuracy == dense.accuracy
+        assert mine.energy == pytest.approx(dense.energy)
+        assert mine.delta_random == dense.delta_random
+    assert (before.toarray() == x).all()  # not scaled in place
+    before.data[7] = np.nan
+    with pytest.raises(NonFiniteError, match=f"first at sample {before.nonzero()[0][7]}"):
+        removal_ablation(before, list(LABELS), partition, settings, jobs=1)
+
+
+def test_a_wide_dictionary_takes_no_more_time_than_its_activations_that_are_not_0() -> None:
+    rng, width = np.random.default_rng(0), 65_536
+    codes = np.zeros((len(LABELS), 32), np.int64) + rng.integers(0, width, (len(LABELS), 32))
+    rows = np.repeat(np.arange(len(LABELS)), 32)
+    wide = csr_array((rng.random(codes.size), (rows, codes.ravel())), shape=(len(LABELS), width))
+    partition = parts(20_000, 20_000, 20_000, width - 60_000)
+    start = time.process_time()
+    table = removal_ablation(wide, list(LABELS), partition, AblationSettings(n_random=1), jobs=1)
+    assert time.process_time() - start < 30  # with the zeros it takes minutes, and gigabytes
+    assert len(table) == 7

@@ -261,3 +261,22 @@ def test_wrong_plans_are_named(wrong: dict[str, object]) -> None:
     [name] = wrong
     with pytest.raises(ValueError, match=f"^{name}="):
         RemovalPlan(**wrong)  # type: ignore[arg-type]
+
+
+def test_features_that_no_pair_activates_cost_nothing_and_change_nothing(
+    truth: SyntheticPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [torch.nn.functional.pad(c[:60].double(), (0, 500)) for c in (truth.image_codes, truth.text_codes)]
+    atoms = torch.nn.functional.pad(truth.atoms.double(), (0, 0, 0, 500), value=1.0)
+    bench = RemovalBench(PairedFeatures(*(Composition(c, atoms) for c in codes)))
+    silent = torch.arange(bench.features)[(codes[0] == 0).all(0) & (codes[1] == 0).all(0)]
+    ranked: list[Tensor] = []
+    retrieved = bench.retrieved
+    monkeypatch.setattr(bench, "retrieved", lambda removed: ranked.append(removed) or retrieved(removed))  # type: ignore[func-returns-value]
+    advanced: list[int] = []
+    singles = single_removals(bench, torch.cat([torch.tensor([0]), silent]), advance=lambda: advanced.append(1))
+    assert len(ranked) == 2  # of all features, and without feature 0
+    assert len(advanced) == len(silent) + 1
+    assert bool((singles.everything[1:] == 0).all())
+    change = retrieved(silent[[0]]).reciprocal() - retrieved(torch.empty(0, dtype=torch.int64)).reciprocal()
+    assert bool((change == 0).all())  # as it would be if it was ranked again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pandas as pd
 
 from mmmono.analyses.ablation import Settings
 from mmmono.core.errors import ConfigError
+from mmmono.core.progress import progress_bar
 from mmmono.core.statistics import Interval, holm
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.grouping import GroupNumbers
 from mmmono.features.selection import Split
+from mmmono.features.sparse_rows import compact_rows
 from mmmono.modality import Ablation, AblationSettings, removal_ablation
-from mmmono.modality.ablation import SPLITS
+from mmmono.modality.ablation import SPLITS, number_of_fits
 from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
@@ -92,8 +95,11 @@ def _table1(
     for name in workspace.recipes:
         feature_set, partition = workspace.feature_set(name), workspace.partition(name)
         for modality in MODALITIES:
-            activations = workspace.encode_rows(feature_set, modality, samples.positions, split).numpy()
-            ablations = removal_ablation(activations, samples.labels, partition, how)
+            activations = compact_rows(workspace.encoded(feature_set, modality, samples.positions, split))
+            with progress_bar() as bar:
+                task = bar.add_task(f"ablation, {name}, {modality}", total=number_of_fits(partition, how))
+                advance = partial(bar.advance, task)
+                ablations = removal_ablation(activations, samples.labels, partition, how, advance=advance)
             adjusted = iter(holm([a.delta_random.p_value for a in ablations if a.delta_random]))
             for ablation in ablations:
                 yield _row(name, modality, ablation, next(adjusted) if ablation.delta_random else None)
