@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mmmono.core.errors import ConfigError
 from mmmono.features import Modality
 from mmmono.features.rows import prepare
 from mmmono.pipeline.workspace import Workspace
@@ -43,7 +44,11 @@ class ClassPrompts:
 
 
 def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str) -> ClassPrompts | None:
-    """Embed a prompt for each label of some pairs of the dataset's split; loads the model. None if there are no labels."""
+    """Embed a prompt for each label of some pairs of the dataset's split; loads the model. None if there are no labels.
+
+    Raises:
+        ConfigError: the model has embeddings of another width than the pairs, so that it did not make them.
+    """
     label = workspace.dataset.label
     metadata = workspace.features(workspace.dataset.split).view.metadata()
     if label is None or label not in metadata:
@@ -52,6 +57,13 @@ def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str)
     names = sorted({name for name in labels if name})
     if not names:
         return None
+    stored, own = workspace.features(workspace.dataset.split).view.dim, workspace.model.dim
+    if own not in (None, stored):
+        raise ConfigError(
+            f"names of dataset.label={label} are embedded as the pairs were, for zero-shot classification, but the pairs "
+            f"have {stored} dimensions and model={workspace.model.name} has {own}: choose the model that made them, or "
+            "dataset.label=null to leave this out"
+        )
     encoder = workspace.model.load(workspace.artifacts, workspace.device)
     with torch.inference_mode():
         tokens = encoder.tokenize([prompt.format(name) for name in names])

@@ -199,3 +199,25 @@ def test_wrong_settings_are_one_line_before_any_work(
     assert run.status == 1
     assert f"{analysis}.{wrong.partition('=')[0]}" in run.err
     assert run.err.count("\n") == 1
+
+
+def test_labels_of_embeddings_that_the_model_did_not_make_are_refused_before_it_is_fitted(
+    command: Command, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for side in ("image", "text"):
+        np.save(tmp_path / f"{side}.npy", rng.standard_normal((200, 8)).astype(np.float32))
+    pd.DataFrame({"label": ["a", "b"] * 100}).to_csv(tmp_path / "pairs.csv", index=False)
+    files = [f"dataset.{side}={tmp_path / side}.npy" for side in ("image", "text")]
+    given = (
+        "dataset=store",
+        *files,
+        f"dataset.metadata={tmp_path / 'pairs.csv'}",
+        "dataset.label=label",
+        "features=raw",
+    )
+    run = command("consequences", f"artifacts={tmp_path / 'artifacts'}", *given, "mds.min_pairs=1")
+    assert run.status == 1
+    assert "the pairs have 8 dimensions and model=drawingclip has" in run.err
+    assert "dataset.label=null" in run.err
+    assert not (tmp_path / "artifacts" / "models").exists()
