@@ -59,8 +59,9 @@ def _preprocess(image: Image.Image) -> Tensor:
 
 
 def _tokenize(captions: list[str]) -> Tensor:
-    """The first two words of each caption, which are numbers."""
-    return torch.tensor([[int(word) if word.isdigit() else 0 for word in caption.split()[:2]] for caption in captions])
+    """The first three words of each caption, of which two are numbers; the padding is -1."""
+    words = [[*caption.split(), "-1", "-1", "-1"][:3] for caption in captions]
+    return torch.tensor([[int(word) if word.lstrip("-").isdigit() else 0 for word in of] for of in words])
 
 
 @dataclass
@@ -80,7 +81,7 @@ class ColorEncoder:
         return torch.cat([mean, torch.ones(len(images), 1)], dim=1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        return torch.cat([tokens.float() / 256, torch.ones(len(tokens), 2)], dim=1)
+        return torch.cat([tokens[:, :2].float() / 256, torch.ones(len(tokens), 2)], dim=1)
 
 
 def tiny_clip() -> OpenCLIPEncoder:

@@ -97,7 +97,9 @@ def _table1(
         for modality in MODALITIES:
             activations = compact_rows(workspace.encoded(feature_set, modality, samples.positions, split))
             with progress_bar() as bar:
-                task = bar.add_task(f"ablation, {name}, {modality}", total=number_of_fits(partition, how))
+                task = bar.add_task(
+                    f"ablation, {name}, {workspace.modalities.said(modality)}", total=number_of_fits(partition, how)
+                )
                 advance = partial(bar.advance, task)
                 ablations = removal_ablation(activations, samples.labels, partition, how, advance=advance)
             adjusted = iter(holm([a.delta_random.p_value for a in ablations if a.delta_random]))
