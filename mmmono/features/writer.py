@@ -178,9 +178,8 @@ class FeatureStoreWriter:
                 np.save(file, array)
             rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]
             pd.DataFrame(rows).fillna("").to_parquet(metadata_file, index=False)
-            sha.update(
-                json.dumps(rows, sort_keys=True).encode()
-            )  # not the file, which has the version of what wrote it
+            # Not of the file, in which the version of what wrote it is.
+            sha.update(json.dumps(rows, sort_keys=True).encode())
         staged.report.content = sha.hexdigest()
 
     def publish(self, staged: StagedShard) -> ShardReport:
