@@ -49,6 +49,18 @@ def test_a_signal_ends_the_entrypoint_and_then_the_target(number: int, status: i
     assert err == ""
 
 
+def test_an_interrupt_while_the_entrypoint_ends_does_not_hide_its_status() -> None:
+    """Each shell interrupts the runner alone and ends at once, so the signal comes before, during or after the wait."""
+    code = """
+import collections, os
+from mmmono.commands.make import run_to_end
+words = ["sh", "-c", "kill -INT $PPID; exit 130"]
+print(dict(collections.Counter(run_to_end(words, os.environ) for _ in range(100))))
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("{130: 100}\n", "")
+
+
 def test_the_status_is_that_of_the_entrypoint(tmp_path: Path) -> None:
     assert run_to_end([sys.executable, "-c", "raise SystemExit(3)"], os.environ) == 3
     assert run_to_end([sys.executable, "-c", ""], os.environ) == 0

@@ -102,19 +102,22 @@ def main() -> None:
 def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a command in a process of its own; return its exit status, as a shell would: 128 + n after signal n.
 
-    An interrupt is left to the command, which tells how to go on. A termination is passed on to it.
+    The terminal gives an interrupt to the command as well, which ends and tells how to go on. Here the interrupt does
+    nothing: as an exception it could come between the end of the command and the reading of its status, which
+    `subprocess` then takes for 0. A termination is passed on to the command.
     """
-    process = subprocess.Popen(words, env=environment)
-    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is not signal.SIG_IGN:  # the command inherits that interrupts are ignored, but no function
+        signal.signal(signal.SIGINT, lambda *_: None)
+    termination = signal.getsignal(signal.SIGTERM)
     try:
-        while True:
-            try:
-                status = process.wait()
-                return 128 - status if status < 0 else status
-            except KeyboardInterrupt:  # the terminal interrupts the command as well
-                continue
+        process = subprocess.Popen(words, env=environment)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        status = process.wait()
+        return 128 - status if status < 0 else status
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, termination)
 
 
 def shell_lines(arguments: Sequence[str]) -> list[str]:
