@@ -1,14 +1,15 @@
 """A convolutional network made faster at inference on a CPU, where passes over memory cost more than arithmetic.
 
-Batch normalizations and the padding of "same" convolutions become part of the convolutions' weights, and few images pass
-at a time, each few in one thread. EfficientNet-Lite0 takes a third of the time that it takes as timm builds it; outputs
-change by rounding alone, and not with the number of threads.
+Batch normalizations and the padding of "same" convolutions become part of the convolutions' weights, activations are
+applied while a convolution writes, and few images pass at a time, each few in one thread. EfficientNet-Lite0 takes less
+than half of the time that it takes as timm builds it; outputs change by rounding alone, and not with the number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ def folded(network: nn.Module) -> nn.Module:
     """
     fold_batch_norms(network)
     fold_padding(network)
+    fold_activations(network)
     return FewAtATime(network)
 
 
@@ -141,6 +143,76 @@ class HalvingConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve. Raises ValueError if height or width is odd, where "same" padding is another."""
+        self.check(input)
+        return super().forward(input)
+
+    def check(self, input: Tensor) -> None:
+        """Raise ValueError if height or width is odd, where "same" padding is another."""
         if input.shape[-1] % 2 or input.shape[-2] % 2:
             raise ValueError(f"an image of {input.shape[-2]} × {input.shape[-1]} cannot be halved: sizes must be even")
-        return super().forward(input)
+
+
+def fold_activations(module: nn.Module) -> None:
+    """Join every convolution and the ReLU6 that `fold_batch_norms` left behind it, in the order of a module's children.
+
+    Args:
+        module: its weights stay as they are from now on; changed in place. Where PyTorch has no oneDNN, nothing changes.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return
+    before = ""
+    for name, child in list(module.named_children()):
+        convolution = getattr(module, before, None)
+        if _is_relu6(child) and isinstance(convolution, nn.Conv2d) and type(convolution) in (nn.Conv2d, HalvingConv):
+            setattr(module, before, ConvReLU6(convolution))
+            setattr(module, name, nn.Identity())
+        else:
+            fold_activations(child)
+        before = name
+
+
+def _is_relu6(module: nn.Module) -> bool:
+    """Whether a module is a ReLU6 and identities."""
+    kinds = [type(part) for part in module.modules() if not isinstance(part, (nn.Identity, nn.Sequential))]
+    return kinds == [nn.ReLU6]
+
+
+class ConvReLU6(nn.Module):
+    """A convolution and its ReLU6: on a CPU and without gradients, one call of oneDNN and one pass over the output.
+
+    Args:
+        convolution: with zeros as padding and float32 weights, which stay as they are from now on.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.activation = nn.ReLU6()
+        places = list(convolution.padding), list(convolution.stride), list(convolution.dilation)
+        self.settings = *places, convolution.groups
+        self.packed = self._packed()
+
+    def _packed(self) -> Tensor:
+        """Weights in the order in which oneDNN reads them, as an opaque tensor."""
+        return torch.ops.mkldnn._reorder_convolution_weight(self.convolution.weight.detach(), *self.settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.__dict__.items() if name != "packed"
+        }  # opaque tensors have no copies
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.packed = self._packed()
+
+    def forward(self, input: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch width rows columns"]:
+        """Convolve and clamp to 0 to 6."""
+        apart = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        if input.device.type != "cpu" or input.dtype != torch.float32 or apart:
+            return self.activation(self.convolution(input))
+        if isinstance(self.convolution, HalvingConv):
+            self.convolution.check(input)
+        bias = self.convolution.bias
+        return torch.ops.mkldnn._convolution_pointwise(
+            input, self.packed, bias, *self.settings, "hardtanh", [0.0, 6.0], ""
+        )

@@ -1,3 +1,5 @@
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -6,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from mmmono.vlm.folding import FewAtATime, HalvingConv, fold_batch_norms, fold_padding, folded
+from mmmono.vlm.folding import ConvReLU6, FewAtATime, HalvingConv, fold_batch_norms, fold_padding, folded
 
 
 @pytest.fixture
@@ -42,6 +44,24 @@ def test_padding_is_folded_into_kernels(network: nn.Module) -> None:
         torch.testing.assert_close(network(pixels), expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
         with pytest.raises(ValueError, match="an image of 33 × 64 cannot be halved"):
             network(torch.randn(1, 3, 33, 64))
+
+
+def test_a_convolution_and_its_activation_are_one_call(network: nn.Module) -> None:
+    fast = folded(network)
+    joined = [module for module in fast.modules() if isinstance(module, ConvReLU6)]
+    assert len(joined) == 33, "the stem, two of each of 16 blocks but one of the first, and the head"
+    wide = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = fast(wide)
+        for copied in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+            assert torch.equal(copied(wide), expected)
+        for one, size in zip(joined, (64, 32, 32), strict=False):
+            pixels = 9 * torch.randn(3, one.convolution.in_channels, size, size).contiguous(
+                memory_format=torch.channels_last
+            )
+            plain = one.convolution(pixels).clamp(0, 6)
+            assert 0 < float((plain == 6).float().mean()) < 0.9
+            torch.testing.assert_close(one(pixels), plain)
 
 
 def test_few_images_pass_at_a_time() -> None:
