@@ -103,6 +103,8 @@ class TransformersEncoder(Encoder):
         """
         super().__init__()
         self.model: Any = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        if self.model.config.model_type == "aimv2":
+            attend_backwards_only(self.model.text_model)
         self.name = name
         self.dim = dim
         self.fingerprint = fingerprint
@@ -151,6 +153,17 @@ class TransformersEncoder(Encoder):
         kept = tokens >= 0
         mask = {"attention_mask": kept.long()} if self.tokenize.masks else {}
         return pooled(self.model.get_text_features(input_ids=torch.where(kept, tokens, -1 - tokens), **mask))
+
+
+def attend_backwards_only(text_tower: nn.Module) -> None:
+    """Let the tokens of AIMv2's text tower attend to earlier ones alone, whatever batch a caption is in.
+
+    Transformers leaves this to the attention mask, and drops the mask of a batch without padding: captions that are alone,
+    or all of one length, would be attended to in both directions, and get other embeddings.
+    """
+    for module in text_tower.modules():
+        if hasattr(module, "is_causal"):
+            module.is_causal = True
 
 
 def pooled(features: Any) -> Float[Tensor, "batch dim"]:

@@ -57,17 +57,19 @@ class Family:
         padded: whether captions are padded to the whole context length, as the model was trained, rather than to the
             longest of a batch.
         context_length: tokens per caption that its processor allows; None if that is what its text tower has.
+        version: raised whenever embeddings of the same weights change.
     """
 
     padded: bool = False
     context_length: int | None = None
+    version: int = 1
 
 
 FAMILIES: Mapping[str, Family] = {
     "clip": Family(),
     "siglip": Family(padded=True),  # the fixed resolutions of SigLIP 2 as well
     "siglip2": Family(padded=True),  # SigLIP 2 with any aspect ratio (NaFlex)
-    "aimv2": Family(),
+    "aimv2": Family(version=2),
     "align": Family(context_length=64),
 }
 
@@ -181,7 +183,8 @@ class TransformersSource:
         """
         weights = self.weights
         files = files_fingerprint({CONFIG: self.folder / CONFIG, **self._processor_files()})
-        return {"architecture": self.config.model_type, "weights": weights, "files": files}
+        version = {"version": self.family.version} if self.family.version > 1 else {}
+        return {"architecture": self.config.model_type, "weights": weights, "files": files, **version}
 
     def fetch(self) -> Path:
         """Return the folder with all files, downloaded unless they are cached."""

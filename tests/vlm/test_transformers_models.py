@@ -80,6 +80,16 @@ def test_embeddings_are_those_of_transformers_with_its_own_processor(
     assert len(encoder.tokenize([])) == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caption_is_embedded_the_same_in_any_batch(written: Callable[[str], Path], kind: str) -> None:
+    """A batch of captions of one length has no padding: transformers then drops the mask, on which AIMv2 relies."""
+    encoder = load_transformers(str(written(kind)))
+    with torch.inference_mode():
+        together = encoder.encode_text(encoder.tokenize(CAPTIONS))
+        alone = torch.cat([encoder.encode_text(encoder.tokenize([caption])) for caption in CAPTIONS])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_captions_may_be_cut_shorter(written: Callable[[str], Path], images: list[Image.Image], kind: str) -> None:
     folder = written(kind)
