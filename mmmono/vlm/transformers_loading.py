@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import AutoModel, AutoProcessor
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
 from mmmono.vlm.checkpoints import not_finite
-from mmmono.vlm.depth import encoder_widths
 from mmmono.vlm.hub import hub_reason
 from mmmono.vlm.transformers_encoder import TokenizeAndMask, TransformersEncoder
 from mmmono.vlm.transformers_sources import CONFIG, TransformersSource, quiet, transformers_source
@@ -39,18 +41,22 @@ def load_transformers(
         model = _model(folder, source)
         processor = _processor(folder, source)
     identity = {**source.recipe(), "context_length": length}
-    encoder = TransformersEncoder(
-        model,
-        processor.image_processor,
-        TokenizeAndMask(processor.tokenizer, length, source.family.padded),
-        name=name or id,
-        dim=source.dim,
-        fingerprint=f"transformers:{source.config.model_type}:{digest(identity, 16)}",
-    )
-    if (widths := encoder_widths(encoder)) != (source.dim, source.dim):
+    with _processing(source, "image processor", "preprocessor_config.json"):
+        encoder = TransformersEncoder(
+            model,
+            processor.image_processor,
+            TokenizeAndMask(processor.tokenizer, length, source.family.padded),
+            name=name or id,
+            dim=source.dim,
+            fingerprint=f"transformers:{source.config.model_type}:{digest(identity, 16)}",
+        )
+        image_width = _image_width(encoder)
+    with _processing(source, "tokenizer", "tokenizer_config.json"):
+        text_width = _text_width(encoder)
+    if (image_width, text_width) != (source.dim, source.dim):
         raise ModelError(
-            f"model.id={id}: embeddings of images are {widths[0]} wide and those of texts {widths[1]}, where its {CONFIG} "
-            f"says {source.dim}: they must lie in one space"
+            f"model.id={id}: embeddings of images are {image_width} wide and those of texts {text_width}, where its "
+            f"{CONFIG} says {source.dim}: they must lie in one space"
         )
     return encoder
 
@@ -86,6 +92,39 @@ def _processor(folder: Path, source: TransformersSource) -> Any:
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"model.id={source.id}: {type(processor).__name__} is no processor of images and texts")
     return processor
+
+
+def _image_width(encoder: TransformersEncoder) -> int:
+    """Width of image embeddings. Raises ModelError if the processor does not bring images of any shape to one size."""
+    images = [encoder.preprocess(Image.new("RGB", shape, "gray")) for shape in ((64, 64), (96, 64), (64, 96))]
+    shapes = {tuple(image.shape[1:]) for image in images}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{height} × {width}" for height, width in sorted(shapes))
+        raise ModelError(
+            f"model.id={encoder.name}: its image processor brings images of other shapes to other sizes ({listed} pixels), "
+            "and a batch has one: in its preprocessor_config.json, crop (do_center_crop) or give height and width as size"
+        )
+    with torch.inference_mode():
+        return encoder.encode_image(images[0].unsqueeze(0)).shape[1]
+
+
+def _text_width(encoder: TransformersEncoder) -> int:
+    with torch.inference_mode():
+        return encoder.encode_text(encoder.tokenize(["a", "a cat"])).shape[1]
+
+
+@contextmanager
+def _processing(source: TransformersSource, what: str, file: str) -> Iterator[None]:
+    """Turn the errors of a processor, or of a model that cannot take what it made, into a ModelError."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # settings that do not fit can fail anywhere in transformers
+        raise ModelError(
+            f"model.id={source.id}: its {what} makes nothing that the model takes ({_short(error)}): compare its {file}, or "
+            "processor_config.json, with that of the model it was trained from"
+        ) from error
 
 
 def _short(error: Exception) -> str:

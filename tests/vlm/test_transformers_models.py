@@ -158,6 +158,21 @@ def _edited(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def _processing(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "processor_config.json"
+        content = json.loads(file.read_text())
+        content["image_processor"] |= changes
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def _without_padding(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": None}))
+
+
 def _only_pickles(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -204,6 +219,12 @@ def _with_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Pa
         (_without("processor_config.json"), "lacks the files of its image processor, preprocessor_config.json or", True),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "its processor cannot be loaded", False),
         (_cut_off, "its weights cannot be loaded", False),
+        (_processing(do_center_crop=False), "images of other shapes to other sizes .32 × 32, 32 × 48, 48 × 32 p", False),
+        (_processing(do_resize=False, do_center_crop=False), "to other sizes .64 × 64, 64 × 96, 96 × 64 pixels", False),
+        (_processing(crop_size={"height": 20, "width": 40}), "its image processor makes nothing that the model t", False),
+        (_processing(size={"longest_edge": 32}), "its image processor makes nothing .* compare its preprocessor_", False),
+        (_processing(resample=4), "its image processor makes nothing that the model takes .*: compare", False),
+        (_without_padding, "its tokenizer makes nothing that .*padding token.* compare its tokenizer_config.json", False),
         (_with_weights(lambda w: w.pop("visual_projection.weight")), "its weights lack visual_projection.weight", False),
         (
             _with_weights(lambda w: w["visual_projection.weight"].fill_(float("nan"))),
