@@ -15,7 +15,11 @@ from mmmono.data.pairs import SkippedPair
 from mmmono.data.tables import EMBEDDED, TableReading, read_table
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm")
+# Extensions of images, also of those that cannot be decoded here: they are then skipped with a reason, not passed over.
+IMAGES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jp2", ".ppm", ".tga"),
+    *(".avif", ".heic", ".heif", ".jxl"),
+)
 FOLDER_LABEL = "folder"  # label of an image: the name of the folder that it lies in
 
 

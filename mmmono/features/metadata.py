@@ -19,7 +19,7 @@ from mmmono.core.errors import StoreError
 from mmmono.data.listings import IMAGES
 
 # Part of every recipe that depends on keys or groups read from others' metadata; raise it whenever these change.
-METADATA_VERSION = 2
+METADATA_VERSION = 3
 # Other tools' names of columns, used if the name on the left is missing.
 ALIASES = {
     "caption": ("text", "TEXT", "captions", "title", "sentence"),

@@ -61,6 +61,19 @@ def captions_of(source: ListedPairs) -> dict[str, str]:
     return {pair.key: pair.caption for pair in all_of(source)[0]}
 
 
+def test_no_image_is_passed_over_for_its_extension(tmp_path: Path) -> None:
+    """What phones and browsers save: an image that cannot be decoded is skipped with a reason."""
+    put_image(tmp_path / "a.png", 10)
+    put_image(tmp_path / "b.avif", 50)
+    put_image(tmp_path / "c.png", 90).rename(tmp_path / "c.jfif")
+    (tmp_path / "d.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text(f"the image {name}")
+    pairs, skipped = all_of(folder(tmp_path))
+    assert [(pair.key, pair.caption) for pair in pairs] == [(name, f"the image {name}") for name in "abc"]
+    assert skipped == [SkippedPair("d", "unreadable image (of no known format)")]
+
+
 def test_images_beside_text_files(tmp_path: Path) -> None:
     for number, name in enumerate(("b.png", "a.png", "cats/a.png", "cats/b.PNG", "cats/b.jpg", ".hidden/c.png")):
         put_image(tmp_path / name, 10 * number)
