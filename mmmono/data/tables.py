@@ -204,6 +204,7 @@ def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str
     )
     names: list[str] = []
     values: list[list[str]] = []
+    limit = csv.field_size_limit(max(len(text), 1))  # by default a value has at most 131,072 characters
     try:
         names = [name.strip() for name in next(rows, [])]
         _check_names(file, names)
@@ -220,6 +221,8 @@ def _rows(file: Path, text: str, delimiter: str, quoted: bool) -> tuple[list[str
         raise DataError(
             f"{file}, line {rows.line_num}: {error}: a text with a quotation mark is quoted, and the mark doubled"
         ) from error
+    finally:
+        csv.field_size_limit(limit)
     return names, values
 
 

@@ -74,6 +74,14 @@ def test_no_image_is_passed_over_for_its_extension(tmp_path: Path) -> None:
     assert skipped == [SkippedPair("d", "unreadable image (of no known format)")]
 
 
+def test_a_caption_may_be_longer_than_csv_allows(tmp_path: Path) -> None:
+    put_image(tmp_path / "a.png", 10)
+    caption = " ".join(["word"] * 40_000)
+    (tmp_path / "pairs.csv").write_text(f"path,caption\na.png,{caption}\n")
+    assert captions_of(table(tmp_path / "pairs.csv")) == {"a": caption}
+    assert csv.field_size_limit() == 131_072, "what other code reads is limited as before"
+
+
 def test_images_beside_text_files(tmp_path: Path) -> None:
     for number, name in enumerate(("b.png", "a.png", "cats/a.png", "cats/b.PNG", "cats/b.jpg", ".hidden/c.png")):
         put_image(tmp_path / name, 10 * number)
