@@ -12,7 +12,7 @@ from mmmono.core.files import user_path, visible_files
 from mmmono.core.text import decode_text, escaped_bytes
 from mmmono.data.captions import label_or_empty
 from mmmono.data.pairs import SkippedPair
-from mmmono.data.tables import EMBEDDED, TableReading, read_table
+from mmmono.data.tables import EMBEDDED, TableReading, read_table, texts_in
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 # Extensions of images, also of those that cannot be decoded here: they are then skipped with a reason, not passed over.
@@ -161,14 +161,20 @@ def _add_rows(table: Path, folder: Path, reading: TableReading, images: dict[str
                 f"{table}, row {row}: {name[:80]} is an address on the web: download the images once, for example with "
                 "img2dataset, and open what it writes with dataset=webdataset"
             )
-        file = folder / name
-        captions = list(caption) if isinstance(caption, list | tuple) else [caption]
+        file = _place(folder, name)
+        captions = list(caption) if isinstance(caption, list | tuple) else texts_in(caption)
         if (known := images.get(str(file))) is not None:
             known.captions.extend(captions)
             continue
         labels = {key: text for key in own if (text := label_or_empty(columns[key][row]))}
         images[str(file)] = Listed(file, captions, _with_folder(labels, file, reading))
     return skipped
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Path of an image, also where a table of Windows separates folders by backslashes."""
+    file, other = folder / name, folder / name.replace("\\", "/")
+    return other if other != file and other.is_file() and not file.is_file() else file
 
 
 def _path_in(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -115,6 +116,19 @@ def read_table(file: Path) -> dict[str, list[Any]]:
         reason = error.strerror if isinstance(error, OSError) else None
         raise DataError(f"{file} cannot be read ({reason or ' '.join(str(error).split())[:120]})") from error
     return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)
+
+
+def texts_in(value: object) -> list[object]:
+    """Return the captions in a table's value: several where it is the text of a list, as JSON or as Python writes it."""
+    if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found = read(value)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list) and any(isinstance(one, str) for one in found):
+                return found
+    return [value]
 
 
 def _parquet(file: Path) -> dict[str, list[Any]]:

@@ -82,6 +82,33 @@ def test_a_caption_may_be_longer_than_csv_allows(tmp_path: Path) -> None:
     assert csv.field_size_limit() == 131_072, "what other code reads is limited as before"
 
 
+@pytest.mark.parametrize(
+    ("value", "captions"),
+    [
+        ('["two dogs", "dogs, running"]', ["two dogs", "dogs, running"]),  # as the hub's Flickr30k has them
+        ("['two dogs', \"a dog's bone\"]", ["two dogs", "a dog's bone"]),  # as pandas writes a column of lists
+        ('["two dogs", null, ""]', ["two dogs"]),
+        ("[a dog] on grass [1]", ["[a dog] on grass [1]"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("[", ["["]),
+    ],
+)
+def test_a_list_in_a_table_of_text_is_several_captions(tmp_path: Path, value: str, captions: list[str]) -> None:
+    put_image(tmp_path / "a.png", 10)
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "caption"], ["a.png", value]])
+    assert list(captions_of(table(tmp_path / "pairs.csv", captions="all")).values()) == captions
+
+
+def test_a_table_of_windows_separates_folders_by_backslashes(tmp_path: Path) -> None:
+    put_image(tmp_path / "cats" / "a.png", 10)
+    put_image(tmp_path / "b\\c.png", 50)  # elsewhere, a backslash may be part of a name
+    (tmp_path / "pairs.csv").write_text("path,caption\r\ncats\\a.png,one\r\nb\\c.png,two\r\ncats\\d.png,three\r\n")
+    source = table(tmp_path / "pairs.csv")
+    assert captions_of(source) == {"cats/a": "one", "b\\c": "two"}
+    assert [skip.reason for skip in all_of(source)[1]] == ["no image"]
+
+
 def test_images_beside_text_files(tmp_path: Path) -> None:
     for number, name in enumerate(("b.png", "a.png", "cats/a.png", "cats/b.PNG", "cats/b.jpg", ".hidden/c.png")):
         put_image(tmp_path / name, 10 * number)
