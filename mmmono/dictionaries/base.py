@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from mmmono.features.store import Modality
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
+GIT_LFS = b"version https://git-lfs"
 # Modules of this package that take Lightning, which takes seconds, and define no dictionary.
 TRAINING = ("callbacks", "datamodule", "modules", "one_pass", "resume_checkpoint")
 
@@ -159,8 +161,18 @@ def read_config(file: Path) -> dict[str, Any]:
     return content
 
 
+def check_no_pointer(file: Path) -> None:
+    """Raise DictionaryError if git-lfs left a pointer in place of a file, as a clone without it does."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(len(GIT_LFS)) == GIT_LFS:
+            raise DictionaryError(
+                f"{file} is a git-lfs pointer, not the weights: run 'git lfs pull' where it was cloned"
+            )
+
+
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Read a dictionary's tensors. Raises DictionaryError if the file is broken or a tensor is not finite."""
+    check_no_pointer(file)
     try:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
+from mmmono.dictionaries.base import check_no_pointer
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def read_torch_file(file: Path) -> dict[str, Any]:
     Raises:
         DictionaryError: the file is broken, or holds pickled objects of any other kind, which are not loaded.
     """
+    check_no_pointer(file)
     # numpy's numbers, bytes with a type, are the only others allowed: some libraries save them beside the tensors.
     number = np.float32(0).__reduce__()[0]
     numbers: list[Any] = [number, np.dtype, type(np.dtype("f4")), type(np.dtype("f8"))]

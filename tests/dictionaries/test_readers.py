@@ -340,6 +340,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
     ),
     "too large a k": (lambda f: saved(f / "ae.pt", batch_topk_file()), Hints("AutoEncoderTopK", k=99), "k=99"),
     "half of a file": (lambda f: cut(saved(f / "ae.pt", batch_topk_file())), Hints(), "no whole file"),
+    "a pointer of git-lfs": (lambda f: pointer(f / "ae.pt"), Hints(), "git-lfs pointer.*git lfs pull"),
+    "a pointer in a folder": (
+        lambda f: (sparse_coder(f), pointer(f / "sae.safetensors"), f)[2],
+        Hints(),
+        "git-lfs pointer.*git lfs pull",
+    ),
     "a name that was changed": (lambda f: saved(f / "mine.pth", msae_file()), Hints(), "does not say how it encodes"),
     "BatchTopK of MSAE": (
         lambda f: saved(f / f"{N}_{D}_BatchTopKReLU_{K}_False_False_0.0_x.pth", msae_file()),
@@ -398,6 +404,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
     "an empty folder": (lambda f: f, Hints(), "holds no dictionary that can be read"),
     "another file": (lambda f: (f / "ae.bin", (f / "ae.bin").write_bytes(b""))[0], Hints(), "no file of tensors"),
 }
+
+
+def pointer(file: Path) -> Path:
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943\nsize 12345\n")
+    return file
 
 
 def cut(file: Path) -> Path:
