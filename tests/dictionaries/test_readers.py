@@ -340,6 +340,17 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
     ),
     "too large a k": (lambda f: saved(f / "ae.pt", batch_topk_file()), Hints("AutoEncoderTopK", k=99), "k=99"),
     "half of a file": (lambda f: cut(saved(f / "ae.pt", batch_topk_file())), Hints(), "no whole file"),
+    "weights that are transposed": (
+        lambda f: saved(f / "ae.pt", {**plain_file(), "encoder.weight": torch.ones(D, N)}),
+        Hints(),
+        "ae.pt: its tensors do not fit each other .*compare their shapes",
+    ),
+    "atoms that are no matrix": (
+        lambda f: saved(f / "m.pth", {**overcomplete_file(), "dictionary._weights": torch.ones(D)}),
+        Hints(kind="SAE"),
+        "m.pth: its tensors do not fit each other",
+    ),
+    "a model that is no mapping": (lambda f: saved(f / NAME, {**msae_file(), "model": None}), Hints(), "do not fit"),
     "a pointer of git-lfs": (lambda f: pointer(f / "ae.pt"), Hints(), "git-lfs pointer.*git lfs pull"),
     "a pointer in a folder": (
         lambda f: (sparse_coder(f), pointer(f / "sae.safetensors"), f)[2],
@@ -404,6 +415,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
     "an empty folder": (lambda f: f, Hints(), "holds no dictionary that can be read"),
     "another file": (lambda f: (f / "ae.bin", (f / "ae.bin").write_bytes(b""))[0], Hints(), "no file of tensors"),
 }
+
+
+def plain_file() -> dict[str, Tensor]:
+    """State of dictionary_learning's AutoEncoder."""
+    shapes = {"encoder.weight": (N, D), "encoder.bias": (N,), "decoder.weight": (D, N), "bias": (D,)}
+    return {name: torch.ones(shape) for name, shape in shapes.items()}
 
 
 def pointer(file: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from mmmono.core.errors import DictionaryError, ModelError
+from mmmono.core.errors import DictionaryError, MmmonoError, ModelError
 from mmmono.core.files import user_path
 from mmmono.dictionaries import saelens
 from mmmono.dictionaries.base import CONFIG_FILE, WEIGHTS_FILE, Dictionary, read_weights
@@ -122,7 +122,17 @@ def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
         )
     if weights is not None and weights != dictionary_learning.WEIGHTS_FILE and hints.kind is not None:
         raise _useless("kind", hints.kind, found, "its configuration alone says what saved it")
-    dictionary = _read_file(found, hints) if folder is None or weights is None else _read_folder(folder, weights, hints)
+    try:
+        dictionary = (
+            _read_file(found, hints) if folder is None or weights is None else _read_folder(folder, weights, hints)
+        )
+    except MmmonoError:
+        raise
+    except Exception as error:  # tensors of wrong shapes can fail in any operation
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DictionaryError(
+            f"{found}: its tensors do not fit each other ({reason}): compare their shapes with those that its library saves"
+        ) from error
     _check_k(dictionary, found, hints.k)
     return dictionary
 
