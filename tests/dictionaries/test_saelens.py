@@ -263,9 +263,10 @@ def test_a_scaling_by_one_and_a_decoder_row_of_zeros(tmp_path: Path) -> None:
 
 def test_files_that_are_broken(tmp_path: Path) -> None:
     theirs(tmp_path, V6)
-    (tmp_path / "sae_weights.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(DictionaryError, match="sae_weights.safetensors is no whole safetensors file"):
-        import_from_saelens(tmp_path)
+    for head, says in ((b"version https://git-lfs.github.com/spec/v1", "a git-lfs pointer"), (b"{}", "no whole safetens")):
+        (tmp_path / "sae_weights.safetensors").write_bytes(head)
+        with pytest.raises(DictionaryError, match=f"sae_weights.safetensors is {says}"):
+            import_from_saelens(tmp_path)
     for content in ("", "[]", "{", "3"):
         (tmp_path / "cfg.json").write_text(content)
         with pytest.raises(DictionaryError, match="cfg.json"):
