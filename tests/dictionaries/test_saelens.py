@@ -263,7 +263,10 @@ def test_a_scaling_by_one_and_a_decoder_row_of_zeros(tmp_path: Path) -> None:
 
 def test_files_that_are_broken(tmp_path: Path) -> None:
     theirs(tmp_path, V6)
-    for head, says in ((b"version https://git-lfs.github.com/spec/v1", "a git-lfs pointer"), (b"{}", "no whole safetens")):
+    for head, says in (
+        (b"version https://git-lfs.github.com/spec/v1", "a git-lfs pointer"),
+        (b"{}", "no whole safetens"),
+    ):
         (tmp_path / "sae_weights.safetensors").write_bytes(head)
         with pytest.raises(DictionaryError, match=f"sae_weights.safetensors is {says}"):
             import_from_saelens(tmp_path)
