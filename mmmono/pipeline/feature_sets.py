@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.modality_means import modality_means
+from mmmono.pipeline.recipes import Recipe
 from mmmono.pipeline.settings import CENTERS
 
 if TYPE_CHECKING:
@@ -42,29 +43,6 @@ def make_recipe(name: str, node: DictConfig) -> Recipe:
     elsewhere = re.fullmatch(r"\$\{([\w.]+)\}", settings) if isinstance(settings, str) else None
     made.section = elsewhere[1] if elsewhere else f"features.sets.{name}.settings"
     return made
-
-
-class Recipe:
-    """Base class: how a feature set is made.
-
-    Attributes:
-        trained: whether it is trained by gradient descent.
-        decodes: whether its features can be turned back into embeddings.
-        section: section of the configuration that has its settings, for messages.
-    """
-
-    trained: ClassVar[bool] = False
-    decodes: ClassVar[bool] = True
-    section: str = "features"
-
-    @property
-    def made(self) -> bool:
-        """Whether it has a dictionary on disk."""
-        return True
-
-    def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
-        """Yield the settings that the paper states: (setting, the paper's value, the value here)."""
-        yield from ()
 
 
 @dataclass
@@ -113,6 +91,26 @@ class SAE(Trained):
             "settings": settings,
             **({} if self.architecture == "topk_sae" else {"architecture": self.architecture}),
         }
+
+    def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
+        """Raise ConfigError, DictionaryError or ModelError if what it starts from is not there, or has another width."""
+        if (path := self.settings.get("init_from")) is None:
+            return
+        from mmmono.dictionaries.readers.reading import is_on_hub, read_dictionary
+
+        if not download and is_on_hub(str(path)):
+            return
+        assert self._start is not None
+
+        option = f"{self.section}.init_from={path}"
+        try:
+            width = read_dictionary(self._start).dim
+        except DictionaryError as error:
+            raise ConfigError(f"{option}: {error}{_remedy(str(error))}") from error
+        if dim not in (None, width):
+            raise ConfigError(
+                f"{option} takes embeddings of width {width}, these have {dim}: choose its model, with model=…"
+            )
 
     @cached_property
     def _start(self) -> Path | None:

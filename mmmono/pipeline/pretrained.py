@@ -15,7 +15,7 @@ from mmmono.core.fingerprints import files_fingerprint
 from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
-from mmmono.dictionaries.readers.reading import files_of, find_dictionary, read_dictionary
+from mmmono.dictionaries.readers.reading import files_of, find_dictionary, is_on_hub, read_dictionary
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
@@ -53,19 +53,31 @@ class Pretrained(Fitted):
             ConfigError: it takes embeddings of another width, or reconstructs these worse than `dictionary.max_fvu`.
             DictionaryError: it cannot be read.
         """
-        dictionary = read_dictionary(self.found, self.hints)
-        if dictionary.dim != train.dim:
+        self.check(train.dim, normalize)
+        dictionary = self.dictionary
+        self._check_reconstruction(dictionary, train, normalize)
+        return dictionary
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        """The dictionary. Raises DictionaryError or ModelError if it cannot be had or read."""
+        return read_dictionary(self.found, self.hints)
+
+    def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
+        """Raise ConfigError unless it takes such embeddings, DictionaryError or ModelError if it cannot be read."""
+        if not download and is_on_hub(str(self.settings["path"])):
+            return
+        dictionary = self.dictionary
+        if dim not in (None, dictionary.dim):
             raise ConfigError(
                 f"dictionary.path={self.settings['path']} takes embeddings of width {dictionary.dim}, these have "
-                f"{train.dim}: choose the model that it was trained on, with model=…"
+                f"{dim}: choose the model that it was trained on, with model=…"
             )
         if isinstance(dictionary, PretrainedSAE) and dictionary.encoding.input_norm == "constant" and not normalize:
             raise ConfigError(
                 f"dictionary.path={self.settings['path']} scales each embedding to one length, which codes do not tell: "
                 "give features.normalize=true"
             )
-        self._check_reconstruction(dictionary, train, normalize)
-        return dictionary
 
     def _check_reconstruction(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:
         limit = self.settings["max_fvu"]

@@ -97,6 +97,7 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
+        Recipe.check_all(self.recipes.values(), self.dataset.dim_of(self.model.dim), self.settings)
         extraction = self.extraction(split, self.engine.device_type(self.device))
         if (made := self.engine.extract(extraction, self.dataset.limit)) is None:
             raise ProcessError(
@@ -135,7 +136,7 @@ class Workspace:
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
         """The selected feature sets by name."""
-        sets = self.cfg.features.sets
+        sets = self.cfg.features.sets if "features" in self.cfg else {}
         return {name: make_recipe(name, sets[name]) for name in sets}
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:

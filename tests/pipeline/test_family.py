@@ -48,6 +48,23 @@ def test_a_dictionary_goes_out_and_comes_back(command: Command, tmp_path: Path) 
     assert "neither a file, nor a folder, nor an id on the hub" in run.err
 
 
+def test_files_that_do_not_fit_are_reported_before_features_are_extracted(command: Command, tmp_path: Path) -> None:
+    TopKSAE(5, 9, 2).save_pretrained(tmp_path / "narrow")
+    common = ("model=clip_vit_b32", "dataset=webdataset", "dataset.shards=pipe:false", f"artifacts={tmp_path / 'a'}")
+    for features, option in (("pretrained", "dictionary.path"), ("sae", "sae.init_from")):
+        for path, says in (
+            ("narrow", "takes embeddings of width 5, these have 512"),
+            ("nowhere", "neither a file, nor"),
+        ):
+            run = command("mds", *common, f"features={features}", f"{option}={tmp_path / path}")
+            assert run.status == 1
+            assert f"{option}={tmp_path / path} is {says}" in run.err or f"{option}={tmp_path / path} {says}" in run.err
+    assert not list(tmp_path.glob("a/features/*"))
+    run = command("plan", *common, "features=pretrained", f"dictionary.path={tmp_path / 'narrow'}")
+    assert "will fail" in run.out
+    assert "takes embeddings of width 5" in " ".join(run.out.split())
+
+
 @pytest.mark.slow
 def test_a_training_starts_from_a_trained_one(command: Command, tmp_path: Path) -> None:
     few = (

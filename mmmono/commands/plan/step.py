@@ -206,9 +206,11 @@ class Step:
             except MmmonoError as error:
                 failed = str(error)
         cfg, dim = self.workspace.cfg, self._dim()
-        if not failed and recipe.trained:
+        if not failed:
             try:
-                check_trainer(cfg).here()
+                recipe.check(dim, self.workspace.settings.features.normalize, download=False)
+                if recipe.trained:
+                    check_trainer(cfg).here()
             except MmmonoError as error:
                 failed = str(error)
         state = State.FAILS if failed else State.TO_MAKE

@@ -34,6 +34,11 @@ FOLDERS = (
 CONFIGURATIONS = tuple(dict.fromkeys(config for config, _ in FOLDERS))
 
 
+def is_on_hub(path: str) -> bool:
+    """Whether a path stands for a repository, which `find_dictionary` downloads from."""
+    return not user_path(path).exists() and HUB_ID.fullmatch(path) is not None
+
+
 def find_dictionary(path: str, file: str | None = None, option: str = "dictionary.path") -> Path:
     """Return where a dictionary lies on this machine, downloaded if it is on the hub.
 
