@@ -18,14 +18,14 @@ from mmmono.data.captions import choose_captions, image_key, label_or_empty
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
 from mmmono.data.row_images import image_bytes
-from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading
+from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading, texts_in
 
 PART = 1024  # rows that one process reads at a time, unless the dataset is streamed
 BATCH = 32  # rows of a stream that are in memory together
 # Files of WebDataset shards become columns by their extensions.
 IMAGES = tuple(dict.fromkeys(("image", "images", "img", "jpg", "jpeg", "png", "webp", *IMAGE_COLUMNS)))
 CAPTIONS = (*CAPTION_COLUMNS, "txt")
-READING = 2  # part of the fingerprint; raise it whenever pairs or labels of the same rows change
+READING = 3  # part of the fingerprint; raise it whenever pairs or labels of the same rows change
 NO_ROW = "there is no such row"
 
 
@@ -202,7 +202,7 @@ class HuggingFacePairs(PairSource):
     def _pairs(self, key: str, row: Mapping[str, Any]) -> Iterator[ImageTextPair | SkippedPair]:
         image_column, caption_column = self._columns
         value = row.get(caption_column)
-        captions = list(value) if isinstance(value, list | tuple) else [value]
+        captions = list(value) if isinstance(value, list | tuple) else texts_in(value)
         chosen = choose_captions(key, captions, self.reading.captions, self.reading.seed)
         if not chosen:
             yield SkippedPair(key, "no caption")

@@ -91,6 +91,14 @@ def test_rows_are_pairs_and_are_found_again(folder: Path, streaming: bool) -> No
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_a_list_in_a_column_of_text_is_several_captions(tmp_path: Path, streaming: bool) -> None:
+    table = rows(2).remove_columns("captions").add_column("captions", ['["a dog", "on grass"]', "[a cat] sits"])
+    table.to_parquet(tmp_path / "train.parquet")
+    found = all_of(source(tmp_path, streaming=streaming, captions="all"))
+    assert [pair.caption for pair in found] == ["a dog", "on grass", "[a cat] sits"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_a_row_without_a_class_has_no_label(tmp_path: Path, streaming: bool) -> None:
     table = rows(3).to_dict() | {"kind": [0, -1, None]}
     datasets.Dataset.from_dict(table, features=rows(1).features).to_parquet(tmp_path / "train.parquet")
