@@ -53,21 +53,18 @@ class Pretrained(Fitted):
             ConfigError: it takes embeddings of another width, or reconstructs these worse than `dictionary.max_fvu`.
             DictionaryError: it cannot be read.
         """
-        self.check(train.dim, normalize)
-        dictionary = self.dictionary
+        dictionary = read_dictionary(self.found, self.hints)
+        self._check_fits(dictionary, train.dim, normalize)
         self._check_reconstruction(dictionary, train, normalize)
         return dictionary
-
-    @cached_property
-    def dictionary(self) -> Dictionary:
-        """The dictionary. Raises DictionaryError or ModelError if it cannot be had or read."""
-        return read_dictionary(self.found, self.hints)
 
     def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError unless it takes such embeddings, DictionaryError or ModelError if it cannot be read."""
         if not download and is_on_hub(str(self.settings["path"])):
             return
-        dictionary = self.dictionary
+        self._check_fits(read_dictionary(self.found, self.hints), dim, normalize)
+
+    def _check_fits(self, dictionary: Dictionary, dim: int | None, normalize: bool) -> None:
         if dim not in (None, dictionary.dim):
             raise ConfigError(
                 f"dictionary.path={self.settings['path']} takes embeddings of width {dictionary.dim}, these have "
