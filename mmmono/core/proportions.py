@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from mmmono.core.ranges import check_number
+
 Array = np.ndarray[Any, Any]
 
 
@@ -29,6 +31,7 @@ def wilson(
     Returns:
         Lower and upper bounds, of the shape of the arguments.
     """
+    check_number("confidence", confidence, above=0, below=1)
     z = np.asarray(student.ppf((1 + confidence) / 2, freedom))
     successes, trials = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
     count = np.where(trials > 0, trials, np.nan)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t as student
 
 from mmmono.core import proportions
+from mmmono.core.ranges import check_number
 
 Array = np.ndarray[Any, Any]
 ROUNDING = 1e-12  # an error smaller than that, relative to the estimate, is that of equal values
@@ -72,6 +73,7 @@ class Estimate:
 
     def interval(self, level: float = 0.95) -> Interval:
         """Interval of Student's t; without bounds if there is no error."""
+        check_number("level", level, above=0, below=1)
         half = self.error * _quantile((1 + level) / 2, self.freedom)
         return Interval(self.value, self.value - half, self.value + half, level, self.method)
 
@@ -98,6 +100,7 @@ class Estimate:
             scatter: for groups of several values, whose error says little if nearly all values are alike: added to both
                 groups · rate · (1 − rate) and groups² · error²; see `mmmono.modality.intervals.PSEUDO_SCATTER`.
         """
+        check_number("level", level, above=0, below=1)
         if math.isnan(self.error):
             return self.interval(level)
         spread = self.value * (1 - self.value)
@@ -126,6 +129,7 @@ class Estimate:
         Two one-sided tests (TOST; Schuirmann 1987) reject |truth| ≥ x at 1 − confidence for all larger x. Small means
         that no relevant difference is there; a large one means that too little was measured, whatever the p-value.
         """
+        check_number("confidence", confidence, above=0, below=1)
         return abs(self.value) + self.error * _quantile(confidence, self.freedom)
 
     def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
@@ -133,6 +137,8 @@ class Estimate:
 
         Uses the approximation (t at (1 + level) / 2 + t at power) · error (Bloom 1995).
         """
+        check_number("power", power, above=0, below=1)
+        check_number("level", level, above=0, below=1)
         return self.error * (_quantile((1 + level) / 2, self.freedom) + _quantile(power, self.freedom))
 
 

@@ -8,10 +8,11 @@ from functools import cached_property
 
 from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint
+from mmmono.core.ranges import check_whole
 from mmmono.data.captions import CaptionChoice, choose_captions, image_key
 from mmmono.data.coco_files import Captions, CocoSplit, read_captions, read_labels
 from mmmono.data.images import decode_image
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, distinct_stems
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit, distinct_stems
 
 
 class CocoPairs(PairSource):
@@ -35,6 +36,8 @@ class CocoPairs(PairSource):
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
+        check_whole("part_size", part_size)
+        check_limit(limit)
         self.split = split
         self.folder = split.folder
         self.captions: CaptionChoice = captions

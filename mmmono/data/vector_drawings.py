@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from mmmono.core.errors import DataError
+from mmmono.core.ranges import check_whole
 from mmmono.data.captions import CaptionChoice, choose_captions, image_key
-from mmmono.data.pairs import ImageTextPair, PairSource
+from mmmono.data.pairs import ImageTextPair, PairSource, check_limit
 
 
 class VectorDrawings(PairSource):
@@ -41,6 +42,9 @@ class VectorDrawings(PairSource):
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
+        check_whole("size", size)
+        check_whole("part_size", part_size)
+        check_limit(limit)
         self.size = size
         self.captions: CaptionChoice = captions
         self.part_size = part_size

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmmono.dictionaries.base import Dictionary
+from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.dictionaries.parallel import place, sum_over_processes
 from mmmono.features.store import MODALITIES, Modality
 
@@ -141,13 +141,12 @@ class SparseAutoencoder(Dictionary, ABC):
             Sanity checks for sparse autoencoders, arXiv 2602.14111).
 
     Raises:
-        ValueError: an argument is none of these, or a tied encoder is to be frozen.
+        ValueError: a size is no whole number from 1 on, an argument is none of these, or a tied encoder is to be frozen.
     """
 
     def __init__(self, dim: int, num_features: int | None = None, **shared: Unpack[Shared]) -> None:
         super().__init__()
-        self.dim = dim
-        self.num_features = num_features or dim
+        self.dim, self.num_features = check_sizes(dim, num_features)
         self.shared = SharedSettings(**shared)
         encoder, frozen = self.shared.encoder, self.shared.frozen
         atoms = F.normalize(torch.randn(self.num_features, dim), dim=1)

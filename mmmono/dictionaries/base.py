@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import DictionaryError
 from mmmono.core.finite import check_tensor
+from mmmono.core.ranges import check_whole
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.store import Modality
 
@@ -133,6 +134,15 @@ class Dictionary(nn.Module, ABC):
             raise DictionaryError(f"{folder}: weights do not fit their configuration ({wrong}): train it again")
         dictionary.load_state_dict(weights)
         return dictionary.eval()
+
+
+def check_sizes(dim: int, num_features: int | None) -> tuple[int, int]:
+    """Return the width of the embeddings and the number of features, by default as many; ValueError if one is below 1."""
+    check_whole("dim", dim)
+    if num_features is None:
+        return dim, dim
+    check_whole("num_features", num_features)
+    return dim, num_features
 
 
 def dictionary_class(architecture: object) -> type[Dictionary]:

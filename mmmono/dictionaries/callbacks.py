@@ -10,6 +10,8 @@ import lightning as L
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 
+from mmmono.core.ranges import check_number, check_whole
+
 ACTIVE, LOSS = "active dimensions", "loss"
 
 
@@ -29,6 +31,10 @@ class TrainingPlateau(Callback):
     """
 
     def __init__(self, patience: int = 10, min_fall: float = 0.005, min_gain: float | None = None) -> None:
+        check_whole("patience", patience)
+        check_number("min_fall", min_fall, least=0)
+        if min_gain is not None:
+            check_number("min_gain", min_gain, least=0)
         self.patience = patience
         self.min_fall = min_fall
         self.min_gain = min_gain
@@ -152,6 +158,7 @@ class Snapshots(Callback):
     """
 
     def __init__(self, folder: Path, every: int) -> None:
+        check_whole("every", every)
         self.folder = folder
         self.every = every
         self._last = -1  # with gradient accumulation, several batches share one optimizer step

@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.parallel import place
 from mmmono.dictionaries.pools import CHUNK_ROWS, PairedBatch, Pools, RowReader, check_batch_size, whole_pool
 from mmmono.features.selection import FeatureView
@@ -43,6 +44,8 @@ class ShuffledBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        _check_batches(batch_size, rank, world_size)
+        check_whole("pool_rows", pool_rows)
         check_batch_size(len(reader.view), batch_size, world_size)
         self.view = reader.view
         self.batch_size = batch_size
@@ -141,6 +144,7 @@ class SequentialBatches:
     """
 
     def __init__(self, reader: RowReader, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        _check_batches(batch_size, rank, world_size)
         self.reader = reader
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
@@ -155,6 +159,12 @@ class SequentialBatches:
         """Return this process's batch of this number."""
         start = (number * self.world_size + self.rank) * self.batch_size
         return self.reader.read_pair(start, min(start + self.batch_size, len(self.reader.view)))
+
+
+def _check_batches(batch_size: int, rank: int, world_size: int) -> None:
+    check_whole("batch_size", batch_size)
+    check_whole("world_size", world_size)
+    check_whole("rank", rank, least=0, most=world_size - 1)
 
 
 class PairedFeatures(L.LightningDataModule):
@@ -180,6 +190,8 @@ class PairedFeatures(L.LightningDataModule):
         pool_rows: int = 1 << 19,
     ) -> None:
         super().__init__()
+        check_whole("batch_size", batch_size)
+        check_whole("pool_rows", pool_rows)
         self.train, self.val = train, val
         self.batch_size = batch_size
         self.normalize = normalize

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import Codes, DenseCodes, Shared, SparseAutoencoder
 
 
@@ -49,8 +50,7 @@ class GatedSAE(SparseAutoencoder):
     ) -> None:
         shared.setdefault("encoder_bias", True)
         super().__init__(dim, num_features, **shared)
-        if coefficient < 0:
-            raise ValueError(f"coefficient={coefficient} must be at least 0")
+        check_number("coefficient", coefficient, least=0)
         if self.b_enc is None:
             raise ValueError("encoder_bias=False takes away the bias of the gates: give encoder_bias=True")
         self.coefficient = coefficient

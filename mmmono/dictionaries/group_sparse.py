@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import AutoencoderOutput
 from mmmono.dictionaries.paired import PairedTopKSAE
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, encode_topk
@@ -50,8 +51,7 @@ class GroupSparseSAE(PairedTopKSAE):
         **topk: Any,
     ) -> None:
         super().__init__(dim, num_features, coefficient, **topk)
-        if not 0 <= mask < 1:
-            raise ValueError(f"mask={mask} must be at least 0, and below 1")
+        check_number("mask", mask, least=0, below=1)
         self.mask = mask
         self.shown = round((1 - mask) * self.num_features)
         if self.shown < self.k:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.ncl import contrastive_loss
 from mmmono.dictionaries.paired import PairedTopKSAE
 from mmmono.dictionaries.parallel import gather_batch
@@ -44,8 +45,7 @@ class InfoNCESAE(PairedTopKSAE):
         **topk: Any,
     ) -> None:
         super().__init__(dim, num_features, coefficient, **topk)
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature} must be positive")
+        check_number("temperature", temperature, above=0)
         self.temperature = temperature
 
     def config(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import DenseCodes, SparseAutoencoder, check_choice
 from mmmono.dictionaries.ncl import at_least_float32
 from mmmono.dictionaries.parallel import place, sum_over_processes
@@ -36,14 +37,12 @@ class Jump:
     def __post_init__(self) -> None:
         check_choice("penalty", self.penalty, ("l0", "tanh"))
         for name in ("bandwidth", "threshold", "tanh_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if not self.coefficient >= 0:
-            raise ValueError(f"coefficient={self.coefficient} must be at least 0")
+            check_number(name, getattr(self, name), above=0)
+        check_number("coefficient", self.coefficient, least=0)
         if self.target_l0 is not None and self.penalty != "l0":
             raise ValueError(f"target_l0={self.target_l0} needs penalty=l0, not {self.penalty}: give target_l0=null")
-        if self.target_l0 is not None and not self.target_l0 > 0:
-            raise ValueError(f"target_l0={self.target_l0} must be above 0")
+        if self.target_l0 is not None:
+            check_number("target_l0", self.target_l0, above=0)
 
 
 class JumpReLUSAE(SparseAutoencoder):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import DenseCodes, Shared, SparseAutoencoder
 
 
@@ -33,8 +34,7 @@ class L1SAE(SparseAutoencoder):
         self, dim: int, num_features: int | None = None, coefficient: float = 0.2, **shared: Unpack[Shared]
     ) -> None:
         super().__init__(dim, num_features, **shared)
-        if coefficient < 0:
-            raise ValueError(f"coefficient={coefficient} must be at least 0")
+        check_number("coefficient", coefficient, least=0)
         self.coefficient = coefficient
 
     def config(self) -> dict[str, Any]:

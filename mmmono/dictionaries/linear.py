@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.finite import check_finite, double
-from mmmono.dictionaries.base import Dictionary
+from mmmono.core.ranges import check_whole
+from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.features.store import MODALITIES, Modality
 
 SINGULAR = 1e-6  # smaller singular values, relative to the largest, are float32 rounding errors
@@ -31,7 +32,7 @@ class CenteredEmbeddings(Dictionary):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = self.num_features = dim
+        self.dim, self.num_features = check_sizes(dim, None)
         self.register_buffer("offset", torch.zeros(2, dim))  # rows in the order of MODALITIES
 
     @classmethod
@@ -70,8 +71,7 @@ class LinearMap(Dictionary):
 
     def __init__(self, dim: int, num_features: int, per_modality: bool = False) -> None:
         super().__init__()
-        self.dim = dim
-        self.num_features = num_features
+        self.dim, self.num_features = check_sizes(dim, num_features)
         self.per_modality = per_modality
         # One for both modalities, or one row per modality in the order of MODALITIES.
         self.register_buffer("offset", torch.zeros(2, dim) if per_modality else torch.zeros(dim))
@@ -116,6 +116,7 @@ class LinearMap(Dictionary):
 
 def random_rotation(dim: int, seed: int = 0) -> LinearMap:
     """Draw a uniformly random orthogonal map: it keeps all information, but its axes are arbitrary."""
+    check_whole("dim", dim)
     generator = torch.Generator().manual_seed(seed)
     q, r = torch.linalg.qr(torch.randn(dim, dim, generator=generator, dtype=torch.float64))
     return LinearMap.of((q * r.diagonal().sign()).float())  # the signs make it uniform (Mezzadri 2007)
@@ -123,6 +124,8 @@ def random_rotation(dim: int, seed: int = 0) -> LinearMap:
 
 def random_directions(dim: int, count: int, seed: int = 0) -> LinearMap:
     """Draw features of length 1 in uniformly random directions, of which there may be more than dimensions."""
+    check_whole("dim", dim)
+    check_whole("count", count)
     generator = torch.Generator().manual_seed(seed)
     return LinearMap.of(F.normalize(torch.randn(count, dim, generator=generator), dim=1))
 
@@ -151,6 +154,7 @@ def fit_ica(embeddings: Float[Tensor, "samples dim"], max_iter: int = 200, seed:
         ConfigError: there are no more samples than dimensions, or all embeddings are equal.
         NonFiniteError: an embedding is NaN or infinite.
     """
+    check_whole("max_iter", max_iter)
     _check(embeddings, "ica")
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning

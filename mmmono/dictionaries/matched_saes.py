@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.two_sided import TwoSidedSAE
 from mmmono.features.store import MODALITIES
 
@@ -43,8 +44,7 @@ class MatchedSAEs(TwoSidedSAE):
 
     def __init__(self, dim: int, num_features: int | None = None, match_pairs: int = 100_000, **two_sided: Any) -> None:
         super().__init__(dim, num_features, **two_sided)
-        if match_pairs < 2:
-            raise ValueError(f"match_pairs={match_pairs}: at least 2 pairs are needed for correlations")
+        check_whole("match_pairs", match_pairs, least=2)  # fewer have no correlation
         self.match_pairs = match_pairs
         self.register_buffer("match", torch.zeros(self.num_features))
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.autoencoder import DenseCodes, Shared, SparseAutoencoder
 
 
@@ -37,8 +38,7 @@ class MatchingPursuitSAE(SparseAutoencoder):
             raise ValueError("encoder must be tied, without encoder_bias: matching pursuit encodes with the atoms")
         shared["encoder"] = "tied"
         super().__init__(dim, num_features, **shared)
-        if not 1 <= k <= self.num_features:
-            raise ValueError(f"k={k} must lie between 1 and the {self.num_features} latents")
+        check_whole("k", k, most=self.num_features, of="latents")
         self.k = k
 
     def config(self) -> dict[str, Any]:

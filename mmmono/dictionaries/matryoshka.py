@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import check_choice
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
 from mmmono.dictionaries.fused import Levels
@@ -56,6 +57,8 @@ class MatryoshkaSAE(BatchTopKSAE):
         super().__init__(dim, num_features, **batch)
         check_choice("weighting", weighting, ("uniform", "reverse"))
         check_choice("select", select, ("batch", "sample"))
+        for share in levels:
+            check_number("levels", share, above=0, most=1)
         self.shares = [float(share) for share in levels]
         self.weighting: Weighting = weighting
         self.select: Select = select

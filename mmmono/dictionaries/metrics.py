@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, check_tensor, double, unit_rows
+from mmmono.core.ranges import check_whole
 from mmmono.core.streams import Stream
 from mmmono.dictionaries.parallel import any_over_processes, sum_over_processes
 
@@ -84,6 +85,7 @@ class SparsityMoments(Stream[[Tensor], Sparsity]):
     """
 
     def __init__(self, num_features: int, device: torch.device | str = "cpu") -> None:
+        check_whole("num_features", num_features)
         self.count = 0
         self._fired = torch.zeros(num_features, dtype=torch.bool, device=device)
         self._active = torch.zeros((), dtype=torch.int64, device=device)
@@ -129,6 +131,7 @@ class ReconstructionMoments(Stream[[Tensor, Tensor, Tensor], ReconstructionQuali
     """
 
     def __init__(self, dim: int, num_features: int, device: torch.device | str = "cpu") -> None:
+        check_whole("dim", dim)
         self._sparsity = SparsityMoments(num_features, device)
         self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
         self._scatter, self._error, self._cosine = (

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
+from mmmono.core.ranges import check_number, check_whole
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.metrics import ReconstructionMoments, SparsityMoments
@@ -45,6 +46,10 @@ class DictionaryModule(L.LightningModule):
         dead_after: int = 100_000,
     ) -> None:
         super().__init__()
+        check_number("lr", lr, above=0)
+        check_whole("warmup_steps", warmup_steps, least=0)
+        check_number("decay_fraction", decay_fraction, least=0, most=1)
+        check_whole("dead_after", dead_after)
         self.dictionary = dictionary
         self.lr = lr
         self.warmup_steps = warmup_steps
@@ -164,6 +169,9 @@ class SAEModule(DictionaryModule):
         **settings: Any,
     ) -> None:
         super().__init__(dictionary, **settings)
+        check_whole("auxk", auxk, least=0)
+        check_number("auxk_coefficient", auxk_coefficient, least=0)
+        check_whole("penalty_warmup_steps", penalty_warmup_steps, least=0)
         self.penalty_warmup_steps = penalty_warmup_steps
         self.auxk = auxk
         self.auxk_coefficient = auxk_coefficient
@@ -230,6 +238,7 @@ class NCLModule(DictionaryModule):
 
     def __init__(self, dictionary: NCLHead, input_noise: float = 0.0, **settings: Any) -> None:
         super().__init__(dictionary, **settings)
+        check_number("input_noise", input_noise, least=0)
         self.input_noise = input_noise
 
     def _inputs(self, batch: PairedBatch) -> list[Tensor]:

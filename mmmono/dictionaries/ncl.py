@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmmono.dictionaries.base import Dictionary
+from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.features.store import Modality
 
 Similarity = Literal["cosine", "dot"]
@@ -45,8 +45,7 @@ class NCLHead(Dictionary):
         super().__init__()
         if similarity not in ("cosine", "dot"):
             raise ValueError(f"similarity={similarity!r} is neither 'cosine' nor 'dot'")
-        self.dim = dim
-        self.num_features = num_features or dim
+        self.dim, self.num_features = check_sizes(dim, num_features)
         self.layer_norm = layer_norm
         self.rep_relu = rep_relu
         self.similarity = similarity

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, SparseAutoencoder
 from mmmono.dictionaries.ncl import at_least_float32
 from mmmono.dictionaries.sae import TopKSAE
@@ -29,8 +30,7 @@ class PairedTopKSAE(TopKSAE, ABC):
 
     def __init__(self, dim: int, num_features: int | None = None, coefficient: float = 0.3, **topk: Any) -> None:
         super().__init__(dim, num_features, **topk)
-        if coefficient < 0:
-            raise ValueError(f"coefficient={coefficient} must be at least 0")
+        check_number("coefficient", coefficient, least=0)
         self.coefficient = coefficient
 
     def config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, Codes, Shared, SparseAutoencoder, check_choice
 from mmmono.dictionaries.fused import WHOLE, Levels, Weights, reconstruction_loss
 from mmmono.dictionaries.selection import Selection
@@ -43,8 +44,7 @@ class SelectingSAE(SparseAutoencoder, ABC):
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(dim, num_features, **shared)
-        if not 1 <= selection.k <= self.num_features:
-            raise ValueError(f"k={selection.k} must lie between 1 and the {self.num_features} latents")
+        check_whole("k", selection.k, most=self.num_features, of="latents")
         check_choice("kernel", kernel, ("auto", "sparse", "dense"))
         self.selection = selection
         self.kernel: Kernel = kernel

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.parallel import place, rows_of_all_processes, sum_over_processes
 from mmmono.dictionaries.sparse import CHUNK_ELEMENTS, Pattern, SparseCodes, sampled_product, select_latents, topk
 
@@ -75,8 +76,7 @@ class PerBatch(Selection):
 
     def __init__(self, k: int, rate: float = 0.01) -> None:
         super().__init__(k)
-        if not 0 < rate <= 1:
-            raise ValueError(f"threshold_rate={rate} must lie above 0, and at most at 1")
+        check_number("threshold_rate", rate, above=0, most=1)
         self.rate = rate
         self.register_buffer("threshold", torch.tensor(-1.0, dtype=torch.float32))
         self._last: float | None = None  # threshold of the last batch; only speeds up the search for the next

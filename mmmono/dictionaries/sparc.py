@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_number
 from mmmono.dictionaries.autoencoder import AutoencoderOutput
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, encode_at, topk
 from mmmono.dictionaries.two_sided import TwoSidedSAE
@@ -45,8 +46,7 @@ class SparcSAE(TwoSidedSAE):
         self, dim: int, num_features: int | None = None, cross_coefficient: float = 0.5, **two_sided: Any
     ) -> None:
         super().__init__(dim, num_features, **two_sided)
-        if cross_coefficient < 0:
-            raise ValueError(f"cross_coefficient={cross_coefficient} must be at least 0")
+        check_number("cross_coefficient", cross_coefficient, least=0)
         self.cross_coefficient = cross_coefficient
 
     def config(self) -> dict[str, Any]:

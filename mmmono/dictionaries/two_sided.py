@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, Codes, Shared, SparseAutoencoder
+from mmmono.dictionaries.base import check_sizes
 from mmmono.dictionaries.selecting import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerSample
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk
@@ -43,9 +45,8 @@ class TwoSidedSAE(SelectingSAE, ABC):
     ) -> None:
         if shared.setdefault("center", "per_modality") != "per_modality":
             raise ValueError(f"center={shared['center']}: each side has a b_pre of its own, set center=per_modality")
-        latents = num_features or dim
-        if not 1 <= k <= latents:
-            raise ValueError(f"k={k} must lie between 1 and the {latents} latents")
+        latents = check_sizes(dim, num_features)[1]
+        check_whole("k", k, most=latents, of="latents")
         super().__init__(dim, 2 * latents, PerSample(k), kernel, **shared)
         self.num_features = latents
 

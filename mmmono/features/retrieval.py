@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.core.finite import check_finite, unit_rows
+from mmmono.core.ranges import check_whole
 
 CHUNK_ROWS = 1024  # queries that are compared with all targets at once
 TIE = 1e-9  # cosines that differ by less count as equal; in float64, those of equal vectors differ by about 1e-15
@@ -40,6 +41,8 @@ def recall_at_k(
         NonFiniteError: a value is NaN or infinite.
         ValueError: queries, targets and groups differ in number.
     """
+    for k in ks:
+        check_whole("ks", k)
     if len(queries) != len(targets):
         raise ValueError(f"{len(queries)} queries but {len(targets)} targets: each query has the target of its row")
     check_finite(queries, "query", column="dimension")

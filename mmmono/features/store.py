@@ -28,6 +28,7 @@ from torch import Tensor
 
 from mmmono.core.errors import StoreError
 from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
+from mmmono.core.ranges import check_whole
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.remote_settings import RemoteSettings
@@ -212,6 +213,7 @@ class FeatureStore:
             rows: ascending row numbers to keep; None keeps all. Blocks without such rows are not read.
             span: rows of the store to walk, by default all.
         """
+        check_whole("block_size", block_size)
         first, end, _ = span.indices(len(self))
         starts = np.arange(first, end, block_size)
         if rows is not None:

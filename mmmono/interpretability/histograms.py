@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, single
+from mmmono.core.ranges import check_whole
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.rows import check_pairs
 
@@ -75,7 +76,8 @@ class HistogramStream(Stream[[Tensor, Tensor], ActivationHistograms]):
     """
 
     def __init__(self, bins: int = 64) -> None:
-        if bins < 4 or bins % 4:
+        check_whole("bins", bins, least=4)
+        if bins % 4:
             raise ValueError(f"bins={bins}: give a positive multiple of 4")
         self.bins = bins
         self._samples = 0

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, check_tensor, double
+from mmmono.core.ranges import check_number
 
 Form = Literal["printed", "pooled"]
 
@@ -43,6 +44,7 @@ def embsim(
         NonFiniteError: an embedding is NaN or infinite.
         ValueError: the shapes do not match, m < 2, or `form` is unknown.
     """
+    check_number("floor", floor, above=0)
     positive, negative, pairs = _similarities(active, random)
     if form == "pooled":
         mean = _mean(negative, pairs)

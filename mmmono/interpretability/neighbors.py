@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, single, unit_rows
+from mmmono.core.ranges import check_whole
 
 CHUNK_FEATURES = 1024  # features compared with all others at a time; avoids a [features, features] matrix
 
@@ -40,7 +41,7 @@ def nearest_features(directions: Float[Tensor, "features dim"], count: int) -> N
         NonFiniteError: a direction is NaN or infinite.
         ValueError: `count` is not positive.
     """
-    _check(count)
+    check_whole("count", count)
     unit = _unit(directions)
     return _nearest(unit, unit, count, itself=False)
 
@@ -63,17 +64,12 @@ def counterparts(
         NonFiniteError: a direction is NaN or infinite.
         ValueError: `count` is not positive, or the vectors of both sets have different lengths.
     """
-    _check(count)
+    check_whole("count", count)
     if directions.shape[1] != others.shape[1]:
         raise ValueError(
             f"vectors of {directions.shape[1]} and {others.shape[1]} entries: give activations of both on the same samples"
         )
     return _nearest(_unit(directions), _unit(others), count, itself=True)
-
-
-def _check(count: int) -> None:
-    if count < 1:
-        raise ValueError(f"count={count} neighbors: give at least 1")
 
 
 def _unit(directions: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmmono.core.ranges import check_number, check_whole
 from mmmono.features import FeatureSet, Modality
 from mmmono.features.removal import atoms_of
 
@@ -44,6 +45,10 @@ class Steer:
 
     def __post_init__(self) -> None:
         check_how(self.how)
+        for feature in self.features:
+            check_whole("features", feature, least=0)
+        for amount in self.amounts:
+            check_number("amounts", amount)
         if len(self.features) != len(self.amounts):
             raise ValueError(f"{len(self.features)} features but {len(self.amounts)} amounts: give one for each")
         if len(set(self.features)) < len(self.features):

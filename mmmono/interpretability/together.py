@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
+from mmmono.core.ranges import check_whole
 from mmmono.interpretability.neighbors import CHUNK_FEATURES, Neighbors, strongest
 
 SPARSE = 0.1  # share of active entries below which counting them one by one is quicker than a matrix product
@@ -36,8 +37,7 @@ def co_firing(image: Bool[Tensor, "images features"], text: Bool[Tensor, "texts 
     Raises:
         ValueError: `count` is not positive, or both modalities have different features.
     """
-    if count < 1:
-        raise ValueError(f"count={count} features that are active together: give at least 1")
+    check_whole("count", count)
     if image.shape[1] != text.shape[1]:
         raise ValueError(f"{image.shape[1]} features on images but {text.shape[1]} on texts: give the same features")
     sides = [side for side in (image, text) if len(side)]

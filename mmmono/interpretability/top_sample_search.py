@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from mmmono.core.ranges import check_whole
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import MODALITIES, ActivationBlock, Modality
 from mmmono.interpretability.sides import SIDES, BothSidesStream, Side, negative_dominates
@@ -43,6 +44,7 @@ class TopSampleSearch(Stream[[ActivationBlock], dict[Modality, TopSamples]]):
     def __init__(self, m: int, deduplicate: bool, metadata: pd.DataFrame, side: Side = "dominant") -> None:
         if side not in SIDES:
             raise ValueError(f"side={side!r} is neither 'dominant' nor 'positive'")
+        check_whole("m", m)
         self._m, self._pairs, self.side = m, len(metadata), side
         self.cut: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         self._contents: dict[Modality, list[Sequence[Hashable]]] = {"image": [], "text": []}

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mmmono.core.finite import check_finite, check_tensor, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
+from mmmono.core.ranges import check_whole
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 
@@ -48,6 +49,7 @@ class TopSamples:
 
     def first(self, m: int) -> TopSamples:
         """Return only the first m samples of each feature."""
+        check_whole("m", m)
         return TopSamples(self.values[:, :m], self.rows[:, :m])
 
     def distinct(self, m: int, *contents: Sequence[Hashable]) -> TopSamples:
@@ -57,6 +59,7 @@ class TopSamples:
             m: number of samples to keep.
             *contents: each a sequence with one entry per sample of the stream, for example the captions.
         """
+        check_whole("m", m)
         rows = torch.full((len(self.rows), m), -1)
         values = self.values.new_zeros(len(self.rows), m)
         for feature, candidates in enumerate(self.rows.tolist()):
@@ -111,8 +114,7 @@ class TopStream(Stream[[Rows], TopSamples]):
     """
 
     def __init__(self, m: int) -> None:
-        if m < 1:
-            raise ValueError(f"m={m} samples a feature: give at least 1")
+        check_whole("m", m)
         self.m = m
         self._count = 0
         self._values: Tensor | None = None

@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from scipy.sparse import csr_array
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.ranges import check_whole
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
@@ -80,10 +81,8 @@ class AblationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.folds <= SPLITS:
-            raise ValueError(f"folds={self.folds} must lie between 1 and {SPLITS}")
-        if self.n_random < 1:
-            raise ValueError(f"n_random={self.n_random} must be at least 1")
+        check_whole("folds", self.folds, most=SPLITS)
+        check_whole("n_random", self.n_random)
         check_match(self.random_sets)
 
 

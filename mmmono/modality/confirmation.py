@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import t as student
 from torch import Tensor
 
+from mmmono.core.ranges import check_number
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.intervals import effective_trials, error_freedom
 from mmmono.modality.partition import LIVE_CLASSES, Partition
@@ -38,6 +39,7 @@ class ClassCertainty:
 
     def confirmed(self, fdr: float) -> Bool[Tensor, " features"]:
         """Mask of the features that lie beyond a border at a false discovery rate."""
+        check_number("fdr", fdr, least=0, most=1)
         return self.border_q_value <= fdr
 
 

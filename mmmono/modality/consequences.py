@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from mmmono.core.ranges import check_whole
 from mmmono.core.statistics import Estimate, Interval, crossed_mean, effective_groups, group_mean, jackknife, t_mean
 from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
@@ -57,8 +58,8 @@ class RemovalPlan:
         ascending = all(a < b for a, b in zip([0.0, *self.shares], self.shares, strict=False))
         if not self.shares or not ascending or self.shares[-1] != 1:
             raise ValueError(f"shares={list(self.shares)} must ascend from above 0 to 1")
-        if self.n_random < 2:
-            raise ValueError(f"n_random={self.n_random} must be at least 2")
+        check_whole("n_random", self.n_random, least=2)
+        check_whole("ranked", self.ranked, least=0)
         check_match(self.random_sets)
 
 

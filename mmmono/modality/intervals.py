@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mmmono.core.proportions import wilson
+from mmmono.core.ranges import check_number
 from mmmono.modality.scores import DominanceScores
 
 PSEUDO_SCATTER = 1 / 16  # of Σ (r − R)²; see effective_trials
@@ -66,8 +67,7 @@ def score_intervals(dominance: DominanceScores, level: float = 0.95) -> Float64[
     Raises:
         ValueError: `level` is not between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1, such as 0.95")
+    check_number("level", level, above=0, below=1)
     trials = effective_trials(dominance)
     low, high = wilson((dominance.scores * trials).numpy(), trials.numpy(), level, error_freedom(dominance).numpy())
     bounds = torch.from_numpy(np.stack([low, high]))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from mmmono.core.finite import check_tensor, double
+from mmmono.core.ranges import check_number, check_whole
 
 FeatureClass = Literal["ImgD", "TextD", "CrossD", "dead"]
 LIVE_CLASSES: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")
@@ -127,8 +128,10 @@ def partition_by_counts(
     Raises:
         ValueError: a size is negative, or both together exceed the number of live features.
     """
+    check_whole("image_dominant", image_dominant, least=0)
+    check_whole("text_dominant", text_dominant, least=0)
     scores, alive = _live(scores, live)
-    if min(image_dominant, text_dominant) < 0 or image_dominant + text_dominant > int(alive.sum()):
+    if image_dominant + text_dominant > int(alive.sum()):
         raise ValueError(
             f"{image_dominant} ImgD + {text_dominant} TextD features asked for, but only {int(alive.sum())} are live"
         )
@@ -180,8 +183,9 @@ def partition_by_null(
         live: see `partition_by_sigma`.
 
     Raises:
-        ValueError: there is not one q-value for each score.
+        ValueError: there is not one q-value for each score, or `fdr` is not in [0, 1].
     """
+    check_number("fdr", fdr, least=0, most=1)
     scores, alive = _live(scores, live)
     check_tensor(q_values, "q_values")
     if q_values.shape != scores.shape:

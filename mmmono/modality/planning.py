@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import norm
 from torch import Tensor
 
+from mmmono.core.ranges import check_number
 from mmmono.modality.intervals import effective_trials
 from mmmono.modality.scores import DominanceScores
 
@@ -42,8 +43,8 @@ def groups_for_half_width(
     Raises:
         ValueError: `half_width` is not positive.
     """
-    if half_width <= 0:
-        raise ValueError(f"half_width={half_width} must be larger than 0: no number of groups gives an exact score")
+    check_number("half_width", half_width, above=0)  # no number of groups gives an exact score
+    check_number("level", level, above=0, below=1)
     return dominance.num_groups * (_z((1 + level) / 2) * planning_error(dominance) / half_width).square()
 
 
@@ -64,8 +65,8 @@ def groups_for_power(
     Raises:
         ValueError: `difference` is not positive.
     """
-    if difference <= 0:
-        raise ValueError(f"difference={difference} must be larger than 0: nothing tells equal scores apart")
+    check_number("difference", difference, above=0)  # nothing tells equal scores apart
+    _check_test(power, alpha)
     reach = _z(1 - alpha / 2) + _z(power)
     return dominance.num_groups * (reach * planning_error(dominance) / difference).square()
 
@@ -82,6 +83,7 @@ def groups_for_border(
         power: probability of finding it.
         alpha: level of the one-sided test.
     """
+    _check_test(power, alpha)
     groups = num_groups * ((_z(1 - alpha) + _z(power)) * error / distance).square()
     return torch.where(distance > 0, groups, torch.nan)
 
@@ -101,6 +103,11 @@ class Aims:
     difference: float = 0.05
     power: float = 0.8
     alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_number("half_width", self.half_width, above=0)
+        check_number("difference", self.difference, above=0)
+        _check_test(self.power, self.alpha)
 
 
 def plan_rows(
@@ -136,6 +143,11 @@ def plan_rows(
 
 def _quantile(values: Tensor, level: float) -> float:
     return float(values.quantile(level).ceil()) if len(values) else float("nan")
+
+
+def _check_test(power: float, alpha: float) -> None:
+    check_number("power", power, above=0, below=1)
+    check_number("alpha", alpha, above=0, below=1)
 
 
 def _z(level: float) -> float:

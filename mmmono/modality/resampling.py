@@ -16,6 +16,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.ranges import check_number, check_whole
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import check_pairs
@@ -72,6 +73,7 @@ class DominanceResamples:
         It is too short, or has no width, for features that few pairs activate and one modality wins nearly always;
         `score_intervals` covers these.
         """
+        check_number("level", level, above=0, below=1)
         tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
         features = max(1, QUANTILE_LIMIT // max(1, len(self.bootstrap)))
         return torch.cat([torch.nanquantile(b, tails, dim=0) for b in self.bootstrap.split(features, dim=1)], dim=1)
@@ -142,6 +144,8 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
         seed: int = 0,
         group_sizes: np.ndarray | None = None,
     ) -> None:
+        for name, draws in (("n_permutations", n_permutations), ("n_bootstrap", n_bootstrap), ("n_halves", n_halves)):
+            check_whole(name, draws, least=0)
         self.draws = n_permutations, n_bootstrap, n_halves
         self.seed = seed
         self._range: int | None = None

@@ -14,6 +14,7 @@ from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
+from mmmono.core.ranges import check_whole
 from mmmono.core.statistics import Interval
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
@@ -41,6 +42,7 @@ class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_h
     def __init__(self, n_groups: int, n_halves: int = 20, seed: int = 0, undefined: Undefined = "skip") -> None:
         if n_groups < 2:
             raise ValueError(f"{n_groups} groups of pairs cannot be halved: at least 2 are needed")
+        check_whole("n_halves", n_halves)
         self.identity = (n_groups, n_halves, seed, undefined)
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(n_groups, generator=generator) for _ in range(n_halves)]

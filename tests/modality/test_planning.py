@@ -95,7 +95,7 @@ def test_real_clip_needs_2500_pairs() -> None:
 
 def test_what_cannot_be_planned_is_refused() -> None:
     scores = dominance_scores([dense(np.random.default_rng(0), 20, 2, 0.5)])
-    with pytest.raises(ValueError, match=r"half_width=0 must be larger than 0"):
+    with pytest.raises(ValueError, match=r"half_width=0 must be above 0"):
         groups_for_half_width(scores, 0)
-    with pytest.raises(ValueError, match=r"difference=-0.1 must be larger than 0"):
+    with pytest.raises(ValueError, match=r"difference=-0.1 must be above 0"):
         groups_for_power(scores, -0.1)

@@ -75,7 +75,7 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
         ("train", ["features=sparc", "+sparc.center=pooled"], "sparc.center=pooled: each side has a b_pre of its own"),
         ("train", ["features=matched_saes", "+matched_saes.center=pooled"], "matched_saes.center=pooled"),
         ("train", ["features=group_sparse", "group_sparse.mask=0.99"], "group_sparse.mask=0.99 leaves 1 of 64 latents"),
-        ("train", ["features=infonce", "infonce.temperature=0"], "infonce.temperature=0 must be positive"),
+        ("train", ["features=infonce", "infonce.temperature=0"], "infonce.temperature=0 must be above 0"),
     ],
 )
 def test_what_cannot_be_honored_is_named(
