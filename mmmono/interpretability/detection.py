@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmmono.core.proportions import wilson
 from mmmono.core.statistics import effective_groups
+from mmmono.modality.groups import numbered_groups
 
 Array = np.ndarray[Any, Any]
 PSEUDO = 0.5  # squared deviations of two more groups, one on either side; see `detection`
@@ -91,6 +92,7 @@ def detection(
         groups: group of each sample, as numbers from 0 on.
         others: rows of the names that are the null: those of all features. A feature's own name is left out.
     """
+    groups = numbered_groups(groups)
     tested = torch.from_numpy(_groups_with(active, groups) >= LEAST_ACTIVE)
     tested &= torch.from_numpy(_groups_with(~active, groups) >= LEAST_ACTIVE) & (name_of >= 0)
     scores = similarity.double().numpy()

@@ -18,7 +18,7 @@ from mmmono.core.streams import Stream, require_equal
 from mmmono.features import Rows, StoredRows
 from mmmono.features.rows import check_pairs, to_float32
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
-from mmmono.modality.groups import GroupsLike, group_codes, group_sizes, shared_groups
+from mmmono.modality.groups import GroupsLike, group_codes, group_sizes, numbered_groups, shared_groups
 from mmmono.modality.scores import DominanceScores, Undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
@@ -84,7 +84,7 @@ def dominance_scores(
         ValueError: image and text blocks differ in shape, there is no block, `undefined` is unknown, or there are more or
             fewer groups than pairs.
     """
-    codes = None if groups is None else group_codes(groups)
+    codes = None if groups is None else numbered_groups(groups)
     shared = None if codes is None else shared_groups(codes)
     sizes = None if shared is None else group_sizes(shared)
     stream = DominanceStream(undefined, sizes)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mmmono.features.grouping import GroupNumbers
-from mmmono.modality.groups import OpenGroups
+from mmmono.modality.groups import OpenGroups, group_sizes
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class GroupAverages:
     """
 
     def __init__(self, groups: GroupNumbers | None) -> None:
-        self._sizes = None if groups is None else np.bincount(groups)
+        self._sizes = None if groups is None else group_sizes(groups)
         if self._sizes is not None and len(self._sizes) and self._sizes.max() == 1:
             self._sizes = None
         self._open = OpenGroups(self._sizes)

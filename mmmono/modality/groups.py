@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmmono.features.grouping import GroupNumbers
 
+LARGEST = 1 << 31  # sizes of so many groups take 16 GiB
 GroupsLike = Sequence[int] | np.ndarray[Any, Any] | Tensor  # what `group_codes` makes into GroupNumbers
 
 
@@ -22,6 +23,25 @@ def group_codes(groups: GroupsLike) -> GroupNumbers:
     Raises:
         ValueError: they are no list of whole numbers from 0 on.
     """
+    codes = _whole(groups)
+    if len(codes) and int(codes.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"group {codes.max()} is no 64-bit number with a sign: number them with pandas.factorize")
+    return codes.astype(np.int64)
+
+
+def numbered_groups(groups: GroupsLike) -> GroupNumbers:
+    """Return the group of each of all pairs; ids larger than the number of pairs are numbered anew, in ascending order.
+
+    So the ids of a table may be given as they are: what is kept for each number up to the largest stays small.
+    Errors: see `group_codes`.
+    """
+    codes = _whole(groups)
+    if len(codes) and int(codes.max()) >= len(codes):
+        codes = np.unique(codes, return_inverse=True)[1]
+    return codes.astype(np.int64)
+
+
+def _whole(groups: GroupsLike) -> np.ndarray[Any, Any]:
     codes = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
     if codes.ndim != 1 or (len(codes) and (codes.dtype.kind not in "iu" or int(codes.min()) < 0)):
         raise ValueError(
@@ -29,12 +49,19 @@ def group_codes(groups: GroupsLike) -> GroupNumbers:
             f"{f', lowest {codes.min()}' if codes.size and codes.dtype.kind in 'iuf' else ''}: number them with "
             "pandas.factorize"
         )
-    return codes.astype(np.int64)
+    return codes
 
 
 def group_sizes(groups: GroupsLike) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the number of pairs of each group, by its code. Errors: see `group_codes`."""
-    return np.bincount(group_codes(groups))
+    """Return the number of pairs of each group, by its code; it has a place for every code up to the largest.
+
+    Raises:
+        ValueError: see `group_codes`; or a code is too large for such an array.
+    """
+    codes = group_codes(groups)
+    if len(codes) and codes.max() >= LARGEST:
+        raise ValueError(f"group {codes.max()} is more than there can be groups: number them with pandas.factorize")
+    return np.bincount(codes)
 
 
 def shared_groups(groups: GroupNumbers) -> GroupNumbers | None:

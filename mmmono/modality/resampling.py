@@ -22,7 +22,7 @@ from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.groups import GroupsLike, OpenGroups, group_codes, group_sizes, shared_groups
+from mmmono.modality.groups import GroupsLike, OpenGroups, group_sizes, numbered_groups, shared_groups
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -107,7 +107,7 @@ def resample_dominance(
         NonFiniteError: an activation is NaN or infinite.
         ValueError: image and text blocks differ in shape, there is no block, or there are not as many groups as pairs.
     """
-    codes = None if groups is None else group_codes(groups)
+    codes = None if groups is None else numbered_groups(groups)
     shared = None if codes is None else shared_groups(codes)
     sizes = None if shared is None else group_sizes(shared)
     stream = ResamplingStream(n_permutations, n_bootstrap, n_halves, seed, sizes)

@@ -17,7 +17,7 @@ from mmmono.core.finite import single
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import DominanceStream
-from mmmono.modality.groups import GroupsLike, group_codes, group_sizes
+from mmmono.modality.groups import GroupsLike, group_sizes, numbered_groups
 from mmmono.modality.scores import DominanceScores, Undefined
 
 FACTORS = (0.8, 1.25)  # a fifth less, and its inverse
@@ -44,7 +44,7 @@ def scaled_scores(
         NonFiniteError: an activation is NaN or infinite.
         ValueError: a factor is not positive, the shapes differ, there is no block, or `undefined` is unknown.
     """
-    codes = None if groups is None else group_codes(groups)
+    codes = None if groups is None else numbered_groups(groups)
     stream = ScaleStream(factors, undefined, None if codes is None else group_sizes(codes))
     start = 0
     for image, text in blocks:

@@ -37,7 +37,7 @@ from mmmono.features.rows import check_pairs, to_float32
 from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.grouped import GroupAverages, Units
-from mmmono.modality.groups import GroupsLike, group_codes
+from mmmono.modality.groups import GroupsLike, numbered_groups
 
 LARGEST = 5  # class of the largest groups, of more than 16 pairs
 CHUNK_ROWS = 256  # a chunk of 256 × 1,024 float64 numbers fits into a core's second-level cache
@@ -106,7 +106,7 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupsLike | 
         ValueError: image and text blocks differ in shape, there is no block, or `groups` has another length or other
             than whole numbers from 0 on.
     """
-    codes = None if groups is None else group_codes(groups)
+    codes = None if groups is None else numbered_groups(groups)
     stream = SharednessStream(codes)
     position = 0
     for image, text in blocks:

@@ -20,12 +20,15 @@ from mmmono.modality import (
     DominanceStream,
     EnergyStream,
     GapStream,
+    SharednessStream,
     dominance_scores,
     group_sizes,
     image_auroc,
     modality_dominance_score,
     partition_by_sigma,
     resample_dominance,
+    scaled_scores,
+    sharedness_scores,
 )
 from mmmono.modality.groups import OpenGroups
 
@@ -315,3 +318,34 @@ def test_a_broken_stored_row_is_named_by_its_place() -> None:
     for codes in ([0, 0, 0, 1, 2, 3], [3, 2, 1, 0, 0, 0]):
         with pytest.raises(StoreError, match="first row 14, dimension 1"):
             dominance_scores([block], groups=codes)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_ids_of_a_table_are_groups_as_they_are(kind: type) -> None:
+    ids = np.array([10**12, 10**12, 5, 7, 10**12 + 3, 7, 8, 9], dtype=kind)
+    if kind is np.uint64:
+        ids[:2] = 2**64 - 1  # a hash
+    numbers = np.unique(ids, return_inverse=True)[1]
+    image, text = sparse(8, 4)
+
+    def blocks() -> list[Pair]:
+        return [(image[:5], text[:5]), (image[5:], text[5:])]
+
+    for compute in (
+        lambda groups: dominance_scores(blocks(), groups=groups),
+        lambda groups: resample_dominance(blocks(), 20, 20, 2, groups=groups),
+        lambda groups: sharedness_scores(blocks(), groups),
+        lambda groups: scaled_scores(blocks(), groups=groups)[0.8],
+    ):
+        of_ids, of_numbers = compute(ids), compute(numbers)
+        for field in fields(of_ids):
+            np.testing.assert_array_equal(getattr(of_ids, field.name), getattr(of_numbers, field.name))
+
+
+def test_sizes_by_ids_are_refused_before_memory_is() -> None:
+    ids = np.array([10**12, 10**12, 5])
+    for call in (lambda: group_sizes(ids), lambda: SharednessStream(ids)):
+        with pytest.raises(ValueError, match="group 1000000000000 is more than .*pandas.factorize"):
+            call()
+    with pytest.raises(ValueError, match=r"group 18446744073709551615 is no 64-bit number.*pandas\.factorize"):
+        group_sizes(np.array([2**64 - 1], dtype=np.uint64))
