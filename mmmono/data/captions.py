@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -54,6 +55,11 @@ def as_text(value: object, numerals: bool = False) -> str:
 def text_or_empty(value: object) -> str:
     """Return a cleaned caption, or "" if the value is not text. Numbers are not captions."""
     return clean(as_text(value))
+
+
+def lines_of(file: bytes) -> list[str]:
+    """Return the lines of a text file with a caption a line; empty ones are no captions, see `choose_captions`."""
+    return re.split(r"\r\n|\n|\r", decode_text(file))
 
 
 def label_or_empty(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.files import user_path, visible_files
 from mmmono.core.text import decode_text, escaped_bytes
-from mmmono.data.captions import label_or_empty
+from mmmono.data.captions import label_or_empty, lines_of
 from mmmono.data.pairs import SkippedPair
 from mmmono.data.tables import EMBEDDED, TableReading, read_table, texts_in
 
@@ -82,7 +82,7 @@ def list_table(file: str, root: str | None, reading: TableReading) -> Listing:
     return Listing(folder, list(images.values()), skipped, {path.name: path})
 
 
-def list_folder(root: str, reading: TableReading) -> Listing:
+def list_folder(root: str, reading: TableReading, caption_lines: bool = False) -> Listing:
     """List the images of a folder and the folders in it.
 
     If there is a `metadata.jsonl`, `.csv` or `.parquet`, as the library `datasets` has them for its `imagefolder`, the
@@ -92,10 +92,11 @@ def list_folder(root: str, reading: TableReading) -> Listing:
     Args:
         root: the folder.
         reading: columns of the metadata.
+        caption_lines: each line of a `.txt` is a caption, instead of all of it.
 
     Raises:
         DataError: it is no folder, has no images, a metadata file is broken, or a text cannot be read.
-        ConfigError: a metadata file lacks a column.
+        ConfigError: a metadata file lacks a column, or there is one although lines of `.txt` files are to be captions.
     """
     folder = user_path(root)
     if not folder.is_dir():
@@ -104,6 +105,11 @@ def list_folder(root: str, reading: TableReading) -> Listing:
     tables = [file for file in files if file.name in METADATA]
     images: dict[str, Listed] = {}
     if tables:
+        if caption_lines:
+            raise ConfigError(
+                f"dataset.caption_lines=true is for captions in .txt files, but {tables[0]} has those of these images: "
+                "give a list of captions there"
+            )
         skipped = [skip for table in tables for skip in _add_rows(table, table.parent, reading, images)]
         if not images:
             raise DataError(f"{tables[0]} lists no image")
@@ -115,7 +121,7 @@ def list_folder(root: str, reading: TableReading) -> Listing:
             caption = next(
                 (text for text in (file.with_suffix(".txt"), file.with_suffix(".TXT")) if text in texts), None
             )
-            captions: list[object] = [_text(caption)] if caption else []
+            captions = _captions_in(caption, caption_lines) if caption else []
             images[str(file)] = Listed(file, captions, _with_folder({}, file, reading))
     if not images:
         raise DataError(f"dataset.root={root} has no images ({', '.join(IMAGES)}) and no {' or '.join(METADATA)}")
@@ -132,11 +138,12 @@ def list_folder(root: str, reading: TableReading) -> Listing:
     return Listing(folder, list(images.values()), (), {_below(text, folder): text for text in texts})
 
 
-def _text(file: Path) -> str:
+def _captions_in(file: Path, by_line: bool) -> list[object]:
     try:
-        return decode_text(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror or error}): make it readable, or remove it") from error
+    return [*lines_of(content)] if by_line else [decode_text(content)]
 
 
 def _add_rows(table: Path, folder: Path, reading: TableReading, images: dict[str, Listed]) -> list[SkippedPair]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.data.captions import CaptionChoice, check_reading, choose_captions, label_or_empty, text_or_empty
+from mmmono.data.captions import CaptionChoice, check_reading, choose_captions, label_or_empty, lines_of, text_or_empty
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, SkippedPair
 from mmmono.data.tar import KeyEnd, Sample
@@ -29,6 +29,8 @@ class SampleReading:
         label_keys: fields of the .json that are class labels.
         seed: of the random choice of captions.
         key_end: which dot of a file's name ends the key.
+        caption_lines: each line of a text file is a caption, as CLIP_benchmark has those of retrieval; else all of it is
+            one, as open_clip and img2dataset have it.
 
     Raises:
         ConfigError: a label has the name of a reserved column, or another setting is invalid.
@@ -40,6 +42,7 @@ class SampleReading:
     label_keys: Sequence[str] = ()
     seed: int = 0
     key_end: KeyEnd = "first_dot"
+    caption_lines: bool = False
 
     def __post_init__(self) -> None:
         check_reading(self.captions, self.label_keys)
@@ -103,12 +106,15 @@ class SampleReading:
         if self.caption_key is not None:
             file = sample.files.get(self.caption_key.lower().lstrip("."))
             if file is not None and self.caption_key.lower().lstrip(".") != "json":
-                return _texts(file)
+                return self._of_file(file)
             return _texts(fields.get(self.caption_key))
         for value in (fields.get("captions"), fields.get("caption")):
             if captions := _texts(value):
                 return captions
-        return _texts(sample.files.get("txt"))
+        return self._of_file(sample.files.get("txt"))
+
+    def _of_file(self, file: bytes | None) -> list[str]:
+        return _texts(lines_of(file) if self.caption_lines and file is not None else file)
 
     def _swallowed(self, sample: Sample, alone: bool) -> list[str]:
         """Return extensions of images that belong to other samples but share this key, cut at a wrong dot.

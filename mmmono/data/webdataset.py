@@ -116,7 +116,8 @@ class WebDatasetPairs(PairSource):
         reading = self.reading
         seed = reading.seed if reading.captions == "random" else 0
         how = (reading.image_keys, reading.caption_key, reading.captions, reading.label_keys, seed, reading.key_end)
-        return hashlib.sha256(repr((shards, how)).encode()).hexdigest()[:16]
+        lines = ("caption_lines",) if reading.caption_lines else ()
+        return hashlib.sha256(repr((shards, (*how, *lines))).encode()).hexdigest()[:16]
 
     def parts(self) -> list[str]:
         """Names of the shards, for messages."""

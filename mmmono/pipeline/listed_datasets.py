@@ -21,10 +21,12 @@ class Folder(Dataset, TableReading):
     Attributes:
         root: folder of all images, or of those of the training split.
         val_root: folder of the validation split; None to split `root` by a hash of the keys.
+        caption_lines: see `list_folder`.
     """
 
     root: str
     val_root: str | None = None
+    caption_lines: bool = False
 
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
@@ -42,7 +44,8 @@ class Folder(Dataset, TableReading):
         root = self.val_root if split == "val" and self.val_root is not None else self.root
         if root not in self._sources:
             reading = taken_from(self, TableReading)
-            self._sources[root] = ListedPairs(list_folder(root, reading), "folder", reading, self.limit)
+            listing = list_folder(root, reading, self.caption_lines)
+            self._sources[root] = ListedPairs(listing, "folder", reading, self.limit)
         return self._sources[root]
 
     @cached_property

@@ -441,3 +441,19 @@ def test_folders_of_the_splits(tmp_path: Path) -> None:
     )
     assert in_table.source("train") is in_table.source("select"), "a table is read once"
     assert captions_of(in_table.source("val")) == {"val/1": "y"}
+
+
+def test_each_line_of_a_text_file_may_be_a_caption(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a dog\n\na dog runs\n")
+    reading = TableReading(captions="all")
+    whole, lines = (
+        ListedPairs(list_folder(str(tmp_path), reading, by_line), "folder", reading) for by_line in (False, True)
+    )
+    assert [pair.caption for pair in whole.read(0)] == ["a dog a dog runs"]
+    assert [(pair.key, pair.caption) for pair in lines.read(0)] == [("a#0", "a dog"), ("a#1", "a dog runs")]
+    assert len(lines) == 2
+    assert whole.fingerprint() != lines.fingerprint()
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\n")
+    with pytest.raises(ConfigError, match=r"dataset.caption_lines=true is for captions in .txt files, but .*metadata.csv"):
+        list_folder(str(tmp_path), reading, caption_lines=True)

@@ -646,3 +646,21 @@ def test_real_photographs() -> None:
     assert len(found) == 1000
     assert np.std([np.asarray(pair.image).mean() for pair in found[:50]]) > 10
     assert source.fetch(found[999].key, found[999].locator).image.tobytes() == found[999].image.tobytes()
+
+
+@pytest.mark.parametrize("caption_key", [None, "txt"])
+def test_each_line_of_a_text_file_may_be_a_caption(tmp_path: Path, caption_key: str | None) -> None:
+    text = "a dog\r\n\r\n a  dog runs\nold\u2028new\n".encode()  # as CLIP_benchmark writes the captions of COCO
+    file = write_tar(tmp_path / "a.tar", [("0.jpg", jpeg((1, 2, 3))), ("0.txt", text)])
+
+    def source(**settings: Any) -> WebDatasetPairs:
+        return WebDatasetPairs(str(file), SampleReading(caption_key=caption_key, **settings))
+
+    assert [pair.caption for pair in pairs(source(captions="all"))] == ["a dog a dog runs old new"]
+    lines = source(captions="all", caption_lines=True)
+    assert [(pair.key, pair.caption) for pair in pairs(lines)] == [
+        ("a/0#0", "a dog"), ("a/0#1", "a dog runs"), ("a/0#2", "old new")
+    ]  # fmt: skip
+    assert {lines.group(pair.key) for pair in pairs(lines)} == {"a/0"}
+    assert [pair.caption for pair in pairs(source(caption_lines=True))] == ["a dog"]
+    assert source().fingerprint() != source(caption_lines=True).fingerprint()
