@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+
+from webdataset.shardlists import expand_urls
 
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.files import user_path
 from mmmono.data.shard_patterns import expand_shards
-from mmmono.data.shards import is_local
+from mmmono.data.shards import identity, is_local, shown
 
 REMEDY = "give others, or leave dataset.{} out: a hash then divides the pairs"
 
@@ -28,19 +34,92 @@ def check_tables_apart(path: str, val_path: str) -> None:
 
 
 def check_rows_apart(rows: str, val_rows: str) -> None:
-    """Raise ConfigError if both are one split of a hub dataset, or one is a slice of the other, as train[:10%] of train."""
-    train, val = rows.partition("["), val_rows.partition("[")
-    if rows == val_rows or (train[0] == val[0] and not (train[1] and val[1])):
-        raise ConfigError(f"dataset.val_rows={val_rows} has rows of dataset.rows={rows}: {REMEDY.format('val_rows')}")
+    """Raise ConfigError if splits of a hub dataset, such as train[:90%]+test, certainly share rows.
+
+    Slices of one split are compared if both count in percent, or both count rows from the first on. Of others, such as
+    train[:90%] and train[5000:], nobody knows before the number of rows is.
+    """
+    for train in map(_slice, rows.split("+")):
+        for val in map(_slice, val_rows.split("+")):
+            if train.shares_rows_with(val):
+                raise ConfigError(
+                    f"dataset.val_rows={val_rows} has rows of dataset.rows={rows}: {REMEDY.format('val_rows')}"
+                )
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Rows of a split, from `start` until before `end`; `unit` is "%" or "" for rows, None for a whole or unknown slice."""
+
+    split: str
+    unit: str | None = None
+    start: float = 0.0
+    end: float = math.inf
+    whole: bool = False
+
+    def shares_rows_with(self, other: _Slice) -> bool:
+        if "all" in (self.split, other.split):  # of all splits together
+            return True
+        if self.split != other.split:
+            return False
+        if self.whole or other.whole or self == other:
+            return True
+        return (
+            self.unit is not None
+            and self.unit == other.unit
+            and max(self.start, other.start) < min(self.end, other.end)
+        )
+
+
+def _slice(text: str) -> _Slice:
+    """What the library `datasets` takes as a part of a split: `train`, `train[:10%]`, `train[500:1000]`, …"""
+    name, opened, inside = text.strip().partition("[")
+    if not opened:
+        return _Slice(name, whole=True)
+    bounds = re.fullmatch(r"(?:(-?\d+)(%?))?:(?:(-?\d+)(%?))?\](?:\(.*\))?", inside.replace(" ", "").replace("_", ""))
+    if bounds is None:
+        return _Slice(f"{name}[{inside}")
+    low, high = (None if number is None else float(number) for number in bounds.group(1, 3))
+    units = {unit for number, unit in ((low, bounds[2]), (high, bounds[4])) if number is not None}
+    if not units:
+        return _Slice(name, whole=True)
+    if units == {"%"}:
+        start, end = (None if number is None else number % 100 if number < 0 else number for number in (low, high))
+        return _Slice(name, "%", start or 0.0, 100.0 if end is None else min(100.0, end))
+    if units == {""} and (low or 0) >= 0 and (high or 0) >= 0:
+        return _Slice(name, "", low or 0.0, math.inf if high is None else high)
+    return _Slice(name, None, low or 0.0, math.inf if high is None else high)
 
 
 def check_shards_apart(shards: str | Sequence[str], val_shards: str | Sequence[str]) -> None:
-    """Raise ConfigError if a shard on this machine is named by both patterns; shards that are missing are no error here."""
+    """Raise ConfigError if a shard is named by both patterns; shards that are missing are no error here.
+
+    Remote shards are compared by their addresses, without asking a server what a wildcard or a folder holds.
+    """
     train, val = (_local_shards(patterns) for patterns in (shards, val_shards))
-    if both := sorted(train & val):
+    both = [str(shard) for shard in sorted(train & val)]
+    addresses, of_val = (_addresses(patterns) for patterns in (shards, val_shards))
+    both += [shown(one) for one in of_val if any(_names(one, other) or _names(other, one) for other in addresses)]
+    if both:
         raise ConfigError(
             f"dataset.val_shards has {both[0]}, a training shard (dataset.shards): {REMEDY.format('val_shards')}"
         )
+
+
+def _addresses(patterns: str | Sequence[str]) -> list[str]:
+    """What identifies each remote shard, wildcard or folder of patterns, in order."""
+    several = [patterns] if isinstance(patterns, str) else patterns
+    return [identity(name) for pattern in several for name in expand_urls(pattern) if not is_local(name)]
+
+
+def _names(pattern: str, address: str) -> bool:
+    """Whether an address is a pattern's, or one of its shards."""
+    if pattern == address:
+        return True
+    if pattern.startswith(("http://", "https://", "pipe:")) or "**" in pattern:
+        return False
+    parts, others = f"{pattern}*.tar".split("/") if pattern.endswith("/") else pattern.split("/"), address.split("/")
+    return len(parts) == len(others) and all(map(fnmatchcase, others, parts))
 
 
 def _local_shards(patterns: str | Sequence[str]) -> set[Path]:

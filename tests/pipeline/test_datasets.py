@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,3 +125,39 @@ def test_titles_and_artifacts_say_the_name_of_the_option(option: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         dataset = get_class(compose("mds", [f"dataset={option}"]).dataset._target_)
     assert dataset.name.fget(object.__new__(dataset)) == option  # which needs none of its settings
+
+
+@pytest.mark.parametrize(
+    ("rows", "val_rows", "apart"),
+    [
+        ("train[:90%]", "train[80%:]", False), ("train[:90%]", "train[90%:]", True),
+        ("train[:-20%]", "train[-20%:]", True), ("train[:-10%]", "train[-20%:]", False),
+        ("train[:1000]", "train[999:]", False), ("train[:1_000]", "train[1000:2000]", True),
+        ("train[100:200]", "train[:150]", False), ("train[:]", "train[:10%]", False),
+        ("train+test", "test", False), ("train[:50%]+test", "train[50%:]", True), ("all", "train[:5%]", False),
+        ("train[:33%](pct1_dropremainder)", "train[33%:]", True),
+    ],
+)  # fmt: skip
+def test_slices_that_share_rows_are_no_validation_rows(rows: str, val_rows: str, apart: bool) -> None:
+    for first, second in ((rows, val_rows), (val_rows, rows)):
+        with nullcontext() if apart else pytest.raises(ConfigError, match="val_rows=.* has rows of dataset.rows="):
+            HuggingFace(id="org/name", rows=first, val_rows=second)
+
+
+@pytest.mark.parametrize(
+    ("shards", "val_shards", "apart"),
+    [
+        ("https://h/train-{0000..0009}.tar", "https://h/train-{0009..0011}.tar", False),
+        ("https://h/train-{0000..0009}.tar", "https://h/train-{0010..0011}.tar", True),
+        ("https://h/a.tar?X-Amz-Signature=1", "https://h/a.tar?X-Amz-Signature=2", False),
+        ("s3://bucket/*.tar", ["s3://bucket/val-0.tar"], False),
+        ("s3://bucket/train-*.tar", ["s3://bucket/val-0.tar", "s3://other/train-0.tar"], True),
+        ("hf://datasets/org/name/", "hf://datasets/org/name/0001.tar", False),
+        ("hf://datasets/org/name/", "hf://datasets/org/name/val/0001.tar", True),
+        ("hf://datasets/org/name/", "hf://datasets/org/name/", False),
+        ("pipe:cat a.tar", "pipe:cat a.tar", False),
+    ],
+)
+def test_remote_validation_shards_are_no_training_shards(shards: Any, val_shards: Any, apart: bool) -> None:
+    with nullcontext() if apart else pytest.raises(ConfigError, match="val_shards has .*, a training shard"):
+        WebDataset(shards=shards, val_shards=val_shards)
