@@ -255,8 +255,13 @@ class Artifacts:
         if partial.exists() and (rebuild or not resumable):
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
-        with timed(partial):
-            make(partial)
+        try:
+            with timed(partial):
+                make(partial)
+        except BaseException:
+            if not resumable:  # the next attempt would only empty it
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
         write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
         write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
         if final.exists():

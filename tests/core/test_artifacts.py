@@ -281,3 +281,16 @@ def test_what_another_machine_finished_meanwhile_stays(tmp_path: Path) -> None:
     assert not made.built
     assert (final / "data").read_text() == "first"
     assert sorted(path.name for path in final.parent.iterdir() if path.is_dir()) == [final.name]
+
+
+def test_a_failed_build_leaves_nothing_that_no_later_one_starts_from(tmp_path: Path) -> None:
+    def fail(directory: Path) -> None:
+        (directory / "half").touch()
+        raise ValueError("too few pairs")
+
+    artifacts = Artifacts(tmp_path)
+    for resumable, left in ((False, []), (True, ["half", "timing.json"])):
+        with pytest.raises(ValueError, match="too few pairs"):
+            artifacts.build("results", "it", {"resumable": resumable}, fail, resumable)
+        assert sorted(file.name for file in tmp_path.rglob("*.partial/*")) == left
+        assert len(list(tmp_path.rglob("*.partial"))) == bool(left)
