@@ -56,6 +56,7 @@ def test_shipped_requests_are_whole() -> None:
     [
         ("empty.txt", b"# nothing\n\n", "holds no request"),
         ("goal.csv", b"goal\nbake\n", "has no column 'request', only goal"),
+        ("twice.csv", b"Request,request,concept\nfirst,second,x\n", "has several columns called 'request': rename"),
         ("old.csv", b"request,picture\nbake,a.png\n", "has a column .picture.: rename it to .image."),
         ("comma.csv", b"request,concept\nfly,kite\nbake bread, now,bread\n", r"line 3: 1 more fields .* in quotes"),
         ("twice.csv", b"request,concept\nfly,kite\nbake,bread\nfly,kite\n", "has 'fly' twice"),

@@ -37,7 +37,8 @@ def read_requests(path: str | Path | None) -> list[Request]:
     that start with # are ignored.
 
     Raises:
-        DataError: the file does not exist, is not text, contains no request or one twice, has no column `request`, or a row
+        DataError: the file does not exist, is not text, contains no request or one twice, has no column `request`, two of
+            one name, or a row
             of a table has more fields than its header.
     """
     if path is None:
@@ -71,6 +72,8 @@ def _rows(text: str, source: Path, folder: Path | None) -> list[Request]:
     reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     columns = [column.strip().lower() for column in reader.fieldnames or []]
     reader.fieldnames = columns
+    if twice := next((name for name in COLUMNS if columns.count(name) > 1), None):
+        raise DataError(f"adversarial.requests={source} has several columns called {twice!r}: rename what is not meant")
     if "request" not in columns:
         raise DataError(
             f"adversarial.requests={source} has no column 'request', only {', '.join(columns) or 'none'}: "
