@@ -64,10 +64,18 @@ def decode_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError("image of more than 179 million pixels") from error
     except UnidentifiedImageError as error:
+        if is_svg(data):
+            raise DataError("an SVG drawing, which has no pixels: render it first") from error
         raise DataError(f"unreadable image ({'of no known format' if data else 'an empty file'})") from error
     except Exception as error:  # Pillow's decoders raise whatever their format's parser does
         cut = isinstance(error, OSError) and "truncated" in str(error)
         raise DataError(f"unreadable image ({'cut off' if cut else type(error).__name__})") from error
+
+
+def is_svg(data: bytes) -> bool:
+    """Whether data is an SVG drawing, which is an image although it is text."""
+    head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return head.startswith(b"<svg") or (head.startswith((b"<?xml", b"<!doctype", b"<!--")) and b"<svg" in head)
 
 
 @cache

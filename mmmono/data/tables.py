@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.text import decode_text
 from mmmono.data.captions import CaptionChoice, check_reading
+from mmmono.data.images import is_svg
 
 # Names that tools give to the columns, in order of preference.
 IMAGE_COLUMNS = (
@@ -159,11 +160,11 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_text(opened: pq.ParquetFile, name: str, rows: int = 16) -> bool:
-    """Whether the first bytes in a column are UTF-8, as of programs that do not mark their strings as such."""
+    """Whether the first bytes in a column are UTF-8, as of programs that do not mark their strings as such; no drawings."""
     for batch in opened.iter_batches(rows, columns=[name]):
         values = [value for value in batch.column(0).to_pylist() if value is not None]
         if values:
-            return all(isinstance(value, bytes) and _is_utf8(value) for value in values)
+            return all(isinstance(value, bytes) and _is_utf8(value) and not is_svg(value) for value in values)
     return False
 
 

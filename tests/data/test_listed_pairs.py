@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmmono.core.errors import ConfigError, DataError, MmmonoError
 from mmmono.core.fingerprints import folder_fingerprint
+from mmmono.data.images import decode_image
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder, list_table
 from mmmono.data.pairs import ImageTextPair, SkippedPair
@@ -455,5 +456,17 @@ def test_each_line_of_a_text_file_may_be_a_caption(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert whole.fingerprint() != lines.fingerprint()
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat\n")
-    with pytest.raises(ConfigError, match=r"dataset.caption_lines=true is for captions in .txt files, but .*metadata.csv"):
+    with pytest.raises(
+        ConfigError, match=r"dataset.caption_lines=true is for captions in .txt files, but .*metadata.csv"
+    ):
         list_folder(str(tmp_path), reading, caption_lines=True)
+
+
+@pytest.mark.parametrize("head", [b"<svg ", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a drawing -->\n<svg "])
+def test_drawings_in_a_parquet_file_are_no_paths(tmp_path: Path, head: bytes) -> None:
+    file, drawing = tmp_path / "t.parquet", head + b"xmlns='http://www.w3.org/2000/svg'/>"
+    pq.write_table(pa.table({"image": [drawing] * 2, "text": ["a", "b"]}), file)
+    with pytest.raises(DataError, match="column image holds the images themselves, not their paths"):
+        list_table(str(file), None, TableReading())
+    with pytest.raises(DataError, match="an SVG drawing, which has no pixels: render it first"):
+        decode_image(drawing)
