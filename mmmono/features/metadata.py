@@ -83,10 +83,12 @@ def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
     path = frame["image_path"] if "image_path" in frame else pd.Series("", index=frame.index)
     key = frame.get("key", path)  # clip-retrieval identifies pairs by path
     key = key.where(key != "", path)
-    key = key.where(key != "", pd.Series([f"row-{i}" for i in range(len(frame))], index=frame.index, dtype=object))
-    if "group" not in frame and (groups := _groups(key, path)) is not None:
+    if (key == "").any():
+        key = key.where(key != "", pd.Series([f"row-{i}" for i in range(len(frame))], index=frame.index, dtype=object))
+    repeated = bool(key.duplicated().any())
+    if "group" not in frame and (groups := _groups(key, path, repeated)) is not None:
         frame["group"] = groups
-    if key.duplicated().any():
+    if repeated:
         count = key.groupby(key).cumcount()
         key = key.where(count == 0, key + "#" + count.astype(str))
         if key.duplicated().any():  # a suffixed key equals another pair's original key
@@ -95,10 +97,16 @@ def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _groups(key: pd.Series[str], path: pd.Series[str]) -> pd.Series[str] | None:
-    """First key of the pairs that share a key or an image file, for each pair; None if no pairs do."""
+def _groups(key: pd.Series[str], path: pd.Series[str], repeated: bool) -> pd.Series[str] | None:
+    """First key of the pairs that share a key or an image file, for each pair; None if no pairs do.
+
+    Args:
+        key: of each pair.
+        path: of each pair's image, or of the archive that it lies in; "" if it is not known.
+        repeated: whether pairs share a key.
+    """
     image = path.where(path.str.lower().str.endswith(IMAGES), key)  # other paths may be those of archives
-    if not key.duplicated().any() and not image.duplicated().any():
+    if not repeated and (image.equals(key) or not image.duplicated().any()):
         return None
     keys, images = (pd.factorize(column)[0].astype(np.int64) for column in (key, image))
     nodes = len(key)

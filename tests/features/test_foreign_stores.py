@@ -20,7 +20,7 @@ from mmmono.core.errors import DataError, StoreError
 from mmmono.data.store_pairs import StorePairs
 from mmmono.features import FeatureStore, split_view
 from mmmono.features.array_files import read_header
-from mmmono.features.metadata import as_text
+from mmmono.features.metadata import as_text, with_keys
 from mmmono.features.store import MANIFEST_FILE, Manifest, content_fingerprint
 from mmmono.pipeline.existing_store import ExistingStore
 
@@ -297,3 +297,13 @@ def test_a_stores_fingerprint_covers_middle_rows_and_metadata(tmp_path: Path, ma
     shutil.copytree(tmp_path, moved)
     assert content_fingerprint(moved) == content_fingerprint(tmp_path)
     assert torch.equal(FeatureStore(moved).read("text", 0, 9), FeatureStore(tmp_path).read("text", 0, 9))
+
+
+@pytest.mark.parametrize("column", ["key", "image_path"])
+def test_keys_are_looked_through_once(monkeypatch: pytest.MonkeyPatch, column: str) -> None:
+    """Millions of strings take seconds."""
+    looked: list[int] = []
+    duplicated = pd.Series.duplicated
+    monkeypatch.setattr(pd.Series, "duplicated", lambda self: looked.append(len(self)) or duplicated(self))
+    frame = with_keys(pd.DataFrame({column: [f"{row}.jpg" for row in range(9)]}))
+    assert (list(frame["key"]), looked) == ([f"{row}.jpg" for row in range(9)], [9])
