@@ -30,6 +30,7 @@ OWN = {
     "captions": "all",
     "label_keys": ListConfig(["kind"]),
     "key_end": "last_dot",
+    "caption_lines": True,
 }
 
 
@@ -38,8 +39,9 @@ def test_every_setting_of_webdataset_reaches_its_source(tmp_path: Path) -> None:
     source = option.source("train")
     assert isinstance(source, WebDatasetPairs)
     assert source.reading == SampleReading(
-        image_keys=("bmp", "tif"), caption_key="alt", captions="all", label_keys=("kind",), key_end="last_dot"
-    )
+        image_keys=("bmp", "tif"), caption_key="alt", captions="all", label_keys=("kind",), key_end="last_dot",
+        caption_lines=True,
+    )  # fmt: skip
     assert source.opener.settings == RemoteSettings(timeout=3.0, retries=2)
     assert source.copies is not None
     assert source.copies.folder == tmp_path

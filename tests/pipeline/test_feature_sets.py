@@ -163,7 +163,7 @@ class View:
         ("untrained_sae", "features.k=17", r"features\.k=17 must lie between"),
         ("untrained_sae", "sae.center=middle", r"sae\.center='middle' is none of"),
         ("sae", "features.expansion=0", r"features\.expansion=0 leaves no feature"),
-        ("jumprelu", "jumprelu.bandwidth=much", "jumprelu: "),
+        ("jumprelu", "jumprelu.bandwidth=much", r"jumprelu\.bandwidth='much' must be a number"),
         ("jumprelu", "+jumprelu.treshold=3", r"jumprelu\.treshold is no setting of a jumprelu_sae: correct"),
         ("sae", "+sae.kk=3", r"sae\.kk is no setting of a topk_sae: correct"),
     ],

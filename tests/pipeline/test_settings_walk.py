@@ -75,6 +75,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "extract|seed": "nothing is drawn",
     "extract|extraction.part_of": "which part of the work this process does",
     "extract-synthetic|dataset.limit": "has no meaning for synthetic pairs, and is refused",
+    "extract-folder|dataset.caption_lines": "is of .txt files, and refused where there is a metadata file, as here",
     "extract-huggingface|dataset.revision": "a folder has none; of a dataset on the hub, the version is in the recipe",
     "extract|dataset.label": "which of the stored labels is classified by",
     "extract|dataset.train_fraction": "the store holds all pairs, the split is made on reading",
