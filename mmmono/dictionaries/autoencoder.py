@@ -195,6 +195,12 @@ class SparseAutoencoder(Dictionary, ABC):
         """Reconstruct embeddings from dense codes (Eq. 2, right)."""
         return self.fitting(codes, self.num_features, "codes") @ self.W_dec + self.bias_of(modality)
 
+    def decode_each(self, chosen: Int64[Tensor, " chosen"], modality: Modality) -> Float[Tensor, "chosen dim"] | None:
+        """Return rows of the decoder plus b_pre: what `decode` makes of one code of 1, without a matrix of such codes."""
+        if type(self).decode is not SparseAutoencoder.decode:  # a variant has another decoder
+            return None
+        return self.W_dec[chosen.to(self.W_dec.device)] + self.bias_of(modality)
+
     def codes(self, centered: Float[Tensor, "samples dim"]) -> Codes:
         """Return the codes of embeddings minus b_pre; a variant may return a sparse form instead of a matrix."""
         return DenseCodes(self.activate(F.linear(centered, self.W_enc, self.b_enc)))

@@ -14,7 +14,7 @@ from pkgutil import iter_modules
 from typing import Any, ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -86,6 +86,10 @@ class Dictionary(nn.Module, ABC):
     @property
     def atoms(self) -> Float[Tensor, "features dim"] | None:
         """Direction in the embedding space that each feature stands for; None if the features have none."""
+        return None
+
+    def decode_each(self, chosen: Int64[Tensor, " chosen"], modality: Modality) -> Float[Tensor, "chosen dim"] | None:
+        """Return what `decode` makes of a code of 1 of each chosen feature alone; None if it has to be asked."""
         return None
 
     @abstractmethod
@@ -235,6 +239,12 @@ class DictionaryFeatures(FeatureSet):
     ) -> Float[Tensor, "batch input_dim"]:
         """Reconstruct embeddings with the dictionary. Raises DictionaryError if it has no decoder."""
         return self.dictionary.decode(activations, modality)
+
+    def decode_each(
+        self, chosen: Int64[Tensor, " chosen"], modality: Modality
+    ) -> Float[Tensor, "chosen input_dim"] | None:
+        """See `FeatureSet.decode_each`."""
+        return self.dictionary.decode_each(chosen, modality)
 
     @property
     def decodes(self) -> bool:

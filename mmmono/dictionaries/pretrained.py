@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -166,7 +166,13 @@ class PretrainedSAE(Dictionary):
                 f"{self.origin}: normalize_activations='layer_norm' divides each embedding by its own deviation, which "
                 "codes do not tell: it can encode, but not decode"
             )
-        decoded = codes @ self.W_dec + self.b_dec
+        return self._scaled(codes @ self.W_dec + self.b_dec)
+
+    def decode_each(self, chosen: Int64[Tensor, " chosen"], modality: Modality) -> Float[Tensor, "chosen dim"] | None:
+        """Return what `decode` makes of one code of 1: a row of W_dec, plus b_dec."""
+        return self._scaled(self.W_dec[chosen.to(self.W_dec.device)] + self.b_dec) if self.decodes else None
+
+    def _scaled(self, decoded: Tensor) -> Tensor:
         return decoded / math.sqrt(self.dim) if self.encoding.input_norm == "constant" else decoded
 
     def _normed(self, z: Tensor) -> Tensor:

@@ -82,6 +82,13 @@ class TwoSidedSAE(SelectingSAE, ABC):
         codes = self.fitting(codes, self.num_features, "codes")
         return codes @ self.W_dec[self._rows(modality)] + self.bias_of(modality)
 
+    def decode_each(self, chosen: Int64[Tensor, " chosen"], modality: Modality) -> Float[Tensor, "chosen dim"] | None:
+        """Return rows of the modality's decoder plus its b_pre; see `SparseAutoencoder.decode_each`."""
+        if type(self).decode is not TwoSidedSAE.decode:
+            return None
+        rows = self.W_dec[self._rows(modality)]
+        return rows[chosen.to(rows.device)] + self.bias_of(modality)
+
     def _codes_of(self, centered: Float[Tensor, "samples dim"], modality: Modality) -> SparseCodes:
         weight, bias = self._encoder(modality)
         if self._sparse(centered):

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
@@ -42,6 +42,12 @@ class FeatureSet(ABC):
     ) -> Float[Tensor, "batch input_dim"]:
         """Return the embeddings with these activations. Raises DictionaryError if there is no decoder."""
         raise DictionaryError(f"feature set {self.name!r} has no decoder: use features=raw or features=sae")
+
+    def decode_each(
+        self, chosen: Int64[Tensor, " chosen"], modality: Modality
+    ) -> Float[Tensor, "chosen input_dim"] | None:
+        """Return what `decode` makes of an activation of 1 of each chosen feature alone; None if it has to be asked."""
+        return None
 
     def copied_to(self, device: str | torch.device) -> Self:
         """Return the feature set on a device; one without weights is the same on all."""

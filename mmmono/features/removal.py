@@ -138,6 +138,8 @@ def atoms_of(
         DictionaryError: the feature set has no decoder.
     """
     bias = _bias(features, modality, device)
+    if (each := features.decode_each(chosen, modality)) is not None:
+        return each - bias
     batch = max(1, min(BATCH, ONE_HOT_VALUES // features.num_features))
     parts = (_one_hot(part, features.num_features, device) for part in chosen.split(batch))
     return torch.cat([features.decode(part, modality) - bias for part in parts])

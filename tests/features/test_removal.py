@@ -8,8 +8,11 @@ from torch import Tensor
 
 from mmmono.core.errors import NonFiniteError
 from mmmono.dictionaries import DictionaryFeatures, TopKSAE
-from mmmono.dictionaries.linear import random_rotation
-from mmmono.features import Modality, RawFeatures, removal
+from mmmono.dictionaries.base import Dictionary
+from mmmono.dictionaries.linear import LinearMap, random_rotation
+from mmmono.dictionaries.pretrained import PretrainedSAE
+from mmmono.dictionaries.sparc import SparcSAE
+from mmmono.features import MODALITIES, Modality, RawFeatures, removal
 from mmmono.features.effective_rank import effective_rank, paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval
 from mmmono.features.removal import Composition, PairedFeatures, atoms_of, composition_of, others
@@ -164,7 +167,7 @@ def test_sparse_codes_are_added_up_without_their_zeros_to_the_same_vectors(share
 
 
 def test_atoms_of_a_wide_dictionary_are_found_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = DictionaryFeatures("sae", TopKSAE(DIM, 64, k=4).eval())
+    features = DictionaryFeatures("linear", LinearMap.of(torch.randn(64, DIM)))
     chosen = torch.arange(64)
     expected = atoms_of(features, chosen, "image")
     sizes: list[int] = []
@@ -178,3 +181,37 @@ def test_atoms_of_a_wide_dictionary_are_found_a_few_at_a_time(monkeypatch: pytes
     monkeypatch.setattr(removal, "ONE_HOT_VALUES", 640)
     torch.testing.assert_close(atoms_of(features, chosen, "image"), expected)
     assert max(sizes) <= 640
+
+
+class Halved(TopKSAE):
+    """A user's own, which decodes in another way."""
+
+    architecture = "halved_sae"
+
+    def decode(self, codes: Tensor, modality: Modality) -> Tensor:
+        return super().decode(codes, modality) / 2
+
+
+@pytest.mark.parametrize("made", [TopKSAE, SparcSAE, PretrainedSAE, Halved])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_atoms_of_an_autoencoder_are_its_rows_to_the_bit(
+    made: type[Dictionary], modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wide one would otherwise multiply a matrix of as many codes as it has latents, squared."""
+    encoding = {"activation": "topk", "input_norm": "constant"} if made is PretrainedSAE else {}
+    dictionary = made(DIM, 64, k=4, **encoding).eval()
+    with torch.no_grad():
+        for _, values in (*dictionary.named_parameters(), *dictionary.named_buffers()):
+            values.copy_(torch.randn_like(values))
+    features, chosen = DictionaryFeatures("sae", dictionary), torch.tensor([5, 0, 63])
+    with torch.inference_mode():
+        found = atoms_of(features, chosen, modality)
+        with monkeypatch.context() as patch:
+            decoded: list[int] = []
+            patch.setattr(
+                features, "decode", lambda codes, m: decoded.append(len(codes)) or dictionary.decode(codes, m)
+            )
+            atoms_of(features, chosen, modality)
+            assert decoded == ([1, 3] if made is Halved else [1])
+            patch.setattr(features, "decode_each", lambda *_: None)
+            assert torch.equal(found, atoms_of(features, chosen, modality))
