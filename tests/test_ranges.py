@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
+from mmmono.core.errors import ConfigError
 from mmmono.core.proportions import wilson
 from mmmono.core.ranges import check_number, check_whole
 from mmmono.core.statistics import Estimate
-from mmmono.data import CocoPairs, DrawingPairs, IconPairs, OpenMojiPairs
+from mmmono.data import CocoPairs, DrawingPairs, IconPairs, OpenMojiPairs, RemoteSettings, SplitShares
 from mmmono.dictionaries import (
     NCLHead,
     NCLModule,
@@ -189,6 +190,7 @@ def cases() -> Iterator[Case]:
         amounts=((NAN,), (INF,)),
     )
 
+    yield from of(SplitShares, train=(-0.1, 2, NAN), select=(-0.1, 2, NAN))
     for drawings in (OpenMojiPairs, IconPairs, DrawingPairs):
         yield from of(drawings, size=WHOLE, part_size=WHOLE)
     yield from of(partial(CocoPairs, SimpleNamespace(folder="coco")), part_size=WHOLE)
@@ -236,3 +238,11 @@ def test_messages() -> None:
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             call()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": NAN}, {"timeout": 0}, {"retries": NAN}, {"pause": -1}, {"longest_pause": NAN}]
+)
+def test_settings_of_remote_reads_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}=.* (must be|at least)"):
+        RemoteSettings(**wrong)

@@ -14,6 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.ranges import check_number
 from mmmono.data.shard_cache import ShardCache
 
 LEAST_SELECT = 200  # groups of the split `select`, if they are at most a tenth
@@ -156,11 +157,18 @@ class SplitShares:
         train: expected share of groups in `train`, on which everything is fitted.
         select: expected share of groups in `select`, on which training is stopped and settings are compared. All others are
             in `val`, on which results are reported.
+
+    Raises:
+        ValueError: a share does not lie between 0 and 1.
     """
 
     seed: int = 0
     train: float = 0.7
     select: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("train", self.train, least=0, most=1)
+        check_number("select", self.select, least=0, most=1)
 
     def split_of(self, group: str) -> Literal["train", "select", "val"]:
         """Return the split of a group; it depends on a hash of group and seed only, not on other pairs."""

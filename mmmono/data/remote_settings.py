@@ -28,7 +28,10 @@ class RemoteSettings:
     longest_pause: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.timeout <= 0 or self.retries < 0:
+        for name in ("pause", "longest_pause"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 0 seconds")
+        if not self.timeout > 0 or not self.retries >= 0:
             raise ConfigError(
                 f"dataset.timeout={self.timeout} must be above 0 seconds and dataset.retries={self.retries} at least 0"
             )
