@@ -25,6 +25,24 @@ def decode_text(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="replace")
 
 
+def line_of_other_encoding(data: bytes) -> tuple[int, str] | None:
+    """Number and bytes of the first line that is not UTF-8 in a file of which most lines with accents are not, else None.
+
+    Single bytes that are broken leave a file as it is; one that a spreadsheet saved as Latin-1 would lose all accents.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return None
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        lines = {number: line for number, line in enumerate(data.splitlines(), 1) if not line.isascii()}
+        broken = {number: line for number, line in lines.items() if "\ufffd" in line.decode(errors="replace")}
+        if 2 * len(broken) > len(lines):
+            number, line = next(iter(broken.items()))
+            return number, line.strip()[:60].decode(errors="backslashreplace")
+    return None
+
+
 def encodable(text: str) -> str:
     """Return the text with adjacent surrogate halves joined and lone surrogates replaced by U+FFFD."""
     try:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.core.text import decode_text
+from mmmono.core.text import decode_text, line_of_other_encoding
 from mmmono.data.captions import CaptionChoice, check_reading
 from mmmono.data.images import is_svg
 
@@ -112,10 +112,16 @@ def read_table(file: Path) -> dict[str, list[Any]]:
     try:
         if suffix == ".parquet":
             return _parquet(file)
-        text = decode_text(file.read_bytes())
+        data = file.read_bytes()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise DataError(f"{file} cannot be read ({reason or ' '.join(str(error).split())[:120]})") from error
+    if (found := line_of_other_encoding(data)) is not None:
+        raise DataError(
+            f"{file}, line {found[0]} ({found[1]}) is not UTF-8, and accents would be lost: save the table as UTF-8, for "
+            f"example by 'iconv -f CP1252 -t UTF-8 {file.name}'"
+        )
+    text = decode_text(data)
     return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)
 
 

@@ -52,7 +52,7 @@ def read_metadata(files: Sequence[MetadataFile]) -> pd.DataFrame:
     Raises:
         StoreError: a file is not a Parquet file, or its columns cannot be read.
     """
-    frames = [_read(file) for file in files]
+    frames = [_with_known_names(_read(file)) for file in files]
     return with_keys(pd.concat(frames, ignore_index=True).fillna(""))
 
 
@@ -75,9 +75,7 @@ def read_stored_column(files: Sequence[MetadataFile], name: str) -> np.ndarray[A
 
 def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the columns that other tools call otherwise, and a unique `key`; see `read_metadata`."""
-    for name, others in ALIASES.items():
-        if name not in frame and (other := next((o for o in others if o in frame), None)) is not None:
-            frame[name] = frame[other]
+    frame = _with_known_names(frame)
     if "key" not in frame and "image_path" not in frame:
         return frame
     path = frame["image_path"] if "image_path" in frame else pd.Series("", index=frame.index)
@@ -94,6 +92,14 @@ def with_keys(frame: pd.DataFrame) -> pd.DataFrame:
         if key.duplicated().any():  # a suffixed key equals another pair's original key
             key = key + "#row-" + pd.Series(range(len(frame)), index=frame.index).astype(str)
     frame["key"] = key
+    return frame
+
+
+def _with_known_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns that other tools call otherwise. Files of one store may differ in their names."""
+    for name, others in ALIASES.items():
+        if name not in frame and (other := next((o for o in others if o in frame), None)) is not None:
+            frame[name] = frame[other]
     return frame
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from mmmono.core.errors import ConfigError
-from mmmono.core.text import decode_text
+from mmmono.core.text import decode_text, line_of_other_encoding
 from mmmono.core.words import JOINERS, LETTERS, MARKS
 
 WORD = re.compile(rf"{LETTERS}(?:['’-]{LETTERS})*")
@@ -85,7 +85,10 @@ def read_vocabulary(file: Path) -> list[str]:
         raise ConfigError(
             f"names.vocabulary={file} is no file: give a text file with a word or phrase a line, or captions"
         )
-    lines = [" ".join(line.split()) for line in decode_text(file.read_bytes()).splitlines()]
+    data = file.read_bytes()
+    if (other := line_of_other_encoding(data)) is not None:
+        raise ConfigError(f"names.vocabulary={file}, line {other[0]} ({other[1]}) is not UTF-8: save it as UTF-8")
+    lines = [" ".join(line.split()) for line in decode_text(data).splitlines()]
     for number, line in enumerate(lines, 1):
         if line and (not words_of(line) or len(line) > LONGEST_LINE):
             raise ConfigError(

@@ -83,6 +83,25 @@ def test_a_caption_may_be_longer_than_csv_allows(tmp_path: Path) -> None:
     assert csv.field_size_limit() == 131_072, "what other code reads is limited as before"
 
 
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.jsonl"])
+def test_a_table_of_another_encoding_would_lose_its_accents(tmp_path: Path, name: str) -> None:
+    """As a spreadsheet saves it. A broken byte or two among captions of UTF-8 are U+FFFD."""
+    put_image(tmp_path / "a.png", 10)
+    put_image(tmp_path / "b.png", 50)
+    captions = ["a café", "un élan"]
+    text = "path,caption\na.png,{}\nb.png,{}\n"
+    if name.endswith("jsonl"):
+        text = '{{"path": "a.png", "caption": "{}"}}\n{{"path": "b.png", "caption": "{}"}}\n'
+    (tmp_path / name).write_text(text.format(*captions), encoding="cp1252")
+    with pytest.raises(DataError, match=r"caf\\xe9.*is not UTF-8.*iconv -f CP1252 -t UTF-8 pairs\.") as raised:
+        table(tmp_path / name).parts()
+    assert f"line {1 + name.endswith('csv')} " in str(raised.value)
+    (tmp_path / name).write_bytes(text.format(*captions).encode().replace("é".encode(), b"\xe9", 1))
+    assert list(captions_of(table(tmp_path / name)).values()) == ["a caf\ufffd", "un élan"]
+    (tmp_path / name).write_text(text.format(*captions), encoding="utf-16")
+    assert list(captions_of(table(tmp_path / name)).values()) == captions
+
+
 @pytest.mark.parametrize(
     ("value", "captions"),
     [

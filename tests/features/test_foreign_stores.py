@@ -253,6 +253,14 @@ def test_other_names_of_columns(tmp_path: Path, path: str, caption: str) -> None
         FeatureStore(tmp_path).metadata(["category"])
 
 
+def test_shards_may_name_their_columns_differently(tmp_path: Path) -> None:
+    write(tmp_path, {0: 2}, pd.DataFrame({"path": ["1.jpg", "2.jpg"], "text": ["one", "two"]}))
+    write(tmp_path, {1: 1}, pd.DataFrame({"image_path": ["3.jpg"], "caption": ["three"]}))
+    store = FeatureStore(tmp_path)
+    read = store.metadata(["key", "caption"])
+    assert read.to_dict("list") == {"key": ["1.jpg", "2.jpg", "3.jpg"], "caption": ["one", "two", "three"]}
+
+
 def test_metadata_that_is_no_parquet(tmp_path: Path) -> None:
     write(tmp_path, {0: 2})
     (tmp_path / "metadata" / "metadata_0.parquet").write_bytes(b"PAR1 and no more")
