@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from mmmono.core.statistics import Estimate, Interval, crossed_mean, effective_groups, group_mean, jackknife, t_mean
+from mmmono.core.crossed import crossed_mean
+from mmmono.core.statistics import Estimate, Interval, effective_groups, group_mean, jackknife, t_mean
 from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
@@ -293,4 +294,5 @@ def held_out_change(bench: RemovalBench, singles: SingleRemovals, feature: int) 
     groups = before.groups[singles.second_half].numpy()
     changes = (after.reciprocal() - before.reciprocal(), after.recall(1) - before.recall(1))
     mrr, recall = (group_mean(change[singles.second_half].numpy(), groups) for change in changes)
-    return mrr, recall.of_outcomes(len(np.unique(groups)))
+    count = len(np.unique(groups))
+    return mrr.of_shares(count), recall.of_outcomes(count)

@@ -173,7 +173,10 @@ def steered_rows(
         steered: what steering them does.
         reference: reference activations of all features; None: none are shown.
     """
-    beyond = [t_mean(difference) for difference in (steered.moves - steered.controls).T.numpy()]
+    moves, beyond = (
+        [t_mean(values).of_shares(len(values)) for values in table.T.numpy()]
+        for table in (steered.moves, steered.moves - steered.controls)
+    )
     adjusted = q_values(torch.tensor([estimate.p_value for estimate in beyond], dtype=torch.float64))
     classes, scores = scored.partition.class_of(), steered.scores()
     for place, feature in enumerate(chosen):
@@ -181,7 +184,7 @@ def steered_rows(
             "feature_set": scored.name, "feature": feature, "class": classes[feature],
             "mds": float(scored.scores.scores[feature]),
             **({} if reference is None else {"reference": float(reference[feature])}),
-            "strength": steered.strength, **t_mean(steered.moves[:, place].numpy()).interval().columns("move"),
+            "strength": steered.strength, **moves[place].interval().columns("move"),
             "control": float(steered.controls[:, place].mean()), **beyond[place].interval().columns("beyond"),
             "q_value": float(adjusted[place]), "stay": float(steered.stays[:, place].mean()),
             "score": float(scores[place]),

@@ -16,7 +16,8 @@ import torch
 from scipy.stats import norm
 
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
-from mmmono.core.statistics import Estimate, crossed_mean, group_mean, holm, t_mean, wilson
+from mmmono.core.crossed import crossed_mean
+from mmmono.core.statistics import Estimate, group_mean, holm, t_mean, wilson
 from mmmono.features.removal import Composition, PairedFeatures
 from mmmono.modality.consequences import difference, interval_of
 from mmmono.modality.removal_outcomes import Outcome as Removed

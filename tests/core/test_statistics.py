@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, ttest_1samp
 
+from mmmono.core.crossed import crossed_mean
 from mmmono.core.statistics import (
     Estimate,
     Interval,
-    crossed_mean,
     effective_groups,
     group_mean,
     holm,
@@ -55,6 +55,30 @@ def test_equal_values_are_as_significant_as_their_signs(count: int) -> None:
         expected = binomtest(count, count).pvalue
         assert t_mean(values).p_value == pytest.approx(expected)
     assert t_mean(np.zeros(count)).p_value == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_equal_values_make_no_point_of_an_interval(value: float) -> None:
+    """The interval had a width of 0, and of a rate of .3, by rounding, almost 0."""
+    for found in (t_mean(np.full(9, value)), group_mean(np.full(9, value), np.arange(9) // 2)):
+        assert not found.interval().bounded
+        assert math.isnan(found.equivalence_bound())
+        assert math.isnan(found.detectable())
+        rate = found.rate_interval(9)
+        assert rate.high - rate.low > 0.3
+        assert found.of_shares(9).interval() == found.of_outcomes(9).interval()
+
+
+def test_rare_shares_are_covered_where_all_that_was_seen_is_0() -> None:
+    """One query in a hundred moves, by .6 on average: in a third of the experiments none did, and [0, 0] covered nothing."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(500):
+        found = t_mean((rng.random(100) < 0.01) * rng.uniform(0.2, 1, 100))
+        interval = found.of_shares(100).interval()
+        assert not found.scatters or found.of_shares(100) == found
+        covered.append(interval.low <= 0.006 <= interval.high)
+    assert np.mean(covered) > 0.93
 
 
 def test_equivalence_is_shown_where_both_one_sided_tests_reject() -> None:
