@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from mmmono.core.statistics import Array, Estimate, aligned, codes_of
 
+FEW = 3  # levels of a factor whose variance they hardly tell; see `crossed_mean`
 LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
 
@@ -24,7 +25,9 @@ def crossed_mean(
     analysis of variance if the table is full). Owen (2007) shows why one factor alone is not enough. The sum may be far
     too small by chance, so ⅔ of the variance of independent cells is its least value. Degrees of freedom follow
     Satterthwaite (1946), with components of rows and columns half a standard error above their estimates, since too
-    small a variance would otherwise come with too many degrees of freedom.
+    small a variance would otherwise come with too many degrees of freedom. Two or three levels may be alike by chance
+    alone, whatever they stand for: their component is then a whole standard error above, by no less variance than
+    independent cells have. Intervals of factors that do not matter get wider by this.
 
     Args:
         values: observed values; NaN is left out. The table need not be full.
@@ -61,13 +64,19 @@ def crossed_mean(
     variance = max(float(parts.sum()), LEAST_SHARE * plain[2])
     if not variance:
         return Estimate(mean, 0.0, min(counts[:2]) - 1, method)
-    slack = [0.5 * plain[i] * math.sqrt(2 / (counts[i] - 1)) for i in (0, 1)]
+    slack = [_doubt(plain[i], plain[2], counts[i]) for i in (0, 1)]
     scatter = sum(
         max(0.0, float(part) + extra) ** 2 / (count - 1)
         for part, extra, count in zip(parts, [*slack, 0.0], counts, strict=True)
     )
     freedom = max(min(counts[:2]) - 1, max(variance, plain[2]) ** 2 / scatter) if scatter else min(counts[:2]) - 1
     return Estimate(mean, math.sqrt(variance), freedom, method)
+
+
+def _doubt(by_level: float, by_cell: float, levels: int) -> float:
+    """Half a standard error of a factor's variance component; for two or three levels see `crossed_mean`."""
+    few = levels <= FEW
+    return (1.0 if few else 0.5) * (max(by_level, by_cell) if few else by_level) * math.sqrt(2 / (levels - 1))
 
 
 def _components(excess: Array, factors: Sequence[Array]) -> Array | None:

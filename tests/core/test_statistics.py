@@ -191,6 +191,20 @@ def test_the_error_of_a_crossed_mean_is_that_of_repeated_experiments() -> None:
     assert np.var([f.value for f in found]) == pytest.approx(true, rel=0.15)
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("spread", [(1, 0.3, 1), (0.3, 0.3, 1), (1, 1, 1), (0.3, 0.1, 1)])
+def test_a_crossed_mean_of_two_or_three_columns_is_covered(columns: int, spread: tuple[float, ...]) -> None:
+    """Two columns that are alike by chance seemed not to matter: of 30 rows the interval covered in .84 to .92."""
+    rng, covered = np.random.default_rng(0), []
+    rows, by = np.indices((30, columns))
+    for _ in range(500):
+        draws = (rng.standard_normal(shape) for shape in ((30, 1), (1, columns), (30, columns)))
+        values = sum(sd * draw for sd, draw in zip(spread, draws, strict=True))
+        interval = crossed_mean(np.ravel(values), rows.ravel(), by.ravel()).interval()
+        covered.append(interval.low <= 0 <= interval.high)
+    assert np.mean(covered) > 0.92
+
+
 def test_a_crossed_mean_of_one_column_is_the_mean_over_rows() -> None:
     values = np.random.default_rng(0).standard_normal(12)
     for rows, columns in ((np.arange(12), np.zeros(12, int)), (np.zeros(12, int), np.arange(12))):
