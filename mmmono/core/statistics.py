@@ -20,7 +20,6 @@ from mmmono.core.ranges import check_number
 
 Array = np.ndarray[Any, Any]
 ROUNDING = 1e-12  # an error smaller than that, relative to the estimate, is that of equal values
-LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,15 @@ class Estimate:
     freedom: float = math.nan
     method: str = ""
 
+    @property
+    def scatters(self) -> bool:
+        """Whether values differ by more than rounding. If not, their error of 0 says nothing about other values."""
+        return not self.error <= ROUNDING * abs(self.value)
+
     def interval(self, level: float = 0.95) -> Interval:
-        """Interval of Student's t; without bounds if there is no error."""
+        """Interval of Student's t; without bounds if there is no error, or if all values are equal."""
         check_number("level", level, above=0, below=1)
-        half = self.error * _quantile((1 + level) / 2, self.freedom)
+        half = self.error * _quantile((1 + level) / 2, self.freedom) if self.scatters else math.nan
         return Interval(self.value, self.value - half, self.value + half, level, self.method)
 
     def of_outcomes(self, count: int) -> Estimate:
@@ -88,11 +92,21 @@ class Estimate:
         """
         return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
 
+    def of_shares(self, count: int) -> Estimate:
+        """Return the estimate of a difference of values from 0 to 1, with the error of `of_outcomes` if all are equal.
+
+        Such values may all differ a little, which outcomes cannot; so what scatters keeps its error.
+
+        Args:
+            count: number of values, or of groups of them.
+        """
+        return self if self.scatters else self.of_outcomes(count)
+
     def rate_interval(self, groups: float, level: float = 0.95, scatter: float = 0.0) -> Interval:
         """Wilson's interval of a mean of values between 0 and 1, with as many trials as would have this error.
 
-        These are rate · (1 − rate) / error², or one for each group if all values are 0 or all are 1 (Kish 1965, Section 8.2;
-        Korn and Graubard 1998). Unlike `interval`, it covers near 0 and 1, and never leaves them.
+        These are rate · (1 − rate) / error², or one for each group if all values are equal (Kish 1965, Section 8.2; Korn and
+        Graubard 1998). Unlike `interval`, it covers near 0 and 1, and never leaves them.
 
         Args:
             groups: number of independent groups of equal size; of others, `effective_groups`.
@@ -105,7 +119,7 @@ class Estimate:
             return self.interval(level)
         spread = self.value * (1 - self.value)
         trials = groups
-        if self.error > 0 and spread > 0:
+        if self.scatters and spread > 0:
             trials = groups * (groups * spread + scatter) / (groups**2 * self.error**2 + scatter)
         low, high = proportions.wilson(self.value * trials, trials, level, self.freedom)
         return Interval(self.value, float(low), float(high), level, f"Wilson, {self.method}")
@@ -119,27 +133,28 @@ class Estimate:
         """
         if math.isnan(self.error):
             return math.nan
-        if self.error <= ROUNDING * abs(self.value):
+        if not self.scatters:
             return 2.0**-self.freedom if self.value else 1.0
         return float(2 * student.sf(abs(self.value) / self.error, self.freedom))
 
     def equivalence_bound(self, confidence: float = 0.95) -> float:
-        """Smallest x such that |truth| < x is shown with this confidence; NaN if there is no error.
+        """Smallest x such that |truth| < x is shown with this confidence; NaN if there is no error, or if it is 0.
 
         Two one-sided tests (TOST; Schuirmann 1987) reject |truth| ≥ x at 1 − confidence for all larger x. Small means
         that no relevant difference is there; a large one means that too little was measured, whatever the p-value.
         """
         check_number("confidence", confidence, above=0, below=1)
-        return abs(self.value) + self.error * _quantile(confidence, self.freedom)
+        return abs(self.value) + self.error * _quantile(confidence, self.freedom) if self.scatters else math.nan
 
     def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
         """Smallest |truth| that such a measurement would show to differ from 0 with this power; NaN without an error.
 
-        Uses the approximation (t at (1 + level) / 2 + t at power) · error (Bloom 1995).
+        NaN too if all values are equal. Uses the approximation (t at (1 + level) / 2 + t at power) · error (Bloom 1995).
         """
         check_number("power", power, above=0, below=1)
         check_number("level", level, above=0, below=1)
-        return self.error * (_quantile((1 + level) / 2, self.freedom) + _quantile(power, self.freedom))
+        quantiles = _quantile((1 + level) / 2, self.freedom) + _quantile(power, self.freedom)
+        return self.error * quantiles if self.scatters else math.nan
 
 
 def _quantile(probability: float, freedom: float) -> float:
@@ -177,8 +192,8 @@ def group_mean(values: Float[Array, " values"], groups: Int[Array, " values"]) -
     Raises:
         ValueError: there is no value, or numbers of values and groups differ.
     """
-    values, groups = _aligned(values, groups)
-    mean, members = float(values.mean()), _codes(groups)
+    values, groups = aligned(values, groups)
+    mean, members = float(values.mean()), codes_of(groups)
     weights = np.bincount(members) / len(values)
     if len(weights) < 2:
         return Estimate(mean, method="t over groups")
@@ -199,88 +214,8 @@ def effective_groups(groups: Int[Array, " values"]) -> float:
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def crossed_mean(
-    values: Float[Array, " values"], rows: Int[Array, " values"], columns: Int[Array, " values"], name: str = "both"
-) -> Estimate:
-    """Mean of values that depend on two crossed factors, such as the request and the image of an attack.
-
-    Both factors are samples of what they stand for, so each adds to the variance however many values there are: it is
-    σ_r² Σ n_r² / n² + σ_c² Σ n_c² / n² + σ_rc² Σ n_rc² / n² for n_r values in row r, n_c in column c, n_rc in their
-    cell. The components are estimated by equating sums of squares with their expectations (Henderson 1953, Method 1; the
-    analysis of variance if the table is full). Owen (2007) shows why one factor alone is not enough. The sum may be far
-    too small by chance, so ⅔ of the variance of independent cells is its least value. Degrees of freedom follow
-    Satterthwaite (1946), with components of rows and columns half a standard error above their estimates, since too
-    small a variance would otherwise come with too many degrees of freedom.
-
-    Args:
-        values: observed values; NaN is left out. The table need not be full.
-        rows: row of each value, as whole numbers from 0 on.
-        columns: column of each value.
-        name: what rows and columns are, such as `requests and images`.
-
-    Returns:
-        The mean. If there is one row, the error is over columns alone, for that row; and the reverse. If rows and
-        columns cannot be told apart, the error is over the factor that varies more.
-
-    Raises:
-        ValueError: there is no value, or numbers of values, rows and columns differ.
-    """
-    values, rows = _aligned(values, rows)
-    values, columns = _aligned(values, columns)
-    there = ~np.isnan(values)
-    if not there.any():
-        raise ValueError("no values to average")
-    values, rows, columns = values[there], *(_codes(x[there]) for x in (rows, columns))
-    factors = [rows, columns, _codes(rows * (columns.max() + 1) + columns)]
-    counts = [int(factor.max()) + 1 for factor in factors]
-    mean, excess, method = float(values.mean()), values - values.mean(), f"t over {name}, crossed"
-    plain = [_variance_by(excess, factor)[0] for factor in factors]
-    if min(counts[:2]) < 2:
-        which = int(np.argmax(counts[:2]))
-        if counts[which] < 2:
-            return Estimate(mean, method=method)
-        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
-    parts = _components(excess, factors)
-    if parts is None:
-        which = int(np.argmax(plain[:2]))
-        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
-    variance = max(float(parts.sum()), LEAST_SHARE * plain[2])
-    if not variance:
-        return Estimate(mean, 0.0, min(counts[:2]) - 1, method)
-    slack = [0.5 * plain[i] * math.sqrt(2 / (counts[i] - 1)) for i in (0, 1)]
-    scatter = sum(
-        max(0.0, float(part) + extra) ** 2 / (count - 1)
-        for part, extra, count in zip(parts, [*slack, 0.0], counts, strict=True)
-    )
-    freedom = max(min(counts[:2]) - 1, max(variance, plain[2]) ** 2 / scatter) if scatter else min(counts[:2]) - 1
-    return Estimate(mean, math.sqrt(variance), freedom, method)
-
-
-def _components(excess: Array, factors: Sequence[Array]) -> Array | None:
-    """Contribution of each factor's variance component to the variance of the mean; None if they are confounded.
-
-    With M the matrix that centers values and Z_f the one that assigns them to the levels of factor f, the expectation of
-    |Z_f' M x|² is Σ_g σ_g² |Z_f' M Z_g|².
-    """
-    number = len(excess)
-    sizes = [np.bincount(factor).astype(float) for factor in factors]
-    observed = [float(np.square(np.bincount(factor, excess)).sum()) for factor in factors]
-
-    def norm(f: int, g: int) -> float:
-        pairs, counts = np.unique(factors[f] * len(sizes[g]) + factors[g], return_counts=True)
-        first, second = sizes[f][pairs // len(sizes[g])], sizes[g][pairs % len(sizes[g])]
-        centered = (counts * (counts - 2 * first * second / number)).sum()
-        return float(centered + (sizes[f] ** 2).sum() * (sizes[g] ** 2).sum() / number**2)
-
-    expected = np.array([[norm(f, g) for g in range(3)] for f in range(3)])
-    scale = np.sqrt(np.diag(expected))
-    if not scale.all() or np.linalg.cond(expected / np.outer(scale, scale)) > 1e6:
-        return None
-    components = np.linalg.solve(expected, observed)
-    return np.array([part * (size**2).sum() / number**2 for part, size in zip(components, sizes, strict=True)])
-
-
-def _codes(groups: Array) -> Array:
+def codes_of(groups: Array) -> Array:
+    """Number of each value's group, from 0 without gaps."""
     return np.unique(groups, return_inverse=True)[1]
 
 
@@ -305,21 +240,14 @@ def jackknife(value: float, without: Float[Array, " samples"]) -> Estimate:
     return Estimate(value, math.sqrt((count - 1) / count * squares), freedom, "jackknife")
 
 
-def _aligned(values: Array, groups: Array) -> tuple[Array, Array]:
+def aligned(values: Array, groups: Array) -> tuple[Array, Array]:
+    """One list each, equally long. Raises ValueError otherwise, or if they are empty."""
     values, groups = np.asarray(values, np.float64), np.asarray(groups)
     if values.shape != groups.shape or values.ndim != 1:
         raise ValueError(f"values {values.shape} and their groups {groups.shape} must be one list each, equally long")
     if not len(values):
         raise ValueError("no values to average")
     return values, groups
-
-
-def _variance_by(excess: Array, groups: Array) -> tuple[float, int]:
-    """Variance of the mean by groups, from deviations from it, and the number of groups; 0 for a single group."""
-    codes, members = np.unique(groups, return_inverse=True)
-    count = len(codes)
-    sums = np.bincount(members, excess)
-    return (float(sums @ sums) / len(excess) ** 2 * count / (count - 1) if count > 1 else 0.0), count
 
 
 def wilson(

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from joblib import Parallel, delayed
 from scipy.sparse import csr_array
 
+from mmmono.core.crossed import crossed_mean
 from mmmono.core.finite import check_finite, double
 from mmmono.core.ranges import check_whole
-from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
+from mmmono.core.statistics import Estimate, Interval, wilson
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 

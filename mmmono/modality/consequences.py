@@ -16,14 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from mmmono.core.crossed import crossed_mean
 from mmmono.core.ranges import check_whole
-from mmmono.core.statistics import Estimate, Interval, crossed_mean, effective_groups, group_mean, jackknife, t_mean
+from mmmono.core.statistics import Estimate, Interval, effective_groups, group_mean, jackknife, t_mean
 from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
 
 Array = np.ndarray[Any, Any]
+UNEQUAL_SCATTER = 7 / 16  # see `grouped_rate`
 Change = Literal["drop", "keep"]
 CHANGES: tuple[Change, ...] = ("drop", "keep")
 
@@ -173,10 +175,23 @@ def interval_of(outcomes: Sequence[Outcome], measure: str) -> Interval:
     if found is None:
         return Interval(float("nan"))
     if measure in outcomes[0].samples and measure != "contrastive_loss":
-        groups = outcomes[0].samples[measure].groups.numpy()
-        several = len(np.unique(groups)) < len(groups)
-        return found.rate_interval(effective_groups(groups), scatter=PSEUDO_SCATTER if several else 0.0)
+        return grouped_rate(found, outcomes[0].samples[measure].groups.numpy())
     return found.interval()
+
+
+def grouped_rate(found: Estimate, groups: Int[Array, " values"]) -> Interval:
+    """Interval of a rate over groups of several values: `Estimate.rate_interval`, with scatter added.
+
+    If few large groups decide, they often agree with each other by chance, and the error is far too small. So the more
+    unequal the groups are, the more scatter is added: 1/16 to 1/2, which simulations chose (`make calibrate`).
+
+    Args:
+        found: the rate, with its error by `group_mean` or `crossed_mean`.
+        groups: group of each value.
+    """
+    effective, count = effective_groups(groups), len(np.unique(groups))
+    scatter = PSEUDO_SCATTER + UNEQUAL_SCATTER * (1 - effective / count)
+    return found.rate_interval(effective, scatter=scatter if count < len(groups) else 0.0)
 
 
 def difference(outcomes: Sequence[Outcome], others: Sequence[Outcome], measure: str) -> Estimate | None:
@@ -294,4 +309,5 @@ def held_out_change(bench: RemovalBench, singles: SingleRemovals, feature: int) 
     groups = before.groups[singles.second_half].numpy()
     changes = (after.reciprocal() - before.reciprocal(), after.recall(1) - before.recall(1))
     mrr, recall = (group_mean(change[singles.second_half].numpy(), groups) for change in changes)
-    return mrr, recall.of_outcomes(len(np.unique(groups)))
+    count = len(np.unique(groups))
+    return mrr.of_shares(count), recall.of_outcomes(count)

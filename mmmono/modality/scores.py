@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from jaxtyping import Float64, Int64
 from torch import Tensor
@@ -46,3 +46,9 @@ class DominanceScores:
     text_active: Int64[Tensor, " features"]
     num_pairs: int
     num_groups: int
+
+    def of(self, features: Int64[Tensor, " chosen"]) -> DominanceScores:
+        """Scores of some features alone, in the order of their indices."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        fewer: dict[str, Any] = {name: value[features] for name, value in own.items() if isinstance(value, Tensor)}
+        return replace(self, **fewer)

@@ -22,6 +22,8 @@ from mmmono.modality.agreement import adjusted_rand_index, rank_correlation, reo
 from mmmono.modality.dominance import Undefined, paired_ratio
 from mmmono.modality.partition import Partition
 
+FARTHEST = 0.95  # from 0, for Fisher's scale; see `corrected_interval`
+
 
 class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_halves features"]]):
     """R(d) on both halves of random halvings of the groups, in one pass over the pairs.
@@ -207,9 +209,10 @@ def corrected_interval(
 ) -> Interval:
     """Return the mean agreement with several other seeds, corrected for noise and for chance, with its interval.
 
-    The interval is normal, with the standard error of a bootstrap over the features of the reference: each resample takes
-    the same features and their matches from all dictionaries. It holds the ranks of the scores, the pairs and
-    `chance` fixed.
+    The interval is normal on Fisher's (1921) scale, artanh, with the standard error of a bootstrap over the features of the
+    reference: each resample takes the same features and their matches from all dictionaries. It holds the ranks of the
+    scores, the pairs and `chance` fixed. Unlike a symmetric one it is longer towards 0, from where estimates that noise
+    has raised come. Estimates beyond ±.95, where that scale has no end, have the interval of ±.95, shifted.
 
     Args:
         first: the reference dictionary.
@@ -231,9 +234,10 @@ def corrected_interval(
     corrected = np.array([corrected_correlation(across, within, chance) for across, within in drawn])
     low = high = math.nan
     if not math.isnan(value) and np.isnan(corrected).mean() <= 0.025:
-        reach = float(norm.ppf(0.975) * np.nanstd(corrected))
-        low, high = value - reach, value + reach
-    return Interval(value, low, high, method="normal, bootstrap over features")
+        inside = min(FARTHEST, max(-FARTHEST, value))
+        reach = float(norm.ppf(0.975) * np.nanstd(corrected)) / (1 - inside**2)
+        low, high = (value - inside + math.tanh(math.atanh(inside) + side * reach) for side in (-1, 1))
+    return Interval(value, low, high, method="Fisher's z, bootstrap over features")
 
 
 def _resampled(first: SeedScores, second: SeedScores, counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

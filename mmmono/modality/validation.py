@@ -149,14 +149,15 @@ def matched_cosine(atoms: Float[Tensor, "atoms dim"], learned: Float[Tensor, "fe
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean of the values that are not NaN, with its t confidence interval.
 
-    The bounds are NaN for a single value; everything is NaN without values.
+    The bounds are NaN for a single value, and for equal ones, which do not tell how others would scatter; everything is NaN
+    without values.
     """
     known = [value for value in values if value == value]
     if len(known) < 2:
         return Interval(known[0] if known else math.nan, level=level, method=T_INTERVAL)
     mean = math.fsum(known) / len(known)
     if max(known) == min(known):
-        return Interval(mean, mean, mean, level, T_INTERVAL)
+        return Interval(mean, level=level, method=T_INTERVAL)
     low, high = ttest_1samp(known, 0.0).confidence_interval(level)
     return Interval(mean, float(low), float(high), level, T_INTERVAL)
 

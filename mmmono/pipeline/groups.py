@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.statistics import effective_groups
 from mmmono.features import FeatureStore
 from mmmono.features.grouping import Grouping, GroupNumbers, near_duplicates
 from mmmono.features.metadata import METADATA_VERSION
+from mmmono.reporting.formats import with_effective
 
 GROUPS = "groups.npy"
 
@@ -56,3 +58,15 @@ def compared_groups(
     recipe = {**store_identity(store, found), **grouping.recipe(), "metadata": METADATA_VERSION}
     artifact = artifacts.build("groups", store.path.name, recipe, make)
     return np.asarray(np.load(artifact.path / GROUPS))
+
+
+def counted(groups: GroupNumbers) -> str:
+    """Numbers of pairs and of their groups, for titles: `885 pairs, 351 groups (45 effective)`.
+
+    Args:
+        groups: group of each pair, as whole numbers from 0 on.
+    """
+    count = int(groups.max()) + 1
+    if count == len(groups):
+        return f"{count:,} pairs"
+    return f"{len(groups):,} pairs, {with_effective(count, effective_groups(groups))}"

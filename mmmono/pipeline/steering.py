@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
@@ -18,7 +18,7 @@ from mmmono.core.statistics import t_mean
 from mmmono.features import FeatureSet
 from mmmono.interpretability.steer import How, Steer
 from mmmono.interpretability.steerability import Steered, reference_activations
-from mmmono.modality import LIVE_CLASSES
+from mmmono.modality import LIVE_CLASSES, Partition
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.random_sets import Activity, Match, random_set
 from mmmono.modality.report import FeatureSetDominance
@@ -156,6 +156,29 @@ def random_features(
     return drawn
 
 
+def drawn_by_class(
+    partition: Partition, features: Int64[Tensor, " features"], most: int | None, seed: int
+) -> list[int]:
+    """Some live features, ascending: all, or at most so many at random, of each class as many if it has them.
+
+    Args:
+        partition: the classes.
+        features: indices of live features, ascending.
+        most: number of features that are left, at least one for each class; None: all.
+        seed: of the draw.
+    """
+    if most is None or len(features) <= most:
+        return features.tolist()
+    members = [features[torch.isin(features, partition[name])].numpy() for name in LIVE_CLASSES]
+    drawn: list[int] = []
+    left = most
+    for place, of in enumerate(sorted(members, key=len)):  # what small classes do not need is for larger ones
+        count = min(len(of), left // (len(members) - place))
+        drawn += np.random.default_rng([seed, len(drawn)]).choice(of, count, replace=False).tolist()
+        left -= count
+    return sorted(drawn)
+
+
 def steered_rows(
     scored: FeatureSetDominance,
     chosen: Sequence[int],
@@ -173,7 +196,10 @@ def steered_rows(
         steered: what steering them does.
         reference: reference activations of all features; None: none are shown.
     """
-    beyond = [t_mean(difference) for difference in (steered.moves - steered.controls).T.numpy()]
+    moves, beyond = (
+        [t_mean(values).of_shares(len(values)) for values in table.T.numpy()]
+        for table in (steered.moves, steered.moves - steered.controls)
+    )
     adjusted = q_values(torch.tensor([estimate.p_value for estimate in beyond], dtype=torch.float64))
     classes, scores = scored.partition.class_of(), steered.scores()
     for place, feature in enumerate(chosen):
@@ -181,7 +207,7 @@ def steered_rows(
             "feature_set": scored.name, "feature": feature, "class": classes[feature],
             "mds": float(scored.scores.scores[feature]),
             **({} if reference is None else {"reference": float(reference[feature])}),
-            "strength": steered.strength, **t_mean(steered.moves[:, place].numpy()).interval().columns("move"),
+            "strength": steered.strength, **moves[place].interval().columns("move"),
             "control": float(steered.controls[:, place].mean()), **beyond[place].interval().columns("beyond"),
             "q_value": float(adjusted[place]), "stay": float(steered.stays[:, place].mean()),
             "score": float(scores[place]),

@@ -33,7 +33,7 @@ from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.extracting import FeatureExtraction
 from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
-from mmmono.pipeline.groups import compared_groups, store_identity
+from mmmono.pipeline.groups import compared_groups, counted, store_identity
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, plan_training, train_dictionary
@@ -314,9 +314,7 @@ class Workspace:
 
     def head(self, split: Split) -> str:
         """Model, dataset, split and numbers of pairs and groups, for titles of tables; needs the split's features."""
-        view = self.features(split).view
-        pairs, groups = len(view), int(view.groups().max()) + 1
-        count = f"{pairs:,} pairs" if pairs == groups else f"{pairs:,} pairs, {groups:,} groups"
+        count = counted(self.features(split).view.groups())
         return f"{self.model.name} on {self.dataset_name} ({self.described(split)}: {count})"
 
     def described(self, split: Split) -> str:

@@ -19,6 +19,18 @@ def with_half_width(row: Mapping[str, Any], digits: int, scale: float = 1.0) -> 
     return f"{scale * row['mean']:.{digits}f}{half}"
 
 
+def with_effective(groups: float, effective: float) -> str:
+    """Format a number of groups, with that of effective ones if these are less than half: `351 groups (45 effective)`.
+
+    Errors are those of so many groups of equal size: a few large groups decide what hundreds of small ones seem to.
+
+    Args:
+        groups: their number.
+        effective: see `mmmono.core.statistics.effective_groups`.
+    """
+    return f"{int(groups):,} groups" + (f" ({effective:,.0f} effective)" if effective < groups / 2 else "")
+
+
 def with_error(row: Mapping[str, Any], metric: str) -> str:
     """Format a mean with its standard error; `none` if there is no mean."""
     if row[metric] is None:

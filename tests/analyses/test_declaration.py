@@ -205,7 +205,9 @@ def test_figures_of_an_earlier_drawing_are_drawn_again_and_nothing_is_computed(t
     ]
     save_table(scores, tmp_path / "scores", list(MDS.columns["scores"]))
     save_table(
-        [{"feature_set": "raw", "groups": 9, "null_std": 0.1}], tmp_path / "summary", list(MDS.columns["summary"])
+        [{"feature_set": "raw", "groups": 9, "effective_groups": 9, "null_std": 0.1}],
+        tmp_path / "summary",
+        list(MDS.columns["summary"]),
     )
     artifact = Artifact(tmp_path, {"version": MDS.version}, built=False)
     MDS.result(artifact, "model", "data")

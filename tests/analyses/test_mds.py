@@ -27,7 +27,8 @@ def dominance(name: str, shift: float, dead: int = 0) -> FeatureSetDominance:
 
 
 def scores_of(*sets: FeatureSetDominance) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return pd.DataFrame([row for scored in sets for row in scored.to_rows()]), pd.DataFrame([s.to_row() for s in sets])
+    summary = [{**scored.to_row(), "effective_groups": scored.scores.num_groups} for scored in sets]
+    return pd.DataFrame([row for scored in sets for row in scored.to_rows()]), pd.DataFrame(summary)
 
 
 def test_figure_4_counts_every_live_feature_in_its_class() -> None:
@@ -62,13 +63,16 @@ def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
     rows = [row for scored in sets for row in scored.to_rows()]
     save_table(rows, tmp_path / "scores", list(MDS.columns["scores"]))
     shared = {f"{of}_{what}": 0 for of in ("ImgD", "TextD", "CrossD") for what in ("shared", "sharedness")}
-    summary = [{**scored.to_row(), "gap": 0.5, **shared} for scored in sets]
+    summary = [
+        {**scored.to_row(), "effective_groups": of, "gap": 0.5, **shared}
+        for scored, of in zip(sets, (200, 9.6), strict=True)
+    ]
     save_table(summary, tmp_path / "summary", list(MDS.columns["summary"]))
     ((name, figure),) = MDS.draw(Result(tmp_path, {}))
     assert name == "mds"
     assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
         "raw, 200 groups",
-        "sae, 200 groups",
+        "sae, 200 groups (10 effective)",
     ]
     for table in MDS.tables:  # every number that is shown is saved
         assert [row["feature set"] for row in table.rows(Result(tmp_path, {}))] == ["raw", "sae"]

@@ -16,9 +16,10 @@ import torch
 from scipy.stats import norm
 
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
-from mmmono.core.statistics import Estimate, crossed_mean, group_mean, holm, t_mean, wilson
+from mmmono.core.crossed import crossed_mean
+from mmmono.core.statistics import Estimate, group_mean, holm, t_mean, wilson
 from mmmono.features.removal import Composition, PairedFeatures
-from mmmono.modality.consequences import difference, interval_of
+from mmmono.modality.consequences import difference, grouped_rate, interval_of
 from mmmono.modality.removal_outcomes import Outcome as Removed
 from mmmono.modality.removal_outcomes import RemovalBench
 from tests.calibration import modality
@@ -249,6 +250,16 @@ def class_like_others(rng: np.random.Generator) -> Outcome:
     return found.p_value <= 0.05
 
 
+def rate_of_unequal_groups(rng: np.random.Generator) -> Outcome:
+    """Rate near nine in ten of pairs in groups as of emoji, four of five of which are as their group is."""
+    groups, rate = np.repeat(np.arange(len(EMOJI)), EMOJI), rng.uniform(0.87, 0.93)
+    own, shared = rng.random(len(groups)) < rate, (rng.random(len(EMOJI)) < rate)[groups]
+    values = np.where(rng.random(len(groups)) < 0.8, shared, own).astype(float)
+    found = grouped_rate(group_mean(values, groups), groups)
+    return found.low <= rate <= found.high
+
+
+EMOJI = [1] * 158 + [6] * 7 + [18] * 8 + [40]  # sizes of groups
 RARE = "conservative: in half of the experiments five cells or fewer differ, where no exact test can reject"
 CASES = [
     Case("generation: change (t)", "8 seeds, skewed", "coverage", seeds),
@@ -328,3 +339,6 @@ CASES += [
 CASES.append(Case("consensus: corrected agreement", "200 features, 3 seeds", "coverage", modality.agreeing_seeds, 0.25))
 CASES += [Case(*row[:2], "coverage", row[2], 0.005) for row in modality.COVERAGE]
 CASES += [Case(*row[:2], "false positives", row[2], 0.005) for row in modality.FALSE_POSITIVES]
+CASES.append(
+    Case("rate by group (Wilson)", "groups of 1 to 40, rates .87 to .93", "coverage", rate_of_unequal_groups, 0.5)
+)

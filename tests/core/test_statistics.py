@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control, ttest_1samp
 
+from mmmono.core.crossed import crossed_mean
 from mmmono.core.statistics import (
     Estimate,
     Interval,
-    crossed_mean,
     effective_groups,
     group_mean,
     holm,
     t_mean,
     wilson,
 )
+from mmmono.modality.consequences import grouped_rate
 from mmmono.modality.intervals import PSEUDO_SCATTER
 
 
@@ -55,6 +56,30 @@ def test_equal_values_are_as_significant_as_their_signs(count: int) -> None:
         expected = binomtest(count, count).pvalue
         assert t_mean(values).p_value == pytest.approx(expected)
     assert t_mean(np.zeros(count)).p_value == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_equal_values_make_no_point_of_an_interval(value: float) -> None:
+    """The interval had a width of 0, and of a rate of .3, by rounding, almost 0."""
+    for found in (t_mean(np.full(9, value)), group_mean(np.full(9, value), np.arange(9) // 2)):
+        assert not found.interval().bounded
+        assert math.isnan(found.equivalence_bound())
+        assert math.isnan(found.detectable())
+        rate = found.rate_interval(9)
+        assert rate.high - rate.low > 0.3
+        assert found.of_shares(9).interval() == found.of_outcomes(9).interval()
+
+
+def test_rare_shares_are_covered_where_all_that_was_seen_is_0() -> None:
+    """One query in a hundred moves, by .6 on average: in a third of the experiments none did, and [0, 0] covered nothing."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(500):
+        found = t_mean((rng.random(100) < 0.01) * rng.uniform(0.2, 1, 100))
+        interval = found.of_shares(100).interval()
+        assert not found.scatters or found.of_shares(100) == found
+        covered.append(interval.low <= 0.006 <= interval.high)
+    assert np.mean(covered) > 0.93
 
 
 def test_equivalence_is_shown_where_both_one_sided_tests_reject() -> None:
@@ -135,6 +160,21 @@ def test_a_rate_near_1_covers_where_groups_are_of_very_unequal_size() -> None:
     assert np.mean(covered) > 0.93
 
 
+@pytest.mark.parametrize("alike", [0.8, 1.0])
+def test_a_rate_near_nine_in_ten_covers_for_groups_like_those_of_emoji(alike: float) -> None:
+    """With 1/16 of added scatter, whatever the groups' sizes, it is .84 and .80."""
+    sizes = SIZES["emoji"]
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    covered = []
+    for _ in range(600):
+        rate = rng.uniform(0.87, 0.93)
+        own, shared = rng.random(len(groups)) < rate, (rng.random(len(sizes)) < rate)[groups]
+        values = np.where(rng.random(len(groups)) < alike, shared, own).astype(float)
+        interval = grouped_rate(group_mean(values, groups), groups)
+        covered.append(interval.low <= rate <= interval.high)
+    assert np.mean(covered) > 0.91
+
+
 def test_a_crossed_mean_of_a_full_table_has_the_variance_of_the_analysis_of_variance() -> None:
     """Strong effects of rows and columns: V ≈ (MS_rows + MS_columns − MS_rest) / n, written out here."""
     rng = np.random.default_rng(0)
@@ -165,6 +205,20 @@ def test_the_error_of_a_crossed_mean_is_that_of_repeated_experiments() -> None:
     )
     assert np.mean([f.error**2 for f in found]) == pytest.approx(true, rel=0.08)
     assert np.var([f.value for f in found]) == pytest.approx(true, rel=0.15)
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("spread", [(1, 0.3, 1), (0.3, 0.3, 1), (1, 1, 1), (0.3, 0.1, 1)])
+def test_a_crossed_mean_of_two_or_three_columns_is_covered(columns: int, spread: tuple[float, ...]) -> None:
+    """Two columns that are alike by chance seemed not to matter: of 30 rows the interval covered in .84 to .92."""
+    rng, covered = np.random.default_rng(0), []
+    rows, by = np.indices((30, columns))
+    for _ in range(500):
+        draws = (rng.standard_normal(shape) for shape in ((30, 1), (1, columns), (30, columns)))
+        values = sum(sd * draw for sd, draw in zip(spread, draws, strict=True))
+        interval = crossed_mean(np.ravel(values), rows.ravel(), by.ravel()).interval()
+        covered.append(interval.low <= 0 <= interval.high)
+    assert np.mean(covered) > 0.92
 
 
 def test_a_crossed_mean_of_one_column_is_the_mean_over_rows() -> None:

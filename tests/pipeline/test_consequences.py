@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from mmmono.dictionaries import Dictionary
+from mmmono.modality import Partition
 from mmmono.pipeline.halves import Halves
+from mmmono.pipeline.steering import drawn_by_class
 from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.objectives_store import SAE, classified, halves, held_out, recall, store
@@ -181,6 +183,7 @@ def test_contact_sheets_of_steering(command: Command, artifacts: Path) -> None:
     [
         ("consequences", "shares=[0.5]"), ("consequences", "n_random=1"), ("consequences", "temperature=0.001"),
         ("consequences", "prompt=photo"), ("consequences", "max_pairs=1"), ("steering", "how=push"),
+        ("steering", "max_features=5"),
         ("steering", "strengths=[2.0,1.0]"), ("steering", "queries=2"), ("steering", "query=''"), ("steering", "k=100000"),
     ],
 )  # fmt: skip
@@ -221,3 +224,18 @@ def test_labels_of_embeddings_that_the_model_did_not_make_are_refused_before_it_
     assert "the pairs have 8 dimensions and model=drawingclip has" in run.err
     assert "dataset.label=null" in run.err
     assert not (tmp_path / "artifacts" / "models").exists()
+
+
+def test_of_many_features_some_of_each_class_are_steered() -> None:
+    """All live ones were: of 65,536 latents that takes days."""
+    classes = torch.arange(300).split([10, 90, 200])
+    partition = Partition(*classes, torch.empty(0, dtype=torch.int64))
+    features = torch.arange(300)[::2]
+    assert (
+        drawn_by_class(partition, features, None, 0) == drawn_by_class(partition, features, 150, 0) == features.tolist()
+    )
+    drawn = drawn_by_class(partition, features, 65, 0)
+    assert set(drawn) <= set(features.tolist())
+    assert drawn == sorted(set(drawn))
+    assert [sum(int(feature) in members for feature in drawn) for members in classes] == [5, 30, 30]
+    assert drawn_by_class(partition, features, 65, 1) != drawn == drawn_by_class(partition, features, 65, 0)

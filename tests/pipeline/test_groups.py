@@ -14,6 +14,7 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.features import FeatureStore
 from mmmono.features.grouping import Grouping
 from mmmono.pipeline import groups
+from mmmono.pipeline.groups import counted
 from tests.features.test_grouping import store_of
 from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.test_robustness import as_store
@@ -109,3 +110,11 @@ def test_compared_groups_are_those_of_the_metadata_as_this_version_reads_it(
         codes = groups.compared_groups(Artifacts(tmp_path), there, store, Grouping(near_duplicates=0.9), "cpu")
         found.append(None if codes is None else codes.tolist())
     assert found == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 1, 1]]
+
+
+def test_titles_say_how_many_groups_of_equal_size_say_as_much() -> None:
+    """Intervals of a few large groups and many of one pair are those of few groups, which 176 groups do not suggest."""
+    assert counted(np.arange(1200)) == "1,200 pairs"
+    assert counted(np.arange(1200) // 2) == "1,200 pairs, 600 groups"
+    unequal = np.repeat(np.arange(176), [110, 50, *([1] * 174)])
+    assert counted(unequal) == "334 pairs, 176 groups (8 effective)"

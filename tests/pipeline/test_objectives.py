@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from mmmono.analyses.objectives_synthetic import OBJECTIVES_SYNTHETIC
+from mmmono.analyses.objectives_synthetic import OBJECTIVES_SYNTHETIC, analysis
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.matched_saes import MatchedSAEs
 from mmmono.pipeline.analysis import shown_figures, shown_tables
+from mmmono.pipeline.halves import Halves
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import only
@@ -61,6 +63,32 @@ def test_every_table_and_figure(command: Command, tmp_path: Path) -> None:
     }
     [(_, _, table)] = shown_tables(OBJECTIVES_SYNTHETIC, result)
     assert len(table) == 8
+
+
+def test_known_concepts_classes_are_removed_on_pairs_that_they_were_not_chosen_by(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes were chosen, and removed, on the same pairs."""
+    chosen, measured = [], []
+    dominance = Halves.dominance
+    monkeypatch.setattr(Halves, "dominance", lambda self, *of: chosen.append(self.classified) or dominance(self, *of))
+    monkeypatch.setattr(
+        analysis, "recall_at_k", lambda *of: measured.append(of[3]) or {k: float(len(of[0])) for k in of[2]}
+    )
+    run = command(
+        "objectives_synthetic", f"artifacts={tmp_path}", *SHORT, "objectives_synthetic.jobs=1", "features=raw",
+        "objectives_synthetic.quick=true", "~objectives_synthetic.data.wide_gap", "~objectives_synthetic.data.angle_60",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    [classified] = chosen
+    pairs = len(classified)
+    assert [len(groups) for groups in measured] == [pairs] * 2 + [pairs // 2] * 8
+    for groups in measured[2:]:  # all latents, then without each class, both ways; each pair is a group
+        assert not set(groups.tolist()) & set(np.flatnonzero(classified >= 0).tolist())
+    rows = pd.read_parquet(only(tmp_path / "results", "objectives_synthetic-*") / "objectives.parquet")
+    assert (rows.recall_at_1.item(), rows.without_none.item(), rows.without_cross_modal.item()) == (
+        pairs, pairs // 2, pairs // 2
+    )  # fmt: skip
 
 
 @pytest.mark.slow

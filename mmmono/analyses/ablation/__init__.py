@@ -100,7 +100,7 @@ ABLATION = Analysis(
     ),
     paper="Table 1",
     targets=("section-2.2",),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "table1": {

@@ -165,7 +165,7 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=6,
+    version=7,
     settings=Settings,
     columns={
         "table3": {

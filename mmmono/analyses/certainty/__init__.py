@@ -99,14 +99,14 @@ CERTAINTY = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
-    version=7,
+    version=8,
     reads=("sharedness",),
     drawing=2,
     settings=Settings,
     columns={
         "scores": {
             **TWO_AXES,
-            "p_value": "two-sided p-value of R(d), image and text of groups of pairs swapped at random",
+            "p_value": "two-sided p-value of R(d), image and text of groups of pairs swapped at random; none if dead",
             "q_value": "p-value adjusted for the number of live features (Benjamini and Hochberg)",
             "low": "lower end of the 95 % interval of R(d) (Wilson, by effective number of trials)",
             "high": "upper end of the 95 % interval of R(d)",

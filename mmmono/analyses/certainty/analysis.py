@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from mmmono.analyses.certainty import Settings
-from mmmono.features import MODALITIES
+from mmmono.core.errors import ConfigError
+from mmmono.features import MODALITIES, ActivationBlock
 from mmmono.features.feature_set import FeatureSet
-from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups
+from mmmono.features.folding import OfBlocks, Together, pairs
 from mmmono.modality import (
     LIVE_CLASSES,
     DominanceResamples,
@@ -68,11 +72,19 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     groups = shared_groups(workspace.features(workspace.dataset.split).view.groups())
     sizes = None if groups is None else group_sizes(groups)
     draws = settings.n_permutations, settings.n_bootstrap, settings.n_halves
-    resampling = OfBlocks(ResamplingStream(*draws, workspace.seed, sizes), pairs_and_groups)
+    # Dead features, most latents of a wide dictionary, would take as much memory in each resample as live ones.
+    chosen = scored.partition.live if bool(live.any()) else torch.arange(len(live))
+    check_memory(draws, len(chosen))
+    resampling = OfBlocks(ResamplingStream(*draws, workspace.seed, sizes), OfFeatures(chosen, len(live)))
     both = Together(resampling, OfBlocks(EnergyStream(), pairs))
     resamples, energy = workspace.folded(feature_set, both, groups).result()
-    q_value = resamples.q_values(live)
-    certainty = class_certainty(scored.scores, resamples.bootstrap, workspace.classify, live)
+    tested = live[chosen]
+    certainty = _of_all(
+        class_certainty(scored.scores.of(chosen), resamples.bootstrap, workspace.classify, tested), chosen, len(live)
+    )
+    p_value, q_value = (
+        _spread(values, chosen, len(live)) for values in (resamples.p_value, resamples.q_values(tested))
+    )
     auroc = image_auroc(*_sample(workspace, feature_set, settings.auroc_pairs))
     other = {"energy": energy, "auroc": auroc}
     summary = {
@@ -81,13 +93,13 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
             scored, partition_by_null(scored.scores.scores, q_value, settings.fdr, live), certainty, settings.fdr
         ),
         **{key: getattr(scored.summary, key) for key in ("pairs", "groups", "std", "reliability", "corrected_std")},
-        "null_std": resamples.null_std(live),
-        **_halves(workspace, resamples, live),
+        "null_std": resamples.null_std(tested),
+        **_halves(workspace, resamples, tested),
         **{f"{key}_rho": _rho(scored, values) for key, values in other.items()},
     }
     low, high = score_intervals(scored.scores)
     columns = {
-        "p_value": resamples.p_value, "q_value": q_value, "low": low, "high": high,
+        "p_value": p_value, "q_value": q_value, "low": low, "high": high,
         **{f"{of}_probability": share for of, share in zip(LIVE_CLASSES, certainty.probabilities, strict=True)},
         "border_p_value": certainty.border_p_value, "border_q_value": certainty.border_q_value, **other,
     }  # fmt: skip
@@ -97,6 +109,49 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
         for i, row in enumerate(score_rows(scored, feature_sharedness(workspace, name), live))
     ]
     return {"scores": scores, "summary": [summary], "plan": _plan(name, scored, certainty, live, settings)}
+
+
+@dataclass(frozen=True)
+class OfFeatures:
+    """Gives a stream the activations of some features alone, and the groups of the pairs; a value, so that it travels.
+
+    Attributes:
+        chosen: indices of the features, ascending.
+        features: number of all of them.
+    """
+
+    chosen: Int64[Tensor, " chosen"]
+    features: int
+
+    def __call__(self, block: ActivationBlock) -> tuple[Any, ...]:
+        """Arguments of `ResamplingStream.add`."""
+        if len(self.chosen) == self.features:
+            return block.image, block.text, block.groups
+        return *(side.index_select(1, self.chosen.to(side.device)) for side in (block.image, block.text)), block.groups
+
+
+def _spread(values: Float64[Tensor, "*rows chosen"], chosen: Int64[Tensor, " chosen"], features: int) -> Tensor:
+    """Values of all features: NaN for those that were not chosen."""
+    return values.new_full((*values.shape[:-1], features), torch.nan).index_copy(-1, chosen, values)
+
+
+def _of_all(certainty: ClassCertainty, chosen: Int64[Tensor, " chosen"], features: int) -> ClassCertainty:
+    """Certainty of all features from that of the chosen ones; NaN for the others."""
+    own = {field.name: _spread(getattr(certainty, field.name), chosen, features) for field in fields(certainty)}
+    return ClassCertainty(**own)
+
+
+def check_memory(draws: tuple[int, int, int], features: int) -> None:
+    """Raise ConfigError if the resamples alone are more than this machine's memory."""
+    n_permutations, n_bootstrap, n_halves = draws
+    needed = 8 * features * (n_permutations + 2 * (n_bootstrap + 2 * n_halves))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ConfigError(
+            f"certainty: resamples of {features:,} live features take {needed / 1e9:.0f} GB, but this machine has "
+            f"{there / 1e9:.0f} GB of memory: lower certainty.n_permutations={n_permutations} or "
+            f"certainty.n_bootstrap={n_bootstrap}"
+        )
 
 
 def _counts(scored: FeatureSetDominance, by_null: Partition, certainty: ClassCertainty, fdr: float) -> Row:

@@ -98,7 +98,7 @@ CONCEPTS = Analysis(
     ),
     paper="beyond 3.2",
     targets=("concepts",),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "labels": {

@@ -193,7 +193,8 @@ def _add_gain(tables: dict[str, list[Row]]) -> None:
     for row in tables["summary"]:
         mine, control = (np.array(precision[name, row["samples"]]) for name in (row["feature_set"], CONTROL))
         none = dict.fromkeys(("gain", "gain_low", "gain_high"))
-        row.update(none if row["feature_set"] == CONTROL else t_mean(mine - control).interval().columns("gain"))
+        gain = t_mean(mine - control).of_shares(len(mine))
+        row.update(none if row["feature_set"] == CONTROL else gain.interval().columns("gain"))
 
 
 def _mean_purity(rows: list[Row], chance: float) -> Row:

@@ -89,7 +89,7 @@ CONSENSUS = Analysis(
         "chance? Not in the paper."
     ),
     paper="beyond 2.1",
-    version=3,
+    version=4,
     targets=("consensus",),
     more_seeds="consensus.n_seeds",
     settings=Settings,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.prompts import check_prompt
-from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.formats import points, random_remarks, shares, with_effective
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -136,7 +136,8 @@ def _fields(result: Result) -> Fields:
 def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")[:1]
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
-    yield f"{pairs['pairs']} pairs in {pairs['groups']} groups{labels}; R@k, zero-shot and MRR in %, their changes in points"
+    groups = with_effective(pairs["groups"], pairs["effective_groups"])
+    yield f"{pairs['pairs']} pairs in {groups}{labels}; R@k, zero-shot and MRR in %, their changes in points"
     yield (
         f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "
         "that no class is removed on the pairs that it was chosen by"
@@ -156,7 +157,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "effects": {
@@ -218,6 +219,7 @@ CONSEQUENCES = Analysis(
             "space": "what the features were removed from: embeddings, reconstruction or features (no decoder)",
             "pairs": "number of pairs that classes and features are removed on: those by which no feature is classified",
             "groups": "number of groups of these pairs",
+            "effective_groups": "n² / Σ n_g² for n_g pairs of a group: as many groups of equal size say as much",
             "classified_pairs": "number of pairs by which features are classified",
             "classified_groups": "number of groups of these pairs",
             "labels": "number of labels among which images are classified; 0 without",

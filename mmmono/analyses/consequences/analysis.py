@@ -12,7 +12,7 @@ import torch
 from mmmono.analyses.consequences import MEASURES, Settings
 from mmmono.core.errors import DataError
 from mmmono.core.progress import progress_bar
-from mmmono.core.statistics import Estimate, Interval, holm
+from mmmono.core.statistics import Estimate, Interval, effective_groups, holm
 from mmmono.modality.consequences import (
     Removal,
     RemovalPlan,
@@ -89,7 +89,7 @@ def _counts(pairs: PairSample, halves: Halves) -> Row:
     """Numbers of pairs and groups that classes are removed on, and of those by which features are classified."""
     classified = halves.classified[halves.classified >= 0]
     return {
-        "pairs": len(pairs), "groups": len(np.unique(pairs.groups)),
+        "pairs": len(pairs), "groups": len(np.unique(pairs.groups)), "effective_groups": effective_groups(pairs.groups),
         "classified_pairs": len(classified), "classified_groups": len(np.unique(classified)),
         "labels": len(pairs.classes.embeddings) if pairs.classes is not None else 0,
     }  # fmt: skip

@@ -136,7 +136,7 @@ GENDER = Analysis(
     question="Is a concept, such as gender, carried by the image (ImgD) or by the words (TextD)?",
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
-    version=6,
+    version=7,
     settings=Settings,
     columns={
         "table2": {

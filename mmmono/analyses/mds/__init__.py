@@ -67,7 +67,7 @@ MDS = Analysis(
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
-    version=5,
+    version=6,
     reads=("sharedness",),
     columns={
         "scores": TWO_AXES,
@@ -75,6 +75,7 @@ MDS = Analysis(
             "feature_set": "name of the feature set",
             "pairs": "number of pairs",
             "groups": "number of groups of pairs that are not independent, the unit of all errors",
+            "effective_groups": "n² / Σ n_g² for n_g pairs of a group: as many groups of equal size say as much",
             "features": "number of features",
             "ImgD": "number of image-dominant features",
             "TextD": "number of text-dominant features",
@@ -111,7 +112,7 @@ MDS = Analysis(
             "mds_sharedness", "Features shared beyond broken pairs (q ≤ 0.05), and median sharedness", sharedness_rows
         ),
     ],
-    drawing=2,
+    drawing=3,
     figures=[
         FigureView(
             "mds",

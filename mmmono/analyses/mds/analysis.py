@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from mmmono.core.statistics import effective_groups
 from mmmono.features.folding import OfBlocks, pairs
 from mmmono.modality import GapStream
 from mmmono.pipeline.analysis import Study, Tables
@@ -20,11 +21,10 @@ def prepare(workspace: Workspace) -> Study:
         sets = [workspace.dominance(name) for name in workspace.recipes]
         axes = [(scored, feature_sharedness(workspace, scored.name), workspace.live(scored.scores)) for scored in sets]
         gap = workspace.folded(None, OfBlocks(GapStream(), pairs)).result()
+        about = {"effective_groups": effective_groups(features.view.groups()), "gap": gap.centroid_distance}
         return {
             "scores": [row for axis in axes for row in score_rows(*axis)],
-            "summary": [
-                {**axis[0].to_row(), "gap": gap.centroid_distance, **sharedness_counts(*axis)} for axis in axes
-            ],
+            "summary": [{**axis[0].to_row(), **about, **sharedness_counts(*axis)} for axis in axes],
             "modality_gap": [asdict(gap)],
         }
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.formats import with_effective
 from mmmono.reporting.headings import dominance_axis
 from mmmono.reporting.panels import panels
 from mmmono.reporting.result import Result
@@ -33,7 +34,8 @@ def distributions(scores: pd.DataFrame, summary: pd.DataFrame, modalities: Modal
 
     Args:
         scores: one row per feature, with the columns `feature_set`, `class` and `mds`.
-        summary: one row per feature set, with the columns `feature_set`, `null_std` and `groups`.
+        summary: one row per feature set, with the columns `feature_set`, `null_std`, `groups`
+            and `effective_groups`.
         modalities: what the modalities are called.
     """
     by_set = summary.set_index("feature_set")
@@ -60,7 +62,8 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, summary: pd.Series, modal
     axis.axvline(mean, color="black", linewidth=0.8)
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     dead = int((scores["class"] == "dead").sum())
-    title = f"{name}, {int(summary['groups']):,} groups{f', {dead} dead' if dead else ''}"
+    groups = with_effective(summary["groups"], summary["effective_groups"])
+    title = f"{name}, {groups}{f', {dead} dead' if dead else ''}"
     axis.set_title(f"{title}\nμ = {mean:.3f}, σ = {std:.3f}, σ₀ = {summary['null_std']:.3f}", loc="left")
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from mmmono.analyses.objectives_synthetic import MEASURES, Settings
 from mmmono.analyses.objectives_synthetic.runs import Run, check_dataset, runs
 from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import FeatureSet, RawFeatures
+from mmmono.features.grouping import GroupNumbers
 from mmmono.features.retrieval import recall_at_k
 from mmmono.features.store import MODALITIES
 from mmmono.features.synthetic import identity
@@ -25,6 +27,7 @@ from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.feature_sets import Fitted, Trained
+from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -121,20 +124,31 @@ class _Measured:
         partition = partition_by_margin(scored.scores, MARGIN, live)
         both = Match.of(feature_correlations([(torch.cat(self.codes), torch.cat(self.sides))]))
         shared = sharedness_scores([self.sides], self.truth.groups).score[live]
-        recall = self._recall(self.image, self.text, (1, 10))
+        recall = self._recall(self.sides, self.truth.groups, (1, 10))
         row: Row = {
             "both": float(((scored.scores[live] - 0.5).abs() <= MARGIN).double().mean()),
             "accuracy": balanced_accuracy(partition, both, self.truth.kind),
             "sharedness": float(shared.nanmean()),
             **{f"recall_at_{k}": value for k, value in recall.items()},
         }
+        return row | self._without_classes()
+
+    def _without_classes(self) -> Row:
+        """R@1 without the latents of each class, on the half of the groups by which no latent is classified."""
+        halves = Halves.of(self.workspace)
+        scores = halves.dominance(self.workspace, self.feature_set).scores
+        partition = partition_by_margin(scores.scores, MARGIN, self.workspace.live(scores))
+        left = halves.left(np.arange(len(self.image)))
+        rows, groups = torch.from_numpy(left), self.truth.groups[left]
+        sides = self.image[rows], self.text[rows]
+        row: Row = {"without_none": self._recall(sides, groups, (1,))[1]}
         for of in ("image_dominant", "text_dominant", "cross_modal"):
-            image, text = (side.index_fill(1, getattr(partition, of), 0) for side in self.sides)
-            row[f"without_{of}"] = self._recall(image, text, (1,))[1]
+            image, text = (side.index_fill(1, getattr(partition, of), 0) for side in sides)
+            row[f"without_{of}"] = self._recall((image, text), groups, (1,))[1]
         return row
 
-    def _recall(self, image: Tensor, text: Tensor, ks: tuple[int, ...]) -> dict[int, float]:
-        found = [recall_at_k(*sides, ks, self.truth.groups) for sides in ((image, text), (text, image))]
+    def _recall(self, sides: tuple[Tensor, Tensor], groups: GroupNumbers, ks: tuple[int, ...]) -> dict[int, float]:
+        found = [recall_at_k(*both, ks, groups) for both in (sides, (sides[1], sides[0]))]
         return {k: sum(one[k] for one in found) / 2 for k in ks}
 
     def stability(self) -> float | None:

@@ -23,7 +23,7 @@ PANELS = {
     "recall_at_1": "R@1 by codes",
 }
 DROPPED = {
-    "recall_at_1": "all latents",
+    "without_none": "all latents",
     "without_image_dominant": "without ImgD",
     "without_text_dominant": "without TextD",
     "without_cross_modal": "without CrossD",

@@ -162,7 +162,7 @@ STEERED_ANSWERS = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
-    version=2,
+    version=3,
     embeds_anew=True,
     weights={"victim.model": "vision-language model"},
 )

@@ -167,7 +167,7 @@ STEERED_IMAGES = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
-    version=2,
+    version=3,
     embeds_anew=True,
     weights={"generator.weights": "generator"},
 )

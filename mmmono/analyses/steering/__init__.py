@@ -11,6 +11,8 @@ from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
 from mmmono.reporting.result import Fields, Result
 from mmmono.reporting.steering_tables import class_means
 
+FEWEST = 6  # features that are steered: two of each class
+
 
 @dataclass(frozen=True)
 class Settings(SteeringSettings):
@@ -21,6 +23,8 @@ class Settings(SteeringSettings):
         images: number of images that are searched, at most one of each group.
         k: number of images that each text finds.
         queries: number of texts, at most one of each group.
+        max_features: features that are steered, at most, drawn at random, of each class as many if it has them; None: all
+            live ones, which takes a time that grows with the square of their number.
         query: text on contact sheets; None: one of the texts, at random.
         show: features on contact sheets; None: random ones of each class.
         per_class: how many of each class.
@@ -28,6 +32,7 @@ class Settings(SteeringSettings):
     """
 
     queries: int
+    max_features: int | None
     query: str | None
     shown: int
 
@@ -35,6 +40,11 @@ class Settings(SteeringSettings):
         for name, least in (("queries", 3), ("shown", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.max_features is not None and self.max_features < FEWEST:
+            raise ValueError(
+                f"max_features={self.max_features} must be at least {FEWEST}, two of each class, or null: each is a control "
+                "of the others"
+            )
         if self.query is not None and not self.query.strip():
             raise ValueError("query= is empty: give a text, or null")
         super().__post_init__()
@@ -59,6 +69,11 @@ def _remarks(result: Result) -> Iterator[str]:
             f"{row['feature_set']}: {row['queries']} {said['texts']} find {result.recipe['steering']['k']} of "
             f"{row['images']} {said['images']}{silent}"
         )
+        if row["steered"] < row["active"]:
+            yield (
+                f"{row['feature_set']}: {row['steered']:,} of {row['active']:,} such features are steered, of each class as "
+                "many at random (steering.max_features)"
+            )
     yield (
         f"move: how much more the {said['images']} found activate the feature, 1 as those that activate it most; others: "
         "the same while other features are steered; stay: cosine of what else they activate; means over features"
@@ -103,6 +118,7 @@ STEERING = Analysis(
             "queries": "number of texts",
             "images": "number of images among which they find some, one of each group",
             "steered": "number of features that were steered",
+            "active": "live features that some image activates, from which these were drawn (steering.max_features)",
             "silent": "live features that no image activates",
         },
     },

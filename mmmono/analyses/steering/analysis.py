@@ -30,6 +30,7 @@ from mmmono.pipeline.steering import (
     check_groups,
     check_shown,
     class_rows,
+    drawn_by_class,
     one_of_each_group,
     random_features,
     steered_rows,
@@ -97,7 +98,8 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
         features, scored = workspace.feature_set(name), workspace.dominance(name)
         steering = _steering(workspace, features, samples.texts, samples.images, settings.k)
         live = scored.partition.live
-        chosen = live[steering.reference[live] != 0].tolist()
+        active = live[steering.reference[live] != 0]
+        chosen = drawn_by_class(scored.partition, active, settings.max_features, workspace.seed)
         if len(chosen) > 1:
             found = _steered(steering, chosen, settings, name)
             rows = [row for steered in found for row in steered_rows(scored, chosen, steered, steering.reference)]
@@ -107,7 +109,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
             tables["shown"] += _shown(workspace, features, scored, samples, settings)
         tables["samples"].append({
             "feature_set": name, "queries": len(samples.texts), "images": len(samples.images),
-            "steered": len(chosen), "silent": len(live) - len(chosen),
+            "steered": len(chosen), "active": len(active), "silent": len(live) - len(active),
         })  # fmt: skip
     if settings.sheets:
         images = _images(workspace)

@@ -153,7 +153,7 @@ TEXT_TO_IMAGE = Analysis(
     question="What does a reference image give to a generated one through each class of features?",
     paper="Figures 10, 14",
     targets=("section-4.3", "appendix-a.4"),
-    version=4,
+    version=5,
     settings=Settings,
     columns={
         "cells": {

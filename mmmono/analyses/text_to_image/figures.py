@@ -169,6 +169,6 @@ def control_curves(effects: pd.DataFrame, axis: str) -> Figure:
 def _draw_line(panel: Axes, name: str, line: pd.DataFrame) -> None:
     style = "--" if name.startswith("Random") else "-"
     panel.plot(line["strength"], line["change"], style, color=COLORS[name], label=name, linewidth=1.4)
-    panel.fill_between(
-        line["strength"], line["change_low"], line["change_high"], color=COLORS[name], alpha=0.15, linewidth=0
-    )
+    # Where nothing is injected, no seed's image changes: there is no interval, and the band starts at 0.
+    low, high = (line[bound].mask(line["change"] == 0, 0.0) for bound in ("change_low", "change_high"))
+    panel.fill_between(line["strength"], low, high, color=COLORS[name], alpha=0.15, linewidth=0)

@@ -118,7 +118,7 @@ VALIDATE = Analysis(
     ),
     paper="beyond the paper",
     targets=("validate",),
-    version=3,
+    version=4,
     settings=Settings,
     columns={
         "validation": {

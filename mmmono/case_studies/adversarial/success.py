@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from mmmono.core.statistics import Estimate, Interval, crossed_mean, wilson
+from mmmono.core.crossed import crossed_mean
+from mmmono.core.statistics import Estimate, Interval, wilson
 
 METHOD = "Wilson, by effective sample size"
 MOST_CERTAIN = 4.0  # factor of the degrees of freedom at most; see `success_rate`
