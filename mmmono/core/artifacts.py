@@ -27,12 +27,12 @@ from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
+from mmmono.core.saved import RECIPE_FILE as RECIPE_FILE
 from mmmono.core.saved import read_json_object
 from mmmono.core.text import file_name
 from mmmono.core.timing import timed
 from mmmono.core.versions import is_current, versioned
 
-RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
 # Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.

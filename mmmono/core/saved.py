@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+RECIPE_FILE = "recipe.json"  # what an artifact was made from; written last
+LEVELS = 3  # folders in which a file of an artifact lies, at most
+
 
 def read_json(file: Path) -> Any:
     """Return the content of a JSON file.
@@ -82,6 +85,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def broken(file: Path, kind: str, reason: object) -> StoreError:
     """Return the error for a file of an artifact that is not what it should be."""
     why = " ".join(str(reason).replace(str(file), "it").split())[:120]
-    return StoreError(
-        f"{file} is no whole {kind} ({why}): remove the folder {file.parent}, and run the same command again"
-    )
+    return StoreError(f"{file} is no whole {kind} ({why}): {made_anew(file, 'it has to be made anew')}")
+
+
+def made_anew(file: object, otherwise: str) -> str:
+    """Return what makes a broken file anew: if it belongs to an artifact, to remove that; else `otherwise`."""
+    for folder in Path(str(file)).parents[:LEVELS]:
+        if (folder / RECIPE_FILE).exists():
+            return f"remove the folder {folder}, and run the same command again"
+    return otherwise
