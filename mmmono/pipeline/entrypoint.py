@@ -27,12 +27,13 @@ from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
 from mmmono.core.memory import keep_freed_memory
 from mmmono.core.process_group import place_of_this_process
-from mmmono.core.processes import hold, release, serve
+from mmmono.core.processes import end_with_parent, hold, release, serve
 from mmmono.core.text import one_line
 from mmmono.pipeline.command_line import hydra_arguments
 from mmmono.pipeline.settings import CONF, check_settings
 from mmmono.pipeline.shared_settings import own_settings
 
+COMMAND = "MMMONO_COMMAND"  # environment variable with the number of the process that runs the command
 Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
 
 
@@ -62,6 +63,7 @@ def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_na
         MmmonoError: the job of a multirun failed. Outside of one, its error is printed and the process exits.
     """
     quiet()  # again, because a launcher's worker does not run the command
+    _end_with_command()
     os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
     try:
         _check_mandatory(cfg)
@@ -91,6 +93,7 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     if place is not None and place.rank > 0:
         sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
     keep_freed_memory()
+    os.environ[COMMAND] = str(os.getpid())
     try:
         sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
         sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
@@ -160,6 +163,14 @@ def _result(job: JobReturn) -> Any:
     if job.status == JobStatus.FAILED:
         raise job._return_value
     return job._return_value
+
+
+def _end_with_command() -> None:
+    """In a worker process of the joblib launcher, end when the command has been killed: workers would go on alone."""
+    command = os.environ.get(COMMAND)
+    launched = HydraConfig.get().mode == RunMode.MULTIRUN and "joblib" in HydraConfig.get().launcher._target_
+    if launched and command is not None and int(command) != os.getpid():
+        end_with_parent(int(command))
 
 
 def _is_bug(error: Exception) -> bool:
