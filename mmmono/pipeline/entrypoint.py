@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import re
+import select
 import sys
 import traceback
 import warnings
@@ -103,6 +104,8 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         _fail(error)
     except OSError as error:  # from writing Hydra's run logs
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(1)
         if (explained := explain_disk_trouble(error, "artifacts=")) is None:
             raise
         _fail(explained)
@@ -141,6 +144,7 @@ def _fail(error: Exception) -> NoReturn:
 
 def quiet() -> None:
     """Silence progress bars and warnings of other libraries that users cannot act on; call it in every process."""
+    _open_closed_streams()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # no progress bars in logs
@@ -163,6 +167,27 @@ def _result(job: JobReturn) -> Any:
     if job.status == JobStatus.FAILED:
         raise job._return_value
     return job._return_value
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads stdout has gone, as `head` does; further output is then dropped."""
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in reader.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+    return True
+
+
+def _open_closed_streams() -> None:
+    """Let streams that whoever started this process has closed lead nowhere, before a file gets their number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def _end_with_command() -> None:
