@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+SILENCE = 0  # in place of a status: no reply
 Reply = Callable[[dict[str, object]], tuple[int, bytes]]
 
 
@@ -28,6 +29,7 @@ class Endpoint:
         self.requests: list[dict[str, object]] = []
         self.headers: dict[str, str] = {}
         self.answer_with(*replies)
+        self._closed = threading.Event()
         outer, lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -37,6 +39,9 @@ class Endpoint:
                     reply = outer._replies.pop(0) if len(outer._replies) > 1 else outer._replies[0]
                     outer.requests.append(body)
                 status, content = reply(body)
+                if status == SILENCE:
+                    outer._closed.wait()
+                    return
                 try:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
@@ -60,8 +65,14 @@ class Endpoint:
         self._replies = list(replies)
 
     def close(self) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+def never(_: dict[str, object]) -> tuple[int, bytes]:
+    """No reply, however long a busy machine keeps whoever asked from looking at the clock."""
+    return SILENCE, b""
 
 
 def says(word: str) -> Reply:

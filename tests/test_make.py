@@ -66,6 +66,36 @@ def test_the_status_is_that_of_the_entrypoint(tmp_path: Path) -> None:
     assert run_to_end([sys.executable, "-c", ""], os.environ) == 0
 
 
+def test_the_status_is_that_of_the_entrypoint_where_ends_of_processes_are_ignored() -> None:
+    """As what started this one may have asked for; `subprocess` then takes any status for 0."""
+    code = (
+        "import os, signal, sys; from mmmono.commands.make import run_to_end\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "print(run_to_end([sys.executable, '-c', 'raise SystemExit(3)'], os.environ))\n"
+        "print(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("3\nTrue\n", "")
+
+
+def test_a_termination_while_the_command_is_started_ends_the_command() -> None:
+    code = (
+        "import os, signal, subprocess, sys; from mmmono.commands.make import run_to_end\n"
+        "class Popen(subprocess.Popen):\n"
+        "    def __init__(self, *args, **kwargs):\n"
+        "        super().__init__(*args, **kwargs)\n"
+        "        print(self.pid, flush=True); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "subprocess.Popen = Popen\n"
+        "print(run_to_end(['sh', '-c', 'exec sleep 600 >&- 2>&-'], os.environ))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    child, *status = run.stdout.split()
+    if Path(f"/proc/{child}").exists():
+        os.kill(int(child), signal.SIGKILL)
+        pytest.fail("it goes on alone")
+    assert (status, run.stderr) == (["143"], "")
+
+
 def test_a_command_of_the_report_gives_make_the_arguments_as_they_were_given(tmp_path: Path) -> None:
     given = ["artifacts=/a", "dataset.image=sp ace/$HOME/i.npy", 'dataset.label="it\'s"', "dataset.root=x{0,1}*"]
     (tmp_path / "Makefile").write_text("said:\n\t@printf '%s\\n' $(ARGS)\n")

@@ -11,9 +11,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
@@ -104,20 +106,31 @@ def run_to_end(words: Sequence[str], environment: Mapping[str, str]) -> int:
 
     The terminal gives an interrupt to the command as well, which ends and tells how to go on. Here the interrupt does
     nothing: as an exception it could come between the end of the command and the reading of its status, which
-    `subprocess` then takes for 0. A termination is passed on to the command.
+    `subprocess` then takes for 0. It also does where ends of processes are ignored, as what started this one may have
+    asked for. A termination is passed on to the command.
     """
-    interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is not signal.SIG_IGN:  # the command inherits that interrupts are ignored, but no function
-        signal.signal(signal.SIGINT, lambda *_: None)
-    termination = signal.getsignal(signal.SIGTERM)
+    running: list[subprocess.Popen[bytes]] = []
+    terminated = threading.Event()
+
+    def terminate(*_: object) -> None:
+        terminated.set()
+        for process in running:
+            process.terminate()
+
+    handlers: dict[signal.Signals, Any] = {signal.SIGTERM: terminate, signal.SIGCHLD: signal.SIG_DFL}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # the command inherits that interrupts are ignored
+        handlers[signal.SIGINT] = lambda *_: None  # but no function
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         process = subprocess.Popen(words, env=environment)
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        running.append(process)
+        if terminated.is_set():  # while it was started
+            process.terminate()
         status = process.wait()
         return 128 - status if status < 0 else status
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, termination)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def shell_lines(arguments: Sequence[str]) -> list[str]:

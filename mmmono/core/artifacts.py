@@ -27,11 +27,12 @@ from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
+from mmmono.core.saved import RECIPE_FILE as RECIPE_FILE
+from mmmono.core.saved import read_json_object
 from mmmono.core.text import file_name
 from mmmono.core.timing import timed
 from mmmono.core.versions import is_current, versioned
 
-RECIPE_FILE = "recipe.json"
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
 # Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.
@@ -83,9 +84,9 @@ class Artifact:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of the software that built it, by name; empty if they were not stored."""
+        """Versions of the software that built it, by name; empty if they were not stored. Raises StoreError if broken."""
         file = self.path / VERSIONS_FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return read_json_object(file) if file.exists() else {}
 
     @property
     def kind(self) -> str:
@@ -229,12 +230,16 @@ class Artifacts:
         return final.parent.name in self.rebuild and final not in self._rebuilt
 
     def find(self, kind: str, pattern: str = "*") -> Iterator[Artifact]:
-        """Yield finished artifacts of a kind whose names match, sorted by name; skip those of an earlier version."""
+        """Yield finished artifacts of a kind whose names match, sorted by name; skip those of an earlier version.
+
+        Raises:
+            StoreError: the recipe of one is broken.
+        """
         for path in sorted(self.root.glob(f"{kind}/{pattern}/{RECIPE_FILE}")):
             folder = path.parent
             if folder.suffix != PARTIAL:
                 try:
-                    recipe = json.loads(path.read_text(encoding="utf-8"))
+                    recipe = read_json_object(path)
                 except FileNotFoundError:  # another process rebuilds it
                     continue
                 if is_current(folder.parent.name, folder.name, recipe):

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,7 +215,7 @@ def serve(place: Place) -> int:
     """Work on the tasks that rank 0 sends until it ends; return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 gets the signal too, and ends this process
     if place.starter == "rank 0":
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="watch rank 0", daemon=True).start()
+        end_with_parent(os.getppid())
     store = place.connect()
     control = None
     try:
@@ -262,7 +263,13 @@ def _report(error: Exception, place: Place, store: Any) -> int:
     return 1
 
 
-def _end_with_parent(parent: int) -> None:
+@cache
+def end_with_parent(parent: int) -> None:
+    """Watch the process that started this one; end this one, whatever it is at, when that one has gone."""
+    threading.Thread(target=_end_after, args=(parent,), name="watch parent", daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

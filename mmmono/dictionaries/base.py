@@ -23,12 +23,14 @@ from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.errors import DictionaryError
 from mmmono.core.finite import check_tensor
 from mmmono.core.ranges import check_whole
+from mmmono.core.saved import made_anew
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.store import Modality
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 GIT_LFS = b"version https://git-lfs"
+NO_DICTIONARY = "this is no readable dictionary"
 # Modules of this package that take Lightning, which takes seconds, and define no dictionary.
 TRAINING = ("callbacks", "datamodule", "modules", "one_pass", "resume_checkpoint")
 
@@ -168,10 +170,12 @@ def read_config(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DictionaryError(
-            f"{file} is no readable JSON ({_one_line(error)}): this is no readable dictionary"
+            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
         ) from error
     if not isinstance(content, dict):
-        raise DictionaryError(f"{file} holds a {type(content).__name__}, not an object: this is no readable dictionary")
+        raise DictionaryError(
+            f"{file} holds a {type(content).__name__}, not an object: {made_anew(file, NO_DICTIONARY)}"
+        )
     return content
 
 
@@ -191,7 +195,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
         raise DictionaryError(
-            f"{file} is no whole safetensors file ({_one_line(error)}): this is no readable dictionary"
+            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
         ) from error
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):

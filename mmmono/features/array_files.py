@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
+from mmmono.core.saved import made_anew
 
 READABLE = ("float16", "float32", "float64")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+AGAIN = "extract again"
 T = TypeVar("T")
 
 
@@ -151,9 +153,9 @@ def parse_header(file: IO[bytes], size: int, name: str) -> Header:
         raise
     except Exception as error:  # numpy evaluates the header, which may contain anything
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{name} is no .npy array ({reason}): extract again") from error
+        raise StoreError(f"{name} is no .npy array ({reason}): {made_anew(name, AGAIN)}") from error
     if len(shape) != 2 or min(shape[0], shape[1] - 1) < 0:
-        raise StoreError(f"{name}: expected an array [pairs, dim], got the shape {shape}; extract again")
+        raise StoreError(f"{name}: expected an array [pairs, dim], got the shape {shape}; {made_anew(name, AGAIN)}")
     if fortran and min(shape) > 1:
         raise StoreError(
             f"{name}: columns lie one after the other: {_save_again('np.ascontiguousarray(np.load(path))')}"
@@ -167,7 +169,9 @@ def parse_header(file: IO[bytes], size: int, name: str) -> Header:
     whole = offset + shape[0] * shape[1] * dtype.itemsize
     if size != whole:
         problem = "is cut off" if size < whole else "goes on after its array"
-        raise StoreError(f"{name} {problem}: its header promises {shape[0]} rows of {shape[1]}; extract again")
+        raise StoreError(
+            f"{name} {problem}: its header promises {shape[0]} rows of {shape[1]}; {made_anew(name, AGAIN)}"
+        )
     return Header(shape[0], shape[1], dtype, offset)
 
 

@@ -16,6 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mmmono.core.errors import StoreError
+from mmmono.core.saved import made_anew
 from mmmono.data.listings import IMAGES
 
 # Part of every recipe that depends on keys or groups read from others' metadata; raise it whenever these change.
@@ -147,7 +148,7 @@ def _open(file: MetadataFile) -> pq.ParquetFile:
         return pq.ParquetFile(file if isinstance(file, Path) else file.open())
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} is no whole Parquet file ({reason}): extract again") from error
+        raise StoreError(f"{file} is no whole Parquet file ({reason}): {made_anew(file, 'extract again')}") from error
 
 
 def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
@@ -158,7 +159,7 @@ def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
         columns = {name: _column(table.column(place)) for place, name in enumerate(table.column_names)}
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} cannot be read ({reason}): extract again") from error
+        raise StoreError(f"{file} cannot be read ({reason}): {made_anew(file, 'extract again')}") from error
     return pd.DataFrame(columns, dtype=object, index=range(len(table)))
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from mmmono.core.errors import StoreError
 from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
 from mmmono.core.ranges import check_whole
+from mmmono.core.saved import made_anew
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.remote_settings import RemoteSettings
@@ -123,7 +124,7 @@ class FeatureStore:
         if self.manifest is not None and (self.manifest.count, self.manifest.dim) != (len(self), self.dim):
             raise StoreError(
                 f"{self.path}: {MANIFEST_FILE} promises {self.manifest.count} pairs of width {self.manifest.dim}, there are "
-                f"{len(self)} of width {self.dim}: extract again"
+                f"{len(self)} of width {self.dim}: {made_anew(f'{self.path}/{MANIFEST_FILE}', 'extract again')}"
             )
 
     def __len__(self) -> int:
@@ -284,5 +285,6 @@ def _read_manifest(content: bytes, store: str | Path) -> Manifest:
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StoreError(
-            f"{store}/{MANIFEST_FILE} is no manifest of a store ({reason}): extract again, or remove it"
+            f"{store}/{MANIFEST_FILE} is no manifest of a store ({reason}): "
+            + made_anew(f"{store}/{MANIFEST_FILE}", "extract again, or remove it")
         ) from error

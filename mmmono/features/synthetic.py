@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.saved import read_tensors
 from mmmono.features.store import MODALITIES, FeatureStore, Manifest, content_fingerprint
 from mmmono.features.writer import FeatureStoreWriter
 
@@ -217,7 +218,7 @@ def write_synthetic(directory: Path, parameters: SyntheticParameters, dtype: str
 
 def read_truth(directory: Path) -> dict[str, Tensor]:
     """Return the ground truth of a synthetic store: the `SyntheticPairs` attributes in ANSWERS, by name."""
-    return load_file(directory / TRUTH_FILE)
+    return read_tensors(directory / TRUTH_FILE)
 
 
 def parameters_digest(parameters: SyntheticParameters) -> str:

@@ -6,6 +6,7 @@ import difflib
 import io
 import os
 import re
+import select
 import sys
 import traceback
 import warnings
@@ -27,12 +28,13 @@ from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
 from mmmono.core.memory import keep_freed_memory
 from mmmono.core.process_group import place_of_this_process
-from mmmono.core.processes import hold, release, serve
+from mmmono.core.processes import end_with_parent, hold, release, serve
 from mmmono.core.text import one_line
 from mmmono.pipeline.command_line import hydra_arguments
 from mmmono.pipeline.settings import CONF, check_settings
 from mmmono.pipeline.shared_settings import own_settings
 
+COMMAND = "MMMONO_COMMAND"  # environment variable with the number of the process that runs the command
 Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
 
 
@@ -62,6 +64,7 @@ def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_na
         MmmonoError: the job of a multirun failed. Outside of one, its error is printed and the process exits.
     """
     quiet()  # again, because a launcher's worker does not run the command
+    _end_with_command()
     os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
     try:
         _check_mandatory(cfg)
@@ -91,6 +94,7 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     if place is not None and place.rank > 0:
         sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
     keep_freed_memory()
+    os.environ[COMMAND] = str(os.getpid())
     try:
         sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
         sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
@@ -100,6 +104,8 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         _fail(error)
     except OSError as error:  # from writing Hydra's run logs
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(1)
         if (explained := explain_disk_trouble(error, "artifacts=")) is None:
             raise
         _fail(explained)
@@ -138,6 +144,7 @@ def _fail(error: Exception) -> NoReturn:
 
 def quiet() -> None:
     """Silence progress bars and warnings of other libraries that users cannot act on; call it in every process."""
+    _open_closed_streams()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise errors instead of printing them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # no progress bars in logs
@@ -160,6 +167,35 @@ def _result(job: JobReturn) -> Any:
     if job.status == JobStatus.FAILED:
         raise job._return_value
     return job._return_value
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads stdout has gone, as `head` does; further output is then dropped."""
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in reader.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+    return True
+
+
+def _open_closed_streams() -> None:
+    """Let streams that whoever started this process has closed lead nowhere, before a file gets their number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def _end_with_command() -> None:
+    """In a worker process of the joblib launcher, end when the command has been killed: workers would go on alone."""
+    command = os.environ.get(COMMAND)
+    launched = HydraConfig.get().mode == RunMode.MULTIRUN and "joblib" in HydraConfig.get().launcher._target_
+    if launched and command is not None and int(command) != os.getpid():
+        end_with_parent(int(command))
 
 
 def _is_bug(error: Exception) -> bool:

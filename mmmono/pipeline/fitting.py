@@ -227,6 +227,19 @@ class WholeCheckpoints(TorchCheckpointIO):
         finally:
             temporary.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint. Raises DictionaryError if it is not whole, as after a power failure."""
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except (FileNotFoundError, PermissionError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # the file may hold anything
+            reason = " ".join((str(error) or type(error).__name__).split())[:120]
+            raise DictionaryError(
+                f"{path} is no whole checkpoint ({reason}): remove it, and run the same command again, which then trains "
+                "from the beginning"
+            ) from error
+
 
 class StartedProcesses(ClusterEnvironment):
     """Tell Lightning the rank of this process among processes that are already running.

@@ -15,6 +15,7 @@ from PIL.Image import open as open_image
 from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
 from mmmono.core.errors import DataError, MissingArtifactError
 from mmmono.core.progress import progress_bar
+from mmmono.core.saved import read_json_object
 from mmmono.data import ImageTextPair, PairSource, SkippedPair
 from mmmono.data.image_cache import ImageCache
 from mmmono.features import Features
@@ -165,7 +166,7 @@ def print_missing(directory: Path) -> None:
     file = directory / REPORT
     if not file.exists():
         return
-    report = json.loads(file.read_text(encoding="utf-8"))
+    report = read_json_object(file)
     reason = next(iter(report["reasons"]))
     console.print(
         f"{report['missing']} of {report['asked']} images could not be read and are left out or shown as missing "

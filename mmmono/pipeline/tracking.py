@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +21,7 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
 from mmmono.core.modality_names import ModalityNames
+from mmmono.core.saved import read_frame
 from mmmono.reporting.contents import Contents, contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
@@ -203,7 +203,7 @@ class WandB(Tracker):
         """Log the curves of a training that was not logged while it ran."""
         if path.exists():
             run.define_metric("val/*", step_metric="trainer/global_step")
-            for row in pd.read_parquet(path).to_dict("records"):
+            for row in read_frame(path).to_dict("records"):
                 run.log({"trainer/global_step": int(row.pop("step")), **row})
 
     def _finish(self, run: Any, artifact: Artifact) -> None:

@@ -5,7 +5,6 @@ Analyses only write files. W&B and TensorBoard logging reads those files, so no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_numeric_dtype
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.core.saved import read_frame, read_json
 from mmmono.reporting.headings import called
 
 NO_RESULTS = {
@@ -60,9 +60,9 @@ def contents(folder: Path, modalities: ModalityNames = IMAGE_AND_TEXT) -> Conten
         if path.suffix == ".png":
             found.figures[path.stem] = path
         elif path.suffix == ".parquet":
-            found.tables[path.stem] = pd.read_parquet(path)
+            found.tables[path.stem] = read_frame(path)
         elif path.suffix == ".json" and path.name not in NO_RESULTS and not path.with_suffix(".parquet").exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if isinstance(content, list) and content:
                 found.tables[path.stem] = pd.DataFrame(content)
             elif isinstance(content, dict):

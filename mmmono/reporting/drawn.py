@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmmono.core.artifacts import write_text_atomically
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.core.saved import read_json_object
 
 DRAWN_FILE = "figures.json"
 
@@ -26,6 +27,6 @@ def drawn(folder: Path) -> tuple[dict[str, int] | None, ModalityNames]:
     file = folder / DRAWN_FILE
     if not file.exists():
         return None, IMAGE_AND_TEXT
-    noted = json.loads(file.read_text(encoding="utf-8"))
+    noted = read_json_object(file)
     called = ModalityNames.of(noted.pop("modalities", None))
     return noted or None, called

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.core.saved import read_frame, read_rows
 
 Rows = list[dict[str, Any]]
 Fields = dict[str, str]
@@ -45,12 +45,12 @@ class Result:
         return (self.folder / f"{table}.parquet").exists()
 
     def table(self, name: str) -> pd.DataFrame:
-        """Read a table."""
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        """Read a table. Raises StoreError if it is broken."""
+        return read_frame(self.folder / f"{name}.parquet")
 
     def rows(self, name: str) -> Rows:
-        """Read a table as a list of rows; missing values and NaN are None."""
-        rows = pq.read_table(self.folder / f"{name}.parquet").to_pylist()
+        """Read a table as a list of rows; missing values and NaN are None. Raises StoreError if it is broken."""
+        rows = read_rows(self.folder / f"{name}.parquet")
         return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
 
     def figures(self, pattern: str, values: Mapping[str, Sequence[str]] | None = None) -> list[tuple[str, Fields]]:

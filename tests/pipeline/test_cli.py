@@ -66,3 +66,30 @@ def test_it_is_the_entrypoint_from_any_folder(tmp_path: Path) -> None:
         ]
         assert [run.returncode for run in runs] == [status, status]
         assert (runs[0].stdout, runs[0].stderr) == (runs[1].stdout, runs[1].stderr)
+
+
+def test_what_nobody_reads_any_more_is_no_traceback() -> None:
+    """As with `mmmono mds --help | head -1`; what is left may be more than a pipe holds."""
+    code = (
+        "import os, sys; from mmmono.pipeline.entrypoint import entrypoint\n"
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\n"
+        "sys.argv = ['mds', '--help']; entrypoint('mds')(lambda cfg: None)()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (run.returncode, run.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
+    """As some schedulers start commands: nothing is written into a file that has got the number of a stream."""
+    code = (
+        "import mmmono.pipeline.entrypoint as e; e.quiet()\n"
+        f"file = open({str(tmp_path / 'file')!r}, 'w'); assert file.fileno() > 2\n"
+        "from mmmono.reporting.tables import console; console.print('x' * 9); import sys, os; print('y', file=sys.stderr)\n"
+        "sys.stdin.read(); os.system('echo z; echo z >&2')"
+    )
+    run = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], cwd=REPOSITORY, stdin=subprocess.DEVNULL
+    )
+    assert run.returncode == 0
+    assert (tmp_path / "file").read_text() == ""

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from mmmono.commands.publish.command import Settings, write_folder
-from mmmono.core.errors import MmmonoError
+from mmmono.core.errors import DictionaryError, MmmonoError
 from mmmono.dictionaries import Dictionary
 from mmmono.pipeline.fitting import WholeCheckpoints
 from tests.pipeline.conftest import Command
@@ -87,6 +87,24 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: tuple[Path, 
         checkpoints.save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, file)
     assert torch.load(file, weights_only=True) == {"step": 1}
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_is_not_whole_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """After a power failure, say: a rename may have come to the disk before the content."""
+    file = tmp_path / "last.ckpt"
+    checkpoints = WholeCheckpoints()
+    checkpoints.save_checkpoint({"step": 1, "weights": torch.zeros(1000)}, file)
+    whole = file.read_bytes()
+    assert checkpoints.load_checkpoint(file, weights_only=True)["step"] == 1
+    for content in (b"", whole[: len(whole) // 2], whole[:-200], bytes(len(whole)), b"text"):
+        file.write_bytes(content)
+        with pytest.raises(
+            DictionaryError, match=r"last\.ckpt is no whole checkpoint \(.+\): remove it, and run the same"
+        ):
+            checkpoints.load_checkpoint(file, weights_only=True)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        checkpoints.load_checkpoint(file, weights_only=True)
 
 
 def test_what_is_published_to_a_full_disk_or_into_a_file_names_the_setting(

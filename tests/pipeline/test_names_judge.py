@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmmono.analyses.names import NAMES
 from mmmono.analyses.names.winning import winning_names
 from mmmono.interpretability.detection import Detection
 from mmmono.reporting.result import Result
-from tests.chat_server import Endpoint, Reply, completion, endpoints, says
+from tests.chat_server import Endpoint, Reply, completion, endpoints, never, says
 from tests.pipeline.conftest import Command, newest, saved_rows
 
 # The concepts of a synthetic sample in words: `47` is the word of concept 47.
@@ -53,11 +52,6 @@ def wise(body: dict[str, Any]) -> tuple[int, bytes]:
     """The word that most of the first list has and least of the second."""
     active, inactive = (Counter(word for text in texts for word in set(text.split())) for texts in seen(body))
     return 200, completion(max(active, key=lambda word: (active[word] - inactive[word], word)))
-
-
-def hang(body: dict[str, Any]) -> tuple[int, bytes]:
-    time.sleep(0.4)
-    return wise(body)
 
 
 def poor_vocabulary(folder: Path) -> str:
@@ -114,10 +108,10 @@ def test_a_foolish_judge_never_wins_and_a_judge_that_dies_is_asked_on(
     kept = [json.loads(line) for file in (tmp_path / "artifacts" / "verdicts").iterdir() for line in file.open()]
     assert [line["reply"] for line in kept] == ["nonsense", "nonsense"]
     # The address is a part of what replies depend on: the same server answers again.
-    failing = (lambda _: (429, b"{}"), lambda _: (200, b"<html>"), hang)
+    failing = (lambda _: (429, b"{}"), lambda _: (200, b"<html>"), never)
     dying.answer_with(says("Nonsense."), *failing, says("a\nb"), says("none"))
     before = len(dying.requests)
-    run = command("names", *given, "judge.attempts=4", "judge.timeout=0.2")
+    run = command("names", *given, "judge.attempts=4", "judge.timeout=1")
     assert run.status == 0, run.err
     found = newest(tmp_path / "artifacts", "names")
     judged = saved_rows(found, "judged")

@@ -1,5 +1,6 @@
 """Multiruns, searches and their summary, on synthetic pairs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -85,6 +86,43 @@ def test_a_killed_sweep_goes_on_and_its_summary_is_right(command: Command, tmp_p
         assert pytest.approx(np.mean(l0), abs=1e-4) == row.l0
         beaten = ((sae.fvu <= row.fvu) & (sae.l0 <= row.l0) & ((sae.fvu < row.fvu) | (sae.l0 < row.l0))).any()
         assert row.front == (not beaten)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_of_a_killed_parallel_sweep_end_with_it(tmp_path: Path, sign: signal.Signals) -> None:
+    endless = ("trainer.max_steps=1000000", "training.patience=1000000", "training.checkpoint_every=10")
+    arguments = ("-m", *SHORT, *endless, "features=sae", "features.k=1,2", f"artifacts={tmp_path}")
+    joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    script = REPOSITORY / "experiments" / "train.py"
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, script, *arguments, *joblib]
+        sweep = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while len(list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt"))) < 2:
+            assert sweep.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until, "never trained"
+            time.sleep(0.05)
+        sweep.send_signal(sign)
+        assert sweep.wait(60) == -sign
+        while workers := processes_of(sweep.pid):
+            assert time.monotonic() < until, f"{workers} go on alone"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+
+
+def processes_of(session: int) -> list[str]:
+    """Commands of a session that still run, other than those that only wait for its end."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().decode()
+            if os.getsid(int(folder.name)) == session and "popen_loky" in line:
+                found.append(line)
+    return found
 
 
 @pytest.mark.slow

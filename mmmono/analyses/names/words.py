@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint
+from mmmono.core.saved import read_tensors
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.rows import prepare
 from mmmono.interpretability.naming import mean_directions
@@ -169,4 +170,4 @@ def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "word
         save_file({"words": torch.cat(parts).contiguous()}, folder / FILE)
 
     artifact = workspace.artifacts.build("words", workspace.model.name, recipe, make)
-    return prepare(load_file(artifact.path / FILE)["words"], True, "cpu", artifact.path)
+    return prepare(read_tensors(artifact.path / FILE)["words"], True, "cpu", artifact.path)

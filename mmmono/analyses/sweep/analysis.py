@@ -14,6 +14,7 @@ from mmmono.analyses.interpretability import INTERPRETABILITY
 from mmmono.analyses.sweep import Settings
 from mmmono.core.artifacts import Artifact, FinishedArtifacts
 from mmmono.core.errors import ConfigError, MissingArtifactError
+from mmmono.core.saved import read_frame
 from mmmono.dictionaries.pareto import pareto_front
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.tracking import HISTORY_FILE
@@ -122,7 +123,7 @@ def _measured(
 
 def _mono(artifact: Artifact) -> Iterator[tuple[str, float]]:
     """Yield the digest of each dictionary and its Mono minus chance, averaged over all its features and both modalities."""
-    averages = pd.read_parquet(artifact.path / MONO_TABLE)
+    averages = read_frame(artifact.path / MONO_TABLE)
     everything = averages[averages["class"] == "all"].groupby("feature_set")["mono_corrected"].mean()
     for entry in artifact.recipe["sets"]:
         if "dictionary" in entry:
@@ -144,7 +145,7 @@ def _row(dictionary: Artifact, mono: Mapping[str, float]) -> dict[str, object]:
 
 def _metrics(folder: Path) -> dict[str, float]:
     """Metrics at the last validation, averaged over both modalities; NaN for metrics that this kind lacks."""
-    history = pd.read_parquet(folder / HISTORY_FILE)
+    history = read_frame(folder / HISTORY_FILE)
     found: dict[str, float] = {"steps": int(history["step"].iloc[-1])}
     for column, name in METRICS.items():
         try:

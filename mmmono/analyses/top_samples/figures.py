@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mmmono.core.saved import read_frame
 from mmmono.core.text import file_name
 from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
 from mmmono.reporting.result import Result
@@ -38,7 +38,7 @@ def _card(result: Result, sheet: Mapping[str, Any]) -> FeatureCard:
     """Build the card of a feature; the table of samples is long, and only the rows of this feature are read."""
     shown = result.recipe["top_samples"]["shown"]
     filters = [("feature_set", "==", sheet["feature_set"]), ("feature", "==", sheet["feature"]), ("rank", "<", shown)]
-    samples = pd.read_parquet(result.folder / "samples.parquet", filters=filters).sort_values("rank", kind="stable")
+    samples = read_frame(result.folder / "samples.parquet", filters=filters).sort_values("rank", kind="stable")
     images, texts = (samples[samples["samples"] == modality] for modality in ("image", "text"))
     return FeatureCard(
         feature_set=sheet["feature_set"],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from mmmono.analyses.train import TRAIN
 from mmmono.core.errors import ConfigError
+from mmmono.core.saved import read_frame
 from mmmono.pipeline.analysis import shown_tables
 from mmmono.pipeline.tracking import HISTORY_FILE
 from mmmono.pipeline.training import final_metric
@@ -40,7 +39,7 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
             show_table(rows, f"{title}: {workspace.title_of(workspace.validation_split)}")
     if objective is None:
         return None
-    history = pd.read_parquet(results[0].folder / HISTORY_FILE)
+    history = read_frame(results[0].folder / HISTORY_FILE)
     if isinstance(objective, str):
         return final_metric(history, objective)
     return tuple(final_metric(history, name) for name in objective)

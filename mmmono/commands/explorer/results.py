@@ -18,6 +18,7 @@ from mmmono.analyses.names import NAMES
 from mmmono.analyses.sharedness import SHAREDNESS
 from mmmono.commands.explorer.page import FoundAgain, Named
 from mmmono.core.artifacts import Artifact
+from mmmono.core.saved import read_frame
 from mmmono.features import MODALITIES, Modality
 from mmmono.modality import LIVE_CLASSES
 from mmmono.pipeline.analysis import Analysis
@@ -93,7 +94,7 @@ class Found:
         if (artifact := self.by[of]) is None:
             return None
         wanted = None if columns is None else ["feature_set", *columns]
-        frame = pd.read_parquet(artifact.path / f"{table}.parquet", columns=wanted)
+        frame = read_frame(artifact.path / f"{table}.parquet", columns=wanted)
         return frame[frame["feature_set"] == self.name].sort_values("feature")
 
 

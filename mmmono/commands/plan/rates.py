@@ -6,9 +6,8 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
-
 from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.saved import read_frame
 from mmmono.core.timing import machine, read_timing
 from mmmono.features.store import MANIFEST_FILE
 from mmmono.pipeline.tracking import HISTORY_FILE
@@ -54,7 +53,7 @@ class Rates:
         for artifact, seconds in self._made_here:
             history = artifact.path / HISTORY_FILE
             if artifact.kind == "dictionaries" and artifact.recipe.get("kind") == name and history.exists():
-                made = int(pd.read_parquet(history, columns=["step"])["step"].iloc[-1])
+                made = int(read_frame(history, columns=["step"])["step"].iloc[-1])
                 weights = _weights(artifact.path)
                 if made > 0 and weights > 0:
                     return seconds / made * max(0, steps) * size / weights

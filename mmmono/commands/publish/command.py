@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from mmmono.vlm.hub import be_patient, hub_reason
 
 CARD_FILE = "README.md"
 CURVES = "training_curves.png"
-VERSIONS_FILE = "versions.json"
 SAELENS = "saelens"  # folder with the dictionary as SAELens saves it
 
 
@@ -116,7 +114,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     view = workspace.features(workspace.settings.training.split).view
     origin = Origin(
         workspace.model.name, workspace.dataset_name, len(view), len(np.unique(view.groups())),
-        json.loads((artifact.path / VERSIONS_FILE).read_text(encoding="utf-8")), dict(artifact.recipe),
+        artifact.versions, dict(artifact.recipe),
         workspace.modalities,
     )  # fmt: skip
     card = model_card(

@@ -1,0 +1,96 @@
+"""Reads the small files of an artifact: one that was cut off or overwritten is named, with what makes it anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmmono.core.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+RECIPE_FILE = "recipe.json"  # what an artifact was made from; written last
+LEVELS = 3  # folders in which a file of an artifact lies, at most
+
+
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        StoreError: it is no whole JSON.
+        FileNotFoundError: it is missing.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise broken(file, "JSON file", error) from error
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises as `read_json` does, also for what is no object."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise broken(file, "JSON object", f"it holds a {type(content).__name__}")
+    return content
+
+
+def read_frame(file: Path, **options: Any) -> pd.DataFrame:
+    """Return a table that was saved as Parquet; `options` are those of `pandas.read_parquet`.
+
+    Raises:
+        StoreError: it is no whole Parquet file, or lacks a column.
+        FileNotFoundError: it is missing.
+    """
+    import pandas as pd  # here, so that --help needs no pandas
+    import pyarrow as pa
+
+    try:
+        return pd.read_parquet(file, **options)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise broken(file, "Parquet file", error) from error
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table that was saved as Parquet, missing values as None; raises as `read_frame` does."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return rows
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise broken(file, "Parquet file", error) from error
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file. Raises StoreError if it is not whole, FileNotFoundError if missing."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise broken(file, "safetensors file", error) from error
+
+
+def broken(file: Path, kind: str, reason: object) -> StoreError:
+    """Return the error for a file of an artifact that is not what it should be."""
+    why = " ".join(str(reason).replace(str(file), "it").split())[:120]
+    return StoreError(f"{file} is no whole {kind} ({why}): {made_anew(file, 'it has to be made anew')}")
+
+
+def made_anew(file: object, otherwise: str) -> str:
+    """Return what makes a broken file anew: if it belongs to an artifact, to remove that; else `otherwise`."""
+    for folder in Path(str(file)).parents[:LEVELS]:
+        if (folder / RECIPE_FILE).exists():
+            return f"remove the folder {folder}, and run the same command again"
+    return otherwise
