@@ -102,9 +102,10 @@ class TransformersEncoder(Encoder):
             ModelError: the processor does more to resized pixels than to scale and shift each channel.
         """
         super().__init__()
-        self.model: Any = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        if self.model.config.model_type == "aimv2":
-            attend_backwards_only(self.model.text_model)
+        wrapped: Any = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        if wrapped.config.model_type == "aimv2":
+            attend_backwards_only(wrapped.text_model)
+        self.model: Any = wrapped
         self.name = name
         self.dim = dim
         self.fingerprint = fingerprint
@@ -163,7 +164,7 @@ def attend_backwards_only(text_tower: nn.Module) -> None:
     """
     for module in text_tower.modules():
         if hasattr(module, "is_causal"):
-            module.is_causal = True
+            setattr(module, "is_causal", True)  # noqa: B010 - of transformers, which has no type for it
 
 
 def pooled(features: Any) -> Float[Tensor, "batch dim"]:
