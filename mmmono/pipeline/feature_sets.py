@@ -24,7 +24,7 @@ from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.modality_means import modality_means
-from mmmono.pipeline.recipes import Recipe
+from mmmono.pipeline.recipes import Recipe, Width
 from mmmono.pipeline.settings import CENTERS
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class SAE(Trained):
             **({} if self.architecture == "topk_sae" else {"architecture": self.architecture}),
         }
 
-    def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
+    def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError, DictionaryError or ModelError if what it starts from is not there, or has another width."""
         if (path := self.settings.get("init_from")) is None:
             return
@@ -107,9 +107,9 @@ class SAE(Trained):
             width = read_dictionary(self._start).dim
         except DictionaryError as error:
             raise ConfigError(f"{option}: {error}{_remedy(str(error))}") from error
-        if dim not in (None, width):
+        if (there := dim()) not in (None, width):
             raise ConfigError(
-                f"{option} takes embeddings of width {width}, these have {dim}: choose its model, with model=…"
+                f"{option} takes embeddings of width {width}, these have {there}: choose its model, with model=…"
             )
 
     @cached_property

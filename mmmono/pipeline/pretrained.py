@@ -20,6 +20,7 @@ from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.feature_sets import Fitted
+from mmmono.pipeline.recipes import Width
 
 CHECKED_PAIRS = 2048  # of the training split, on which a dictionary has to reconstruct
 
@@ -58,11 +59,11 @@ class Pretrained(Fitted):
         self._check_reconstruction(dictionary, train, normalize)
         return dictionary
 
-    def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
+    def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError unless it takes such embeddings, DictionaryError or ModelError if it cannot be read."""
         if not download and is_on_hub(str(self.settings["path"])):
             return
-        self._check_fits(read_dictionary(self.found, self.hints), dim, normalize)
+        self._check_fits(read_dictionary(self.found, self.hints), dim(), normalize)
 
     def _check_fits(self, dictionary: Dictionary, dim: int | None, normalize: bool) -> None:
         if dim not in (None, dictionary.dim):

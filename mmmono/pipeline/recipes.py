@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from mmmono.pipeline.workspace_settings import WorkspaceSettings
+
+Width = Callable[[], int | None]
 
 
 class Recipe:
@@ -27,11 +29,12 @@ class Recipe:
         """Whether it has a dictionary on disk."""
         return True
 
-    def check(self, dim: int | None, normalize: bool, download: bool = True) -> None:
+    def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise, before features are extracted, what could be known to fail afterwards: by default nothing.
 
         Args:
-            dim: width of the embeddings; None if it is not known yet.
+            dim: returns the width of the embeddings, None if it is not known yet. Only what needs it asks: it may read a
+                checkpoint.
             normalize: whether they are normalized first.
             download: whether files on the hub are downloaded for it; else only those on this machine are checked.
 
@@ -40,7 +43,7 @@ class Recipe:
         """
 
     @staticmethod
-    def check_all(recipes: Iterable[Recipe], dim: int | None, settings: WorkspaceSettings) -> None:
+    def check_all(recipes: Iterable[Recipe], dim: Width, settings: WorkspaceSettings) -> None:
         """Raise what `check` of any of them raises."""
         for recipe in recipes:
             recipe.check(dim, settings.features.normalize)

@@ -97,7 +97,7 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
-        Recipe.check_all(self.recipes.values(), self.dataset.dim_of(self.model.dim), self.settings)
+        Recipe.check_all(self.recipes.values(), lambda: self.dataset.dim_of(self.model.dim), self.settings)
         extraction = self.extraction(split, self.engine.device_type(self.device))
         if (made := self.engine.extract(extraction, self.dataset.limit)) is None:
             raise ProcessError(

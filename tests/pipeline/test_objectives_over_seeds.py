@@ -115,8 +115,8 @@ def test_other_analyses_find_the_same(results: Path, given: tuple[str, ...], com
 @pytest.mark.slow
 def test_summary_tables_figures_and_report(results: Path, given: tuple[str, ...], command: Command) -> None:
     rows, summary = (pd.DataFrame(saved_rows(results, name)) for name in ("seeds", "summary"))
-    values = rows[rows.feature_set == "infonce"].codes_r1
-    cell = summary.query("feature_set == 'infonce' and measure == 'codes_r1'").iloc[0]
+    values = rows[rows.feature_set == "infonce"].fvu
+    cell = summary.query("feature_set == 'infonce' and measure == 'fvu'").iloc[0]
     low, high = ttest_1samp(values, 0).confidence_interval(0.95)
     assert cell[["mean", "mean_low", "mean_high"]].tolist() == pytest.approx([values.mean(), low, high])
     assert cell.seeds == 2

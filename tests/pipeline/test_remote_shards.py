@@ -116,7 +116,8 @@ def test_results_are_of_the_features_that_are_there_now(command: Command, server
 def test_validation_shards_are_kept_for_other_models_and_training_shards_where_the_cache_is_asked_for(
     command: Command, server: FlakyServer, tmp_path: Path
 ) -> None:
-    mine = [*arguments(server, tmp_path), f"dataset.val_shards={server.url}/s-3.tar", "dataset.limit=4"]
+    *mine, shards = arguments(server, tmp_path)
+    mine += [shards.replace("0..3", "0..2"), f"dataset.val_shards={server.url}/s-3.tar", "dataset.limit=4"]
     for split, kept in (("val", 1), ("train", 0)):
         for seed in (0, 1):
             server.requests.clear()

@@ -208,7 +208,7 @@ class Step:
         cfg, dim = self.workspace.cfg, self._dim()
         if not failed:
             try:
-                recipe.check(dim, self.workspace.settings.features.normalize, download=False)
+                recipe.check(lambda: dim, self.workspace.settings.features.normalize, download=False)
                 if recipe.trained:
                     check_trainer(cfg).here()
             except MmmonoError as error:
