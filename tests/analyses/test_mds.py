@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from mmmono.analyses.mds import MDS
@@ -43,8 +44,9 @@ def test_figure_4_counts_every_live_feature_in_its_class() -> None:
             bars = [patch for patch in axis.patches if patch.get_facecolor()[:3] == pytest.approx(color)]
             assert sum(bar.get_height() for bar in bars) == count
         summary = expected.summary
-        name, moments = axis.get_title(loc="left").splitlines()
-        assert name.startswith(f"{expected.name}, 200 groups")
+        name, groups, moments = axis.get_title(loc="left").splitlines()
+        assert name.startswith(expected.name)
+        assert groups == "200 groups"
         assert moments == f"μ = {summary.mean:.3f}, σ = {summary.std:.3f}, σ₀ = {summary.null_std:.3f}"
     assert "7 dead" in figure.axes[1].get_title(loc="left")
 
@@ -56,6 +58,19 @@ def test_figures_are_files_that_do_not_change_with_the_day(tmp_path: Path) -> No
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
     with Image.open(tmp_path / "one.png") as image:
         assert np.asarray(image).std() > 10
+
+
+def test_titles_of_three_panels_are_not_cut_off() -> None:
+    scores = pd.DataFrame({"feature_set": ["raw", "sae", "rotation_centered"] * 300, "class": "dead", "mds": 0.5})
+    scores.loc[:8, "class"] = ["ImgD"] * 3 + ["TextD"] * 3 + ["CrossD"] * 3
+    names = scores["feature_set"].unique()
+    summary = pd.DataFrame({"feature_set": names, "null_std": 0.1, "groups": 12_351, "effective_groups": 1_045.0})
+    figure = distributions(scores, summary)
+    figure.canvas.draw()
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.get_figwidth()
+    plt.close(figure)
 
 
 def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
@@ -70,9 +85,9 @@ def test_the_figure_is_drawn_from_the_saved_table_alone(tmp_path: Path) -> None:
     save_table(summary, tmp_path / "summary", list(MDS.columns["summary"]))
     ((name, figure),) = MDS.draw(Result(tmp_path, {}))
     assert name == "mds"
-    assert [axis.get_title(loc="left").splitlines()[0] for axis in figure.axes] == [
-        "raw, 200 groups",
-        "sae, 200 groups (10 effective)",
+    assert [axis.get_title(loc="left").splitlines()[:2] for axis in figure.axes] == [
+        ["raw", "200 groups"],
+        ["sae", "200 groups (10 effective)"],
     ]
     for table in MDS.tables:  # every number that is shown is saved
         assert [row["feature set"] for row in table.rows(Result(tmp_path, {}))] == ["raw", "sae"]

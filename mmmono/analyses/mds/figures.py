@@ -63,7 +63,7 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, summary: pd.Series, modal
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     dead = int((scores["class"] == "dead").sum())
     groups = with_effective(summary["groups"], summary["effective_groups"])
-    title = f"{name}, {groups}{f', {dead} dead' if dead else ''}"
+    title = f"{name}{f', {dead} dead' if dead else ''}\n{groups}"
     axis.set_title(f"{title}\nμ = {mean:.3f}, σ = {std:.3f}, σ₀ = {summary['null_std']:.3f}", loc="left")
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
