@@ -107,6 +107,11 @@ def test_a_table_of_another_encoding_would_lose_its_accents(tmp_path: Path, name
     [
         ('["two dogs", "dogs, running"]', ["two dogs", "dogs, running"]),  # as the hub's Flickr30k has them
         ("['two dogs', \"a dog's bone\"]", ["two dogs", "a dog's bone"]),  # as pandas writes a column of lists
+        (
+            "['two dogs' \"a dog's bone\"\n 'a cat']",
+            ["two dogs", "a dog's bone", "a cat"],
+        ),  # a column of NumPy's arrays
+        ("['two dogs', \"the 'big' 'dog'\"]", ["two dogs", "the 'big' 'dog'"]),
         ('["two dogs", null, ""]', ["two dogs"]),
         ("[a dog] on grass [1]", ["[a dog] on grass [1]"]),
         ("[1, 2]", ["[1, 2]"]),
