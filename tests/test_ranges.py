@@ -236,6 +236,8 @@ def test_messages() -> None:
         (lambda: check_number("fdr", np.float64(5), least=0, most=1), "fdr=5.0 must be at least 0 and at most 1"),
         (lambda: check_number("level", 95, above=0, below=1), "level=95 must lie between 0 and 1"),
         (lambda: check_number("amount", NAN), "amount=nan must be a number"),
+        (lambda: check_number("lr", INF, above=0), "lr=inf must be a finite number above 0"),
+        (lambda: check_number("lr", 10**400, above=0), f"lr={10**400} must be a number above 0"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             call()
