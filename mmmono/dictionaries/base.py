@@ -170,7 +170,7 @@ def read_config(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DictionaryError(
-            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
+            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     if not isinstance(content, dict):
         raise DictionaryError(
@@ -195,7 +195,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
         raise DictionaryError(
-            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
+            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):
