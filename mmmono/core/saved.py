@@ -51,7 +51,7 @@ def read_frame(file: Path, **options: Any) -> pd.DataFrame:
         return pd.read_parquet(file, **options)
     except (FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "Parquet file", error) from error
 
 
@@ -65,7 +65,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return rows
     except (FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "Parquet file", error) from error
 
 

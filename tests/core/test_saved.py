@@ -53,6 +53,16 @@ def test_a_broken_file_is_named_with_what_makes_it_anew(tmp_path: Path, name: st
         file.write_bytes(content)
 
 
+def test_a_table_whose_texts_are_broken_is_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pd.DataFrame({"feature": ["dog"] * 9}).to_parquet(file)
+    whole = file.read_bytes()
+    for read, text in ((read_frame, b"feature"), (read_rows, b"feature"), (read_rows, b"dog")):
+        file.write_bytes(whole.replace(text, b"\xff" * len(text)))
+        with pytest.raises(StoreError, match=r"t\.parquet is no whole Parquet file"):
+            read(file)
+
+
 def test_a_whole_file_that_the_system_cannot_read_is_not_to_be_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
