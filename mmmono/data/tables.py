@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def read_table(file: Path) -> dict[str, list[Any]]:
     if (found := line_of_other_encoding(data)) is not None:
         raise DataError(
             f"{file}, line {found[0]} ({found[1]}) is not UTF-8, and accents would be lost: save the table as UTF-8, for "
-            f"example by 'iconv -f CP1252 -t UTF-8 {file.name}'"
+            f"example by 'iconv -f CP1252 -t UTF-8 {shlex.quote(file.name)} > {shlex.quote(f'utf8-{file.name}')}'"
         )
     text = decode_text(data)
     return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)
