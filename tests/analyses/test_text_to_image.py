@@ -232,6 +232,6 @@ def test_bands_start_at_0_where_no_seed_changes_and_only_there() -> None:
     lines = [pd.DataFrame({"members": "TextD", "measure": of, "strength": [0.0, 0.5, 1.0], **bounds}) for of in TITLES]
     figure = control_curves(pd.concat(lines), "strength")
     for axis in figure.axes:
-        drawn = {tuple(point) for point in axis.collections[0].get_paths()[0].vertices.tolist()}
+        drawn = {tuple(point) for point in np.asarray(axis.collections[0].get_paths()[0].vertices).tolist()}
         assert {(0.0, 0.0), (0.5, -1.0), (0.5, 1.0), (1.0, 3.0)} <= drawn
     plt.close(figure)
