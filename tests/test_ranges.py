@@ -218,6 +218,16 @@ def test_whole_numbers_of_any_library(value: Any) -> None:
     check_number("k", value, least=3, most=3)
 
 
+def test_what_is_made_with_numbers_of_any_library_can_be_saved(tmp_path: Path) -> None:
+    """A dictionary failed when it was saved, after it was trained."""
+    for made in (
+        dictionary_class("topk_sae")(np.int64(8), np.int32(16), k=torch.tensor(3)),
+        dictionary_class("l1_sae")(8, 16, coefficient=np.float32(0.5)),
+    ):
+        made.save_pretrained(tmp_path)
+        assert type(made).from_pretrained(tmp_path).config() == made.config()
+
+
 @pytest.mark.parametrize("value", [0.5, np.float32(0.5), torch.tensor(0.5)])
 def test_numbers_of_any_library(value: Any) -> None:
     check_number("share", value, above=0, below=1)
@@ -236,6 +246,8 @@ def test_messages() -> None:
         (lambda: check_number("fdr", np.float64(5), least=0, most=1), "fdr=5.0 must be at least 0 and at most 1"),
         (lambda: check_number("level", 95, above=0, below=1), "level=95 must lie between 0 and 1"),
         (lambda: check_number("amount", NAN), "amount=nan must be a number"),
+        (lambda: check_number("lr", INF, above=0), "lr=inf must be a finite number above 0"),
+        (lambda: check_number("lr", 10**400, above=0), f"lr={10**400} must be a number above 0"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             call()

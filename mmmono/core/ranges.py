@@ -52,7 +52,7 @@ def check_number(
     if isinstance(value, SupportsFloat) and not isinstance(value, bool):
         try:
             number = float(value)
-        except (TypeError, ValueError, RuntimeError):  # an array of several
+        except (TypeError, ValueError, RuntimeError, OverflowError):  # an array of several, an int of 400 digits
             number = math.nan
     if (
         math.isfinite(number)
@@ -66,9 +66,8 @@ def check_number(
     wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
     if above is not None and below is not None:
         raise ValueError(f"{name}={_shown(value)} must lie between {above:g} and {below:g}")
-    raise ValueError(
-        f"{name}={_shown(value)} must be {wanted if math.isfinite(number) else f'a number {wanted}'.strip()}"
-    )
+    kind = "" if math.isfinite(number) else "a finite number" if math.isinf(number) else "a number"
+    raise ValueError(f"{name}={_shown(value)} must be {f'{kind} {wanted}'.strip()}")
 
 
 def _shown(value: Any) -> str:

@@ -51,7 +51,7 @@ def read_frame(file: Path, **options: Any) -> pd.DataFrame:
         return pd.read_parquet(file, **options)
     except (FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "Parquet file", error) from error
 
 
@@ -65,7 +65,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return rows
     except (FileNotFoundError, PermissionError):
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(file, "Parquet file", error) from error
 
 
@@ -85,12 +85,32 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def broken(file: Path, kind: str, reason: object) -> StoreError:
     """Return the error for a file of an artifact that is not what it should be."""
     why = " ".join(str(reason).replace(str(file), "it").split())[:120]
-    return StoreError(f"{file} is no whole {kind} ({why}): {made_anew(file, 'it has to be made anew')}")
+    what = "cannot be read" if _of_system(file, reason) else f"is no whole {kind}"
+    return StoreError(f"{file} {what} ({why}): {made_anew(file, 'it has to be made anew', reason)}")
 
 
-def made_anew(file: object, otherwise: str) -> str:
-    """Return what makes a broken file anew: if it belongs to an artifact, to remove that; else `otherwise`."""
+def made_anew(file: object, otherwise: str, reason: object = None) -> str:
+    """Return what to do about a file that cannot be read: if it belongs to an artifact, to remove that; else `otherwise`.
+
+    Args:
+        file: its path.
+        otherwise: what to do about one that belongs to no artifact.
+        reason: the error. If the system could not read it, as of a disk that is away, its content may well be whole: then
+            nothing is to be removed.
+    """
     for folder in Path(str(file)).parents[:LEVELS]:
         if (folder / RECIPE_FILE).exists():
-            return f"remove the folder {folder}, and run the same command again"
+            first = "mend what the system reports" if _of_system(file, reason) else f"remove the folder {folder}"
+            return f"{first}, and run the same command again"
     return otherwise
+
+
+def _of_system(file: object, reason: object) -> bool:
+    """Whether an error is the system's, such as too many open files, and the file is there.
+
+    Errors of broken content have no number. Those of safetensors have none either, but are of a kind of their own: it says
+    that a file is missing whatever keeps it from being opened.
+    """
+    if not isinstance(reason, OSError) or (reason.errno is None and type(reason) is OSError):
+        return False
+    return not isinstance(reason, FileNotFoundError) or Path(str(file)).exists()

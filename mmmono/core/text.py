@@ -28,7 +28,8 @@ def decode_text(data: bytes) -> str:
 def line_of_other_encoding(data: bytes) -> tuple[int, str] | None:
     """Number and bytes of the first line that is not UTF-8 in a file of which most lines with accents are not, else None.
 
-    Single bytes that are broken leave a file as it is; one that a spreadsheet saved as Latin-1 would lose all accents.
+    A broken byte or two among accents that are whole leave a file as it is. One that a spreadsheet saved as Latin-1 would
+    lose all accents, and so would one whose only accent is broken.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return None

@@ -7,9 +7,12 @@ import csv
 import io
 import json
 import re
+import shlex
+import tokenize
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +122,16 @@ def read_table(file: Path) -> dict[str, list[Any]]:
     if (found := line_of_other_encoding(data)) is not None:
         raise DataError(
             f"{file}, line {found[0]} ({found[1]}) is not UTF-8, and accents would be lost: save the table as UTF-8, for "
-            f"example by 'iconv -f CP1252 -t UTF-8 {file.name}'"
+            f"example by 'iconv -f CP1252 -t UTF-8 {shlex.quote(file.name)} > {shlex.quote(f'utf8-{file.name}')}'"
         )
     text = decode_text(data)
     return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)
 
 
 def texts_in(value: object) -> list[object]:
-    """Return the captions in a table's value: several where it is the text of a list, as JSON or as Python writes it."""
+    """Return the captions in a table's value: several where it is the text of a list, as JSON, Python or NumPy writes it."""
     if isinstance(value, str) and value[:1] == "[" and value[-1:] == "]":
-        for read in (json.loads, ast.literal_eval):
+        for read in (json.loads, _literal):
             try:
                 found = read(value)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -136,6 +139,21 @@ def texts_in(value: object) -> list[object]:
             if isinstance(found, list) and any(isinstance(one, str) for one in found):
                 return found
     return [value]
+
+
+def _literal(text: str) -> Any:
+    """Value of a Python literal. NumPy writes no commas, and Python would join its texts: `['a cat' 'a dog']`."""
+    if re.search(r"""['"]\s+['"]""", text):
+        ends = (tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
+        try:
+            tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in ends]
+        except tokenize.TokenError as error:
+            raise ValueError(str(error)) from error
+        words = [tokens[0].string]
+        for before, token in pairwise(tokens):
+            words += [",", token.string] if before.type == token.type == tokenize.STRING else [token.string]
+        text = " ".join(words)
+    return ast.literal_eval(text)
 
 
 def _parquet(file: Path) -> dict[str, list[Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError
@@ -105,7 +106,7 @@ class Dictionary(nn.Module, ABC):
         weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE)
         config = {"architecture": self.architecture, **self.config()}
-        write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2, default=_plain) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -170,13 +171,21 @@ def read_config(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DictionaryError(
-            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
+            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     if not isinstance(content, dict):
         raise DictionaryError(
             f"{file} holds a {type(content).__name__}, not an object: {made_anew(file, NO_DICTIONARY)}"
         )
     return content
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy or PyTorch, which JSON lacks, as one of Python. Raises TypeError for anything else."""
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+        plain: object = value.item()
+        return plain
+    raise TypeError(f"{type(value).__name__} is no value of a configuration: {value!r}")
 
 
 def check_no_pointer(file: Path) -> None:
@@ -195,7 +204,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
         raise DictionaryError(
-            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY)}"
+            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):

@@ -148,7 +148,8 @@ def _open(file: MetadataFile) -> pq.ParquetFile:
         return pq.ParquetFile(file if isinstance(file, Path) else file.open())
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} is no whole Parquet file ({reason}): {made_anew(file, 'extract again')}") from error
+        again = made_anew(file, "extract again", error)
+        raise StoreError(f"{file} is no whole Parquet file ({reason}): {again}") from error
 
 
 def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
@@ -159,7 +160,7 @@ def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
         columns = {name: _column(table.column(place)) for place, name in enumerate(table.column_names)}
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} cannot be read ({reason}): {made_anew(file, 'extract again')}") from error
+        raise StoreError(f"{file} cannot be read ({reason}): {made_anew(file, 'extract again', error)}") from error
     return pd.DataFrame(columns, dtype=object, index=range(len(table)))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path
 
 from webdataset.shardlists import expand_urls
@@ -99,7 +100,7 @@ def check_shards_apart(shards: str | Sequence[str], val_shards: str | Sequence[s
     train, val = (_local_shards(patterns) for patterns in (shards, val_shards))
     both = [str(shard) for shard in sorted(train & val)]
     addresses, of_val = (_addresses(patterns) for patterns in (shards, val_shards))
-    both += [shown(one) for one in of_val if any(_names(one, other) or _names(other, one) for other in addresses)]
+    both += _in_common(addresses, of_val)
     if both:
         raise ConfigError(
             f"dataset.val_shards has {both[0]}, a training shard (dataset.shards): {REMEDY.format('val_shards')}"
@@ -112,12 +113,27 @@ def _addresses(patterns: str | Sequence[str]) -> list[str]:
     return [identity(name) for pattern in several for name in expand_urls(pattern) if not is_local(name)]
 
 
-def _names(pattern: str, address: str) -> bool:
-    """Whether an address is a pattern's, or one of its shards."""
-    if pattern == address:
-        return True
-    if pattern.startswith(("http://", "https://", "pipe:")) or "**" in pattern:
+def _in_common(train: Sequence[str], val: Sequence[str]) -> list[str]:
+    """Addresses of `val` that are in `train`, or name a shard of it, or are one of its. There may be 100,000 in each."""
+    named, patterns = set(train), [one for one in dict.fromkeys(train) if _is_pattern(one)]
+    return [
+        shown(one)
+        for one in dict.fromkeys(val)
+        if one in named
+        or any(_names(pattern, one) for pattern in patterns)
+        or (_is_pattern(one) and any(_names(one, other) for other in named))
+    ]
+
+
+def _is_pattern(address: str) -> bool:
+    """Whether an address stands for the shards of a folder, or for those that a wildcard fits."""
+    if address.startswith(("http://", "https://", "pipe:")) or "**" in address:
         return False
+    return address.endswith("/") or has_magic(address)
+
+
+def _names(pattern: str, address: str) -> bool:
+    """Whether an address is one of a pattern's shards."""
     parts, others = f"{pattern}*.tar".split("/") if pattern.endswith("/") else pattern.split("/"), address.split("/")
     return len(parts) == len(others) and all(map(fnmatchcase, others, parts))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
@@ -231,9 +232,13 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Read a checkpoint. Raises DictionaryError if it is not whole, as after a power failure."""
         try:
             return super().load_checkpoint(path, *args, **kwargs)
-        except (FileNotFoundError, PermissionError, torch.OutOfMemoryError):
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the file may hold anything
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # of the system; EINVAL: a place beyond its end
+                raise
             reason = " ".join((str(error) or type(error).__name__).split())[:120]
             raise DictionaryError(
                 f"{path} is no whole checkpoint ({reason}): remove it, and run the same command again, which then trains "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from mmmono.analyses.text_to_image import TEXT_TO_IMAGE, Intervention, Measures
-from mmmono.analyses.text_to_image.figures import COLORS, TITLES, draw
+from mmmono.analyses.text_to_image.figures import COLORS, TITLES, control_curves, draw
 from mmmono.analyses.text_to_image.generating import GeneratedImages
 from mmmono.analyses.text_to_image.intervening import GridCell
 from mmmono.case_studies.control_effects import ALL, MEASURES, Cell, Effect
@@ -223,3 +224,14 @@ def test_grids_show_the_images_in_the_folder(tmp_path: Path, joint: bool) -> Non
         assert not any(extent.overlaps(image) for image in images), words.get_text()
         assert extent.x1 <= right
     plt.close("all")
+
+
+def test_bands_start_at_0_where_no_seed_changes_and_only_there() -> None:
+    """Seeds that change to either side may have a mean of 0, and then an interval."""
+    bounds = {"change": [0.0, 0.0, 2.0], "change_low": [np.nan, -1.0, 1.0], "change_high": [np.nan, 1.0, 3.0]}
+    lines = [pd.DataFrame({"members": "TextD", "measure": of, "strength": [0.0, 0.5, 1.0], **bounds}) for of in TITLES]
+    figure = control_curves(pd.concat(lines), "strength")
+    for axis in figure.axes:
+        drawn = {tuple(point) for point in np.asarray(axis.collections[0].get_paths()[0].vertices).tolist()}
+        assert {(0.0, 0.0), (0.5, -1.0), (0.5, 1.0), (1.0, 3.0)} <= drawn
+    plt.close(figure)

@@ -1,5 +1,6 @@
 """Files of artifacts that a crash, a full disk or a hand has broken."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import DictionaryError, StoreError
 from mmmono.core.saved import read_frame, read_json_object, read_rows, read_tensors
 from mmmono.dictionaries import Dictionary, TopKSAE
+from mmmono.dictionaries.base import read_config, read_weights
 from mmmono.features import FeatureStore
+from mmmono.features.metadata import read_metadata
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
 from mmmono.reporting.contents import contents
@@ -48,6 +51,50 @@ def test_a_broken_file_is_named_with_what_makes_it_anew(tmp_path: Path, name: st
         with pytest.raises(FileNotFoundError):
             read(file)
         file.write_bytes(content)
+
+
+def test_a_table_whose_texts_are_broken_is_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pd.DataFrame({"feature": ["dog"] * 9}).to_parquet(file)
+    whole = file.read_bytes()
+    for read, text in ((read_frame, b"feature"), (read_rows, b"feature"), (read_rows, b"dog")):
+        file.write_bytes(whole.replace(text, b"\xff" * len(text)))
+        with pytest.raises(StoreError, match=r"t\.parquet is no whole Parquet file"):
+            read(file)
+
+
+def test_a_whole_file_that_the_system_cannot_read_is_not_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where too many files are open, or a disk is away for a moment: hours of work were to be removed."""
+    (tmp_path / "recipe.json").write_text("{}")
+    pd.DataFrame({"key": ["1"]}).to_parquet(tmp_path / "t.parquet")
+    save_file({"w": torch.zeros(9)}, tmp_path / "w.safetensors")
+    (tmp_path / "c.json").write_text("{}")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    for place in ("pandas.read_parquet", "pyarrow.parquet.read_table", "pyarrow.parquet.ParquetFile"):
+        monkeypatch.setattr(place, fail)
+    monkeypatch.setattr("safetensors.torch.load_file", fail)
+    monkeypatch.setattr("mmmono.dictionaries.base.load_file", fail)
+    monkeypatch.setattr(Path, "read_text", fail)
+    for read, name in (
+        (read_frame, "t.parquet"), (read_rows, "t.parquet"), (read_tensors, "w.safetensors"),
+        (lambda file: read_metadata([file]), "t.parquet"), (read_weights, "w.safetensors"), (read_config, "c.json"),
+    ):  # fmt: skip
+        with pytest.raises(
+            (StoreError, DictionaryError), match="Too many open files.*: mend what the system reports, and"
+        ):
+            read(tmp_path / name)
+
+
+def test_a_dictionary_without_its_weights_is_to_be_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text("{}")
+    for read in (read_weights, read_config):
+        with pytest.raises(DictionaryError, match="remove the folder"):
+            read(tmp_path / "missing")
 
 
 def test_a_broken_recipe_or_result_is_no_traceback(tmp_path: Path) -> None:

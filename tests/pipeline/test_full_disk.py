@@ -1,5 +1,6 @@
 """A disk that is really full: a small one of its own, in memory."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from mmmono.commands.publish.command import Settings, write_folder
@@ -89,7 +91,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: tuple[Path, 
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_a_checkpoint_that_is_not_whole_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_not_whole_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a power failure, say: a rename may have come to the disk before the content."""
     file = tmp_path / "last.ckpt"
     checkpoints = WholeCheckpoints()
@@ -101,6 +105,11 @@ def test_a_checkpoint_that_is_not_whole_is_named_with_what_to_do(tmp_path: Path)
         with pytest.raises(
             DictionaryError, match=r"last\.ckpt is no whole checkpoint \(.+\): remove it, and run the same"
         ):
+            checkpoints.load_checkpoint(file, weights_only=True)
+    file.write_bytes(whole)
+    with monkeypatch.context() as patch:  # hours of training are not to be removed because a disk is away for a moment
+        patch.setattr(TorchCheckpointIO, "load_checkpoint", lambda *_, **__: os.close(-1))
+        with pytest.raises(OSError, match="Bad file descriptor"):
             checkpoints.load_checkpoint(file, weights_only=True)
     file.unlink()
     with pytest.raises(FileNotFoundError):

@@ -170,5 +170,6 @@ def _draw_line(panel: Axes, name: str, line: pd.DataFrame) -> None:
     style = "--" if name.startswith("Random") else "-"
     panel.plot(line["strength"], line["change"], style, color=COLORS[name], label=name, linewidth=1.4)
     # Where nothing is injected, no seed's image changes: there is no interval, and the band starts at 0.
-    low, high = (line[bound].mask(line["change"] == 0, 0.0) for bound in ("change_low", "change_high"))
+    none = (line["change"] == 0) & line["change_low"].isna()
+    low, high = (line[bound].mask(none, 0.0) for bound in ("change_low", "change_high"))
     panel.fill_between(line["strength"], low, high, color=COLORS[name], alpha=0.15, linewidth=0)
