@@ -51,7 +51,7 @@ def crossed_mean(
     factors = [rows, columns, codes_of(rows * (columns.max() + 1) + columns)]
     counts = [int(factor.max()) + 1 for factor in factors]
     mean, excess, method = float(values.mean()), values - values.mean(), f"t over {name}, crossed"
-    plain = [_variance_by(excess, factor)[0] for factor in factors]
+    plain = [_variance_by(excess, factor) for factor in factors]
     if min(counts[:2]) < 2:
         which = int(np.argmax(counts[:2]))
         if counts[which] < 2:
@@ -103,9 +103,8 @@ def _components(excess: Array, factors: Sequence[Array]) -> Array | None:
     return np.array([part * (size**2).sum() / number**2 for part, size in zip(components, sizes, strict=True)])
 
 
-def _variance_by(excess: Array, groups: Array) -> tuple[float, int]:
-    """Variance of the mean by groups, from deviations from it, and the number of groups; 0 for a single group."""
-    codes, members = np.unique(groups, return_inverse=True)
-    count = len(codes)
-    sums = np.bincount(members, excess)
-    return (float(sums @ sums) / len(excess) ** 2 * count / (count - 1) if count > 1 else 0.0), count
+def _variance_by(excess: Array, factor: Array) -> float:
+    """Variance of the mean over the levels of a factor, from deviations from it; 0 for a single level."""
+    sums = np.bincount(factor, excess)
+    count = len(sums)
+    return float(sums @ sums) / len(excess) ** 2 * count / (count - 1) if count > 1 else 0.0

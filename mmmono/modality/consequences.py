@@ -183,7 +183,8 @@ def grouped_rate(found: Estimate, groups: Int[Array, " values"]) -> Interval:
     """Interval of a rate over groups of several values: `Estimate.rate_interval`, with scatter added.
 
     If few large groups decide, they often agree with each other by chance, and the error is far too small. So the more
-    unequal the groups are, the more scatter is added: 1/16 to 1/2, which simulations chose (`make calibrate`).
+    unequal the groups are, the more scatter is added: 1/16 to 1/2, chosen among a few values by the coverage in simulations
+    of groups like those of emoji; `make calibrate` checks one of them.
 
     Args:
         found: the rate, with its error by `group_mean` or `crossed_mean`.

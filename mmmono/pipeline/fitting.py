@@ -235,9 +235,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # the file may hold anything
-            if (
-                isinstance(error, OSError) and error.errno != errno.EINVAL
-            ):  # of the system; EINVAL: a place beyond its end
+            # An error of the system says nothing about the file, but for EINVAL: PyTorch asked for a place beyond its end.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             reason = " ".join((str(error) or type(error).__name__).split())[:120]
             raise DictionaryError(

@@ -163,12 +163,18 @@ def fold_activations(module: nn.Module) -> None:
     before = ""
     for name, child in list(module.named_children()):
         convolution = getattr(module, before, None)
-        if _is_relu6(child) and isinstance(convolution, nn.Conv2d) and type(convolution) in (nn.Conv2d, HalvingConv):
+        if _is_relu6(child) and isinstance(convolution, nn.Conv2d) and _pads_with_zeros(convolution):
             setattr(module, before, ConvReLU6(convolution))
             setattr(module, name, nn.Identity())
         else:
             fold_activations(child)
         before = name
+
+
+def _pads_with_zeros(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution pads with as many zeros for inputs of any size; timm's "same" convolutions do not."""
+    plain = type(convolution) in (nn.Conv2d, HalvingConv)
+    return plain and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
 
 
 def _is_relu6(module: nn.Module) -> bool:
@@ -197,9 +203,8 @@ class ConvReLU6(nn.Module):
         return torch.ops.mkldnn._reorder_convolution_weight(self.convolution.weight.detach(), *self.settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name != "packed"
-        }  # opaque tensors have no copies
+        # Opaque tensors have no copies.
+        return {name: value for name, value in self.__dict__.items() if name != "packed"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

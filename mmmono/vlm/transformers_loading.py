@@ -118,7 +118,7 @@ def _processing(source: TransformersSource, what: str, file: str) -> Iterator[No
     """Turn the errors of a processor, or of a model that cannot take what it made, into a ModelError."""
     try:
         yield
-    except ModelError:
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # settings that do not fit can fail anywhere in transformers
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from mmmono.core.errors import DictionaryError, ModelError
 from mmmono.dictionaries import Dictionary, TopKSAE
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
+from mmmono.dictionaries.readers import reading
 from mmmono.dictionaries.readers.reading import find_dictionary, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
 from tests.vlm.hub_server import Hub, hub_server
@@ -125,6 +127,20 @@ def test_what_names_of_tensors_tell(tmp_path: Path) -> None:
     w = {"encoder.weight": torch.randn(N, D), "encoder.bias": torch.randn(N), "decoder.weight": torch.randn(D, N)}
     torch.save({**w, "decoder.bias": torch.ones(D)}, tmp_path / "ae.pt")
     close(read_dictionary(tmp_path / "ae.pt").encode(z(), "text"), F.linear(z(), *list(w.values())[:2]).relu())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_an_error_of_the_system_is_none_of_the_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(reading, "_read_file", fail)
+    torch.save({"W_enc": torch.zeros(D, N)}, tmp_path / "ae.pt")
+    with pytest.raises(type(error)) as raised:
+        read_dictionary(tmp_path / "ae.pt")
+    assert raised.value is error
 
 
 # sparsify

@@ -8,7 +8,15 @@ import timm
 import torch
 from torch import nn
 
-from mmmono.vlm.folding import ConvReLU6, FewAtATime, HalvingConv, fold_batch_norms, fold_padding, folded
+from mmmono.vlm.folding import (
+    ConvReLU6,
+    FewAtATime,
+    HalvingConv,
+    fold_activations,
+    fold_batch_norms,
+    fold_padding,
+    folded,
+)
 
 
 @pytest.fixture
@@ -62,6 +70,17 @@ def test_a_convolution_and_its_activation_are_one_call(network: nn.Module) -> No
             plain = one.convolution(pixels).clamp(0, 6)
             assert 0 < float((plain == 6).float().mean()) < 0.9
             torch.testing.assert_close(one(pixels), plain)
+
+
+def test_other_padding_is_left_to_the_convolution() -> None:
+    pixels = torch.randn(2, 3, 8, 8)
+    for options in ({"padding": "same"}, {"padding": 1, "padding_mode": "circular"}):
+        module = nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.ReLU6()).eval()
+        with torch.no_grad():
+            expected = module(pixels)
+            fold_activations(module)
+            assert torch.equal(module(pixels), expected)
+        assert isinstance(module[0], nn.Conv2d)
 
 
 def test_few_images_pass_at_a_time() -> None:

@@ -37,9 +37,8 @@ def read_requests(path: str | Path | None) -> list[Request]:
     that start with # are ignored.
 
     Raises:
-        DataError: the file does not exist, is not text, contains no request or one twice, has no column `request`, two of
-            one name, or a row
-            of a table has more fields than its header.
+        DataError: the file does not exist, is not text, contains no request or one twice, has no column `request` or two of
+            one name, or a row of a table has more fields than its header.
     """
     if path is None:
         text, source, folder = (files(__package__) / SHIPPED).read_text(encoding="utf-8"), Path(SHIPPED), None

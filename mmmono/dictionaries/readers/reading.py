@@ -131,7 +131,7 @@ def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
         dictionary = (
             _read_file(found, hints) if folder is None or weights is None else _read_folder(folder, weights, hints)
         )
-    except MmmonoError:
+    except (MmmonoError, OSError, MemoryError):
         raise
     except Exception as error:  # tensors of wrong shapes can fail in any operation
         reason = " ".join(str(error).split())[:120] or type(error).__name__
