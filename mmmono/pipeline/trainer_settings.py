@@ -16,6 +16,7 @@ from mmmono.pipeline.trainer_checks import bound, check_values, sentence, try_op
 
 AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
 LARGE = 1 << 22  # weights of a product from which on a CPU with units for bfloat16 matrices is faster with them
+ENDLESS = 10**12  # batches of an epoch of data that nobody has
 PRECISIONS = {  # Lightning's names, by name and by short form
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
     "16": "16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
@@ -166,9 +167,12 @@ def read_trainer(trainer: Mapping[str, Any]) -> TrainerSettings:
     try_options(options)
     target = trainer.get("_target_", "lightning.Trainer")
     automatic = trainer.get("precision") in AUTOMATIC
-    return TrainerSettings(
+    settings = TrainerSettings(
         target, options, precision, tf32, _duration(trainer.get("max_time")), layout, missing, automatic
     )
+    if options.get("check_val_every_n_epoch", 1) is None:  # what fails whatever the data, before features are extracted
+        settings.check_length(ENDLESS)
+    return settings
 
 
 class _Missing(ConfigError):

@@ -242,6 +242,13 @@ def test_a_training_without_validation_is_refused(overrides: list[str], batches:
         check_trainer(composed(*overrides)).check_length(batches)
 
 
+def test_what_ends_too_early_whatever_the_data_is_known_before() -> None:
+    with pytest.raises(ConfigError, match="trainer.max_steps=60 ends before the first validation"):
+        check_trainer(composed("trainer.max_steps=60"))
+    check_trainer(composed("trainer.max_epochs=1", "trainer.max_steps=-1"))  # an epoch may be long
+    check_trainer(composed("+trainer.limit_train_batches=0.1", "trainer.max_steps=100"))
+
+
 def test_what_lengths_do_fit() -> None:
     for overrides in (
         ("trainer.max_steps=60", "+trainer.accumulate_grad_batches=2"),
