@@ -1,9 +1,13 @@
-"""Keeps freed tensor memory in the process instead of returning it to the kernel after every operation."""
+"""How much memory this process may use, and how it keeps what tensors have freed."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -18,3 +22,29 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_MAX, 0)) and bool(libc.mallopt(M_TRIM_THRESHOLD, -1))
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or less where a container or a cluster's job has a limit."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_control_group_limits(Path("/"))])
+
+
+def _control_group_limits(root: Path) -> Iterator[int]:
+    """Limits of this process's control groups and of those around them, of both versions (man 7 cgroups)."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        top = root / "sys/fs/cgroup" / controllers
+        place = top / path.lstrip("/")  # in a container often the path outside, which is not there
+        for folder in (place, *place.parents):
+            with suppress(OSError):
+                if (limit := (folder / name).read_text().strip()) != "max":
+                    yield int(limit)
+            if folder == top:
+                break

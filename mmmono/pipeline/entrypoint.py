@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.artifacts import explain_disk_trouble
+from mmmono.core.cores import limit_threads
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
 from mmmono.core.memory import keep_freed_memory
@@ -64,6 +65,7 @@ def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_na
         MmmonoError: the job of a multirun failed. Outside of one, its error is printed and the process exits.
     """
     quiet()  # again, because a launcher's worker does not run the command
+    limit_threads()
     _end_with_command()
     os.chdir(HydraConfig.get().runtime.cwd)  # resolve the user's relative paths, whatever hydra.job.chdir is
     try:

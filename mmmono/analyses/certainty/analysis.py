@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mmmono.analyses.certainty import Settings
 from mmmono.core.errors import ConfigError
+from mmmono.core.memory import usable_memory
 from mmmono.features import MODALITIES, ActivationBlock
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.folding import OfBlocks, Together, pairs
@@ -142,13 +142,13 @@ def _of_all(certainty: ClassCertainty, chosen: Int64[Tensor, " chosen"], feature
 
 
 def check_memory(draws: tuple[int, int, int], features: int) -> None:
-    """Raise ConfigError if the resamples alone are more than this machine's memory."""
+    """Raise ConfigError if the resamples alone are more than the memory that this process may use."""
     n_permutations, n_bootstrap, n_halves = draws
     needed = 8 * features * (n_permutations + 2 * (n_bootstrap + 2 * n_halves))
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    there = usable_memory()
     if needed > there:
         raise ConfigError(
-            f"certainty: resamples of {features:,} live features take {needed / 1e9:.0f} GB, but this machine has "
+            f"certainty: resamples of {features:,} live features take {needed / 1e9:.0f} GB, but this process may use "
             f"{there / 1e9:.0f} GB of memory: lower certainty.n_permutations={n_permutations} or "
             f"certainty.n_bootstrap={n_bootstrap}"
         )
