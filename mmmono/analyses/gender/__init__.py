@@ -137,6 +137,7 @@ GENDER = Analysis(
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
     version=7,
+    drawing=2,
     settings=Settings,
     columns={
         "table2": {
