@@ -404,6 +404,23 @@ def test_failing_jobs_of_a_multirun_say_so_in_a_line(command: Command, tmp_path:
     assert lines
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.shards=glob(*.tar)", "glob() chooses options of a group, and dataset.shards is no group"),
+        (
+            "partition=glob(x*)",
+            "partition=glob(x*) matches nothing: glob() chooses options of a group, and its options are",
+        ),
+        ("features=glob([s*,r*],exclude=[*a*,sp*])", "features=glob([s*,r*],exclude=[*a*,sp*]) matches nothing"),
+    ],
+)
+def test_a_sweep_over_nothing_is_no_success(command: Command, tmp_path: Path, override: str, message: str) -> None:
+    run = command("mds", "-m", f"artifacts={tmp_path}", "dataset=webdataset", override)
+    assert run.status == 1
+    assert message in one_line_error(run.err)
+
+
 @pytest.mark.parametrize("chdir", ["true", "false"])
 def test_relative_paths_begin_where_the_command_was_given(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chdir: str
