@@ -217,7 +217,7 @@ def _entries(
                 energy=float(np.mean([activity.share(s.members) for s in sets])),
                 mismatch=None if is_class else max(s.mismatch for s in sets),
                 baseline=accuracy.mean(unit[0]).rate_interval(accuracy.samples),
-                drop=accuracy.mean(unit[0] - unit[place]).of_shares(accuracy.samples).interval(),
+                drop=accuracy.mean(unit[0] - unit[place]).of_shares(accuracy.samples, limit=1.0).interval(),
                 beyond_random=None if beyond is None else accuracy.mean(beyond).of_outcomes(accuracy.samples),
             )
         )  # fmt: skip

@@ -63,12 +63,14 @@ class Estimate:
         error: its standard error; NaN if there are too few samples for one.
         freedom: degrees of freedom of the error.
         method: how the error was computed.
+        limit: magnitude that the truth cannot exceed, such as 1 for a difference of rates.
     """
 
     value: float
     error: float = math.nan
     freedom: float = math.nan
     method: str = ""
+    limit: float = math.inf
 
     @property
     def scatters(self) -> bool:
@@ -76,13 +78,14 @@ class Estimate:
         return not self.error <= ROUNDING * abs(self.value)
 
     def interval(self, level: float = 0.95) -> Interval:
-        """Interval of Student's t; without bounds if there is no error, or if all values are equal."""
+        """Interval of Student's t, cut at the limit; without bounds if there is no error, or if all values are equal."""
         check_number("level", level, above=0, below=1)
         half = self.error * _quantile((1 + level) / 2, self.freedom) if self.scatters else math.nan
-        return Interval(self.value, self.value - half, self.value + half, level, self.method)
+        low, high = (min(max(end, -self.limit), self.limit) for end in (self.value - half, self.value + half))
+        return Interval(self.value, low, high, level, self.method)
 
     def of_outcomes(self, count: int) -> Estimate:
-        """Return the estimate of a difference of rates with an error of at least 1 / (count + 2).
+        """Return the estimate of a difference of rates, whose limit is 1, with an error of at least 1 / (count + 2).
 
         If no outcome differs, none would be an error of 0. The least error is that of two more outcomes, one of which
         differs either way (Agresti and Min 2005, Section 3, with half a pair for each of four cells).
@@ -90,17 +93,21 @@ class Estimate:
         Args:
             count: number of pairs of outcomes, or of groups of them.
         """
-        return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
+        return replace(self._with_least_error(count), limit=1.0)
 
-    def of_shares(self, count: int) -> Estimate:
+    def of_shares(self, count: int, limit: float = math.inf) -> Estimate:
         """Return the estimate of a difference of values from 0 to 1, with the error of `of_outcomes` if all are equal.
 
         Such values may all differ a little, which outcomes cannot; so what scatters keeps its error.
 
         Args:
             count: number of values, or of groups of them.
+            limit: see `Estimate`; 1 where the values cannot leave 0 to 1.
         """
-        return self if self.scatters else self.of_outcomes(count)
+        return replace(self if self.scatters else self._with_least_error(count), limit=limit)
+
+    def _with_least_error(self, count: int) -> Estimate:
+        return replace(self, error=max(self.error, 1 / (count + 2)) if not math.isnan(self.error) else self.error)
 
     def rate_interval(self, groups: float, level: float = 0.95, scatter: float = 0.0) -> Interval:
         """Wilson's interval of a mean of values between 0 and 1, with as many trials as would have this error.
@@ -138,23 +145,26 @@ class Estimate:
         return float(2 * student.sf(abs(self.value) / self.error, self.freedom))
 
     def equivalence_bound(self, confidence: float = 0.95) -> float:
-        """Smallest x such that |truth| < x is shown with this confidence; NaN if there is no error, or if it is 0.
+        """Smallest x such that |truth| < x is shown with this confidence; NaN if none within the limit or no error.
 
         Two one-sided tests (TOST; Schuirmann 1987) reject |truth| ≥ x at 1 − confidence for all larger x. Small means
         that no relevant difference is there; a large one means that too little was measured, whatever the p-value.
         """
         check_number("confidence", confidence, above=0, below=1)
-        return abs(self.value) + self.error * _quantile(confidence, self.freedom) if self.scatters else math.nan
+        bound = abs(self.value) + self.error * _quantile(confidence, self.freedom)
+        return bound if self.scatters and bound < self.limit else math.nan
 
     def detectable(self, power: float = 0.8, level: float = 0.95) -> float:
         """Smallest |truth| that such a measurement would show to differ from 0 with this power; NaN without an error.
 
-        NaN too if all values are equal. Uses the approximation (t at (1 + level) / 2 + t at power) · error (Bloom 1995).
+        NaN too if all values are equal, or if no truth within the limit would. Uses the approximation
+        (t at (1 + level) / 2 + t at power) · error (Bloom 1995).
         """
         check_number("power", power, above=0, below=1)
         check_number("level", level, above=0, below=1)
         quantiles = _quantile((1 + level) / 2, self.freedom) + _quantile(power, self.freedom)
-        return self.error * quantiles if self.scatters else math.nan
+        size = self.error * quantiles
+        return size if self.scatters and size <= self.limit else math.nan
 
 
 def _quantile(probability: float, freedom: float) -> float:

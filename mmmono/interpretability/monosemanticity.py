@@ -14,7 +14,7 @@ from mmmono.core.ranges import check_number
 Form = Literal["printed", "pooled"]
 
 FLOOR = 1e-2  # smallest magnitude of a denominator in EmbSim
-TIE = 5e-7  # similarities closer than this count as equal: rounding error of float32 unit vectors
+TIE = 5e-7  # similarities closer than this, for unit vectors, count as equal: rounding error of float32
 
 
 def embsim(
@@ -72,7 +72,8 @@ def winrate(
         ValueError: the shapes do not match, or m < 2.
     """
     positive, negative, pairs = _similarities(active, random)
-    return _mean((positive - negative > TIE).double(), pairs)
+    longest = torch.maximum(*(s.diagonal(dim1=1, dim2=2).amax(1) for s in (positive, negative)))  # squared lengths
+    return _mean((positive - negative > TIE * longest[:, None, None]).double(), pairs)
 
 
 def _similarities(active: Tensor, random: Tensor) -> tuple[Tensor, Tensor, Bool[Tensor, "m m"]]:

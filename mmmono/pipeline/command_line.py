@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.files import user_path
+from mmmono.core.shipped import shipped
 
+CONF = shipped("conf")
+OWN_FOLDERS = ("--config-dir", "-cd", "hydra.searchpath")  # arguments that name folders with options of the user's own
 # Settings that are paths: their values are taken literally.
 PATHS = frozenset(
     {
@@ -42,13 +45,27 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """Translate arguments to Hydra's grammar; redirect Hydra's logs if the artifacts root is read-only.
 
     Raises:
-        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read.
+        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a sweep has no job.
     """
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
     read = [quote(argument, multirun) for argument in arguments]
+    if multirun and not any(argument.startswith(OWN_FOLDERS) for argument in arguments):
+        _check_globs(read)
     if any(argument.partition("=")[0] in NO_RUN for argument in arguments):
         return read
     return [*read, *_elsewhere(_root(read), read)]
+
+
+def _check_globs(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a sweep over `glob(...)` that matches no option of a group: Hydra would run nothing."""
+    for argument in arguments:
+        parsed = _parsed(argument)
+        if parsed is None or parsed.value_type != ValueType.GLOB_CHOICE_SWEEP:
+            continue
+        options = [file.stem for file in (CONF / parsed.key_or_group).glob("*.yaml")]
+        if not parsed.value().filter(options):  # type: ignore[union-attr]
+            known = f"its options are {', '.join(sorted(options))}" if options else f"{parsed.key_or_group} is no group"
+            raise ConfigError(f"{argument} matches nothing: glob() chooses options of a group, and {known}")
 
 
 def quote(argument: str, multirun: bool = False) -> str:

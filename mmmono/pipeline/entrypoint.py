@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -21,7 +22,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.cores import limit_threads
@@ -248,6 +249,8 @@ def error_line(error: Exception) -> str:
     if isinstance(error, InstantiationException) and cause is not error:
         where = re.search(r"full_key: (\S+)", str(error))
         return f"{where[1] if where else 'a setting'} has a value that cannot work: {cause}"
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return _key_error_line(error)
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
         return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
@@ -258,10 +261,21 @@ def error_line(error: Exception) -> str:
                 f"{group}={option} is not installed: the extra 'sweep' brings joblib, submitit_local, submitit_slurm and "
                 f"optuna: {install('sweep')}"
             )
-        options = sorted(file.stem for file in (CONF / group).glob("*.yaml")) if group else []
+        folders = re.findall(r"^\tprovider=.*?, path=file://(.+)$", str(error), re.MULTILINE)  # the user's own, too
+        options = (
+            sorted({file.stem for folder in folders for file in Path(folder, group).glob("*.yaml")}) if group else []
+        )
         available = f": choose one of {', '.join(options)}" if options else ""
         return f"{group}={option} names no option{available}"
     return text
+
+
+def _key_error_line(error: OmegaConfBaseException) -> str:
+    """Format an error of OmegaConf that knows the setting it is about: a missing one, or one that cannot be resolved."""
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return f"{error.full_key} is missing, and this command reads it: give it a value"
+    reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0]).strip('"')
+    return f"{error.full_key} has no value: {reason}"
 
 
 def _nearest(key: str) -> str:

@@ -59,11 +59,20 @@ def check_settings(cfg: DictConfig, job: str) -> None:
     """
     _check_feature_sets(cfg)
     _check_names(cfg)
+    _check_removals()
     for key, value in _leaves(cfg):
         if key.startswith(FREE):
             continue
         _check_kind(key, value)
         _check_limits(key, value)
+    for key, expression, value in _references(cfg):
+        try:
+            _check_kind(key, value)
+            _check_limits(key, value)
+        except ConfigError as error:
+            is_text = isinstance(value, str) and expression.startswith("${oc.env:")
+            hint = f", which is text: try {key}='${{oc.decode:{expression}}}'" if is_text else ""
+            raise ConfigError(f"{error}; it is given as {expression}{hint}") from error
     if job not in LOOK_ONLY:
         _check_access(cfg)
 
@@ -102,6 +111,18 @@ def _check_names(cfg: DictConfig) -> None:
         raise ConfigError(
             f"no setting is called {key!r}{f', did you mean {close[0]!r}?' if close else ''}; --help lists them all"
         )
+
+
+def _check_removals() -> None:
+    """Raise ConfigError for a setting or group removed with `~` that commands read; entries of mappings may be removed."""
+    for override in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        key = override[1:].partition("=")[0]
+        if not override.startswith("~") or key == "logger" or key.startswith(FREE):
+            continue
+        if key.count(".") < 2 and key in known_settings():
+            raise ConfigError(
+                f"{override} removes what this command reads: leave that out, or give another value, {key}=…"
+            )
 
 
 def _check_kind(key: str, value: object) -> None:
@@ -199,6 +220,25 @@ def _leaves(node: DictConfig, path: str = "") -> Iterator[tuple[str, object]]:
             yield key, OmegaConf.to_container(value)
         else:
             yield key, value
+
+
+def _references(node: DictConfig, path: str = "") -> Iterator[tuple[str, str, object]]:
+    """Yield settings that refer to others or to the environment: full key, what was written, and the value.
+
+    Sections are left out: their settings are checked where they are.
+    """
+    for name in map(str, node):
+        inner, key = node._get_node(name), path + name
+        if f"{key}.".startswith(FREE) or OmegaConf.is_missing(node, name):
+            continue
+        if not OmegaConf.is_interpolation(node, name):
+            if isinstance(inner, DictConfig):
+                yield from _references(inner, f"{key}.")
+            continue
+        expression = str(inner._value())  # type: ignore[union-attr]
+        value = node[name]
+        if not isinstance(value, DictConfig):
+            yield key, expression, OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
@@ -51,7 +52,17 @@ def _built(values: dict[str, Any], prefix: str, into: type[T]) -> T:
     """Make a dataclass from plain values; `prefix` is what stands before their names on the command line."""
     assert is_dataclass(into)
     types = get_type_hints(into)
+    names = [field.name for field in fields(into)]
+    for name in values:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+            raise ConfigError(
+                f"no setting is called '{prefix}{name}'{f', did you mean {prefix + close[0]!r}?' if close else ''}; "
+                "--help lists them all"
+            )
     for field in fields(into):
+        if field.name not in values:
+            raise ConfigError(f"{prefix}{field.name} is missing, and this command reads it: give it a value")
         value, hint = values[field.name], types[field.name]
         if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
             values[field.name] = _built(value, f"{prefix}{field.name}.", hint)

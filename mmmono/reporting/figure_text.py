@@ -88,9 +88,11 @@ def fit_text(figure: Figure) -> list[str]:
                 axis.set_major_formatter(_Fitted(labels))
     longest = int(CELLS_AN_INCH * figure.get_figwidth())
     found: list[Text] = figure.findobj(Text)
+    heads = {figure.get_suptitle(), figure.get_supxlabel()}  # the layout makes room for a second line
     letters: set[str] = set()
     for text in found:
-        fitted = _fitted(text.get_text(), longest)
+        head = text.get_text() in heads and "\n" not in text.get_text()
+        fitted = "\n".join(wrapped(text.get_text(), longest, 2)) if head else _fitted(text.get_text(), longest)
         if fitted != text.get_text():
             text.set_text(fitted)
         letters.update(fitted)

@@ -67,7 +67,7 @@ def test_equal_values_make_no_point_of_an_interval(value: float) -> None:
         assert math.isnan(found.detectable())
         rate = found.rate_interval(9)
         assert rate.high - rate.low > 0.3
-        assert found.of_shares(9).interval() == found.of_outcomes(9).interval()
+        assert found.of_shares(9).error == found.of_outcomes(9).error
 
 
 def test_rare_shares_are_covered_where_all_that_was_seen_is_0() -> None:
@@ -80,6 +80,21 @@ def test_rare_shares_are_covered_where_all_that_was_seen_is_0() -> None:
         assert not found.scatters or found.of_shares(100) == found
         covered.append(interval.low <= 0.006 <= interval.high)
     assert np.mean(covered) > 0.93
+
+
+def test_a_difference_of_rates_lies_within_100_points() -> None:
+    """Two requests gave an interval of ±318 points, and a difference of 352 that would be found."""
+    few = t_mean(np.array([0.9, -0.4]))
+    found = few.of_outcomes(2)
+    assert few.interval().high > 1
+    assert (found.interval().low, found.interval().high) == (-1, 1)
+    assert math.isnan(found.equivalence_bound())
+    assert math.isnan(found.detectable())
+    assert found.p_value == few.p_value
+    many = t_mean(np.tile([0.5, -0.5, 0.1], 30))
+    assert many.of_outcomes(90).interval() == many.interval()
+    assert many.of_outcomes(90).equivalence_bound() == many.equivalence_bound()
+    assert t_mean(np.full(9, 3.0)).of_shares(9).interval().high > 3  # moves of steering have no limit
 
 
 def test_equivalence_is_shown_where_both_one_sided_tests_reject() -> None:

@@ -93,6 +93,12 @@ def test_swapping_top_and_random_samples_turns_wins_into_losses(seed: int) -> No
     torch.testing.assert_close(winrate(active, random) + winrate(random, active), torch.ones(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("length", [1e-6, 1e6])
+def test_winrate_of_embeddings_of_any_length_is_that_of_the_similarities_order(length: float) -> None:
+    active, random = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(winrate(length * active, length * random), winrate(active, random))
+
+
 def test_wrong_shapes_are_refused() -> None:
     z = torch.ones(3, 5, 4)
     for active, random in ((z, z[:, :4]), (z[0], z[0]), (z[:, :1], z[:, :1]), (z, z[:2])):

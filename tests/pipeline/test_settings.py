@@ -190,6 +190,18 @@ BAD = [
     ("dataset=nothing", "dataset=nothing names no option: choose one of"),
     ("dataset=webdataset", "dataset=webdataset needs a value for dataset.shards"),
     ("sede=1", "no setting is called 'sede', did you mean 'seed'?"),
+    ("dataset.limit=${seed}", "dataset.limit=0 must be a whole number, at least 1; it is given as ${seed}"),
+    (
+        "dataset.size=${oc.env:NO_SUCH,30}",
+        "dataset.size=30 must be a number; it is given as ${oc.env:NO_SUCH,30}, which is",
+    ),
+    ("dataset.size=${oc.env:NO_SUCH,30}", "text: try dataset.size='${oc.decode:${oc.env:NO_SUCH,30}}'"),
+    ("extraction.dtype=${model.name}", "cannot be stored: choose float16 or float32; it is given as ${model.name}"),
+    ("seed=${oc.env:NO_SUCH}", "seed has no value: Environment variable 'NO_SUCH' not found"),
+    ("seed=${dataset.sede}", "seed has no value: Interpolation key 'dataset.sede' not found"),
+    ("~seed", "~seed removes what this command reads: leave that out, or give another value, seed=…"),
+    ("~dataset=openmoji", "give another value, dataset=…"),
+    ("~extraction.dtype", "~extraction.dtype removes what this command reads"),
 ]
 
 
@@ -228,6 +240,12 @@ def test_what_cannot_work_is_reported_in_one_line(
         ("adversarial", "judge=none", "judge=none names no option"),
         ("adversarial", "adversarial.attack.steps=-1", "must be a whole number, at least 0"),
         ("adversarial", "adversarial.attack.lr=nan", "must be a finite number"),
+        ("adversarial", "~adversarial.attack.steps", "adversarial.attack.steps is missing, and this command reads it"),
+        (
+            "adversarial",
+            "+adversarial.attack.step=3",
+            "'adversarial.attack.step', did you mean 'adversarial.attack.steps'?",
+        ),
         ("gender", "concept=none", "concept=none names no option"),
         ("gender", "labels=none", "labels=none names no option"),
         ("gender", "gender.confidence=1.5", "must lie between 0 and 1"),
@@ -290,6 +308,8 @@ def test_a_configuration_of_ones_own_may_have_variables_but_no_mistyped_settings
         )
         assert run.status == 1
         assert message in one_line_error(run.err)
+    run = command("mds", "--config-dir", str(tmp_path), f"artifacts={tmp_path}", "+experiment=main")
+    assert "experiment=main names no option: choose one of mine" in one_line_error(run.err)
 
 
 @pytest.mark.parametrize("name", ENTRYPOINTS)
@@ -382,6 +402,23 @@ def test_failing_jobs_of_a_multirun_say_so_in_a_line(command: Command, tmp_path:
     lines = [line for line in run.err.splitlines() if line.startswith("error: ")]
     assert [line.split(": dataset")[0] for line in lines] == ["error: job 0", "error: job 1"][: len(lines)]
     assert lines
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.shards=glob(*.tar)", "glob() chooses options of a group, and dataset.shards is no group"),
+        (
+            "partition=glob(x*)",
+            "partition=glob(x*) matches nothing: glob() chooses options of a group, and its options are",
+        ),
+        ("features=glob([s*,r*],exclude=[*a*,sp*])", "features=glob([s*,r*],exclude=[*a*,sp*]) matches nothing"),
+    ],
+)
+def test_a_sweep_over_nothing_is_no_success(command: Command, tmp_path: Path, override: str, message: str) -> None:
+    run = command("mds", "-m", f"artifacts={tmp_path}", "dataset=webdataset", override)
+    assert run.status == 1
+    assert message in one_line_error(run.err)
 
 
 @pytest.mark.parametrize("chdir", ["true", "false"])

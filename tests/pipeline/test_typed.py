@@ -61,6 +61,11 @@ def test_values_of_the_right_types_are_kept() -> None:
         ({"inner": 4}, "study.inner=4 must be a group of settings"),
         ({"inner": {"rate": None}}, "study.inner.rate=null must be a number"),
         ({"count": 0}, "study.count=0 must be at least 1"),
+        ({"inner": {}}, "study.inner.rate is missing, and this command reads it: give it a value"),
+        (
+            {"inner": {"rate": 1, "rat": 2}},
+            "no setting is called 'study.inner.rat', did you mean 'study.inner.rate'?; --help lists them all",
+        ),
     ],
 )
 def test_others_are_refused_by_their_full_key(changes: dict[str, Any], message: str) -> None:

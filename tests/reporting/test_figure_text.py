@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmmono.reporting import figure_text
 from mmmono.reporting.contact_sheets import FeatureCard, contact_sheet
-from mmmono.reporting.figure_text import drawable, shortened, width, wrapped
+from mmmono.reporting.figure_text import drawable, fit_text, shortened, width, wrapped
 from mmmono.reporting.style import STYLE, save_figure
 from tests.nasty import NASTY, nasty_text
 
@@ -66,6 +66,17 @@ def test_every_place_of_a_figure_takes_any_text(text: str, tmp_path_factory: pyt
         axes[0].legend([bars], [text], title=text)
     png, _ = save_figure(figure, tmp_path_factory.getbasetemp() / "any")
     assert np.asarray(Image.open(png)).std() > 1
+
+
+def test_a_long_title_and_label_go_on_in_a_second_line() -> None:
+    """Their ends say what is drawn: which share, and what the numbers are."""
+    with plt.rc_context(STYLE):
+        figure, _ = plt.subplots(1, 1, figsize=(3, 2), layout="constrained")
+        figure.suptitle("people who work in the open air, by share of TextD")
+        figure.supxlabel("z of the log-odds against the other texts; numbers are counts")
+        fit_text(figure)
+    assert figure.get_suptitle().split("\n") == ["people who work in the open air, by share", "of TextD"]
+    assert figure.get_supxlabel().endswith("numbers are counts")
 
 
 @pytest.mark.usefixtures("_fonts")

@@ -165,7 +165,7 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=7,
+    version=8,
     settings=Settings,
     columns={
         "table3": {
@@ -185,8 +185,8 @@ ADVERSARIAL = Analysis(
             "below_random_high": "upper end of that interval",
             "p": "p-value of below_random being 0",
             "p_holm": "the same, adjusted for all of these comparisons of the feature set (Holm 1979)",
-            "equivalence": "with confidence .95, below_random is smaller than this in magnitude (two one-sided tests)",
-            "detectable": "magnitude of below_random that would be found to differ from 0 with a power of .8",
+            "equivalence": "with confidence .95, |below_random| is below this (two one-sided tests); missing if not < 1",
+            "detectable": "|below_random| that would be found to differ from 0 with a power of .8; missing if above 1",
             "margin": "cosine of image and request's concept minus that of image and benign caption; mean",
             "margin_low": "lower end of its 95 % interval over requests and benign images",
             "margin_high": "upper end of that interval",

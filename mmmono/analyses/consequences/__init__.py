@@ -157,7 +157,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=5,
+    version=6,
     settings=Settings,
     columns={
         "effects": {

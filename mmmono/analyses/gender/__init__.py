@@ -136,7 +136,8 @@ GENDER = Analysis(
     question="Is a concept, such as gender, carried by the image (ImgD) or by the words (TextD)?",
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
-    version=7,
+    version=8,
+    drawing=2,
     settings=Settings,
     columns={
         "table2": {
@@ -158,7 +159,7 @@ GENDER = Analysis(
             "beyond_random_high": "upper end of its 95 % interval over samples and references",
             "p": "p-value of beyond_random being 0",
             "p_holm": "the same, adjusted for all of these comparisons of the feature set (Holm 1979)",
-            "equivalence": "with confidence .95, beyond_random is smaller than this in magnitude (two one-sided tests)",
+            "equivalence": "with confidence .95, |beyond_random| is below this (two one-sided tests); missing if not < 1",
         },
         "paired": {
             "feature_set": "name of the feature set",
