@@ -123,6 +123,10 @@ class WebDatasetPairs(PairSource):
         """Names of the shards, for messages."""
         return [shown(shard) for shard in self.shards]
 
+    def files(self, part: int) -> list[Path]:
+        """The shard, if it is local."""
+        return [Path(self.shards[part])] if is_local(self.shards[part]) else []
+
     def count_samples(self, part: int, most: int) -> int | None:
         """Count a shard's samples by its headers, up to `most`; None if it is not local, or broken."""
         local = self.opener.local(self.shards[part], whole=False)
