@@ -25,7 +25,7 @@ from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limi
 from mmmono.data.sample_pairs import IncompleteError, SampleReading
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shard_patterns import expand_shards
-from mmmono.data.shards import identity, is_local, shown, stem
+from mmmono.data.shards import copies, identity, is_local, shown, stem
 from mmmono.data.tar import BrokenTarError, NamelessImage, Sample, read_samples
 
 CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
@@ -108,7 +108,16 @@ class WebDatasetPairs(PairSource):
         return cls(shards, opener=opener, limit=limit, name="cc3m")
 
     def fingerprint(self) -> str:
-        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings."""
+        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings.
+
+        Raises:
+            DataError: two local shards have the same content, so that their pairs would be in several splits.
+        """
+        if same := next(iter(copies(Path(shard) for shard in self.shards if is_local(shard))), None):
+            raise DataError(
+                f"dataset.shards: {same[1]} has the same content as {same[0]}: its pairs would be counted twice, and be in "
+                "several splits; leave one of them out"
+            )
         shards = [
             (Path(shard).name, file_fingerprint(Path(shard))) if is_local(shard) else (identity(shard), None)
             for shard in self.shards
