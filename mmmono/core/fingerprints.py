@@ -55,6 +55,22 @@ def folder_fingerprint(folder: str | Path) -> str:
     return files_fingerprint({f.relative_to(folder).as_posix(): f for f in visible_files(folder) if f.is_file()})
 
 
+def files_state(files: Iterable[Path]) -> str:
+    """Return a digest of the sizes, times of change and inodes of files, which a write or a replacement changes.
+
+    Permissions and links do not count, and no content is read. A file that is not there is a state as well.
+    """
+    key = xxhash.xxh3_128()
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            key.update(b"absent\n")
+        else:
+            key.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_dev}\n".encode())
+    return key.hexdigest()
+
+
 def weights_identity(name: str) -> str:
     """Return what identifies a model: the hub id itself, or the digest of the content if `name` is a folder."""
     return folder_fingerprint(name) if Path(name).is_dir() else name

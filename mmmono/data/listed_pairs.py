@@ -55,6 +55,10 @@ class ListedPairs(PairSource):
         """Names of runs of images."""
         return [f"{self.name}-{start:07d}" for start in range(0, len(self.listing.images), PART)]
 
+    def files(self, part: int) -> list[Path]:
+        """The images of a part. Captions were read with the listing."""
+        return [image.file for image in self.listing.images[part * PART : (part + 1) * PART]]
+
     def __len__(self) -> int:
         if self.reading.captions != "all":
             return len(self.listing.images)

@@ -9,11 +9,13 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.fingerprints import files_state
 from mmmono.core.ranges import check_number
 from mmmono.data.shard_cache import ShardCache
 
@@ -60,6 +62,7 @@ class PairSource(ABC):
 
     name: str
     remote: bool = False
+    _states: Sequence[str] | None = None  # of the files of each part; see `watch`
 
     @property
     def copies(self) -> ShardCache | None:
@@ -117,6 +120,21 @@ class PairSource(ABC):
                 yield ahead.popleft().result()
         finally:  # also if the caller stops early
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def files(self, part: int) -> Sequence[Path]:
+        """Files on this machine that a part is read from, as far as they may change while it is; none by default."""
+        return ()
+
+    def watch(self) -> None:
+        """Remember the state of all files. Call it before `fingerprint`: so a change after that is noticed."""
+        self._states = [files_state(self.files(part)) for part in range(len(self.parts()))]
+
+    def check_unchanged(self, part: int) -> None:
+        """Raise DataError if a part's files were changed since `watch`: what was read is then of another fingerprint."""
+        if self._states is not None and files_state(self.files(part)) != self._states[part]:
+            raise DataError(
+                f"{self.parts()[part]} was changed after this command had begun: run the same again, which reads it anew"
+            )
 
     def count_samples(self, part: int, most: int) -> int | None:
         """Return the number of samples in a part, at most `most`; None if counting would need to read the part."""

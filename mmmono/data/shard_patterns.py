@@ -6,7 +6,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from webdataset.shardlists import expand_urls
 
@@ -22,8 +22,8 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
     """Return the paths and URLs that shard patterns mean, in order.
 
     An existing path is taken literally; otherwise brace ranges (`{0000..0004}`), `::` and wildcards are expanded. A
-    folder means all its .tar files; one of an object store or of the hub is named with a slash at the end. Addresses of
-    http(s) have no wildcards, because their servers do not list files.
+    folder means all its .tar files; one of an object store or of the hub is named with a slash at the end. Hidden files are
+    left out unless they are asked for. Addresses of http(s) have no wildcards, because their servers do not list files.
 
     Raises:
         DataError: a pattern matches no file, a named local shard does not exist, a store cannot be listed, or the patterns
@@ -49,6 +49,14 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 
 def _matches(name: str) -> list[str]:
+    found = _all_matches(name)
+    if PurePosixPath(name).name.startswith("."):
+        return found
+    # Hidden files have to be asked for: macOS leaves `._a.tar` beside `a.tar` on disks of other systems.
+    return [shard for shard in found if not PurePosixPath(shard).name.startswith(".")]
+
+
+def _all_matches(name: str) -> list[str]:
     if name.startswith("hf://"):
         return find_files(name)
     if not is_local(name):

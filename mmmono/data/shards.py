@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from mmmono.core.fingerprints import file_fingerprint
 from mmmono.core.text import escaped_bytes
 from mmmono.data.hub import canonical
 
@@ -19,6 +22,26 @@ _SIGNATURES = re.compile(
 
 # Parameters that name one of several versions of a file: S3, GCS, Azure.
 _VERSIONS = re.compile(r"version(_?id)?|revision|generation|snapshot", re.IGNORECASE)
+
+
+def copies(files: Iterable[Path]) -> list[list[Path]]:
+    """Return the groups of files that have one content, in order. Archives without a member are no copies of each other.
+
+    Only files of equal size are read.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for file in files:
+        by_size.setdefault(file.stat().st_size, []).append(file)
+    by_content: dict[str, list[Path]] = {}
+    for several in by_size.values():
+        for file in several if len(several) > 1 else ():
+            by_content.setdefault(file_fingerprint(file), []).append(file)
+    return [same for same in by_content.values() if len(same) > 1 and _has_a_member(same[0])]
+
+
+def _has_a_member(archive: Path) -> bool:
+    with archive.open("rb") as file:
+        return any(file.read(BLOCKSIZE))
 
 
 def is_local(shard: str) -> bool:

@@ -25,7 +25,7 @@ from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limi
 from mmmono.data.sample_pairs import IncompleteError, SampleReading
 from mmmono.data.shard_cache import ShardCache
 from mmmono.data.shard_patterns import expand_shards
-from mmmono.data.shards import identity, is_local, shown, stem
+from mmmono.data.shards import copies, identity, is_local, shown, stem
 from mmmono.data.tar import BrokenTarError, NamelessImage, Sample, read_samples
 
 CC3M_REPOSITORY = "datasets/pixparse/cc3m-wds"
@@ -108,7 +108,16 @@ class WebDatasetPairs(PairSource):
         return cls(shards, opener=opener, limit=limit, name="cc3m")
 
     def fingerprint(self) -> str:
-        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings."""
+        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings.
+
+        Raises:
+            DataError: two local shards have the same content, so that their pairs would be in several splits.
+        """
+        if same := next(iter(copies(Path(shard) for shard in self.shards if is_local(shard))), None):
+            raise DataError(
+                f"dataset.shards: {same[1]} has the same content as {same[0]}: its pairs would be counted twice, and be in "
+                "several splits; leave one of them out"
+            )
         shards = [
             (Path(shard).name, file_fingerprint(Path(shard))) if is_local(shard) else (identity(shard), None)
             for shard in self.shards
@@ -122,6 +131,10 @@ class WebDatasetPairs(PairSource):
     def parts(self) -> list[str]:
         """Names of the shards, for messages."""
         return [shown(shard) for shard in self.shards]
+
+    def files(self, part: int) -> list[Path]:
+        """The shard, if it is local."""
+        return [Path(self.shards[part])] if is_local(self.shards[part]) else []
 
     def count_samples(self, part: int, most: int) -> int | None:
         """Count a shard's samples by its headers, up to `most`; None if it is not local, or broken."""

@@ -197,6 +197,7 @@ class PartEncoder:
             if claimed:
                 self.writer.note_broken(part, buffer.broken.reason)
             return
+        self.source.check_unchanged(part)
         dim = self.encoder.dim
         image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
         text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)

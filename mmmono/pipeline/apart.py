@@ -16,7 +16,7 @@ from webdataset.shardlists import expand_urls
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.files import user_path
 from mmmono.data.shard_patterns import expand_shards
-from mmmono.data.shards import identity, is_local, shown
+from mmmono.data.shards import copies, identity, is_local, shown
 
 REMEDY = "give others, or leave dataset.{} out: a hash then divides the pairs"
 
@@ -93,17 +93,23 @@ def _slice(text: str) -> _Slice:
 
 
 def check_shards_apart(shards: str | Sequence[str], val_shards: str | Sequence[str]) -> None:
-    """Raise ConfigError if a shard is named by both patterns; shards that are missing are no error here.
+    """Raise ConfigError if a shard, or a copy of it, is named by both patterns; missing shards are no error here.
 
     Remote shards are compared by their addresses, without asking a server what a wildcard or a folder holds.
     """
     train, val = (_local_shards(patterns) for patterns in (shards, val_shards))
     both = [str(shard) for shard in sorted(train & val)]
+    both += [
+        str(next(s for s in same if s in val))
+        for same in copies(sorted(train | val))
+        if {*same} & train and {*same} & val
+    ]
     addresses, of_val = (_addresses(patterns) for patterns in (shards, val_shards))
     both += _in_common(addresses, of_val)
     if both:
         raise ConfigError(
-            f"dataset.val_shards has {both[0]}, a training shard (dataset.shards): {REMEDY.format('val_shards')}"
+            f"dataset.val_shards has {both[0]}, a training shard or a copy of one (dataset.shards): "
+            f"{REMEDY.format('val_shards')}"
         )
 
 

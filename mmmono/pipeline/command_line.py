@@ -45,8 +45,10 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """Translate arguments to Hydra's grammar; redirect Hydra's logs if the artifacts root is read-only.
 
     Raises:
-        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a sweep has no job.
+        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a list of paths is given twice;
+            a sweep has no job.
     """
+    _check_once(arguments)
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
     read = [quote(argument, multirun) for argument in arguments]
     if multirun and not any(argument.startswith(OWN_FOLDERS) for argument in arguments):
@@ -66,6 +68,20 @@ def _check_globs(arguments: Sequence[str]) -> None:
         if not parsed.value().filter(options):  # type: ignore[union-attr]
             known = f"its options are {', '.join(sorted(options))}" if options else f"{parsed.key_or_group} is no group"
             raise ConfigError(f"{argument} matches nothing: glob() chooses options of a group, and {known}")
+
+
+def _check_once(arguments: Sequence[str]) -> None:
+    """Raise ConfigError if a list of paths is given twice: a shell makes that of `dataset.shards=a-{0000..0004}.tar`."""
+    given: dict[str, set[str]] = {}
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        given.setdefault(key.lstrip("+"), set()).add(value)
+    for key in PATH_LISTS & given.keys():
+        if len(given[key]) > 1:
+            raise ConfigError(
+                f"{key} is given {len(given[key])} times, and only the last one would be read: give all in one, "
+                f"'{key}=[...]', with quotation marks, without which a shell expands {{0000..0004}} and *"
+            )
 
 
 def quote(argument: str, multirun: bool = False) -> str:

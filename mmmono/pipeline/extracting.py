@@ -50,7 +50,7 @@ class FeatureExtraction:
         """Everything that determines the store's content; `limit` is the number of pairs to take, None for all."""
         resize = {} if self.settings.resize == "pillow" else {"resize": self.settings.resize}
         return {
-            "model": self.model.recipe(),
+            "model": self.model.identity,
             "dataset": self.source.fingerprint(),
             "decoder": DECODER_VERSION,
             "limit": limit,
@@ -61,7 +61,7 @@ class FeatureExtraction:
 
     def whole(self, limit: int | None) -> Artifact:
         """Return the store, made first if it does not exist, in this process."""
-        self.source.parts()  # fails early
+        self.source.watch()  # fails early
         return self.artifacts.build("features", self.name, self.recipe(limit), self._make, resumable=True)
 
     def share(self, share: Share, limit: int | None) -> Artifact | None:
@@ -72,7 +72,7 @@ class FeatureExtraction:
         """
 
         def work(directory: Path) -> bool:
-            encoder = self.model.load(self.artifacts, self.device)
+            encoder = self.model.encoder(self.artifacts, self.device)
             return extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
 
         return self._together(work, limit)
@@ -112,6 +112,7 @@ class FeatureExtraction:
         def begin(directory: Path) -> None:
             begin_store(self.source, directory, self.settings)
 
+        self.source.watch()
         job = SharedWork(begin, work, self._complete)
         return self.artifacts.build_together("features", self.name, self.recipe(limit), job)
 
@@ -120,7 +121,7 @@ class FeatureExtraction:
 
     def _complete(self, directory: Path) -> None:
         """Encode what the processes that shared the work have left, and finish the store."""
-        encoder = self.model.load(self.artifacts, self.device)
+        encoder = self.model.encoder(self.artifacts, self.device)
         self._report(extract_features(self.source, encoder, directory, device=self.device, settings=self.settings))
 
     def _report(self, manifest: Manifest) -> None:
@@ -132,4 +133,4 @@ class FeatureExtraction:
 
 def _load(model: Model, root: Path, device: str) -> Encoder:
     """Load a model in a worker process."""
-    return model.load(Artifacts(root), device)
+    return model.encoder(Artifacts(root), device)

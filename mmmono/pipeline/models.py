@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from mmmono.features import Manifest, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.outputs import features_from_outputs
 from mmmono.pipeline.downloads import Download
+from mmmono.pipeline.model import Model
 from mmmono.pipeline.model_names import as_name, last_part
 from mmmono.pipeline.tower_outputs import kept_outputs, tower_outputs
 from mmmono.pipeline.typed import taken_from
@@ -42,55 +42,6 @@ DRAWINGS: Mapping[Drawings, Callable[[], PairSource]] = {  # dataset option → 
     "icons": IconPairs,
     "drawings": DrawingPairs,
 }
-
-
-@dataclass(kw_only=True, frozen=True)
-class Model(ABC):
-    """Base class of model options: identify an encoder without loading it, and load it when needed."""
-
-    name: str
-
-    @abstractmethod
-    def recipe(self) -> dict[str, Any]:
-        """Everything that determines the embeddings. Raises ModelError if a checkpoint is missing."""
-
-    @property
-    @abstractmethod
-    def dim(self) -> int | None:
-        """Dimension of the joint space, without loading weights; None if unknown."""
-
-    @abstractmethod
-    def load(self, artifacts: Artifacts, device: str) -> Encoder:
-        """Load the encoder to the device."""
-
-    def extract(
-        self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
-    ) -> Manifest:
-        """Encode all pairs of a source into a feature store in `directory`; see `extract_features`."""
-        return extract_features(source, self.load(artifacts, device), directory, device=device, settings=settings)
-
-    def fitted_on(self, dataset: str) -> bool:
-        """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""
-        return False
-
-    @property
-    def open_clip_name(self) -> str | None:
-        """open_clip's name of the architecture; None for models of other kinds."""
-        return None
-
-    @property
-    def text_width(self) -> int | None:
-        """Dimension of the text tower's tokens; None if it is unknown, or if there is no such tower."""
-        return None
-
-    @property
-    def image_width(self) -> int | None:
-        """Dimension of the image tower's tokens; None if it is unknown, or if the tower has none."""
-        return None
-
-    def downloads(self) -> Iterator[Download]:
-        """Yield the weights that loading the model fetches from the hub."""
-        yield from ()
 
 
 @dataclass(kw_only=True, frozen=True)

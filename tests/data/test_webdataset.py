@@ -227,6 +227,25 @@ def test_a_shard_that_is_named_twice_is_refused(shard: Path, tmp_path: Path) -> 
             WebDatasetPairs(twice)
 
 
+def test_hidden_files_of_a_folder_are_no_shards_unless_they_are_named(shard: Path) -> None:
+    litter = shard.with_name(f"._{shard.name}")  # as macOS leaves them on disks of other systems
+    litter.write_bytes(b"\0\5\26\7Mac OS X")
+    assert WebDatasetPairs(str(shard.parent)).shards == [str(shard)]
+    assert WebDatasetPairs(f"{shard.parent}/*.tar").shards == [str(shard)]
+    assert WebDatasetPairs(str(litter)).shards == [str(litter)]
+
+
+def test_a_copy_of_a_shard_under_another_name_is_refused(shard: Path, tmp_path: Path) -> None:
+    copy, other, *empty = (tmp_path / f"{name}.tar" for name in ("copy", "other", "empty-0", "empty-1"))
+    copy.write_bytes(shard.read_bytes())
+    other.write_bytes(shard.read_bytes()[:-1] + b"\1")  # of the same size
+    for file in empty:
+        tarfile.open(file, "w").close()
+    with pytest.raises(DataError, match=r"copy.tar has the same content as .*: its pairs would be counted twice"):
+        WebDatasetPairs([str(shard), str(other), str(copy)]).fingerprint()
+    WebDatasetPairs([str(shard), str(other), *map(str, empty)]).fingerprint()
+
+
 def test_fingerprint_follows_content_and_reading_but_not_the_place(shard: Path, tmp_path: Path) -> None:
     before = WebDatasetPairs(str(shard)).fingerprint()
     moved = tmp_path / "elsewhere"

@@ -111,6 +111,15 @@ def test_validation_shards_are_no_training_shards(tmp_path: Path) -> None:
         WebDataset(shards=f"{tmp_path}/a-{{0..1}}.tar", val_shards=[f"{tmp_path}/b.tar", f"{tmp_path}/./a-1.tar"])
 
 
+def test_a_copy_of_a_training_shard_is_no_validation_shard(tmp_path: Path) -> None:
+    for name, content in (("a.tar", b"one"), ("b.tar", b"two"), ("c.tar", b"one")):
+        (tmp_path / name).write_bytes(content)
+    WebDataset(shards=f"{tmp_path}/a.tar", val_shards=f"{tmp_path}/b.tar")
+    WebDataset(shards=f"{tmp_path}/b.tar", val_shards=f"{tmp_path}/[ac].tar")
+    with pytest.raises(ConfigError, match=r"val_shards has .*c.tar, a training shard or a copy of one"):
+        WebDataset(shards=f"{tmp_path}/[ab].tar", val_shards=f"{tmp_path}/c.tar")
+
+
 @pytest.mark.parametrize(
     ("rows", "val_rows", "apart"),
     [

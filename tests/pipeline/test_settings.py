@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmmono.core.errors import ConfigError
 from mmmono.pipeline.command_line import hydra_arguments, quote
 from mmmono.pipeline.settings import CONF, check_settings, known_settings
 from tests.data.test_webdataset import jpeg, write_tar
@@ -95,6 +96,13 @@ def test_a_path_arrives_as_it_was_typed(path: str) -> None:
 )
 def test_values_are_quoted_where_hydra_would_not_take_them(argument: str, expected: str) -> None:
     assert quote(argument) == expected
+
+
+def test_what_a_shell_made_of_a_range_without_quotation_marks_is_refused() -> None:
+    expanded = [f"dataset.shards=data/a-{number}.tar" for number in range(3)]
+    with pytest.raises(ConfigError, match=r"dataset.shards is given 3 times, and only the last one would be read"):
+        hydra_arguments(["model=drawingclip", *expanded])
+    assert hydra_arguments([expanded[0], expanded[0], "seed=1", "seed=2"])[-2:] == ["seed=1", "seed=2"]
 
 
 def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

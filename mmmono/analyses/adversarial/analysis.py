@@ -81,7 +81,7 @@ class AttackStudy:
         return {
             **self.workspace.partitions_recipe(),
             "features": self.workspace.features(self.workspace.dataset.split).recipe,
-            "model": self.workspace.model.recipe(),
+            "model": self.workspace.model.identity,
             "adversarial": settings,
             "random_sets": self.match,
             "requests": [asdict(request) for request in self.requests],
@@ -97,7 +97,7 @@ class AttackStudy:
         self._check()
         workspace, cases = self.workspace, self.cases
         defenses = draw_defenses(workspace, self.settings)
-        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
         self.victim.load(encoder, workspace.device)
         given = [Condition(BENIGN), Condition(CONTRAST), Condition(ATTACKED)]
         folders = {

@@ -62,7 +62,7 @@ def prepare(workspace: Workspace) -> Study:
         "consequences": asdict(settings),
         "random_sets": workspace.settings.random_sets,
         "label": label,
-        "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
+        "model": workspace.model.identity if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, halves))

@@ -35,7 +35,7 @@ def prepare(workspace: Workspace) -> Study:
         "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
         "faithfulness": asdict(settings),
         "label": workspace.dataset.label,
-        "model": workspace.model.recipe() if workspace.dataset.label is not None else None,  # embeds the class names
+        "model": workspace.model.identity if workspace.dataset.label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
 

@@ -56,7 +56,7 @@ def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
         read_vocabulary(file)
     return {
         "vocabulary": None if file is None else file_fingerprint(file),
-        "words": workspace.model.recipe() if by_model else "captions",
+        "words": workspace.model.identity if by_model else "captions",
     }
 
 
@@ -156,10 +156,10 @@ def _groups_with(holds: csr_array, groups: Int[Array, " pairs"]) -> Int[Array, "
 
 def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "words dim"]:
     """Embed words by the model's text tower; they are kept as an artifact."""
-    recipe = {"model": workspace.model.recipe(), "words": digest({"words": list(words)})}
+    recipe = {"model": workspace.model.identity, "words": digest({"words": list(words)})}
 
     def make(folder: Path) -> None:
-        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
         with torch.inference_mode():
             parts = [
                 encoder.encode_text(encoder.tokenize(list(words[start : start + BATCH])).to(workspace.device))

@@ -59,7 +59,7 @@ def prepare(workspace: Workspace) -> Study:
         "objectives": asdict(settings),
         "random_sets": workspace.settings.random_sets,
         "label": label,
-        "model": workspace.model.recipe() if label is not None else None,  # embeds the class names
+        "model": workspace.model.identity if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, trained, matched, halves))

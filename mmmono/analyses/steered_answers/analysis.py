@@ -102,7 +102,7 @@ class _AnswerStudy:
         return {
             "features": workspace.features(workspace.dataset.split).recipe,
             **workspace.partitions_recipe(),
-            "model": workspace.model.recipe() if self.as_wide else None,
+            "model": workspace.model.identity if self.as_wide else None,
             "victim": self.llava.identity(),
             SECTION: {key: value for key, value in asdict(self.settings).items() if key != "names"},
             "names": {of: [[feature, name] for feature, name in names.items()] for of, names in self.names.items()},
@@ -142,7 +142,7 @@ class _AnswerStudy:
             ModelError: the weights cannot be loaded, or they are steered neither way.
         """
         workspace = self.workspace
-        encoder = workspace.model.load(workspace.artifacts, workspace.device) if self.as_wide else None
+        encoder = workspace.model.encoder(workspace.artifacts, workspace.device) if self.as_wide else None
         self.llava.load(encoder, workspace.device)
         space = None if encoder is None else joint_space(encoder, self.llava.parts[1], self.width)
         dim = workspace.features(workspace.dataset.split).view.dim

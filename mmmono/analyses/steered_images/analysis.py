@@ -83,7 +83,7 @@ class _DrawingStudy:
             "features": workspace.features(workspace.dataset.split).recipe,
             **self.option.training_recipe(workspace),
             **workspace.partitions_recipe(),
-            "model": workspace.model.recipe(),
+            "model": workspace.model.identity,
             "generator": self.option.recipe(),
             SECTION: asdict(self.settings),
             "random_sets": self.match,
@@ -100,7 +100,7 @@ class _DrawingStudy:
         positions = np.sort(one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed)))
         steerable = {name: Steerable.of(workspace, name, positions, settings.k) for name in workspace.recipes}
         plans = {name: self._plan(of) for name, of in steerable.items()}
-        encoder = workspace.model.load(workspace.artifacts, workspace.device)
+        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
         real = SplitImages(workspace, workspace.dataset.split)
         prompts = Prompts.encoded(generator, settings.prompts, settings.seeds, _reference(folder, real, positions))

@@ -77,7 +77,7 @@ def prepare(workspace: Workspace) -> Study:
         "features": workspace.features(workspace.dataset.split).recipe,
         **workspace.partitions_recipe(),
         "steering": asdict(settings),
-        "model": workspace.model.recipe() if embeds else None,
+        "model": workspace.model.identity if embeds else None,
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, folder))
@@ -137,7 +137,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
 
 def _embedded(workspace: Workspace, text: str) -> Float64[Tensor, "1 dim"]:
     """Embed a text as the dataset's texts were."""
-    encoder = workspace.model.load(workspace.artifacts, workspace.device)
+    encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
     with torch.inference_mode():
         embedding = encoder.encode_text(encoder.tokenize([text]).to(workspace.device))
         return prepare_rows(embedding, workspace.settings.features.normalize, "cpu", "steering.query")
