@@ -17,18 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.core.fingerprints import files_fingerprint
-from mmmono.dictionaries import Dictionary, NCLHead, SparseAutoencoder
+from mmmono.dictionaries import NCLHead, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.modality_means import modality_means
-from mmmono.pipeline.recipes import Recipe, Width
+from mmmono.pipeline.recipes import Fitted, Recipe, Trained, Width
 from mmmono.pipeline.settings import CENTERS
 
 if TYPE_CHECKING:
-    from mmmono.dictionaries import DictionaryModule, NCLModule, SAEModule
+    from mmmono.dictionaries import NCLModule, SAEModule
 
 # With fewer training pairs than this, an NCL head memorizes them; input noise makes every presentation different.
 FEW_PAIRS = 50_000
@@ -43,29 +43,6 @@ def make_recipe(name: str, node: DictConfig) -> Recipe:
     elsewhere = re.fullmatch(r"\$\{([\w.]+)\}", settings) if isinstance(settings, str) else None
     made.section = elsewhere[1] if elsewhere else f"features.sets.{name}.settings"
     return made
-
-
-@dataclass
-class Trained(Recipe, ABC):
-    """A trained dictionary; its settings are `features.*`, `sae.*` or `ncl.*` on the command line."""
-
-    settings: Mapping[str, Any]
-    trained = True
-
-    def recipe(self) -> dict[str, Any]:
-        """What determines the dictionary, given features, seed and training."""
-        return {"settings": dict(self.settings)}
-
-    @abstractmethod
-    def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> DictionaryModule:
-        """Make the Lightning module with an untrained dictionary. Raises ConfigError if sizes are invalid."""
-
-    def bfloat16_weights(self, dim: int) -> int:
-        """Number of weights of the products that bfloat16 makes faster and leaves as good; 0 if there are none."""
-        return 0
-
-    def finish(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:
-        """Do what is left when training has ended, in place; nothing for most kinds."""
 
 
 # Settings of a sparse autoencoder's training; all others are arguments of its class.
@@ -93,7 +70,13 @@ class SAE(Trained):
         }
 
     def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
-        """Raise ConfigError, DictionaryError or ModelError if what it starts from is not there, or has another width."""
+        """Raise ConfigError if its settings make no autoencoder of this width, or if what it starts from does not fit.
+
+        DictionaryError and ModelError: see `Recipe.check`.
+        """
+        if (there := dim()) is not None:
+            with torch.device("meta"):  # takes no memory
+                self._made(there)
         if (path := self.settings.get("init_from")) is None:
             return
         from mmmono.dictionaries.readers.reading import is_on_hub, read_dictionary
@@ -107,7 +90,7 @@ class SAE(Trained):
             width = read_dictionary(self._start).dim
         except DictionaryError as error:
             raise ConfigError(f"{option}: {error}{_remedy(str(error))}") from error
-        if (there := dim()) not in (None, width):
+        if there not in (None, width):
             raise ConfigError(
                 f"{option} takes embeddings of width {width}, these have {there}: choose its model, with model=…"
             )
@@ -136,13 +119,7 @@ class SAE(Trained):
 
     def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
         """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid or do not fit."""
-        made = dictionary_class(self.architecture)
-        arguments = {key: value for key, value in self.settings.items() if key not in OF_TRAINING}
-        try:
-            sae = made(train.dim, _width(train.dim, self.settings["expansion"]), **arguments)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(self._said(str(error), arguments)) from error
-        assert isinstance(sae, SparseAutoencoder)
+        sae = self._made(train.dim)
         if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
         if self._start is not None:
@@ -155,6 +132,16 @@ class SAE(Trained):
                 raise ConfigError(
                     f"{self.section}.init_from={self.settings['init_from']}: {error}{_remedy(str(error))}"
                 ) from error
+        return sae
+
+    def _made(self, dim: int) -> SparseAutoencoder:
+        """Make the autoencoder with random weights. Raises ConfigError if sizes or arguments are invalid."""
+        arguments = {key: value for key, value in self.settings.items() if key not in OF_TRAINING}
+        try:
+            sae = dictionary_class(self.architecture)(dim, _width(dim, self.settings["expansion"]), **arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(self._said(str(error), arguments)) from error
+        assert isinstance(sae, SparseAutoencoder)
         return sae
 
     def _said(self, error: str, arguments: Mapping[str, Any]) -> str:
@@ -192,12 +179,20 @@ class NCL(Trained):
         from mmmono.dictionaries import NCLModule
 
         s = self.settings
-        width = _width(train.dim, s["expansion"], self.section)
+        return NCLModule(self._made(train.dim), input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
+
+    def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
+        """Raise ConfigError if its settings make no head of this width."""
+        if (there := dim()) is not None:
+            with torch.device("meta"):  # takes no memory
+                self._made(there)
+
+    def _made(self, dim: int) -> NCLHead:
+        s = self.settings
         try:
-            head = NCLHead(train.dim, width, s["layer_norm"], s["rep_relu"], s["similarity"])
+            return NCLHead(dim, _width(dim, s["expansion"], self.section), s["layer_norm"], s["rep_relu"], s["similarity"])
         except ValueError as error:  # its message begins with the name of the setting
             raise ConfigError(f"{self.section}.{error}") from error
-        return NCLModule(head, input_noise=input_noise(s, len(train)), lr=s["lr"], **schedule)
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield the noise on the inputs, which the paper does not have."""
@@ -210,18 +205,6 @@ def input_noise(settings: Mapping[str, Any], pairs: int) -> float:
     if settings["input_noise"] is not None:
         return float(settings["input_noise"])
     return FEW_PAIRS_NOISE if pairs < FEW_PAIRS else 0.0
-
-
-class Fitted(Recipe, ABC):
-    """A feature set that is computed from the training pairs without gradient descent."""
-
-    @abstractmethod
-    def recipe(self) -> dict[str, Any]:
-        """Settings that determine the dictionary, given the training pairs and the seed."""
-
-    @abstractmethod
-    def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
-        """Fit the dictionary. Raises ConfigError if there are too few pairs."""
 
 
 @dataclass
@@ -238,9 +221,16 @@ class UntrainedSAE(Fitted):
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> SparseAutoencoder:
         """Make the SAE of `features=sae` before its first training step."""
         torch.manual_seed(seed)
+        return self._trained().untrained(train, normalize)
+
+    def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
+        """Raise ConfigError if the settings make no autoencoder of this width."""
+        self._trained().check(dim, normalize, download)
+
+    def _trained(self) -> SAE:
         sae = SAE({**self.settings, "init_from": None})
         sae.section = self.section
-        return sae.untrained(train, normalize)
+        return sae
 
 
 @dataclass(kw_only=True)

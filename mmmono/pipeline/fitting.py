@@ -38,7 +38,7 @@ from mmmono.dictionaries import (
 from mmmono.dictionaries.one_pass import OnePass, SharedPairs
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
-from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.recipes import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 

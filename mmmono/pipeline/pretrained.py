@@ -19,8 +19,7 @@ from mmmono.dictionaries.readers.reading import files_of, find_dictionary, is_on
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
-from mmmono.pipeline.feature_sets import Fitted
-from mmmono.pipeline.recipes import Width
+from mmmono.pipeline.recipes import Fitted, Width
 
 CHECKED_PAIRS = 2048  # of the training split, on which a dictionary has to reconstruct
 

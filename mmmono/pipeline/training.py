@@ -18,7 +18,7 @@ from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import Features
-from mmmono.pipeline.feature_sets import Fitted, Trained
+from mmmono.pipeline.recipes import Fitted, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings

@@ -17,7 +17,7 @@ from mmmono.core.processes import processes
 from mmmono.core.timing import others_built
 from mmmono.core.turns import Turns
 from mmmono.features import Features
-from mmmono.pipeline.feature_sets import Recipe, Trained
+from mmmono.pipeline.recipes import Recipe, Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training import number_of_processes, plan_training
 

@@ -32,9 +32,10 @@ from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.extracting import FeatureExtraction
-from mmmono.pipeline.feature_sets import Fitted, Recipe, Trained, make_recipe
+from mmmono.pipeline.feature_sets import make_recipe
 from mmmono.pipeline.groups import compared_groups, counted, store_identity
 from mmmono.pipeline.models import Model
+from mmmono.pipeline.recipes import Fitted, Recipe, Trained
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_trainer, fit_dictionary, plan_training, train_dictionary
 from mmmono.pipeline.training_together import train_together

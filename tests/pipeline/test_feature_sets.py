@@ -19,12 +19,18 @@ from mmmono.dictionaries import TopKSAE, fraction_of_variance_unexplained
 from mmmono.dictionaries.readers.reading import files_of, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
-from mmmono.pipeline.feature_sets import SAE, Recipe, Trained, UntrainedSAE, make_recipe
+from mmmono.pipeline.feature_sets import SAE, UntrainedSAE, make_recipe
 from mmmono.pipeline.pretrained import Pretrained
+from mmmono.pipeline.recipes import Recipe, Trained
 from mmmono.pipeline.training import plan_training, snapshots
 from tests.dictionaries.test_readers import batch_topk_file
-from tests.pipeline.conftest import REPOSITORY
+from tests.pipeline.conftest import REPOSITORY, Command
 
+TRAINED = sorted(  # options whose dictionaries are made with the width of the embeddings alone
+    file.stem
+    for file in (REPOSITORY / "conf/features").glob("*.yaml")
+    if any(kind in file.read_text() for kind in (".SAE\n", ".NCL\n", ".Matched\n", ".UntrainedSAE\n"))
+)
 GIVEN = {"path": "", "file": None, "kind": None, "k": None, "input_scale": None, "max_fvu": 1.0}
 
 
@@ -183,3 +189,29 @@ def test_settings_that_stand_in_the_set_itself_are_named_there() -> None:
     assert isinstance(kind, SAE)
     with pytest.raises(ConfigError, match=r"^features\.sets\.mine\.settings\.frozen='both' is none of"):
         kind.untrained(View(), False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("features", TRAINED)
+def test_sizes_that_make_no_dictionary_are_refused_before_features_are_extracted(features: str) -> None:
+    """Without a pair of features: a check knows their width alone, and takes neither memory nor random numbers."""
+    state = torch.get_rng_state()
+    (recipe,) = (make_recipe(features, node) for node in configured(features).features.sets.values())
+    recipe.check(lambda: 100_000, normalize=True)  # 40 GB of weights
+    recipe.check(lambda: None, normalize=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    override = "ncl.expansion=0.001" if features == "ncl" else "features.expansion=0.001"
+    (wrong,) = (make_recipe(features, node) for node in configured(features, override).features.sets.values())
+    with pytest.raises(ConfigError, match=r"expansion=0.001 leaves no feature"):
+        wrong.check(lambda: 64, normalize=True)
+
+
+def test_more_active_latents_than_there_are_end_a_command_before_it_extracts(command: Command, tmp_path: Path) -> None:
+    shard = tmp_path / "no-image-is-read.tar"
+    shard.write_bytes(b"no archive")
+    run = command(
+        "train", f"dataset.shards={shard}", "dataset=webdataset", "model=open_clip", "model.architecture=RN50",
+        "model.pretrained=null", "features=sae", "features.k=2000", f"artifacts={tmp_path / 'artifacts'}",
+    )  # fmt: skip
+    assert run.status == 1
+    assert "features.k=2000" in run.err
+    assert not list(tmp_path.glob("artifacts/features/*"))

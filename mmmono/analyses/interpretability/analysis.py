@@ -22,7 +22,7 @@ from mmmono.interpretability.chance import Chance, chance_level, random_rows
 from mmmono.interpretability.report import FeatureSetInterpretability, Monosemanticity, monosemanticity
 from mmmono.modality import FeatureClass, Partition
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.feature_sets import Trained
+from mmmono.pipeline.recipes import Trained
 from mmmono.pipeline.top_samples import check_m, grouped_metadata, top_samples_of
 from mmmono.pipeline.training import snapshots
 from mmmono.pipeline.typed import read_settings

@@ -19,7 +19,7 @@ from mmmono.features import FeatureStore
 from mmmono.features.selection import Split
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.downloads import Download
-from mmmono.pipeline.feature_sets import Recipe, Trained
+from mmmono.pipeline.recipes import Recipe, Trained
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.workspace import Workspace
 
