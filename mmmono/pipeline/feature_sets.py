@@ -190,7 +190,9 @@ class NCL(Trained):
     def _made(self, dim: int) -> NCLHead:
         s = self.settings
         try:
-            return NCLHead(dim, _width(dim, s["expansion"], self.section), s["layer_norm"], s["rep_relu"], s["similarity"])
+            return NCLHead(
+                dim, _width(dim, s["expansion"], self.section), s["layer_norm"], s["rep_relu"], s["similarity"]
+            )
         except ValueError as error:  # its message begins with the name of the setting
             raise ConfigError(f"{self.section}.{error}") from error
 
