@@ -7,9 +7,9 @@ feature and in one pass.
 The score is a Pearson correlation across pairs, 0 in expectation if pairs are broken and independent of the two modalities'
 gains. Of groups of pairs it is that within groups of about the same size, since both sides of a large group fire more often
 than those of a small one, whatever they share. A feature that is silent in at least half of the images and of the texts is
-*sparse*: what is correlated is whether it fires (the phi coefficient), and the test is that of co-firing. Any other feature is
-*dense*: its activations are correlated.
-One kind of correlation for both would lose. AUROC of 100 weakly shared against 100 unshared features of 1,000 pairs, mean
+*sparse*: what is correlated is whether it fires (the phi coefficient), and the test is that of co-firing. Any other feature
+is *dense*: its activations are correlated. One kind of correlation for both would lose.
+AUROC of 100 weakly shared against 100 unshared features of 1,000 pairs, mean
 over 5 seeds (tests/modality/test_sharedness_choice.py computes it):
 
 | features                           | activations z | magnitudes abs(z) | firing |
