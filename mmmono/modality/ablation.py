@@ -33,7 +33,8 @@ class Ablation:
         size_of: class whose size, and energy or firing frequency, random sets have; None in the first row.
         neurons: number of features removed, or kept if the ablation keeps the class instead.
         energy: share of Σ z² over all samples that these features carry; in `Random` rows the mean over random sets.
-        accuracy: test accuracy; in `Random` rows the mean over random sets. None if the class is empty.
+        accuracy: test accuracy; in `Random` rows the mean over random sets. None if the class is empty,
+            or if there are no random sets, since the class holds all live features.
         spread: standard deviation of the accuracy over random sets; only in `Random` rows.
         mismatch: largest mismatch of the random sets, see `RandomSet`; only in `Random` rows.
         delta_none: accuracy − accuracy with all features, paired by test sample.
@@ -66,7 +67,7 @@ class AblationSettings:
         n_random: random sets per class.
         random_sets: what random sets have in common with the class besides their size: `energy`, `frequency`, or only the
             `size`; see `mmmono.modality.random_sets`.
-        keep: the reverse ablation: of the live features, keep only the class, or random ones like it.
+        keep: the reverse ablation: keep only the class, or random ones like it; dead features are removed, too.
         refit: refit the classifier without the features; if False, only set them to zero in the test samples.
         seed: seed of splits and random sets.
 
@@ -134,9 +135,9 @@ def removal_ablation(
     values /= np.sqrt(np.square(values).sum() / np.prod(x.shape)) or 1
     activity = Activity.of_sparse(x) if isinstance(x, csr_array) else Activity.of([torch.from_numpy(x)])
     sets = _feature_sets(partition, activity, settings)
-    live = partition.live.numpy()
+    everything = np.arange(len(partition))
     removed = {
-        key: [np.setdiff1d(live, s.members) if settings.keep and key[1] else s.members for s in several]
+        key: [np.setdiff1d(everything, s.members) if settings.keep and key[1] else s.members for s in several]
         for key, several in sets.items()
     }
     return _table(_hits(x, y, removed, settings, jobs, advance), sets, activity)
@@ -151,16 +152,17 @@ def _feature_sets(
     for name in LIVE_CLASSES:
         members = partition[name].numpy()
         pool = random_pool(partition, name, len(members), settings.random_sets)
-        drawn = [random_set(pool, members, weights, rng) for _ in range(settings.n_random)]
-        sets["Random", name] = drawn if len(members) else []
+        drawn = settings.n_random if len(members) and len(pool) else 0
+        sets["Random", name] = [random_set(pool, members, weights, rng) for _ in range(drawn)]
         sets[name, name] = [RandomSet(members, 0.0)] if len(members) else []
     return sets
 
 
 def number_of_fits(partition: Partition, settings: AblationSettings) -> int:
     """Number of classifiers that `removal_ablation` fits."""
-    classes = sum(len(partition[name]) > 0 for name in LIVE_CLASSES)
-    return settings.folds * (1 + classes * (settings.n_random + 1) if settings.refit else 1)
+    sizes = [len(partition[name]) for name in LIVE_CLASSES if len(partition[name])]
+    compared = sum(size < len(partition.live) for size in sizes)
+    return settings.folds * (1 + len(sizes) + compared * settings.n_random if settings.refit else 1)
 
 
 def _hits(
@@ -200,21 +202,32 @@ def _table(
         if not len(own):
             rows += [Ablation("Random", name, 0, None), Ablation(name, name, 0, None)]
             continue
-        size, found = len(random[0].members), hits["Random", name]
+        members, found = sets[name, name][0].members, hits["Random", name]
         rows += [
+            _random_row(name, random, found, everything, activity) if random else Ablation("Random", name, 0, None),
             Ablation(
-                "Random", name, size, _accuracy(found),
-                energy=float(np.mean([activity.share(s.members) for s in random])),
-                spread=float(found.mean(1).std(ddof=1)) if len(found) > 1 else None,
-                mismatch=max(s.mismatch for s in random),
-                delta_none=_difference(found, everything).interval(),
-            ),
-            Ablation(
-                name, name, size, _accuracy(own), activity.share(sets[name, name][0].members),
-                delta_none=_difference(own, everything).interval(), delta_random=_difference(own, found),
+                name, name, len(members), _accuracy(own), activity.share(members),
+                delta_none=_difference(own, everything).interval(),
+                delta_random=_difference(own, found) if random else None,
             ),
         ]  # fmt: skip
     return rows
+
+
+def _random_row(
+    name: FeatureClass,
+    random: list[RandomSet],
+    found: Bool[Array, "sets tested"],
+    everything: Bool[Array, "sets tested"],
+    activity: Activity,
+) -> Ablation:
+    return Ablation(
+        "Random", name, len(random[0].members), _accuracy(found),
+        energy=float(np.mean([activity.share(s.members) for s in random])),
+        spread=float(found.mean(1).std(ddof=1)) if len(found) > 1 else None,
+        mismatch=max(s.mismatch for s in random),
+        delta_none=_difference(found, everything).interval(),
+    )  # fmt: skip
 
 
 def _accuracy(hits: Bool[Array, "sets tested"]) -> Interval:

@@ -26,12 +26,12 @@ class Moments:
     """Sums over units of the powers of their activations, and how many of them fire; at most the fourth order.
 
     Attributes:
-        count: number of units.
+        count: number of units; fractional after smoothing.
         powers: Σ xᵃ yᵇ for the exponents POWERS, of the activations x on images and y on texts.
         image_firing, text_firing, both_firing: number of units of which the image, the text, or both fire.
     """
 
-    count: int
+    count: float
     powers: Float64[Tensor, "powers features"]
     image_firing: Int64[Tensor, " features"]
     text_firing: Int64[Tensor, " features"]
@@ -142,27 +142,36 @@ def broken_pairs_test(parts: Sequence[Moments], counts: bool = False) -> Float64
     return p_value.where(variance > 0, 1.0).where((images > 0) | (texts > 0), torch.nan).clamp(max=1.0)
 
 
-def correlation_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
-    """Pearson's correlation with its 95 % interval, on the scale of Fisher's z.
+def correlation_interval(parts: Sequence[Moments]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pearson's correlation within parts, with its 95 % interval, on the scale of Fisher's z.
 
-    Its standard error is the larger of two: that of any distribution with four moments (the delta method), and that of a
-    normal distribution, (1 − r²) / √n. The former is too small where a handful of units decide.
+    Deviations are from the mean of the unit's own part, so that parts with different means make no correlation: of large
+    groups both sides fire more often than of small ones, whatever they share. Its standard error is the larger of two: that
+    of any distribution with four moments (the delta method), and that of a normal distribution, (1 − r²) / √n. The former is
+    too small where a handful of units decide.
+
+    Args:
+        parts: moments of units that may be re-paired with each other, as in `broken_pairs_test`.
 
     Returns:
-        correlation, lower and upper end; correlations are 0 where one side is constant and NaN where both are, and the ends
-        are NaN in both cases.
+        correlation, lower and upper end; correlations are 0 where one side is constant in every part and NaN where both are,
+        and the ends are NaN in both cases.
     """
-    n = max(1, moments.count)
-    x, y = moments.central(2, 0) / n, moments.central(0, 2) / n
+    n = max(1, sum(part.count for part in parts))
+
+    def mean(a: int, b: int) -> Tensor:
+        return torch.stack([part.central(a, b) for part in parts]).sum(0) / n
+
+    x, y = mean(2, 0), mean(0, 2)
     known = (x > 0) & (y > 0)
-    r = (moments.central(1, 1) / n / (x * y).sqrt()).clamp(-1, 1)
+    r = (mean(1, 1) / (x * y).sqrt()).clamp(-1, 1)
 
     def standard(a: int, b: int) -> Tensor:
-        return moments.central(a, b) / n / (x ** (a / 2) * y ** (b / 2))
+        return mean(a, b) / (x ** (a / 2) * y ** (b / 2))
 
     both = standard(2, 2)
     influence = both - r * (standard(3, 1) + standard(1, 3)) + r**2 / 4 * (standard(4, 0) + 2 * both + standard(0, 4))
-    error = torch.maximum(influence.clamp_min(0).sqrt(), 1 - r**2) / max(1, n - 3) ** 0.5
+    error = torch.maximum(influence.clamp_min(0).sqrt(), 1 - r**2) / max(1, n - 2 - len(parts)) ** 0.5
     reach = float(norm.isf((1 - COVERAGE) / 2)) * error / (1 - r**2)
     low, high = (torch.tanh(torch.atanh(r) + sign * reach) for sign in (-1, 1))
     certain = r.abs() == 1
@@ -171,17 +180,22 @@ def correlation_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
     return r, low, high
 
 
-def firing_interval(moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+def firing_interval(parts: Sequence[Moments]) -> tuple[Tensor, Tensor, Tensor]:
     """Phi coefficient of firing with its 95 % interval: that of `correlation_interval` with half a unit more in each cell.
 
-    Without the halves (Haldane 1956, Anscombe 1956) the intervals of features that fire four times a side hold the true
-    value in 69 % instead of 95 %. Returns as `correlation_interval`.
+    The halves are shared out among the parts by their numbers of units. Without them (Haldane 1956, Anscombe 1956) the
+    intervals of features that fire four times a side hold the true value in 69 % instead of 95 %. Arguments and results are
+    those of `correlation_interval`.
     """
-    firing = moments.firing()
+    firing, count = [part.firing() for part in parts], max(1, sum(part.count for part in parts))
     phi, low, high = correlation_interval(firing)
-    added = torch.tensor([[0.5 if a and b else 1.0] for a, b in POWERS], dtype=torch.float64).to(phi.device)
-    smoothed = replace(firing, count=firing.count + 2, powers=firing.powers + added)
-    _, lower, higher = correlation_interval(smoothed)
+    cells = torch.tensor([[0.5 if a and b else 1.0] for a, b in POWERS], dtype=torch.float64).to(phi.device)
+    smoothed = [
+        replace(part, count=part.count + 2 * share, powers=part.powers + share * cells)
+        for part in firing
+        if (share := part.count / count)
+    ]
+    _, lower, higher = correlation_interval(smoothed or firing)
     low, high = torch.minimum(phi, lower).where(~low.isnan(), torch.nan), torch.maximum(phi, higher)
     return phi, low, high.where(~low.isnan(), torch.nan)
 

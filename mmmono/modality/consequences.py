@@ -21,7 +21,7 @@ from mmmono.core.ranges import check_whole
 from mmmono.core.statistics import Estimate, Interval, effective_groups, group_mean, jackknife, t_mean
 from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
-from mmmono.modality.random_sets import Activity, Match, RandomSet, check_match, random_pool, random_set
+from mmmono.modality.random_sets import Activity, Match, check_match, random_pool, random_set
 from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
 
 Array = np.ndarray[Any, Any]
@@ -75,9 +75,10 @@ class Removal:
         share: share of its features.
         features: their number.
         own: outcomes with the class: one, or one for each draw if the share is below 1.
-        random: outcomes with random sets.
-        energy, random_energy: share of Σ z² over both modalities that the features carry, on average over draws.
-        mismatch: largest mismatch of the random sets, see `RandomSet`.
+        random: outcomes with random sets; none if the class holds all live features, see `random_pool`.
+        energy, random_energy: share of Σ z² over both modalities that the features carry, on average over draws; None
+            without random sets.
+        mismatch: largest mismatch of the random sets, see `RandomSet`; None without them.
     """
 
     change: Change
@@ -87,8 +88,8 @@ class Removal:
     own: Sequence[Outcome]
     random: Sequence[Outcome]
     energy: float
-    random_energy: float
-    mismatch: float
+    random_energy: float | None
+    mismatch: float | None
 
 
 def removals(
@@ -118,7 +119,7 @@ def removals(
             size = max(1, round(share * len(members)))
             own = [np.sort(order[:size]) for order in orders[: 1 if share == 1 else None]]
             pool = random_pool(partition, of, size, plan.random_sets)
-            like = [own[draw % len(own)] for draw in range(plan.n_random)]
+            like = [own[draw % len(own)] for draw in range(plan.n_random)] if len(pool) else []
             drawn = [random_set(pool, mine, weights, rng) for mine in like]
             ranked = plan.ranked if share == 1 else 0
             for change in plan.changes:
@@ -126,15 +127,18 @@ def removals(
                     change, of, share, size,
                     own=_measured(bench, change, own, ranked, advance),
                     random=_measured(bench, change, [s.members for s in drawn], ranked, advance),
-                    energy=_energy(activity, own), random_energy=_energy(activity, [s.members for s in drawn]),
-                    mismatch=_mismatch(drawn),
+                    energy=_energy(activity, own),
+                    random_energy=_energy(activity, [s.members for s in drawn]) if drawn else None,
+                    mismatch=max((s.mismatch for s in drawn), default=None),
                 )  # fmt: skip
 
 
 def number_of_sets(partition: Partition, plan: RemovalPlan) -> int:
     """Number of measurements that `removals` takes."""
-    classes = sum(len(partition[of]) > 0 for of in LIVE_CLASSES)
-    return classes * len(plan.changes) * (2 * plan.n_random * (len(plan.shares) - 1) + plan.n_random + 1)
+    sizes = [len(partition[of]) for of in LIVE_CLASSES if len(partition[of])]
+    own = plan.n_random * (len(plan.shares) - 1) + 1
+    random = plan.n_random * len(plan.shares)
+    return len(plan.changes) * sum(own + (random if size < len(partition.live) else 0) for size in sizes)
 
 
 def _measured(
@@ -150,10 +154,6 @@ def _measured(
 
 def _energy(activity: Activity, sets: Sequence[Array]) -> float:
     return float(np.mean([activity.share(members) for members in sets]))
-
-
-def _mismatch(sets: Sequence[RandomSet]) -> float:
-    return max(drawn.mismatch for drawn in sets)
 
 
 def mean_of(outcomes: Sequence[Outcome], measure: str) -> Estimate | None:

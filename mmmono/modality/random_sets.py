@@ -128,7 +128,8 @@ def random_pool(partition: Partition, of: FeatureClass, size: int, match: Match)
 
     These are the live features outside the class: a set as energetic as a class that holds the most energetic features
     would else be the class itself. All live features are used if fewer than `size` are outside, or if only the size is to
-    be matched, as in the paper.
+    be matched, as in the paper. If none is outside, the pool is empty: whatever is drawn is the class or a part of it, with
+    which it would seem to agree.
 
     Args:
         partition: partition of the features.
@@ -137,7 +138,7 @@ def random_pool(partition: Partition, of: FeatureClass, size: int, match: Match)
         match: what random sets have in common with the class.
     """
     outside = np.setdiff1d(partition.live.numpy(), partition[of].numpy())
-    return partition.live.numpy() if match == "size" or len(outside) < size else outside
+    return partition.live.numpy() if len(outside) and (match == "size" or len(outside) < size) else outside
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,8 @@ class SafeConsole(Console):
         return super().render_str(re.sub(r"\r\n?|[\v\f]", "\n", printable(text)), **options)
 
 
-# Output that is not a terminal has no width to fit, so logs get full columns.
+NARROWEST = 16  # columns of text are not made narrower than that to fit into a terminal
+# Output that is not a terminal has no width to fit: logs get full columns, and titles of up to 160 characters.
 console = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
@@ -40,14 +42,30 @@ def show_table(rows: Sequence[dict[str, object]], title: str) -> None:
 
 
 def terminal_table(rows: Sequence[dict[str, object]], title: str) -> Table:
-    """Format rows as a Rich table: one line per row, numeric columns aligned right."""
+    """Format rows as a Rich table, with numeric columns aligned right.
+
+    Each row is one line if that fits into the terminal, or if the output is none. If not, columns of text get several lines;
+    no column is left out or cut, so that a table of many columns may be wider than the terminal.
+    """
     table = Table(title=one_line(title), title_justify="left")
-    for column in rows[0]:
+    cells = [[one_line(cell(value)) for value in row.values()] for row in rows]
+    full, least = (len(rows[0]) * 3 + 1 for _ in range(2))  # borders and padding
+    for place, column in enumerate(rows[0]):
         values = [row[column] for row in rows if row[column] not in (None, "")]
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
-        table.add_column(one_line(column), justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(one_line(cell(value)) for value in row.values()))
+        longest = max(cell_len(printable(text)) for text in (one_line(column), *(row[place] for row in cells)))
+        narrowest = longest if numeric else min(longest, NARROWEST)
+        full, least = full + longest, least + narrowest
+        table.add_column(
+            one_line(column),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            min_width=narrowest,
+            overflow="fold",
+        )
+    for row in cells:
+        table.add_row(*row)
+    table.width = min(full, max(least, console.width)) if console.is_terminal else full
     return table
 
 

@@ -130,9 +130,17 @@ def agreeing_seeds(rng: np.random.Generator) -> bool:
     return bool(found.low <= truth <= found.high)
 
 
+def unshared_score(rng: np.random.Generator) -> Array:
+    """Whether the interval of the score covers 0: all samples fire independently, and large groups more often."""
+    sides = torch.from_numpy((rng.random((2, len(VARIANTS), FEATURES)) < 0.1).astype(float))
+    found = sharedness_scores([(sides[0], sides[1])], VARIANTS)
+    return ((found.low <= 0) & (found.high >= 0)).numpy()
+
+
 Row = tuple[str, str, Any]
 COVERAGE: list[Row] = [
     ("sharedness: score", "dense, 400 pairs", shared),
+    ("sharedness: score", "sparse, 150 groups of 1 to 6", unshared_score),
     ("R(d): interval", "dense, 50 pairs", interval(partial(dense, pairs=50, mean=0.6), 0.6)),
     (
         "R(d): interval",

@@ -111,13 +111,13 @@ def test_accuracies_of_random_sets_have_intervals_between_0_and_1() -> None:
 
 
 def test_dead_features_are_not_drawn_at_random() -> None:
-    """Removing as many random features as there are live ones removes all of them, whatever the seed."""
-    rows = removal_ablation(
-        synthetic(slice(0, 6)), list(LABELS), parts(6, 0, 0, 6), AblationSettings(n_random=3), jobs=1
-    )
-    random, own = by_name(rows, "Random", "ImgD"), by_name(rows, "ImgD")
-    assert random.accuracy.value == own.accuracy.value
-    assert random.spread == 0
+    """They alone say what the label is, which cannot be told from random features that are kept, nor from the class."""
+    told = (LABELS[:, None] == np.unique(LABELS)).astype(float).repeat(2, axis=1)
+    x = np.hstack([np.random.default_rng(0).standard_normal((len(LABELS), 6)), told])
+    partition = parts(5, 1, 0, told.shape[1])
+    everything, *others = removal_ablation(x, list(LABELS), partition, AblationSettings(n_random=3, keep=True), jobs=1)
+    assert everything.accuracy.value > 0.95
+    assert all(by_name(others, name, "ImgD").accuracy.value < 0.6 for name in ("Random", "ImgD"))
 
 
 @pytest.mark.slow
@@ -169,6 +169,17 @@ def test_settings_out_of_range_are_refused(change: dict[str, object]) -> None:
     [(name, value)] = change.items()
     with pytest.raises(ValueError, match=f"{name}={value} (must|is none of)"):
         AblationSettings(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_class_of_all_features_is_compared_with_no_random_set(refit: bool) -> None:
+    settings, fits = AblationSettings(folds=5, n_random=2, refit=refit), []
+    x, everything = synthetic(slice(0, 3)), parts(0, 0, 12, 0)
+    rows = removal_ablation(x, list(LABELS), everything, settings, jobs=1, advance=lambda: fits.append(1))
+    [random, own] = [row for row in rows if row.size_of == "CrossD"]
+    assert (random.accuracy, random.mismatch, own.delta_random, own.neurons) == (None, None, None, 12)
+    assert own.delta_none is not None
+    assert len(fits) == number_of_fits(everything, settings)
 
 
 @pytest.mark.parametrize("change", [{}, {"keep": True}, {"refit": False}])

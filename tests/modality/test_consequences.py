@@ -104,6 +104,15 @@ def test_random_sets_are_like_the_class_and_smaller_shares_lie_in_larger_ones(
     assert [r.own[0].number("r1") for r in again] == [r.own[0].number("r1") for r in found.values()]  # seeded
 
 
+def test_a_class_of_all_features_is_compared_with_no_random_set(bench: RemovalBench) -> None:
+    """It would be compared with itself, and an interval around 0 would say that the class is like any other."""
+    everything = Partition(NOTHING, NOTHING, torch.arange(bench.features), NOTHING)
+    calls: list[int] = []
+    made = list(removals(bench, everything, activity(bench), PLAN, lambda: calls.append(1)))
+    assert len(calls) == number_of_sets(everything, PLAN) == sum(len(removal.own) for removal in made)
+    assert {(removal.random_energy, removal.mismatch, len(removal.random)) for removal in made} == {(None, None, 0)}
+
+
 def test_a_plan_may_only_drop_and_rank_nothing(
     truth: SyntheticPairs, bench: RemovalBench, found: dict[tuple[str, str, float], Removal]
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmmono.modality import Partition
-from mmmono.modality.random_sets import GOOD, Activity, random_name, random_pool, random_set
+from mmmono.modality.random_sets import GOOD, Activity, Match, random_name, random_pool, random_set
 
 RNG = np.random.default_rng(0)
 SPECTRUM = np.sort(RNG.pareto(1.5, 400))[::-1] / 100  # a few features carry most of the energy
@@ -68,6 +68,14 @@ def test_sets_are_drawn_outside_the_class_if_there_are_enough_features() -> None
     assert random_pool(partition, "ImgD", 3, "energy").tolist() == [*range(3, 11)]
     assert random_pool(partition, "ImgD", 3, "size").tolist() == [*range(11)]
     assert random_pool(partition, "CrossD", 8, "energy").tolist() == [*range(11)]
+
+
+@pytest.mark.parametrize("match", ["energy", "frequency", "size"])
+def test_a_class_of_all_live_features_has_nothing_to_be_compared_with(match: Match) -> None:
+    nothing = torch.empty(0, dtype=torch.int64)
+    partition = Partition(nothing, nothing, torch.arange(11), torch.tensor([11]))
+    for size in (11, 3):
+        assert len(random_pool(partition, "CrossD", size, match)) == 0
 
 
 def test_activity_is_energy_and_frequency() -> None:

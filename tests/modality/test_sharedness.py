@@ -114,6 +114,17 @@ def test_false_positives_are_as_many_as_they_should_be_with_groups(kind: str, si
     assert (of(image, text).p_value <= 0.05).double().mean() > 0.1  # as if pairs were independent
 
 
+def test_sizes_of_groups_make_no_sharedness() -> None:
+    """Sides that fire independently: both fire more often in large groups, which had been a score of .25."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(len(TONES)), TONES)
+    image, text = ((rng.random((len(groups), 1000)) < 0.1).astype(float) for _ in range(2))
+    found = of(image, text, groups)
+    assert abs(float(found.score.mean())) < 0.01
+    assert ((found.low <= 0) & (found.high >= 0)).double().mean() >= 0.93
+    torch.testing.assert_close(found.phi, found.score)
+
+
 @pytest.mark.parametrize(
     "draw",
     [

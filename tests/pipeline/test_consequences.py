@@ -97,6 +97,15 @@ def test_too_few_groups_to_classify_and_to_remove(command: Command, tmp_path: Pa
     assert "has 2 groups of pairs: at least 3 are needed" in run.err
 
 
+def test_without_live_features_nothing_is_removed(command: Command, tmp_path: Path) -> None:
+    few = (*SAE, "mds.min_pairs=100000", "consequences.n_random=2", "consequences.shares=[1.0]")
+    run = command("consequences", *store(tmp_path), *few)
+    assert run.status == 0, run.err
+    results = newest(tmp_path / "artifacts", "consequences")
+    assert {(row["change"], row["of"]) for row in saved_rows(results, "effects")} == {("", "")}
+    assert {file.stem for file in results.glob("*.png")} == {"retrieval", "measures"}
+
+
 def test_three_pairs_have_values_without_intervals(command: Command, tmp_path: Path) -> None:
     for name, seed in (("img_emb", 0), ("text_emb", 1)):
         (tmp_path / "store" / name).mkdir(parents=True)

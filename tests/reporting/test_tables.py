@@ -1,10 +1,14 @@
 """Tables on disk and in the terminal."""
 
+import io
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from mmmono.reporting import tables
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import console, save_table, show_table
 
@@ -13,6 +17,35 @@ def test_a_table_without_rows_says_so() -> None:
     with console.capture() as captured:
         show_table([], "Table 6, raw: words of female texts")
     assert captured.get() == "Table 6, raw: words of female texts: none\n"
+
+
+NAME, MISSING = ("words " * 12).strip(), "make section-2.1 " + "x" * 150
+WIDE: list[dict[str, object]] = [{"section": "2.1", "name": NAME, "count": 1234, "value": 0.125, "missing": MISSING}]
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """Lines of that table, printed to such a console; without colors."""
+    written = io.StringIO()
+    monkeypatch.setattr(tables, "console", tables.SafeConsole(soft_wrap=True, file=written, no_color=True, **options))
+    show_table(WIDE, "wide")
+    return [re.sub(r"\x1b\[[\d;]*m", "", line) for line in written.getvalue().splitlines()]
+
+
+def test_a_log_has_all_columns_of_a_wide_table_in_one_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow columns had vanished in favor of wide ones, which were cut."""
+    [row] = [line for line in shown(monkeypatch, width=160) if "1,234" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "2.1", NAME, "1,234", "0.125", MISSING,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_terminal_folds_text_and_cuts_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    lines = shown(monkeypatch, width=width, force_terminal=True)
+    assert max(map(len, lines)) == max(width, 65)  # numbers need as much, and 16 characters of text
+    cells = [line.strip("│").split("│") for line in lines if line.startswith("│")]
+    columns = ["".join("".join(column).split()) for column in zip(*cells, strict=True)]
+    assert columns == ["2.1", "words" * 12, "1,234", "0.125", MISSING.replace(" ", "")]
 
 
 def test_tables_keep_their_rows(tmp_path: Path) -> None:

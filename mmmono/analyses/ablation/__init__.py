@@ -112,7 +112,7 @@ ABLATION = Analysis(
             "energy": "share of the activations' energy, Σ z² over the samples of the task, that the features carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "spread": "standard deviation of the accuracy over random sets",
-            "accuracy": "test accuracy; of Random the mean over random sets; empty if the class is",
+            "accuracy": "test accuracy; mean over random sets of Random; empty if the class is, or holds all live features",
             "accuracy_low": "lower end of its 95 % interval: Wilson over test samples; of Random over random sets too",
             "accuracy_high": "upper end of the same",
             "delta_none": "accuracy minus the one with all features",

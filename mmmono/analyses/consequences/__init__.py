@@ -176,7 +176,7 @@ CONSEQUENCES = Analysis(
             "delta_none": "value minus the one with all features",
             "delta_none_low": "lower end of its 95 % interval",
             "delta_none_high": "upper end of the same",
-            "delta_random": "value minus the mean one of random sets like the class",
+            "delta_random": "value minus the mean one of random sets like the class; empty if it holds all live features",
             "delta_random_low": "lower end of its 95 % interval, over groups and random sets as crossed factors",
             "delta_random_high": "upper end of the same",
             "p": "p-value of delta_random being 0",

@@ -154,7 +154,7 @@ def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
     whole = [removal for removal in found if removal.share == 1]
     adjusted = {}
     for measure in _measures(full):
-        beyond = [difference(removal.own, removal.random, measure) for removal in whole]
+        beyond = [difference(removal.own, removal.random, measure) if removal.random else None for removal in whole]
         p_values = [float("nan") if estimate is None else estimate.p_value for estimate in beyond]
         adjusted[measure] = list(zip(beyond, p_values, holm(p_values), strict=True))
     for number, removal in enumerate(whole):
@@ -166,7 +166,7 @@ def _effects(found: Sequence[Removal], full: Outcome) -> Iterator[Row]:
                 **_columns("delta_random", estimate),
                 "p": p_value, "p_holm": p_holm,
             }  # fmt: skip
-        for measure in _measures(full):
+        for measure in _measures(full) if removal.random else ():
             yield {
                 **_row(_place(removal, RANDOM), measure, removal.random),
                 **_columns("delta_none", difference(removal.random, [full], measure)),
@@ -179,7 +179,10 @@ def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterat
     for removal in found:
         if removal.share == 1:
             start = [outcomes[removal.change]]
-            yield Removal(removal.change, removal.of, 0.0, 0, start, start, energy=0.0, random_energy=0.0, mismatch=0.0)
+            random = start if removal.random else []
+            yield Removal(
+                removal.change, removal.of, 0.0, 0, start, random, energy=0.0, random_energy=0.0, mismatch=0.0
+            )
 
 
 def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:

@@ -32,7 +32,8 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw the figures of a result."""
     yield "retrieval", retrieval_curves(result.table("curves"), result.table("effects"), result.modalities)
     yield "measures", class_effects(result.table("effects"), result.modalities)
-    yield "features", single_features(result.table("features"), result.modalities)
+    if len(features := result.table("features")):  # empty if no feature is live
+        yield "features", single_features(features, result.modalities)
 
 
 def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
@@ -69,6 +70,8 @@ def _curves(axis: Axes, curves: pd.DataFrame) -> None:
         color = CLASS_COLORS[of]
         for like in ("random", ""):
             line = curves[(curves["of"] == of) & (curves["like"] == like)].sort_values("share")
+            if line.empty:  # without live features, not even a column of numbers
+                continue
             x, y = line["share"], 100 * line["delta"]
             if like:
                 axis.fill_between(

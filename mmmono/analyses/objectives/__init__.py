@@ -167,7 +167,7 @@ OBJECTIVES = Analysis(
     paper="beyond the paper",
     targets=("objectives",),
     compares_own_sets=True,
-    version=3,
+    version=4,
     reads=("sharedness",),
     more_seeds="objectives.n_seeds",
     settings=Settings,
@@ -206,7 +206,7 @@ OBJECTIVES = Analysis(
                     f"before_{measure}": f"{title} with all latents, on the pairs that the class is removed on",
                     measure: f"{title} without the class, {_WHERE}",
                     f"change_{measure}": f"{title} without the class minus that with all latents",
-                    f"random_change_{measure}": "the same for random sets like the class, their mean",
+                    f"random_change_{measure}": "the same for random sets; empty if the class holds all live latents",
                     f"beyond_{measure}": f"change_{measure} minus random_change_{measure}",
                 }.items()
             },

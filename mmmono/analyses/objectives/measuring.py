@@ -113,9 +113,10 @@ def _changes(removal: Removal, full: Outcome, measure: str) -> Row:
     before = value = change = by_chance = beyond = None
     if measure in full.samples:
         before, value = full.samples[measure].mean, own.samples[measure].mean
-        by_chance = float(np.mean([outcome.samples[measure].mean for outcome in removal.random])) - before
         change = value - before
-        beyond = change - by_chance
+        if removal.random:  # none if the class holds all live latents
+            by_chance = float(np.mean([outcome.samples[measure].mean for outcome in removal.random])) - before
+            beyond = change - by_chance
     return {
         f"before_{measure}": before, measure: value, f"change_{measure}": change,
         f"random_change_{measure}": by_chance, f"beyond_{measure}": beyond,
