@@ -32,7 +32,7 @@ def usable_memory() -> int:
 def _control_group_limits(root: Path) -> Iterator[int]:
     """Limits of this process's control groups and of those around them, of both versions (man 7 cgroups)."""
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return
     for group in groups:
@@ -44,7 +44,7 @@ def _control_group_limits(root: Path) -> Iterator[int]:
         place = top / path.lstrip("/")  # in a container often the path outside, which is not there
         for folder in (place, *place.parents):
             with suppress(OSError):
-                if (limit := (folder / name).read_text().strip()) != "max":
+                if (limit := (folder / name).read_text(encoding="ascii").strip()) != "max":
                     yield int(limit)
             if folder == top:
                 break
