@@ -283,6 +283,9 @@ def _remedy(error: BaseException) -> str:
         return "accept its terms on its page, and log in with 'hf auth login' or HF_TOKEN"
     if isinstance(error, ConnectionError) or "couldn't reach" in text or "offline" in text:
         return "check the network, or open it once where there is one; what was downloaded opens without"
+    if "load_from_disk" in text:
+        write = "datasets.load_from_disk(folder).to_parquet('parquet/train.parquet')"
+        return f"write it as Parquet into a folder of its own, {write}, and give dataset.id=parquet"
     if "script" in text:
         return "code of a dataset is not run: give its conversion to Parquet, dataset.revision=refs/convert/parquet"
     if "split" in text:

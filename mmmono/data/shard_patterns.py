@@ -35,9 +35,10 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
             matches = _matches(re.sub(r"^file:(//)?", "", name))
             missing = [match for match in matches if is_local(match) and not Path(match).is_file()]
             if missing or not matches:
+                where = f" (looked in {Path.cwd()})" if is_local(name) else ""
                 raise DataError(
-                    f"dataset.shards={pattern} matches no file{f': {missing[0]} is not there' if missing else ''} "
-                    f"(looked in {Path.cwd()}): give paths, URLs, or ranges such as 'data/train-{{0000..0004}}.tar'"
+                    f"dataset.shards={shown(pattern)} matches no file{f': {missing[0]} is not there' if missing else ''}"
+                    f"{where}: give paths, URLs, or ranges such as 'data/train-{{0000..0004}}.tar'"
                 )
             found += matches
     if not found:

@@ -6,8 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from pathlib import Path
 from tarfile import BLOCKSIZE
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.core.text import escaped_bytes
@@ -63,7 +64,7 @@ def stem(shard: str) -> str:
     elif is_local(shard):
         name = Path(shard).name
     else:
-        name = unquote(urlsplit(identity(shard)).path.rstrip("/").rpartition("/")[2])
+        name = unquote(_split(identity(shard)).path.rstrip("/").rpartition("/")[2])
     return escaped_bytes(name.removesuffix(".tar").replace("/", "_")) or "shard"
 
 
@@ -75,10 +76,15 @@ def identity(shard: str) -> str:
     """
     if shard.startswith("pipe:"):
         return re.sub(r"(\.tar)\?[^\s'\"]*", r"\1", shard)
-    parts = urlsplit(canonical(shard))
+    parts = _split(canonical(shard))
     named = parts.path.endswith(".tar")
     given = parse_qsl(parts.query, keep_blank_values=True)
     kept = [one for one in given if (_VERSIONS.fullmatch(one[0]) if named else not _SIGNATURES.fullmatch(one[0]))]
     query = urlencode(kept)
     host = re.sub(r":[^@]*@", "@", parts.netloc)
     return parts._replace(netloc=host, query=query, fragment="").geturl()
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL; only those of http(s) have fragments, elsewhere # is a character of a name like others."""
+    return urlsplit(url, allow_fragments=re.match("https?://", url) is not None)

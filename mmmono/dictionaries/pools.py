@@ -58,7 +58,7 @@ class RowReader:
         stored = self.view.read(modality, start, stop)
         if self.device.type == "cuda":
             stored = stored.pin_memory()
-        values = prepare(stored, self.normalize, self.device, self.view.store.path)
+        values = prepare(stored, self.normalize, self.device, self.view.origin(modality, start))
         if self.dtype == torch.float32:
             return values
         values = stored.to(self.device, self.dtype)

@@ -19,7 +19,7 @@ from mmmono.core.saved import made_anew
 
 READABLE = ("float16", "float32", "float64")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-AGAIN = "extract again"
+AGAIN = "save it anew where it was made"
 T = TypeVar("T")
 
 
@@ -164,7 +164,7 @@ def parse_header(file: IO[bytes], size: int, name: str) -> Header:
         known = ", ".join(READABLE)
         raise StoreError(
             f"{name}: holds {dtype.str} ({dtype.name}), not {known} in this machine's byte order: "
-            + _save_again("np.load(path).astype('float32')")
+            + (_save_again("np.load(path).astype('float32')") if dtype.kind in "iuf" else made_anew(name, AGAIN))
         )
     whole = offset + shape[0] * shape[1] * dtype.itemsize
     if size != whole:

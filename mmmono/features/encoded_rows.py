@@ -39,6 +39,7 @@ def encoded_rows(
     """
     size = max(1, min(BLOCK_ROWS, BLOCK_VALUES // feature_set.num_features))
     for start in range(0, len(positions), size):
-        stored = view.gather(modality, positions[start : start + size])
+        chosen = positions[start : start + size]
+        stored, origin = view.gather(modality, chosen), view.origin(modality, chosen)
         with torch.inference_mode():
-            yield feature_set.encode(prepare(stored, normalize, device, view.store.path), modality).cpu()
+            yield feature_set.encode(prepare(stored, normalize, device, origin), modality).cpu()

@@ -153,9 +153,11 @@ def activations(
     for block in view.blocks(block_size, span):
         with torch.inference_mode():
             image, text = (
-                StoredRows(embeddings, normalize, view.store.path, block.start)
+                StoredRows(embeddings, normalize, view.origin(modality, block.start))
                 if compiled
-                else feature_set.encode(prepare(embeddings, normalize, device, view.store.path, block.start), modality)
+                else feature_set.encode(
+                    prepare(embeddings, normalize, device, view.origin(modality, block.start)), modality
+                )
                 for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)

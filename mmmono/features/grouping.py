@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from mmmono.core.errors import ConfigError, StoreError
 from mmmono.core.progress import progress_bar
 from mmmono.data.pairs import SplitShares
-from mmmono.features.rows import prepare
+from mmmono.features.rows import Origin, prepare
 from mmmono.features.store import FeatureStore
 
 GroupNumbers = np.ndarray[Any, np.dtype[np.int64]]  # the group of each pair, numbered from 0
@@ -144,7 +144,7 @@ def near_duplicates(store: FeatureStore, threshold: float, codes: GroupNumbers, 
 
     def unit(start: int) -> torch.Tensor:
         rows = store.read("image", start, min(start + COMPARED_ROWS, len(store)))
-        return prepare(rows, True, device, store.path, start)
+        return prepare(rows, True, device, Origin(store.path, "image", start))
 
     with progress_bar() as bar, torch.inference_mode():
         task = bar.add_task("near-duplicates", total=len(starts) * (len(starts) + 1) // 2)

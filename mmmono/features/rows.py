@@ -20,6 +20,31 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where rows of a view come from, for errors about unusable ones.
+
+    Attributes:
+        store: path of the store.
+        side: image or text.
+        positions: position of each row in the view; of consecutive rows that of the first.
+        selected: row of the store at each position of the view; None if the view has all.
+    """
+
+    store: str | Path
+    side: str
+    positions: int | Array = 0
+    selected: Array | None = None
+
+    def __str__(self) -> str:
+        return f"{self.store} holds {self.side} embeddings"
+
+    def row(self, number: int) -> int:
+        """Return the row of the store that one of the rows is."""
+        position = self.positions + number if isinstance(self.positions, int) else int(self.positions[number])
+        return position if self.selected is None else int(self.selected[position])
+
+
+@dataclass(frozen=True)
 class StoredRows:
     """Activations of raw features for consecutive samples of one modality, on the CPU and in the stored type.
 
@@ -29,14 +54,12 @@ class StoredRows:
     Attributes:
         values: float32 or float16.
         normalize: whether activations are these values divided by the row's norm.
-        source: path of the store, for errors about unusable rows.
-        start: position of the first row in the stream, for the same errors.
+        origin: where they come from, for errors about unusable rows.
     """
 
     values: Float[Tensor, "rows features"]
     normalize: bool
-    source: str | Path
-    start: int = 0
+    origin: str | Origin
 
     @property
     def shape(self) -> torch.Size:
@@ -62,7 +85,7 @@ class StoredRows:
             to_float32(self)  # raises with the row's position, unless only the squared norm overflowed float32
             if self.normalize:
                 raise StoreError(
-                    f"{self.source} holds embeddings whose squares leave the range of float32: scale them, or extract again"
+                    f"{_named(self.origin)} whose squares leave the range of float32: scale them, or compute them anew"
                 )
 
 
@@ -94,7 +117,7 @@ def check_pairs(image: Rows, text: Rows, features: int | None = None) -> None:
 def to_float32(rows: Rows) -> Float[Tensor, "rows features"]:
     """Return stored rows as a float32 tensor, normalized if requested; tensors pass through."""
     if isinstance(rows, StoredRows):
-        return prepare(rows.values, rows.normalize, "cpu", rows.source, rows.start)
+        return prepare(rows.values, rows.normalize, "cpu", rows.origin)
     return rows
 
 
@@ -102,8 +125,7 @@ def prepare(
     embeddings: Float[Tensor, "rows dim"],
     normalize: bool,
     device: str | torch.device,
-    source: str | Path,
-    start: int = 0,
+    origin: str | Origin,
 ) -> Float[Tensor, "rows dim"]:
     """Convert stored rows to float32 on a device, L2-normalized if requested.
 
@@ -111,8 +133,7 @@ def prepare(
         embeddings: rows in the stored type.
         normalize: divide each row by its norm.
         device: of the result.
-        source: path of the store, for errors.
-        start: position of the first row in the stream, for errors.
+        origin: where they come from, for errors; text if it is no store.
 
     Raises:
         StoreError: an embedding is not finite or, if it is to be normalized, zero.
@@ -123,7 +144,7 @@ def prepare(
     norms = torch.linalg.vector_norm(values, dim=1, keepdim=True)
     shortest, longest = (float(norm) for norm in norms.aminmax())  # both are NaN if any norm is
     if _unusable(shortest, longest, normalize):
-        _refuse(values, normalize, source, start)
+        _refuse(values, normalize, origin)
         norms = torch.linalg.vector_norm(values, dim=1, keepdim=True, dtype=torch.float64).float()
     if not normalize:
         return values
@@ -135,17 +156,25 @@ def _unusable(shortest: float, longest: float, normalize: bool) -> bool:
     return not math.isfinite(longest) or (normalize and shortest == 0)
 
 
-def _refuse(values: Tensor, normalize: bool, source: str | Path, start: int) -> None:
+def _refuse(values: Tensor, normalize: bool, origin: str | Origin) -> None:
     finite = values.isfinite()
     if not bool(finite.all()):
         row, column = (~finite).nonzero()[0].tolist()
         raise StoreError(
-            f"{source} holds embeddings that are NaN or infinite, first row {start + row}, dimension {column}: "
-            "extract again in precision 32"
+            f"{_named(origin)} that are NaN or infinite, first row {_row(origin, row)}, dimension {column}: leave that pair "
+            "out, or compute them anew in float32 (experiments/extract.py … extraction.precision=32)"
         )
     silent = (values == 0).all(1)
     if normalize and bool(silent.any()):
         raise StoreError(
-            f"{source} holds embeddings of length zero, first row {start + int(silent.nonzero()[0])}: set "
-            "features.normalize=false or extract again"
+            f"{_named(origin)} of length zero, first row {_row(origin, int(silent.nonzero()[0]))}: set "
+            "features.normalize=false, leave that pair out, or compute them anew"
         )
+
+
+def _named(origin: str | Origin) -> str:
+    return str(origin) if isinstance(origin, Origin) else f"{origin} holds embeddings"
+
+
+def _row(origin: str | Origin, number: int) -> int:
+    return origin.row(number) if isinstance(origin, Origin) else number

@@ -16,6 +16,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import StoreError
 from mmmono.data.pairs import SplitShares
 from mmmono.features.grouping import Grouping, GroupNumbers, split_rows
+from mmmono.features.rows import Origin
 from mmmono.features.store import WHOLE, FeatureStore, Modality, PairedBlock
 
 Split = Literal["train", "select", "val", "all"]
@@ -92,6 +93,10 @@ class FeatureView:
     def gather(self, modality: Modality, positions: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows by their positions in the view, in the stored type."""
         return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
+
+    def origin(self, modality: Modality, positions: int | np.ndarray[Any, Any] = 0) -> Origin:
+        """Say where rows of the view come from, for errors; of consecutive rows, `positions` is that of the first."""
+        return Origin(self.store.path, modality, positions, self.rows)
 
     def groups(self) -> GroupNumbers:
         """Return the group of each pair as a number from 0 on, in order of first appearance; they are found once.

@@ -329,7 +329,9 @@ def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means
     rows = np.arange(len(view))
     if len(rows) > max_pairs:
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_pairs, replace=False))
-    sides = [prepare(view.gather(modality, rows), normalize, "cpu", view.store.path) for modality in MODALITIES]
+    sides = [
+        prepare(view.gather(modality, rows), normalize, "cpu", view.origin(modality, rows)) for modality in MODALITIES
+    ]
     return torch.cat(sides if means is None else [side - mean for side, mean in zip(sides, means, strict=True)])
 
 

@@ -120,7 +120,7 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         def make(directory: Path) -> None:
             rows, images = self._images(workspace, min(len(train.view), self.max_pairs), directory)
             image, text = (
-                prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.store.path)
+                prepare(train.view.gather(modality, rows), normalize, "cpu", train.view.origin(modality, rows))
                 for modality in MODALITIES
             )
             pairs = embedding_decoder.EmbeddedImages(images, image, text, encoder.fingerprint, normalize)

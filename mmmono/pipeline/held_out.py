@@ -41,9 +41,8 @@ class PairSample:
     def embeddings(self, workspace: Workspace, modality: Modality) -> Float[Tensor, "pairs dim"]:
         """Embeddings of one modality as feature sets take them: normalized if `features.normalize` says so."""
         view = workspace.features(self.split).view
-        return prepare(
-            view.gather(modality, self.positions), workspace.settings.features.normalize, "cpu", view.store.path
-        )
+        rows, origin = view.gather(modality, self.positions), view.origin(modality, self.positions)
+        return prepare(rows, workspace.settings.features.normalize, "cpu", origin)
 
     def activations(
         self, workspace: Workspace, feature_set: FeatureSet, modality: Modality

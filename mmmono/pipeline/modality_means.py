@@ -24,6 +24,6 @@ def _modality_means(view: FeatureView, normalize: bool) -> tuple[torch.Tensor, t
     image = torch.zeros(view.dim, dtype=torch.float64)
     text = torch.zeros_like(image)
     for block in view.blocks():
-        image += prepare(block.image, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
-        text += prepare(block.text, normalize, "cpu", view.store.path).sum(0, dtype=torch.float64)
+        image += prepare(block.image, normalize, "cpu", view.origin("image", block.start)).sum(0, dtype=torch.float64)
+        text += prepare(block.text, normalize, "cpu", view.origin("text", block.start)).sum(0, dtype=torch.float64)
     return (image / len(view)).float(), (text / len(view)).float()

@@ -83,7 +83,8 @@ class Pretrained(Fitted):
         moments = {modality: ReconstructionMoments(dictionary.dim, dictionary.num_features) for modality in MODALITIES}
         for block in train.blocks():
             for modality, moment in moments.items():
-                rows = prepare(getattr(block, modality)[:CHECKED_PAIRS], normalize, "cpu", train.store.path)
+                stored = getattr(block, modality)[:CHECKED_PAIRS]
+                rows = prepare(stored, normalize, "cpu", train.origin(modality, block.start))
                 with torch.inference_mode():
                     codes = dictionary.encode(rows, modality)
                     moment.add(rows, dictionary.decode(codes, modality), codes)

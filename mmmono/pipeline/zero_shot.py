@@ -27,7 +27,8 @@ def sample_of_pairs(workspace: Workspace, max_pairs: int) -> np.ndarray[Any, Any
 def embeddings_of(workspace: Workspace, modality: Modality, rows: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
     """Embeddings of some pairs of the dataset's split, prepared as feature sets take them, on the CPU."""
     view = workspace.features(workspace.dataset.split).view
-    return prepare(view.gather(modality, rows), workspace.settings.features.normalize, "cpu", view.store.path)
+    origin = view.origin(modality, rows)
+    return prepare(view.gather(modality, rows), workspace.settings.features.normalize, "cpu", origin)
 
 
 @dataclass(frozen=True)

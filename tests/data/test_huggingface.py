@@ -296,6 +296,17 @@ def test_bad_input_is_one_line_with_the_remedy(
     assert "\n" not in str(raised.value)
 
 
+def test_what_save_to_disk_wrote_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    rows().save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match=r"saved cannot be opened: .*; write it as Parquet into .*to_parquet") as raised:
+        source(tmp_path / "saved").parts()
+    assert "log in" not in str(raised.value)
+    (tmp_path / "parquet").mkdir()
+    datasets = pytest.importorskip("datasets")
+    datasets.load_from_disk(str(tmp_path / "saved")).to_parquet(str(tmp_path / "parquet" / "train.parquet"))
+    assert len(all_of(source(tmp_path / "parquet"))) == ROWS
+
+
 def test_the_option_names_splits_and_downloads(folder: Path) -> None:
     option = HuggingFace(id=str(folder), val_rows="validation", captions="all")
     assert option.native_splits

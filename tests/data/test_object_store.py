@@ -20,6 +20,7 @@ from mmmono.data.opening import ShardOpener
 from mmmono.data.remote_folder import RemoteFolder
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shard_patterns import expand_shards
+from mmmono.data.shards import stem
 from tests.data.flaky_server import flaky_server
 
 QUICK = RemoteSettings(retries=3, pause=0.001, longest_pause=0.002)
@@ -178,8 +179,23 @@ def test_patterns_of_stores_are_listed() -> None:
     assert expand_shards("memory://bucket/deep/train-{0001..0002}.tar") == addresses[:2]
     assert expand_shards("memory://bucket/deep/train-000?.tar") == addresses[:2]
     assert find_objects("memory://bucket/deep/[a].txt") == ["memory://bucket/deep/[a].txt"]
-    with pytest.raises(DataError, match=r"memory://bucket/none-\*.tar matches no file"):
+    with pytest.raises(DataError, match=r"memory://bucket/none-\*.tar matches no file: give paths"):
         expand_shards("memory://bucket/none-*.tar")
+
+
+def test_a_hash_sign_is_part_of_a_name_in_a_store(tmp_path: Path) -> None:
+    """As it is on a disk; only addresses of http(s) have a fragment."""
+    memory = fsspec.filesystem("memory")
+    for name in ("a #0", "a #1"):
+        memory.pipe(f"/bucket/{name}.tar", name.encode())
+    addresses = expand_shards("memory://bucket/a #{0..1}.tar")
+    assert len({WebDatasetPairs(address).fingerprint() for address in addresses}) == 2
+    opener = ShardOpener(settings=QUICK, cache=tmp_path)  # copies are found again by what identifies the shard
+    for address in addresses:
+        with opener.open(address) as stream:
+            assert stream.read().decode() == Path(address).stem
+    assert [stem(address) for address in addresses] == ["a #0", "a #1"]
+    assert stem("https://host/a.tar#b") == "a"
 
 
 class AzureLike(AbstractFileSystem):

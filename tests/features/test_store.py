@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 
 from mmmono.core.errors import DictionaryError, StoreError
 from mmmono.data import SplitShares
+from mmmono.dictionaries.pools import RowReader
 from mmmono.features import FeatureStore, FeatureView, RawFeatures, StoredRows, activations, feature_set, split_view
+from mmmono.features.encoded_rows import encoded_rows
 from mmmono.interpretability import top_samples
 from mmmono.modality import dominance_scores
+from mmmono.pipeline.modality_means import modality_means
 
 
 def write_like_clip_retrieval(
@@ -139,6 +143,32 @@ def test_embeddings_that_mean_nothing_are_refused(
         top_samples((b.image_rows for b in activations(view, RawFeatures(5))), 2)
     with pytest.raises(StoreError, match=message):
         _ = [block.image for block in activations(view, RawFeatures(5))]
+
+
+READERS: dict[str, Callable[[FeatureView], object]] = {
+    "blocks": lambda view: [block.text for block in activations(view, RawFeatures(5), block_size=3)],
+    "scores": lambda view: dominance_scores((b.image_rows, b.text_rows) for b in activations(view, RawFeatures(5))),
+    "training": lambda view: RowReader(view).read_pair(1, 3),
+    "chosen pairs": lambda view: list(encoded_rows(view, RawFeatures(5), "text", np.array([2, 0, 1]), True, "cpu")),
+    "means": lambda view: modality_means(view, True),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_an_unusable_embedding_is_named_by_its_row_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[FeatureView], object], compiled: bool
+) -> None:
+    """Whatever split it is read in, and in whatever blocks or order."""
+    if compiled:
+        monkeypatch.setattr(feature_set, "WORTH_COMPILING", 0)
+    write_like_clip_retrieval(tmp_path, [4, 6])
+    file = tmp_path / "text_emb" / "text_emb_1.npy"
+    array = np.load(file)
+    array[3, 2] = np.inf
+    np.save(file, array)
+    with pytest.raises(StoreError, match="holds text embeddings that are NaN or infinite, first row 7, dimension 2"):
+        read(FeatureView(FeatureStore(tmp_path), np.array([1, 6, 7, 9])))
 
 
 def test_writing_to_a_block_changes_no_file(tmp_path: Path) -> None:

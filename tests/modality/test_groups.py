@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mmmono.core.errors import NonFiniteError, StoreError
 from mmmono.features import StoredRows
+from mmmono.features.rows import Origin
 from mmmono.modality import (
     CorrelationStream,
     DominanceScores,
@@ -314,7 +315,8 @@ def test_no_path_takes_a_value_that_is_not_finite(path: Callable, value: float) 
 def test_a_broken_stored_row_is_named_by_its_place() -> None:
     rows = torch.rand(6, 3)
     rows[4, 1] = float("nan")
-    block = StoredRows(rows, False, "a store", start=10), StoredRows(torch.rand(6, 3), False, "a store", start=10)
+    origin = Origin("a store", "image", 10)
+    block = StoredRows(rows, False, origin), StoredRows(torch.rand(6, 3), False, origin)
     for codes in ([0, 0, 0, 1, 2, 3], [3, 2, 1, 0, 0, 0]):
         with pytest.raises(StoreError, match="first row 14, dimension 1"):
             dominance_scores([block], groups=codes)

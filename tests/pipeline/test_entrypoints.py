@@ -177,7 +177,7 @@ def test_embeddings_that_are_there_already(command: Command, artifacts: Path, tm
     np.save(tmp_path / "text_emb" / "text_emb_0.npy", np.full((40, 6), np.nan, np.float16))
     run = command("mds", *arguments, "dataset.split=all")
     assert run.status == 1
-    assert "holds embeddings that are NaN or infinite" in run.err
+    assert "holds text embeddings that are NaN or infinite, first row 0, dimension 0" in run.err
 
 
 def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) -> None:

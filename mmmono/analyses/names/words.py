@@ -170,4 +170,4 @@ def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "word
         save_file({"words": torch.cat(parts).contiguous()}, folder / FILE)
 
     artifact = workspace.artifacts.build("words", workspace.model.name, recipe, make)
-    return prepare(read_tensors(artifact.path / FILE)["words"], True, "cpu", artifact.path)
+    return prepare(read_tensors(artifact.path / FILE)["words"], True, "cpu", str(artifact.path))

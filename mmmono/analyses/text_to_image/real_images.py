@@ -75,7 +75,7 @@ def nearest_pairs(
     best = torch.full((len(queries),), -torch.inf)
     where = torch.zeros(len(queries), dtype=torch.int64)
     for block in view.blocks(4096):
-        similarity = queries @ prepare(block.image, True, "cpu", view.store.path).T
+        similarity = queries @ prepare(block.image, True, "cpu", view.origin("image", block.start)).T
         value, place = similarity.max(1)
         nearer = value > best
         best[nearer], where[nearer] = value[nearer], place[nearer] + block.start
