@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from pathlib import Path
 from tarfile import BLOCKSIZE
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
