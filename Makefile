@@ -34,7 +34,7 @@ RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EX
 INSTALL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 .PHONY: help setup setup-dev demo paper plan report explorer validate objectives consensus names concepts consequences
-.PHONY: steering sweep dashboard docs test test-quick coverage fuzz rehearse chaos
+.PHONY: steering sweep dashboard docs test test-quick test-least coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -119,6 +119,11 @@ test: $(DEV) ## Run the tests
 
 test-quick: $(DEV) ## Run the tests that are not marked as slow
 	@$(TEST) -m 'not slow'
+
+test-least: $(DEV) ## The tests that are not slow with the least versions of packages that pyproject.toml allows, in build/least
+	@$(BIN)/python -m venv --clear build/least
+	@VIRTUAL_ENV=$(CURDIR)/build/least $(BIN)/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	@build/least/bin/python $(wordlist 2,99,$(TEST)) -m 'not slow'
 
 coverage: $(DEV) ## Run the tests, and show which lines of mmmono they do not reach; also in build/coverage
 	@$(TEST) --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml

@@ -8,8 +8,9 @@ import zlib
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -117,6 +118,7 @@ def test_values_without_a_scale_are_reported(values: Array, reason: str) -> None
 @settings(deadline=None, max_examples=50)
 @given(SIZES, SEEDS, st.sampled_from(["1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"]))
 def test_modes_without_alpha_are_as_pillow_converts_them(size: tuple[int, int], seed: int, mode: str) -> None:
+    assume(mode != "YCbCr" or int(PIL.__version__.partition(".")[0]) >= 13)  # older ones write TIFFs they cannot read
     image = Image.fromarray(random_levels((*size, 3), seed).astype(np.uint8)).convert(mode)
     for format in {"HSV": (), "CMYK": ("TIFF",), "YCbCr": ("TIFF",)}.get(mode, ("PNG", "TIFF")):
         assert (decoded(encoded(image, format)) == np.asarray(image.convert("RGB"))).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -102,7 +103,10 @@ def test_drawingclip_knows_what_it_was_fitted_on(tmp_path: Path) -> None:
 def test_features_follow_the_versions_of_the_fit_and_of_the_towers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, name: str
 ) -> None:
-    extraction = workspace(tmp_path, "mds", EMOJI, RAW, f"model.name={name}").extraction("val")
-    before = extraction.recipe(None)
+    def recipe() -> dict[str, Any]:
+        return workspace(tmp_path, "mds", EMOJI, RAW, f"model.name={name}").extraction("val").recipe(None)
+
+    before = recipe()
+    assert recipe() == before
     monkeypatch.setitem(VERSIONS, key, VERSIONS[key] + 1)  # type: ignore[arg-type]
-    assert extraction.recipe(None) != before
+    assert recipe() != before
