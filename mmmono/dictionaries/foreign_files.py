@@ -77,12 +77,23 @@ def tensors_of(content: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
 
 
 def take(weights: dict[str, Tensor], file: Path, *names: str) -> list[Tensor]:
-    """Remove tensors by name and return them. Raises DictionaryError if one is missing."""
+    """Remove tensors by name and return them. Raises DictionaryError if one is missing, or holds no floating-point numbers."""
     missing = [name for name in names if name not in weights]
     if missing:
         listed = ", ".join(f"{name} is missing" for name in missing)
         raise DictionaryError(f"{file}: {listed}; what it has is {', '.join(list(weights)[:8]) or 'nothing'}")
-    return [weights.pop(name) for name in names]
+    return [check_floating(name, weights.pop(name), file) for name in names]
+
+
+def check_floating(name: str, weight: Tensor, file: Path) -> Tensor:
+    """Return weights that hold floating-point numbers; raise DictionaryError for others, such as quantized or complex ones."""
+    if not weight.is_floating_point():
+        kind = str(weight.dtype).removeprefix("torch.")
+        raise DictionaryError(
+            f"{file}: {name} holds {kind}, not floating-point numbers, and nothing here turns them into weights: save it as "
+            "float32 with what made it"
+        )
+    return weight
 
 
 def count(value: object, name: str, origin: object) -> int:

@@ -15,7 +15,7 @@ from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.base import read_config, read_weights
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
-from mmmono.dictionaries.foreign_files import count, flag, refuse, take
+from mmmono.dictionaries.foreign_files import check_floating, count, flag, refuse, take
 from mmmono.dictionaries.gated import GatedSAE
 from mmmono.dictionaries.jumprelu import JumpReLUSAE
 from mmmono.dictionaries.l1_sae import L1SAE
@@ -246,8 +246,11 @@ def _check_counterparts(config: dict[str, Any], file: Path) -> None:
 
 
 def _float_weights(file: Path) -> dict[str, Tensor]:
-    """Read the tensors as float32 without fine-tuning scale factors. Raises DictionaryError if a factor is not 1."""
-    weights = {name: weight.float() for name, weight in read_weights(file).items()}
+    """Read the tensors as float32 without fine-tuning scale factors.
+
+    Raises DictionaryError if a factor is not 1, or a tensor holds no floating-point numbers.
+    """
+    weights = {name: check_floating(name, weight, file).float() for name, weight in read_weights(file).items()}
     for name in ("scaling_factor", "finetuning_scaling_factor"):
         if name in weights and not bool((weights.pop(name) == 1).all()):
             raise DictionaryError(

@@ -428,6 +428,18 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
         Hints(),
         "k=5 groups",
     ),
+    "quantized weights": (
+        lambda f: saved(
+            f / "m.pth", {**overcomplete_file(), "dictionary._weights": torch.ones(N, D, dtype=torch.int8)}
+        ),
+        Hints(kind="SAE"),
+        "holds int8, not floating-point numbers",
+    ),
+    "complex weights": (
+        lambda f: saved(f / "ae.pt", {**plain_file(), "decoder.weight": torch.ones(D, N, dtype=torch.complex64)}),
+        Hints(),
+        "decoder.weight holds complex64, not floating-point numbers",
+    ),
     "an empty folder": (lambda f: f, Hints(), "holds no dictionary that can be read"),
     "another file": (lambda f: (f / "ae.bin", (f / "ae.bin").write_bytes(b""))[0], Hints(), "no file of tensors"),
 }

@@ -244,6 +244,7 @@ def test_configurations_without_a_counterpart_name_file_and_field(
         (lambda w: w.update(scaling_factor=torch.full((10,), 2.0)), "scaling_factor scales the codes"),
         (lambda w: w["W_dec"].fill_(float("nan")), "W_dec holds NaN"),
         (lambda w: w.update(W_enc=w["W_enc"].T.contiguous()), r"W_enc is \(10, 6\)"),
+        (lambda w: w.update(W_dec=(100 * w["W_dec"]).to(torch.int8)), "W_dec holds int8, not floating-point numbers"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
