@@ -77,7 +77,7 @@ def tensors_of(content: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
 
 
 def take(weights: dict[str, Tensor], file: Path, *names: str) -> list[Tensor]:
-    """Remove tensors by name and return them. Raises DictionaryError if one is missing, or holds no floating-point numbers."""
+    """Remove tensors by name and return them. Raises DictionaryError if one is missing or has no floating-point type."""
     missing = [name for name in names if name not in weights]
     if missing:
         listed = ", ".join(f"{name} is missing" for name in missing)
@@ -86,7 +86,7 @@ def take(weights: dict[str, Tensor], file: Path, *names: str) -> list[Tensor]:
 
 
 def check_floating(name: str, weight: Tensor, file: Path) -> Tensor:
-    """Return weights that hold floating-point numbers; raise DictionaryError for others, such as quantized or complex ones."""
+    """Return weights that hold floating-point numbers; raise DictionaryError for quantized and complex ones."""
     if not weight.is_floating_point():
         kind = str(weight.dtype).removeprefix("torch.")
         raise DictionaryError(

@@ -193,7 +193,8 @@ def test_an_analysis_that_does_not_exist_cannot_be_planned(command: Command, tmp
     [
         ("mds", ["dataset=coco", "dataset.root=/nowhere"], "dataset.root"),
         ("mds", ["dataset=cc3m"], "set HF_TOKEN or run 'hf auth login'"),
-        ("mds", ["features=sae", "trainer=gpu"], "trainer.accelerator=gpu"),
+        ("mds", ["features=sae", "features.k=2", "trainer=gpu"], "trainer.accelerator=gpu"),
+        ("mds", ["features=sae", "features.k=100"], "features.k=100 must lie between 1 and"),
         ("ablation", [], "has no labels"),
         ("adversarial", ["victim=llava15", "judge=openai_compatible"], "DEEPSEEK_API_KEY"),
         ("text_to_image", ["generator=sd2"], "was trained with ViT-H-14"),
@@ -312,6 +313,7 @@ def test_pairs_of_their_own_are_planned_whatever_the_plan_is_of(command: Command
         f"artifacts={tmp_path}",
         "plan.targets=[objectives]",
         "features=[sae,ncl]",
+        "features.k=2",
         "+objectives_synthetic.quick=true",
     )
     assert run.status == 0, run.err
