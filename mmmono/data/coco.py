@@ -87,7 +87,7 @@ class CocoPairs(PairSource):
             raise DataError(f"{self.split.annotations('captions')}: the list images is empty")
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
 
-    def files_of(self, part: int) -> list[Path]:
+    def files(self, part: int) -> list[Path]:
         """The images of a part. Captions and labels were read with its name."""
         return [self.split.image(file) for file in self._files[part * self.part_size : (part + 1) * self.part_size]]
 
