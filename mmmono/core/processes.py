@@ -119,6 +119,7 @@ class Processes:
         except Exception:  # the store is gone, and the other processes with it
             pass
         _end(self._started, patience=0.5 if failed else 10.0)
+        self._control = None  # its threads end here, and not while the interpreter does
         leave()
 
     def _await_farewell(self) -> None:

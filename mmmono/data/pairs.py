@@ -136,6 +136,10 @@ class PairSource(ABC):
                 f"{self.parts()[part]} was changed after this command had begun: run the same again, which reads it anew"
             )
 
+    def repeats(self) -> list[list[str]]:
+        """Names of parts that have the same content, as far as that is known without reading them twice; none by default."""
+        return []
+
     def count_samples(self, part: int, most: int) -> int | None:
         """Return the number of samples in a part, at most `most`; None if counting would need to read the part."""
         return None

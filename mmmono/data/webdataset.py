@@ -108,16 +108,7 @@ class WebDatasetPairs(PairSource):
         return cls(shards, opener=opener, limit=limit, name="cc3m")
 
     def fingerprint(self) -> str:
-        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings.
-
-        Raises:
-            DataError: two local shards have the same content, so that their pairs would be in several splits.
-        """
-        if same := next(iter(copies(Path(shard) for shard in self.shards if is_local(shard))), None):
-            raise DataError(
-                f"dataset.shards: {same[1]} has the same content as {same[0]}: its pairs would be counted twice, and be in "
-                "several splits; leave one of them out"
-            )
+        """Digest of local shards' content, remote shards' addresses (without signatures) and the reading settings."""
         shards = [
             (Path(shard).name, file_fingerprint(Path(shard))) if is_local(shard) else (identity(shard), None)
             for shard in self.shards
@@ -135,6 +126,11 @@ class WebDatasetPairs(PairSource):
     def files(self, part: int) -> list[Path]:
         """The shard, if it is local."""
         return [Path(self.shards[part])] if is_local(self.shards[part]) else []
+
+    def repeats(self) -> list[list[str]]:
+        """Local shards of one content, such as a copy under another name."""
+        local = [Path(shard) for shard in self.shards if is_local(shard)]
+        return [[str(file) for file in same] for same in copies(local)]
 
     def count_samples(self, part: int, most: int) -> int | None:
         """Count a shard's samples by its headers, up to `most`; None if it is not local, or broken."""

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,10 +46,10 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """Translate arguments to Hydra's grammar; redirect Hydra's logs if the artifacts root is read-only.
 
     Raises:
-        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a list of paths is given twice;
-            a sweep has no job.
+        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a shell has
+            expanded a range; a sweep has no job.
     """
-    _check_once(arguments)
+    _check_ranges(arguments)
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
     read = [quote(argument, multirun) for argument in arguments]
     if multirun and not any(argument.startswith(OWN_FOLDERS) for argument in arguments):
@@ -70,18 +71,23 @@ def _check_globs(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{argument} matches nothing: glob() chooses options of a group, and {known}")
 
 
-def _check_once(arguments: Sequence[str]) -> None:
-    """Raise ConfigError if a list of paths is given twice: a shell makes that of `dataset.shards=a-{0000..0004}.tar`."""
-    given: dict[str, set[str]] = {}
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        given.setdefault(key.lstrip("+"), set()).add(value)
-    for key in PATH_LISTS & given.keys():
-        if len(given[key]) > 1:
+def _check_ranges(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for what a shell makes of `dataset.shards=a-{0..4}.tar`: five settings, of which one counts."""
+    for before, after in pairwise(arguments):
+        key, _, first = before.partition("=")
+        again, _, second = after.partition("=")
+        if key == again and key.lstrip("+") in PATH_LISTS and _count_on(first, second):
             raise ConfigError(
-                f"{key} is given {len(given[key])} times, and only the last one would be read: give all in one, "
-                f"'{key}=[...]', with quotation marks, without which a shell expands {{0000..0004}} and *"
+                f"{before} and {after}: only the last one would be read. A shell makes that of a range such as "
+                f"{{0000..0004}} without quotation marks: give '{key}=…{{0000..0004}}…'"
             )
+
+
+def _count_on(first: str, second: str) -> bool:
+    """Whether two texts differ in one number alone, as the elements of a range do that follow each other."""
+    one, other = (re.split(r"(\d+)", text) for text in (first, second))
+    differing = [(a, b) for a, b in zip_longest(one, other) if a != b]
+    return len(differing) == 1 and all(str(number).isdigit() for number in differing[0])
 
 
 def quote(argument: str, multirun: bool = False) -> str:

@@ -20,7 +20,7 @@ from mmmono.features.reading import Encoder
 from mmmono.features.shares import Share
 from mmmono.features.store import Manifest
 from mmmono.pipeline.devices import several_devices
-from mmmono.pipeline.losses import tell_copies, tell_losses
+from mmmono.pipeline.losses import tell_copies, tell_losses, tell_repeats
 from mmmono.pipeline.models import Model
 
 
@@ -110,6 +110,7 @@ class FeatureExtraction:
 
     def _together(self, work: Callable[[Path], bool], limit: int | None) -> Artifact | None:
         def begin(directory: Path) -> None:
+            tell_repeats(self.source)
             begin_store(self.source, directory, self.settings)
 
         self.source.watch()
@@ -117,6 +118,7 @@ class FeatureExtraction:
         return self.artifacts.build_together("features", self.name, self.recipe(limit), job)
 
     def _make(self, directory: Path) -> None:
+        tell_repeats(self.source)
         self._report(self.model.extract(self.source, self.artifacts, directory, self.device, self.settings))
 
     def _complete(self, directory: Path) -> None:

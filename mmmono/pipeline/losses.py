@@ -1,7 +1,8 @@
-"""Report in the terminal the pairs and shards that an extraction skipped, and the shard copies it left on disk."""
+"""Report in the terminal what an extraction skipped, what it reads twice, and the shard copies it left on disk."""
 
 from __future__ import annotations
 
+from mmmono.data.pairs import PairSource
 from mmmono.data.shard_cache import ShardCache
 from mmmono.features.losses import described
 from mmmono.features.store import Manifest
@@ -35,4 +36,14 @@ def tell_copies(cache: ShardCache) -> None:
         console.print(
             f"{count} copies of shards ({size / 1e9:.2f} GB) lie in {cache.folder}: "
             "later runs read them; they may be deleted"
+        )
+
+
+def tell_repeats(source: PairSource) -> None:
+    """Print which parts have the same content."""
+    for first, *others in source.repeats():
+        console.print(
+            f"{', '.join(others)} has the same content as {first}: its pairs count {len(others) + 1} times, and may lie in "
+            "several splits; leave it out of dataset.shards unless that is meant",
+            style="yellow",
         )

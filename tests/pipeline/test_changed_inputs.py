@@ -98,6 +98,7 @@ def images(folder: Path) -> ListedPairs:
 
 def extraction(root: Path, source: PairSource, **model: Any) -> FeatureExtraction:
     weights = root / "weights.pt"
+    root.mkdir(exist_ok=True)
     if not weights.exists():
         weights.write_bytes(b"one")
     colors = Colors(name="colors", weights=weights, **model)
@@ -167,3 +168,13 @@ def test_words_of_a_command_are_embedded_by_the_weights_that_its_features_are_of
     with pytest.raises(ModelError, match="run the same again"):
         model.encoder(Artifacts(tmp_path / "made"), "cpu")
     assert model.identity == known
+
+
+def test_shards_of_one_content_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = shards(tmp_path)
+    extraction(tmp_path / "first", source).whole(None)
+    assert "same content" not in capsys.readouterr().out
+    shutil.copy(tmp_path / "1.tar", tmp_path / "copy.tar")
+    extraction(tmp_path / "second", WebDatasetPairs([*source.shards, str(tmp_path / "copy.tar")])).whole(None)
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"copy.tar has the same content as {tmp_path}/1.tar: its pairs count 2 times" in told

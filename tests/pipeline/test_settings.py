@@ -99,10 +99,19 @@ def test_values_are_quoted_where_hydra_would_not_take_them(argument: str, expect
 
 
 def test_what_a_shell_made_of_a_range_without_quotation_marks_is_refused() -> None:
-    expanded = [f"dataset.shards=data/a-{number}.tar" for number in range(3)]
-    with pytest.raises(ConfigError, match=r"dataset.shards is given 3 times, and only the last one would be read"):
+    expanded = [f"dataset.shards=data/a-{number:03}.tar" for number in range(8, 11)]
+    with pytest.raises(
+        ConfigError, match=r"a-008.tar and dataset.shards=data/a-009.tar: only the last one would be read"
+    ):
         hydra_arguments(["model=drawingclip", *expanded])
-    assert hydra_arguments([expanded[0], expanded[0], "seed=1", "seed=2"])[-2:] == ["seed=1", "seed=2"]
+    for given in (
+        [expanded[0], expanded[0]],
+        [expanded[0], "seed=1", expanded[1]],  # a script that adds what its user gives
+        ["references=[1F42D,1F42E]", "references=[]"],
+        ["dataset.shards=data/a-1.tar", "dataset.shards=other/a-2.tar"],
+        ["seed=1", "seed=2"],
+    ):
+        assert len(hydra_arguments(given)) == len(given)
 
 
 def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
