@@ -143,6 +143,18 @@ def test_new_permissions_and_links_are_no_change(tmp_path: Path, data: Path) -> 
     assert extraction(tmp_path, source, then=touch).whole(None).built
 
 
+def test_new_numbers_of_files_are_no_change(tmp_path: Path, data: Path) -> None:
+    """As file systems give them that know none, such as those over SSH, once the kernel has forgotten a file."""
+    source = shards(data)
+
+    def number_anew() -> None:
+        before = (data / "2.tar").stat().st_ino
+        shutil.copy2(data / "2.tar", tmp_path / "same").replace(data / "2.tar")
+        assert (data / "2.tar").stat().st_ino != before
+
+    assert extraction(tmp_path, source, then=number_anew).whole(None).built
+
+
 def test_weights_that_are_replaced_before_they_are_loaded_make_nothing(tmp_path: Path, data: Path) -> None:
     source, weights = shards(data), tmp_path / "weights.pt"
     with pytest.raises(ModelError, match="weights of colors were changed after this command had begun"):
