@@ -61,7 +61,11 @@ def test_memory_without_control_groups(tmp_path: Path) -> None:
             {"cpu,cpuacct/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
             [1],
         ),
-        ("3:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, []),
+        (
+            "3:cpu,cpuacct:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+            [],
+        ),
     ],
 )
 def test_limits_of_cores(tmp_path: Path, groups: str, limits: dict[str, str], found: list[int]) -> None:
