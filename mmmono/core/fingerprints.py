@@ -56,9 +56,10 @@ def folder_fingerprint(folder: str | Path) -> str:
 
 
 def files_state(files: Iterable[Path]) -> str:
-    """Return a digest of the sizes, times of change and inodes of files, which a write or a replacement changes.
+    """Return a digest of the sizes and times of files, which a write or a replacement changes.
 
-    Permissions and links do not count, and no content is read. A file that is not there is a state as well.
+    Permissions and links do not count, and no content is read. Nor do inodes and devices, which network file systems may
+    number anew while a command runs. A file that is not there is a state as well.
     """
     key = xxhash.xxh3_128()
     for file in files:
@@ -67,7 +68,7 @@ def files_state(files: Iterable[Path]) -> str:
         except OSError:
             key.update(b"absent\n")
         else:
-            key.update(f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_dev}\n".encode())
+            key.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
     return key.hexdigest()
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+
+from mmmono.core.control_groups import memory_limits
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
@@ -26,25 +25,4 @@ def keep_freed_memory() -> bool:
 
 def usable_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or less where a container or a cluster's job has a limit."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_control_group_limits(Path("/"))])
-
-
-def _control_group_limits(root: Path) -> Iterator[int]:
-    """Limits of this process's control groups and of those around them, of both versions (man 7 cgroups)."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return
-    for group in groups:
-        _, controllers, path = group.split(":", 2)
-        if controllers not in ("", "memory"):
-            continue
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        top = root / "sys/fs/cgroup" / controllers
-        place = top / path.lstrip("/")  # in a container often the path outside, which is not there
-        for folder in (place, *place.parents):
-            with suppress(OSError):
-                if (limit := (folder / name).read_text(encoding="ascii").strip()) != "max":
-                    yield int(limit)
-            if folder == top:
-                break
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *memory_limits()])

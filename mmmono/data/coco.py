@@ -87,8 +87,8 @@ class CocoPairs(PairSource):
             raise DataError(f"{self.split.annotations('captions')}: the list images is empty")
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
 
-    def files(self, part: int) -> list[Path]:
-        """The images of a part. Captions and labels were read with its name."""
+    def local_files(self, part: int) -> list[Path]:
+        """The images of a part. Captions and labels were read before."""
         return [self.split.image(file) for file in self._files[part * self.part_size : (part + 1) * self.part_size]]
 
     def __len__(self) -> int:

@@ -55,8 +55,8 @@ class ListedPairs(PairSource):
         """Names of runs of images."""
         return [f"{self.name}-{start:07d}" for start in range(0, len(self.listing.images), PART)]
 
-    def files(self, part: int) -> list[Path]:
-        """The images of a part. Captions were read with the listing."""
+    def local_files(self, part: int) -> list[Path]:
+        """The images of a part. Captions were read with the listing, before."""
         return [image.file for image in self.listing.images[part * PART : (part + 1) * PART]]
 
     def __len__(self) -> int:

@@ -121,17 +121,17 @@ class PairSource(ABC):
         finally:  # also if the caller stops early
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def files(self, part: int) -> Sequence[Path]:
+    def local_files(self, part: int) -> Sequence[Path]:
         """Files on this machine that a part is read from, as far as they may change while it is; none by default."""
         return ()
 
     def watch(self) -> None:
         """Remember the state of all files. Call it before `fingerprint`: so a change after that is noticed."""
-        self._states = [files_state(self.files(part)) for part in range(len(self.parts()))]
+        self._states = [files_state(self.local_files(part)) for part in range(len(self.parts()))]
 
     def check_unchanged(self, part: int) -> None:
         """Raise DataError if a part's files were changed since `watch`: what was read is then of another fingerprint."""
-        if self._states is not None and files_state(self.files(part)) != self._states[part]:
+        if self._states is not None and files_state(self.local_files(part)) != self._states[part]:
             raise DataError(
                 f"{self.parts()[part]} was changed after this command had begun: run the same again, which reads it anew"
             )

@@ -51,7 +51,7 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
 
 def _matches(name: str) -> list[str]:
     found = _all_matches(name)
-    if PurePosixPath(name).name.startswith("."):
+    if name.rpartition("/")[2].startswith(".") and not (is_local(name) and Path(name).is_dir()):
         return found
     # Hidden files have to be asked for: macOS leaves `._a.tar` beside `a.tar` on disks of other systems.
     return [shard for shard in found if not PurePosixPath(shard).name.startswith(".")]

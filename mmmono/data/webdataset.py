@@ -123,7 +123,7 @@ class WebDatasetPairs(PairSource):
         """Names of the shards, for messages."""
         return [shown(shard) for shard in self.shards]
 
-    def files(self, part: int) -> list[Path]:
+    def local_files(self, part: int) -> list[Path]:
         """The shard, if it is local."""
         return [Path(self.shards[part])] if is_local(self.shards[part]) else []
 

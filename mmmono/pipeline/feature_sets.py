@@ -75,8 +75,12 @@ class SAE(Trained):
         DictionaryError and ModelError: see `Recipe.check`.
         """
         if (there := dim()) is not None:
-            with torch.device("meta"):  # takes no memory
-                self._made(there)
+            try:
+                with torch.device("meta"):  # takes no memory
+                    self._made(there)
+            except (ConfigError, RuntimeError):  # or a class of one's own reads its weights, which have no values there
+                with torch.random.fork_rng(devices=[]):
+                    self._made(there)
         if (path := self.settings.get("init_from")) is None:
             return
         from mmmono.dictionaries.readers.reading import is_on_hub, read_dictionary

@@ -142,13 +142,22 @@ class TransformersSource:
             )
         return given
 
-    @cached_property
+    @property
     def weights(self) -> dict[str, str]:
         """Digests of the files with weights, one or several, by name. Downloads at most the list of the shards' names.
+
+        On the hub they are looked up once, in a folder each time, since files there may change.
 
         Raises:
             ModelError: there are none, or only pickles, or they cannot be looked up.
         """
+        return self._look_up() if self.repository is None else self._weights_on_hub
+
+    @cached_property
+    def _weights_on_hub(self) -> dict[str, str]:
+        return self._look_up()
+
+    def _look_up(self) -> dict[str, str]:
         with self._hub():
             found = self._first(WEIGHTS, INDEX)
             if found is None:

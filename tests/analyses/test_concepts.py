@@ -11,6 +11,7 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import average_precision_score
 
 from mmmono.analyses.concepts import CONCEPTS, Settings
+from mmmono.analyses.concepts.analysis import CONTROL, _add_gain
 from mmmono.interpretability.label_scores import chance_precision
 from mmmono.reporting.result import Result
 from tests.pipeline.conftest import newest, run_entrypoint, saved_rows
@@ -119,3 +120,15 @@ def test_average_precision_of_the_chosen_feature_is_of_held_out_pairs(store: Pat
     )
     expected = average_precision_score(metadata["kind"].to_numpy()[first] == "cat", values[first, row["feature"]])
     assert row["ap"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_no_gain_of_two_labels_is_above_1() -> None:
+    """Average precisions lie between 0 and 1; of two gains Student's interval goes far beyond."""
+    found = {"raw": (1.0, 0.6), CONTROL: (0.1, 0.5)}
+    tables: dict[str, list[dict[str, object]]] = {
+        "labels": [{"feature_set": name, "samples": "image", "ap": ap} for name, aps in found.items() for ap in aps],
+        "summary": [{"feature_set": "raw", "samples": "image"}],
+    }
+    _add_gain(tables)
+    [row] = tables["summary"]
+    assert (row["gain_low"], row["gain_high"]) == (-1, 1)

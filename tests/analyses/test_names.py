@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata
 
-from mmmono.analyses.names import NAMES, Settings, side_of
+from mmmono.analyses.names import NAMES, Settings, judge_rows, side_of
 from mmmono.analyses.names.analysis import _summary
 from mmmono.analyses.names.choice import FeatureNames, Likeness, choose_names
 from mmmono.analyses.names.winning import p_values
@@ -282,3 +282,15 @@ def test_auroc_by_ranks_is_the_share_of_pairs_in_the_right_order() -> None:
             above, below = scores[name, active[:, feature]], scores[name, ~active[:, feature]]
             wins = (above[:, None] > below).mean() + (above[:, None] == below).mean() / 2
             assert float(found[feature, name]) == pytest.approx(wins)
+
+
+def test_no_difference_of_two_aurocs_is_above_1(tmp_path: Path) -> None:
+    aurocs = {"judge": (1.0, 0.5), "vocabulary": (0.1, 0.9)}
+    rows = [
+        {"feature_set": "sae", "feature": feature, "class": "ImgD", "by": by, "auroc": auroc, "name": by, "wins": False}
+        for by, both in aurocs.items()
+        for feature, auroc in enumerate(both)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "judged.parquet")
+    found = judge_rows(Result(tmp_path, {}))
+    assert [row["difference [95 %]"] for row in found] == ["+0.250 [-1.000, +1.000]"] * 2

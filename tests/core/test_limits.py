@@ -1,11 +1,14 @@
 """Limits of containers and of clusters' jobs: less of the processor and of the memory than the machine has."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mmmono.core import cores, memory
+from mmmono.core.control_groups import core_limits, memory_limits
 
 
 def control_groups(root: Path, groups: str, limits: dict[str, str]) -> Path:
@@ -39,19 +42,39 @@ def control_groups(root: Path, groups: str, limits: dict[str, str]) -> Path:
     ],
 )
 def test_limits_of_memory(tmp_path: Path, groups: str, limits: dict[str, str], found: list[int]) -> None:
-    assert list(memory._control_group_limits(control_groups(tmp_path, groups, limits))) == found
+    assert list(memory_limits(control_groups(tmp_path, groups, limits))) == found
 
 
 def test_memory_without_control_groups(tmp_path: Path) -> None:
-    assert list(memory._control_group_limits(tmp_path)) == []
+    assert list(memory_limits(tmp_path)) == list(core_limits(tmp_path)) == []
     assert 0 < memory.usable_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@pytest.mark.parametrize(
+    ("groups", "limits", "found"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, [2]),  # a container of today, which has one and a half
+        ("0::/\n", {"cpu.max": "max 100000\n"}, []),
+        ("0::/user.slice/a.scope\n", {"user.slice/cpu.max": "800000 100000\n"}, [8]),
+        (  # version 1, in a container that is shown the path outside
+            "4:memory:/docker/ab\n3:cpu,cpuacct:/docker/ab\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+            [1],
+        ),
+        (
+            "3:cpu,cpuacct:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"},
+            [],
+        ),
+    ],
+)
+def test_limits_of_cores(tmp_path: Path, groups: str, limits: dict[str, str], found: list[int]) -> None:
+    assert list(core_limits(control_groups(tmp_path, groups, limits))) == found
+
+
 def test_threads_of_a_container_are_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("joblib.externals.loky.backend.context._cpu_count_cgroup", lambda cores: 3)
-    monkeypatch.setattr("joblib.externals.loky.backend.context.os.cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
-    monkeypatch.setattr("joblib.externals.loky.backend.context._cpu_count_affinity", lambda cores: cores)
+    monkeypatch.setattr(cores, "core_limits", lambda: [8, 3])
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert cores.usable_cores() == 3
     cores.limit_threads()
@@ -61,8 +84,18 @@ def test_threads_of_a_container_are_its_share_of_the_cores(monkeypatch: pytest.M
     assert os.environ["OMP_NUM_THREADS"] == "8"
 
 
+def test_threads_are_limited_before_a_library_starts_them() -> None:
+    """NumPy starts its own when it is imported, and looks at the environment only then."""
+    code = (
+        "import sys; import mmmono.pipeline.entrypoint; from mmmono.core.cores import limit_threads; limit_threads(); "
+        "print([name for name in ('numpy', 'torch') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 def test_threads_without_a_quota_are_left_to_the_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cores, "usable_cores", lambda: len(os.sched_getaffinity(0)))
+    monkeypatch.setattr(cores, "core_limits", lambda: [])
     cores.limit_threads()
     assert "OMP_NUM_THREADS" not in os.environ

@@ -227,12 +227,21 @@ def test_a_shard_that_is_named_twice_is_refused(shard: Path, tmp_path: Path) -> 
             WebDatasetPairs(twice)
 
 
-def test_hidden_files_of_a_folder_are_no_shards_unless_they_are_named(shard: Path) -> None:
+def test_hidden_files_of_a_folder_are_no_shards_unless_they_are_named(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     litter = shard.with_name(f"._{shard.name}")  # as macOS leaves them on disks of other systems
     litter.write_bytes(b"\0\5\26\7Mac OS X")
     assert WebDatasetPairs(str(shard.parent)).shards == [str(shard)]
     assert WebDatasetPairs(f"{shard.parent}/*.tar").shards == [str(shard)]
     assert WebDatasetPairs(str(litter)).shards == [str(litter)]
+    hidden = shard.parent / ".hidden"
+    hidden.mkdir()
+    for file in (shard, litter):
+        (hidden / file.name).write_bytes(file.read_bytes())
+    assert WebDatasetPairs(str(hidden)).shards == [str(hidden / shard.name)]
+    monkeypatch.chdir(hidden)
+    assert WebDatasetPairs("..").shards == [f"../{shard.name}"]
 
 
 def test_a_copy_of_a_shard_under_another_name_is_found(shard: Path, tmp_path: Path) -> None:

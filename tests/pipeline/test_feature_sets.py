@@ -205,6 +205,25 @@ def test_sizes_that_make_no_dictionary_are_refused_before_features_are_extracted
         wrong.check(lambda: 64, normalize=True)
 
 
+class Scaled(TopKSAE):
+    """Reads its weights when it is made, as classes of other people may."""
+
+    architecture = "scaled"
+
+    def __init__(self, dim: int, num_features: int | None = None, **shared: Any) -> None:
+        super().__init__(dim, num_features, **shared)
+        self.scale, self.largest = float(self.W_enc.detach().norm()), self.b_pre.detach().numpy().max()
+
+
+def test_a_class_that_reads_its_weights_passes_the_check_of_sizes() -> None:
+    state = torch.get_rng_state()
+    settings = {"k": 4, "expansion": 1, "lr": 1e-3, "auxk": 0, "auxk_coefficient": 0.03}
+    SAE(settings, "scaled").check(lambda: 8, normalize=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ConfigError, match="k=9"):
+        SAE({**settings, "k": 9}, "scaled").check(lambda: 8, normalize=True)
+
+
 def test_more_active_latents_than_there_are_end_a_command_before_it_extracts(command: Command, tmp_path: Path) -> None:
     shard = tmp_path / "no-image-is-read.tar"
     shard.write_bytes(b"no archive")

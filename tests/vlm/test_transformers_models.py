@@ -136,6 +136,20 @@ def test_a_fine_tune_of_one_layer_has_an_address_of_its_own(written: Callable[[s
     assert identity(base)[0] != identity(copied)[0], "the tokenizer counts too"
 
 
+def test_weights_that_are_overwritten_before_they_are_loaded_are_refused(
+    written: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(written("clip"), tmp_path / "trained-on")
+    model = Transformers(name="x", id=str(folder))
+    known = dict(model.identity)
+    assert model.encoder(Artifacts(tmp_path / "artifacts"), "cpu").dim == model.dim
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="weights of x were changed after this command had begun"):
+        model.encoder(Artifacts(tmp_path / "artifacts"), "cpu")
+    assert model.identity == known
+
+
 def test_shards_of_weights_count_whole(
     written: Callable[[str], Path], tmp_path: Path, images: list[Image.Image]
 ) -> None:

@@ -147,7 +147,7 @@ def remarks(result: Result) -> Iterator[str]:
     over = "over requests and benign images" if images > 1 else "over requests, for the one benign image alone"
     yield (
         f"95 % intervals {over}; p: Holm's, over the comparisons of a feature set; |below| <: shown with confidence .95, "
-        "in points; seen from: a difference that would be found with a power of .8"
+        "in points; seen from: a difference that would be found with a power of .8; empty: only one of more than 100"
     )
     yield from random_remarks(result.recipe["random_sets"], rows)
 

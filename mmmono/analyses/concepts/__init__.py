@@ -98,7 +98,7 @@ CONCEPTS = Analysis(
     ),
     paper="beyond 3.2",
     targets=("concepts",),
-    version=5,
+    version=6,
     settings=Settings,
     columns={
         "labels": {

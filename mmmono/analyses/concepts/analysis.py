@@ -193,7 +193,7 @@ def _add_gain(tables: dict[str, list[Row]]) -> None:
     for row in tables["summary"]:
         mine, control = (np.array(precision[name, row["samples"]]) for name in (row["feature_set"], CONTROL))
         none = dict.fromkeys(("gain", "gain_low", "gain_high"))
-        gain = t_mean(mine - control).of_shares(len(mine))
+        gain = t_mean(mine - control).of_shares(len(mine), limit=1.0)
         row.update(none if row["feature_set"] == CONTROL else gain.interval().columns("gain"))
 
 

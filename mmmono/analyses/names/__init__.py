@@ -138,7 +138,7 @@ def _judged_row(feature_set: str, of: str, features: list[dict[str, dict[str, An
     difference = ""
     if both:
         estimate = t_mean(np.array([rows["judge"]["auroc"] - rows["vocabulary"]["auroc"] for rows in both]))
-        bounds = estimate.of_shares(len(both)).interval()
+        bounds = estimate.of_shares(len(both), limit=1.0).interval()
         difference = f"{estimate.value:+.3f}" + (f" [{bounds.low:+.3f}, {bounds.high:+.3f}]" if bounds.bounded else "")
     return {
         "feature_set": feature_set, "class": of, "asked": len(features),
