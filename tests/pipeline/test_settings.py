@@ -104,14 +104,14 @@ def test_what_a_shell_made_of_a_range_without_quotation_marks_is_refused() -> No
         ConfigError, match=r"a-008.tar and dataset.shards=data/a-009.tar: only the last one would be read"
     ):
         hydra_arguments(["model=drawingclip", *expanded])
-    for given in (
+    for arguments in (
         [expanded[0], expanded[0]],
         [expanded[0], "seed=1", expanded[1]],  # a script that adds what its user gives
         ["references=[1F42D,1F42E]", "references=[]"],
         ["dataset.shards=data/a-1.tar", "dataset.shards=other/a-2.tar"],
         ["seed=1", "seed=2"],
     ):
-        assert len(hydra_arguments(given)) == len(given)
+        assert len(hydra_arguments(arguments)) == len(arguments)
 
 
 def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,7 +192,7 @@ INTERPRETABILITY = Analysis(
     ),
     paper="Figures 5, 6, 13, Tables 4, 5",
     targets=("section-3", "appendix-a.3"),
-    version=6,
+    version=7,
     settings=Settings,
     columns={
         "scores": {
