@@ -60,13 +60,7 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
         if not found.exists():
             raise DictionaryError(f"dictionary.file={file} is not in {here}")
         return found
-    if (address := HUB_ADDRESS.fullmatch(path)) is None:
-        folder = f", with the folder in it as dictionary.file={'/'.join(path.split('/')[2:])}"
-        inside = folder if option == "dictionary.path" and HUB_INSIDE.fullmatch(path) else ""
-        raise DictionaryError(
-            f"{option}={path} is neither a file, nor a folder, nor an id on the hub, organisation/name{inside}"
-        )
-    name, revision = address["name"], address["revision"]
+    name, revision = _on_hub(path, option)
     if file is not None and file.endswith(TENSOR_FILES):
         found = download(name, [file], revision=revision)
         for folder in dict.fromkeys((Path(file).parent, Path(file).parent.parent)):
@@ -83,6 +77,18 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
         if weights.name == file_name:
             download(name, [f"{inside}{config}"], revision=revision)
     return weights.parent
+
+
+def _on_hub(path: str, option: str) -> tuple[str, str | None]:
+    """Return the repository's id and the revision that a path names. Raises DictionaryError if it names none."""
+    if (address := HUB_ADDRESS.fullmatch(path)) is not None:
+        return address["name"], address["revision"]
+    inside = ""
+    if option == "dictionary.path" and HUB_INSIDE.fullmatch(path):
+        inside = f", with the folder in it as dictionary.file={'/'.join(path.split('/')[2:])}"
+    raise DictionaryError(
+        f"{option}={path} is neither a file, nor a folder, nor an id on the hub, organisation/name{inside}"
+    )
 
 
 def load_dictionary(path: str | Path) -> Dictionary:
