@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from mmmono.core.claims import EXPIRY, Claims
 
 LOOK = 0.5  # seconds between two attempts to take a claimed lock
+PATIENCE = 5.0  # seconds of waiting after which a line says so
 MOUNTS = Path("/proc/self/mounts")  # Linux's list of file systems; elsewhere nothing is known of them
 # File systems whose flock holds within each machine alone: always, or if mounted with one of the options. BeeGFS can be
 # told to lock globally, in a file of its own that users may not read.
@@ -41,19 +42,36 @@ _LOCAL_IF = {
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of a name; wait until no other process holds it.
+    """Hold the lock of a name; wait until no other process holds it, and say so if that takes long.
 
     Args:
         file: the lock's file, which stays; its folder must exist.
     """
     if flock_holds(file.parent):
-        with FileLock(file):
+        lock = FileLock(file)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            _say_waiting(file)
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
         return
     with Claims(_claims(file)) as claims:
+        since: float | None = time.monotonic()
         while not claims.take(0):
+            if since is not None and time.monotonic() - since >= PATIENCE:
+                _say_waiting(file)
+                since = None
             time.sleep(LOOK)
         yield
+
+
+def _say_waiting(file: Path) -> None:
+    """Say what a process waits for, which may take hours."""
+    print(f"another process works on {file.with_suffix('')}: waiting for it to end", file=sys.stderr)
 
 
 @contextmanager

@@ -239,8 +239,7 @@ class RemoteStream(io.RawIOBase):
             ) from error
         if absent:
             raise DataError(
-                f"cannot reach {self._file.shown} ({_root(error)}): try again later, or give local shards with "
-                "dataset.shards=..."
+                f"cannot reach {self._file.shown} ({_root(error)}): try again later, or give a copy on this machine"
             ) from error
         of = f" of {self._file.size}" if self._file.size is not None else ""
         raise BrokenPartError(

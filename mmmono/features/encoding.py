@@ -17,7 +17,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from mmmono.core.claims import Claims
+from mmmono.core.claims import EXPIRY, Claims
 from mmmono.core.errors import BrokenPartError, ModelError
 from mmmono.data.pairs import PairSource
 from mmmono.features.extraction_settings import PRECISIONS, ExtractionSettings
@@ -110,6 +110,7 @@ class PartEncoder:
 
     def encode_all(self, parts: Sequence[int], bar: Progress, task: TaskID) -> None:
         """Encode parts that no other process has claimed; wait for the others, and encode those of a process that died."""
+        told = False
         while not self.claims.gone:
             self._count_finished(parts)
             left = [part for part in parts if part not in self.sizes and part not in self.broken]
@@ -118,8 +119,14 @@ class PartEncoder:
             bar.update(task, completed=sum(self.sizes.get(part, 0) for part in parts))
             if free := [part for part in left if self.claims.is_free(part)]:
                 self.encode(free, None, bar, task)
-            else:
-                time.sleep(LOOK)
+                continue
+            if not told:
+                bar.console.print(
+                    f"other processes work on {len(left)} of {len(self.names)} shards: waiting for them; what a process "
+                    f"held that died on another machine is free after {EXPIRY:.0f} s"
+                )
+                told = True
+            time.sleep(LOOK)
 
     def all_done(self) -> bool:
         """Whether every part is finished or could not be read, by whichever process."""

@@ -140,7 +140,7 @@ class ExistingStore(Dataset, RemoteSettings):
         if made_by != model:
             raise ConfigError(
                 f"the store in dataset.path={self.path} was made by model {made_by}, not by {model}: "
-                f"choose model={made_by}, or extract with model={model}"
+                f"choose that model, or only call it so, model.name={made_by}, if nothing is to be embedded"
             )
 
     def opened(self, store: Artifact) -> FeatureStore:

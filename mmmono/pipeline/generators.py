@@ -170,9 +170,12 @@ class Diffusers(GeneratorOption, PipelineSettings):
         model = workspace.model
         if model.open_clip_name != self.encoder:
             option = "clip_vit_h14" if self.encoder == "ViT-H-14" else f"open_clip model.architecture={self.encoder}"
+            own = model.open_clip_name
+            other = f"; or say generator.encoder={own}, if its weights were trained with this model" if own else ""
             raise ConfigError(
                 f"this generator was trained with {self.encoder}: a partition of model={model.name} says nothing about it. "
                 f"Make the right one, here and in experiments/mds.py, with model={option} dataset={workspace.dataset_name}"
+                f"{other}"
             )
         check_pipeline(self.weights, self.pipeline_class)
 

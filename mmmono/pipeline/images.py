@@ -91,6 +91,12 @@ class SplitImages:
         """Who made the images; see `PairSource`."""
         return self._source.attribution
 
+    def check(self) -> None:
+        """Raise DataError if none of the first images can be read, as where a dataset does not say where they lie."""
+        for _, pair in self.pairs(range(min(GIVE_UP, len(self._keys)))):
+            if pair is not None:
+                return
+
     def pairs(self, rows: Iterable[int], title: str | None = None) -> Iterator[tuple[int, ImageTextPair | None]]:
         """Yield each distinct row with its pair, in ascending order (that of the source); None if it is unreadable.
 

@@ -168,7 +168,7 @@ class OpenCLIP(Layered, GivenSettings):
         if self.pretrained == "" and not self.architecture.startswith((HUB, FOLDER)):
             raise ModelError(
                 "model.pretrained is not given: choose a tag of open_clip.list_pretrained(), the path of a checkpoint, or "
-                "null for random weights"
+                "null for random weights; architectures hf-hub:org/name and local-dir:/path bring their own"
             )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from open_clip.factory import _find_checkpoint_in_dir
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from open_clip.transform import PreprocessCfg
@@ -172,18 +173,35 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (closest: {', '.join(close)})" if close else ""
 
 
+def _repository(name: str, cache_dir: str | None) -> Repository:
+    """Find a repository in open_clip's layout. Raises ModelError if there is none, or it has another layout."""
+    try:
+        return Repository.of(name, CONFIG_FILE, cache_dir)
+    except ModelError as error:
+        if not isinstance(error.__cause__, EntryNotFoundError) or isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise
+        raise ModelError(
+            f"model.architecture={HUB}{name} has no {CONFIG_FILE}, so it is none of open_clip's: say "
+            f"{_of_transformers(name)}"
+        ) from error
+
+
+def _of_transformers(name: str) -> str:
+    return f"model=transformers model.id={name} if it is a model of transformers"
+
+
 def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None) -> ModelSource:
     """Resolve a model whose configuration lies beside its weights, in a folder or on the hub."""
     repository = None
     if architecture.startswith(HUB):
-        repository = Repository.of(architecture.removeprefix(HUB), CONFIG_FILE, cache_dir)
+        repository = _repository(architecture.removeprefix(HUB), cache_dir)
         file = repository.folder / CONFIG_FILE
     else:
         file = user_path(architecture.removeprefix(FOLDER)) / CONFIG_FILE
         if not file.is_file():
             raise ModelError(
                 f"model.architecture={architecture}: there is no {file}; give a folder that has it and the weights, as "
-                "open_clip publishes its models"
+                f"open_clip publishes its models, or say {_of_transformers(architecture.removeprefix(FOLDER))}"
             )
     config = read_config(file).get("model_cfg", {})
     if missing := [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]:

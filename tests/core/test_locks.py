@@ -3,6 +3,7 @@ import fcntl
 import multiprocessing as mp
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,27 @@ def _hold_on(folder: str) -> None:
     with locked(Path(folder) / "x.lock"):
         (Path(folder) / "held").touch()
         time.sleep(600)
+
+
+@pytest.mark.parametrize("flock", [fcntl.flock, refuses])
+def test_who_waits_says_once_for_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flock: Any
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(locks, "LOOK", 0.02)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    holder = mp.get_context("fork").Process(target=_hold_on, args=(str(tmp_path),))
+    holder.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    threading.Timer(1, holder.kill).start()
+    with locked(tmp_path / "x.lock"):
+        pass
+    assert capsys.readouterr().err.count(f"another process works on {tmp_path / 'x'}: waiting for it to end") == 1
+    holder.join()
+    with locked(tmp_path / "x.lock"):
+        pass
+    assert "waiting" not in capsys.readouterr().err
 
 
 def test_a_killed_process_gives_its_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

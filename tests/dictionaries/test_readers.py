@@ -21,7 +21,7 @@ from mmmono.dictionaries import Dictionary, TopKSAE
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.readers import reading
-from mmmono.dictionaries.readers.reading import find_dictionary, read_dictionary
+from mmmono.dictionaries.readers.reading import find_dictionary, is_on_hub, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
 from tests.vlm.hub_server import Hub, hub_server
 
@@ -544,3 +544,26 @@ def test_dictionaries_of_the_hub(tmp_path: Path, hub: Hub) -> None:
     assert (read_dictionary(found).encode(z(), "text") > 0).any()
     with pytest.raises(ModelError, match="no such file: check the name; a repository of several .* dictionary.file"):
         find_dictionary("org/many")
+    with pytest.raises(DictionaryError, match="organisation/name, with the folder in it as dictionary.file=layer_3"):
+        find_dictionary("org/many/layer_3")
+    (tmp_path / "many").mkdir()
+    (tmp_path / "lens").rename(tmp_path / "many" / "layer_3")
+    with pytest.raises(DictionaryError, match="1 in it hold one, such as layer_3: give that folder"):
+        read_dictionary(tmp_path / "many")
+
+
+def test_a_dictionary_of_an_earlier_commit(tmp_path: Path, hub: Hub) -> None:
+    saes = [TopKSAE(D, N, K) for _ in range(2)]
+    for number, sae in enumerate(saes):
+        sae.save_pretrained(tmp_path / str(number))
+        export_to_saelens(sae, tmp_path / str(number) / "saelens")
+    put(hub, tmp_path / "0", "org/sae")
+    first = hub.commit
+    files = {
+        f"org/sae/{file.relative_to(tmp_path / '1')}": file for file in (tmp_path / "1").rglob("*") if file.is_file()
+    }
+    hub.push({name: file.read_bytes() for name, file in files.items()})
+    assert is_on_hub(f"org/sae@{first}")
+    for file in (None, "saelens", "saelens/sae_weights.safetensors"):
+        for address, sae in ((f"org/sae@{first}", saes[0]), ("org/sae", saes[1])):
+            close(read_dictionary(find_dictionary(address, file)).encode(z(), "text"), sae.encode(z(), "text"))

@@ -356,7 +356,9 @@ def test_errors_name_the_address_and_what_to_do(server: FlakyServer, local: Path
     assert f"{address}: img_emb/img_emb_03.npy has no counterpart in text_emb/, where text_emb_03.npy" in refused(
         address
     )
-    assert "cannot reach http://127.0.0.1:9/emb/img_emb/" in refused("http://127.0.0.1:9/emb")
+    unreachable = refused("http://127.0.0.1:9/emb")
+    assert "cannot reach http://127.0.0.1:9/emb/img_emb/" in unreachable
+    assert unreachable.endswith("try again later, or give a copy on this machine")
 
 
 def test_errors_of_object_stores(s3: S3Server, local: Path) -> None:

@@ -118,7 +118,7 @@ def test_two_processes_with_the_same_share_never_write_a_part_twice(
 
 
 def test_a_part_of_a_process_killed_in_its_midst_is_encoded_by_one_that_waited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(encoding, "LOOK", 0.05)
     store = tmp_path / "shared"
@@ -140,10 +140,13 @@ def test_a_part_of_a_process_killed_in_its_midst_is_encoded_by_one_that_waited(
         time.sleep(0.01)
     assert waiting.is_alive()
     assert source.reads == [1, 2, 3, 4]
+    time.sleep(0.3)  # several looks
     os.kill(victim.pid, signal.SIGKILL)
     waiting.join(60)
     victim.join()
     assert source.reads == [1, 2, 3, 4, 0]
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert said.count("other processes work on 1 of 5 shards: waiting for them") == 1
     extract_features(ColorPairs((20,) * 5), ColorEncoder(), store)
     assert contents(store) == whole(tmp_path / "whole", ColorPairs((20,) * 5))
 

@@ -125,6 +125,16 @@ def test_steering_of_synthetic_features(command: Command, tmp_path: Path) -> Non
     run = command("steering", *few)
     assert run.status != 0
     assert "steering.per_class=0 makes no contact sheets" in run.err
+    (tmp_path / "metadata.csv").write_text("key,caption\n" + "".join(f"{i},text {i}\n" for i in range(60)))
+    np.save(tmp_path / "side.npy", np.random.default_rng(0).normal(size=(60, 6)))
+    files = (f"dataset.{side}={tmp_path / 'side.npy'}" for side in ("image", "text"))
+    run = command(
+        "steering", f"artifacts={tmp_path}", "dataset=store", *files, f"dataset.metadata={tmp_path / 'metadata.csv'}",
+        "dataset.split=all", "features=raw", "steering.images=40", "steering.queries=20", "steering.k=2",
+    )  # fmt: skip
+    assert run.status != 0
+    assert "steering.per_class=0 makes no contact sheets" in run.err
+    assert not list((tmp_path / "results").glob("steering-*.partial")), "it is told before anything is steered"
     run = command("steering", *few, "steering.per_class=0")
     assert run.status == 0, run.err
     results = newest(tmp_path, "steering")

@@ -184,7 +184,13 @@ def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) 
     store = only(artifacts / "features", "drawingclip-openmoji-*")
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "model=clip_rn50")
     assert run.status == 1
-    assert "was made by model drawingclip, not by clip_rn50: choose model=drawingclip" in run.err
+    assert "was made by model drawingclip, not by clip_rn50: choose that model" in run.err
+    named = command(
+        "mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "model=clip_rn50", "features=raw",
+        "model.name=drawingclip",
+    )  # fmt: skip
+    assert "model.name=drawingclip" in run.err
+    assert named.status == 0, named.err
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={store}", "features=raw")
     assert run.status == 0, run.err
     run = command("mds", f"artifacts={artifacts}", "dataset=store", f"dataset.path={artifacts}")

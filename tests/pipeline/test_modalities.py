@@ -119,6 +119,12 @@ def test_a_store_can_be_named_otherwise_and_nothing_is_computed(tmp_path: Path, 
     assert (folder / "sharedness.png").read_bytes() == figure
 
 
+def test_questions_need_no_article_that_a_name_might_not_take() -> None:
+    for names in (ModalityNames("audio", "x-ray"), ModalityNames("x-ray", "audio")):
+        for analysis in ANALYSES:
+            assert not re.search(r"\b[Aa]n? (audio|x-ray)\b", analysis.asked(names)), analysis.name
+
+
 def test_what_is_called_otherwise_has_no_pictures_and_says_so(tmp_path: Path, command: Command) -> None:
     given = (*store(tmp_path), "dataset.modalities=[audio,text]", "features=raw")
     run = command("top_samples", *given)

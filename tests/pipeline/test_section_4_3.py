@@ -220,6 +220,7 @@ def test_weights_of_another_pipeline_or_width_are_reported_before_anything_is_co
         (["generator.steps=null"], "generator.steps=null must be positive"),
         (["generator.guidance=null"], "generator.guidance=null must be at least 0"),
         (["generator=sd2", "features=raw"], "with model=clip_vit_h14 dataset=openmoji"),
+        (["generator=sd2", "model=clip_vit_b32", "features=raw"], "or say generator.encoder=ViT-B-32, if its weights were"),
         (["generator=sd2_unclip"], "trained with ViT-H-14: a partition of model=drawingclip says nothing"),
         (["generator=sd2", "model=clip_vit_h14", "features=raw"], "cannot be reached: check the network"),
         (["generator=sd2", "model=clip_vit_h14", "generator.weights=/no/where", "features=raw"], "/no/where is no folder"),

@@ -222,3 +222,17 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     batches.sizes.clear()
     command("gender", *study, "gender.draws=3", "seed=1")
     assert batches.sizes == []
+
+
+def test_a_first_image_that_is_gone_is_missing_alone(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "here.png").write_bytes(image(0))
+    rows = "".join(f"{row},thing {row},{tmp_path / ('here.png' if row else 'gone.png')}\n" for row in range(12))
+    (tmp_path / "rows.csv").write_text(f"key,caption,image_path\n{rows}")
+    np.save(tmp_path / "side.npy", np.random.default_rng(0).normal(size=(12, 4)))
+    run = command(
+        "explorer", f"artifacts={tmp_path / 'artifacts'}", "dataset=store", f"dataset.image={tmp_path / 'side.npy'}",
+        f"dataset.text={tmp_path / 'side.npy'}", f"dataset.metadata={tmp_path / 'rows.csv'}", "dataset.split=all",
+        "features=raw", "mds.min_pairs=1",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    assert "1 of 5 images could not be read" in " ".join((run.out + run.err).split())

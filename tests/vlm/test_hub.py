@@ -192,6 +192,13 @@ def test_a_model_in_open_clips_layout_from_the_hub(served: Hub) -> None:
     )
     with pytest.raises(ModelError, match="no such repository"):
         OpenCLIP(name="x", architecture="hf-hub:org/other").recipe()
+    served.files["org/plain/config.json"] = b"{}"
+    with pytest.raises(ModelError, match="has no open_clip_config.json.*say model=transformers model.id=org/plain"):
+        OpenCLIP(name="x", architecture="hf-hub:org/plain").recipe()
+    with pytest.raises(
+        ModelError, match="model.pretrained is not given.*hf-hub:org/name and local-dir:/path bring their"
+    ):
+        OpenCLIP(name="x", architecture="org/model").recipe()
     assert OpenCLIP(name="x", architecture="hf-hub:org/other").dim is None
 
 

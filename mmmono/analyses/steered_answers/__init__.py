@@ -112,7 +112,7 @@ STEERED_ANSWERS = Analysis(
     section="+",
     title="Steering a vision-language model",
     question=(
-        "What does a vision-language model say of an {image} when one feature of its visual tokens is set? Does the name of "
+        "What does a vision-language model say of {images} when one feature of their visual tokens is set? Does the name of "
         "the feature get likelier, more than when other features are set, and do other names stay? Not in the paper."
     ),
     paper="beyond 4.3",

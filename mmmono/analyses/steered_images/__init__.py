@@ -82,7 +82,7 @@ STEERED_IMAGES = Analysis(
     section="+",
     title="Steering a generator",
     question=(
-        "What does a generator draw from a {text} when one of its features is set? Does it look more like the {images} that "
+        "What does a generator draw from a prompt when one of its features is set? Does it look more like the {images} that "
         "activate the feature, more than when random features are set, and does everything else stay? Not in the paper."
     ),
     paper="beyond 4.3",

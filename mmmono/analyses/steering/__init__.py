@@ -1,4 +1,4 @@
-"""Steering: which images does a text find when one of its features is set? (beyond Section 4.3)."""
+"""Steering: which images do texts find when one of their features is set? (beyond Section 4.3)."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ def _remarks(result: Result) -> Iterator[str]:
 STEERING = Analysis(
     name="steering",
     section="+",
-    title="Steering a text",
+    title="Steering retrieval",
     question=(
-        "Which {images} does a {text} find when one of its features is set? Do they activate it, more than when other "
+        "Which {images} do {texts} find when one of their features is set? Do they activate it, more than when other "
         "features are set, and does everything else stay? Not in the paper."
     ),
     paper="beyond 4.3",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmmono.analyses.steering import Settings
 from mmmono.analyses.steering.figures import IMAGES
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet, Modality, RawFeatures
 from mmmono.features.removal import Composition, composition_of
@@ -65,11 +65,12 @@ def prepare(workspace: Workspace) -> Study:
     Raises:
         ConfigError: a setting is invalid, there are too few groups of pairs, or contact sheets are wanted of a dataset
             without images.
+        DataError: contact sheets are wanted, and none of the first images can be read.
     """
     settings = read_settings(workspace.cfg, "steering", Settings)
     check_groups(workspace, "steering", settings.k)
     if settings.sheets:
-        _images(workspace)
+        _images(workspace, check=True)
         if settings.query is None:
             workspace.features(workspace.dataset.split).view.captions()  # raises if there is none to show
     embeds = settings.sheets and settings.query is not None
@@ -83,11 +84,14 @@ def prepare(workspace: Workspace) -> Study:
     return Study(recipe, lambda folder: _compute(workspace, settings, folder))
 
 
-def _images(workspace: Workspace) -> SplitImages:
+def _images(workspace: Workspace, check: bool = False) -> SplitImages:
     try:
-        return SplitImages(workspace, workspace.dataset.split)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; steering.per_class=0 makes no contact sheets") from error
+        images = SplitImages(workspace, workspace.dataset.split)
+        if check:
+            images.check()
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{error}; steering.per_class=0 makes no contact sheets") from error
+    return images
 
 
 def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:

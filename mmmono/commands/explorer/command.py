@@ -150,10 +150,10 @@ def escaped_address(page: Path) -> str | None:
 
 
 def _images(workspace: Workspace) -> SplitImages:
-    """Images of the split. Raises DataError if the first one cannot be loaded, before anything is computed."""
+    """Images of the split. Raises DataError if the first ones cannot be loaded, before anything is computed."""
     try:
         images = SplitImages(workspace, workspace.dataset.split)
-        list(images.pairs([0]))
+        images.check()
     except DataError as error:
         raise DataError(f"{error}; explorer.thumbnails=false makes the page without") from error
     return images

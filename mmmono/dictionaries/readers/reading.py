@@ -22,6 +22,8 @@ from mmmono.dictionaries.readers.sparsify import read_sparsify
 from mmmono.vlm.hub import download, hub_or_cache
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ADDRESS = re.compile(rf"(?P<name>{HUB_ID.pattern})(@(?P<revision>[\w./-]+))?")
+HUB_INSIDE = re.compile(rf"{HUB_ID.pattern}/[\w./-]+")  # what may be a folder of a repository
 TORCH_FILES = (".pt", ".pth")
 TENSOR_FILES = (*TORCH_FILES, ".safetensors")
 # Files of a folder by which it is known: configuration and weights of each library.
@@ -36,14 +38,15 @@ CONFIGURATIONS = tuple(dict.fromkeys(config for config, _ in FOLDERS))
 
 def is_on_hub(path: str) -> bool:
     """Whether a path stands for a repository, which `find_dictionary` downloads from."""
-    return not user_path(path).exists() and HUB_ID.fullmatch(path) is not None
+    return not user_path(path).exists() and HUB_ADDRESS.fullmatch(path) is not None
 
 
 def find_dictionary(path: str, file: str | None = None, option: str = "dictionary.path") -> Path:
     """Return where a dictionary lies on this machine, downloaded if it is on the hub.
 
     Args:
-        path: a folder, a file, or the id of a repository on the hub, `organisation/name`.
+        path: a folder, a file, or the id of a repository on the hub, `organisation/name`, or `organisation/name@revision`
+            for a branch, a tag or a commit.
         file: folder or file within it; None for itself.
         option: name of the option that gave the path, for messages.
 
@@ -57,33 +60,42 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
         if not found.exists():
             raise DictionaryError(f"dictionary.file={file} is not in {here}")
         return found
-    if not HUB_ID.fullmatch(path):
-        raise DictionaryError(
-            f"{option}={path} is neither a file, nor a folder, nor an id on the hub, organisation/name"
-        )
+    name, revision = _on_hub(path, option)
     if file is not None and file.endswith(TENSOR_FILES):
-        found = download(path, [file])
+        found = download(name, [file], revision=revision)
         for folder in dict.fromkeys((Path(file).parent, Path(file).parent.parent)):
             for config in CONFIGURATIONS:
-                _download_if_there(path, (folder / config).as_posix())
+                _download_if_there(name, (folder / config).as_posix(), revision)
         return found
     inside = "" if file is None else f"{file.rstrip('/')}/"
     try:
-        weights = download(path, [f"{inside}{name}" for _, name in FOLDERS])
+        weights = download(name, [f"{inside}{weights}" for _, weights in FOLDERS], revision=revision)
     except ModelError as error:
         remedy = "needs dictionary.file" if option == "dictionary.path" else "has to be downloaded first"
         raise ModelError(f"{error}; a repository of several dictionaries {remedy}") from error
-    for config, name in FOLDERS:
-        if weights.name == name:
-            download(path, [f"{inside}{config}"])
+    for config, file_name in FOLDERS:
+        if weights.name == file_name:
+            download(name, [f"{inside}{config}"], revision=revision)
     return weights.parent
+
+
+def _on_hub(path: str, option: str) -> tuple[str, str | None]:
+    """Return the repository's id and the revision that a path names. Raises DictionaryError if it names none."""
+    if (address := HUB_ADDRESS.fullmatch(path)) is not None:
+        return address["name"], address["revision"]
+    inside = ""
+    if option == "dictionary.path" and HUB_INSIDE.fullmatch(path):
+        inside = f", with the folder in it as dictionary.file={'/'.join(path.split('/')[2:])}"
+    raise DictionaryError(
+        f"{option}={path} is neither a file, nor a folder, nor an id on the hub, organisation/name{inside}"
+    )
 
 
 def load_dictionary(path: str | Path) -> Dictionary:
     """Read the dictionary at a path or with an id on the hub, which this project or another library saved.
 
     Args:
-        path: a folder, a file, or the id of a repository on the hub, `organisation/name`.
+        path: as for `find_dictionary`.
 
     Raises:
         DictionaryError: there is none, or it cannot be read.
@@ -185,8 +197,10 @@ def _weights_of(folder: Path) -> str:
     """Name of the file of tensors in a folder. Raises DictionaryError if it holds no dictionary."""
     there = [weights for config, weights in FOLDERS if (folder / config).is_file() and (folder / weights).is_file()]
     if not there:
+        held = sorted({file.parent.name for _, weights in FOLDERS for file in folder.glob(f"*/{weights}")})
+        inside = f"; {len(held)} in it hold one, such as {held[0]}: give that folder" if held else ""
         listed = ", ".join(f"{weights} with {config}" for config, weights in FOLDERS)
-        raise DictionaryError(f"{folder} holds no dictionary that can be read; one has {listed}")
+        raise DictionaryError(f"{folder} holds no dictionary that can be read; one has {listed}{inside}")
     return there[0]
 
 
@@ -200,10 +214,10 @@ def _read_folder(folder: Path, weights: str, hints: Hints) -> Dictionary:
     return Dictionary.from_pretrained(folder)
 
 
-def _download_if_there(repository: str, name: str) -> None:
+def _download_if_there(repository: str, name: str, revision: str | None) -> None:
     """Fetch a file into the cache, beside others of its repository; some libraries save it and some do not."""
     with hub_or_cache():
         try:
-            hf_hub_download(repository, name)
+            hf_hub_download(repository, name, revision=revision)
         except EntryNotFoundError:  # also if it is not in the cache, without a network
             return
