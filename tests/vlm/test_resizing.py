@@ -10,6 +10,7 @@ import numpy as np
 import open_clip
 import pytest
 import timm
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +29,12 @@ TRANSFORMS = {
     "timm border": timm.data.create_transform((3, 32, 32), crop_mode="border", interpolation="bicubic"),
     "timm not square": timm.data.create_transform((3, 24, 40), crop_pct=0.9),
 }
+
+
+RECENT = tuple(map(int, torch.__version__.split(".")[:2])) >= (
+    2,
+    12,
+)  # before, bilinear weights were rounded more coarsely
 
 
 def pil_steps(transform: Compose) -> list[Any]:
@@ -93,7 +100,7 @@ def test_pytorch_resizes_as_pillow_does(name: str, size: tuple[int, int]) -> Non
     expected, got = np.asarray(step(image), int), np.asarray(fast(image), int)
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= 2
-    assert np.mean(got != expected) < 0.1
+    assert np.mean(got != expected) < (0.1 if RECENT else 0.25)
     if name != "timm border":  # which pads with three values
         gray = image.convert("L")
         assert np.array_equal(np.asarray(fast(gray)), np.asarray(step(gray)))
