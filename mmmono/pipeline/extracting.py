@@ -72,7 +72,7 @@ class FeatureExtraction:
         """
 
         def work(directory: Path) -> bool:
-            encoder = self.model.encoder(self.artifacts, self.device)
+            encoder = self.model.load_checked(self.artifacts, self.device)
             return extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
 
         return self._together(work, limit)
@@ -123,7 +123,7 @@ class FeatureExtraction:
 
     def _complete(self, directory: Path) -> None:
         """Encode what the processes that shared the work have left, and finish the store."""
-        encoder = self.model.encoder(self.artifacts, self.device)
+        encoder = self.model.load_checked(self.artifacts, self.device)
         self._report(extract_features(self.source, encoder, directory, device=self.device, settings=self.settings))
 
     def _report(self, manifest: Manifest) -> None:
@@ -135,4 +135,4 @@ class FeatureExtraction:
 
 def _load(model: Model, root: Path, device: str) -> Encoder:
     """Load a model in a worker process."""
-    return model.encoder(Artifacts(root), device)
+    return model.load_checked(Artifacts(root), device)

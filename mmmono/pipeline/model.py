@@ -33,7 +33,7 @@ class Model(ABC):
         """Recipe when it was first asked for: that of all that is made with this object. Raises what `recipe` does."""
         return self.recipe()
 
-    def encoder(self, artifacts: Artifacts, device: str) -> Encoder:
+    def load_checked(self, artifacts: Artifacts, device: str) -> Encoder:
         """Load the encoder, which is what `identity` says.
 
         Raises:
@@ -55,13 +55,15 @@ class Model(ABC):
 
     @abstractmethod
     def load(self, artifacts: Artifacts, device: str) -> Encoder:
-        """Load the encoder to the device. Callers use `encoder`, which checks what was loaded."""
+        """Load the encoder to the device. Callers use `load_checked`."""
 
     def extract(
         self, source: PairSource, artifacts: Artifacts, directory: Path, device: str, settings: ExtractionSettings
     ) -> Manifest:
         """Encode all pairs of a source into a feature store in `directory`; see `extract_features`."""
-        return extract_features(source, self.encoder(artifacts, device), directory, device=device, settings=settings)
+        return extract_features(
+            source, self.load_checked(artifacts, device), directory, device=device, settings=settings
+        )
 
     def fitted_on(self, dataset: str) -> bool:
         """Whether the model was fitted on the training split of this dataset (name of its option, lower case)."""

@@ -65,7 +65,7 @@ def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str)
             f"have {stored} dimensions and model={workspace.model.name} has {own}: choose the model that made them, or "
             "dataset.label=null to leave this out"
         )
-    encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+    encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
     with torch.inference_mode():
         tokens = encoder.tokenize([prompt.format(name) for name in names])
         embeddings = prepare(

@@ -176,10 +176,10 @@ def test_weights_that_are_replaced_after_they_are_loaded_do_not_matter(tmp_path:
 def test_words_of_a_command_are_embedded_by_the_weights_that_its_features_are_of(tmp_path: Path, data: Path) -> None:
     model = extraction(tmp_path, shards(data)).model
     known = dict(model.identity)
-    model.encoder(Artifacts(tmp_path / "made"), "cpu")
+    model.load_checked(Artifacts(tmp_path / "made"), "cpu")
     (tmp_path / "weights.pt").write_bytes(b"two")
     with pytest.raises(ModelError, match="run the same again"):
-        model.encoder(Artifacts(tmp_path / "made"), "cpu")
+        model.load_checked(Artifacts(tmp_path / "made"), "cpu")
     assert model.identity == known
 
 

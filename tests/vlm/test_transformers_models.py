@@ -142,11 +142,11 @@ def test_weights_that_are_overwritten_before_they_are_loaded_are_refused(
     folder = shutil.copytree(written("clip"), tmp_path / "trained-on")
     model = Transformers(name="x", id=str(folder))
     known = dict(model.identity)
-    assert model.encoder(Artifacts(tmp_path / "artifacts"), "cpu").dim == model.dim
+    assert model.load_checked(Artifacts(tmp_path / "artifacts"), "cpu").dim == model.dim
     weights = load_file(folder / "model.safetensors")
     save_file({name: 2 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="weights of x were changed after this command had begun"):
-        model.encoder(Artifacts(tmp_path / "artifacts"), "cpu")
+        model.load_checked(Artifacts(tmp_path / "artifacts"), "cpu")
     assert model.identity == known
 
 

@@ -97,7 +97,7 @@ class AttackStudy:
         self._check()
         workspace, cases = self.workspace, self.cases
         defenses = draw_defenses(workspace, self.settings)
-        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
         self.victim.load(encoder, workspace.device)
         given = [Condition(BENIGN), Condition(CONTRAST), Condition(ATTACKED)]
         folders = {

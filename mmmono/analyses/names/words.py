@@ -159,7 +159,7 @@ def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "word
     recipe = {"model": workspace.model.identity, "words": digest({"words": list(words)})}
 
     def make(folder: Path) -> None:
-        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
         with torch.inference_mode():
             parts = [
                 encoder.encode_text(encoder.tokenize(list(words[start : start + BATCH])).to(workspace.device))

@@ -142,7 +142,7 @@ class _AnswerStudy:
             ModelError: the weights cannot be loaded, or they are steered neither way.
         """
         workspace = self.workspace
-        encoder = workspace.model.encoder(workspace.artifacts, workspace.device) if self.as_wide else None
+        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device) if self.as_wide else None
         self.llava.load(encoder, workspace.device)
         space = None if encoder is None else joint_space(encoder, self.llava.parts[1], self.width)
         dim = workspace.features(workspace.dataset.split).view.dim

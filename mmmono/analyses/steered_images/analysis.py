@@ -100,7 +100,7 @@ class _DrawingStudy:
         positions = np.sort(one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed)))
         steerable = {name: Steerable.of(workspace, name, positions, settings.k) for name in workspace.recipes}
         plans = {name: self._plan(of) for name, of in steerable.items()}
-        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
         real = SplitImages(workspace, workspace.dataset.split)
         prompts = Prompts.encoded(generator, settings.prompts, settings.seeds, _reference(folder, real, positions))

@@ -141,7 +141,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
 
 def _embedded(workspace: Workspace, text: str) -> Float64[Tensor, "1 dim"]:
     """Embed a text as the dataset's texts were."""
-    encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+    encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
     with torch.inference_mode():
         embedding = encoder.encode_text(encoder.tokenize([text]).to(workspace.device))
         return prepare_rows(embedding, workspace.settings.features.normalize, "cpu", "steering.query")

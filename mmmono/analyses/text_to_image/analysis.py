@@ -94,7 +94,7 @@ class ControlStudy:
         """Generate the images that are missing in the folder, and measure all."""
         workspace = self.workspace
         self._check_classes()
-        encoder = workspace.model.encoder(workspace.artifacts, workspace.device)
+        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
         generator = self.option.load(workspace, encoder)
         encoded = [Encoded(r, *generator.encode(self.prompt, r.image)) for r in self.references]
         sides = {name: activity_of(workspace, name) for name in workspace.recipes}
