@@ -20,10 +20,13 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
+Norms = tuple[np.float32, np.float32]
 
 CHUNK_ROWS = 32  # rows summed in float32 before they are added to the float64 sum
 TOGETHER = 128  # features processed as one block
 AHEAD = 2  # prefetch distance in rows
+PRODUCTS, GROUP_SUMS = 17, 11  # what `add_products` and `add_group_ratios` sum
+CHUNK_PAIRS, TILE = 64, 64  # pairs and features of which products are summed in the fastest cache
 ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
 
 # Loops over half precision are vectorized only if the processor converts it in hardware.
@@ -96,7 +99,7 @@ def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_ratios(
     image: Array, text: Array, normalize: bool, sums: Array, squares: Array, counts: Array, center: Array | None = None
-) -> tuple[np.float32, np.float32]:
+) -> tuple[Norms, Norms]:
     """Add contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|) = 2r − 1, with r from Eq. 1, to running sums.
 
     If both sides are nearly equal, the contrast keeps its digits while r would lose them. A pair with zeros on both
@@ -111,17 +114,16 @@ def add_ratios(
             too; 0 by default.
 
     Returns:
-        (min, max) of the row norms; max is NaN or inf if any element is.
+        (min, max) of the norms of images and of texts; max is NaN or inf if any element is.
     """
     pairs, features = image.shape
     some, more = np.zeros(features, np.float32), np.zeros(features, np.float32)
     middle = np.zeros(features, np.float32) if center is None else center
-    shortest, longest, f, g = INFINITY, ZERO, ONE, ONE
+    of_images, of_texts, f, g = (INFINITY, ZERO), (INFINITY, ZERO), ONE, ONE
     everywhere = 0  # pairs that are nonzero on both sides in every feature: most pairs, if features are dense
     for i in range(pairs):
         left, right, all_active = _length(image[i]), _length(text[i]), True
-        shortest, longest = _extended(shortest, longest, left)
-        shortest, longest = _extended(shortest, longest, right)
+        of_images, of_texts = _extended(*of_images, left), _extended(*of_texts, right)
         if normalize:
             f, g = ONE / left, ONE / right
         _fetch_after(image, i, 0, features)
@@ -150,7 +152,217 @@ def add_ratios(
     for j in range(features):
         for k in range(3):
             counts[k, j] += everywhere
+    return of_images, of_texts
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _chunk_end(starts: Array, group: int) -> int:
+    """Return the group after the last one of a chunk of groups with about CHUNK_PAIRS pairs."""
+    end = group + 1
+    while end + 1 < len(starts) and starts[end + 1] - starts[group] <= CHUNK_PAIRS:
+        end += 1
+    return end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _set_factors(rows: Array, side: Array, normalize: bool, factors: Array) -> tuple[np.float32, np.float32]:
+    """Set what some rows are to be multiplied by; return the (min, max) of their norms."""
+    shortest, longest = INFINITY, ZERO
+    for i in rows:
+        length = _length(side[i])
+        shortest, longest = _extended(shortest, longest, length)
+        factors[i] = ONE / length if normalize else ONE
     return shortest, longest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _load(image: Array, text: Array, f: np.float32, g: np.float32, x: Array, y: Array) -> bool:
+    """Load a tile of both sides of a pair; return whether all of it is 0."""
+    silent = True
+    for j in range(len(image)):
+        x[j], y[j] = _number(image[j]) * f, _number(text[j]) * g
+        silent &= (x[j] == ZERO) & (y[j] == ZERO)
+    return silent
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather(row: Array, first: bool, total: Array, fires: Array) -> None:
+    """Add a tile of a row to that of its group, and whether it is not 0."""
+    for j in range(len(row)):
+        value = np.float64(row[j])
+        active = 1.0 if value != 0.0 else 0.0
+        total[j] = value if first else total[j] + value
+        fires[j] = active if first else max(active, fires[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _add_powers(x: Array, y: Array, fires: Array, answers: Array, sums: Array) -> None:
+    """Add the products of a group's means to sums, TILE of each product after the other."""
+    for j in range(len(x)):
+        a, b = x[j], y[j]
+        aa, ab, bb = a * a, a * b, b * b
+        sums[j] += b
+        sums[TILE + j] += bb
+        sums[2 * TILE + j] += bb * b
+        sums[3 * TILE + j] += bb * bb
+        sums[4 * TILE + j] += a
+        sums[5 * TILE + j] += ab
+        sums[6 * TILE + j] += a * bb
+        sums[7 * TILE + j] += ab * bb
+        sums[8 * TILE + j] += aa
+        sums[9 * TILE + j] += aa * b
+        sums[10 * TILE + j] += ab * ab
+        sums[11 * TILE + j] += aa * a
+        sums[12 * TILE + j] += aa * ab
+        sums[13 * TILE + j] += aa * aa
+        sums[14 * TILE + j] += fires[j]
+        sums[15 * TILE + j] += answers[j]
+        sums[16 * TILE + j] += fires[j] * answers[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_products(
+    image: Array, text: Array, normalize: bool, groups: tuple[Array, Array], classes: Array, totals: Array
+) -> tuple[Norms, Norms]:
+    """Add xᵃ yᵇ of groups' mean activations x on images and y on texts to running sums, for all a + b from 1 to 4.
+
+    Tiles of the features of about CHUNK_PAIRS pairs are summed in the fastest cache; where neither side of a pair activates
+    a feature of a tile, nothing is added.
+
+    Args:
+        image, text: the two sides of the same pairs, [pairs, features].
+        normalize: divide rows by their norms.
+        groups: positions of pairs, group after group; and where each group begins in them and the last one ends.
+        classes: the sums that each group is added to.
+        totals: float64 [classes, PRODUCTS, features], sums of y, y², y³, y⁴, x, xy, xy², xy³, x², x²y, x²y², x³, x³y, x⁴,
+            and the numbers of groups of which an image fires, a text, and both.
+
+    Returns:
+        (min, max) of the norms of images and of texts; max is NaN or inf if any element is.
+    """
+    rows, starts = groups
+    a, b, factors = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty((2, len(image)), np.float32)
+    x, y, fires, answers = np.empty(TILE), np.empty(TILE), np.empty(TILE), np.empty(TILE)
+    sums, features = np.zeros((len(totals), PRODUCTS * TILE)), image.shape[1]
+    of_images, of_texts, group = (INFINITY, ZERO), (INFINITY, ZERO), 0
+    while group < len(classes):
+        end = _chunk_end(starts, group)
+        pairs = rows[starts[group] : starts[end]]
+        of_images = _joined(of_images, _set_factors(pairs, image, normalize, factors[0]))
+        of_texts = _joined(of_texts, _set_factors(pairs, text, normalize, factors[1]))
+        for first in range(0, features, TILE):
+            tile = slice(first, min(first + TILE, features))
+            width = tile.stop - first
+            for member in range(group, end):
+                silent = True
+                for i in rows[starts[member] : starts[member + 1]]:
+                    if _load(image[i, tile], text[i, tile], factors[0, i], factors[1, i], a, b):
+                        continue
+                    _gather(a[:width], silent, x, fires)
+                    _gather(b[:width], silent, y, answers)
+                    silent = False
+                if silent:
+                    continue
+                size = starts[member + 1] - starts[member]
+                if size > 1:
+                    x /= size
+                    y /= size
+                _add_powers(x[:width], y[:width], fires, answers, sums[classes[member]])
+            for number in range(len(sums)):
+                if sums[number, 14 * TILE : 16 * TILE].any():
+                    for k in range(PRODUCTS):
+                        for j in range(width):
+                            totals[number, k, first + j] += sums[number, k * TILE + j]
+                    sums[number] = 0.0
+        group = end
+    return of_images, of_texts
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_contrasts(x: Array, y: Array, center: Array, half: bool, group: Array, sums: Array) -> None:
+    """Add a tile of a pair's contrasts to the sums of its group, and to those of pairs."""
+    for j in range(len(x)):
+        a, b = abs(np.float64(x[j])), abs(np.float64(y[j]))
+        known = 1.0 if a + b > 0.0 else 0.0
+        contrast = (a - b) / (a + b)
+        counted = 1.0 if half else known
+        deviation = ((contrast if a + b > 0.0 else 0.0) - center[j]) * counted
+        group[j] += deviation
+        group[TILE + j] += counted
+        group[2 * TILE + j] += known
+        sums[j] += counted
+        sums[TILE + j] += deviation
+        sums[2 * TILE + j] += deviation * deviation
+        sums[3 * TILE + j] += known
+        sums[4 * TILE + j] += 1.0 if a > 0.0 else 0.0
+        sums[5 * TILE + j] += 1.0 if b > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_group(group: Array, width: int, sums: Array) -> None:
+    """Add the products of a group's sums to those of groups."""
+    for j in range(width):
+        excess, count, known = group[j], group[TILE + j], group[2 * TILE + j]
+        sums[6 * TILE + j] += excess * excess
+        sums[7 * TILE + j] += excess * count
+        sums[8 * TILE + j] += count * count
+        sums[9 * TILE + j] += 1.0 if count > 0.0 else 0.0
+        sums[10 * TILE + j] += 1.0 if known > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_group_ratios(
+    image: Array, text: Array, normalize: bool, groups: tuple[Array, Array], center: Array, half: bool, totals: Array
+) -> tuple[Norms, Norms]:
+    """Add contrasts c (see `add_ratios`) of pairs in groups to running sums.
+
+    Args:
+        image, text: the two sides of the same pairs, [pairs, features].
+        normalize: divide rows by their norms.
+        groups: positions of pairs, group after group; and where each group begins in them and the last one ends.
+        center: float64 [features], a value near each feature's mean contrast.
+        half: whether a pair with zeros on both sides has contrast 0 and counts; else it does not.
+        totals: float64 [GROUP_SUMS, features]. Over pairs: how many count, Σ (c − center), Σ (c − center)², and how many
+            are nonzero on either side, on the image side, on the text side. Over groups, with S = Σ (c − center) over the n
+            of their pairs that count: Σ S², Σ S n, Σ n², how many have n > 0, and how many a pair that is nonzero.
+
+    Returns:
+        (min, max) of the norms of images and of texts; max is NaN or inf if any element is.
+    """
+    rows, starts = groups
+    a, b, factors = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty((2, len(image)), np.float32)
+    sums, own, features = np.empty(GROUP_SUMS * TILE), np.empty(3 * TILE), image.shape[1]
+    of_images, of_texts, group = (INFINITY, ZERO), (INFINITY, ZERO), 0
+    while group < len(starts) - 1:
+        end = _chunk_end(starts, group)
+        pairs = rows[starts[group] : starts[end]]
+        of_images = _joined(of_images, _set_factors(pairs, image, normalize, factors[0]))
+        of_texts = _joined(of_texts, _set_factors(pairs, text, normalize, factors[1]))
+        for first in range(0, features, TILE):
+            tile = slice(first, min(first + TILE, features))
+            width = tile.stop - first
+            sums[:] = 0.0
+            for member in range(group, end):
+                own[:], silent = 0.0, True
+                for i in rows[starts[member] : starts[member + 1]]:
+                    if _load(image[i, tile], text[i, tile], factors[0, i], factors[1, i], a, b) and not half:
+                        continue
+                    _add_contrasts(a[:width], b[:width], center[tile], half, own, sums)
+                    silent = False
+                if not silent:
+                    _add_group(own, width, sums)
+            for k in range(GROUP_SUMS):
+                for j in range(width):
+                    totals[k, first + j] += sums[k * TILE + j]
+        group = end
+    return of_images, of_texts
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _joined(one: Norms, other: Norms) -> Norms:
+    """(min, max) of two sets of norms; max stays NaN once it is."""
+    longest = other[1] if other[1] > one[1] or other[1] != other[1] else one[1]
+    return (min(one[0], other[0])), longest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -15,11 +15,11 @@ from torch import Tensor
 from mmmono.core.errors import DictionaryError
 from mmmono.core.extras import is_installed
 from mmmono.features.grouping import GroupNumbers
-from mmmono.features.rows import Rows, StoredRows, prepare, to_float32
+from mmmono.features.rows import EncodedRows, Origin, Rows, StoredRows, prepare, to_float32
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, WHOLE, Modality
 
-# Minimum pairs × dim at which the numba kernels save more than the second that loading numba takes; 2^18 pairs × 1,024.
+# Minimum pairs × features at which the kernels save more than the second that loading numba takes; 2^18 pairs × 1,024.
 WORTH_COMPILING = 1 << 28
 COMPILED_BLOCK = 16384  # pairs per block that threads share, large enough for the cost of waking them to vanish
 
@@ -91,7 +91,7 @@ class ActivationBlock:
 
     Attributes:
         start: position of the first pair.
-        image_rows, text_rows: activations, either tensors or `StoredRows` for the numba kernels.
+        image_rows, text_rows: activations, either tensors or `KernelRows` for the numba kernels.
         groups: group of each pair, as a number from 0 on; None if they were not asked for.
     """
 
@@ -102,16 +102,16 @@ class ActivationBlock:
 
     @cached_property
     def image(self) -> Float[Tensor, "rows features"]:
-        """Image activations as a tensor, float32 if they were `StoredRows`."""
+        """Image activations as a tensor, float32 if they were `KernelRows`."""
         return to_float32(self.image_rows)
 
     @cached_property
     def text(self) -> Float[Tensor, "rows features"]:
-        """Text activations as a tensor, float32 if they were `StoredRows`."""
+        """Text activations as a tensor, float32 if they were `KernelRows`."""
         return to_float32(self.text_rows)
 
     def rows(self, modality: Modality) -> Rows:
-        """Return the activations of one modality, as a tensor or `StoredRows`."""
+        """Return the activations of one modality, as a tensor or `KernelRows`."""
         return self.image_rows if modality == "image" else self.text_rows
 
 
@@ -126,8 +126,8 @@ def activations(
 ) -> Iterator[ActivationBlock]:
     """Stream a feature set's activations over a view, block by block.
 
-    Long streams of raw features on a CPU are yielded as `StoredRows` for the numba kernels; `image` and `text` of a
-    block are tensors in any case.
+    Long streams on a CPU are yielded as `KernelRows` for the numba kernels: `StoredRows` of raw features, `EncodedRows` of
+    others. `image` and `text` of a block are tensors in any case.
 
     Args:
         view: the pairs.
@@ -148,26 +148,32 @@ def activations(
             f"{view.store.path} has {view.dim}: train one on this store with experiments/train.py"
         )
     compiled = _worth_compiling(view, feature_set, device)
+    stored = compiled and isinstance(feature_set, RawFeatures) and _readable(view)
     if block_size is None:
-        block_size = COMPILED_BLOCK if compiled else 512 if torch.device(device).type == "cpu" else 8192
+        block_size = COMPILED_BLOCK if stored else 512 if torch.device(device).type == "cpu" else 8192
+
+    def rows(embeddings: Tensor, modality: Modality, origin: Origin) -> Rows:
+        if stored:
+            return StoredRows(embeddings, normalize, origin)
+        encoded = feature_set.encode(prepare(embeddings, normalize, device, origin), modality)
+        return EncodedRows(encoded, modality) if compiled and encoded.dtype == torch.float32 else encoded
+
     for block in view.blocks(block_size, span):
         with torch.inference_mode():
             image, text = (
-                StoredRows(embeddings, normalize, view.origin(modality, block.start))
-                if compiled
-                else feature_set.encode(
-                    prepare(embeddings, normalize, device, view.origin(modality, block.start)), modality
-                )
+                rows(embeddings, modality, view.origin(modality, block.start))
                 for embeddings, modality in zip((block.image, block.text), MODALITIES, strict=True)
             )
         yield ActivationBlock(block.start, image, text)
 
 
 def _worth_compiling(view: FeatureView, feature_set: FeatureSet, device: str | torch.device) -> bool:
-    if not isinstance(feature_set, RawFeatures) or torch.device(device).type != "cpu":
-        return False
-    if len(view) * view.dim < WORTH_COMPILING or not is_installed("numba", "llvmlite"):
-        return False
+    enough = len(view) * feature_set.num_features >= WORTH_COMPILING
+    return enough and torch.device(device).type == "cpu" and is_installed("numba", "llvmlite")
+
+
+def _readable(view: FeatureView) -> bool:
+    """Whether the kernels read embeddings in the type in which they are stored."""
     from mmmono.core import kernels
 
     return kernels.supports(view.store.dtype)

@@ -1,20 +1,21 @@
-"""Rows of stored embeddings: converted, checked and normalized here, or passed unchanged to the numba kernels."""
+"""Rows of embeddings and activations: converted, checked and normalized here, or passed as they are to the kernels."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmmono.core.errors import StoreError
-from mmmono.core.finite import check_tensor
+from mmmono.core.errors import NonFiniteError, StoreError
+from mmmono.core.finite import check_finite, check_tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -45,21 +46,42 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class StoredRows:
-    """Activations of raw features for consecutive samples of one modality, on the CPU and in the stored type.
+class KernelRows(ABC):
+    """Activations of consecutive samples of one modality on the CPU, for the compiled loops of `mmmono.core.kernels`.
 
-    `mmmono.core.kernels` processes them, whereas tensors go through tensor operations. The kernels read every value
-    once from the mapped file, and normalize and check rows at the same time.
+    These read every value once, and check and normalize rows at the same time; tensors go through tensor operations.
 
     Attributes:
         values: float32 or float16.
         normalize: whether activations are these values divided by the row's norm.
-        origin: where they come from, for errors about unusable rows.
     """
 
     values: Float[Tensor, "rows features"]
     normalize: bool
-    origin: str | Origin
+
+    @abstractmethod
+    def tensor(self) -> Float[Tensor, "rows features"]:
+        """Return the activations as a float32 tensor."""
+
+    @abstractmethod
+    def checked(self, start: int) -> Float[Tensor, "rows features"]:
+        """Return the activations as a float32 tensor.
+
+        Args:
+            start: position of the first row in what is read.
+
+        Raises:
+            NonFiniteError, StoreError: an activation is NaN or infinite, or a stored embedding is unusable.
+        """
+
+    @abstractmethod
+    def check(self, lengths: Iterable[tuple[float, float]], start: int) -> None:
+        """Raise an error if any (min, max) of row norms, as the kernels return them, shows unusable rows.
+
+        Args:
+            lengths: the norms.
+            start: position of the first row in what is read.
+        """
 
     @property
     def shape(self) -> torch.Size:
@@ -69,9 +91,9 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def head(self, rows: int) -> StoredRows:
-        """Return the first rows."""
-        return replace(self, values=self.values[:rows])
+    def chosen(self, rows: slice | Tensor) -> Self:
+        """Return some of the rows."""
+        return replace(self, values=self.values[rows])
 
     def numbers(self) -> Array:
         """Return the rows as the kernels take them."""
@@ -79,17 +101,62 @@ class StoredRows:
 
         return raw_array(self.values)
 
-    def check(self, lengths: Iterable[tuple[float, float]]) -> None:
-        """Raise StoreError if any (min, max) of row norms, as the kernels return them, shows unusable rows."""
+
+@dataclass(frozen=True)
+class StoredRows(KernelRows):
+    """Activations of raw features: the stored embeddings in the stored type, from the mapped file.
+
+    Attributes:
+        origin: where they come from, for errors about unusable rows.
+    """
+
+    origin: str | Origin
+
+    def tensor(self) -> Float[Tensor, "rows features"]:
+        """Return the activations as a float32 tensor. Errors: see `prepare`."""
+        return prepare(self.values, self.normalize, "cpu", self.origin)
+
+    def checked(self, start: int) -> Float[Tensor, "rows features"]:
+        """Return the activations as a float32 tensor. Errors: see `prepare`."""
+        return self.tensor()
+
+    def check(self, lengths: Iterable[tuple[float, float]], start: int) -> None:
+        """Raise StoreError if norms show unusable rows; see `KernelRows.check`."""
         if any(_unusable(shortest, longest, self.normalize) for shortest, longest in lengths):
-            to_float32(self)  # raises with the row's position, unless only the squared norm overflowed float32
+            self.tensor()  # raises with the row's position, unless only the squared norm overflowed float32
             if self.normalize:
                 raise StoreError(
                     f"{_named(self.origin)} whose squares leave the range of float32: scale them, or compute them anew"
                 )
 
 
-Rows = Float[Tensor, "rows features"] | StoredRows
+@dataclass(frozen=True)
+class EncodedRows(KernelRows):
+    """Activations that a feature set has computed, in float32.
+
+    Attributes:
+        modality: of the samples, for errors.
+    """
+
+    normalize: bool = field(default=False, init=False)
+    modality: str
+
+    def tensor(self) -> Float[Tensor, "rows features"]:
+        """Return the activations, which are not checked."""
+        return self.values
+
+    def checked(self, start: int) -> Float[Tensor, "rows features"]:
+        """Return the activations. Raises NonFiniteError if one is NaN or infinite."""
+        check_finite(self.values, self.modality, start)
+        return self.values
+
+    def check(self, lengths: Iterable[tuple[float, float]], start: int) -> None:
+        """Raise NonFiniteError if norms show values that are NaN or infinite; see `KernelRows.check`."""
+        if any(_unusable(shortest, longest, False) for shortest, longest in lengths):
+            self.checked(start)
+
+
+Rows = Float[Tensor, "rows features"] | KernelRows
 
 
 def check_pairs(image: Rows, text: Rows, features: int | None = None) -> None:
@@ -104,7 +171,7 @@ def check_pairs(image: Rows, text: Rows, features: int | None = None) -> None:
         ValueError: the sides differ in shape, or have other features than the blocks before.
     """
     for side, name in ((image, "image"), (text, "text")):
-        if not isinstance(side, StoredRows):
+        if not isinstance(side, KernelRows):
             check_tensor(side, name)
     if image.shape != text.shape or len(image.shape) != 2:
         raise ValueError(f"paired blocks [pairs, features] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
@@ -115,10 +182,26 @@ def check_pairs(image: Rows, text: Rows, features: int | None = None) -> None:
 
 
 def to_float32(rows: Rows) -> Float[Tensor, "rows features"]:
-    """Return stored rows as a float32 tensor, normalized if requested; tensors pass through."""
-    if isinstance(rows, StoredRows):
-        return prepare(rows.values, rows.normalize, "cpu", rows.origin)
-    return rows
+    """Return rows for the kernels as a float32 tensor, normalized if requested; tensors pass through."""
+    return rows.tensor() if isinstance(rows, KernelRows) else rows
+
+
+def picked(rows: KernelRows, places: Array, start: int) -> Float[Tensor, "picked features"]:
+    """Return some rows of a block as a float32 tensor.
+
+    Args:
+        rows: the block.
+        places: positions in it.
+        start: position of its first row in what is read, for errors.
+
+    Raises:
+        NonFiniteError, StoreError: a value is unusable; its row is named by its position among all.
+    """
+    try:
+        return rows.chosen(torch.from_numpy(places)).checked(start)
+    except (NonFiniteError, StoreError):
+        rows.checked(start)
+        raise
 
 
 def prepare(

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmmono.core.finite import single
 from mmmono.core.parts import in_parts
 from mmmono.core.streams import Stream, require_equal
-from mmmono.features import Rows, StoredRows
+from mmmono.features import KernelRows, Rows
 from mmmono.interpretability.top_samples import CHUNK_ROWS, TopSamples, TopStream
 
 Side = Literal["dominant", "positive"]
@@ -66,8 +66,8 @@ class BothSidesStream(Stream[[Rows], BothSides]):
 
     def add(self, block: Rows) -> None:
         """Add the next rows of the stream. Raises NonFiniteError or StoreError, see `top_samples`."""
-        if isinstance(block, StoredRows):
-            self._add_stored(block)
+        if isinstance(block, KernelRows):
+            self._add_compiled(block)
             return
         self._above.add(block)
         values = single(block)
@@ -108,7 +108,7 @@ class BothSidesStream(Stream[[Rows], BothSides]):
             self._energy = torch.zeros(2, features, dtype=torch.float64, device=device)
         return self._energy
 
-    def _add_stored(self, block: StoredRows) -> None:
+    def _add_compiled(self, block: KernelRows) -> None:
         from mmmono.core.kernels import keep_best_of_both
 
         features, start, numbers = block.shape[1], self._above.count, block.numbers()
@@ -121,7 +121,7 @@ class BothSidesStream(Stream[[Rows], BothSides]):
             )
             return lengths
 
-        block.check(in_parts(work, len(block), len(above)))
+        block.check(in_parts(work, len(block), len(above)), start)
         self._room(features, torch.device("cpu")).add_(energies.sum(0))
         self._above.skip(len(block))
         self._below.skip(len(block))

@@ -16,7 +16,7 @@ from mmmono.core.finite import check_finite, check_tensor, is_finite, single
 from mmmono.core.parts import in_parts, num_parts
 from mmmono.core.ranges import check_whole
 from mmmono.core.streams import Stream, require_equal
-from mmmono.features import Rows, StoredRows
+from mmmono.features import KernelRows, Rows
 
 Array = np.ndarray[Any, Any]
 
@@ -82,7 +82,7 @@ class TopSamples:
 def top_samples(blocks: Iterable[Rows], m: int) -> TopSamples:
     """Find the m samples with the highest positive activation for every feature.
 
-    Takes one pass and memory proportional to `[features, m]`, independent of the length of the stream. `StoredRows` are
+    Takes one pass and memory proportional to `[features, m]`, independent of the length of the stream. `KernelRows` are
     processed by a compiled loop.
 
     Args:
@@ -110,7 +110,7 @@ class TopStream(Stream[[Rows], TopSamples]):
         ValueError: m is not positive.
 
     For tensors, the columns (features) of a chunk in which some activation exceeds the m-th best so far are kept as
-    pending and looked through later, several chunks at a time. For `StoredRows`, each thread updates its own top m at once.
+    pending and looked through later, several chunks at a time. For `KernelRows`, each thread updates its own top m at once.
     """
 
     def __init__(self, m: int) -> None:
@@ -125,8 +125,8 @@ class TopStream(Stream[[Rows], TopSamples]):
 
     def add(self, block: Rows) -> None:
         """Add the next rows of the stream. Raises NonFiniteError or StoreError, see `top_samples`."""
-        if isinstance(block, StoredRows):
-            self._add_stored(block)
+        if isinstance(block, KernelRows):
+            self._add_compiled(block)
         else:
             check_tensor(block, "sample")
             if block.ndim != 2 or (self._values is not None and block.shape[1] != len(self._values)):
@@ -171,7 +171,7 @@ class TopStream(Stream[[Rows], TopSamples]):
             self._rows = torch.full_like(self._values, -1, dtype=torch.int64)
         return self._values
 
-    def _add_stored(self, block: StoredRows) -> None:
+    def _add_compiled(self, block: KernelRows) -> None:
         from mmmono.core.kernels import keep_best
 
         numbers, start, best = block.numbers(), self._count, self.of_threads(block.shape[1])
@@ -180,7 +180,7 @@ class TopStream(Stream[[Rows], TopSamples]):
             lengths: tuple[float, float] = keep_best(numbers[first:end], block.normalize, start + first, *best[part])
             return lengths
 
-        block.check(in_parts(work, len(block), len(best)))
+        block.check(in_parts(work, len(block), len(best)), start)
         self._count += len(block)
 
     def _add_tensor(self, block: Tensor, values: Tensor) -> None:

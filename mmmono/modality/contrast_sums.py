@@ -65,6 +65,11 @@ class GroupedContrasts:
         features: number of features.
         sizes: number of pairs of each group, see `OpenGroups`.
         device: of the sums.
+
+    Attributes:
+        open: groups that have begun and not ended.
+        num_pairs: number of pairs so far.
+        informative: number of them that activate each feature.
     """
 
     def __init__(self, features: int, sizes: np.ndarray | None, device: torch.device) -> None:
@@ -72,7 +77,7 @@ class GroupedContrasts:
         self.informative: Int64[Tensor, " features"] = torch.zeros(features, dtype=torch.int64, device=device)
         self._by_pair = torch.zeros(3, features, dtype=torch.float64, device=device)  # Σ n, Σ (c − a), Σ (c − a)²
         self._by_group = torch.zeros(5, features, dtype=torch.float64, device=device)  # see _by_group_sums
-        self._open = OpenGroups(sizes)
+        self.open = OpenGroups(sizes)
         self._ended = 0
 
     def add(self, codes: np.ndarray, deviations: Tensor, counted: Tensor, informative: Tensor) -> None:
@@ -88,7 +93,25 @@ class GroupedContrasts:
         self.num_pairs += len(deviations)
         self.informative += informative.sum(0)
         self._by_pair += torch.stack([count.sum(0), deviations.sum(0), deviations.square().sum(0)])
-        self._end(self._open.add(codes, torch.cat([deviations, count, informative.double()], 1)))
+        self._end(self.open.add(codes, torch.cat([deviations, count, informative.double()], 1)))
+
+    def add_sums(self, sums: Float64[Tensor, "sums features"], pairs: int, groups: int) -> Int64[Tensor, "3 features"]:
+        """Add groups that have ended, none of whose pairs was added.
+
+        Args:
+            sums: see `kernels.add_group_ratios`.
+            pairs, groups: number of pairs and of groups.
+
+        Returns:
+            Number of pairs that activate the feature, that do so on the image side, and on the text side.
+        """
+        counts = sums[3:6].long()
+        self.num_pairs += pairs
+        self.informative += counts[0]
+        self._by_pair += sums[:3]
+        self._by_group += sums[6:]
+        self._ended += groups
+        return counts
 
     def merge(self, other: GroupedContrasts, moved: Tensor) -> None:
         """Add other sums, whose center is larger than this object's by `moved`. They stay as they are."""
@@ -115,19 +138,19 @@ class GroupedContrasts:
             excess, count, informative = row.to(device).chunk(3)
             return torch.cat([excess + moved * count, count, informative])
 
-        theirs = other._open.shifted(shift)
-        if (ended := self._open.merge(theirs)) is not None:
+        theirs = other.open.shifted(shift)
+        if (ended := self.open.merge(theirs)) is not None:
             self._end(ended)
 
     @property
     def num_groups(self) -> int:
         """Number of groups so far."""
-        return self._ended + len(self._open)
+        return self._ended + len(self.open)
 
     def sums(self) -> tuple[ContrastSums, Int64[Tensor, " features"]]:
         """All sums, and the number of groups that activate each feature; groups that have not ended count as they are."""
         by_group = self._by_group
-        if (rows := self._open.open()) is not None:
+        if (rows := self.open.open()) is not None:
             by_group = by_group + _by_group_sums(rows)
         return ContrastSums(*self._by_pair, *by_group[:4]), by_group[4].long()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -11,14 +10,15 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from mmmono.core.errors import StoreError
+from mmmono.core.errors import NonFiniteError, StoreError
 from mmmono.core.finite import check_finite, double, is_finite, single
-from mmmono.core.parts import in_parts, num_parts
+from mmmono.core.parts import num_parts
 from mmmono.core.streams import Stream, require_equal
-from mmmono.features import Rows, StoredRows
+from mmmono.features import KernelRows, Rows
 from mmmono.features.rows import check_pairs, to_float32
+from mmmono.modality.compiled import add_single_ratios, group_ratio_sums
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
-from mmmono.modality.groups import GroupsLike, group_codes, group_sizes, numbered_groups, shared_groups
+from mmmono.modality.groups import GroupsLike, WholeGroups, group_codes, group_sizes, numbered_groups, shared_groups
 from mmmono.modality.scores import DominanceScores, Undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
@@ -69,7 +69,7 @@ def dominance_scores(
 
     Chunks of 256 rows are summed in float32 (or better), the chunks' sums in float64: scores of a million float32 pairs
     are accurate to 1e-7. The sums are of deviations from each feature's mean over the first chunk, so that the standard
-    error stays accurate if all ratios are nearly equal. `StoredRows` are processed by a compiled loop. Block size and
+    error stays accurate if all ratios are nearly equal. `KernelRows` are processed by a compiled loop. Block size and
     number of threads change results by less than 1e-7.
 
     Args:
@@ -145,17 +145,13 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
         if codes is None or alone is None:
             self._add_alone(image, text)
             return
-        for rows, name in ((image, "image"), (text, "text")):
-            if isinstance(rows, Tensor):
-                check_finite(rows, name, self.num_pairs)
+        start, together = self.num_pairs, np.flatnonzero(~alone)
         try:
-            together = np.flatnonzero(~alone)
             self._add_alone(*(_picked(rows, np.flatnonzero(alone)) for rows in (image, text)))
-            image_together, text_together = (to_float32(_picked(rows, together)) for rows in (image, text))
-            self._add_together(image_together, text_together, codes[together])
-        except StoreError:
-            for rows in (image, text):  # the error names the row's position in the store
-                to_float32(rows)
+            self._add_together(_picked(image, together), _picked(text, together), codes[together])
+        except (NonFiniteError, StoreError):
+            for rows, name in ((image, "image"), (text, "text")):  # names the row among all those of the block
+                check_finite(to_float32(rows), name, start)
             raise
 
     def shared(self) -> tuple[object, ...]:
@@ -211,8 +207,9 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
 
     def _add_alone(self, image: Rows, text: Rows) -> None:
         assert self._excess is not None
-        if isinstance(image, StoredRows) and isinstance(text, StoredRows):
-            self._add_stored(image, text, self._excess)
+        if isinstance(image, KernelRows) and isinstance(text, KernelRows):
+            sums = self._excess, self._squared, self._counts
+            add_single_ratios(image, text, self._center_of(image, text), sums, self.num_pairs)
             self._num_alone += len(image)
             return
         for image_chunk, text_chunk in zip(
@@ -221,7 +218,19 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             self._add_tensors(single(image_chunk), single(text_chunk), self._excess)
             self._num_alone += len(image_chunk)
 
-    def _add_together(self, image: Tensor, text: Tensor, codes: np.ndarray) -> None:
+    def _add_together(self, image: Rows, text: Rows, codes: np.ndarray) -> None:
+        if isinstance(image, KernelRows) and isinstance(text, KernelRows) and self.group_sizes is not None:
+            groups, grouped = WholeGroups.of(codes, self.group_sizes, self._together().open), self._together()
+            half, center = self.undefined == "half", self._center_of(image, text)
+            sums = group_ratio_sums(image, text, groups, center, half, self.num_pairs)
+            self._counts[0] += grouped.add_sums(sums, len(groups.rows), len(groups))
+            image, text, codes = _picked(image, groups.rest), _picked(text, groups.rest), codes[groups.rest]
+        self._add_grouped_tensors(to_float32(image), to_float32(text), codes)
+
+    def _add_grouped_tensors(self, image: Tensor, text: Tensor, codes: np.ndarray) -> None:
+        """Add pairs of groups of which some may lie in other blocks."""
+        for rows, name in ((image, "image"), (text, "text")):
+            check_finite(rows, name, self.num_pairs)
         center = self._centered_at(single(image[:CHUNK_ROWS]), single(text[:CHUNK_ROWS])).double()
         a, b = double(image).abs() / 2, double(text).abs() / 2  # halves, so that their sum does not overflow
         known = (a > 0) | (b > 0)
@@ -244,25 +253,10 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
             self._center = (2 * paired_ratio(image, text) - 1).nanmean(0).nan_to_num(0.0).float()
         return image.new_zeros(image.shape[1:], dtype=torch.float32) if self._center is None else self._center
 
-    def _add_stored(self, image: StoredRows, text: StoredRows, sums: Tensor) -> None:
-        from mmmono.core.kernels import add_ratios
-
-        images, texts = image.numbers(), text.numbers()
-        excess, squared, counts = sums.numpy(), self._squared.numpy(), self._counts.numpy()
-        if self._center is None:
-            self._centered_at(to_float32(image.head(CHUNK_ROWS)), to_float32(text.head(CHUNK_ROWS)))
-        center = self._center.numpy() if self._center is not None else None
-
-        def work(part: int, first: int, end: int) -> tuple[float, float]:
-            mine = excess[part], squared[part], counts[part]
-            lengths: tuple[float, float] = add_ratios(
-                images[first:end], texts[first:end], image.normalize, *mine, center
-            )
-            return lengths
-
-        lengths = in_parts(work, len(image), len(excess))
-        image.check(lengths)
-        text.check(lengths)
+    def _center_of(self, image: KernelRows, text: KernelRows) -> Tensor:
+        if self._center is not None:
+            return self._center
+        return self._centered_at(*(to_float32(rows.chosen(slice(CHUNK_ROWS))) for rows in (image, text)))
 
     def _add_tensors(self, image: Tensor, text: Tensor, excess: Tensor) -> None:
         if not image.numel():
@@ -340,7 +334,9 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
 def _picked(rows: Rows, places: np.ndarray) -> Rows:
     """Return some rows."""
     where = torch.from_numpy(places)
-    return replace(rows, values=rows.values[where]) if isinstance(rows, StoredRows) else rows[where.to(rows.device)]
+    if len(places) == len(rows):
+        return rows
+    return rows.chosen(where) if isinstance(rows, KernelRows) else rows[where.to(rows.device)]
 
 
 def _same(mine: np.ndarray | None, others: np.ndarray | None) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from mmmono.features.grouping import GroupNumbers
-from mmmono.modality.groups import OpenGroups, group_sizes
+from mmmono.modality.groups import OpenGroups, WholeGroups, group_sizes
 
 
 @dataclass(frozen=True)
@@ -61,20 +61,21 @@ class GroupAverages:
         """Number of pairs of each group; None if every pair is a group of its own."""
         return self._sizes
 
+    def whole(self, pairs: int, codes: GroupNumbers | None) -> WholeGroups:
+        """Return the groups of a block that have all their pairs in it; they need not be added. Errors: see `add`."""
+        if (known := self._known(pairs, codes)) is None or self._sizes is None:
+            return WholeGroups.single(pairs)
+        return WholeGroups.of(known, self._sizes, self._open)
+
     def add(self, image: Tensor, text: Tensor, codes: GroupNumbers | None) -> list[Units]:
         """Add pairs with the codes of their groups, and return the groups that are complete with them.
 
         Raises:
             ValueError: there is not one code for each pair, or a code is unknown.
         """
-        if self._sizes is None:
+        codes = self._known(len(image), codes)
+        if codes is None or self._sizes is None:
             return [_single(image, text)]
-        if codes is None or len(codes) != len(image):
-            raise ValueError(
-                f"{len(image)} pairs with {0 if codes is None else len(codes)} codes of groups: give one code for each pair"
-            )
-        if len(codes) and not 0 <= codes.min() <= codes.max() < len(self._sizes):
-            raise ValueError(f"groups have the codes 0 to {len(self._sizes) - 1}, not {codes.min()} or {codes.max()}")
         alone = torch.from_numpy(self._sizes[codes] == 1).to(image.device)
         complete = [_single(image[alone], text[alone])] if bool(alone.any()) else []
         if not bool(alone.all()):
@@ -93,6 +94,18 @@ class GroupAverages:
         if not same and not np.array_equal(self._sizes, other._sizes):  # type: ignore[arg-type]  # None equals None alone
             raise ValueError("streams with different groups cannot be merged: give all those of the whole data")
         return _units(self._open.merge(other._open))
+
+    def _known(self, pairs: int, codes: GroupNumbers | None) -> GroupNumbers | None:
+        """Check codes of pairs; return None if every pair is a group of its own."""
+        if self._sizes is None:
+            return None
+        if codes is None or len(codes) != pairs:
+            raise ValueError(
+                f"{pairs} pairs with {0 if codes is None else len(codes)} codes of groups: give one code for each pair"
+            )
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(self._sizes):
+            raise ValueError(f"groups have the codes 0 to {len(self._sizes) - 1}, not {codes.min()} or {codes.max()}")
+        return codes
 
     def rest(self) -> list[Units]:
         """Averages of the incomplete groups over those of their pairs that have been seen; nothing is changed."""

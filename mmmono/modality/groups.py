@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,50 @@ def shared_groups(groups: GroupNumbers) -> GroupNumbers | None:
     return groups if bool((group_sizes(groups) > 1).any()) else None
 
 
+@dataclass(frozen=True)
+class WholeGroups:
+    """Groups of a block of pairs that have all their pairs in it.
+
+    Attributes:
+        rows: positions of their pairs in the block, group after group.
+        starts: where each group begins in `rows`, and the last one ends; one more than there are groups.
+        rest: positions of the block's other pairs.
+    """
+
+    rows: GroupNumbers
+    starts: GroupNumbers
+    rest: GroupNumbers
+
+    @classmethod
+    def single(cls, pairs: int) -> WholeGroups:
+        """Groups of one pair each."""
+        return cls(np.arange(pairs), np.arange(pairs + 1), np.arange(0))
+
+    @classmethod
+    def of(cls, codes: GroupNumbers, sizes: GroupNumbers, begun: Container[int] = ()) -> WholeGroups:
+        """Find them.
+
+        Args:
+            codes: group of each pair of the block.
+            sizes: number of pairs of each group.
+            begun: groups of which pairs have been seen before.
+        """
+        order = np.argsort(codes, kind="stable")
+        numbers, counts = np.unique(codes, return_counts=True)
+        whole = counts == sizes[numbers]
+        whole &= np.fromiter((number not in begun for number in numbers.tolist()), bool, len(numbers))
+        chosen = np.repeat(whole, counts)
+        return cls(order[chosen], np.concatenate([[0], counts[whole].cumsum()]), np.sort(order[~chosen]))
+
+    @property
+    def sizes(self) -> GroupNumbers:
+        """Number of pairs of each group."""
+        return np.diff(self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
 class OpenGroups:
     """Adds up rows by group, and hands out the sum of a group once its last row has come.
 
@@ -124,6 +169,9 @@ class OpenGroups:
 
     def __len__(self) -> int:
         return len(self._sums)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._sums
 
     def _completed(self, numbers: Any, sums: Tensor, seen: Any, last: Any) -> Tensor:
         if self.sizes is not None and len(numbers) and numbers.max() >= len(self.sizes):

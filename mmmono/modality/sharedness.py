@@ -33,13 +33,14 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, single
 from mmmono.core.streams import Stream
-from mmmono.features import Rows
+from mmmono.features import KernelRows, Rows
 from mmmono.features.grouping import GroupNumbers
-from mmmono.features.rows import check_pairs, to_float32
-from mmmono.modality.broken_pairs import Moments, broken_pairs_test, correlation_interval, firing_interval
+from mmmono.features.rows import check_pairs, picked, to_float32
+from mmmono.modality.broken_pairs import POWERS, Moments, broken_pairs_test, correlation_interval, firing_interval
+from mmmono.modality.compiled import product_sums
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.grouped import GroupAverages, Units
-from mmmono.modality.groups import GroupsLike, numbered_groups
+from mmmono.modality.groups import GroupsLike, WholeGroups, numbered_groups
 
 LARGEST = 5  # class of the largest groups, of more than 16 pairs
 CHUNK_ROWS = 256  # a chunk of 256 × 1,024 float64 numbers fits into a core's second-level cache
@@ -152,13 +153,19 @@ class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
         """
         check_pairs(image, text, self._features)
         self._features = image.shape[1]
-        images, texts = single(to_float32(image)), single(to_float32(text))
-        check_finite(images, "image", self._pairs)
-        check_finite(texts, "text", self._pairs)
+        if isinstance(image, KernelRows) and isinstance(text, KernelRows):
+            groups = self._averages.whole(len(image), codes)
+            self._add_whole(image, text, groups)
+            images, texts = (picked(rows, groups.rest, self._pairs) for rows in (image, text))
+            codes = None if codes is None else codes[groups.rest]
+        else:
+            images, texts = single(to_float32(image)), single(to_float32(text))
+            check_finite(images, "image", self._pairs)
+            check_finite(texts, "text", self._pairs)
         for start in range(0, len(images), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             self._count(self._averages.add(images[rows], texts[rows], None if codes is None else codes[rows]))
-        self._pairs += len(images)
+        self._pairs += len(image)
 
     def merge(self, other: Self) -> None:
         """Add the pairs of another stream; see `Stream.merge`."""
@@ -167,6 +174,14 @@ class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
             self._moments[size] = moments.plus(self._moments.get(size))
         self._pairs += other._pairs
         self._features = self._features if other._features is None else other._features
+
+    def _add_whole(self, image: KernelRows, text: KernelRows, groups: WholeGroups) -> None:
+        """Add groups of a block that have all their pairs in it."""
+        sizes = _size_class(groups.sizes)
+        for number, sums in enumerate(product_sums(image, text, groups, sizes, self._pairs)):
+            if count := int((sizes == number).sum()):
+                firing = sums[len(POWERS) :].long()
+                self._moments[number] = Moments(count, sums[: len(POWERS)], *firing).plus(self._moments.get(number))
 
     def _count(self, complete: Iterable[Units]) -> None:
         for size, moments in _by_size(complete):
@@ -199,9 +214,14 @@ class SharednessStream(Stream[[Rows, Rows, GroupNumbers | None], Sharedness]):
         )
 
 
+def _size_class(pairs: GroupNumbers) -> GroupNumbers:
+    """Class of groups of so many pairs each: 0 for one pair, 1 for two, 2 for three and four, and so on to 5."""
+    return np.minimum(np.ceil(np.log2(pairs)).astype(np.int64), LARGEST)
+
+
 def _by_size(complete: Iterable[Units]) -> Iterable[tuple[int, Moments]]:
-    """Moments of groups by the class of their sizes: 0 for one pair, 1 for two, 2 for three and four, and so on to 5."""
+    """Moments of groups by the class of their sizes."""
     for units in complete:
-        size = np.minimum(np.ceil(np.log2(units.pairs)).astype(int), LARGEST)
+        size = _size_class(units.pairs)
         for number in np.unique(size):
             yield int(number), Moments.of(units.chosen(size == number))

@@ -14,27 +14,34 @@ def test_every_half_precision_number_is_read_as_numpy_reads_it() -> None:
     np.testing.assert_array_equal(values[:, 0], np.maximum(finite.view(np.float16).astype(np.float32), 0))
 
 
-def lengths(rows: np.ndarray, normalize: bool = False) -> list[tuple[float, float]]:
-    """Shortest and longest, of both kernels; the second kernel gets the rows as texts, with an image of length 1."""
+def norms(rows: np.ndarray, normalize: bool = False) -> list[tuple[float, float]]:
+    """Shortest and longest row, of all kernels; those of pairs get the rows as texts, with images of length 1."""
     stored = rows.view(np.uint16) if rows.dtype == np.float16 else rows
-    features = rows.shape[1]
+    pairs, features = rows.shape
     images = np.zeros_like(rows)
     images[:, 0] = 1
+    sides = images.view(stored.dtype), stored
+    groups, classes = (np.arange(pairs), np.array([0, pairs])), np.zeros(1, np.int64)
     best = np.zeros((features, 3), np.float32), np.zeros((features, 3), np.int64)
     sums = np.zeros(features), np.zeros(features), np.zeros((3, features), np.int64)
-    kept = kernels.keep_best(stored, normalize, 0, *best)
-    return [kept, kernels.add_ratios(images.view(stored.dtype), stored, normalize, *sums)]
+    products, ratios = np.zeros((1, kernels.PRODUCTS, features)), np.zeros((kernels.GROUP_SUMS, features))
+    of_pairs = [
+        kernels.add_ratios(*sides, normalize, *sums),
+        kernels.add_products(*sides, normalize, groups, classes, products),
+        kernels.add_group_ratios(*sides, normalize, groups, np.zeros(features), False, ratios),
+    ]
+    assert [of_images for of_images, _ in of_pairs] == [(1, 1)] * 3
+    return [kernels.keep_best(stored, normalize, 0, *best), *(of_texts for _, of_texts in of_pairs)]
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 129), (40, 1000)])
-def test_lengths(dtype: type, shape: tuple[int, int], normalize: bool) -> None:
+def test_norms(dtype: type, shape: tuple[int, int], normalize: bool) -> None:
     rows = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    kept, added = lengths(rows, normalize)
-    np.testing.assert_allclose(kept, [norms.min(), norms.max()], rtol=1e-6)
-    np.testing.assert_allclose(added, [min(norms.min(), 1), max(norms.max(), 1)], rtol=1e-6)
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    for found in norms(rows, normalize):
+        np.testing.assert_allclose(found, [lengths.min(), lengths.max()], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -43,9 +50,9 @@ def test_lengths(dtype: type, shape: tuple[int, int], normalize: bool) -> None:
 def test_a_number_that_is_not_finite_shows_in_the_longest(dtype: type, value: float, place: int) -> None:
     rows = np.ones((7, 20), dtype)
     rows[place, 11] = value
-    assert not np.isfinite([longest for _, longest in lengths(rows)]).any()
+    assert not np.isfinite([longest for _, longest in norms(rows)]).any()
     rows[place] = 0
-    assert [shortest for shortest, _ in lengths(rows)] == [0, 0]
+    assert [shortest for shortest, _ in norms(rows)] == [0] * 4
 
 
 def test_takes_what_it_was_compiled_for() -> None:
