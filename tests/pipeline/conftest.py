@@ -65,7 +65,7 @@ def run_entrypoint(name: str, *overrides: str) -> int:
 
 
 def _no_mode(*_: object, **__: object) -> None:
-    """What Hydra finds in a configuration without hydra.mode; it composes all of it once more to look, a third of its time."""
+    """What Hydra finds in a configuration without hydra.mode; to look for that, it composes everything once more."""
 
 
 @pytest.fixture
