@@ -6,6 +6,7 @@ an expensive fixture is slow without saying so, because it waits for the fixture
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+gc.disable()  # until all is collected: what is imported stays, and looking through it takes a third of the time
 
 settings.register_profile("mmmono", deadline=None)  # a busy machine is no error
 settings.load_profile("mmmono")
@@ -61,6 +64,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fuzz")
         if EXPENSIVE & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over modules and tests, which stay, in each of its looks from now on."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let Python clear modules in its usual order at the end: libraries print what they find left over."""
+    gc.unfreeze()
+    gc.disable()
 
 
 class _Hasty:

@@ -1,4 +1,7 @@
-"""Small real pairs and a small real encoder, for tests of what is built on them."""
+"""Small real pairs and a small real encoder, for tests of what is built on them.
+
+Processes that tests start import this module, so that it imports no large library.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mmmono.core.errors import BrokenPartError
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair
-from mmmono.vlm import OpenCLIPEncoder
 
 
 class ColorPairs(PairSource):
@@ -82,15 +83,3 @@ class ColorEncoder:
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens[:, :2].float() / 256, torch.ones(len(tokens), 2)], dim=1)
-
-
-def tiny_clip() -> OpenCLIPEncoder:
-    """A CLIP of open_clip with random weights: images of 32 pixels, 24 dimensions."""
-    torch.manual_seed(0)
-    model = open_clip.CLIP(
-        embed_dim=24,
-        vision_cfg={"layers": 2, "width": 64, "patch_size": 16, "image_size": 32, "head_width": 32},
-        text_cfg={"width": 64, "heads": 2, "layers": 2, "context_length": 77, "vocab_size": 49408},
-    )
-    transform = open_clip.image_transform(32, is_train=False)
-    return OpenCLIPEncoder(model, transform, open_clip.SimpleTokenizer(), name="tiny", dim=24, fingerprint="x")

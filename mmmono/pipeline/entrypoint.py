@@ -28,7 +28,7 @@ from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.cores import limit_threads
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
-from mmmono.core.memory import keep_freed_memory
+from mmmono.core.memory import collect_rarely, keep_freed_memory
 from mmmono.core.process_group import place_of_this_process
 from mmmono.core.processes import end_with_parent, hold, release, serve
 from mmmono.core.text import one_line
@@ -93,6 +93,7 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     if not CONF.is_dir():
         sys.exit(f"error: no configuration at {CONF}: install mmmono again")
     quiet()
+    collect_rarely()
     place = place_of_this_process()
     if place is not None and place.rank > 0:
         sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes

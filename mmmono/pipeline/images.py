@@ -92,10 +92,16 @@ class SplitImages:
         return self._source.attribution
 
     def check(self) -> None:
-        """Raise DataError if none of the first images can be read, as where a dataset does not say where they lie."""
-        for _, pair in self.pairs(range(min(GIVE_UP, len(self._keys)))):
-            if pair is not None:
-                return
+        """Raise DataError if none of the first images can be read, as where a dataset does not say where they lie.
+
+        They may lie on another machine: more than one is only asked for if that one cannot be read.
+        """
+        rows = range(min(GIVE_UP, len(self._keys)))
+        first = self._source.fetch_many([(self._keys[row], self._locators[row]) for row in rows[:1]])
+        if any(isinstance(item, SkippedPair) for item in first):
+            for _, pair in self.pairs(rows):
+                if pair is not None:
+                    return
 
     def pairs(self, rows: Iterable[int], title: str | None = None) -> Iterator[tuple[int, ImageTextPair | None]]:
         """Yield each distinct row with its pair, in ascending order (that of the source); None if it is unreadable.

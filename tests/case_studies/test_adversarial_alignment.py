@@ -9,7 +9,7 @@ from torch import Tensor
 from mmmono.case_studies.adversarial.alignment import Alignment, align
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.dictionaries import NCLHead, TopKSAE
-from tests.fakes import tiny_clip
+from tests.tiny_clip import tiny_clip
 
 
 def pool(pixels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import ClipZeroShot, Llava
 from mmmono.core.errors import ConfigError, ModelError
 from tests.chat_server import Endpoint, Reply, completion, endpoints, never, says
-from tests.fakes import tiny_clip
+from tests.tiny_clip import tiny_clip
 from tests.tiny_llava import tiny_llava
 
 BREAD = Request("describe how to bake bread", "bread")

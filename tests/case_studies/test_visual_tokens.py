@@ -18,7 +18,7 @@ from mmmono.case_studies.visual_tokens import JointSpace, joint_space, steered_t
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.vlm import Encoder, load_transformers
 from mmmono.vlm.depth import Depth, cut
-from tests.fakes import tiny_clip
+from tests.tiny_clip import tiny_clip
 from tests.tiny_llava import tiny_llava
 from tests.vlm.tiny_transformers import write_tiny
 

@@ -15,7 +15,8 @@ from transformers import AutoProcessor
 from mmmono.features import extract_features
 from mmmono.features.context import Context
 from mmmono.vlm import load_transformers
-from tests.fakes import ColorPairs, tiny_clip
+from tests.fakes import ColorPairs
+from tests.tiny_clip import tiny_clip
 from tests.vlm.tiny_transformers import write_tiny
 
 LENGTHS = (1, 5, 18, 19, 20, 21, 30, 73, 74, 75, 76, 77, 300)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 
 from mmmono.reporting.result import Result
@@ -49,16 +50,22 @@ def run_entrypoint(name: str, *overrides: str) -> int:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    before = sys.argv
+    before, mode_of = sys.argv, Hydra.get_mode
     sys.argv = [str(path), *overrides]
+    if not any("hydra.mode" in override for override in overrides):  # nothing in conf/ sets it
+        Hydra.get_mode = _no_mode
     GlobalHydra.instance().clear()
     try:
         module.main()
     except SystemExit as stop:
         return int(stop.code or 0)
     finally:
-        sys.argv = before
+        sys.argv, Hydra.get_mode = before, mode_of
     return 0
+
+
+def _no_mode(*_: object, **__: object) -> None:
+    """What Hydra finds in a configuration without hydra.mode; to look for that, it composes everything once more."""
 
 
 @pytest.fixture

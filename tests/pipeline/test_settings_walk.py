@@ -11,6 +11,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -348,10 +349,11 @@ class Walk:
 
 @dataclass
 class World:
-    """Files that the walks read; braces in overrides name them."""
+    """Files that the walks read; braces in overrides name them. And the configurations, as they were composed."""
 
     root: Path
     files: dict[str, str] = field(default_factory=dict)
+    composed: dict[Walk, DictConfig] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -514,10 +516,13 @@ WALKS = [
 
 
 def composed(walk: Walk, world: World) -> DictConfig:
-    GlobalHydra.instance().clear()
-    overrides = [o.format(**world.files) for o in walk.overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(walk.entrypoint, [f"artifacts={world.root}", *overrides])
+    """The configuration of a walk, as nobody has used it; composed once."""
+    if walk not in world.composed:
+        GlobalHydra.instance().clear()
+        overrides = [o.format(**world.files) for o in walk.overrides]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            world.composed[walk] = compose(walk.entrypoint, [f"artifacts={world.root}", *overrides])
+    return deepcopy(world.composed[walk])
 
 
 def supply(walk: Walk, cfg: DictConfig, world: World) -> None:

@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -16,6 +17,9 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from mmmono.case_studies.classifier import ImageClassifier
+from mmmono.core.errors import DataError
+from mmmono.data.pairs import ImageTextPair, SkippedPair
+from mmmono.pipeline.images import SplitImages
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.pipeline.conftest import Command
 
@@ -222,6 +226,29 @@ def test_labels_are_kept_by_the_batch_and_for_other_settings(
     batches.sizes.clear()
     command("gender", *study, "gender.draws=3", "seed=1")
     assert batches.sizes == []
+
+
+@pytest.mark.parametrize(("broken", "asked"), [(0, "0"), (1, "0012345"), (6, "0012345")])
+def test_a_check_asks_for_more_than_one_image_only_if_that_is_broken(
+    monkeypatch: pytest.MonkeyPatch, broken: int, asked: str
+) -> None:
+    requested: list[str] = []
+
+    class Source:
+        def fetch_many(self, wanted: Sequence[tuple[str, str]]) -> Iterator[ImageTextPair | SkippedPair]:
+            requested.extend(key for key, _ in wanted)
+            here = ImageTextPair("", Image.new("RGB", (4, 4)), "")
+            return iter([SkippedPair(key, "gone") if int(key) < broken else here for key, _ in wanted])
+
+    view = SimpleNamespace(metadata=lambda: pd.DataFrame({"key": list("012345")}))
+    monkeypatch.setattr("mmmono.pipeline.images.image_source", lambda *_: Source())
+    images = SplitImages(SimpleNamespace(features=lambda _: SimpleNamespace(view=view)), "all")  # type: ignore[arg-type]
+    if broken < 6:
+        images.check()
+    else:
+        with pytest.raises(DataError, match="^not one of 6 images could be read: gone"):
+            images.check()
+    assert "".join(requested) == asked
 
 
 def test_a_first_image_that_is_gone_is_missing_alone(command: Command, tmp_path: Path) -> None:
