@@ -137,6 +137,7 @@ def imitated_gpu() -> Iterator[None]:
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "is_current_stream_capturing": lambda: False,
         "is_bf16_supported": lambda **_: True,
         "_lazy_init": lambda: None,
         "manual_seed_all": lambda seed: None,
@@ -205,8 +206,11 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     inputs = [*_leaves(args), *_leaves(kwargs)]
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     on_gpu, asked = _any_on_gpu(*tensors), kwargs.pop("device", None)
-    if asked is not None and on_gpu and _whole(asked) == CPU and not getattr(_moving, "now", False):
-        asked = None  # asked by the gradient of an operation, in C++
+    by_gradient = on_gpu or (
+        not tensors and torch._C._current_graph_task_id() != -1
+    )  # C++ asks, which knows the CPU alone
+    if asked is not None and _whole(asked) == CPU and by_gradient and not getattr(_moving, "now", False):
+        asked = GPU
     device = _whole(asked) if asked is not None else GPU if on_gpu else CPU
     if func not in CROSSING:
         _check(func, args, tensors, device)
@@ -267,7 +271,7 @@ def _autocast() -> torch.library.Library:
         base, _, overload = name.partition(".")
         operation = getattr(getattr(aten, base), overload or "default", None)
         if operation is not None:
-            library.impl(name, _casting(operation, name), "AutocastCUDA", allow_override=True)
+            library.impl(name, _casting(operation, name), "AutocastCUDA")
     return library
 
 
