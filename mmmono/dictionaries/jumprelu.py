@@ -94,9 +94,10 @@ class JumpReLUSAE(SparseAutoencoder):
         """Return the codes of a training batch with their penalty, which has gradients by the thresholds."""
         activations = at_least_float32(F.linear(centered, self.W_enc, self.b_enc))
         jump, to_input = self.jump, self.jump.penalty == "tanh"
-        codes = _Jump.apply(activations, self.thresholds, jump.bandwidth, True, to_input)
+        values = _Jump.apply(activations, self.thresholds, jump.bandwidth, True, to_input)
+        codes = values.to(self.W_dec.dtype)
         if jump.penalty == "tanh":
-            return DenseCodes(codes, jump.coefficient * (jump.tanh_scale * codes).tanh().sum())
+            return DenseCodes(codes, jump.coefficient * (jump.tanh_scale * values).tanh().sum())
         l0 = _Jump.apply(activations, self.thresholds, jump.bandwidth, False, False).sum()
         if jump.target_l0 is not None:
             mean = l0 / len(centered)

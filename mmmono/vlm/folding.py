@@ -200,7 +200,7 @@ class ConvReLU6(nn.Module):
 
     def _packed(self) -> Tensor:
         """Weights in the order in which oneDNN reads them, as an opaque tensor."""
-        return torch.ops.mkldnn._reorder_convolution_weight(self.convolution.weight.detach(), *self.settings)
+        return torch.ops.mkldnn._reorder_convolution_weight(self.convolution.weight.detach().cpu(), *self.settings)
 
     def __getstate__(self) -> dict[str, Any]:
         # Opaque tensors have no copies.
