@@ -20,7 +20,7 @@ from mmmono.features.selection import FeatureView
 from mmmono.features.store import MODALITIES, WHOLE, Modality
 
 # Minimum pairs × features at which the kernels save more than the second that loading numba takes; 2^18 pairs × 1,024.
-WORTH_COMPILING = 1 << 28
+WORTH_COMPILING = 1 << 27
 COMPILED_BLOCK = 16384  # pairs per block that threads share, large enough for the cost of waking them to vanish
 
 
