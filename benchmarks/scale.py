@@ -35,7 +35,7 @@ from PIL import Image
 from mmmono.core.memory import keep_freed_memory
 from mmmono.data import WebDatasetPairs
 from mmmono.dictionaries import DictionaryFeatures, PairedFeatures, RowReader, ShuffledBatches, TopKSAE
-from mmmono.features import FeatureStore, FeatureView
+from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
 from mmmono.features.extraction import begin_store, extract_share
@@ -175,6 +175,19 @@ def scores(view: FeatureView, engine: Engine | Threads, workers: int) -> tuple[f
     return came[workers - 1] - start, (came[-1] - came[workers - 1]) / (len(came) - workers) / RANGE
 
 
+def encoding_alone(dim: int, product: bool) -> tuple[float]:
+    """Seconds a pair in which the SAE of `scores` encodes both sides, or takes no more than its product with them."""
+    torch.manual_seed(0)
+    sae, rows = DictionaryFeatures("sae", TopKSAE(dim, 2 * dim, k=32)), torch.randn(512, dim)
+    weight, times = torch.randn(2 * dim, dim), 100
+    with torch.inference_mode():
+        begin = time.perf_counter()
+        for _ in range(times):
+            for side in MODALITIES:
+                _ = rows @ weight.T if product else sae.encode(rows, side)
+        return ((time.perf_counter() - begin) / times / len(rows),)
+
+
 def score_alone(rows: int, ready: Any, ended: Any) -> None:
     """Score a store of this process's own with one thread, once all others are ready."""
     torch.set_num_threads(1)
@@ -265,6 +278,9 @@ def compare_scores(rows: int, rounds: int) -> None:
         (_, one), (_, two) = medians(rounds, *(partial(scores, view, Threads(n), n) for n in (1, 2)))
         row("one thread", f"{1e-3 / one:8.1f} k pairs/s")
         row("two threads, engine.workers=2", f"{1e-3 / two:8.1f} k pairs/s", "of one thread", one / two)
+        for name, product in (("encoding alone", False), ("the product of encoding alone, in float32", True)):
+            ((limit,),) = medians(rounds, partial(encoding_alone, view.dim, product))
+            row(f"  {name}", f"{1e-3 / limit:8.1f} k pairs/s", "speed of the scores", limit / one)
         alone, both = medians(rounds, partial(scoring, rows // 2, 1), partial(scoring, rows // 2, 2))
         row("two processes, each with a store of its own (limit)", "", "of one process", 2 * alone / both)
         with cluster(2):

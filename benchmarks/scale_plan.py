@@ -131,7 +131,7 @@ def measured(dim: int, latents: int, side: int) -> Rates:
             write=writing,
             read=rate(lambda: bare_pass(store, 2048), ROWS),
             raw=rate(fed(view, RawFeatures(dim), _scores), ROWS),
-            sae=rate(fed(FeatureView(store, np.arange(8192)), sae, _scores), 8192, 1),
+            sae=rate(fed(FeatureView(store, np.arange(8192)), sae, _scores), 8192),
             certainty=rate(
                 fed(some, RawFeatures(dim), lambda: [OfBlocks(ResamplingStream(PERMUTATIONS), pairs)]), 2048, 1
             ),
