@@ -75,7 +75,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel], check=True)
+    install = ["-I", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel]  # -I: not what PYTHONPATH has
+    subprocess.run([python, *install], check=True)
     (purelib,) = environment.glob("lib/python*/site-packages")
     paths = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (purelib / "dependencies.pth").write_text("\n".join(paths) + "\n")
