@@ -20,7 +20,8 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
-Norms = tuple[np.float32, np.float32]
+Norms = tuple[np.float32, np.float32]  # (min, max) of the norms of rows
+Sides = tuple[Norms, Norms]  # of images and of texts
 
 CHUNK_ROWS = 32  # rows summed in float32 before they are added to the float64 sum
 TOGETHER = 128  # features processed as one block
@@ -28,6 +29,7 @@ AHEAD = 2  # prefetch distance in rows
 PRODUCTS, GROUP_SUMS = 17, 11  # what `add_products` and `add_group_ratios` sum
 CHUNK_PAIRS, TILE = 64, 64  # pairs and features of which products are summed in the fastest cache
 ZERO, ONE, INFINITY = np.float32(0), np.float32(1), np.float32(np.inf)
+NONE = (INFINITY, ZERO), (INFINITY, ZERO)  # norms of no rows
 
 # Loops over half precision are vectorized only if the processor converts it in hardware.
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -99,7 +101,7 @@ def _fetch_after(rows: Array, i: int, first: int, end: int) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_ratios(
     image: Array, text: Array, normalize: bool, sums: Array, squares: Array, counts: Array, center: Array | None = None
-) -> tuple[Norms, Norms]:
+) -> Sides:
     """Add contrasts (|z_img| − |z_txt|) / (|z_img| + |z_txt|) = 2r − 1, with r from Eq. 1, to running sums.
 
     If both sides are nearly equal, the contrast keeps its digits while r would lose them. A pair with zeros on both
@@ -119,7 +121,7 @@ def add_ratios(
     pairs, features = image.shape
     some, more = np.zeros(features, np.float32), np.zeros(features, np.float32)
     middle = np.zeros(features, np.float32) if center is None else center
-    of_images, of_texts, f, g = (INFINITY, ZERO), (INFINITY, ZERO), ONE, ONE
+    (of_images, of_texts), f, g = NONE, ONE, ONE
     everywhere = 0  # pairs that are nonzero on both sides in every feature: most pairs, if features are dense
     for i in range(pairs):
         left, right, all_active = _length(image[i]), _length(text[i]), True
@@ -156,23 +158,32 @@ def add_ratios(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _chunk_end(starts: Array, group: int) -> int:
-    """Return the group after the last one of a chunk of groups with about CHUNK_PAIRS pairs."""
-    end = group + 1
-    while end + 1 < len(starts) and starts[end + 1] - starts[group] <= CHUNK_PAIRS:
-        end += 1
-    return end
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _set_factors(rows: Array, side: Array, normalize: bool, factors: Array) -> tuple[np.float32, np.float32]:
-    """Set what some rows are to be multiplied by; return the (min, max) of their norms."""
-    shortest, longest = INFINITY, ZERO
+def _set_factors(rows: Array, side: Array, normalize: bool, factors: Array, norms: Norms) -> Norms:
+    """Set what some rows are to be multiplied by; return the (min, max) of their norms and of those before."""
+    shortest, longest = norms
     for i in rows:
         length = _length(side[i])
         shortest, longest = _extended(shortest, longest, length)
         factors[i] = ONE / length if normalize else ONE
     return shortest, longest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _begin_chunk(
+    image: Array, text: Array, normalize: bool, groups: tuple[Array, Array], group: int, factors: Array, norms: Sides
+) -> tuple[int, Sides]:
+    """Take a chunk of groups with about CHUNK_PAIRS pairs into the cache, and set their factors.
+
+    Returns:
+        The group after the last one of the chunk; the norms of both sides so far.
+    """
+    rows, starts = groups
+    end = group + 1
+    while end + 1 < len(starts) and starts[end + 1] - starts[group] <= CHUNK_PAIRS:
+        end += 1
+    pairs = rows[starts[group] : starts[end]]
+    of_images = _set_factors(pairs, image, normalize, factors[0], norms[0])
+    return end, (of_images, _set_factors(pairs, text, normalize, factors[1], norms[1]))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -223,7 +234,7 @@ def _add_powers(x: Array, y: Array, fires: Array, answers: Array, sums: Array) -
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_products(
     image: Array, text: Array, normalize: bool, groups: tuple[Array, Array], classes: Array, totals: Array
-) -> tuple[Norms, Norms]:
+) -> Sides:
     """Add xᵃ yᵇ of groups' mean activations x on images and y on texts to running sums, for all a + b from 1 to 4.
 
     Tiles of the features of about CHUNK_PAIRS pairs are summed in the fastest cache; where neither side of a pair activates
@@ -244,12 +255,9 @@ def add_products(
     a, b, factors = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty((2, len(image)), np.float32)
     x, y, fires, answers = np.empty(TILE), np.empty(TILE), np.empty(TILE), np.empty(TILE)
     sums, features = np.zeros((len(totals), PRODUCTS * TILE)), image.shape[1]
-    of_images, of_texts, group = (INFINITY, ZERO), (INFINITY, ZERO), 0
+    norms, group = NONE, 0
     while group < len(classes):
-        end = _chunk_end(starts, group)
-        pairs = rows[starts[group] : starts[end]]
-        of_images = _joined(of_images, _set_factors(pairs, image, normalize, factors[0]))
-        of_texts = _joined(of_texts, _set_factors(pairs, text, normalize, factors[1]))
+        end, norms = _begin_chunk(image, text, normalize, groups, group, factors, norms)
         for first in range(0, features, TILE):
             tile = slice(first, min(first + TILE, features))
             width = tile.stop - first
@@ -275,7 +283,7 @@ def add_products(
                             totals[number, k, first + j] += sums[number, k * TILE + j]
                     sums[number] = 0.0
         group = end
-    return of_images, of_texts
+    return norms
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -313,7 +321,7 @@ def _add_group(group: Array, width: int, sums: Array) -> None:
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_group_ratios(
     image: Array, text: Array, normalize: bool, groups: tuple[Array, Array], center: Array, half: bool, totals: Array
-) -> tuple[Norms, Norms]:
+) -> Sides:
     """Add contrasts c (see `add_ratios`) of pairs in groups to running sums.
 
     Args:
@@ -332,12 +340,9 @@ def add_group_ratios(
     rows, starts = groups
     a, b, factors = np.empty(TILE, np.float32), np.empty(TILE, np.float32), np.empty((2, len(image)), np.float32)
     sums, own, features = np.empty(GROUP_SUMS * TILE), np.empty(3 * TILE), image.shape[1]
-    of_images, of_texts, group = (INFINITY, ZERO), (INFINITY, ZERO), 0
+    norms, group = NONE, 0
     while group < len(starts) - 1:
-        end = _chunk_end(starts, group)
-        pairs = rows[starts[group] : starts[end]]
-        of_images = _joined(of_images, _set_factors(pairs, image, normalize, factors[0]))
-        of_texts = _joined(of_texts, _set_factors(pairs, text, normalize, factors[1]))
+        end, norms = _begin_chunk(image, text, normalize, groups, group, factors, norms)
         for first in range(0, features, TILE):
             tile = slice(first, min(first + TILE, features))
             width = tile.stop - first
@@ -355,14 +360,7 @@ def add_group_ratios(
                 for j in range(width):
                     totals[k, first + j] += sums[k * TILE + j]
         group = end
-    return of_images, of_texts
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _joined(one: Norms, other: Norms) -> Norms:
-    """(min, max) of two sets of norms; max stays NaN once it is."""
-    longest = other[1] if other[1] > one[1] or other[1] != other[1] else one[1]
-    return (min(one[0], other[0])), longest
+    return norms
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
