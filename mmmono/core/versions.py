@@ -24,7 +24,7 @@ VERSIONS: Mapping[str, int] = {
     "labels": 1,  # from image classifiers
     "towers": 3,  # outputs of the default model's towers, before its heads
     "words": 1,  # embeddings of a vocabulary by a model's text tower
-    "models/drawingclip": 2,
+    "models/drawingclip": 3,
     "models/embedding_decoder": 2,
     "dictionaries/sae": 1,
     "dictionaries/ncl": 1,

@@ -159,14 +159,15 @@ def test_classes_that_no_image_was_seen_of_are_placed_unless_left_out(
     assert found[1] < 0.1
 
 
-def test_groups_are_drawn_as_often_as_one_another() -> None:
+def test_groups_are_drawn_in_proportion_to_the_root_of_their_size() -> None:
     groups = torch.tensor([0] * 90 + list(range(1, 11)))
     numbers = torch.arange(100.0)[:, None]
     torch.manual_seed(0)
     batches = drawingclip._Batches(numbers, 1 + numbers, groups, None)
     drawn = torch.cat([batches.next(1, 0)[0] * batches.image_scale for _ in range(2000)])
     share = (drawn < 89.5).double().mean()
-    assert abs(share - 1 / 11) < 0.03  # without groups: 0.9
+    expected = 90**0.5 / (90**0.5 + 10)  # 0.49; 0.9 as pairs, 0.09 if groups were equal
+    assert abs(share - expected) < 5 * (expected * (1 - expected) / 2000) ** 0.5
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
