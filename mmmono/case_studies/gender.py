@@ -24,6 +24,7 @@ from mmmono.modality.random_sets import Activity, Match, RandomSet, random_name,
 
 Array = np.ndarray[Any, Any]
 ROUNDING = 1e-9  # squared length of a difference over that of its ends up to which it is rounding
+BLOCK = 1024  # samples at a time
 CARRIERS: tuple[FeatureClass, ...] = ("ImgD", "TextD")  # classes that may carry a concept
 Space = Callable[[Float[Tensor, "samples features"], Modality], Float[Tensor, "samples dim"]]
 
@@ -188,13 +189,28 @@ def _leads(
     """Cosine of each sample to concept A's mean reference minus that to B's, without each removal's features."""
     means = torch.stack([settings.unit_vectors(z[rows], modality).mean(0) for rows in references])
     anchors = F.normalize(means, dim=1)
-    leads = []
-    for removed in removals:
-        intervened = z.clone()
-        intervened[:, removed] = 0
-        similarity = settings.unit_vectors(intervened, modality) @ anchors.T
-        leads.append((similarity[:, 0] - similarity[:, 1]).numpy())
-    return np.stack(leads)
+    kept = torch.ones(len(removals), z.shape[1])
+    for row, removed in zip(kept, removals, strict=True):
+        row[removed] = 0
+    leads = [_differences(block, modality, anchors, kept, settings) for block in z.split(BLOCK)]
+    return torch.cat(leads, dim=1).numpy()
+
+
+def _differences(
+    z: Float[Tensor, "samples features"],
+    modality: Modality,
+    anchors: Float[Tensor, "2 dim"],
+    kept: Float[Tensor, "removals features"],
+    settings: RemovalSettings,
+) -> Float[Tensor, "removals samples"]:
+    """Difference of the cosines to both anchors, of samples without the features that are 0 in each row of `kept`."""
+    if settings.space:
+        cosines = torch.stack([settings.unit_vectors(z * row, modality) @ anchors.T for row in kept])
+    else:  # the features that stay are weights of two products over all features: nothing is copied
+        products = (z @ (kept[:, None] * anchors).flatten(0, 1).T).unflatten(1, (len(kept), 2))
+        lengths = (z.square() @ kept.T).sqrt().clamp_min(1e-12)  # as in F.normalize
+        cosines = (products / lengths[..., None]).transpose(0, 1)
+    return cosines[..., 0] - cosines[..., 1]
 
 
 def _entries(
