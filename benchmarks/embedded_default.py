@@ -52,7 +52,8 @@ def unseen(artifacts: Artifacts, source: PairSource, one_of: str) -> Outputs:
     outputs, shares = tower_outputs(artifacts, source), SplitShares()
     rows = outputs.metadata
     first = ~rows.duplicated(one_of) & np.array([shares.split_of(group) == "val" for group in rows["group"]])
-    return Outputs(outputs.image[first.to_numpy()], outputs.text[first.to_numpy()])
+    chosen = torch.tensor(first.to_numpy())
+    return Outputs(outputs.image[chosen], outputs.text[chosen])
 
 
 def photographs(folder: Path) -> list[Outputs]:
