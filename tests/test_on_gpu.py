@@ -121,6 +121,7 @@ def test_each_stream_walks_a_gpus_blocks(store: FeatureStore, name: str, of: str
     expected = _parts(folded(STREAMS[name](), some_walk(store, name, of), Threads(1)).result())
     with imitated_gpu():
         found = _parts(folded(STREAMS[name](), some_walk(store, name, of).on("cuda"), Threads(1)).result())
+    assert not any(isinstance(part, OnGPU) for part in found)
     if name in DRAWN:
         return
     for mine, theirs in zip(found, expected, strict=True):
@@ -128,10 +129,9 @@ def test_each_stream_walks_a_gpus_blocks(store: FeatureStore, name: str, of: str
             np.testing.assert_allclose(value, numbers(theirs)[key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
-def _parts(result: Any) -> list[Any]:
-    """Results of streams that share a pass; means alone stay on the device."""
-    parts = result if isinstance(result, tuple) else (result,)
-    return [part.cpu() if isinstance(part, Tensor) else part for part in parts]
+def _parts(result: Any) -> tuple[Any, ...]:
+    """Results of streams that share a pass."""
+    return result if isinstance(result, tuple) else (result,)
 
 
 @pytest.mark.usefixtures("gpu")
