@@ -79,7 +79,9 @@ def line(
     recalls = []
     with torch.inference_mode():
         for galleries in samples.values():
-            found = [recall_at_k(text_head(gallery.text), image_head(gallery.image), ks=(1, 10)) for gallery in galleries]
+            found = [
+                recall_at_k(text_head(gallery.text), image_head(gallery.image), ks=(1, 10)) for gallery in galleries
+            ]
             recalls.append(" / ".join(f"{fmean(recall[k] for recall in found):.3f}" for k in (1, 10)))
     return f"| {name} | " + " | ".join(recalls) + " |"
 
