@@ -1,8 +1,8 @@
 """GPUs that are imitated, for tests of what only fails where there are some, such as a sum of tensors of two devices.
 
-Their tensors say that they are on `cuda:0` or another one and are computed on the CPU. Every operation is checked as CUDA would do it:
-tensors and generators have to be on one device, and NumPy cannot have them. Where PyTorch was built for CUDA, the
-operation needs a kernel for it as well. Autocast casts what CUDA's autocast casts, which is not what a CPU's does.
+Their tensors say that they are on `cuda:0` or another one and are computed on the CPU. Every operation is checked as CUDA
+would do it: tensors and generators have to be on one device, and NumPy cannot have them. Where PyTorch was built for CUDA,
+the operation needs a kernel for it as well. Autocast casts what CUDA's autocast casts, which is not what a CPU's does.
 
 What a GPU computes differently, by the order of its sums or in its own kernels, is not imitated.
 """

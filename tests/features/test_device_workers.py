@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,10 +66,11 @@ def test_workers_that_read_in_processes_end_without_a_word(tmp_path: Path) -> No
     """As on GPUs. A worker that is killed leaves semaphores of its readers, of which Python tells when the command ends."""
     script = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from mmmono.features.cluster_extraction import extract_on_devices
 from tests.features.cluster_fakes import colors
-from tests.features.test_device_workers import SIZES, TWO, ColorPairs, job, replace
+from tests.features.test_device_workers import SIZES, TWO, ColorPairs, job
 
 begun = job(ColorPairs(SIZES), Path(sys.argv[1]))
 assert extract_on_devices(replace(begun, settings=replace(begun.settings, workers=2)), colors, TWO)
