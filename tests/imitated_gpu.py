@@ -158,15 +158,21 @@ class _Mode(TorchDispatchMode):
 
 
 class _Asked(TorchFunctionMode):
-    """Notes that Python has asked for a device: in a backward pass, C++ asks for that of its inputs, as it knows them."""
+    """Notes the device that Python asks for, or that of its inputs: C++ asks for what it takes for the device of these."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        before = getattr(_moving, "asked", False)
-        _moving.asked = (kwargs or {}).get("device") is not None
+        before, given = _asked(), kwargs or {}
+        inputs = [x.place for x in [*_leaves(args), *_leaves(given)] if isinstance(x, OnGPU)]
+        _moving.asked = given.get("device") is not None, (inputs or [None])[0]
         try:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **given)
         finally:
             _moving.asked = before
+
+
+def _asked() -> tuple[bool, torch.device | None]:
+    found: tuple[bool, torch.device | None] = getattr(_moving, "asked", (False, None))
+    return found
 
 
 _current = [0]  # index of the GPU that `cuda` is
@@ -186,6 +192,8 @@ def imitated_gpu(count: int = 1) -> Iterator[None]:
         "manual_seed_all": lambda seed: None,
         "get_device_name": lambda *_: "imitated",
         "get_device_capability": lambda *_: (9, 0),
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda *_: None,
         "set_device": lambda device: _current.__setitem__(0, _whole(device).index),
         "empty_cache": lambda: None,
         "synchronize": lambda *_: None,
@@ -262,10 +270,11 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     gpu, asked = next((x.place for x in tensors if isinstance(x, OnGPU)), None), kwargs.pop("device", None)
     if asked is not None and _whole(asked) == CPU and not getattr(_moving, "now", False):
         # C++ may ask, which knows the CPU alone.
+        by_name, of_inputs = _asked()
         if gpu is not None:
             asked = gpu
-        elif not tensors and torch._C._current_graph_task_id() != -1 and not getattr(_moving, "asked", False):
-            asked = _whole("cuda")
+        elif not tensors and not by_name and (of_inputs or torch._C._current_graph_task_id() != -1):
+            asked = of_inputs or _whole("cuda")
     device = _whole(asked) if asked is not None else gpu or CPU
     if func not in CROSSING:
         _check(func, args, tensors, device)

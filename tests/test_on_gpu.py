@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments import train
+from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import MetricHistory, NCLHead, SAEModule
 from mmmono.dictionaries.pools import RowReader
@@ -32,6 +36,7 @@ from tests.fakes import ColorEncoder, ColorPairs
 from tests.features.test_folds import DIM, DRAWN, SIZES, STREAMS, some_walk
 from tests.features.test_store import write_like_clip_retrieval
 from tests.imitated_gpu import DeviceError, OnGPU, imitated_gpu
+from tests.tiny_llava import tiny_llava
 
 
 @pytest.fixture
@@ -83,6 +88,7 @@ def test_the_imitation_lets_pass_what_a_gpu_does() -> None:
     assert torch.rand(3, generator=torch.Generator("cuda"), device="cuda").is_cuda
     assert x.cpu().numpy().shape == (4, 3)
     assert x.to("cuda") is x
+    assert torch.nn.utils.rnn.pad_sequence([x, x[:2]]).is_cuda
     with torch.autocast("cuda", torch.bfloat16):  # on a CPU, sums stay bfloat16
         y = x @ x.T
         assert (y.dtype, y.sum().dtype, F.normalize(y).dtype) == (torch.bfloat16, torch.float32, torch.float32)
@@ -202,6 +208,16 @@ def test_a_training_that_died_on_one_device_goes_on_on_another(tmp_path: Path, f
     began, module = on(then, resume=True)
     assert began == [f"{then}{':0' if then == 'cuda' else ''} from 20"]
     assert all(not isinstance(p, OnGPU) and bool(p.isfinite().all()) for p in module.dictionary.parameters())
+
+
+def test_of_several_gpus_a_model_that_answers_draws_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch warns of random numbers that are kept for all GPUs of a machine, as it then looks at each."""
+    victim = Llava(str(tiny_llava(tmp_path)), "USER: <image>\n{request} ASSISTANT:", 1, 2, dtype="float32")
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    with imitated_gpu(2), warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*fork_rng.*")
+        victim.load(None, "cuda:1")
+        assert len(victim.answers(Image.new("RGB", (32, 32)), Request("x", "bread"), "sunrise", 0)) == 1
 
 
 class Greedy(ColorEncoder):
