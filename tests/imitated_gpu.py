@@ -1,8 +1,8 @@
-"""A GPU that is imitated, for tests of what only fails where there is one, such as a sum of tensors of two devices.
+"""GPUs that are imitated, for tests of what only fails where there are some, such as a sum of tensors of two devices.
 
-Its tensors say that they are on `cuda:0` and are computed on the CPU. Every operation is checked as CUDA would do it:
-tensors and generators have to be on one device, and NumPy cannot have them. Where PyTorch was built for CUDA, the
-operation needs a kernel for it as well. Autocast casts what CUDA's autocast casts, which is not what a CPU's does.
+Their tensors say that they are on `cuda:0` or another one and are computed on the CPU. Every operation is checked as CUDA
+would do it: tensors and generators have to be on one device, and NumPy cannot have them. Where PyTorch was built for CUDA,
+the operation needs a kernel for it as well. Autocast casts what CUDA's autocast casts, which is not what a CPU's does.
 
 What a GPU computes differently, by the order of its sums or in its own kernels, is not imitated.
 """
@@ -17,11 +17,16 @@ from unittest import mock
 
 import torch
 import torch._dynamo  # refuses to be imported while functions of PyTorch are replaced
-from torch import Generator  # another one is `torch.Generator` meanwhile
+from torch import (
+    Generator,  # another one is `torch.Generator` meanwhile
+    serialization,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 aten = torch.ops.aten
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+CPU = torch.device("cpu")
 CROSSING = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}  # take tensors of any device
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCUDA)
@@ -45,15 +50,16 @@ class DeviceError(RuntimeError):
 
 
 class OnGPU(torch.Tensor):
-    """A tensor that says it is on the GPU.
+    """A tensor that says it is on a GPU.
 
     To the C++ part of PyTorch it is one of the CPU, since gradients of CUDA's need its driver.
     """
 
     held: torch.Tensor
+    place: torch.device
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> OnGPU:
+    def __new__(cls, held: torch.Tensor, place: torch.device) -> OnGPU:
         with _disable_current_modes(), torch.inference_mode(False):
             made: OnGPU = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
                 cls,
@@ -64,10 +70,10 @@ class OnGPU(torch.Tensor):
                 device=CPU,
                 _extra_dispatch_keys=AUTOCAST,
             )
-        made.held = held
+        made.held, made.place = held, place
         return made
 
-    device = property(lambda self: GPU)  # type: ignore[assignment]
+    device = property(lambda self: self.place)  # type: ignore[assignment]
     is_cuda = property(lambda self: True)  # type: ignore[assignment]
     is_cpu = property(lambda self: False)  # type: ignore[assignment]
 
@@ -76,7 +82,7 @@ class OnGPU(torch.Tensor):
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         """Raise, as a tensor of a GPU does."""
-        raise DeviceError("can't convert cuda:0 device type tensor to numpy: use Tensor.cpu()")
+        raise DeviceError(f"can't convert {self.place} device type tensor to numpy: use Tensor.cpu()")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         return self.numpy()
@@ -91,6 +97,11 @@ class OnGPU(torch.Tensor):
             copied = torch.nn.Parameter(copied, self.requires_grad)
         memo[id(self)] = copied
         return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Let `torch.save` write the numbers of a tensor of a GPU."""
+        _written.add(self.held.untyped_storage().data_ptr())
+        return self.held.__reduce_ex__(protocol)
 
     def data_ptr(self) -> int:
         """Where the numbers are."""
@@ -123,6 +134,22 @@ class OnItsDevice(Generator):
     device = property(lambda self: _place(self))  # type: ignore[assignment]
 
 
+_written: set[int] = set()  # where storages are that `torch.save` is to mark as those of a GPU
+
+
+def _mark(storage: torch.UntypedStorage) -> str | None:
+    if storage.data_ptr() not in _written:
+        return None
+    _written.remove(storage.data_ptr())  # another storage may lie there later
+    return "cuda:0"
+
+
+def _refuse(storage: torch.UntypedStorage, location: str) -> None:
+    """Raise, as `torch.load` does on a machine without a GPU if it is not told where to put what was on one."""
+    if location.startswith("cuda"):
+        raise DeviceError("Attempting to deserialize object on a CUDA device: give map_location")
+
+
 class _Mode(TorchDispatchMode):
     """Makes what is asked for on the GPU."""
 
@@ -130,17 +157,46 @@ class _Mode(TorchDispatchMode):
         return _computed(func, args, kwargs or {})
 
 
+class _Asked(TorchFunctionMode):
+    """Notes the device that Python asks for, or that of its inputs: C++ asks for what it takes for the device of these."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, given = _asked(), kwargs or {}
+        inputs = [x.place for x in [*_leaves(args), *_leaves(given)] if isinstance(x, OnGPU)]
+        _moving.asked = given.get("device") is not None, (inputs or [None])[0]
+        try:
+            return func(*args, **given)
+        finally:
+            _moving.asked = before
+
+
+def _asked() -> tuple[bool, torch.device | None]:
+    found: tuple[bool, torch.device | None] = getattr(_moving, "asked", (False, None))
+    return found
+
+
+_current = [0]  # index of the GPU that `cuda` is
+
+
 @contextmanager
-def imitated_gpu() -> Iterator[None]:
-    """Within this context there is a GPU, also for threads that are started in it."""
+def imitated_gpu(count: int = 1) -> Iterator[None]:
+    """Within this context there are so many GPUs, also for threads that are started in it."""
+    _current[0] = 0
     answers: Mapping[str, Callable[..., Any]] = {
         "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
+        "device_count": lambda: count,
+        "current_device": lambda: _current[0],
         "is_current_stream_capturing": lambda: False,
         "is_bf16_supported": lambda **_: True,
         "_lazy_init": lambda: None,
         "manual_seed_all": lambda seed: None,
+        "get_device_name": lambda *_: "imitated",
+        "get_device_capability": lambda *_: (9, 0),
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda *_: None,
+        "set_device": lambda device: _current.__setitem__(0, _whole(device).index),
+        "empty_cache": lambda: None,
+        "synchronize": lambda *_: None,
         "current_stream": lambda *_: mock.MagicMock(),
         "Stream": lambda *_: mock.MagicMock(),
         "stream": lambda _: mock.MagicMock(),
@@ -148,7 +204,7 @@ def imitated_gpu() -> Iterator[None]:
     start, alike, tensor = threading.Thread._bootstrap_inner, torch._has_compatible_shallow_copy_type, torch.tensor  # type: ignore[attr-defined]
 
     def started(thread: threading.Thread) -> None:
-        with _Mode():  # modes are a thread's own
+        with _Asked(), _Mode():  # modes are a thread's own
             start(thread)
 
     def made(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -156,6 +212,7 @@ def imitated_gpu() -> Iterator[None]:
         return on_cpu if device is None else _moved(on_cpu, device)
 
     library = _autocast()
+    _device_constructors()  # remembers `torch.tensor`, which is another one within
     with ExitStack() as stack:
         stack.callback(library._destroy)
         for name, answer in answers.items():
@@ -163,6 +220,8 @@ def imitated_gpu() -> Iterator[None]:
         stream = mock.MagicMock(is_capturing=lambda: False)
         for owner, name, replacement in (
             (torch.accelerator, "current_stream", lambda *_: stream),
+            (torch.accelerator, "current_device_index", lambda: _current[0]),
+            (torch.accelerator, "set_device_index", lambda _: None),
             (torch, "Generator", OnItsDevice),
             (torch, "tensor", made),
             # Parameters that move to the GPU are made anew, instead of given the numbers of another type of tensor.
@@ -174,6 +233,9 @@ def imitated_gpu() -> Iterator[None]:
             (threading.Thread, "_bootstrap_inner", started),
         ):
             stack.enter_context(mock.patch.object(owner, name, replacement))
+        stack.enter_context(mock.patch.object(serialization, "_package_registry", [*serialization._package_registry]))
+        serialization.register_package(0, _mark, _refuse)
+        stack.enter_context(_Asked())
         stack.enter_context(_Mode())
         yield
 
@@ -205,21 +267,23 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Check an operation, compute it on the CPU, and put its results on the device of its inputs or the one asked for."""
     inputs = [*_leaves(args), *_leaves(kwargs)]
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-    on_gpu, asked = _any_on_gpu(*tensors), kwargs.pop("device", None)
-    by_gradient = on_gpu or (
-        not tensors and torch._C._current_graph_task_id() != -1
-    )  # C++ asks, which knows the CPU alone
-    if asked is not None and _whole(asked) == CPU and by_gradient and not getattr(_moving, "now", False):
-        asked = GPU
-    device = _whole(asked) if asked is not None else GPU if on_gpu else CPU
+    gpu, asked = next((x.place for x in tensors if isinstance(x, OnGPU)), None), kwargs.pop("device", None)
+    if asked is not None and _whole(asked) == CPU and not getattr(_moving, "now", False):
+        # C++ may ask, which knows the CPU alone.
+        by_name, of_inputs = _asked()
+        if gpu is not None:
+            asked = gpu
+        elif not tensors and not by_name and (of_inputs or torch._C._current_graph_task_id() != -1):
+            asked = of_inputs or _whole("cuda")
+    device = _whole(asked) if asked is not None else gpu or CPU
     if func not in CROSSING:
         _check(func, args, tensors, device)
     for generator in (x for x in inputs if isinstance(x, Generator)):
         if _place(generator) != device:
             raise DeviceError(f"{func}: a generator on {device} expected, not on {_place(generator)}")
     if asked is not None:
-        kwargs["device"] = CPU if device == GPU else device
-    if device == GPU:
+        kwargs["device"] = CPU if device.type == "cuda" else device
+    if device.type == "cuda":
         kwargs.pop("pin_memory", None)
     outer = {id(x.held): x for x in tensors if isinstance(x, OnGPU)} | {
         id(x): x for x in tensors if not isinstance(x, OnGPU)
@@ -232,17 +296,19 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if known is not None:
             assert known.shape == x.shape, f"{func} changed a shape in place, which is not imitated"
             return known
-        return OnGPU(x) if isinstance(x, torch.Tensor) and device == GPU else x
+        return OnGPU(x, device) if isinstance(x, torch.Tensor) and device.type == "cuda" else x
 
     return _mapped(placed, result)
 
 
 def _check(func: Any, args: Any, tensors: list[torch.Tensor], device: torch.device) -> None:
     if not _any_on_gpu(*tensors):
-        if device == GPU and tensors:
+        if device.type == "cuda" and tensors:
             raise DeviceError(f"{func}: makes a tensor on a GPU from one on the CPU")
         return
     others = [x for x in tensors if not isinstance(x, OnGPU)]
+    if len({x.place for x in tensors if isinstance(x, OnGPU)}) > 1:
+        raise DeviceError(f"{func}: all tensors expected on one device, {[str(x.device) for x in tensors]} are several")
     if func in INDEXING:
         if not isinstance(args[0], OnGPU):
             raise DeviceError(f"{func}: indices should be on the CPU, as the indexed tensor is")
@@ -312,7 +378,11 @@ def _place(generator: Generator) -> torch.device:
 
 
 def _whole(device: Any) -> torch.device:
-    return GPU if torch.device(device).type == "cuda" else torch.device(device)
+    """A device with its index: that of `cuda` is the current GPU's."""
+    if isinstance(device, int):
+        return torch.device("cuda", device)
+    known = torch.device(device)
+    return torch.device("cuda", _current[0]) if known.type == "cuda" and known.index is None else known
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

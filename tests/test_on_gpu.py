@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import copy
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmmono.dictionaries import NCLHead
-from mmmono.features import FeatureStore
+from experiments import train
+from mmmono.case_studies.adversarial.requests import Request
+from mmmono.case_studies.adversarial.victims import Llava
+from mmmono.core.errors import ConfigError
+from mmmono.dictionaries import MetricHistory, NCLHead, SAEModule
+from mmmono.dictionaries.pools import RowReader
+from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
+from mmmono.features import FeatureStore, extract_features
 from mmmono.features.folding import Threads, folded
+from mmmono.pipeline.entrypoint import entrypoint
 from mmmono.vlm.folding import ConvReLU6
 from tests.core.test_streams import numbers
 from tests.dictionaries.test_family import KINDS, made, pairs
+from tests.dictionaries.test_resuming import Dies
+from tests.dictionaries.test_training import kind_module, made_data, reopened
+from tests.fakes import ColorEncoder, ColorPairs
 from tests.features.test_folds import DIM, DRAWN, SIZES, STREAMS, some_walk
 from tests.features.test_store import write_like_clip_retrieval
 from tests.imitated_gpu import DeviceError, OnGPU, imitated_gpu
+from tests.tiny_llava import tiny_llava
 
 
 @pytest.fixture
@@ -48,6 +63,24 @@ def test_the_imitation_refuses_what_a_gpu_does(name: str) -> None:
         REFUSED[name](x)
 
 
+def test_the_imitation_refuses_what_two_gpus_do() -> None:
+    with imitated_gpu(2):
+        x = torch.randn(4, 3, device="cuda:1")
+        assert str(x.device) == "cuda:1"
+        with pytest.raises(DeviceError):
+            x + torch.ones(4, 3, device="cuda")
+        torch.cuda.set_device(1)
+        assert (x + torch.ones(4, 3, device="cuda")).device == x.device
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_a_gpu_saved_is_read_only_with_a_place_to_go(tmp_path: Path) -> None:
+    torch.save({"x": torch.ones(3, device="cuda"), "y": torch.ones(3)}, tmp_path / "saved")
+    with pytest.raises(DeviceError, match="map_location"):
+        torch.load(tmp_path / "saved", weights_only=True)
+    assert torch.load(tmp_path / "saved", map_location="cpu", weights_only=True)["x"].tolist() == [1, 1, 1]
+
+
 @pytest.mark.usefixtures("gpu")
 def test_the_imitation_lets_pass_what_a_gpu_does() -> None:
     x = torch.randn(4, 3, device="cuda")
@@ -55,6 +88,7 @@ def test_the_imitation_lets_pass_what_a_gpu_does() -> None:
     assert torch.rand(3, generator=torch.Generator("cuda"), device="cuda").is_cuda
     assert x.cpu().numpy().shape == (4, 3)
     assert x.to("cuda") is x
+    assert torch.nn.utils.rnn.pad_sequence([x, x[:2]]).is_cuda
     with torch.autocast("cuda", torch.bfloat16):  # on a CPU, sums stay bfloat16
         y = x @ x.T
         assert (y.dtype, y.sum().dtype, F.normalize(y).dtype) == (torch.bfloat16, torch.float32, torch.float32)
@@ -121,6 +155,7 @@ def test_each_stream_walks_a_gpus_blocks(store: FeatureStore, name: str, of: str
     expected = _parts(folded(STREAMS[name](), some_walk(store, name, of), Threads(1)).result())
     with imitated_gpu():
         found = _parts(folded(STREAMS[name](), some_walk(store, name, of).on("cuda"), Threads(1)).result())
+    assert not any(isinstance(part, OnGPU) for part in found)
     if name in DRAWN:
         return
     for mine, theirs in zip(found, expected, strict=True):
@@ -128,10 +163,9 @@ def test_each_stream_walks_a_gpus_blocks(store: FeatureStore, name: str, of: str
             np.testing.assert_allclose(value, numbers(theirs)[key], rtol=1e-4, atol=1e-5, err_msg=key)
 
 
-def _parts(result: Any) -> list[Any]:
-    """Results of streams that share a pass; means alone stay on the device."""
-    parts = result if isinstance(result, tuple) else (result,)
-    return [part.cpu() if isinstance(part, Tensor) else part for part in parts]
+def _parts(result: Any) -> tuple[Any, ...]:
+    """Results of streams that share a pass."""
+    return result if isinstance(result, tuple) else (result,)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -139,3 +173,84 @@ def test_a_folded_convolution_on_a_gpu_can_be_copied() -> None:
     layer = ConvReLU6(nn.Conv2d(3, 4, 3)).to("cuda")
     images = torch.randn(2, 3, 8, 8, device="cuda")
     assert torch.equal(copy.deepcopy(layer)(images), layer(images))
+
+
+def trained(folder: Path, device: str, *more: L.Callback, resume: bool = False) -> tuple[list[str], SAEModule]:
+    """Train for 30 steps with a checkpoint after each ten, from the last one if so told; return where it began as well."""
+    began: list[str] = []
+
+    class Notes(L.Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            began.append(f"{pl_module.device} from {trainer.global_step}")
+
+    history, module = MetricHistory(), kind_module("batch_topk_sae", k=4)()
+    run = L.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu", devices=1, max_steps=30, val_check_interval=10, logger=False,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=1.0, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[history, Notes(), ResumeCheckpoint(str(folder / "fit"), 10), *more],
+    )  # fmt: skip
+    last = folder / "fit" / "last.ckpt" if resume else None
+    run.fit(module, made_data(folder) if not resume else reopened(folder), ckpt_path=last, weights_only=True)
+    assert history.frame()["step"].tolist() == [10, 20, 30]
+    return began, module
+
+
+@pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_training_that_died_on_one_device_goes_on_on_another(tmp_path: Path, first: str, then: str) -> None:
+    def on(device: str, *more: L.Callback, resume: bool = False) -> tuple[list[str], SAEModule]:
+        if device == "cpu":
+            return trained(tmp_path, device, *more, resume=resume)
+        with imitated_gpu():
+            return trained(tmp_path, device, *more, resume=resume)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        on(first, Dies(25))
+    began, module = on(then, resume=True)
+    assert began == [f"{then}{':0' if then == 'cuda' else ''} from 20"]
+    assert all(not isinstance(p, OnGPU) and bool(p.isfinite().all()) for p in module.dictionary.parameters())
+
+
+def test_of_several_gpus_a_model_that_answers_draws_on_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch warns of random numbers that are kept for all GPUs of a machine, as it then looks at each."""
+    victim = Llava(str(tiny_llava(tmp_path)), "USER: <image>\n{request} ASSISTANT:", 1, 2, dtype="float32")
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    with imitated_gpu(2), warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*fork_rng.*")
+        victim.load(None, "cuda:1")
+        assert len(victim.answers(Image.new("RGB", (32, 32)), Request("x", "bread"), "sunrise", 0)) == 1
+
+
+class Greedy(ColorEncoder):
+    """Wants more memory than there is."""
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def test_without_gpu_memory_an_extraction_says_what_to_lower(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^out of GPU memory: lower extraction\.batch_size=7; finished shards are kept$"
+    ):
+        extract_features(ColorPairs((3,)), Greedy(), tmp_path, batch_size=7, workers=0)
+
+
+def short_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+COMMANDS: dict[str, tuple[Callable[[], None], str]] = {
+    "mds": (entrypoint("mds")(short_of_memory), "end other programs that use the GPU"),
+    "train": (train.main, "lower training.batch_size=128, or training.pool_rows="),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_gpu_memory_a_command_ends_with_a_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(RowReader, "allocate", short_of_memory)
+    arguments = ["dataset=synthetic", "dataset.pairs=400", "features=sae", "training.batch_size=128"]
+    monkeypatch.setattr(sys, "argv", [name, f"artifacts={tmp_path}", *arguments])
+    with pytest.raises(SystemExit):
+        COMMANDS[name][0]()
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: out of GPU memory: {COMMANDS[name][1]}")

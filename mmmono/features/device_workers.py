@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -113,7 +116,11 @@ class DeviceWorkers:
             started.pipe.close()
             self._places.append(started.place)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        end = time.monotonic() + PATIENCE
+        while kind is None and self.running and time.monotonic() < end:
+            with suppress(MmmonoError):  # whose tasks nobody needs any more
+                list(self.ended())  # most have done all and only have to say so
         self.dismiss()
         busy = [started for started, _ in self.running.values()]
         self.running = {}
@@ -123,29 +130,30 @@ class DeviceWorkers:
 
 
 def _serve(worker: type, job: object, pipe: Connection, threads: int) -> None:
-    """Work on tasks until there are no more, or the process that gives them has ended."""
+    """Work on tasks until there are no more, or the process that gives them ends this one or has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that gives tasks handles interrupts
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     torch.set_num_threads(threads)
-    mine = worker(job)
-    while True:
-        try:
-            task = pipe.recv()
-        except (EOFError, OSError):
-            break
-        if task is None:
-            break
-        outcome: Any
-        try:
-            outcome = mine.work(task)
-        except MmmonoError as error:
-            outcome = error
-        except Exception as error:
-            outcome = ProcessError(
-                f"a worker process ended with {type(error).__name__}: {' '.join(str(error).split())}"
-            )
-        try:
-            pipe.send(outcome)
-        except OSError:
-            break
-    mine.leave()
+    with suppress(SystemExit):
+        _work(worker(job), pipe)
+    gc.collect()  # readers that were cut short: what they share with their processes would be told of as leaked
     os._exit(0)  # threads of readers may wait for ever
+
+
+def _work(mine: Any, pipe: Connection) -> None:
+    try:
+        while (task := pipe.recv()) is not None:
+            pipe.send(_outcome(mine, task))
+    except (EOFError, OSError):
+        pass  # the process that gives tasks has ended
+    finally:
+        mine.leave()
+
+
+def _outcome(mine: Any, task: Any) -> Any:
+    try:
+        return mine.work(task)
+    except MmmonoError as error:
+        return error
+    except Exception as error:
+        return ProcessError(f"a worker process ended with {type(error).__name__}: {' '.join(str(error).split())}")

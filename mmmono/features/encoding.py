@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mmmono.core.claims import EXPIRY, Claims
 from mmmono.core.errors import BrokenPartError, ModelError
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.data.pairs import PairSource
 from mmmono.features.extraction_settings import PRECISIONS, ExtractionSettings
 from mmmono.features.reading import Batch, Encoder, PartReader, Skip, default_workers, preprocessing, read_parts
@@ -162,7 +163,8 @@ class PartEncoder:
         for item in read_parts(reader, workers=self.workers, gpu=gpu):
             buffer = buffers.setdefault(item.part, _PartBuffer())
             if isinstance(item, Batch):
-                self._encode(item, buffer)
+                with enough_gpu_memory(f"lower extraction.batch_size={self.batch_size}; finished shards are kept"):
+                    self._encode(item, buffer)
                 bar.advance(task, len(item.rows))
                 if not item.last:
                     continue
@@ -206,8 +208,11 @@ class PartEncoder:
             return
         self.source.check_unchanged(part)
         dim = self.encoder.dim
-        image = torch.cat(buffer.image).float().cpu() if buffer.image else torch.empty(0, dim)
-        text = torch.cat(buffer.text).float().cpu() if buffer.text else torch.empty(0, dim)
+        # Batch by batch, as a GPU may have no room for the part a second time.
+        image, text = (
+            torch.cat([torch.empty(0, dim), *(rows.cpu().float() for rows in side)])
+            for side in (buffer.image, buffer.text)
+        )
         check_finite(image, text, buffer.rows, self.names[part], self.settings.dtype)
         skipped = [(skip.key, skip.reason) for skip in buffer.skips]
         staged = self.writer.stage(part, image, text, buffer.rows, skipped, sum(buffer.full))

@@ -84,10 +84,10 @@ class MeanStream(Stream[[Tensor, Tensor], Tensor]):
             self._pairs += other._pairs
 
     def result(self) -> Float64[Tensor, "2 features"]:
-        """Return the means, of images in row 0 and of texts in row 1. Raises ValueError if there are no pairs."""
+        """Return the means, images in row 0 and texts in row 1, on the CPU. Raises ValueError if there are no pairs."""
         if self._sums is None or not self._pairs:
             raise ValueError("no activations to average")
-        return self._sums / self._pairs
+        return (self._sums / self._pairs).cpu()
 
 
 def can_be_broken(groups: np.ndarray[Any, Any]) -> bool:

@@ -28,6 +28,7 @@ from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.cores import limit_threads
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.core.memory import collect_rarely, keep_freed_memory
 from mmmono.core.process_group import place_of_this_process
 from mmmono.core.processes import end_with_parent, hold, release, serve
@@ -36,6 +37,9 @@ from mmmono.pipeline.command_line import hydra_arguments
 from mmmono.pipeline.settings import CONF, check_settings
 from mmmono.pipeline.shared_settings import own_settings
 
+NO_GPU_MEMORY = (
+    "end other programs that use the GPU, which nvidia-smi shows, or set device=cpu; what is finished is kept"
+)
 COMMAND = "MMMONO_COMMAND"  # environment variable with the number of the process that runs the command
 Objective = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
 
@@ -73,7 +77,8 @@ def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_na
         _check_mandatory(cfg)
         _check_objective(cfg)
         check_settings(cfg, config_name)
-        return _tracked(main, cfg, config_name)
+        with enough_gpu_memory(NO_GPU_MEMORY):
+            return _tracked(main, cfg, config_name)
     except (MmmonoError, OmegaConfBaseException, InstantiationException) as error:
         if _is_bug(error):
             raise

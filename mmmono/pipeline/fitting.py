@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from mmmono.core.errors import DictionaryError
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import (
@@ -120,7 +121,10 @@ class Training:
         plateau = TrainingPlateau(self.settings.patience, self.settings.min_fall, self.settings.min_gain)
         trainer = self._trainer(place, logger, [plateau, history])
         last = self._last
-        with process_settings(self.trainer.tf32), _interruptible(trainer):
+        smaller = (
+            f"lower training.batch_size={pairs[2]}, or training.pool_rows={pairs[5]}, the pairs that the GPU holds"
+        )
+        with enough_gpu_memory(smaller), process_settings(self.trainer.tf32), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
             history.ended_by = plateau.ended_by(trainer)
             if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):

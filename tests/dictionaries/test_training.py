@@ -43,6 +43,11 @@ def made_data(root: Path) -> PairedFeatures:
         (root / folder).mkdir()
         values = codes @ atoms + 0.05 * rng.standard_normal((1024, 12)) + gap * np.eye(12)[0]
         np.save(root / folder / f"{folder}_0.npy", values.astype(np.float32))
+    return reopened(root)
+
+
+def reopened(root: Path) -> PairedFeatures:
+    """What `made_data` made."""
     store = FeatureStore(root)
     return PairedFeatures(FeatureView(store, np.arange(768)), FeatureView(store, np.arange(768, 1024)), batch_size=128)
 

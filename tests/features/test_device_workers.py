@@ -1,5 +1,7 @@
 """Extraction by a process for each device of this machine, here the CPU twice."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,22 @@ def test_what_workers_raise_is_raised_here(tmp_path: Path) -> None:
         extract_on_devices(job(ColorPairs(SIZES), tmp_path / "model"), unloadable, ["cpu"])
     with pytest.raises(ProcessError, match="^a worker process ended with KeyError: 'a file'"):
         extract_on_devices(job(ColorPairs(SIZES), tmp_path / "other"), misses_a_file, ["cpu"])
+
+
+@pytest.mark.slow
+def test_workers_that_read_in_processes_end_without_a_word(tmp_path: Path) -> None:
+    """As on GPUs. A worker that is killed leaves semaphores of its readers, of which Python tells when the command ends."""
+    script = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from mmmono.features.cluster_extraction import extract_on_devices
+from tests.features.cluster_fakes import colors
+from tests.features.test_device_workers import SIZES, TWO, ColorPairs, job
+
+begun = job(ColorPairs(SIZES), Path(sys.argv[1]))
+assert extract_on_devices(replace(begun, settings=replace(begun.settings, workers=2)), colors, TWO)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "store")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "leaked" not in ran.stderr

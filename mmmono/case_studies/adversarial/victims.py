@@ -216,7 +216,8 @@ class Llava(Victim):
         inputs = self.inputs(image, self.prompt.replace("{request}", request.text))
         sampling = {"do_sample": True, "temperature": self.temperature} if self.temperature else {"do_sample": False}
         texts: list[str] = []
-        with torch.random.fork_rng(), torch.inference_mode():
+        own = [self._device] if self._device.startswith("cuda") else []  # not those of all GPUs of the machine
+        with torch.random.fork_rng(own), torch.inference_mode():
             torch.manual_seed(seed)
             while len(texts) < self.repeats:
                 count = min(self.batch_size, self.repeats - len(texts)) if self.temperature else 1
