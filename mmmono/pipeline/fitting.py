@@ -121,9 +121,8 @@ class Training:
         plateau = TrainingPlateau(self.settings.patience, self.settings.min_fall, self.settings.min_gain)
         trainer = self._trainer(place, logger, [plateau, history])
         last = self._last
-        smaller = (
-            f"lower training.batch_size={pairs[2]}, or training.pool_rows={pairs[5]}, the pairs that the GPU holds"
-        )
+        size, pool = self.settings.batch_size, self.settings.pool_rows
+        smaller = f"lower training.batch_size={size}, or training.pool_rows={pool}, the pairs that the GPU holds"
         with enough_gpu_memory(smaller), process_settings(self.trainer.tf32), _interruptible(trainer):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
             history.ended_by = plateau.ended_by(trainer)
