@@ -210,7 +210,7 @@ class PartEncoder:
         dim = self.encoder.dim
         # Batch by batch, as a GPU may have no room for the part a second time.
         image, text = (
-            torch.cat([torch.empty(0, dim), *(rows.cpu().float() for rows in side)])
+            torch.cat([rows.cpu().float() for rows in side]) if side else torch.empty(0, dim)
             for side in (buffer.image, buffer.text)
         )
         check_finite(image, text, buffer.rows, self.names[part], self.settings.dtype)
