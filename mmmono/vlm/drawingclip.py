@@ -35,6 +35,7 @@ NAME = "drawingclip"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 REPORT_FILE = "fit.json"
 TEMPERATURE = 90.0  # a modality gap like a real CLIP's; open_clip starts at 1 / 0.07
+STEPS = 500
 DESCRIPTIONS = 32  # of classes in a forward pass
 
 
@@ -62,7 +63,7 @@ class FitReport:
     groups: int
     seed: int
     class_features: int = 320
-    steps: int = 500
+    steps: int = STEPS
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -79,12 +80,13 @@ class Plan:
     Attributes:
         seed: of all that is random; the global random state is not changed.
         classes: whether features of the image tower's classes join the pairs, and the image head starts from its classifier.
-        temperature: see `FitReport`.
+        temperature, steps: see `FitReport`.
     """
 
     seed: int = 0
     classes: bool = True
     temperature: float = TEMPERATURE
+    steps: int = STEPS
 
 
 def fit_drawingclip(
@@ -109,7 +111,7 @@ def fit_drawingclip(
         raise ModelError(f"DrawingCLIP cannot be fitted on {len(image)} pairs: it takes at least two")
     of_pairs = np.unique(np.arange(len(image)) if groups is None else np.asarray(groups), return_inverse=True)[1]
     plan = plan or Plan()
-    report = FitReport(len(image), int(of_pairs.max()) + 1, plan.seed, temperature=plan.temperature)
+    report = FitReport(len(image), int(of_pairs.max()) + 1, plan.seed, steps=plan.steps, temperature=plan.temperature)
     report = report if plan.classes else replace(report, class_features=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)

@@ -43,7 +43,7 @@ def pairs() -> list[tuple[Image.Image, str]]:
 def fitted(pairs: list[tuple[Image.Image, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("drawingclip")
     before = torch.random.get_rng_state()
-    fit_drawingclip(directory, *outputs_of(locked_towers(), iter(pairs)))
+    fit_drawingclip(directory, *outputs_of(locked_towers(), iter(pairs)), plan=drawingclip.Plan(steps=150))
     assert torch.random.get_rng_state().equal(before)
     return directory
 
@@ -143,7 +143,8 @@ def test_classes_that_no_image_was_seen_of_are_placed_unless_left_out(
     pairs: list[tuple[Image.Image, str]], fitted: Path, tmp_path: Path
 ) -> None:
     image, text = outputs_of(locked_towers(), pairs)
-    report = fit_drawingclip(tmp_path, image, text, plan=drawingclip.Plan(classes=False, temperature=1 / 0.07))
+    plan = drawingclip.Plan(classes=False, temperature=1 / 0.07, steps=150)
+    report = fit_drawingclip(tmp_path, image, text, plan=plan)
     assert report.class_features == 0
     started_higher = json.loads((fitted / drawingclip.REPORT_FILE).read_text())["last_temperature"]
     assert report.last_temperature < 40 < 70 < started_higher, "it hardly moves from where it starts"
