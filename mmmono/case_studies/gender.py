@@ -189,7 +189,7 @@ def _leads(
     """Cosine of each sample to concept A's mean reference minus that to B's, without each removal's features."""
     means = torch.stack([settings.unit_vectors(z[rows], modality).mean(0) for rows in references])
     anchors = F.normalize(means, dim=1)
-    kept = torch.ones(len(removals), z.shape[1])
+    kept = z.new_ones(len(removals), z.shape[1])
     for row, removed in zip(kept, removals, strict=True):
         row[removed] = 0
     leads = [_differences(block, modality, anchors, kept, settings) for block in z.split(BLOCK)]

@@ -195,6 +195,25 @@ class _Batches:
         return image / self.image_scale, text / self._unit_scale, counts
 
 
+def _contrastive_loss(
+    image: Float[Tensor, "rows dim"], text: Float[Tensor, "rows dim"], counts: Sequence[int]
+) -> Float[Tensor, ""]:
+    """CLIP's symmetric cross-entropy, its mean over rows, each contrasted with those of its own kind alone.
+
+    A class feature's text is a mixture of names, which may well be that of a drawing.
+
+    Args:
+        image, text: row i of both belongs together; one of them has the temperature in it.
+        counts: rows of each kind, in their order.
+    """
+    loss = torch.zeros(())
+    for images, texts in zip(image.split(counts), text.split(counts), strict=True):
+        logits, target = images @ texts.T, torch.arange(len(images))
+        both = F.cross_entropy(logits, target, reduction="sum") + F.cross_entropy(logits.T, target, reduction="sum")
+        loss = loss + both / (2 * len(image))
+    return loss
+
+
 def _start_heads(model: OpenCLIPModel, classifier: Classifier | None, image_scale: Tensor) -> None:
     """Texts start as similar to one another as their tower has them, images near the names of classes they are likely of."""
     nn.init.orthogonal_(model.text.proj.weight)
@@ -204,11 +223,7 @@ def _start_heads(model: OpenCLIPModel, classifier: Classifier | None, image_scal
 
 
 def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitReport:
-    """Minimize CLIP's symmetric cross-entropy over the two heads and the temperature.
-
-    Pairs and class features are contrasted among themselves alone: a class feature's text is a mixture of names, which may
-    well be that of a drawing.
-    """
+    """Minimize the loss over the two heads and the temperature."""
     visual_head, text_head, logit_scale = model.visual.head.train(), model.text.proj, model.logit_scale
     parameters = [*visual_head.parameters(), *text_head.parameters(), logit_scale]
     for parameter in parameters:
@@ -227,11 +242,7 @@ def _fit_heads(model: OpenCLIPModel, batches: _Batches, plan: FitReport) -> FitR
         image, text, counts = batches.next(plan.batch_size, plan.class_features)
         image_embedding = F.normalize(visual_head(image), dim=-1)
         text_embedding = logit_scale.exp() * F.normalize(text_head(F.dropout(text, plan.dropout)), dim=-1)
-        loss = torch.zeros(())
-        for images, texts in zip(image_embedding.split(counts), text_embedding.split(counts), strict=True):
-            logits, target = images @ texts.T, torch.arange(len(images))
-            both = F.cross_entropy(logits, target, reduction="sum") + F.cross_entropy(logits.T, target, reduction="sum")
-            loss = loss + both / (2 * len(image))
+        loss = _contrastive_loss(image_embedding, text_embedding, counts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,6 +6,7 @@ import time
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -169,6 +170,18 @@ def test_groups_are_drawn_in_proportion_to_the_root_of_their_size() -> None:
     share = (drawn < 89.5).double().mean()
     expected = 90**0.5 / (90**0.5 + 10)  # 0.49; 0.9 as pairs, 0.09 if groups were equal
     assert abs(share - expected) < 5 * (expected * (1 - expected) / 2000) ** 0.5
+
+
+@pytest.mark.parametrize("counts", [[7], [5, 2], [2, 5]])
+def test_each_kind_is_contrasted_with_itself(counts: list[int]) -> None:
+    """By numpy, with the similarities of different kinds left out of one matrix of all."""
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(2, 7, 3))
+    kind = np.repeat(np.arange(len(counts)), counts)
+    weight = np.exp(image @ text.T) * (kind[:, None] == kind)
+    expected = -np.log(np.diag(weight) ** 2 / (weight.sum(0) * weight.sum(1))).mean() / 2
+    loss = drawingclip._contrastive_loss(torch.tensor(image), torch.tensor(text), counts)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
