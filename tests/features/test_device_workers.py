@@ -70,10 +70,10 @@ from dataclasses import replace
 from pathlib import Path
 from mmmono.features.cluster_extraction import extract_on_devices
 from tests.features.cluster_fakes import colors
-from tests.features.test_device_workers import SIZES, TWO, ColorPairs, job
+from tests.features.test_device_workers import ColorPairs, TWO, job
 
-begun = job(ColorPairs(SIZES), Path(sys.argv[1]))
-assert extract_on_devices(replace(begun, settings=replace(begun.settings, workers=2)), colors, TWO)
+begun = job(ColorPairs((7, 5)), Path(sys.argv[1]))
+assert extract_on_devices(replace(begun, settings=replace(begun.settings, workers=1)), colors, TWO)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "store")]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
