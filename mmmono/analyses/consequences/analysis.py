@@ -79,8 +79,9 @@ def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables
         space, scored = space_of(features), halves.dominance(workspace, features)
         bench = removal_bench(features, pairs, space != "reconstruction", workspace.device, settings.temperature)
         of: Row = {"feature_set": name}
+        chance = bench.retrieval.chance(1)
         for table, found in _measured(bench, scored, plan, settings.top).items():
-            shared = {**of, "space": space, **about} if table == "samples" else of
+            shared = {**of, "space": space, **about, "chance_r1": chance} if table == "samples" else of
             tables[table] += [{**shared, **row} for row in found]
     return tables
 
