@@ -27,9 +27,9 @@ def crossed_mean(
     too small by chance, so ⅔ of the variance of independent cells is its least value. Degrees of freedom follow
     Satterthwaite (1946), with those of each component by the sizes of its levels (`freedom_of_groups`): a few large rows
     decide, however many small ones there are. Components of rows and columns are taken half a standard error above their
-    estimates, since too small a variance would otherwise come with too many degrees of freedom. Two or three levels may be alike by chance
-    alone, whatever they stand for: their component is then a whole standard error above, by no less variance than
-    independent cells have. Intervals of factors that do not matter get wider by this.
+    estimates, since too small a variance would otherwise come with too many degrees of freedom. Two or three levels may be
+    alike by chance alone, whatever they stand for: their component is then a whole standard error above, by no less
+    variance than independent cells have. Intervals of factors that do not matter get wider by this.
 
     Args:
         values: observed values; NaN is left out. The table need not be full.

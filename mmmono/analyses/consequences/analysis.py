@@ -28,7 +28,7 @@ from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.halves import FEWEST_GROUPS, Halves
-from mmmono.pipeline.removal_benches import PairSample, removal_bench, space_of
+from mmmono.pipeline.removal_benches import EmbeddedPairs, removal_bench, space_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -69,7 +69,7 @@ def prepare(workspace: Workspace) -> Study:
 
 
 def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables:
-    sample = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+    sample = EmbeddedPairs.of(workspace, settings.max_pairs, settings.prompt)
     pairs = sample.where(halves.left(sample.rows))
     plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
     about = {**_counts(pairs, halves), "label": workspace.dataset.label if pairs.classes is not None else None}
@@ -86,7 +86,7 @@ def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables
     return tables
 
 
-def _counts(pairs: PairSample, halves: Halves) -> Row:
+def _counts(pairs: EmbeddedPairs, halves: Halves) -> Row:
     """Numbers of pairs and groups that classes are removed on, and of those by which features are classified."""
     classified = halves.classified[halves.classified >= 0]
     return {
