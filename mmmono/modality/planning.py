@@ -20,6 +20,9 @@ from mmmono.modality.intervals import effective_trials
 from mmmono.modality.scores import DominanceScores
 
 
+LEVELS = (0.5, 0.9)  # shares of the features that a plan is for
+
+
 def planning_error(dominance: DominanceScores) -> Float64[Tensor, " features"]:
     """Standard error of R(d) that does not vanish where a small pilot saw one modality win every pair.
 
@@ -81,7 +84,7 @@ def groups_for_border(
         distance: R(d) minus the border, or the reverse for TextD; NaN and values ≤ 0 give NaN.
         error: standard error of the distance in the pilot (`ClassCertainty.border_error`).
         power: probability of finding it.
-        alpha: level of the one-sided test.
+        alpha: level of the one-sided test; of several features see `groups_for_power`.
     """
     _check_test(power, alpha)
     groups = num_groups * ((_z(1 - alpha) + _z(power)) * error / distance).square()
@@ -96,18 +99,19 @@ class Aims:
         half_width: half width of the interval of R(d).
         difference: distance of R(d) from ½ that should be found.
         power: probability with which it should be found.
-        alpha: level of the tests.
+        fdr: false discovery rate among the live features at which it should be found.
     """
 
     half_width: float = 0.01
     difference: float = 0.05
     power: float = 0.8
-    alpha: float = 0.05
+    fdr: float = 0.05
 
     def __post_init__(self) -> None:
         check_number("half_width", self.half_width, above=0)
         check_number("difference", self.difference, above=0)
-        _check_test(self.power, self.alpha)
+        check_number("power", self.power, above=0, below=1)
+        check_number("fdr", self.fdr, above=0, below=1)
 
 
 def plan_rows(
@@ -117,7 +121,10 @@ def plan_rows(
     border_error: Float64[Tensor, " features"],
     aims: Aims,
 ) -> Iterator[dict[str, float | int | str]]:
-    """Yield one row for each aim: the groups it needs for half and for 90 % of the live features.
+    """Yield one row for each aim: the groups it needs for half and for 90 % of the live features that it is about.
+
+    A test at a false discovery rate has the level of a single one times the share of live features that it finds
+    (Benjamini and Hochberg 1995), which is half or 90 % of those that the aim is about.
 
     Args:
         dominance: scores of the pilot.
@@ -125,20 +132,24 @@ def plan_rows(
         distance, border_error: see `groups_for_border`.
         aims: what to plan for.
     """
-    questions = {
-        ("half_width", aims.half_width): groups_for_half_width(dominance, aims.half_width),
-        ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, aims.alpha),
-        ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, aims.alpha),
-    }
     share = dominance.informative_pairs.double() / dominance.num_groups
-    for (aim, target), needed in questions.items():
-        asked = live & needed.isfinite()
-        row: dict[str, float | int | str] = {
-            "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups
+
+    def needed(aim: str, alpha: float) -> Float64[Tensor, " features"]:
+        if aim == "half_width":
+            return groups_for_half_width(dominance, aims.half_width)
+        if aim == "difference":
+            return groups_for_power(dominance, aims.difference, aims.power, alpha)
+        return groups_for_border(dominance.num_groups, distance, border_error, aims.power, alpha)
+
+    for aim, target in (("half_width", aims.half_width), ("difference", aims.difference), ("border", nan)):
+        asked = live & needed(aim, aims.fdr).isfinite()
+        count = int(asked.sum())
+        half, most = (needed(aim, aims.fdr * level * count / int(live.sum()) if count else aims.fdr) for level in LEVELS)
+        yield {
+            "aim": aim, "target": target, "asked": count, "groups": dominance.num_groups,
+            "groups_median": _quantile(half[asked], LEVELS[0]), "groups_90": _quantile(most[asked], LEVELS[1]),
+            "informative_median": _quantile((half * share)[asked], LEVELS[0]),
         }  # fmt: skip
-        for name, level in (("median", 0.5), ("90", 0.9)):
-            row[f"groups_{name}"] = _quantile(needed[asked], level)
-        yield {**row, "informative_median": _quantile((needed * share)[asked], 0.5)}
 
 
 def _quantile(values: Tensor, level: float) -> float:
