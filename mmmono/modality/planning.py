@@ -20,9 +20,6 @@ from mmmono.modality.intervals import effective_trials
 from mmmono.modality.scores import DominanceScores
 
 
-LEVELS = (0.5, 0.9)  # shares of the features that a plan is for
-
-
 def planning_error(dominance: DominanceScores) -> Float64[Tensor, " features"]:
     """Standard error of R(d) that does not vanish where a small pilot saw one modality win every pair.
 
@@ -124,7 +121,7 @@ def plan_rows(
     """Yield one row for each aim: the groups it needs for half and for 90 % of the live features that it is about.
 
     A test at a false discovery rate has the level of a single one times the share of live features that it finds
-    (Benjamini and Hochberg 1995), which is half or 90 % of those that the aim is about.
+    (Benjamini and Hochberg 1995). Half of those that the aim is about are taken to be found.
 
     Args:
         dominance: scores of the pilot.
@@ -133,22 +130,22 @@ def plan_rows(
         aims: what to plan for.
     """
     share = dominance.informative_pairs.double() / dominance.num_groups
+    beyond = live & (distance > 0)
 
-    def needed(aim: str, alpha: float) -> Float64[Tensor, " features"]:
-        if aim == "half_width":
-            return groups_for_half_width(dominance, aims.half_width)
-        if aim == "difference":
-            return groups_for_power(dominance, aims.difference, aims.power, alpha)
-        return groups_for_border(dominance.num_groups, distance, border_error, aims.power, alpha)
+    def level(about: Tensor) -> float:
+        return aims.fdr * max(1.0, float(about.sum()) / 2) / max(1, int(live.sum()))
 
-    for aim, target in (("half_width", aims.half_width), ("difference", aims.difference), ("border", nan)):
-        asked = live & needed(aim, aims.fdr).isfinite()
-        count = int(asked.sum())
-        half, most = (needed(aim, aims.fdr * level * count / int(live.sum()) if count else aims.fdr) for level in LEVELS)
+    needed = {
+        ("half_width", aims.half_width): groups_for_half_width(dominance, aims.half_width),
+        ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, level(live)),
+        ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, level(beyond)),
+    }
+    for (aim, target), groups in needed.items():
+        asked = live & groups.isfinite()
         yield {
-            "aim": aim, "target": target, "asked": count, "groups": dominance.num_groups,
-            "groups_median": _quantile(half[asked], LEVELS[0]), "groups_90": _quantile(most[asked], LEVELS[1]),
-            "informative_median": _quantile((half * share)[asked], LEVELS[0]),
+            "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups,
+            "groups_median": _quantile(groups[asked], 0.5), "groups_90": _quantile(groups[asked], 0.9),
+            "informative_median": _quantile((groups * share)[asked], 0.5),
         }  # fmt: skip
 
 
