@@ -187,7 +187,8 @@ def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterat
 
 
 def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
-    """Rows of one share of a class, and of random sets like it."""
+    """Rows of one share of a class, and of random sets like it; what drops no feature has a change of 0 for certain."""
+    certain = {"delta": 0.0, "delta_low": 0.0, "delta_high": 0.0}
     for like, outcomes in (("", removal.own), (RANDOM, removal.random)):
         for measure in OF_CURVES:
             deltas = [
@@ -200,6 +201,6 @@ def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
                 low, high = np.percentile(deltas, (5, 95))
                 yield {
                     **_row(_place(removal, like), measure, outcomes),
-                    **_columns("delta", difference(outcomes, [full], measure)),
+                    **(certain if outcomes[0] is full else _columns("delta", difference(outcomes, [full], measure))),
                     "share": removal.share, "band_low": float(low), "band_high": float(high),
                 }  # fmt: skip
