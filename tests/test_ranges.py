@@ -166,7 +166,7 @@ def cases() -> Iterator[Case]:
     yield from of(
         lambda **kw: groups_for_border(**{"num_groups": 9, "distance": SCORES, "error": SCORES, **kw}), **tests
     )
-    yield from of(Aims, half_width=POSITIVE, difference=POSITIVE, **tests)
+    yield from of(Aims, half_width=POSITIVE, difference=POSITIVE, power=SHARE, fdr=SHARE)
     yield from of(ScaleStream, factors=((0.0,), (NAN,), (INF,), (-1.0,)))
     yield from of(AblationSettings, folds=(0, 6, 2.5), n_random=WHOLE)
     yield from of(RemovalPlan, n_random=(1, 2.5, NAN), ranked=NOT_NEGATIVE, shares=((NAN, 1.0), (0.5, 0.4, 1.0)))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from mmmono.core.statistics import Array, Estimate, aligned, codes_of
+from mmmono.core.statistics import Array, Estimate, aligned, codes_of, freedom_of_groups, group_mean
 
 FEW = 3  # levels of a factor whose variance they hardly tell; see `crossed_mean`
 LEAST_SHARE = 2 / 3  # least variance of a crossed mean, relative to that of independent values; see `crossed_mean`
@@ -24,10 +25,11 @@ def crossed_mean(
     cell. The components are estimated by equating sums of squares with their expectations (Henderson 1953, Method 1; the
     analysis of variance if the table is full). Owen (2007) shows why one factor alone is not enough. The sum may be far
     too small by chance, so ⅔ of the variance of independent cells is its least value. Degrees of freedom follow
-    Satterthwaite (1946), with components of rows and columns half a standard error above their estimates, since too
-    small a variance would otherwise come with too many degrees of freedom. Two or three levels may be alike by chance
-    alone, whatever they stand for: their component is then a whole standard error above, by no less variance than
-    independent cells have. Intervals of factors that do not matter get wider by this.
+    Satterthwaite (1946), with those of each component by the sizes of its levels (`freedom_of_groups`): a few large rows
+    decide, however many small ones there are. Components of rows and columns are taken half a standard error above their
+    estimates, since too small a variance would otherwise come with too many degrees of freedom. Two or three levels may be
+    alike by chance alone, whatever they stand for: their component is then a whole standard error above, by no less
+    variance than independent cells have. Intervals of factors that do not matter get wider by this.
 
     Args:
         values: observed values; NaN is left out. The table need not be full.
@@ -49,34 +51,30 @@ def crossed_mean(
         raise ValueError("no values to average")
     values, rows, columns = values[there], *(codes_of(x[there]) for x in (rows, columns))
     factors = [rows, columns, codes_of(rows * (columns.max() + 1) + columns)]
-    counts = [int(factor.max()) + 1 for factor in factors]
+    sizes = [np.bincount(factor) for factor in factors]
     mean, excess, method = float(values.mean()), values - values.mean(), f"t over {name}, crossed"
     plain = [_variance_by(excess, factor) for factor in factors]
-    if min(counts[:2]) < 2:
-        which = int(np.argmax(counts[:2]))
-        if counts[which] < 2:
-            return Estimate(mean, method=method)
-        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
-    parts = _components(excess, factors)
+    parts = _components(excess, factors) if min(map(len, sizes[:2])) > 1 else None
     if parts is None:
-        which = int(np.argmax(plain[:2]))
-        return Estimate(mean, math.sqrt(plain[which]), counts[which] - 1, method)
-    variance = max(float(parts.sum()), LEAST_SHARE * plain[2])
+        which = max((0, 1), key=lambda factor: (plain[factor], len(sizes[factor])))
+        return replace(group_mean(values, factors[which]), method=method)
+    freedoms = [freedom_of_groups(size) for size in sizes]
+    least, variance = min(freedoms[:2]), max(float(parts.sum()), LEAST_SHARE * plain[2])
     if not variance:
-        return Estimate(mean, 0.0, min(counts[:2]) - 1, method)
-    slack = [_doubt(plain[i], plain[2], counts[i]) for i in (0, 1)]
+        return Estimate(mean, 0.0, least, method)
+    slack = [_doubt(plain[i], plain[2], len(sizes[i]), freedoms[i]) for i in (0, 1)]
     scatter = sum(
-        max(0.0, float(part) + extra) ** 2 / (count - 1)
-        for part, extra, count in zip(parts, [*slack, 0.0], counts, strict=True)
+        max(0.0, float(part) + extra) ** 2 / freedom
+        for part, extra, freedom in zip(parts, [*slack, 0.0], freedoms, strict=True)
     )
-    freedom = max(min(counts[:2]) - 1, max(variance, plain[2]) ** 2 / scatter) if scatter else min(counts[:2]) - 1
+    freedom = max(least, max(variance, plain[2]) ** 2 / scatter) if scatter else least
     return Estimate(mean, math.sqrt(variance), freedom, method)
 
 
-def _doubt(by_level: float, by_cell: float, levels: int) -> float:
+def _doubt(by_level: float, by_cell: float, levels: int, freedom: float) -> float:
     """Half a standard error of a factor's variance component; for two or three levels see `crossed_mean`."""
     few = levels <= FEW
-    return (1.0 if few else 0.5) * (max(by_level, by_cell) if few else by_level) * math.sqrt(2 / (levels - 1))
+    return (1.0 if few else 0.5) * (max(by_level, by_cell) if few else by_level) * math.sqrt(2 / freedom)
 
 
 def _components(excess: Array, factors: Sequence[Array]) -> Array | None:

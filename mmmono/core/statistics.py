@@ -209,9 +209,18 @@ def group_mean(values: Float[Array, " values"], groups: Int[Array, " values"]) -
         return Estimate(mean, method="t over groups")
     sums = np.bincount(members, values - mean)
     variance = float((sums**2 / (1 - weights)).sum()) / len(values) ** 2
+    return Estimate(mean, math.sqrt(variance), freedom_of_groups(np.bincount(members)), "t over groups")
+
+
+def freedom_of_groups(sizes: Int[Array, " groups"]) -> float:
+    """Degrees of freedom of a variance between groups, as in `group_mean`: one less than their number if sizes are equal.
+
+    Args:
+        sizes: number of values of each of at least two groups.
+    """
+    weights = sizes / sizes.sum()
     pull = weights**2 / (1 - weights)
-    freedom = 1 / float(weights @ weights + pull.sum() ** 2 - pull @ pull)
-    return Estimate(mean, math.sqrt(variance), freedom, "t over groups")
+    return 1 / float(weights @ weights + pull.sum() ** 2 - pull @ pull)
 
 
 def effective_groups(groups: Int[Array, " values"]) -> float:

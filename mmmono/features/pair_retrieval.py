@@ -133,6 +133,11 @@ class PairRetrieval:
             rankings.append(Ranking(above[way].double(), wrongs.clamp_min(0), tied, own))
         return Retrieved(*rankings)
 
+    def chance(self, k: int) -> float:
+        """R@k, mean of both ways, of targets in a random order: more than k / targets where groups have several pairs."""
+        equal = torch.zeros(len(self.groups), len(self.groups), dtype=torch.float64)
+        return float(self.measure(equal).recall(k).mean())
+
     def losses(self, cosines: Float64[Tensor, "pairs pairs"], temperature: float) -> Float64[Tensor, " pairs"]:
         """CLIP's loss of each pair in nats, the mean of both ways, with all other pairs as negatives; see `clip_loss`.
 

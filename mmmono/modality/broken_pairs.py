@@ -19,6 +19,7 @@ POWERS = tuple((a, b) for a in range(5) for b in range(5 - a) if a + b)  # of Σ
 CONSTANT = 1e-12  # a sum of squared deviations below this share of the sum of squares is rounding
 EXACT = 2_000  # up to so many firings of the rarer side the hypergeometric distribution is summed
 COVERAGE = 0.95
+LEAST_FREE = 3  # units less parts, from which on a correlation has an interval
 
 
 @dataclass(frozen=True)
@@ -148,14 +149,15 @@ def correlation_interval(parts: Sequence[Moments]) -> tuple[Tensor, Tensor, Tens
     Deviations are from the mean of the unit's own part, so that parts with different means make no correlation: of large
     groups both sides fire more often than of small ones, whatever they share. Its standard error is the larger of two: that
     of any distribution with four moments (the delta method), and that of a normal distribution, (1 − r²) / √n. The former is
-    too small where a handful of units decide.
+    too small where a handful of units decide. Fewer than three deviations that are free, as of two or three units, have no
+    interval: such correlations are near 1 or −1 whatever the truth is.
 
     Args:
         parts: moments of units that may be re-paired with each other, as in `broken_pairs_test`.
 
     Returns:
         correlation, lower and upper end; correlations are 0 where one side is constant in every part and NaN where both are,
-        and the ends are NaN in both cases.
+        and the ends are NaN in both cases and where there are too few units.
     """
     n = max(1, sum(part.count for part in parts))
 
@@ -174,9 +176,10 @@ def correlation_interval(parts: Sequence[Moments]) -> tuple[Tensor, Tensor, Tens
     error = torch.maximum(influence.clamp_min(0).sqrt(), 1 - r**2) / max(1, n - 2 - len(parts)) ** 0.5
     reach = float(norm.isf((1 - COVERAGE) / 2)) * error / (1 - r**2)
     low, high = (torch.tanh(torch.atanh(r) + sign * reach) for sign in (-1, 1))
+    bounded = known if n - len(parts) >= LEAST_FREE else torch.zeros_like(known)
     certain = r.abs() == 1
     r = r.where(known, torch.where((x > 0) | (y > 0), 0.0, torch.nan))
-    low, high = (torch.where(certain, r, end).where(known, torch.nan) for end in (low, high))
+    low, high = (torch.where(certain, r, end).where(bounded, torch.nan) for end in (low, high))
     return r, low, high
 
 

@@ -81,7 +81,7 @@ def groups_for_border(
         distance: R(d) minus the border, or the reverse for TextD; NaN and values ≤ 0 give NaN.
         error: standard error of the distance in the pilot (`ClassCertainty.border_error`).
         power: probability of finding it.
-        alpha: level of the one-sided test.
+        alpha: level of the one-sided test; of several features see `groups_for_power`.
     """
     _check_test(power, alpha)
     groups = num_groups * ((_z(1 - alpha) + _z(power)) * error / distance).square()
@@ -96,18 +96,19 @@ class Aims:
         half_width: half width of the interval of R(d).
         difference: distance of R(d) from ½ that should be found.
         power: probability with which it should be found.
-        alpha: level of the tests.
+        fdr: false discovery rate among the live features at which it should be found.
     """
 
     half_width: float = 0.01
     difference: float = 0.05
     power: float = 0.8
-    alpha: float = 0.05
+    fdr: float = 0.05
 
     def __post_init__(self) -> None:
         check_number("half_width", self.half_width, above=0)
         check_number("difference", self.difference, above=0)
-        _check_test(self.power, self.alpha)
+        check_number("power", self.power, above=0, below=1)
+        check_number("fdr", self.fdr, above=0, below=1)
 
 
 def plan_rows(
@@ -117,7 +118,10 @@ def plan_rows(
     border_error: Float64[Tensor, " features"],
     aims: Aims,
 ) -> Iterator[dict[str, float | int | str]]:
-    """Yield one row for each aim: the groups it needs for half and for 90 % of the live features.
+    """Yield one row for each aim: the groups it needs for half and for 90 % of the live features that it is about.
+
+    A test at a false discovery rate has the level of a single one times the share of live features that it finds
+    (Benjamini and Hochberg 1995). Half of those that the aim is about are taken to be found.
 
     Args:
         dominance: scores of the pilot.
@@ -125,20 +129,24 @@ def plan_rows(
         distance, border_error: see `groups_for_border`.
         aims: what to plan for.
     """
-    questions = {
-        ("half_width", aims.half_width): groups_for_half_width(dominance, aims.half_width),
-        ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, aims.alpha),
-        ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, aims.alpha),
-    }
     share = dominance.informative_pairs.double() / dominance.num_groups
-    for (aim, target), needed in questions.items():
-        asked = live & needed.isfinite()
-        row: dict[str, float | int | str] = {
-            "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups
+    beyond = live & (distance > 0)
+
+    def level(about: Tensor) -> float:
+        return aims.fdr * max(1.0, float(about.sum()) / 2) / max(1, int(live.sum()))
+
+    needed = {
+        ("half_width", aims.half_width): groups_for_half_width(dominance, aims.half_width),
+        ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, level(live)),
+        ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, level(beyond)),
+    }
+    for (aim, target), groups in needed.items():
+        asked = live & groups.isfinite()
+        yield {
+            "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups,
+            "groups_median": _quantile(groups[asked], 0.5), "groups_90": _quantile(groups[asked], 0.9),
+            "informative_median": _quantile((groups * share)[asked], 0.5),
         }  # fmt: skip
-        for name, level in (("median", 0.5), ("90", 0.9)):
-            row[f"groups_{name}"] = _quantile(needed[asked], level)
-        yield {**row, "informative_median": _quantile((needed * share)[asked], 0.5)}
 
 
 def _quantile(values: Tensor, level: float) -> float:

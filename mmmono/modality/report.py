@@ -81,7 +81,7 @@ class FeatureSetDominance:
             lowest=float(scores.min()) if len(live) else float("nan"),
             highest=float(scores.max()) if len(live) else float("nan"),
             half_width=float(1.96 * errors.nanmean()),
-            design_effect=float(self.scores.design_effect[live].nanmedian()) if len(live) else float("nan"),
+            design_effect=median(self.scores.design_effect[live]),
         )
 
     @property
@@ -113,6 +113,15 @@ class FeatureSetDominance:
             {"feature_set": self.name, "feature": index, "class": name, **{c: v[index] for c, v in values.items()}}
             for index, name in enumerate(self.partition.class_of())
         ]
+
+
+def median(values: Float64[Tensor, " values"]) -> float:
+    """Median of values that are not NaN, the mean of both middle ones if their number is even; NaN if there are none.
+
+    `torch.nanmedian` takes the lower one.
+    """
+    known = values[~values.isnan()]
+    return float(known.quantile(0.5)) if len(known) else float("nan")
 
 
 def corrected_variance(scores: Float64[Tensor, " features"], errors: Float64[Tensor, " features"]) -> float:

@@ -53,7 +53,7 @@ class Sharedness:
     Attributes:
         score: correlation across pairs of firing (sparse features) or of activations (dense ones), in [−1, 1]; 0 if the
             feature is constant on one side, NaN if it is on both.
-        low, high: 95 % interval of the score; NaN where the feature is constant on a side.
+        low, high: 95 % interval of the score; NaN where the feature is constant on a side, or groups are too few.
         p_value: one-sided p-value of a positive association against broken pairs; 1 if the feature is constant on one
             side, NaN if it is on both.
         sparse: whether the feature is silent in at least half of the images and of the texts.

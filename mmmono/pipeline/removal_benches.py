@@ -17,8 +17,8 @@ from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of
 
 
 @dataclass(frozen=True)
-class PairSample:
-    """Pairs that are compared with each other.
+class EmbeddedPairs:
+    """Pairs of the dataset's split that are compared with each other, with their embeddings.
 
     Attributes:
         rows: ascending positions of the pairs in the dataset's split.
@@ -33,7 +33,7 @@ class PairSample:
     classes: ClassPrompts | None
 
     @classmethod
-    def of(cls, workspace: Workspace, max_pairs: int, prompt: str) -> PairSample:
+    def of(cls, workspace: Workspace, max_pairs: int, prompt: str) -> EmbeddedPairs:
         """Draw a seeded sample of at most `max_pairs` pairs of the dataset's split.
 
         Args:
@@ -52,13 +52,13 @@ class PairSample:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def where(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> PairSample:
+    def where(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> EmbeddedPairs:
         """Return the pairs at which a mask is true; without classes if none of them has a label."""
         mask, classes = torch.from_numpy(chosen), None
         if self.classes is not None and bool((self.classes.target[mask] >= 0).any()):
             classes = ClassPrompts(self.classes.embeddings, self.classes.target[mask])
         embeddings = {modality: rows[mask] for modality, rows in self.embeddings.items()}
-        return PairSample(self.rows[chosen], embeddings, self.groups[chosen], classes)
+        return EmbeddedPairs(self.rows[chosen], embeddings, self.groups[chosen], classes)
 
 
 def space_of(features: FeatureSet) -> str:
@@ -69,7 +69,7 @@ def space_of(features: FeatureSet) -> str:
 
 
 def removal_bench(
-    features: FeatureSet, pairs: PairSample, codes: bool, device: str, temperature: float = 0.07
+    features: FeatureSet, pairs: EmbeddedPairs, codes: bool, device: str, temperature: float = 0.07
 ) -> RemovalBench:
     """Return what measures the pairs without some features.
 

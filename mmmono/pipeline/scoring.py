@@ -14,7 +14,7 @@ class ScoreSettings:
 
     Attributes:
         undefined: what a pair counts for a feature that is silent on both sides: nothing (`skip`) or 0.5 (`half`).
-        min_pairs: features with fewer informative pairs are dead: they belong to no class.
+        min_pairs: features that pairs of fewer groups activate are dead: they belong to no class.
     """
 
     undefined: Undefined

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmmono.features.folding import OfBlocks, stored_pairs_and_groups
 from mmmono.modality import LIVE_CLASSES, Sharedness, SharednessStream, load_sharedness, save_sharedness
 from mmmono.modality.groups import shared_groups
-from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.report import FeatureSetDominance, median
 from mmmono.pipeline.workspace import Workspace
 
 FDR = 0.05  # false discovery rate at which tables of other analyses count a feature as shared
@@ -55,5 +55,5 @@ def sharedness_counts(
     for of in LIVE_CLASSES:
         members = scored.partition[of]
         cells[f"{of}_shared"] = int(shared[members].sum())
-        cells[f"{of}_sharedness"] = float(found.score[members].nanmedian()) if len(members) else float("nan")
+        cells[f"{of}_sharedness"] = median(found.score[members])
     return cells

@@ -1,4 +1,4 @@
-"""Say which classes of a result's feature sets no feature can be in, because their border lies outside the scores' range."""
+"""Say which classes of a result's feature sets no feature can be in: beyond all possible scores, or all if none is live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ def unreachable_classes(workspace: Workspace, recipe: Mapping[str, Any]) -> Iter
     """
     for name, digest in recipe.get("partitions", {}).items():
         for found in workspace.artifacts.find("partitions", f"*-{digest}"):  # the one, or none if it was deleted
-            yield from _told(name, load_partition(found.path, name).partition, workspace.modalities.said)
+            partition = load_partition(found.path, name).partition
+            if not len(partition.live):
+                yield (
+                    f"{name}: no feature is in a class, since none is activated by pairs of "
+                    f"{recipe['mds']['min_pairs']} groups: give more pairs, or lower mds.min_pairs"
+                )
+            yield from _told(name, partition, workspace.modalities.said)
 
 
 def _told(name: str, partition: Partition, said: Callable[[str], str]) -> Iterator[str]:

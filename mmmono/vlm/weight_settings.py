@@ -17,6 +17,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CONFIG_FILE = "open_clip_config.json"
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")  # open_clip's names of these settings
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model")
 
 
@@ -85,16 +86,13 @@ class WeightSettings(GivenSettings):
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the preprocessing settings that are not None, under open_clip's names."""
-        names = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in PREPROCESSING}
         return {name: tuple(v) if _is_sequence(v) else v for name, v in given.items() if v is not None}
 
 
 def settings_of_tag(tag: Mapping[str, Any]) -> WeightSettings:
     """Return the settings in open_clip's entry for a tag."""
-    known: dict[str, Any] = {
-        name: tag.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "fill_color", "quick_gelu")
-    }
+    known: dict[str, Any] = {name: tag.get(name) for name in (*PREPROCESSING, "quick_gelu")}
     return WeightSettings(**known)
 
 
@@ -105,7 +103,7 @@ def settings_beside(file: Path) -> WeightSettings:
     vision, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
     own_tokenizer = text.get("hf_tokenizer_name") and any((file.parent / name).exists() for name in _TOKENIZER_FILES)
     return WeightSettings(
-        **{name: preprocess.get(name) for name in ("mean", "std", "interpolation", "resize_mode", "fill_color")},
+        **{name: preprocess.get(name) for name in PREPROCESSING},
         image_size=vision.get("image_size"),
         context_length=text.get("context_length"),
         tokenizer=str(file.parent) if own_tokenizer else None,

@@ -259,6 +259,15 @@ def rate_of_unequal_groups(rng: np.random.Generator) -> Outcome:
     return found.low <= rate <= found.high
 
 
+def sets_of_unequal_groups(rng: np.random.Generator) -> Outcome:
+    """Change of values of pairs in groups as of emoji without ten sets: half of the variance is that of the groups."""
+    groups = np.repeat(np.arange(len(EMOJI)), EMOJI)
+    sets, pairs = np.indices((10, len(groups)))
+    own = rng.standard_normal(len(EMOJI))[groups] + rng.standard_normal(len(groups))
+    values = own + 0.2 * rng.standard_normal((10, 1)) + 0.5 * rng.standard_normal((10, len(groups)))
+    return covers(crossed_mean(values.ravel(), groups[pairs].ravel(), sets.ravel()), 0.0)
+
+
 EMOJI = [1] * 158 + [6] * 7 + [18] * 8 + [40]  # sizes of groups
 RARE = "conservative: in half of the experiments five cells or fewer differ, where no exact test can reject"
 CASES = [
@@ -339,6 +348,7 @@ CASES += [
 CASES.append(Case("consensus: corrected agreement", "200 features, 3 seeds", "coverage", modality.agreeing_seeds, 0.25))
 CASES += [Case(*row[:2], "coverage", row[2], 0.005) for row in modality.COVERAGE]
 CASES += [Case(*row[:2], "false positives", row[2], 0.005) for row in modality.FALSE_POSITIVES]
-CASES.append(
-    Case("rate by group (Wilson)", "groups of 1 to 40, rates .87 to .93", "coverage", rate_of_unequal_groups, 0.5)
-)
+CASES += [
+    Case("rate by group (Wilson)", "groups of 1 to 40, rates .87 to .93", "coverage", rate_of_unequal_groups, 0.5),
+    Case("change by group (crossed t)", "groups of 1 to 40, 10 sets", "coverage", sets_of_unequal_groups, 0.5),
+]

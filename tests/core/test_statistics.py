@@ -236,13 +236,28 @@ def test_a_crossed_mean_of_two_or_three_columns_is_covered(columns: int, spread:
     assert np.mean(covered) > 0.92
 
 
+def test_a_crossed_mean_is_covered_where_a_few_large_groups_decide() -> None:
+    """Degrees of freedom went by the number of groups, as if each counted alike: coverage was .916."""
+    sizes = np.r_[55, 45, 35, 30, 25, np.full(20, 3), np.ones(151, int)]
+    rng, covered = np.random.default_rng(0), []
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    by, rows = np.indices((5, len(groups)))
+    for _ in range(1500):
+        draws = rng.standard_normal(len(sizes))[groups] + rng.standard_normal(len(groups))
+        values = draws + 0.3 * rng.standard_normal((5, len(groups)))
+        interval = crossed_mean(values.ravel(), groups[rows].ravel(), by.ravel()).interval()
+        covered.append(interval.low <= 0 <= interval.high)
+    assert np.mean(covered) > 0.93
+
+
 def test_a_crossed_mean_of_one_column_is_the_mean_over_rows() -> None:
     values = np.random.default_rng(0).standard_normal(12)
     for rows, columns in ((np.arange(12), np.zeros(12, int)), (np.zeros(12, int), np.arange(12))):
         found = crossed_mean(values, rows, columns)
-        assert (found.error, found.freedom) == (pytest.approx(t_mean(values).error), 11)
+        assert (found.error, found.freedom) == pytest.approx((t_mean(values).error, 11))
     assert not crossed_mean(values[:1], np.array([0]), np.array([0])).interval().bounded
     assert crossed_mean(np.zeros(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])).p_value == 1
+    assert crossed_mean(np.ones(4), np.zeros(4, int), np.arange(4)).p_value == 1 / 8
     both = np.arange(12)  # rows that are columns
     assert crossed_mean(values, both, both).error == pytest.approx(t_mean(values).error)
     missing = crossed_mean(np.array([1.0, np.nan, 3.0]), np.array([0, 1, 2]), np.zeros(3, int))

@@ -67,6 +67,26 @@ def test_as_many_groups_as_planned_confirm_a_class() -> None:
     assert groups_for_border(groups, -distance, distance).isnan().all()
 
 
+def test_as_many_groups_as_planned_confirm_a_few_of_many_features() -> None:
+    """At a false discovery rate the level of a test is small if few are found: .8 were planned for, and .4 confirmed."""
+    rng, groups, few = np.random.default_rng(5), 100, torch.arange(400) < 40
+
+    def certain(pairs: int):  # type: ignore[no-untyped-def]
+        sides = zip(dense(rng, pairs, 40, 0.65), dense(rng, pairs, 360, 0.5), strict=True)
+        pair = tuple(torch.cat(of, 1) for of in sides)
+        scores = dominance_scores([pair])
+        resamples, everything = resample_dominance([pair], 1, 100, 1).bootstrap, torch.ones(400, dtype=torch.bool)
+        return scores, class_certainty(scores, resamples, lambda s, of: partition_by_margin(s, 0.1, of), everything)
+
+    scores, pilot = certain(groups)
+    distance = torch.where(few, 0.05, torch.nan).double()
+    plan = list(plan_rows(scores, torch.ones(400, dtype=torch.bool), distance, pilot.border_error, Aims()))
+    assert plan[2]["asked"] == 40
+    confirmed = certain(int(plan[2]["groups_median"]))[1].confirmed(0.05)
+    assert confirmed[few].double().mean() > 0.7
+    assert confirmed[~few].sum() <= 3
+
+
 def test_a_latent_of_an_sae_needs_8100_informative_pairs() -> None:
     """Ratios with a standard deviation of .46 in a tenth of the pairs: R(d) ± .01."""
     rng = np.random.default_rng(4)

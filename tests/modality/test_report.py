@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmmono.modality import dominance_scores, partition_by_sigma
-from mmmono.modality.report import FeatureSetDominance
+from mmmono.modality.report import FeatureSetDominance, median
 
 
 def test_summary_is_of_live_features() -> None:
@@ -46,3 +46,12 @@ def test_scores_of_noise_alone_have_no_reliability() -> None:
     assert summary.null_std == pytest.approx(summary.std, rel=0.1)
     assert (summary.pairs, summary.groups) == (400, 100)
     assert summary.design_effect == pytest.approx(4, rel=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_the_median_is_numpys(count: int) -> None:
+    """Of an even number of values it was the lower one of the middle two, and another command printed their mean."""
+    values = np.append(np.random.default_rng(0).standard_normal(count), np.nan)
+    assert median(torch.from_numpy(values)) == pytest.approx(np.nanmedian(values))
+    assert np.isnan(median(torch.full((2,), torch.nan, dtype=torch.float64)))
+    assert np.isnan(median(torch.empty(0, dtype=torch.float64)))

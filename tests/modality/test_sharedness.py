@@ -76,6 +76,17 @@ def test_the_interval_of_normal_activations_is_that_of_fishers_z() -> None:
     assert (float(found.low[0]), float(found.high[0])) == pytest.approx((low, high), abs=0.004)
 
 
+def test_two_or_three_groups_have_no_interval() -> None:
+    """Of two groups the correlation is ±1, and its interval was [1, 1]; that of three covered in .82."""
+    rng = np.random.default_rng(0)
+    image, text = rng.standard_normal((2, 4, 5))
+    for count, bounded in ((2, False), (3, False), (4, True)):
+        found = of(image[:count], text[:count])
+        assert bool(found.score.isfinite().all())
+        assert bool(found.low.isfinite().all()) == bool(found.high.isfinite().all()) == bounded
+    assert bool(of(image[[0, 1, 2, 2, 3, 3]], text[[0, 1, 2, 2, 3, 3]], np.array([0, 1, 2, 2, 3, 3])).low.isnan().all())
+
+
 @pytest.mark.parametrize(("rate", "together"), [(0.1, 0.3), (0.1, 0.8), (0.4, 0.5)])
 def test_intervals_of_sparse_features_cover(rate: float, together: float) -> None:
     found = of(*sparse(np.random.default_rng(3), 300, 2000, rate, together))

@@ -69,6 +69,15 @@ def test_sparse_codes_are_not_centered_and_copies_of_an_image_get_other_texts(co
     assert [row["change"] for row in rows] == ["as is", "images × 0.8", "images × 1.25", "pairs broken"]
 
 
+def test_dimensions_that_are_always_0_make_no_embeddings_sparse(command: Command, tmp_path: Path) -> None:
+    z = np.random.default_rng(0).standard_normal((2, 100, 20))
+    z[:, :, :2] = 0
+    run = command("robustness", *as_store(tmp_path, z), "features=raw")
+    assert run.status == 0, run.err
+    changes = [row["change"] for row in saved_rows(newest(tmp_path / "made", "robustness"), "robustness")]
+    assert "each modality centered" in changes
+
+
 def test_pairs_of_one_large_group_are_not_broken(command: Command, tmp_path: Path) -> None:
     z = np.random.default_rng(0).standard_normal((2, 60, 8))
     groups = ["album"] * 40 + [f"drawing {i}" for i in range(20)]

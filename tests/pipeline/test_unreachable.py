@@ -37,6 +37,13 @@ def test_it_is_told(command: Command, given: tuple[str, ...], tmp_path: Path, an
     assert page.count(TOLD) == 1
 
 
+def test_that_no_feature_is_in_a_class_is_told(command: Command, given: tuple[str, ...]) -> None:
+    run = command("mds", *given, "mds.min_pairs=201")
+    assert run.status == 0, run.err
+    assert "raw: no feature is in a class, since none is activated by pairs of 201 groups" in " ".join(run.out.split())
+    assert "no feature is in a class" not in command("mds", *given).out
+
+
 def test_it_says_the_modalities_names(command: Command, given: tuple[str, ...]) -> None:
     run = command("mds", *given, "dataset.modalities=[audio,lyrics]")
     assert run.status == 0, run.err

@@ -83,8 +83,8 @@ class _Seeds:
         """Agreement of the classes between halves of the groups, averaged over halvings and seeds."""
         found = []
         for scores in self._all():
-            for ends in zip(*scores.halves, strict=True):
-                found.append(adjusted_rand_index(*(self.workspace.classify(end, scores.live) for end in ends)))
+            for halves in zip(*scores.halves, strict=True):
+                found.append(adjusted_rand_index(*(self.workspace.classify(half, scores.live) for half in halves)))
         return float(np.mean(found))
 
     def summary(self) -> Row:

@@ -138,6 +138,8 @@ def _remarks(result: Result) -> Iterator[str]:
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     groups = with_effective(pairs["groups"], pairs["effective_groups"])
     yield f"{pairs['pairs']} pairs in {groups}{labels}; R@k, zero-shot and MRR in %, their changes in points"
+    chance = [f"{row['feature_set']} {100 * row['chance_r1']:.1f} %" for row in result.rows("samples")]
+    yield f"R@1 by chance, since any target of the query's group is right: {', '.join(chance)}"
     yield (
         f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "
         "that no class is removed on the pairs that it was chosen by"
@@ -157,7 +159,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=6,
+    version=7,
     settings=Settings,
     columns={
         "effects": {
@@ -220,6 +222,7 @@ CONSEQUENCES = Analysis(
             "pairs": "number of pairs that classes and features are removed on: those by which no feature is classified",
             "groups": "number of groups of these pairs",
             "effective_groups": "n² / Σ n_g² for n_g pairs of a group: as many groups of equal size say as much",
+            "chance_r1": "R@1, mean of both ways, of targets in a random order: any target of the query's group is right",
             "classified_pairs": "number of pairs by which features are classified",
             "classified_groups": "number of groups of these pairs",
             "labels": "number of labels among which images are classified; 0 without",

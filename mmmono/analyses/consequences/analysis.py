@@ -28,7 +28,7 @@ from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.halves import FEWEST_GROUPS, Halves
-from mmmono.pipeline.removal_benches import PairSample, removal_bench, space_of
+from mmmono.pipeline.removal_benches import EmbeddedPairs, removal_bench, space_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 
@@ -69,7 +69,7 @@ def prepare(workspace: Workspace) -> Study:
 
 
 def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables:
-    sample = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+    sample = EmbeddedPairs.of(workspace, settings.max_pairs, settings.prompt)
     pairs = sample.where(halves.left(sample.rows))
     plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
     about = {**_counts(pairs, halves), "label": workspace.dataset.label if pairs.classes is not None else None}
@@ -79,13 +79,14 @@ def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables
         space, scored = space_of(features), halves.dominance(workspace, features)
         bench = removal_bench(features, pairs, space != "reconstruction", workspace.device, settings.temperature)
         of: Row = {"feature_set": name}
+        chance = bench.retrieval.chance(1)
         for table, found in _measured(bench, scored, plan, settings.top).items():
-            shared = {**of, "space": space, **about} if table == "samples" else of
+            shared = {**of, "space": space, **about, "chance_r1": chance} if table == "samples" else of
             tables[table] += [{**shared, **row} for row in found]
     return tables
 
 
-def _counts(pairs: PairSample, halves: Halves) -> Row:
+def _counts(pairs: EmbeddedPairs, halves: Halves) -> Row:
     """Numbers of pairs and groups that classes are removed on, and of those by which features are classified."""
     classified = halves.classified[halves.classified >= 0]
     return {
@@ -186,7 +187,8 @@ def _starts(found: Sequence[Removal], outcomes: Mapping[str, Outcome]) -> Iterat
 
 
 def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
-    """Rows of one share of a class, and of random sets like it."""
+    """Rows of one share of a class, and of random sets like it; what drops no feature has a change of 0 for certain."""
+    certain = {"delta": 0.0, "delta_low": 0.0, "delta_high": 0.0}
     for like, outcomes in (("", removal.own), (RANDOM, removal.random)):
         for measure in OF_CURVES:
             deltas = [
@@ -199,6 +201,6 @@ def _curve(removal: Removal, full: Outcome) -> Iterator[Row]:
                 low, high = np.percentile(deltas, (5, 95))
                 yield {
                     **_row(_place(removal, like), measure, outcomes),
-                    **_columns("delta", difference(outcomes, [full], measure)),
+                    **(certain if outcomes[0] is full else _columns("delta", difference(outcomes, [full], measure))),
                     "share": removal.share, "band_low": float(low), "band_high": float(high),
                 }  # fmt: skip

@@ -67,7 +67,7 @@ MDS = Analysis(
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
-    version=6,
+    version=7,
     reads=("sharedness",),
     columns={
         "scores": TWO_AXES,

@@ -109,7 +109,7 @@ class _Naming:
         choose, test = chosen_and_held_out(workspace, settings.max_pairs)
         vocabulary = vocabulary_of(choose, settings)
         self._embeddings = {m: choose.embeddings(workspace, m) for m in MODALITIES}
-        self._lie: Directions = word_directions(workspace, choose, self._embeddings, vocabulary, settings)
+        self._directions: Directions = word_directions(workspace, choose, self._embeddings, vocabulary, settings)
         self._judged = {} if judge is None else {name: self._asked(choose, judge, name) for name in workspace.recipes}
         given = {word: None for names in self._judged.values() for word in names.values() if word}
         # The vocabulary first: these are the words that have directions.
@@ -143,7 +143,7 @@ class _Naming:
         active = {m: rule.active(shown.strength[m], m) for m in MODALITIES}
         atoms = feature_set.atoms if settings.directions == "atoms" else None
         signed = None if atoms is None else atoms.detach().cpu() * rule.sign[:, None]
-        names = FeatureNames.of(active, self._embeddings, signed, self._lie)
+        names = FeatureNames.of(active, self._embeddings, signed, self._directions)
         chosen = choose_names(settings, classes, names, active, self._choose.likeness)
         tried = [chosen.word]
         if self._judged:
@@ -258,7 +258,7 @@ def _summary(names: list[Row]) -> list[Row]:
             rows.append(
                 {
                     "feature_set": feature_set, "class": of, "features": len(members),
-                    "tested": sum(row["p_value"] == row["p_value"] for row in members),
+                    "tested": sum(row["p_value"] == row["p_value"] for row in members),  # not NaN
                     "named": sum(bool(row["named"]) for row in members), **means,
                 }
             )  # fmt: skip
@@ -266,5 +266,6 @@ def _summary(names: list[Row]) -> list[Row]:
 
 
 def _mean(values: list[Any]) -> float:
-    known = [value for value in values if value == value]
+    """Mean of the values that are not NaN; NaN if there are none."""
+    known = [value for value in values if not np.isnan(value)]
     return sum(known) / len(known) if known else float("nan")

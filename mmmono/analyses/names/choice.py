@@ -66,11 +66,11 @@ class FeatureNames:
             words: directions of the words.
         """
         means = [embeddings[m].mean(0) for m in MODALITIES]
-        lie = {
+        directions = {
             m: mean_directions(active[m], embeddings[m], LEAST_ACTIVE) if atoms is None else without_gap(atoms, *means)
             for m in MODALITIES
         }
-        return cls({m: word_cosines(lie[m], words[m]) for m in MODALITIES})
+        return cls({m: word_cosines(directions[m], words[m]) for m in MODALITIES})
 
     def of_classes(self, classes: Sequence[str]) -> Float[Tensor, "features words"]:
         """Cosines on the side of each feature's class; mean of both for CrossD, −∞ for dead features."""

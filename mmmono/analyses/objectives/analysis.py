@@ -21,7 +21,7 @@ from mmmono.modality.seed_agreement import corrected_correlation
 from mmmono.modality.validation import mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.halves import Halves
-from mmmono.pipeline.removal_benches import PairSample
+from mmmono.pipeline.removal_benches import EmbeddedPairs
 from mmmono.pipeline.results import OWN_SETS, PARTITIONS_VERSION
 from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, trained_sets
 from mmmono.pipeline.typed import read_settings
@@ -68,7 +68,7 @@ def prepare(workspace: Workspace) -> Study:
 def _compute(
     workspace: Workspace, settings: Settings, trained: Sequence[str], matched: SeedPairs, halves: Halves
 ) -> Tables:
-    pairs = PairSample.of(workspace, settings.max_pairs, settings.prompt)
+    pairs = EmbeddedPairs.of(workspace, settings.max_pairs, settings.prompt)
     plan = RemovalPlan((1.0,), settings.n_random, workspace.settings.random_sets, workspace.seed, ("drop",), ranked=0)
     bench = Bench(workspace, pairs, halves, plan, settings.fdr)
     comparison = SeedComparison(workspace, matched, settings.n_halves, settings.n_chance)

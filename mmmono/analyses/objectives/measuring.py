@@ -17,7 +17,7 @@ from mmmono.modality.consequences import Removal, RemovalPlan, removals
 from mmmono.modality.random_sets import Activity
 from mmmono.modality.removal_outcomes import Outcome, RemovalBench
 from mmmono.pipeline.halves import Halves
-from mmmono.pipeline.removal_benches import PairSample, removal_bench, space_of
+from mmmono.pipeline.removal_benches import EmbeddedPairs, removal_bench, space_of
 from mmmono.pipeline.sharedness import feature_sharedness
 from mmmono.pipeline.workspace import Workspace
 
@@ -38,7 +38,7 @@ class Bench:
     """
 
     workspace: Workspace
-    pairs: PairSample
+    pairs: EmbeddedPairs
     halves: Halves
     plan: RemovalPlan
     fdr: float
@@ -63,7 +63,7 @@ class Bench:
         return row, [{**place, **removal} for removal in self._removals(features, space)]
 
     @cached_property
-    def removal_pairs(self) -> PairSample:
+    def removal_pairs(self) -> EmbeddedPairs:
         """Pairs without classes' latents: those of `pairs` by which no latent is classified."""
         return self.pairs.where(self.halves.left(self.pairs.rows))
 

@@ -26,7 +26,8 @@ from mmmono.pipeline.workspace import Workspace
 
 Row = dict[str, object]
 
-SILENT = 0.01  # share of zero activations from which on a feature set is sparse: means removed would end the silence
+# Share of zero activations, of the features that are ever active, from which on a set is sparse: without means, none is 0.
+SILENT = 0.01
 
 
 def prepare(workspace: Workspace) -> Study:
@@ -74,8 +75,8 @@ def _changed(
     workspace.folded(feature_set, Together(OfBlocks(scaled, pairs_and_groups), OfBlocks(means, pairs)), groups)
     for factor, scores in scaled.result().items():
         yield f"{SCALED}{factor:g}", scores
-    active = (before.image_active + before.text_active).double().mean() / (2 * before.num_pairs)
-    if active > 1 - SILENT:
+    active = (before.image_active + before.text_active).double() / (2 * before.num_pairs)
+    if active[active > 0].mean() > 1 - SILENT:
         own = means.result().float()
         pooled = own.mean(0, keepdim=True).expand_as(own)
         centered = [OfBlocks(DominanceStream(undefined, sizes), Centered(*sides)) for sides in (own, pooled)]

@@ -66,10 +66,11 @@ def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, An
 
     FVU and L0 are those at the end of training, on the split by which settings are compared; Mono is of the evaluated one.
     """
-    there = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
+    finished = Workspace(workspace.cfg, makes="none", artifacts=FinishedArtifacts(workspace.artifacts.root))
     try:
-        train, validation = there.features(there.settings.training.split), there.features(there.validation_split)
-        evaluated = there.features(there.dataset.split)
+        train = finished.features(finished.settings.training.split)
+        validation = finished.features(finished.validation_split)
+        evaluated = finished.features(finished.dataset.split)
     except MissingArtifactError as error:
         raise ConfigError(
             f"nothing to compare, the features of {workspace.title} are not there: run {COMMAND}"
