@@ -15,7 +15,7 @@ from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.pipeline.trainer_checks import bound, check_values, sentence, try_options
 
 AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
-LARGE = 1 << 22  # weights of a product from which on a CPU with units for bfloat16 matrices is faster with them
+LARGE = 1 << 22  # weights of a product from which on a CPU with instructions for bfloat16 is faster with them
 ENDLESS = 10**12  # batches of an epoch of data that nobody has
 PRECISIONS = {  # Lightning's names, by name and by short form
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",
@@ -83,11 +83,11 @@ class TrainerSettings:
     def suited_to(self, parameters: int) -> TrainerSettings:
         """Return the settings for a dictionary whose products have this many weights and take bfloat16 without a loss.
 
-        Where the precision is automatic, a CPU with units for bfloat16 matrices uses them from `LARGE` weights on: below,
+        Where the precision is automatic, a CPU with instructions for bfloat16 products uses them from `LARGE` weights on: below,
         they are no faster (`benchmarks/train_sae.py`).
         """
         on_cpu = self.layout is not None and self.layout.accelerator == "cpu"
-        if self.automatic and on_cpu and parameters >= LARGE and torch.cpu._is_amx_tile_supported():
+        if self.automatic and on_cpu and parameters >= LARGE and torch.cpu._is_avx512_bf16_supported():
             return replace(self, precision="bf16-mixed")
         return self
 
