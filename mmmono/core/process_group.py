@@ -12,6 +12,7 @@ import re
 import socket
 from dataclasses import astuple, dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Protocol
 
 from mmmono.core.errors import ProcessError
@@ -133,6 +134,7 @@ def join(place: Place, store: Any, backend: str) -> Any:
     """
     import torch.distributed as dist
 
+    import_module("torch.distributed.nn.functional")  # later, defaults of its functions would keep the group for ever
     _choose_interface(place)
     try:
         dist.init_process_group(

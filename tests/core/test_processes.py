@@ -1,7 +1,13 @@
 """Rank 0 and the processes that it starts, without any training."""
 
+import atexit
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmmono.core.processes import _difference, processes, release
+from mmmono.core.provenance import provenance
 
 STILLBORN = """
 import subprocess, sys
@@ -21,3 +27,53 @@ def test_a_process_that_dies_before_it_joins_does_not_leave_rank_0_waiting() -> 
     run = subprocess.run([sys.executable, "-c", STILLBORN], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
     assert run.stderr == "error: process 1 of the training ended with status 3; run the same command again to go on\n"
+
+
+def test_another_command_and_other_software_are_told_with_what_to_do() -> None:
+    mine = ["train", "features.k=2", "seed=1"]
+    assert _difference(mine, ["train", "seed=1", "features.k=2"], provenance()) == ""
+    assert "was given features.k=2 where process 0 was given features.k=4 trainer=cpu: start all" in _difference(
+        mine, ["train", "features.k=4", "seed=1", "trainer=cpu"], provenance()
+    )
+    other = {**provenance(), "torch": "1.0"}
+    assert ", not 1.0 as process 0: install the same everywhere" in _difference(mine, mine, other)
+
+
+@dataclass(frozen=True)
+class Reduces:
+    """Sums with all processes, by what a training uses; a process other than rank 0 notes its threads at its end."""
+
+    note: Path
+
+    def work_along(self) -> None:
+        atexit.register(lambda: self.note.write_text("\n".join(threads()), encoding="utf-8"))
+        reduced()
+
+
+def reduced() -> float:
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    model = DistributedDataParallel(torch.nn.Linear(2, 1))
+    model(torch.ones(1, 2)).sum().backward()
+    return float(model.module.weight.grad.sum())
+
+
+def threads() -> list[str]:
+    """Names of all threads of this process, also of those that are not Python's."""
+    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+
+
+def groups(names: list[str]) -> list[str]:
+    return [name for name in names if "gloo" in name or name == "watch processes"]
+
+
+def test_no_thread_of_a_process_group_outlives_it(tmp_path: Path) -> None:
+    """One that does ends with the interpreter, in an order that nothing guarantees."""
+    try:
+        assert processes(2).run(Reduces(tmp_path / "threads"), "gloo", reduced) == 2.0
+        assert groups(threads())
+    finally:
+        release()
+    assert groups(threads()) == []
+    assert groups((tmp_path / "threads").read_text(encoding="utf-8").split("\n")) == []

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,11 +35,12 @@ KINDS = ("sae", "ncl", "batch_topk", "jumprelu")  # whose results two processes 
 LIMIT = 600  # seconds for a command, on a machine that does other things too
 
 
-def start(*arguments: str, log: Path, threads: int = 1) -> "subprocess.Popen[bytes]":
+def start(*arguments: str, log: Path, threads: int = 1, **more: str) -> "subprocess.Popen[bytes]":
+    """Start a training; `more` are environment variables."""
     launcher = TORCHRUN if "torchrun" in arguments else ()
     script = str(REPOSITORY / "experiments" / "train.py")
     command = [sys.executable, *launcher, script, *(a for a in arguments if a != "torchrun")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads), **more}
     with log.open("wb") as file:
         return subprocess.Popen(
             command,
@@ -207,6 +209,34 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     assert finish(process, 60) == 130
     assert (tmp_path / "log").read_text().splitlines()[-1] == "interrupted: run the same command again to go on"
     assert not session(process)
+
+
+@pytest.mark.slow
+def test_processes_with_different_settings_train_nothing_and_say_so(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    srun = {"SLURM_NTASKS": "2", "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    logs = [tmp_path / "0", tmp_path / "1"]
+    ranks = [
+        start(
+            *SHORT,
+            "features=sae",
+            more,
+            f"artifacts={tmp_path}",
+            log=log,
+            **srun,
+            SLURM_PROCID=rank,
+            SLURM_LOCALID=rank,
+        )
+        for rank, more, log in zip(("0", "1"), ("sae.lr=1e-3", "sae.lr=2e-3"), logs, strict=True)
+    ]
+    assert [finish(rank) for rank in ranks] == [1, 1]
+    for log in logs:
+        line = log.read_text().splitlines()[-1]
+        assert line.startswith("error: process 1 of the training: ")
+        assert "was given sae.lr=2e-3 where process 0 was given sae.lr=1e-3: start all with the same command" in line
+    assert not list(tmp_path.glob("dictionaries/sae-*/recipe.json"))
 
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
