@@ -21,11 +21,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mmmono.core.errors import MmmonoError, ProcessError
+from mmmono.core.lifelines import Lifelines, hold_lifeline
 from mmmono.core.process_group import JOINING, Place, Task, connection_lost, first_line, join, leave, receive, send
 from mmmono.core.provenance import other_version, provenance
 
@@ -52,14 +54,12 @@ class Processes:
         self._orders = 0
         self._control: Any = None
         self._closed = False
-        self._watcher: threading.Thread | None = None
+        self._lifelines = None if self._started else Lifelines()
+        # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
+        self._watched = place.connect(again=True)
         self._end_of_watch = threading.Event()
-        self._watched = self._store
-        if self._started:
-            # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
-            self._watched = place.connect(again=True)
-            self._watcher = threading.Thread(target=self._watch, name="watch processes", daemon=True)
-            self._watcher.start()
+        self._watcher = threading.Thread(target=self._watch, name="watch processes", daemon=True)
+        self._watcher.start()
 
     @classmethod
     def start(cls, size: int) -> Processes:
@@ -82,7 +82,9 @@ class Processes:
 
     def announce(self, command: Sequence[str]) -> None:
         """Tell the other processes what this one was started with, for them to compare: see `serve`."""
-        self._store.set("start", json.dumps({"command": list(command), "versions": provenance()}))
+        port = self._lifelines.port if self._lifelines is not None else None
+        start = {"command": list(command), "versions": provenance(), "lifelines": port}
+        self._store.set("start", json.dumps(start))
 
     def run(self, task: Task, backend: str, mine: Callable[[], Result]) -> Result:
         """Run `mine` in this process while the others work on `task`; return the result of `mine`.
@@ -122,6 +124,7 @@ class Processes:
             return
         self._closed = True
         self._end_of_watch.set()
+        self._watcher.join(GRACE)  # it holds the store
         self._control = None  # threads of a group end with its last name, and have to before the interpreter does
         if failed:  # the others may wait for this process in a collective operation
             leave()
@@ -134,8 +137,8 @@ class Processes:
             pass
         _end(self._started, patience=0.5 if failed else 10.0)
         leave()
-        if self._watcher is not None and self._watcher is not threading.current_thread():
-            self._watcher.join(GRACE)  # it holds the store
+        if self._lifelines is not None:
+            self._lifelines.end()
 
     def _await_farewell(self) -> None:
         limit = time.monotonic() + GRACE
@@ -144,7 +147,7 @@ class Processes:
 
     def _reason(self, error: BaseException) -> str | None:
         """Return why another process failed, or None if none did."""
-        limit = time.monotonic() + (GRACE if connection_lost(error) and self._started else 2.0)
+        limit = time.monotonic() + (GRACE if connection_lost(error) else 2.0)
         while time.monotonic() < limit:
             if (failure := self._failure()) is not None:
                 return failure
@@ -161,6 +164,8 @@ class Processes:
             if (status := process.poll()) is not None:
                 how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
                 return f"process {rank} of the training {how}"
+        if self._lifelines is not None and self._lifelines.gone:
+            return f"process {self._lifelines.gone[0]} of the training has gone"
         return None
 
     def _reported(self) -> str | None:
@@ -168,11 +173,15 @@ class Processes:
         return str(self._watched.get("failure").decode()) if self._watched.check(["failure"]) else None
 
     def _watch(self) -> None:
-        """Exit if a started process died and this one still waits for it, as GPU collectives do."""
+        """Exit if a process died and this one still waits for it, as it does in `join` and in collectives of GPUs."""
         while not self._end_of_watch.wait(1):
-            if any(process.poll() is not None for process in self._started) and not self._end_of_watch.wait(2 * GRACE):
+            dead = any(process.poll() is not None for process in self._started)
+            dead = dead or (self._lifelines is not None and self._lifelines.look())
+            if dead and not self._end_of_watch.wait(2 * GRACE):
                 print(f"error: {self._failure()}; run the same command again to go on", file=sys.stderr, flush=True)
                 _end(self._started)
+                if self._lifelines is not None:
+                    self._lifelines.end()
                 os._exit(1)
 
 
@@ -241,10 +250,13 @@ def serve(place: Place, command: Sequence[str] | None = None) -> int:
         end_with_parent(os.getppid())
     store = place.connect()
     control = None
+    ended: threading.Event | None = None  # set when rank 0 ends in order
     try:
-        start = END if command is None else _awaited(store, "start")
-        if command is not None and start != END and (differs := _difference(command, **json.loads(start))):
-            return _refuse(f"process {place.rank} of the training: {differs}", store)
+        if command is not None and (first := _awaited(store, "start")) != END:
+            start = json.loads(first)
+            if differs := _difference(command, start["command"], start["versions"]):
+                return _refuse(f"process {place.rank} of the training: {differs}", store)
+            ended = hold_lifeline(place.address, start["lifelines"], place.rank)
         for number in range(sys.maxsize):
             if (backend := _awaited(store, f"order/{number}")) == END:
                 break
@@ -254,10 +266,15 @@ def serve(place: Place, command: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         control = None
+        if connection_lost(error):  # rank 0 sees this error too, and reports it, unless it is what has gone
+            if ended is not None:
+                ended.wait(GRACE)
+            return 0
         return _report(error, place, store)
     control = None
     leave()
-    store.add("left", 1)
+    with suppress(RuntimeError):  # rank 0 has not waited
+        store.add("left", 1)
     return 0
 
 
@@ -294,9 +311,7 @@ def _awaited(store: Any, key: str) -> bytes:
 
 
 def _report(error: Exception, place: Place, store: Any) -> int:
-    """Report an error to rank 0, unless its cause is that rank 0 ended; return the exit status."""
-    if connection_lost(error):  # rank 0 sees this error too, and reports it
-        return 0
+    """Report an error to rank 0; return the exit status."""
     message = str(error) if isinstance(error, MmmonoError) else f"{type(error).__name__}: {first_line(error)}"
     try:
         store.set("failure", f"process {place.rank} of the training: {message}")

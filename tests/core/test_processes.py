@@ -3,9 +3,11 @@
 import atexit
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmmono.core.lifelines import Lifelines, hold_lifeline
 from mmmono.core.processes import _difference, processes, release
 from mmmono.core.provenance import provenance
 
@@ -27,6 +29,64 @@ def test_a_process_that_dies_before_it_joins_does_not_leave_rank_0_waiting() -> 
     run = subprocess.run([sys.executable, "-c", STILLBORN], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 1
     assert run.stderr == "error: process 1 of the training ended with status 3; run the same command again to go on\n"
+
+
+NEVER = """
+from datetime import timedelta
+from mmmono.core import process_group, processes
+
+class Nothing:
+    def work_along(self):
+        pass
+
+process_group.JOINING = timedelta(seconds=1)
+port = process_group.Place(0, 1, 0, 1, 0, "127.0.0.1", 0, "rank 0").connect().underlying_store.port
+processes.hold(process_group.Place(0, 3, 0, 3, 0, "127.0.0.1", port, "srun"), ["train"])
+try:
+    processes.processes(3).run(Nothing(), "gloo", lambda: None)
+finally:
+    processes.release()
+"""
+
+
+def test_processes_that_never_come_are_named() -> None:
+    run = subprocess.run([sys.executable, "-c", NEVER], capture_output=True, text=True, timeout=60, check=False)
+    assert "processes that srun promised, 1, 2 did not come within 1 s: start every one" in run.stderr
+
+
+def test_a_lifeline_tells_a_death_from_an_orderly_end() -> None:
+    lines = Lifelines()
+    assert hold_lifeline("127.0.0.1", 1, 1).is_set()  # nobody is there: nothing is known
+    ended = hold_lifeline("127.0.0.1", lines.port, 1)
+    code = f"from mmmono.core.lifelines import *; hold_lifeline('127.0.0.1', {lines.port}, 2).wait()"
+    other = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not lines.look() and len(lines._lines) < 2:
+        time.sleep(0.05)
+    assert not lines.gone
+    other.kill()
+    other.communicate()
+    while not lines.look():
+        time.sleep(0.05)
+    assert lines.gone == [2]
+    assert not ended.is_set()
+    lines.end()
+    assert ended.wait(10)
+
+
+def test_without_rank_0_the_others_end_and_one_says_so() -> None:
+    lines = Lifelines()
+    code = "import sys; from mmmono.core.lifelines import *; hold_lifeline('127.0.0.1', {}, {}).wait()"
+    others = [
+        subprocess.Popen([sys.executable, "-c", code.format(lines.port, rank)], stderr=subprocess.PIPE, text=True)
+        for rank in (1, 2)
+    ]
+    while not lines.look() and len(lines._lines) < 2:
+        time.sleep(0.05)
+    for line in lines._lines.values():
+        line.close()
+    said = [other.communicate(timeout=30)[1] for other in others]
+    assert said == ["error: process 0 of the training has gone; run the same command again to go on\n", ""]
+    assert [other.returncode for other in others] == [1, 1]
 
 
 def test_another_command_and_other_software_are_told_with_what_to_do() -> None:

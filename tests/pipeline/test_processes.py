@@ -211,32 +211,39 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     assert not session(process)
 
 
-@pytest.mark.slow
-def test_processes_with_different_settings_train_nothing_and_say_so(tmp_path: Path) -> None:
+def start_by_srun(folder: Path, *each: tuple[str, ...]) -> "list[subprocess.Popen[bytes]]":
+    """Start processes as `srun` does, with the arguments of each; `folder / rank` has what it prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    srun = {"SLURM_NTASKS": "2", "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    logs = [tmp_path / "0", tmp_path / "1"]
-    ranks = [
-        start(
-            *SHORT,
-            "features=sae",
-            more,
-            f"artifacts={tmp_path}",
-            log=log,
-            **srun,
-            SLURM_PROCID=rank,
-            SLURM_LOCALID=rank,
-        )
-        for rank, more, log in zip(("0", "1"), ("sae.lr=1e-3", "sae.lr=2e-3"), logs, strict=True)
+    step = {"SLURM_NTASKS": str(len(each)), "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        start(*arguments, log=folder / str(rank), **step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+        for rank, arguments in enumerate(each)
     ]
+
+
+@pytest.mark.slow
+def test_processes_with_different_settings_train_nothing_and_say_so(tmp_path: Path) -> None:
+    settings = (*SHORT, "features=sae", f"artifacts={tmp_path}")
+    ranks = start_by_srun(tmp_path, (*settings, "sae.lr=1e-3"), (*settings, "sae.lr=2e-3"))
     assert [finish(rank) for rank in ranks] == [1, 1]
-    for log in logs:
+    for log in (tmp_path / "0", tmp_path / "1"):
         line = log.read_text().splitlines()[-1]
         assert line.startswith("error: process 1 of the training: ")
         assert "was given sae.lr=2e-3 where process 0 was given sae.lr=1e-3: start all with the same command" in line
     assert not list(tmp_path.glob("dictionaries/sae-*/recipe.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_of_processes_that_srun_started_one_ends_soon_after_the_other(tmp_path: Path, victim: int) -> None:
+    ranks = start_by_srun(tmp_path, *[(*LONG, "training.batch_size=64", f"artifacts={tmp_path}")] * 2)
+    wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), ranks[0])
+    os.kill(ranks[victim].pid, signal.SIGKILL)
+    assert finish(ranks[1 - victim], 60) == 1
+    last = (tmp_path / str(1 - victim)).read_text().splitlines()[-1]
+    assert last == f"error: process {victim} of the training has gone; run the same command again to go on"
 
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
