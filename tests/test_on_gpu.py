@@ -26,6 +26,7 @@ from mmmono.dictionaries.pools import RowReader
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
 from mmmono.features import FeatureStore, extract_features
 from mmmono.features.folding import Threads, folded
+from mmmono.pipeline.devices import named_device, several_devices
 from mmmono.pipeline.entrypoint import entrypoint
 from mmmono.vlm.folding import ConvReLU6
 from tests.core.test_streams import numbers
@@ -254,3 +255,12 @@ def test_without_gpu_memory_a_command_ends_with_a_line(
     with pytest.raises(SystemExit):
         COMMANDS[name][0]()
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: out of GPU memory: {COMMANDS[name][1]}")
+
+
+def test_a_gpu_without_an_index_is_the_first_one_whatever_a_training_has_chosen() -> None:
+    with imitated_gpu(2):
+        torch.cuda.set_device(1)  # as Lightning does for trainer.devices=[1]
+        assert [named_device(name) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]
+        assert several_devices(named_device("cuda"), -1) == ["cuda:0", "cuda:1"]
+        with pytest.raises(ConfigError, match=r"device=cuda:1: set device=cuda"):
+            several_devices("cuda:1", 2)

@@ -24,10 +24,13 @@ def extract(workspace: Workspace) -> None:
     engine, part_of = workspace.engine, workspace.cfg.extraction.part_of
     made: Artifact | None = None
     if part_of is not None or not isinstance(engine, Local):
-        made = _made_together(workspace, split, engine, None if part_of is None else read_share(str(part_of)))
+        share = None if part_of is None else read_share(str(part_of))
+        made = _made_together(workspace, split, engine, share)
         if made is None:
+            shards = len(workspace.dataset.source(split).parts())
+            did = "done" if share is None or share.parts(shards) else f"share {share} has none of the {shards} shards"
             console.print(
-                "done; the features are not complete yet: the process that does the last shards finishes them"
+                f"{did}; the features are not complete yet: the process that does the last shards finishes them"
             )
             return
     made = made or workspace.features(split).store

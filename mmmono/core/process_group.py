@@ -10,8 +10,10 @@ import json
 import os
 import re
 import socket
+import time
 from dataclasses import astuple, dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Protocol
 
 from mmmono.core.errors import ProcessError
@@ -133,7 +135,9 @@ def join(place: Place, store: Any, backend: str) -> Any:
     """
     import torch.distributed as dist
 
+    import_module("torch.distributed.nn.functional")  # later, defaults of its functions would keep the group for ever
     _choose_interface(place)
+    _meet(place, store)
     try:
         dist.init_process_group(
             backend, store=store, rank=place.rank, world_size=place.world_size, timeout=timedelta(minutes=30)
@@ -144,6 +148,21 @@ def join(place: Place, store: Any, backend: str) -> Any:
             f"not all of the {place.world_size} processes that {place.starter} promised have come together "
             f"({first_line(error)}): start every one of them with the same command"
         ) from error
+
+
+def _meet(place: Place, store: Any) -> None:
+    """Wait until all processes are about to join: one that died before would be waited for as long as in any collective."""
+    store.set(f"here/{place.rank}", "")
+    missing = list(range(place.world_size))
+    limit = time.monotonic() + JOINING.total_seconds()
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if time.monotonic() > limit:
+            named = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            raise ProcessError(
+                f"of the {place.world_size} processes that {place.starter} promised, {named} did not come within "
+                f"{JOINING.total_seconds():.0f} s: start every one of them with the same command (on Slurm: srun python …)"
+            )
+        time.sleep(0.05)
 
 
 def leave() -> None:

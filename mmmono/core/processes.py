@@ -11,20 +11,25 @@ needs them.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mmmono.core.errors import MmmonoError, ProcessError
+from mmmono.core.lifelines import Lifelines, hold_lifeline
 from mmmono.core.process_group import JOINING, Place, Task, connection_lost, first_line, join, leave, receive, send
+from mmmono.core.provenance import other_version, provenance
 
 GRACE = 15.0  # seconds that a process has to exit by itself after another has died
 END = b"end"
@@ -49,11 +54,12 @@ class Processes:
         self._orders = 0
         self._control: Any = None
         self._closed = False
-        self._watched = self._store
-        if self._started:
-            # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
-            self._watched = place.connect(again=True)
-            threading.Thread(target=self._watch, name="watch processes", daemon=True).start()
+        self._lifelines = None if self._started else Lifelines()
+        # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
+        self._watched = place.connect(again=True)
+        self._end_of_watch = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watch processes", daemon=True)
+        self._watcher.start()
 
     @classmethod
     def start(cls, size: int) -> Processes:
@@ -74,6 +80,12 @@ class Processes:
         """Whether `close` has been called."""
         return self._closed
 
+    def announce(self, command: Sequence[str]) -> None:
+        """Tell the other processes what this one was started with, for them to compare: see `serve`."""
+        port = self._lifelines.port if self._lifelines is not None else None
+        start = {"command": list(command), "versions": provenance(), "lifelines": port}
+        self._store.set("start", json.dumps(start))
+
     def run(self, task: Task, backend: str, mine: Callable[[], Result]) -> Result:
         """Run `mine` in this process while the others work on `task`; return the result of `mine`.
 
@@ -89,6 +101,8 @@ class Processes:
         if self._closed:
             raise ProcessError("the processes that would work along have ended with an earlier failure: start anew")
         try:
+            if (failure := self._reported()) is not None:  # of a process that would be waited for
+                raise ProcessError(failure)
             self._store.set(f"order/{self._orders}", backend)
             self._orders += 1
             self._control = self._control or join(self.place, self._store, backend)
@@ -109,6 +123,9 @@ class Processes:
         if self._closed:
             return
         self._closed = True
+        self._end_of_watch.set()
+        self._watcher.join(GRACE)  # it holds the store
+        self._control = None  # threads of a group end with its last name, and have to before the interpreter does
         if failed:  # the others may wait for this process in a collective operation
             leave()
         try:
@@ -119,8 +136,9 @@ class Processes:
         except Exception:  # the store is gone, and the other processes with it
             pass
         _end(self._started, patience=0.5 if failed else 10.0)
-        self._control = None  # its threads end here, and not while the interpreter does
         leave()
+        if self._lifelines is not None:
+            self._lifelines.end()
 
     def _await_farewell(self) -> None:
         limit = time.monotonic() + GRACE
@@ -129,7 +147,7 @@ class Processes:
 
     def _reason(self, error: BaseException) -> str | None:
         """Return why another process failed, or None if none did."""
-        limit = time.monotonic() + (GRACE if connection_lost(error) and self._started else 2.0)
+        limit = time.monotonic() + (GRACE if connection_lost(error) else 2.0)
         while time.monotonic() < limit:
             if (failure := self._failure()) is not None:
                 return failure
@@ -138,26 +156,33 @@ class Processes:
 
     def _failure(self) -> str | None:
         try:
-            if self._watched.check(["failure"]):
-                return str(self._watched.get("failure").decode())
+            if (failure := self._reported()) is not None:
+                return failure
         except Exception:
             return "the store that the processes share has gone"
         for rank, process in enumerate(self._started, start=1):
             if (status := process.poll()) is not None:
                 how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
                 return f"process {rank} of the training {how}"
+        if self._lifelines is not None and self._lifelines.gone:
+            return f"process {self._lifelines.gone[0]} of the training has gone"
         return None
 
+    def _reported(self) -> str | None:
+        """Return the failure that another process has reported, or None."""
+        return str(self._watched.get("failure").decode()) if self._watched.check(["failure"]) else None
+
     def _watch(self) -> None:
-        """Exit if a started process died and this one still waits for it, as GPU collectives do."""
-        while not self._closed:
-            time.sleep(1)
-            if any(process.poll() is not None for process in self._started) and not self._closed:
-                time.sleep(2 * GRACE)
-                if not self._closed:
-                    print(f"error: {self._failure()}; run the same command again to go on", file=sys.stderr, flush=True)
-                    _end(self._started)
-                    os._exit(1)
+        """Exit if a process died and this one still waits for it, as it does in `join` and in collectives of GPUs."""
+        while not self._end_of_watch.wait(1):
+            dead = any(process.poll() is not None for process in self._started)
+            dead = dead or (self._lifelines is not None and self._lifelines.look())
+            if dead and not self._end_of_watch.wait(2 * GRACE):
+                print(f"error: {self._failure()}; run the same command again to go on", file=sys.stderr, flush=True)
+                _end(self._started)
+                if self._lifelines is not None:
+                    self._lifelines.end()
+                os._exit(1)
 
 
 def _start(place: Place) -> subprocess.Popen[bytes]:
@@ -185,10 +210,11 @@ def _end(processes: list[subprocess.Popen[bytes]], patience: float = 0.0) -> Non
 _held: Processes | None = None
 
 
-def hold(place: Place) -> None:
-    """Become rank 0 of the processes that torchrun or srun started."""
+def hold(place: Place, command: Sequence[str]) -> None:
+    """Become rank 0 of the processes that torchrun or srun started, this one with the arguments `command`."""
     global _held
     _held = Processes(place)
+    _held.announce(command)
 
 
 def processes(size: int) -> Processes:
@@ -212,32 +238,70 @@ def release() -> None:
 atexit.register(release)
 
 
-def serve(place: Place) -> int:
-    """Work on the tasks that rank 0 sends until it ends; return the exit status."""
+def serve(place: Place, command: Sequence[str] | None = None) -> int:
+    """Work on the tasks that rank 0 sends until it ends; return the exit status.
+
+    Args:
+        place: of this process.
+        command: arguments that this process was started with, which rank 0's have to equal; None if rank 0 started it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 gets the signal too, and ends this process
     if place.starter == "rank 0":
         end_with_parent(os.getppid())
     store = place.connect()
     control = None
+    ended: threading.Event | None = None  # set when rank 0 ends in order
     try:
+        if command is not None and (first := _awaited(store, "start")) != END:
+            start = json.loads(first)
+            if differs := _difference(command, start["command"], start["versions"]):
+                return _refuse(f"process {place.rank} of the training: {differs}", store)
+            ended = hold_lifeline(place.address, start["lifelines"], place.rank)
         for number in range(sys.maxsize):
-            backend = _next_order(store, number)
-            if backend == END:
+            if (backend := _awaited(store, f"order/{number}")) == END:
                 break
             control = control or join(place, store, backend.decode())
             receive(control).work_along()
     except (KeyboardInterrupt, SystemExit):  # rank 0 was interrupted too, and reports it
         return 0
     except Exception as error:
+        control = None
+        if connection_lost(error):  # rank 0 sees this error too, and reports it, unless it is what has gone
+            if ended is not None:
+                ended.wait(GRACE)
+            return 0
         return _report(error, place, store)
+    control = None
     leave()
-    store.add("left", 1)
+    with suppress(RuntimeError):  # rank 0 has not waited
+        store.add("left", 1)
     return 0
 
 
-def _next_order(store: Any, number: int) -> bytes:
-    """Wait for rank 0's next order; return END if rank 0 is gone."""
-    key = f"order/{number}"
+def _difference(mine: Sequence[str], command: Sequence[str], versions: dict[str, str]) -> str:
+    """Return how arguments or software of this process differ from rank 0's, and the remedy; empty if they do not."""
+    here = socket.gethostname()
+    if sorted(mine) != sorted(command):
+        given, asked = (
+            " ".join(argument for argument in one if argument not in other) or "nothing"
+            for one, other in ((mine, command), (command, mine))
+        )
+        return f"{here} was given {given} where process 0 was given {asked}: start all with the same command"
+    if differs := other_version(versions):
+        return f"{here} has {differs} as process 0: install the same everywhere"
+    return ""
+
+
+def _refuse(failure: str, store: Any) -> int:
+    """Say why this process does not take part, here and to rank 0, which may not ask for hours; return the exit status."""
+    print(f"error: {failure}", file=sys.stderr, flush=True)
+    store.set("failure", failure)
+    store.add("left", 1)
+    return 1
+
+
+def _awaited(store: Any, key: str) -> bytes:
+    """Wait for what rank 0 says under a key, such as its next order; return END if rank 0 is gone."""
     try:
         while not store.check([key]):
             time.sleep(0.1)
@@ -247,9 +311,7 @@ def _next_order(store: Any, number: int) -> bytes:
 
 
 def _report(error: Exception, place: Place, store: Any) -> int:
-    """Report an error to rank 0, unless its cause is that rank 0 ended; return the exit status."""
-    if connection_lost(error):  # rank 0 sees this error too, and reports it
-        return 0
+    """Report an error to rank 0; return the exit status."""
     message = str(error) if isinstance(error, MmmonoError) else f"{type(error).__name__}: {first_line(error)}"
     try:
         store.set("failure", f"process {place.rank} of the training: {message}")

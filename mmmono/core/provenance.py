@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +15,27 @@ PACKAGES = (
     "scikit-learn", "scipy", "numpy", "pillow",
 )  # fmt: skip
 
+SAME = ("mmmono", "commit", "torch")  # versions that processes which share work must have in common
+
 
 @cache
 def provenance() -> dict[str, str]:
     """Return versions by name: mmmono, the commit of its clone, Python, and PACKAGES; absent ones are left out."""
     found = {"mmmono": _version("mmmono"), "commit": _commit(), "python": platform.python_version()}
     return {name: value for name, value in (found | {p: _version(p) for p in PACKAGES}).items() if value}
+
+
+def other_version(versions: Mapping[str, str]) -> str:
+    """Return how this process's software differs from that of others, such as `torch 2.6, not 2.7`; empty if it does not.
+
+    Args:
+        versions: the others' provenance.
+    """
+    mine = provenance()
+    others = [
+        f"{name} {mine.get(name)}, not {versions.get(name)}" for name in SAME if mine.get(name) != versions.get(name)
+    ]
+    return next(iter(others), "")
 
 
 def _version(package: str) -> str:

@@ -41,7 +41,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/group_sparse": 1,
     "dictionaries/iso_energy": 1,
     "dictionaries/infonce": 1,
-    "dictionaries/matched_saes": 1,
+    "dictionaries/matched_saes": 2,
     "dictionaries/pretrained": 1,
     "dictionaries/raw": 1,
     "dictionaries/raw_centered": 1,

@@ -16,13 +16,12 @@ from typing import Any, Self
 from mmmono.core.errors import ConfigError, MmmonoError, ProcessError
 from mmmono.core.extras import need
 from mmmono.core.process_group import first_line
-from mmmono.core.provenance import provenance
+from mmmono.core.provenance import other_version
 
 REACH = 20  # seconds in which a cluster must answer
 LOOK = 1.0  # seconds to wait for a worker before looking whether there is something else to do
 TRIES = 3  # processes that a task may end before it is given up
 REASON = 400  # characters of Ray's reason in a message
-SAME = ("mmmono", "commit", "torch")  # versions that all machines must have in common
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,8 @@ def check_machine(folder: Path | str, versions: dict[str, str]) -> None:
     here = socket.gethostname()
     if isinstance(folder, Path) and not folder.is_dir():
         raise ProcessError(f"{here} does not see {folder}: it must lie on a disk that all machines share")
-    mine = provenance()
-    for name in SAME:
-        if mine.get(name) != versions.get(name):
-            raise ProcessError(
-                f"{here} has {name} {mine.get(name)}, not {versions.get(name)}: install the same everywhere"
-            )
+    if differs := other_version(versions):
+        raise ProcessError(f"{here} has {differs}: install the same everywhere")
 
 
 class Cluster:

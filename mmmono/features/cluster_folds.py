@@ -88,7 +88,7 @@ def folded_on_cluster(stream: Folded, walk: Walk, settings: ClusterSettings) -> 
     done: dict[int, Folded] = {}
     merged = 0
     with Cluster(settings) as cluster:
-        device = "cuda" if on_gpu else "cpu"
+        device = "cuda:0" if on_gpu else "cpu"  # of those that Ray shows a worker
         cluster.hire(FoldWorker, FoldJob(stream.fresh(0), walk.on("cpu"), device), settings.cpus or 1)
         while merged < len(ranges):
             while waiting and len(cluster.running) < cluster.size and waiting[-1] < merged + AHEAD * cluster.size:

@@ -132,7 +132,7 @@ class PartEncoder:
     def all_done(self) -> bool:
         """Whether every part is finished or could not be read, by whichever process."""
         self._count_finished(range(len(self.names)))
-        return all(part in self.sizes or self.writer.is_noted_broken(part) for part in range(len(self.names)))
+        return self.writer.all_done()
 
     def encode_first(self, limit: int, bar: Progress, task: TaskID) -> None:
         """Encode the first `limit` pairs: as many parts as probably contain them, then more if needed.

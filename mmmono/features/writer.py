@@ -118,6 +118,10 @@ class FeatureStoreWriter:
         """Whether the last attempt at a part, by any process, could not read it to its end."""
         return (self.path / BROKEN / self._number(shard)).exists()
 
+    def all_done(self) -> bool:
+        """Whether every shard is finished or could not be read, by whichever process."""
+        return all(self._report_file(shard).exists() or self.is_noted_broken(shard) for shard in range(self.num_shards))
+
     def write(
         self,
         shard: int,

@@ -19,7 +19,7 @@ def match_sides(
 ) -> tuple[Int64[Tensor, " latents"], Float64[Tensor, " latents"]]:
     """Assign one latent of the texts to each of the images, with the largest sum of correlations across pairs.
 
-    Latents that fire are assigned among each other as far as their numbers allow; a silent one gets what is left.
+    Latents that fire are assigned among each other as far as their numbers allow; the others get what is left, in order.
 
     Args:
         pairs: codes of images and of texts; row i of both belongs to the same pair.
@@ -44,4 +44,9 @@ def match_sides(
         )
     mixed = fired[0].unsqueeze(1) != fired[1]
     rows, columns = linear_sum_assignment(correlation.masked_fill(mixed, NEVER).numpy(), maximize=True)
-    return torch.from_numpy(columns), correlation[rows, columns]
+    partners = torch.from_numpy(columns)
+    left = ~(
+        fired[0] & fired[1][partners]
+    )  # any order of these is as good: the last bits of the others are not to choose
+    partners[left] = partners[left].sort().values
+    return partners, correlation[rows, partners]

@@ -6,11 +6,17 @@ import torch
 
 from mmmono.core.errors import ConfigError
 
+FIRST_GPU = "cuda:0"
+
 
 def named_device(name: str) -> str:
-    """Return the device of a name; `auto` is a GPU if there is one. Raises ConfigError if there is no such device."""
+    """Return the device of a name; `auto` is a GPU if there is one. Raises ConfigError if there is no such device.
+
+    A GPU has its index: `cuda` alone would be whichever the thread that asks has as its current one, and a training on
+    another GPU changes that.
+    """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return FIRST_GPU if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -19,21 +25,21 @@ def named_device(name: str) -> str:
         raise ConfigError(f"device={name}, but PyTorch sees no GPU here: set device=cpu or device=auto")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise ConfigError(f"device={name}, but PyTorch sees only {torch.cuda.device_count()} GPUs here, from cuda:0 on")
-    return name
+    return FIRST_GPU if name == "cuda" else name
 
 
 def several_devices(device: str, count: int) -> list[str]:
     """Return the devices of so many processes: the first GPUs, all with −1, or one CPU several times.
 
     Raises:
-        ConfigError: there are not as many GPUs, or a single one is named.
+        ConfigError: there are not as many GPUs, or one is named that is not the first.
     """
     kind = torch.device(device)
     if kind.type != "cuda":
         if count == -1:
             raise ConfigError(f"extraction.devices=-1 means all GPUs, but device={device}: give a number of processes")
         return [device] * count
-    if kind.index is not None:
+    if device not in ("cuda", FIRST_GPU):
         raise ConfigError(f"extraction.devices={count} with device={device}: set device=cuda, or leave one of them out")
     there = torch.cuda.device_count()
     if count > there:

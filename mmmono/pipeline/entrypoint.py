@@ -100,15 +100,16 @@ def _run_command(run: Callable[[], None], config_name: str) -> None:
     quiet()
     collect_rarely()
     place = place_of_this_process()
+    command = [config_name, *sys.argv[1:]]
     if place is not None and place.rank > 0:
-        sys.exit(serve(place))  # rank 0 runs the command and sends tasks to the other processes
+        sys.exit(serve(place, command))  # rank 0 runs the command and sends tasks to the other processes
     keep_freed_memory()
     os.environ[COMMAND] = str(os.getpid())
     try:
         sys.argv[1:] = [added(argument) for argument in hydra_arguments(sys.argv[1:])]
         sys.argv[1:] = own_settings(config_name, sys.argv[1:], CONF)
         if place is not None:
-            hold(place)
+            hold(place, command)
         run()
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         _fail(error)

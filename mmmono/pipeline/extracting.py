@@ -19,7 +19,8 @@ from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.reading import Encoder
 from mmmono.features.shares import Share
 from mmmono.features.store import Manifest
-from mmmono.pipeline.devices import several_devices
+from mmmono.features.writer import FeatureStoreWriter
+from mmmono.pipeline.devices import FIRST_GPU, several_devices
 from mmmono.pipeline.losses import tell_copies, tell_losses, tell_repeats
 from mmmono.pipeline.models import Model
 
@@ -72,6 +73,9 @@ class FeatureExtraction:
         """
 
         def work(directory: Path) -> bool:
+            parts = len(self.source.parts())
+            if not share.parts(parts):  # fewer parts than shares
+                return FeatureStoreWriter(directory, parts, self.settings.dtype, begin=False).all_done()
             encoder = self.model.load_checked(self.artifacts, self.device)
             return extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
 
@@ -85,7 +89,7 @@ class FeatureExtraction:
         """
 
         def work(directory: Path) -> bool:
-            device = "cuda" if cluster.gpus else "cpu"
+            device = FIRST_GPU if cluster.gpus else "cpu"  # of those that Ray shows a worker
             load = partial(_load, self.model, self.artifacts.root.resolve(), device)
             return extract_on_cluster(
                 ClusterJob(self.source, load, directory.resolve(), device, self.settings), cluster

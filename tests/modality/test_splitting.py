@@ -62,6 +62,21 @@ def test_sides_are_matched_by_the_best_of_all_assignments() -> None:
     assert correlation[4] == 0
 
 
+@pytest.mark.parametrize(("seed", "silent"), [(0, (4, 9)), (1, (4, 9)), (11, (9, 4)), (13, (5, 5))])
+def test_latents_without_a_match_do_not_change_places_with_the_last_bits_of_the_others(
+    seed: int, silent: tuple[int, int]
+) -> None:
+    """As between two processes and one, whose sums are rounded differently."""
+    torch.manual_seed(seed)
+    sides = [torch.rand(300, 24, dtype=torch.float64) for _ in range(2)]
+    sides = [side * (side >= side.topk(2, dim=1).values[:, -1:]) for side in sides]
+    for side, count in zip(sides, silent, strict=True):
+        side[:, torch.randperm(24)[:count]] = 0
+    found = [match_sides([(sides[0] * (1 + 1e-7 * torch.rand(300, 24)), sides[1])])[0] for _ in range(20)]
+    assert all(torch.equal(partners, found[0]) for partners in found)
+    assert sorted(found[0].tolist()) == list(range(24))
+
+
 def test_what_cannot_be_matched_is_refused() -> None:
     with pytest.raises(ValueError, match="3 latents of images cannot be matched with 2 of texts"):
         match_sides([(torch.rand(5, 3), torch.rand(5, 2))])

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,11 +35,12 @@ KINDS = ("sae", "ncl", "batch_topk", "jumprelu")  # whose results two processes 
 LIMIT = 600  # seconds for a command, on a machine that does other things too
 
 
-def start(*arguments: str, log: Path, threads: int = 1) -> "subprocess.Popen[bytes]":
+def start(*arguments: str, log: Path, threads: int = 1, **more: str) -> "subprocess.Popen[bytes]":
+    """Start a training; `more` are environment variables."""
     launcher = TORCHRUN if "torchrun" in arguments else ()
     script = str(REPOSITORY / "experiments" / "train.py")
     command = [sys.executable, *launcher, script, *(a for a in arguments if a != "torchrun")]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads), **more}
     with log.open("wb") as file:
         return subprocess.Popen(
             command,
@@ -207,6 +209,41 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     assert finish(process, 60) == 130
     assert (tmp_path / "log").read_text().splitlines()[-1] == "interrupted: run the same command again to go on"
     assert not session(process)
+
+
+def start_by_srun(folder: Path, *each: tuple[str, ...]) -> "list[subprocess.Popen[bytes]]":
+    """Start processes as `srun` does, with the arguments of each; `folder / rank` has what it prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    step = {"SLURM_NTASKS": str(len(each)), "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        start(*arguments, log=folder / str(rank), **step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+        for rank, arguments in enumerate(each)
+    ]
+
+
+@pytest.mark.slow
+def test_processes_with_different_settings_train_nothing_and_say_so(tmp_path: Path) -> None:
+    settings = (*SHORT, "features=sae", f"artifacts={tmp_path}")
+    ranks = start_by_srun(tmp_path, (*settings, "sae.lr=1e-3"), (*settings, "sae.lr=2e-3"))
+    assert [finish(rank) for rank in ranks] == [1, 1]
+    for log in (tmp_path / "0", tmp_path / "1"):
+        line = log.read_text().splitlines()[-1]
+        assert line.startswith("error: process 1 of the training: ")
+        assert "was given sae.lr=2e-3 where process 0 was given sae.lr=1e-3: start all with the same command" in line
+    assert not list(tmp_path.glob("dictionaries/sae-*/recipe.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_of_processes_that_srun_started_one_ends_soon_after_the_other(tmp_path: Path, victim: int) -> None:
+    ranks = start_by_srun(tmp_path, *[(*LONG, "training.batch_size=64", f"artifacts={tmp_path}")] * 2)
+    wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), ranks[0])
+    os.kill(ranks[victim].pid, signal.SIGKILL)
+    assert finish(ranks[1 - victim], 60) == 1
+    last = (tmp_path / str(1 - victim)).read_text().splitlines()[-1]
+    assert last == f"error: process {victim} of the training has gone; run the same command again to go on"
 
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mmmono.pipeline.extracting import FeatureExtraction
+from mmmono.pipeline.model import Model
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_remote_shards import MODEL, arguments, shard, store_of
@@ -71,6 +73,33 @@ def same_stores(one: Path, two: Path) -> bool:
     same = [name for name in names[0] if name.name not in ("timing.json", "versions.json")]
     bytes_of = [[(of / name).read_bytes() for name in same] for of in (one, two)]
     return one.name == two.name and names[0] == names[1] and bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.slow
+def test_a_share_without_shards_says_so_loads_no_model_and_finishes_what_is_done(
+    command: Command, server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = arguments(server, tmp_path)
+
+    def unneeded(*_: object) -> None:
+        raise AssertionError("the model is loaded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "load_checked", unneeded)
+        run = command("extract", *mine, "extraction.part_of=7/64")
+    assert run.status == 0, run.err
+    said = " ".join(run.out.split())
+    assert "share 7/64 has none of the 4 shards; the features are not complete yet: the process" in said
+    assert not said.startswith("done")
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureExtraction, "_complete", interrupted)
+        assert command("extract", *mine, "extraction.part_of=1/1").status == 130
+    run = command("extract", *mine, "extraction.part_of=5/5")
+    assert f"made {store_of(tmp_path)}" in "".join(run.out.split("\n")), run.out
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow
