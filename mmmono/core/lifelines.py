@@ -14,12 +14,16 @@ BYE = b"."  # sent by rank 0 before it ends in order
 class Lifelines:
     """Rank 0's ends: one for each other process that has connected.
 
+    Args:
+        size: number of processes; whoever does not say the rank of one of them, such as a port scanner, is not watched.
+
     Attributes:
         port: where the others connect.
         gone: ranks of the processes that were found dead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         self._server = socket.create_server(("", 0), family=family, backlog=4096, dualstack_ipv6=dual)
@@ -45,8 +49,11 @@ class Lifelines:
             rank = int.from_bytes(line.recv(4), "big")
             line.setblocking(False)
             _notice_lost_machines(line)
-            self._lines[rank] = line
         except OSError:  # whoever that was
+            rank = 0
+        if 0 < rank < self._size:
+            self._lines[rank] = line
+        else:
             line.close()
 
     def end(self) -> None:
@@ -88,11 +95,8 @@ def _wait(line: socket.socket, ended: threading.Event, rank: int) -> None:
         last = b""
     if last != BYE:
         if rank == 1:
-            print(
-                "error: process 0 of the training has gone; run the same command again to go on",
-                file=sys.stderr,
-                flush=True,
-            )
+            gone = "process 0 of the training has gone"
+            print(f"error: {gone}; run the same command again to go on", file=sys.stderr, flush=True)
         os._exit(1)
     ended.set()
 

@@ -54,7 +54,7 @@ class Processes:
         self._orders = 0
         self._control: Any = None
         self._closed = False
-        self._lifelines = None if self._started else Lifelines()
+        self._lifelines = None if self._started else Lifelines(place.world_size)
         # A connection of the watching thread's own: the other one is locked while this process waits in `join`.
         self._watched = place.connect(again=True)
         self._end_of_watch = threading.Event()

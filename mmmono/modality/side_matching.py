@@ -45,8 +45,7 @@ def match_sides(
     mixed = fired[0].unsqueeze(1) != fired[1]
     rows, columns = linear_sum_assignment(correlation.masked_fill(mixed, NEVER).numpy(), maximize=True)
     partners = torch.from_numpy(columns)
-    left = ~(
-        fired[0] & fired[1][partners]
-    )  # any order of these is as good: the last bits of the others are not to choose
+    # Any order of those without a match is as good: the last bits of the others are not to choose.
+    left = ~(fired[0] & fired[1][partners])
     partners[left] = partners[left].sort().values
     return partners, correlation[rows, partners]

@@ -1,6 +1,7 @@
 """Rank 0 and the processes that it starts, without any training."""
 
 import atexit
+import socket
 import subprocess
 import sys
 import time
@@ -55,13 +56,17 @@ def test_processes_that_never_come_are_named() -> None:
 
 
 def test_a_lifeline_tells_a_death_from_an_orderly_end() -> None:
-    lines = Lifelines()
+    lines = Lifelines(3)
     assert hold_lifeline("127.0.0.1", 1, 1).is_set()  # nobody is there: nothing is known
     ended = hold_lifeline("127.0.0.1", lines.port, 1)
     code = f"from mmmono.core.lifelines import *; hold_lifeline('127.0.0.1', {lines.port}, 2).wait()"
     other = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not lines.look() and len(lines._lines) < 2:
         time.sleep(0.05)
+    for stranger in (b"", b"GET / HTTP/1.1", (3).to_bytes(4, "big")):
+        with socket.create_connection(("127.0.0.1", lines.port)) as line:
+            line.sendall(stranger)
+        assert not lines.look()
     assert not lines.gone
     other.kill()
     other.communicate()
@@ -74,7 +79,7 @@ def test_a_lifeline_tells_a_death_from_an_orderly_end() -> None:
 
 
 def test_without_rank_0_the_others_end_and_one_says_so() -> None:
-    lines = Lifelines()
+    lines = Lifelines(3)
     code = "import sys; from mmmono.core.lifelines import *; hold_lifeline('127.0.0.1', {}, {}).wait()"
     others = [
         subprocess.Popen([sys.executable, "-c", code.format(lines.port, rank)], stderr=subprocess.PIPE, text=True)
