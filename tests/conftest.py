@@ -21,9 +21,9 @@ gc.disable()  # until all is collected: what is imported stays, and looking thro
 settings.register_profile("mmmono", deadline=None)  # a busy machine is no error
 settings.load_profile("mmmono")
 
-# Several processes share the cores, also with the commands that they start: more threads than cores wait for each other.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+# One thread for each process, also of the commands that tests start. Results of one and of several processes are compared to
+# the bit, and sums are rounded differently by other numbers of threads. And more threads than cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of `make test`: tests that run make would be a part of it
     os.environ.pop(name, None)
