@@ -26,7 +26,7 @@ from mmmono.commands.plan.step import Item, State, Step
 from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_of, in_order, overrides_for
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
-from mmmono.pipeline.entrypoint import CONF, error_line
+from mmmono.pipeline.running import CONF, error_line
 from mmmono.pipeline.shared_settings import own_options, settings_it_has
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.tables import console, show_table
