@@ -125,11 +125,26 @@ def test_questions_need_no_article_that_a_name_might_not_take() -> None:
             assert not re.search(r"\b[Aa]n? (audio|x-ray)\b", analysis.asked(names)), analysis.name
 
 
-def test_what_is_called_otherwise_has_no_pictures_and_says_so(tmp_path: Path, command: Command) -> None:
-    given = (*store(tmp_path), "dataset.modalities=[audio,text]", "features=raw")
-    run = command("top_samples", *given)
+@pytest.mark.parametrize(
+    ("analysis", "instead"),
+    [
+        ("top_samples", ""), ("interpretability", ""), ("gender", ""), ("text_to_image", ""), ("steered_images", ""),
+        ("steering", "steering.per_class=0 makes no contact sheets"),
+        ("explorer", "explorer.thumbnails=false makes the page without"),
+    ],
+)  # fmt: skip
+def test_without_pictures_nothing_is_made_that_needs_them(
+    tmp_path: Path, command: Command, analysis: str, instead: str
+) -> None:
+    """No dictionary is trained first, and no model loaded."""
+    given = (*store(tmp_path), "dataset.modalities=[audio,text]", *SAE, "steering.images=100")
+    run = command(analysis, *(one for one in given if analysis == "steering" or not one.startswith("steering")))
     assert run.status == 1
-    assert "add a column image_path to its metadata" in " ".join(run.err.split())
+    assert "pictures are wanted here" in run.err
+    assert run.err.strip().endswith(instead or "add a column image_path to its metadata")
+    assert run.err.count("\n") == 1
+    made = {path.parent.name for path in (tmp_path / "artifacts").glob("*/*")}
+    assert made <= {"features", "results", "runs", "locks"}
 
 
 @pytest.mark.parametrize(

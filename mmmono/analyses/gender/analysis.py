@@ -56,6 +56,7 @@ def prepare(workspace: Workspace) -> Study:
     match = workspace.settings.random_sets
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
+    workspace.dataset.check_images(split)
     if finished_features(workspace, split) is None:  # check before hours of extraction
         labeler.check(pair)
     recipe = {

@@ -41,6 +41,7 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "top_samples", Settings)
+    workspace.dataset.check_images(workspace.dataset.split)
     features = workspace.features(workspace.dataset.split)
     check_m(settings.m, len(features.view))
     recipe = {
