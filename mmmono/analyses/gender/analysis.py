@@ -104,9 +104,10 @@ class _Case:
         feature_set = self.workspace.feature_set(name)
         partition = self.workspace.partition(name)
         image, text = len(partition.image_dominant), len(partition.text_dominant)
+        said = self.workspace.modalities.said
         if not image or not text:
             raise ConfigError(
-                f"feature set {name!r}: {image} features are ImgD and {text} TextD: both are needed; "
+                f"feature set {name!r}: {image} features are {said('ImgD')} and {text} {said('TextD')}: both are needed; "
                 "lower partition.n_sigma or mds.min_pairs"
             )
         if self.settings.space == "embeddings":

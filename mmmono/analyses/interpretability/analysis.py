@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from mmmono.analyses.interpretability import TABLE5_METRICS, Settings
+from mmmono.analyses.interpretability import SCORES, TABLE5_METRICS, Settings
 from mmmono.analyses.interpretability.embeddings import SampleEmbeddings
 from mmmono.core.errors import DataError
 from mmmono.dictionaries import DictionaryFeatures
@@ -216,7 +216,7 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[Row]:
     for modality in MODALITIES:
         row: Row = {
             "feature_set": scored.name,
-            "score": "Visual Mono" if modality == "image" else "Textual Mono",
+            "score": SCORES[modality],
             "samples": modality,
             **{f"{name}_scored": scored.estimate(modality, "mono", name).count for name in COMPARED},
             **{f"{name}_features": scored.size(name) for name in COMPARED},

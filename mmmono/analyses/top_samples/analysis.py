@@ -89,7 +89,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
             sheets += [_sheet(scored, top, feature, metadata) for feature in on_sheets]
             shown |= set(top["image"].rows[on_sheets, : settings.shown].flatten().tolist())
     (folder / IMAGES).mkdir(exist_ok=True)
-    for row, image in images.shown(shown, title="images").items():
+    for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():
         image.save(folder / IMAGES / f"{row}.png")
     images.report(folder)
     return {"sheets": sheets}
