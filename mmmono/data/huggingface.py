@@ -303,8 +303,8 @@ def _check_apart(rows: str, val_rows: str, counts: Mapping[str, int]) -> None:
     )
     if shared:
         raise ConfigError(
-            f"dataset.val_rows={val_rows} has {shared:,} rows of dataset.rows={rows}: give others, or leave dataset.val_rows "
-            "out: a hash then divides the pairs"
+            f"dataset.val_rows={val_rows} has {shared:,} rows of dataset.rows={rows}: give others, or leave "
+            "dataset.val_rows out: a hash then divides the pairs"
         )
 
 
