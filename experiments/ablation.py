@@ -1,12 +1,10 @@
 """Remove classes of features and classify images and texts (Section 2.2, Table 1)."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("ablation")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.ablation import ABLATION

@@ -1,12 +1,10 @@
 """Measure which features carry an attack on an image encoder, and which defend against it (Section 4.2, Table 3)."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("adversarial")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.adversarial import ADVERSARIAL

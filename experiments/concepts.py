@@ -1,12 +1,10 @@
 """Find the feature that detects each label of the dataset, and test it on held-out pairs."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("concepts")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.concepts import CONCEPTS

@@ -1,12 +1,10 @@
 """Train dictionaries with other seeds, compare their scores and classes, and find the features that all of them have."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("consensus")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the trained feature sets among the selected ones."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.consensus import CONSENSUS

@@ -1,12 +1,10 @@
 """Drop classes of features, or keep them alone, and measure retrieval, zero-shot accuracy, gap, loss and effective rank."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("consequences")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.consequences import CONSEQUENCES

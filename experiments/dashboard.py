@@ -1,12 +1,10 @@
 """Arrange a W&B project by the paper's sections, with one group of panels per section."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("dashboard")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Save the dashboard to the project."""
     # Imported here, so that --help and errors in settings appear at once.
     from mmmono.commands.dashboard import save_dashboard

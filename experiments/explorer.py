@@ -1,12 +1,10 @@
 """Make the feature explorer, an interactive page of score distributions, features and their top samples."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("explorer")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Make a page of the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.commands.explorer.command import explore

@@ -1,12 +1,10 @@
 """Encode a dataset's image-text pairs into a feature store."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("extract")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Make the feature store unless it exists, and print its size."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.commands.extract import extract

@@ -1,12 +1,10 @@
 """Test whether image- or text-dominant features carry a concept (Section 4.1, Table 2, Figure 7, Table 6)."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("gender")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.gender import GENDER

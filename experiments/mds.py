@@ -1,12 +1,10 @@
 """Score every feature's modality dominance and sort features into ImgD, TextD and CrossD (Section 2.1, Figure 4)."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("mds")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Score the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.mds import MDS

@@ -1,12 +1,10 @@
 """Compare objectives for pairs on a model's embeddings of a dataset, over seeds."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("objectives")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Compare the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.objectives import OBJECTIVES

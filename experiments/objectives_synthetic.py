@@ -1,12 +1,10 @@
 """Compare objectives for pairs on synthetic concepts: which keep a shared one in one latent?"""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("objectives_synthetic")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Compare the selected feature sets on every setting of the synthetic data."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.objectives_synthetic import OBJECTIVES_SYNTHETIC

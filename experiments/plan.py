@@ -1,12 +1,10 @@
 """Print what reproducing the paper would compute, download and reuse, how long it takes, and what will fail."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("plan")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Print the plan; compute nothing."""
     from mmmono.commands.plan.keys import needed_keys
 

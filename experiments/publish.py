@@ -1,12 +1,10 @@
 """Write a dictionary with its model card into a folder, and put it on the hub."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("publish")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Make the dictionary unless it exists, write its folder, and upload it if a repository is given."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.commands.publish.command import publish

@@ -1,12 +1,10 @@
 """Collect all results of the selected features on one page, next to the paper's."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("report")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Make a page of the existing results, and list the missing ones."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.commands.report.command import report

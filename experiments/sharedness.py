@@ -1,12 +1,10 @@
 """Test for every feature whether the image and the text of a pair activate it together."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("sharedness")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Analyze the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.sharedness import SHAREDNESS

@@ -1,12 +1,10 @@
 """Compare all dictionaries that were trained on the same features: reconstruction, sparsity, monosemanticity."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("sweep")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Tabulate and plot the dictionaries on disk."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.sweep import SWEEP

@@ -1,12 +1,10 @@
 """Inject features of a reference image into the images of a text-to-image generator (Section 4.3, Figures 10, 14)."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("text_to_image")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Generate and measure images for the selected feature sets."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.text_to_image import TEXT_TO_IMAGE

@@ -1,12 +1,10 @@
 """Train the dictionaries of the selected feature sets."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("train")
-def main(cfg: DictConfig) -> float | tuple[float, ...] | None:
+def main(cfg: Config) -> float | tuple[float, ...] | None:
     """Train each dictionary unless it exists, and print its validation metrics."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.train.analysis import train_dictionaries

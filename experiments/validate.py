@@ -1,12 +1,10 @@
 """Measure how well dictionaries and the modality dominance score recover synthetic ground truth."""
 
-from omegaconf import DictConfig
-
-from mmmono.pipeline.entrypoint import entrypoint
+from mmmono.pipeline.entrypoint import Config, entrypoint
 
 
 @entrypoint("validate")
-def main(cfg: DictConfig) -> None:
+def main(cfg: Config) -> None:
     """Compare the selected feature sets with the ground truth."""
     # Imported here, so that --help and errors in settings appear before PyTorch is loaded.
     from mmmono.analyses.validate import VALIDATE

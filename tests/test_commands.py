@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from mmmono.core.artifacts import write_text_atomically
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from tests.rehearsal.commands import REPOSITORY, Entry, behind_make, parse
 from tests.rehearsal.drawn_pairs import write_coco, write_shard
 from tests.rehearsal.hub import TOKEN, Hub

@@ -14,7 +14,7 @@ import pytest
 import mmmono
 from mmmono.commands.listing import entrypoint_table, results_page
 from mmmono.commands.steps import targets as analysis_targets
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from tests.pipeline.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]

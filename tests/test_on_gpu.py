@@ -21,7 +21,8 @@ from experiments import train
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.adversarial.victims import Llava
 from mmmono.core.errors import ConfigError
-from mmmono.dictionaries import MetricHistory, NCLHead, SAEModule
+from mmmono.core.gpu_memory import enough_gpu_memory
+from mmmono.dictionaries import MetricHistory, NCLHead, SAEModule, selection
 from mmmono.dictionaries.pools import RowReader
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint
 from mmmono.features import FeatureStore, extract_features
@@ -233,6 +234,47 @@ def test_without_gpu_memory_an_extraction_says_what_to_lower(tmp_path: Path) -> 
         ConfigError, match=r"^out of GPU memory: lower extraction\.batch_size=7; finished shards are kept$"
     ):
         extract_features(ColorPairs((3,)), Greedy(), tmp_path, batch_size=7, workers=0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+    ],
+)
+def test_a_library_without_gpu_memory_is_told_as_such(said: str) -> None:
+    with pytest.raises(ConfigError, match="^out of GPU memory: lower it$"), enough_gpu_memory("lower it"):
+        raise RuntimeError(said)
+
+
+def test_another_error_of_the_gpu_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="device-side assert"), enough_gpu_memory("lower it"):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_on_a_gpu_too_a_batchs_threshold_is_looked_for_near_that_of_the_last_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lows: list[float] = []
+
+    def above(*given: Any) -> Any:
+        lows.append(given[-1])
+        return found(*given)
+
+    found = selection._above
+    monkeypatch.setattr(selection, "_above", above)
+    z, weight = (torch.randn(shape, 8, generator=torch.Generator().manual_seed(shape)) for shape in (50, 64))
+    with imitated_gpu():
+        chosen = selection.PerBatch(5).to("cuda")
+        codes = [chosen.choose((z * size).cuda(), weight.cuda(), None).values.min().item() for size in (1, 20, 20)]
+    assert lows[-1] == pytest.approx(selection.MARGIN * codes[-1])
+
+
+def test_what_a_victim_has_already_is_no_remedy() -> None:
+    assert "victim.dtype" not in Llava("x", "<image>{request}", dtype="float16").less_memory
+    assert "victim.dtype=float16" in Llava("x", "<image>{request}", dtype="float32").less_memory
 
 
 def short_of_memory(*_: object) -> None:

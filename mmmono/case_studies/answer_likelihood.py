@@ -10,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.case_studies.adversarial.victims import Llava
+from mmmono.core.gpu_memory import enough_gpu_memory
 
 
 def mean_log_probabilities(
@@ -57,7 +58,7 @@ def _means(llava: Llava, pixels: Tensor, rows: Sequence[Tensor], starts: Sequenc
     kept = ids.shape[1] - min(starts) + 1  # the logits that tell of the first counted token, and all after them
     lengths = torch.tensor([len(row) for row in rows], device=ids.device)
     places = torch.arange(ids.shape[1], device=ids.device)
-    with llava.enough_memory(), torch.inference_mode():
+    with enough_gpu_memory(llava.less_memory), torch.inference_mode():
         logits = model(
             input_ids=ids, attention_mask=(places < lengths[:, None]).long(), logits_to_keep=kept,
             pixel_values=pixels.expand(len(rows), *pixels.shape[1:]),

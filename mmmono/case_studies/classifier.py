@@ -17,6 +17,7 @@ from mmmono.case_studies.concepts import Array, Classify, ConceptLabels, Concept
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.resizing import narrowed
 
@@ -97,13 +98,11 @@ class ImageClassifier(Labeler):
             images=[narrowed(image) if crops else image for image in (i.convert("RGB") for i in images)],
             return_tensors="pt",
         )
-        try:
-            with torch.inference_mode():
-                return model(**inputs.to(device)).logits.softmax(-1).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"out of GPU memory with labels.batch_size={self.batch_size}: lower it, and run again to go on"
-            ) from error
+        with (
+            enough_gpu_memory(f"lower labels.batch_size={self.batch_size}, and run the same again"),
+            torch.inference_mode(),
+        ):
+            return model(**inputs.to(device)).logits.softmax(-1).float().cpu().numpy()
 
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
         """Label each image with the concept whose probability exceeds ½, if any."""

@@ -26,6 +26,7 @@ from mmmono.commands.clock import time_line
 from mmmono.commands.listing import entrypoint_table, results_page
 from mmmono.commands.steps import Reproduction, analyses_of, group_of, targets
 from mmmono.core.artifacts import Artifacts
+from mmmono.core.output import ending_in_a_line
 from mmmono.core.shipped import shipped
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.command_line import quote
@@ -77,6 +78,7 @@ def together(all_targets: Sequence[str], reproduction: Reproduction) -> str:
     return shlex.join([*running, *groups])
 
 
+@ending_in_a_line()
 def main() -> None:
     """Run a target; the exit status is that of the first entrypoint that fails."""
     options, reproduction = _read(sys.argv[1:])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
-from mmmono.pipeline.shared_settings import own_options, settings_it_has
+from mmmono.pipeline.shared_settings import own_options, settings_it_has, settings_of_own_file
 
 KNOWN = ("model=", "dataset=", "features=", "hydra")  # overrides that are no further settings
 DEFAULTS = (("model", "drawingclip"), ("dataset", "openmoji"))  # of the Makefile
@@ -34,12 +34,17 @@ class Selection:
     settings: Sequence[str] = ()
 
     @classmethod
-    def given(cls, feature_sets: Sequence[str]) -> Selection:
-        """Read the selection from the command line of this run; nothing is selected outside of one."""
+    def given(cls, feature_sets: Sequence[str], page: str = "report") -> Selection:
+        """Read the selection from the command line of this run, and from its file (`-cn`); nothing is outside of a command.
+
+        Args:
+            feature_sets: those of the run.
+            page: name of its entrypoint.
+        """
         if not HydraConfig.initialized():
             return cls({})
         hydra = HydraConfig.get()
-        overrides = list(hydra.overrides.task)
+        overrides = [*settings_of_own_file(page, CONF), *hydra.overrides.task]
         groups = {group: hydra.runtime.choices[group] for group, _ in DEFAULTS}
         return cls(
             {group: option for group, option in groups.items() if (group, option) not in DEFAULTS},

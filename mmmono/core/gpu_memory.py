@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 from mmmono.core.errors import ConfigError
 
+# What CUDA, cuBLAS and cuDNN say where another program holds the memory that they need beside PyTorch's.
+ALSO = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 @contextmanager
 def enough_gpu_memory(remedy: str) -> Iterator[None]:
-    """Turn PyTorch's error of a GPU without free memory into a ConfigError.
+    """Turn the errors of a GPU without free memory into a ConfigError: PyTorch's, and those of CUDA and its libraries.
 
     Args:
         remedy: what to do about it, as the end of a sentence.
@@ -18,6 +21,11 @@ def enough_gpu_memory(remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # named, so that commands that use no tensors import no PyTorch
+        if not _no_memory(error):
             raise
         raise ConfigError(f"out of GPU memory: {remedy}") from error
+
+
+def _no_memory(error: RuntimeError) -> bool:
+    # By its name, so that commands that use no tensors import no PyTorch.
+    return type(error).__name__ == "OutOfMemoryError" or any(said in str(error) for said in ALSO)

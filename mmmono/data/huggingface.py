@@ -64,6 +64,8 @@ class HuggingFacePairs(PairSource):
         dataset: the rows.
         reading: columns of images and captions.
         limit: number of pairs that `extract_features` takes, from the first on; None takes all.
+        apart: slices of training and of validation rows that may have none in common; None: there is one only. They are
+            compared when the dataset is opened, which tells how many rows 90 % of them are.
 
     Raises:
         ConfigError: the package `datasets` is missing, or a setting is invalid.
@@ -71,12 +73,19 @@ class HuggingFacePairs(PairSource):
 
     name = "huggingface"
 
-    def __init__(self, dataset: HubDataset, reading: TableReading | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: HubDataset,
+        reading: TableReading | None = None,
+        limit: int | None = None,
+        apart: tuple[str, str] | None = None,
+    ) -> None:
         need("dataset=huggingface", "datasets")
         check_limit(limit)
         self.dataset = dataset
         self.reading = reading or TableReading()
         self.limit = limit
+        self.apart = apart
         self.remote = dataset.streaming and dataset.folder is None
 
     def fingerprint(self) -> str:
@@ -246,6 +255,8 @@ class HuggingFacePairs(PairSource):
         import datasets
 
         rows = self._opened(datasets.load_dataset, split=self.dataset.split, streaming=self.dataset.streaming)
+        if self.apart is not None:
+            _check_apart(*self.apart, {name: split.num_examples for name, split in (rows.info.splits or {}).items()})
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
@@ -269,6 +280,32 @@ class HuggingFacePairs(PairSource):
             return load(where, given.config, revision=given.revision if given.folder is None else None, **settings)
         except Exception as error:  # datasets passes on the errors of readers, the hub client and the system
             raise DataError(f"dataset.id={given.id} cannot be opened: {_line(error)}; {_remedy(error)}") from error
+
+
+def _check_apart(rows: str, val_rows: str, counts: Mapping[str, int]) -> None:
+    """Raise ConfigError if two slices, such as train[:90%] and train[5000:], have rows in common.
+
+    Args:
+        rows, val_rows: of training and validation.
+        counts: number of rows of each split of the dataset; nothing is compared where it is not known.
+    """
+    from datasets import ReadInstruction
+
+    try:
+        train, val = (ReadInstruction.from_spec(slices).to_absolute(counts) for slices in (rows, val_rows))
+    except (AssertionError, KeyError, ValueError):  # a slice that the library refuses, which it tells when it opens it
+        return
+    shared = sum(
+        max(0, min(one.to, other.to) - max(one.from_, other.from_))
+        for one in train
+        for other in val
+        if one.splitname == other.splitname
+    )
+    if shared:
+        raise ConfigError(
+            f"dataset.val_rows={val_rows} has {shared:,} rows of dataset.rows={rows}: give others, or leave "
+            "dataset.val_rows out: a hash then divides the pairs"
+        )
 
 
 def _line(error: BaseException, most: int = 240) -> str:

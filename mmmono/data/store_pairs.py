@@ -37,11 +37,20 @@ class StorePairs(PairSource):
         self._fingerprint = fingerprint
         self._opener = opener or ShardOpener()
         first = next((path for path in metadata.get("image_path", ()) if path), "")
+        self._names_images = bool(first)
         self.remote = isinstance(folder, str) or is_remote(first)
 
     def fingerprint(self) -> str:
         """Fingerprint of the store."""
         return self._fingerprint
+
+    def check_images(self) -> None:
+        """Raise DataError if the metadata names no image at all."""
+        if not self._names_images:
+            raise DataError(
+                f"pictures are wanted here, and the store in {self._folder} does not say where any lie: add a column "
+                "image_path to its metadata"
+            )
 
     def parts(self) -> list[str]:
         """The single part `store`."""
@@ -57,10 +66,7 @@ class StorePairs(PairSource):
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Open one image. Raises DataError if the metadata does not name it, or it cannot be read."""
-        if "image_path" not in self._metadata:
-            raise DataError(
-                f"the store in {self._folder} does not say where its images lie: add a column image_path to its metadata"
-            )
+        self.check_images()
         if key not in self._rows:
             raise DataError(f"the store in {self._folder} has no pair {key!r}")
         row = self._metadata.iloc[self._rows[key]]

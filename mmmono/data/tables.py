@@ -120,9 +120,10 @@ def read_table(file: Path) -> dict[str, list[Any]]:
         reason = error.strerror if isinstance(error, OSError) else None
         raise DataError(f"{file} cannot be read ({reason or ' '.join(str(error).split())[:120]})") from error
     if (found := line_of_other_encoding(data)) is not None:
+        utf8 = str(file.with_name(f"utf8-{file.name}"))
         raise DataError(
             f"{file}, line {found[0]} ({found[1]}) is not UTF-8, and accents would be lost: save the table as UTF-8, for "
-            f"example by 'iconv -f CP1252 -t UTF-8 {shlex.quote(file.name)} > {shlex.quote(f'utf8-{file.name}')}'"
+            f"example by 'iconv -f CP1252 -t UTF-8 {shlex.quote(str(file))} > {shlex.quote(utf8)}'"
         )
     text = decode_text(data)
     return _json_lines(file, text) if suffix in JSON_LINES else _delimited(file, text)

@@ -104,7 +104,8 @@ class PerBatch(Selection):
                 kept = values >= threshold
                 starts = torch.cat([starts.new_zeros(1), kept.cumsum(0)])[starts]
                 values, indices = values[kept], indices[kept]
-            self._follow(threshold, values)
+            newest = self._follow(threshold, values)
+            self._last = self._last if newest is None else float(newest)
             return SparseCodes(values, Pattern(indices, len(weight), starts))
 
     def of(self, activations: Tensor) -> SparseCodes:
@@ -129,17 +130,19 @@ class PerBatch(Selection):
         return candidates.topk(wanted, sorted=False).values.min()
 
     @torch.no_grad()
-    def _follow(self, threshold: Tensor | None, values: Tensor) -> None:
-        """Move the running mean towards this batch's threshold; if all positive ones were kept, the smallest of them."""
+    def _follow(self, threshold: Tensor | None, values: Tensor) -> Tensor | None:
+        """Move the running mean towards this batch's threshold, and return it.
+
+        If all positive values were kept, it is the smallest of them; None if there are none.
+        """
         if threshold is None:
             values = rows_of_all_processes(values)
             if not len(values):
-                return
+                return None
             threshold = values.min()
         newest = threshold.to(self.threshold.dtype)
         self.threshold.copy_(torch.where(self.threshold < 0, newest, self.threshold.lerp(newest, self.rate)))
-        if newest.device.type == "cpu":
-            self._last = float(newest)
+        return newest
 
     def _guess(self, z: Tensor, weight: Tensor, bias: Tensor | None) -> float:
         """A value below which the batch's threshold is not expected."""

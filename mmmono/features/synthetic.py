@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.saved import read_tensors
+from mmmono.features.covariance import covariance_root
 from mmmono.features.store import MODALITIES, FeatureStore, Manifest, content_fingerprint
 from mmmono.features.writer import FeatureStoreWriter
 
@@ -324,10 +325,12 @@ def _noise_shapes(parameters: SyntheticParameters) -> list[Callable[[Array], Arr
         )
     roots = []
     for modality in MODALITIES:
-        rows = store.read(modality, 0, min(len(store), COVARIANCE_ROWS)).double()
-        values, vectors = torch.linalg.eigh(torch.cov(rows.T))
-        scale = (values.clamp_min(0) / values.clamp_min(0).mean()).sqrt()
-        roots.append(((vectors * scale) @ vectors.T).numpy())
+        try:
+            roots.append(covariance_root(store.read(modality, 0, min(len(store), COVARIANCE_ROWS))).numpy())
+        except ValueError as error:
+            raise ConfigError(
+                f"dataset.noise_from={parameters.noise_from} has no covariance of {modality} embeddings: {error}"
+            ) from error
     return [lambda white, root=root: white @ root for root in roots]  # type: ignore[misc]
 
 

@@ -194,20 +194,23 @@ def random_set(
 
 def _matched(order: Array, size: int, weights: Array, target: float, rng: np.random.Generator) -> RandomSet:
     """Exchange features of a random set, the first `size` of `order`, until its weight is about the target."""
-    inside, outside = order[:size].copy(), order[size:].copy()
-    gap = target - float(weights[inside].sum())
+    order = order.copy()
+    inside, outside = order[:size], order[size:]
+    of_inside, of_outside = weights[inside], weights[outside]
+    gap = target - float(of_inside.sum())
     scale = target if target > 0 else 1.0
     for _ in range(SWAPS):
         if abs(gap) <= TOLERANCE * scale or not size or not len(outside):
             break
         for place in rng.permutation(size):
-            gains = weights[outside] - weights[inside[place]]
+            gains = of_outside - of_inside[place]
             closer = np.flatnonzero(np.abs(gap - gains) < abs(gap))
             if len(closer):
                 break
         else:
             break  # no exchange brings it closer
         other = rng.choice(closer)
-        inside[place], outside[other] = outside[other], inside[place]
+        for own, others in ((inside, outside), (of_inside, of_outside)):
+            own[place], others[other] = others[other], own[place]
         gap -= gains[other]
     return RandomSet(np.sort(inside), abs(gap) / scale)

@@ -37,8 +37,8 @@ def check_tables_apart(path: str, val_path: str) -> None:
 def check_rows_apart(rows: str, val_rows: str) -> None:
     """Raise ConfigError if splits of a hub dataset, such as train[:90%]+test, certainly share rows.
 
-    Slices of one split are compared if both count in percent, or both count rows from the first on. Of others, such as
-    train[:90%] and train[5000:], nobody knows before the number of rows is.
+    Slices of one split are compared if both count in percent, or both count rows from the first on. Others, such as
+    train[:90%] and train[5000:], are when the dataset is opened; see `HuggingFacePairs`.
     """
     for train in map(_slice, rows.split("+")):
         for val in map(_slice, val_rows.split("+")):

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.command_line import quote
-from mmmono.pipeline.entrypoint import added, error_line
+from mmmono.pipeline.running import added, error_line
 from mmmono.pipeline.settings import CONF, check_settings
 from mmmono.pipeline.shared_settings import own_options, settings_it_has
 

@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from omegaconf import OmegaConf
-
 import mmmono
+from mmmono.core.output import ending_in_a_line
 from mmmono.core.shipped import shipped
-from mmmono.pipeline.settings import CONF
 
 HEAD = """\
 usage: mmmono ENTRYPOINT [group=option ...] [key=value ...]
@@ -22,6 +20,7 @@ usage: mmmono ENTRYPOINT [group=option ...] [key=value ...]
 """
 
 
+@ending_in_a_line()
 def main() -> None:
     """Run the entrypoint named by the first argument with the other arguments."""
     name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
@@ -46,7 +45,9 @@ def entrypoints() -> dict[str, Path]:
 
 
 def _purpose(entrypoint: str) -> str:
-    return str(OmegaConf.load(CONF / f"{entrypoint}.yaml").help.purpose)
+    from omegaconf import OmegaConf  # not at the top, so that an interrupt is one line however early it comes
+
+    return str(OmegaConf.load(shipped("conf") / f"{entrypoint}.yaml").help.purpose)
 
 
 def _fail(name: str) -> NoReturn:

@@ -51,12 +51,24 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """
     _check_ranges(arguments)
     multirun = any(argument in ("-m", "--multirun") for argument in arguments)
-    read = [quote(argument, multirun) for argument in arguments]
+    read = [quote(argument, multirun) for argument in _from_here(arguments)]
     if multirun and not any(argument.startswith(OWN_FOLDERS) for argument in arguments):
         _check_globs(read)
     if any(argument.partition("=")[0] in NO_RUN for argument in arguments):
         return read
     return [*read, *_elsewhere(_root(read), read)]
+
+
+def _from_here(arguments: Sequence[str]) -> list[str]:
+    """Make the folder of `--config-path` one of the working folder, as that of `--config-dir` is; Hydra would not."""
+    found, names = list(arguments), ("--config-path", "-cp")
+    for place, argument in enumerate(arguments):
+        name, equals, folder = argument.partition("=")
+        if name in names and equals:
+            found[place] = f"{name}={user_path(folder).absolute()}"
+        elif place and arguments[place - 1] in names:
+            found[place] = str(user_path(argument).absolute())
+    return found
 
 
 def _check_globs(arguments: Sequence[str]) -> None:

@@ -81,6 +81,9 @@ class Dataset(ABC):
     def source(self, split: Split) -> PairSource:
         """Return the source that contains a split; the same source for all splits if they are hash splits."""
 
+    def check_images(self, split: Split) -> None:  # noqa: B027
+        """Raise ConfigError or DataError if it is known, before any work, that the pairs have no images."""
+
     def check(self, split: str) -> None:
         """Raise ConfigError if there is no such split."""
         splits = ("train", "select", "val") if self.native_splits else ("train", "select", "val", "all")
@@ -298,6 +301,10 @@ class Synthetic(Dataset, SyntheticParameters):
     def expected_pairs(self, split: Split) -> int:
         """Number of synthetic pairs, in all splits together."""
         return self.pairs
+
+    def check_images(self, split: Split) -> None:
+        """Raise ConfigError: synthetic pairs have no images."""
+        self.source(split)
 
     def source(self, split: Split) -> PairSource:
         """Raise ConfigError: synthetic pairs have no images."""

@@ -14,7 +14,6 @@ from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError
 from mmmono.core.files import user_path
 from mmmono.core.modality_names import ModalityNames
-from mmmono.data import PairSource
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.opening import ShardOpener
 from mmmono.data.remote_folder import is_remote
@@ -169,7 +168,12 @@ class ExistingStore(Dataset, RemoteSettings):
             return files.fingerprint()
         return content_fingerprint(self.store.path)
 
-    def source(self, split: Split) -> PairSource:
+    def check_images(self, split: Split) -> None:
+        """Raise DataError if the metadata names no image; that of a store on another machine is not read for this."""
+        if self.remote is None:
+            self.source(split).check_images()
+
+    def source(self, split: Split) -> StorePairs:
         """Return the source of the images that the metadata refers to."""
         if (files := self.files) is not None:
             return StorePairs(files.frame(), files.folder, self.fingerprint(), self.opener)

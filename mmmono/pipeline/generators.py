@@ -91,7 +91,7 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         for name in ("embedding_noise", "guidance"):
             if (value := getattr(self, name)) is None or value < 0:
                 raise ConfigError(f"generator.{name}={_told(value)} must be at least 0")
-        workspace.dataset.source(workspace.settings.training.split)
+        workspace.dataset.check_images(workspace.settings.training.split)
 
     def recipe(self) -> dict[str, Any]:
         """All settings."""

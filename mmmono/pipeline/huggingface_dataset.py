@@ -51,7 +51,8 @@ class HuggingFace(Dataset, TableReading):
         """Return the source of the split's rows."""
         own = self.val_rows if split == "val" and self.val_rows is not None else self.rows
         wanted = HubDataset(self.id, own, self.config, self.revision, self.streaming)
-        return HuggingFacePairs(wanted, taken_from(self, TableReading), self.limit)
+        apart = None if self.val_rows is None else (self.rows, self.val_rows)
+        return HuggingFacePairs(wanted, taken_from(self, TableReading), self.limit, apart)
 
     def downloads(self, split: Split) -> Iterator[Download]:
         """Yield the dataset's files, of all splits and configurations, unless it lies in a folder."""

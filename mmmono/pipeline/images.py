@@ -73,10 +73,11 @@ class SplitImages:
         split: the split; its features are extracted first if they do not exist.
 
     Raises:
-        DataError: the pairs have no keys to read them by.
+        ConfigError, DataError: the pairs have no images, or no keys to read them by.
     """
 
     def __init__(self, workspace: Workspace, split: Split) -> None:
+        workspace.dataset.check_images(split)
         self._source = image_source(workspace, split)
         metadata = workspace.features(split).view.metadata()
         if "key" not in metadata:

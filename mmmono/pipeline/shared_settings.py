@@ -20,7 +20,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmmono.pipeline.command_line import quote
 
 # Environment variable with the entrypoints, each with its preset of conf/paper if any, and the groups that they share,
 # e.g. "mds:figure4 certainty model=clip_rn50".
@@ -74,6 +77,59 @@ def own_options() -> list[str]:
     folders = [f"{s.schema}://{s.path}" for s in sources if s.provider.startswith(("command-line", "hydra.searchpath"))]
     listed = [folder if re.fullmatch(r"[\w:/.-]+", folder) else json.dumps(folder) for folder in dict.fromkeys(folders)]
     return [f"hydra.searchpath=[{','.join(listed)}]"] if listed else []
+
+
+def settings_of_own_file(usual: str, conf: Path) -> list[str]:
+    """Overrides that set what a file of the user's own (`-cn mine`) does, for other entrypoints, which do not read it.
+
+    Args:
+        usual: name of the entrypoint's own configuration, which such a file builds on; without one there is nothing to set.
+        conf: folder of the configuration.
+    """
+    hydra = HydraConfig.get()
+    if hydra.job.config_name in (None, usual):
+        return []
+    given = [*own_options(), *hydra.overrides.task]
+    ours = compose(hydra.job.config_name, given, return_hydra_config=True)
+    plain = _composed(usual, conf, given)
+    before = plain.hydra.runtime.choices
+    groups = [
+        f"{group}={option}"
+        for group, option in ours.hydra.runtime.choices.items()
+        if group.split("/")[0] not in ("features", "hydra")
+        and option is not None
+        and before.get(group, option) != option
+    ]
+    if "features" in ours and list(ours.features.sets) != list(plain.features.sets):  # several are no choice to Hydra
+        groups.append(f"features=[{','.join(map(str, ours.features.sets))}]")
+    known = settings_it_has(usual, [*groups, *given], conf)
+    theirs = dict(_leaves(compose(usual, [*groups, *(override for override in given if override in known)])))
+    changed = [(key, value) for key, value in _leaves(ours) if key in theirs and theirs[key] != value]
+    return [*groups, *(quote(f"{key}={_shown(value)}") for key, value in changed)]
+
+
+def _leaves(node: DictConfig, start: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of a configuration by their keys, in order; a list is one value."""
+    for key in map(str, node):
+        place = f"{start}{key}"
+        if place not in ("hydra", "help") and not OmegaConf.is_missing(node, key):
+            try:
+                value = node[key]
+            except OmegaConfBaseException:  # it follows from a value that is missing
+                continue
+            if isinstance(value, DictConfig):
+                yield from _leaves(value, f"{place}.")
+            else:
+                yield place, list(value) if isinstance(value, ListConfig) else value
+
+
+def _shown(value: object) -> str:
+    """A value as in an override."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else f"{value!s}"
 
 
 def _sorted_out(

@@ -6,7 +6,7 @@ import sys
 
 from mmmono.core.process_group import place_of_this_process
 from mmmono.core.processes import serve
-from mmmono.pipeline.entrypoint import quiet
+from mmmono.pipeline.running import quiet
 
 if __name__ == "__main__":
     place = place_of_this_process()

@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure, SubFigure
 from PIL.Image import Image
 
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.figure_text import wrapped
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -30,6 +31,7 @@ class FeatureCard:
         images, captions: samples with their activations, strongest first.
         asked: requested number of images and of captions; there are fewer if fewer samples activate the feature.
         negative: whether these are the samples with the most negative activations.
+        modalities: what the modalities are called.
     """
 
     feature_set: str
@@ -40,19 +42,23 @@ class FeatureCard:
     captions: Sequence[tuple[str, float]]
     asked: int
     negative: bool = False
+    modalities: ModalityNames = IMAGE_AND_TEXT
 
     @property
     def title(self) -> str:
         """One-line heading: feature, class and score, and the side if it is the negative one."""
         side = ", negative side" if self.negative else ""
-        return f"{self.feature_set} feature {self.feature}: {self.members}, MDS {self.mds:.2f}{side}"
+        return (
+            f"{self.feature_set} feature {self.feature}: {self.modalities.said(self.members)}, MDS {self.mds:.2f}{side}"
+        )
 
     @property
     def shortage(self) -> str:
         """Note that fewer samples than requested activate the feature; empty if there are enough."""
+        said = self.modalities.said
         counts = (("image", len(self.images)), ("text", len(self.captions)))
         short = [
-            f"no {name} activates it" if not count else f"only {count} {name}{'s' * (count > 1)}"
+            f"no {said(name)} activates it" if not count else f"only {count} {said(name if count == 1 else f'{name}s')}"
             for name, count in counts
             if count < self.asked
         ]

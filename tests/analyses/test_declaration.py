@@ -20,8 +20,8 @@ from mmmono.commands.plan.command import PlanSettings
 from mmmono.commands.wandb_workspace import panel_groups
 from mmmono.core.artifacts import Artifact
 from mmmono.pipeline.analysis import Analysis
-from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.partition_rules import CountsRule, MarginRule, PartitionRule, SigmaRule
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.scoring import ScoreSettings
 from mmmono.pipeline.training_settings import TrainingSettings
 from mmmono.pipeline.workspace_settings import ExtractionSection, FeatureSettings, ImageSettings
@@ -167,7 +167,7 @@ ELSEWHERE = {
     "mmmono/dictionaries/base.py": {"train"},  # remedies in messages
     "mmmono/features/feature_set.py": {"train"},
     "mmmono/pipeline/cli.py": {"mds"},
-    "mmmono/pipeline/entrypoint.py": {"train"},
+    "mmmono/pipeline/running.py": {"train"},
     "mmmono/pipeline/generators.py": {"mds"},
 }
 OWN = ("mmmono/analyses/{}/", "conf/{}.yaml", "conf/paper/", "experiments/{}.py", "mmmono/analyses/__init__.py")

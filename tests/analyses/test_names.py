@@ -108,7 +108,7 @@ def test_latents_of_a_trained_sae_get_the_words_of_the_concepts_that_they_recove
     from hydra import compose, initialize_config_dir
 
     from mmmono.modality.agreement import feature_correlations
-    from mmmono.pipeline.entrypoint import CONF
+    from mmmono.pipeline.running import CONF
     from mmmono.pipeline.workspace import Workspace
 
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -99,7 +99,9 @@ def test_llava_out_of_memory_says_what_to_lower(llava: Path, monkeypatch: pytest
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(LlavaForConditionalGeneration, "generate", full)
-    with pytest.raises(ConfigError, match="lower it, lower victim.max_new_tokens"):
+    with pytest.raises(
+        ConfigError, match=r"^out of GPU memory: lower victim\.batch_size=\d+ or victim\.max_new_tokens=\d+"
+    ):
         ask(llava)
 
 

@@ -237,7 +237,9 @@ def test_generators_refuse_what_cannot_work(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(generator._pipeline.unet, "forward", full)
-    with pytest.raises(ModelError, match=r"generator.cpu_offload=true, generator.dtype=float16"):
+    with pytest.raises(
+        ConfigError, match=r"^out of GPU memory: set generator.cpu_offload=true, generator.dtype=float16"
+    ):
         generator.generate("a horse", text[None], [0])
 
 

@@ -87,7 +87,7 @@ def test_threads_of_a_container_are_its_share_of_the_cores(monkeypatch: pytest.M
 def test_threads_are_limited_before_a_library_starts_them() -> None:
     """NumPy starts its own when it is imported, and looks at the environment only then."""
     code = (
-        "import sys; import mmmono.pipeline.entrypoint; from mmmono.core.cores import limit_threads; limit_threads(); "
+        "import sys; import mmmono.pipeline.running; from mmmono.core.cores import limit_threads; limit_threads(); "
         "print([name for name in ('numpy', 'torch') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

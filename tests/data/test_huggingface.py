@@ -320,3 +320,22 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmmono.core.extras.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"dataset=huggingface needs the package datasets: install the hf extra"):
         HuggingFacePairs(HubDataset("org/name"))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "shared"),
+    [
+        ("train[:90%]", "train[3:]", 3), ("train[3:]", "train[:90%]", 3), ("train[:-1]", "train[-3:]", 2),
+        ("train[:50%]", "train[4:]", 0), ("train[:50%]", "train[3:]+validation", 1), ("train[-2:]", "train[:70%]", 0),
+    ],
+)  # fmt: skip
+def test_slices_in_percent_and_by_rows_are_compared_when_the_number_of_rows_is_known(
+    folder: Path, train: str, val: str, shared: int
+) -> None:
+    dataset = HuggingFace(id=str(folder), rows=train, val_rows=val)
+    for split in ("train", "val"):
+        if shared:
+            with pytest.raises(ConfigError, match=f"val_rows=.* has {shared} rows of dataset.rows="):
+                dataset.source(split).parts()  # type: ignore[arg-type]
+        else:
+            assert dataset.source(split).parts()  # type: ignore[arg-type]

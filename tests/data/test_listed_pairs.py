@@ -94,14 +94,30 @@ def test_a_table_of_another_encoding_would_lose_its_accents(tmp_path: Path, name
         text = '{{"path": "a.png", "caption": "{}"}}\n{{"path": "b.png", "caption": "{}"}}\n'
     (tmp_path / name).write_text(text.format(*captions), encoding="cp1252")
     with pytest.raises(
-        DataError, match=r"caf\\xe9.*is not UTF-8.*iconv -f CP1252 -t UTF-8 pairs\.\w+ > utf8-pairs\."
+        DataError, match=r"caf\\xe9.*is not UTF-8.*'iconv -f CP1252 -t UTF-8 \S+/pairs\.\w+ > \S+/utf8-pairs\.\w+'$"
     ) as raised:
         table(tmp_path / name).parts()
+    subprocess.run(["sh", "-c", str(raised.value).split("'")[1]], check=True)  # from any folder
+    assert list(captions_of(table(tmp_path / f"utf8-{name}")).values()) == captions
     assert f"line {1 + name.endswith('csv')} " in str(raised.value)
     (tmp_path / name).write_bytes(text.format(*captions).encode().replace("é".encode(), b"\xe9", 1))
     assert list(captions_of(table(tmp_path / name)).values()) == ["a caf\ufffd", "un élan"]
     (tmp_path / name).write_text(text.format(*captions), encoding="utf-16")
     assert list(captions_of(table(tmp_path / name)).values()) == captions
+
+
+@pytest.mark.parametrize("broken", [1, 4])
+def test_a_broken_byte_in_a_thousand_lines_of_english_is_one_letter(tmp_path: Path, broken: int) -> None:
+    put_image(tmp_path / "a.png", 10)
+    rows = [f"a.png,caption {number}".encode() for number in range(2500)]
+    for number in range(broken):
+        rows[500 * number + 7] += b" caf\xe9"
+    (tmp_path / "pairs.csv").write_bytes(b"path,caption\n" + b"\n".join(rows) + b"\n")
+    if broken > 2:
+        with pytest.raises(DataError, match=r"line 9 \(.*caf\\xe9.* is not UTF-8"):
+            table(tmp_path / "pairs.csv").parts()
+    else:
+        assert read_table(tmp_path / "pairs.csv")["caption"][7] == "caption 7 caf\ufffd"
 
 
 @pytest.mark.parametrize(

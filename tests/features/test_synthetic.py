@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError, StoreError
 from mmmono.features import FeatureStore, FeatureView, split_view
+from mmmono.features.covariance import covariance_root
 from mmmono.features.store import Manifest
 from mmmono.features.synthetic import (
     SyntheticPairs,
@@ -211,6 +212,27 @@ def test_gain_ratios_lie_between_their_bounds() -> None:
     assert 0.1 <= gain.min() < 0.12
     assert 8 < gain.max() <= 10
     assert np.log10(gain).std() == pytest.approx(1 / 3**0.5, rel=0.1)  # uniform between −1 and 1
+
+
+def test_the_covariance_of_few_dimensions_that_vary_has_a_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide and conquer, which LAPACK of some processors gives up on such a matrix, as it does here."""
+
+    def gives_up(_: torch.Tensor) -> None:
+        raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+
+    rows = torch.zeros(2000, 512, dtype=torch.float64)
+    rows[:, ::50] = torch.randn(2000, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.cov(rows.T)
+    for eigh in (torch.linalg.eigh, gives_up):
+        monkeypatch.setattr(torch.linalg, "eigh", eigh)
+        root = covariance_root(rows)
+        torch.testing.assert_close(root @ root, expected / expected.trace() * 512)
+
+
+@pytest.mark.parametrize("rows", [torch.ones(5, 4), torch.rand(1, 4)])
+def test_rows_that_do_not_vary_have_no_covariance(rows: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="do not vary"):
+        covariance_root(rows)
 
 
 def test_noise_has_the_covariance_of_a_store(tmp_path: Path) -> None:

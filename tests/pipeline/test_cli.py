@@ -83,7 +83,7 @@ def test_what_nobody_reads_any_more_is_no_traceback() -> None:
 def test_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
     """As some schedulers start commands: nothing is written into a file that has got the number of a stream."""
     code = (
-        "import mmmono.pipeline.entrypoint as e; e.quiet()\n"
+        "import mmmono.pipeline.running as e; e.quiet()\n"
         f"file = open({str(tmp_path / 'file')!r}, 'w'); assert file.fileno() > 2\n"
         "from mmmono.reporting.tables import console; console.print('x' * 9); import sys, os; print('y', file=sys.stderr)\n"
         "sys.stdin.read(); os.system('echo z; echo z >&2')"

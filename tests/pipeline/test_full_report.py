@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from tests.pipeline.conftest import Command, newest
 from tests.pipeline.random_features import put_random_features
 

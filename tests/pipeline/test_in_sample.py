@@ -13,8 +13,8 @@ from mmmono.analyses.ablation import ABLATION
 from mmmono.analyses.mds import MDS
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.versions import VERSIONS
-from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.models import DrawingCLIP
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.workspace import Workspace
 
 

@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
+from PIL import Image
 
 from mmmono.analyses import ANALYSES
 from mmmono.core.modality_names import ModalityNames
 from mmmono.features.synthetic import SyntheticParameters, synthesize
-from mmmono.pipeline.analysis import Analysis
+from mmmono.pipeline.analysis import Analysis, shown_figures
 from mmmono.pipeline.shared_settings import TOGETHER
 from mmmono.reporting.contents import contents
 from mmmono.reporting.drawn import drawn
@@ -40,16 +41,22 @@ SAE = (
     "features=sae", "features.k=3", "features.expansion=2", "trainer=cpu", "trainer.max_steps=60", "trainer.min_steps=60",
     "trainer.val_check_interval=20",
 )  # fmt: skip
+PICTURED = re.compile(r"\b(ImgD|TextD|[Ii]mages?|[Tt]exts?|Visual|Textual)\b")  # what nobody says of X-rays and reports
 SAID = re.compile(r"\b(ImgD|[Ii]mages?|i→t|t→i)\b")  # what nobody says of audio
 
 
-def store(folder: Path) -> tuple[str, ...]:
+def store(folder: Path, pictures: bool = False) -> tuple[str, ...]:
     pairs = synthesize(SyntheticParameters(pairs=PAIRS, dim=16, image_atoms=6, text_atoms=6, shared_atoms=6, active=3))
     np.save(folder / "audio.npy", pairs.image.numpy())
     np.save(folder / "words.npy", pairs.text.numpy())
     captions = [" ".join(f"word{i}" for i in np.flatnonzero(row)) or "silence" for row in pairs.text_codes.numpy()]
     strongest = pairs.image_codes[:, pairs.kind == 2].argmax(1).tolist()
     rows = {"key": range(PAIRS), "caption": captions, "genre": [f"genre {i % 3}" for i in strongest]}
+    if pictures:
+        rows["image_path"] = [f"{row}.png" for row in range(PAIRS)]
+        rows["caption"] = [f"a {('man', 'woman')[row % 2]} with {caption}" for row, caption in enumerate(captions)]
+        for row in range(PAIRS):
+            Image.new("RGB", (8, 8), (row % 256, 0, row // 3)).save(folder / f"{row}.png")
     pd.DataFrame(rows).to_csv(folder / "rows.csv", index=False)
     return (
         "dataset=store", f"dataset.image={folder / 'audio.npy'}", f"dataset.text={folder / 'words.npy'}",
@@ -103,6 +110,33 @@ def looked_at(analysis: Analysis, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_shows_pictures_says_the_names_as_well(tmp_path: Path, command: Command) -> None:
+    """As of X-ray images and their reports."""
+    given = (*store(tmp_path, pictures=True), *SAE, "dataset.modalities=[x-ray,report]", "partition=counts")
+    given = (*given, "partition.image_dominant=8", "partition.text_dominant=8")
+    names = ModalityNames("x-ray", "report")
+    runs = {
+        "top_samples": ("top_samples.m=3", "top_samples.shown=3"),
+        "gender": ("gender.min_samples=20", "gender.draws=2", "gender.references=5"),
+        "interpretability": ("interpretability.m=2", "interpretability.n_draws=2", "interpretability.random_pool=50"),
+    }
+    for analysis in ANALYSES:
+        if analysis.name not in runs:
+            continue
+        run = command(analysis.name, *given, *runs[analysis.name])
+        assert run.status == 0, run.err
+        assert not PICTURED.findall(run.out.partition(str(tmp_path / "artifacts"))[0]), run.out
+        folder = newest(tmp_path / "artifacts", analysis.name)
+        result = Result(folder, json.loads((folder / "recipe.json").read_text()), "clap", "store", names)
+        said = [caption for _, caption in shown_figures(analysis, result)]
+        for _, figure in analysis.draw(result):
+            said += [text.get_text() for text in figure.findobj(Text)]
+            plt.close(figure)
+        assert not [found for text in [*said, analysis.asked(names)] for found in PICTURED.findall(text)]
+        assert "XRayD" in run.out + "".join(said)
+
+
+@pytest.mark.slow
 def test_a_store_can_be_named_otherwise_and_nothing_is_computed(tmp_path: Path, command: Command) -> None:
     given = (*store(tmp_path), "features=raw")
     first = command("sharedness", *given)
@@ -125,11 +159,26 @@ def test_questions_need_no_article_that_a_name_might_not_take() -> None:
             assert not re.search(r"\b[Aa]n? (audio|x-ray)\b", analysis.asked(names)), analysis.name
 
 
-def test_what_is_called_otherwise_has_no_pictures_and_says_so(tmp_path: Path, command: Command) -> None:
-    given = (*store(tmp_path), "dataset.modalities=[audio,text]", "features=raw")
-    run = command("top_samples", *given)
+@pytest.mark.parametrize(
+    ("analysis", "instead"),
+    [
+        ("top_samples", ""), ("interpretability", ""), ("gender", ""), ("text_to_image", ""), ("steered_images", ""),
+        ("steering", "steering.per_class=0 makes no contact sheets"),
+        ("explorer", "explorer.thumbnails=false makes the page without"),
+    ],
+)  # fmt: skip
+def test_without_pictures_nothing_is_made_that_needs_them(
+    tmp_path: Path, command: Command, analysis: str, instead: str
+) -> None:
+    """No dictionary is trained first, and no model loaded."""
+    given = (*store(tmp_path), "dataset.modalities=[audio,text]", *SAE, "steering.images=100")
+    run = command(analysis, *(one for one in given if analysis == "steering" or not one.startswith("steering")))
     assert run.status == 1
-    assert "add a column image_path to its metadata" in " ".join(run.err.split())
+    assert "pictures are wanted here" in run.err
+    assert run.err.strip().endswith(instead or "add a column image_path to its metadata")
+    assert run.err.count("\n") == 1
+    made = {path.parent.name for path in (tmp_path / "artifacts").glob("*/*")}
+    assert made <= {"features", "results", "runs", "locks"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmmono.analyses import ANALYSES
 from mmmono.commands.plan.rates import readable
 from mmmono.commands.steps import analyses_of
-from mmmono.pipeline.entrypoint import CONF, _leaf_paths
+from mmmono.pipeline.running import CONF, _leaf_paths
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_entrypoints import snapshot
 from tests.pipeline.test_sweeps import SHORT

@@ -1,5 +1,7 @@
 """Commands that a report names for what it lacks."""
 
+import html
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from mmmono.analyses.steered_images import STEERED_IMAGES
 from mmmono.commands.selection import Selection, default_sets
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
+from tests.pipeline.conftest import Command, newest
 
 PCA = Selection({"dataset": "drawings"}, ["pca"], ["mds.min_pairs=20"])
 
@@ -74,6 +77,29 @@ def test_without_settings_no_configuration_is_composed(monkeypatch: pytest.Monke
     """Of which each takes a tenth of a second, and a report names some twenty commands."""
     monkeypatch.setattr("mmmono.commands.selection.settings_it_has", None)
     assert Selection({"dataset": "coco"}, ["pca"]).command(MDS) == "make section-2.1 DATASET=coco FEATURES=pca"
+
+
+def test_commands_have_the_settings_of_a_file_of_ones_own(command: Command, tmp_path: Path) -> None:
+    """`-cn mine`, which no other entrypoint reads; what the command line says counts more."""
+    (tmp_path / "mine.yaml").write_text(
+        "defaults:\n  - report\n  - override dataset: synthetic\n  - override features: pca\n  - _self_\n"
+        f"seed: 3\nmds:\n  min_pairs: 5\ndataset:\n  pairs: 400\n  dim: 16\nartifacts: {tmp_path}/my artifacts\n"
+    )
+    where = ["dataset=synthetic", "dataset.pairs=400", "dataset.dim=16", f"artifacts={tmp_path}/my artifacts"]
+    assert command("extract", *where).status == 0
+    run = command("report", "--config-dir", str(tmp_path), "-cn", "mine", "mds.undefined=skip", "seed=4")
+    assert run.status == 0, run.err
+    assert "make section-2.1 DATASET=synthetic FEATURES=pca …" in run.out
+    assert "commands that end in … are whole on the page" in run.out
+    page = html.unescape((newest(tmp_path / "my artifacts", "report") / "index.html").read_text())
+    found = re.search(r"make section-2\.1 DATASET=synthetic FEATURES=pca (ARGS=.*?)</code>", page)
+    assert found is not None
+    [words] = shlex.split(found[1].removeprefix("ARGS="))
+    given = shlex.split(words)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("mds", [*given, "dataset=synthetic", "features=pca"])
+    assert (cfg.seed, cfg.mds.min_pairs, cfg.dataset.pairs, cfg.dataset.dim) == (4, 5, 400, 16)
+    assert cfg.artifacts == f"{tmp_path}/my artifacts"
 
 
 def test_commands_find_options_of_ones_own(within_a_command: None, tmp_path: Path) -> None:

@@ -329,6 +329,17 @@ def test_a_configuration_of_ones_own_may_have_variables_but_no_mistyped_settings
     assert "experiment=main names no option: choose one of mine" in one_line_error(run.err)
 
 
+@pytest.mark.parametrize("given", [["--config-path", "mine"], ["--config-path=mine"], ["-cp", "./mine"]])
+def test_a_folder_with_all_configuration_is_one_of_the_working_folder(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = hydra_arguments([*given, "features=raw"])
+    folder = read[0].partition("=")[2] or read[1]
+    assert folder == str(tmp_path / "mine")
+    assert "features=raw" in read
+
+
 @pytest.mark.parametrize("name", ENTRYPOINTS)
 def test_every_entrypoint_checks_and_its_own_settings_pass(
     command: Command, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

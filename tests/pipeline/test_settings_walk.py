@@ -30,7 +30,7 @@ from mmmono.commands.extract import extract
 from mmmono.commands.report.command import report
 from mmmono.core.artifacts import RECIPE_FILE
 from mmmono.core.errors import MissingArtifactError, MmmonoError
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.training import HISTORY_FILE
 from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.random_features import Addresses, Reached, put_random_features

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.shared_settings import own_settings
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_plan import use_hub

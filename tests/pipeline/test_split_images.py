@@ -242,7 +242,9 @@ def test_a_check_asks_for_more_than_one_image_only_if_that_is_broken(
 
     view = SimpleNamespace(metadata=lambda: pd.DataFrame({"key": list("012345")}))
     monkeypatch.setattr("mmmono.pipeline.images.image_source", lambda *_: Source())
-    images = SplitImages(SimpleNamespace(features=lambda _: SimpleNamespace(view=view)), "all")  # type: ignore[arg-type]
+    dataset = SimpleNamespace(check_images=lambda _: None)
+    workspace = SimpleNamespace(dataset=dataset, features=lambda _: SimpleNamespace(view=view))
+    images = SplitImages(workspace, "all")  # type: ignore[arg-type]
     if broken < 6:
         images.check()
     else:

@@ -21,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pareto import pareto_front
 from mmmono.features import FeatureStore, split_view
-from mmmono.pipeline.entrypoint import CONF
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.training import final_metric
 from tests.pipeline.conftest import REPOSITORY, Command, newest
 from tests.pipeline.test_entrypoints import only

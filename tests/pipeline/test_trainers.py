@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from mmmono.core.errors import ConfigError
 from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
-from mmmono.pipeline.entrypoint import CONF
 from mmmono.pipeline.feature_sets import NCL, SAE
 from mmmono.pipeline.fitting import Training
 from mmmono.pipeline.recipes import Trained
+from mmmono.pipeline.running import CONF
 from mmmono.pipeline.trainer_checks import CHECKED
 from mmmono.pipeline.trainer_settings import read_trainer
 from mmmono.pipeline.training import check_trainer

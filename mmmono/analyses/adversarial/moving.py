@@ -18,7 +18,7 @@ from mmmono.case_studies.adversarial.alignment import Alignment, Features, align
 from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, Condition
 from mmmono.case_studies.adversarial.typography import typographic_image, with_text
-from mmmono.core.errors import ConfigError
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.core.progress import progress_bar
 from mmmono.vlm import Encoder
 
@@ -92,12 +92,8 @@ def carry_out(moves: Sequence[Move], cases: Sequence[Case], batch_size: int, dev
             todo = move.folder.unmoved()
             bar.advance(task, (len(cases) - len(todo)) * move.plan.steps)
             for run, batch in _batches(cases, todo, batch_size):
-                try:
+                with enough_gpu_memory(f"lower adversarial.batch_size={batch_size}, and run the same again to go on"):
                     _carry_out(move, run, batch, device)
-                except torch.OutOfMemoryError as error:
-                    raise ConfigError(
-                        f"out of GPU memory with adversarial.batch_size={batch_size}: lower it, and run again to go on"
-                    ) from error
                 bar.advance(task, len(batch) * move.plan.steps)
 
 

@@ -5,7 +5,7 @@ The paper compares female and male; any pair of concepts works.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mmmono.core.text import file_name
@@ -57,7 +57,7 @@ class Settings:
 
 def removal_rows(result: Result, feature_set: str) -> Rows:
     """Table 2 for one feature set."""
-    paper = published("table2")
+    paper, said = published("table2"), result.modalities.said
     rows: Rows = []
     for row in result.rows("table2"):
         if row["feature_set"] != feature_set:
@@ -65,7 +65,8 @@ def removal_rows(result: Result, feature_set: str) -> Rows:
         printed = paper.find(samples=row["samples"], removed=row["removed"], concept=row["concept"])
         rows.append(
             {
-                "from": row["samples"], "concept": row["concept"], "removed": f"{row['removed']} {row['neurons']}",
+                "from": said(row["samples"]), "concept": row["concept"],
+                "removed": f"{removed_name(row['removed'], said)} {row['neurons']}",
                 "energy %": shares(row), "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
                 "beyond random": points(row, "beyond_random"),
                 "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
@@ -78,9 +79,10 @@ def removal_rows(result: Result, feature_set: str) -> Rows:
 
 def paired_rows(result: Result, feature_set: str) -> Rows:
     """Each class's share of the difference between samples that differ only in the concept."""
+    said = result.modalities.said
     return [
         {
-            "samples": row["samples"], "class": row["class"], "share of difference": row["share"],
+            "samples": said(row["samples"]), "class": said(row["class"]), "share of difference": row["share"],
             "share of energy": row["energy"],
             "ratio": row["enrichment"], "from": row["enrichment_low"], "to": row["enrichment_high"],
         }
@@ -95,12 +97,17 @@ def word_rows(result: Result, feature_set: str) -> Rows:
     words = scores[(scores["feature_set"] == feature_set) & (scores["count"] > 0)]
     return [
         {
-            "TextD share": f"{low:.2f} to {high:.2f}",
+            f"{result.modalities.said('TextD')} share": f"{low:.2f} to {high:.2f}",
             "most distinctive": ", ".join(part.nlargest(WORDS, "z")["word"]),
             "most frequent": ", ".join(part.nlargest(WORDS, "count")["word"]),
         }
         for (_, low, high), part in words.groupby(["group", "low", "high"])
     ]
+
+
+def removed_name(removed: str, said: Callable[[str], str]) -> str:
+    """What is removed, such as Random-ImgD, with its class called by its name."""
+    return "-".join(map(said, removed.split("-")))
 
 
 def fields(result: Result) -> Fields:
@@ -133,11 +140,11 @@ GENDER = Analysis(
     name="gender",
     section="4.1",
     title="Concepts in images and texts",
-    question="Is a concept, such as gender, carried by the image (ImgD) or by the words (TextD)?",
+    question="Is a concept, such as gender, carried by the {image} ({ImgD}) or by the {text} ({TextD})?",
     paper="Table 2, Figure 7, Table 6",
     targets=("section-4.1", "appendix-a.4"),
     version=8,
-    drawing=2,
+    drawing=3,
     settings=Settings,
     columns={
         "table2": {
@@ -211,7 +218,7 @@ GENDER = Analysis(
             "Paired test, {feature_set}: {pairs} pairs that differ in the concept alone",
             paired_rows,
         ),
-        TableView("table6-{concepts}-{feature_set}", "Table 6, {feature_set}: words of {b} texts", word_rows),
+        TableView("table6-{concepts}-{feature_set}", "Table 6, {feature_set}: words of {b} {texts}", word_rows),
     ],
     figures=[
         FigureView(
@@ -220,9 +227,9 @@ GENDER = Analysis(
         ),
         FigureView(
             "{feature_set}-figure7",
-            "Figure 7, {feature_set}: {a} images by the share of ImgD among their most activated features.",
+            "Figure 7, {feature_set}: {a} {images} by the share of {ImgD} among their most activated features.",
         ),
-        FigureView("{feature_set}-table6", "Table 6, {feature_set}: words of {b} texts by the share of TextD."),
+        FigureView("{feature_set}-table6", "Table 6, {feature_set}: words of {b} {texts} by the share of {TextD}."),
     ],
     fields=fields,
     remarks=remarks,

@@ -56,6 +56,7 @@ def prepare(workspace: Workspace) -> Study:
     match = workspace.settings.random_sets
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
+    workspace.dataset.check_images(split)
     if finished_features(workspace, split) is None:  # check before hours of extraction
         labeler.check(pair)
     recipe = {
@@ -103,9 +104,10 @@ class _Case:
         feature_set = self.workspace.feature_set(name)
         partition = self.workspace.partition(name)
         image, text = len(partition.image_dominant), len(partition.text_dominant)
+        said = self.workspace.modalities.said
         if not image or not text:
             raise ConfigError(
-                f"feature set {name!r}: {image} features are ImgD and {text} TextD: both are needed; "
+                f"feature set {name!r}: {image} features are {said('ImgD')} and {text} {said('TextD')}: both are needed; "
                 "lower partition.n_sigma or mds.min_pairs"
             )
         if self.settings.space == "embeddings":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.reporting.formats import with_error
 from mmmono.reporting.published import published
@@ -59,6 +60,7 @@ class Settings:
             raise ValueError(f"side={self.side} is none of dominant, positive")
 
 
+SCORES = {"image": "Visual Mono", "text": "Textual Mono"}  # the paper's names
 HEADINGS = {"mono": "Mono", "embsim": "EmbSim", "winrate": "WinRate", "embsim_pooled": "pooled EmbSim", "ms": "MS"}
 
 
@@ -72,9 +74,10 @@ def table5_rows(result: Result) -> Rows:
         rows.append(
             {
                 "feature set": row["feature_set"],
-                "score": row["score"],
+                "score": score_name(row["samples"], result.modalities),
                 "scored": ", ".join(
-                    f"{row[f'{name}_scored']} of {row[f'{name}_features']} {name}" for name in ("ImgD", "TextD")
+                    f"{row[f'{name}_scored']} of {row[f'{name}_features']} {result.modalities.said(name)}"
+                    for name in ("ImgD", "TextD")
                 ),
                 **{metric: with_error(row, metric) for metric in TABLE5_METRICS},
                 "paper EmbSim": f"{printed['embsim']:.3f}" if printed else "",
@@ -88,7 +91,7 @@ def table4_rows(result: Result) -> Rows:
     """Monosemanticity by class minus its chance level: means over features with their standard errors."""
     return [
         {
-            **_class_of(row),
+            **_class_of(row, result.modalities),
             **{f"{HEADINGS[m]} − chance": with_error(row, f"{m}_corrected") for m in CORRECTED},
             "s.e. of draws": "" if row["draw_error"] is None else f"{row['draw_error']:.3f}",
         }
@@ -100,7 +103,7 @@ def uncorrected_rows(result: Result) -> Rows:
     """Monosemanticity by class as in the paper's tables, with the chance level beside it."""
     return [
         {
-            **_class_of(row),
+            **_class_of(row, result.modalities),
             **{HEADINGS[metric]: with_error(row, metric) for metric in METRICS},
             "chance": ", ".join(f"{HEADINGS[m]} {with_error(row, f'{m}_chance')}" for m in ("mono", "embsim")),
         }
@@ -108,9 +111,16 @@ def uncorrected_rows(result: Result) -> Rows:
     ]  # fmt: skip
 
 
-def _class_of(row: Mapping[str, Any]) -> dict[str, object]:
+def score_name(samples: str, modalities: ModalityNames) -> str:
+    """What Mono of one class minus that of the other is called, on samples of one modality: Visual Mono on images."""
+    name = modalities.said(samples)
+    return SCORES[samples] if name == samples else f"{name[:1].upper()}{name[1:]} Mono"
+
+
+def _class_of(row: Mapping[str, Any], modalities: ModalityNames) -> dict[str, object]:
     return {
-        "feature set": row["feature_set"], "samples": row["samples"], "class": row["class"],
+        "feature set": row["feature_set"],
+        "samples": modalities.said(row["samples"]), "class": modalities.said(row["class"]),
         "scored": f"{row['scored']} of {row['features']}",
     }  # fmt: skip
 
@@ -135,7 +145,8 @@ def _towers(result: Result) -> str:
 
 
 def _fields(result: Result) -> Fields:
-    return {"embedder": _judge(result), "m": result.recipe["interpretability"]["m"]}
+    scores = {f"of_{samples}": score_name(samples, result.modalities) for samples in SCORES}
+    return {"embedder": _judge(result), "m": result.recipe["interpretability"]["m"], **scores}
 
 
 def _differences(result: Result) -> Iterator[tuple[str, str, str]]:
@@ -193,6 +204,7 @@ INTERPRETABILITY = Analysis(
     paper="Figures 5, 6, 13, Tables 4, 5",
     targets=("section-3", "appendix-a.3"),
     version=7,
+    drawing=2,
     settings=Settings,
     columns={
         "scores": {
@@ -240,7 +252,7 @@ INTERPRETABILITY = Analysis(
         ),
         FigureView(
             "modality_monosemanticity",
-            "Figure 6: Visual Mono on images and Textual Mono on texts; chance cancels in these differences.",
+            "Figure 6: {of_image} on {images} and {of_text} on {texts}; chance cancels in these differences.",
         ),
         FigureView("over_training", "Figure 13: monosemanticity over training; dotted: chance."),
     ],

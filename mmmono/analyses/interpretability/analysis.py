@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from mmmono.analyses.interpretability import TABLE5_METRICS, Settings
+from mmmono.analyses.interpretability import SCORES, TABLE5_METRICS, Settings
 from mmmono.analyses.interpretability.embeddings import SampleEmbeddings
 from mmmono.core.errors import DataError
 from mmmono.dictionaries import DictionaryFeatures
@@ -41,6 +41,7 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "interpretability", Settings)
+    workspace.dataset.check_images(workspace.dataset.split)
     features = workspace.features(workspace.dataset.split)
     check_m(settings.m, len(features.view))
     embeddings = SampleEmbeddings(workspace, settings.m)
@@ -215,7 +216,7 @@ def _table5(scored: FeatureSetInterpretability) -> Iterator[Row]:
     for modality in MODALITIES:
         row: Row = {
             "feature_set": scored.name,
-            "score": "Visual Mono" if modality == "image" else "Textual Mono",
+            "score": SCORES[modality],
             "samples": modality,
             **{f"{name}_scored": scored.estimate(modality, "mono", name).count for name in COMPARED},
             **{f"{name}_features": scored.size(name) for name in COMPARED},

@@ -118,7 +118,8 @@ class SampleEmbeddings:
             assert self._images is not None
             return _embedded(self._images, embedder, positions)
 
-        return EmbeddingCache(folder, compute, f"{self.name}: {modality}s").get(rows)
+        samples = self._workspace.modalities.said(f"{modality}s")
+        return EmbeddingCache(folder, compute, f"{self.name}: {samples}").get(rows)
 
 
 def _embedded(images: SplitImages, embedder: Embedder, rows: Sequence[int]) -> Float[Tensor, "rows dim"]:

@@ -10,26 +10,24 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmmono.analyses.interpretability import score_name
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS, STYLE, fitting
 
 LABELS = {"mono": "Mono", "embsim": "EmbSim", "winrate": "WinRate", "ms": "MS"}
 CLASSES = ("ImgD", "TextD", "CrossD")
-FIGURE6_TITLES = {
-    "image": "Visual Mono\nMono(ImgD) − Mono(TextD) on images",
-    "text": "Textual Mono\nMono(TextD) − Mono(ImgD) on texts",
-}
 
 
 def draw(result: Result) -> Iterator[tuple[str, Figure]]:
     """Draw Figures 5 and 6, and Figure 13 if dictionaries have snapshots."""
-    yield "monosemanticity", average_monosemanticity(result.table("table4"))
-    yield "modality_monosemanticity", modality_monosemanticity(result.table("table5"))
+    yield "monosemanticity", average_monosemanticity(result.table("table4"), result.modalities)
+    yield "modality_monosemanticity", modality_monosemanticity(result.table("table5"), result.modalities)
     if result.has("over_training"):
-        yield "over_training", monosemanticity_over_training(result.table("over_training"))
+        yield "over_training", monosemanticity_over_training(result.table("over_training"), result.modalities)
 
 
-def average_monosemanticity(averages: pd.DataFrame) -> Figure:
+def average_monosemanticity(averages: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Figure 5: each metric's mean over all features (bars) and over classes (points, ± 1 standard error).
 
     Args:
@@ -37,6 +35,7 @@ def average_monosemanticity(averages: pd.DataFrame) -> Figure:
             for each metric its mean and, as `<metric>_se`, its standard error; `<metric>_chance` is its chance level, a
             dotted line. Metrics without a value are left out, but
             for Mono if there is none at all.
+        modalities: what the modalities are called.
     """
     names = list(averages["feature_set"].unique())
     metrics = [metric for metric in LABELS if averages[metric].notna().any()] or ["mono"]
@@ -50,17 +49,17 @@ def average_monosemanticity(averages: pd.DataFrame) -> Figure:
         )
         for row, modality in enumerate(MODALITY_COLORS):
             for axis, metric in zip(axes[row], metrics, strict=True):
-                _draw_averages(axis, metric, averages[averages["samples"] == modality])
+                _draw_averages(axis, metric, averages[averages["samples"] == modality], modalities)
                 axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0)
                 if row == 0:
                     axis.set_title(LABELS[metric], loc="left")
-            axes[row, 0].set_ylabel(f"{modality}s")
+            axes[row, 0].set_ylabel(modalities.said(f"{modality}s"))
         handles = axes[0, 0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside upper right", ncols=3, handletextpad=0.1)
         return figure
 
 
-def _draw_averages(axis: Axes, metric: str, averages: pd.DataFrame) -> None:
+def _draw_averages(axis: Axes, metric: str, averages: pd.DataFrame, modalities: ModalityNames) -> None:
     for place, (_, rows) in enumerate(averages.groupby("feature_set", sort=False)):
         means, errors = (
             dict(zip(rows["class"], rows[of].astype(float), strict=True)) for of in (metric, f"{metric}_se")
@@ -69,7 +68,7 @@ def _draw_averages(axis: Axes, metric: str, averages: pd.DataFrame) -> None:
         for offset, name in zip((-0.22, 0, 0.22), CLASSES, strict=True):
             axis.errorbar(
                 place + offset, means[name], yerr=_error(errors[name]), fmt="o", markersize=3.5, elinewidth=1,
-                color=CLASS_COLORS[name], label=name if place == 0 else None, zorder=2,
+                color=CLASS_COLORS[name], label=modalities.said(name) if place == 0 else None, zorder=2,
             )  # fmt: skip
     if f"{metric}_chance" in averages:
         for place, (_, rows) in enumerate(averages.groupby("feature_set", sort=False)):
@@ -78,12 +77,13 @@ def _draw_averages(axis: Axes, metric: str, averages: pd.DataFrame) -> None:
     axis.axhline(0, color="black", linewidth=0.8)
 
 
-def modality_monosemanticity(differences: pd.DataFrame) -> Figure:
+def modality_monosemanticity(differences: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Figure 6: Visual Mono and Textual Mono, ± 1 standard error. Their chance level is 0: the classes' own cancel.
 
     Args:
         differences: one row per feature set and modality, with the columns `feature_set`, `samples`, `mono` and
             `mono_se`; no value if a class has no scored feature.
+        modalities: what the modalities are called.
     """
     names = list(differences["feature_set"].unique())
     with plt.rc_context(STYLE):
@@ -99,16 +99,22 @@ def modality_monosemanticity(differences: pd.DataFrame) -> Figure:
             axis.axhline(0, color="black", linewidth=0.8)
             axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0)
             axis.set_xlim(-0.6, len(names) - 0.4)
-            axis.set_title(FIGURE6_TITLES[modality], loc="left")
+            axis.set_title(_figure6_title(modality, modalities), loc="left")
         return figure
 
 
-def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
+def _figure6_title(modality: str, modalities: ModalityNames) -> str:
+    own, other = map(modalities.said, ("ImgD", "TextD") if modality == "image" else ("TextD", "ImgD"))
+    return f"{score_name(modality, modalities)}\nMono({own}) − Mono({other}) on {modalities.said(f'{modality}s')}"
+
+
+def monosemanticity_over_training(history: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """Figure 13: EmbSim and WinRate over training steps, one row per dictionary, ± 1 standard error.
 
     Args:
         history: columns `feature_set`, `step`, `samples`, `embsim`, `embsim_se`, `embsim_chance`, and the same
             of `winrate`.
+        modalities: what the modalities are called.
     """
     names = list(dict.fromkeys(history["feature_set"]))
     with plt.rc_context(STYLE):
@@ -116,11 +122,12 @@ def monosemanticity_over_training(history: pd.DataFrame) -> Figure:
         for row, name in enumerate(names):
             for axis, metric in zip(axes[row], ("embsim", "winrate"), strict=True):
                 for modality, color in MODALITY_COLORS.items():
+                    label = modalities.said(f"{modality}s")
                     rows = history[(history["feature_set"] == name) & (history["samples"] == modality)].sort_values(
                         "step"
                     )
                     mean, error = rows[metric].to_numpy(float), rows[f"{metric}_se"].to_numpy(float)
-                    axis.plot(rows["step"], mean, color=color, marker="o", markersize=3, label=f"{modality}s")
+                    axis.plot(rows["step"], mean, color=color, marker="o", markersize=3, label=label)
                     axis.fill_between(rows["step"], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
                     axis.plot(rows["step"], rows[f"{metric}_chance"], color=color, linestyle=":", linewidth=1)
                 axis.set_title(f"{name}: {LABELS[metric]}", loc="left")

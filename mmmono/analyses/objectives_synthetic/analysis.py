@@ -25,9 +25,9 @@ from mmmono.modality.agreement import feature_correlations, match_features
 from mmmono.modality.splitting import concept_splitting
 from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.recipes import Fitted, Trained
+from mmmono.pipeline.running import quiet
 from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace

@@ -66,7 +66,7 @@ class _AnswerStudy:
         self.llava = _llava(workspace)
         self.width = token_width(self.llava.model)
         self._check_width()
-        workspace.dataset.source(workspace.dataset.split)  # raises if the dataset has no images
+        workspace.dataset.check_images(workspace.dataset.split)
         check_names(workspace, self.settings)
         check_groups(workspace, SECTION, self.settings.k)
         self.names = {name: names_of(workspace, self.settings, name) for name in workspace.recipes}

@@ -72,7 +72,7 @@ class _DrawingStudy:
                 "generator.projected=true"
             )
         self.option.check(workspace)
-        workspace.dataset.source(workspace.dataset.split)  # raises if the dataset has no images
+        workspace.dataset.check_images(workspace.dataset.split)
         self.judge = image_judge(workspace)
         check_groups(workspace, SECTION, self.settings.k)
 

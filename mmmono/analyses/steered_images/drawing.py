@@ -80,7 +80,7 @@ class DrawnImages:
             title: of the progress bar.
 
         Raises:
-            ModelError: the device has too little memory.
+            ConfigError: the GPU runs out of memory.
         """
         seeds = self.prompts.seeds
         with progress_bar() as bar:

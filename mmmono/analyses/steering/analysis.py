@@ -118,7 +118,8 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     if settings.sheets:
         images = _images(workspace)
         (folder / IMAGES).mkdir(exist_ok=True)
-        for row, image in images.shown({int(str(row["row"])) for row in tables["shown"]}, title="images").items():
+        shown = {int(str(row["row"])) for row in tables["shown"]}
+        for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():
             image.save(folder / IMAGES / f"{row}.png")
         images.report(folder)
     return tables

@@ -66,6 +66,7 @@ class ControlStudy:
         self.random_sets = workspace.settings.random_sets  # read here: a wrong one is refused before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
+        workspace.dataset.check_images(workspace.whole_split("auto"))
         check_decoders(workspace)
         self.references = _references(workspace, self.settings.references)
         self.embedder = image_judge(workspace)

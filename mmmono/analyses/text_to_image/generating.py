@@ -60,7 +60,7 @@ class GeneratedImages:
             cells: all cells.
 
         Raises:
-            ModelError: the device has too little memory.
+            ConfigError: the GPU runs out of memory.
         """
         planned = [(self.plain(e.reference), e.text.expand(len(self.seeds), *e.text.shape)) for e in encoded]
         planned += [(self.of(cell), cell.embeddings) for cell in cells if cell.strength.weight]

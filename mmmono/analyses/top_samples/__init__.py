@@ -62,7 +62,8 @@ def sheet_rows(result: Result) -> Rows:
                 "top_caption": (row["top_caption"] or "none")[:CAPTION_CHARACTERS],
             }
             for row in result.rows("sheets")
-        ]
+        ],
+        result.modalities,
     )  # fmt: skip
 
 
@@ -70,10 +71,11 @@ TOP_SAMPLES = Analysis(
     name="top_samples",
     section="2.3",
     title="What features are made of",
-    question="Which images and texts activate features of each class most?",
+    question="Which {images} and {texts} activate features of each class most?",
     paper="Figures 1 to 3",
     targets=("section-2.3",),
     version=4,
+    drawing=2,
     settings=Settings,
     columns={
         "samples": {
@@ -104,7 +106,7 @@ TOP_SAMPLES = Analysis(
     figures=[
         FigureView(
             f"{{feature_set}}-{members}",
-            f"{number}, {{feature_set}}: images and texts that activate these features most.",
+            f"{number}, {{feature_set}}: {{images}} and {{texts}} that activate these features most.",
         )
         for members, number in FIGURES.items()
     ],

@@ -41,6 +41,7 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "top_samples", Settings)
+    workspace.dataset.check_images(workspace.dataset.split)
     features = workspace.features(workspace.dataset.split)
     check_m(settings.m, len(features.view))
     recipe = {
@@ -88,7 +89,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
             sheets += [_sheet(scored, top, feature, metadata) for feature in on_sheets]
             shown |= set(top["image"].rows[on_sheets, : settings.shown].flatten().tolist())
     (folder / IMAGES).mkdir(exist_ok=True)
-    for row, image in images.shown(shown, title="images").items():
+    for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():
         image.save(folder / IMAGES / f"{row}.png")
     images.report(folder)
     return {"sheets": sheets}

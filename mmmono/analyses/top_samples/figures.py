@@ -49,6 +49,7 @@ def _card(result: Result, sheet: Mapping[str, Any]) -> FeatureCard:
         captions=list(zip(texts["caption"], texts["activation"], strict=True)) if len(texts) else [],
         asked=shown,
         negative=sheet["side"] == "negative",
+        modalities=result.modalities,
     )
 
 

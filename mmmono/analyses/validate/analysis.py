@@ -39,8 +39,8 @@ from mmmono.modality.validation import (
 )
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.datasets import Synthetic
-from mmmono.pipeline.entrypoint import quiet
 from mmmono.pipeline.recipes import Fitted, Trained
+from mmmono.pipeline.running import quiet
 from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import weights_identity
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm import Encoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 
@@ -195,16 +195,11 @@ class Llava(Victim):
         inputs = self.parts[0](images=image.convert("RGB"), text=text, return_tensors="pt")
         return inputs.to(self._device, getattr(torch, self.dtype))
 
-    @contextmanager
-    def enough_memory(self) -> Iterator[None]:
-        """Re-raise CUDA out-of-memory errors of the block as ConfigError with suggestions."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"out of GPU memory with victim.batch_size={self.batch_size}: lower it, lower "
-                f"victim.max_new_tokens={self.max_new_tokens}, or set victim.dtype=float16"
-            ) from error
+    @property
+    def less_memory(self) -> str:
+        """What to do where a GPU has too little memory; see `enough_gpu_memory`."""
+        smaller = "" if self.dtype != "float32" else ", or set victim.dtype=float16"
+        return f"lower victim.batch_size={self.batch_size} or victim.max_new_tokens={self.max_new_tokens}{smaller}"
 
     def answers(self, image: Image, request: Request, benign: str, seed: int) -> list[str]:
         """Generate `repeats` answers in batches.
@@ -221,7 +216,7 @@ class Llava(Victim):
             torch.manual_seed(seed)
             while len(texts) < self.repeats:
                 count = min(self.batch_size, self.repeats - len(texts)) if self.temperature else 1
-                with self.enough_memory():
+                with enough_gpu_memory(self.less_memory):
                     tokens = model.generate(
                         **inputs, **sampling, num_return_sequences=count, max_new_tokens=self.max_new_tokens
                     )

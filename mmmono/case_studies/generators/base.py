@@ -43,7 +43,7 @@ class Generator(ABC):
             seeds: seed of each image; equal seeds start from equal noise.
 
         Raises:
-            ModelError: the device has too little memory.
+            ConfigError: the GPU runs out of memory.
         """
 
 

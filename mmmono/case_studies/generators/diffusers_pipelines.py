@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,12 @@ from torch import Tensor
 from mmmono.case_studies.same_weights import same_weights
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.extras import need
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INDEX = "model_index.json"
+LESS = "set generator.cpu_offload=true, generator.dtype=float16, or a smaller generator.height and generator.width"
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -119,8 +119,8 @@ def load_pipeline(kind: str, settings: PipelineSettings, device: str) -> Any:
         device: device to compute on.
 
     Raises:
-        ConfigError: diffusers is not installed.
-        ModelError: the weights cannot be loaded or belong to another class, or the GPU has too little memory.
+        ConfigError: diffusers is not installed, or the GPU runs out of memory.
+        ModelError: the weights cannot be loaded or belong to another class.
     """
     need(f"diffusers' {kind}", "diffusers")
     check_pipeline(settings.weights, kind)  # diffusers would load the parts that both classes share
@@ -135,23 +135,11 @@ def load_pipeline(kind: str, settings: PipelineSettings, device: str) -> Any:
             "the network, or give the folder of a local copy"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    with enough_memory(device):
+    with enough_gpu_memory(LESS):
         if settings.cpu_offload:
             pipeline.enable_model_cpu_offload(device=device)
             return pipeline
         return pipeline.to(device)
-
-
-@contextmanager
-def enough_memory(device: str) -> Iterator[None]:
-    """Re-raise CUDA out-of-memory errors of the block as ModelError with suggestions."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ModelError(
-            f"{device} has too little memory for the generator: set generator.cpu_offload=true, generator.dtype=float16, or "
-            "a smaller generator.height and generator.width"
-        ) from error
 
 
 def check_same_weights(own: Tensor, encoders: Tensor, weights: str, model: str) -> None:

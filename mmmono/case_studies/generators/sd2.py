@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from mmmono.case_studies.generators.base import Generator, encode_joint
 from mmmono.case_studies.generators.diffusers_pipelines import (
+    LESS,
     PipelineSettings,
     check_same_weights,
-    enough_memory,
     initial_noise,
     load_pipeline,
 )
 from mmmono.core.errors import ConfigError
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm import OpenCLIPEncoder
 
 LAYERS = ("penultimate", "final")
@@ -68,8 +69,8 @@ class StableDiffusion2(Generator):
         device: device to compute on.
 
     Raises:
-        ConfigError: tokens are not projected but differ in width from the joint space.
-        ModelError: the weights cannot be loaded or belong to another encoder, or the GPU has too little memory.
+        ConfigError: tokens are not projected but differ in width from the joint space, or the GPU runs out of memory.
+        ModelError: the weights cannot be loaded or belong to another encoder.
     """
 
     name = "sd2"
@@ -110,7 +111,7 @@ class StableDiffusion2(Generator):
         images = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
             conditioning = tokens + self._lift(embedding - tokens @ self._projection) if self.joint else embedding
-            with enough_memory(self._device):
+            with enough_gpu_memory(LESS):
                 drawn = self._pipeline(
                     prompt_embeds=conditioning[None].to(negative.dtype).to(negative.device),
                     negative_prompt_embeds=negative,
@@ -121,7 +122,7 @@ class StableDiffusion2(Generator):
         return images
 
     def _conditioning(self, prompt: str) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(), enough_memory(self._device):
+        with torch.inference_mode(), enough_gpu_memory(LESS):
             positive, negative = self._pipeline.encode_prompt(prompt, self._device, 1, True)
         return positive, negative
 

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from mmmono.case_studies.generators.base import Generator, encode_joint
 from mmmono.case_studies.generators.diffusers_pipelines import (
+    LESS,
     PipelineSettings,
     check_same_weights,
-    enough_memory,
     initial_noise,
     load_pipeline,
 )
 from mmmono.core.errors import ConfigError
+from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm import OpenCLIPEncoder
 
 LENGTHS = ("reference", "own")
@@ -67,7 +68,8 @@ class StableUnCLIP(Generator):
         device: device to compute on.
 
     Raises:
-        ModelError: the weights cannot be loaded or belong to another encoder, or the GPU has too little memory.
+        ConfigError: the GPU runs out of memory.
+        ModelError: the weights cannot be loaded or belong to another encoder.
     """
 
     name = "sd2_unclip"
@@ -94,7 +96,7 @@ class StableUnCLIP(Generator):
         """Generate the images one by one; see `Generator.generate`."""
         images = []
         for embedding, seed in zip(embeddings, seeds, strict=True):
-            with enough_memory(self._device):
+            with enough_gpu_memory(LESS):
                 drawn = self._pipeline(
                     prompt=prompt if self._settings.guided else "",
                     image_embeds=embedding.to(self._pipeline.dtype).to(self._device),

@@ -26,8 +26,8 @@ from mmmono.commands.plan.step import Item, State, Step
 from mmmono.commands.steps import Reproduction, all_targets, analyses_of, group_of, in_order, overrides_for
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.pipeline.analysis import Analysis
-from mmmono.pipeline.entrypoint import CONF, error_line
-from mmmono.pipeline.shared_settings import own_options, settings_it_has
+from mmmono.pipeline.running import CONF, error_line
+from mmmono.pipeline.shared_settings import own_options, settings_it_has, settings_of_own_file
 from mmmono.pipeline.typed import read_settings
 from mmmono.reporting.tables import console, show_table
 from mmmono.vlm.hub import hub_or_cache
@@ -72,7 +72,9 @@ def print_plan(cfg: DictConfig) -> None:
 def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     settings = read_settings(cfg, "plan", PlanSettings)
     given = [_given(o) for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
-    reproduction = Reproduction([*own_options(), *given], settings.exact, settings.coco)
+    reproduction = Reproduction(
+        [*own_options(), *settings_of_own_file("plan", CONF), *given], settings.exact, settings.coco
+    )
     for analysis in _chosen(settings.targets, settings.only):
         if reproduction.lacks_coco(analysis):
             why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"

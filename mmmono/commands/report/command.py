@@ -21,6 +21,10 @@ from mmmono.reporting.tables import console, show_table
 FIRST = next(analysis for analysis in ANALYSES if "section-2.1" in analysis.targets)  # what one begins with
 
 
+CUT = " …"
+LONGEST = 80  # characters of a command in the table
+
+
 def report(workspace: Workspace) -> None:
     """Collect the existing results of the selected features into a page, and list what is missing.
 
@@ -62,12 +66,22 @@ def report(workspace: Workspace) -> None:
     rows: list[dict[str, object]] = [
         {
             "section": section.number, "": section.title, "tables": len(section.tables),
-            "figures": len(section.figures), "missing": "" if section.made_by else section.command.partition(" ARGS=")[0],
+            "figures": len(section.figures), "missing": "" if section.made_by else _shortened(section.command),
         }
         for section in found.sections
     ]  # fmt: skip
     show_table(rows, f"Report: {there.title}")
+    if any(str(row["missing"]).endswith(CUT) for row in rows):
+        console.print(f"commands that end in{CUT} are whole on the page")
     console.print(f"open in a browser: {artifact.path}/index.html; Markdown and LaTeX: {artifact.path}/tables")
+
+
+def _shortened(command: str) -> str:
+    """A command as a table has room for: its further settings may be long, and are on the page."""
+    target, more, _ = command.partition(" ARGS=")
+    if not more and len(command) > LONGEST:
+        return f"{' '.join(command.split()[:2])}{CUT}"
+    return f"{target}{CUT}" if more else command
 
 
 def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None) -> Report:
