@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 
-RARE = 1000  # lines, of which one may have a broken byte that no other line explains
 BYTE_ORDER_MARK = "\ufeff"
 # Embeddings, overrides and isolates: invisible, and an unclosed one reverses the text that follows it.
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -29,8 +28,8 @@ def decode_text(data: bytes) -> str:
 def line_of_other_encoding(data: bytes) -> tuple[int, str] | None:
     """Number and bytes of the first line that is not UTF-8 in a file of which most lines with accents are not, else None.
 
-    A broken byte or two among accents that are whole leave a file as it is, and so does one in a thousand lines without
-    accents. A file that a spreadsheet saved as Latin-1 would lose all accents.
+    A broken byte or two among accents that are whole leave a file as it is. One that a spreadsheet saved as Latin-1 would
+    lose all accents, and so would one whose only accent is broken.
     """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return None
@@ -39,7 +38,7 @@ def line_of_other_encoding(data: bytes) -> tuple[int, str] | None:
     except UnicodeDecodeError:
         lines = {number: line for number, line in enumerate(data.splitlines(), 1) if not line.isascii()}
         broken = {number: line for number, line in lines.items() if "\ufffd" in line.decode(errors="replace")}
-        if 2 * len(broken) > len(lines) and RARE * len(broken) > data.count(b"\n"):
+        if 2 * len(broken) > len(lines):
             number, line = next(iter(broken.items()))
             return number, line.strip()[:60].decode(errors="backslashreplace")
     return None

@@ -106,20 +106,6 @@ def test_a_table_of_another_encoding_would_lose_its_accents(tmp_path: Path, name
     assert list(captions_of(table(tmp_path / name)).values()) == captions
 
 
-@pytest.mark.parametrize("broken", [1, 4])
-def test_a_broken_byte_in_a_thousand_lines_of_english_is_one_letter(tmp_path: Path, broken: int) -> None:
-    put_image(tmp_path / "a.png", 10)
-    rows = [f"a.png,caption {number}".encode() for number in range(2500)]
-    for number in range(broken):
-        rows[500 * number + 7] += b" caf\xe9"
-    (tmp_path / "pairs.csv").write_bytes(b"path,caption\n" + b"\n".join(rows) + b"\n")
-    if broken > 2:
-        with pytest.raises(DataError, match=r"line 9 \(.*caf\\xe9.* is not UTF-8"):
-            table(tmp_path / "pairs.csv").parts()
-    else:
-        assert read_table(tmp_path / "pairs.csv")["caption"][7] == "caption 7 caf\ufffd"
-
-
 @pytest.mark.parametrize(
     ("value", "captions"),
     [
