@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.extras import need
-from mmmono.core.files import user_path
+from mmmono.core.files import user_path, visible_files
 from mmmono.core.fingerprints import folder_fingerprint
 from mmmono.data.captions import choose_captions, image_key, label_or_empty
 from mmmono.data.images import decode_image
-from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
-from mmmono.data.row_images import image_bytes
+from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, changed, check_limit
+from mmmono.data.row_images import image_bytes, image_file
 from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading, texts_in
 
 PART = 1024  # rows that one process reads at a time, unless the dataset is streamed
@@ -81,11 +85,7 @@ class HuggingFacePairs(PairSource):
 
     def fingerprint(self) -> str:
         """Digest of the dataset's version on the hub, or of a folder's whole content, and of the settings."""
-        folder = self.dataset.folder
-        if folder is not None:
-            content = folder_fingerprint(folder)
-        else:
-            content = f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
+        content = self._content or f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
         how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART, READING)
         return hashlib.sha256(repr((content, how)).encode()).hexdigest()[:16]
 
@@ -95,6 +95,25 @@ class HuggingFacePairs(PairSource):
         if self.dataset.streaming:
             return [f"{self.dataset.split}/{shard:05d}" for shard in range(self._rows.num_shards)]
         return [f"{self.dataset.split}/{start:08d}" for start in range(0, len(self._rows), PART)]
+
+    def watch(self) -> None:
+        """See `PairSource.watch`. Raises DataError if a folder was changed since this object first looked at it."""
+        _ = self._content
+        super().watch()
+        self._check_content()
+
+    def local_files(self, part: int) -> Sequence[Path]:
+        """Image files of the part's rows; all of a folder that is streamed. Rows themselves are in the library's cache."""
+        folder = self.dataset.folder
+        if folder is None:
+            return ()
+        if self.dataset.streaming:
+            return [file for file in visible_files(folder) if file.is_file()]
+        column = self._rows.with_format("arrow")[part * PART : (part + 1) * PART][self._columns[0]]
+        if pa.types.is_struct(column.type) and "path" in column.type.names:
+            column = pc.struct_field(column, "path")  # without reading images that lie beside it
+        paths = column.to_pylist() if pa.types.is_string(column.type) else []
+        return [image_file(path, folder) for path in paths if path]
 
     def __len__(self) -> int:
         if self.reading.captions == "all":
@@ -241,11 +260,39 @@ class HuggingFacePairs(PairSource):
         return reading.columns(names, self.dataset.id, IMAGES, CAPTIONS)
 
     @cached_property
+    def _content(self) -> str | None:
+        """Digest of the folder's files when they were first looked at; None for a dataset on the hub."""
+        folder = self.dataset.folder
+        return None if folder is None else folder_fingerprint(folder)
+
+    def _check_content(self) -> None:
+        """Raise DataError if the folder holds anything else than it did."""
+        folder = self.dataset.folder
+        if self._content is not None and (folder is None or folder_fingerprint(folder) != self._content):
+            raise changed(self.dataset.id)
+
+    @property
+    def _cache(self) -> Path | None:
+        """Where the library keeps the rows of a folder; None for where it keeps all others.
+
+        It takes files of the same name and time of change for the same, which a copy of another version may have.
+        """
+        import datasets
+
+        return None if self._content is None else Path(datasets.config.HF_DATASETS_CACHE) / "mmmono" / self._content
+
+    @cached_property
     def _rows(self) -> Any:
         """The rows, downloaded first unless they are streamed; images as bytes."""
         import datasets
 
         rows = self._opened(datasets.load_dataset, split=self.dataset.split, streaming=self.dataset.streaming)
+        try:
+            self._check_content()
+        except DataError:  # nobody is to find these rows as those of the other content
+            if self._cache is not None:
+                shutil.rmtree(self._cache, ignore_errors=True)
+            raise
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
@@ -265,8 +312,10 @@ class HuggingFacePairs(PairSource):
             raise DataError(
                 f"dataset.id={given.id} is no folder, and no id on the hub, which looks like organisation/name"
             )
+        revision = given.revision if given.folder is None else None
+        cache = None if self._cache is None else str(self._cache)
         try:
-            return load(where, given.config, revision=given.revision if given.folder is None else None, **settings)
+            return load(where, given.config, revision=revision, cache_dir=cache, **settings)
         except Exception as error:  # datasets passes on the errors of readers, the hub client and the system
             raise DataError(f"dataset.id={given.id} cannot be opened: {_line(error)}; {_remedy(error)}") from error
 
