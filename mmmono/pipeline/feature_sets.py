@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError, DictionaryError
-from mmmono.core.fingerprints import files_fingerprint
+from mmmono.core.fingerprints import check_unchanged, files_fingerprint
 from mmmono.dictionaries import NCLHead, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
@@ -61,9 +61,7 @@ class SAE(Trained):
         """Settings, with the content of the files that it starts from, and the class if it is another than TopK."""
         settings = {key: value for key, value in self.settings.items() if key != "init_from"}
         if self._start is not None:
-            from mmmono.dictionaries.readers.reading import files_of
-
-            settings["init_from"] = files_fingerprint(files_of(self._start))[:16]
+            settings["init_from"] = self._known_start
         return {
             "settings": settings,
             **({} if self.architecture == "topk_sae" else {"architecture": self.architecture}),
@@ -108,6 +106,17 @@ class SAE(Trained):
 
         return find_dictionary(str(path), option=f"{self.section}.init_from")
 
+    @cached_property
+    def _known_start(self) -> str:
+        """Digest of the files that it starts from when it was first asked for."""
+        return self._start_now()
+
+    def _start_now(self) -> str:
+        from mmmono.dictionaries.readers.reading import files_of
+
+        assert self._start is not None
+        return files_fingerprint(files_of(self._start))[:16]
+
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
         from mmmono.dictionaries import SAEModule
@@ -122,7 +131,12 @@ class SAE(Trained):
         return dim * _width(dim, self.settings["expansion"]) if self.architecture == "topk_sae" else 0
 
     def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
-        """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid or do not fit."""
+        """Make the autoencoder before its first training step.
+
+        Raises:
+            ConfigError: sizes are invalid or do not fit.
+            ModelError: files that it starts from were changed after this command had begun.
+        """
         sae = self._made(train.dim)
         if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
@@ -130,12 +144,12 @@ class SAE(Trained):
             from mmmono.dictionaries.readers.reading import read_dictionary
             from mmmono.dictionaries.starting import start_from
 
+            option, known = f"{self.section}.init_from={self.settings['init_from']}", self._known_start
             try:
                 start_from(sae, read_dictionary(self._start))
             except DictionaryError as error:
-                raise ConfigError(
-                    f"{self.section}.init_from={self.settings['init_from']}: {error}{_remedy(str(error))}"
-                ) from error
+                raise ConfigError(f"{option}: {error}{_remedy(str(error))}") from error
+            check_unchanged(known, self._start_now(), f"the files of {option}")
         return sae
 
     def _made(self, dim: int) -> SparseAutoencoder:

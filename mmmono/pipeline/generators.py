@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +25,7 @@ from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIP
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
-from mmmono.core.fingerprints import weights_identity
+from mmmono.core.fingerprints import check_unchanged, weights_identity
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.images import SplitImages, print_missing
@@ -183,7 +184,24 @@ class Diffusers(GeneratorOption, PipelineSettings):
         """Settings and identity of the weights, without settings of the device."""
         settings = asdict(self)
         del settings["cpu_offload"]
-        return {"generator": type(self).__name__, **settings, "weights": weights_identity(self.weights)}
+        return {"generator": type(self).__name__, **settings, "weights": self.identity}
+
+    @cached_property
+    def identity(self) -> str:
+        """What identifies the weights, when it was first asked for."""
+        return weights_identity(self.weights)
+
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
+        """Load the pipeline from the hub or a folder. Raises ModelError if a folder was changed since `identity`."""
+        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
+        known = self.identity
+        generator = self.pipeline(encoder, workspace.device)
+        check_unchanged(known, weights_identity(self.weights), f"the files of generator.weights={self.weights}")
+        return generator
+
+    @abstractmethod
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load the pipeline; callers use `load`."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -207,10 +225,9 @@ class SD2(Diffusers, StableDiffusion2Settings):
         super().check(workspace)
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
-    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
-        """Load the pipeline from the hub or a folder."""
-        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
-        return StableDiffusion2(self, encoder, workspace.device)
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load Stable Diffusion 2."""
+        return StableDiffusion2(self, encoder, device)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -224,10 +241,9 @@ class SD2UnCLIP(Diffusers, StableUnCLIPSettings):
         super().check(workspace)
         check_width(self.weights, "image_encoder", "projection_dim", workspace.model.dim)
 
-    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
-        """Load the pipeline from the hub or a folder."""
-        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
-        return StableUnCLIP(self, encoder, workspace.device)
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load Stable Diffusion 2 unCLIP."""
+        return StableUnCLIP(self, encoder, device)
 
 
 def _told(value: float | None) -> str:
