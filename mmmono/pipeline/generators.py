@@ -26,6 +26,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
 from mmmono.core.fingerprints import check_unchanged, weights_identity
+from mmmono.core.shown import as_typed
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.images import SplitImages, print_missing
@@ -88,10 +89,10 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         """Raise ConfigError if a size is not positive, another number is negative, or the dataset has no images."""
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
             if (value := getattr(self, name)) is None or value <= 0:
-                raise ConfigError(f"generator.{name}={_told(value)} must be positive")
+                raise ConfigError(f"generator.{name}={as_typed(value)} must be positive")
         for name in ("embedding_noise", "guidance"):
             if (value := getattr(self, name)) is None or value < 0:
-                raise ConfigError(f"generator.{name}={_told(value)} must be at least 0")
+                raise ConfigError(f"generator.{name}={as_typed(value)} must be at least 0")
         workspace.dataset.source(workspace.settings.training.split)
 
     def recipe(self) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class Diffusers(GeneratorOption, PipelineSettings):
         need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
         if self.steps is None or self.steps < 1:
-            raise ConfigError(f"generator.steps={_told(self.steps)} must be at least 1")
+            raise ConfigError(f"generator.steps={as_typed(self.steps)} must be at least 1")
         if self.guidance_scale is None:
             raise ConfigError("generator.guidance_scale=null must be a number")
         for name in ("height", "width"):
@@ -244,7 +245,3 @@ class SD2UnCLIP(Diffusers, StableUnCLIPSettings):
     def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
         """Load Stable Diffusion 2 unCLIP."""
         return StableUnCLIP(self, encoder, device)
-
-
-def _told(value: float | None) -> str:
-    return "null" if value is None else str(value)

@@ -12,6 +12,7 @@ import torch
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.fingerprints import check_unchanged, files_fingerprint
+from mmmono.core.shown import as_typed
 from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
@@ -33,7 +34,7 @@ class Pretrained(Fitted):
     @cached_property
     def found(self) -> Path:
         """Where it lies on this machine. Raises DictionaryError or ModelError if it does not or cannot be had."""
-        return find_dictionary(str(self.settings["path"]), self.settings["file"])
+        return find_dictionary(as_typed(self.settings["path"]), self.settings["file"])
 
     @cached_property
     def hints(self) -> Hints:
@@ -68,7 +69,7 @@ class Pretrained(Fitted):
 
     def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError unless it takes such embeddings, DictionaryError or ModelError if it cannot be read."""
-        if not download and is_on_hub(str(self.settings["path"])):
+        if not download and is_on_hub(as_typed(self.settings["path"])):
             return
         self._check_fits(read_dictionary(self.found, self.hints), dim(), normalize)
 

@@ -99,9 +99,7 @@ def test_a_generator(tmp_path: Path) -> None:
     def load(option: SD2) -> object:
         return option.load(workspace, encoder)
 
-    refused(
-        option.recipe, lambda: (tmp_path / "weights").write_text("two"), lambda: load(option), "generator.weights="
-    )
+    refused(option.recipe, lambda: (tmp_path / "weights").write_text("two"), lambda: load(option), "generator.weights=")
     assert load(made()) == "two"
 
 
@@ -109,7 +107,9 @@ def test_a_generator(tmp_path: Path) -> None:
 def test_a_classifier(tmp_path: Path) -> None:
     def save(seed: int) -> None:
         torch.manual_seed(seed)
-        config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16)
+        config = ViTConfig(
+            hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16
+        )
         ViTForImageClassification(config).save_pretrained(tmp_path)
 
     save(0)
