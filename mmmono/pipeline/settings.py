@@ -76,9 +76,10 @@ def check_settings(cfg: DictConfig, job: str) -> None:
             is_text = isinstance(value, str) and expression.startswith("${oc.env:")
             hint = f", which is text: try {key}='${{oc.decode:{expression}}}'" if is_text else ""
             raise ConfigError(f"{error}; it is given as {expression}{hint}") from error
-    for group, node in cfg.items():
+    for group in map(str, cfg):
+        node = cfg._get_node(group)
         if isinstance(node, DictConfig) and "_target_" in node and f"{group}." not in FREE:
-            check_option(str(group), node)
+            check_option(group, node)
     if job not in LOOK_ONLY:
         _check_access(cfg)
 

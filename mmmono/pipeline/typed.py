@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
@@ -105,7 +106,7 @@ def check_option(group: str, node: DictConfig) -> None:
 def _annotated(target: str) -> dict[str, Any]:
     """Types of what a class or a function takes, as far as they are known."""
     made = get_object(target)
-    called = made.__init__ if isinstance(made, type) and not is_dataclass(made) else made
+    called: Any = inspect.getattr_static(made, "__init__") if inspect.isclass(made) and not is_dataclass(made) else made
     names = {field.name for field in fields(made) if field.init} if is_dataclass(made) else None
     try:
         hints = get_type_hints(called)
