@@ -18,6 +18,7 @@ from typing import Any
 
 import xxhash
 
+from mmmono.core.errors import ModelError
 from mmmono.core.files import visible_files
 from mmmono.core.progress import progress_bar
 
@@ -75,6 +76,23 @@ def files_state(files: Iterable[Path]) -> str:
 def weights_identity(name: str) -> str:
     """Return what identifies a model: the hub id itself, or the digest of the content if `name` is a folder."""
     return folder_fingerprint(name) if Path(name).is_dir() else name
+
+
+def check_unchanged(known: object, now: object, what: str) -> None:
+    """Check, once files have been read, that they are still those that the address of what is made from them names.
+
+    Args:
+        known: what identified them when that was first asked for.
+        now: what identifies them after they were read.
+        what: the files and, in the plural, what they are.
+
+    Raises:
+        ModelError: they differ, as a checkpoint that a training overwrites.
+    """
+    if known != now:
+        raise ModelError(
+            f"{what} were changed after this command had begun: run the same again, on a copy if they change often"
+        )
 
 
 def _recall(paths: Iterable[Path], compute: Callable[[], str], names: Iterable[str] = ()) -> str:

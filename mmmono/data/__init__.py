@@ -4,7 +4,8 @@ from mmmono.data.captions import CaptionChoice
 from mmmono.data.coco import CocoPairs
 from mmmono.data.coco_files import CocoSplit
 from mmmono.data.drawings import DrawingPairs
-from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.hub_dataset import HubDataset
+from mmmono.data.huggingface import HuggingFacePairs
 from mmmono.data.icons import IconPairs
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import Listing, list_folder, list_table

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.extras import need
-from mmmono.core.files import user_path
-from mmmono.core.fingerprints import folder_fingerprint
+from mmmono.core.files import visible_files
 from mmmono.data.captions import choose_captions, image_key, label_or_empty
+from mmmono.data.hub_dataset import HubDataset, check_apart, short_line
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
-from mmmono.data.row_images import image_bytes
+from mmmono.data.row_images import image_bytes, image_file
 from mmmono.data.tables import CAPTION_COLUMNS, IMAGE_COLUMNS, TableReading, texts_in
 
 PART = 1024  # rows that one process reads at a time, unless the dataset is streamed
@@ -30,31 +33,6 @@ NO_ROW = "there is no such row"
 
 
 Row: TypeAlias = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class HubDataset:
-    """Which rows of which dataset.
-
-    Attributes:
-        id: `organisation/name` on the hub, or a folder of Parquet, Arrow, JSON, CSV, tar or image files.
-        split: the dataset's own name of the split; unless it is streamed, a slice such as `train[:10%]` too.
-        config: the dataset's configuration (its "subset"); None for the default.
-        revision: branch, tag or commit; None for the newest.
-        streaming: whether rows are read from the hub as they are needed, instead of downloading all first.
-    """
-
-    id: str
-    split: str = "train"
-    config: str | None = None
-    revision: str | None = None
-    streaming: bool = False
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder; None for a dataset on the hub."""
-        path = user_path(self.id)
-        return path if path.is_dir() else None
 
 
 class HuggingFacePairs(PairSource):
@@ -90,11 +68,7 @@ class HuggingFacePairs(PairSource):
 
     def fingerprint(self) -> str:
         """Digest of the dataset's version on the hub, or of a folder's whole content, and of the settings."""
-        folder = self.dataset.folder
-        if folder is not None:
-            content = folder_fingerprint(folder)
-        else:
-            content = f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
+        content = self.dataset.content or f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
         how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART, READING)
         return hashlib.sha256(repr((content, how)).encode()).hexdigest()[:16]
 
@@ -104,6 +78,25 @@ class HuggingFacePairs(PairSource):
         if self.dataset.streaming:
             return [f"{self.dataset.split}/{shard:05d}" for shard in range(self._rows.num_shards)]
         return [f"{self.dataset.split}/{start:08d}" for start in range(0, len(self._rows), PART)]
+
+    def watch(self) -> None:
+        """See `PairSource.watch`. Raises DataError if a folder was changed since this object first looked at it."""
+        _ = self.dataset.content
+        super().watch()
+        self.dataset.check_content()
+
+    def local_files(self, part: int) -> Sequence[Path]:
+        """Image files of the part's rows; all of a folder that is streamed. Rows themselves are in the library's cache."""
+        folder = self.dataset.folder
+        if folder is None:
+            return ()
+        if self.dataset.streaming:
+            return [file for file in visible_files(folder) if file.is_file()]
+        column = self._rows.with_format("arrow")[part * PART : (part + 1) * PART][self._columns[0]]
+        if pa.types.is_struct(column.type) and "path" in column.type.names:
+            column = pc.struct_field(column, "path")  # without reading images that lie beside it
+        paths = column.to_pylist() if pa.types.is_string(column.type) else []
+        return [image_file(path, folder) for path in paths if path]
 
     def __len__(self) -> int:
         if self.reading.captions == "all":
@@ -123,7 +116,9 @@ class HuggingFacePairs(PairSource):
                 yield from self._pairs(self._key(part, position), row)
                 position += 1
         except Exception as error:  # each kind of file has a reader of its own
-            raise BrokenPartError(f"{self.dataset.id}: {name}", f"stops at row {position} ({_line(error)})") from error
+            raise BrokenPartError(
+                f"{self.dataset.id}: {name}", f"stops at row {position} ({short_line(error)})"
+            ) from error
 
     def fetch(self, key: str, locator: str = "") -> ImageTextPair:
         """Read one pair again. Raises DataError if there is none with this key, or it cannot be read."""
@@ -178,7 +173,7 @@ class HuggingFacePairs(PairSource):
         try:
             return dict(self._rows[number]) if 0 <= number < len(self._rows) else NO_ROW
         except Exception as error:  # each kind of file has a reader of its own
-            return f"unreadable row ({_line(error)})"
+            return f"unreadable row ({short_line(error)})"
 
     def _streamed(self, places: Sequence[tuple[int, int] | None]) -> list[Row | str]:
         """Return the row at each place, or the reason that there is none, from one pass over each part."""
@@ -195,7 +190,7 @@ class HuggingFacePairs(PairSource):
                     if position >= max(positions):
                         break
             except Exception as error:  # each kind of file has a reader of its own
-                broken[part] = f"unreadable row ({_line(error)})"
+                broken[part] = f"unreadable row ({short_line(error)})"
         return [NO_ROW if place is None else rows.get(place, broken.get(place[0], NO_ROW)) for place in places]
 
     def _part(self, part: int) -> Iterator[dict[str, Any]]:
@@ -254,9 +249,9 @@ class HuggingFacePairs(PairSource):
         """The rows, downloaded first unless they are streamed; images as bytes."""
         import datasets
 
-        rows = self._opened(datasets.load_dataset, split=self.dataset.split, streaming=self.dataset.streaming)
+        rows = self.dataset.rows()
         if self.apart is not None:
-            _check_apart(*self.apart, {name: split.num_examples for name, split in (rows.info.splits or {}).items()})
+            check_apart(*self.apart, {name: split.num_examples for name, split in (rows.info.splits or {}).items()})
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
@@ -265,68 +260,4 @@ class HuggingFacePairs(PairSource):
     @cached_property
     def _builder(self) -> Any:
         """What `datasets` knows of the dataset before it downloads it."""
-        import datasets
-
-        return self._opened(datasets.load_dataset_builder)
-
-    def _opened(self, load: Any, **settings: Any) -> Any:
-        given = self.dataset
-        where = given.id if given.folder is None else str(given.folder)
-        if given.folder is None and (given.id.startswith((".", "/", "~")) or given.id.count("/") > 1):
-            raise DataError(
-                f"dataset.id={given.id} is no folder, and no id on the hub, which looks like organisation/name"
-            )
-        try:
-            return load(where, given.config, revision=given.revision if given.folder is None else None, **settings)
-        except Exception as error:  # datasets passes on the errors of readers, the hub client and the system
-            raise DataError(f"dataset.id={given.id} cannot be opened: {_line(error)}; {_remedy(error)}") from error
-
-
-def _check_apart(rows: str, val_rows: str, counts: Mapping[str, int]) -> None:
-    """Raise ConfigError if two slices, such as train[:90%] and train[5000:], have rows in common.
-
-    Args:
-        rows, val_rows: of training and validation.
-        counts: number of rows of each split of the dataset; nothing is compared where it is not known.
-    """
-    from datasets import ReadInstruction
-
-    try:
-        train, val = (ReadInstruction.from_spec(slices).to_absolute(counts) for slices in (rows, val_rows))
-    except (AssertionError, KeyError, ValueError):  # a slice that the library refuses, which it tells when it opens it
-        return
-    shared = sum(
-        max(0, min(one.to, other.to) - max(one.from_, other.from_))
-        for one in train
-        for other in val
-        if one.splitname == other.splitname
-    )
-    if shared:
-        raise ConfigError(
-            f"dataset.val_rows={val_rows} has {shared:,} rows of dataset.rows={rows}: give others, or leave "
-            "dataset.val_rows out: a hash then divides the pairs"
-        )
-
-
-def _line(error: BaseException, most: int = 240) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most].rstrip(
-        "."
-    )
-
-
-def _remedy(error: BaseException) -> str:
-    text = str(error).lower()
-    if "gated" in text:
-        return "accept its terms on its page, and log in with 'hf auth login' or HF_TOKEN"
-    if isinstance(error, ConnectionError) or "couldn't reach" in text or "offline" in text:
-        return "check the network, or open it once where there is one; what was downloaded opens without"
-    if "load_from_disk" in text:
-        write = "datasets.load_from_disk(folder).to_parquet('parquet/train.parquet')"
-        return f"write it as Parquet into a folder of its own, {write}, and give dataset.id=parquet"
-    if "script" in text:
-        return "code of a dataset is not run: give its conversion to Parquet, dataset.revision=refs/convert/parquet"
-    if "split" in text:
-        return "choose one with dataset.rows="
-    if "config" in text:
-        return "choose one with dataset.config="
-    return "check dataset.id, and log in with 'hf auth login' or HF_TOKEN if it is private"
+        return self.dataset.builder()

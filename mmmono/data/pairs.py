@@ -132,9 +132,7 @@ class PairSource(ABC):
     def check_unchanged(self, part: int) -> None:
         """Raise DataError if a part's files were changed since `watch`: what was read is then of another fingerprint."""
         if self._states is not None and files_state(self.local_files(part)) != self._states[part]:
-            raise DataError(
-                f"{self.parts()[part]} was changed after this command had begun: run the same again, which reads it anew"
-            )
+            raise changed(self.parts()[part])
 
     def repeats(self) -> list[list[str]]:
         """Names of parts that have the same content, as far as that is known without reading them twice; none by default."""
@@ -151,6 +149,11 @@ class PairSource(ABC):
     def group(self, key: str) -> str:
         """Group of a pair, such as all captions of an image: its pairs are not independent of each other."""
         return key
+
+
+def changed(what: str) -> DataError:
+    """The error for data that was changed while a command reads it: what was read is of another fingerprint."""
+    return DataError(f"{what} was changed after this command had begun: run the same again, which reads it anew")
 
 
 def check_limit(limit: int | None) -> None:

@@ -28,10 +28,7 @@ def image_bytes(value: Any, folder: Path | None) -> bytes:
         path, folders = value.get("path"), [*folders, *_caches()]
     if not isinstance(path, str) or not path:
         raise DataError("no image")
-    streamed = "://" in path
-    archive = path.rpartition("::")[2].removeprefix("file://")  # a path names what lies in it before
-    file = (folder or Path()).absolute() / archive
-    file = file.resolve() if ".." in file.parts else file
+    streamed, archive, file = "://" in path, _archive(path), image_file(path, folder)
     known = any(_lies_in(file, top) for top in folders)
     if streamed:  # the library's own way to name what it does not unpack
         known = isinstance(value, Mapping) and (archive.startswith("hf://") if folder is None else known)
@@ -46,6 +43,17 @@ def image_bytes(value: Any, folder: Path | None) -> bytes:
         raise DataError("no image") from error
     except Exception as error:  # file systems raise errors of their own
         raise DataError(f"unreadable image file ({type(error).__name__})") from error
+
+
+def image_file(path: str, folder: Path | None) -> Path:
+    """Return the file that holds the image which a row calls by a path: it, or the archive that it lies in."""
+    file = (folder or Path()).absolute() / _archive(path)
+    return file.resolve() if ".." in file.parts else file
+
+
+def _archive(path: str) -> str:
+    """The last part of a chained path such as `zip://1.png::file:///a.zip`, which names what lies in it before."""
+    return path.rpartition("::")[2].removeprefix("file://")
 
 
 def _lies_in(file: Path, folder: Path) -> bool:

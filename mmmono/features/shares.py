@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mmmono.core.claims import Claims
 from mmmono.core.errors import ConfigError
+from mmmono.core.shown import as_typed
 from mmmono.features.writer import FeatureStoreWriter
 
 SLURM = "slurm"
@@ -45,7 +46,7 @@ def read_share(text: str, environment: Mapping[str, str] = os.environ) -> Share:
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
-            f"extraction.part_of={text} is no share: give one from 1/64 to 64/64 to each of 64 processes, or slurm"
+            f"extraction.part_of={as_typed(text)} is no share: give one from 1/64 to 64/64 to each of 64 processes, or slurm"
         )
     return Share(int(match[1]), int(match[2]))
 

@@ -27,7 +27,7 @@ from torchvision.transforms import Compose
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.core.fingerprints import file_fingerprint, weights_identity
+from mmmono.core.fingerprints import check_unchanged, file_fingerprint, weights_identity
 from mmmono.features import Modality
 from mmmono.interpretability.text_likeness import TextComparer
 from mmmono.vlm.demo_towers import (
@@ -80,7 +80,8 @@ class TimmSentenceEmbedder(Embedder):
         image_model: timm's name of the architecture, with its pretrained tag.
         text_model: name of a Sentence Transformers model, or a folder that holds one.
         image_weights: returns a state dict for the image model, instead of timm's pretrained weights.
-        fingerprint: see `Embedder`; left empty, it becomes a digest of both names, or of a folder's content.
+        identify: returns the fingerprint of the weights as they are now; None for a digest of both names, or of a folder's
+            content.
         device: device to compute on.
         batch_size: samples per forward pass.
 
@@ -93,15 +94,23 @@ class TimmSentenceEmbedder(Embedder):
     text_model: str
     _: KW_ONLY
     image_weights: Callable[[], dict[str, Tensor]] | None = None
-    fingerprint: str = ""
+    identify: Callable[[], str] | None = None
     device: str = "cpu"
     batch_size: int = 32
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"embedder.batch_size={self.batch_size} must be at least 1")
-        if not self.fingerprint:
-            self.fingerprint = digest({"image": self.image_model, "text": weights_identity(self.text_model)}, 16)
+        self.fingerprint = self._identity_now()
+
+    def _identity_now(self) -> str:
+        if self.identify is not None:
+            return self.identify()
+        return digest({"image": self.image_model, "text": weights_identity(self.text_model)}, 16)
+
+    def _check_unchanged(self) -> None:
+        """Raise ModelError if weights that were just loaded are not those of the fingerprint."""
+        check_unchanged(self.fingerprint, self._identity_now(), f"the weights of embedder={self.name}")
 
     @cached_property
     def _image_tower(self) -> nn.Module:
@@ -121,6 +130,7 @@ class TimmSentenceEmbedder(Embedder):
                     f"the weights given for {self.image_model} of embedder={self.name} do not fit it "
                     f"({_first_line(error)}): give that model's own state dict, with its classifier"
                 ) from error
+        self._check_unchanged()
         model.reset_classifier(0)
         return model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
@@ -136,12 +146,14 @@ class TimmSentenceEmbedder(Embedder):
 
         try:
             with hub_or_cache():
-                return SentenceTransformer(self.text_model, device=self.device)
+                model = SentenceTransformer(self.text_model, device=self.device)
         except Exception as error:  # Sentence Transformers passes on all errors of the hub client
             raise ModelError(
                 f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
                 "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
             ) from error
+        self._check_unchanged()
+        return model
 
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
         """Normalized pooled features of the image model. Raises ModelError if its weights cannot be loaded."""
@@ -200,13 +212,17 @@ def paper_embedder(
     path = Path(image_checkpoint)
     if not path.is_file():
         raise ModelError(f"embedder.image_checkpoint={image_checkpoint} is no file: give a state dict of {image_model}")
+
+    def identify() -> str:
+        # The name says how images are resized and normalized, which differs between tags of one architecture.
+        return digest({"image": [image_model, file_fingerprint(path)], "text": weights_identity(text_model)}, 16)
+
     return TimmSentenceEmbedder(
         "paper",
         image_model,
         text_model,
         image_weights=lambda: timm.models.load_state_dict(str(path), weights_only=True),
-        # The name says how images are resized and normalized, which differs between tags of one architecture.
-        fingerprint=digest({"image": [image_model, file_fingerprint(path)], "text": weights_identity(text_model)}, 16),
+        identify=identify,
         device=device,
         batch_size=batch_size,
     )
@@ -227,7 +243,7 @@ def offline_embedder(device: str = "cpu", batch_size: int = 32) -> TimmSentenceE
         EFFICIENTNET,
         str(minilm_folder()),
         image_weights=efficientnet_state_dict,
-        fingerprint=hashlib.sha256(f"{EFFICIENTNET_SHA256}|{MINILM_SHA256}".encode()).hexdigest()[:16],
+        identify=lambda: hashlib.sha256(f"{EFFICIENTNET_SHA256}|{MINILM_SHA256}".encode()).hexdigest()[:16],
         device=device,
         batch_size=batch_size,
     )

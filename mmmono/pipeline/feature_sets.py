@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.core.errors import ConfigError, DictionaryError
-from mmmono.core.fingerprints import files_fingerprint
+from mmmono.core.errors import ConfigError
+from mmmono.core.shown import as_typed
 from mmmono.dictionaries import NCLHead, SparseAutoencoder
 from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap, fit_ica, fit_pca, random_rotation
@@ -26,6 +25,7 @@ from mmmono.features.store import MODALITIES
 from mmmono.pipeline.modality_means import modality_means
 from mmmono.pipeline.recipes import Fitted, Recipe, Trained, Width
 from mmmono.pipeline.settings import CENTERS
+from mmmono.pipeline.starting import Start
 
 if TYPE_CHECKING:
     from mmmono.dictionaries import NCLModule, SAEModule
@@ -60,10 +60,8 @@ class SAE(Trained):
     def recipe(self) -> dict[str, Any]:
         """Settings, with the content of the files that it starts from, and the class if it is another than TopK."""
         settings = {key: value for key, value in self.settings.items() if key != "init_from"}
-        if self._start is not None:
-            from mmmono.dictionaries.readers.reading import files_of
-
-            settings["init_from"] = files_fingerprint(files_of(self._start))[:16]
+        if self.start is not None:
+            settings["init_from"] = self.start.identity
         return {
             "settings": settings,
             **({} if self.architecture == "topk_sae" else {"architecture": self.architecture}),
@@ -81,32 +79,14 @@ class SAE(Trained):
             except (ConfigError, RuntimeError):  # or a class of one's own reads its weights, which have no values there
                 with torch.random.fork_rng(devices=[]):
                     self._made(there)
-        if (path := self.settings.get("init_from")) is None:
-            return
-        from mmmono.dictionaries.readers.reading import is_on_hub, read_dictionary
-
-        if not download and is_on_hub(str(path)):
-            return
-        assert self._start is not None
-
-        option = f"{self.section}.init_from={path}"
-        try:
-            width = read_dictionary(self._start).dim
-        except DictionaryError as error:
-            raise ConfigError(f"{option}: {error}{_remedy(str(error))}") from error
-        if there not in (None, width):
-            raise ConfigError(
-                f"{option} takes embeddings of width {width}, these have {there}: choose its model, with model=…"
-            )
+        if self.start is not None:
+            self.start.check(there, download)
 
     @cached_property
-    def _start(self) -> Path | None:
-        """Where the dictionary lies that it starts from; None for none."""
-        if (path := self.settings.get("init_from")) is None:
-            return None
-        from mmmono.dictionaries.readers.reading import find_dictionary  # it takes the hub's client, which is slow
-
-        return find_dictionary(str(path), option=f"{self.section}.init_from")
+    def start(self) -> Start | None:
+        """The dictionary that it starts from; None for none."""
+        path = self.settings.get("init_from")
+        return None if path is None else Start(f"{self.section}.init_from", as_typed(path))
 
     def module(self, train: FeatureView, normalize: bool, schedule: Mapping[str, Any]) -> SAEModule:
         """Make the module of an autoencoder whose pre-bias is the mean of the training embeddings."""
@@ -122,20 +102,17 @@ class SAE(Trained):
         return dim * _width(dim, self.settings["expansion"]) if self.architecture == "topk_sae" else 0
 
     def untrained(self, train: FeatureView, normalize: bool) -> SparseAutoencoder:
-        """Make the autoencoder before its first training step. Raises ConfigError if sizes are invalid or do not fit."""
+        """Make the autoencoder before its first training step.
+
+        Raises:
+            ConfigError: sizes are invalid or do not fit.
+            ModelError: files that it starts from were changed after this command had begun.
+        """
         sae = self._made(train.dim)
         if self.settings.get("pre_bias"):
             sae.initialize_pre_bias(*modality_means(train, normalize))
-        if self._start is not None:
-            from mmmono.dictionaries.readers.reading import read_dictionary
-            from mmmono.dictionaries.starting import start_from
-
-            try:
-                start_from(sae, read_dictionary(self._start))
-            except DictionaryError as error:
-                raise ConfigError(
-                    f"{self.section}.init_from={self.settings['init_from']}: {error}{_remedy(str(error))}"
-                ) from error
+        if self.start is not None:
+            self.start.begin(sae)
         return sae
 
     def _made(self, dim: int) -> SparseAutoencoder:
@@ -157,7 +134,9 @@ class SAE(Trained):
         name = re.match(r"\w+", error)
         if name is None or name[0] not in arguments:
             return f"{self.section}: {error}"
-        return f"{'features' if name[0] in OF_FEATURES else self.section}.{error}"
+        return (
+            f"{'features' if name[0] in OF_FEATURES else self.section}.{_as_typed(error, name[0], arguments[name[0]])}"
+        )
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield sparsity and size (Appendix A.1)."""
@@ -165,12 +144,6 @@ class SAE(Trained):
             expansion = self.settings["expansion"]
             size = "n = d" if expansion == 1 else f"n = {expansion} d"
             yield "SAE", "k = 32, n = d", f"k = {self.settings['k']}, {size}"
-
-
-def _remedy(error: str) -> str:
-    """What to do about a file that needs `dictionary.*`, which only `features=pretrained` has."""
-    remedy = "; these are settings of features=pretrained: run it once, and start from the folder of its dictionary"
-    return remedy if re.search(r"dictionary\.(kind|k|input_scale)\b", error) else ""
 
 
 class NCL(Trained):
@@ -198,7 +171,7 @@ class NCL(Trained):
                 dim, _width(dim, s["expansion"], self.section), s["layer_norm"], s["rep_relu"], s["similarity"]
             )
         except ValueError as error:  # its message begins with the name of the setting
-            raise ConfigError(f"{self.section}.{error}") from error
+            raise ConfigError(f"{self.section}.{_as_typed(str(error), 'similarity', s['similarity'])}") from error
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield the noise on the inputs, which the paper does not have."""
@@ -340,7 +313,16 @@ def _sample(view: FeatureView, normalize: bool, max_pairs: int, seed: int, means
 
 
 def _width(dim: int, expansion: float, section: str = "features") -> int:
-    width = round(dim * expansion)
+    is_number = isinstance(expansion, int | float) and not isinstance(expansion, bool)
+    width = round(dim * expansion) if is_number else 0
     if width < 1:
-        raise ConfigError(f"{section}.expansion={expansion} leaves no feature: give a positive factor")
+        raise ConfigError(f"{section}.expansion={as_typed(expansion)} leaves no feature: give a positive factor")
     return width
+
+
+def _as_typed(error: str, name: str, value: object) -> str:
+    """An error that begins with an argument and its value in Python's form, with the value as it is typed."""
+    for shown in (value, *(value if isinstance(value, list) else ())):
+        if not isinstance(shown, str):  # which stays in quotation marks
+            error = error.replace(f"{name}={shown!r} ", f"{name}={as_typed(shown)} ", 1)
+    return error

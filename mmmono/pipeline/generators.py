@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +25,8 @@ from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIP
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
-from mmmono.core.fingerprints import weights_identity
+from mmmono.core.fingerprints import check_unchanged, weights_identity
+from mmmono.core.shown import as_typed
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
 from mmmono.pipeline.images import SplitImages, print_missing
@@ -87,10 +89,10 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
         """Raise ConfigError if a size is not positive, another number is negative, or the dataset has no images."""
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
             if (value := getattr(self, name)) is None or value <= 0:
-                raise ConfigError(f"generator.{name}={_told(value)} must be positive")
+                raise ConfigError(f"generator.{name}={as_typed(value)} must be positive")
         for name in ("embedding_noise", "guidance"):
             if (value := getattr(self, name)) is None or value < 0:
-                raise ConfigError(f"generator.{name}={_told(value)} must be at least 0")
+                raise ConfigError(f"generator.{name}={as_typed(value)} must be at least 0")
         workspace.dataset.check_images(workspace.settings.training.split)
 
     def recipe(self) -> dict[str, Any]:
@@ -161,7 +163,7 @@ class Diffusers(GeneratorOption, PipelineSettings):
         need("this generator", "diffusers")
         check_settings(self.dtype, self.cpu_offload, workspace.device)
         if self.steps is None or self.steps < 1:
-            raise ConfigError(f"generator.steps={_told(self.steps)} must be at least 1")
+            raise ConfigError(f"generator.steps={as_typed(self.steps)} must be at least 1")
         if self.guidance_scale is None:
             raise ConfigError("generator.guidance_scale=null must be a number")
         for name in ("height", "width"):
@@ -183,7 +185,24 @@ class Diffusers(GeneratorOption, PipelineSettings):
         """Settings and identity of the weights, without settings of the device."""
         settings = asdict(self)
         del settings["cpu_offload"]
-        return {"generator": type(self).__name__, **settings, "weights": weights_identity(self.weights)}
+        return {"generator": type(self).__name__, **settings, "weights": self.identity}
+
+    @cached_property
+    def identity(self) -> str:
+        """What identifies the weights, when it was first asked for."""
+        return weights_identity(self.weights)
+
+    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
+        """Load the pipeline from the hub or a folder. Raises ModelError if a folder was changed since `identity`."""
+        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
+        known = self.identity
+        generator = self.pipeline(encoder, workspace.device)
+        check_unchanged(known, weights_identity(self.weights), f"the files of generator.weights={self.weights}")
+        return generator
+
+    @abstractmethod
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load the pipeline; callers use `load`."""
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -207,10 +226,9 @@ class SD2(Diffusers, StableDiffusion2Settings):
         super().check(workspace)
         check_width(self.weights, "text_encoder", "hidden_size", workspace.model.text_width)
 
-    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
-        """Load the pipeline from the hub or a folder."""
-        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
-        return StableDiffusion2(self, encoder, workspace.device)
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load Stable Diffusion 2."""
+        return StableDiffusion2(self, encoder, device)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -224,11 +242,6 @@ class SD2UnCLIP(Diffusers, StableUnCLIPSettings):
         super().check(workspace)
         check_width(self.weights, "image_encoder", "projection_dim", workspace.model.dim)
 
-    def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
-        """Load the pipeline from the hub or a folder."""
-        assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
-        return StableUnCLIP(self, encoder, workspace.device)
-
-
-def _told(value: float | None) -> str:
-    return "null" if value is None else str(value)
+    def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:
+        """Load Stable Diffusion 2 unCLIP."""
+        return StableUnCLIP(self, encoder, device)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.core.errors import ConfigError
-from mmmono.data.huggingface import HubDataset, HuggingFacePairs
+from mmmono.data.hub_dataset import HubDataset
+from mmmono.data.huggingface import HuggingFacePairs
 from mmmono.data.tables import TableReading
 from mmmono.features.selection import Split
 from mmmono.pipeline.apart import check_rows_apart

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.artifacts import Artifacts
-from mmmono.core.errors import ModelError
+from mmmono.core.fingerprints import check_unchanged
 from mmmono.data.pairs import PairSource
 from mmmono.features import Manifest, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
@@ -41,11 +41,7 @@ class Model(ABC):
         """
         known = self.identity
         encoder = self.load(artifacts, device)
-        if self.recipe() != known:
-            raise ModelError(
-                f"the weights of {self.name} were changed after this command had begun: run the same again, on a copy if "
-                "they change often"
-            )
+        check_unchanged(known, self.recipe(), f"the weights of {self.name}")
         return encoder
 
     @property

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from mmmono.core.errors import ConfigError
-from mmmono.core.fingerprints import files_fingerprint
+from mmmono.core.fingerprints import check_unchanged, files_fingerprint
+from mmmono.core.shown import as_typed
 from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
@@ -33,7 +34,7 @@ class Pretrained(Fitted):
     @cached_property
     def found(self) -> Path:
         """Where it lies on this machine. Raises DictionaryError or ModelError if it does not or cannot be had."""
-        return find_dictionary(str(self.settings["path"]), self.settings["file"])
+        return find_dictionary(as_typed(self.settings["path"]), self.settings["file"])
 
     @cached_property
     def hints(self) -> Hints:
@@ -41,10 +42,14 @@ class Pretrained(Fitted):
         given = self.settings
         return Hints(given["kind"], given["k"], given["input_scale"])
 
+    @cached_property
+    def identity(self) -> str:
+        """Digest of its files when it was first asked for."""
+        return files_fingerprint(files_of(self.found))[:16]
+
     def recipe(self) -> dict[str, Any]:
         """Content of its files, and what they do not say."""
-        files = files_fingerprint(files_of(self.found))[:16]
-        return {"files": files, **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
+        return {"files": self.identity, **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
         """Read it, and check that it was made for such embeddings.
@@ -52,15 +57,19 @@ class Pretrained(Fitted):
         Raises:
             ConfigError: it takes embeddings of another width, or reconstructs these worse than `dictionary.max_fvu`.
             DictionaryError: it cannot be read.
+            ModelError: its files were changed after this command had begun.
         """
+        known = self.identity
         dictionary = read_dictionary(self.found, self.hints)
+        now = files_fingerprint(files_of(self.found))[:16]
+        check_unchanged(known, now, f"the files of dictionary.path={self.settings['path']}")
         self._check_fits(dictionary, train.dim, normalize)
         self._check_reconstruction(dictionary, train, normalize)
         return dictionary
 
     def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError unless it takes such embeddings, DictionaryError or ModelError if it cannot be read."""
-        if not download and is_on_hub(str(self.settings["path"])):
+        if not download and is_on_hub(as_typed(self.settings["path"])):
             return
         self._check_fits(read_dictionary(self.found, self.hints), dim(), normalize)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import MissingArtifactError
+from mmmono.core.shown import as_typed
 from mmmono.core.versions import version_of
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
@@ -145,7 +146,7 @@ class ResultsOnDisk:
             if mine is None:
                 yield f"with features={entry['name']}"
             elif entry["normalize"] != mine["normalize"]:
-                yield f"features.normalize={str(entry['normalize']).lower()}"
+                yield f"features.normalize={as_typed(entry['normalize'])}"
             elif not _same(entry, mine):
                 yield f"another {entry['name']}"
 

@@ -1,7 +1,8 @@
 """Check settings before heavy imports, with one-line errors.
 
-A setting's type is that of its defaults in `conf/`. This module also has the limits that hold for all settings
-of one name, such as `batch_size`. Limits that depend on the data or the model are checked where these are used.
+A setting's type is that of its defaults in `conf/`; settings of an option also have those that its class says. This module
+also has the limits that hold for all settings of one name, such as `batch_size`. Limits that depend on the data or the model
+are checked where these are used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.shipped import shipped
+from mmmono.core.shown import as_typed
+from mmmono.pipeline.typed import check_option
 
 CONF = shipped("conf")
 FREE = ("trainer.", "hydra.", "logger.")  # checked by Lightning, Hydra and W&B
@@ -73,6 +76,10 @@ def check_settings(cfg: DictConfig, job: str) -> None:
             is_text = isinstance(value, str) and expression.startswith("${oc.env:")
             hint = f", which is text: try {key}='${{oc.decode:{expression}}}'" if is_text else ""
             raise ConfigError(f"{error}; it is given as {expression}{hint}") from error
+    for group in map(str, cfg):
+        node = cfg._get_node(group)
+        if isinstance(node, DictConfig) and "_target_" in node and f"{group}." not in FREE:
+            check_option(group, node)
     if job not in LOOK_ONLY:
         _check_access(cfg)
 
@@ -132,51 +139,53 @@ def _check_kind(key: str, value: object) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value} must be a finite number")
     if key in _groups():
-        raise ConfigError(f"{key}={plain(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
+        raise ConfigError(f"{key}={as_typed(value)}: {key} is a group of settings, such as {_groups()[key]}: set those")
     if value is None or len(kinds) != 1 or kind in kinds:
         return
     (expected,) = kinds
     if expected == "text" and kind == "a number":
         return  # e.g. a name such as 32
-    example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{plain(value)}]"}
-    raise ConfigError(f"{key}={plain(value)} must be {expected}{example[expected]}")
+    example = {"true or false": "", "a number": "", "text": "", "a list": f", such as {key}=[{as_typed(value)}]"}
+    raise ConfigError(f"{key}={as_typed(value)} must be {expected}{example[expected]}")
 
 
 def _check_limits(key: str, value: object) -> None:
     name = key.rpartition(".")[2]
     if name == "seed" or name.endswith("_seed"):
         if not _is_whole(value) or not 0 <= value < SEEDS:  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must be a whole number from 0 to {SEEDS - 1}")
+            raise ConfigError(f"{key}={as_typed(value)} must be a whole number from 0 to {SEEDS - 1}")
     elif key in AT_LEAST or (name in COUNTS and _default_is_whole(key)):
         least = AT_LEAST.get(key, 0)
         if value is not None and not isinstance(value, str) and (not _is_whole(value) or value < least):  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must be a whole number, at least {least}")
+            raise ConfigError(f"{key}={as_typed(value)} must be a whole number, at least {least}")
         if key in AT_LEAST and isinstance(value, str):
             raise ConfigError(f"{key}={value} must be a whole number, at least {least}")
     elif name == "train_fraction":
         if not _is_number(value) or not 0 < value < 1:  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1, such as 0.8: neither split may be empty")
+            raise ConfigError(
+                f"{key}={as_typed(value)} must lie between 0 and 1, such as 0.8: neither split may be empty"
+            )
     elif name == "select_fraction":
         if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must be at least 0 and below 1, such as 0.1")
+            raise ConfigError(f"{key}={as_typed(value)} must be at least 0 and below 1, such as 0.1")
     elif name == "lr":
         if not _is_number(value) or not value > 0:  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must be a number above 0")
+            raise ConfigError(f"{key}={as_typed(value)} must be a number above 0")
     elif name in NOT_NEGATIVE:
         null = value is None and _defaults().get(key) == [None]
         if not null and (not _is_number(value) or not value >= 0):  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must be a number, at least 0")
+            raise ConfigError(f"{key}={as_typed(value)} must be a number, at least 0")
     elif key in SHARES:
         if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
-            raise ConfigError(f"{key}={plain(value)} must lie between 0 and 1")
+            raise ConfigError(f"{key}={as_typed(value)} must lie between 0 and 1")
     elif key == "extraction.dtype" and value not in STORED_TYPES:
-        raise ConfigError(f"extraction.dtype={plain(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
+        raise ConfigError(f"extraction.dtype={as_typed(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
     elif key == "features.center" and value not in CENTERS:
         raise ConfigError(
-            f"features.center={plain(value)} is none of {', '.join(CENTERS)}; a sparse autoencoder has sae.center instead"
+            f"features.center={as_typed(value)} is none of {', '.join(CENTERS)}; a sparse autoencoder has sae.center instead"
         )
     elif name == "device" and not (isinstance(value, str) and DEVICE.fullmatch(value)):
-        raise ConfigError(f"{key}={plain(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
+        raise ConfigError(f"{key}={as_typed(value)} is no device: choose auto, cpu, cuda or cuda:<index>")
     elif isinstance(value, list):
         _check_list(key, value)
 
@@ -315,10 +324,3 @@ def _is_whole(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def plain(value: object) -> str:
-    """Format a value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{','.join(map(plain, value))}]" if isinstance(value, list) else str(value)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from mmmono.core.errors import ConfigError
-from mmmono.pipeline.settings import plain
+from mmmono.core.shown import as_typed
 
 T = TypeVar("T")
 
@@ -67,7 +70,7 @@ def _built(values: dict[str, Any], prefix: str, into: type[T]) -> T:
         if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
             values[field.name] = _built(value, f"{prefix}{field.name}.", hint)
         elif not _fits(value, hint):
-            raise ConfigError(f"{prefix}{field.name}={plain(value)} must be {_in_words(hint)}")
+            raise ConfigError(f"{prefix}{field.name}={as_typed(value)} must be {_in_words(hint)}")
     try:
         made: T = into(**values)
     except (ValueError, ConfigError) as error:
@@ -76,6 +79,49 @@ def _built(values: dict[str, Any], prefix: str, into: type[T]) -> T:
 
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+
+
+def check_option(group: str, node: DictConfig) -> None:
+    """Raise ConfigError if a setting of an option, such as `model=open_clip`, is not of the type that its class says.
+
+    Types that no value of YAML has, such as paths, say nothing.
+
+    Args:
+        group: name of the group, such as `model`.
+        node: its settings, with `_target_`.
+    """
+    hints = _annotated(node._target_)
+    names = [name for name in hints if name in node and not OmegaConf.is_missing(node, name) and _is_plain(hints[name])]
+    for name in sorted(names, key=partial(OmegaConf.is_interpolation, node)):  # what others refer to comes first
+        hint = hints[name]
+        value = node[name]
+        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if not _fits(value, hint):
+            quoted = f"{group}.{name}='\"{as_typed(value)}\"'"
+            remedy = f": type {quoted}" if isinstance(value, int | float) and _fits(str(value), hint) else ""
+            raise ConfigError(f"{group}.{name}={as_typed(value)} must be {_in_words(hint)}{remedy}")
+
+
+@cache
+def _annotated(target: str) -> dict[str, Any]:
+    """Types of what a class or a function takes, as far as they are known."""
+    made = get_object(target)
+    called: Any = inspect.getattr_static(made, "__init__") if inspect.isclass(made) and not is_dataclass(made) else made
+    names = {field.name for field in fields(made) if field.init} if is_dataclass(made) else None
+    try:
+        hints = get_type_hints(called)
+    except NameError:  # of something that is imported for type checkers alone
+        return {}
+    return {name: hint for name, hint in hints.items() if (name != "return" if names is None else name in names)}
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of YAML can be judged by an annotation."""
+    if get_origin(hint) is Literal:
+        return True
+    if arguments := [one for one in get_args(hint) if one is not Ellipsis]:
+        return all(map(_is_plain, arguments))
+    return hint in WORDS
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -98,9 +144,10 @@ def _in_words(hint: Any) -> str:
     """Say what a setting of an annotated type may be, such as `a whole number or null`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, arguments))
+        lists_last = sorted(arguments, key=lambda one: get_origin(one) is not None)
+        return " or ".join(map(_in_words, lists_last))
     if origin is Literal:
-        return "text"
+        return f"one of {', '.join(map(str, arguments))}"
     if origin is not None:
         return "a group of settings" if issubclass(origin, Mapping) else f"a list, of {_in_words(arguments[0])} each"
     return WORDS.get(hint, "a group of settings")

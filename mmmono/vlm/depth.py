@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from mmmono.core.errors import ModelError
+from mmmono.core.shown import as_typed
 from mmmono.vlm.encoder import Encoder
 
 TOWERS = ("image", "text")
@@ -43,11 +44,11 @@ class Depth:
         given = self.by_tower
         if len(given) != 2 or not all(one is None or (_is_whole(one) and one != 0) for one in given):
             raise ModelError(
-                f"model.layer={self.layer} must be a number of blocks, at least 1, or -1 for all, -2 for all but the last; "
-                "or two of them, [image,text]"
+                f"model.layer={as_typed(self.layer)} must be a number of blocks, at least 1, or -1 for all, -2 for all but "
+                "the last; or two of them, [image,text]"
             )
         if not isinstance(self.projected, bool):
-            raise ModelError(f"model.projected={self.projected} must be true or false")
+            raise ModelError(f"model.projected={as_typed(self.projected)} must be true or false")
 
     @property
     def cuts(self) -> bool:
@@ -74,7 +75,7 @@ class Depth:
         used = number if number > 0 else there + 1 + number
         if not 1 <= used <= there:
             raise ModelError(
-                f"model.layer={self.layer}: the {TOWERS[tower]} tower has {there} blocks: choose 1 to {there}, or "
+                f"model.layer={as_typed(self.layer)}: the {TOWERS[tower]} tower has {there} blocks: choose 1 to {there}, or "
                 f"-1 to -{there}"
             )
         return used
@@ -106,7 +107,7 @@ def cut(encoder: Encoder, depth: Depth) -> None:
     widths = encoder_widths(encoder)
     if widths[0] != widths[1]:
         raise ModelError(
-            f"model.projected={str(depth.projected).lower()}: embeddings of images are {widths[0]} wide and those of texts "
+            f"model.projected={as_typed(depth.projected)}: embeddings of images are {widths[0]} wide and those of texts "
             f"{widths[1]}, and both must have the same dimensions: choose model.projected=true, or a model with towers of "
             "equal width, such as SigLIP"
         )

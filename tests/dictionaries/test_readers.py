@@ -188,13 +188,18 @@ def test_a_sparse_coder_by_numpy(tmp_path: Path) -> None:
 # overcomplete
 
 
+def overcomplete_installed() -> None:
+    """Skip the test without it; give a newer matplotlib what overcomplete 0.3 asks for."""
+    matplotlib = pytest.importorskip("matplotlib")
+    if not hasattr(matplotlib.cm, "get_cmap"):
+        matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap
+    pytest.importorskip("overcomplete", reason="overcomplete of the package index is not installed")
+
+
 @pytest.mark.parametrize("kind", ["SAE", "TopKSAE", "JumpSAE", "MpSAE"])
 @pytest.mark.parametrize("form", ["linear", "tied", "untied"])
 def test_what_overcomplete_saves(tmp_path: Path, kind: str, form: str) -> None:
-    matplotlib = pytest.importorskip("matplotlib")
-    if not hasattr(matplotlib.cm, "get_cmap"):  # which newer versions do not have and overcomplete 0.3 asks for
-        matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap
-    pytest.importorskip("overcomplete", reason="overcomplete of the package index is not installed")
+    overcomplete_installed()
     from overcomplete import sae
 
     model = getattr(sae, kind)(D, N, **{"TopKSAE": {"top_k": K}, "MpSAE": {"k": K}}.get(kind, {}))
@@ -226,6 +231,37 @@ def overcomplete_file() -> Weights:
         "dictionary._weights": F.normalize(torch.randn(N, D), dim=1),
         "dictionary.multiplier": torch.tensor(0.5),
     }
+
+
+@pytest.mark.parametrize("kind", ["RATopKSAE", "RAJumpSAE"])
+def test_what_overcomplete_saves_of_an_archetypal_dictionary(tmp_path: Path, kind: str) -> None:
+    overcomplete_installed()
+    from overcomplete import sae
+
+    torch.manual_seed(1)
+    points = torch.randn(20, D)
+    model = shaken(getattr(sae, kind)(D, N, points=points, **({"top_k": K} if kind == "RATopKSAE" else {})))
+    model.eval()  # which bounds what is added to the archetypes
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    ours = read_dictionary(tmp_path / "model.pth", Hints(kind=kind, k=K if kind == "RATopKSAE" else None))
+    codes = model.encode(z())[1]
+    close(ours.encode(z(), "image"), codes)
+    close(ours.decode(codes, "image"), model.decode(codes))
+
+
+def test_an_archetypal_dictionary_by_hand(tmp_path: Path) -> None:
+    w = {name: weight for name, weight in overcomplete_file().items() if name != "dictionary._weights"}
+    mixture, added, points = torch.randn(N, 20), torch.randn(N, D), torch.randn(20, D)
+    w |= {"dictionary.W": mixture, "dictionary.Relax": added, "dictionary.C": points}
+    torch.save(w, tmp_path / "model.pth")
+    ours = read_dictionary(tmp_path / "model.pth", Hints(kind="RATopKSAE", k=K))
+    positive = np.maximum(mixture.numpy(), 0)
+    atoms = (positive / positive.sum(1, keepdims=True)) @ points.numpy() + added.numpy()
+    codes = ours.encode(z(), "image")
+    pre = z().numpy() @ w["encoder.final_block.0.weight"].numpy().T + w["encoder.final_block.0.bias"].numpy()
+    largest = np.where(pre >= np.sort(pre, 1)[:, -K, None], np.maximum(pre, 0), 0)
+    close(codes, torch.from_numpy(largest))
+    close(ours.decode(codes, "image"), torch.from_numpy(largest @ atoms * math.exp(0.5)))
 
 
 def test_a_state_of_overcomplete_by_hand(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -20,6 +21,7 @@ from torch import Tensor
 from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import DataError, ModelError
 from mmmono.core.fingerprints import file_fingerprint
+from mmmono.data.huggingface import HubDataset, HuggingFacePairs
 from mmmono.data.listed_pairs import ListedPairs
 from mmmono.data.listings import list_folder
 from mmmono.data.pairs import PairSource
@@ -96,6 +98,15 @@ def images(folder: Path) -> ListedPairs:
     return ListedPairs(list_folder(str(folder), TableReading()), "folder", TableReading())
 
 
+def rows(folder: Path) -> HuggingFacePairs:
+    pytest.importorskip("datasets", reason="the hf extra brings the library datasets")
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(jpeg(10 * (number + 1)))
+    named = [{"file_name": f"{number}.png", "text": "7 8"} for number in range(3)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named))
+    return HuggingFacePairs(HubDataset(str(folder)))
+
+
 def extraction(root: Path, source: PairSource, **model: Any) -> FeatureExtraction:
     weights = root / "weights.pt"
     root.mkdir(exist_ok=True)
@@ -112,7 +123,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize(("make", "last"), [(shards, "2.tar"), (images, "2.png")])
+@pytest.mark.parametrize(("make", "last"), [(shards, "2.tar"), (images, "2.png"), (rows, "2.png")])
 def test_data_that_is_replaced_under_an_extraction_is_under_no_address_of_the_old(
     tmp_path: Path, data: Path, make: Callable[[Path], PairSource], last: str
 ) -> None:

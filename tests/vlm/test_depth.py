@@ -104,7 +104,7 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
         ModelError, match="ModifiedResNet, is no stack of transformer blocks: choose the layer of the other"
     ):
         OpenCLIP(name="x", architecture=f"local-dir:{folder}", layer=2).load(Artifacts(tmp_path), "cpu")
-    with pytest.raises(ModelError, match="model.layer=.None, 4.: the text tower has 3 blocks"):
+    with pytest.raises(ModelError, match="model.layer=.null,4.: the text tower has 3 blocks"):
         OpenCLIP(name="x", architecture=f"local-dir:{folder}", layer=[None, 4]).recipe()
     with pytest.raises(ModelError, match="model.layer=0 must be a number"):
         OpenCLIP(name="x", architecture="RN50", layer=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.core.fingerprints import weights_identity
+from mmmono.core.fingerprints import check_unchanged, weights_identity
 from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm import Encoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
@@ -165,22 +166,33 @@ class Llava(Victim):
 
     def identity(self) -> dict[str, Any]:
         """All settings; includes `batch_size`, because the answers of a batch are sampled together."""
-        return {"victim": "llava", **asdict(self), "model": weights_identity(self.model)}
+        return {"victim": "llava", **asdict(self), "model": self.weights}
+
+    @cached_property
+    def weights(self) -> str:
+        """What identifies the weights, when it was first asked for."""
+        return weights_identity(self.model)
 
     def check(self) -> None:
         """Raise ModelError unless the weights are in a folder or in the hub's cache, or can be downloaded."""
         check_model("victim.model", self.model, INSTEAD)
 
     def load(self, encoder: Encoder | None, device: str) -> None:
-        """Load processor and weights; the attacked encoder is not used, and may be None."""
+        """Load processor and weights; the attacked encoder is not used, and may be None.
+
+        Raises:
+            ModelError: they cannot be had, or a folder was changed since `weights`.
+        """
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+        known = self.weights
         try:
             with hub_or_cache():
                 processor = AutoProcessor.from_pretrained(self.model)
                 model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
         except Exception as error:  # transformers passes on all errors of the hub client
             raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
+        check_unchanged(known, weights_identity(self.model), f"the files of victim.model={self.model}")
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 

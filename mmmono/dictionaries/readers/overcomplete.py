@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ from mmmono.dictionaries.foreign_files import Hints, count, take
 from mmmono.dictionaries.pretrained import PretrainedSAE
 
 ATOMS = "dictionary._weights"
+ARCHETYPAL = "dictionary.Relax"
 LINEAR = "encoder.final_block.0."
 ONE_STEP = 0.1  # by how much a step of training changes an atom's length at most, far above what it does
 
 
+def is_overcomplete(content: Mapping[str, Any]) -> bool:
+    """Whether a file has the atoms of one of its dictionaries, also of an archetypal one."""
+    return any(name.startswith("dictionary.") for name in content)
+
+
 def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> PretrainedSAE:
-    """Read an SAE, TopKSAE, JumpSAE or MpSAE with a linear encoder.
+    """Read an SAE, TopKSAE, JumpSAE or MpSAE with a linear encoder, or an RATopKSAE or RAJumpSAE.
 
     The file has neither the class nor its k: `hints.kind` and `hints.k` have to say them, but for a JumpSAE, which its
     thresholds give away.
@@ -32,7 +39,7 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
         DictionaryError: class or k is needed and not given, or the encoder is of another form.
     """
     kind = hints.kind or ("JumpSAE" if "thresholds" in weights else None)
-    known = ("SAE", "TopKSAE", "JumpSAE", "MpSAE")
+    known = ("SAE", "TopKSAE", "JumpSAE", "MpSAE", "RATopKSAE", "RAJumpSAE")
     if kind == "BatchTopKSAE":
         raise DictionaryError(
             f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode"
@@ -40,11 +47,12 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     if kind not in known:
         told = "its state_dict() does not say its class" if kind is None else f"dictionary.kind={kind} is none of them"
         raise DictionaryError(f"{file}: {told}: give dictionary.kind, one of {', '.join(known)}")
-    atoms, multiplier = take(weights, file, ATOMS, "dictionary.multiplier")
-    decoder = _normalized(atoms) * multiplier.exp()
+    (multiplier,) = take(weights, file, "dictionary.multiplier")
+    atoms = _archetypal(weights, file) if ARCHETYPAL in weights else _normalized(*take(weights, file, ATOMS))
+    decoder = atoms * multiplier.exp()
     zeros = torch.zeros(atoms.shape[1])
     made = {"W_dec": decoder, "shift": zeros, "b_dec": zeros}
-    needs_k = kind in ("TopKSAE", "MpSAE")
+    needs_k = kind in ("TopKSAE", "MpSAE", "RATopKSAE")
     if needs_k and hints.k is None:
         raise DictionaryError(
             f"{file}: a {kind}'s number of active latents is not in its state_dict(): give dictionary.k"
@@ -53,14 +61,25 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     if kind == "MpSAE":
         return PretrainedSAE.of(str(file), {"activation": "matching_pursuit", "k": k}, made)
     made |= _encoder(weights, decoder, file)
-    encoding: dict[str, Any] = {"activation": {"SAE": "relu", "TopKSAE": "topk", "JumpSAE": "threshold"}[kind], "k": k}
-    if kind == "JumpSAE":
+    activations = {"SAE": "relu", "TopKSAE": "topk", "JumpSAE": "threshold"}
+    encoding: dict[str, Any] = {"activation": activations[kind.removeprefix("RA")], "k": k}
+    if encoding["activation"] == "threshold":
         made["threshold"] = take(weights, file, "thresholds")[0].exp()
     if weights:
         raise DictionaryError(
             f"{file}: {', '.join(list(weights)[:4])} have no counterpart here: its encoder is not linear"
         )
     return PretrainedSAE.of(str(file), encoding, made)
+
+
+def _archetypal(weights: dict[str, Tensor], file: Path) -> Tensor:
+    """Atoms of a relaxed archetypal dictionary: a convex combination of points for each, and what is added to it.
+
+    The library bounds the length of what is added when it trains, by a number that is not in the file.
+    """
+    mixture, added, points = take(weights, file, "dictionary.W", ARCHETYPAL, "dictionary.C")
+    shares = mixture.float().relu()
+    return shares / (shares.sum(1, keepdim=True) + 1e-8) @ points.float() + added.float()
 
 
 def _normalized(atoms: Tensor) -> Tensor:

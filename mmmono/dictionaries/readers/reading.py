@@ -188,7 +188,7 @@ def _read_file(found: Path, hints: Hints) -> Dictionary:
         if hints.kind is not None:
             raise _useless("kind", hints.kind, found, "its name says how it encodes")
         return read_msae(found, hints)
-    if overcomplete.ATOMS in content:
+    if overcomplete.is_overcomplete(content):
         return read_overcomplete(tensors_of(content, found), found, hints)
     return read_dictionary_learning(found, hints)
 
