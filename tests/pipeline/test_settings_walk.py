@@ -127,6 +127,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "validate|features.k": "follows from dataset.active and validate.parameters.k",
     "validate|features.expansion": "follows from validate.latents",
     "validate|validate.jobs": "processes that train",
+    "validate-quick|validate.parameters.*": "of runs that are not quick; see their walk",
+    "validate-quick|validate.equal_gains.*": "of runs that are not quick; see their walk",
     "validate|dataset.limit": "has no meaning for synthetic pairs, and is refused",
     "validate|seed": "runs have seeds of their own, validate.seeds of them",
     "validate|dataset.seed": "runs have seeds of their own, validate.seeds of them",
@@ -134,6 +136,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "objectives_synthetic|*.k": "follows from dataset.active",
     "objectives_synthetic|*.expansion": "follows from objectives_synthetic.latents",
     "objectives_synthetic|objectives_synthetic.jobs": "processes that train",
+    "objectives_synthetic-quick|objectives_synthetic.seeds": "of runs that are not quick; see their walk",
+    "objectives_synthetic-quick|objectives_synthetic.data.wide_gap.*": "of runs that are not quick; see their walk",
     "objectives_synthetic|dataset.limit": "has no meaning for synthetic pairs, and is refused",
     "objectives_synthetic|seed": "runs have seeds of their own, objectives_synthetic.seeds of them",
     "objectives_synthetic|dataset.seed": "runs have seeds of their own, objectives_synthetic.seeds of them",
@@ -219,7 +223,7 @@ OTHER: Mapping[str, Any] = {
     "ablation.folds": 2,
     "adversarial.contrast": "typographic",
     "adversarial.benign.text": "a lake",
-    "adversarial.requests": "{requests}",
+    "adversarial.requests": "{other_requests}",
     "adversarial.benign.words": ["man"],
     "adversarial.benign.images": ["many/2"],
     "victim.retrieves": "request",
@@ -418,6 +422,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (made / "model_index.json").write_text(json.dumps({"_number": number}))
     (folder / "drawing.png").write_bytes(png.getvalue())
     (folder / "requests.csv").write_text("request,concept,image\nfly a kite,kite,\n")
+    (folder / "other_requests.csv").write_text("request,concept,image\nsing a song,song,\n")
     (folder / "words.txt").write_text("man\nbeach\n")
     dictionaries = [folder / "dictionary", folder / "other_dictionary"]
     for other in dictionaries:
@@ -425,7 +430,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         (other / "ae.pt").write_bytes(other.name.encode())
         (other / "checkpoint.pt").write_bytes(b"of an earlier step")
         (other / "config.json").write_text("{}")
-    files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv", "coco": coco,
+    files = {"shard": shard, "drawing": folder / "drawing.png", "requests": folder / "requests.csv",
+             "other_requests": folder / "other_requests.csv", "coco": coco,
              "cc3m": cc3m, "declip": folder / "declip.pth.tar", "pipeline": pipeline,
              "listed": listed, "table": listed / "metadata.csv", "other_table": elsewhere / "train.parquet",
              "other_rows": other_rows, "clip": clip, "other_clip": other_clip,
@@ -497,7 +503,11 @@ WALKS = [
     Walk("gender", (*TAR, RAW_SAE)),
     Walk("gender", (*TAR, "labels=column", "labels.column=color"), ("labels",)),
     Walk("gender", (*TAR, "labels=classifier"), ("labels",)),
-    Walk("adversarial", (*TAR, RAW_SAE, "adversarial.benign.count=4"), name="clip_zero_shot"),
+    Walk(
+        "adversarial",
+        (*TAR, RAW_SAE, "adversarial.benign.count=4", "adversarial.requests={requests}"),
+        name="clip_zero_shot",
+    ),
     Walk(
         "adversarial",
         (*TAR, "adversarial.benign.count=4", "victim=llava15", "judge=openai_compatible"),
@@ -510,8 +520,10 @@ WALKS = [
     Walk("explorer", (*TAR, RAW_SAE)),
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
-    Walk("objectives_synthetic", ("objectives_synthetic.seeds=1",)),
-    Walk("validate", ("validate.seeds=1", "validate.equal_gains.seeds=1", ONE_VALUE_EACH)),
+    Walk("objectives_synthetic", ("objectives_synthetic.quick=true",), name="quick"),
+    Walk("objectives_synthetic", ("objectives_synthetic.seeds=1",), ("objectives_synthetic",)),
+    Walk("validate", ("validate.quick=true", "validate.seeds=1"), name="quick"),
+    Walk("validate", ("validate.seeds=1", "validate.equal_gains.seeds=1", ONE_VALUE_EACH), ("validate",)),
 ]
 
 
