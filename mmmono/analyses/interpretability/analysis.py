@@ -41,7 +41,6 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "interpretability", Settings)
-    workspace.dataset.check_images(workspace.dataset.split)
     features = workspace.features(workspace.dataset.split)
     check_m(settings.m, len(features.view))
     embeddings = SampleEmbeddings(workspace, settings.m)

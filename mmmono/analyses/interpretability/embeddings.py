@@ -41,9 +41,11 @@ class SampleEmbeddings:
 
     def __init__(self, workspace: Workspace, m: int) -> None:
         self._workspace = workspace
-        self._view = workspace.features(workspace.dataset.split).view
         chosen = workspace.cfg.embedder
         self.free = chosen is None or "_target_" not in chosen  # embedder=clip
+        if not self.free:
+            workspace.dataset.check_images(workspace.dataset.split)
+        self._view = workspace.features(workspace.dataset.split).view
         self._embedder: Embedder | None = None
         if self.free:
             self.name, self.identity = "clip", "clip"
