@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from mmmono.core.artifacts import RECIPE_FILE, Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.versions import FIGURES, KEY, version_of
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -120,6 +121,7 @@ class Analysis:
         settings: dataclass of the settings in the section of the configuration that has its name, or of those in no section
             if there is no such section; None if it has none.
         columns: the tables it saves, each with its columns and what they hold.
+        contrasts: what `experiments/trainings.py` judges over trainings, if conf/analysis has an option of this name.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.
         fields: values for the fields in titles and captions, beside `feature_set` and those of `ModalityNames.fields`.
@@ -152,6 +154,7 @@ class Analysis:
     reads: Sequence[str] = ()
     settings: type | None = None
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    contrasts: Sequence[Contrast] = ()
     tables: Sequence[TableView] = ()
     figures: Sequence[FigureView] = ()
     drawing: int = 1
@@ -240,13 +243,13 @@ class Analysis:
 
     def find(self, workspace: Workspace) -> Artifact | None:
         """Return the results if they exist; None if not. Raises what `prepare` raises."""
-        path, recipe = self._place(workspace, self.prepare(workspace))
+        path, recipe = self.place(workspace)
         return Artifact(path, recipe, built=False) if (path / RECIPE_FILE).exists() else None
 
     def make(self, workspace: Workspace) -> Result:
         """Return the results, made unless they exist. Raises what `prepare` and the computation raise."""
         study = self.prepare(workspace)
-        path, recipe = self._place(workspace, study)
+        path, recipe = self.place(workspace, study)
         if (path / RECIPE_FILE).exists():  # trackers then log its figures as they should be
             self.result(Artifact(path, recipe, built=False), *_names(workspace, self))
 
@@ -263,7 +266,9 @@ class Analysis:
             name = f"{name}-{workspace.features(workspace.dataset.split).store.path.name}"
         return name, {**study.recipe, **self.versions}
 
-    def _place(self, workspace: Workspace, study: Study) -> tuple[Path, dict[str, Any]]:
+    def place(self, workspace: Workspace, study: Study | None = None) -> tuple[Path, dict[str, Any]]:
+        """Return the folder of the results, whether they exist or not, and their recipe. Raises what `prepare` raises."""
+        study = study or self.prepare(workspace)
         name, recipe = self._address(workspace, study)
         return workspace.artifacts.path("results", name, recipe), recipe
 
