@@ -111,6 +111,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "steered_answers|steered_answers.show": "which of the features that `names` found; names are given here",
     "text_to_image|generator.encoder": "only that of the model works, which is a part of the recipe",
     "text_to_image|generator.cpu_offload": "where weights wait",
+    "trainings|analysis": "an option of the group, which brings the settings of the analysis",
     "sweep|sae.*": "all dictionaries are compared, whatever they were trained with",
     "sweep|ncl.*": "all dictionaries are compared, whatever they were trained with",
     "sweep|features.*": "all dictionaries are compared, whatever they were trained with",
@@ -510,6 +511,7 @@ WALKS = [
     Walk("explorer", (*TAR, RAW_SAE)),
     Walk("report", (*TAR, RAW_SAE)),
     Walk("sweep", (*TAR, "features=[sae,ncl]")),
+    Walk("trainings", (*TAR, "features=sae", "trainings.n_seeds=1")),
     Walk("objectives_synthetic", ("objectives_synthetic.seeds=1",)),
     Walk("validate", ("validate.seeds=1", "validate.equal_gains.seeds=1", ONE_VALUE_EACH)),
 ]

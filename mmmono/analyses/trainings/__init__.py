@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Workspace
 
 LEVEL = 0.05  # of Holm's p
-PANELS = 12  # families in a figure, at most
+PANELS = 15  # families in a figure, at most
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,31 @@ def stands(row: dict[str, Any]) -> bool:
 def in_words(text: str, modalities: ModalityNames) -> str:
     """Write `change=drop, of=TextD` as `drop TextD`."""
     values = [part.partition("=")[2] for part in text.split(", ")]
-    return " ".join(heading(value, modalities) for value in values if value)
+    return " ".join(heading(value, modalities).replace("_", " ") for value in values if value)
 
 
 def standing_rows(result: Result, feature_set: str) -> Rows:
-    """The contrasts that hold over trainings, and numbers that are not tested."""
-    rows: Rows = []
-    for row in result.rows("contrasts"):
-        if row["feature_set"] == feature_set and (stands(row) or row["kind"] == "value"):
-            tested = row["p_holm"] is not None
-            said = [in_words(row[part], result.modalities) for part in ("family", "row")]
-            rows.append(
-                {
-                    "what": row["contrast"], "of": " ".join(filter(None, said)),
-                    "mean [95 %]": _with_bounds(row), "from": f"{row['lowest']:.3g}", "to": f"{row['highest']:.3g}",
-                    "same side": f"{row['same_side']} of {row['trainings']}" if tested else "",
-                    "p (Holm)": f"{max(row['p_holm'], 0.001):.3f}" if tested else "",
-                }
-            )  # fmt: skip
+    """The contrasts that hold over trainings, numbers that are not tested, and how many contrasts do not hold."""
+    own = [row for row in result.rows("contrasts") if row["feature_set"] == feature_set]
+    shown = [row for row in own if stands(row) or row["kind"] == "value"]
+    rows: Rows = [
+        {
+            "what": row["contrast"],
+            "of": " ".join(filter(None, (in_words(row[part], result.modalities) for part in ("family", "row")))),
+            "mean [95 %]": _with_bounds(row), "from": f"{row['lowest']:.3g}", "to": f"{row['highest']:.3g}",
+            "same side": f"{row['same_side']} of {row['trainings']}" if stands(row) else "",
+            "p (Holm)": _p_value(row["p_holm"]) if stands(row) else "",
+        }
+        for row in shown
+    ]  # fmt: skip
+    if count := len(own) - len(shown):
+        rest = f"{count} {'other ' if shown else ''}contrasts do not stand"
+        rows.append({"what": rest, **dict.fromkeys(("of", "mean [95 %]", "from", "to", "same side", "p (Holm)"), "")})
     return rows
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _with_bounds(row: dict[str, Any]) -> str:

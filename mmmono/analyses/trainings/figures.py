@@ -20,7 +20,8 @@ from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, PAGE, RANDOM_COLOR, STYLE
 
 COLUMNS = 3  # panels in a row
-LINE, REST = 0.17, 0.62  # inches: height of a line, and of what a panel has beside its lines
+BELOW = 0.3  # a mean, the trainings, in lines
+LINE, REST = 0.19, 0.62  # inches: height of a line, and of what a panel has beside its lines
 PLACE = ["contrast", "family", "row"]
 
 
@@ -70,9 +71,10 @@ def _draw(axis: Axes, family: pd.DataFrame, values: pd.Series[list[float]], moda
         filled = bool(row["p_holm"] <= LEVEL)
         mean = Interval(*(float(row[f"mean{end}"]) for end in ("", "_low", "_high")))
         of = values[row["contrast"], row["family"], row["row"]]
-        interval_line(axis, line, of, mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
+        axis.plot(of, [line + BELOW] * len(of), ".", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
+        interval_line(axis, line, [], mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
     name_lines(axis, [in_words(row, modalities) for row in family["row"]])
-    title = " ".join(filter(None, [in_words(first["family"], modalities)]))
+    title = in_words(first["family"], modalities)
     axis.set_title(f"{first['contrast']}\n{title}" if title else first["contrast"], loc="left")
     axis.locator_params(axis="x", nbins=4)
 
