@@ -56,8 +56,10 @@ def over_trainings(values: Float[Array, " trainings"], null: float | None = 0.0,
         shift = 0.0 if null is None else math.log(null) if ratio else null
         estimate = t_mean((np.log(values) if ratio else values) - shift)
         bounds = estimate.interval()
-        ends = [end + shift for end in (bounds.value, bounds.low, bounds.high)]
-        mean = Interval(*(map(math.exp, ends) if ratio else ends), level=bounds.level, method="t over trainings")
+        middle, low, high = (
+            math.exp(end + shift) if ratio else end + shift for end in (bounds.value, bounds.low, bounds.high)
+        )
+        mean = Interval(middle, low, high, bounds.level, "t over trainings")
         p = math.nan if null is None else estimate.p_value
     if null is None:
         return OverTrainings(mean, p, len(values), len(values))

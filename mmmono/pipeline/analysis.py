@@ -121,7 +121,7 @@ class Analysis:
         settings: dataclass of the settings in the section of the configuration that has its name, or of those in no section
             if there is no such section; None if it has none.
         columns: the tables it saves, each with its columns and what they hold.
-        contrasts: what `experiments/trainings.py` judges over trainings, if conf/analysis has an option of this name.
+        contrasts: what is judged over trainings with other seeds; conf/analysis then has an option of its name.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.
         fields: values for the fields in titles and captions, beside `feature_set` and those of `ModalityNames.fields`.
@@ -240,6 +240,10 @@ class Analysis:
             with suppress(OSError):  # a root that may only be read keeps its figures
                 self._save_figures(result)
         return result
+
+    def parts(self, workspace: Workspace) -> Iterable[tuple[str, Analysis, Workspace]]:
+        """Return results that are made on the way and do not exist: what to call them, whose, with which settings."""
+        return ()
 
     def find(self, workspace: Workspace) -> Artifact | None:
         """Return the results if they exist; None if not. Raises what `prepare` raises."""

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["difference", "ratio", "value"]
-NULL: Mapping[Kind, float | None] = {"difference": 0.0, "ratio": 1.0, "value": None}  # what it is where nothing is there
+NULL: Mapping[Kind, float | None] = {
+    "difference": 0.0,
+    "ratio": 1.0,
+    "value": None,
+}  # what it is where nothing is there
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,8 @@ class Contrast:
         value: the column. Rows where it is empty are left out.
         of: columns that say what a row is of, beside the feature set.
         family: further such columns: comparisons whose feature set and values of these are equal are one family (Holm 1979).
-        kind: a `difference` is 0 where there is nothing, a `ratio` 1, and its logarithms are averaged; of a `value` no number
-            says that there is nothing, and it is not tested.
+        kind: a `difference` is 0 where there is nothing; a `ratio` is 1, and its logarithms are averaged; of a `value` no
+            number says that there is nothing, and it is not tested.
         minus: column that is taken off the value; none if empty.
         requires: column that is filled in the rows that count; none if empty.
     """

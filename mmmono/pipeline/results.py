@@ -151,14 +151,13 @@ class ResultsOnDisk:
                 yield f"another {entry['name']}"
 
 
-def made_with(artifacts: Artifacts, analysis: Analysis, path: Path, recipe: Mapping[str, Any]) -> Artifact | None:
+def made_with(artifacts: Artifacts, path: Path, recipe: Mapping[str, Any]) -> Artifact | None:
     """Return the newest result that was made with a recipe, or with the same for more feature sets; None if there is none.
 
     What an analysis says of a feature set does not depend on which others it was asked about.
 
     Args:
         artifacts: the root.
-        analysis: the analysis.
         path: folder of the result with exactly this recipe.
         recipe: entries `sets` and `partitions` may have more in the result.
     """

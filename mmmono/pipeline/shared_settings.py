@@ -38,8 +38,8 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
         together: the entrypoints of the call and their shared groups; by default from the environment variable.
 
     Returns:
-        The remaining arguments. A plan keeps its steps' settings, with a plus because it does not have them itself; an option
-        that brings a whole configuration, and so cannot be a part of the plan's, is an entry of `plan.more`.
+        The remaining arguments. A plan keeps its steps' settings, with a plus because it does not have them itself; an
+        option that brings a whole configuration, and so cannot be a part of the plan's, is an entry of `plan.more`.
     """
     words = shlex.split(os.environ.get(TOGETHER, "") if together is None else together)
     others = [word for word in words if "=" not in word and word.split(":")[0] != config_name]

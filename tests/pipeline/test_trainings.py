@@ -42,9 +42,7 @@ def killed_after(trainings: int, make: Callable[..., object]) -> Callable[..., o
 
 
 @pytest.mark.slow
-def test_a_conclusion_over_three_trainings(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conclusion_over_three_trainings(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results that are there are used, of more feature sets too; what is lacking is made as its own command makes it."""
     monkeypatch.setattr("mmmono.analyses.consequences.figures.draw", lambda _: iter(()))  # they take most of the time
     given, root = (*store(tmp_path, 300), *FEW), tmp_path / "artifacts"

@@ -124,7 +124,9 @@ STEERING = Analysis(
         },
     },
     contrasts=[
-        Contrast("move beyond steering others", "summary", "move", of=("class",), family=("strength",), minus="control"),
+        Contrast(
+            "move beyond steering others", "summary", "move", of=("class",), family=("strength",), minus="control"
+        ),
     ],
     tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", class_means)],
     figures=[

@@ -195,8 +195,12 @@ TEXT_TO_IMAGE = Analysis(
     },
     contrasts=[
         Contrast(
-            "change beyond the other's", "effects", "change",
-            of=("members", "measure"), family=("reference", "strength"), requires="p",
+            "change beyond the other's",
+            "effects",
+            "change",
+            of=("members", "measure"),
+            family=("reference", "strength"),
+            requires="p",
         )
     ],
     tables=[

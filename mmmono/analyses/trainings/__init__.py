@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +107,15 @@ def _remarks(result: Result) -> Iterator[str]:
     elif not rows:
         yield "no contrast is in two trainings: the results have none, as where too few samples were found"
     yield (
-        f"intervals (Student's t) and p-values are over {len(seeds)} trainings, seed={seeds[0]} to {seeds[-1]}; the seed also "
-        "draws what the analysis draws, such as halves and random sets"
+        f"intervals (Student's t) and p-values are over {len(seeds)} trainings, seed={seeds[0]} to {seeds[-1]}; the seed "
+        "also draws what the analysis draws, such as halves and random sets"
     )
     if any(row["kind"] == "ratio" for row in rows):
         yield "means of ratios are geometric, and 1 is no difference"
-    yield "that is for these pairs and this fit of the model; other pairs are not covered"
+    yield (
+        "that is for these pairs and this fit of the model; other pairs are not covered. What the analysis says of one "
+        "training, such as that random sets have no good match, holds here too"
+    )
     if len(seeds) == 2:
         yield "two trainings give intervals seven times as wide as five with the same scatter: trainings.n_seeds=4"
 
@@ -124,14 +127,19 @@ class _OverTrainings(Analysis):
         """Split whose pairs its tables are of."""
         return analyzed(workspace.cfg).split(workspace)
 
+    def parts(self, workspace: Workspace) -> Iterable[tuple[str, Analysis, Workspace]]:
+        """Return the analysis of each training whose results do not exist."""
+        found: Iterable[tuple[str, Analysis, Workspace]] = self._module("analysis").lacking(workspace)
+        return found
+
 
 TRAININGS = _OverTrainings(
     name="trainings",
     section="+",
     title="What holds over trainings",
     question=(
-        "Which differences that an analysis shows of one training do dictionaries trained with other seeds show, too? Not in "
-        "the paper."
+        "Which differences that an analysis shows of one training do dictionaries trained with other seeds show, too? Not "
+        "in the paper."
     ),
     paper="beyond the paper",
     targets=("trainings",),
@@ -166,14 +174,16 @@ TRAININGS = _OverTrainings(
     },
     tables=[
         TableView(
-            "trainings-{of}-{feature_set}", "What stands of {of}, {feature_set}, over {trainings} trainings", standing_rows
+            "trainings-{of}-{feature_set}",
+            "What stands of {of}, {feature_set}, over {trainings} trainings",
+            standing_rows,
         )
     ],
     figures=[
         FigureView(
             "{feature_set}-trainings",
             "{of}, {feature_set}: each training (dots), and their mean with its 95 % t interval over {trainings} trainings. "
-            "Filled: Holm's p ≤ .05 in the family, which is a panel. Of more than {panels} panels those with the smallest p.",
+            "Filled: Holm's p ≤ .05 in the family, which is a panel. Of more than {panels} those with the smallest p.",
         )
     ],
     fields=_fields,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, open_dict
 
 from mmmono.analyses.trainings import Settings, analyzed
+from mmmono.core.errors import MissingArtifactError
 from mmmono.modality.trainings import holm_by_family, over_trainings
 from mmmono.pipeline.analysis import Analysis, Study, Tables
 from mmmono.pipeline.results import made_with
@@ -31,7 +32,7 @@ def prepare(workspace: Workspace) -> Study:
     """
     settings = read_settings(workspace.cfg, "trainings", Settings)
     analysis, names = analyzed(workspace.cfg), trained_sets(workspace)
-    seeds = [workspace.seed + i for i in range(1 + settings.n_seeds)]
+    seeds = _seeds(workspace, settings)
     runs = {seed: _run(workspace, names, seed) for seed in seeds}
     studies = {seed: analysis.prepare(run) for seed, run in runs.items()}
     label = "-".join(filter(None, (analysis.name, studies[workspace.seed].label)))
@@ -54,6 +55,23 @@ def prepare(workspace: Workspace) -> Study:
     return Study(recipe, compute, label=label)
 
 
+def lacking(workspace: Workspace) -> Iterator[tuple[str, Analysis, Workspace]]:
+    """The analysis with each seed whose results do not exist: what to call them, and the settings."""
+    analysis, names = analyzed(workspace.cfg), trained_sets(workspace)
+    for seed in _seeds(workspace, read_settings(workspace.cfg, "trainings", Settings)):
+        run = _run(workspace, names, seed)
+        try:
+            found = made_with(run.artifacts, *analysis.place(run))
+        except MissingArtifactError:
+            found = None
+        if found is None:
+            yield f"results of {analysis.name}, seed {seed}", analysis, run
+
+
+def _seeds(workspace: Workspace, settings: Settings) -> list[int]:
+    return [workspace.seed + i for i in range(1 + settings.n_seeds)]
+
+
 def _run(workspace: Workspace, names: Sequence[str], seed: int) -> Workspace:
     """The same settings with another seed, and with these feature sets alone."""
     cfg: DictConfig = workspace.cfg.copy()
@@ -66,7 +84,7 @@ def _run(workspace: Workspace, names: Sequence[str], seed: int) -> Workspace:
 
 def _result(run: Workspace, analysis: Analysis) -> Result:
     """Results of a training: those on disk, of more feature sets too, or made now."""
-    found = None if run.artifacts.rebuild else made_with(run.artifacts, analysis, *analysis.place(run))
+    found = None if run.artifacts.rebuild else made_with(run.artifacts, *analysis.place(run))
     return analysis.make(run) if found is None else Result(found.path, found.recipe)
 
 
@@ -109,6 +127,4 @@ def contrast_rows(analysis: Analysis, values: Rows) -> Rows:
     of = [tuple(row[part] for part in PLACE[:-1]) for row in rows]
     tested = Counter(family for family, row in zip(of, rows, strict=True) if not np.isnan(row["p"]))
     adjusted = holm_by_family([row["p"] for row in rows], of)
-    return [
-        {**row, "p_holm": p, "compared": tested[family]} for row, p, family in zip(rows, adjusted, of, strict=True)
-    ]
+    return [{**row, "p_holm": p, "compared": tested[family]} for row, p, family in zip(rows, adjusted, of, strict=True)]

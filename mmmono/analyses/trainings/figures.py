@@ -33,9 +33,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
         yield f"{name}-trainings", over_trainings(own, values[values["feature_set"] == name], result.modalities)
 
 
-def over_trainings(
-    contrasts: pd.DataFrame, values: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT
-) -> Figure:
+def over_trainings(contrasts: pd.DataFrame, values: pd.DataFrame, modalities: ModalityNames = IMAGE_AND_TEXT) -> Figure:
     """One panel for each family, one line for each contrast.
 
     Args:
@@ -47,7 +45,7 @@ def over_trainings(
     if len(families) > PANELS:
         least = sorted(families, key=lambda part: part["p"].astype(float).fillna(1).min())[:PANELS]
         families = [part for part in families if any(part is one for one in least)]
-    single = values.groupby(PLACE)["value"].apply(list)
+    single = {tuple(map(str, place)): own["value"].tolist() for place, own in values.groupby(PLACE)}
     columns = min(COLUMNS, len(families))
     lines = math.ceil(len(families) / columns)
     with plt.rc_context(STYLE):
@@ -60,7 +58,9 @@ def over_trainings(
         return figure
 
 
-def _draw(axis: Axes, family: pd.DataFrame, values: pd.Series[list[float]], modalities: ModalityNames) -> None:
+def _draw(
+    axis: Axes, family: pd.DataFrame, values: dict[tuple[str, ...], list[float]], modalities: ModalityNames
+) -> None:
     """Draw the lines of a family; the mean is filled where it stands."""
     first = family.iloc[0]
     null = NULL[first["kind"]]
@@ -69,7 +69,7 @@ def _draw(axis: Axes, family: pd.DataFrame, values: pd.Series[list[float]], moda
     for line, row in enumerate(family.to_dict("records")):
         color = _color(row["row"])
         filled = bool(row["p_holm"] <= LEVEL)
-        mean = Interval(*(float(row[f"mean{end}"]) for end in ("", "_low", "_high")))
+        mean = Interval(float(row["mean"]), float(row["mean_low"]), float(row["mean_high"]))
         of = values[row["contrast"], row["family"], row["row"]]
         axis.plot(of, [line + BELOW] * len(of), ".", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
         interval_line(axis, line, [], mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
