@@ -71,7 +71,7 @@ def standing_rows(result: Result, feature_set: str) -> Rows:
         for row in shown
     ]  # fmt: skip
     if count := len(own) - len(shown):
-        rest = f"{count} {'other ' if shown else ''}contrasts do not stand"
+        rest = f"{count} {'other ' if shown else ''}contrast{' does' if count == 1 else 's do'} not stand"
         rows.append({"what": rest, **dict.fromkeys(("of", "mean [95 %]", "from", "to", "same side", "p (Holm)"), "")})
     return rows
 
@@ -101,7 +101,7 @@ def _remarks(result: Result) -> Iterator[str]:
         )
         if there < len(tested):
             yield (
-                f"the other {len(tested) - there} do not: trainings disagree, or are too few, to say whether there is "
+                f"{len(tested) - there} do not: trainings disagree, or are too few, to say whether there is "
                 "anything. That is no evidence of nothing; contrasts.parquet and the figures have them all"
             )
     elif not rows:
