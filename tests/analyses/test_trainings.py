@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmmono.analyses.names import NAMES
-from mmmono.analyses.trainings import TRAININGS
+from mmmono.analyses.trainings import TRAININGS, in_words
 from mmmono.analyses.trainings.analysis import contrast_rows
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import shown_tables
@@ -82,6 +82,15 @@ def test_two_trainings_are_few_and_none_have_nothing_to_compare(tmp_path: Path) 
 def test_classes_are_called_as_the_modalities_are(tmp_path: Path) -> None:
     [(_, _, rows)] = shown_tables(TRAININGS, result(tmp_path, modalities=ModalityNames("audio", "text")))
     assert rows[0]["of"] == "AudioD"
+
+
+@pytest.mark.parametrize(
+    ("saved", "shown"),
+    [("change=drop, of=TextD", "drop TextD"), ("measure=i2t_r5", "i→t R@5"), ("measure=effective_rank", "effective rank"),
+     ("reference=a, b.png, strength=0.5", "a, b.png strength 0.5"), ("", "")],
+)  # fmt: skip
+def test_rows_in_words(saved: str, shown: str) -> None:
+    assert in_words(saved, ModalityNames()) == shown
 
 
 def test_the_figure_has_a_panel_for_each_family_and_fills_what_stands(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mmmono.analyses.trainings import TRAININGS
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.results import ResultsOnDisk
 from mmmono.pipeline.settings import CONF
+from mmmono.pipeline.shared_settings import own_settings
 from mmmono.pipeline.workspace import Workspace
 from tests.pipeline.conftest import Command, newest, saved_rows
 from tests.pipeline.objectives_store import store
@@ -118,6 +119,33 @@ def test_one_training_says_nothing_about_others(command: Command, tmp_path: Path
     run = command("trainings", *given, "analysis=mds")
     assert run.status == 1
     assert "analysis=mds names no option: choose one of ablation, consequences, gender, names" in run.err
+
+
+def test_a_plan_lists_what_each_training_lacks(command: Command, tmp_path: Path) -> None:
+    """`make plan FOR=trainings ARGS=analysis=gender`: an option that brings a whole configuration is no part of the plan's."""
+    together = "trainings model=drawingclip dataset=openmoji"
+    arguments = ["analysis=gender", "concept=age", "trainings.n_seeds=2", "gender.draws=3"]
+    taken = own_settings("plan", arguments, CONF, together)
+    assert taken == ["plan.more=['analysis=gender']", "concept=age", "+trainings.n_seeds=2", "+gender.draws=3"]
+    assert own_settings("trainings", arguments, CONF, together) == arguments
+    given = (
+        "dataset=synthetic",
+        "dataset.pairs=300",
+        "dataset.dim=16",
+        "features=sae",
+        "features.k=3",
+        f"artifacts={tmp_path}",
+    )
+    of = ("plan.targets=[trainings]", "plan.more=[analysis=steering]", "+trainings.n_seeds=1", "+steering.per_class=0")
+    run = command("plan", *given, *of)
+    assert run.status == 0, run.err
+    for line in (
+        "dictionary sae, seed 1",
+        "results of steering, seed 0",
+        "results of steering, seed 1",
+        "results of trainings",
+    ):
+        assert line in run.out
 
 
 def test_every_analysis_with_contrasts_can_be_chosen() -> None:

@@ -195,7 +195,7 @@ TEXT_TO_IMAGE = Analysis(
     },
     contrasts=[
         Contrast(
-            "change beyond the other's",
+            "difference of changes",
             "effects",
             "change",
             of=("members", "measure"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mmmono.pipeline.workspace import Workspace
 
 LEVEL = 0.05  # of Holm's p
+NUMBER = r"-?[\d.]+(e-?\d+)?"
 PANELS = 15  # families in a figure, at most
 
 
@@ -51,9 +53,10 @@ def stands(row: dict[str, Any]) -> bool:
 
 
 def in_words(text: str, modalities: ModalityNames) -> str:
-    """Write `change=drop, of=TextD` as `drop TextD`."""
-    values = [part.partition("=")[2] for part in text.split(", ")]
-    return " ".join(heading(value, modalities).replace("_", " ") for value in values if value)
+    """Write `change=drop, of=TextD` as `drop TextD`, and `strength=8.0` as `strength 8.0`."""
+    cells = [part.partition("=")[::2] for part in re.split(r", (?=\w+=)", text)]
+    said = (f"{name} {value}" if re.fullmatch(NUMBER, value) else heading(value, modalities) for name, value in cells)
+    return " ".join(words.replace("_", " ") for words in said if words)
 
 
 def standing_rows(result: Result, feature_set: str) -> Rows:
