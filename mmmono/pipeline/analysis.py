@@ -201,6 +201,10 @@ class Analysis:
         read = {"read": {kind: version_of(kind) for kind in self.reads}} if self.reads else {}
         return {KEY: self.version, **read}
 
+    def is_current(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether a result with this recipe is of the current versions."""
+        return all(recipe.get(key) == value for key, value in self.versions.items())
+
     @property
     def drawn(self) -> dict[str, int]:
         """Versions of what draws its figures: its own code, and the look that all figures share."""

@@ -109,8 +109,7 @@ class ResultsOnDisk:
         return found
 
     def _made_by(self, analysis: Analysis) -> Iterator[Artifact]:
-        wanted = analysis.versions.items()
-        return (found for found in self._named(analysis.name) if all(found.recipe.get(key) == of for key, of in wanted))
+        return (found for found in self._named(analysis.name) if analysis.is_current(found.recipe))
 
     def _named(self, name: str) -> Iterator[Artifact]:
         return (result for result in self._results if result.path.name.startswith(f"{name}-"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmmono.analyses.names import NAMES
-from mmmono.analyses.trainings import TRAININGS, in_words
+from mmmono.analyses.trainings import TRAININGS, about_analysis, in_words
 from mmmono.analyses.trainings.analysis import contrast_rows
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import shown_tables
@@ -103,6 +103,13 @@ def test_the_figure_has_a_panel_for_each_family_and_fills_what_stands(tmp_path: 
     dots = [line for line in above.lines if line.get_marker() == "." and len(line.get_xdata())]
     assert [len(line.get_xdata()) for line in dots] == [5, 5]
     assert [text.get_text() for text in above.get_yticklabels()] == ["ImgD", "CrossD"]
+
+
+def test_results_of_an_earlier_version_of_the_analysis_are_not_reported() -> None:
+    recipe = {**TRAININGS.versions, "about": about_analysis(NAMES)}
+    assert TRAININGS.is_current(recipe)
+    assert not TRAININGS.is_current({**recipe, "about": {**recipe["about"], "version": NAMES.version - 1}})
+    assert not TRAININGS.is_current({**recipe, "version": TRAININGS.version + 1})
 
 
 def test_cells_are_differences_of_columns_in_the_rows_that_count() -> None:

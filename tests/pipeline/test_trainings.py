@@ -122,7 +122,7 @@ def test_one_training_says_nothing_about_others(command: Command, tmp_path: Path
 
 
 def test_a_plan_lists_what_each_training_lacks(command: Command, tmp_path: Path) -> None:
-    """`make plan FOR=trainings ARGS=analysis=gender`: an option that brings a whole configuration is no part of the plan's."""
+    """As of `make plan FOR=trainings ARGS=analysis=gender`: the option brings a whole configuration, none of the plan's."""
     together = "trainings model=drawingclip dataset=openmoji"
     arguments = ["analysis=gender", "concept=age", "trainings.n_seeds=2", "gender.draws=3"]
     taken = own_settings("plan", arguments, CONF, together)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,20 @@ class Settings:
             )
 
 
-def analyzed(cfg: DictConfig) -> Analysis:
-    """The analysis that `analysis=` chose."""
+def _analyses() -> Sequence[Analysis]:
     from mmmono.analyses import ANALYSES  # not at the top: that module imports this one
 
-    return next(analysis for analysis in ANALYSES if analysis.name == cfg.analysis)
+    return ANALYSES
+
+
+def analyzed(cfg: DictConfig) -> Analysis:
+    """The analysis that `analysis=` chose."""
+    return next(analysis for analysis in _analyses() if analysis.name == cfg.analysis)
+
+
+def about_analysis(analysis: Analysis) -> dict[str, Any]:
+    """Entry `about` of the recipe: the analysis whose differences are judged, and its versions."""
+    return {"analysis": analysis.name, **analysis.versions}
 
 
 def stands(row: dict[str, Any]) -> bool:
@@ -129,6 +138,11 @@ class _OverTrainings(Analysis):
     def split(self, workspace: Workspace) -> Split:
         """Split whose pairs its tables are of."""
         return analyzed(workspace.cfg).split(workspace)
+
+    def is_current(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether a result is of the current versions, and of those of the analysis that it is about."""
+        about = recipe.get("about", {})
+        return super().is_current(recipe) and about in map(about_analysis, _analyses())
 
     def parts(self, workspace: Workspace) -> Iterable[tuple[str, Analysis, Workspace]]:
         """Return the analysis of each training whose results do not exist."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig, open_dict
 
-from mmmono.analyses.trainings import Settings, analyzed
+from mmmono.analyses.trainings import Settings, about_analysis, analyzed
 from mmmono.core.errors import MissingArtifactError
 from mmmono.modality.trainings import holm_by_family, over_trainings
 from mmmono.pipeline.analysis import Analysis, Study, Tables
@@ -39,6 +39,7 @@ def prepare(workspace: Workspace) -> Study:
     recipe = {
         **studies[workspace.seed].recipe,
         "of": label,
+        "about": about_analysis(analysis),
         "seeds": seeds,
         "results": [analysis.place(runs[seed], studies[seed])[0].name.rpartition("-")[2] for seed in seeds],
     }
