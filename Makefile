@@ -34,7 +34,7 @@ RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EX
 INSTALL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable
 TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 .PHONY: help setup setup-dev demo paper plan report explorer validate objectives consensus names concepts consequences
-.PHONY: steering sweep dashboard docs test test-quick test-least coverage fuzz rehearse chaos
+.PHONY: steering trainings sweep dashboard docs test test-quick test-least coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
 
 help: ## Show this list
@@ -98,6 +98,9 @@ consequences: $(READY) ## What retrieval loses without each class of features, o
 	@$(RUN)
 
 steering: $(READY) ## What a text finds when one of its features is set: how far the feature moves, and what stays
+	@$(RUN)
+
+trainings: $(READY) ## Which differences stand over five trainings: of consequences, or of ARGS=analysis=gender, names, ablation, steering
 	@$(RUN)
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed

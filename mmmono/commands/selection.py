@@ -114,10 +114,14 @@ def _configured(name: str) -> Any:
     found: Any = ()
     for entry in OmegaConf.select(OmegaConf.load(CONF / f"{name}.yaml"), "defaults", default=[]):
         if isinstance(entry, str):
-            found = found if entry == "_self_" else _configured(entry) or found
-        else:
-            [(group, option)] = entry.items()
-            found = option if str(group).removeprefix("override ") == "features" else found
+            found = found if entry == "_self_" else _configured(entry.strip("/").partition("@")[0]) or found
+            continue
+        [(key, option)] = entry.items()
+        group = str(key).removeprefix("override ")
+        if group == "features":
+            found = option
+        elif isinstance(option, str):  # an option may bring a whole configuration
+            found = _configured(f"{group}/{option}") or found
     return found
 
 

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from mmmono.core.artifacts import RECIPE_FILE, Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.versions import FIGURES, KEY, version_of
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.drawn import drawn, note_drawn
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -120,6 +121,7 @@ class Analysis:
         settings: dataclass of the settings in the section of the configuration that has its name, or of those in no section
             if there is no such section; None if it has none.
         columns: the tables it saves, each with its columns and what they hold.
+        contrasts: what is judged over trainings with other seeds; conf/analysis then has an option of its name.
         tables, figures: what is shown of a result.
         drawing: version of the figures, to be raised when their code changes; they are then drawn anew from the tables.
         fields: values for the fields in titles and captions, beside `feature_set` and those of `ModalityNames.fields`.
@@ -152,6 +154,7 @@ class Analysis:
     reads: Sequence[str] = ()
     settings: type | None = None
     columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    contrasts: Sequence[Contrast] = ()
     tables: Sequence[TableView] = ()
     figures: Sequence[FigureView] = ()
     drawing: int = 1
@@ -198,6 +201,10 @@ class Analysis:
         read = {"read": {kind: version_of(kind) for kind in self.reads}} if self.reads else {}
         return {KEY: self.version, **read}
 
+    def is_current(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether a result with this recipe is of the current versions."""
+        return all(recipe.get(key) == value for key, value in self.versions.items())
+
     @property
     def drawn(self) -> dict[str, int]:
         """Versions of what draws its figures: its own code, and the look that all figures share."""
@@ -238,15 +245,19 @@ class Analysis:
                 self._save_figures(result)
         return result
 
+    def parts(self, workspace: Workspace) -> Iterable[tuple[str, Analysis, Workspace]]:
+        """Return results that are made on the way and do not exist: what to call them, whose, with which settings."""
+        return ()
+
     def find(self, workspace: Workspace) -> Artifact | None:
         """Return the results if they exist; None if not. Raises what `prepare` raises."""
-        path, recipe = self._place(workspace, self.prepare(workspace))
+        path, recipe = self.place(workspace)
         return Artifact(path, recipe, built=False) if (path / RECIPE_FILE).exists() else None
 
     def make(self, workspace: Workspace) -> Result:
         """Return the results, made unless they exist. Raises what `prepare` and the computation raise."""
         study = self.prepare(workspace)
-        path, recipe = self._place(workspace, study)
+        path, recipe = self.place(workspace, study)
         if (path / RECIPE_FILE).exists():  # trackers then log its figures as they should be
             self.result(Artifact(path, recipe, built=False), *_names(workspace, self))
 
@@ -263,7 +274,9 @@ class Analysis:
             name = f"{name}-{workspace.features(workspace.dataset.split).store.path.name}"
         return name, {**study.recipe, **self.versions}
 
-    def _place(self, workspace: Workspace, study: Study) -> tuple[Path, dict[str, Any]]:
+    def place(self, workspace: Workspace, study: Study | None = None) -> tuple[Path, dict[str, Any]]:
+        """Return the folder of the results, whether they exist or not, and their recipe. Raises what `prepare` raises."""
+        study = study or self.prepare(workspace)
         name, recipe = self._address(workspace, study)
         return workspace.artifacts.path("results", name, recipe), recipe
 

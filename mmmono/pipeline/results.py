@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mmmono.core.artifacts import Artifact
+from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import MissingArtifactError
 from mmmono.core.shown import as_typed
-from mmmono.core.versions import version_of
+from mmmono.core.versions import version_of, versioned
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.workspace import Workspace
 
@@ -109,8 +110,7 @@ class ResultsOnDisk:
         return found
 
     def _made_by(self, analysis: Analysis) -> Iterator[Artifact]:
-        wanted = analysis.versions.items()
-        return (found for found in self._named(analysis.name) if all(found.recipe.get(key) == of for key, of in wanted))
+        return (found for found in self._named(analysis.name) if analysis.is_current(found.recipe))
 
     def _named(self, name: str) -> Iterator[Artifact]:
         return (result for result in self._results if result.path.name.startswith(f"{name}-"))
@@ -149,6 +149,29 @@ class ResultsOnDisk:
                 yield f"features.normalize={as_typed(entry['normalize'])}"
             elif not _same(entry, mine):
                 yield f"another {entry['name']}"
+
+
+def made_with(artifacts: Artifacts, path: Path, recipe: Mapping[str, Any]) -> Artifact | None:
+    """Return the newest result that was made with a recipe, or with the same for more feature sets; None if there is none.
+
+    What an analysis says of a feature set does not depend on which others it was asked about.
+
+    Args:
+        artifacts: the root.
+        path: folder of the result with exactly this recipe.
+        recipe: entries `sets` and `partitions` may have more in the result.
+    """
+    wanted = json.loads(json.dumps(versioned("results", path.name, recipe), default=str))
+    found = artifacts.find("results", f"{path.name.rpartition('-')[0]}-*")
+    return max((one for one in found if _covers(one.recipe, wanted)), key=lambda one: one.made_at, default=None)
+
+
+def _covers(recipe: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    sets, partitions = recipe.get("sets", []), recipe.get("partitions", {})
+    own = {"sets": wanted.get("sets", []), "partitions": wanted.get("partitions", {})}
+    rest = [{key: value for key, value in one.items() if key not in own} for one in (recipe, wanted)]
+    more = all(entry in sets for entry in own["sets"]) and own["partitions"].items() <= partitions.items()
+    return more and _same(*rest)
 
 
 def _stem(store: Artifact) -> str:

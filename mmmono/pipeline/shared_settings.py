@@ -41,7 +41,8 @@ def own_settings(config_name: str, arguments: Sequence[str], conf: Path, togethe
         together: the entrypoints of the call and their shared groups; by default from the environment variable.
 
     Returns:
-        The remaining arguments. A plan keeps its steps' settings, with a plus because it does not have them itself.
+        The remaining arguments. A plan keeps its steps' settings, with a plus because it does not have them itself; an
+        option that brings a whole configuration, and so cannot be a part of the plan's, is an entry of `plan.more`.
     """
     words = shlex.split(os.environ.get(TOGETHER, "") if together is None else together)
     others = [word for word in words if "=" not in word and word.split(":")[0] != config_name]
@@ -149,8 +150,19 @@ def _sorted_out(
         if not any(_has(config, key) for other in likely_first for config in _composed_elsewhere(other, conf, chosen)):
             kept.append(argument)
         elif config_name == "plan":
-            kept.append(f"+{argument}")
+            kept.append(f"+{argument}" if _fits(config_name, conf, argument) else f"plan.more=['{argument}']")
     return kept
+
+
+def _fits(config_name: str, conf: Path, argument: str) -> bool:
+    """Whether an argument with a plus can be a part of a configuration, as far as that is a question of groups."""
+    if not _is_group(argument, conf):
+        return True
+    try:
+        _compose_once(config_name, conf, f"+{_first_choice(argument)}")
+    except HydraException:
+        return False
+    return True
 
 
 def _composed_elsewhere(other: str, conf: Path, groups: Sequence[str]) -> Iterator[DictConfig]:

@@ -6,6 +6,7 @@ something though there was nothing. To add one, append a `Case` to `CASES`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,7 @@ from mmmono.features.removal import Composition, PairedFeatures
 from mmmono.modality.consequences import difference, grouped_rate, interval_of
 from mmmono.modality.removal_outcomes import Outcome as Removed
 from mmmono.modality.removal_outcomes import RemovalBench
+from mmmono.modality.trainings import holm_by_family, over_trainings
 from tests.calibration import modality
 from tests.calibration.studies import concept_study, enrichment_study, pair_sums
 
@@ -74,6 +76,24 @@ def seeds(rng: np.random.Generator) -> Outcome:
 def contrasts(rng: np.random.Generator) -> Outcome:
     """Sixteen contrasts of eight seeds, none of which is real: any that Holm rejects."""
     return min(holm([t_mean(x).p_value for x in rng.standard_normal((16, 8))])) <= 0.05
+
+
+def trained(trainings: int, ratio: bool = False) -> Callable[[np.random.Generator], Outcome]:
+    """One number of each training."""
+
+    def simulate(rng: np.random.Generator) -> Outcome:
+        values = rng.normal(0.04, 0.02, trainings)
+        found = over_trainings(np.exp(values) if ratio else values, 1.0 if ratio else 0.0, ratio).mean
+        return found.low <= (math.exp(0.04) if ratio else 0.04) <= found.high
+
+    return simulate
+
+
+def trained_contrasts(rng: np.random.Generator) -> Outcome:
+    """Six contrasts of five trainings, none of which is real; as of classes dropped and kept they depend on each other."""
+    values = rng.standard_normal((6, 5)) + rng.standard_normal(5)
+    p_values = [over_trainings(own).p for own in values]
+    return min(holm_by_family(p_values, ["one"] * 6)) <= 0.05
 
 
 def equivalent(rng: np.random.Generator) -> Outcome:
@@ -348,6 +368,12 @@ CASES += [
 CASES.append(Case("consensus: corrected agreement", "200 features, 3 seeds", "coverage", modality.agreeing_seeds, 0.25))
 CASES += [Case(*row[:2], "coverage", row[2], 0.005) for row in modality.COVERAGE]
 CASES += [Case(*row[:2], "false positives", row[2], 0.005) for row in modality.FALSE_POSITIVES]
+CASES += [
+    Case("trainings: mean (t)", "5 trainings, normal", "coverage", trained(5)),
+    Case("trainings: mean (t)", "2 trainings, normal", "coverage", trained(2)),
+    Case("trainings: mean of ratios (t of logarithms)", "5 trainings, lognormal", "coverage", trained(5, ratio=True)),
+    Case("trainings: contrasts (t, Holm)", "six of 5 trainings", "false positives", trained_contrasts),
+]
 CASES += [
     Case("rate by group (Wilson)", "groups of 1 to 40, rates .87 to .93", "coverage", rate_of_unequal_groups, 0.5),
     Case("change by group (crossed t)", "groups of 1 to 40, 10 sets", "coverage", sets_of_unequal_groups, 0.5),

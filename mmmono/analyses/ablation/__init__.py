@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
@@ -132,6 +133,9 @@ ABLATION = Analysis(
             "left_out": "labels that were left out, with fewer than five pairs each, joined by commas",
         },
     },
+    contrasts=[
+        Contrast("change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",)),
+    ],
     tables=[TableView("table1-{feature_set}", "Table 1, {feature_set}", table1_rows)],
     figures=[
         FigureView(

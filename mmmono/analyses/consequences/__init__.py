@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.formats import points, random_remarks, shares, with_effective
 from mmmono.reporting.headings import heading
@@ -230,6 +231,9 @@ CONSEQUENCES = Analysis(
             "agreement": "correlation over features of what their removal changes on both halves of the queries",
         },
     },
+    contrasts=[
+        Contrast("change beyond random", "effects", "delta_random", of=("change", "of"), family=("measure",)),
+    ],
     tables=[
         TableView(
             "consequences-{feature_set}", "Retrieval without a class, {feature_set} ({measured})", retrieval_rows

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mmmono.core.text import file_name
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.formats import points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
@@ -211,6 +212,10 @@ GENDER = Analysis(
             "of": "number of images asked; of each group, one with either label counts",
         },
     },
+    contrasts=[
+        Contrast("times its share of energy", "paired", "enrichment", ("samples", "class"), kind="ratio"),
+        Contrast("accuracy lost beyond random", "table2", "beyond_random", of=("samples", "concept", "removed")),
+    ],
     tables=[
         TableView("table2-{concepts}-{feature_set}", "Table 2, {feature_set}: {a} and {b}", removal_rows),
         TableView(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -259,6 +260,11 @@ NAMES = Analysis(
             "wins": "whether it is the feature's name: the larger AUROC wins, of equal ones the vocabulary's",
         },
     },
+    contrasts=[
+        Contrast("names that hold", "summary", "named", of=("class",), kind="value"),
+        Contrast("AUROC on images, above others", "summary", "auroc_image", of=("class",), minus="chance_image"),
+        Contrast("AUROC on texts, above others", "summary", "auroc_text", of=("class",), minus="chance_text"),
+    ],
     tables=[
         TableView("names", "Features whose name holds (q ≤ {fdr}); embedder {embedder}", summary_rows),
         TableView("names-{feature_set}", "Names of {feature_set} that hold best, by class", name_rows),

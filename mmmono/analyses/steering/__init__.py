@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.steering_columns import columns_of_classes, columns_of_features
 from mmmono.pipeline.steering_settings import STEERED, SteeringSettings
 from mmmono.reporting.result import Fields, Result
@@ -122,6 +123,11 @@ STEERING = Analysis(
             "silent": "live features that no image activates",
         },
     },
+    contrasts=[
+        Contrast(
+            "move beyond steering others", "summary", "move", of=("class",), family=("strength",), minus="control"
+        ),
+    ],
     tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", class_means)],
     figures=[
         FigureView(

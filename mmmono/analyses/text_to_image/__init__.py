@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.formats import names, random_remarks, shares
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -192,6 +193,16 @@ TEXT_TO_IMAGE = Analysis(
             "generator": "name of the generator that drew the images",
         },
     },
+    contrasts=[
+        Contrast(
+            "difference of changes",
+            "effects",
+            "change",
+            of=("members", "measure"),
+            family=("reference", "strength"),
+            requires="p",
+        )
+    ],
     tables=[
         TableView(
             "control-{feature_set}",

@@ -42,12 +42,14 @@ class PlanSettings:
         coco: folder of COCO, for what the paper did on it; None if there is none.
         targets: make targets to plan, such as `paper` or `names`.
         only: names of the analyses to plan; None for all that the targets run.
+        more: further arguments of steps: options of groups that bring a whole configuration, such as `analysis=gender`.
     """
 
     exact: bool
     coco: str | None
     targets: Sequence[str]
     only: Sequence[str] | None
+    more: Sequence[str]
 
 
 def print_plan(cfg: DictConfig) -> None:
@@ -72,9 +74,8 @@ def print_plan(cfg: DictConfig) -> None:
 def _items(cfg: DictConfig, hub: Hub, keys: dict[str, None]) -> Iterator[Item]:
     settings = read_settings(cfg, "plan", PlanSettings)
     given = [_given(o) for o in HydraConfig.get().overrides.task if group_of(o) not in ("plan", "hydra")]
-    reproduction = Reproduction(
-        [*own_options(), *settings_of_own_file("plan", CONF), *given], settings.exact, settings.coco
-    )
+    own = [*own_options(), *settings_of_own_file("plan", CONF), *given, *settings.more]
+    reproduction = Reproduction(own, settings.exact, settings.coco)
     for analysis in _chosen(settings.targets, settings.only):
         if reproduction.lacks_coco(analysis):
             why = "the paper's own is on COCO, give its folder (make COCO=..., or plan.coco=...)"

@@ -117,6 +117,9 @@ class Step:
         if self.analysis.kind == "results":
             result = self._result(failed)
             if result.state == State.TO_MAKE:
+                for what, analysis, run in self.analysis.parts(self.workspace):
+                    seconds = self.rates.analysis(analysis.name, self._expected_pairs(run.dataset.split))
+                    yield self._item(what, State.TO_MAKE, seconds=seconds)
                 for download in self._downloads_of_analysis():
                     item = self._download(download)
                     yield item
