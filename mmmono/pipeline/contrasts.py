@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["difference", "ratio", "value"]
-NULL: Mapping[Kind, float | None] = {"difference": 0.0, "ratio": 1.0, "value": None}  # what it is where nothing is there
+# The number where there is nothing.
+NULL: Mapping[Kind, float | None] = {"difference": 0.0, "ratio": 1.0, "value": None}
 
 
 @dataclass(frozen=True)
