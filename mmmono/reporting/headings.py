@@ -38,7 +38,9 @@ def headed(rows: Sequence[Mapping[str, object]], modalities: ModalityNames = IMA
 
 
 def heading(column: str, modalities: ModalityNames = IMAGE_AND_TEXT) -> str:
-    """Heading of a column, such as `i→t R@1` of i2t_r1."""
+    """Heading of a column, such as `i→t R@1` of i2t_r1, and `R@1` of r1, the mean of both ways."""
+    if column[:1] == "r" and column[1:].isdigit():
+        return f"R@{column[1:]}"
     way, _, measure = column.partition("_r")
     if way in ("i2t", "t2i") and measure.isdigit():
         return f"{modalities.way(way)} R@{measure}"

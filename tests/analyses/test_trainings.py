@@ -47,13 +47,8 @@ def test_what_stands_is_shown_and_the_rest_is_counted(tmp_path: Path) -> None:
     assert [(row["what"], row["of"]) for row in rows] == [
         (NAMED, "ImgD"), (NAMED, "CrossD"), (NAMED, "TextD"), (ON_IMAGES, "CrossD"), ("1 other contrast does not stand", ""),
     ]  # fmt: skip
-    assert [row["p (Holm)"] for row in rows] == [
-        "",
-        "",
-        "",
-        "< 0.001",
-        "",
-    ]  # counts are of nothing that could be nothing
+    # Of a count, no number says that there is nothing.
+    assert [row["p (Holm)"] for row in rows] == ["", "", "", "< 0.001", ""]
     assert [row["same side"] for row in rows] == ["", "", "", "5 of 5", ""]
     assert rows[0]["mean [95 %]"].startswith("12 [10, 14")
     said = " ".join(TRAININGS.remarks(made))
@@ -86,7 +81,7 @@ def test_classes_are_called_as_the_modalities_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("saved", "shown"),
-    [("change=drop, of=TextD", "drop TextD"), ("measure=i2t_r5", "i→t R@5"), ("measure=effective_rank", "effective rank"),
+    [("change=drop, of=TextD", "drop TextD"), ("measure=i2t_r5", "i→t R@5"), ("measure=r10", "R@10"), ("measure=effective_rank", "effective rank"),
      ("reference=a, b.png, strength=0.5", "a, b.png strength 0.5"), ("", "")],
 )  # fmt: skip
 def test_rows_in_words(saved: str, shown: str) -> None:
