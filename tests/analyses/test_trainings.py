@@ -81,7 +81,8 @@ def test_classes_are_called_as_the_modalities_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("saved", "shown"),
-    [("change=drop, of=TextD", "drop TextD"), ("measure=i2t_r5", "i→t R@5"), ("measure=r10", "R@10"), ("measure=effective_rank", "effective rank"),
+    [("change=drop, of=TextD", "drop TextD"), ("measure=i2t_r5", "i→t R@5"), ("measure=r10", "R@10"),
+     ("measure=effective_rank", "effective rank"),
      ("reference=a, b.png, strength=0.5", "a, b.png strength 0.5"), ("", "")],
 )  # fmt: skip
 def test_rows_in_words(saved: str, shown: str) -> None:
