@@ -88,10 +88,10 @@ class EmbeddingDecoder(GeneratorOption, FlowPlan):
     def check(self, workspace: Workspace) -> None:
         """Raise ConfigError if a size is not positive, another number is negative, or the dataset has no images."""
         for name in ("pixels", "components", "width", "depth", "train_steps", "batch_size", "lr", "max_pairs", "steps"):
-            if (value := getattr(self, name)) is None or value <= 0:
+            if (value := getattr(self, name)) <= 0:
                 raise ConfigError(f"generator.{name}={as_typed(value)} must be positive")
         for name in ("embedding_noise", "guidance"):
-            if (value := getattr(self, name)) is None or value < 0:
+            if (value := getattr(self, name)) < 0:
                 raise ConfigError(f"generator.{name}={as_typed(value)} must be at least 0")
         workspace.dataset.check_images(workspace.settings.training.split)
 
