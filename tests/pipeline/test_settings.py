@@ -349,15 +349,19 @@ def test_every_entrypoint_checks_and_its_own_settings_pass(
     assert "seed=-1 must be a whole number" in one_line_error(run.err)
     run = command(name, f"artifacts={tmp_path}", "model=clip_rn5")
     assert "model=clip_rn5 names no option: choose one of clip_rn50, " in one_line_error(run.err)
-    run = command(name, "-m", f"artifacts={tmp_path}", "seed=-1,-2")
-    assert run.status == 1
-    assert "Traceback" not in run.err
-    assert "job 0: seed=-1 must be" in run.err
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         monkeypatch.setenv("HF_TOKEN", "x")
         for option in ("openmoji", "cc3m"):
             check_settings(compose(name, overrides=[f"dataset={option}"]), name)
+
+
+@pytest.mark.parametrize("name", ["extract", "train", "mds", "report"])
+def test_jobs_of_a_multirun_are_checked(command: Command, tmp_path: Path, name: str) -> None:
+    run = command(name, "-m", f"artifacts={tmp_path}", "seed=-1,-2")
+    assert run.status == 1
+    assert "Traceback" not in run.err
+    assert "job 0: seed=-1 must be" in run.err
 
 
 # Runs every entrypoint twice, and prints for each run what it said and which heavy libraries have been imported so far.
