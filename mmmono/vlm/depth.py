@@ -144,7 +144,7 @@ def _blocks(tower: nn.Module, what: str) -> tuple[nn.Module, str]:
     )
 
 
-def _drop_projections(model: Any, towers: tuple[nn.Module, nn.Module]) -> None:
+def _drop_projections(model: Any, towers: tuple[Any, Any]) -> None:
     image, text = towers
     if hasattr(model, "vision_model"):
         for name in ("visual_projection", "text_projection"):
@@ -158,7 +158,8 @@ def _drop_projections(model: Any, towers: tuple[nn.Module, nn.Module]) -> None:
             setattr(text, name, None if name == "text_projection" else nn.Identity())
     if hasattr(image, "trunk"):
         _drop_timm_projection(image)
-    elif hasattr(image, "attnpool"):  # a ResNet, which reads the weights of its map: one that changes nothing replaces it
+    elif hasattr(image, "attnpool"):
+        # A ResNet's pool reads the weights of its last map, so that one which changes nothing replaces it.
         old = image.attnpool.c_proj
         image.attnpool.c_proj = same = nn.Linear(old.in_features, old.in_features).to(old.weight).requires_grad_(False)
         nn.init.eye_(same.weight)

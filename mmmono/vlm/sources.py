@@ -34,7 +34,6 @@ from mmmono.vlm.weight_settings import (
     settings_of_tag,
 )
 
-
 # What open_clip calls the weights of a folder, before any other name.
 OWN_NAMES = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
 

@@ -119,7 +119,8 @@ def read_config(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is no readable JSON ({error}): fetch it again") from error
     model, preprocess = _parts(content, "model_cfg", "preprocess_cfg")
-    if not content or not all(isinstance(part, dict) for part in (model, preprocess, *_parts(model, "vision_cfg", "text_cfg"))):
+    parts = model, preprocess, *_parts(model, "vision_cfg", "text_cfg")
+    if not content or not all(isinstance(part, dict) for part in parts):
         raise ModelError(f"{file} is no configuration of open_clip: it must have model_cfg and preprocess_cfg")
     return content
 
