@@ -58,7 +58,8 @@ class Depth:
 
     def recipe(self) -> dict[str, Any]:
         """Return what is left out, as part of a recipe; empty if nothing is, so that other recipes stay as they were."""
-        return {"depth": {"layer": self.by_tower, "projected": self.projected}} if self.cuts else {}
+        version = {} if self.projected else {"version": 2}  # 1 left some projections in
+        return {"depth": {"layer": self.by_tower, "projected": self.projected, **version}} if self.cuts else {}
 
     def check(self, image: int | None, text: int | None) -> None:
         """Raise ModelError if a tower has fewer blocks.

@@ -164,3 +164,7 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
 def test_all_blocks_have_one_address(layer: Any, same: Any) -> None:
     assert Depth(layer).recipe() == Depth(same).recipe()
     assert Depth(layer).cuts == Depth(same).cuts
+
+
+def test_stores_in_which_a_projection_was_left_are_not_taken_for_ones_without() -> None:
+    assert Depth(projected=False).recipe()["depth"] != {"layer": [None, None], "projected": False}
