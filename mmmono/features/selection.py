@@ -20,6 +20,7 @@ from mmmono.features.rows import Origin
 from mmmono.features.store import WHOLE, FeatureStore, Modality, PairedBlock
 
 Split = Literal["train", "select", "val", "all"]
+CAPTION_WANTED = "add a column caption to the metadata (of dataset=store with two files: dataset.metadata=)"
 
 
 class FeatureView:
@@ -134,7 +135,7 @@ class FeatureView:
             return pd.Series(stored if self.rows is None else stored[self.rows], name="caption", dtype=object)
         metadata = self.metadata()
         if "caption" not in metadata:
-            raise StoreError(f"{self.store.path} has no captions: add a column caption to its metadata")
+            raise StoreError(f"{self.store.path} has no captions: {CAPTION_WANTED}")
         return metadata["caption"]
 
 

@@ -50,8 +50,10 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
             expanded a range; a sweep has no job.
     """
     _check_ranges(arguments)
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
-    read = [quote(argument, multirun) for argument in _from_here(arguments)]
+    switches = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    multirun = bool(switches)
+    # First, since Hydra takes no settings after a switch that stands between settings.
+    read = [*switches, *(quote(argument, multirun) for argument in _from_here(arguments) if argument not in switches)]
     if multirun and not any(argument.startswith(OWN_FOLDERS) for argument in arguments):
         _check_globs(read)
     if any(argument.partition("=")[0] in NO_RUN for argument in arguments):

@@ -258,12 +258,14 @@ def _key_error_line(error: OmegaConfBaseException) -> str:
 
 
 def _nearest(key: str) -> str:
-    known = {
-        ".".join([file.parent.name, *_path]) if file.parent != CONF else ".".join(_path)
-        for file in CONF.rglob("*.yaml")
-        for _path in _leaf_paths(OmegaConf.load(file))
-    }
-    known |= {path.split(".", 1)[1] for path in known if path.startswith("features.")}
+    known: dict[str, list[str]] = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = file.parent.name if file.parent != CONF else ""
+        for path in (".".join(path) for path in _leaf_paths(OmegaConf.load(file))):
+            for name in {f"{group}.{path}" if group else path, *([path] if group == "features" else [])}:
+                known.setdefault(name, []).extend([f"{group}={file.stem}"] if group else [])
+    if options := known.get(key):
+        return f" here: it belongs to {', '.join(options[:3])}{' and more' if len(options) > 3 else ''}"
     if key in known:
         return " here, though another entrypoint has it"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)

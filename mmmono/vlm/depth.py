@@ -6,6 +6,7 @@ the whole model (the "logit lens" of nostalgebraist, 2020, for embeddings).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,8 @@ class Depth:
 
     def recipe(self) -> dict[str, Any]:
         """Return what is left out, as part of a recipe; empty if nothing is, so that other recipes stay as they were."""
-        return {"depth": {"layer": self.by_tower, "projected": self.projected}} if self.cuts else {}
+        version = {} if self.projected else {"version": 2}  # 1 left some projections in
+        return {"depth": {"layer": self.by_tower, "projected": self.projected, **version}} if self.cuts else {}
 
     def check(self, image: int | None, text: int | None) -> None:
         """Raise ModelError if a tower has fewer blocks.
@@ -143,7 +145,7 @@ def _blocks(tower: nn.Module, what: str) -> tuple[nn.Module, str]:
     )
 
 
-def _drop_projections(model: Any, towers: tuple[nn.Module, nn.Module]) -> None:
+def _drop_projections(model: Any, towers: tuple[Any, Any]) -> None:
     image, text = towers
     if hasattr(model, "vision_model"):
         for name in ("visual_projection", "text_projection"):
@@ -152,14 +154,29 @@ def _drop_projections(model: Any, towers: tuple[nn.Module, nn.Module]) -> None:
         if isinstance(getattr(text, "head", None), nn.Linear):  # SigLIP's
             text.head = nn.Identity()
         return
-    for tower, name, nothing in (
-        (image, "proj", None),
-        (text, "text_projection", None),
-        (image, "head", nn.Identity()),  # timm's
-        (text, "proj", nn.Identity()),  # that of transformers
-    ):
-        if getattr(tower, name, None) is not None:
-            setattr(tower, name, nothing)
+    for name in ("text_projection", "proj"):  # the second is that of transformers' towers
+        if getattr(text, name, None) is not None:
+            setattr(text, name, None if name == "text_projection" else nn.Identity())
+    if hasattr(image, "trunk"):
+        _drop_timm_projection(image)
+    elif hasattr(image, "attnpool"):
+        # A ResNet's pool reads the weights of its last map, so that one which changes nothing replaces it.
+        old = image.attnpool.c_proj
+        image.attnpool.c_proj = same = nn.Linear(old.in_features, old.in_features).to(old.weight).requires_grad_(False)
+        nn.init.eye_(same.weight)
+        nn.init.zeros_(same.bias)
+    else:
+        image.proj = None
+
+
+def _drop_timm_projection(image: Any) -> None:
+    """Drop what follows the pooling: layers of its head, the pool's own map, or the classifier that stands for both."""
+    pool = getattr(image.head, "pool", None)
+    if pool is not None:
+        pool.proj = nn.Identity()
+    elif not len(image.head):
+        image.trunk.reset_classifier(0)
+    image.head = nn.Sequential(OrderedDict(pool=pool) if pool is not None else OrderedDict())
 
 
 def _is_whole(value: object) -> bool:

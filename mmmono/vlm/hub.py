@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from huggingface_hub import constants, get_session, hf_hub_download, set_client_factory
+from huggingface_hub import constants, get_session, get_token, hf_hub_download, set_client_factory
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
@@ -181,6 +181,8 @@ def _reason_of(error: BaseException) -> str | None:
 
 
 def _reason_of_status(status: int, token: str) -> str | None:
+    if status == 401 and get_token() is None:
+        return f"there is no such repository, or it is private: check the name, and log in with {token}"
     if status == 401:
         return f"the token is not accepted: log in anew with {token}"
     if status == 403:

@@ -34,6 +34,9 @@ from mmmono.vlm.weight_settings import (
     settings_of_tag,
 )
 
+# What open_clip calls the weights of a folder, before any other name.
+OWN_NAMES = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -211,11 +214,23 @@ def _packaged(architecture: str, settings: WeightSettings, cache_dir: str | None
         if (found := _find_checkpoint_in_dir(file.parent)) is None:
             raise ModelError(f"{file.parent} has no weights beside its {CONFIG_FILE}: *.safetensors, *.bin or *.pth")
         weights = Path(found)
+        _check_chosen(weights)
     source = ModelSource(f"{FOLDER}{file.parent}", config, {}, repository=repository, weights=weights)
     brought = settings_beside(file)
     if repository is not None:  # which of the tokenizer's files are cached already is arbitrary
         brought = replace(brought, tokenizer=None)
     return _completed(source, settings, brought)
+
+
+def _check_chosen(weights: Path) -> None:
+    """Raise ModelError if open_clip took the first of several files, such as epochs or shards, by its name alone."""
+    others = sorted(weights.parent.glob(f"*{weights.suffix}"))
+    if len(others) > 1 and weights.stem not in OWN_NAMES:
+        raise ModelError(
+            f"{weights.parent} has several files of weights, {', '.join(file.name for file in others[:3])}"
+            f"{' and more' if len(others) > 3 else ''}: call the one to load {WEIGHTS[0]} (of shards, write one file with "
+            "safetensors.torch.save_file)"
+        )
 
 
 def _completed(

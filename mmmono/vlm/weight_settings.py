@@ -118,12 +118,16 @@ def read_config(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file} is no readable JSON ({error}): fetch it again") from error
-    parts = [content, *(content.get(name, {}) for name in ("model_cfg", "preprocess_cfg"))] if content else [None]
-    model = parts[1] if len(parts) > 1 else None
-    towers = [model.get(name, {}) for name in ("vision_cfg", "text_cfg")] if isinstance(model, dict) else []
-    if not all(isinstance(part, dict) for part in [*parts, *towers]):
+    model, preprocess = _parts(content, "model_cfg", "preprocess_cfg")
+    parts = model, preprocess, *_parts(model, "vision_cfg", "text_cfg")
+    if not content or not all(isinstance(part, dict) for part in parts):
         raise ModelError(f"{file} is no configuration of open_clip: it must have model_cfg and preprocess_cfg")
     return content
+
+
+def _parts(content: Any, *names: str) -> list[Any]:
+    """Parts of a mapping, empty where it lacks them; None if it is no mapping."""
+    return [content.get(name, {}) if isinstance(content, dict) else None for name in names]
 
 
 def _are_channels(values: Any, above: float) -> bool:

@@ -39,4 +39,4 @@ def test_captions_that_are_missing_are_asked_for_in_one_line(
         "training.split=all", "features=raw", "mds.min_pairs=2", "device=cpu", *smaller,
     )  # fmt: skip
     assert run.status == 1
-    assert f"error: {store} has no captions: add a column caption to its metadata" in run.err
+    assert f"error: {store} has no captions: add a column caption to the metadata (of dataset=store" in run.err

@@ -114,6 +114,12 @@ def test_what_a_shell_made_of_a_range_without_quotation_marks_is_refused() -> No
         assert len(hydra_arguments(arguments)) == len(arguments)
 
 
+def test_a_sweep_may_be_asked_for_behind_settings() -> None:
+    given = ["dataset=openmoji", "-m", "seed=0,1"]
+    assert hydra_arguments(given) == ["-m", "dataset=openmoji", "seed=0,1"]
+    assert hydra_arguments(["seed=0,1", "--multirun"]) == ["--multirun", "seed=0,1"]
+
+
 def test_paths_may_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert quote("dataset.shards=a=b.tar,c=d.tar", multirun=True) == 'dataset.shards="a=b.tar","c=d.tar"'
     assert quote("dataset.shards=a.tar,b.tar", multirun=True) == "dataset.shards=a.tar,b.tar"
@@ -206,6 +212,11 @@ BAD = [
     ("trainer=nothing", "trainer=nothing names no option: choose one of"),
     ("dataset=nothing", "dataset=nothing names no option: choose one of"),
     ("dataset=webdataset", "dataset=webdataset needs a value for dataset.shards"),
+    (
+        "dataset.root=x",
+        "called 'dataset.root' here: it belongs to dataset=cc3m, dataset=coco, dataset=folder and more; -",
+    ),
+    ("mds.min_pairs=3", "no setting is called 'mds.min_pairs' here, though another entrypoint has it; --help"),
     ("sede=1", "no setting is called 'sede', did you mean 'seed'?"),
     ("dataset.limit=${seed}", "dataset.limit=0 must be a whole number, at least 1; it is given as ${seed}"),
     (

@@ -16,7 +16,7 @@ from mmmono.core.artifacts import Artifacts
 from mmmono.core.errors import ModelError
 from mmmono.pipeline.models import OpenCLIP
 from mmmono.vlm import OpenCLIPEncoder
-from mmmono.vlm.depth import Depth
+from mmmono.vlm.depth import Depth, cut
 
 TEXT = {"width": 64, "heads": 2, "layers": 3, "vocab_size": 49408}
 CONFIGS = {
@@ -98,6 +98,54 @@ def test_a_layer_of_a_tower_of_timm(tmp_path: Path) -> None:
         OpenCLIP(name="x", architecture=f"local-dir:{folder}", projected=False).load(Artifacts(tmp_path), "cpu")
 
 
+@pytest.mark.parametrize(
+    ("trunk", "pool", "proj", "first"),
+    [
+        ("vit_tiny_patch16_224", "token", None, "trunk.head"),  # as in EVA-02, MobileCLIP and PE
+        ("vit_tiny_patch16_224", "avg", "mlp", "head.mlp"),
+        ("vit_tiny_patch16_224", "map", "none", "head"),  # as in SigLIP, which has no projection
+        ("resnet18", "abs_attn", None, "head.pool.proj"),
+        ("resnet18", "rot_attn", "linear", "head.pool.proj"),
+    ],
+)
+def test_whatever_projects_in_a_tower_of_timm_is_left_out(trunk: str, pool: str, proj: str | None, first: str) -> None:
+    width = 192 if "vit" in trunk else 512
+    vision = {"timm_model_name": trunk, "timm_pool": pool, "timm_proj": proj, "image_size": 224}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(width if proj == "none" else 24, vision, {**TEXT, "width": width}).eval()
+    pixels, kept = torch.randn(2, 3, 224, 224), []
+    model.visual.get_submodule(first).register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    with torch.no_grad():
+        model.encode_image(pixels)
+    wanted = kept[0] if kept[0].ndim == 2 else kept[0][:, 0]  # pools project all positions
+    encoder = encoder_of(model, 224)
+    cut(encoder, Depth(projected=False))
+    assert encoder.dim == width
+    torch.testing.assert_close(encoder.encode_image(pixels), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_projection_of_a_resnet_is_left_out_of_its_pool() -> None:
+    torch.manual_seed(0)
+    vision = {"layers": [1, 1, 1, 1], "width": 16, "image_size": 64}
+    model = open_clip.CLIP(512, vision, {**TEXT, "width": 512}).eval()
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        whole = model.encode_image(pixels)
+    projection = model.visual.attnpool.c_proj
+    encoder = encoder_of(model, 64)
+    cut(encoder, Depth(projected=False))
+    assert encoder.dim == 512
+    torch.testing.assert_close(projection(encoder.encode_image(pixels)), whole, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(encoder.encode_image(pixels), whole, atol=1e-2)
+
+
+def encoder_of(model: open_clip.CLIP, image_size: int) -> OpenCLIPEncoder:
+    """An encoder around a model with random weights."""
+    transform = open_clip.image_transform(image_size, is_train=False)
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    return OpenCLIPEncoder(model, transform, tokenizer, name="x", dim=24, fingerprint="x")
+
+
 def test_layers_that_are_not_there(tmp_path: Path) -> None:
     folder, _ = folder_with("resnet", tmp_path / "model")
     with pytest.raises(
@@ -116,3 +164,7 @@ def test_layers_that_are_not_there(tmp_path: Path) -> None:
 def test_all_blocks_have_one_address(layer: Any, same: Any) -> None:
     assert Depth(layer).recipe() == Depth(same).recipe()
     assert Depth(layer).cuts == Depth(same).cuts
+
+
+def test_stores_in_which_a_projection_was_left_are_not_taken_for_ones_without() -> None:
+    assert Depth(projected=False).recipe()["depth"] != {"layer": [None, None], "projected": False}

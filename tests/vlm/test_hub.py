@@ -106,10 +106,19 @@ def test_what_stands_in_the_way_is_one_line_with_its_remedy(
     served: Hub, faults: list[Fault], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)  # the client's own waiting between attempts
+    monkeypatch.setenv("HF_TOKEN", "hf_token")
     served.faults = faults
     with pytest.raises(ModelError, match=says) as raised:
         download("org/model", ["open_clip_model.safetensors"])
     assert "\n" not in str(raised.value)
+
+
+def test_who_has_no_token_is_not_told_that_it_is_not_accepted(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "get_token", lambda: None)
+    # What the hub says of a name that it does not have; its client knows it by the address, but not on a mirror.
+    served.faults = [Fault("resolve", 99, 401, {"X-Error-Message": "Invalid username or password."})]
+    with pytest.raises(ModelError, match="there is no such repository, or it is private: check the name, and log in"):
+        download("org/model", ["open_clip_model.safetensors"])
 
 
 def test_what_was_downloaded_is_there_without_a_hub(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,12 @@ def test_a_folders_recipe_is_its_content_not_its_place(folder: Path, tmp_path: P
     assert option().recipe() != recipe
 
 
+def _epochs(folder: Path) -> None:
+    weights = folder / "open_clip_model.safetensors"
+    (folder / "epoch_10.safetensors").write_bytes(weights.read_bytes())
+    weights.rename(folder / "epoch_1.safetensors")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -168,6 +174,9 @@ def test_a_folders_recipe_is_its_content_not_its_place(folder: Path, tmp_path: P
         (lambda d: (d / "open_clip_model.safetensors").unlink(), "has no weights beside"),
         (lambda d: (d / "open_clip_config.json").write_text("{"), "is no readable JSON"),
         (lambda d: (d / "open_clip_config.json").write_text("[]"), "is no configuration of open_clip"),
+        (lambda d: (d / "open_clip_config.json").write_text("[1, 2]"), "is no configuration of open_clip"),
+        (lambda d: (d / "open_clip_config.json").write_text('"text"'), "is no configuration of open_clip"),
+        (_epochs, "has several files of weights, epoch_1.safetensors, epoch_10.safetensors: call the one to load"),
         (lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": 3}'), "is no configuration of open_clip"),
         (lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": {}}'), "has no embed_dim"),
         (

@@ -22,6 +22,7 @@ from mmmono.core.fingerprints import file_fingerprint
 from mmmono.core.saved import read_tensors
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.rows import prepare
+from mmmono.features.selection import CAPTION_WANTED
 from mmmono.interpretability.naming import mean_directions
 from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, read_vocabulary
 from mmmono.pipeline.held_out import PairSample
@@ -82,7 +83,7 @@ def check_columns(metadata: pd.DataFrame, settings: Settings) -> None:
         DataError: there are no captions.
     """
     if "caption" not in metadata:
-        raise DataError("the pairs have no captions, by which names are chosen and tested: add a column caption")
+        raise DataError(f"the pairs have no captions, by which names are chosen and tested: {CAPTION_WANTED}")
     if settings.image_text not in metadata:
         raise ConfigError(
             f"names.image_text={settings.image_text} is no column of the pairs: {', '.join(metadata.columns)} are"

@@ -15,6 +15,7 @@ from mmmono.analyses.top_samples import Settings
 from mmmono.analyses.top_samples.figures import IMAGES, sheet_of
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.features import Modality
+from mmmono.features.selection import CAPTION_WANTED
 from mmmono.interpretability import TopSamples
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
@@ -72,7 +73,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     images = SplitImages(workspace, workspace.dataset.split)
     if "caption" not in metadata:
         store = workspace.features(workspace.dataset.split).store.path
-        raise DataError(f"{store} has no captions to show: its metadata lacks the column caption")
+        raise DataError(f"{store} has no captions to show: {CAPTION_WANTED}")
     for name in workspace.recipes if settings.show else ():
         _check_features(settings.show or (), name, workspace.feature_set(name).num_features)
     sheets: list[Row] = []

@@ -21,6 +21,7 @@ from mmmono.core.errors import DataError
 from mmmono.core.modality_names import IMAGE_AND_TEXT
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.folding import OfBlocks, Together, images, pairs, texts
+from mmmono.features.selection import CAPTION_WANTED
 from mmmono.interpretability import ActivationHistograms, HistogramStream, TopSamples
 from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
@@ -85,7 +86,7 @@ def explore(workspace: Workspace) -> None:
         check_m(m, len(features.view))
     metadata = features.view.metadata()
     if "caption" not in metadata:
-        raise DataError(f"{features.store.path} has no captions to show: its metadata lacks the column caption")
+        raise DataError(f"{features.store.path} has no captions to show: {CAPTION_WANTED}")
     check_same_pairs(runs)
     thumbnails = _images(workspace) if settings.thumbnails else None
     own, *others = (run.recipe() for run in runs)
