@@ -135,8 +135,10 @@ class Training:
 
     @contextmanager
     def _finite(self, module: DictionaryModule) -> Iterator[None]:
-        """Raise DictionaryError if weights or codes are not finite; embeddings, which are checked when read, are not the cause."""
-        diverged = f"training {self.name} diverged: its weights or codes are not finite; lower {self.name}.lr={module.lr}"
+        """Raise DictionaryError if weights or codes are not finite; embeddings are checked when they are read."""
+        diverged = (
+            f"training {self.name} diverged: its weights or codes are not finite; lower {self.name}.lr={module.lr}"
+        )
         try:
             yield
         except NonFiniteError as error:
