@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -98,7 +99,7 @@ class PerBatch(Selection):
                 threshold = self._smallest_chosen(values, len(z))
                 if threshold is not None or low == 0:
                     break
-                low = low / 2 if low > 1e-6 else 0.0
+                low = low / 2 if 1e-6 < low < math.inf else 0.0
             starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
             if threshold is not None:  # else all positive ones are kept
                 kept = values >= threshold

@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from mmmono.core.errors import DictionaryError
+from mmmono.core.errors import DictionaryError, NonFiniteError
 from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.core.seeding import seed_everything
@@ -123,18 +123,28 @@ class Training:
         last = self._last
         size, pool = self.settings.batch_size, self.settings.pool_rows
         smaller = f"lower training.batch_size={size}, or training.pool_rows={pool}, the pairs that the GPU holds"
-        with enough_gpu_memory(smaller), process_settings(self.trainer.tf32), _interruptible(trainer):
+        tf32 = self.trainer.tf32
+        with enough_gpu_memory(smaller), process_settings(tf32), _interruptible(trainer), self._finite(module):
             trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
             history.ended_by = plateau.ended_by(trainer)
-            if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
-                raise DictionaryError(
-                    f"training {self.name} diverged: its weights are not finite; lower {self.name}.lr={module.lr}"
-                )
             if history.rows[-1]["step"] != trainer.global_step:  # the last metrics are to be those of the final weights
                 trainer.validate(module, data, verbose=False)
         if place is None or place.rank == 0:  # which keeps the result
             self.kind.finish(module.dictionary, self.train, self.normalize)
         return module, history
+
+    @contextmanager
+    def _finite(self, module: DictionaryModule) -> Iterator[None]:
+        """Raise DictionaryError if weights or codes are not finite; embeddings are checked when they are read."""
+        diverged = (
+            f"training {self.name} diverged: its weights or codes are not finite; lower {self.name}.lr={module.lr}"
+        )
+        try:
+            yield
+        except NonFiniteError as error:
+            raise DictionaryError(diverged) from error
+        if not all(bool(p.isfinite().all()) for p in module.dictionary.parameters()):
+            raise DictionaryError(diverged)
 
     @property
     def _last(self) -> Path:

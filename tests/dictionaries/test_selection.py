@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmmono.dictionaries import selection
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
 from mmmono.dictionaries.matching_pursuit import MatchingPursuitSAE
@@ -20,12 +22,12 @@ from mmmono.dictionaries.selection import PerBatch
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_running_threshold_moves_in_every_precision(dtype: torch.dtype) -> None:
-    selection = PerBatch(3).to(dtype)
-    selection._follow(torch.tensor(0.1), torch.empty(0))
+    chosen = PerBatch(3).to(dtype)
+    chosen._follow(torch.tensor(0.1), torch.empty(0))
     for _ in range(1000):
-        selection._follow(torch.tensor(0.08, dtype=dtype), torch.empty(0))
-    assert float(selection.threshold) == pytest.approx(0.08, rel=4e-3)
-    assert selection.threshold.dtype == (dtype if dtype == torch.float64 else torch.float32)
+        chosen._follow(torch.tensor(0.08, dtype=dtype), torch.empty(0))
+    assert float(chosen.threshold) == pytest.approx(0.08, rel=4e-3)
+    assert chosen.threshold.dtype == (dtype if dtype == torch.float64 else torch.float32)
 
 
 def test_a_threshold_survives_a_coarser_precision_bit_by_bit() -> None:
@@ -78,3 +80,24 @@ def test_to_find_a_class_takes_no_lightning() -> None:
     code += "print('lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_search_for_the_threshold_of_a_batch_that_overflows_ends_and_so_does_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a training diverges: half of infinity is infinity."""
+    z, weight = torch.rand(8, 4), torch.rand(16, 4)
+    searches: list[float] = []
+    above = selection._above
+
+    def counted(*factors: Any) -> Any:
+        searches.append(factors[-1])
+        assert len(searches) < 1000
+        return above(*factors)
+
+    monkeypatch.setattr(selection, "_above", counted)
+    again = PerBatch(3)
+    again.choose(z * 1e30, weight * 1e30, None)
+    codes = again.choose(z, weight, None)
+    assert searches == [math.inf, 0.0] * 2
+    torch.testing.assert_close(codes.dense(), PerBatch(3).choose(z, weight, None).dense())

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, DictionaryError
 from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.feature_sets import NCL, SAE
@@ -183,6 +183,28 @@ def test_a_step_with_infinite_gradients_changes_nothing(view: FeatureView, tmp_p
         assert weights[-1][key].isfinite().all()
     assert module.trainer.precision_plugin.scaler.get_scale() < 2**16
     assert np.isfinite(history.frame().to_numpy()).all()
+
+
+@pytest.mark.parametrize(("step", "every"), [(2, 2), (3, 2)], ids=["a validation", "the last validation"])
+@pytest.mark.parametrize("factor", [float("nan"), 1e38], ids=["NaN weights", "finite weights"])
+def test_a_training_that_diverges_names_its_learning_rate(
+    view: FeatureView, tmp_path: Path, step: int, every: int, factor: float
+) -> None:
+    class Diverging(SAE):
+        def module(self, *args: Any) -> Any:
+            module = super().module(*args)
+
+            def watch(*_: Any) -> None:
+                if module.global_step == step:
+                    for weights in module.dictionary.parameters():
+                        weights.data.mul_(factor)
+
+            module.on_train_batch_end = watch
+            return module
+
+    overrides = ("trainer=cpu", f"trainer.max_steps={step}", f"trainer.val_check_interval={every}")
+    with pytest.raises(DictionaryError, match=r"training sae diverged: .*; lower sae\.lr="):
+        fit(view, tmp_path, Diverging(SAE_SETTINGS), *overrides)
 
 
 @pytest.mark.parametrize(
