@@ -17,7 +17,7 @@ from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
-from mmmono.features import Features
+from mmmono.features import MODALITIES, Features
 from mmmono.pipeline.recipes import Fitted, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
@@ -26,6 +26,7 @@ from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace_settings import FeatureSettings
 from mmmono.reporting.drawn import note_drawn
 from mmmono.reporting.style import save_figure
+from mmmono.reporting.tables import console
 from mmmono.reporting.training_figures import training_curves
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class TrainingPlan:
             end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
             pd.DataFrame([end]).to_parquet(directory / END_FILE, index=False)
             _draw(curves, self.name, self.modalities, directory)
+            if poor := poor_reconstruction(curves, self.name, module.lr, self.modalities):
+                console.print(poor)
 
         return artifacts.build(*self.artifact, make, resumable=True)
 
@@ -151,6 +154,28 @@ def train_dictionary(artifacts: Artifacts, plan: TrainingPlan) -> Artifact:
         return team.run(training, layout.backend, lambda: training.fit(team.place, logger))
 
     return plan.build(artifacts, fit)
+
+
+def poor_reconstruction(curves: pd.DataFrame, name: str, lr: float, modalities: ModalityNames) -> str:
+    """Return a line on modalities whose reconstructions are worse than their mean; empty if none are.
+
+    A training with finite weights may end so, and its result is used by whatever asked for it.
+
+    Args:
+        curves: one row per validation.
+        name: name of the feature set.
+        lr: its learning rate.
+        modalities: what the modalities are called.
+    """
+    fvu = {modality: f"val/{modality}/fvu" for modality in MODALITIES}
+    worse = [
+        f"{curves[column].iloc[-1]:.3g} on {modalities.said(f'{modality}s')}"
+        for modality, column in fvu.items()
+        if column in curves and curves[column].iloc[-1] > 1
+    ]
+    if not worse:
+        return ""
+    return f"{name} reconstructs worse than a mean would: FVU {' and '.join(worse)}; lower {name}.lr={lr:g}, or train longer"
 
 
 def _draw(curves: pd.DataFrame, name: str, modalities: ModalityNames, directory: Path) -> None:

@@ -207,6 +207,28 @@ def test_a_training_that_diverges_names_its_learning_rate(
         fit(view, tmp_path, Diverging(SAE_SETTINGS), *overrides)
 
 
+def test_a_dictionary_that_is_worse_than_a_mean_is_told_by_whatever_trains_it(command: Command, tmp_path: Path) -> None:
+    """Its weights are finite, so that the training ends as others do."""
+    few = (
+        "dataset=synthetic",
+        "dataset.pairs=400",
+        "features=sae",
+        "features.k=2",
+        "trainer=cpu",
+        "trainer.max_steps=20",
+    )
+    short = (f"artifacts={tmp_path}", *few, "trainer.min_steps=0", "trainer.val_check_interval=10")
+    told = re.compile(
+        r"sae reconstructs worse than a mean would: FVU \S+ on images and \S+ on texts; lower sae\.lr=1000"
+    )
+    run = command("mds", *short, "sae.lr=1e3")
+    assert run.status == 0, run.err
+    assert told.search(" ".join(run.out.split()))
+    run = command("mds", *short, "sae.lr=1e-2")
+    assert run.status == 0, run.err
+    assert "worse than a mean" not in run.out
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
