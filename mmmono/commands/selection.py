@@ -41,7 +41,7 @@ class Selection:
             feature_sets: those of the run.
             page: name of its entrypoint.
         """
-        if not HydraConfig.initialized():
+        if not (HydraConfig.initialized() and GlobalHydra().is_initialized()):
             return cls({})
         hydra = HydraConfig.get()
         overrides = [*settings_of_own_file(page, CONF), *hydra.overrides.task]
