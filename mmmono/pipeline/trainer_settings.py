@@ -15,7 +15,7 @@ from mmmono.core.process_group import Place, place_of_this_process
 from mmmono.pipeline.trainer_checks import bound, check_values, sentence, try_options
 
 AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
-LARGE = 1 << 22  # weights of a product from which on a CPU with instructions for bfloat16 is faster with them
+LARGE = 1 << 20  # weights of a product from which on a CPU with instructions for bfloat16 is faster with them
 ENDLESS = 10**12  # batches of an epoch of data that nobody has
 PRECISIONS = {  # Lightning's names, by name and by short form
     "32": "32-true", "32-true": "32-true", "64": "64-true", "64-true": "64-true", "bf16-true": "bf16-true",

@@ -341,11 +341,11 @@ def test_a_large_sae_trains_in_bfloat16_on_a_cpu_that_has_units_for_it(
 
     for units in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda units=units: units)
-        assert precision(16) == ("bf16-mixed" if units else "32-true")
+        assert precision(4) == ("bf16-mixed" if units else "32-true")
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    assert precision(15) == "32-true", "a small one is no faster"
-    assert precision(16, "trainer.precision=32-true") == "32-true", "what is asked for holds"
-    assert precision(16, architecture="gated") == "32-true", "only TopK chooses among candidates in float32"
+    assert precision(3) == "32-true", "a small one is no faster"
+    assert precision(4, "trainer.precision=32-true") == "32-true", "what is asked for holds"
+    assert precision(4, architecture="gated") == "32-true", "only TopK chooses among candidates in float32"
 
 
 @pytest.mark.parametrize("option", ["gpu", "ddp"])
