@@ -84,7 +84,7 @@ class TrainerSettings:
         """Return the settings for a dictionary whose products have this many weights and take bfloat16 without a loss.
 
         Where the precision is automatic, a CPU with instructions for bfloat16 products uses them from `LARGE` weights on:
-        below, they are no faster (`benchmarks/train_sae.py`).
+        below, they are hardly faster (`benchmarks/train_sae.py`).
         """
         on_cpu = self.layout is not None and self.layout.accelerator == "cpu"
         if self.automatic and on_cpu and parameters >= LARGE and torch.cpu._is_avx512_bf16_supported():
