@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmmono.core.shown import as_typed
 from mmmono.pipeline.command_line import quote
 
 # Environment variable with the entrypoints, each with its preset of conf/paper if any, and the groups that they share,
@@ -106,7 +107,7 @@ def settings_of_own_file(usual: str, conf: Path) -> list[str]:
     known = settings_it_has(usual, [*groups, *given], conf)
     theirs = dict(_leaves(compose(usual, [*groups, *(override for override in given if override in known)])))
     changed = [(key, value) for key, value in _leaves(ours) if key in theirs and theirs[key] != value]
-    return [*groups, *(quote(f"{key}={_shown(value)}") for key, value in changed)]
+    return [*groups, *(quote(f"{key}={as_typed(value)}") for key, value in changed)]
 
 
 def _leaves(node: DictConfig, start: str = "") -> Iterator[tuple[str, object]]:
@@ -122,15 +123,6 @@ def _leaves(node: DictConfig, start: str = "") -> Iterator[tuple[str, object]]:
                 yield from _leaves(value, f"{place}.")
             else:
                 yield place, list(value) if isinstance(value, ListConfig) else value
-
-
-def _shown(value: object) -> str:
-    """A value as in an override."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else f"{value!s}"
 
 
 def _sorted_out(

@@ -1,4 +1,4 @@
-"""Make an analysis with several seeds, and say which of its differences have the same sign in all of them."""
+"""Make an analysis with several seeds, and say which of its differences stand over these trainings."""
 
 from __future__ import annotations
 
