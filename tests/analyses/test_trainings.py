@@ -16,7 +16,7 @@ from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.result import Result
 from mmmono.reporting.tables import save_table
 
-NAMED, ON_IMAGES = "names that hold", "AUROC on images, above others"
+NAMED, ON_IMAGES = "names that hold", "AUROC on images above others"
 
 
 def result(folder: Path, seeds: int = 5, modalities: ModalityNames | None = None) -> Result:
@@ -75,8 +75,13 @@ def test_two_trainings_are_few_and_none_have_nothing_to_compare(tmp_path: Path) 
 
 
 def test_classes_are_called_as_the_modalities_are(tmp_path: Path) -> None:
-    [(_, _, rows)] = shown_tables(TRAININGS, result(tmp_path, modalities=ModalityNames("audio", "text")))
+    made = result(tmp_path, modalities=ModalityNames("audio", "text"))
+    [(_, _, rows)] = shown_tables(TRAININGS, made)
     assert rows[0]["of"] == "AudioD"
+    title = "AUROC on audio samples above others"
+    assert title in {row["what"] for row in rows}
+    [(_, figure)] = TRAININGS.draw(made)
+    assert title in {axis.get_title(loc="left") for axis in figure.axes}
 
 
 @pytest.mark.parametrize(

@@ -262,8 +262,8 @@ NAMES = Analysis(
     },
     contrasts=[
         Contrast("names that hold", "summary", "named", of=("class",), kind="value"),
-        Contrast("AUROC on images, above others", "summary", "auroc_image", of=("class",), minus="chance_image"),
-        Contrast("AUROC on texts, above others", "summary", "auroc_text", of=("class",), minus="chance_text"),
+        Contrast("AUROC on images above others", "summary", "auroc_image", of=("class",), minus="chance_image"),
+        Contrast("AUROC on texts above others", "summary", "auroc_text", of=("class",), minus="chance_text"),
     ],
     tables=[
         TableView("names", "Features whose name holds (q ≤ {fdr}); embedder {embedder}", summary_rows),

@@ -68,13 +68,18 @@ def in_words(text: str, modalities: ModalityNames) -> str:
     return " ".join(words.replace("_", " ") for words in said if words)
 
 
+def title_in_words(title: str, modalities: ModalityNames) -> str:
+    """Title of a contrast, with modalities and classes called by their names."""
+    return " ".join(map(modalities.said, title.split()))
+
+
 def standing_rows(result: Result, feature_set: str) -> Rows:
     """The contrasts that hold over trainings, numbers that are not tested, and how many contrasts do not hold."""
     own = [row for row in result.rows("contrasts") if row["feature_set"] == feature_set]
     shown = [row for row in own if stands(row) or row["kind"] == "value"]
     rows: Rows = [
         {
-            "what": row["contrast"],
+            "what": title_in_words(row["contrast"], result.modalities),
             "of": " ".join(filter(None, (in_words(row[part], result.modalities) for part in ("family", "row")))),
             "mean [95 %]": _with_bounds(row), "from": f"{row['lowest']:.3g}", "to": f"{row['highest']:.3g}",
             "same side": f"{row['same_side']} of {row['trainings']}" if stands(row) else "",

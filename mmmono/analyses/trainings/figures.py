@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmmono.analyses.trainings import LEVEL, PANELS, in_words
+from mmmono.analyses.trainings import LEVEL, PANELS, in_words, title_in_words
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.statistics import Interval
 from mmmono.pipeline.contrasts import NULL
@@ -74,8 +74,8 @@ def _draw(
         axis.plot(of, [line + BELOW] * len(of), ".", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
         interval_line(axis, line, [], mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
     name_lines(axis, [in_words(row, modalities) for row in family["row"]])
-    title = in_words(first["family"], modalities)
-    axis.set_title(f"{first['contrast']}\n{title}" if title else first["contrast"], loc="left")
+    parts = title_in_words(first["contrast"], modalities), in_words(first["family"], modalities)
+    axis.set_title("\n".join(filter(None, parts)), loc="left")
     axis.locator_params(axis="x", nbins=4)
 
 
