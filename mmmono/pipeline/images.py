@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from PIL.Image import Image
 from PIL.Image import open as open_image
 
 from mmmono.core.artifacts import FinishedArtifacts, write_text_atomically
-from mmmono.core.errors import DataError, MissingArtifactError
+from mmmono.core.errors import ConfigError, DataError, MissingArtifactError
 from mmmono.core.progress import progress_bar
 from mmmono.core.saved import read_json_object
 from mmmono.data import ImageTextPair, PairSource, SkippedPair
@@ -156,6 +157,15 @@ class SplitImages:
                 "keys": [self._keys[row] for row in sorted(self.missing)[:100]],
             }
             write_text_atomically(directory / REPORT, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def or_without(remedy: str) -> Iterator[None]:
+    """Let the error that images are missing end with the setting that does without them, as `gender.shown=0 …`."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"{error}; {remedy}") from error
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -162,7 +162,9 @@ def test_questions_need_no_article_that_a_name_might_not_take() -> None:
 @pytest.mark.parametrize(
     ("analysis", "instead"),
     [
-        ("top_samples", ""), ("interpretability", ""), ("gender", ""), ("text_to_image", ""), ("steered_images", ""),
+        ("interpretability", ""), ("text_to_image", ""), ("steered_images", ""),
+        ("top_samples", "top_samples.per_class=0 makes the table alone, without contact sheets"),
+        ("gender", "gender.shown=0 leaves Figure 7 out"),
         ("steering", "steering.per_class=0 makes no contact sheets"),
         ("explorer", "explorer.thumbnails=false makes the page without"),
     ],
@@ -179,6 +181,35 @@ def test_without_pictures_nothing_is_made_that_needs_them(
     assert run.err.count("\n") == 1
     made = {path.parent.name for path in (tmp_path / "artifacts").glob("*/*")}
     assert made <= {"features", "results", "runs", "locks"}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "given", "left_out"),
+    [
+        ("top_samples", ("top_samples.per_class=0",), "raw-ImgD.png"),
+        (
+            "gender",
+            ("gender.shown=0", "gender.min_samples=5", "concept.a=low", "concept.b=high", "concept.words_a=[word12,word13]",
+             "concept.words_b=[word15,word16]"),
+            "raw-figure7.png",
+        ),
+    ],
+)  # fmt: skip
+def test_what_needs_no_pictures_is_made_without_them(
+    tmp_path: Path, command: Command, analysis: str, given: tuple[str, ...], left_out: str
+) -> None:
+    none, *more = given
+    for pictures in (False, True):
+        (tmp_path / str(pictures)).mkdir()
+        given = (*store(tmp_path / str(pictures), pictures), "features=raw", "partition.n_sigma=0.5", *more)
+        run = command(analysis, *given, *(() if pictures else (none,)))
+        assert run.status == 0, run.err
+    without, with_pictures = (newest(tmp_path / str(had) / "artifacts", analysis) for had in (False, True))
+    assert (with_pictures / left_out).exists()
+    assert (with_pictures / "images").exists()
+    assert not (without / left_out).exists()
+    assert not (without / "images").exists()
+    assert {file.name for file in without.glob("*.parquet")} == {file.name for file in with_pictures.glob("*.parquet")}
 
 
 @pytest.mark.parametrize(

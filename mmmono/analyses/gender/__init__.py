@@ -31,7 +31,7 @@ class Settings:
         space: where cosines are measured: of the features, or of the embeddings that they decode to.
         min_samples: least number of samples of each concept.
         top: number of most activated features of a sample, among which the share of a class is counted.
-        shown: number of images in Figure 7.
+        shown: number of images in Figure 7; 0 leaves it out, so that no image is needed.
         bins: number of groups of texts in Table 6.
     """
 
@@ -50,10 +50,10 @@ class Settings:
             raise ValueError(f"space={self.space} is none of {', '.join(SPACES)}")
         if not 0 <= self.confidence <= 1:
             raise ValueError(f"confidence={self.confidence} must lie between 0 and 1")
-        for name in ("references", "draws", "top", "shown", "bins"):
+        for name, least in (("references", 1), ("draws", 1), ("top", 1), ("shown", 0), ("bins", 1)):
             value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def removal_rows(result: Result, feature_set: str) -> Rows:

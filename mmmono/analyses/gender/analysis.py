@@ -33,7 +33,7 @@ from mmmono.features.selection import Split
 from mmmono.modality import Partition
 from mmmono.modality.random_sets import Match
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.images import SplitImages, finished_features
+from mmmono.pipeline.images import SplitImages, finished_features, or_without
 from mmmono.pipeline.labels import classified
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -56,7 +56,11 @@ def prepare(workspace: Workspace) -> Study:
     match = workspace.settings.random_sets
     labeler: Labeler = instantiate(workspace.cfg.labels)
     split = workspace.whole_split(settings.split)
-    workspace.dataset.check_images(split)
+    if labeler.sees_images:
+        workspace.dataset.check_images(split)
+    elif settings.shown:
+        with or_without("gender.shown=0 leaves Figure 7 out"):
+            workspace.dataset.check_images(split)
     if finished_features(workspace, split) is None:  # check before hours of extraction
         labeler.check(pair)
     recipe = {
@@ -89,14 +93,15 @@ class _Case:
         # Detect problems before reading images.
         self.labeler.check(self.pair)
         partitions = {name: self._partition(name) for name in self.workspace.recipes}
-        images = SplitImages(self.workspace, self.split)
+        images = SplitImages(self.workspace, self.split) if self.labeler.sees_images or self.settings.shown else None
         samples, counts = self._labeled(images)
         tables: dict[str, list[Row]] = {"labels": [counts]}
         for name, partition in partitions.items():
             for table, rows in self._tables(name, partition, samples):
                 tables.setdefault(table, []).extend({"feature_set": name, **row} for row in rows)
-        _save_images(images, [row["row"] for row in tables["figure7"]], folder / IMAGES)
-        images.report(folder)
+        if images is not None:
+            _save_images(images, [row["row"] for row in tables["figure7"]], folder / IMAGES)
+            images.report(folder)
         return tables
 
     def _partition(self, name: str) -> Partition:
@@ -117,7 +122,7 @@ class _Case:
                 raise ConfigError(f"gender.space=embeddings: {error}") from error
         return partition
 
-    def _labeled(self, images: SplitImages) -> tuple[Samples, Row]:
+    def _labeled(self, images: SplitImages | None) -> tuple[Samples, Row]:
         """Label the pairs of the split; return those that show a concept, and how many pairs have which label."""
         view = self.workspace.features(self.split).view
         metadata, captions = view.metadata(), view.captions()
@@ -127,7 +132,9 @@ class _Case:
         rows = np.sort(np.unique(of_one, return_index=True)[1])
         labels = self.labeler.label(
             self.pair, metadata.iloc[rows].reset_index(drop=True),
-            lambda classifier: classified(self.workspace, classifier, self.split, rows.tolist(), images),
+            lambda classifier: classified(
+                self.workspace, classifier, self.split, rows.tolist(), images or SplitImages(self.workspace, self.split)
+            ),
         ).first_of_groups(groups[rows])  # fmt: skip
         _check(self.pair, labels, self.settings.min_samples)
         samples = Samples.of(labels, rows, captions, self.settings.confidence)

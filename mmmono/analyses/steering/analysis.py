@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mmmono.analyses.steering import Settings
 from mmmono.analyses.steering.figures import IMAGES
-from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.progress import progress_bar
 from mmmono.features import FeatureSet, Modality, RawFeatures
 from mmmono.features.removal import Composition, composition_of
@@ -24,7 +23,7 @@ from mmmono.interpretability.steerability import Steered
 from mmmono.interpretability.steering import SteeredRetrieval
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.images import SplitImages, or_without
 from mmmono.pipeline.steering import (
     Row,
     check_groups,
@@ -70,7 +69,8 @@ def prepare(workspace: Workspace) -> Study:
     settings = read_settings(workspace.cfg, "steering", Settings)
     check_groups(workspace, "steering", settings.k)
     if settings.sheets:
-        _images(workspace, check=True)
+        with or_without("steering.per_class=0 makes no contact sheets"):
+            SplitImages(workspace, workspace.dataset.split).check()
         if settings.query is None:
             workspace.features(workspace.dataset.split).view.captions()  # raises if there is none to show
     embeds = settings.sheets and settings.query is not None
@@ -82,16 +82,6 @@ def prepare(workspace: Workspace) -> Study:
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, folder))
-
-
-def _images(workspace: Workspace, check: bool = False) -> SplitImages:
-    try:
-        images = SplitImages(workspace, workspace.dataset.split)
-        if check:
-            images.check()
-    except (ConfigError, DataError) as error:
-        raise type(error)(f"{error}; steering.per_class=0 makes no contact sheets") from error
-    return images
 
 
 def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
@@ -116,7 +106,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
             "steered": len(chosen), "active": len(active), "silent": len(live) - len(active),
         })  # fmt: skip
     if settings.sheets:
-        images = _images(workspace)
+        images = SplitImages(workspace, workspace.dataset.split)
         (folder / IMAGES).mkdir(exist_ok=True)
         shown = {int(str(row["row"])) for row in tables["shown"]}
         for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():

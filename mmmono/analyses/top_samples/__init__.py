@@ -50,6 +50,11 @@ class Settings:
         if self.side not in ("dominant", "positive"):
             raise ValueError(f"side={self.side} is none of dominant, positive")
 
+    @property
+    def sheets(self) -> bool:
+        """Whether there are contact sheets."""
+        return bool(self.show) or self.per_class > 0
+
 
 def sheet_rows(result: Result) -> Rows:
     """Features on contact sheets, with how many of the m samples asked for activate each."""

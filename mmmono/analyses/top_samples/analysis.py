@@ -20,7 +20,7 @@ from mmmono.interpretability import TopSamples
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.images import SplitImages
+from mmmono.pipeline.images import SplitImages, or_without
 from mmmono.pipeline.top_samples import check_m, top_samples_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -42,7 +42,9 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "top_samples", Settings)
-    workspace.dataset.check_images(workspace.dataset.split)
+    if settings.sheets:
+        with or_without("top_samples.per_class=0 makes the table alone, without contact sheets"):
+            workspace.dataset.check_images(workspace.dataset.split)
     features = workspace.features(workspace.dataset.split)
     check_m(settings.m, len(features.view))
     recipe = {
@@ -70,7 +72,6 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
         DataError: the pairs have no captions, or their images cannot be read.
     """
     metadata = workspace.features(workspace.dataset.split).view.metadata()
-    images = SplitImages(workspace, workspace.dataset.split)
     if "caption" not in metadata:
         store = workspace.features(workspace.dataset.split).store.path
         raise DataError(f"{store} has no captions to show: {CAPTION_WANTED}")
@@ -89,10 +90,12 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
             on_sheets = list(settings.show or ()) or _draw_features(scored, settings.per_class, workspace.seed)
             sheets += [_sheet(scored, top, feature, metadata) for feature in on_sheets]
             shown |= set(top["image"].rows[on_sheets, : settings.shown].flatten().tolist())
-    (folder / IMAGES).mkdir(exist_ok=True)
-    for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():
-        image.save(folder / IMAGES / f"{row}.png")
-    images.report(folder)
+    if settings.sheets:
+        images = SplitImages(workspace, workspace.dataset.split)
+        (folder / IMAGES).mkdir(exist_ok=True)
+        for row, image in images.shown(shown, title=workspace.modalities.said("images")).items():
+            image.save(folder / IMAGES / f"{row}.png")
+        images.report(folder)
     return {"sheets": sheets}
 
 

@@ -26,7 +26,7 @@ from mmmono.interpretability import ActivationHistograms, HistogramStream, TopSa
 from mmmono.interpretability.top_sample_search import Side
 from mmmono.modality import sign_flip_p_values
 from mmmono.modality.random_sets import ActivityStream
-from mmmono.pipeline.images import SplitImages, print_missing
+from mmmono.pipeline.images import SplitImages, or_without, print_missing
 from mmmono.pipeline.top_samples import check_m, check_side, deepened, search_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -88,7 +88,11 @@ def explore(workspace: Workspace) -> None:
     if "caption" not in metadata:
         raise DataError(f"{features.store.path} has no captions to show: {CAPTION_WANTED}")
     check_same_pairs(runs)
-    thumbnails = _images(workspace) if settings.thumbnails else None
+    thumbnails = None
+    if settings.thumbnails:
+        with or_without("explorer.thumbnails=false makes the page without"):
+            thumbnails = SplitImages(workspace, workspace.dataset.split)
+            thumbnails.check()
     own, *others = (run.recipe() for run in runs)
     recipe = {
         **own,
@@ -148,16 +152,6 @@ def escaped_address(page: Path) -> str | None:
     """Address of a page whose path a browser would misread if it is typed, such as one with a #; else None."""
     address = page.absolute().as_uri()
     return None if address == f"file://{page.absolute()}" else address
-
-
-def _images(workspace: Workspace) -> SplitImages:
-    """Images of the split. Raises DataError if the first ones cannot be loaded, before anything is computed."""
-    try:
-        images = SplitImages(workspace, workspace.dataset.split)
-        images.check()
-    except DataError as error:
-        raise DataError(f"{error}; explorer.thumbnails=false makes the page without") from error
-    return images
 
 
 @dataclass(frozen=True)
