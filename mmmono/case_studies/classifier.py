@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from mmmono.case_studies.concepts import Array, Classify, ConceptLabels, ConceptPair, Labeler
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.core.fingerprints import check_unchanged, weights_identity
+from mmmono.core.fingerprints import unchanged, weights_identity
 from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm.hub import hub_or_cache, hub_reason
 from mmmono.vlm.resizing import narrowed
@@ -82,14 +82,14 @@ class ImageClassifier(Labeler):
 
     def load(self, device: str) -> None:
         """Load the model onto a device. Raises ModelError if it cannot be loaded, or was changed since `identity`."""
-        known = self._weights
-        try:
-            with hub_or_cache():
-                processor = AutoImageProcessor.from_pretrained(self.model)
-                model = AutoModelForImageClassification.from_pretrained(self.model)
-        except Exception as error:  # transformers passes on all errors of the hub client
-            raise self._cannot_be_had(error) from error
-        check_unchanged(known, weights_identity(self.model), f"the files of labels.model={self.model}")
+        files = f"the files of labels.model={self.model}"
+        with unchanged(self._weights, lambda: weights_identity(self.model), files):
+            try:
+                with hub_or_cache():
+                    processor = AutoImageProcessor.from_pretrained(self.model)
+                    model = AutoModelForImageClassification.from_pretrained(self.model)
+            except Exception as error:  # transformers passes on all errors of the hub client
+                raise self._cannot_be_had(error) from error
         self._loaded = processor, model.eval().requires_grad_(False).to(device), device
 
     def probabilities(self, images: Sequence[Image]) -> Float[Array, "images classes"]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +78,20 @@ def weights_identity(name: str) -> str:
     return folder_fingerprint(name) if Path(name).is_dir() else name
 
 
-def check_unchanged(known: object, now: object, what: str) -> None:
-    """Check, once files have been read, that they are still those that the address of what is made from them names.
+@contextmanager
+def unchanged(known: object, identify: Callable[[], object], what: str) -> Iterator[None]:
+    """Enclose the reading of files that must be those that an artifact's recipe names.
 
     Args:
-        known: what identified them when that was first asked for.
-        now: what identifies them after they were read.
-        what: the files and, in the plural, what they are.
+        known: what identified the files when the recipe was made.
+        identify: returns what identifies them now; called after they were read.
+        what: the files, in the plural, for the message.
 
     Raises:
-        ModelError: they differ, as a checkpoint that a training overwrites.
+        ModelError: the files were changed meanwhile, as a checkpoint that a training overwrites.
     """
-    if known != now:
+    yield
+    if identify() != known:
         raise ModelError(
             f"{what} were changed after this command had begun: run the same again, on a copy if they change often"
         )

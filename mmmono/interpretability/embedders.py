@@ -12,6 +12,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from torchvision.transforms import Compose
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.core.fingerprints import check_unchanged, file_fingerprint, weights_identity
+from mmmono.core.fingerprints import file_fingerprint, unchanged, weights_identity
 from mmmono.features import Modality
 from mmmono.interpretability.text_likeness import TextComparer
 from mmmono.vlm.demo_towers import (
@@ -108,12 +109,16 @@ class TimmSentenceEmbedder(Embedder):
             return self.identify()
         return digest({"image": self.image_model, "text": weights_identity(self.text_model)}, 16)
 
-    def _check_unchanged(self) -> None:
-        """Raise ModelError if weights that were just loaded are not those of the fingerprint."""
-        check_unchanged(self.fingerprint, self._identity_now(), f"the weights of embedder={self.name}")
+    def _unchanged(self) -> AbstractContextManager[None]:
+        """Enclose the loading of weights that must be those of the fingerprint; see `unchanged`."""
+        return unchanged(self.fingerprint, self._identity_now, f"the weights of embedder={self.name}")
 
     @cached_property
     def _image_tower(self) -> nn.Module:
+        with self._unchanged():
+            return self._load_image_tower()
+
+    def _load_image_tower(self) -> nn.Module:
         try:
             with hub_or_cache():
                 model = timm.create_model(self.image_model, pretrained=self.image_weights is None)
@@ -130,7 +135,6 @@ class TimmSentenceEmbedder(Embedder):
                     f"the weights given for {self.image_model} of embedder={self.name} do not fit it "
                     f"({_first_line(error)}): give that model's own state dict, with its classifier"
                 ) from error
-        self._check_unchanged()
         model.reset_classifier(0)
         return model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
 
@@ -144,16 +148,15 @@ class TimmSentenceEmbedder(Embedder):
     def _sentences(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        try:
-            with hub_or_cache():
-                model = SentenceTransformer(self.text_model, device=self.device)
-        except Exception as error:  # Sentence Transformers passes on all errors of the hub client
-            raise ModelError(
-                f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check its "
-                "name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
-            ) from error
-        self._check_unchanged()
-        return model
+        with self._unchanged():
+            try:
+                with hub_or_cache():
+                    return SentenceTransformer(self.text_model, device=self.device)
+            except Exception as error:  # Sentence Transformers passes on all errors of the hub client
+                raise ModelError(
+                    f"the text model {self.text_model} of embedder={self.name} cannot be had ({hub_reason(error)}): check "
+                    "its name and the network, give a local folder as embedder.text_model=..., or use embedder=offline"
+                ) from error
 
     def embed_images(self, images: Sequence[Image]) -> Float[Tensor, "images image_dim"]:
         """Normalized pooled features of the image model. Raises ModelError if its weights cannot be loaded."""

@@ -25,7 +25,7 @@ from mmmono.case_studies.generators.sd2_unclip import StableUnCLIP, StableUnCLIP
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
-from mmmono.core.fingerprints import check_unchanged, weights_identity
+from mmmono.core.fingerprints import unchanged, weights_identity
 from mmmono.core.shown import as_typed
 from mmmono.features import MODALITIES
 from mmmono.features.rows import prepare
@@ -195,10 +195,9 @@ class Diffusers(GeneratorOption, PipelineSettings):
     def load(self, workspace: Workspace, encoder: Encoder) -> Generator:
         """Load the pipeline from the hub or a folder. Raises ModelError if a folder was changed since `identity`."""
         assert isinstance(encoder, OpenCLIPEncoder)  # see `check`
-        known = self.identity
-        generator = self.pipeline(encoder, workspace.device)
-        check_unchanged(known, weights_identity(self.weights), f"the files of generator.weights={self.weights}")
-        return generator
+        files = f"the files of generator.weights={self.weights}"
+        with unchanged(self.identity, lambda: weights_identity(self.weights), files):
+            return self.pipeline(encoder, workspace.device)
 
     @abstractmethod
     def pipeline(self, encoder: OpenCLIPEncoder, device: str) -> Generator:

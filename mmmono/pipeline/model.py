@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.artifacts import Artifacts
-from mmmono.core.fingerprints import check_unchanged
+from mmmono.core.fingerprints import unchanged
 from mmmono.data.pairs import PairSource
 from mmmono.features import Manifest, extract_features
 from mmmono.features.extraction_settings import ExtractionSettings
@@ -39,10 +39,8 @@ class Model(ABC):
         Raises:
             ModelError: its files were changed since, such as a checkpoint that a training overwrites.
         """
-        known = self.identity
-        encoder = self.load(artifacts, device)
-        check_unchanged(known, self.recipe(), f"the weights of {self.name}")
-        return encoder
+        with unchanged(self.identity, self.recipe, f"the weights of {self.name}"):
+            return self.load(artifacts, device)
 
     @property
     @abstractmethod

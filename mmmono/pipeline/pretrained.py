@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mmmono.core.errors import ConfigError
-from mmmono.core.fingerprints import check_unchanged, files_fingerprint
+from mmmono.core.fingerprints import files_fingerprint, unchanged
 from mmmono.core.shown import as_typed
 from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
@@ -45,6 +45,9 @@ class Pretrained(Fitted):
     @cached_property
     def identity(self) -> str:
         """Digest of its files when it was first asked for."""
+        return self._identity_now()
+
+    def _identity_now(self) -> str:
         return files_fingerprint(files_of(self.found))[:16]
 
     def recipe(self) -> dict[str, Any]:
@@ -59,10 +62,8 @@ class Pretrained(Fitted):
             DictionaryError: it cannot be read.
             ModelError: its files were changed after this command had begun.
         """
-        known = self.identity
-        dictionary = read_dictionary(self.found, self.hints)
-        now = files_fingerprint(files_of(self.found))[:16]
-        check_unchanged(known, now, f"the files of dictionary.path={self.settings['path']}")
+        with unchanged(self.identity, self._identity_now, f"the files of dictionary.path={self.settings['path']}"):
+            dictionary = read_dictionary(self.found, self.hints)
         self._check_fits(dictionary, train.dim, normalize)
         self._check_reconstruction(dictionary, train, normalize)
         return dictionary

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmmono.core.errors import ConfigError, DictionaryError
-from mmmono.core.fingerprints import check_unchanged, files_fingerprint
+from mmmono.core.fingerprints import files_fingerprint, unchanged
 
 if TYPE_CHECKING:
     from mmmono.dictionaries import SparseAutoencoder
@@ -75,12 +75,11 @@ class Start:
         from mmmono.dictionaries.readers.reading import read_dictionary
         from mmmono.dictionaries.starting import start_from
 
-        known = self.identity
-        try:
-            start_from(sae, read_dictionary(self.found))
-        except DictionaryError as error:
-            raise self._explained(error) from error
-        check_unchanged(known, self._identity_now(), f"the files of {self}")
+        with unchanged(self.identity, self._identity_now, f"the files of {self}"):
+            try:
+                start_from(sae, read_dictionary(self.found))
+            except DictionaryError as error:
+                raise self._explained(error) from error
 
     def _explained(self, error: DictionaryError) -> ConfigError:
         """The error, with what to do about a file that needs `dictionary.*`, which only `features=pretrained` has."""

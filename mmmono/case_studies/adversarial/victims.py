@@ -16,7 +16,7 @@ from mmmono.case_studies.adversarial.judges import Judge
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.weights import check_model
 from mmmono.core.errors import ConfigError, ModelError
-from mmmono.core.fingerprints import check_unchanged, weights_identity
+from mmmono.core.fingerprints import unchanged, weights_identity
 from mmmono.core.gpu_memory import enough_gpu_memory
 from mmmono.vlm import Encoder
 from mmmono.vlm.hub import hub_or_cache, hub_reason
@@ -185,14 +185,14 @@ class Llava(Victim):
         """
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        known = self.weights
-        try:
-            with hub_or_cache():
-                processor = AutoProcessor.from_pretrained(self.model)
-                model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
-        except Exception as error:  # transformers passes on all errors of the hub client
-            raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
-        check_unchanged(known, weights_identity(self.model), f"the files of victim.model={self.model}")
+        files = f"the files of victim.model={self.model}"
+        with unchanged(self.weights, lambda: weights_identity(self.model), files):
+            try:
+                with hub_or_cache():
+                    processor = AutoProcessor.from_pretrained(self.model)
+                    model = LlavaForConditionalGeneration.from_pretrained(self.model, dtype=getattr(torch, self.dtype))
+            except Exception as error:  # transformers passes on all errors of the hub client
+                raise ModelError(f"victim.model={self.model} cannot be had ({hub_reason(error)}): {INSTEAD}") from error
         self._device = device
         self._loaded = processor, model.eval().requires_grad_(False).to(device)
 
