@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def seed_everything(seed: int) -> None:
@@ -35,8 +36,8 @@ class Generators:
 
     python: tuple[Any, ...]
     numpy: dict[str, Any]
-    torch: torch.Tensor
-    cuda: torch.Tensor | None
+    torch: Tensor
+    cuda: Tensor | None
 
     @classmethod
     def now(cls) -> Self:

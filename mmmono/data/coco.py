@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint, folder_fingerprint

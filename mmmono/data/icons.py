@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
+from typing import Any
 
 from mmmono.core.errors import DataError
 from mmmono.core.extras import need

@@ -279,7 +279,7 @@ def test_features_that_no_pair_activates_cost_nothing_and_change_nothing(
     atoms = torch.nn.functional.pad(truth.atoms.double(), (0, 0, 0, 500), value=1.0)
     bench = RemovalBench(PairedFeatures(*(Composition(c, atoms) for c in codes)))
     silent = torch.arange(bench.features)[(codes[0] == 0).all(0) & (codes[1] == 0).all(0)]
-    ranked: list[Tensor] = []
+    ranked: list[torch.Tensor] = []
     retrieved = bench.retrieved
     monkeypatch.setattr(bench, "retrieved", lambda removed: ranked.append(removed) or retrieved(removed))  # type: ignore[func-returns-value]
     advanced: list[int] = []
