@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
+from mmmono.core.text import first_line
 from mmmono.reporting.tables import console, show_table
 
 
@@ -38,7 +39,7 @@ def save_dashboard(cfg: DictConfig) -> None:
         workspace.save()
     except Exception as error:  # the client raises whatever its transport raises
         raise ConfigError(
-            f"W&B does not take the dashboard ({str(error).strip().splitlines()[0]}): logger.project="
+            f"W&B does not take the dashboard ({first_line(error)}): logger.project="
             f"{cfg.logger.project} must have a run, and logger.entity={cfg.logger.entity} must be yours"
         ) from error
     console.print(f"dashboard: {workspace.url}")

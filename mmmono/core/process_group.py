@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from mmmono.core.errors import ProcessError
+from mmmono.core.text import first_line
 
 JOINING = timedelta(minutes=5)  # time limit for all processes to join
 PLACE = "MMMONO_PLACE"  # environment variable in which rank 0 passes its `Place` to a process that it starts
@@ -200,8 +201,3 @@ def _choose_interface(place: Place) -> None:
 def connection_lost(error: BaseException) -> bool:
     """Whether an error says that another process, or the store, has gone."""
     return bool(re.search(r"[Cc]onnection (closed|reset|refused)|Broken pipe|Socket|NCCL|\[.*gloo", str(error)))
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

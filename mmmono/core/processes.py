@@ -28,8 +28,9 @@ from typing import Any, TypeVar
 
 from mmmono.core.errors import MmmonoError, ProcessError
 from mmmono.core.lifelines import Lifelines, hold_lifeline
-from mmmono.core.process_group import JOINING, Place, Task, connection_lost, first_line, join, leave, receive, send
+from mmmono.core.process_group import JOINING, Place, Task, connection_lost, join, leave, receive, send
 from mmmono.core.provenance import other_version, provenance
+from mmmono.core.text import first_line
 
 GRACE = 15.0  # seconds that a process has to exit by itself after another has died
 END = b"end"

@@ -86,6 +86,16 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def message_of(error: BaseException, longest: int = 120) -> str:
+    """Return an error's message on one line, cut to `longest` characters; the name of its type if it has no message."""
+    return one_line(str(error))[:longest] or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty; the name of its type if it has no message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def is_visible(text: str) -> bool:
     """Whether a text contains a visible character: not only spaces, marks and control or formatting characters."""
     return any(unicodedata.category(c) not in ("Zs", "Zl", "Zp", "Cf", "Cc", "Cs", "Mn", "Me") for c in text)

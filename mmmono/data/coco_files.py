@@ -12,6 +12,7 @@ from typing import Any
 
 from mmmono.core.errors import DataError
 from mmmono.core.files import user_path
+from mmmono.core.text import message_of
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path} is no JSON ({reason}): download or export the annotations again") from error
+        raise DataError(f"{path} is no JSON ({message_of(error)}): download or export the annotations again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     if not isinstance(content, dict):

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 import huggingface_hub
 
 from mmmono.core.errors import ConfigError, DataError
+from mmmono.core.text import message_of
 
 PUBLIC_HUB = "https://huggingface.co"
 _HF_ADDRESS = re.compile(r"hf://(?:(datasets|spaces)/)?([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
@@ -63,7 +64,7 @@ def find_files(pattern: str) -> list[str]:
     try:
         files = api.list_repo_files(name, revision=revision, repo_type=kind.removesuffix("s") if kind else None)
     except Exception as error:  # which HTTP library raises it depends on the version of huggingface_hub
-        reason = " ".join(str(error).split())[:300]
+        reason = message_of(error, 300)
         raise DataError(
             f"cannot list the files of {pattern} ({reason}): give their names, with {{0000..0015}}"
         ) from error
@@ -140,7 +141,7 @@ class HubFolder:
         try:
             yield
         except Exception as error:  # which HTTP library raises it depends on the version of huggingface_hub
-            reason = " ".join(str(error).split())[:300]
+            reason = message_of(error, 300)
             raise DataError(
                 f"cannot list {self.address} ({reason}): check its name; for what is private or gated set HF_TOKEN, or run "
                 "'hf auth login'"

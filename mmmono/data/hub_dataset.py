@@ -12,6 +12,7 @@ from typing import Any
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.files import user_path
 from mmmono.core.fingerprints import folder_fingerprint
+from mmmono.core.text import first_line
 from mmmono.data.pairs import changed
 
 
@@ -122,11 +123,9 @@ def check_apart(rows: str, val_rows: str, counts: Mapping[str, int]) -> None:
         )
 
 
-def short_line(error: BaseException, most: int = 240) -> str:
-    """First line of an error's message, cut to a number of characters; the error's kind if there is none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:most].rstrip(
-        "."
-    )
+def short_line(error: BaseException) -> str:
+    """First line of an error's message without its full stop, cut to 240 characters; see `first_line`."""
+    return first_line(error)[:240].rstrip(".")
 
 
 def _remedy(error: BaseException) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmmono.core.errors import ConfigError, DataError
-from mmmono.core.text import decode_text, line_of_other_encoding
+from mmmono.core.text import decode_text, line_of_other_encoding, message_of
 from mmmono.data.captions import CaptionChoice, check_reading
 from mmmono.data.images import is_svg
 
@@ -118,7 +118,7 @@ def read_table(file: Path) -> dict[str, list[Any]]:
         data = file.read_bytes()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"{file} cannot be read ({reason or ' '.join(str(error).split())[:120]})") from error
+        raise DataError(f"{file} cannot be read ({reason or message_of(error)})") from error
     if (found := line_of_other_encoding(data)) is not None:
         utf8 = str(file.with_name(f"utf8-{file.name}"))
         raise DataError(

@@ -25,6 +25,7 @@ from mmmono.core.errors import DictionaryError
 from mmmono.core.finite import check_tensor
 from mmmono.core.ranges import check_whole
 from mmmono.core.saved import made_anew
+from mmmono.core.text import message_of
 from mmmono.features.feature_set import FeatureSet
 from mmmono.features.store import Modality
 
@@ -136,7 +137,7 @@ class Dictionary(nn.Module, ABC):
         try:
             dictionary = made(**config)
         except Exception as error:  # the file may hold values of any type
-            raise DictionaryError(f"{folder / CONFIG_FILE} makes no {made.__name__} ({_one_line(error)})") from error
+            raise DictionaryError(f"{folder / CONFIG_FILE} makes no {made.__name__} ({message_of(error)})") from error
         if wrong := unfitting(weights, dictionary.state_dict()):
             raise DictionaryError(f"{folder}: weights do not fit their configuration ({wrong}): train it again")
         dictionary.load_state_dict(weights)
@@ -171,7 +172,7 @@ def read_config(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DictionaryError(
-            f"{file} is no readable JSON ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
+            f"{file} is no readable JSON ({message_of(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     if not isinstance(content, dict):
         raise DictionaryError(
@@ -204,7 +205,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         weights = load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
         raise DictionaryError(
-            f"{file} is no whole safetensors file ({_one_line(error)}): {made_anew(file, NO_DICTIONARY, error)}"
+            f"{file} is no whole safetensors file ({message_of(error)}): {made_anew(file, NO_DICTIONARY, error)}"
         ) from error
     for name, weight in weights.items():
         if not bool(torch.isfinite(weight).all()):
@@ -222,10 +223,6 @@ def unfitting(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         if name in expected and weight.shape != expected[name].shape
     ]
     return ", ".join(problems[:4])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 class DictionaryFeatures(FeatureSet):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmmono.core.errors import DictionaryError
+from mmmono.core.text import message_of
 from mmmono.dictionaries.base import check_no_pointer
 
 
@@ -56,13 +57,12 @@ def read_torch_file(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(numbers):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # depends on what the file holds
-        reason = " ".join(str(error).split())
-        if "weights_only" in reason or "WeightsUnpickler" in reason:
+        if any(word in str(error) for word in ("weights_only", "WeightsUnpickler")):
             raise DictionaryError(
                 f"{file} holds pickled objects beside tensors, which could run code and are not loaded: where it was made, "
                 "save its state_dict() instead"
             ) from error
-        raise DictionaryError(f"{file} is no whole file of torch.save ({reason[:120]}): fetch it again") from error
+        raise DictionaryError(f"{file} is no whole file of torch.save ({message_of(error)}): fetch it again") from error
     if not isinstance(content, dict):
         raise DictionaryError(f"{file} holds a {type(content).__name__}, not tensors by name: save a state_dict()")
     return content

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmmono.core.errors import StoreError
 from mmmono.core.saved import made_anew
+from mmmono.core.text import message_of
 
 READABLE = ("float16", "float32", "float64")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -152,8 +153,7 @@ def parse_header(file: IO[bytes], size: int, name: str) -> Header:
     except OSError:
         raise
     except Exception as error:  # numpy evaluates the header, which may contain anything
-        reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{name} is no .npy array ({reason}): {made_anew(name, AGAIN)}") from error
+        raise StoreError(f"{name} is no .npy array ({message_of(error)}): {made_anew(name, AGAIN)}") from error
     if len(shape) != 2 or min(shape[0], shape[1] - 1) < 0:
         raise StoreError(f"{name}: expected an array [pairs, dim], got the shape {shape}; {made_anew(name, AGAIN)}")
     if fortran and min(shape) > 1:

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from mmmono.core.errors import ConfigError, MmmonoError, ProcessError
 from mmmono.core.extras import need
-from mmmono.core.process_group import first_line
 from mmmono.core.provenance import other_version
+from mmmono.core.text import first_line
 
 REACH = 20  # seconds in which a cluster must answer
 LOOK = 1.0  # seconds to wait for a worker before looking whether there is something else to do

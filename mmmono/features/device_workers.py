@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from mmmono.core.errors import MmmonoError, ProcessError
+from mmmono.core.text import one_line
 from mmmono.features.cluster import LOOK
 
 PATIENCE = 5.0  # seconds that a process has to leave
@@ -156,4 +157,4 @@ def _outcome(mine: Any, task: Any) -> Any:
     except MmmonoError as error:
         return error
     except Exception as error:
-        return ProcessError(f"a worker process ended with {type(error).__name__}: {' '.join(str(error).split())}")
+        return ProcessError(f"a worker process ended with {type(error).__name__}: {one_line(str(error))}")

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from mmmono.core.errors import StoreError
 from mmmono.core.files import user_path
 from mmmono.core.fingerprints import files_fingerprint
+from mmmono.core.text import message_of
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.tables import read_table
 from mmmono.features.array_files import read_header
@@ -154,7 +155,7 @@ def _opened(side: str, given: str) -> _Rows:
             found = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
             shapes = {key: (tuple(one.get_shape()), one.get_dtype()) for key, one in found.items()}
     except (SafetensorError, OSError) as error:
-        raise StoreError(f"{what} is no whole safetensors file ({' '.join(str(error).split())[:120]})") from error
+        raise StoreError(f"{what} is no whole safetensors file ({message_of(error)})") from error
     arrays = [key for key, (shape, kind) in shapes.items() if len(shape) == 2 and kind in TYPES]
     chosen = name or (arrays[0] if len(arrays) == 1 else "")
     if chosen not in arrays:

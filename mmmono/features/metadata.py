@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from mmmono.core.errors import StoreError
 from mmmono.core.saved import made_anew
+from mmmono.core.text import message_of
 from mmmono.data.listings import IMAGES
 
 # Part of every recipe that depends on keys or groups read from others' metadata; raise it whenever these change.
@@ -147,9 +148,8 @@ def _open(file: MetadataFile) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file if isinstance(file, Path) else file.open())
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
         again = made_anew(file, "extract again", error)
-        raise StoreError(f"{file} is no whole Parquet file ({reason}): {again}") from error
+        raise StoreError(f"{file} is no whole Parquet file ({message_of(error)}): {again}") from error
 
 
 def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
@@ -159,8 +159,9 @@ def _read(file: MetadataFile, only: str | None = None) -> pd.DataFrame:
             table = opened.read(None if only is None else [only])
         columns = {name: _column(table.column(place)) for place, name in enumerate(table.column_names)}
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise StoreError(f"{file} cannot be read ({reason}): {made_anew(file, 'extract again', error)}") from error
+        raise StoreError(
+            f"{file} cannot be read ({message_of(error)}): {made_anew(file, 'extract again', error)}"
+        ) from error
     return pd.DataFrame(columns, dtype=object, index=range(len(table)))
 
 

@@ -30,6 +30,7 @@ from mmmono.core.errors import StoreError
 from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
 from mmmono.core.ranges import check_whole
 from mmmono.core.saved import made_anew
+from mmmono.core.text import message_of
 from mmmono.data.blocks import BlockSettings
 from mmmono.data.remote_folder import is_remote
 from mmmono.data.remote_settings import RemoteSettings
@@ -283,8 +284,7 @@ def _read_manifest(content: bytes, store: str | Path) -> Manifest:
     try:
         return Manifest(**json.loads(content))
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise StoreError(
-            f"{store}/{MANIFEST_FILE} is no manifest of a store ({reason}): "
+            f"{store}/{MANIFEST_FILE} is no manifest of a store ({message_of(error)}): "
             + made_anew(f"{store}/{MANIFEST_FILE}", "extract again, or remove it")
         ) from error

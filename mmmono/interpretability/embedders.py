@@ -29,6 +29,7 @@ from torchvision.transforms import Compose
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.fingerprints import file_fingerprint, unchanged, weights_identity
+from mmmono.core.text import message_of
 from mmmono.features import Modality
 from mmmono.interpretability.text_likeness import TextComparer
 from mmmono.vlm.demo_towers import (
@@ -133,7 +134,7 @@ class TimmSentenceEmbedder(Embedder):
             except RuntimeError as error:
                 raise ModelError(
                     f"the weights given for {self.image_model} of embedder={self.name} do not fit it "
-                    f"({_first_line(error)}): give that model's own state dict, with its classifier"
+                    f"({message_of(error)}): give that model's own state dict, with its classifier"
                 ) from error
         model.reset_classifier(0)
         return model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
@@ -250,7 +251,3 @@ def offline_embedder(device: str = "cpu", batch_size: int = 32) -> TimmSentenceE
         device=device,
         batch_size=batch_size,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mmmono.core.errors import StoreError
+from mmmono.core.saved import broken
 from mmmono.modality.dominance import DominanceScores
 from mmmono.modality.partition import CLASSES, Partition
 from mmmono.modality.report import FeatureSetDominance
@@ -64,7 +64,7 @@ def load_partition(folder: Path, name: str) -> FeatureSetDominance:
         low, high = (float(metadata[key.encode()]) for key in BORDERS)
         classes = np.array(table.column("class").to_pylist())
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise StoreError(f"{file} is no partition ({' '.join(str(error).split())[:120]}): remove its folder") from error
+        raise broken(file, "partition", error) from error
     members = (torch.from_numpy(np.flatnonzero(classes == name)) for name in CLASSES)
     return FeatureSetDominance(name, scores, Partition(*members, low=low, high=high))
 
@@ -98,6 +98,4 @@ def load_sharedness(folder: Path) -> Sharedness:
         pairs, groups = (int(table.schema.metadata[name.encode()]) for name in COUNTS)
         return Sharedness(**columns, num_pairs=pairs, num_groups=groups)
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{file} is no sharedness ({' '.join(str(error).split())[:120]}): remove its folder"
-        ) from error
+        raise broken(file, "sharedness", error) from error

@@ -22,6 +22,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
 from mmmono.core.modality_names import ModalityNames
 from mmmono.core.saved import read_frame
+from mmmono.core.text import first_line
 from mmmono.reporting.contents import Contents, contents
 from mmmono.reporting.escaping import WANDB_NAME, wandb_name, wandb_tags
 from mmmono.reporting.tables import console
@@ -136,7 +137,7 @@ class WandB(Tracker):
         try:
             logged_in, reason = wandb.login(), "no API key"
         except (wandb.errors.Error, ValueError, OSError) as error:
-            logged_in, reason = False, str(error).strip().splitlines()[0]
+            logged_in, reason = False, first_line(error)
         if not logged_in:
             raise ConfigError(
                 f"logger=wandb cannot log in ({reason}): run 'wandb login', set WANDB_API_KEY, or set "

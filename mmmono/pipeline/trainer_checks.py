@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.text import message_of
 
 # Options whose numbers of these types are all checked here, so that commands that train nothing need not import Lightning.
 CHECKED: dict[str, tuple[type, ...]] = {
@@ -81,17 +82,12 @@ def try_options(options: Mapping[str, Any]) -> None:
             plugins=[alone], **options,
         )  # fmt: skip
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: {sentence(error)}") from error
+        raise ConfigError(f"trainer: {message_of(error, 300)}") from error
 
 
 def bound(limit: Any) -> float:
     """Return a limit as a number, infinity for none."""
     return math.inf if limit is None or limit == -1 else limit
-
-
-def sentence(error: Exception) -> str:
-    """Return an error's message in one line."""
-    return " ".join(str(error).split())
 
 
 def _is_number(value: Any) -> bool:

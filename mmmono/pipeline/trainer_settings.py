@@ -12,7 +12,8 @@ import torch
 
 from mmmono.core.errors import ConfigError
 from mmmono.core.process_group import Place, place_of_this_process
-from mmmono.pipeline.trainer_checks import bound, check_values, sentence, try_options
+from mmmono.core.text import message_of
+from mmmono.pipeline.trainer_checks import bound, check_values, try_options
 
 AUTOMATIC = (None, "auto")  # values of `trainer.precision` that leave it to mmmono
 LARGE = 1 << 20  # weights of a product from which on a CPU with instructions for bfloat16 is faster with them
@@ -231,7 +232,7 @@ def _devices(accelerator: str, requested: Any) -> int | list[int]:
                 CUDAAccelerator.parse_devices(CUDAAccelerator.auto_device_count() if requested == "auto" else requested)
             )
         except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ConfigError(f"trainer.devices={requested}: {sentence(error)}") from error
+            raise ConfigError(f"trainer.devices={requested}: {message_of(error, 300)}") from error
     if requested in ("auto", -1):
         return 1
     if not isinstance(requested, int) or isinstance(requested, bool) or requested < 1:

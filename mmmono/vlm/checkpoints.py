@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmmono.core.errors import ModelError
+from mmmono.core.text import message_of
 
 # Keys under which trainers store the weights, in order of preference.
 WRAPPERS = (
@@ -55,7 +56,7 @@ def read_state_dict(path: Path, what: str, device: str = "cpu") -> dict[str, Ten
                 warnings.simplefilter("ignore")  # problems are raised as errors
                 content = torch.load(path, map_location=device, weights_only=True)
     except SafetensorError as error:
-        raise ModelError(f"{what} is no whole safetensors file ({_one_line(error)}): fetch it again") from error
+        raise ModelError(f"{what} is no whole safetensors file ({message_of(error)}): fetch it again") from error
     except Exception as error:  # PyTorch's reader raises errors of any type for broken files
         raise ModelError(_why_unreadable(path, what, error)) from error
     return _unwrapped(content, what)
@@ -155,7 +156,7 @@ def _why_unreadable(path: Path, what: str, error: Exception) -> str:
         )
     if isinstance(error, MemoryError):
         return f"{what} does not fit into memory ({path.stat().st_size / 1e9:.1f} GB)"
-    return f"{what} is broken or cut off ({_one_line(error) or type(error).__name__}): fetch it again"
+    return f"{what} is broken or cut off ({message_of(error)}): fetch it again"
 
 
 def _unwrapped(content: Any, what: str) -> dict[str, Tensor]:
@@ -180,7 +181,3 @@ def _listed(kind: str, keys: Iterable[str], most: int) -> list[str]:
     ordered = sorted(keys)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
     return [f"{kind}: {', '.join(ordered[:most])}{more}"] if ordered else []
-
-
-def _one_line(error: Exception, most: int = 120) -> str:
-    return " ".join(str(error).split())[:most]

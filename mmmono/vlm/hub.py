@@ -32,6 +32,7 @@ from huggingface_hub.errors import (
 )
 
 from mmmono.core.errors import ModelError
+from mmmono.core.text import first_line
 
 PROBE_SECONDS = 5.0
 ATTEMPTS = 5
@@ -152,7 +153,7 @@ def hub_reason(error: BaseException) -> str:
             f"it is not in the cache, and {constants.ENDPOINT} cannot be reached: check the network, or fetch it where "
             "there is one with 'hf download'"
         )
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(error)
 
 
 def _reason_of(error: BaseException) -> str | None:

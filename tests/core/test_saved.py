@@ -18,6 +18,8 @@ from mmmono.features import FeatureStore
 from mmmono.features.metadata import read_metadata
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
+from mmmono.modality import load_partition, load_sharedness
+from mmmono.modality.partition_file import SHAREDNESS_TABLE, TABLE
 from mmmono.reporting.contents import contents
 from mmmono.reporting.drawn import drawn
 from mmmono.reporting.result import Result
@@ -71,6 +73,8 @@ def test_a_whole_file_that_the_system_cannot_read_is_not_to_be_removed(
     pd.DataFrame({"key": ["1"]}).to_parquet(tmp_path / "t.parquet")
     save_file({"w": torch.zeros(9)}, tmp_path / "w.safetensors")
     (tmp_path / "c.json").write_text("{}")
+    for name in (TABLE, SHAREDNESS_TABLE):
+        (tmp_path / name).touch()
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -83,6 +87,7 @@ def test_a_whole_file_that_the_system_cannot_read_is_not_to_be_removed(
     for read, name in (
         (read_frame, "t.parquet"), (read_rows, "t.parquet"), (read_tensors, "w.safetensors"),
         (lambda file: read_metadata([file]), "t.parquet"), (read_weights, "w.safetensors"), (read_config, "c.json"),
+        (lambda file: load_partition(tmp_path, "sae"), TABLE), (lambda file: load_sharedness(tmp_path), SHAREDNESS_TABLE),
     ):  # fmt: skip
         with pytest.raises(
             (StoreError, DictionaryError), match="Too many open files.*: mend what the system reports, and"

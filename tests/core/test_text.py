@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.core.text import FILE_NAME_BYTES, decode_text, encodable, file_name, one_line, printable
+from mmmono.core.text import (
+    FILE_NAME_BYTES,
+    decode_text,
+    encodable,
+    file_name,
+    first_line,
+    message_of,
+    one_line,
+    printable,
+)
 from tests.nasty import NASTY, nasty_text
 
 
@@ -74,3 +83,11 @@ def test_ordinary_names_stay_and_long_ones_stay_apart() -> None:
     long = ["字" * 200 + end for end in "ab"]
     assert len({file_name(text) for text in long}) == 2
     assert all(file_name(text) for text in NASTY)
+
+
+def test_what_an_error_says_is_one_line_and_never_empty() -> None:
+    several = ValueError("\n  missing keys:\n\tcls_token\n")
+    assert (message_of(several), first_line(several)) == ("missing keys: cls_token", "missing keys:")
+    assert message_of(ValueError("a" * 300)) == "a" * 120
+    for silent in (ConnectionError(), ValueError(" \n ")):  # as clients of other libraries raise
+        assert message_of(silent) == first_line(silent) == type(silent).__name__

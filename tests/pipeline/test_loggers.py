@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmmono.commands.wandb_workspace import dashboard, panel_groups
-from mmmono.pipeline.tracking import HISTORY_FILE
+from mmmono.core.errors import ConfigError
+from mmmono.pipeline.tracking import HISTORY_FILE, WandB
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_entrypoints import only, snapshot
 from tests.pipeline.test_sweeps import SHORT
@@ -144,6 +146,18 @@ def test_wandb_without_an_account_is_refused_before_any_work(
     assert "error: logger=wandb cannot log in" in run.err
     assert "WANDB_MODE=offline" in run.err
     assert not (tmp_path / "features").exists()
+
+
+def test_a_login_that_fails_without_a_word_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As W&B's client passes on an interrupted connection; it was an IndexError."""
+
+    def fail() -> None:
+        raise ConnectionResetError
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("wandb.login", fail)
+    with pytest.raises(ConfigError, match=r"cannot log in \(ConnectionResetError\): run 'wandb login'"):
+        WandB("project").start(OmegaConf.create(), "mds")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from mmmono.core.errors import DictionaryError, MmmonoError, ModelError
 from mmmono.core.files import user_path
+from mmmono.core.text import message_of
 from mmmono.dictionaries import saelens
 from mmmono.dictionaries.base import CONFIG_FILE, WEIGHTS_FILE, Dictionary, read_weights
 from mmmono.dictionaries.foreign_files import Hints, read_torch_file, tensors_of
@@ -146,9 +147,9 @@ def read_dictionary(found: Path, hints: Hints | None = None) -> Dictionary:
     except (MmmonoError, OSError, MemoryError):
         raise
     except Exception as error:  # tensors of wrong shapes can fail in any operation
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DictionaryError(
-            f"{found}: its tensors do not fit each other ({reason}): compare their shapes with those that its library saves"
+            f"{found}: its tensors do not fit each other ({message_of(error)}): compare their shapes with those that its "
+            "library saves"
         ) from error
     _check_k(dictionary, found, hints.k)
     return dictionary
