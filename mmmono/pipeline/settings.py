@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -153,31 +154,30 @@ def _check_kind(key: str, value: object) -> None:
 def _check_limits(key: str, value: object) -> None:
     name = key.rpartition(".")[2]
     if name == "seed" or name.endswith("_seed"):
-        if not _is_whole(value) or not 0 <= value < SEEDS:  # type: ignore[operator]
+        if not _is_whole(value) or not 0 <= value < SEEDS:
             raise ConfigError(f"{key}={as_typed(value)} must be a whole number from 0 to {SEEDS - 1}")
     elif key in AT_LEAST or (name in COUNTS and _default_is_whole(key)):
         least = AT_LEAST.get(key, 0)
-        if value is not None and not isinstance(value, str) and (not _is_whole(value) or value < least):  # type: ignore[operator]
+        no_count = value is None or (isinstance(value, str) and key not in AT_LEAST)
+        if not no_count and (not _is_whole(value) or value < least):
             raise ConfigError(f"{key}={as_typed(value)} must be a whole number, at least {least}")
-        if key in AT_LEAST and isinstance(value, str):
-            raise ConfigError(f"{key}={value} must be a whole number, at least {least}")
     elif name == "train_fraction":
-        if not _is_number(value) or not 0 < value < 1:  # type: ignore[operator]
+        if not _is_number(value) or not 0 < value < 1:
             raise ConfigError(
                 f"{key}={as_typed(value)} must lie between 0 and 1, such as 0.8: neither split may be empty"
             )
     elif name == "select_fraction":
-        if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
+        if not _is_number(value) or not 0 <= value < 1:
             raise ConfigError(f"{key}={as_typed(value)} must be at least 0 and below 1, such as 0.1")
     elif name == "lr":
-        if not _is_number(value) or not value > 0:  # type: ignore[operator]
+        if not _is_number(value) or not value > 0:
             raise ConfigError(f"{key}={as_typed(value)} must be a number above 0")
     elif name in NOT_NEGATIVE:
         null = value is None and _defaults().get(key) == [None]
-        if not null and (not _is_number(value) or not value >= 0):  # type: ignore[operator]
+        if not null and (not _is_number(value) or not value >= 0):
             raise ConfigError(f"{key}={as_typed(value)} must be a number, at least 0")
     elif key in SHARES:
-        if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+        if not _is_number(value) or not 0 <= value <= 1:
             raise ConfigError(f"{key}={as_typed(value)} must lie between 0 and 1")
     elif key == "extraction.dtype" and value not in STORED_TYPES:
         raise ConfigError(f"extraction.dtype={as_typed(value)} cannot be stored: choose {' or '.join(STORED_TYPES)}")
@@ -319,9 +319,9 @@ def _default_is_whole(key: str) -> bool:
     return bool(known) and all(_is_whole(value) for value in known)
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
