@@ -4,7 +4,8 @@ Array libraries make one pass per operation and keep every intermediate result i
 means ten passes, although the arithmetic of all fits into the time one read takes. Rows are arrays `[rows, features]`
 of float32, or of half-precision values as `raw_array` returns them. Kernels can divide rows by their norms on the fly.
 
-All kernels are in one file because numba's cache checks only this file to decide whether compiled code is up to date.
+The kernels share helpers, and all are in one file because numba's cache checks only the file of a kernel to decide whether
+its compiled code is up to date.
 """
 
 from __future__ import annotations
@@ -461,57 +462,3 @@ def keep_best_of_both(
                 energy[1, j] += less[j] / 2
                 some[j] = less[j] = ZERO
     return shortest, longest
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _subtract(before: Array, atoms: Array, values: Array, indices: Array, after: Array) -> None:
-    """Set `after` to `before` minus the weighted sum of some rows of `atoms`."""
-    for j in range(len(after)):
-        after[j] = ZERO
-    for value, index in zip(values, indices):  # noqa: B905 - numba knows no strict zip
-        atom = atoms[index]
-        for j in range(len(after)):
-            after[j] += value * atom[j]
-    for j in range(len(after)):
-        after[j] = before[j] - after[j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def nested_targets(
-    centered: Array, atoms: Array, codes: tuple[Array, Array, Array], weights: Array, targets: Array, last: Array
-) -> float:
-    """Residuals of nested levels of a sparse dictionary, summed from each level to the last; all float32.
-
-    The residual of level l is c minus the reconstruction from the codes of levels up to l. The target of level l is the
-    sum of weight_i · residual_i over i ≥ l. Both are computed while a sample's levels lie in the fastest cache.
-
-    Args:
-        centered: samples c, [samples, dim].
-        atoms: rows that codes weight, [latents, dim].
-        codes: values and latents of the active entries, level by level of sample by sample, and where the entries of each
-            level of each sample start, [samples * levels + 1].
-        weights: of the levels.
-        targets: receives the targets, [samples * levels, dim].
-        last: receives the residuals of the last level, [samples, dim].
-
-    Returns:
-        Sum over samples and levels of weight_l · ‖residual_l‖².
-    """
-    values, indices, starts = codes
-    levels, error = len(weights), 0.0
-    for i in range(len(centered)):
-        before = centered[i]
-        for row in range(i * levels, (i + 1) * levels):
-            entries = slice(starts[row], starts[row + 1])
-            _subtract(before, atoms, values[entries], indices[entries], targets[row])
-            before = targets[row]
-            error += weights[row - i * levels] * _length(before) ** 2
-        last[i] = before
-        for j in range(len(before)):
-            before[j] *= weights[levels - 1]
-        for level in range(levels - 2, -1, -1):
-            weight, target = weights[level], targets[i * levels + level]
-            for j in range(len(target)):
-                target[j] = before[j] + weight * target[j]
-            before = target
-    return error

@@ -141,7 +141,7 @@ def _compiled_targets(
     centered: Tensor, decoder: Tensor, codes: SparseCodes, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `_targets`: the same numbers but for the rounding of the error, written once."""
-    from mmmono.core.kernels import nested_targets
+    from mmmono.core.nested_targets import nested_targets
 
     levels, starts = len(weights), codes.pattern.row_starts.numpy()
     last = torch.empty_like(centered)

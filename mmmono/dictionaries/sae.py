@@ -15,7 +15,6 @@ from mmmono.dictionaries.autoencoder import Shared
 from mmmono.dictionaries.selecting import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerSample
 from mmmono.dictionaries.sparse import SparseCodes, encode_topk
-from mmmono.features.store import Modality
 
 
 class TopKSAE(SelectingSAE):
@@ -50,10 +49,6 @@ class TopKSAE(SelectingSAE):
     def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
         """Keep the k largest pre-activations of each sample, if they are positive."""
         return self.selection.of(activations).dense()
-
-    def encode_sparse(self, z: Float[Tensor, "batch dim"], modality: Modality) -> SparseCodes:
-        """Encode embeddings into sparse codes with at most k active latents (Eq. 2, left)."""
-        return self.codes(z - self.bias_of(modality))
 
     def codes(self, centered: Float[Tensor, "samples dim"]) -> SparseCodes:
         """Return the sparse codes of embeddings minus b_pre."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmmono.core import kernels
+from mmmono.core.nested_targets import nested_targets
 
 
 def test_every_half_precision_number_is_read_as_numpy_reads_it() -> None:
@@ -73,7 +74,7 @@ def test_targets_of_nested_levels(levels: int) -> None:
     values = codes.reshape(-1, latents)[rows, indices].astype(np.float32)
     weights = np.array([0.5, 0.3, 0.2][:levels], np.float32)
     targets, last = np.empty((samples * levels, dim), np.float32), np.empty((samples, dim), np.float32)
-    error = kernels.nested_targets(centered, atoms, (values, indices, starts), weights, targets, last)
+    error = nested_targets(centered, atoms, (values, indices, starts), weights, targets, last)
     residuals = centered[:, None] - (codes @ atoms).cumsum(1)
     weighted = residuals * weights[:, None]
     np.testing.assert_allclose(last, residuals[:, -1], atol=1e-5)
