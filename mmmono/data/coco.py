@@ -85,7 +85,9 @@ class CocoPairs(PairSource):
         """Names of runs of `part_size` images. Raises DataError if there are none, or an annotation file is broken."""
         _ = self._labels  # report errors in either file before any image is read
         if not self._files:
-            raise DataError(f"{self.split.annotations('captions')}: the list images is empty")
+            raise DataError(
+                f"{self.split.annotations('captions')}: the list images is empty: export the annotations again"
+            )
         return [f"{self.folder}-{start:06d}" for start in range(0, len(self._files), self.part_size)]
 
     def local_files(self, part: int) -> list[Path]:

@@ -113,7 +113,7 @@ def read_labels(path: Path, captions: Path) -> dict[str, dict[str, str]]:
     for number, category in _items(content, "categories", path):
         known = {"category": category.get("name"), "supercategory": category.get("supercategory")}
         if known["category"] is None:
-            raise DataError(f"{path}: categories[{number}] has no name")
+            raise DataError(f"{path}: categories[{number}] has no name: export the annotations again")
         categories[_id(category, "id", "categories", number, path)] = {
             kind: str(name) for kind, name in known.items() if name is not None
         }

@@ -78,7 +78,7 @@ def list_table(file: str, root: str | None, reading: TableReading) -> Listing:
     images: dict[str, Listed] = {}
     skipped = _add_rows(path, folder, reading, images)
     if not images:
-        raise DataError(f"{path} lists no image")
+        raise DataError(f"{path} lists no image: it needs a row for each")
     return Listing(folder, list(images.values()), skipped, {path.name: path})
 
 
@@ -112,7 +112,7 @@ def list_folder(root: str, reading: TableReading, caption_lines: bool = False) -
             )
         skipped = [skip for table in tables for skip in _add_rows(table, table.parent, reading, images)]
         if not images:
-            raise DataError(f"{tables[0]} lists no image")
+            raise DataError(f"{tables[0]} lists no image: it needs a row for each")
         named = {table.relative_to(folder).as_posix(): table for table in tables}
         return Listing(folder, list(images.values()), skipped, named)
     texts = {file for file in files if file.suffix.lower() == ".txt" and file.is_file()}  # not a link to nothing

@@ -50,9 +50,9 @@ class ClusterSettings:
             )
         for name, value, least in (("workers", self.workers, 1), ("cpus", self.cpus, 1), ("gpus", self.gpus, 0)):
             if value is not None and value < least:
-                raise ConfigError(f"engine.{name}={value}: at least {least}")
+                raise ConfigError(f"engine.{name}={value} must be at least {least}")
         if self.gpus > 1:
-            raise ConfigError(f"engine.gpus={self.gpus}: an encoder uses one; start more workers instead")
+            raise ConfigError(f"engine.gpus={self.gpus}, but an encoder uses one GPU: raise engine.workers instead")
 
 
 def check_machine(folder: Path | str, versions: dict[str, str]) -> None:

@@ -152,7 +152,7 @@ def _opened(side: str, given: str) -> _Rows:
         raise StoreError(f"{what} is neither .npy nor .safetensors: save it as one of them")
     try:
         with safe_open(file, framework="pt") as opened:
-            found = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118
+            found = {key: opened.get_slice(key) for key in opened.keys()}  # noqa: SIM118 - not iterable itself
             shapes = {key: (tuple(one.get_shape()), one.get_dtype()) for key, one in found.items()}
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{what} is no whole safetensors file ({message_of(error)})") from error

@@ -46,10 +46,12 @@ class ExtractionSettings:
         if self.resize not in RESIZERS:
             raise ConfigError(f"extraction.resize={self.resize} is none of {', '.join(RESIZERS)}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"extraction.batch_size={self.batch_size}: at least 1, or null to choose by the device")
+            raise ConfigError(
+                f"extraction.batch_size={self.batch_size} must be at least 1, or null to choose by the device"
+            )
         if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"extraction.workers={self.workers}: at least 0, or null to choose by the device")
+            raise ConfigError(f"extraction.workers={self.workers} must be at least 0, or null to choose by the device")
         if not 0 <= self.allowance.max_skipped <= 1:
-            raise ConfigError(f"extraction.max_skipped={self.allowance.max_skipped} is no share between 0 and 1")
+            raise ConfigError(f"extraction.max_skipped={self.allowance.max_skipped} is a share: give 0 to 1")
         if self.allowance.max_broken_shards < 0:
-            raise ConfigError(f"extraction.max_broken_shards={self.allowance.max_broken_shards}: at least 0")
+            raise ConfigError(f"extraction.max_broken_shards={self.allowance.max_broken_shards} must be at least 0")

@@ -136,7 +136,7 @@ class Threads:
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"engine.workers={self.workers}: at least 1")
+            raise ConfigError(f"engine.workers={self.workers} must be at least 1")
 
     def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order; see `Engine`."""

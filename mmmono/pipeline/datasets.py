@@ -81,7 +81,7 @@ class Dataset(ABC):
     def source(self, split: Split) -> PairSource:
         """Return the source that contains a split; the same source for all splits if they are hash splits."""
 
-    def check_images(self, split: Split) -> None:  # noqa: B027
+    def check_images(self, split: Split) -> None:  # noqa: B027 - most kinds have nothing to check
         """Raise ConfigError or DataError if it is known, before any work, that the pairs have no images."""
 
     def check(self, split: str) -> None:

@@ -140,7 +140,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "0" if sys.stderr.isatty() else "1")  # no progress bars in logs
     logging.raiseExceptions = False  # a log that cannot be written; `ending_in_a_line` says so of standard output
-    setattr(JobReturn, "return_value", property(_result, vars(JobReturn)["return_value"].fset))  # noqa: B010
+    setattr(JobReturn, "return_value", property(_result, vars(JobReturn)["return_value"].fset))  # noqa: B010 - for mypy, it is a read-only property
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for terminals and file names that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -169,7 +169,7 @@ def _open_closed_streams() -> None:
                 os.fstat(number)
             except OSError:
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
 
 
 def _end_with_command() -> None:

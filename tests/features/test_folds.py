@@ -185,5 +185,5 @@ def test_groups_in_two_ranges_are_drawn_for_once(store: FeatureStore) -> None:
 
 
 def test_no_thread_is_no_engine() -> None:
-    with pytest.raises(ConfigError, match=r"engine\.workers=0: at least 1"):
+    with pytest.raises(ConfigError, match=r"engine\.workers=0 must be at least 1"):
         Threads(0)

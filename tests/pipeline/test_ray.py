@@ -127,7 +127,7 @@ def test_tables_of_two_nodes_are_those_of_one_process_though_a_worker_is_killed(
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["engine=ray", "engine.gpus=2"], "engine.gpus=2: an encoder uses one"),
+        (["engine=ray", "engine.gpus=2"], "engine.gpus=2, but an encoder uses one GPU"),
         (["engine=ray", "engine.workers=0"], "engine.workers=0"),
         (["engine=ray", "extraction.part_of=1/2"], "the cluster shares out the shards by itself"),
         (["engine=ray", "dataset.limit=5"], "dataset.limit=5 cannot be shared"),

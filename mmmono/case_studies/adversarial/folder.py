@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class ConditionFolder:
         levels = moved.pixels.mul(255).round().to(torch.uint8).cpu()
         for number, pixels, distances in zip(numbers, levels, moved.distances.cpu().numpy(), strict=True):
             _write(self._file(number), _saver(pixels))
-            _write(self._distances(number), lambda path, d=distances: np.save(path, d))  # type: ignore[misc]
+            _write(self._distances(number), partial(np.save, arr=distances))
 
     def unmoved(self) -> list[int]:
         """Numbers of the images that have not been optimized yet."""

@@ -153,8 +153,9 @@ class Llava(Victim):
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
-        if min(self.repeats, self.max_new_tokens, self.batch_size) < 1:
-            raise ConfigError("victim.repeats, victim.max_new_tokens and victim.batch_size must be at least 1")
+        for name in ("repeats", "max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"victim.{name}={getattr(self, name)} must be at least 1")
         if self.temperature < 0:
             raise ConfigError(f"victim.temperature={self.temperature} must not be negative")
         if "<image>" not in self.prompt or "{request}" not in self.prompt:
