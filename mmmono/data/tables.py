@@ -184,9 +184,9 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _is_text(opened: pq.ParquetFile, name: str, rows: int = 16) -> bool:
+def _is_text(opened: pq.ParquetFile, name: str) -> bool:
     """Whether the first bytes in a column are UTF-8, as of programs that do not mark their strings as such; no drawings."""
-    for batch in opened.iter_batches(rows, columns=[name]):
+    for batch in opened.iter_batches(16, columns=[name]):
         values = [value for value in batch.column(0).to_pylist() if value is not None]
         if values:
             return all(isinstance(value, bytes) and _is_utf8(value) and not is_svg(value) for value in values)

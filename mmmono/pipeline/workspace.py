@@ -336,12 +336,10 @@ class Workspace:
         self.dataset.check(setting)
         return cast(Split, setting)
 
-    def results(
-        self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
-    ) -> Artifact:
+    def results(self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> Artifact:
         """Return the results of an analysis of the dataset's split, made unless they exist; see `Artifacts.build`."""
         name = f"{analysis}-{self.features(self.dataset.split).store.path.name}"
-        return self.artifacts.build("results", name, recipe, make, resumable)
+        return self.artifacts.build("results", name, recipe, make)
 
 
 def _rebuilt_with(makes: str) -> tuple[str, ...]:

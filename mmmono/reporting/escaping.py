@@ -119,9 +119,9 @@ def encodable_rows(rows: Iterable[Mapping[str, object]]) -> list[dict[str, objec
     ]
 
 
-def wandb_name(text: str, longest: int = WANDB_NAME) -> str:
-    """Make a valid W&B name of a run, group or metric: one line, not empty, at most `longest` characters."""
-    return _shortened(one_line(text), longest) or "_"
+def wandb_name(text: str) -> str:
+    """Make a valid W&B name of a run, group or metric: one line, not empty, at most 128 characters."""
+    return _shortened(one_line(text), WANDB_NAME) or "_"
 
 
 def wandb_tags(texts: Iterable[str]) -> list[str]:

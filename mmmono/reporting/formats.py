@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+FAIR = 0.05  # largest mismatch of a random set that is called a good match
+
 
 def names(rows: Iterable[Mapping[str, Any]], key: str = "feature_set") -> list[str]:
     """Distinct values of a column, in order of appearance."""
@@ -47,24 +49,23 @@ def points(row: Mapping[str, Any], key: str) -> str:
     return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def shares(row: Mapping[str, Any], key: str = "energy") -> str:
+def percent(share: float | None) -> str:
     """Format a share in percent; empty if there is none."""
-    return "" if row.get(key) is None else f"{100 * row[key]:.1f}"
+    return "" if share is None else f"{100 * share:.1f}"
 
 
-def random_remarks(match: str, rows: Iterable[Mapping[str, Any]], limit: float = 0.05) -> Iterator[str]:
+def random_remarks(match: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Say what random sets have in common with their class, and for how many rows no fair set was found.
 
     Args:
         match: the setting `random_sets`.
         rows: rows of a table; `mismatch` is None where nothing is matched.
-        limit: largest mismatch of a fair set.
     """
     if match == "size":
         yield "random sets have the class' size alone; random_sets=energy also matches what they carry"
         return
     found = [row["mismatch"] for row in rows if row.get("mismatch") is not None]
-    unlike = [mismatch for mismatch in found if mismatch > limit]
+    unlike = [mismatch for mismatch in found if mismatch > FAIR]
     yield f"random sets have the class' size and {match}" + (
         f"; {len(unlike)} of {len(found)} have no good match (off by up to {100 * max(unlike):.0f} %): see mismatch"
         if unlike

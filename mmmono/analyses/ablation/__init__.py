@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.formats import percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -57,12 +57,12 @@ def table1_rows(result: Result, feature_set: str) -> Rows:
                 "task": result.modalities.said(row["task"]),
                 "kept" if keep else "deletion": result.modalities.said(row["deletion"]),
                 "neurons": row["neurons"],
-                "energy %": shares(row),
+                "energy %": percent(row.get("energy")),
                 "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
                 "Δ none [95 %]": points(row, "delta_none"),
                 "Δ random [95 %]": points(row, "delta_random"),
                 "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
-                "|Δ random| <": "" if row["equivalence"] is None else f"{100 * row['equivalence']:.1f}",
+                "|Δ random| <": percent(row["equivalence"]),
                 "paper": f"{printed['accuracy']:.3f}" if printed else "",
                 "paper Δ": f"{100 * delta:+.1f}" if delta is not None else "",
             }

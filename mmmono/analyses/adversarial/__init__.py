@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.formats import percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -119,7 +119,7 @@ def outcome_rows(result: Result, feature_set: str) -> Rows:
         rows.append(
             {
                 "aligned": f"{row['aligned']} {row['features']}" if row["features"] else row["aligned"],
-                "energy %": shares(row), "trials": row["trials"], "unparseable": row["unparseable"],
+                "energy %": percent(row.get("energy")), "trials": row["trials"], "unparseable": row["unparseable"],
                 "success % [95 %]": f"{rate} [{100 * row['rate_low']:.1f}, {100 * row['rate_high']:.1f}]",
                 "below random": points(row, "below_random"), **_comparison(row),
                 "margin": f"{margin[0]} [{margin[1]}, {margin[2]}]",

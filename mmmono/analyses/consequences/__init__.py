@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.prompts import check_prompt
-from mmmono.reporting.formats import points, random_remarks, shares, with_effective
+from mmmono.reporting.formats import percent, points, random_remarks, with_effective
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -63,7 +64,7 @@ class Settings:
         RemovalPlan(self.shares, self.n_random)
 
 
-def _name(row: dict[str, object], random: bool, modalities: ModalityNames) -> str:
+def _name(row: dict[str, Any], random: bool, modalities: ModalityNames) -> str:
     """What was changed, such as `− ImgD`, `only random` or `all`."""
     of = "random" if random else modalities.said(str(row["of"]))
     return f"{VERBS[str(row['change'])]} {of}" if row["of"] else ALL
@@ -71,7 +72,7 @@ def _name(row: dict[str, object], random: bool, modalities: ModalityNames) -> st
 
 def retrieval_rows(result: Result, feature_set: str) -> Rows:
     """R@1 of both ways with all features, without each class and with each alone, and with random sets like it."""
-    found: dict[tuple[str, str, str], dict[str, dict[str, object]]] = {}
+    found: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for row in result.rows("effects"):
         if row["feature_set"] == feature_set:
             found.setdefault((row["change"], row["of"], row["like"]), {})[row["measure"]] = row
@@ -82,9 +83,9 @@ def retrieval_rows(result: Result, feature_set: str) -> Rows:
             {
                 "set": _name(row, bool(row["like"]), result.modalities),
                 "features": row["features"],
-                "energy %": shares(row),
-                heading("i2t_r1", result.modalities): _percent(by_measure["i2t_r1"]["value"]),
-                heading("t2i_r1", result.modalities): _percent(by_measure["t2i_r1"]["value"]),
+                "energy %": percent(row.get("energy")),
+                heading("i2t_r1", result.modalities): percent(by_measure["i2t_r1"]["value"]),
+                heading("t2i_r1", result.modalities): percent(by_measure["t2i_r1"]["value"]),
                 "R@1 − random [95 %]": points(row, "delta_random"),
             }
         )
@@ -93,14 +94,14 @@ def retrieval_rows(result: Result, feature_set: str) -> Rows:
 
 def other_rows(result: Result, feature_set: str) -> Rows:
     """All other measures, in the same rows."""
-    rows: dict[tuple[str, str, str], dict[str, object]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in result.rows("effects"):
         if row["feature_set"] == feature_set and row["measure"] in MEASURES and row["measure"] != "r1":
             place = (row["change"], row["of"], row["like"])
             shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]), result.modalities)})
             value, title = row["value"], MEASURES[row["measure"]]
             share = row["measure"] in ("r5", "r10", "zero_shot")
-            shown[title] = _percent(value) if share else "" if value is None else f"{value:.3g}"
+            shown[title] = percent(value) if share else "" if value is None else f"{value:.3g}"
     return list(rows.values())
 
 
@@ -118,10 +119,6 @@ def single_rows(result: Result, feature_set: str) -> Rows:
         }
         for row in sorted(chosen, key=lambda row: int(row["place"]))
     ]
-
-
-def _percent(value: object) -> str:
-    return "" if value is None else f"{100 * float(str(value)):.1f}"
 
 
 def _fine_points(row: dict[str, float | None], key: str) -> str:

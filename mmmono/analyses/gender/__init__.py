@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mmmono.core.text import file_name
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.formats import percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -68,10 +68,11 @@ def removal_rows(result: Result, feature_set: str) -> Rows:
             {
                 "from": said(row["samples"]), "concept": row["concept"],
                 "removed": f"{removed_name(row['removed'], said)} {row['neurons']}",
-                "energy %": shares(row), "accuracy": f"{100 * row['baseline']:.1f}", "drop [95 %]": points(row, "drop"),
+                "energy %": percent(row.get("energy")), "accuracy": percent(row["baseline"]),
+                "drop [95 %]": points(row, "drop"),
                 "beyond random": points(row, "beyond_random"),
                 "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
-                "|beyond| <": "" if row["equivalence"] is None else f"{100 * row['equivalence']:.1f}",
+                "|beyond| <": percent(row["equivalence"]),
                 "paper's drop": f"{100 * printed['drop']:.1f}" if printed else "",
             }
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import names, random_remarks, shares
+from mmmono.reporting.formats import names, percent, random_remarks
 from mmmono.reporting.result import Fields, Result, Rows
 
 WeightOn = Literal["reference", "text"]
@@ -120,7 +120,7 @@ def control_rows(result: Result, feature_set: str) -> Rows:
     for members in names(effects, "members"):
         own = [row for row in effects if row["members"] == members]
         moved = f"{members} {sizes[members]}" if members in sizes else members
-        carried = shares({"energy": energy.get(members)})
+        carried = percent(energy.get(members))
         rows.append(
             {"moved": moved, "energy %": carried, **{row["measure"].replace("_", " "): _change(row) for row in own}}
         )
