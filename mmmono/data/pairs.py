@@ -58,10 +58,12 @@ class PairSource(ABC):
     Attributes:
         name: used in progress bars and manifests.
         remote: whether images come over a network, so that caching them on disk is worthwhile.
+        limit: number of pairs that `extract_features` takes, from the first on; None takes all.
     """
 
     name: str
     remote: bool = False
+    limit: int | None = None
     _states: Sequence[str] | None = None  # of the files of each part; see `watch`
 
     @property

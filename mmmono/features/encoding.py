@@ -158,8 +158,7 @@ class PartEncoder:
         order = list(parts)
         gpu = self.device.type == "cuda"
         claimed = ClaimedParts(self.claims, self.writer) if most is None else None
-        reader = PartReader(self.source, parts, self.encoder, self.batch_size, most, claimed)
-        reader.preprocess = self.preprocess
+        reader = PartReader(self.source, parts, self.encoder, self.preprocess, self.batch_size, most, claimed)
         for item in read_parts(reader, workers=self.workers, gpu=gpu):
             buffer = buffers.setdefault(item.part, _PartBuffer())
             if isinstance(item, Batch):

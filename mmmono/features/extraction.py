@@ -54,7 +54,7 @@ def extract_features(
     settings = settings or ExtractionSettings()
     losses = {name: given.pop(name) for name in ("max_skipped", "max_broken_shards") if name in given}
     settings = replace(settings, allowance=replace(settings.allowance, **losses), **given)
-    limit = getattr(source, "limit", None)
+    limit = source.limit
     check_limit(limit)
     extraction = PartEncoder(source, encoder, directory, torch.device(device), settings)
     with explained_deaths(), progress_bar() as bar, torch.inference_mode():
@@ -73,9 +73,9 @@ def begin_store(source: PairSource, directory: Path, settings: ExtractionSetting
     Raises:
         ConfigError: the source has a limit.
     """
-    if getattr(source, "limit", None) is not None:
+    if source.limit is not None:
         raise ConfigError(
-            f"dataset.limit={getattr(source, 'limit', None)} cannot be shared by several processes: which shards hold the "
+            f"dataset.limit={source.limit} cannot be shared by several processes: which shards hold the "
             "first pairs is known only by reading them in order; set dataset.limit=null, or extract in one process"
         )
     FeatureStoreWriter(directory, len(source.parts()), settings.dtype)

@@ -104,7 +104,7 @@ def features_from_outputs(
     """
     names = source.parts()
     writer = FeatureStoreWriter(directory, len(names), dtype)
-    left = getattr(source, "limit", None) or len(outputs.metadata)
+    left = source.limit or len(outputs.metadata)
     written: list[int] = []
     for number, part in enumerate(outputs.parts()):
         writer.drop(number)  # what an extraction that was cut short may have left

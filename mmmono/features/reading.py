@@ -107,7 +107,8 @@ class PartReader(IterableDataset[Batch | Failure]):
     Args:
         source: the pairs.
         parts: indices of the parts to read.
-        encoder: provides preprocessing and tokenizer.
+        encoder: provides the tokenizer.
+        preprocess: makes pixels of an image, see `preprocessing`.
         batch_size: pairs per batch; a batch never has pairs of two parts.
         most: maximum pairs per part, rounded up to whole batches; None reads all.
         admits: called with each part before it is read; a part for which it returns False is left out. None admits all.
@@ -122,13 +123,14 @@ class PartReader(IterableDataset[Batch | Failure]):
         source: PairSource,
         parts: Sequence[int],
         encoder: Encoder,
+        preprocess: Callable[[Image], UInt8[Tensor, "3 height width"]],
         batch_size: int,
         most: int | None = None,
         admits: Callable[[int], bool] | None = None,
     ) -> None:
         self.source = source
         self.parts = parts
-        self.preprocess = encoder.preprocess
+        self.preprocess = preprocess
         self.tokenize = encoder.tokenize
         self.context = Context(encoder.tokenize)
         self.batch_size = batch_size

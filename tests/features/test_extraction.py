@@ -221,7 +221,8 @@ def test_without_room_in_shared_memory_batches_take_another_way(
 
     small = SimpleNamespace(free=1000)
     monkeypatch.setattr("mmmono.features.reading.shutil.disk_usage", lambda _: small)
-    assert not reading._fits_shared_memory(2, reading.PartReader(ColorPairs(), [0], ColorEncoder(), 32))
+    encoder = ColorEncoder()
+    assert not reading._fits_shared_memory(2, reading.PartReader(ColorPairs(), [0], encoder, encoder.preprocess, 32))
     extract_features(ColorPairs(), Watched(), tmp_path / "b", workers=2)
     assert set(kinds) == {torch.Tensor}
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
