@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.dictionaries.autoencoder import Shared
-from mmmono.dictionaries.selecting import Kernel, SelectingSAE
+from mmmono.dictionaries.selecting_sae import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerBatch, PerSample
 
 

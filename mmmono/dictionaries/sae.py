@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmmono.dictionaries.autoencoder import Shared
-from mmmono.dictionaries.selecting import Kernel, SelectingSAE
+from mmmono.dictionaries.selecting_sae import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerSample
 from mmmono.dictionaries.sparse import SparseCodes, encode_topk
 

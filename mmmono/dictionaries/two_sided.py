@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.autoencoder import AutoencoderOutput, Codes, Shared, SparseAutoencoder
 from mmmono.dictionaries.base import check_sizes
-from mmmono.dictionaries.selecting import Kernel, SelectingSAE
+from mmmono.dictionaries.selecting_sae import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerSample
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk
 from mmmono.features.store import MODALITIES, Modality

@@ -16,7 +16,7 @@ from mmmono.dictionaries import selection
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.batch_topk import BatchTopKSAE
 from mmmono.dictionaries.matching_pursuit import MatchingPursuitSAE
-from mmmono.dictionaries.selecting import SelectingSAE
+from mmmono.dictionaries.selecting_sae import SelectingSAE
 from mmmono.dictionaries.selection import PerBatch
 
 
