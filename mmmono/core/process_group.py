@@ -83,7 +83,7 @@ class Place:
                 timeout=JOINING,
                 wait_for_workers=False,
             )
-        except Exception as error:
+        except Exception as error:  # PyTorch's store raises errors of several types
             raise ProcessError(
                 f"rank {self.rank} cannot reach rank 0 at {self.address}:{self.port} ({first_line(error)}): "
                 "set MASTER_ADDR and MASTER_PORT to where it can be reached"

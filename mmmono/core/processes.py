@@ -159,7 +159,7 @@ class Processes:
         try:
             if (failure := self._reported()) is not None:
                 return failure
-        except Exception:
+        except Exception:  # PyTorch's store raises errors of several types
             return "the store that the processes share has gone"
         for rank, process in enumerate(self._started, start=1):
             if (status := process.poll()) is not None:
@@ -265,7 +265,7 @@ def serve(place: Place, command: Sequence[str] | None = None) -> int:
             receive(control).work_along()
     except (KeyboardInterrupt, SystemExit):  # rank 0 was interrupted too, and reports it
         return 0
-    except Exception as error:
+    except Exception as error:  # of the task, or of a connection
         control = None
         if connection_lost(error):  # rank 0 sees this error too, and reports it, unless it is what has gone
             if ended is not None:

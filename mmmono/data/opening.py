@@ -122,7 +122,7 @@ class _Guarded(io.RawIOBase):
             if not data:
                 self._ended = True
                 self._stream.close()  # waits for the command, which may have failed
-        except Exception as error:
+        except Exception as error:  # of whichever library opened it
             raise BrokenPartError(self._name, f"broke off ({in_words(error)})") from error
         view[: len(data)] = data
         return len(data)

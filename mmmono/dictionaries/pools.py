@@ -156,7 +156,7 @@ class _Reading:
                     outcome.append(reader.fill(room, chunks, stop))
                 if stream is not None:
                     stream.synchronize()
-            except BaseException as error:
+            except BaseException as error:  # raised again by `result`
                 outcome[:] = [error]
 
         # A daemon thread, so that an interrupted run does not wait for a whole pool; it ends after its current chunk.

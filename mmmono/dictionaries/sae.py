@@ -46,10 +46,6 @@ class TopKSAE(SelectingSAE):
     ) -> None:
         super().__init__(dim, num_features, PerSample(k), kernel, **shared)
 
-    def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
-        """Keep the k largest pre-activations of each sample, if they are positive."""
-        return self.selection.of(activations).dense()
-
     def codes(self, centered: Float[Tensor, "samples dim"]) -> SparseCodes:
         """Return the sparse codes of embeddings minus b_pre."""
         if self._sparse(centered):

@@ -22,7 +22,7 @@ Kernel = Literal["auto", "sparse", "dense"]
 class SelectingSAE(SparseAutoencoder, ABC):
     """A sparse autoencoder that keeps the largest pre-activations: k per sample, or as many on average.
 
-    On a CPU its training step computes with the active latents alone. A variant defines `activate`, and its `selection`.
+    On a CPU its training step computes with the active latents alone.
 
     Args:
         dim, num_features: see `SparseAutoencoder`.
@@ -62,6 +62,10 @@ class SelectingSAE(SparseAutoencoder, ABC):
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this SAE."""
         return {**super().config(), "k": self.k, "kernel": self.kernel}
+
+    def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
+        """Keep the pre-activations of the selection. A variant that encodes with others overrides this."""
+        return self.selection.of(activations).dense()
 
     def training_codes(self, centered: Float[Tensor, "samples dim"]) -> SparseCodes:
         """Return the codes of a training batch."""

@@ -68,10 +68,6 @@ class TwoSidedSAE(SelectingSAE, ABC):
         rows = self._rows(modality)
         return self.W_enc[rows], None if self.b_enc is None else self.b_enc[rows]
 
-    def activate(self, activations: Float[Tensor, "samples latents"]) -> Float[Tensor, "samples latents"]:
-        """Keep the k largest pre-activations of each sample, if they are positive."""
-        return self.selection.of(activations).dense()
-
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """Encode embeddings of one modality with its weights into dense codes, which include the zeros."""
         z = self.fitting(z, self.dim, "embeddings")

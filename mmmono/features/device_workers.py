@@ -156,5 +156,5 @@ def _outcome(mine: Any, task: Any) -> Any:
         return mine.work(task)
     except MmmonoError as error:
         return error
-    except Exception as error:
+    except Exception as error:  # a bug, too, is the main process's to report
         return ProcessError(f"a worker process ended with {type(error).__name__}: {one_line(str(error))}")

@@ -67,7 +67,7 @@ def _run_job(main: Callable[[DictConfig], Objective], cfg: DictConfig, config_na
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise MmmonoError(f"job {HydraConfig.get().job.num}: {error_line(error)}") from error
         _fail(error)  # before Hydra prints its own line
-    except Exception:
+    except Exception:  # a bug
         if _is_search():
             traceback.print_exc()
         raise
