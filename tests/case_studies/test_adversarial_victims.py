@@ -84,7 +84,8 @@ def test_llavas_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ModelError, match="victim.model=.* cannot be had"):
         ask(tmp_path)
     for settings, message in (
-        ({"repeats": 0}, "at least 1"),
+        ({"repeats": 0}, "^victim.repeats=0 must be at least 1$"),
+        ({"batch_size": -2}, "^victim.batch_size=-2 must be at least 1$"),
         ({"temperature": -1}, "temperature"),
         ({"dtype": "half_float"}, "dtype"),
     ):
