@@ -8,6 +8,7 @@ from mmmono.features import FeatureStore
 from mmmono.features.selection import Split
 from mmmono.features.shares import Share, read_share
 from mmmono.pipeline.engines import Engine, Local
+from mmmono.pipeline.maker import embeddings_given
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console, show_table
 
@@ -60,7 +61,7 @@ def _made_together(workspace: Workspace, split: Split, engine: Engine, share: Sh
             f"{asked} with extraction.devices: give each device a share of its own; leave one of them out"
         )
     workspace.dataset.check(split)
-    if workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is not None:
+    if embeddings_given(workspace):
         raise ConfigError(
             f"{asked} with dataset={workspace.dataset_name}: its features are not extracted from pairs, so there is nothing "
             "to share; leave it out"

@@ -24,6 +24,7 @@ from mmmono.features.selection import Split
 from mmmono.features.synthetic import ANSWERS, SyntheticParameters, identity, write_synthetic
 from mmmono.pipeline.apart import check_shards_apart
 from mmmono.pipeline.downloads import CC3M_PAIRS, Download, cc3m_download
+from mmmono.pipeline.model import Model
 from mmmono.pipeline.typed import taken_from
 
 
@@ -80,6 +81,15 @@ class Dataset(ABC):
     @abstractmethod
     def source(self, split: Split) -> PairSource:
         """Return the source that contains a split; the same source for all splits if they are hash splits."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether a model made the embeddings."""
+        return True
+
+    def maker(self, model: Model) -> Model:
+        """Return the model that made the embeddings; it has another name if nothing says so, and none was chosen."""
+        return model
 
     def check_images(self, split: Split) -> None:  # noqa: B027 - most kinds have nothing to check
         """Raise ConfigError or DataError if it is known, before any work, that the pairs have no images."""
@@ -286,6 +296,11 @@ class Synthetic(Dataset, SyntheticParameters):
     @property
     def native_splits(self) -> bool:
         """False: split by a hash of the number of the pair, or of its group."""
+        return False
+
+    @property
+    def embedded(self) -> bool:
+        """False: they are computed from the truth."""
         return False
 
     def dim_of(self, dim: int | None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mmmono.features import Modality
 from mmmono.interpretability.text_likeness import TextComparer
+from mmmono.pipeline.maker import embeddings_given
+from mmmono.pipeline.model import DEFAULT
 from mmmono.pipeline.models import DrawingCLIP
 from mmmono.pipeline.workspace import Workspace
 
@@ -17,6 +19,6 @@ def shared_towers(workspace: Workspace, embedder: TextComparer) -> frozenset[Mod
     model = workspace.model
     if not isinstance(model, DrawingCLIP) or workspace.dataset_name == "synthetic":
         return frozenset()
-    if model.name != "drawingclip" and workspace.dataset.feature_store(workspace.artifacts, model.name) is not None:
+    if model.name != DEFAULT and embeddings_given(workspace):
         return frozenset()
     return embedder.drawingclip_towers

@@ -17,6 +17,9 @@ from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.pipeline.downloads import Download
 from mmmono.vlm import Encoder
 
+DEFAULT = "drawingclip"  # name of the embedded default
+UNNAMED = "unnamed"  # of the model behind embeddings that were there before, if nothing says which it was
+
 
 @dataclass(kw_only=True, frozen=True)
 class Model(ABC):

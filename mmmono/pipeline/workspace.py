@@ -63,8 +63,8 @@ class Workspace:
             rebuild=_rebuilt_with(makes) if cfg.get("force") else (),
             listener=lambda artifact: tracker.record(artifact, is_product=artifact.kind == makes),
         )
-        self.model: Model = instantiate(cfg.model)
         self.dataset: Dataset = instantiate(cfg.dataset)
+        self.model: Model = self.dataset.maker(instantiate(cfg.model))
         self.dataset_name = self.dataset.name
         self.seed: int = cfg.seed
         self.device = named_device(cfg.device)
@@ -305,18 +305,23 @@ class Workspace:
         return self.dataset.modality_names
 
     @property
+    def named(self) -> str:
+        """Model and dataset, for titles; the dataset alone if no model made it."""
+        return f"{self.model.name} on {self.dataset_name}" if self.dataset.embedded else self.dataset_name
+
+    @property
     def title(self) -> str:
         """Model, dataset and split, for titles of tables."""
         return self.title_of(self.dataset.split)
 
     def title_of(self, split: Split) -> str:
         """Model, dataset and the given split, for titles of tables."""
-        return f"{self.model.name} on {self.dataset_name} ({self.described(split)})"
+        return f"{self.named} ({self.described(split)})"
 
     def head(self, split: Split) -> str:
         """Model, dataset, split and numbers of pairs and groups, for titles of tables; needs the split's features."""
         count = counted(self.features(split).view.groups())
-        return f"{self.model.name} on {self.dataset_name} ({self.described(split)}: {count})"
+        return f"{self.named} ({self.described(split)}: {count})"
 
     def described(self, split: Split) -> str:
         """Name of a split; with `in-sample` if the model or a selected feature set was fitted to some of its pairs.

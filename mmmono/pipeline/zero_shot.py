@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from mmmono.core.errors import ConfigError
 from mmmono.features import Modality
 from mmmono.features.rows import prepare
+from mmmono.pipeline.maker import encoder_of_pairs
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str)
     """Embed a prompt for each label of some pairs of the dataset's split; loads the model. None if there are no labels.
 
     Raises:
-        ConfigError: the model has embeddings of another width than the pairs, so that it did not make them.
+        ConfigError: the model did not make the pairs' embeddings; see `encoder_of_pairs`.
     """
     label = workspace.dataset.label
     metadata = workspace.features(workspace.dataset.split).view.metadata()
@@ -58,14 +58,9 @@ def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str)
     names = sorted({name for name in labels if name})
     if not names:
         return None
-    stored, own = workspace.features(workspace.dataset.split).view.dim, workspace.model.dim
-    if own not in (None, stored):
-        raise ConfigError(
-            f"names of dataset.label={label} are embedded as the pairs were, for zero-shot classification, but the pairs "
-            f"have {stored} dimensions and model={workspace.model.name} has {own}: choose the model that made them, or "
-            "dataset.label=null to leave this out"
-        )
-    encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
+    encoder = encoder_of_pairs(
+        workspace, f"zero-shot classification (dataset.label={label})", "dataset.label=null leaves it out"
+    )
     with torch.inference_mode():
         tokens = encoder.tokenize([prompt.format(name) for name in names])
         embeddings = prepare(

@@ -102,7 +102,7 @@ def test_a_plan_computes_nothing_and_knows_what_is_there(command: Command, tmp_p
     assert rows["features: 800 pairs × 16"] == "found"
     assert rows["dictionary sae"] == rows["results of mds"] == "found"
     assert rows["results of ablation"] == "will fail"
-    assert "will fail: results of ablation (drawingclip on synthetic): dataset=synthetic has no labels" in run.out
+    assert "will fail: results of ablation (synthetic): dataset=synthetic has no labels" in run.out
     run = command("plan", *settings, steps, "mds.min_pairs=4")
     assert "│ results of mds" in run.out
     assert "1 to make" in run.out

@@ -202,7 +202,7 @@ def test_jobs_that_fail_are_named_and_the_others_go_on(command: Command, tmp_pat
         (
             "sweep",
             ["dataset.seed=9"],
-            "nothing to compare, the features of drawingclip on synthetic (val) are not there",
+            "nothing to compare, the features of synthetic (val) are not there",
         ),
     ],
 )

@@ -30,6 +30,7 @@ from mmmono.case_studies.adversarial.victims import Victim
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import finished_features
+from mmmono.pipeline.maker import encoder_of_pairs
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.vlm import Encoder
@@ -97,7 +98,7 @@ class AttackStudy:
         self._check()
         workspace, cases = self.workspace, self.cases
         defenses = draw_defenses(workspace, self.settings)
-        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
+        encoder = encoder_of_pairs(workspace, "an attack")
         self.victim.load(encoder, workspace.device)
         given = [Condition(BENIGN), Condition(CONTRAST), Condition(ATTACKED)]
         folders = {

@@ -26,6 +26,7 @@ from mmmono.features.selection import CAPTION_WANTED
 from mmmono.interpretability.naming import mean_directions
 from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, read_vocabulary
 from mmmono.pipeline.held_out import PairSample
+from mmmono.pipeline.maker import embeddings_given, encoder_of_pairs
 from mmmono.pipeline.workspace import Workspace
 
 BATCH = 256  # words in a forward pass
@@ -37,10 +38,9 @@ Directions = dict[Modality, Float[Tensor, "words dim"]]
 
 def embeds_by_model(workspace: Workspace, settings: Settings) -> bool:
     """Whether the model's text tower embeds the words. Raises ConfigError if it cannot."""
-    made = workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is None
     if settings.embeddings == "model" and workspace.dataset_name == "synthetic":
         raise ConfigError("names.embeddings=model: no model made synthetic pairs; set names.embeddings=captions")
-    return made if settings.embeddings == "auto" else settings.embeddings == "model"
+    return not embeddings_given(workspace) if settings.embeddings == "auto" else settings.embeddings == "model"
 
 
 def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -158,6 +158,8 @@ def _groups_with(holds: csr_array, groups: Int[Array, " pairs"]) -> Int[Array, "
 def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "words dim"]:
     """Embed words by the model's text tower; they are kept as an artifact."""
     recipe = {"model": workspace.model.identity, "words": digest({"words": list(words)})}
+    if embeddings_given(workspace):  # checked though the words are kept, perhaps for other pairs
+        encoder_of_pairs(workspace, "names.embeddings=model", "names.embeddings=captions does without it")
 
     def make(folder: Path) -> None:
         encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)

@@ -27,6 +27,7 @@ from mmmono.interpretability.steer import SteeredEmbeddings
 from mmmono.interpretability.steerability import Steerability
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import GIVE_UP, SplitImages, save_image
+from mmmono.pipeline.maker import check_maker, embeddings_given
 from mmmono.pipeline.steering import (
     Row,
     Steerable,
@@ -79,8 +80,7 @@ class _AnswerStudy:
     @property
     def given(self) -> bool:
         """Whether the dataset is embeddings, which may be of visual tokens; else they are the model's."""
-        workspace = self.workspace
-        return workspace.dataset.feature_store(workspace.artifacts, workspace.model.name) is not None
+        return embeddings_given(self.workspace)
 
     def _check_width(self) -> None:
         """Raise ConfigError unless the model may have the victim's tower, or given embeddings are as wide as its tokens."""
@@ -146,7 +146,8 @@ class _AnswerStudy:
         self.llava.load(encoder, workspace.device)
         space = None if encoder is None else joint_space(encoder, self.llava.parts[1], self.width)
         dim = workspace.features(workspace.dataset.split).view.dim
-        if space is not None and space.projection.shape[1] == dim:
+        if encoder is not None and space is not None and space.projection.shape[1] == dim:
+            check_maker(workspace, encoder, f"victim.model={self.llava.model}")
             return space
         if self.given and dim == self.width:
             return None

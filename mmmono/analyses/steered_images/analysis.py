@@ -27,6 +27,7 @@ from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.image_judges import image_judge
 from mmmono.pipeline.images import GIVE_UP, SplitImages, read_image, save_image
 from mmmono.pipeline.independence import shared_towers
+from mmmono.pipeline.maker import encoder_of_pairs
 from mmmono.pipeline.steering import (
     Row,
     Steerable,
@@ -100,7 +101,7 @@ class _DrawingStudy:
         positions = np.sort(one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed)))
         steerable = {name: Steerable.of(workspace, name, positions, settings.k) for name in workspace.recipes}
         plans = {name: self._plan(of) for name, of in steerable.items()}
-        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
+        encoder = encoder_of_pairs(workspace, "a generator")
         generator = self.option.load(workspace, encoder)
         real = SplitImages(workspace, workspace.dataset.split)
         prompts = Prompts.encoded(generator, settings.prompts, settings.seeds, _reference(folder, real, positions))

@@ -24,6 +24,7 @@ from mmmono.interpretability.steering import SteeredRetrieval
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.images import SplitImages, or_without
+from mmmono.pipeline.maker import encoder_of_pairs
 from mmmono.pipeline.steering import (
     Row,
     check_groups,
@@ -132,7 +133,7 @@ def _samples(workspace: Workspace, settings: Settings) -> Samples:
 
 def _embedded(workspace: Workspace, text: str) -> Float64[Tensor, "1 dim"]:
     """Embed a text as the dataset's texts were."""
-    encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
+    encoder = encoder_of_pairs(workspace, f"steering.query={text}", "steering.query=null takes a caption of the pairs")
     with torch.inference_mode():
         embedding = encoder.encode_text(encoder.tokenize([text]).to(workspace.device))
         return prepare_rows(embedding, workspace.settings.features.normalize, "cpu", "steering.query")

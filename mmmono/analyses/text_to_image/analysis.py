@@ -29,6 +29,7 @@ from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.image_judges import image_judge
 from mmmono.pipeline.images import SplitImages, image_source, known_locators
+from mmmono.pipeline.maker import encoder_of_pairs
 from mmmono.pipeline.random_matching import activity_of
 from mmmono.pipeline.steering import check_decoders
 from mmmono.pipeline.typed import read_settings
@@ -95,7 +96,7 @@ class ControlStudy:
         """Generate the images that are missing in the folder, and measure all."""
         workspace = self.workspace
         self._check_classes()
-        encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
+        encoder = encoder_of_pairs(workspace, "a generator")
         generator = self.option.load(workspace, encoder)
         encoded = [Encoded(r, *generator.encode(self.prompt, r.image)) for r in self.references]
         sides = {name: activity_of(workspace, name) for name in workspace.recipes}

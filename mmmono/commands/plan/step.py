@@ -94,7 +94,7 @@ class Step:
         self.analysis, self.hub = analysis, hub
         self.lookup = Lookup(cfg.artifacts)
         self.workspace = Workspace(cfg, makes="none", artifacts=self.lookup)
-        self.model = f"{self.workspace.model.name} on {self.workspace.dataset_name}"
+        self.model = self.workspace.named
         self.rates = Rates(self.lookup)
 
     def items(self) -> Iterator[Item]:
