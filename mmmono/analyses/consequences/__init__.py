@@ -145,6 +145,14 @@ def _remarks(result: Result) -> Iterator[str]:
         f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "
         "that no class is removed on the pairs that it was chosen by"
     )
+    there = {(row["feature_set"], bool(row["of"])) for row in result.rows("effects")}
+    for row in result.rows("samples"):
+        if (row["feature_set"], True) not in there:
+            yield (
+                f"{row['feature_set']}: nothing is removed, since no feature is in a class: none is activated by pairs of "
+                f"{result.recipe['mds']['min_pairs']} of those {row['classified_groups']} groups: give more pairs, or lower "
+                "mds.min_pairs"
+            )
     agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
     yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
