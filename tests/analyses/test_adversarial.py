@@ -196,3 +196,8 @@ def test_the_remark_says_where_to_read_what_may_be_concluded(result: Result) -> 
     one = [{**o.to_row(), "images": 1} for o in OUTCOMES]
     save_table(one, result.folder / "table3", list(ADVERSARIAL.columns["table3"]))
     assert "over requests, for the one benign image alone" in list(ADVERSARIAL.remarks(result))[1]
+    few = [{**o.to_row(), "requests": 3, "images": 2} for o in OUTCOMES]
+    save_table(few, result.folder / "table3", list(ADVERSARIAL.columns["table3"]))
+    of_requests, of_images = list(ADVERSARIAL.remarks(result))[2:4]
+    assert of_requests.startswith("3 requests: intervals are about twice as wide as with five")
+    assert of_images.startswith("2 benign images: intervals are about four to eight times as wide")

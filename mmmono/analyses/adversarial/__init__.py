@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import points, random_remarks, shares
+from mmmono.reporting.formats import few_remarks, points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -144,11 +144,15 @@ def remarks(result: Result) -> Iterator[str]:
     yield f"{measure(result)['measure']}: what may be concluded from it is in docs/ethics.md"
     rows = result.rows("table3")
     images = max((row["images"] for row in rows), default=0)
+    requests = max((row["requests"] for row in rows), default=0)
     over = "over requests and benign images" if images > 1 else "over requests, for the one benign image alone"
     yield (
         f"95 % intervals {over}; p: Holm's, over the comparisons of a feature set; |below| <: shown with confidence .95, "
         "in points; seen from: a difference that would be found with a power of .8; empty: only one of more than 100"
     )
+    yield from few_remarks(requests, "request", "adversarial.requests takes a file with more")
+    if images > 1:  # of one it is said above
+        yield from few_remarks(images, "benign image", "adversarial.benign.count=8 and adversarial.runs=2 have more")
     yield from random_remarks(result.recipe["random_sets"], rows)
 
 

@@ -9,7 +9,7 @@ from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.prompts import check_prompt
-from mmmono.reporting.formats import points, random_remarks, shares, with_effective
+from mmmono.reporting.formats import few_remarks, points, random_remarks, shares, with_effective
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -156,6 +156,7 @@ def _remarks(result: Result) -> Iterator[str]:
     agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
     yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
+    yield from few_remarks(result.recipe["consequences"]["n_random"], "random set", "consequences.n_random=10")
 
 
 CONSEQUENCES = Analysis(
