@@ -135,7 +135,9 @@ ABLATION = Analysis(
         },
     },
     contrasts=[
-        Contrast("change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",)),
+        Contrast(
+            "change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",), points={}
+        ),
     ],
     tables=[TableView("table1-{feature_set}", "Table 1, {feature_set}", table1_rows)],
     figures=[

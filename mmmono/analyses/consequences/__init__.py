@@ -22,6 +22,8 @@ MEASURES = {
     "contrastive_loss": "loss",
     "effective_rank": "rank",
 }
+KS = (1, 5, 10)
+SHARES = frozenset({"zero_shot", *(f"{way}r{k}" for way in ("", "i2t_", "t2i_") for k in KS)})  # shown in percent
 ALL = "all"  # the row with all features
 ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
 VERBS = {"drop": "−", "keep": "only"}
@@ -99,8 +101,7 @@ def other_rows(result: Result, feature_set: str) -> Rows:
             place = (row["change"], row["of"], row["like"])
             shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]), result.modalities)})
             value, title = row["value"], MEASURES[row["measure"]]
-            share = row["measure"] in ("r5", "r10", "zero_shot")
-            shown[title] = _percent(value) if share else "" if value is None else f"{value:.3g}"
+            shown[title] = _percent(value) if row["measure"] in SHARES else "" if value is None else f"{value:.3g}"
     return list(rows.values())
 
 
@@ -241,8 +242,11 @@ CONSEQUENCES = Analysis(
         },
     },
     contrasts=[
-        Contrast("change beyond random", "effects", "delta_random", of=("change", "of"), family=("measure",)),
-    ],
+        Contrast(
+            "change beyond random", "effects", "delta_random", of=("change", "of"), family=("measure",),
+            points={"measure": SHARES},
+        ),
+    ],  # fmt: skip
     tables=[
         TableView(
             "consequences-{feature_set}", "Retrieval without a class, {feature_set} ({measured})", retrieval_rows
