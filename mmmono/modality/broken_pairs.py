@@ -247,7 +247,8 @@ def _in_parts(parts: Sequence[Moments], otherwise: Tensor) -> Float64[Tensor, " 
     """Exact mid-p-values of features that are rare enough in several parts, and `otherwise` of the others."""
     counts = np.array([part.count for part in parts], np.float64)
     image, text, both = (
-        np.stack([getattr(part, f"{side}_firing").cpu().numpy() for part in parts]) for side in ("image", "text", "both")
+        np.stack([getattr(part, f"{side}_firing").cpu().numpy() for part in parts])
+        for side in ("image", "text", "both")
     )
     most = np.minimum(image, text).sum(0)
     order = np.argsort(most, kind="stable")[: int((most <= EXACT_IN_PARTS).sum())]  # alike ones beside one another

@@ -119,7 +119,9 @@ def test_remarks_name_the_labels_that_are_left_out(saved: Callable[..., Result])
     assert ", left out: a, b (fewer than 5 pairs); 95 %" in remark
 
 
-@pytest.mark.parametrize(("count", "said"), [(1, "intervals hold for this one alone"), (3, "about twice as wide"), (4, "")])
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "intervals hold for this one alone"), (3, "about twice as wide"), (4, "")]
+)
 def test_few_random_sets_are_told(saved: Callable[..., Result], count: int, said: str) -> None:
     result = saved()
     result.recipe["ablation"]["n_random"] = count

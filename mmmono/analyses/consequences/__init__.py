@@ -243,10 +243,14 @@ CONSEQUENCES = Analysis(
     },
     contrasts=[
         Contrast(
-            "change beyond random", "effects", "delta_random", of=("change", "of"), family=("measure",),
+            "change beyond random",
+            "effects",
+            "delta_random",
+            of=("change", "of"),
+            family=("measure",),
             points={"measure": SHARES},
-        ),
-    ],  # fmt: skip
+        )
+    ],
     tables=[
         TableView(
             "consequences-{feature_set}", "Retrieval without a class, {feature_set} ({measured})", retrieval_rows
