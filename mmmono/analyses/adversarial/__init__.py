@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
+from mmmono.pipeline.contrasts import Contrast
 from mmmono.reporting.formats import few_remarks, points, random_remarks, shares
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
@@ -169,11 +170,12 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=8,
+    version=9,
     settings=Settings,
     columns={
         "table3": {
             **CONDITION,
+            "share": "share of the smallest class that so many features are, of adversarial.sizes; none for All",
             "energy": "share of the activations' energy on images, Σ z², that the aligned features carry; mean over runs",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "requests": "number of requests",
@@ -210,6 +212,7 @@ ADVERSARIAL = Analysis(
             "benign": "caption of the benign image",
         },
     },
+    contrasts=[Contrast("success below random", "table3", "below_random", of=("share", "aligned"), points={})],
     tables=[TableView("table3-{feature_set}", "Table 3, {feature_set}: {measure}", outcome_rows)],
     drawing=2,
     figures=[
