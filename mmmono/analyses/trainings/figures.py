@@ -69,7 +69,8 @@ def _draw(
     for line, row in enumerate(family.to_dict("records")):
         color = _color(row["row"])
         filled = bool(row["p_holm"] <= LEVEL)
-        mean = Interval(*(scale * float(row[f"mean{end}"]) for end in ("", "_low", "_high")))
+        middle, low, high = (scale * float(row[f"mean{end}"]) for end in ("", "_low", "_high"))
+        mean = Interval(middle, low, high)
         of = [scale * value for value in values[row["contrast"], row["family"], row["row"]]]
         axis.plot(of, [line + BELOW] * len(of), ".", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
         interval_line(axis, line, [], mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
