@@ -51,7 +51,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/random_rotation": 1,
     "dictionaries/untrained_sae": 1,
     "partitions": 4,  # scores by Eq. 1 and the classes by them
-    "sharedness": 4,
+    "sharedness": 5,
     "results/explorer": 9,
     "results/report": 1,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ GroupNumbers = np.ndarray[Any, np.dtype[np.int64]]  # the group of each pair, nu
 
 GROUP_COLUMNS = ("group", "key", "image_path")  # the first of these that the metadata has tells the groups
 COMPARED_ROWS = 4096  # rows whose cosines are computed at a time
+STRETCH, STRETCHES = 1024, 64  # rows beside one another, and how many such stretches are looked at for copies
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,48 @@ def near_duplicates(store: FeatureStore, threshold: float, codes: GroupNumbers, 
                 bar.advance(task)
     pairs = np.concatenate(found) if found else np.empty((0, 2), np.int64)
     return _numbered(_components(codes[pairs[:, 0]], codes[pairs[:, 1]], int(codes.max()) + 1)[codes])
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Images whose embedding is, to the bit, that of an image of another group.
+
+    Attributes:
+        found: their number.
+        among: number of images that were looked at.
+        share: their share in all images; of a sample, in which few copies meet, an estimate.
+    """
+
+    found: int
+    among: int
+    share: float
+
+
+def repeated_images(store: FeatureStore, codes: GroupNumbers | None, rows: GroupNumbers | None = None) -> Repeated:
+    """Count images that a pair of another group has, too; of more than 65,536 pairs a sample is looked at.
+
+    Copies that were encoded anew, or embedded in a batch of another size, need not have the same bits: `near_duplicates`
+    finds them.
+
+    Args:
+        store: the store.
+        codes: number of each pair's group, `[pairs]`; None: each pair is a group of its own.
+        rows: those of the pairs that are counted, such as a split; None: all. Copies count wherever they are.
+    """
+    starts = np.arange(0, len(store), STRETCH)
+    if len(starts) > STRETCHES:
+        starts = np.sort(np.random.default_rng(0).choice(starts, STRETCHES, replace=False))
+    spans = [(int(start), min(int(start) + STRETCH, len(store))) for start in starts]
+    seen = np.concatenate([np.arange(*span) for span in spans])
+    digests = [
+        blake2b(row.tobytes(), digest_size=16).digest() for span in spans for row in store.read("image", *span).numpy()
+    ]
+    table = pd.DataFrame({"image": pd.factorize(np.array(digests, dtype=object))[0]})
+    table["group"] = seen if codes is None else codes[seen]
+    repeated = (table.groupby("image")["group"].transform("nunique") > 1).to_numpy()
+    counted = np.ones(len(seen), bool) if rows is None else np.isin(seen, rows)
+    found, among = int((repeated & counted).sum()), int(counted.sum())
+    return Repeated(found, among, min(1.0, found / max(1, among) * len(store) / len(seen)))
 
 
 def join(first: GroupNumbers, second: GroupNumbers) -> GroupNumbers:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import comb
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
+from scipy.special import gammaln
 from scipy.stats import hypergeom, norm, pearson3
 from scipy.stats import t as student
 from torch import Tensor
 
 from mmmono.modality.grouped import Units
 
+Array = np.ndarray[Any, Any]
 POWERS = tuple((a, b) for a in range(5) for b in range(5 - a) if a + b)  # of Σ xᵃ yᵇ
 CONSTANT = 1e-12  # a sum of squared deviations below this share of the sum of squares is rounding
 EXACT = 2_000  # up to so many firings of the rarer side the hypergeometric distribution is summed
+EXACT_IN_PARTS = 200  # the same of several parts, by how many units both sides may fire in at most
+CHUNK_FEATURES = 1024  # features whose distributions are summed at a time
 COVERAGE = 0.95
 LEAST_FREE = 3  # units less parts, from which on a correlation has an interval
 
@@ -112,7 +117,9 @@ def broken_pairs_test(parts: Sequence[Moments], counts: bool = False) -> Float64
     Args:
         parts: moments of units that may be re-paired with each other.
         counts: whether x and y are 0 or 1. p-values are then mid-p-values, P(more) + ½ P(as many): hypergeometric for a
-            single part, and otherwise by the Pearson III distribution half a count above and below.
+            single part, of a sum of hypergeometric numbers for several, and for features that fire often by the Pearson III
+            distribution half a count above and below. Of rare features in several parts its tail is far too heavy: a
+            p-value of .0001 would come out as .001.
 
     Returns:
         p-values; 1 where x or y is constant in every part, NaN where both are.
@@ -134,8 +141,7 @@ def broken_pairs_test(parts: Sequence[Moments], counts: bool = False) -> Float64
     skewness = third / spread**3
     if counts:
         p_value = (_pearson3((excess - 0.5) / spread, skewness) + _pearson3((excess + 0.5) / spread, skewness)) / 2
-        if len(parts) == 1:
-            p_value = _hypergeometric(parts[0], p_value)
+        p_value = _hypergeometric(parts[0], p_value) if len(parts) == 1 else _in_parts(parts, p_value)
     else:
         p_value = _pearson3(excess / spread, skewness)
         heavier = fourth / variance**2 - 1.5 * skewness**2  # excess kurtosis beyond that of Pearson III
@@ -235,3 +241,37 @@ def _hypergeometric(part: Moments, otherwise: Tensor) -> Float64[Tensor, " featu
     null = part.count, image[rare], text[rare]
     p_value[rare] = hypergeom.sf(both[rare], *null) + hypergeom.pmf(both[rare], *null) / 2
     return torch.from_numpy(p_value).to(otherwise.device)
+
+
+def _in_parts(parts: Sequence[Moments], otherwise: Tensor) -> Float64[Tensor, " features"]:
+    """Exact mid-p-values of features that are rare enough in several parts, and `otherwise` of the others."""
+    counts = np.array([part.count for part in parts], np.float64)
+    image, text, both = (
+        np.stack([getattr(part, f"{side}_firing").cpu().numpy() for part in parts])
+        for side in ("image", "text", "both")
+    )
+    most = np.minimum(image, text).sum(0)
+    order = np.argsort(most, kind="stable")[: int((most <= EXACT_IN_PARTS).sum())]  # alike ones beside one another
+    p_value = otherwise.cpu().numpy().copy()
+    for start in range(0, len(order), CHUNK_FEATURES):
+        chosen = order[start : start + CHUNK_FEATURES]
+        chance = np.zeros((len(chosen), int(most[chosen].max()) + 1))
+        chance[:, 0] = 1.0
+        for count, images, texts in zip(counts, image[:, chosen], text[:, chosen], strict=True):
+            own = _chance_of_both(count, images, texts)
+            before, chance = chance, np.zeros_like(chance)
+            for number, share in enumerate(own.T):
+                chance[:, number:] += share[:, None] * before[:, : before.shape[1] - number]
+        above = np.arange(chance.shape[1]) - both[:, chosen].sum(0)[:, None]
+        p_value[chosen] = (chance * ((above > 0) + 0.5 * (above == 0))).sum(1)
+    return torch.from_numpy(p_value).to(otherwise.device)
+
+
+def _chance_of_both(count: float, image: Array, text: Array) -> Array:
+    """Hypergeometric probabilities that both sides fire in 0, 1, … of so many units, `[features, numbers]`."""
+    number = np.arange(int(np.minimum(image, text).max()) + 1)
+    image, text = image[:, None], text[:, None]
+    cells = np.stack(np.broadcast_arrays(number, image - number, text - number, count - image - text + number))
+    there = (cells >= 0).all(0)
+    ways = gammaln(np.stack([image, count - image, text, count - text]) + 1.0).sum(0) - gammaln(count + 1)
+    return np.exp(np.where(there, ways - gammaln(np.maximum(cells, 0) + 1.0).sum(0), -np.inf))

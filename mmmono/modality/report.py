@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from mmmono.modality.intervals import score_intervals
 from mmmono.modality.partition import CLASSES, ROUNDING, Partition
 from mmmono.modality.scores import DominanceScores
 
@@ -22,13 +23,12 @@ class DominanceSummary:
         ImgD, TextD, CrossD, dead: number of features in each class.
         mean, std: μ and σ (population) of the paper's partition rule.
         null_std: σ to expect if no feature preferred a modality; see `FeatureSetDominance.null_std`.
-        reliability: share of the scores' variance that other pairs would reproduce, (σ² − mean squared standard error) / σ²,
-            at least 0; features without a standard error are left out of the mean. NaN if all scores are equal.
+        reliability: share of the scores' variance that other pairs would reproduce, (σ² − mean error variance) / σ², from 0
+            to 1; features without an error are left out of the mean. NaN if all scores are equal.
         corrected_std: σ without the scores' errors, the root of that numerator.
         skewness: third standardized moment; positive if the longer tail is towards images, NaN if all scores are equal.
         lowest, highest: range of the scores.
-        half_width: mean half-width of the scores' 95 % confidence intervals (1.96 standard errors by group); features
-            without a standard error are left out.
+        half_width: mean half-width of the scores' 95 % confidence intervals (`score_intervals`).
         design_effect: median of the features' design effects: how many times larger a squared standard error by group is
             than one that takes pairs as independent.
     """
@@ -64,9 +64,10 @@ class FeatureSetDominance:
     def summary(self) -> DominanceSummary:
         """Class sizes and statistics of the live features' scores."""
         live = self.partition.live
-        scores, errors = self.scores.scores[live], self.scores.standard_error[live]
+        own = self.scores.of(live)
+        scores, (low, high) = own.scores, score_intervals(own)
         mean, std = (scores.mean(), scores.std(correction=0)) if len(live) else (scores.sum() * torch.nan,) * 2
-        corrected = corrected_variance(scores, errors)
+        corrected = corrected_variance(own)
         return DominanceSummary(
             pairs=self.scores.num_pairs,
             groups=self.scores.num_groups,
@@ -80,7 +81,7 @@ class FeatureSetDominance:
             skewness=float(((scores - mean) / std).pow(3).mean()) if std > ROUNDING else float("nan"),
             lowest=float(scores.min()) if len(live) else float("nan"),
             highest=float(scores.max()) if len(live) else float("nan"),
-            half_width=float(1.96 * errors.nanmean()),
+            half_width=float((high - low).mean() / 2),
             design_effect=median(self.scores.design_effect[live]),
         )
 
@@ -124,12 +125,13 @@ def median(values: Float64[Tensor, " values"]) -> float:
     return float(known.quantile(0.5)) if len(known) else float("nan")
 
 
-def corrected_variance(scores: Float64[Tensor, " features"], errors: Float64[Tensor, " features"]) -> float:
-    """Variance of scores over features without that of their errors: σ² − mean squared standard error, at least 0.
+def corrected_variance(dominance: DominanceScores) -> float:
+    """Variance of scores over features without that of their errors: σ² − mean error variance, from 0 to σ².
 
-    NaN without scores; features without a standard error are left out of the mean.
+    NaN without features; those without an error are left out of the mean, which is at least that of their squared standard
+    errors: `error_variance` may be too small by chance, the standard error is too small or right.
     """
-    if not len(scores):
+    if not len(dominance.scores):
         return float("nan")
-    noise = errors.square().nanmean().nan_to_num(0.0)
-    return float((scores.var(correction=0) - noise).clamp_min(0))
+    noise = dominance.error_variance.nanmean().fmax(dominance.standard_error.square().nanmean()).nan_to_num(0.0)
+    return float((dominance.scores.var(correction=0) - noise).clamp_min(0))

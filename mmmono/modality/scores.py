@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import nan
 from typing import Any, Literal
 
 from jaxtyping import Float64, Int64
@@ -22,7 +23,8 @@ class DominanceScores:
     Attributes:
         scores: R(d) in [0, 1]; 1 if only images activate the feature, 0 if only texts do, NaN if nothing does. All pairs
             weigh the same, whatever their groups (Eq. 1).
-        standard_error: standard error of R(d) by group; NaN for fewer than two groups.
+        standard_error: standard error of R(d) by group; NaN for fewer than two groups. Too small where one group has most
+            of the pairs: intervals (`score_intervals`) and `error_variance` correct that.
         null_error: standard deviation of R(d) if image and text of each group were swapped at random, √Σ e_g² / n with
             e_g = Σ (r_i − ½) over the pairs of group g; NaN for features that nothing activates.
         design_effect: squared standard error, by that of as many independent pairs (Kish 1965); 1 if the ratios do not
@@ -46,6 +48,19 @@ class DominanceScores:
     text_active: Int64[Tensor, " features"]
     num_pairs: int
     num_groups: int
+
+    @property
+    def error_variance(self) -> Float64[Tensor, " features"]:
+        """Squared standard error of R(d) without bias, whatever the sizes of the groups; NaN for fewer than two groups.
+
+        A group that has most of the pairs pulls R(d) towards itself, so that `standard_error` is too small. With E the
+        `null_error` and n the `effective_groups`, E² has the expectation V + (R − ½)² / n, and (R(d) − ½)² has
+        V + (R − ½)², for the variance V sought; so V is (E² − (R(d) − ½)² / n) / (1 − 1 / n). Of groups of equal size it is
+        `standard_error`². Single values scatter, and may be negative: average them over features.
+        """
+        share = 1 / self.effective_groups
+        variance = (self.null_error.square() - (self.scores - 0.5).square() * share) / (1 - share)
+        return variance.where(~self.standard_error.isnan(), nan)
 
     def of(self, features: Int64[Tensor, " chosen"]) -> DominanceScores:
         """Scores of some features alone, in the order of their indices."""

@@ -91,8 +91,9 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupsLike | 
     what random re-pairing gives, of whole groups among groups of about the same size (1, 2, 3–4, 5–8, 9–16, more).
 
     - Sparse features: the number of groups in which both sides fire. Without groups, re-pairing gives the hypergeometric
-      distribution, exactly (Fisher's test); with groups, sums of one for each size, by their first three moments.
-      p-values are mid-p-values (Lancaster 1961), P(more) + ½ P(as many), because exact ones of rare features are too large.
+      distribution, exactly (Fisher's test); with groups, that of a sum of one for each size, of features that fire often by
+      its first three moments. p-values are mid-p-values (Lancaster 1961), P(more) + ½ P(as many), because exact ones of rare
+      features are too large.
     - Dense features: the covariance. Its mean, variance and skewness under re-pairing are known exactly, and a Pearson III
       distribution has them (Mielke and Berry 2007, Permutation Methods, section 2.3). Where the fourth moment says that
       tails are heavier, Student's t takes its place; see `broken_pairs_test`.

@@ -298,6 +298,7 @@ class Analysis:
 def run(analysis: Analysis, workspace: Workspace) -> Result:
     """Make an analysis' results unless they exist, and show them in the terminal."""
     from mmmono.pipeline.images import print_missing
+    from mmmono.pipeline.repeated import repeated_pairs
     from mmmono.pipeline.unreachable import unreachable_classes
     from mmmono.reporting.published import published
     from mmmono.reporting.tables import console, show_table
@@ -311,7 +312,8 @@ def run(analysis: Analysis, workspace: Workspace) -> Result:
         difference = published(analysis.published).difference(result.model, result.dataset)
         if difference:
             console.print(difference)
-    for remark in (*analysis.remarks(result), *unreachable_classes(workspace, result.recipe)):
+    repeated = repeated_pairs(workspace, analysis.split(workspace)) if analysis.of_features else ()
+    for remark in (*analysis.remarks(result), *unreachable_classes(workspace, result.recipe), *repeated):
         console.print(remark)
     console.print(f"{result.folder}: {_contents(result)}", highlight=False)
     return result

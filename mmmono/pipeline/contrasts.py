@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["difference", "ratio", "value"]
+# How many of a unit are 1; numbers without a unit are shown as they are.
+SCALES: Mapping[str, float] = {"": 1, "points": 100}
 # The number where there is nothing.
 NULL: Mapping[Kind, float | None] = {"difference": 0.0, "ratio": 1.0, "value": None}
 
@@ -25,6 +27,8 @@ class Contrast:
             number says that there is nothing, and it is not tested.
         minus: column that is taken off the value; none if empty.
         requires: column that is filled in the rows that count; none if empty.
+        points: rows whose numbers are shares, shown in percentage points as the analysis shows them: those with one of the
+            given values in each column; all by an empty mapping, none by None.
     """
 
     title: str
@@ -35,6 +39,7 @@ class Contrast:
     kind: Kind = "difference"
     minus: str = ""
     requires: str = ""
+    points: Mapping[str, Collection[str]] | None = field(default=None, hash=False)
 
     @property
     def null(self) -> float | None:
@@ -42,7 +47,7 @@ class Contrast:
         return NULL[self.kind]
 
     def cells(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield feature set, family, row and value of each row that has the number.
+        """Yield feature set, family, row, value and unit of each row that has the number.
 
         Args:
             rows: of the table, with None for what is missing.
@@ -53,7 +58,12 @@ class Contrast:
                 yield {
                     "feature_set": row["feature_set"], "contrast": self.title, "family": _said(row, self.family),
                     "row": _said(row, self.of), "value": row[self.value] - (row[self.minus] if self.minus else 0),
+                    "unit": self._unit(row),
                 }  # fmt: skip
+
+    def _unit(self, row: Mapping[str, Any]) -> str:
+        shares = self.points is not None and all(row[column] in values for column, values in self.points.items())
+        return "points" if shares else ""
 
 
 def _said(row: Mapping[str, Any], columns: Sequence[str]) -> str:

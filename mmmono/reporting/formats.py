@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 FAIR = 0.05  # largest mismatch of a random set that is called a good match
+FEW = {2: "four to eight times", 3: "twice"}  # measured: tests/core/test_statistics.py
 
 
 def names(rows: Iterable[Mapping[str, Any]], key: str = "feature_set") -> list[str]:
@@ -71,3 +72,20 @@ def random_remarks(match: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[st
         if unlike
         else ""
     )
+
+
+def few_remarks(count: int, what: str, remedy: str) -> Iterator[str]:
+    """Say what intervals are worth over two crossed factors, one of which has few levels; see `crossed_mean`.
+
+    Args:
+        count: number of levels.
+        what: what one of them is, such as `random set`.
+        remedy: setting with more of them.
+    """
+    if count == 1:
+        yield f"one {what}: intervals hold for this one alone, others may differ by more; {remedy}"
+    elif count in FEW:
+        yield (
+            f"{count} {what}s: intervals are about {FEW[count]} as wide as with five, since so few hardly tell how much "
+            f"{what}s differ; {remedy}"
+        )

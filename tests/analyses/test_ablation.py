@@ -106,15 +106,27 @@ def test_kept_classes_are_not_compared_with_removed_ones(saved: Callable[..., Re
 
 
 def test_remarks_name_the_labels_that_are_left_out(saved: Callable[..., Result]) -> None:
-    remark, random = ABLATION.remarks(saved())
+    remark, random, few = ABLATION.remarks(saved())
     assert remark.startswith(
         "60 pairs, 3 labels (supercategory); 95 % intervals over test samples and random sets; p: Holm"
     )
     assert random == (
         "random sets have the class' size and energy; 12 of 12 have no good match (off by up to 30 %): see mismatch"
     )
-    [remark, _] = ABLATION.remarks(saved(left_out="a, b"))
+    assert few.startswith("2 random sets: intervals are about four to eight times as wide as with five")
+    assert few.endswith("; ablation.n_random=5")
+    remark, *_ = ABLATION.remarks(saved(left_out="a, b"))
     assert ", left out: a, b (fewer than 5 pairs); 95 %" in remark
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "intervals hold for this one alone"), (3, "about twice as wide"), (4, "")]
+)
+def test_few_random_sets_are_told(saved: Callable[..., Result], count: int, said: str) -> None:
+    result = saved()
+    result.recipe["ablation"]["n_random"] = count
+    last = list(ABLATION.remarks(result))[-1]
+    assert said in last if said else "random sets have" in last
 
 
 def test_only_the_papers_model_dataset_and_label_are_the_papers(saved: Callable[..., Result]) -> None:

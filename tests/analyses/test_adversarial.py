@@ -12,8 +12,9 @@ from PIL import Image
 
 from mmmono.analyses.adversarial import ADVERSARIAL, Settings
 from mmmono.analyses.adversarial.figures import draw
+from mmmono.analyses.trainings.analysis import contrast_rows
 from mmmono.case_studies.adversarial.folder import ConditionFolder
-from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, AttackOutcome, Condition
+from mmmono.case_studies.adversarial.outcomes import ATTACKED, BENIGN, CONTRAST, AttackOutcome, Carried, Condition
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
@@ -196,3 +197,22 @@ def test_the_remark_says_where_to_read_what_may_be_concluded(result: Result) -> 
     one = [{**o.to_row(), "images": 1} for o in OUTCOMES]
     save_table(one, result.folder / "table3", list(ADVERSARIAL.columns["table3"]))
     assert "over requests, for the one benign image alone" in list(ADVERSARIAL.remarks(result))[1]
+    few = [{**o.to_row(), "requests": 3, "images": 2} for o in OUTCOMES]
+    save_table(few, result.folder / "table3", list(ADVERSARIAL.columns["table3"]))
+    of_requests, of_images = list(ADVERSARIAL.remarks(result))[2:4]
+    assert of_requests.startswith("3 requests: intervals are about twice as wide as with five")
+    assert of_images.startswith("2 benign images: intervals are about four to eight times as wide")
+
+
+def test_trainings_compare_equal_shares_of_classes_of_any_size() -> None:
+    values = []
+    for seed, size in enumerate((71, 68)):
+        of = Condition("TextD", "sae", size)
+        rows = [
+            outcome(of, 2, aligned=Carried(0.1, None, 0.2)).to_row(),
+            outcome(Condition("All", "sae", 512)).to_row(),
+        ]
+        saved = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+        values += [{**cell, "seed": seed} for cell in ADVERSARIAL.contrasts[0].cells(saved)]
+    [row] = contrast_rows(ADVERSARIAL, values)
+    assert (row["row"], row["trainings"], row["unit"]) == ("share=0.2, aligned=TextD", 2, "points")

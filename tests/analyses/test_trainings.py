@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmmono.analyses.ablation import ABLATION
+from mmmono.analyses.consequences import CONSEQUENCES
 from mmmono.analyses.names import NAMES
 from mmmono.analyses.trainings import TRAININGS, about_analysis, in_words
 from mmmono.analyses.trainings.analysis import contrast_rows
@@ -122,5 +124,33 @@ def test_cells_are_differences_of_columns_in_the_rows_that_count() -> None:
     contrast = Contrast("moved", "effects", "change", ("members",), ("strength",), minus="control", requires="p")
     [cell] = contrast.cells(rows)
     assert cell.pop("value") == pytest.approx(0.3)
-    assert cell == {"feature_set": "sae", "contrast": "moved", "family": "strength=0.5", "row": "members=A − B"}
+    assert cell == {"feature_set": "sae", "contrast": "moved", "family": "strength=0.5", "row": "members=A − B",
+                    "unit": ""}  # fmt: skip
     assert [Contrast("", "", "x", (), kind=kind).null for kind in ("difference", "ratio", "value")] == [0, 1, None]
+
+
+def test_shares_are_shown_in_points_as_the_analysis_shows_them(tmp_path: Path) -> None:
+    """The analysis printed 4.4 points, and this table 0.044; the gap has no points."""
+    values = []
+    for seed in range(5):
+        rows = [
+            {"feature_set": "sae", "measure": measure, "change": "drop", "of": "TextD", "delta_random": value}
+            for measure, value in (("r1", 0.044 + 0.001 * seed), ("gap", 0.5 + 0.001 * seed))
+        ]
+        for contrast in CONSEQUENCES.contrasts:
+            values += [{**cell, "seed": seed} for cell in contrast.cells(rows)]
+    save_table(contrast_rows(CONSEQUENCES, values), tmp_path / "contrasts", list(TRAININGS.columns["contrasts"]))
+    save_table(values, tmp_path / "values", list(TRAININGS.columns["values"]))
+    recipe = {"of": "consequences", "seeds": list(range(5)), "sets": [{"name": "sae"}]}
+    made = Result(tmp_path, recipe)
+    [(_, _, [recall, gap])] = shown_tables(TRAININGS, made)
+    assert (recall["what"], recall["mean [95 %]"]) == ("change beyond random (points)", "4.6 [4.4, 4.8]")
+    assert (recall["from"], recall["to"]) == ("4.4", "4.8")
+    assert (gap["what"], gap["mean [95 %]"]) == ("change beyond random", "0.502 [0.5, 0.504]")
+    assert made.rows("contrasts")[0]["mean"] == pytest.approx(0.046)  # saved as the analysis saves it
+    [(_, figure)] = TRAININGS.draw(made)
+    titles = [axis.get_title(loc="left").split("\n")[0] for axis in figure.axes[:2]]
+    assert titles == ["change beyond random (points)", "change beyond random"]
+    [mean] = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert mean.get_xdata()[0] == pytest.approx(4.6)
+    assert {contrast.points is None for contrast in (*ABLATION.contrasts, *CONSEQUENCES.contrasts)} == {False}

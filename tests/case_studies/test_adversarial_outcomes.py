@@ -10,6 +10,7 @@ from mmmono.case_studies.adversarial.outcomes import (
     Observations,
     attack_outcome,
     defending_features,
+    shares_of_sizes,
 )
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.statistics import wilson
@@ -101,6 +102,12 @@ def test_as_many_features_of_every_class_smaller_sets_within_larger_ones() -> No
                 like = activity().share(chosen[name.removeprefix("Random-"), size].members)
                 assert activity().share(drawn.members) == pytest.approx(like)
                 assert drawn.mismatch < 0.01
+
+
+def test_sizes_have_the_share_that_was_asked_for() -> None:
+    """Classes of other trainings have other sizes, and their rows are compared by the share."""
+    assert shares_of_sizes(PARTITION, [1.0, 0.5]) == {2: 0.5, 4: 1.0}
+    assert shares_of_sizes(PARTITION, [0.05, 0.2, 1.0]) == {1: 0.2, 4: 1.0}  # one feature is both
 
 
 def test_impossible_sets_of_features() -> None:

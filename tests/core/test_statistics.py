@@ -20,6 +20,7 @@ from mmmono.core.statistics import (
 )
 from mmmono.modality.consequences import grouped_rate
 from mmmono.modality.intervals import PSEUDO_SCATTER
+from mmmono.reporting.formats import FEW
 
 
 def test_an_interval_makes_cells_and_text() -> None:
@@ -234,6 +235,27 @@ def test_a_crossed_mean_of_two_or_three_columns_is_covered(columns: int, spread:
         interval = crossed_mean(np.ravel(values), rows.ravel(), by.ravel()).interval()
         covered.append(interval.low <= 0 <= interval.high)
     assert np.mean(covered) > 0.92
+
+
+def test_two_or_three_columns_make_intervals_as_wide_as_the_remark_says() -> None:
+    rng = np.random.default_rng(21)
+    rows, columns = np.indices((60, 5))
+
+    def width(count: int, spread: float) -> float:
+        """Median over repeated experiments."""
+        widths = []
+        for _ in range(60):
+            values = rng.normal(0, 0.3, 60)[:, None] + rng.normal(0, spread, 5) + rng.normal(0, 1, (60, 5))
+            chosen = np.s_[:, :count]
+            interval = crossed_mean(*(x[chosen].ravel() for x in (values, rows, columns))).interval()
+            widths.append(interval.high - interval.low)
+        return float(np.median(widths))
+
+    for spread in (0.1, 0.5):
+        times = [width(count, spread) / width(5, spread) for count in FEW]
+        assert list(FEW) == [2, 3]
+        assert 3.5 < times[0] < 9
+        assert 1.4 < times[1] < 2.8
 
 
 def test_a_crossed_mean_is_covered_where_a_few_large_groups_decide() -> None:

@@ -35,6 +35,7 @@ from mmmono.modality import (
     sign_flip_p_values,
 )
 from mmmono.modality.agreement import feature_correlations
+from mmmono.modality.intervals import score_intervals
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.modality.validation import Match, balanced_accuracy, mean_max_cosine
 from tests.metrics.inputs import blocks, paired
@@ -133,12 +134,16 @@ def test_what_lies_on_a_border_is_cross_modal_on_either_side(margin: float) -> N
     assert len(partition_by_margin(scores, margin).cross_modal) == 4
 
 
-def test_a_half_width_leaves_out_features_of_one_pair() -> None:
+def test_a_feature_of_one_pair_has_a_wide_interval_and_no_error() -> None:
     image, text = (side[:, :8] for side in paired())
     image[1:, 0] = text[1:, 0] = 0
     scored = dominance_scores([(image, text)])
     summary = FeatureSetDominance("one pair", scored, partition_by_sigma(scored.scores)).summary
-    assert summary.half_width == pytest.approx(1.96 * float(scored.standard_error[1:].mean()))
+    low, high = score_intervals(scored)
+    assert math.isnan(scored.error_variance[0])
+    assert high[0] - low[0] > 0.5
+    assert summary.half_width == pytest.approx(float((high - low).mean()) / 2)
+    assert 0 < summary.reliability < 1
 
 
 def test_extreme_numbers_neither_overflow_nor_vanish() -> None:

@@ -44,6 +44,18 @@ def test_that_no_feature_is_in_a_class_is_told(command: Command, given: tuple[st
     assert "no feature is in a class" not in command("mds", *given).out
 
 
+def test_that_consequences_has_no_class_on_its_half_is_told(command: Command, given: tuple[str, ...]) -> None:
+    """Features that are live on all pairs need not be on the half by which they are classified."""
+    run = command("consequences", *given, "mds.min_pairs=150", "consequences.n_random=2")
+    assert run.status == 0, run.err
+    told = (
+        "raw: nothing is removed, since no feature is in a class: none is activated by pairs of 150 of those 100 groups"
+    )
+    assert told in " ".join(run.out.split())
+    assert "lower mds.min_pairs" in " ".join(run.out.split())
+    assert "nothing is removed" not in command("consequences", *given, "consequences.n_random=2").out
+
+
 def test_it_says_the_modalities_names(command: Command, given: tuple[str, ...]) -> None:
     run = command("mds", *given, "dataset.modalities=[audio,lyrics]")
     assert run.status == 0, run.err

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import percent, points, random_remarks
+from mmmono.reporting.formats import few_remarks, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -82,6 +82,7 @@ def _remarks(result: Result) -> Iterator[str]:
         "95 % intervals over test samples and random sets; p: Holm's, over the classes of a task"
     )
     yield from random_remarks(result.recipe["random_sets"], result.rows("table1"))
+    yield from few_remarks(result.recipe["ablation"]["n_random"], "random set", "ablation.n_random=5")
 
 
 def _differences(result: Result) -> Iterator[tuple[str, str, str]]:
@@ -134,7 +135,9 @@ ABLATION = Analysis(
         },
     },
     contrasts=[
-        Contrast("change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",)),
+        Contrast(
+            "change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",), points={}
+        ),
     ],
     tables=[TableView("table1-{feature_set}", "Table 1, {feature_set}", table1_rows)],
     figures=[

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
-from mmmono.reporting.formats import percent, points, random_remarks
+from mmmono.pipeline.contrasts import Contrast
+from mmmono.reporting.formats import few_remarks, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -144,11 +145,15 @@ def remarks(result: Result) -> Iterator[str]:
     yield f"{measure(result)['measure']}: what may be concluded from it is in docs/ethics.md"
     rows = result.rows("table3")
     images = max((row["images"] for row in rows), default=0)
+    requests = max((row["requests"] for row in rows), default=0)
     over = "over requests and benign images" if images > 1 else "over requests, for the one benign image alone"
     yield (
         f"95 % intervals {over}; p: Holm's, over the comparisons of a feature set; |below| <: shown with confidence .95, "
         "in points; seen from: a difference that would be found with a power of .8; empty: only one of more than 100"
     )
+    yield from few_remarks(requests, "request", "adversarial.requests takes a file with more")
+    if images > 1:  # of one it is said above
+        yield from few_remarks(images, "benign image", "adversarial.benign.count=8 and adversarial.runs=2 have more")
     yield from random_remarks(result.recipe["random_sets"], rows)
 
 
@@ -165,11 +170,12 @@ ADVERSARIAL = Analysis(
     question="Which features of an attacked image must be aligned with a benign one's for the attack to fail?",
     paper="Table 3, Figure 8",
     targets=("section-4.2", "appendix-a.4"),
-    version=8,
+    version=9,
     settings=Settings,
     columns={
         "table3": {
             **CONDITION,
+            "share": "share of the smallest class that so many features are, of adversarial.sizes; none for All",
             "energy": "share of the activations' energy on images, Σ z², that the aligned features carry; mean over runs",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "requests": "number of requests",
@@ -206,6 +212,7 @@ ADVERSARIAL = Analysis(
             "benign": "caption of the benign image",
         },
     },
+    contrasts=[Contrast("success below random", "table3", "below_random", of=("share", "aligned"), points={})],
     tables=[TableView("table3-{feature_set}", "Table 3, {feature_set}: {measure}", outcome_rows)],
     drawing=2,
     figures=[

@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from mmmono.analyses.adversarial import Settings
-from mmmono.case_studies.adversarial.outcomes import ALL, Carried, Condition, defending_features
+from mmmono.case_studies.adversarial.outcomes import ALL, Carried, Condition, defending_features, shares_of_sizes
 from mmmono.case_studies.adversarial.requests import Request
 from mmmono.case_studies.images import CaptionedImage
 from mmmono.core.errors import ConfigError
@@ -118,12 +118,14 @@ def _of_feature_set(workspace: Workspace, settings: Settings, name: str) -> list
             features[ALL, len(everything)] = RandomSet(everything, 0.0)
         for (target, size), drawn in features.items():
             chosen.setdefault(Condition(target, name, size), []).append(drawn)
+    shares = shares_of_sizes(partition, settings.sizes)
     return [
         Defense(
             condition, feature_set, [torch.from_numpy(drawn.members) for drawn in by_run],
             Carried(
                 float(np.mean([activity.share(drawn.members) for drawn in by_run])),
                 max(drawn.mismatch for drawn in by_run) if condition.aligned.startswith(RANDOM) else None,
+                None if condition.aligned == ALL else shares[condition.features],
             ),
         )
         for condition, by_run in chosen.items()

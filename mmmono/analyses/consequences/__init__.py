@@ -10,7 +10,7 @@ from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.prompts import check_prompt
-from mmmono.reporting.formats import percent, points, random_remarks, with_effective
+from mmmono.reporting.formats import few_remarks, percent, points, random_remarks, with_effective
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -23,6 +23,8 @@ MEASURES = {
     "contrastive_loss": "loss",
     "effective_rank": "rank",
 }
+KS = (1, 5, 10)
+SHARES = frozenset({"zero_shot", *(f"{way}r{k}" for way in ("", "i2t_", "t2i_") for k in KS)})  # shown in percent
 ALL = "all"  # the row with all features
 ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
 VERBS = {"drop": "−", "keep": "only"}
@@ -100,8 +102,7 @@ def other_rows(result: Result, feature_set: str) -> Rows:
             place = (row["change"], row["of"], row["like"])
             shown = rows.setdefault(place, {"set": _name(row, bool(row["like"]), result.modalities)})
             value, title = row["value"], MEASURES[row["measure"]]
-            share = row["measure"] in ("r5", "r10", "zero_shot")
-            shown[title] = percent(value) if share else "" if value is None else f"{value:.3g}"
+            shown[title] = percent(value) if row["measure"] in SHARES else "" if value is None else f"{value:.3g}"
     return list(rows.values())
 
 
@@ -142,9 +143,18 @@ def _remarks(result: Result) -> Iterator[str]:
         f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "
         "that no class is removed on the pairs that it was chosen by"
     )
+    there = {(row["feature_set"], bool(row["of"])) for row in result.rows("effects")}
+    for row in result.rows("samples"):
+        if (row["feature_set"], True) not in there:
+            yield (
+                f"{row['feature_set']}: nothing is removed, since no feature is in a class: none is activated by pairs of "
+                f"{result.recipe['mds']['min_pairs']} of those {row['classified_groups']} groups: give more pairs, or lower "
+                "mds.min_pairs"
+            )
     agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
     yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
+    yield from few_remarks(result.recipe["consequences"]["n_random"], "random set", "consequences.n_random=10")
 
 
 CONSEQUENCES = Analysis(
@@ -229,7 +239,14 @@ CONSEQUENCES = Analysis(
         },
     },
     contrasts=[
-        Contrast("change beyond random", "effects", "delta_random", of=("change", "of"), family=("measure",)),
+        Contrast(
+            "change beyond random",
+            "effects",
+            "delta_random",
+            of=("change", "of"),
+            family=("measure",),
+            points={"measure": SHARES},
+        )
     ],
     tables=[
         TableView(

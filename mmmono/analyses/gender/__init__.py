@@ -215,7 +215,9 @@ GENDER = Analysis(
     },
     contrasts=[
         Contrast("times its share of energy", "paired", "enrichment", ("samples", "class"), kind="ratio"),
-        Contrast("accuracy lost beyond random", "table2", "beyond_random", of=("samples", "concept", "removed")),
+        Contrast(
+            "accuracy lost beyond random", "table2", "beyond_random", of=("samples", "concept", "removed"), points={}
+        ),
     ],
     tables=[
         TableView("table2-{concepts}-{feature_set}", "Table 2, {feature_set}: {a} and {b}", removal_rows),

@@ -67,7 +67,7 @@ MDS = Analysis(
     ),
     paper="Figure 4",
     targets=("section-2.1", "appendix-a.2", "demo"),
-    version=7,
+    version=8,
     reads=("sharedness",),
     columns={
         "scores": TWO_AXES,
@@ -84,12 +84,12 @@ MDS = Analysis(
             "mean": "μ of the live features' scores",
             "std": "σ of the live features' scores",
             "null_std": "σ to expect if no feature preferred a modality: image and text of each group swapped at random",
-            "reliability": "share of the scores' variance that is not error: (σ² − mean squared standard error) / σ²",
+            "reliability": "share of the scores' variance that is not error: (σ² − mean error variance) / σ²",
             "corrected_std": "σ without the scores' errors: the root of that numerator",
             "skewness": "third standardized moment of the scores",
             "lowest": "lowest score",
             "highest": "highest score",
-            "half_width": "mean half-width of the scores' 95 % confidence intervals",
+            "half_width": "mean half-width of the scores' 95 % confidence intervals (Wilson, by effective number of trials)",
             "design_effect": "median of the features' design effects",
             "gap": "modality gap: distance between the modalities' centroids, of normalized embeddings",
             **{

@@ -274,8 +274,8 @@ NAMES = Analysis(
         FigureView(
             "names",
             "How well its name detects each feature on held-out {images} and {texts} (AUROC, ½ by chance), by class. Pale: "
-            "no better than chance or than other names, shown as unnamed. At the left or lower edge: too rare among {texts} "
-            "or {images} to be tested.",
+            "not shown to be better than chance and than other names; unnamed. At the left or lower edge: too rare among "
+            "{texts} or {images} to be tested.",
         ),
         FigureView(
             "best_names",

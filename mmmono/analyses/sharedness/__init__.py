@@ -94,7 +94,7 @@ SHAREDNESS = Analysis(
         FigureView(
             "sharedness",
             "Beside Figure 4: modality dominance score and sharedness of each feature, by class; pale features are not "
-            "shared beyond broken pairs.",
+            "shown to be shared beyond broken pairs.",
         )
     ],
     fields=_fields,

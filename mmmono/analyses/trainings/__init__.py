@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
+from mmmono.pipeline.contrasts import SCALES
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -68,9 +69,14 @@ def in_words(text: str, modalities: ModalityNames) -> str:
     return " ".join(words.replace("_", " ") for words in said if words)
 
 
-def title_in_words(title: str, modalities: ModalityNames) -> str:
-    """Title of a contrast, with modalities and classes called by their names."""
-    return " ".join(map(modalities.said, title.split()))
+def title_in_words(title: str, unit: str, modalities: ModalityNames) -> str:
+    """Title of a contrast with its unit, and with modalities and classes called by their names."""
+    return " ".join(map(modalities.said, title.split())) + (f" ({unit})" if unit else "")
+
+
+def in_unit(row: dict[str, Any], column: str) -> str:
+    """A number of a contrast in its unit; empty if there is none."""
+    return "" if row[column] is None else f"{SCALES[row['unit']] * row[column]:.3g}"
 
 
 def standing_rows(result: Result, feature_set: str) -> Rows:
@@ -79,9 +85,9 @@ def standing_rows(result: Result, feature_set: str) -> Rows:
     shown = [row for row in own if stands(row) or row["kind"] == "value"]
     rows: Rows = [
         {
-            "what": title_in_words(row["contrast"], result.modalities),
+            "what": title_in_words(row["contrast"], row["unit"], result.modalities),
             "of": " ".join(filter(None, (in_words(row[part], result.modalities) for part in ("family", "row")))),
-            "mean [95 %]": _with_bounds(row), "from": f"{row['lowest']:.3g}", "to": f"{row['highest']:.3g}",
+            "mean [95 %]": _with_bounds(row), "from": in_unit(row, "lowest"), "to": in_unit(row, "highest"),
             "same side": f"{row['same_side']} of {row['trainings']}" if stands(row) else "",
             "p (Holm)": _p_value(row["p_holm"]) if stands(row) else "",
         }
@@ -98,7 +104,7 @@ def _p_value(p: float) -> str:
 
 
 def _with_bounds(row: dict[str, Any]) -> str:
-    mean, low, high = ("" if row[f"mean{end}"] is None else f"{row[f'mean{end}']:.3g}" for end in ("", "_low", "_high"))
+    mean, low, high = (in_unit(row, f"mean{end}") for end in ("", "_low", "_high"))
     return f"{mean} [{low}, {high}]" if low else mean
 
 
@@ -165,6 +171,8 @@ TRAININGS = _OverTrainings(
     ),
     paper="beyond the paper",
     targets=("trainings",),
+    version=2,
+    drawing=2,
     settings=Settings,
     more_seeds="trainings.n_seeds",
     columns={
@@ -174,8 +182,9 @@ TRAININGS = _OverTrainings(
             "family": "what all comparisons of a family have in common, as column=value of the analysis' table",
             "row": "what the number is of, as column=value of the analysis' table",
             "kind": "difference (0 is nothing), ratio (1 is nothing) or value (not tested)",
+            "unit": "unit in which the number is shown: points for shares, which are saved as they are; empty without one",
             "trainings": "number of trainings that have the number, at least 2",
-            "mean": "mean over trainings, in the unit of the analysis' table; of ratios the geometric mean",
+            "mean": "mean over trainings; of ratios the geometric mean",
             "mean_low": "lower end of its 95 % interval, Student's t over trainings, of ratios of logarithms",
             "mean_high": "upper end of the same",
             "lowest": "smallest number of a training",
@@ -191,7 +200,8 @@ TRAININGS = _OverTrainings(
             "family": "as in the table contrasts",
             "row": "as in the table contrasts",
             "seed": "seed of the training",
-            "value": "the number of this training, in the unit of the analysis' table",
+            "value": "the number of this training",
+            "unit": "as in the table contrasts",
         },
     },
     tables=[

@@ -108,9 +108,11 @@ def contrast_rows(analysis: Analysis, values: Rows) -> Rows:
         values: rows of the table `values`.
     """
     declared = {contrast.title: contrast for contrast in analysis.contrasts}
+    units: dict[Place, str] = {}
     families: dict[Place, dict[Place, list[float]]] = {}
     for cell in values:
         place = tuple(cell[part] for part in PLACE)
+        units[place] = cell["unit"]
         families.setdefault(place[:-1], {}).setdefault(place, []).append(cell["value"])
     rows: Rows = []
     for place, found_in in ((place, own) for family in families.values() for place, own in family.items()):
@@ -120,7 +122,8 @@ def contrast_rows(analysis: Analysis, values: Rows) -> Rows:
             found = over_trainings(numbers, contrast.null, contrast.kind == "ratio")
             rows.append(
                 {
-                    **dict(zip(PLACE, place, strict=True)), "kind": contrast.kind, "trainings": found.trainings,
+                    **dict(zip(PLACE, place, strict=True)), "kind": contrast.kind, "unit": units[place],
+                    "trainings": found.trainings,
                     **found.mean.columns("mean"), "lowest": numbers.min(), "highest": numbers.max(),
                     "same_side": found.same_side, "p": found.p,
                 }

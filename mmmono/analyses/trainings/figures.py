@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mmmono.analyses.trainings import LEVEL, PANELS, in_words, title_in_words
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.statistics import Interval
-from mmmono.pipeline.contrasts import NULL
+from mmmono.pipeline.contrasts import NULL, SCALES
 from mmmono.reporting.panels import interval_line, name_lines
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, PAGE, RANDOM_COLOR, STYLE
@@ -63,18 +63,19 @@ def _draw(
 ) -> None:
     """Draw the lines of a family; the mean is filled where it stands."""
     first = family.iloc[0]
-    null = NULL[first["kind"]]
+    null, scale = NULL[first["kind"]], SCALES[first["unit"]]
     if null is not None:
         axis.axvline(null, color="black", linewidth=0.8, linestyle=":")
     for line, row in enumerate(family.to_dict("records")):
         color = _color(row["row"])
         filled = bool(row["p_holm"] <= LEVEL)
-        mean = Interval(float(row["mean"]), float(row["mean_low"]), float(row["mean_high"]))
-        of = values[row["contrast"], row["family"], row["row"]]
+        middle, low, high = (scale * float(row[f"mean{end}"]) for end in ("", "_low", "_high"))
+        mean = Interval(middle, low, high)
+        of = [scale * value for value in values[row["contrast"], row["family"], row["row"]]]
         axis.plot(of, [line + BELOW] * len(of), ".", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
         interval_line(axis, line, [], mean, color=color, markerfacecolor=color if filled else "white", zorder=3)
     name_lines(axis, [in_words(row, modalities) for row in family["row"]])
-    parts = title_in_words(first["contrast"], modalities), in_words(first["family"], modalities)
+    parts = title_in_words(first["contrast"], first["unit"], modalities), in_words(first["family"], modalities)
     axis.set_title("\n".join(filter(None, parts)), loc="left")
     axis.locator_params(axis="x", nbins=4)
 

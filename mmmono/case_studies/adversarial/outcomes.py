@@ -48,10 +48,12 @@ class Carried:
     Attributes:
         energy: their share of Σ z² over images, mean over runs.
         mismatch: largest mismatch of random features over runs, see `RandomSet`; None for a class.
+        share: share of the smallest class that so many features are, as it was asked for; None for all features.
     """
 
     energy: float
     mismatch: float | None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class AttackOutcome:
         below = self.below_random or Estimate(float("nan"))
         return {
             **asdict(self.condition),
+            "share": self.aligned.share if self.aligned else None,
             "energy": self.aligned.energy if self.aligned else None,
             "mismatch": self.aligned.mismatch if self.aligned else None,
             "requests": self.success.requests, "images": self.success.images, "trials": self.success.trials,
@@ -129,11 +132,7 @@ def defending_features(
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"sizes {list(shares)} must be shares of the smallest class, in (0, 1]")
-    counts = {name: len(partition[name]) for name in LIVE_CLASSES}
-    smallest = min(counts.values())
-    if smallest == 0:
-        raise ValueError(f"a class is empty ({', '.join(f'{n} {c}' for n, c in counts.items())}): none can be aligned")
-    sizes, weights = sorted({max(1, round(share * smallest)) for share in shares}), activity.weights(match)
+    sizes, weights = sorted(shares_of_sizes(partition, shares)), activity.weights(match)
     chosen: dict[tuple[str, int], RandomSet] = {}
     for name in LIVE_CLASSES:
         order = rng.permutation(partition[name].numpy())
@@ -144,6 +143,19 @@ def defending_features(
             like = chosen[str(name), size].members
             chosen.setdefault((random_name(match, name), size), random_set(pool, like, weights, rng))
     return chosen
+
+
+def shares_of_sizes(partition: Partition, shares: Sequence[float]) -> dict[int, float]:
+    """Numbers of features, each with the largest of the shares of the smallest class that it is.
+
+    Raises:
+        ValueError: a class is empty.
+    """
+    counts = {name: len(partition[name]) for name in LIVE_CLASSES}
+    smallest = min(counts.values())
+    if smallest == 0:
+        raise ValueError(f"a class is empty ({', '.join(f'{n} {c}' for n, c in counts.items())}): none can be aligned")
+    return {max(1, round(share * smallest)): share for share in sorted(shares)}
 
 
 @dataclass(frozen=True)
