@@ -54,12 +54,14 @@ class Grouping:
         return {key: value for key, value in given.items() if value is not None}
 
     def codes(self, store: FeatureStore) -> GroupNumbers | None:
-        """Number of each pair's group by the metadata alone, in order of first appearance; None if no column tells it.
+        """Number of each pair's group by the metadata alone, in order of first appearance; None if nothing tells it.
 
         Raises:
             ConfigError: the metadata lacks the chosen column, or it is empty.
-            StoreError: the metadata is missing or broken.
+            StoreError: the metadata is broken, or it is missing though a column was chosen.
         """
+        if self.column is None and not store.has_metadata:
+            return None
         names = self.names(store)
         return None if names is None else _numbered(names)
 

@@ -113,9 +113,7 @@ class FeatureView:
         return self._groups.copy()
 
     def _found_groups(self) -> GroupNumbers:
-        codes = self._codes
-        if codes is None and (self.store.has_metadata or self._grouping.column is not None):
-            codes = self._grouping.codes(self.store)
+        codes = self._grouping.codes(self.store) if self._codes is None else self._codes
         if codes is None:
             return np.arange(len(self))
         return pd.factorize(codes if self.rows is None else codes[self.rows])[0].astype(np.int64)

@@ -14,6 +14,7 @@ from mmmono.reporting.tables import console
 from mmmono.vlm import Encoder
 
 CAPTIONS = 16  # that are embedded again
+NONE = pd.Series(dtype=str)
 OTHER = 0.5  # median cosine below which another model made the embeddings; texts of unrelated models have about 0
 ROUNDED = 0.95  # and from which it is the same one: half precision and other hardware change less
 
@@ -53,7 +54,7 @@ def check_maker(workspace: Workspace, encoder: Encoder, use: str, without: str =
     if not embeddings_given(workspace):
         return
     view, name = workspace.features(workspace.dataset.split).view, workspace.model.name
-    captions = view.metadata().get("caption", pd.Series(dtype=str))
+    captions = view.metadata().get("caption", NONE) if view.store.has_metadata else NONE
     rows = np.flatnonzero(captions.str.strip() != "")[:CAPTIONS]
     if not len(rows):
         console.print(
