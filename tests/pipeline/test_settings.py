@@ -217,6 +217,7 @@ BAD = [
         "called 'dataset.root' here: it belongs to dataset=cc3m, dataset=coco, dataset=folder and more; -",
     ),
     ("mds.min_pairs=3", "no setting is called 'mds.min_pairs' here, though another entrypoint has it; --help"),
+    ("partition=sigma", "no setting is called 'partition' here, though another entrypoint has it; --help"),
     ("sede=1", "no setting is called 'sede', did you mean 'seed'?"),
     ("dataset.limit=${seed}", "dataset.limit=0 must be a whole number, at least 1; it is given as ${seed}"),
     (
