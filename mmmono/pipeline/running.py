@@ -258,7 +258,8 @@ def _key_error_line(error: OmegaConfBaseException) -> str:
 
 
 def _nearest(key: str) -> str:
-    known: dict[str, list[str]] = {folder.name: [] for folder in CONF.iterdir() if folder.is_dir()}  # groups
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()] if "." not in key else []
+    known: dict[str, list[str]] = {group: [] for group in groups}
     for file in sorted(CONF.rglob("*.yaml")):
         group = file.parent.name if file.parent != CONF else ""
         for path in (".".join(path) for path in _leaf_paths(OmegaConf.load(file))):
