@@ -328,7 +328,7 @@ def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = 
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         if isinstance(error.filename, str | Path) and (closed := unreadable(error.filename)) is not None:
             return MmmonoError(
-                f"cannot read {closed} ({error.strerror}): ask its owner for the right to, or point {setting}=/path elsewhere"
+                f"cannot read {closed} ({error.strerror}): ask its owner for the right, or point {setting}=/path elsewhere"
             )
         return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
     return None

@@ -101,9 +101,7 @@ def test_workers_without_room_do_not_hold_parts_for_ever(address: str, tmp_path:
     assert len(list((tmp_path / "cluster" / "reports").iterdir())) == len(SIZES)
 
 
-def test_who_waits_for_a_machine_says_so_once(
-    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_who_waits_for_a_machine_says_so_once(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     large = job(ColorPairs(SIZES), tmp_path / "large")
     with Cluster(ClusterSettings(address, workers=1)) as cluster:
         cluster.hire(Worker, large, cpus=3)
@@ -167,7 +165,9 @@ def test_a_cluster_that_lets_nobody_in_is_not_started_again(
     monkeypatch.setattr("ray.init", refused)
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings = ClusterSettings(f"127.0.0.1:{server.getsockname()[1]}")
-        with pytest.raises(ConfigError, match=r"what answers there \(.*Ray: 1\.0.*the same token with RAY_AUTH_MODE=token"):
+        with pytest.raises(
+            ConfigError, match=r"what answers there \(.*Ray: 1\.0.*the same token with RAY_AUTH_MODE=token"
+        ):
             extract_on_cluster(job(ColorPairs(SIZES), tmp_path), settings)
 
 

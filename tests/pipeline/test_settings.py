@@ -536,8 +536,11 @@ def test_what_must_not_be_read_and_logs_that_cannot_be_written_are_named(command
     as_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     script = str(REPOSITORY / "experiments" / "mds.py")
     for more, line in (
-        ((), f"cannot read {theirs} (Permission denied): ask its owner for the right to, or point artifacts=/path elsewhere"),
-        ((f"hydra.run.dir={logs}/x",), f"cannot write under {logs}/x (Permission denied): point hydra.run.dir=/writable"),
+        ((), f"cannot read {theirs} (Permission denied): ask its owner for the right, or point artifacts=/path else"),
+        (
+            (f"hydra.run.dir={logs}/x",),
+            f"cannot write under {logs}/x (Permission denied): point hydra.run.dir=/writable",
+        ),
     ):
         run = subprocess.run(
             [*as_user, sys.executable, script, *arguments, *more],
