@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
+from mmmono.core.files import unreadable
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
@@ -325,5 +326,9 @@ def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = 
     if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
         return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point {setting}=/path elsewhere")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if isinstance(error.filename, str | Path) and (closed := unreadable(error.filename)) is not None:
+            return MmmonoError(
+                f"cannot read {closed} ({error.strerror}): ask its owner for the right, or point {setting}=/path elsewhere"
+            )
         return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
     return None

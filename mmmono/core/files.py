@@ -12,6 +12,21 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises RuntimeError for unknown names
 
 
+def unreadable(path: str | Path) -> Path | None:
+    """Return the file, or the first of the folders that it lies in, that this user must not read; None if there is none.
+
+    Of what does not exist, the folders that exist are looked at.
+    """
+    path = Path(path).absolute()
+    for part in (*reversed(path.parents), path):
+        if not os.path.lexists(part):
+            return None
+        needed = os.X_OK if part.is_dir() and part != path else os.R_OK
+        if not os.access(part, needed):
+            return part
+    return None
+
+
 def visible_files(folder: Path) -> Iterator[Path]:
     """Yield all files in a folder and in the folders below it that are not hidden, nor in a hidden folder.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ REACH = 20  # seconds in which a cluster must answer
 LOOK = 1.0  # seconds to wait for a worker before looking whether there is something else to do
 TRIES = 3  # processes that a task may end before it is given up
 REASON = 400  # characters of Ray's reason in a message
+IN = (  # what to do where a cluster is, but lets nobody in; Ray gives no reason if it asks for a token
+    "if it is a Ray cluster, it takes the same versions of Ray and Python, and, if it was started where Ray has a token, "
+    "the same token with RAY_AUTH_MODE=token"
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Cluster:
         self.running: dict[Any, tuple[Any, Any]] = {}
         self._idle: list[Any] = []
         self._connected = False
+        self._said = False  # that there is no room
         known = ray.exceptions
         self._deaths = (known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError)
 
@@ -111,15 +117,18 @@ class Cluster:
         if self.ray.is_initialized():
             return
         address = self.settings.address
+        answers = False
         try:
             if ":" in address:  # Ray itself would try for minutes
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=REACH).close()
+                answers = True
             self.ray.init(address, log_to_driver=False, logging_level="ERROR")
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, self.ray.exceptions.RayError) as error:
+            reason = " ".join(str(error).split())[:REASON]
             raise ConfigError(
-                f"engine.address={address}: no Ray cluster to join ({first_line(error)}); start one by `ray start --head`, "
-                "or say engine.address=local"
+                f"engine.address={address}: {'no way into what answers there' if answers else 'no Ray cluster to join'} "
+                f"({reason}); {IN if answers else 'start one by `ray start --head`'}, or say engine.address=local"
             ) from error
         self._connected = True
 
@@ -136,22 +145,29 @@ class Cluster:
             cpus: cores reserved for each.
 
         Raises:
-            ConfigError: the cluster has no room for a worker.
+            ConfigError: the cluster has no room for a worker, and is not to wait for machines.
         """
-        self.size = self.settings.workers or self._room(cpus, self.settings.gpus)
+        self._needs = cpus, self.settings.gpus
+        wait = self.settings.workers is not None and self.settings.address != "local"  # which never grows
+        if not (room := self._room()) and not wait:
+            more = "" if self.settings.workers else ", or give engine.workers and wait for machines"
+            raise ConfigError(f"{self._too_small()}: lower engine.cpus or extraction.workers{more}")
+        self.size = self.settings.workers or room
         self._worker = self.ray.remote(num_cpus=cpus, num_gpus=self.settings.gpus, max_restarts=0)(worker)
         self._job = self.ray.put(job)
 
-    def _room(self, cpus: int, gpus: int) -> int:
-        machines = [(int(there.get("CPU", 0)), int(there.get("GPU", 0))) for there in self.machines()]
-        room = sum(min(cores // cpus, devices // gpus) if gpus else cores // cpus for cores, devices in machines)
-        if room < 1:
-            told = ", ".join(f"{cores} CPUs and {devices} GPUs" for cores, devices in machines)
-            raise ConfigError(
-                f"the machines of the cluster have {told}, too few for a worker with {cpus} and {gpus}: lower engine.cpus "
-                "or extraction.workers, or give engine.workers and wait for machines"
-            )
-        return room
+    def _room(self) -> int:
+        """Number of workers that all machines together have room for, if nothing else runs there."""
+        cpus, gpus = self._needs
+        return sum(min(cores // cpus, devices // gpus) if gpus else cores // cpus for cores, devices in self._sizes())
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [(int(there.get("CPU", 0)), int(there.get("GPU", 0))) for there in self.machines()]
+
+    def _too_small(self) -> str:
+        told = ", ".join(f"{cores} CPUs and {devices} GPUs" for cores, devices in self._sizes()) or "gone"
+        cpus, gpus = self._needs
+        return f"the machines of the cluster have {told}, too few for a worker with {cpus} and {gpus}"
 
     def give(self, task: Any) -> None:
         """Let a worker that has nothing to do, or a new one, do a task."""
@@ -168,6 +184,9 @@ class Cluster:
         running = list(self.running)
         self.ray.wait(running, timeout=LOOK)
         references, _ = self.ray.wait(running, num_returns=len(running), timeout=0)
+        if not references and not self._said and not self._room():
+            self._said = True
+            print(f"{self._too_small()}: waiting for a machine that has them", file=sys.stderr)
         for reference in references:
             worker, task = self.running.pop(reference)
             try:

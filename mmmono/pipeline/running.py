@@ -40,6 +40,7 @@ NO_GPU_MEMORY = (
     "end other programs that use the GPU, which nvidia-smi shows, or set device=cpu; what is finished is kept"
 )
 Objective: TypeAlias = float | tuple[float, ...] | None  # what a sweeper such as Optuna optimizes
+LOGS = ("hydra.run.dir", "hydra.sweep.dir")  # settings of where Hydra writes, under `artifacts` unless they are given
 COMMAND = "MMMONO_COMMAND"  # environment variable with the number of the process that runs the command
 
 
@@ -99,8 +100,9 @@ def run_command(main: Callable[[DictConfig], Objective], config_name: str) -> No
         run()
     except (MmmonoError, HydraException, OmegaConfBaseException) as error:
         _fail(error)
-    except OSError as error:  # from writing Hydra's run logs
-        if (explained := explain_disk_trouble(error, "artifacts=")) is None:
+    except OSError as error:  # from Hydra's run logs, or from looking for artifacts
+        setting = next((name for name in LOGS if any(given.startswith(f"{name}=") for given in command)), "artifacts")
+        if (explained := explain_disk_trouble(error, error.filename or f"{setting}=", setting)) is None:
             raise
         _fail(explained)
     except ValueError as error:
@@ -258,7 +260,8 @@ def _key_error_line(error: OmegaConfBaseException) -> str:
 
 
 def _nearest(key: str) -> str:
-    known: dict[str, list[str]] = {}
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()] if "." not in key else []
+    known: dict[str, list[str]] = {group: [] for group in groups}
     for file in sorted(CONF.rglob("*.yaml")):
         group = file.parent.name if file.parent != CONF else ""
         for path in (".".join(path) for path in _leaf_paths(OmegaConf.load(file))):

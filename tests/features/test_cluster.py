@@ -1,6 +1,7 @@
 """Extraction by the workers of a Ray cluster of two nodes on this machine."""
 
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 
 from mmmono.core.errors import ConfigError, DataError, ModelError, ProcessError
 from mmmono.features import FeatureStore, FeatureView, RawFeatures, cluster_folds, extract_features, part_queue
-from mmmono.features.cluster import ClusterSettings
-from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
+from mmmono.features.cluster import Cluster, ClusterSettings
+from mmmono.features.cluster_extraction import ClusterJob, Worker, extract_on_cluster
 from mmmono.features.extraction import begin_store
 from mmmono.features.extraction_settings import ExtractionSettings
 from mmmono.features.folding import OfBlocks, Threads, Together, Walk, folded, pairs, stored_pairs
@@ -23,7 +24,8 @@ from tests.features.test_extraction import contents
 from tests.features.test_folds import bits
 from tests.features.test_store import write_like_clip_retrieval
 
-pytest.importorskip("ray", reason="the ray extra brings it")
+ray = pytest.importorskip("ray", reason="the ray extra brings it")
+AuthenticationError = ray.exceptions.AuthenticationError
 SIZES = KillsItsProcess.SIZES
 SETTINGS = ExtractionSettings(workers=0)
 pytestmark = pytest.mark.slow
@@ -32,12 +34,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Two nodes with one core each."""
-    import ray
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster as Nodes
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    nodes = Nodes(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     nodes.add_node(**node)
     yield nodes.address
     ray.shutdown()
@@ -100,6 +101,24 @@ def test_workers_without_room_do_not_hold_parts_for_ever(address: str, tmp_path:
     assert len(list((tmp_path / "cluster" / "reports").iterdir())) == len(SIZES)
 
 
+def test_who_waits_for_a_machine_says_so_once(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    large = job(ColorPairs(SIZES), tmp_path / "large")
+    with Cluster(ClusterSettings(address, workers=1)) as cluster:
+        cluster.hire(Worker, large, cpus=3)
+        cluster.give([0])
+        for _ in range(3):
+            assert not list(cluster.ended())
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "have 1 CPUs and 0 GPUs, 1 CPUs and 0 GPUs, too few for a worker with 3 and 0: waiting for a machine" in said
+
+
+def test_a_machine_alone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Cluster, "_connect", lambda cluster: None)
+    monkeypatch.setattr(Cluster, "machines", lambda cluster: [{"CPU": 2.0}])
+    with pytest.raises(ConfigError, match=r"a worker with 4 and 0: lower engine\.cpus or extraction\.workers$"):
+        extract_on_cluster(job(ColorPairs(SIZES), tmp_path), ClusterSettings("local", workers=2, cpus=4))
+
+
 def test_a_part_that_ends_its_processes_is_named_and_left_for_the_next_run(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +151,24 @@ def test_what_workers_raise_comes_out_as_it_is(address: str, tmp_path: Path) -> 
 def test_without_a_cluster_it_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"engine\.address=127\.0\.0\.1:9: no Ray cluster to join .*ray start --head"):
         extract_on_cluster(job(ColorPairs(SIZES), tmp_path), ClusterSettings("127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Version mismatch:\n  Ray: 1.0"), AuthenticationError("Ray: 1.0: a token is missing")]
+)
+def test_a_cluster_that_lets_nobody_in_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", refused)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = ClusterSettings(f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(
+            ConfigError, match=r"what answers there \(.*Ray: 1\.0.*the same token with RAY_AUTH_MODE=token"
+        ):
+            extract_on_cluster(job(ColorPairs(SIZES), tmp_path), settings)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,6 +218,7 @@ BAD = [
         "called 'dataset.root' here: it belongs to dataset=cc3m, dataset=coco, dataset=folder and more; -",
     ),
     ("mds.min_pairs=3", "no setting is called 'mds.min_pairs' here, though another entrypoint has it; --help"),
+    ("partition=sigma", "no setting is called 'partition' here, though another entrypoint has it; --help"),
     ("sede=1", "no setting is called 'sede', did you mean 'seed'?"),
     ("dataset.limit=${seed}", "dataset.limit=0 must be a whole number, at least 1; it is given as ${seed}"),
     (
@@ -520,6 +522,36 @@ def test_what_is_there_is_read_from_a_root_that_cannot_be_written(command: Comma
     assert f"cannot write under {read_only}" in one_line_error(other.err)
     new = command("mds", f"artifacts={read_only}/new", *SYNTHETIC)
     assert "cannot be made" in one_line_error(new.err)
+
+
+def test_what_must_not_be_read_and_logs_that_cannot_be_written_are_named(command: Command, tmp_path: Path) -> None:
+    """As a user whom modes concern, which root is not without giving that up."""
+    arguments = (f"artifacts={tmp_path}/a", *SYNTHETIC)
+    assert command("mds", *arguments).status == 0
+    theirs, logs = tmp_path / "a" / "results", tmp_path / "logs"
+    theirs.chmod(0)
+    logs.mkdir(mode=0o555)
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root needs setpriv to be like others")
+    as_user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    script = str(REPOSITORY / "experiments" / "mds.py")
+    for more, line in (
+        ((), f"cannot read {theirs} (Permission denied): ask its owner for the right, or point artifacts=/path else"),
+        (
+            (f"hydra.run.dir={logs}/x",),
+            f"cannot write under {logs}/x (Permission denied): point hydra.run.dir=/writable",
+        ),
+    ):
+        run = subprocess.run(
+            [*as_user, sys.executable, script, *arguments, *more],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            check=False,
+        )
+        assert run.returncode == 1
+        assert line in run.stderr.splitlines()[-1]
+    theirs.chmod(0o755)
 
 
 def test_hydras_own_options_are_left_alone() -> None:
