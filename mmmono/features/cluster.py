@@ -17,7 +17,7 @@ from typing import Any, Self
 from mmmono.core.errors import ConfigError, MmmonoError, ProcessError
 from mmmono.core.extras import need
 from mmmono.core.provenance import other_version
-from mmmono.core.text import first_line
+from mmmono.core.text import message_of
 
 REACH = 20  # seconds in which a cluster must answer
 LOOK = 1.0  # seconds to wait for a worker before looking whether there is something else to do
@@ -125,10 +125,10 @@ class Cluster:
                 answers = True
             self.ray.init(address, log_to_driver=False, logging_level="ERROR")
         except (OSError, ValueError, RuntimeError, self.ray.exceptions.RayError) as error:
-            reason = " ".join(str(error).split())[:REASON]
+            found = "no way into what answers there" if answers else "no Ray cluster to join"
+            remedy = IN if answers else "start one by `ray start --head`"
             raise ConfigError(
-                f"engine.address={address}: {'no way into what answers there' if answers else 'no Ray cluster to join'} "
-                f"({reason}); {IN if answers else 'start one by `ray start --head`'}, or say engine.address=local"
+                f"engine.address={address}: {found} ({message_of(error, REASON)}); {remedy}, or say engine.address=local"
             ) from error
         self._connected = True
 

@@ -241,7 +241,10 @@ def test_labels_of_embeddings_that_the_model_did_not_make_are_refused_before_it_
     )
     run = command("consequences", f"artifacts={tmp_path / 'artifacts'}", *given, "mds.min_pairs=1")
     assert run.status == 1
-    assert "needs the model that made the embeddings of store, and nothing says which it was: choose it (model=)" in run.err
+    assert (
+        "needs the model that made the embeddings of store, and nothing says which it was: choose it (model=)"
+        in run.err
+    )
     assert "dataset.label=null" in run.err
     assert not (tmp_path / "artifacts" / "models").exists()
 
