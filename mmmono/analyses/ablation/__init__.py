@@ -137,6 +137,7 @@ ABLATION = Analysis(
         Contrast("change of accuracy beyond random", "table1", "delta_random", of=("deletion",), family=("task",)),
     ],
     tables=[TableView("table1-{feature_set}", "Table 1, {feature_set}", table1_rows)],
+    drawing=2,
     figures=[
         FigureView(
             "table1",

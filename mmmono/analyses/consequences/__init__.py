@@ -245,6 +245,7 @@ CONSEQUENCES = Analysis(
             single_rows,
         ),
     ],
+    drawing=2,
     figures=[
         FigureView(
             "retrieval",

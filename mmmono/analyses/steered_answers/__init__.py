@@ -152,6 +152,7 @@ STEERED_ANSWERS = Analysis(
         TableView("steered-answers-{feature_set}", "Steerability of answers, {feature_set}", class_means),
         TableView("answers-{feature_set}", "“{question}”, the first {image}, {feature_set}", answer_rows),
     ],
+    drawing=2,
     figures=[
         FigureView(
             "steered_answers",

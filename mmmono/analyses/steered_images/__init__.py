@@ -152,6 +152,7 @@ STEERED_IMAGES = Analysis(
             partial(class_means, more={"likeness": "likeness", "its others": "likeness_control"}),
         )
     ],
+    drawing=2,
     figures=[
         FigureView(
             "steered_images",
