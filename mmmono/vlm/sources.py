@@ -94,7 +94,9 @@ class ModelSource:
         if found is not None:
             return {"repository": self.repository.name, "digest": found[1]}
         raise ModelError(
-            f"{HUB}{self.repository.name} has a {CONFIG_FILE} and no weights beside it: neither {' nor '.join(WEIGHTS)}"
+            f"{HUB}{self.repository.name} has the file {CONFIG_FILE} and no weights beside it, neither {' nor '.join(WEIGHTS)}"
+            f": if they have another name, fetch all files with 'hf download {self.repository.name} --local-dir folder', and "
+            f"give model.architecture={FOLDER}folder"
         )
 
     @property
