@@ -163,7 +163,7 @@ STEERED_ANSWERS = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
-    version=3,
+    version=4,
     embeds_anew=True,
     weights={"victim.model": "vision-language model"},
 )
