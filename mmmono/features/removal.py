@@ -145,6 +145,14 @@ def atoms_of(
     return torch.cat([features.decode(part, modality) - bias for part in parts])
 
 
+def all_atoms(features: FeatureSet, modality: Modality, device: str = "cpu") -> Float[Tensor, "features dim"] | None:
+    """What one unit of each feature adds to an embedding; None of a feature set without a decoder."""
+    if not features.decodes:
+        return None
+    with torch.inference_mode():
+        return atoms_of(features, torch.arange(features.num_features), modality, device)
+
+
 def _bias(features: FeatureSet, modality: Modality, device: str) -> Tensor:
     """Embedding of a sample that activates nothing."""
     return features.decode(torch.zeros(1, features.num_features, device=device), modality)[0]

@@ -26,6 +26,7 @@ Array = np.ndarray[Any, Any]
 Match = Literal["energy", "frequency", "size"]
 RANDOM = "Random"  # name of random sets in tables
 TOLERANCE = 0.01  # a set whose activity differs from the class' by a smaller part is taken
+UNIT = 0.01  # by how much atoms of unit length differ from it through rounding at most, in bfloat16
 GOOD = 0.05  # a larger mismatch is pointed out
 STARTS = 8  # random sets to start from
 SWAPS = 200  # most swaps from each start
@@ -48,6 +49,7 @@ class Activity:
 
     Attributes:
         energy: Σ z² of each feature over the samples, divided by the sum over all features; 0 if all activations are 0.
+            With atoms, see `through`, Σ ‖z · atom‖².
         frequency: share of the samples that activate each feature, z ≠ 0.
     """
 
@@ -85,6 +87,18 @@ class Activity:
         if match == "size":
             return np.ones_like(self.energy)
         return self.energy if match == "energy" else self.frequency
+
+    def through(self, atoms: Float[Tensor, "features dim"] | None) -> Activity:
+        """Return the activity with the energy of what features add to vectors, whatever scale their codes have.
+
+        Args:
+            atoms: what a code of 1 adds to a vector; None if the codes are the vectors.
+        """
+        lengths = None if atoms is None else torch.linalg.vector_norm(double(atoms), dim=1).cpu().numpy()
+        if lengths is None or np.all(np.abs(lengths - 1) < UNIT):
+            return self
+        energy = self.energy * np.square(lengths)
+        return Activity(energy / (energy.sum() or 1), self.frequency)
 
     def share(self, members: Int[Array, " members"]) -> float:
         """Share of the energy that some features carry."""

@@ -16,6 +16,7 @@ from mmmono.features.effective_rank import paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval, Retrieved
 from mmmono.features.removal import Composition, PairedFeatures
 from mmmono.features.retrieval import TIE, found_among
+from mmmono.modality.random_sets import Activity
 
 Array = np.ndarray[Any, Any]
 KS = (1, 5, 10)
@@ -125,6 +126,11 @@ class RemovalBench:
     ) -> None:
         self.pairs, self.zero_shot, self.temperature = pairs, zero_shot, temperature
         self.retrieval = PairRetrieval(pairs.image.vectors, pairs.text.vectors, groups)
+
+    def activity(self) -> Activity:
+        """Mean activity of the features over both modalities; their energy is that of what they add to the vectors."""
+        image, text = (Activity.of([side.codes]).through(side.atoms) for side in (self.pairs.image, self.pairs.text))
+        return image + text
 
     @property
     def features(self) -> int:

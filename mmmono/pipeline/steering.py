@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from mmmono.core.errors import ConfigError
 from mmmono.core.statistics import t_mean
 from mmmono.features import FeatureSet
+from mmmono.features.removal import all_atoms
 from mmmono.interpretability.steer import How, Steer
 from mmmono.interpretability.steerability import Steered, reference_activations
 from mmmono.modality import LIVE_CLASSES, Partition
@@ -39,24 +39,22 @@ class Steerable:
         scored: scores and classes of its features.
         codes: activations of the images.
         reference: see `reference_activations`.
+        activity: energy and frequency of the features on the images.
     """
 
     features: FeatureSet
     scored: FeatureSetDominance
     codes: Float64[Tensor, "images features"]
     reference: Float64[Tensor, " features"]
+    activity: Activity
 
     @classmethod
     def of(cls, workspace: Workspace, name: str, images: Int[Array, " images"], k: int) -> Steerable:
         """Measure a feature set on images at some positions of the dataset's split."""
         features = workspace.feature_set(name)
         codes = workspace.encode_rows(features, "image", images).double()
-        return cls(features, workspace.dominance(name), codes, reference_activations(codes, k))
-
-    @cached_property
-    def activity(self) -> Activity:
-        """Energy and frequency of the features on the images."""
-        return Activity.of([self.codes])
+        activity = Activity.of([codes]).through(all_atoms(features, "image", workspace.device))
+        return cls(features, workspace.dominance(name), codes, reference_activations(codes, k), activity)
 
     def chosen(self, settings: SteeringSettings, section: str, seed: int) -> list[int]:
         """Features to steer: those of `show`, or random ones of each class.

@@ -1,4 +1,4 @@
-"""Figures of several panels: one for each feature set, or one line for each feature set in every panel."""
+"""Figures of several panels: one for each feature set, a column for each, or one line for each in every panel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,6 +43,42 @@ def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, 
         row[0].set_ylabel(labels[1])
     figure.supxlabel(labels[0])
     return figure, list(axes.flat[:count])
+
+
+def columns(
+    count: int, height: float, labels: Sequence[str], *, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure with `count` columns of panels, four beside one another; call it within `plt.rc_context(STYLE)`.
+
+    Args:
+        count: number of columns.
+        height: height of a panel, in inches.
+        labels: label at the left of each panel of a column, from top to bottom.
+        sharex: whether all panels have one horizontal axis.
+        sharey: whether panels with one label have one vertical axis.
+
+    Returns:
+        The figure and its panels, [label, column].
+    """
+    beside, kinds = min(count, COLUMNS), len(labels)
+    runs = math.ceil(count / beside)
+    size = (fitting(2.4 * beside), height * kinds * runs)
+    figure, drawn = plt.subplots(kinds * runs, beside, figsize=size, squeeze=False, layout="constrained")
+    axes = drawn.reshape(runs, kinds, beside).swapaxes(0, 1).reshape(kinds, -1)
+    for axis in axes[:, count:].flat:
+        axis.set_axis_off()
+    axes = axes[:, :count]
+    for (kind, column), axis in np.ndenumerate(axes):
+        if column % beside == 0:
+            axis.set_ylabel(labels[kind])
+        if sharey and column:
+            axis.sharey(axes[kind, 0])
+            axis.tick_params(labelleft=column % beside == 0)
+        if sharex and (kind or column):
+            axis.sharex(axes[0, 0])
+        if sharex:
+            axis.tick_params(labelbottom=kind == kinds - 1)
+    return figure, axes
 
 
 def interval_line(axis: Axes, at: float, values: Sequence[float], interval: Interval, **mean: Any) -> None:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
+from mmmono.reporting.panels import columns
+from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 HEIGHT = 2.2  # inches of a panel
@@ -52,10 +53,8 @@ def steering_curves(
     """
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(panels), len(names), figsize=(fitting(2.4 * len(names)), HEIGHT * len(panels)), squeeze=False,
-            sharex=True, sharey="row", layout="constrained",
-        )  # fmt: skip
+        labels = [panel.label for panel in panels]
+        figure, axes = columns(len(names), HEIGHT, labels, sharex=True, sharey=True)
         for column, name in zip(axes.T, names, strict=True):
             here = features[features["feature_set"] == name]
             for axis, panel in zip(column, panels, strict=True):
@@ -65,7 +64,6 @@ def steering_curves(
             column[-1].set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
             column[-1].set_xlabel("strength")
         for axis, panel in zip(axes[:, 0], panels, strict=True):
-            axis.set_ylabel(panel.label)
             if panel.top is not None:
                 axis.set_ylim(top=panel.top)
         lines = [

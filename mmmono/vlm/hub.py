@@ -190,6 +190,8 @@ def _reason_of_status(status: int, token: str) -> str | None:
         return f"access is denied: use a token that may read it, {token}"
     if status == 429:
         return f"the hub takes no more requests for now: try again later, or log in with {token}"
+    if status == 404:  # of a mirror, which does not say what is missing
+        return "there is no such repository, revision or file: check the names"
     return f"the hub answers {status}: try again later" if status >= 500 else None
 
 

@@ -93,8 +93,11 @@ class ModelSource:
             found = self.repository.first(*WEIGHTS)
         if found is not None:
             return {"repository": self.repository.name, "digest": found[1]}
+        name = self.repository.name
         raise ModelError(
-            f"{HUB}{self.repository.name} has a {CONFIG_FILE} and no weights beside it: neither {' nor '.join(WEIGHTS)}"
+            f"{HUB}{name} has the file {CONFIG_FILE} and no weights, neither {' nor '.join(WEIGHTS)}: if they have "
+            f"another name, fetch all files with 'hf download {name} --local-dir folder', and give "
+            f"model.architecture={FOLDER}folder"
         )
 
     @property

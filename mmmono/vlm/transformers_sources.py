@@ -177,7 +177,10 @@ class TransformersSource:
 
     def _without_weights(self) -> str:
         if (pickles := self._first(*PICKLES)) is None:
-            return f"has no weights: {WEIGHTS} or {INDEX} is wanted"
+            return (
+                f"has no weights: {WEIGHTS} or {INDEX} is wanted; if they have another name, call them so in a copy of the "
+                "folder (of a repository, 'hf download org/name --local-dir folder'), and give that"
+            )
         return (
             f"has its weights as {pickles[0]} alone, and pickles, which can run code, are not read: if you trust it, write "
             "safetensors once with transformers.AutoModel.from_pretrained(id, use_safetensors=False)"

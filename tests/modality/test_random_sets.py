@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmmono.features.removal import Composition, PairedFeatures
 from mmmono.modality import Partition
 from mmmono.modality.random_sets import GOOD, Activity, Match, random_name, random_pool, random_set
+from mmmono.modality.removal_outcomes import RemovalBench
 
 RNG = np.random.default_rng(0)
 SPECTRUM = np.sort(RNG.pareto(1.5, 400))[::-1] / 100  # a few features carry most of the energy
@@ -101,3 +103,21 @@ def test_bad_input_is_refused() -> None:
         Activity.of([torch.ones(2, 3)]).weights("length")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no activations"):
         Activity.of([])
+
+
+def test_energy_does_not_depend_on_where_a_length_is_kept() -> None:
+    """A latent with a code ten times as large and an atom of a tenth of its length adds the same to every vector."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.rand(40, 6, generator=generator, dtype=torch.float64)
+    atoms = torch.nn.functional.normalize(torch.randn(6, 4, generator=generator, dtype=torch.float64), dim=1)
+    scale = torch.tensor([100.0, 0.1, 1, 10, 3, 0.01], dtype=torch.float64)
+
+    def bench(codes: torch.Tensor, atoms: torch.Tensor | None) -> RemovalBench:
+        return RemovalBench(PairedFeatures(Composition(codes, atoms), Composition(codes.flip(0), atoms)))
+
+    one, other = bench(codes, atoms), bench(codes * scale, atoms / scale[:, None])
+    torch.testing.assert_close(one.pairs.image.vectors, other.pairs.image.vectors)
+    np.testing.assert_allclose(one.activity().energy, other.activity().energy)
+    plain = (Activity.of([codes]) + Activity.of([codes.flip(0)])).energy
+    np.testing.assert_array_equal(one.activity().energy, plain)  # atoms of length 1 change no bit
+    np.testing.assert_array_equal(bench(codes, None).activity().energy, plain)

@@ -98,6 +98,7 @@ def test_a_download_outlasts_a_bad_network(served: Hub, fault: Fault) -> None:
             "the token is not accepted: log in anew",
         ),
         ([Fault("resolve", 99, 403)], "access is denied: use a token"),
+        ([Fault("resolve", 99, 404)], "there is no such repository, revision or file: check the names"),
         ([Fault("GET .*resolve", 99, 503)], "the hub answers 503: try again later"),
         ([Fault("GET .*resolve", 99, after=0, how="rst")], "the connection was lost again and again"),
     ],
@@ -230,7 +231,7 @@ def test_weights_on_the_hub_are_known_by_their_whole_content(served: Hub, monkey
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     served.files["org/bare/open_clip_config.json"] = served.files["org/model/open_clip_config.json"]
     with pytest.raises(
-        ModelError, match="has a open_clip_config.json and no weights beside it: neither open_clip_model"
+        ModelError, match="has the file open_clip_config.json and no weights.*hf download org/bare --local-dir folder'"
     ):
         recipe("hf-hub:org/bare")
 
@@ -274,6 +275,7 @@ def test_a_clip_of_transformers_from_the_hub(served: Hub, tmp_path: Path, monkey
             "model.id=org/clip: .*it is gated: accept its",
         ),
         ((), [], "there is no such repository, or it is private or withdrawn: check the name"),
+        (("config.json", "clip.safetensors"), [], "has no weights.*if they have another name, call them so in a copy"),
         (
             ("config.json", "pytorch_model.bin"),
             [],

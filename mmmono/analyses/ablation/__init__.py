@@ -140,6 +140,7 @@ ABLATION = Analysis(
         ),
     ],
     tables=[TableView("table1-{feature_set}", "Table 1, {feature_set}", table1_rows)],
+    drawing=2,
     figures=[
         FigureView(
             "table1",

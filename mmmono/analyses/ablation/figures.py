@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import names
-from mmmono.reporting.panels import SHORT, name_ticks
+from mmmono.reporting.panels import SHORT, columns, name_ticks
 from mmmono.reporting.result import Result, Rows
-from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE, fitting
+from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 TASKS = ("image", "text")
@@ -39,25 +39,17 @@ def removal_effects(table1: Rows, keep: bool = False, modalities: ModalityNames 
     """
     feature_sets = names(table1)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(TASKS),
-            len(feature_sets),
-            figsize=(fitting(2.4 * len(feature_sets)), 4.2),
-            squeeze=False,
-            sharey="row",
-            layout="constrained",
-        )
+        labels = []
+        for called in (modalities.said(task) for task in TASKS):
+            between = " " if len(called) <= SHORT else "\n"
+            labels.append(f"{called}{between}classification\nΔ accuracy (points)")
+        figure, axes = columns(len(feature_sets), 2.1, labels, sharey=True)
         for column, name in enumerate(feature_sets):
             for row, task in enumerate(TASKS):
                 shown = [r for r in table1 if (r["feature_set"], r["task"]) == (name, task)]
                 _draw(axes[row, column], shown, modalities)
             axes[0, column].set_title(name, loc="left")
             axes[-1, column].set_xlabel("kept" if keep else "removed")
-        for row, task in enumerate(TASKS):
-            called = modalities.said(task)
-            between = " " if len(called) <= SHORT else "\n"
-            task_line = f"{called}{between}classification"
-            axes[row, 0].set_ylabel(f"{task_line}\nΔ accuracy (points)")
         class_, random = (
             Line2D([], [], color=color, marker=marker, linestyle="", markersize=4.5, label=label)
             for color, marker, label in (("#000000", "o", "class"), (RANDOM_COLOR, "s", "as many random"))

@@ -167,7 +167,7 @@ CONSEQUENCES = Analysis(
     ),
     paper="beyond 2.2",
     targets=("consequences", "section-2.2"),
-    version=7,
+    version=8,
     settings=Settings,
     columns={
         "effects": {
@@ -176,7 +176,7 @@ CONSEQUENCES = Analysis(
             "of": "ImgD, TextD or CrossD, by the half of the groups that nothing is measured on; empty for all features",
             "like": "random: the mean over random sets like the class (effective rank: over five); empty: the class itself",
             "features": "number of features that are dropped or kept",
-            "energy": "share of Σ z² over both modalities that these features carry",
+            "energy": "share of the energy Σ ‖z · atom‖² over both modalities that these features carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of random",
             "measure": "r1, r5, r10: R@k, mean of both ways; i2t_r1 to t2i_r10: one way; zero_shot: accuracy; gap: "
             "distance of the centroids; contrastive_loss: in nats; effective_rank: of both modalities' unit vectors",
@@ -199,7 +199,7 @@ CONSEQUENCES = Analysis(
             "like": "random: random sets like the features of the class; empty: features of the class",
             "share": "share of the class's features that are dropped, or kept alone; 0: none of them",
             "features": "their number",
-            "energy": "share of Σ z² over both modalities that they carry, on average over draws",
+            "energy": "share of the energy Σ ‖z · atom‖² over both modalities that they carry, on average over draws",
             "measure": "r1, zero_shot, gap or contrastive_loss",
             "value": "mean over draws",
             "value_low": "lower end of its 95 % interval, over groups and draws",
@@ -215,7 +215,7 @@ CONSEQUENCES = Analysis(
             "feature": "index of a feature that is live on the half of the groups by which features are classified",
             "class": "ImgD, TextD or CrossD, by the same half, on which nothing is measured",
             "mds": "R(d) of Eq. 1 on the same half, between 0 (text) and 1 (image)",
-            "energy": "share of Σ z² over both modalities that the feature carries",
+            "energy": "share of the energy Σ ‖z · atom‖² over both modalities that the feature carries",
             "change": "change of the mean reciprocal rank, both ways, without this feature; negative if retrieval suffers",
             "selecting": "the same on that half of these queries by which the features of largest effect are chosen",
             "held_out": "the same on the other half",
@@ -259,6 +259,7 @@ CONSEQUENCES = Analysis(
             single_rows,
         ),
     ],
+    drawing=2,
     figures=[
         FigureView(
             "retrieval",

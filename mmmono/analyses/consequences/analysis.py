@@ -23,7 +23,6 @@ from mmmono.modality.consequences import (
     removals,
     single_removals,
 )
-from mmmono.modality.random_sets import Activity
 from mmmono.modality.removal_outcomes import KS, Outcome, RemovalBench
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.pipeline.analysis import Study, Tables
@@ -98,7 +97,7 @@ def _counts(pairs: EmbeddedPairs, halves: Halves) -> Row:
 
 def _measured(bench: RemovalBench, scored: FeatureSetDominance, plan: RemovalPlan, top: int) -> dict[str, list[Row]]:
     """Rows of each table for one feature set."""
-    activity = Activity.of([bench.pairs.image.codes]) + Activity.of([bench.pairs.text.codes])
+    activity = bench.activity()
     full = bench.outcome(torch.empty(0, dtype=torch.int64))
     live = scored.partition.live
     total = number_of_sets(scored.partition, plan) + len(live)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.reporting.panels import name_ticks
+from mmmono.reporting.panels import columns, name_ticks
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
@@ -25,6 +25,7 @@ MEASURES = {
     "contrastive_loss": ("Δ contrastive loss", 1),
     "effective_rank": ("Δ effective rank", 1),
 }
+LONG = 12  # characters of a name that stands with R@1 above a panel, in one line
 SHIFTS = {"ImgD": -0.018, "TextD": 0.0, "CrossD": 0.018}  # of the curves, so that their bars lie beside one another
 
 
@@ -47,17 +48,15 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame, modalities: Mo
     curves = curves[curves["measure"] == "r1"]
     names = list(dict.fromkeys(effects["feature_set"]))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, sharey="row", layout="constrained"
-        )
+        figure, axes = columns(len(names), 2.4, ["Δ R@1 (points)"] * len(CHANGES), sharey=True)
         for row, change in enumerate(CHANGES):
             for column, name in enumerate(names):
                 _curves(axes[row, column], curves[(curves["feature_set"] == name) & (curves["change"] == change)])
                 axes[row, column].set_xlabel(CHANGES[change])
-            axes[row, 0].set_ylabel("Δ R@1 (points)")
+        between = ": " if max(map(len, names)) <= LONG else "\n"
         for axis, name in zip(axes[0], names, strict=True):
             here = effects[(effects["feature_set"] == name) & (effects["of"] == "") & (effects["measure"] == "r1")]
-            axis.set_title(f"{name}: R@1 {100 * here['value'].iloc[0]:.1f} %", loc="left")
+            axis.set_title(f"{name}{between}R@1 {100 * here['value'].iloc[0]:.1f} %", loc="left")
         figure.legend(
             handles=_legend(modalities), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6
         )
@@ -152,9 +151,7 @@ def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AN
     """
     names = list(dict.fromkeys(features["feature_set"]))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            2, len(names), figsize=(fitting(2.4 * len(names)), 4.8), squeeze=False, layout="constrained"
-        )
+        figure, axes = columns(len(names), 2.4, ["Δ MRR without it (points)", "on the other half"])
         for (above, below), name in zip(axes.T, names, strict=True):
             here = features[features["feature_set"] == name]
             for of in ("CrossD", "TextD", "ImgD"):
@@ -172,8 +169,6 @@ def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AN
             for axis in (above, below):
                 axis.axhline(0, color="black", linewidth=0.6)
             below.axvline(0, color="black", linewidth=0.6)
-        axes[0, 0].set_ylabel("Δ MRR without it (points)")
-        axes[1, 0].set_ylabel("on the other half")
         dots = [
             Line2D([], [], color=CLASS_COLORS[of], marker="o", markersize=3, linestyle="", label=modalities.said(of))
             for of in CLASSES

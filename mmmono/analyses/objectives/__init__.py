@@ -167,7 +167,7 @@ OBJECTIVES = Analysis(
     paper="beyond the paper",
     targets=("objectives",),
     compares_own_sets=True,
-    version=4,
+    version=5,
     reads=("sharedness",),
     more_seeds="objectives.n_seeds",
     settings=Settings,
@@ -196,7 +196,7 @@ OBJECTIVES = Analysis(
             "seed": "seed of the training",
             "of": "class whose latents are removed: ImgD, CrossD or TextD; one without latents is left out",
             "features": "number of these latents; they are classified on half of the groups, and removed on the other half",
-            "energy": "share of Σ z² over both modalities that they carry",
+            "energy": "share of the energy Σ ‖z · atom‖² over both modalities that they carry",
             "random_energy": "mean share of the energy that the random sets carry",
             "mismatch": "largest relative difference between what a random set is matched in and the class'",
             **{

@@ -14,7 +14,6 @@ from mmmono.dictionaries import SparsityMoments, fraction_of_variance_unexplaine
 from mmmono.features import MODALITIES, FeatureSet
 from mmmono.modality import LIVE_CLASSES
 from mmmono.modality.consequences import Removal, RemovalPlan, removals
-from mmmono.modality.random_sets import Activity
 from mmmono.modality.removal_outcomes import Outcome, RemovalBench
 from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.removal_benches import EmbeddedPairs, removal_bench, space_of
@@ -96,8 +95,7 @@ class Bench:
         """What is retrieved without each class, on the pairs by which no latent was classified."""
         bench = removal_bench(features, self.removal_pairs, space != "reconstruction", self.workspace.device)
         full, partition = bench.outcome(NOTHING, whole=False), self.halves.partition(self.workspace, features)
-        activity = Activity.of([bench.pairs.image.codes]) + Activity.of([bench.pairs.text.codes])
-        for removal in removals(bench, partition, activity, self.plan):
+        for removal in removals(bench, partition, bench.activity(), self.plan):
             row: Row = {
                 "of": removal.of, "features": removal.features, "energy": removal.energy,
                 "random_energy": removal.random_energy, "mismatch": removal.mismatch,

@@ -152,6 +152,7 @@ STEERED_ANSWERS = Analysis(
         TableView("steered-answers-{feature_set}", "Steerability of answers, {feature_set}", class_means),
         TableView("answers-{feature_set}", "“{question}”, the first {image}, {feature_set}", answer_rows),
     ],
+    drawing=2,
     figures=[
         FigureView(
             "steered_answers",
@@ -162,7 +163,7 @@ STEERED_ANSWERS = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
-    version=3,
+    version=4,
     embeds_anew=True,
     weights={"victim.model": "vision-language model"},
 )

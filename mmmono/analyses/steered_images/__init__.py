@@ -130,7 +130,7 @@ STEERED_IMAGES = Analysis(
             "feature_set": "name of the feature set",
             "feature": "index of the steered feature",
             "control": "index of a random feature that is steered beside it",
-            "energy": "energy Σ z² of the feature on images, as a share of that of all features",
+            "energy": "energy Σ ‖z · atom‖² of the feature on images, as a share of that of all features",
             "control_energy": "that of the random feature",
         },
         "samples": {
@@ -152,6 +152,7 @@ STEERED_IMAGES = Analysis(
             partial(class_means, more={"likeness": "likeness", "its others": "likeness_control"}),
         )
     ],
+    drawing=2,
     figures=[
         FigureView(
             "steered_images",
@@ -167,7 +168,7 @@ STEERED_IMAGES = Analysis(
     ],
     fields=_fields,
     remarks=_remarks,
-    version=3,
+    version=4,
     embeds_anew=True,
     weights={"generator.weights": "generator"},
 )

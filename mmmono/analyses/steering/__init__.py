@@ -129,6 +129,7 @@ STEERING = Analysis(
         ),
     ],
     tables=[TableView("steering-{feature_set}", "Steerability, {feature_set}", class_means)],
+    drawing=2,
     figures=[
         FigureView(
             "steering",

@@ -154,7 +154,7 @@ TEXT_TO_IMAGE = Analysis(
     question="What does a reference image give to a generated one through each class of features?",
     paper="Figures 10, 14",
     targets=("section-4.3", "appendix-a.4"),
-    version=5,
+    version=6,
     settings=Settings,
     columns={
         "cells": {
@@ -162,7 +162,7 @@ TEXT_TO_IMAGE = Analysis(
             "reference": "name of the reference image",
             "members": "class of the changed features, Random-<class> or Random for random ones, or All live features",
             "features": "number of changed features",
-            "energy": "share of the activations' energy on images and texts, Σ z², that they carry; mean over seeds",
+            "energy": "share of the energy on images and texts, Σ ‖z · atom‖², that they carry; mean over seeds",
             "mismatch": "largest relative difference between what a random set is matched in and the class'; of Random",
             "strength": "swept strength: weight of the reference, or of the text (intervention.weight_on)",
             "weight": "weight of the reference, between 0 and 1",

@@ -25,6 +25,9 @@ from mmmono.case_studies.generators import Generator
 from mmmono.case_studies.references import Reference, read_reference
 from mmmono.case_studies.text_to_image import class_sizes
 from mmmono.core.errors import ConfigError
+from mmmono.features import MODALITIES
+from mmmono.features.removal import all_atoms
+from mmmono.modality.random_sets import Activity
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.generators import GeneratorOption
 from mmmono.pipeline.image_judges import image_judge
@@ -92,6 +95,12 @@ class ControlStudy:
             "seed": workspace.seed,
         }
 
+    def _activity(self, name: str) -> Activity:
+        """Mean activity of a set's features over both modalities; their energy is that of what they add to embeddings."""
+        features, sides = self.workspace.feature_set(name), activity_of(self.workspace, name)
+        image, text = (sides[m].through(all_atoms(features, m, self.workspace.device)) for m in MODALITIES)
+        return image + text
+
     def compute(self, folder: Path) -> Tables:
         """Generate the images that are missing in the folder, and measure all."""
         workspace = self.workspace
@@ -99,8 +108,7 @@ class ControlStudy:
         encoder = encoder_of_pairs(workspace, "a generator")
         generator = self.option.load(workspace, encoder)
         encoded = [Encoded(r, *generator.encode(self.prompt, r.image)) for r in self.references]
-        sides = {name: activity_of(workspace, name) for name in workspace.recipes}
-        activity = {name: side["image"] + side["text"] for name, side in sides.items()}
+        activity = {name: self._activity(name) for name in workspace.recipes}
         cells = [
             cell for one in encoded for name in workspace.recipes
             for cell in intervened(workspace, name, one, self.intervention, activity[name])
