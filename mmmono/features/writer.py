@@ -118,9 +118,14 @@ class FeatureStoreWriter:
         """Whether the last attempt at a part, by any process, could not read it to its end."""
         return (self.path / BROKEN / self._number(shard)).exists()
 
+    def left(self) -> list[int]:
+        """Shards that no process has finished yet, nor found unreadable."""
+        done = (self._report_file(shard).exists() or self.is_noted_broken(shard) for shard in range(self.num_shards))
+        return [shard for shard, is_done in enumerate(done) if not is_done]
+
     def all_done(self) -> bool:
         """Whether every shard is finished or could not be read, by whichever process."""
-        return all(self._report_file(shard).exists() or self.is_noted_broken(shard) for shard in range(self.num_shards))
+        return not self.left()
 
     def write(
         self,

@@ -21,7 +21,7 @@ from mmmono.features.shares import Share
 from mmmono.features.store import Manifest
 from mmmono.features.writer import FeatureStoreWriter
 from mmmono.pipeline.devices import FIRST_GPU, several_devices
-from mmmono.pipeline.losses import tell_copies, tell_losses, tell_repeats
+from mmmono.pipeline.losses import tell_copies, tell_left, tell_losses, tell_repeats
 from mmmono.pipeline.models import Model
 
 
@@ -73,11 +73,16 @@ class FeatureExtraction:
         """
 
         def work(directory: Path) -> bool:
-            parts = len(self.source.parts())
-            if not share.parts(parts):  # fewer parts than shares
-                return FeatureStoreWriter(directory, parts, self.settings.dtype, begin=False).all_done()
-            encoder = self.model.load_checked(self.artifacts, self.device)
-            return extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
+            parts = self.source.parts()
+            writer = FeatureStoreWriter(directory, len(parts), self.settings.dtype, begin=False)
+            if not share.parts(len(parts)):  # fewer parts than shares
+                done = writer.all_done()
+            else:
+                encoder = self.model.load_checked(self.artifacts, self.device)
+                done = extract_share(self.source, encoder, directory, share, device=self.device, settings=self.settings)
+            if not done and directory.exists():  # if it is gone, another process has finished the store meanwhile
+                tell_left([parts[part] for part in writer.left()], len(parts))
+            return done
 
         return self._together(work, limit)
 

@@ -1,12 +1,27 @@
-"""Report in the terminal what an extraction skipped, what it reads twice, and the shard copies it left on disk."""
+"""Report in the terminal what an extraction skipped, what is left of it, what it reads twice, and its copies of shards."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mmmono.data.pairs import PairSource
 from mmmono.data.shard_cache import ShardCache
 from mmmono.features.losses import described
 from mmmono.features.store import Manifest
 from mmmono.reporting.tables import console
+
+SHOWN = 10  # names of shards in a line
+
+
+def tell_left(left: Sequence[str], of: int) -> None:
+    """Name the shards that other processes have not done yet.
+
+    Args:
+        left: their names.
+        of: number of all shards.
+    """
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    console.print(f"not done yet, {len(left)} of {of} shards: {', '.join(left[:SHOWN])}{more}", markup=False)
 
 
 def tell_losses(manifest: Manifest) -> None:
