@@ -26,7 +26,7 @@ def check_tensor(values: object, name: str) -> None:
 
 
 def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
-    """Raise NonFiniteError, naming row and column, if a value is NaN or infinite, and TypeError if they are no tensor.
+    """Raise NonFiniteError, naming row and column, if a value is NaN or infinite; TypeError or ValueError if no matrix.
 
     Args:
         values: a block of rows.
@@ -35,6 +35,8 @@ def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0
         column: what a column is.
     """
     check_tensor(values, row)
+    if values.ndim != 2:
+        raise ValueError(f"[{row}s, {column}s] expected, got a tensor of shape {tuple(values.shape)}")
     if not values.numel() or is_finite(*values.detach().aminmax()):
         return
     i, j = (int(place) for place in (~values.isfinite()).nonzero()[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Generic, ParamSpec, Self, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 Block = ParamSpec("Block")
 Result = TypeVar("Result")
@@ -68,6 +69,20 @@ class Stream(ABC, Generic[Block, Result]):
         Raises:
             ValueError: nothing was added, and the result is not defined without rows.
         """
+
+
+def unpacked(blocks: Iterable[Any], names: str) -> Iterator[Any]:
+    """Yield blocks that each hold what `names` says, such as "image, text".
+
+    Raises:
+        TypeError: one is something else, such as a row of a tensor that was given in place of a list of blocks.
+    """
+    for block in blocks:
+        if not isinstance(block, tuple | list) or len(block) != len(names.split(", ")):
+            raise TypeError(
+                f"blocks: each must be ({names}), got {type(block).__name__}: give [({names})] for a single one"
+            )
+        yield block
 
 
 def require_equal(name: str, mine: object, others: object) -> None:

@@ -184,7 +184,9 @@ class SparseAutoencoder(Dictionary, ABC):
         self.b_pre.copy_(means.mean(0, keepdim=True) if self.center == "pooled" else means)
 
     def bias_of(self, modality: Modality) -> Float[Tensor, "1 dim"]:
-        """b_pre of a modality."""
+        """b_pre of a modality. Raises ValueError if it is neither `image` nor `text`."""
+        if modality not in MODALITIES:
+            raise ValueError(f"modality={modality!r} is neither 'image' nor 'text'")
         return self.b_pre if self.center == "pooled" else self.b_pre[MODALITIES.index(modality)].unsqueeze(0)
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:

@@ -62,13 +62,13 @@ class Dictionary(nn.Module, ABC):
 
         Raises:
             TypeError: they are no tensor.
-            ValueError: they are of another width.
+            ValueError: they are no matrix, or of another width.
         """
 
     def fitting(self, values: Tensor, width: int, name: str) -> Tensor:
         """Return embeddings or codes in the type of the weights. Raises TypeError or ValueError, see `encode`."""
         check_tensor(values, name)
-        if not values.ndim or values.shape[-1] != width:
+        if values.ndim != 2 or values.shape[1] != width:
             raise ValueError(
                 f"{name} [batch, {width}] expected by this {self.architecture} dictionary, got {tuple(values.shape)}"
             )

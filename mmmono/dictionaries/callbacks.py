@@ -157,9 +157,9 @@ class Snapshots(Callback):
         every: optimizer steps between snapshots.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: str | Path, every: int) -> None:
         check_whole("every", every)
-        self.folder = folder
+        self.folder = Path(folder)
         self.every = every
         self._last = -1  # with gradient accumulation, several batches share one optimizer step
 

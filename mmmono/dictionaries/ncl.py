@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmmono.core.finite import check_tensor
 from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.features.store import Modality
 
@@ -108,8 +109,15 @@ def contrastive_loss(
         scale: factor of the dot products (inverse temperature).
 
     Raises:
+        TypeError: a side is no tensor, or they are not of one floating type.
         ValueError: the shapes differ.
     """
+    for side, name in ((image, "image"), (text, "text")):
+        check_tensor(side, name)
+    if not (image.dtype == text.dtype and image.is_floating_point()):
+        raise TypeError(
+            f"features of one floating type expected, got {image.dtype}, {text.dtype}: give image.float(), …"
+        )
     if image.shape != text.shape or image.ndim != 2:
         raise ValueError(f"paired features [pairs, dim] expected, got {tuple(image.shape)}, {tuple(text.shape)}")
     logits = scale * image @ text.T

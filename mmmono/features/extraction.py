@@ -27,7 +27,7 @@ from mmmono.features.writer import FeatureStoreWriter
 def extract_features(
     source: PairSource,
     encoder: Encoder,
-    directory: Path,
+    directory: str | Path,
     *,
     device: str | torch.device = "cpu",
     settings: ExtractionSettings | None = None,
@@ -56,7 +56,7 @@ def extract_features(
     settings = replace(settings, allowance=replace(settings.allowance, **losses), **given)
     limit = source.limit
     check_limit(limit)
-    extraction = PartEncoder(source, encoder, directory, torch.device(device), settings)
+    extraction = PartEncoder(source, encoder, Path(directory), torch.device(device), settings)
     with explained_deaths(), progress_bar() as bar, torch.inference_mode():
         task = bar.add_task(f"extract {source.name}", total=_total(source, limit), completed=extraction.pairs)
         if limit is None:

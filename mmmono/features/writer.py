@@ -74,11 +74,16 @@ class FeatureStoreWriter:
         dtype: stored type, `float16` or `float32`.
         begin: whether to make the directory and its folders. If not, and another process has finished the store,
             writing raises FileNotFoundError.
+
+    Raises:
+        ValueError: `dtype` is neither.
     """
 
-    def __init__(self, path: Path, num_shards: int, dtype: str = "float16", begin: bool = True) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, num_shards: int, dtype: str = "float16", begin: bool = True) -> None:
+        self.path = path = Path(path)
         self.num_shards = num_shards
+        if dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype={dtype!r} is neither 'float16' nor 'float32'")
         self.dtype = np.dtype(dtype)
         for folder in (*CONTENT, "reports", STAGING, CLAIMS, BROKEN) if begin else ():
             (path / folder).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, single
 from mmmono.core.ranges import check_whole
-from mmmono.core.streams import Stream, require_equal
+from mmmono.core.streams import Stream, require_equal, unpacked
 from mmmono.features.rows import check_pairs
 
 CHUNK_ROWS = 256  # rows binned at a time; limits the memory for the indices of active entries
@@ -56,7 +56,7 @@ def activation_histograms(
         ValueError: image and text blocks differ in shape, there is no block, or `bins` is not a positive multiple of 4.
     """
     stream = HistogramStream(bins)
-    for image, text in blocks:
+    for image, text in unpacked(blocks, "image, text"):
         stream.add(image, text)
     return stream.result()
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, check_tensor, double, unit_rows
-from mmmono.core.streams import Stream
+from mmmono.core.streams import Stream, unpacked
 
 CHUNK_ROWS = 256  # a chunk's float64 activations fit into a core's L2 cache
 
@@ -49,7 +49,7 @@ def monosemanticity_score(
     """
     groups = None if groups is None else torch.as_tensor(groups)
     stream, start = MonosemanticityStream(), 0
-    for activations, embeddings in blocks:
+    for activations, embeddings in unpacked(blocks, "activations, embeddings"):
         stream.add(activations, embeddings, None if groups is None else groups[start : start + len(activations)])
         start += len(activations)
     if groups is not None and start != len(groups):

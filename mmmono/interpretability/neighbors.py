@@ -65,6 +65,8 @@ def counterparts(
         ValueError: `count` is not positive, or the vectors of both sets have different lengths.
     """
     check_whole("count", count)
+    for vectors in (directions, others):
+        check_finite(vectors, "feature", column="dimension")
     if directions.shape[1] != others.shape[1]:
         raise ValueError(
             f"vectors of {directions.shape[1]} and {others.shape[1]} entries: give activations of both on the same samples"
@@ -106,7 +108,15 @@ def centered_activations(
     """Activations of each feature on all samples as one vector, centered within each modality.
 
     Centered over both modalities together, features would be similar just because they prefer the same modality.
+
+    Raises:
+        NonFiniteError: an activation is NaN or infinite.
+        ValueError: both modalities have different features.
     """
+    check_finite(image, "image")
+    check_finite(text, "text")
+    if image.shape[1] != text.shape[1]:
+        raise ValueError(f"{image.shape[1]} features on images but {text.shape[1]} on texts: give the same features")
     return torch.cat([_centered(image), _centered(text)]).T
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from scipy.sparse import csr_array, issparse
 from torch import Tensor
 
+from mmmono.core.finite import check_tensor
 from mmmono.core.ranges import check_whole
 from mmmono.interpretability.neighbors import CHUNK_FEATURES, Neighbors, strongest
 
@@ -35,9 +36,17 @@ def co_firing(image: Bool[Tensor, "images features"], text: Bool[Tensor, "texts 
         modality, or on none, has none.
 
     Raises:
-        ValueError: `count` is not positive, or both modalities have different features.
+        TypeError: a side is no tensor.
+        ValueError: `count` is not positive, a side is no matrix of yes and no, or both have different features.
     """
     check_whole("count", count)
+    for side, name in ((image, "image"), (text, "text")):
+        check_tensor(side, name)
+        if side.ndim != 2 or side.dtype != torch.bool:
+            raise ValueError(
+                f"{name}: yes or no by [samples, features] expected, got {side.dtype} {tuple(side.shape)}: give "
+                "activations > 0"
+            )
     if image.shape[1] != text.shape[1]:
         raise ValueError(f"{image.shape[1]} features on images but {text.shape[1]} on texts: give the same features")
     sides = [side for side in (image, text) if len(side)]

@@ -20,6 +20,7 @@ from mmmono.modality.partition import (
 )
 from mmmono.modality.partition_file import load_partition, load_sharedness, save_partition, save_sharedness
 from mmmono.modality.planning import groups_for_border, groups_for_half_width, groups_for_power
+from mmmono.modality.report import FeatureSetDominance
 from mmmono.modality.resampling import DominanceResamples, resample_dominance
 from mmmono.modality.robustness import Agreement, MeanStream, other_partners, score_agreement
 from mmmono.modality.scale import ScaleStream, scaled_scores
@@ -40,6 +41,7 @@ __all__ = [
     "DominanceStream",
     "EnergyStream",
     "FeatureClass",
+    "FeatureSetDominance",
     "GapStream",
     "MeanStream",
     "ModalityGap",

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, check_tensor, double
-from mmmono.core.streams import Stream
+from mmmono.core.streams import Stream, unpacked
 from mmmono.modality.partition import Partition
 
 
@@ -68,7 +68,7 @@ def feature_correlations(
         ValueError: there are no samples.
     """
     stream = CorrelationStream()
-    for a, b in blocks:
+    for a, b in unpacked(blocks, "first, second"):
         stream.add(a, b)
     return stream.result()
 
@@ -117,7 +117,9 @@ class CorrelationStream(Stream[[Tensor, Tensor, str], Tensor]):
             NonFiniteError: an activation is NaN or infinite.
             ValueError: the sets have different numbers of samples.
         """
-        if len(a) != len(b):
+        check_tensor(a, "first set's sample")
+        check_tensor(b, "second set's sample")
+        if a.shape[:1] != b.shape[:1]:
             raise ValueError(f"{len(a)} samples of the first set but {len(b)} of the second: rows must belong together")
         if not len(a):
             return
@@ -200,7 +202,7 @@ def match_features(
         ValueError: there are no samples, or the dictionaries have different numbers of features.
     """
     stream = CorrelationStream()
-    for a, b, modality in blocks:
+    for a, b, modality in unpacked(blocks, "first, second, modality"):
         stream.add(a, b, modality)
     correlation = stream.result()
     if correlation.shape[0] != correlation.shape[1]:

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double, single
-from mmmono.core.streams import Stream
+from mmmono.core.streams import Stream, unpacked
 from mmmono.features.rows import check_pairs
 
 CHUNK_FEATURES = 32  # features ranked at a time; limits the memory for their ranks
@@ -30,7 +30,7 @@ def energy_ratio(
         ValueError: image and text blocks differ in shape, or there is no block.
     """
     stream = EnergyStream()
-    for image, text in blocks:
+    for image, text in unpacked(blocks, "image, text"):
         stream.add(image, text)
     return stream.result()
 

@@ -18,7 +18,15 @@ from mmmono.features import KernelRows, Rows
 from mmmono.features.rows import check_pairs, to_float32
 from mmmono.modality.compiled import add_single_ratios, group_ratio_sums
 from mmmono.modality.contrast_sums import ContrastSums, GroupedContrasts
-from mmmono.modality.groups import GroupsLike, WholeGroups, group_codes, group_sizes, numbered_groups, shared_groups
+from mmmono.modality.groups import (
+    GroupsLike,
+    WholeGroups,
+    group_codes,
+    group_sizes,
+    grouped_blocks,
+    numbered_groups,
+    shared_groups,
+)
 from mmmono.modality.scores import DominanceScores, Undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
@@ -88,14 +96,8 @@ def dominance_scores(
     shared = None if codes is None else shared_groups(codes)
     sizes = None if shared is None else group_sizes(shared)
     stream = DominanceStream(undefined, sizes)
-    start = 0
-    for image, text in blocks:
-        check_pairs(image, text)
-        end = start + image.shape[0]
-        stream.add(image, text, None if shared is None else shared[start:end])
-        start = end
-    if codes is not None and len(codes) != start:
-        raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
+    for image, text, of_block in grouped_blocks(blocks, codes if shared is None else shared):
+        stream.add(image, text, None if shared is None else of_block)
     return stream.result()
 
 

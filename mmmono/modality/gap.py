@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
-from mmmono.core.streams import Stream
+from mmmono.core.streams import Stream, unpacked
 from mmmono.features.rows import check_pairs
 
 
@@ -38,7 +38,7 @@ def modality_gap(blocks: Iterable[tuple[Float[Tensor, "pairs dim"], Float[Tensor
         ValueError: image and text blocks differ in shape, or there is no pair.
     """
     stream = GapStream()
-    for image, text in blocks:
+    for image, text in unpacked(blocks, "image, text"):
         stream.add(image, text)
     return stream.result()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from mmmono.core.streams import unpacked
 from mmmono.features.grouping import GroupNumbers
+from mmmono.features.rows import KernelRows, check_pairs
 
 LARGEST = 1 << 31  # sizes of so many groups take 16 GiB
+Side = TypeVar("Side", bound=Tensor | KernelRows)
 GroupsLike = Sequence[int] | np.ndarray[Any, Any] | Tensor  # what `group_codes` makes into GroupNumbers
 
 
@@ -68,6 +71,30 @@ def group_sizes(groups: GroupsLike) -> np.ndarray[Any, np.dtype[np.int64]]:
 def shared_groups(groups: GroupNumbers) -> GroupNumbers | None:
     """Return the group of each pair; None if every pair is a group of its own."""
     return groups if bool((group_sizes(groups) > 1).any()) else None
+
+
+def grouped_blocks(
+    blocks: Iterable[tuple[Side, Side]], codes: GroupNumbers | None
+) -> Iterator[tuple[Side, Side, GroupNumbers | None]]:
+    """Yield each block of pairs with the groups of its pairs.
+
+    Args:
+        blocks: activations of images and of texts; row i of both belongs to the same pair.
+        codes: the group of each pair of all blocks; None: they have none.
+
+    Raises:
+        TypeError: a block is no two tensors.
+        ValueError: its sides differ in shape, or there are more or fewer groups than pairs.
+    """
+    start = 0
+    for image, text in unpacked(blocks, "image, text"):
+        check_pairs(image, text)
+        end = start + image.shape[0]
+        if codes is None or end <= len(codes):
+            yield image, text, None if codes is None else codes[start:end]
+        start = end
+    if codes is not None and len(codes) != start:
+        raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
 
 
 @dataclass(frozen=True)

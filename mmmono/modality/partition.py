@@ -39,6 +39,8 @@ class Partition:
     high: float = field(default=math.nan, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name in CLASSES:
+            check_tensor(self[name], name)
         everything = torch.cat([self[name] for name in CLASSES])
         if not torch.equal(everything.sort().values, torch.arange(len(everything))):
             raise ValueError("a partition's classes must be disjoint and cover all features from 0 on")
@@ -195,7 +197,10 @@ def partition_by_null(
 
 
 def _live(scores: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor]:
+    check_tensor(scores, "scores")
     scores = double(scores)
+    if scores.isinf().any():
+        raise ValueError("a score is infinite, but R(d) lies between 0 and 1: give NaN for features that have none")
     alive = ~torch.isnan(scores)
     if live is None:
         live = alive

@@ -24,7 +24,7 @@ SHAREDNESS_TABLE = "sharedness.parquet"
 SHAREDNESS_NUMBERS = tuple(field.name for field in fields(Sharedness) if field.name not in COUNTS)
 
 
-def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
+def save_partition(scored: FeatureSetDominance, folder: str | Path) -> Path:
     """Write scores and classes to `partition.parquet`; return its path.
 
     Columns: `feature`, `class` (ImgD, TextD, CrossD or dead), and the fields of `DominanceScores` with one value per
@@ -43,18 +43,18 @@ def save_partition(scored: FeatureSetDominance, folder: Path) -> Path:
             **{name: repr(float(getattr(scored.partition, name))) for name in BORDERS},
         }
     )
-    file = folder / TABLE
+    file = Path(folder) / TABLE
     pq.write_table(table, file)
     return file
 
 
-def load_partition(folder: Path, name: str) -> FeatureSetDominance:
+def load_partition(folder: str | Path, name: str) -> FeatureSetDominance:
     """Read what `save_partition` wrote, bit for bit; `name` is the feature set's.
 
     Raises:
         StoreError: the file is missing or was not written by `save_partition`.
     """
-    file = folder / TABLE
+    file = Path(folder) / TABLE
     try:
         table = pq.read_table(file)
         columns = {key: torch.from_numpy(table.column(key).to_numpy().copy()) for key in NUMBERS}
@@ -69,7 +69,7 @@ def load_partition(folder: Path, name: str) -> FeatureSetDominance:
     return FeatureSetDominance(name, scores, Partition(*members, low=low, high=high))
 
 
-def save_sharedness(found: Sharedness, folder: Path) -> Path:
+def save_sharedness(found: Sharedness, folder: str | Path) -> Path:
     """Write sharedness to `sharedness.parquet`; return its path.
 
     Columns: `feature`, and the fields of `Sharedness` with one value per feature. The file's metadata has `num_pairs` and
@@ -77,18 +77,18 @@ def save_sharedness(found: Sharedness, folder: Path) -> Path:
     """
     columns = {name: pa.array(getattr(found, name).cpu().numpy()) for name in SHAREDNESS_NUMBERS}
     table = pa.table({"feature": pa.array(np.arange(len(found.score))), **columns})
-    file = folder / SHAREDNESS_TABLE
+    file = Path(folder) / SHAREDNESS_TABLE
     pq.write_table(table.replace_schema_metadata({name: str(getattr(found, name)) for name in COUNTS}), file)
     return file
 
 
-def load_sharedness(folder: Path) -> Sharedness:
+def load_sharedness(folder: str | Path) -> Sharedness:
     """Read what `save_sharedness` wrote, bit for bit.
 
     Raises:
         StoreError: the file is missing or was not written by `save_sharedness`.
     """
-    file = folder / SHAREDNESS_TABLE
+    file = Path(folder) / SHAREDNESS_TABLE
     try:
         table = pq.read_table(file)
         columns = {

@@ -54,7 +54,13 @@ class DominanceSummary:
 
 @dataclass(frozen=True)
 class FeatureSetDominance:
-    """Modality dominance scores and partition of one feature set."""
+    """Modality dominance scores and partition of one feature set.
+
+    Attributes:
+        name: of the feature set, in tables.
+        scores: of all its features (`dominance_scores`).
+        partition: their classes (`partition_by_sigma` and others).
+    """
 
     name: str
     scores: DominanceScores

@@ -22,7 +22,7 @@ from mmmono.features.grouping import GroupNumbers
 from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
-from mmmono.modality.groups import GroupsLike, OpenGroups, group_sizes, numbered_groups, shared_groups
+from mmmono.modality.groups import GroupsLike, OpenGroups, group_sizes, grouped_blocks, numbered_groups, shared_groups
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -111,13 +111,8 @@ def resample_dominance(
     shared = None if codes is None else shared_groups(codes)
     sizes = None if shared is None else group_sizes(shared)
     stream = ResamplingStream(n_permutations, n_bootstrap, n_halves, seed, sizes)
-    start = 0
-    for image, text in blocks:
-        end = start + len(image)
-        stream.add(image, text, None if shared is None else shared[start:end])
-        start = end
-    if codes is not None and start != len(codes):
-        raise ValueError(f"groups of {len(codes)} pairs, but the blocks have {start}: both must be of the same pairs")
+    for image, text, of_block in grouped_blocks(blocks, codes if shared is None else shared):
+        stream.add(image, text, None if shared is None else of_block)
     return stream.result()
 
 

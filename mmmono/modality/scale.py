@@ -17,7 +17,7 @@ from mmmono.core.finite import single
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import DominanceStream
-from mmmono.modality.groups import GroupsLike, group_sizes, numbered_groups
+from mmmono.modality.groups import GroupsLike, group_sizes, grouped_blocks, numbered_groups
 from mmmono.modality.scores import DominanceScores, Undefined
 
 FACTORS = (0.8, 1.25)  # a fifth less, and its inverse
@@ -42,16 +42,13 @@ def scaled_scores(
 
     Raises:
         NonFiniteError: an activation is NaN or infinite.
-        ValueError: a factor is not positive, the shapes differ, there is no block, or `undefined` is unknown.
+        ValueError: a factor is not positive, the shapes differ, there is no block, `undefined` is unknown, or there are
+            more or fewer groups than pairs.
     """
     codes = None if groups is None else numbered_groups(groups)
     stream = ScaleStream(factors, undefined, None if codes is None else group_sizes(codes))
-    start = 0
-    for image, text in blocks:
-        check_pairs(image, text)
-        end = start + len(image)
-        stream.add(image, text, None if codes is None else codes[start:end])
-        start = end
+    for image, text, of_block in grouped_blocks(blocks, codes):
+        stream.add(image, text, of_block)
     return stream.result()
 
 

@@ -40,7 +40,7 @@ from mmmono.modality.broken_pairs import POWERS, Moments, broken_pairs_test, cor
 from mmmono.modality.compiled import product_sums
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.grouped import GroupAverages, Units
-from mmmono.modality.groups import GroupsLike, WholeGroups, numbered_groups
+from mmmono.modality.groups import GroupsLike, WholeGroups, grouped_blocks, numbered_groups
 
 LARGEST = 5  # class of the largest groups, of more than 16 pairs
 CHUNK_ROWS = 256  # a chunk of 256 × 1,024 float64 numbers fits into a core's second-level cache
@@ -112,13 +112,8 @@ def sharedness_scores(blocks: Iterable[tuple[Rows, Rows]], groups: GroupsLike | 
     """
     codes = None if groups is None else numbered_groups(groups)
     stream = SharednessStream(codes)
-    position = 0
-    for image, text in blocks:
-        check_pairs(image, text)
-        stream.add(image, text, None if codes is None else codes[position : position + len(image)])
-        position += len(image)
-    if codes is not None and position != len(codes):
-        raise ValueError(f"{position} pairs with {len(codes)} codes of groups: give one code for each pair")
+    for image, text, of_block in grouped_blocks(blocks, codes):
+        stream.add(image, text, of_block)
     return stream.result()
 
 

@@ -1,20 +1,44 @@
 """What is no tensor, or does not fit together, is refused in words: by no metric broadcast, cut or counted."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mmmono.dictionaries import ReconstructionMoments, contrastive_loss, fraction_of_variance_unexplained
-from mmmono.interpretability import activation_histograms, embsim, monosemanticity_score, top_samples
+from mmmono.dictionaries import (
+    NCLHead,
+    ReconstructionMoments,
+    TopKSAE,
+    contrastive_loss,
+    fraction_of_variance_unexplained,
+)
+from mmmono.features import FeatureStoreWriter
+from mmmono.interpretability import (
+    activation_histograms,
+    centered_activations,
+    co_firing,
+    counterparts,
+    embsim,
+    feature_map,
+    monosemanticity_score,
+    nearest_features,
+    top_samples,
+)
 from mmmono.modality import (
+    FeatureSetDominance,
     MeanStream,
+    Partition,
     adjusted_rand_index,
     dominance_scores,
     energy_ratio,
     image_auroc,
+    load_partition,
+    load_sharedness,
+    match_features,
     modality_dominance_score,
     modality_gap,
     partition_by_null,
@@ -22,6 +46,8 @@ from mmmono.modality import (
     rank_correlation,
     removal_ablation,
     resample_dominance,
+    save_partition,
+    save_sharedness,
     scaled_scores,
     score_intervals,
     sharedness_scores,
@@ -57,6 +83,7 @@ OF_PAIRS: dict[str, Callable] = {
     "fvu": lambda b: fraction_of_variance_unexplained(*b[0]),
     "contrastive loss": lambda b: contrastive_loss(*b[0]),
 }
+BLOCKWISE = [name for name in OF_PAIRS if name not in ("fvu", "contrastive loss", "quality")]
 
 
 @pytest.fixture
@@ -75,13 +102,13 @@ def test_sides_of_other_shapes_are_refused(name: str, cut: object, sides: tuple[
             OF_PAIRS[name]([block])
 
 
-@pytest.mark.parametrize("name", [n for n in OF_PAIRS if n not in ("fvu", "contrastive loss", "quality")])
+@pytest.mark.parametrize("name", BLOCKWISE)
 def test_blocks_of_other_features_are_refused(name: str, sides: tuple[torch.Tensor, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="a block of 1 features after blocks of 6"):
         OF_PAIRS[name]([sides, tuple(side[:, :1] for side in sides)])
 
 
-@pytest.mark.parametrize("name", [n for n in OF_PAIRS if n != "contrastive loss"])
+@pytest.mark.parametrize("name", OF_PAIRS)
 @pytest.mark.parametrize("convert", [lambda x: x.numpy(), lambda x: pd.DataFrame(x.numpy()), lambda x: x.tolist()])
 def test_arrays_are_refused_with_the_remedy(
     name: str, convert: Callable, sides: tuple[torch.Tensor, torch.Tensor]
@@ -100,9 +127,81 @@ def test_arrays_are_refused_by_the_others_too(sides: tuple[torch.Tensor, torch.T
         lambda: image_auroc(image, text),  # type: ignore[arg-type]
         lambda: rank_correlation(image[0], text[0]),  # type: ignore[arg-type]
         lambda: partition_by_sigma(image[0]),  # type: ignore[arg-type]
+        lambda: match_features([(image, text, "image")]),  # type: ignore[list-item]
+        lambda: co_firing(image > 0, text > 0, 2),  # type: ignore[arg-type]
+        lambda: counterparts(image, text),  # type: ignore[arg-type]
+        lambda: Partition(*(np.array([i]) for i in range(4))),  # type: ignore[arg-type]
     ):
         with pytest.raises(TypeError, match=r"a torch\.Tensor expected, got numpy\.ndarray"):
             call()
+
+
+def test_vectors_are_no_matrix(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    image, text = (side[0] for side in sides)
+    for call in (
+        lambda: nearest_features(image, 2),
+        lambda: counterparts(image, text),
+        lambda: feature_map(image, "pca"),
+        lambda: centered_activations(image, text),
+        lambda: match_features([(image, text, "image")]),
+        lambda: co_firing(image > 0, text > 0, 2),
+        lambda: TopKSAE(FEATURES, k=2).encode(image, "image"),
+        lambda: TopKSAE(FEATURES, k=2).encode(sides[0][None], "image"),
+        lambda: NCLHead(FEATURES).encode(sides[0][None], "image"),
+    ):
+        with pytest.raises(ValueError, match=r"expected.*, got .*\((6,|1, 40, 6)\)"):
+            call()
+
+
+def test_a_block_is_not_taken_for_all_blocks(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    for of in (*(OF_PAIRS[n] for n in BLOCKWISE if n != "means"), monosemanticity_score, match_features):
+        with pytest.raises(TypeError, match=r"blocks: each must be \(.*, .*\), got Tensor: give \[\(.*\)\]"):
+            of(sides)
+
+
+def test_groups_are_of_all_pairs_of_all_blocks(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    for of in (dominance_scores, scaled_scores, sharedness_scores, partial(resample_dominance, n_permutations=9)):
+        for number in (PAIRS - 1, PAIRS + 1):
+            with pytest.raises(ValueError, match=f"groups of {number} pairs, but the blocks have {PAIRS}"):
+                of([sides], groups=np.arange(number) // 2)
+
+
+def test_activations_are_not_taken_for_yes_and_no(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"yes or no .*expected, got torch.float32 \(40, 6\): give activations > 0"):
+        co_firing(*sides, 2)
+
+
+def test_a_loss_is_of_one_floating_type(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    image, text = sides
+    for one, other in ((image, text.half()), (image.long(), text.long())):
+        with pytest.raises(TypeError, match=r"features of one floating type expected, got torch"):
+            contrastive_loss(one, other)
+    assert contrastive_loss(image.bfloat16(), text.bfloat16()).isfinite()
+
+
+def test_features_of_both_modalities_are_the_same(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="6 features on images but 2 on texts"):
+        centered_activations(sides[0], sides[1][:, :2])
+
+
+def test_a_modality_is_image_or_text(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    for center in ("pooled", "per_modality"):
+        with pytest.raises(ValueError, match="modality='audio' is neither 'image' nor 'text'"):
+            TopKSAE(FEATURES, k=2, center=center).encode(sides[0], "audio")  # type: ignore[arg-type]
+
+
+def test_what_is_saved_goes_into_folders_named_by_strings(
+    tmp_path: Path, sides: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    scores = dominance_scores([sides])
+    found = FeatureSetDominance("mine", scores, partition_by_sigma(scores.scores))
+    save_partition(found, str(tmp_path))
+    assert torch.equal(load_partition(str(tmp_path), "mine").scores.scores, scores.scores)
+    save_sharedness(sharedness_scores([sides]), str(tmp_path))
+    assert load_sharedness(str(tmp_path)).num_pairs == PAIRS
+    FeatureStoreWriter(str(tmp_path / "store"), 1)
+    with pytest.raises(ValueError, match="dtype='float64' is neither 'float16' nor 'float32'"):
+        FeatureStoreWriter(str(tmp_path / "other"), 1, dtype="float64")
 
 
 def test_scaled_scores_are_those_of_exact_products(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -135,6 +234,8 @@ def test_groups_are_whole_numbers_of_any_kind_of_list(sides: tuple[torch.Tensor,
 
 def test_partitions_are_of_as_many_features(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
     scores = modality_dominance_score(*sides)
+    with pytest.raises(ValueError, match="a score is infinite, but R"):
+        partition_by_sigma(scores / 0)
     for live in (torch.ones(5, dtype=torch.bool), torch.ones(FEATURES, dtype=torch.int64)):
         with pytest.raises(ValueError, match="a mask of as many features expected"):
             partition_by_sigma(scores, live=live)

@@ -357,9 +357,9 @@ def test_wrong_blocks_are_refused() -> None:
         sharedness_scores([])
     with pytest.raises(NonFiniteError, match="values of feature 1 are NaN, first at text 2"):
         sharedness_scores([(rows, torch.tensor([[0, 0], [0, 0], [0, np.nan], [0, 0]]))])
-    with pytest.raises(ValueError, match="4 pairs with 3 codes of groups"):
+    with pytest.raises(ValueError, match="groups of 3 pairs, but the blocks have 4"):
         sharedness_scores([(rows, rows)], np.array([0, 0, 1]))
-    with pytest.raises(ValueError, match="4 pairs with 6 codes of groups"):
+    with pytest.raises(ValueError, match="groups of 6 pairs, but the blocks have 4"):
         sharedness_scores([(rows, rows)], np.array([0, 0, 1, 1, 2, 2]))
     with pytest.raises(ValueError, match="codes 0 to 1, not 0 or 7"):
         SharednessStream(np.array([0, 0, 1])).add(rows, rows, np.array([0, 0, 7, 0]))
