@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.model import UNNAMED
+from mmmono.pipeline.models import Unnamed
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 from mmmono.vlm import Encoder
@@ -35,8 +36,9 @@ def encoder_of_pairs(workspace: Workspace, use: str, without: str = "") -> Encod
         ModelError: the model cannot be loaded.
     """
     name, of = workspace.model.name, workspace.features(workspace.dataset.split).view.dim
-    if name == UNNAMED:
-        raise _other(workspace, use, "nothing says which it was", without)
+    if isinstance(workspace.model, Unnamed):
+        known = "nothing says which it was" if name == UNNAMED else f"all that is known of {name} is its name"
+        raise _other(workspace, use, known, without)
     if workspace.model.dim not in (None, of):
         raise _other(workspace, use, f"they have {of} dimensions, those of model={name} {workspace.model.dim}", without)
     encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
