@@ -15,7 +15,8 @@ SYSTEM_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 # MODEL=, DATASET= and FEATURES= choose for any paper target; ARGS= passes further overrides on. Those of one call share
 # ARGS=: each entrypoint takes the settings that it has; one that none of them has is an error.
-MODEL ?= drawingclip
+# Without MODEL= it is drawingclip, but for DATASET=store, whose embeddings are those of a model that only you know.
+MODEL ?=
 DATASET ?= openmoji
 ARGS ?=
 # With the paper's own model and data its own settings are used too (conf/paper); EXACT= and EXACT=yes say otherwise.
@@ -26,7 +27,8 @@ COCO ?=
 FOR ?=
 JOBS ?= 2
 TIME ?= 600
-ON = model=$(MODEL) dataset=$(DATASET) $(if $(FEATURES),'features=$(FEATURES)')
+PAIRS = $(if $(MODEL),model=$(MODEL)) dataset=$(DATASET)
+ON = $(PAIRS) $(if $(FEATURES),'features=$(FEATURES)')
 # What a target runs is declared with the analyses in mmmono/analyses.
 RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EXACT),--exact) $(if $(COCO),--coco '$(COCO)') \
 	$(if $(FOR),--for '$(FOR)') \
@@ -105,8 +107,8 @@ trainings: $(READY) ## Which differences stand over five trainings: of consequen
 
 sweep: $(READY) ## Twelve SAEs, JOBS= at a time, and what came out; run again, it goes on where it was killed
 	@MMMONO_TOGETHER='train sweep' $(BIN)/python experiments/train.py -m hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) \
-		model=$(MODEL) dataset=$(DATASET) features=sae features.k=8,16,32 features.expansion=1,2 sae.lr=1e-3,3e-3 $(ARGS)
-	@MMMONO_TOGETHER='train sweep' $(BIN)/python experiments/sweep.py model=$(MODEL) dataset=$(DATASET) features=sae $(ARGS)
+		$(PAIRS) features=sae features.k=8,16,32 features.expansion=1,2 sae.lr=1e-3,3e-3 $(ARGS)
+	@MMMONO_TOGETHER='train sweep' $(BIN)/python experiments/sweep.py $(PAIRS) features=sae $(ARGS)
 
 dashboard: $(READY) ## A W&B workspace with a section of panels for each section of the paper
 	@$(BIN)/python experiments/dashboard.py $(ARGS)

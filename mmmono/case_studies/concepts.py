@@ -18,6 +18,7 @@ from mmmono.core.words import LETTERS
 
 Array = np.ndarray[Any, Any]
 WORD = re.compile(rf"\d+\.\d+|{LETTERS}(?:'{LETTERS})?")  # of any alphabet
+SHOWN_VALUES = 8  # of a column, in messages
 Classify = Callable[[Any], Float[Array, "samples classes"]]  # takes an `ImageClassifier`
 
 
@@ -102,6 +103,13 @@ class Labeler(ABC):
             ModelError: a required model is not available.
         """
 
+    def remedy(self, metadata: pd.DataFrame) -> str:
+        """What to do if too few of these samples show a concept."""
+        return (
+            "give it more words in concept.words_a or concept.words_b, take it from a column of the dataset (labels=column "
+            "labels.column=…), or give more pairs"
+        )
+
     @abstractmethod
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
         """Label every sample.
@@ -142,6 +150,15 @@ class LabelColumn(Labeler):
     def identity(self) -> str:
         """The name of the column."""
         return f"column {self.column}"
+
+    def remedy(self, metadata: pd.DataFrame) -> str:
+        """Which values the column has."""
+        values = metadata[self.column].astype(str)
+        common = ", ".join(values[values != ""].value_counts().index[:SHOWN_VALUES]) or "none at all"
+        return (
+            f"labels.column={self.column} has values such as {common}: give words of them in concept.words_a and "
+            "concept.words_b, or give more pairs"
+        )
 
     def label(self, pair: ConceptPair, metadata: pd.DataFrame, classify: Classify) -> ConceptLabels:
         """Label samples whose value contains words of exactly one concept."""

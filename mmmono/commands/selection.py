@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.settings import CONF
-from mmmono.pipeline.shared_settings import own_options, settings_it_has, settings_of_own_file
+from mmmono.pipeline.shared_settings import choices_of, own_options, settings_it_has, settings_of_own_file
 
 KNOWN = ("model=", "dataset=", "features=", "hydra")  # overrides that are no further settings
-DEFAULTS = (("model", "drawingclip"), ("dataset", "openmoji"))  # of the Makefile
+DATASET = "openmoji"  # of the Makefile
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ class Selection:
             return cls({})
         hydra = HydraConfig.get()
         overrides = [*settings_of_own_file(page, CONF), *hydra.overrides.task]
-        groups = {group: hydra.runtime.choices[group] for group, _ in DEFAULTS}
+        model, dataset = (hydra.runtime.choices[group] for group in ("model", "dataset"))
+        usual = {"model": choices_of(page, [*own_options(), f"dataset={dataset}"], CONF)["model"], "dataset": DATASET}
+        groups = {"model": model, "dataset": dataset}
         return cls(
-            {group: option for group, option in groups.items() if (group, option) not in DEFAULTS},
+            {group: option for group, option in groups.items() if option != usual[group]},
             feature_sets if any(override.startswith("features=") for override in overrides) else (),
             [*own_options(), *(override for override in overrides if not override.startswith(KNOWN))],
         )

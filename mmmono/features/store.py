@@ -121,7 +121,7 @@ class FeatureStore:
         self._arrays, self._metadata_files = shards.arrays, shards.metadata
         starts = np.cumsum([0] + [array.header.rows for array in self._arrays["image"]])
         self._starts: np.ndarray[Any, Any] = starts
-        self.manifest: Manifest | None = None if found is None else _read_manifest(found, self.path)
+        self.manifest: Manifest | None = None if found is None else read_manifest(found, self.path)
         if self.manifest is not None and (self.manifest.count, self.manifest.dim) != (len(self), self.dim):
             raise StoreError(
                 f"{self.path}: {MANIFEST_FILE} promises {self.manifest.count} pairs of width {self.manifest.dim}, there are "
@@ -280,7 +280,8 @@ def content_fingerprint(path: str | Path) -> str:
     return files_fingerprint({str(file.relative_to(root)): file for file in files if file.is_file()})
 
 
-def _read_manifest(content: bytes, store: str | Path) -> Manifest:
+def read_manifest(content: bytes, store: str | Path) -> Manifest:
+    """Read a manifest, of the store that is called so in messages. Raises StoreError if it is none."""
     try:
         return Manifest(**json.loads(content))
     except (ValueError, TypeError) as error:

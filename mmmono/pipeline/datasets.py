@@ -88,7 +88,7 @@ class Dataset(ABC):
         return True
 
     def maker(self, model: Model) -> Model:
-        """Return the model that made the embeddings; it has another name if nothing says so, and none was chosen."""
+        """Return the model that made the embeddings; one that was not chosen has the name that they bring along."""
         return model
 
     def check_images(self, split: Split) -> None:  # noqa: B027 - most kinds have nothing to check

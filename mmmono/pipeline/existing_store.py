@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import ConfigError, StoreError
+from mmmono.core.errors import ConfigError
 from mmmono.core.files import user_path
 from mmmono.core.modality_names import ModalityNames
 from mmmono.data.blocks import BlockSettings
@@ -25,9 +24,10 @@ from mmmono.features.embedding_files import EmbeddingFiles
 from mmmono.features.metadata import METADATA_VERSION
 from mmmono.features.remote_store import RemoteStore
 from mmmono.features.selection import Split
-from mmmono.features.store import content_fingerprint
+from mmmono.features.store import content_fingerprint, read_manifest
 from mmmono.pipeline.datasets import Dataset
-from mmmono.pipeline.model import DEFAULT, UNNAMED, Model
+from mmmono.pipeline.model import UNNAMED, Model
+from mmmono.pipeline.models import Unnamed
 from mmmono.pipeline.typed import taken_from
 
 
@@ -118,15 +118,14 @@ class ExistingStore(Dataset, RemoteSettings):
         return EmbeddingFiles(self.image, self.text, self.metadata)
 
     def maker(self, model: Model) -> Model:
-        """Return the model; the embedded default, which nobody chose, is called `unnamed` unless the store says it made it.
-
-        Of a store on another machine, what it says is not read for this.
-        """
-        said = model.name != DEFAULT
-        if self.path is not None:
-            with suppress(StoreError):  # reported when it is read
-                said = said or is_remote(self.path) or self.store.manifest is not None
-        return model if said else replace(model, name=UNNAMED)
+        """Return the model; if none was chosen, called what the store says that made it."""
+        if self.path is None or not isinstance(model, Unnamed) or model.name != UNNAMED:
+            return model
+        if (remote := self.remote) is None:
+            said = self.store.manifest
+        else:
+            said = None if remote.manifest is None else read_manifest(remote.manifest, remote.address)
+        return model if said is None else replace(model, name=said.model)
 
     def feature_store(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store; files are copied into one first. Raises ConfigError if another model made it."""

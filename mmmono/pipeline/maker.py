@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from mmmono.core.errors import ConfigError
 from mmmono.pipeline.model import UNNAMED
+from mmmono.pipeline.models import Unnamed
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
 from mmmono.vlm import Encoder
@@ -34,14 +35,24 @@ def encoder_of_pairs(workspace: Workspace, use: str, without: str = "") -> Encod
         ConfigError: another model made the embeddings, or nothing says which.
         ModelError: the model cannot be loaded.
     """
-    name, of = workspace.model.name, workspace.features(workspace.dataset.split).view.dim
-    if name == UNNAMED:
-        raise _other(workspace, use, "nothing says which it was", without)
-    if workspace.model.dim not in (None, of):
-        raise _other(workspace, use, f"they have {of} dimensions, those of model={name} {workspace.model.dim}", without)
+    check_chosen(workspace, use, without)
     encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)
     check_maker(workspace, encoder, use, without)
     return encoder
+
+
+def check_chosen(workspace: Workspace, use: str, without: str = "") -> None:
+    """Check, without loading it, that the model may have made the pairs' embeddings; see `encoder_of_pairs`.
+
+    Raises:
+        ConfigError: nothing says which model made them, or the one in use has another width.
+    """
+    name, of = workspace.model.name, workspace.features(workspace.dataset.split).view.dim
+    if isinstance(workspace.model, Unnamed):
+        known = "nothing says which it was" if name == UNNAMED else f"all that is known of {name} is its name"
+        raise _other(workspace, use, known, without)
+    if workspace.model.dim not in (None, of):
+        raise _other(workspace, use, f"they have {of} dimensions, those of model={name} {workspace.model.dim}", without)
 
 
 def embeddings_given(workspace: Workspace) -> bool:

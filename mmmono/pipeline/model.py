@@ -18,7 +18,7 @@ from mmmono.pipeline.downloads import Download
 from mmmono.vlm import Encoder
 
 DEFAULT = "drawingclip"  # name of the embedded default
-UNNAMED = "unnamed"  # of the model behind embeddings that were there before, if nothing says which it was
+UNNAMED = "unnamed"  # option, and name, of the model behind embeddings that were there before, if nothing says which
 
 
 @dataclass(kw_only=True, frozen=True)

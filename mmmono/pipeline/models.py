@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import torch
 
 from mmmono.core.artifacts import Artifact, Artifacts
-from mmmono.core.errors import ModelError
+from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.files import user_path
 from mmmono.core.fingerprints import file_fingerprint
 from mmmono.core.versions import version_of
@@ -293,6 +293,23 @@ class DrawingCLIP(Model):
         from mmmono.vlm import load_drawingclip
 
         return load_drawingclip(self.artifact(artifacts).path, device=device)
+
+
+@dataclass(kw_only=True, frozen=True)
+class Unnamed(Model):
+    """`model=unnamed`: nothing says which model made embeddings that were there before, or its name alone is known."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The name alone."""
+        return {"name": self.name}
+
+    @property
+    def dim(self) -> None:
+        """Unknown: the embeddings tell it."""
+
+    def load(self, artifacts: Artifacts, device: str) -> NoReturn:
+        """Raise ConfigError: there is no model."""
+        raise ConfigError("nothing is known of the model but its name, and it is needed here: choose it (model=)")
 
 
 def _shipped_dim(architecture: str) -> int:

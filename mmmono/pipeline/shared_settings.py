@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +67,12 @@ def settings_it_has(config_name: str, overrides: Sequence[str], conf: Path) -> l
     groups = [o for o in overrides if _is_group(o, conf) or OWN_OPTION.match(o)]
     here = _composed(config_name, conf, groups)
     return [override for override in overrides if (key := _key(override)) is None or _has(here, key)]
+
+
+def choices_of(config_name: str, overrides: Sequence[str], conf: Path) -> Mapping[str, str]:
+    """Options that an entrypoint's configuration chooses, given some overrides; needs Hydra initialized."""
+    found: Mapping[str, str] = _composed(config_name, conf, overrides).hydra.runtime.choices
+    return found
 
 
 def own_options() -> list[str]:

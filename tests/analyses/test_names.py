@@ -239,11 +239,14 @@ def test_words_of_a_model_that_did_not_make_the_pairs_are_refused(
     frame = pd.DataFrame({"key": [str(i) for i in range(40)], "caption": ["a cat", "a dog"] * 20})
     frame.to_parquet(tmp_path / "metadata" / "metadata_0.parquet")
     given = ("dataset=store", f"dataset.path={tmp_path}", "features=raw", "names.embeddings=model")
-    assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *given) == 1
-    error = " ".join(capsys.readouterr().err.split())
-    assert (
-        "the model's texts have 512 dimensions, the pairs 8: choose their model, or names.embeddings=captions" in error
-    )
+    for model, why in (
+        ((), "nothing says which it was"),
+        (("model=drawingclip",), "they have 8 dimensions, those of model=dr"),
+    ):
+        assert run_entrypoint("names", f"artifacts={tmp_path / 'artifacts'}", *given, *model) == 1
+        error = " ".join(capsys.readouterr().err.split())
+        assert "names.embeddings=model needs the model that made the embeddings of store, and " + why in error
+        assert error.endswith("choose it (model=); names.embeddings=captions does without it")
 
 
 def test_words_in_too_few_groups_have_no_direction() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mmmono.interpretability.embedders import offline_embedder
 from mmmono.pipeline.independence import shared_towers
-from mmmono.pipeline.models import DrawingCLIP, OpenCLIP
+from mmmono.pipeline.models import DrawingCLIP, OpenCLIP, Unnamed
 
 BOTH = {"image", "text"}
 
@@ -24,12 +24,17 @@ def workspace(model: Any, dataset: str) -> Any:
     ("name", "dataset", "shared"),
     [
         ("drawingclip", "openmoji", BOTH), ("mine", "openmoji", BOTH),  # under any name it is the same model
-        ("drawingclip", "store", BOTH), ("mine", "store", set()),  # another model made the store
+        ("drawingclip", "store", BOTH), ("mine", "store", BOTH),
         ("drawingclip", "synthetic", set()),
     ],
 )  # fmt: skip
 def test_drawingclip_shares_both_towers_where_it_made_the_pairs(name: str, dataset: str, shared: set[str]) -> None:
     assert shared_towers(workspace(DrawingCLIP(name=name), dataset), offline_embedder()) == shared
+
+
+@pytest.mark.parametrize(("name", "shared"), [("drawingclip", BOTH), ("mine", set())])
+def test_of_a_store_the_name_of_its_maker_is_enough(name: str, shared: set[str]) -> None:
+    assert shared_towers(workspace(Unnamed(name=name), "store"), offline_embedder()) == shared
 
 
 def test_other_models_share_none() -> None:

@@ -98,6 +98,9 @@ def test_embeddings_without_a_maker_are_nobodys(
     given = files(tmp_path, embedded, captions)
     assert "unnamed on store (all" in command("mds", *given).out
     assert "mine on store (all" in command("mds", *given, "model.name=mine").out
+    assert "Plan: unnamed on store" in command("plan", *given, "plan.targets=[section-2.1]").out
+    run = command("consequences", RANDOM, *given, "model.name=mine")
+    assert "made the embeddings of store, and all that is known of mine is its name: choose it (model=)" in run.err
     made = FeatureStore(next((tmp_path / "a" / "features").glob("mine-files-*")))
     assert len(made) == len(captions)
     assert (
@@ -106,3 +109,12 @@ def test_embeddings_without_a_maker_are_nobodys(
             "mds", f"artifacts={tmp_path / 'a'}", "dataset=synthetic", "dataset.pairs=400", "features=raw"
         ).out.lower()
     )
+
+
+def test_the_default_model_may_be_chosen_for_embeddings(
+    tmp_path: Path, command: Command, embedded: np.ndarray, captions: list[str]
+) -> None:
+    given = (*files(tmp_path, embedded, captions), "model=drawingclip")
+    assert "drawingclip on store (all" in command("mds", *given).out
+    run = command("consequences", RANDOM, *given)
+    assert "and they have 256 dimensions, those of model=drawingclip 512" in run.err

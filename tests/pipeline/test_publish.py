@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +78,26 @@ def test_what_cannot_be_published_is_told_before_it_is_trained(
         assert run.status == 1
         assert expected in run.err
     assert not (tmp_path / "dictionaries").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "head", "by"),
+    [
+        ((), "# linear on embeddings\n", "embeddings of width 8, fitted on"),
+        (("model.name=clip",), "# linear on embeddings of clip\n", "of width 8 by `clip`, fitted on"),
+    ],
+)
+def test_a_card_names_no_model_that_nobody_named(
+    command: Command, tmp_path: Path, given: tuple[str, ...], head: str, by: str
+) -> None:
+    for side in ("image", "text"):
+        np.save(tmp_path / f"{side}.npy", np.random.default_rng(len(side)).normal(size=(80, 8)).astype("float32"))
+    run = command(
+        "publish", f"artifacts={tmp_path / 'a'}", "dataset=store", f"dataset.image={tmp_path / 'image.npy'}",
+        f"dataset.text={tmp_path / 'text.npy'}", f"publish.folder={tmp_path / 'published'}", "features=pca", *given,
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    assert ("does not say which model made the embeddings: model.name=" in run.out) == (not given)
+    (card,) = (tmp_path / "published").glob("*/README.md")
+    assert head in card.read_text()
+    assert by in card.read_text()

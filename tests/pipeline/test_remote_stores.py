@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from mmmono.data import blocks
+from mmmono.features import Manifest
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
 from tests.features.test_remote_store import upload
 from tests.features.test_store import write_like_clip_retrieval
@@ -69,3 +70,22 @@ def test_scores_and_a_streamed_training_are_those_of_a_local_store(
     run = mds("b", address, "features=raw")
     assert run.status == 1
     assert run.err.strip().startswith(f"error: {address}: img_emb/img_emb_1.npy has no counterpart in text_emb/")
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_store_is_of_the_model_that_it_says_or_of_none(
+    command: Command, server: FlakyServer, tmp_path: Path, remote: bool
+) -> None:
+    def title(*given: str) -> str:
+        place = upload(server, tmp_path / "store") if remote else tmp_path / "store"
+        run = command("mds", f"artifacts={tmp_path / 'a'}", "dataset=store", f"dataset.path={place}", "device=cpu",
+                      "features=raw", "mds.min_pairs=5", "dataset.split=all", *given)  # fmt: skip
+        assert run.status == 0, run.err
+        return run.out
+
+    write_like_clip_retrieval(tmp_path / "store", [60], 16)
+    assert "unnamed on store (all" in title()
+    assert "drawingclip on store (all" in title("model=drawingclip")
+    said = Manifest("theirs", "weights", "photos", "content", dim=16, count=60, dtype="float32", content="bits")
+    (tmp_path / "store" / "manifest.json").write_text(said.to_json())
+    assert "theirs on store (all" in title()

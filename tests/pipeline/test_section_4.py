@@ -67,6 +67,10 @@ def test_concepts_of_own_shards(command: Command, artifacts: Path, tmp_path: Pat
     ("overrides", "message"),
     [
         (["concept.words_a=[zebra]"], "concept 'female' has 0 samples, fewer than gender.min_samples=20"),
+        (
+            ["labels=column", "labels.column=caption", "concept.words_a=[zebra]"],
+            "labels.column=caption has values such as ",
+        ),
         (["labels=column", "labels.column=sex"], "labels.column=sex is no column of the pairs"),
         (["labels=column"], "labels=column needs a value for labels.column"),
         (["labels=classifier", "labels.model=/no/such/model"], "labels.model=/no/such/model cannot be had"),

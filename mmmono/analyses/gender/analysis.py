@@ -130,13 +130,14 @@ class _Case:
         # Of an image with several captions the first counts: its other captions show no other image.
         of_one = groups if self.labeler.sees_images or "key" not in metadata else metadata["key"].map(image_key)
         rows = np.sort(np.unique(of_one, return_index=True)[1])
+        asked = metadata.iloc[rows].reset_index(drop=True)
         labels = self.labeler.label(
-            self.pair, metadata.iloc[rows].reset_index(drop=True),
+            self.pair, asked,
             lambda classifier: classified(
                 self.workspace, classifier, self.split, rows.tolist(), images or SplitImages(self.workspace, self.split)
             ),
         ).first_of_groups(groups[rows])  # fmt: skip
-        _check(self.pair, labels, self.settings.min_samples)
+        _check(self.pair, labels, self.settings.min_samples, self.labeler.remedy(asked))
         samples = Samples.of(labels, rows, captions, self.settings.confidence)
         counts = {"a": samples.is_a.sum(), "b": samples.is_b.sum(), "confident": samples.confident.sum()}
         return samples, {
@@ -199,13 +200,12 @@ class _Case:
         yield "groups", [{"group": i, **ends[i], "texts": len(group)} for i, group in enumerate(groups)]
 
 
-def _check(pair: ConceptPair, labels: ConceptLabels, min_samples: int) -> None:
+def _check(pair: ConceptPair, labels: ConceptLabels, min_samples: int, remedy: str) -> None:
     for name, members in ((pair.a, labels.a), (pair.b, labels.b)):
         if (count := int(members.sum())) < min_samples:
             raise ConfigError(
                 f"concept {name!r} has {count} samples, fewer than gender.min_samples={min_samples} "
-                f"({labels.ambiguous} were left out as ambiguous): give it more words in concept.words_a or "
-                "concept.words_b, take it from a column of the dataset (labels=column labels.column=…), or give more pairs"
+                f"({labels.ambiguous} were left out as ambiguous): {remedy}"
             )
 
 

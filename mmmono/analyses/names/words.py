@@ -26,11 +26,15 @@ from mmmono.features.selection import CAPTION_WANTED
 from mmmono.interpretability.naming import mean_directions
 from mmmono.interpretability.vocabulary import caption_vocabulary, mentions, read_vocabulary
 from mmmono.pipeline.held_out import PairSample
-from mmmono.pipeline.maker import embeddings_given, encoder_of_pairs
+from mmmono.pipeline.maker import check_chosen, embeddings_given, encoder_of_pairs
 from mmmono.pipeline.workspace import Workspace
 
 BATCH = 256  # words in a forward pass
 FILE = "words.safetensors"
+WITH_MODEL = (
+    "names.embeddings=model",
+    "names.embeddings=captions does without it",
+)  # what needs the model, what does not
 
 Array = np.ndarray[Any, Any]
 Directions = dict[Modality, Float[Tensor, "words dim"]]
@@ -50,8 +54,8 @@ def words_recipe(workspace: Workspace, settings: Settings) -> dict[str, Any]:
         ConfigError: the vocabulary's file is none, or holds no words; or the model has another width than the pairs.
     """
     by_model = embeds_by_model(workspace, settings)
-    if by_model and workspace.model.dim is not None:
-        _check_width(workspace.model.dim, workspace.features(workspace.dataset.split).view.dim)
+    if by_model:
+        check_chosen(workspace, *WITH_MODEL)
     file = None if settings.vocabulary == "captions" else user_path(settings.vocabulary)
     if file is not None:
         read_vocabulary(file)
@@ -159,7 +163,7 @@ def _by_model(workspace: Workspace, words: Sequence[str]) -> Float[Tensor, "word
     """Embed words by the model's text tower; they are kept as an artifact."""
     recipe = {"model": workspace.model.identity, "words": digest({"words": list(words)})}
     if embeddings_given(workspace):  # checked though the words are kept, perhaps for other pairs
-        encoder_of_pairs(workspace, "names.embeddings=model", "names.embeddings=captions does without it")
+        encoder_of_pairs(workspace, *WITH_MODEL)
 
     def make(folder: Path) -> None:
         encoder = workspace.model.load_checked(workspace.artifacts, workspace.device)

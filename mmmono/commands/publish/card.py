@@ -20,7 +20,7 @@ class Origin:
     """Where a dictionary comes from.
 
     Attributes:
-        model: name of the model whose embeddings it encodes.
+        model: name of the model whose embeddings it encodes; None if nothing says which, or if there is none.
         dataset: name of the dataset.
         pairs, groups: image-text pairs that it was fitted on, and groups of them that are not independent.
         versions: of the software, by package.
@@ -28,7 +28,7 @@ class Origin:
         modalities: what the two sides of a pair are called.
     """
 
-    model: str
+    model: str | None
     dataset: str
     pairs: int
     groups: int
@@ -51,13 +51,14 @@ def model_card(
         saelens: whether the folder holds it as SAELens saves it, too.
     """
     called = origin.modalities
+    of, by = (f" of {origin.model}", f" by `{origin.model}`") if origin.model else ("", "")
     tags = ["sparse-autoencoder", "interpretability", "multimodal", dictionary.architecture]
     data = ModelCardData(library_name="mmmono", license=license, tags=tags)
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {dictionary.architecture} on embeddings of {origin.model}",
-        f"{dictionary.num_features:,} features of {called.first} and {called.second} embeddings of width {dictionary.dim} "
-        f"by `{origin.model}`, fitted on {origin.pairs:,} {called.pair} pairs ({origin.groups:,} groups) of "
+        f"# {dictionary.architecture} on embeddings{of}",
+        f"{dictionary.num_features:,} features of {called.first} and {called.second} embeddings of width {dictionary.dim}"
+        f"{by}, fitted on {origin.pairs:,} {called.pair} pairs ({origin.groups:,} groups) of "
         f"`{origin.dataset}`. "
         f"Embeddings {'were' if origin.recipe.get('normalize') else 'were not'} normalized to length 1 first.",
         "## Use",

@@ -20,6 +20,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.autoencoder import SparseAutoencoder
 from mmmono.dictionaries.readers.reading import HUB_ID
 from mmmono.dictionaries.saelens import export_to_saelens
+from mmmono.pipeline.model import UNNAMED
 from mmmono.pipeline.pretrained import Pretrained
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -80,6 +81,10 @@ def publish(workspace: Workspace) -> None:
     folder = Path(settings.folder) / artifact.path.name
     write_folder(workspace, artifact, folder, settings)
     console.print(f"wrote {folder}")
+    if _unnamed(workspace) and workspace.dataset.embedded:
+        console.print(
+            "its card does not say which model made the embeddings: model.name=… names it, and trains anew under that name"
+        )
     if settings.repository is not None:
         console.print(f"published {_upload(folder, settings.repository, settings.private)}")
 
@@ -113,8 +118,8 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
         shutil.copy(artifact.path / CURVES, folder / CURVES)
     view = workspace.features(workspace.settings.training.split).view
     origin = Origin(
-        workspace.model.name, workspace.dataset_name, len(view), len(np.unique(view.groups())),
-        artifact.versions, dict(artifact.recipe),
+        None if _unnamed(workspace) else workspace.model.name, workspace.dataset_name,
+        len(view), len(np.unique(view.groups())), artifact.versions, dict(artifact.recipe),
         workspace.modalities,
     )  # fmt: skip
     card = model_card(
@@ -122,6 +127,11 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
         _exported(dictionary, folder / SAELENS),
     )  # fmt: skip
     write_text_atomically(folder / CARD_FILE, card)
+
+
+def _unnamed(workspace: Workspace) -> bool:
+    """Whether nothing says which model made the embeddings, or none did."""
+    return workspace.model.name == UNNAMED or not workspace.dataset.embedded
 
 
 def _exported(dictionary: Dictionary, folder: Path) -> bool:
