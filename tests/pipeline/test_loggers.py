@@ -62,7 +62,7 @@ def test_wandb_records_training_and_analyses_with_their_lineage(
 
     training, _ = recorded[sae.name]
     assert (training.job_type, training.group, training.exit_code) == ("train", "unnamed-synthetic", 0)
-    assert {"mine", "drawingclip", "synthetic"} <= set(training.tags)
+    assert {"mine", "unnamed", "synthetic"} <= set(training.tags)
     history = pd.read_parquet(sae / HISTORY_FILE)
     curve = [row["val/image/fvu"] for row in training.history if "val/image/fvu" in row]
     assert curve == pytest.approx(history["val/image/fvu"].tolist())
