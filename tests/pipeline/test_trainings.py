@@ -118,7 +118,7 @@ def test_one_training_says_nothing_about_others(command: Command, tmp_path: Path
     assert "features=[raw] has no trained feature set" in run.err
     run = command("trainings", *given, "analysis=mds")
     assert run.status == 1
-    assert "analysis=mds names no option: choose one of ablation, consequences, gender, names" in run.err
+    assert "analysis=mds names no option: choose one of ablation, adversarial, consequences, gender, names" in run.err
 
 
 def test_a_plan_lists_what_each_training_lacks(command: Command, tmp_path: Path) -> None:
