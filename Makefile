@@ -34,7 +34,9 @@ RUN = $(BIN)/python -m mmmono.commands.make $@ --all '$(MAKECMDGOALS)' $(if $(EX
 	$(if $(FOR),--for '$(FOR)') \
 	-- $(ON) $(ARGS)
 INSTALL = VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable
-TEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process more than there are cores, since tests of several processes wait for them.
+TESTERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+TEST = $(BIN)/python -m pytest --numprocesses $(TESTERS) --maxprocesses 4 --dist worksteal
 .PHONY: help setup setup-dev demo paper plan report explorer validate objectives consensus names concepts consequences
 .PHONY: steering trainings sweep dashboard docs test test-quick test-least coverage fuzz rehearse chaos
 .PHONY: lint format benchmark calibrate clean FORCE
