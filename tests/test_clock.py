@@ -35,6 +35,23 @@ def test_an_artifact_built_within_another_is_counted_once(tmp_path: Path) -> Non
     assert alone.inside == 0
 
 
+def test_the_time_of_an_interrupted_attempt_is_not_that_of_the_next_command(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+
+    def interrupted(folder: Path) -> None:
+        time.sleep(0.4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.build("dictionaries", "a", {"is": "long"}, interrupted, resumable=True)
+    made = artifacts.build("dictionaries", "a", {"is": "long"}, lambda _: time.sleep(0.1), resumable=True)
+    found = read_timing(made.path)
+    assert found is not None
+    assert found.seconds == found.own >= 0.5
+    assert found.latest == pytest.approx(found.own - found.earlier)
+    assert 0.09 < found.latest < 0.4 < found.own
+
+
 def test_a_time_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     (tmp_path / TIMING_FILE).write_text(json.dumps({"seconds": 3.0, "machine": "it"}))
     assert read_timing(tmp_path) == Timing(3.0, "it")

@@ -21,7 +21,7 @@ def time_line(artifacts: Artifacts, since: float, seconds: float) -> str:
     stages: defaultdict[str, float] = defaultdict(float)
     for artifact in artifacts.find("*"):
         if artifact.made_at >= since and (timing := read_timing(artifact.path)) is not None:
-            stages[f"{artifact.kind}/{artifact.path.name.partition('-')[0]}"] += min(timing.own, seconds)
+            stages[f"{artifact.kind}/{artifact.path.name.partition('-')[0]}"] += min(timing.latest, seconds)
     if not stages:
         return ""
     longest = sorted(stages.items(), key=lambda entry: -entry[1])

@@ -30,16 +30,23 @@ class Timing:
         seconds: total of all attempts, interrupted ones included.
         machine: description of the machine of the last attempt.
         inside: those of `seconds` in which other artifacts were built, which this one needed and were not there.
+        earlier: those of its own seconds that interrupted attempts took.
     """
 
     seconds: float
     machine: str
     inside: float = 0.0
+    earlier: float = 0.0
 
     @property
     def own(self) -> float:
         """Seconds that this artifact alone took; those of all artifacts add up."""
         return max(0.0, self.seconds - self.inside)
+
+    @property
+    def latest(self) -> float:
+        """Those of its own seconds that the last attempt took."""
+        return max(0.0, self.own - self.earlier)
 
 
 def read_timing(folder: Path) -> Timing | None:
@@ -50,7 +57,8 @@ def read_timing(folder: Path) -> Timing | None:
             found.append(Timing(**json.loads(file.read_text(encoding="utf-8"))))
     if not found:
         return None
-    return Timing(sum(one.seconds for one in found), found[-1].machine, sum(one.inside for one in found))
+    seconds, inside, earlier = (sum(of) for of in zip(*((t.seconds, t.inside, t.earlier) for t in found), strict=True))
+    return Timing(seconds, found[-1].machine, inside, earlier)
 
 
 @contextmanager
@@ -73,13 +81,17 @@ def timed(folder: Path, shared: bool = False) -> Iterator[None]:
         if around is not None:
             around[0] += seconds
         earlier = [] if shared else list(folder.glob(SHARED_FILES))
+        interrupted = 0.0
         if not shared and (before := read_timing(folder)) is not None:
             seconds, inside = seconds + before.seconds, inside + before.inside
+            interrupted = before.earlier if earlier else before.own  # those that shared the work are no attempts
         unique = uuid4().hex[:16]
         temporary = folder / f".{TIMING_FILE}.{unique}.tmp"
         try:
             temporary.write_text(
-                json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3)))) + "\n", encoding="utf-8"
+                json.dumps(asdict(Timing(round(seconds, 3), machine(), round(inside, 3), round(interrupted, 3))))
+                + "\n",
+                encoding="utf-8",
             )
             temporary.replace(folder / (SHARED_FILES.replace("*", unique) if shared else TIMING_FILE))
             for file in earlier:
