@@ -170,12 +170,15 @@ class Repeated:
     Attributes:
         found: their number.
         among: number of images that were looked at.
-        share: their share in all images; of a sample, in which few copies meet, an estimate.
     """
 
     found: int
     among: int
-    share: float
+
+    @property
+    def share(self) -> float:
+        """Their share. Of a sample it is at most that of all on average, since single copies hardly meet in it."""
+        return self.found / max(1, self.among)
 
 
 def repeated_images(store: FeatureStore, codes: GroupNumbers | None, rows: GroupNumbers | None = None) -> Repeated:
@@ -201,8 +204,7 @@ def repeated_images(store: FeatureStore, codes: GroupNumbers | None, rows: Group
     table["group"] = seen if codes is None else codes[seen]
     repeated = (table.groupby("image")["group"].transform("nunique") > 1).to_numpy()
     counted = np.ones(len(seen), bool) if rows is None else np.isin(seen, rows)
-    found, among = int((repeated & counted).sum()), int(counted.sum())
-    return Repeated(found, among, min(1.0, found / max(1, among) * len(store) / len(seen)))
+    return Repeated(int((repeated & counted).sum()), int(counted.sum()))
 
 
 def join(first: GroupNumbers, second: GroupNumbers) -> GroupNumbers:

@@ -268,7 +268,10 @@ def _in_parts(parts: Sequence[Moments], otherwise: Tensor) -> Float64[Tensor, " 
 
 
 def _chance_of_both(count: float, image: Array, text: Array) -> Array:
-    """Hypergeometric probabilities that both sides fire in 0, 1, … of so many units, `[features, numbers]`."""
+    """Hypergeometric probabilities that both sides fire in 0, 1, … of so many units, `[features, numbers]`.
+
+    They are `scipy.stats.hypergeom.pmf`, which takes up to twenty times as long for features that fire often.
+    """
     number = np.arange(int(np.minimum(image, text).max()) + 1)
     image, text = image[:, None], text[:, None]
     cells = np.stack(np.broadcast_arrays(number, image - number, text - number, count - image - text + number))

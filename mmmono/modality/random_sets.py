@@ -27,7 +27,6 @@ Match = Literal["energy", "frequency", "size"]
 RANDOM = "Random"  # name of random sets in tables
 TOLERANCE = 0.01  # a set whose activity differs from the class' by a smaller part is taken
 UNIT = 0.01  # by how much atoms of unit length differ from it through rounding at most, in bfloat16
-GOOD = 0.05  # a larger mismatch is pointed out
 STARTS = 8  # random sets to start from
 SWAPS = 200  # most swaps from each start
 
@@ -161,8 +160,8 @@ class RandomSet:
 
     Attributes:
         members: indices of its features, ascending.
-        mismatch: |weight of the set − weight of the class| / weight of the class; 0 if only the size is matched. Above
-            `GOOD` no fair set was found, for example because the class holds the one feature with most of the energy.
+        mismatch: |weight of the set − weight of the class| / weight of the class; 0 if only the size is matched. It is large
+            where no fair set was found, for example because the class holds the one feature with most of the energy.
     """
 
     members: Int[Array, " members"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from mmmono.core.errors import ConfigError
+from mmmono.core.errors import ConfigError, StoreError
 from mmmono.pipeline.model import UNNAMED
 from mmmono.pipeline.models import Unnamed
 from mmmono.pipeline.workspace import Workspace
@@ -65,7 +67,9 @@ def check_maker(workspace: Workspace, encoder: Encoder, use: str, without: str =
     if not embeddings_given(workspace):
         return
     view, name = workspace.features(workspace.dataset.split).view, workspace.model.name
-    captions = view.metadata().get("caption", NONE) if view.store.has_metadata else NONE
+    captions = NONE
+    with suppress(StoreError):  # there are none
+        captions = view.captions()
     rows = np.flatnonzero(captions.str.strip() != "")[:CAPTIONS]
     if not len(rows):
         console.print(

@@ -28,7 +28,7 @@ def repeated_pairs(workspace: Workspace, split: Split) -> Iterator[str]:
     if not repeated.found or repeated.share < LEAST:
         return
     images = workspace.modalities.fields["images"]
-    sample = "" if repeated.among == len(view) else f" in a sample; about {100 * repeated.share:.0f} % of all"
+    sample = "" if repeated.among == len(view) else " in a sample"
     yield (
         f"{repeated.found:,} of {repeated.among:,} {images}{sample}: another group has the same one, by all bits of its "
         "embedding. They are counted as independent, and may be both in training and in held-out pairs; "
