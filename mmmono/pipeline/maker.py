@@ -49,6 +49,8 @@ def check_chosen(workspace: Workspace, use: str, without: str = "") -> None:
     Raises:
         ConfigError: nothing says which model made them, or the one in use has another width.
     """
+    if not embeddings_given(workspace):
+        return
     name, of = workspace.model.name, workspace.features(workspace.dataset.split).view.dim
     if isinstance(workspace.model, Unnamed):
         known = "nothing says which it was" if name == UNNAMED else f"all that is known of {name} is its name"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmmono.features import Modality
 from mmmono.features.rows import prepare
-from mmmono.pipeline.maker import encoder_of_pairs
+from mmmono.pipeline.maker import check_chosen, encoder_of_pairs
 from mmmono.pipeline.workspace import Workspace
 
 
@@ -29,6 +29,31 @@ def embeddings_of(workspace: Workspace, modality: Modality, rows: np.ndarray[Any
     view = workspace.features(workspace.dataset.split).view
     origin = view.origin(modality, rows)
     return prepare(view.gather(modality, rows), workspace.settings.features.normalize, "cpu", origin)
+
+
+def labels_recipe(workspace: Workspace) -> dict[str, Any]:
+    """Recipe entries of zero-shot classification by the dataset's labels, whose names the model embeds.
+
+    Raises:
+        ConfigError: it is known, without loading the model, that it did not make the pairs' embeddings.
+    """
+    label = workspace.dataset.label
+    if (_labels(workspace) != "").any():
+        check_chosen(workspace, *_use(workspace))
+    return {"label": label, "model": workspace.model.identity if label is not None else None}
+
+
+def _labels(workspace: Workspace) -> np.ndarray[Any, Any]:
+    """Label of each pair of the dataset's split; empty for a pair without."""
+    view, label = workspace.features(workspace.dataset.split).view, workspace.dataset.label
+    if label is None or label not in (metadata := view.metadata()):
+        return np.full(len(view), "", dtype=object)
+    return np.asarray(metadata[label].fillna(""), dtype=object)
+
+
+def _use(workspace: Workspace) -> tuple[str, str]:
+    """What needs the model, and how to do without it."""
+    return f"zero-shot classification (dataset.label={workspace.dataset.label})", "dataset.label=null leaves it out"
 
 
 @dataclass(frozen=True)
@@ -50,17 +75,11 @@ def class_prompts(workspace: Workspace, rows: np.ndarray[Any, Any], prompt: str)
     Raises:
         ConfigError: the model did not make the pairs' embeddings; see `encoder_of_pairs`.
     """
-    label = workspace.dataset.label
-    metadata = workspace.features(workspace.dataset.split).view.metadata()
-    if label is None or label not in metadata:
-        return None
-    labels = metadata[label].fillna("").iloc[rows].tolist()
+    labels = _labels(workspace)[rows].tolist()
     names = sorted({name for name in labels if name})
     if not names:
         return None
-    encoder = encoder_of_pairs(
-        workspace, f"zero-shot classification (dataset.label={label})", "dataset.label=null leaves it out"
-    )
+    encoder = encoder_of_pairs(workspace, *_use(workspace))
     with torch.inference_mode():
         tokens = encoder.tokenize([prompt.format(name) for name in names])
         embeddings = prepare(

@@ -79,6 +79,9 @@ def test_another_model_is_one_line(
     assert run.err.startswith(needs + says)
     assert run.err.endswith("dataset.label=null leaves it out\n")
     assert run.err.count("\n") == 1
+    assert (tmp_path / "a" / "partitions").exists() == bool(
+        noise
+    )  # what is known without the model is said before any work
     run = command("consequences", RANDOM, *given, *model, "dataset.label=null")
     assert run.status == 0, run.err
 

@@ -621,7 +621,7 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     for place in ("case_studies.adversarial.victims.check_model", "case_studies.classifier.check_model",
                   "pipeline.recipes.Recipe.check_all",
                   "pipeline.generators.check_pipeline", "pipeline.generators.check_width",
-                  "analyses.names.words.check_chosen", "analyses.steered_answers.analysis.token_width",
+                  "analyses.steered_answers.analysis.token_width",
                   "analyses.steered_answers.analysis._AnswerStudy._check_width"):  # fmt: skip
         monkeypatch.setattr(f"mmmono.{place}", lambda *_, **__: None)
     monkeypatch.setattr(

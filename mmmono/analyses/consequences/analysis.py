@@ -30,6 +30,7 @@ from mmmono.pipeline.halves import FEWEST_GROUPS, Halves
 from mmmono.pipeline.removal_benches import EmbeddedPairs, removal_bench, space_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import labels_recipe
 
 Row = dict[str, object]
 OF_CURVES = ("r1", "zero_shot", "gap", "contrastive_loss")
@@ -54,14 +55,12 @@ def prepare(workspace: Workspace) -> Study:
             f"features by and {FEWEST_GROUPS} to retrieve among"
         )
     halves = Halves.leaving(workspace, "consequences.max_pairs", settings.max_pairs)
-    label = workspace.dataset.label
     recipe = {
         "features": features.recipe,
+        **labels_recipe(workspace),  # first, since what follows trains
         **workspace.partitions_recipe(),
         "consequences": asdict(settings),
         "random_sets": workspace.settings.random_sets,
-        "label": label,
-        "model": workspace.model.identity if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, halves))

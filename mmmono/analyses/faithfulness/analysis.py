@@ -20,7 +20,7 @@ from mmmono.modality import modality_gap
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
-from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
+from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, labels_recipe, sample_of_pairs
 
 Row = dict[str, object]
 
@@ -32,10 +32,9 @@ def prepare(workspace: Workspace) -> Study:
     settings = read_settings(workspace.cfg, "faithfulness", Settings)
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
+        **labels_recipe(workspace),  # first, since what follows trains
         "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
         "faithfulness": asdict(settings),
-        "label": workspace.dataset.label,
-        "model": workspace.model.identity if workspace.dataset.label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
 

@@ -26,6 +26,7 @@ from mmmono.pipeline.results import OWN_SETS, PARTITIONS_VERSION
 from mmmono.pipeline.seed_comparison import SeedComparison, SeedPairs, matching_split, mean_agreement, trained_sets
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
+from mmmono.pipeline.zero_shot import labels_recipe
 from mmmono.reporting.tables import console
 
 Row = dict[str, object]
@@ -49,17 +50,15 @@ def prepare(workspace: Workspace) -> Study:
     trained = trained_sets(workspace)
     matched = SeedPairs(workspace, settings.max_groups)
     halves = Halves.leaving(workspace, "objectives.max_pairs", settings.max_pairs)
-    label = workspace.dataset.label
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
+        **labels_recipe(workspace),  # first, since what follows trains
         "matched_on": workspace.features(matching_split(workspace)).recipe,
         OWN_SETS: workspace.partitions_recipe(),
         PARTITIONS_VERSION: version_of("partitions"),
         "mds": asdict(workspace.settings.mds),
         "objectives": asdict(settings),
         "random_sets": workspace.settings.random_sets,
-        "label": label,
-        "model": workspace.model.identity if label is not None else None,  # embeds the class names
         "seed": workspace.seed,
     }
     return Study(recipe, lambda folder: _compute(workspace, settings, trained, matched, halves))
