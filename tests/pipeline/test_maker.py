@@ -79,11 +79,19 @@ def test_another_model_is_one_line(
     assert run.err.startswith(needs + says)
     assert run.err.endswith("dataset.label=null leaves it out\n")
     assert run.err.count("\n") == 1
-    assert (tmp_path / "a" / "partitions").exists() == bool(
-        noise
-    )  # what is known without the model is said before any work
     run = command("consequences", RANDOM, *given, *model, "dataset.label=null")
     assert run.status == 0, run.err
+
+
+@pytest.mark.parametrize("analysis", ["consequences", "faithfulness", "objectives"])
+def test_what_is_known_without_the_model_is_said_before_any_training(
+    tmp_path: Path, command: Command, embedded: np.ndarray, captions: list[str], analysis: str
+) -> None:
+    given = (one for one in files(tmp_path, embedded, captions) if not one.startswith("features="))
+    run = command(analysis, *given, "features=sae", "training.split=all")
+    assert run.status == 1
+    assert "nothing says which it was" in run.err
+    assert not (tmp_path / "a" / "dictionaries").exists()
 
 
 def test_what_is_not_sure_is_told(tmp_path: Path, command: Command, embedded: np.ndarray, captions: list[str]) -> None:
