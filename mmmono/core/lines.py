@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
+
+from mmmono.core.locks import locked
+
+BLOCK = 1 << 12  # bytes that are read at a time, from the end of a file, to find where its last line ends
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -20,15 +25,26 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append objects, replacing an incomplete last line. Several processes may append to one file.
 
-    A whole file is never cut, and what is appended is one write: lines of other processes stay, wherever they come between.
+    They take turns, by a lock that stays beside the file: what looks incomplete may be a line that another process writes.
     """
+    new = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
-        file.seek(0)
-        there = file.readall()
-        if there and not there.endswith(b"\n"):
-            file.truncate(there.rfind(b"\n") + 1)
-        left = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
-        while left:  # a full disk takes a part of it, and refuses the rest
-            left = left[file.write(left) :]
+    with locked(Path(f"{path}.lock")), path.open("a+b", buffering=0) as file:
+        if (complete := _complete(file)) < file.seek(0, os.SEEK_END):
+            file.truncate(complete)
+        while new:  # a full disk takes a part of it, and refuses the rest
+            new = new[file.write(new) :]
         os.fsync(file.fileno())
+
+
+def _complete(file: RawIOBase) -> int:
+    """Bytes of a file's complete lines."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - BLOCK)
+        file.seek(start)
+        newline = (file.read(end - start) or b"").rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

@@ -1,7 +1,5 @@
 """Requests, texts in images, and what is kept on disk."""
 
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from mmmono.case_studies.adversarial.folder import ConditionFolder
 from mmmono.case_studies.adversarial.requests import read_requests
 from mmmono.case_studies.adversarial.typography import typographic_image, with_text
 from mmmono.core.errors import DataError
-from mmmono.core.lines import append_lines, read_lines
 
 
 def test_a_request_a_line(tmp_path: Path) -> None:
@@ -104,26 +101,3 @@ def test_folder_goes_on_where_it_stopped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.distances(), [[2, 1], [2, 1], [4, 3]])
     again.keep_answers(1, ["a", "b"])
     assert folder.answers() == {1: ["a", "b"]}
-
-
-def test_a_torn_line_is_written_again(tmp_path: Path) -> None:
-    path = tmp_path / "lines.jsonl"
-    append_lines(path, [{"a": 1}, {"a": "é\n"}])
-    with path.open("ab") as file:
-        file.write(b'{"a": 3')
-    assert read_lines(path) == [{"a": 1}, {"a": "é\n"}]
-    append_lines(path, [{"a": 4}])
-    assert read_lines(path) == [{"a": 1}, {"a": "é\n"}, {"a": 4}]
-    assert read_lines(tmp_path / "absent") == []
-
-
-def test_processes_append_to_one_file(tmp_path: Path) -> None:
-    """Verdicts of one judge are kept in one file, whichever runs ask it."""
-    path, count = tmp_path / "verdicts.jsonl", 1000
-    code = (
-        "import sys; from pathlib import Path; from mmmono.core.lines import append_lines\n"
-        f"for i in range({count}): append_lines(Path(sys.argv[1]), [{{'key': [sys.argv[2], i]}}])"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", code, str(path), who]) for who in "ab"]
-    assert [process.wait(60) for process in running] == [0, 0]
-    assert sorted(line["key"] for line in read_lines(path)) == [[who, i] for who in "ab" for i in range(count)]
