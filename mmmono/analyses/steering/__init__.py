@@ -49,7 +49,9 @@ class Settings(SteeringSettings):
         if self.query is not None and not self.query.strip():
             raise ValueError("query= is empty: give a text, or null")
         if self.query is not None and not self.sheets:
-            raise ValueError("query= is a text for contact sheets, and per_class=0 makes none: raise it, give show=, or no query=")
+            raise ValueError(
+                "query= is a text for contact sheets, and per_class=0 makes none: raise it, give show=, or no query="
+            )
         super().__post_init__()
 
     @property
