@@ -179,7 +179,9 @@ def test_a_text_for_sheets_that_are_not_made_is_an_error(command: Command, tmp_p
     sheetless = (f"artifacts={tmp_path}", "dataset=synthetic", "steering.per_class=0")
     run = command("steering", *sheetless, "steering.query=a heart")
     assert run.status == 1
-    assert run.err.startswith("error: steering.query= is a text for contact sheets, and per_class=0 makes none: raise it, ")
+    assert run.err.startswith(
+        "error: steering.query= is a text for contact sheets, and per_class=0 makes none: raise it, "
+    )
 
 
 def test_contact_sheets_of_steering(command: Command, artifacts: Path) -> None:
