@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
 from mmmono.core.files import unreadable
@@ -52,9 +52,11 @@ def address(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file that is either complete or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file that is either complete or absent, whenever the process dies; its folder must exist.
+
+    Processes may do so at once, also on machines that number them alike, as containers do.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:16]}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
@@ -154,10 +156,11 @@ class Artifacts:
             resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
 
         Raises:
-            MmmonoError: the disk is full or not writable. Other errors from `make` pass through.
+            MmmonoError: the disk is full or not writable, or the folder is removed while it is made. Other errors from
+                `make` pass through.
         """
         final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
-        with self._disk_trouble_explained():
+        with self._trouble_explained(final):
             if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
                 # Finished artifacts never change: no lock is needed, so the root may be read-only.
                 return self._announced(Artifact(final, recipe, built=False))
@@ -185,7 +188,7 @@ class Artifacts:
         partial = final.with_name(final.name + PARTIAL)
         if self._is_to_rebuild(final):
             raise ConfigError(f"several processes cannot rebuild one artifact with +force=true: remove {final} instead")
-        with self._disk_trouble_explained():
+        with self._trouble_explained(final):
             if self.builds and self._begun(final, partial, job):
                 with timed(partial, shared=True):
                     done = job.work(partial)
@@ -212,12 +215,14 @@ class Artifacts:
             yield
 
     @contextmanager
-    def _disk_trouble_explained(self) -> Iterator[None]:
+    def _trouble_explained(self, final: Path) -> Iterator[None]:
         try:
             yield
         except MmmonoError:
             raise
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and not final.parent.is_dir():  # while its lock was waited for
+                raise _removed(final.parent) from error
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
@@ -264,12 +269,18 @@ class Artifacts:
         try:
             with timed(partial):
                 make(partial)
-        except BaseException:
+            write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
+            made_from = json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n"
+            write_text_atomically(partial / RECIPE_FILE, made_from)
+        except BaseException as error:
+            gone = isinstance(error, Exception) and not partial.is_dir()
             if not resumable:  # the next attempt would only empty it
                 shutil.rmtree(partial, ignore_errors=True)
-            raise
-        write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
-        write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
+            if not gone:
+                raise
+            if rebuild or not (final / RECIPE_FILE).exists():
+                raise _removed(partial) from error
+            return Artifact(final, recipe, built=False)  # made meanwhile, see below
         if final.exists():
             if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
                 shutil.rmtree(partial, ignore_errors=True)
@@ -294,6 +305,10 @@ class FinishedArtifacts(Artifacts):
         if not (path / RECIPE_FILE).exists():
             raise MissingArtifactError(f"{path} is not there")
         return Artifact(path, versioned(kind, name, recipe), built=False)
+
+
+def _removed(folder: Path) -> MmmonoError:
+    return MmmonoError(f"{folder} was removed while a process worked in it: run the same command again")
 
 
 def _strings(node: object) -> Iterator[str]:

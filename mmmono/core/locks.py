@@ -10,6 +10,7 @@ is read from the kind of the file system and the options that it was mounted wit
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -46,6 +47,9 @@ def locked(file: Path) -> Iterator[None]:
 
     Args:
         file: the lock's file, which stays; its folder must exist.
+
+    Raises:
+        FileNotFoundError: its folder is removed.
     """
     if flock_holds(file.parent):
         lock = FileLock(file)
@@ -62,6 +66,8 @@ def locked(file: Path) -> Iterator[None]:
     with Claims(_claims(file)) as claims:
         since: float | None = time.monotonic()
         while not claims.take(0):
+            if claims.gone:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
             if since is not None and time.monotonic() - since >= PATIENCE:
                 _say_waiting(file)
                 since = None

@@ -4,6 +4,7 @@ import multiprocessing as mp
 import platform
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmmono.core import locks
 from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, digest, write_text_atomically
 from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.core.timing import TIMING_FILE, machine, read_timing
@@ -176,7 +178,7 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "deep" / "file.json"
+    target = tmp_path / "file.json"
     write_text_atomically(target, "old")
 
     def fails(self: Path, text: str, encoding: str) -> None:
@@ -187,6 +189,70 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
         write_text_atomically(target, "new")
     assert target.read_text() == "old"
     assert [file.name for file in target.parent.iterdir()] == ["file.json"]
+
+
+def test_text_is_written_by_processes_with_one_number_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers that share a folder, processes have the same numbers."""
+    replace = Path.replace
+
+    def between(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        write_text_atomically(target, "second")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", between)
+    write_text_atomically(tmp_path / "file", "first")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "first")]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_folder_that_is_removed_while_it_is_made_is_no_artifact(tmp_path: Path, writes: bool, resumable: bool) -> None:
+    """It would be one with a recipe alone, which every later command then finds."""
+    artifacts = Artifacts(tmp_path)
+
+    def make(directory: Path) -> None:
+        shutil.rmtree(directory)
+        if writes:
+            (directory / "late").write_text("1")
+
+    with pytest.raises(MmmonoError, match=r"it-\w+\.partial was removed .*: run the same command again$"):
+        artifacts.build("things", "it", RECIPE, make, resumable)
+    assert not list(artifacts.find("things"))
+    assert artifacts.build("things", "it", RECIPE, lambda folder: None, resumable).built
+
+
+def test_a_process_that_was_taken_for_dead_takes_what_another_has_made(tmp_path: Path) -> None:
+    """It was stopped for minutes, and finds no folder when it goes on: the other one has put it in place."""
+    artifacts = Artifacts(tmp_path)
+    final = artifacts.path("things", "it", RECIPE)
+
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("other's")
+        (directory / "recipe.json").write_text("{}")
+        directory.rename(final)
+        (directory / "more").write_text("own")
+
+    made = artifacts.build("things", "it", RECIPE, make)
+    assert not made.built
+    assert (made.path / "data").read_text() == "other's"
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_a_root_that_is_removed_while_a_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool
+) -> None:
+    if not flock:
+        monkeypatch.setattr(locks, "flock_holds", lambda folder: False)
+    root = tmp_path / "root"
+    final = Artifacts(root).path("things", "it", RECIPE)
+    final.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool, locks.locked(Path(f"{final}.lock")):
+        waiting = pool.submit(Artifacts(root).build, "things", "it", RECIPE, lambda folder: None)
+        time.sleep(0.3)
+        shutil.rmtree(root)
+        with pytest.raises(MmmonoError, match=r"things was removed .*: run the same command again$"):
+            waiting.result(60)
 
 
 def test_what_made_an_artifact_is_kept_beside_it(tmp_path: Path) -> None:
