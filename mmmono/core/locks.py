@@ -52,12 +52,15 @@ def locked(file: Path) -> Iterator[None]:
         FileNotFoundError: its folder is removed.
     """
     if flock_holds(file.parent):
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            _say_waiting(file)
-            lock.acquire()
+        lock, told = FileLock(file), False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                _check_there(file.parent)
+                if not told:
+                    _say_waiting(file)
+                told = True
         try:
             yield
         finally:
@@ -66,13 +69,18 @@ def locked(file: Path) -> Iterator[None]:
     with Claims(_claims(file)) as claims:
         since: float | None = time.monotonic()
         while not claims.take(0):
-            if claims.gone:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+            _check_there(claims.folder)
             if since is not None and time.monotonic() - since >= PATIENCE:
                 _say_waiting(file)
                 since = None
             time.sleep(LOOK)
         yield
+
+
+def _check_there(folder: Path) -> None:
+    """Raise FileNotFoundError if a folder has been removed: a lock in it would be waited for without end."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _say_waiting(file: Path) -> None:

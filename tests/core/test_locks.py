@@ -149,3 +149,13 @@ def test_artifacts_are_built_once_without_flock(tmp_path: Path, monkeypatch: pyt
     assert (made.path / "file").read_text() == "1"
     assert not Artifacts(tmp_path).build("models", "x", {"a": 1}, lambda _: pytest.fail("built again")).built
     assert [artifact.path for artifact in Artifacts(tmp_path).find("models")] == [made.path]
+
+
+def test_members_of_a_group_may_take_one_lock(tmp_path: Path) -> None:
+    """Whoever was first has made its file, which the others have to open for writing."""
+    before = os.umask(0o002)
+    try:
+        with locked(tmp_path / "x.lock"):
+            assert (tmp_path / "x.lock").stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
