@@ -7,10 +7,11 @@ a file of a given name (`O_CREAT | O_EXCL`, which also holds on NFS and GPFS, wh
     <folder>/<token>.alive               an owner's sign of life: touched again and again, removed when it has ended
 
 Whoever creates `<part>.0` owns the part. A process takes over a part of an owner that has died by creating the next
-number. Whether one on another machine has died, it sees by a sign of life that stays the same while its own clock goes on:
-which time a file was touched at is on some file systems said by the machine that touched it, whose clock may be wrong. An owner confirms that a part is still its own by creating the next number too, before it puts its results in
-place. Only one of the two can succeed. So a process that was stopped for long and was taken for dead does no harm when it
-wakes: it cannot confirm its claim, and drops its results.
+number. Whether one on another machine has died, it sees by a sign of life that stays the same while its own clock goes
+on: when a file was touched is on some file systems said by the machine that touched it, whose clock may be wrong. An
+owner confirms that a part is still its own by creating the next number too, before it puts its results in place. Only one
+of the two can succeed. So a process that was stopped for long and was taken for dead does no harm when it wakes: it cannot
+confirm its claim, and drops its results.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Claims:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._end is not None and self._signs is not None
+        assert self._end is not None
+        assert self._signs is not None
         self._end.set()
         self._signs.join()
         with suppress(OSError):

@@ -207,7 +207,9 @@ def test_text_is_written_by_processes_with_one_number_at_once(tmp_path: Path, mo
 
 @pytest.mark.parametrize("writes", [True, False])
 @pytest.mark.parametrize("resumable", [True, False])
-def test_a_folder_that_is_removed_while_it_is_made_is_no_artifact(tmp_path: Path, writes: bool, resumable: bool) -> None:
+def test_a_folder_that_is_removed_while_it_is_made_is_no_artifact(
+    tmp_path: Path, writes: bool, resumable: bool
+) -> None:
     """It would be one with a recipe alone, which every later command then finds."""
     artifacts = Artifacts(tmp_path)
 

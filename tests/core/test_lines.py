@@ -56,7 +56,8 @@ def test_processes_append_to_one_file(tmp_path: Path, length: int) -> None:
     path, count, names = tmp_path / "verdicts.jsonl", 300, "abc"
     code = (
         "import sys; from pathlib import Path; from mmmono.core.lines import append_shared_lines\n"
-        f"for i in range({count}): append_shared_lines(Path(sys.argv[1]), [{{'key': [sys.argv[2], i], 'x': 'y' * {length}}}])"
+        f"for i in range({count}):\n"
+        f"    append_shared_lines(Path(sys.argv[1]), [{{'key': [sys.argv[2], i], 'x': 'y' * {length}}}])"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in names]
     assert [process.wait(60) for process in running] == [0] * len(names)

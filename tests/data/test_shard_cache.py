@@ -123,9 +123,10 @@ def test_a_copy_that_only_has_to_be_named_is_not_fetched_again(
             raise KeyboardInterrupt
         return replace(self, target)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", killed)
-        captions(source(server, tmp_path))
+        with pytest.raises(KeyboardInterrupt):
+            captions(source(server, tmp_path))
     cache = source(server, tmp_path).opener.cache
     assert cache is not None
     assert cache.find(f"{server.url}/a/s-0.tar") is None
