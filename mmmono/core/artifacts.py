@@ -10,21 +10,19 @@ more. Software versions and build time are stored beside the recipe and do not c
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from mmmono.core.disk_trouble import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
-from mmmono.core.files import unreadable
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
@@ -36,8 +34,6 @@ from mmmono.core.versions import is_current, versioned
 
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
-# Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.
-FULL_DISK = re.compile(r"No space left on device|Not enough free space to write|\d+ requested and \d+ written")
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -263,8 +259,10 @@ class Artifacts:
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
         partial = final.with_name(final.name + PARTIAL)
+        if not rebuild and (partial / RECIPE_FILE).exists():  # its process was killed before the last step
+            return self._put_in_place(partial, final, recipe)
         if partial.exists() and (rebuild or not resumable):
-            shutil.rmtree(partial)
+            _remove(partial)
         partial.mkdir(exist_ok=True)
         try:
             with timed(partial):
@@ -275,19 +273,25 @@ class Artifacts:
         except BaseException as error:
             gone = isinstance(error, Exception) and not partial.is_dir()
             if not resumable:  # the next attempt would only empty it
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove(partial)
             if not gone:
                 raise
             if rebuild or not (final / RECIPE_FILE).exists():
                 raise _removed(partial) from error
             return Artifact(final, recipe, built=False)  # made meanwhile, see below
-        if final.exists():
-            if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
-                shutil.rmtree(partial, ignore_errors=True)
-                return Artifact(final, recipe, built=False)
-            (final / RECIPE_FILE).unlink(missing_ok=True)  # a kill leaves no half that looks whole
-            shutil.rmtree(final)
+        if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
+            _remove(partial)
+            return Artifact(final, recipe, built=False)
+        return self._put_in_place(partial, final, recipe)
+
+    def _put_in_place(self, partial: Path, final: Path, recipe: Mapping[str, Any]) -> Artifact:
+        """Publish a complete folder; one that it replaces is missing for as short as can be."""
+        replaced = final.with_name(f"{final.name}.replaced{PARTIAL}")
+        _remove(replaced)  # of a process that was killed
+        with suppress(FileNotFoundError):
+            final.rename(replaced)
         partial.rename(final)
+        _remove(replaced)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
 
@@ -307,6 +311,13 @@ class FinishedArtifacts(Artifacts):
         return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
+def _remove(folder: Path) -> None:
+    """Remove what is no artifact, if it is there: first what would make a half look whole, if this process is killed."""
+    if folder.exists():
+        (folder / RECIPE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _removed(folder: Path) -> MmmonoError:
     return MmmonoError(f"{folder} was removed while a process worked in it: run the same command again")
 
@@ -320,30 +331,3 @@ def _strings(node: object) -> Iterator[str]:
     elif isinstance(node, list | tuple):
         for value in node:
             yield from _strings(value)
-
-
-def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = "artifacts") -> MmmonoError | None:
-    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause.
-
-    Args:
-        error: what writing has raised.
-        root: the folder that was written to.
-        setting: what names the folder.
-    """
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    numbers = {link.errno for link in chain if isinstance(link, OSError)}
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
-        return MmmonoError(f"no space left under {root}: free some, or point {setting}=/path/with/room elsewhere")
-    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
-        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point {setting}=/path elsewhere")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        if isinstance(error.filename, str | Path) and (closed := unreadable(error.filename)) is not None:
-            return MmmonoError(
-                f"cannot read {closed} ({error.strerror}): ask its owner for the right, or point {setting}=/path elsewhere"
-            )
-        return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
-    return None

@@ -1,12 +1,16 @@
+import contextlib
 import errno
 import json
 import multiprocessing as mp
+import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -51,25 +55,69 @@ def test_what_another_process_removes_meanwhile_is_not_found(tmp_path: Path) -> 
     assert len(list(found)) == 1
 
 
-def test_what_a_killed_rebuild_has_half_removed_is_not_taken_for_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Kill:
+    """Ends a process before its n-th change of what folders hold; removing a folder is a change for each of its files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+        self.left = at
+        for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "unlink"), (os, "unlink"), (os, "rmdir")):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        def counts(*given: Any, **more: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt  # from now on at every change: a killed process does nothing any more
+            return change(*given, **more)
+
+        return counts
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_kill_between_any_two_changes_leaves_an_artifact_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool
 ) -> None:
+    """And what was complete is not made again."""
+    made: list[Path] = []
+
     def make(directory: Path) -> None:
+        made.append(directory)
         (directory / "data").write_text("x")
 
-    def killed(folder: Path) -> None:
-        (folder / "data").unlink()
-        raise KeyboardInterrupt
+    for at in range(100):
+        root = tmp_path / str(at)
+        made.clear()
+        with monkeypatch.context() as patched:
+            kill = Kill(patched, at)
+            with contextlib.suppress(KeyboardInterrupt):
+                Artifacts(root).build("things", "it", RECIPE, make, resumable)
+            ended = kill.left >= 0
+        complete = any(root.glob("things/*.partial/recipe.json"))
+        assert all((found.path / "data").exists() for found in Artifacts(root).find("things"))
+        assert (Artifacts(root).build("things", "it", RECIPE, make, resumable).path / "data").exists()
+        assert len(made) == 1 or not complete
+        if ended:
+            return
+    pytest.fail("never ended")
 
-    Artifacts(tmp_path).build("things", "it", RECIPE, make)
-    with monkeypatch.context() as patched:
-        patched.setattr("mmmono.core.artifacts.shutil.rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            Artifacts(tmp_path, rebuild=["things"]).build("things", "it", RECIPE, make)
-    assert not list(Artifacts(tmp_path).find("things"))
-    again = Artifacts(tmp_path).build("things", "it", RECIPE, make)
-    assert again.built
-    assert (again.path / "data").exists()
+
+def test_a_rebuild_that_is_killed_leaves_the_artifact_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the last moment, and then the new one: it is never neither."""
+    make = lambda content: lambda folder: (folder / "data").write_text(content)  # noqa: E731
+    for at in range(100):
+        root = tmp_path / str(at)
+        Artifacts(root).build("things", "it", RECIPE, make("old"))
+        with monkeypatch.context() as patched:
+            kill = Kill(patched, at)
+            with contextlib.suppress(KeyboardInterrupt):
+                Artifacts(root, ["things"]).build("things", "it", RECIPE, make("new"))
+            if kill.left >= 0:
+                return
+        there = Artifacts(root).build("things", "it", RECIPE, lambda _: pytest.fail("made a third time"))
+        assert (there.path / "data").read_text() in ("old", "new")
+    pytest.fail("never ended")
 
 
 @pytest.mark.parametrize("resumable", [False, True])
