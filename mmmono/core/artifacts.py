@@ -34,6 +34,7 @@ from mmmono.core.versions import is_current, versioned
 
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
+REPLACED = f"-replaced{PARTIAL}"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -197,7 +198,7 @@ class Artifacts:
         if (final / RECIPE_FILE).exists():
             return False
         with self._locked(final):
-            if (final / RECIPE_FILE).exists():
+            if (final / RECIPE_FILE).exists() or (partial / RECIPE_FILE).exists():  # which only has to be put in place
                 return False
             partial.mkdir(exist_ok=True)
             job.begin(partial)
@@ -261,8 +262,8 @@ class Artifacts:
         partial = final.with_name(final.name + PARTIAL)
         if not rebuild and (partial / RECIPE_FILE).exists():  # its process was killed before the last step
             return self._put_in_place(partial, final, recipe)
-        if partial.exists() and (rebuild or not resumable):
-            _remove(partial)
+        if rebuild or not resumable:
+            _remove(partial, wholly=True)
         partial.mkdir(exist_ok=True)
         try:
             with timed(partial):
@@ -286,12 +287,11 @@ class Artifacts:
 
     def _put_in_place(self, partial: Path, final: Path, recipe: Mapping[str, Any]) -> Artifact:
         """Publish a complete folder; one that it replaces is missing for as short as can be."""
-        replaced = final.with_name(f"{final.name}.replaced{PARTIAL}")
-        _remove(replaced)  # of a process that was killed
         with suppress(FileNotFoundError):
-            final.rename(replaced)
+            final.rename(final.with_name(f"{final.name}.{uuid4().hex[:8]}{REPLACED}"))
         partial.rename(final)
-        _remove(replaced)
+        for replaced in final.parent.glob(f"{final.name}.*{REPLACED}"):  # also of a process that was killed
+            _remove(replaced)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
 
@@ -311,11 +311,14 @@ class FinishedArtifacts(Artifacts):
         return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
-def _remove(folder: Path) -> None:
-    """Remove what is no artifact, if it is there: first what would make a half look whole, if this process is killed."""
+def _remove(folder: Path, wholly: bool = False) -> None:
+    """Remove what is no artifact, if it is there: first what would make a half look whole, if this process is killed.
+
+    What cannot be removed stays, such as files that a process reads from a network's disk, unless it has to go `wholly`.
+    """
     if folder.exists():
         (folder / RECIPE_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=not wholly)
 
 
 def _removed(folder: Path) -> MmmonoError:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmmono.core import locks
-from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, digest, write_text_atomically
+from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, SharedWork, digest, write_text_atomically
 from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.core.timing import TIMING_FILE, machine, read_timing
 from mmmono.core.versions import VERSIONS
@@ -118,6 +118,39 @@ def test_a_rebuild_that_is_killed_leaves_the_artifact_that_was_there(
         there = Artifacts(root).build("things", "it", RECIPE, lambda _: pytest.fail("made a third time"))
         assert (there.path / "data").read_text() in ("old", "new")
     pytest.fail("never ended")
+
+
+def test_files_that_are_read_meanwhile_hold_up_no_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network's disk they stay under another name, and so does their folder."""
+    rmtree = shutil.rmtree
+
+    def busy(folder: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    for content in ("first", "second", "third"):
+        monkeypatch.setattr(shutil, "rmtree", busy if content != "third" else rmtree)
+        rebuilding = Artifacts(tmp_path, ["things"])
+        made = rebuilding.build("things", "it", RECIPE, lambda folder, of=content: (folder / "data").write_text(of))  # type: ignore[misc]
+        assert (made.path / "data").read_text() == content
+        assert [found.path for found in Artifacts(tmp_path).find("things")] == [made.path]
+    assert [folder for folder in made.path.parent.iterdir() if folder.is_dir()] == [made.path]
+
+
+def test_what_several_have_completed_is_put_in_place_as_it_is(tmp_path: Path) -> None:
+    """The process that completed it was killed before its last step."""
+    artifacts = Artifacts(tmp_path)
+    final = artifacts.path("things", "it", RECIPE)
+    partial = final.with_name(f"{final.name}.partial")
+    partial.mkdir(parents=True)
+    (partial / "recipe.json").write_text("{}")
+
+    def again(folder: Path) -> bool:
+        pytest.fail("begun again")
+
+    made = artifacts.build_together("things", "it", RECIPE, SharedWork(again, again, again))
+    assert made is not None
+    assert [file.name for file in made.path.iterdir()] == ["recipe.json"]
 
 
 @pytest.mark.parametrize("resumable", [False, True])
