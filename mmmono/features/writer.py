@@ -95,9 +95,11 @@ class FeatureStoreWriter:
         return self.path / "reports" / f"{self._number(shard)}.json"
 
     def report(self, shard: int) -> ShardReport | None:
-        """Return the report of a finished shard; None if it is not finished."""
-        file = self._report_file(shard)
-        return ShardReport(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        """Return the report of a finished shard; None if it is not finished, or another process has finished the store."""
+        try:
+            return ShardReport(**json.loads(self._report_file(shard).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
     def drop(self, shard: int) -> ShardReport:
         """Delete a shard; return its report."""
