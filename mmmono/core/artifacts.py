@@ -10,21 +10,19 @@ more. Software versions and build time are stored beside the recipe and do not c
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from mmmono.core.disk_trouble import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError
-from mmmono.core.files import unreadable
 from mmmono.core.fingerprints import file_fingerprint as file_fingerprint
 from mmmono.core.locks import locked
 from mmmono.core.provenance import provenance
@@ -36,8 +34,7 @@ from mmmono.core.versions import is_current, versioned
 
 VERSIONS_FILE = "versions.json"
 PARTIAL = ".partial"
-# Messages of full-disk errors without an errno: from safetensors, numpy's allocation and numpy's writing.
-FULL_DISK = re.compile(r"No space left on device|Not enough free space to write|\d+ requested and \d+ written")
+REPLACED = f"-replaced{PARTIAL}"
 
 
 def digest(recipe: Mapping[str, Any], length: int = 10) -> str:
@@ -52,9 +49,11 @@ def address(kind: str, name: str, recipe: Mapping[str, Any]) -> str:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file that is either complete or absent, whenever the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write a file that is either complete or absent, whenever the process dies; its folder must exist.
+
+    Processes may do so at once, also on machines that number them alike, as containers do.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:16]}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
@@ -154,10 +153,11 @@ class Artifacts:
             resumable: keep an interrupted build's partial directory for the next attempt instead of emptying it.
 
         Raises:
-            MmmonoError: the disk is full or not writable. Other errors from `make` pass through.
+            MmmonoError: the disk is full or not writable, or the folder is removed while it is made. Other errors from
+                `make` pass through.
         """
         final, recipe = self.path(kind, name, recipe), versioned(kind, name, recipe)
-        with self._disk_trouble_explained():
+        with self._trouble_explained(final):
             if not self._is_to_rebuild(final) and (final / RECIPE_FILE).exists():
                 # Finished artifacts never change: no lock is needed, so the root may be read-only.
                 return self._announced(Artifact(final, recipe, built=False))
@@ -185,7 +185,7 @@ class Artifacts:
         partial = final.with_name(final.name + PARTIAL)
         if self._is_to_rebuild(final):
             raise ConfigError(f"several processes cannot rebuild one artifact with +force=true: remove {final} instead")
-        with self._disk_trouble_explained():
+        with self._trouble_explained(final):
             if self.builds and self._begun(final, partial, job):
                 with timed(partial, shared=True):
                     done = job.work(partial)
@@ -198,7 +198,7 @@ class Artifacts:
         if (final / RECIPE_FILE).exists():
             return False
         with self._locked(final):
-            if (final / RECIPE_FILE).exists():
+            if (final / RECIPE_FILE).exists() or (partial / RECIPE_FILE).exists():  # which only has to be put in place
                 return False
             partial.mkdir(exist_ok=True)
             job.begin(partial)
@@ -212,12 +212,14 @@ class Artifacts:
             yield
 
     @contextmanager
-    def _disk_trouble_explained(self) -> Iterator[None]:
+    def _trouble_explained(self, final: Path) -> Iterator[None]:
         try:
             yield
         except MmmonoError:
             raise
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and not final.parent.is_dir():  # while its lock was waited for
+                raise _removed(final.parent) from error
             if (explained := explain_disk_trouble(error, self.root)) is None:
                 raise
             raise explained from error
@@ -258,25 +260,38 @@ class Artifacts:
         if (final / RECIPE_FILE).exists() and not rebuild:
             return Artifact(final, recipe, built=False)
         partial = final.with_name(final.name + PARTIAL)
-        if partial.exists() and (rebuild or not resumable):
-            shutil.rmtree(partial)
+        if not rebuild and (partial / RECIPE_FILE).exists():  # its process was killed before the last step
+            return self._put_in_place(partial, final, recipe)
+        if rebuild or not resumable:
+            _remove(partial, wholly=True)
         partial.mkdir(exist_ok=True)
         try:
             with timed(partial):
                 make(partial)
-        except BaseException:
+            write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
+            made_from = json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n"
+            write_text_atomically(partial / RECIPE_FILE, made_from)
+        except BaseException as error:
+            gone = isinstance(error, Exception) and not partial.is_dir()
             if not resumable:  # the next attempt would only empty it
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-        write_text_atomically(partial / VERSIONS_FILE, json.dumps(provenance(), indent=2) + "\n")
-        write_text_atomically(partial / RECIPE_FILE, json.dumps(recipe, indent=2, sort_keys=True, default=str) + "\n")
-        if final.exists():
-            if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
-                shutil.rmtree(partial, ignore_errors=True)
-                return Artifact(final, recipe, built=False)
-            (final / RECIPE_FILE).unlink(missing_ok=True)  # a kill leaves no half that looks whole
-            shutil.rmtree(final)
+                _remove(partial)
+            if not gone:
+                raise
+            if rebuild or not (final / RECIPE_FILE).exists():
+                raise _removed(partial) from error
+            return Artifact(final, recipe, built=False)  # made meanwhile, see below
+        if not rebuild and (final / RECIPE_FILE).exists():  # made meanwhile: the lock holds on one machine alone
+            _remove(partial)
+            return Artifact(final, recipe, built=False)
+        return self._put_in_place(partial, final, recipe)
+
+    def _put_in_place(self, partial: Path, final: Path, recipe: Mapping[str, Any]) -> Artifact:
+        """Publish a complete folder; one that it replaces is missing for as short as can be."""
+        with suppress(FileNotFoundError):
+            final.rename(final.with_name(f"{final.name}.{uuid4().hex[:8]}{REPLACED}"))
         partial.rename(final)
+        for replaced in final.parent.glob(f"{final.name}.*{REPLACED}"):  # also of a process that was killed
+            _remove(replaced)
         self._rebuilt.add(final)
         return Artifact(final, recipe, built=True)
 
@@ -296,6 +311,20 @@ class FinishedArtifacts(Artifacts):
         return Artifact(path, versioned(kind, name, recipe), built=False)
 
 
+def _remove(folder: Path, wholly: bool = False) -> None:
+    """Remove what is no artifact, if it is there: first what would make a half look whole, if this process is killed.
+
+    What cannot be removed stays, such as files that a process reads from a network's disk, unless it has to go `wholly`.
+    """
+    if folder.exists():
+        (folder / RECIPE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=not wholly)
+
+
+def _removed(folder: Path) -> MmmonoError:
+    return MmmonoError(f"{folder} was removed while a process worked in it: run the same command again")
+
+
 def _strings(node: object) -> Iterator[str]:
     if isinstance(node, str):
         yield node
@@ -305,30 +334,3 @@ def _strings(node: object) -> Iterator[str]:
     elif isinstance(node, list | tuple):
         for value in node:
             yield from _strings(value)
-
-
-def explain_disk_trouble(error: BaseException, root: str | Path, setting: str = "artifacts") -> MmmonoError | None:
-    """Return an error with the remedy for a full or unwritable disk, or None if `error` has another cause.
-
-    Args:
-        error: what writing has raised.
-        root: the folder that was written to.
-        setting: what names the folder.
-    """
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    numbers = {link.errno for link in chain if isinstance(link, OSError)}
-    if numbers & {errno.ENOSPC, errno.EDQUOT} or any(FULL_DISK.search(str(link)) for link in chain):
-        return MmmonoError(f"no space left under {root}: free some, or point {setting}=/path/with/room elsewhere")
-    if isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG):
-        return MmmonoError(f"cannot make {error.filename} ({error.strerror}): point {setting}=/path elsewhere")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        if isinstance(error.filename, str | Path) and (closed := unreadable(error.filename)) is not None:
-            return MmmonoError(
-                f"cannot read {closed} ({error.strerror}): ask its owner for the right, or point {setting}=/path elsewhere"
-            )
-        return MmmonoError(f"cannot write under {root} ({error.strerror}): point {setting}=/writable/path elsewhere")
-    return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmmono.core.errors import ConfigError, ModelError
 from mmmono.core.extras import need
-from mmmono.core.lines import append_lines, read_lines
+from mmmono.core.lines import append_shared_lines, read_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -208,7 +208,7 @@ class KeptReplies:
         """Keep a reply."""
         self._known[key] = reply
         if self._file:
-            append_lines(self._file, [{"key": key, self._name: reply}])
+            append_shared_lines(self._file, [{"key": key, self._name: reply}])
 
 
 def digest_of(content: object) -> str:

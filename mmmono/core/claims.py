@@ -4,12 +4,14 @@ All that the processes share is a folder, and all that they need of its file sys
 a file of a given name (`O_CREAT | O_EXCL`, which also holds on NFS and GPFS, where locks often do not):
 
     <folder>/<part>.0, <part>.1, ...     claims of a part; each holds its owner's token, and the last one counts
-    <folder>/<token>.alive               an owner's sign of life: touched again and again, removed when it ends
+    <folder>/<token>.alive               an owner's sign of life: touched again and again, removed when it has ended
 
 Whoever creates `<part>.0` owns the part. A process takes over a part of an owner that has died by creating the next
-number. An owner confirms that a part is still its own by creating the next number too, before it puts its results in
-place. Only one of the two can succeed. So a process that was stopped for long and was taken for dead does no harm when it
-wakes: it cannot confirm its claim, and drops its results.
+number. Whether one on another machine has died, it sees by a sign of life that stays the same while its own clock goes
+on: when a file was touched is on some file systems said by the machine that touched it, whose clock may be wrong. An
+owner confirms that a part is still its own by creating the next number too, before it puts its results in place. Only one
+of the two can succeed. So a process that was stopped for long and was taken for dead does no harm when it wakes: it cannot
+confirm its claim, and drops its results.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,6 +29,7 @@ from uuid import uuid4
 
 BEAT = 10.0  # seconds between two signs of life
 EXPIRY = 120.0  # seconds of silence after which an owner on another machine counts as dead; file systems may cache 60
+_seen: dict[Path, tuple[float, float]] = {}  # by sign of life: its time, and since when this machine has seen no other
 
 
 class Claims:
@@ -36,8 +40,8 @@ class Claims:
     Args:
         folder: where the processes meet; must exist.
         beat: seconds between two signs of life.
-        expiry: seconds of silence after which an owner counts as dead. An owner on this machine counts as dead as soon
-            as its process is gone.
+        expiry: seconds of silence, from when it is first noticed, after which an owner counts as dead. An owner on this
+            machine counts as dead as soon as its process is gone.
     """
 
     def __init__(self, folder: Path, beat: float = BEAT, expiry: float = EXPIRY) -> None:
@@ -46,29 +50,45 @@ class Claims:
         self.expiry = expiry
         self.token = uuid4().hex[:16]
         self._end: threading.Event | None = None
+        self._signs: threading.Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_end": None}
+        seen = {sign: known for sign, known in _seen.copy().items() if sign.parent == self.folder}
+        return {**self.__dict__, "_end": None, "_signs": None, "seen": seen}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for sign, known in state.pop("seen").items():
+            _seen.setdefault(sign, known)
+        self.__dict__.update(state)
 
     def __enter__(self) -> Self:
-        sign = self.folder / f"{self.token}.tmp"
-        with suppress(FileNotFoundError):  # the job is complete, and nothing can be claimed any more
-            sign.write_text(json.dumps({"machine": machine_identity(), "pid": os.getpid()}), encoding="utf-8")
-            sign.replace(self._alive(self.token))
+        self._give_sign()
         self._end = threading.Event()
-        threading.Thread(target=self._keep_alive, args=(self._end,), name="signs of life", daemon=True).start()
+        self._signs = threading.Thread(target=self._keep_alive, args=(self._end,), name="signs of life", daemon=True)
+        self._signs.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._end is not None
+        assert self._signs is not None
         self._end.set()
+        self._signs.join()
         with suppress(OSError):
             self._alive(self.token).unlink(missing_ok=True)
+
+    def _give_sign(self) -> None:
+        sign = self.folder / f"{self.token}.tmp"
+        with suppress(FileNotFoundError):  # the job is complete, and nothing can be claimed any more
+            sign.write_text(json.dumps({"machine": machine_identity(), "pid": os.getpid()}), encoding="utf-8")
+            sign.replace(self._alive(self.token))
 
     def _keep_alive(self, end: threading.Event) -> None:
         while not end.wait(self.beat):
             with suppress(OSError):
-                os.utime(self._alive(self.token))
+                try:
+                    os.utime(self._alive(self.token))
+                except FileNotFoundError:  # this process was silent for so long that it was taken for dead
+                    self._give_sign()
 
     @property
     def gone(self) -> bool:
@@ -114,33 +134,47 @@ class Claims:
 
     def _last(self, part: int) -> tuple[int, str | None]:
         """Number and owner of a part's last claim; -1 and None if there is none."""
-        number, owner = -1, None
-        while True:
-            try:
-                owner = self._claim(part, number + 1).read_text(encoding="utf-8")
-            except FileNotFoundError:
-                return number, owner
-            number += 1
+        if (number := self._last_number(part)) < 0:
+            return -1, None
+        try:
+            return number, self._claim(part, number).read_text(encoding="utf-8")
+        except FileNotFoundError:  # the job is complete
+            return -1, None
+
+    def _last_number(self, part: int) -> int:
+        """Number of a part's last claim, found by few looks: a lock that was taken a thousand times has as many claims."""
+        last, step = -1, 1
+        while self._claim(part, last + step).exists():
+            last, step = last + step, 2 * step
+        while step > 1:  # last + step is not there
+            step //= 2
+            last += step if self._claim(part, last + step).exists() else 0
+        return last
 
     def _is_over(self, part: int, number: int, owner: str | None) -> bool:
-        """Whether nobody claims a part any more."""
+        """Whether nobody claims a part any more; if so, other processes need not wait to see it."""
         if owner is None:
             return True
         sign = self._alive(owner) if owner else self._claim(part, number)  # "": created, its token not yet written
         try:
-            last_sign = sign.stat().st_mtime
+            last = sign.stat().st_mtime
             dead = bool(owner) and _is_dead(json.loads(sign.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return True
-        return dead or self._now() - last_sign > self.expiry
+        if not (dead or self._is_silent(sign, last)):
+            return False
+        if owner:
+            with suppress(OSError):
+                sign.unlink(missing_ok=True)
+        return True
 
-    def _now(self) -> float:
-        """Time by the clock of the folder's file system, which all processes share; 0 if the folder is gone."""
-        try:
-            os.utime(self._alive(self.token))
-            return self._alive(self.token).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+    def _is_silent(self, sign: Path, last: float) -> bool:
+        """Whether a sign of life has been the same for long."""
+        now = time.monotonic()
+        seen, since = _seen.setdefault(sign, (last, now))
+        if seen != last:
+            _seen[sign] = last, now
+        return seen == last and now - since > self.expiry
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:

@@ -15,21 +15,39 @@ BLOCK = 1 << 12  # bytes that are read at a time, from the end of a file, to fin
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON lines file; empty if there is no file. An incomplete last line is ignored."""
-    if not path.exists():
+    """Return the objects of a JSON lines file; empty if there is no file.
+
+    An incomplete last line is ignored, and so is one that holds no whole object, as after a power failure.
+    """
+    try:
+        whole = path.read_bytes().rpartition(b"\n")[0]
+    except FileNotFoundError:
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    return [row for line in whole.split(b"\n") if isinstance(row := _read(line), dict)]
 
 
-def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append objects, replacing an incomplete last line. Several processes may append to one file.
+def _read(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def append_shared_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append objects to a file that several processes append to.
 
     They take turns, by a lock that stays beside the file: what looks incomplete may be a line that another process writes.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(Path(f"{path}.lock")):
+        append_lines(path, rows)
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append objects, replacing an incomplete last line, while no other process writes to the file."""
     new = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(Path(f"{path}.lock")), path.open("a+b", buffering=0) as file:
+    with path.open("a+b", buffering=0) as file:
         if (complete := _complete(file)) < file.seek(0, os.SEEK_END):
             file.truncate(complete)
         while new:  # a full disk takes a part of it, and refuses the rest

@@ -10,21 +10,21 @@ is read from the kind of the file system and the options that it was mounted wit
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from mmmono.core.claims import EXPIRY, Claims
 
-LOOK = 0.5  # seconds between two attempts to take a claimed lock
+LOOK = 0.05  # seconds between two attempts to take a lock
+LOOK_AT_CLAIMS = 0.5  # where it stands for claims, which cost more to look at
 PATIENCE = 5.0  # seconds of waiting after which a line says so
 MOUNTS = Path("/proc/self/mounts")  # Linux's list of file systems; elsewhere nothing is known of them
 # File systems whose flock holds within each machine alone: always, or if mounted with one of the options. BeeGFS can be
@@ -46,26 +46,17 @@ def locked(file: Path) -> Iterator[None]:
 
     Args:
         file: the lock's file, which stays; its folder must exist.
+
+    Raises:
+        FileNotFoundError: its folder is removed.
     """
-    if flock_holds(file.parent):
-        lock = FileLock(file)
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            _say_waiting(file)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-        return
-    with Claims(_claims(file)) as claims:
+    with _turn(file) as (take, pause):
         since: float | None = time.monotonic()
-        while not claims.take(0):
+        while not take():
             if since is not None and time.monotonic() - since >= PATIENCE:
                 _say_waiting(file)
                 since = None
-            time.sleep(LOOK)
+            time.sleep(pause)
         yield
 
 
@@ -81,20 +72,69 @@ def lock_if_free(file: Path) -> Iterator[bool]:
     Args:
         file: as for `locked`.
     """
-    if not flock_holds(file.parent):
-        with Claims(_claims(file)) as claims:
-            yield claims.take(0)
+    with _turn(file) as (take, _):
+        yield take()
+
+
+@contextmanager
+def _turn(file: Path) -> Iterator[tuple[Callable[[], bool], float]]:
+    """Yield what tries to take a lock, which is then held until the block ends, and the seconds between two tries.
+
+    It raises FileNotFoundError if the folder has been removed, where nobody could take a lock any more.
+    """
+    if flock_holds(file.parent):
+        lock = _Flock(file)
+        try:
+            yield lock.take, LOOK
+        finally:
+            lock.release()
         return
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with Claims(_claims(file)) as claims:
+
+        def take() -> bool:
+            if claims.take(0):
+                return True
+            if claims.gone:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(claims.folder))
+            return False
+
+        yield take, LOOK_AT_CLAIMS
+
+
+class _Flock:
+    """The `flock` of a file, which stays."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._held: int | None = None
+
+    def take(self) -> bool:
+        """Take it, unless another process holds it; return whether this one does now."""
+        opened = self._opened()
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(opened), self._file.stat()):  # else others see a newer file of this name
+                self._held, opened = opened, -1
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        finally:
+            if opened >= 0:
+                os.close(opened)
+        return self._held is not None
+
+    def _opened(self) -> int:
+        try:
+            return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # another user's, which can be locked nevertheless
+            if not self._file.exists():
+                raise
+            return os.open(self._file, os.O_RDONLY)
+
+    def release(self) -> None:
+        """Give it back, if it is held: also for processes that were forked meanwhile."""
+        if self._held is not None:
+            fcntl.flock(self._held, fcntl.LOCK_UN)
+            os.close(self._held)
 
 
 @cache

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -57,14 +58,18 @@ class ShardCache:
 
     def find(self, shard: str) -> Path | None:
         """Return the path of a complete copy, or None."""
-        path, note = self.path(shard), self._note(shard)
-        if not path.exists() or not note.exists():
-            return None
+        path = self.path(shard)
         try:
-            size = json.loads(note.read_text(encoding="utf-8"))["size"]
-        except (ValueError, KeyError, TypeError):
+            size = json.loads(self._note(shard).read_text(encoding="utf-8"))["size"]
+            return path if path.stat().st_size == size else None
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # another process may just have removed it
             return None
-        return path if path.stat().st_size == size else None
 
     def fetch(self, shard: str) -> Path:
         """Return the path of the copy, downloading it first if needed; one process downloads while others wait.
@@ -73,10 +78,10 @@ class ShardCache:
             BrokenPartError: the shard cannot be downloaded completely.
             DataError: the folder is not writable, or its disk is full.
         """
-        if found := self.find(shard):
-            return found
         path = self.path(shard)
         try:
+            if found := self.find(shard):
+                return found
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(Path(f"{path}.lock")):
                 return self.find(shard) or self._fetch(shard, path)
@@ -98,7 +103,10 @@ class ShardCache:
 
     def usage(self) -> tuple[int, int]:
         """Return the number of copies in the folder and their total bytes."""
-        sizes = [file.stat().st_size for file in self.folder.glob("*/*.tar")]
+        sizes = []
+        for file in self.folder.glob("*/*.tar"):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                sizes.append(file.stat().st_size)
         return len(sizes), sum(sizes)
 
     def _note(self, shard: str) -> Path:
@@ -118,16 +126,21 @@ class ShardCache:
             assert remote is not None
             remote.size = remote.tag = None
             self._copy(shard, part, 0, remote, begun)
+        except BaseException:
+            if remote is None or not remote.tag:  # nothing could go on from it, and the disk may be full
+                part.unlink(missing_ok=True)
+            raise
         size = part.stat().st_size
         if remote is not None and remote.sha256 is not None and _sha256(part) != remote.sha256:
             part.unlink()
             raise BrokenPartError(shown(shard), "arrived with another checksum than its server states")
-        part.replace(path)
-        begun.unlink(missing_ok=True)
         tag = remote.tag if remote is not None else None
+        path.unlink(missing_ok=True)  # of another size, or without a note
         write_text_atomically(
             self._note(shard), json.dumps({"shard": identity(shard), "size": size, "tag": tag}) + "\n"
         )
+        part.replace(path)
+        begun.unlink(missing_ok=True)
         return path
 
     def _copy(self, shard: str, part: Path, start: int, remote: RemoteFile | ObjectFile | None, begun: Path) -> None:

@@ -95,9 +95,11 @@ class FeatureStoreWriter:
         return self.path / "reports" / f"{self._number(shard)}.json"
 
     def report(self, shard: int) -> ShardReport | None:
-        """Return the report of a finished shard; None if it is not finished."""
-        file = self._report_file(shard)
-        return ShardReport(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+        """Return the report of a finished shard; None if it is not finished, or another process has finished the store."""
+        try:
+            return ShardReport(**json.loads(self._report_file(shard).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
     def drop(self, shard: int) -> ShardReport:
         """Delete a shard; return its report."""
@@ -113,7 +115,7 @@ class FeatureStoreWriter:
 
     def note_broken(self, shard: int, reason: str) -> None:
         """Note for other processes that a part could not be read to its end."""
-        self._write(self.path / BROKEN / self._number(shard), reason)
+        write_text_atomically(self.path / BROKEN / self._number(shard), reason)
 
     def forget_broken(self, shard: int) -> None:
         """Remove a part's note, because it is read again."""
@@ -201,15 +203,9 @@ class FeatureStoreWriter:
         for file in self._files(staged.shard):
             if (staged.folder / file.name).exists():
                 (staged.folder / file.name).replace(self.path / file)
-        self._write(self._report_file(staged.shard), json.dumps(asdict(staged.report)))
+        write_text_atomically(self._report_file(staged.shard), json.dumps(asdict(staged.report)))
         staged.discard()
         return staged.report
-
-    def _write(self, file: Path, text: str) -> None:
-        """Write a file atomically. Raises FileNotFoundError if its folder is gone, instead of making it anew."""
-        if not file.parent.is_dir():
-            raise FileNotFoundError(file.parent)
-        write_text_atomically(file, text)
 
     def finish(self, made: Manifest, shards: Sequence[int]) -> Manifest:
         """Write and return the manifest of the finished shards.

@@ -23,8 +23,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from mmmono.core.artifacts import explain_disk_trouble
 from mmmono.core.cores import limit_threads
+from mmmono.core.disk_trouble import explain_disk_trouble
 from mmmono.core.errors import ConfigError, MmmonoError
 from mmmono.core.extras import install
 from mmmono.core.gpu_memory import enough_gpu_memory

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mmmono.core.artifacts import Artifact, Artifacts
+from mmmono.core.artifacts import Artifact, Artifacts, write_text_atomically
 from mmmono.core.errors import ConfigError
 from mmmono.core.extras import need
 from mmmono.core.modality_names import ModalityNames
@@ -154,7 +154,7 @@ class WandB(Tracker):
             options["id"] = kept.read_text(encoding="utf-8").strip()
         logger = WandbLogger(**options)
         if _is_main_process():
-            kept.write_text(logger.experiment.id + "\n", encoding="utf-8")
+            write_text_atomically(kept, logger.experiment.id + "\n")
             self._trainings[directory.stem] = logger
         return logger
 

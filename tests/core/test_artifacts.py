@@ -1,17 +1,23 @@
+import contextlib
 import errno
 import json
 import multiprocessing as mp
+import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, digest, write_text_atomically
+from mmmono.core import locks
+from mmmono.core.artifacts import Artifact, Artifacts, FinishedArtifacts, SharedWork, digest, write_text_atomically
 from mmmono.core.errors import MissingArtifactError, MmmonoError
 from mmmono.core.timing import TIMING_FILE, machine, read_timing
 from mmmono.core.versions import VERSIONS
@@ -49,25 +55,102 @@ def test_what_another_process_removes_meanwhile_is_not_found(tmp_path: Path) -> 
     assert len(list(found)) == 1
 
 
-def test_what_a_killed_rebuild_has_half_removed_is_not_taken_for_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Kill:
+    """Ends a process before its n-th change of what folders hold; removing a folder is a change for each of its files."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+        self.left = at
+        for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "unlink"), (os, "unlink"), (os, "rmdir")):
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        def counts(*given: Any, **more: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt  # from now on at every change: a killed process does nothing any more
+            return change(*given, **more)
+
+        return counts
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_kill_between_any_two_changes_leaves_an_artifact_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumable: bool
 ) -> None:
+    """And what was complete is not made again."""
+    made: list[Path] = []
+
     def make(directory: Path) -> None:
+        made.append(directory)
         (directory / "data").write_text("x")
 
-    def killed(folder: Path) -> None:
-        (folder / "data").unlink()
-        raise KeyboardInterrupt
+    for at in range(100):
+        root = tmp_path / str(at)
+        made.clear()
+        with monkeypatch.context() as patched:
+            kill = Kill(patched, at)
+            with contextlib.suppress(KeyboardInterrupt):
+                Artifacts(root).build("things", "it", RECIPE, make, resumable)
+            ended = kill.left >= 0
+        complete = any(root.glob("things/*.partial/recipe.json"))
+        assert all((found.path / "data").exists() for found in Artifacts(root).find("things"))
+        assert (Artifacts(root).build("things", "it", RECIPE, make, resumable).path / "data").exists()
+        assert len(made) == 1 or not complete
+        if ended:
+            return
+    pytest.fail("never ended")
 
-    Artifacts(tmp_path).build("things", "it", RECIPE, make)
-    with monkeypatch.context() as patched:
-        patched.setattr("mmmono.core.artifacts.shutil.rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            Artifacts(tmp_path, rebuild=["things"]).build("things", "it", RECIPE, make)
-    assert not list(Artifacts(tmp_path).find("things"))
-    again = Artifacts(tmp_path).build("things", "it", RECIPE, make)
-    assert again.built
-    assert (again.path / "data").exists()
+
+def test_a_rebuild_that_is_killed_leaves_the_artifact_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the last moment, and then the new one: it is never neither."""
+    make = lambda content: lambda folder: (folder / "data").write_text(content)  # noqa: E731
+    for at in range(100):
+        root = tmp_path / str(at)
+        Artifacts(root).build("things", "it", RECIPE, make("old"))
+        with monkeypatch.context() as patched:
+            kill = Kill(patched, at)
+            with contextlib.suppress(KeyboardInterrupt):
+                Artifacts(root, ["things"]).build("things", "it", RECIPE, make("new"))
+            if kill.left >= 0:
+                return
+        there = Artifacts(root).build("things", "it", RECIPE, lambda _: pytest.fail("made a third time"))
+        assert (there.path / "data").read_text() in ("old", "new")
+    pytest.fail("never ended")
+
+
+def test_files_that_are_read_meanwhile_hold_up_no_rebuild(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network's disk they stay under another name, and so does their folder."""
+    rmtree = shutil.rmtree
+
+    def busy(folder: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    for content in ("first", "second", "third"):
+        monkeypatch.setattr(shutil, "rmtree", busy if content != "third" else rmtree)
+        rebuilding = Artifacts(tmp_path, ["things"])
+        made = rebuilding.build("things", "it", RECIPE, lambda folder, of=content: (folder / "data").write_text(of))  # type: ignore[misc]
+        assert (made.path / "data").read_text() == content
+        assert [found.path for found in Artifacts(tmp_path).find("things")] == [made.path]
+    assert [folder for folder in made.path.parent.iterdir() if folder.is_dir()] == [made.path]
+
+
+def test_what_several_have_completed_is_put_in_place_as_it_is(tmp_path: Path) -> None:
+    """The process that completed it was killed before its last step."""
+    artifacts = Artifacts(tmp_path)
+    final = artifacts.path("things", "it", RECIPE)
+    partial = final.with_name(f"{final.name}.partial")
+    partial.mkdir(parents=True)
+    (partial / "recipe.json").write_text("{}")
+
+    def again(folder: Path) -> bool:
+        pytest.fail("begun again")
+
+    made = artifacts.build_together("things", "it", RECIPE, SharedWork(again, again, again))
+    assert made is not None
+    assert [file.name for file in made.path.iterdir()] == ["recipe.json"]
 
 
 @pytest.mark.parametrize("resumable", [False, True])
@@ -176,7 +259,7 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 
 
 def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "deep" / "file.json"
+    target = tmp_path / "file.json"
     write_text_atomically(target, "old")
 
     def fails(self: Path, text: str, encoding: str) -> None:
@@ -187,6 +270,72 @@ def test_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
         write_text_atomically(target, "new")
     assert target.read_text() == "old"
     assert [file.name for file in target.parent.iterdir()] == ["file.json"]
+
+
+def test_text_is_written_by_processes_with_one_number_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers that share a folder, processes have the same numbers."""
+    replace = Path.replace
+
+    def between(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        write_text_atomically(target, "second")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", between)
+    write_text_atomically(tmp_path / "file", "first")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "first")]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_folder_that_is_removed_while_it_is_made_is_no_artifact(
+    tmp_path: Path, writes: bool, resumable: bool
+) -> None:
+    """It would be one with a recipe alone, which every later command then finds."""
+    artifacts = Artifacts(tmp_path)
+
+    def make(directory: Path) -> None:
+        shutil.rmtree(directory)
+        if writes:
+            (directory / "late").write_text("1")
+
+    with pytest.raises(MmmonoError, match=r"it-\w+\.partial was removed .*: run the same command again$"):
+        artifacts.build("things", "it", RECIPE, make, resumable)
+    assert not list(artifacts.find("things"))
+    assert artifacts.build("things", "it", RECIPE, lambda folder: None, resumable).built
+
+
+def test_a_process_that_was_taken_for_dead_takes_what_another_has_made(tmp_path: Path) -> None:
+    """It was stopped for minutes, and finds no folder when it goes on: the other one has put it in place."""
+    artifacts = Artifacts(tmp_path)
+    final = artifacts.path("things", "it", RECIPE)
+
+    def make(directory: Path) -> None:
+        (directory / "data").write_text("other's")
+        (directory / "recipe.json").write_text("{}")
+        directory.rename(final)
+        (directory / "more").write_text("own")
+
+    made = artifacts.build("things", "it", RECIPE, make)
+    assert not made.built
+    assert (made.path / "data").read_text() == "other's"
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_a_root_that_is_removed_while_a_lock_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool
+) -> None:
+    if not flock:
+        monkeypatch.setattr(locks, "flock_holds", lambda folder: False)
+    root = tmp_path / "root"
+    final = Artifacts(root).path("things", "it", RECIPE)
+    final.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool, locks.locked(Path(f"{final}.lock")):
+        waiting = pool.submit(Artifacts(root).build, "things", "it", RECIPE, lambda folder: None)
+        time.sleep(0.3)
+        shutil.rmtree(root)
+        with pytest.raises(MmmonoError, match=r"things was removed .*: run the same command again$"):
+            waiting.result(60)
 
 
 def test_what_made_an_artifact_is_kept_beside_it(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import multiprocessing as mp
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmmono.core.errors import BrokenPartError, DataError
-from mmmono.data import ImageTextPair, WebDatasetPairs
+from mmmono.data import ImageTextPair, WebDatasetPairs, shard_cache
 from mmmono.data.opening import ShardOpener
 from mmmono.data.remote_settings import RemoteSettings
 from tests.data.flaky_server import Fault, FlakyServer, flaky_server
@@ -105,6 +109,77 @@ def test_a_wrong_checksum_of_the_hub_is_an_error(server: FlakyServer, tmp_path: 
         captions(shards)
     shards.opener.remote(shards.shards[0]).sha256 = hashlib.sha256(SHARD).hexdigest()
     assert len(captions(shards)) == 40
+
+
+@pytest.mark.parametrize("at", [".tar.json", ".tar"])
+def test_a_copy_that_only_has_to_be_named_is_not_fetched_again(
+    server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Its process is killed between two of the last system calls."""
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if str(target).endswith(at):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            captions(source(server, tmp_path))
+    cache = source(server, tmp_path).opener.cache
+    assert cache is not None
+    assert cache.find(f"{server.url}/a/s-0.tar") is None
+    server.requests.clear()
+    assert len(captions(source(server, tmp_path))) == 40
+    assert [request.byte_range for request in server.requests] == [f"bytes={len(SHARD)}-"]
+
+
+def test_a_copy_that_another_process_removes_meanwhile_is_fetched_again(
+    server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = source(server, tmp_path)
+    captions(pairs)
+    exists = Path.exists
+
+    def removes(self: Path, **given: bool) -> bool:  # as if between two looks
+        found = exists(self, **given)
+        if self.suffix in (".tar", ".json"):
+            self.unlink(missing_ok=True)
+        return found
+
+    cache = pairs.opener.cache
+    assert cache is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", removes)
+        cache.find(pairs.shards[0])
+        cache.usage()
+    cache.remove(pairs.shards[0])
+    assert cache.usage() == (0, 0)
+    assert len(captions(source(server, tmp_path))) == 40
+
+
+def test_what_no_later_process_goes_on_from_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() > 20_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(memoryview(data)[:30_000])
+
+    (tmp_path / "s-0.tar").write_bytes(SHARD)
+    pairs = WebDatasetPairs(f"pipe:cat {tmp_path / 's-0.tar'}", opener=ShardOpener(cache=tmp_path / "cache"))
+    usual = Path.open
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Path, "open", lambda self, mode="r", **how: Full(self, "w") if mode == "wb" else usual(self, mode, **how)
+        )
+        patched.setattr(shard_cache, "CHUNK", 10_000)
+        with pytest.raises(DataError, match=r"no space left .*dataset\.cache="):
+            list(pairs.read(0))
+    assert not [file for file in tmp_path.glob("cache/*/*") if file.stat().st_size]
+    assert len(captions(pairs)) == 40
 
 
 def _read(url: str, cache: str, results: mp.Queue) -> None:  # type: ignore[type-arg]

@@ -263,3 +263,12 @@ def test_a_share_whose_store_is_finished_by_another_process_meanwhile_begins_no_
     assert made is not None
     assert not made.built
     assert [path.name for path in (tmp_path / "features").iterdir() if path.is_dir()] == [made.path.name]
+
+
+def test_a_report_that_goes_with_its_store_between_two_looks_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has put the store in place, while the one that leads a cluster counts what is done."""
+    writer = FeatureStoreWriter(tmp_path, 2)
+    monkeypatch.setattr(Path, "exists", lambda self, **_: True)
+    assert writer.report(0) is None

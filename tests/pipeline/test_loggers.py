@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mmmono.commands.wandb_workspace import dashboard, panel_groups
 from mmmono.core.errors import ConfigError
-from mmmono.pipeline.tracking import HISTORY_FILE, WandB
+from mmmono.pipeline.tracking import HISTORY_FILE, RUN_ID_FILE, WandB
 from tests.pipeline.conftest import REPOSITORY, Command
 from tests.pipeline.test_entrypoints import only, snapshot
 from tests.pipeline.test_sweeps import SHORT
@@ -210,3 +211,22 @@ def test_dashboard(command: Command, tmp_path: Path, offline: None) -> None:
     keys = {key for section in panel_groups() for key in (*section.figures, *section.tables)}
     assert {key.partition("/")[0] for key in keys} <= entrypoints
     assert "leave logger=wandb as it is" in command("dashboard", f"artifacts={tmp_path}", "logger=csv").err
+
+
+def test_a_kill_leaves_the_whole_id_of_a_run_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one would be that of no run, and end every later attempt."""
+
+    def killed(self: Path, text: str, encoding: str) -> None:
+        self.touch()
+        raise KeyboardInterrupt
+
+    made = SimpleNamespace(experiment=SimpleNamespace(id="abc"))
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", lambda **_: made)
+    monkeypatch.setattr(WandB, "_options", lambda *_: {})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            WandB("project").training_logger(tmp_path)
+    assert not (tmp_path / RUN_ID_FILE).exists()
+    assert WandB("project").training_logger(tmp_path) is made
+    assert (tmp_path / RUN_ID_FILE).read_text() == "abc\n"

@@ -13,7 +13,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from mmmono.analyses.train import TRAIN, metric_rows
 from mmmono.commands.publish.card import Origin, model_card
-from mmmono.core.artifacts import Artifact, explain_disk_trouble, write_text_atomically
+from mmmono.core.artifacts import Artifact, write_text_atomically
+from mmmono.core.disk_trouble import explain_disk_trouble
 from mmmono.core.errors import ConfigError, DictionaryError, ModelError
 from mmmono.data.hub import endpoint, hub_token
 from mmmono.dictionaries import Dictionary
