@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from mmmono.core.artifacts import write_text_atomically
-from mmmono.core.locks import locked
 from mmmono.pipeline.running import CONF
 from tests.rehearsal.commands import REPOSITORY, Entry, behind_make, parse
 from tests.rehearsal.drawn_pairs import write_coco, write_shard
@@ -177,7 +177,7 @@ def outcomes(place: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     distinct = {named(entry): entry for entry in entries}
     own = tmp_path_factory.getbasetemp()
     file = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "commands-outcomes.json"
-    with locked(Path(f"{file}.lock")):
+    with FileLock(f"{file}.lock"):
         if not file.exists():
             write_text_atomically(file, json.dumps(run_until_built(place, list(distinct.values()))))
     return dict(zip(distinct, json.loads(file.read_text()), strict=True))

@@ -16,15 +16,16 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mmmono.core.claims import EXPIRY, Claims
 
-LOOK = 0.05  # seconds between two attempts to take a lock
-LOOK_AT_CLAIMS = 0.5  # where it stands for claims, which cost more to look at
+LOOK = 0.5  # seconds between two attempts to take a claimed lock
 PATIENCE = 5.0  # seconds of waiting after which a line says so
 MOUNTS = Path("/proc/self/mounts")  # Linux's list of file systems; elsewhere nothing is known of them
 # File systems whose flock holds within each machine alone: always, or if mounted with one of the options. BeeGFS can be
@@ -50,14 +51,36 @@ def locked(file: Path) -> Iterator[None]:
     Raises:
         FileNotFoundError: its folder is removed.
     """
-    with _turn(file) as (take, pause):
+    if flock_holds(file.parent):
+        lock, told = FileLock(file), False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                _check_there(file.parent)
+                if not told:
+                    _say_waiting(file)
+                told = True
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    with Claims(_claims(file)) as claims:
         since: float | None = time.monotonic()
-        while not take():
+        while not claims.take(0):
+            _check_there(claims.folder)
             if since is not None and time.monotonic() - since >= PATIENCE:
                 _say_waiting(file)
                 since = None
-            time.sleep(pause)
+            time.sleep(LOOK)
         yield
+
+
+def _check_there(folder: Path) -> None:
+    """Raise FileNotFoundError if a folder has been removed: a lock in it would be waited for without end."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _say_waiting(file: Path) -> None:
@@ -72,69 +95,20 @@ def lock_if_free(file: Path) -> Iterator[bool]:
     Args:
         file: as for `locked`.
     """
-    with _turn(file) as (take, _):
-        yield take()
-
-
-@contextmanager
-def _turn(file: Path) -> Iterator[tuple[Callable[[], bool], float]]:
-    """Yield what tries to take a lock, which is then held until the block ends, and the seconds between two tries.
-
-    It raises FileNotFoundError if the folder has been removed, where nobody could take a lock any more.
-    """
-    if flock_holds(file.parent):
-        lock = _Flock(file)
-        try:
-            yield lock.take, LOOK
-        finally:
-            lock.release()
+    if not flock_holds(file.parent):
+        with Claims(_claims(file)) as claims:
+            yield claims.take(0)
         return
-    with Claims(_claims(file)) as claims:
-
-        def take() -> bool:
-            if claims.take(0):
-                return True
-            if claims.gone:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(claims.folder))
-            return False
-
-        yield take, LOOK_AT_CLAIMS
-
-
-class _Flock:
-    """The `flock` of a file, which stays."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._held: int | None = None
-
-    def take(self) -> bool:
-        """Take it, unless another process holds it; return whether this one does now."""
-        opened = self._opened()
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(opened), self._file.stat()):  # else others see a newer file of this name
-                self._held, opened = opened, -1
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        finally:
-            if opened >= 0:
-                os.close(opened)
-        return self._held is not None
-
-    def _opened(self) -> int:
-        try:
-            return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError:  # another user's, which can be locked nevertheless
-            if not self._file.exists():
-                raise
-            return os.open(self._file, os.O_RDONLY)
-
-    def release(self) -> None:
-        """Give it back, if it is held: also for processes that were forked meanwhile."""
-        if self._held is not None:
-            fcntl.flock(self._held, fcntl.LOCK_UN)
-            os.close(self._held)
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 @cache

@@ -62,13 +62,9 @@ class ShardCache:
         try:
             size = json.loads(self._note(shard).read_text(encoding="utf-8"))["size"]
             return path if path.stat().st_size == size else None
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # another process may just have removed it
+        except (FileNotFoundError, NotADirectoryError):  # none, or another process has just removed it
+            return None
+        except (ValueError, KeyError, TypeError):
             return None
 
     def fetch(self, shard: str) -> Path:
