@@ -12,19 +12,24 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 
 from mmmono.core.errors import ConfigError, NonFiniteError
 from mmmono.core.progress import progress_bar
 from mmmono.core.streams import Stream
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, activations
+from mmmono.features.gathered import GatheredView, most_open
 from mmmono.features.grouping import GroupNumbers
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import WHOLE
 
 RANGE = 1 << 16  # rows of the store in a range; the sizes of blocks divide it, so that a range ends where a block does
+OPEN_BYTES = 32  # a feature of a group that has begun and not ended, in the stream that keeps most of it
+MOST_OPEN = 1 << 26  # bytes of such groups, above which pairs are read group by group
 AHEAD = 2  # ranges a worker that may be folded before the one that is merged next, and wait in memory
 
 Result = TypeVar("Result")
@@ -53,9 +58,22 @@ class Walk:
 
     def ranges(self) -> list[slice]:
         """Return the ranges of the store's rows, each with at least one row of the view."""
-        starts = range(0, len(self.view.store), self.rows)
-        spans = [slice(start, min(start + self.rows, len(self.view.store))) for start in starts]
+        starts = range(0, self.view.extent, self.rows)
+        spans = [slice(start, min(start + self.rows, self.view.extent)) for start in starts]
         return [span for span in spans if self.view.within(span)]
+
+    def by_group(self) -> Walk:
+        """Return a walk group by group, if in the order of the store so many groups lie open that their sums fill memory.
+
+        A store on another machine is walked in its order.
+        """
+        features = self.view.dim if self.feature_set is None else self.feature_set.num_features
+        if self.groups is None or not isinstance(self.view.store.path, Path):
+            return self
+        if most_open(self.groups) * features * OPEN_BYTES <= MOST_OPEN:
+            return self
+        order = np.argsort(self.groups, kind="stable")
+        return replace(self, view=GatheredView(self.view, order), groups=self.groups[order])
 
     def blocks(self, span: slice = WHOLE) -> Iterator[ActivationBlock]:
         """Stream the blocks of some rows of the store. Errors: see `activations`."""
@@ -120,7 +138,8 @@ def fold_range(stream: Folded, walk: Walk, number: int, span: slice) -> Folded:
         for block in walk.blocks(span):
             mine.add(block)
     except NonFiniteError as error:
-        raise NonFiniteError(f"{error} (rows are counted from pair {first} on)" if first else str(error)) from error
+        counted = walk.view.counted_from(first)
+        raise NonFiniteError(f"{error} ({counted})" if counted else str(error)) from error
     return mine
 
 
