@@ -24,7 +24,9 @@ class GatheredView(FeatureView):
     """
 
     def __init__(self, view: FeatureView, order: Array, texts: Array | None = None) -> None:
-        images, of_texts = (view.rows_of(side, order if texts is None or side == "image" else texts) for side in MODALITIES)
+        images, of_texts = (
+            view.rows_of(side, order if texts is None or side == "image" else texts) for side in MODALITIES
+        )
         super().__init__(view.store, images, view._grouping, view._codes)
         self._sides: dict[Modality, Array] = {"image": images, "text": of_texts}
 

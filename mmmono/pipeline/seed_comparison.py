@@ -61,7 +61,7 @@ def check_width(features: int) -> None:
     needed, there = MATRICES * 8 * features**2, usable_memory()
     if needed > there:
         raise ConfigError(
-            f"to match {features:,} features with those of another seed takes {needed / 1e9:.0f} GB, for the correlations of "
+            f"to match {features:,} features with those of another seed takes {needed / 1e9:.0f} GB, for correlations of "
             f"all with all, but this process may use {there / 1e9:.0f} GB of memory: compare narrower dictionaries "
             "(features.expansion=)"
         )

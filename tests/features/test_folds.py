@@ -178,7 +178,8 @@ def test_broken_pairs_are_images_with_the_texts_of_others(store: FeatureStore) -
     for path, at in ((by_group, np.arange(len(rows))), (replace(by_group, view=GatheredView(broken, order)), order)):
         blocks = [block for span in path.ranges() for block in path.blocks(span)]
         assert torch.equal(torch.cat([block.image for block in blocks]), store.gather("image", rows[at]).float())
-        assert torch.equal(torch.cat([block.text for block in blocks]), store.gather("text", rows[partners[at]]).float())
+        texts = store.gather("text", rows[partners[at]]).float()
+        assert torch.equal(torch.cat([block.text for block in blocks]), texts)
         assert path.view.origin("text", 2).row(1) == rows[partners[at]][3]
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, SCALED, Settings
-from mmmono.features import ActivationBlock, FeatureSet
+from mmmono.features import ActivationBlock
 from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups, stored_pairs_and_groups
 from mmmono.features.gathered import GatheredView
 from mmmono.modality import DominanceStream, sign_flip_p_values
