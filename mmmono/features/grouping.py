@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
@@ -121,7 +121,10 @@ def split_rows(
         StoreError: the metadata has no column to split by.
     """
     grouping = grouping or Grouping()
-    of_each = _hashed(store, shares, grouping) if codes is None else _split_of_each(store, shares, grouping, codes)
+    if codes is None:
+        of_each = _hashed(_Metadata(store, store.metadata_state), shares, grouping)
+    else:
+        of_each = _split_of_each(store, shares, grouping, codes)
     return np.flatnonzero(of_each == SPLITS.index(split))
 
 
@@ -137,10 +140,18 @@ def _split_of_each(store: FeatureStore, shares: SplitShares, grouping: Grouping,
     return np.array([SPLITS.index(shares.split_at(place)) for place in places], np.int8)[numbers]
 
 
+@dataclass(frozen=True)
+class _Metadata:
+    """A store, equal to others whose metadata are the same files in the same state."""
+
+    store: FeatureStore = field(compare=False)
+    state: str
+
+
 @lru_cache(maxsize=4)
-def _hashed(store: FeatureStore, shares: SplitShares, grouping: Grouping) -> Array:
-    """The same without compared images, found once for all splits of a store that is open."""
-    return _split_of_each(store, shares, grouping, None)
+def _hashed(of: _Metadata, shares: SplitShares, grouping: Grouping) -> Array:
+    """The same without compared images, found once for all splits, and for all steps of a plan."""
+    return _split_of_each(of.store, shares, grouping, None)
 
 
 def near_duplicates(store: FeatureStore, threshold: float, codes: GroupNumbers, device: str = "cpu") -> GroupNumbers:

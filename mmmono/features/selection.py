@@ -142,12 +142,20 @@ class FeatureView:
         Raises:
             StoreError: the metadata is missing or has none.
         """
-        if (stored := self.store.stored_column("caption")) is not None:
-            return pd.Series(stored if self.rows is None else stored[self.rows], name="caption", dtype=object)
-        metadata = self.metadata()
-        if "caption" not in metadata:
+        if (captions := self.column("caption")) is None:
             raise StoreError(f"{self.store.path} has no captions: {CAPTION_WANTED}")
-        return metadata["caption"]
+        return captions
+
+    def column(self, name: str) -> pd.Series | None:
+        """Return one column of the metadata of the view's rows, without the others where each file has it; None if none.
+
+        Raises:
+            StoreError: the metadata is missing.
+        """
+        stored = None if name == "key" else self.store.stored_column(name)  # keys are made unique among all rows
+        if stored is not None:
+            return pd.Series(stored if self.rows is None else stored[self.rows], name=name, dtype=object)
+        return self.metadata().get(name)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mmmono.core.errors import ConfigError, ProcessError
 from mmmono.core.modality_names import ModalityNames
 from mmmono.core.seeding import seed_everything
 from mmmono.dictionaries import Dictionary, DictionaryFeatures
-from mmmono.features import ActivationBlock, Features, FeatureSet, FeatureStore, Modality, RawFeatures, activations
+from mmmono.features import ActivationBlock, Features, FeatureSet, Modality, RawFeatures, activations
 from mmmono.features.encoded_rows import encoded_rows
 from mmmono.features.folding import Folded, OfBlocks, Walk, folded, stored_pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
@@ -73,7 +73,6 @@ class Workspace:
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
-        self._stores: dict[Path, FeatureStore] = {}  # opened, by their folders
         self._trained: dict[tuple[str, int], Artifact] = {}  # together
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
@@ -129,9 +128,7 @@ class Workspace:
         )
 
     def _features_of(self, store: Artifact, split: Split) -> Features:
-        if store.path not in self._stores:
-            self._stores[store.path] = self.dataset.opened(store)
-        opened = self._stores[store.path]
+        opened = self.dataset.opened(store)
         groups = compared_groups(self.artifacts, store, opened, self.dataset.grouping, self.device)
         view = self.dataset.view(opened, split, groups)
         made_of = {**store_identity(store, opened), "split": split, **self.dataset.split_recipe(split)}
