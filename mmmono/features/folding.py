@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -30,10 +31,16 @@ from mmmono.features.store import WHOLE
 RANGE = 1 << 16  # rows of the store in a range; the sizes of blocks divide it, so that a range ends where a block does
 OPEN_BYTES = 32  # a feature of a group that has begun and not ended, in the stream that keeps most of it
 MOST_OPEN = 1 << 26  # bytes of such groups, above which pairs are read group by group
+WORTH_A_BAR = 1 << 27  # values of a single range from which on its progress is shown: certainty takes a minute for them
 AHEAD = 2  # ranges a worker that may be folded before the one that is merged next, and wait in memory
 
 Result = TypeVar("Result")
+Advance = Callable[[int], None]
 Folded = TypeVar("Folded", bound=Stream[..., Any])
+
+
+def ignored(pairs: int) -> None:
+    """Say to nobody that pairs were seen."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,16 @@ class Walk:
     groups: GroupNumbers | None = None
     rows: int = field(default_factory=lambda: RANGE)
 
+    @property
+    def features(self) -> int:
+        """Number of features of a block."""
+        return self.view.dim if self.feature_set is None else self.feature_set.num_features
+
+    @property
+    def values(self) -> int:
+        """Number of values on either side."""
+        return len(self.view) * self.features
+
     def ranges(self) -> list[slice]:
         """Return the ranges of the store's rows, each with at least one row of the view."""
         starts = range(0, self.view.extent, self.rows)
@@ -67,10 +84,9 @@ class Walk:
 
         A store on another machine is walked in its order.
         """
-        features = self.view.dim if self.feature_set is None else self.feature_set.num_features
         if self.groups is None or not isinstance(self.view.store.path, Path):
             return self
-        if most_open(self.groups) * features * OPEN_BYTES <= MOST_OPEN:
+        if most_open(self.groups) * self.features * OPEN_BYTES <= MOST_OPEN:
             return self
         order = np.argsort(self.groups, kind="stable")
         return replace(self, view=GatheredView(self.view, order), groups=self.groups[order])
@@ -95,12 +111,13 @@ class Walk:
 class Engine(Protocol):
     """Folds the ranges of a walk; the options `engine=` implement it."""
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order.
 
         Args:
             stream: an empty one; `fresh` makes those of the ranges.
             walk: what they are to see.
+            advance: called with the number of pairs that were seen since the last call, from any thread.
         """
 
 
@@ -117,26 +134,30 @@ def folded(stream: Folded, walk: Walk, engine: Engine) -> Folded:
         DataError: a range ended the processes that folded it, several times.
     """
     spans = walk.ranges()
-    if len(spans) == 1:
-        for block in walk.blocks():
-            stream.add(block)
-        return stream
     name = "embeddings" if walk.feature_set is None else walk.feature_set.name
-    with progress_bar() as bar, closing(engine.folded_ranges(stream, walk)) as ranges:  # type: ignore[type-var]
-        task = bar.add_task(f"pairs of {name}", total=len(walk.view))
-        for span, one in zip(spans, ranges, strict=True):
-            stream.merge(one)
-            bar.advance(task, walk.view.within(span))
+    with progress_bar() if len(spans) > 1 or walk.values >= WORTH_A_BAR else nullcontext() as bar:
+        advance = (
+            ignored if bar is None else partial(bar.advance, bar.add_task(f"pairs of {name}", total=len(walk.view)))
+        )
+        if len(spans) == 1:
+            for block in walk.blocks():
+                stream.add(block)
+                advance(len(block.image_rows))
+            return stream
+        with closing(engine.folded_ranges(stream, walk, advance)) as ranges:  # type: ignore[type-var]
+            for _, one in zip(spans, ranges, strict=True):
+                stream.merge(one)
     return stream
 
 
-def fold_range(stream: Folded, walk: Walk, number: int, span: slice) -> Folded:
+def fold_range(stream: Folded, walk: Walk, number: int, span: slice, advance: Advance = ignored) -> Folded:
     """Return a new stream of one range of the store's rows; `stream`, an empty one, stays as it is. Errors: see `folded`."""
     mine = stream.fresh(number)
     first = walk.view.within(slice(0, span.start))
     try:
         for block in walk.blocks(span):
             mine.add(block)
+            advance(len(block.image_rows))
     except NonFiniteError as error:
         counted = walk.view.counted_from(first)
         raise NonFiniteError(f"{error} ({counted})" if counted else str(error)) from error
@@ -157,7 +178,7 @@ class Threads:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"engine.workers={self.workers} must be at least 1")
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance = ignored) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order; see `Engine`."""
         before = torch.get_num_threads()
         workers = self.workers or (before if torch.device(walk.device).type == "cpu" else 1)
@@ -168,7 +189,7 @@ class Threads:
             while left or running:
                 while left and len(running) < AHEAD * workers:
                     number, span = left.popleft()
-                    running.append(pool.submit(fold_range, empty, walk, number, span))
+                    running.append(pool.submit(fold_range, empty, walk, number, span, advance))
                 yield running.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -9,7 +9,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_folds import folded_on_cluster
-from mmmono.features.folding import Folded, Threads, Walk
+from mmmono.features.folding import Advance, Folded, Threads, Walk
 from mmmono.pipeline.extracting import FeatureExtraction
 
 
@@ -34,9 +34,9 @@ class Local:
         """Return the store, made first if it does not exist; None if other processes still work on it."""
         return extraction.whole(limit) if extraction.devices == 1 else extraction.on_devices(limit)
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of a walk, in order."""
-        return Threads(self.workers).folded_ranges(stream, walk)
+        return Threads(self.workers).folded_ranges(stream, walk, advance)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Ray:
             )
         return extraction.on_cluster(self.settings(extraction.device), limit)
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of a walk, in order, from the workers of the cluster."""
-        return folded_on_cluster(stream, walk, self.settings(walk.device))
+        return folded_on_cluster(stream, walk, self.settings(walk.device), advance)
 
 
 Engine = Local | Ray

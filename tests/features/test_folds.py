@@ -163,6 +163,23 @@ def test_groups_that_lie_all_over_the_store_are_read_one_after_another(
             np.testing.assert_allclose(value, numbers(theirs)[key], rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+def test_progress_is_told_within_ranges(store: FeatureStore) -> None:
+    seen: list[int] = []
+    path = walk(store, "sae")
+    assert len(list(Threads(2).folded_ranges(STREAMS["gap"](), path, seen.append))) == 4
+    assert sum(seen) == PAIRS
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize("least", [PAIRS * DIM, PAIRS * DIM + 1])
+def test_a_single_range_that_takes_long_has_a_bar(
+    store: FeatureStore, least: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folding, "WORTH_A_BAR", least)
+    folded(STREAMS["gap"](), walk(store, "embeddings", PAIRS), Threads())
+    assert ("pairs of embeddings" in capsys.readouterr().out) == (least == PAIRS * DIM)
+
+
 def test_open_groups_are_counted() -> None:
     assert most_open(np.array([0, 0, 1, 2, 2])) == 1
     assert most_open(np.array([3, 0, 1, 3, 1, 2, 0, -1])) == 3
