@@ -108,6 +108,11 @@ class Walk:
         return replace(self, feature_set=moved, device=device)
 
 
+def streams_of(workers: int) -> int:
+    """Number of streams in memory while so many workers fold ranges: those that run or wait, and that of the result."""
+    return 1 + AHEAD * workers
+
+
 class Engine(Protocol):
     """Folds the ranges of a walk; the options `engine=` implement it."""
 
@@ -178,10 +183,13 @@ class Threads:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"engine.workers={self.workers} must be at least 1")
 
+    def on(self, device: str) -> int:
+        """Number of threads on a device."""
+        return self.workers or (torch.get_num_threads() if torch.device(device).type == "cpu" else 1)
+
     def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance = ignored) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order; see `Engine`."""
-        before = torch.get_num_threads()
-        workers = self.workers or (before if torch.device(walk.device).type == "cpu" else 1)
+        before, workers = torch.get_num_threads(), self.on(walk.device)
         empty, left = stream.fresh(0), deque(enumerate(walk.ranges()))
         running: deque[Future[Folded]] = deque()
         pool = ThreadPoolExecutor(workers, "ranges", initializer=torch.set_num_threads, initargs=(1,))

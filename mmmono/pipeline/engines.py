@@ -9,7 +9,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_folds import folded_on_cluster
-from mmmono.features.folding import Advance, Folded, Threads, Walk
+from mmmono.features.folding import Advance, Folded, Threads, Walk, streams_of
 from mmmono.pipeline.extracting import FeatureExtraction
 
 
@@ -29,6 +29,10 @@ class Local:
     def device_type(self, device: str) -> str:
         """Kind of device that encodes, given this process's device."""
         return device
+
+    def streams(self, device: str) -> int:
+        """Number of streams of ranges that this process holds at a time, at most."""
+        return streams_of(Threads(self.workers).on(device))
 
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
         """Return the store, made first if it does not exist; None if other processes still work on it."""
@@ -55,6 +59,10 @@ class Ray:
         """Where the workers run, given this process's device. Raises ConfigError if a setting is invalid."""
         gpus = int(device.startswith("cuda")) if self.gpus is None else self.gpus
         return ClusterSettings(self.address, self.workers, self.cpus, gpus)
+
+    def streams(self, device: str) -> int:
+        """Number of streams of ranges that this process holds at a time; of one worker, if their number is not given."""
+        return streams_of(self.workers or 1)
 
     def device_type(self, device: str) -> str:
         """Kind of device that encodes, given this process's device."""
