@@ -31,7 +31,7 @@ from mmmono.features.store import WHOLE
 RANGE = 1 << 16  # rows of the store in a range; the sizes of blocks divide it, so that a range ends where a block does
 OPEN_BYTES = 32  # a feature of a group that has begun and not ended, in the stream that keeps most of it
 MOST_OPEN = 1 << 26  # bytes of such groups, above which pairs are read group by group
-WORTH_A_BAR = 1 << 27  # values of a single range from which on its progress is shown: certainty takes a minute for them
+WORTH_A_BAR = 1 << 27  # values from which on the progress of a single range is shown: certainty takes a minute for them
 AHEAD = 2  # ranges a worker that may be folded before the one that is merged next, and wait in memory
 
 Result = TypeVar("Result")

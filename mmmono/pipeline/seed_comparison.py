@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from mmmono.core.memory import usable_memory
 from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.feature_set import ActivationBlock, FeatureSet
-from mmmono.features.folding import OfBlocks, Together
+from mmmono.features.folding import WORTH_A_BAR, OfBlocks, Together, ignored
 from mmmono.features.selection import Split
 from mmmono.modality import CorrelationStream, DominanceStream, match_features
 from mmmono.modality.groups import group_sizes
@@ -192,10 +193,10 @@ class SeedComparison:
             seeds: seeds of the shuffled pairs.
         """
         sets, own = (first[0], second[0]), (self.pairs.split, self.pairs.matched)
-        samples = (1 + self.n_chance) * len(self.pairs.matched) + len(self.pairs.held_out)
-        with progress_bar() as bar:
-            task = bar.add_task(f"{first[0].name} matched with seed {seeds[-1]}", total=len(MODALITIES) * samples)
-            advance = partial(bar.advance, task)
+        samples = len(MODALITIES) * ((1 + self.n_chance) * len(self.pairs.matched) + len(self.pairs.held_out))
+        with progress_bar() if samples * first[0].num_features >= WORTH_A_BAR else nullcontext() as bar:
+            name = f"{first[0].name} matched with seed {seeds[-1]}"
+            advance = ignored if bar is None else partial(bar.advance, bar.add_task(name, total=samples))
             partners, _ = match_features(self._activations(*sets, *own, advance))
             matched = second[1].reordered(partners)
             rng = np.random.default_rng(seeds)
