@@ -40,7 +40,7 @@ from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_extraction import ClusterJob, extract_on_cluster
 from mmmono.features.extraction import begin_store, extract_share
 from mmmono.features.extraction_settings import ExtractionSettings
-from mmmono.features.folding import OfBlocks, Threads, Together, Walk, folded, stored_pairs
+from mmmono.features.folding import Advance, OfBlocks, Threads, Together, Walk, folded, stored_pairs
 from mmmono.features.shares import Share
 from mmmono.modality import DominanceStream, SharednessStream
 from mmmono.pipeline.engines import Engine, Ray
@@ -157,8 +157,8 @@ class Timed:
     def __init__(self, engine: Engine | Threads) -> None:
         self.engine, self.moments = engine, [time.perf_counter()]
 
-    def folded_ranges(self, stream: Any, walk: Walk) -> Iterator[Any]:
-        for one in self.engine.folded_ranges(stream, walk):
+    def folded_ranges(self, stream: Any, walk: Walk, advance: Advance) -> Iterator[Any]:
+        for one in self.engine.folded_ranges(stream, walk, advance):
             self.moments.append(time.perf_counter())
             yield one
 

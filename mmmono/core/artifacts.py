@@ -140,6 +140,10 @@ class Artifacts:
         """Return the folder of the artifact with this recipe, whether it exists or not."""
         return self.root / kind / f"{file_name(name)}-{address(kind, name, recipe)}"
 
+    def has(self, kind: str, name: str, recipe: Mapping[str, Any]) -> bool:
+        """Whether the artifact with this recipe is there."""
+        return (self.path(kind, name, recipe) / RECIPE_FILE).exists()
+
     def build(
         self, kind: str, name: str, recipe: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False
     ) -> Artifact:

@@ -199,7 +199,10 @@ class SplitShares:
 
     def split_of(self, group: str) -> Literal["train", "select", "val"]:
         """Return the split of a group; it depends on a hash of group and seed only, not on other pairs."""
-        place = self.place(group)
+        return self.split_at(self.place(group))
+
+    def split_at(self, place: float) -> Literal["train", "select", "val"]:
+        """Return the split of the groups at a place; see `place`."""
         if place < self.train:
             return "train"
         return "select" if place < self.train + self.select else "val"

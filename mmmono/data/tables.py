@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import csv
+import errno
 import io
 import json
+import os
 import re
 import shlex
 import tokenize
@@ -100,6 +102,14 @@ class TableReading:
         return image, _column("caption_column", self.caption_column, captions, there, what)
 
 
+def check_table(file: Path) -> None:
+    """Raise DataError unless there is a file with the name of a table; see `read_table`."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{file} is no table that is read here: {', '.join(SUFFIXES)}")
+    if not file.exists():
+        raise DataError(f"{file} cannot be read ({os.strerror(errno.ENOENT)})")
+
+
 def read_table(file: Path) -> dict[str, list[Any]]:
     """Return a table's columns by name. Bytes that are no text, such as images, are not read: their values are `EMBEDDED`.
 
@@ -109,9 +119,8 @@ def read_table(file: Path) -> dict[str, list[Any]]:
     Raises:
         DataError: it is not there, of another type, or broken, or two columns have one name; the message names the line.
     """
+    check_table(file)
     suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{file} is no table that is read here: {', '.join(SUFFIXES)}")
     try:
         if suffix == ".parquet":
             return _parquet(file)

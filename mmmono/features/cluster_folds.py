@@ -21,7 +21,7 @@ from mmmono.core.memory import keep_freed_memory
 from mmmono.core.provenance import provenance
 from mmmono.core.streams import Stream
 from mmmono.features.cluster import REASON, TRIES, Cluster, ClusterSettings, check_machine
-from mmmono.features.folding import AHEAD, Folded, Walk, fold_range
+from mmmono.features.folding import AHEAD, Advance, Folded, Walk, fold_range, ignored
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ class FoldWorker:
         """Nothing is held."""
 
 
-def folded_on_cluster(stream: Folded, walk: Walk, settings: ClusterSettings) -> Iterator[Folded]:
+def folded_on_cluster(
+    stream: Folded, walk: Walk, settings: ClusterSettings, advance: Advance = ignored
+) -> Iterator[Folded]:
     """Yield a stream of each range of a walk, in order, from the workers of a cluster; see `Threads.folded_ranges`.
 
     Args:
         stream: an empty one.
         walk: what it is to see.
         settings: where the workers run.
+        advance: called with the number of pairs of each range, once it is there.
 
     Raises:
         ConfigError: there is no cluster, or it has no room for a worker.
@@ -99,6 +102,7 @@ def folded_on_cluster(stream: Folded, walk: Walk, settings: ClusterSettings) -> 
             for (number, span), one in cluster.ended():
                 if one is not None:
                     done[number] = one
+                    advance(walk.view.within(span))
                     continue
                 deaths[number] += 1
                 if deaths[number] == TRIES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmmono.core.files import user_path
 from mmmono.core.fingerprints import files_fingerprint
 from mmmono.core.text import message_of
 from mmmono.data.remote_folder import is_remote
-from mmmono.data.tables import read_table
+from mmmono.data.tables import check_table, read_table
 from mmmono.features.array_files import read_header
 from mmmono.features.metadata import as_text, with_keys
 
@@ -50,6 +50,11 @@ class EmbeddingFiles:
         return self._sides["image"].shape[1]
 
     @property
+    def pairs(self) -> int:
+        """Number of rows of the embeddings."""
+        return self._sides["image"].shape[0]
+
+    @property
     def folder(self) -> Path:
         """Folder that image paths in the metadata belong to."""
         return user_path(self.metadata or self.image).parent
@@ -64,9 +69,9 @@ class EmbeddingFiles:
             )
         if not image.shape[0]:
             raise StoreError(f"dataset.image={self.image} holds no pair")
-        if len(self.frame()) != image.shape[0]:
+        if (rows := _row_count(self, self.fingerprint())) != image.shape[0]:
             raise StoreError(
-                f"dataset.metadata={self.metadata} has {len(self.frame())} rows, and the embeddings {image.shape[0]}: row i "
+                f"dataset.metadata={self.metadata} has {rows} rows, and the embeddings {image.shape[0]}: row i "
                 "of each must belong to pair i"
             )
 
@@ -74,7 +79,8 @@ class EmbeddingFiles:
         """Digest of the whole content of all files."""
         files = {name: side.file for name, side in self._sides.items()}
         if self.metadata is not None:
-            files[f"metadata{Path(self.metadata).suffix}"] = user_path(self.metadata)
+            check_table(table := user_path(self.metadata))
+            files[f"metadata{Path(self.metadata).suffix}"] = table
         return files_fingerprint(files) + "".join(f":{side.name}" for side in self._sides.values() if side.name)
 
     def frame(self) -> pd.DataFrame:
@@ -114,6 +120,12 @@ class EmbeddingFiles:
     @cached_property
     def _sides(self) -> dict[str, _Rows]:
         return {"image": _opened("image", self.image), "text": _opened("text", self.text)}
+
+
+@lru_cache(maxsize=8)
+def _row_count(files: EmbeddingFiles, fingerprint: str) -> int:
+    """Number of rows of the metadata of files of this content, counted once: a plan of many steps asks for each."""
+    return len(files.frame())
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,37 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 
 from mmmono.core.errors import ConfigError, NonFiniteError
 from mmmono.core.progress import progress_bar
 from mmmono.core.streams import Stream
 from mmmono.features.feature_set import ActivationBlock, FeatureSet, activations
+from mmmono.features.gathered import GatheredView, most_open
 from mmmono.features.grouping import GroupNumbers
 from mmmono.features.selection import FeatureView
 from mmmono.features.store import WHOLE
 
 RANGE = 1 << 16  # rows of the store in a range; the sizes of blocks divide it, so that a range ends where a block does
+OPEN_BYTES = 32  # a feature of a group that has begun and not ended, in the stream that keeps most of it
+MOST_OPEN = 1 << 26  # bytes of such groups, above which pairs are read group by group
+WORTH_A_BAR = 1 << 27  # values from which on the progress of a single range is shown: certainty takes a minute for them
 AHEAD = 2  # ranges a worker that may be folded before the one that is merged next, and wait in memory
 
 Result = TypeVar("Result")
+Advance = Callable[[int], None]
 Folded = TypeVar("Folded", bound=Stream[..., Any])
+
+
+def ignored(pairs: int) -> None:
+    """Say to nobody that pairs were seen."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +63,33 @@ class Walk:
     groups: GroupNumbers | None = None
     rows: int = field(default_factory=lambda: RANGE)
 
+    @property
+    def features(self) -> int:
+        """Number of features of a block."""
+        return self.view.dim if self.feature_set is None else self.feature_set.num_features
+
+    @property
+    def values(self) -> int:
+        """Number of values on either side."""
+        return len(self.view) * self.features
+
     def ranges(self) -> list[slice]:
         """Return the ranges of the store's rows, each with at least one row of the view."""
-        starts = range(0, len(self.view.store), self.rows)
-        spans = [slice(start, min(start + self.rows, len(self.view.store))) for start in starts]
+        starts = range(0, self.view.extent, self.rows)
+        spans = [slice(start, min(start + self.rows, self.view.extent)) for start in starts]
         return [span for span in spans if self.view.within(span)]
+
+    def by_group(self) -> Walk:
+        """Return a walk group by group, if in the order of the store so many groups lie open that their sums fill memory.
+
+        A store on another machine is walked in its order.
+        """
+        if self.groups is None or not isinstance(self.view.store.path, Path):
+            return self
+        if most_open(self.groups) * self.features * OPEN_BYTES <= MOST_OPEN:
+            return self
+        order = np.argsort(self.groups, kind="stable")
+        return replace(self, view=GatheredView(self.view, order), groups=self.groups[order])
 
     def blocks(self, span: slice = WHOLE) -> Iterator[ActivationBlock]:
         """Stream the blocks of some rows of the store. Errors: see `activations`."""
@@ -74,15 +108,21 @@ class Walk:
         return replace(self, feature_set=moved, device=device)
 
 
+def streams_of(workers: int) -> int:
+    """Number of streams in memory while so many workers fold ranges: those that run or wait, and that of the result."""
+    return 1 + AHEAD * workers
+
+
 class Engine(Protocol):
     """Folds the ranges of a walk; the options `engine=` implement it."""
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order.
 
         Args:
             stream: an empty one; `fresh` makes those of the ranges.
             walk: what they are to see.
+            advance: called with the number of pairs that were seen since the last call, from any thread.
         """
 
 
@@ -99,28 +139,33 @@ def folded(stream: Folded, walk: Walk, engine: Engine) -> Folded:
         DataError: a range ended the processes that folded it, several times.
     """
     spans = walk.ranges()
-    if len(spans) == 1:
-        for block in walk.blocks():
-            stream.add(block)
-        return stream
     name = "embeddings" if walk.feature_set is None else walk.feature_set.name
-    with progress_bar() as bar, closing(engine.folded_ranges(stream, walk)) as ranges:  # type: ignore[type-var]
-        task = bar.add_task(f"pairs of {name}", total=len(walk.view))
-        for span, one in zip(spans, ranges, strict=True):
-            stream.merge(one)
-            bar.advance(task, walk.view.within(span))
+    with progress_bar() if len(spans) > 1 or walk.values >= WORTH_A_BAR else nullcontext() as bar:
+        advance = (
+            ignored if bar is None else partial(bar.advance, bar.add_task(f"pairs of {name}", total=len(walk.view)))
+        )
+        if len(spans) == 1:
+            for block in walk.blocks():
+                stream.add(block)
+                advance(len(block.image_rows))
+            return stream
+        with closing(engine.folded_ranges(stream, walk, advance)) as ranges:  # type: ignore[type-var]
+            for _, one in zip(spans, ranges, strict=True):
+                stream.merge(one)
     return stream
 
 
-def fold_range(stream: Folded, walk: Walk, number: int, span: slice) -> Folded:
+def fold_range(stream: Folded, walk: Walk, number: int, span: slice, advance: Advance = ignored) -> Folded:
     """Return a new stream of one range of the store's rows; `stream`, an empty one, stays as it is. Errors: see `folded`."""
     mine = stream.fresh(number)
     first = walk.view.within(slice(0, span.start))
     try:
         for block in walk.blocks(span):
             mine.add(block)
+            advance(len(block.image_rows))
     except NonFiniteError as error:
-        raise NonFiniteError(f"{error} (rows are counted from pair {first} on)" if first else str(error)) from error
+        counted = walk.view.counted_from(first)
+        raise NonFiniteError(f"{error} ({counted})" if counted else str(error)) from error
     return mine
 
 
@@ -138,10 +183,13 @@ class Threads:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"engine.workers={self.workers} must be at least 1")
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def on(self, device: str) -> int:
+        """Number of threads on a device."""
+        return self.workers or (torch.get_num_threads() if torch.device(device).type == "cpu" else 1)
+
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance = ignored) -> Iterator[Folded]:
         """Yield a stream of each range of the walk, in order; see `Engine`."""
-        before = torch.get_num_threads()
-        workers = self.workers or (before if torch.device(walk.device).type == "cpu" else 1)
+        before, workers = torch.get_num_threads(), self.on(walk.device)
         empty, left = stream.fresh(0), deque(enumerate(walk.ranges()))
         running: deque[Future[Folded]] = deque()
         pool = ThreadPoolExecutor(workers, "ranges", initializer=torch.set_num_threads, initargs=(1,))
@@ -149,7 +197,7 @@ class Threads:
             while left or running:
                 while left and len(running) < AHEAD * workers:
                     number, span = left.popleft()
-                    running.append(pool.submit(fold_range, empty, walk, number, span))
+                    running.append(pool.submit(fold_range, empty, walk, number, span, advance))
                 yield running.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -18,9 +19,11 @@ from mmmono.data.pairs import SplitShares
 from mmmono.features.rows import Origin, prepare
 from mmmono.features.store import FeatureStore
 
+Array = np.ndarray[Any, Any]
 GroupNumbers = np.ndarray[Any, np.dtype[np.int64]]  # the group of each pair, numbered from 0
 
 GROUP_COLUMNS = ("group", "key", "image_path")  # the first of these that the metadata has tells the groups
+SPLITS = ("train", "select", "val")
 COMPARED_ROWS = 4096  # rows whose cosines are computed at a time
 STRETCH, STRETCHES = 1024, 64  # rows beside one another, and how many such stretches are looked at for copies
 
@@ -117,16 +120,38 @@ def split_rows(
     Raises:
         StoreError: the metadata has no column to split by.
     """
-    names = (grouping or Grouping()).names(store)
+    grouping = grouping or Grouping()
+    if codes is None:
+        of_each = _hashed(_Metadata(store, store.metadata_state), shares, grouping)
+    else:
+        of_each = _split_of_each(store, shares, grouping, codes)
+    return np.flatnonzero(of_each == SPLITS.index(split))
+
+
+def _split_of_each(store: FeatureStore, shares: SplitShares, grouping: Grouping, codes: GroupNumbers | None) -> Array:
+    """Place in SPLITS of each pair's split."""
+    names = grouping.names(store)
     if names is None:
         raise StoreError(f"{store.path}: metadata has no key, group or image_path to split by; use dataset.split=all")
-    if codes is not None:  # the first pair of connected groups decides for all of them
-        joined = join(_numbered(names), codes)
-        names = names[np.unique(joined, return_index=True)[1]][joined]
-    unique = [str(name) for name in pd.unique(names)]
-    shares = shares.with_groups([shares.place(name) for name in unique])
-    split_of = {name: shares.split_of(name) for name in unique}
-    return np.flatnonzero(np.array([split_of[str(name)] for name in names]) == split)
+    numbers = _numbered(names) if codes is None else join(_numbered(names), codes)
+    # The first pair of a group decides for all of it; it is hashed once, which takes longer than all else here.
+    places = [shares.place(str(name)) for name in names[np.unique(numbers, return_index=True)[1]]]
+    shares = shares.with_groups(places)
+    return np.array([SPLITS.index(shares.split_at(place)) for place in places], np.int8)[numbers]
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """A store, equal to others whose metadata are the same files in the same state."""
+
+    store: FeatureStore = field(compare=False)
+    state: str
+
+
+@lru_cache(maxsize=4)
+def _hashed(of: _Metadata, shares: SplitShares, grouping: Grouping) -> Array:
+    """The same without compared images, found once for all splits, and for all steps of a plan."""
+    return _split_of_each(of.store, shares, grouping, None)
 
 
 def near_duplicates(store: FeatureStore, threshold: float, codes: GroupNumbers, device: str = "cpu") -> GroupNumbers:

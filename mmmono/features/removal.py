@@ -76,21 +76,25 @@ class Composition:
         if self.atoms is None:
             return self.codes.index_fill(1, removed, 0.0)
         kept = others(removed, self.features)
-        if self._few is not None or len(kept) < len(removed):
+        if self._few is not None:  # of which a sum costs less than finding what to subtract from it
+            changed = self._active[:, removed].any(1).nonzero().squeeze(1)
+            vectors = self.vectors.clone()
+            vectors[changed] = self._sum(kept, changed)
+            return vectors
+        if len(kept) < len(removed):
             return self._sum(kept)
         vectors = torch.addmm(self.vectors, self.codes[:, removed], self.atoms[removed], alpha=-1)
         empty = self._active[:, removed].sum(1) == self._l0
         vectors[empty] = 0.0 if self.bias is None else self.bias
         return vectors
 
-    def _sum(self, features: Tensor) -> Tensor:
+    def _sum(self, features: Tensor, samples: Tensor | None = None) -> Tensor:
         assert self.atoms is not None
-        if self._few is not None:  # of which a sum costs less than finding what to subtract from it
+        if self._few is not None:
             mask = np.zeros(self.features)
             mask[features] = 1
-            few = csr_array(
-                (self._few.data * mask[self._few.indices], self._few.indices, self._few.indptr), self._few.shape
-            )
+            few = self._few if samples is None else self._few[samples.numpy()]
+            few = csr_array((few.data * mask[few.indices], few.indices, few.indptr), few.shape)
             total = torch.from_numpy(few @ self.atoms.numpy())
         else:
             total = self.codes[:, features] @ self.atoms[features]

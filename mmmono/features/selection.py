@@ -62,6 +62,11 @@ class FeatureView:
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
 
+    @property
+    def extent(self) -> int:
+        """Number of places that ranges are cut from: of rows of the store."""
+        return len(self.store)
+
     def blocks(self, block_size: int = 2048, span: slice = WHOLE) -> Iterator[PairedBlock]:
         """Stream the view's rows of both modalities; see `FeatureStore.blocks`. `span` are rows of the store."""
         return self.store.blocks(block_size, self.rows, span)
@@ -73,6 +78,10 @@ class FeatureView:
             return end - first
         low, high = np.searchsorted(self.rows, [first, end])
         return int(high - low)
+
+    def counted_from(self, first: int) -> str:
+        """Say how rows are counted in an error about a range that begins with pair `first`; "" if from the first one on."""
+        return f"rows are counted from pair {first} on" if first else ""
 
     def read(self, modality: Modality, start: int, stop: int) -> Float[Tensor, "rows dim"]:
         """Return rows [start, stop) of the view, in the stored type."""
@@ -91,9 +100,13 @@ class FeatureView:
         elif stop > start:
             self.store.expect(int(self.rows[start]), int(self.rows[stop - 1]) + 1)
 
+    def rows_of(self, modality: Modality, positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the rows of the store that pairs have on a side, by their positions in the view."""
+        return positions if self.rows is None else self.rows[positions]
+
     def gather(self, modality: Modality, positions: np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows by their positions in the view, in the stored type."""
-        return self.store.gather(modality, positions if self.rows is None else self.rows[positions])
+        return self.store.gather(modality, self.rows_of(modality, positions))
 
     def origin(self, modality: Modality, positions: int | np.ndarray[Any, Any] = 0) -> Origin:
         """Say where rows of the view come from, for errors; of consecutive rows, `positions` is that of the first."""
@@ -129,12 +142,20 @@ class FeatureView:
         Raises:
             StoreError: the metadata is missing or has none.
         """
-        if (stored := self.store.stored_column("caption")) is not None:
-            return pd.Series(stored if self.rows is None else stored[self.rows], name="caption", dtype=object)
-        metadata = self.metadata()
-        if "caption" not in metadata:
+        if (captions := self.column("caption")) is None:
             raise StoreError(f"{self.store.path} has no captions: {CAPTION_WANTED}")
-        return metadata["caption"]
+        return captions
+
+    def column(self, name: str) -> pd.Series | None:
+        """Return one column of the metadata of the view's rows, without the others where each file has it; None if none.
+
+        Raises:
+            StoreError: the metadata is missing.
+        """
+        stored = None if name == "key" else self.store.stored_column(name)  # keys are made unique among all rows
+        if stored is not None:
+            return pd.Series(stored if self.rows is None else stored[self.rows], name=name, dtype=object)
+        return self.metadata().get(name)
 
 
 @dataclass(frozen=True)

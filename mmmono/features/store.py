@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.errors import StoreError
-from mmmono.core.fingerprints import file_fingerprint, files_fingerprint
+from mmmono.core.fingerprints import file_fingerprint, files_fingerprint, files_state
 from mmmono.core.ranges import check_whole
 from mmmono.core.saved import made_anew
 from mmmono.core.text import message_of
@@ -236,6 +236,13 @@ class FeatureStore:
                     image, text = image[local], text[local]
                 start = int(low)
             yield PairedBlock(start, image, text)
+
+    @property
+    def metadata_state(self) -> str:
+        """What changes whenever the metadata does; of a store on another machine, what no other opened store has."""
+        local = [file for file in self._metadata_files if isinstance(file, Path)]
+        whole = len(local) == len(self._metadata_files)
+        return f"{self.path} {files_state(local) if whole else id(self)}"
 
     def stored_column(self, name: str) -> np.ndarray[Any, Any] | None:
         """Return one column of the metadata as it is stored, as text; None if not every file has it, or there are none.

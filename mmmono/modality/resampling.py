@@ -12,7 +12,6 @@ from typing import Self
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
-from scipy.stats import norm
 from torch import Tensor
 
 from mmmono.core.finite import check_finite, double
@@ -23,6 +22,7 @@ from mmmono.features.rows import check_pairs
 from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.groups import GroupsLike, OpenGroups, group_sizes, grouped_blocks, numbered_groups, shared_groups
+from mmmono.modality.resampled_sums import ResampledSums
 
 CHUNK_PAIRS = 512  # pairs, and groups, per draw of random numbers, independent of the block size
 QUANTILE_LIMIT = 1 << 24  # largest input of torch.nanquantile
@@ -144,7 +144,7 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
         self.draws = n_permutations, n_bootstrap, n_halves
         self.seed = seed
         self._range: int | None = None
-        self._sums: _Sums | None = None
+        self._sums: ResampledSums | None = None
         self._open = None if group_sizes is None else OpenGroups(group_sizes)
         self._waiting: Tensor | None = None  # complete groups, fewer than are drawn for at a time
         self._pairs = 0
@@ -203,7 +203,7 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
             if self._waiting is None or not len(self._waiting)
             else torch.cat([self._waiting.to(rows.device), rows])
         )
-        self._sums = self._sums or _Sums(rows.shape[1] // 2, self.draws, rows.device, self._draw_seed())
+        self._sums = self._sums or ResampledSums(rows.shape[1] // 2, self.draws, rows.device, self._draw_seed())
         while len(rows) >= max(1, least):
             excess, pairs = rows[:CHUNK_PAIRS].chunk(2, 1)
             self._sums.add(excess, pairs)
@@ -253,61 +253,3 @@ class ResamplingStream(Stream[[Tensor, Tensor, GroupNumbers | None], DominanceRe
             scores[n_bootstrap:].unflatten(0, (2, n_halves)),
             (0.5 + sums.permuted[:KEPT] / sums.informative).cpu(),
         )
-
-
-class _Sums:
-    """Sums of ratio − ½ over groups: with random signs (permutations) and random weights (bootstrap, halves)."""
-
-    def __init__(self, features: int, draws: tuple[int, int, int], device: torch.device, seed: int) -> None:
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float64, device=device)
-
-        self.generator = torch.Generator(device).manual_seed(seed)
-        n_permutations, n_bootstrap, n_halves = draws
-        self.resamples = n_bootstrap, n_halves
-        self.observed, self.magnitude, self.informative = zeros(features), zeros(features), zeros(features)
-        self.squares = zeros(features)
-        self.permuted = zeros(n_permutations, features)
-        self.weighted, self.weights = (zeros(n_bootstrap + 2 * n_halves, features) for _ in range(2))
-
-    def add(self, excess: Tensor, pairs: Tensor) -> None:
-        """Add groups: the sums of ratio − ½ over their informative pairs, and the number of these."""
-        self.observed += excess.sum(0)
-        self.magnitude += excess.abs().sum(0)
-        self.squares += excess.square().sum(0)
-        self.informative += pairs.sum(0)
-        shape, device = (len(self.permuted), len(excess)), excess.device
-        signs = torch.randint(0, 2, shape, generator=self.generator, device=device)
-        self.permuted.addmm_((2 * signs - 1).double(), excess)
-        resampled = _weights(len(excess), *self.resamples, self.generator).double()
-        self.weighted.addmm_(resampled, excess)
-        self.weights.addmm_(resampled, pairs)
-
-    def merge(self, other: _Sums) -> None:
-        """Add the sums of other groups."""
-        for name in ("observed", "magnitude", "informative", "squares", "permuted", "weighted", "weights"):
-            mine: Tensor = getattr(self, name)
-            mine += getattr(other, name).to(mine.device)
-
-    def p_value(self) -> Float64[Tensor, " features"]:
-        # The tolerance makes sums that differ only by rounding errors count as equal.
-        bar = self.observed.abs() - 1e-12 * self.magnitude
-        reached = sum(((part.abs() >= bar).sum(0) for part in self.permuted.split(1024)), torch.zeros_like(bar))
-        counted = (1 + reached) / (1 + len(self.permuted))
-        tail = self._tail().to(counted.device).minimum(counted)
-        return torch.where(self.informative > 0, torch.where(reached > 0, counted, tail), torch.nan)
-
-    def _tail(self) -> Float64[Tensor, " features"]:
-        """Normal tail of the observed sums, at least the smallest p-value that so many signs of equal weight allow."""
-        signs = (self.magnitude.square() / self.squares).nan_to_num(1.0).cpu().numpy()
-        z = torch.where(self.squares > 0, self.observed.abs() / self.squares.sqrt(), 0.0).cpu().numpy()
-        return torch.from_numpy(np.maximum(2 * norm.sf(z), np.exp2(1 - signs)))
-
-
-def _weights(
-    groups: int, n_bootstrap: int, n_halves: int, generator: torch.Generator
-) -> Float[Tensor, "resamples groups"]:
-    """Weights of the next groups: Poisson(1) for bootstrap resamples, then 0/1 for first and for second halves."""
-    ones = torch.ones(n_bootstrap, groups, device=generator.device)
-    first = torch.randint(0, 2, (n_halves, groups), generator=generator, device=generator.device).float()
-    return torch.cat([torch.poisson(ones, generator=generator), first, 1 - first])

@@ -9,7 +9,7 @@ from mmmono.core.artifacts import Artifact
 from mmmono.core.errors import ConfigError
 from mmmono.features.cluster import ClusterSettings
 from mmmono.features.cluster_folds import folded_on_cluster
-from mmmono.features.folding import Folded, Threads, Walk
+from mmmono.features.folding import Advance, Folded, Threads, Walk, streams_of
 from mmmono.pipeline.extracting import FeatureExtraction
 
 
@@ -30,13 +30,17 @@ class Local:
         """Kind of device that encodes, given this process's device."""
         return device
 
+    def streams(self, device: str) -> int:
+        """Number of streams of ranges that this process holds at a time, at most."""
+        return streams_of(Threads(self.workers).on(device))
+
     def extract(self, extraction: FeatureExtraction, limit: int | None) -> Artifact | None:
         """Return the store, made first if it does not exist; None if other processes still work on it."""
         return extraction.whole(limit) if extraction.devices == 1 else extraction.on_devices(limit)
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of a walk, in order."""
-        return Threads(self.workers).folded_ranges(stream, walk)
+        return Threads(self.workers).folded_ranges(stream, walk, advance)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Ray:
         gpus = int(device.startswith("cuda")) if self.gpus is None else self.gpus
         return ClusterSettings(self.address, self.workers, self.cpus, gpus)
 
+    def streams(self, device: str) -> int:
+        """Number of streams of ranges that this process holds at a time; of one worker, if their number is not given."""
+        return streams_of(self.workers or 1)
+
     def device_type(self, device: str) -> str:
         """Kind of device that encodes, given this process's device."""
         return "cuda" if self.settings(device).gpus else "cpu"
@@ -72,9 +80,9 @@ class Ray:
             )
         return extraction.on_cluster(self.settings(extraction.device), limit)
 
-    def folded_ranges(self, stream: Folded, walk: Walk) -> Iterator[Folded]:
+    def folded_ranges(self, stream: Folded, walk: Walk, advance: Advance) -> Iterator[Folded]:
         """Yield a stream of each range of a walk, in order, from the workers of the cluster."""
-        return folded_on_cluster(stream, walk, self.settings(walk.device))
+        return folded_on_cluster(stream, walk, self.settings(walk.device), advance)
 
 
 Engine = Local | Ray

@@ -130,9 +130,11 @@ class ExistingStore(Dataset, RemoteSettings):
     def feature_store(self, artifacts: Artifacts, model: str) -> Artifact:
         """Return the store; files are copied into one first. Raises ConfigError if another model made it."""
         if (files := self.files) is not None:
-            files.check()
+            name = f"{model}-files"
             recipe = {"embeddings": files.fingerprint(), "model": model, "metadata": METADATA_VERSION}
-            return artifacts.build("features", f"{model}-files", recipe, files.write)
+            if not artifacts.has("features", name, recipe):  # which were checked
+                files.check()
+            return artifacts.build("features", name, recipe, files.write)
         if (remote := self.remote) is not None:
             manifest = hashlib.sha256(remote.manifest).hexdigest()[:16] if remote.manifest is not None else None
             made_of = {"remote": remote.fingerprint, "manifest": manifest, "model": model}
@@ -159,8 +161,10 @@ class ExistingStore(Dataset, RemoteSettings):
         return FeatureStore(store.path, self.reading)
 
     def expected_pairs(self, split: Split) -> int | None:
-        """Number of pairs; None for a store on another machine, of which all metadata would be read."""
-        return None if self.remote is not None else super().expected_pairs(split)
+        """Number of pairs by the headers of the embeddings; None for a store on another machine."""
+        if self.remote is not None:
+            return None
+        return len(self.store) if (files := self.files) is None else files.pairs
 
     def dim_of(self, dim: int | None) -> int:
         """Width of the stored embeddings."""

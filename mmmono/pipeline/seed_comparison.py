@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,9 +15,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from mmmono.core.errors import ConfigError
+from mmmono.core.memory import usable_memory
+from mmmono.core.progress import progress_bar
 from mmmono.features import MODALITIES, Modality
 from mmmono.features.feature_set import ActivationBlock, FeatureSet
-from mmmono.features.folding import OfBlocks, Together
+from mmmono.features.folding import WORTH_A_BAR, OfBlocks, Together, ignored
 from mmmono.features.selection import Split
 from mmmono.modality import CorrelationStream, DominanceStream, match_features
 from mmmono.modality.groups import group_sizes
@@ -25,6 +28,7 @@ from mmmono.pipeline.workspace import Workspace
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]
 CHUNK = 2048  # pairs whose activations are held at a time
+MATRICES = 3  # of features × features in float64: products, correlations, and the copy that features are matched by
 FEWEST_GROUPS = 8  # two to halve, on either side, and some to correlate
 
 
@@ -51,6 +55,17 @@ def numbered_groups(groups: Positions, chosen: np.ndarray[Any, np.dtype[np.bool_
     numbers = np.full(len(groups), -1)
     numbers[chosen] = np.unique(groups[chosen], return_inverse=True)[1]
     return numbers
+
+
+def check_width(features: int) -> None:
+    """Raise ConfigError if correlations of all features of one dictionary with all of another do not fit into memory."""
+    needed, there = MATRICES * 8 * features**2, usable_memory()
+    if needed > there:
+        raise ConfigError(
+            f"to match {features:,} features with those of another seed takes {needed / 1e9:.0f} GB, for correlations of "
+            f"all with all, but this process may use {there / 1e9:.0f} GB of memory: compare narrower dictionaries "
+            "(features.expansion=)"
+        )
 
 
 class SeedPairs:
@@ -152,7 +167,12 @@ class SeedComparison:
     n_chance: int
 
     def scores(self, feature_set: FeatureSet) -> SeedScores:
-        """Score a dictionary on the pairs that are for scoring, and on random halves of their groups."""
+        """Score a dictionary on the pairs that are for scoring, and on random halves of their groups.
+
+        Raises:
+            ConfigError: its features are too many to be matched.
+        """
+        check_width(feature_set.num_features)  # the first one, before others are trained
         workspace, groups = self.workspace, self.pairs.scored_groups
         undefined = workspace.settings.mds.undefined
         scores = DominanceStream(undefined, group_sizes(groups[self.pairs.scored]))
@@ -172,25 +192,31 @@ class SeedComparison:
             first, second: the dictionaries with their `scores`.
             seeds: seeds of the shuffled pairs.
         """
-        own = self.pairs.split, self.pairs.matched
-        partners, _ = match_features(self._activations(first[0], second[0], *own))
-        matched = second[1].reordered(partners)
-        rng = np.random.default_rng(seeds)
-        chance, places = [], []
-        for _ in range(self.n_chance):
-            shuffled = {modality: rng.permutation(self.pairs.matched) for modality in MODALITIES}
-            by_chance, _ = match_features(self._activations(first[0], second[0], *own, shuffled))
-            places.append(by_chance)
-            chance.append(seed_agreement(first[1], second[1].reordered(by_chance)))
-        correlations = self._held_out_correlations(first[0], second[0])
+        sets, own = (first[0], second[0]), (self.pairs.split, self.pairs.matched)
+        samples = len(MODALITIES) * ((1 + self.n_chance) * len(self.pairs.matched) + len(self.pairs.held_out))
+        with progress_bar() if samples * first[0].num_features >= WORTH_A_BAR else nullcontext() as bar:
+            name = f"{first[0].name} matched with seed {seeds[-1]}"
+            advance = ignored if bar is None else partial(bar.advance, bar.add_task(name, total=samples))
+            partners, _ = match_features(self._activations(*sets, *own, advance))
+            matched = second[1].reordered(partners)
+            rng = np.random.default_rng(seeds)
+            chance, places = [], []
+            for _ in range(self.n_chance):
+                shuffled = {modality: rng.permutation(self.pairs.matched) for modality in MODALITIES}
+                by_chance, _ = match_features(self._activations(*sets, *own, advance, shuffled))
+                places.append(by_chance)
+                chance.append(seed_agreement(first[1], second[1].reordered(by_chance)))
+            correlations = self._held_out_correlations(*sets, advance)
         correlation, *alike = (correlations[torch.arange(len(of)), of] for of in (partners, *places))
         agreement = seed_agreement(first[1], matched)
         return OtherSeed(matched, partners, correlation, agreement, chance, places, alike)
 
-    def _held_out_correlations(self, first: FeatureSet, second: FeatureSet) -> Float64[Tensor, "features features"]:
+    def _held_out_correlations(
+        self, first: FeatureSet, second: FeatureSet, advance: Callable[[int], None]
+    ) -> Float64[Tensor, "features features"]:
         """Correlate all features of two dictionaries, within modalities, on scored pairs; 0 where one never varies."""
         stream = CorrelationStream()
-        for block in self._activations(first, second, self.workspace.dataset.split, self.pairs.held_out):
+        for block in self._activations(first, second, self.workspace.dataset.split, self.pairs.held_out, advance):
             stream.add(*block)
         return stream.result()
 
@@ -200,6 +226,7 @@ class SeedComparison:
         second: FeatureSet,
         split: Split,
         positions: Positions,
+        advance: Callable[[int], None],
         orders: Mapping[Modality, Positions] = MappingProxyType({}),
     ) -> Iterator[tuple[Tensor, Tensor, str]]:
         """Activations of both dictionaries on some pairs of a split; `orders` gives the second one other pairs."""
@@ -212,6 +239,7 @@ class SeedComparison:
                 a = workspace.encode_rows(first, modality, at, split)
                 b = workspace.encode_rows(second, modality, rows, split)
                 yield a.to(device), b.to(device), modality
+                advance(len(at))
 
 
 def chosen_pairs(block: ActivationBlock) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ from mmmono.features import ActivationBlock, Features, FeatureSet, Modality, Raw
 from mmmono.features.encoded_rows import encoded_rows
 from mmmono.features.folding import Folded, OfBlocks, Walk, folded, stored_pairs_and_groups
 from mmmono.features.grouping import GroupNumbers
-from mmmono.features.selection import Split
+from mmmono.features.selection import FeatureView, Split
 from mmmono.modality import DominanceScores, DominanceStream, Partition, load_partition, save_partition
 from mmmono.modality.groups import group_sizes, shared_groups
 from mmmono.modality.report import FeatureSetDominance
@@ -191,17 +191,24 @@ class Workspace:
         view = self.features(split or self.dataset.split).view
         return activations(view, feature_set, normalize=self.settings.features.normalize, device=self.device)
 
-    def folded(self, feature_set: FeatureSet | None, stream: Folded, groups: GroupNumbers | None = None) -> Folded:
+    def folded(
+        self,
+        feature_set: FeatureSet | None,
+        stream: Folded,
+        groups: GroupNumbers | None = None,
+        view: FeatureView | None = None,
+    ) -> Folded:
         """Let a stream see all activations of the dataset's split, in ranges that `engine` folds; see `folded`.
 
         Args:
             feature_set: the feature set; None for the embeddings as they are stored.
             stream: takes blocks of activations.
             groups: group of each pair, for streams that ask a block for them.
+            view: other pairs than the split's.
         """
-        view = self.features(self.dataset.split).view
+        view = view or self.features(self.dataset.split).view
         walk = Walk(view, feature_set, self.settings.features.normalize, self.device, groups)
-        return folded(stream, walk, self.engine)
+        return folded(stream, walk.by_group(), self.engine)
 
     def encode_rows(
         self, feature_set: FeatureSet, modality: Modality, positions: np.ndarray[Any, Any], split: Split | None = None

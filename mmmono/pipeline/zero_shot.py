@@ -46,9 +46,9 @@ def labels_recipe(workspace: Workspace) -> dict[str, Any]:
 def _labels(workspace: Workspace) -> np.ndarray[Any, Any]:
     """Label of each pair of the dataset's split; empty for a pair without."""
     view, label = workspace.features(workspace.dataset.split).view, workspace.dataset.label
-    if label is None or label not in (metadata := view.metadata()):
+    if label is None or (labels := view.column(label)) is None:
         return np.full(len(view), "", dtype=object)
-    return np.asarray(metadata[label].fillna(""), dtype=object)
+    return np.asarray(labels.fillna(""), dtype=object)
 
 
 def _use(workspace: Workspace) -> tuple[str, str]:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.analyses.certainty import CERTAINTY, Settings
+from mmmono.analyses.certainty import CERTAINTY, Settings, analysis
 from mmmono.analyses.certainty.analysis import OfFeatures, check_memory
 from mmmono.core.errors import ConfigError
 from mmmono.features import ActivationBlock
 from mmmono.modality import dominance_scores
 from mmmono.modality.resampling import ResamplingStream
+from mmmono.pipeline.engines import Local, Ray
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS
 from mmmono.reporting.tables import save_table
@@ -122,3 +123,13 @@ def test_resamples_beyond_the_memory_are_refused_before_any_work() -> None:
         ConfigError, match=r"of 1,000,000,000 live features take .* lower certainty.n_permutations=10000"
     ):
         check_memory((10_000, 1000, 20), 1_000_000_000)
+
+
+def test_memory_is_that_of_all_ranges_in_the_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "usable_memory", lambda: 64 * 10**9)
+    check_memory((10_000, 1000, 20), 65_536)  # 6.3 GB
+    check_memory((10_000, 1000, 20), 65_536, Local(workers=4).streams("cpu"))
+    with pytest.raises(ConfigError, match="take 108 GB, but .* 64 GB of memory: lower engine.workers, of which each"):
+        check_memory((10_000, 1000, 20), 65_536, Local(workers=8).streams("cpu"))
+    assert (Local(workers=8).streams("cpu"), Ray(workers=3).streams("cpu"), Ray().streams("cpu")) == (17, 7, 3)
+    assert Local().streams("cuda") == 3

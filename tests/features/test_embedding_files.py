@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from mmmono.core.artifacts import Artifacts
-from mmmono.core.errors import ConfigError, MmmonoError, StoreError
+from mmmono.core.artifacts import Artifacts, FinishedArtifacts
+from mmmono.core.errors import ConfigError, MissingArtifactError, MmmonoError, StoreError
 from mmmono.features import FeatureStore
+from mmmono.features.embedding_files import EmbeddingFiles
 from mmmono.pipeline.existing_store import ExistingStore
 
 ROWS = 9
@@ -133,3 +134,21 @@ def test_bad_files_are_one_line(
     with pytest.raises(error, match=says) as raised:
         run(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_table_is_read_once_and_never_again_where_the_store_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pd.DataFrame({"key": range(ROWS)}).to_csv(tmp_path / "rows.csv", index=False)
+    option, reads = _arrays(tmp_path, metadata=str(tmp_path / "rows.csv")), []
+    frame = EmbeddingFiles.frame
+    monkeypatch.setattr(EmbeddingFiles, "frame", lambda files: (reads.append(files), frame(files))[1])
+    for _ in range(3):  # as the steps of a plan ask for it
+        with pytest.raises(MissingArtifactError):
+            option.feature_store(FinishedArtifacts(tmp_path / "artifacts"), "m")
+        assert option.expected_pairs("all") == ROWS
+    assert len(reads) == 1
+    _made(option, tmp_path)
+    reads.clear()
+    _made(option, tmp_path)
+    assert not reads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from mmmono.core.errors import ConfigError, NonFiniteError
 from mmmono.core.streams import Stream
 from mmmono.dictionaries import DictionaryFeatures, TopKSAE
-from mmmono.features import ActivationBlock, FeatureStore, FeatureView, RawFeatures, feature_set
+from mmmono.features import ActivationBlock, FeatureStore, FeatureView, RawFeatures, feature_set, folding
 from mmmono.features.folding import (
     OfBlocks,
     Threads,
@@ -26,8 +27,10 @@ from mmmono.features.folding import (
     pairs_and_groups,
     stored_pairs_and_groups,
 )
+from mmmono.features.gathered import GatheredView, most_open
 from mmmono.interpretability import HistogramStream, TopSampleSearch
 from mmmono.modality import DominanceStream, EnergyStream, GapStream, MeanStream, ScaleStream, SharednessStream
+from mmmono.modality.groups import OpenGroups
 from mmmono.modality.random_sets import ActivityStream
 from mmmono.modality.resampling import ResamplingStream, resample_dominance
 from mmmono.modality.seed_agreement import HalvesStream
@@ -130,6 +133,71 @@ def test_ranges_are_one_pass(store: FeatureStore, name: str) -> None:
     for mine, theirs in zip(one, other, strict=True):
         for key, value in numbers(mine).items():
             np.testing.assert_allclose(value, numbers(theirs)[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("of", ["raw", "sae"])
+@pytest.mark.parametrize("rows", [ROWS, PAIRS])
+@pytest.mark.parametrize("name", ["dominance by group", "sharedness of groups", "scores of scaled images", "halves"])
+def test_groups_that_lie_all_over_the_store_are_read_one_after_another(
+    store: FeatureStore, name: str, rows: int, of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_set, "WORTH_COMPILING", 1)
+    path, opened, completed = walk(store, of, rows), [0], OpenGroups._completed
+    assert path.by_group() is path  # so few groups fit into memory
+    expected = folded(STREAMS[name](), path, Threads(2)).result()
+
+    def counting(groups: OpenGroups, *rest: Any) -> torch.Tensor:
+        ended = completed(groups, *rest)
+        opened.append(len(groups))
+        return ended
+
+    monkeypatch.setattr(OpenGroups, "_completed", counting)
+    monkeypatch.setattr(folding, "MOST_OPEN", 0)
+    ordered = path.by_group()
+    assert len(ordered.ranges()) == len(path.ranges())
+    found = [folded(STREAMS[name](), ordered, Threads(workers)).result() for workers in (1, 3)]
+    assert bits(found[0]) == bits(found[1])
+    assert max(opened) <= 2  # where blocks and ranges end
+    for mine, theirs in zip(*((of if isinstance(of, tuple) else (of,)) for of in (found[0], expected)), strict=True):
+        for key, value in numbers(mine).items():
+            np.testing.assert_allclose(value, numbers(theirs)[key], rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_progress_is_told_within_ranges(store: FeatureStore) -> None:
+    seen: list[int] = []
+    path = walk(store, "sae")
+    assert len(list(Threads(2).folded_ranges(STREAMS["gap"](), path, seen.append))) == 4
+    assert sum(seen) == PAIRS
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize("least", [PAIRS * DIM, PAIRS * DIM + 1])
+def test_a_single_range_that_takes_long_has_a_bar(
+    store: FeatureStore, least: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folding, "WORTH_A_BAR", least)
+    folded(STREAMS["gap"](), walk(store, "embeddings", PAIRS), Threads())
+    assert ("pairs of embeddings" in capsys.readouterr().out) == (least == PAIRS * DIM)
+
+
+def test_open_groups_are_counted() -> None:
+    assert most_open(np.array([0, 0, 1, 2, 2])) == 1
+    assert most_open(np.array([3, 0, 1, 3, 1, 2, 0, -1])) == 3
+    assert most_open(np.arange(5)) == most_open(np.full(3, -1)) == 0
+
+
+def test_broken_pairs_are_images_with_the_texts_of_others(store: FeatureStore) -> None:
+    rows = np.arange(1, PAIRS, 3)
+    view, partners = FeatureView(store, rows), np.roll(np.arange(len(rows)), 5)
+    broken = GatheredView(view, np.arange(len(rows)), partners)
+    by_group = Walk(broken, RawFeatures(DIM), normalize=False, groups=GROUPS[rows], rows=ROWS)
+    order = np.argsort(GROUPS[rows], kind="stable")
+    for path, at in ((by_group, np.arange(len(rows))), (replace(by_group, view=GatheredView(broken, order)), order)):
+        blocks = [block for span in path.ranges() for block in path.blocks(span)]
+        assert torch.equal(torch.cat([block.image for block in blocks]), store.gather("image", rows[at]).float())
+        texts = store.gather("text", rows[partners[at]]).float()
+        assert torch.equal(torch.cat([block.text for block in blocks]), texts)
+        assert path.view.origin("text", 2).row(1) == rows[partners[at]][3]
 
 
 def test_a_split_is_walked_once_and_ranges_without_its_rows_are_left_out(store: FeatureStore) -> None:

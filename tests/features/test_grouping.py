@@ -163,6 +163,19 @@ def test_splits_cover_all_pairs_and_divide_no_group(tmp_path: Path) -> None:
     assert all(len(group) > 3 for group in groups.values())
 
 
+def test_each_group_is_hashed_once_for_all_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed, place = [], SplitShares.place
+    monkeypatch.setattr(SplitShares, "place", lambda shares, group: (hashed.append(group), place(shares, group))[1])
+    store = store_of(tmp_path, images(40), group=[f"g{i // 2}" for i in range(40)])
+    rows = [split_view(FeatureStore(store.path), split).rows for split in ("train", "select", "val")]
+    assert sorted(np.concatenate(rows)) == list(range(40))  # type: ignore[arg-type]
+    assert sorted(hashed) == sorted(f"g{i}" for i in range(20))
+    file = next((tmp_path / "metadata").iterdir())
+    pd.read_parquet(file).assign(group="one").to_parquet(file)  # which is another set of groups, and another file
+    with pytest.raises(StoreError, match="holds no pair"):
+        [split_view(FeatureStore(tmp_path), split) for split in ("train", "select", "val")]
+
+
 def test_a_chosen_column_is_also_what_splits_keep_whole(tmp_path: Path) -> None:
     person = [f"p{i % 40}" for i in range(200)]
     store = store_of(tmp_path, images(200), group=[f"g{i}" for i in range(200)], person=person)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest, false_discovery_control
 
-from mmmono.modality import modality_dominance_score, partition_by_null, resample_dominance
+from mmmono.modality import modality_dominance_score, partition_by_null, resample_dominance, resampled_sums
 
 
 def synthetic(
@@ -89,3 +89,28 @@ def test_silent_pairs_and_features_say_nothing() -> None:
 def test_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match="no activations"):
         resample_dominance([])
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(1600) // 2])
+def test_sparse_codes_are_summed_by_what_is_not_zero(
+    groups: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba", reason="the fast extra brings it")
+    rng = np.random.default_rng(0)
+    sides = [torch.from_numpy(rng.random((1600, 90)) * (rng.random((1600, 90)) < 0.02)) for _ in range(2)]
+    loops, add = [], resampled_sums.add_sparse
+    monkeypatch.setattr(resampled_sums, "add_sparse", lambda *of: (loops.append(of), add(*of)))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(resample_dominance([tuple(sides)], 300, 40, 4, groups=groups))  # type: ignore[list-item]
+    finally:
+        torch.set_num_threads(before)
+    assert len(loops) == 2 * (4 if groups is None else 2)  # chunks of 512 groups
+    monkeypatch.setattr(resampled_sums, "few_are_active", lambda pairs: False)
+    products = resample_dominance([tuple(sides)], 300, 40, 4, groups=groups)  # type: ignore[list-item]
+    for name in ("p_value", "bootstrap", "halves", "permuted"):
+        one, other, dense = (getattr(of, name) for of in (*found, products))
+        assert one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+        torch.testing.assert_close(one, dense, rtol=0, atol=1e-12, equal_nan=True)

@@ -10,9 +10,11 @@ from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
+from mmmono.core.errors import ConfigError
 from mmmono.modality import (
     CorrelationStream,
     adjusted_rand_index,
+    agreement,
     dominance_scores,
     match_features,
     partition_by_sigma,
@@ -30,6 +32,7 @@ from mmmono.modality.seed_agreement import (
     reliability,
     seed_agreement,
 )
+from mmmono.pipeline import seed_comparison
 
 Sides = list[Tensor]  # activations on images, and on texts
 
@@ -336,6 +339,33 @@ def test_strata_are_centered_by_themselves() -> None:
     centered = [x - np.stack([x[strata == s].mean(0) for s in range(3)])[strata] for x in (a, b)]
     np.testing.assert_allclose(stream.result(), np.corrcoef(*centered, rowvar=False)[:4, 4:], atol=1e-9)
     assert feature_correlations([(torch.from_numpy(a), torch.from_numpy(b))]).max() < -0.9  # the gap alone
+
+
+def test_sparse_codes_are_correlated_by_what_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(10)
+    a, b = (rng.random((400, width)) * (rng.random((400, width)) < 0.04) for width in (60, 70))
+    b[:, 0] = 0.0
+    stream = CorrelationStream()
+    for rows in np.split(np.arange(400), 8):
+        stream.add(torch.from_numpy(a[rows]).float(), torch.from_numpy(b[rows]).float(), str(int(rows[0]) % 100))
+    strata = np.arange(400) // 50 % 2
+    centered = [x - np.stack([x[strata == s].mean(0) for s in (0, 1)])[strata] for x in (a, b)]
+    products = centered[0].T @ centered[1]
+    lengths = [np.linalg.norm(x, axis=0) for x in centered]
+    expected = products / np.maximum(lengths[0][:, None] * lengths[1], 1e-300)
+    np.testing.assert_allclose(stream.result(), expected, atol=1e-6)
+    dense = CorrelationStream()
+    monkeypatch.setattr(agreement, "compact", lambda rows: rows.numpy())
+    for rows in np.split(np.arange(400), 8):
+        dense.add(torch.from_numpy(a[rows]).float(), torch.from_numpy(b[rows]).float(), str(int(rows[0]) % 100))
+    np.testing.assert_allclose(stream.result(), dense.result(), atol=1e-14)
+
+
+def test_dictionaries_too_wide_to_be_matched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seed_comparison, "usable_memory", lambda: 10**9)
+    seed_comparison.check_width(6_000)
+    with pytest.raises(ConfigError, match="match 7,000 features with those of another seed takes 1 GB"):
+        seed_comparison.check_width(7_000)
 
 
 def test_matches_keep_their_sign() -> None:

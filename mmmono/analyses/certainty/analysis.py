@@ -16,7 +16,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.memory import usable_memory
 from mmmono.features import MODALITIES, ActivationBlock
 from mmmono.features.feature_set import FeatureSet
-from mmmono.features.folding import OfBlocks, Together, pairs
+from mmmono.features.folding import OfBlocks, Together, Walk, pairs
 from mmmono.modality import (
     LIVE_CLASSES,
     DominanceResamples,
@@ -74,7 +74,8 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
     draws = settings.n_permutations, settings.n_bootstrap, settings.n_halves
     # Dead features, most latents of a wide dictionary, would take as much memory in each resample as live ones.
     chosen = scored.partition.live if bool(live.any()) else torch.arange(len(live))
-    check_memory(draws, len(chosen))
+    ranges = Walk(workspace.features(workspace.dataset.split).view).ranges()
+    check_memory(draws, len(chosen), workspace.engine.streams(workspace.device) if len(ranges) > 1 else 1)
     resampling = OfBlocks(ResamplingStream(*draws, workspace.seed, sizes), OfFeatures(chosen, len(live)))
     both = Together(resampling, OfBlocks(EnergyStream(), pairs))
     resamples, energy = workspace.folded(feature_set, both, groups).result()
@@ -141,16 +142,17 @@ def _of_all(certainty: ClassCertainty, chosen: Int64[Tensor, " chosen"], feature
     return ClassCertainty(**own)
 
 
-def check_memory(draws: tuple[int, int, int], features: int) -> None:
-    """Raise ConfigError if the resamples alone are more than the memory that this process may use."""
+def check_memory(draws: tuple[int, int, int], features: int, streams: int = 1) -> None:
+    """Raise ConfigError if the resamples alone, of several streams, are more than the memory that this process may use."""
     n_permutations, n_bootstrap, n_halves = draws
-    needed = 8 * features * (n_permutations + 2 * (n_bootstrap + 2 * n_halves))
+    needed = streams * 8 * features * (n_permutations + 2 * (n_bootstrap + 2 * n_halves))
     there = usable_memory()
     if needed > there:
         raise ConfigError(
             f"certainty: resamples of {features:,} live features take {needed / 1e9:.0f} GB, but this process may use "
-            f"{there / 1e9:.0f} GB of memory: lower certainty.n_permutations={n_permutations} or "
-            f"certainty.n_bootstrap={n_bootstrap}"
+            f"{there / 1e9:.0f} GB of memory: lower "
+            f"{'engine.workers, of which each holds two streams of them, ' if streams > 1 else ''}"
+            f"certainty.n_permutations={n_permutations} or certainty.n_bootstrap={n_bootstrap}"
         )
 
 

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.analyses.robustness import AS_IS, BROKEN, PER_MODALITY, POOLED, SCALED, Settings
-from mmmono.features import ActivationBlock, FeatureSet
-from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups
-from mmmono.features.grouping import GroupNumbers
+from mmmono.features import ActivationBlock
+from mmmono.features.folding import OfBlocks, Together, pairs, pairs_and_groups, stored_pairs_and_groups
+from mmmono.features.gathered import GatheredView
 from mmmono.modality import DominanceStream, sign_flip_p_values
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
@@ -84,10 +85,10 @@ def _changed(
         yield from zip((PER_MODALITY, POOLED), found, strict=True)
     if not can_be_broken(groups):
         return
-    broken = DominanceStream(undefined, sizes)
-    for image, text, of in _broken(workspace, feature_set, groups):
-        broken.add(image, text, of)
-    yield BROKEN, broken.result()
+    partners = other_partners(groups, workspace.seed)
+    broken = GatheredView(workspace.features(workspace.dataset.split).view, np.arange(len(groups)), partners)
+    stream = OfBlocks(DominanceStream(undefined, sizes), stored_pairs_and_groups)
+    yield BROKEN, workspace.folded(feature_set, stream, groups, broken).result()
 
 
 @dataclass(frozen=True)
@@ -101,22 +102,6 @@ class Centered:
         """Return both sides, centered, and the groups of the pairs."""
         device = block.image.device
         return block.image - self.image.to(device), block.text - self.text.to(device), block.groups
-
-
-def _of(groups: GroupNumbers, block: ActivationBlock) -> GroupNumbers:
-    """Groups of the pairs of a block."""
-    return groups[block.start : block.start + len(block.image)]
-
-
-def _broken(
-    workspace: Workspace, feature_set: FeatureSet, groups: GroupNumbers
-) -> Iterator[tuple[Tensor, Tensor, GroupNumbers]]:
-    """Yield image activations with those of texts of other groups, and the images' groups."""
-    partners = other_partners(groups, workspace.seed)
-    for block in workspace.activations(feature_set):
-        image = block.image
-        text = workspace.encode_rows(feature_set, "text", partners[block.start : block.start + len(image)])
-        yield image, text.to(image.device), _of(groups, block)
 
 
 def _significant(scored: FeatureSetDominance, fdr: float) -> int:
