@@ -18,6 +18,7 @@ from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import MODALITIES, Features
+from mmmono.features.gathered import sampled_runs
 from mmmono.pipeline.recipes import Fitted, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
@@ -75,13 +76,18 @@ class TrainingPlan:
             "normalize": self.normalize,
             "seed": self.seed,
             "training": {
-                **training,
+                **{key: value for key, value in training.items() if key != "validation_pairs" or self.samples},
                 "batch_size": batch_size * number_of_processes(self.trainer),
                 **_pool(self.settings.pool_rows, batch_size, pairs),
             },
             "trainer": self.trainer.recipe(),
         }
         return "dictionaries", f"{self.name}-{self.train.store.path.name}", recipe
+
+    @property
+    def samples(self) -> bool:
+        """Whether validations take a sample of their split. If not, how large it may be is not part of the recipe."""
+        return self.settings.validation_pairs is not None and len(self.val.view) > self.settings.validation_pairs
 
     def build(self, artifacts: Artifacts, fit: Callable[[Training, Any], Trainee]) -> Artifact:
         """Return the dictionary, trained unless it exists.
@@ -94,7 +100,7 @@ class TrainingPlan:
         def make(directory: Path) -> None:
             from mmmono.pipeline.fitting import Training  # not at the top, because it takes Lightning
 
-            train, val = self.train.view, self.val.view
+            train, val = self.train.view, sampled_runs(self.val.view, self.settings.validation_pairs)
             training = Training(
                 self.name, self.kind, train, val, self.normalize, self.seed, self.settings, self.trainer, directory
             )

@@ -23,6 +23,7 @@ class TrainingSettings:
         dead_after_epochs: passes over the training split after which a feature that has not fired is dead.
         patience: validations without a fall of the active dimensions before training stops.
         min_fall: smallest fall that counts, as a share of all features.
+        validation_pairs: most pairs that a validation takes, about; None for all of the split.
         min_gain: smallest relative fall of the validation loss that counts; None to stop without regard to the loss.
         checkpoint_every: steps between checkpoints from which an interrupted training resumes.
         snapshot_every: steps between snapshots that are kept; None for none.
@@ -38,6 +39,7 @@ class TrainingSettings:
     dead_after_epochs: float
     patience: int
     min_fall: float
+    validation_pairs: int | None
     min_gain: float | None
     checkpoint_every: int
     snapshot_every: int | None
@@ -61,7 +63,7 @@ class TrainingSettings:
             raise ValueError(f"min_gain={self.min_gain} must be at least 0, or null to stop without the loss")
         if not self.dead_after_epochs > 0:
             raise ValueError(f"dead_after_epochs={self.dead_after_epochs} must be above 0")
-        for name in ("batch_size", "snapshot_every"):
+        for name in ("batch_size", "validation_pairs", "snapshot_every"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise ValueError(f"{name}={value} must be at least 1, or null")

@@ -212,6 +212,7 @@ OTHER: Mapping[str, Any] = {
     "extraction.part_of": "1/1",
     "training.split": "select",
     "training.batch_size": 32,
+    "training.validation_pairs": 8,
     "training.decay_fraction": 0.3,
     "trainer.precision": "bf16-mixed",
     "trainer.strategy": "ddp",

@@ -37,6 +37,9 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
     for result in results:
         for _, title, rows in shown_tables(TRAIN, result):
             show_table(rows, f"{title}: {workspace.title_of(workspace.validation_split)}")
+    pairs, most = len(workspace.features(workspace.validation_split).view), workspace.settings.training.validation_pairs
+    if most is not None and pairs > most:
+        console.print(f"validated on about {most:,} of {pairs:,} pairs (training.validation_pairs)")
     if objective is None:
         return None
     history = read_frame(results[0].folder / HISTORY_FILE)
