@@ -100,7 +100,7 @@ def add_sparse(
         draws: signs and weights, `[draws, groups]`.
         sums: of signs · excess, weights · excess and weights · pairs, `[draws, features]`; each feature's side by side.
     """
-    from mmmono.modality.sparse_draws import add_drawn
+    from mmmono.core.sparse_draws import add_drawn
 
     groups, features = (at.numpy() for at in pairs.nonzero(as_tuple=True))
     order = np.argsort(features, kind="stable")
