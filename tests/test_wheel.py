@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -68,8 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         else:
             shutil.copy(REPOSITORY / part, source)
     sdist = build("sdist", source, folder / "dist")
-    with tarfile.open(sdist) as archive:  # a wheel comes from the sdist, as on an index
-        archive.extractall(folder / "unpacked", filter="data")
+    shutil.unpack_archive(sdist, folder / "unpacked")  # a wheel comes from the sdist, as on an index
     (unpacked,) = (folder / "unpacked").iterdir()
     wheel = build("wheel", unpacked, folder / "dist")
     environment = folder / "environment"
