@@ -4,6 +4,7 @@ import json
 import multiprocessing as mp
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -334,8 +335,13 @@ def test_a_root_that_is_removed_while_a_lock_is_waited_for(
         waiting = pool.submit(Artifacts(root).build, "things", "it", RECIPE, lambda folder: None)
         time.sleep(0.3)
         shutil.rmtree(root)
-        with pytest.raises(MmmonoError, match=r"things was removed .*: run the same command again$"):
-            waiting.result(60)
+        ended = waiting.exception(60)
+    if ended is None:  # some versions of filelock make the folder anew, and the artifact is built there
+        assert flock
+        assert (waiting.result().path / "recipe.json").exists()
+    else:
+        assert isinstance(ended, MmmonoError)
+        assert re.search(r"things was removed .*: run the same command again$", str(ended))
 
 
 def test_what_made_an_artifact_is_kept_beside_it(tmp_path: Path) -> None:
