@@ -1,4 +1,4 @@
-"""Pairs of a view in another order: group by group, or images with the texts of other pairs."""
+"""Pairs of a view in another order: group by group, images with the texts of other pairs, or a sample of them."""
 
 from __future__ import annotations
 
