@@ -72,8 +72,8 @@ class GatheredView(FeatureView):
 def sampled_runs(view: FeatureView, pairs: int | None) -> FeatureView:
     """Return a view, or of one with more pairs about so many: runs of consecutive ones, always the same, in their order.
 
-    A run is read as fast as so many rows one after the other. Many of them, from anywhere in the view, are like the whole,
-    also where a store is sorted.
+    A run is read as fast as so many rows one after the other. Runs come from all over the view, each as likely as any other,
+    so that means over them are not biased where a store is sorted, only less exact than means over as many single pairs.
 
     Args:
         view: the pairs.
