@@ -77,9 +77,13 @@ def zero_shot_accuracy(
         ValueError: samples and classes differ in width, samples and targets in number, or there is no such class.
     """
     if target.shape != samples.shape[:1]:
-        raise ValueError(f"{len(samples)} samples but targets of shape {tuple(target.shape)}: each sample has one class")
+        raise ValueError(
+            f"{len(samples)} samples but targets of shape {tuple(target.shape)}: each sample has one class"
+        )
     if len(target) and int(target.max()) >= len(classes):
-        raise ValueError(f"a sample is of class {int(target.max())}, but the {len(classes)} classes are numbered from 0")
+        raise ValueError(
+            f"a sample is of class {int(target.max())}, but the {len(classes)} classes are numbered from 0"
+        )
     known = target >= 0
     _check_sides(samples[known], classes, "sample", "class")
     return _recall(samples[known], classes, target[known], torch.arange(len(classes)), (1,))[1]

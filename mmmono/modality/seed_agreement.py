@@ -73,7 +73,9 @@ class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_h
         check_pairs(image, text, None if self._excess is None else self._excess.shape[1])
         codes = np.asarray(groups)
         if codes.shape != (len(image),):
-            raise ValueError(f"groups of shape {codes.shape} given for a block of {len(image)} pairs: give one for each")
+            raise ValueError(
+                f"groups of shape {codes.shape} given for a block of {len(image)} pairs: give one for each"
+            )
         if len(codes) and not 0 <= codes.min() <= codes.max() < self._in_first.shape[1]:
             raise ValueError(
                 f"groups {codes.min()} to {codes.max()} given, but the halves are those of groups 0 to "

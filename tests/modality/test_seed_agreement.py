@@ -380,7 +380,7 @@ def test_matches_keep_their_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    "block, message",
+    ("block", "message"),
     [
         ((torch.rand(4, 3), torch.rand(4, 1), np.arange(4)), r"paired blocks \[pairs, features\] expected"),
         ((torch.rand(4, 2), torch.rand(4, 2), np.arange(4)), "a block of 2 features after blocks of 3"),
