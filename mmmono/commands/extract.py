@@ -21,7 +21,7 @@ def extract(workspace: Workspace) -> None:
     Raises:
         ConfigError: features are to be shared that are not extracted, or whose extraction cannot be shared.
     """
-    split = workspace.whole_split("auto")  # a few pairs may leave one side of a split empty
+    split = workspace.dataset.whole_split()  # a few pairs may leave one side of a split empty
     engine, part_of = workspace.engine, workspace.cfg.extraction.part_of
     made: Artifact | None = None
     if part_of is not None or not isinstance(engine, Local):

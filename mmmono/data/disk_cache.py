@@ -44,11 +44,12 @@ class DiskCache:
         file = self._file(key)
         try:
             content = file.read_bytes()
-            if content[:DIGEST_BYTES] != _digest(content[DIGEST_BYTES:]):
-                return None
-            os.utime(file)
         except OSError:
             return None
+        if content[:DIGEST_BYTES] != _digest(content[DIGEST_BYTES:]):
+            return None
+        with suppress(OSError):  # of another user's file, or on a disk that is only read
+            os.utime(file)
         return content[DIGEST_BYTES:]
 
     def write(self, key: str, content: bytes) -> None:

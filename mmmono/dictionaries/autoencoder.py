@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.dictionaries.parallel import place, sum_over_processes
-from mmmono.features.store import MODALITIES, Modality
+from mmmono.features.shards import Modality, number_of
 
 Center = Literal["pooled", "per_modality"]
 Encoder = Literal["transposed", "independent", "tied"]
@@ -184,10 +184,9 @@ class SparseAutoencoder(Dictionary, ABC):
         self.b_pre.copy_(means.mean(0, keepdim=True) if self.center == "pooled" else means)
 
     def bias_of(self, modality: Modality) -> Float[Tensor, "1 dim"]:
-        """b_pre of a modality. Raises ValueError if it is neither `image` nor `text`."""
-        if modality not in MODALITIES:
-            raise ValueError(f"modality={modality!r} is neither 'image' nor 'text'")
-        return self.b_pre if self.center == "pooled" else self.b_pre[MODALITIES.index(modality)].unsqueeze(0)
+        """b_pre of a modality. Raises ValueError if it is none."""
+        row = number_of(modality)
+        return self.b_pre if self.center == "pooled" else self.b_pre[row].unsqueeze(0)
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch latents"]:
         """Encode embeddings into dense codes, which include the zeros (Eq. 2, left)."""

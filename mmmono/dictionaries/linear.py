@@ -15,7 +15,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.finite import check_finite, double
 from mmmono.core.ranges import check_whole
 from mmmono.dictionaries.base import Dictionary, check_sizes
-from mmmono.features.store import MODALITIES, Modality
+from mmmono.features.shards import Modality, number_of
 
 SINGULAR = 1e-6  # smaller singular values, relative to the largest, are float32 rounding errors
 
@@ -44,11 +44,11 @@ class CenteredEmbeddings(Dictionary):
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Embeddings minus the mean of their modality."""
-        return z - self.offset[MODALITIES.index(modality)]
+        return self.fitting(z, self.dim, "embeddings") - self.offset[number_of(modality)]
 
     def decode(self, codes: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch dim"]:
         """Features plus the mean of their modality: the embeddings, up to rounding."""
-        return codes + self.offset[MODALITIES.index(modality)]
+        return self.fitting(codes, self.num_features, "codes") + self.offset[number_of(modality)]
 
     def config(self) -> dict[str, Any]:
         """Constructor arguments of this map."""
@@ -98,7 +98,7 @@ class LinearMap(Dictionary):
 
     def offset_of(self, modality: Modality) -> Float[Tensor, " dim"]:
         """What is subtracted from embeddings of a modality."""
-        return self.offset[MODALITIES.index(modality)] if self.per_modality else self.offset
+        return self.offset[number_of(modality)] if self.per_modality else self.offset
 
     def encode(self, z: Float[Tensor, "batch dim"], modality: Modality) -> Float[Tensor, "batch features"]:
         """Signed features; W is the same for both modalities."""

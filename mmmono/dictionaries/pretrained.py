@@ -166,7 +166,7 @@ class PretrainedSAE(Dictionary):
                 f"{self.origin}: normalize_activations='layer_norm' divides each embedding by its own deviation, which "
                 "codes do not tell: it can encode, but not decode"
             )
-        return self._scaled(codes @ self.W_dec + self.b_dec)
+        return self._scaled(self.fitting(codes, self.num_features, "codes") @ self.W_dec + self.b_dec)
 
     def decode_each(self, chosen: Int64[Tensor, " chosen"], modality: Modality) -> Float[Tensor, "chosen dim"] | None:
         """Return what `decode` makes of one code of 1: a row of W_dec, plus b_dec."""

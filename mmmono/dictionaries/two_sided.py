@@ -16,7 +16,7 @@ from mmmono.dictionaries.base import check_sizes
 from mmmono.dictionaries.selecting_sae import Kernel, SelectingSAE
 from mmmono.dictionaries.selection import PerSample
 from mmmono.dictionaries.sparse import Pattern, SparseCodes, decode_sparse, encode_topk
-from mmmono.features.store import MODALITIES, Modality
+from mmmono.features.shards import MODALITIES, Modality, number_of
 
 
 class TwoSidedSAE(SelectingSAE, ABC):
@@ -61,7 +61,7 @@ class TwoSidedSAE(SelectingSAE, ABC):
 
     def _rows(self, modality: Modality) -> slice:
         """Rows of the weights that belong to a modality."""
-        start = MODALITIES.index(modality) * self.num_features
+        start = number_of(modality) * self.num_features
         return slice(start, start + self.num_features)
 
     def _encoder(self, modality: Modality) -> tuple[Tensor, Tensor | None]:

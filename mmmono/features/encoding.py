@@ -212,7 +212,7 @@ class PartEncoder:
             torch.cat([rows.cpu().float() for rows in side]) if side else torch.empty(0, dim)
             for side in (buffer.image, buffer.text)
         )
-        check_finite(image, text, buffer.rows, self.names[part], self.settings.dtype)
+        check_storable(image, text, buffer.rows, self.names[part], self.settings.dtype)
         skipped = [(skip.key, skip.reason) for skip in buffer.skips]
         staged = self.writer.stage(part, image, text, buffer.rows, skipped, sum(buffer.full))
         if claimed and not self.claims.confirm(part):
@@ -255,7 +255,7 @@ class PartEncoder:
         return self.writer.finish(made, sorted(self.sizes))
 
 
-def check_finite(image: Tensor, text: Tensor, rows: Sequence[Mapping[str, str]], part: str, dtype: str) -> None:
+def check_storable(image: Tensor, text: Tensor, rows: Sequence[Mapping[str, str]], part: str, dtype: str) -> None:
     """Raise ModelError if an embedding of a part is not finite, or would not be what it is in the stored type.
 
     Args:

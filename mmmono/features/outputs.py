@@ -21,7 +21,7 @@ from torch import Tensor
 from mmmono.data.captions import OWN_COLUMNS
 from mmmono.data.pairs import PairSource
 from mmmono.features.array_files import numbered
-from mmmono.features.encoding import check_finite
+from mmmono.features.encoding import check_storable
 from mmmono.features.metadata import read_metadata
 from mmmono.features.reading import Encoder
 from mmmono.features.store import Manifest, Modality
@@ -111,7 +111,7 @@ def features_from_outputs(
         if count := min(left, len(part.rows)):
             image = _embedded(heads["image"], part.image, outputs.batch_size)[:count]
             text = _embedded(heads["text"], part.text, outputs.batch_size)[:count]
-            check_finite(image, text, part.rows, names[number], dtype)
+            check_storable(image, text, part.rows, names[number], dtype)
             writer.write(number, image, text, part.rows[:count])
             written.append(number)
         left -= count

@@ -180,7 +180,7 @@ class PairVectors:
     cosines: Float64[Tensor, "pairs pairs"]
 
 
-class PairedFeatures:
+class PairedCompositions:
     """Both sides of pairs, from which features can be removed many times.
 
     Args:

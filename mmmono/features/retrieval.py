@@ -39,14 +39,14 @@ def recall_at_k(
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
-        ValueError: queries, targets and groups differ in number.
+        TypeError: a side is no tensor.
+        ValueError: queries, targets and groups differ in number, or queries and targets in width.
     """
     for k in ks:
         check_whole("ks", k)
+    _check_sides(queries, targets, "query", "target")
     if len(queries) != len(targets):
         raise ValueError(f"{len(queries)} queries but {len(targets)} targets: each query has the target of its row")
-    check_finite(queries, "query", column="dimension")
-    check_finite(targets, "target", column="dimension")
     if groups is None:
         own = torch.arange(len(queries))
         return _recall(queries, targets, own, own, ks)
@@ -73,10 +73,19 @@ def zero_shot_accuracy(
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
+        TypeError: samples or classes are no tensor.
+        ValueError: samples and classes differ in width, samples and targets in number, or there is no such class.
     """
+    if target.shape != samples.shape[:1]:
+        raise ValueError(
+            f"{len(samples)} samples but targets of shape {tuple(target.shape)}: each sample has one class"
+        )
+    if len(target) and int(target.max()) >= len(classes):
+        raise ValueError(
+            f"a sample is of class {int(target.max())}, but the {len(classes)} classes are numbered from 0"
+        )
     known = target >= 0
-    check_finite(samples[known], "query", column="dimension")
-    check_finite(classes, "target", column="dimension")
+    _check_sides(samples[known], classes, "sample", "class")
     return _recall(samples[known], classes, target[known], torch.arange(len(classes)), (1,))[1]
 
 
@@ -91,6 +100,17 @@ def distinct_rows(rows: Float[Tensor, "rows dim"], groups: np.ndarray[Any, Any])
         equal = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist") <= EQUAL
         kept[members[equal.tril(-1).any(1).cpu().numpy()]] = False
     return torch.from_numpy(np.flatnonzero(kept)).to(rows.device)
+
+
+def _check_sides(one: Tensor, other: Tensor, of_one: str, of_other: str) -> None:
+    """Raise unless both sides are finite matrices of one width."""
+    check_finite(one, of_one, column="dimension")
+    check_finite(other, of_other, column="dimension")
+    if one.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"{of_one} embeddings of {one.shape[1]} dimensions but {of_other} embeddings of {other.shape[1]}: cosines need "
+            "embeddings of one model"
+        )
 
 
 def _recall(
@@ -139,9 +159,12 @@ def clip_loss(image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
+        TypeError: a side is no tensor.
+        ValueError: the sides differ in shape.
     """
-    check_finite(image, "image", column="dimension")
-    check_finite(text, "text", column="dimension")
+    _check_sides(image, text, "image", "text")
+    if len(image) != len(text):
+        raise ValueError(f"{len(image)} images but {len(text)} texts: row i of both belongs to the same pair")
     if not len(image):
         return float("nan")
     sides = unit_rows(image), unit_rows(text)

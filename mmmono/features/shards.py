@@ -22,6 +22,13 @@ SUFFIXES = {**dict.fromkeys(FOLDERS.values(), "npy"), METADATA: "parquet"}  # of
 File = TypeVar("File")
 
 
+def number_of(modality: Modality) -> int:
+    """Place of a modality in MODALITIES. Raises ValueError if it is none of them."""
+    if modality not in MODALITIES:
+        raise ValueError(f"modality={modality!r} is neither 'image' nor 'text'")
+    return MODALITIES.index(modality)
+
+
 @dataclass(frozen=True)
 class Shards:
     """The files of a store.

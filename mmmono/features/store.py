@@ -37,7 +37,7 @@ from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shards import shown
 from mmmono.features.metadata import read_metadata, read_stored_column
 from mmmono.features.remote_store import INDEX_FILE, MANIFEST_FILE, RemoteStore, is_index, read_index
-from mmmono.features.shards import MODALITIES, SUFFIXES, Modality, local_shards
+from mmmono.features.shards import MODALITIES, SUFFIXES, Modality, local_shards, number_of
 
 WHOLE = slice(None)  # all rows
 AHEAD = 8 << 20  # bytes of a modality that are asked for before they are needed, where a store is on another machine
@@ -156,8 +156,7 @@ class FeatureStore:
             StoreError: the store has not all of these rows.
             ValueError: it is no modality.
         """
-        if modality not in MODALITIES:
-            raise ValueError(f"modality={modality!r} is none of {', '.join(MODALITIES)}")
+        number_of(modality)  # raises ValueError
         if not 0 <= start <= stop <= len(self):
             raise StoreError(f"{self.path}: rows {start} to {stop} asked for, it holds {len(self)}")
         return torch.cat(self._mapped(modality, start, stop))

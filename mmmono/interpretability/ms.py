@@ -79,6 +79,8 @@ class MonosemanticityStream(Stream[..., Tensor]):
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
                 f"{tuple(activations.shape)} and {tuple(embeddings.shape)}"
             )
+        if self._sums is not None and len(activations) and (groups is None) != (self._first is None):
+            raise ValueError("a block with groups and one without: give the groups of all samples, or of none")
         if groups is not None:
             self._add_groups(activations, embeddings, groups)
             return

@@ -27,7 +27,7 @@ from mmmono.modality.groups import (
     numbered_groups,
     shared_groups,
 )
-from mmmono.modality.scores import DominanceScores, Undefined
+from mmmono.modality.scores import DominanceScores, Undefined, check_undefined
 
 EQUAL = 1e-12  # variance of contrasts up to which they count as equal
 CHUNK_ROWS = 256  # a chunk of 256 × 1024 float32 numbers fits into a core's L2 cache
@@ -120,8 +120,7 @@ class DominanceStream(Stream[[Rows, Rows], DominanceScores]):
     """
 
     def __init__(self, undefined: Undefined = "skip", group_sizes: np.ndarray | None = None) -> None:
-        if undefined not in ("skip", "half"):
-            raise ValueError(f"undefined={undefined!r} is neither 'skip' nor 'half'")
+        check_undefined(undefined)
         self.undefined = undefined
         self.group_sizes = group_sizes
         self._num_alone = 0  # pairs that are groups of their own

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmmono.core.finite import unit_rows
 from mmmono.features.effective_rank import paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval, Retrieved
-from mmmono.features.removal import Composition, PairedFeatures
+from mmmono.features.removal import Composition, PairedCompositions
 from mmmono.features.retrieval import TIE, found_among
 from mmmono.modality.random_sets import Activity
 
@@ -119,7 +119,7 @@ class RemovalBench:
 
     def __init__(
         self,
-        pairs: PairedFeatures,
+        pairs: PairedCompositions,
         groups: Array | None = None,
         zero_shot: ZeroShot | None = None,
         temperature: float = 0.07,

@@ -12,6 +12,12 @@ from torch import Tensor
 Undefined = Literal["skip", "half"]
 
 
+def check_undefined(undefined: Undefined) -> None:
+    """Raise ValueError unless `undefined` is a way to count pairs in which both activations are 0."""
+    if undefined not in ("skip", "half"):
+        raise ValueError(f"undefined={undefined!r} is neither 'skip' nor 'half'")
+
+
 @dataclass(frozen=True)
 class DominanceScores:
     """Modality dominance scores of a feature set, and the counts behind them.

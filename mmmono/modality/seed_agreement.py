@@ -18,9 +18,11 @@ from mmmono.core.ranges import check_whole
 from mmmono.core.statistics import Interval
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
+from mmmono.features.rows import check_pairs
 from mmmono.modality.agreement import adjusted_rand_index, rank_correlation, reordered
-from mmmono.modality.dominance import Undefined, paired_ratio
+from mmmono.modality.dominance import paired_ratio
 from mmmono.modality.partition import Partition
+from mmmono.modality.scores import Undefined, check_undefined
 
 FARTHEST = 0.95  # from 0, for Fisher's scale; see `corrected_interval`
 
@@ -38,13 +40,14 @@ class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_h
         undefined: pairs in which both activations are 0 are left out (`skip`) or count as 0.5 (`half`).
 
     Raises:
-        ValueError: there are fewer than two groups.
+        ValueError: there are fewer than two groups or no halving, or `undefined` is unknown.
     """
 
     def __init__(self, n_groups: int, n_halves: int = 20, seed: int = 0, undefined: Undefined = "skip") -> None:
         if n_groups < 2:
             raise ValueError(f"{n_groups} groups of pairs cannot be halved: at least 2 are needed")
         check_whole("n_halves", n_halves)
+        check_undefined(undefined)
         self.identity = (n_groups, n_halves, seed, undefined)
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(n_groups, generator=generator) for _ in range(n_halves)]
@@ -64,14 +67,27 @@ class HalvesStream(Stream[[Tensor, Tensor, GroupNumbers], Float64[Tensor, "2 n_h
 
         Raises:
             NonFiniteError: an activation is NaN or infinite.
+            TypeError: a side is no tensor.
+            ValueError: the sides differ in shape, there is not one group for each pair, or no such group.
         """
+        check_pairs(image, text, None if self._excess is None else self._excess.shape[1])
+        codes = np.asarray(groups)
+        if codes.shape != (len(image),):
+            raise ValueError(
+                f"groups of shape {codes.shape} given for a block of {len(image)} pairs: give one for each"
+            )
+        if len(codes) and not 0 <= codes.min() <= codes.max() < self._in_first.shape[1]:
+            raise ValueError(
+                f"groups {codes.min()} to {codes.max()} given, but the halves are those of groups 0 to "
+                f"{self._in_first.shape[1] - 1}: set n_groups"
+            )
         check_finite(image, "image", self._seen)
         check_finite(text, "text", self._seen)
         ratio = paired_ratio(image, text)
         known = ~ratio.isnan()
         excess = double((ratio - 0.5).masked_fill_(~known, 0))
         counted = torch.ones_like(known) if self.identity[-1] == "half" else known
-        first = self._in_first[:, torch.from_numpy(np.asarray(groups))]
+        first = self._in_first[:, torch.from_numpy(codes)]
         weights = torch.cat([first, ~first]).to(device=excess.device, dtype=torch.float64)
         if self._excess is None:
             self._excess, self._counts = (excess.new_zeros(len(weights), image.shape[1]) for _ in range(2))

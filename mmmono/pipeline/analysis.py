@@ -183,8 +183,8 @@ class Analysis:
         if not self.split_setting:
             return workspace.dataset.split
         if self.split_setting == "auto":
-            return workspace.whole_split("auto")
-        return workspace.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
+            return workspace.dataset.whole_split()
+        return workspace.dataset.whole_split(str(OmegaConf.select(workspace.cfg, self.split_setting)))
 
     def asked(self, modalities: ModalityNames = IMAGE_AND_TEXT) -> str:
         """Return the question with the modalities called by their names."""

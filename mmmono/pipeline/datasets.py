@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from mmmono.core.artifacts import Artifact, Artifacts
 from mmmono.core.errors import ConfigError, MmmonoError
@@ -99,6 +99,17 @@ class Dataset(ABC):
         splits = ("train", "select", "val") if self.native_splits else ("train", "select", "val", "all")
         if split not in splits:
             raise ConfigError(f"dataset.split={split} is none of this dataset's: choose {', '.join(splits)}")
+
+    def whole_split(self, setting: str = "auto") -> Split:
+        """Resolve a setting `split`: `auto` means the dataset's split if it is native, and all pairs otherwise.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        if setting == "auto":
+            return self.split if self.native_splits else "all"
+        self.check(setting)
+        return cast(Split, setting)
 
     def downloads(self, split: Split) -> Iterator[Download]:
         """Yield the files of a split that are streamed from the hub."""

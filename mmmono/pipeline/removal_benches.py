@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmmono.features import MODALITIES, FeatureSet, Modality, RawFeatures
-from mmmono.features.removal import Composition, PairedFeatures, composition_of
+from mmmono.features.removal import Composition, PairedCompositions, composition_of
 from mmmono.modality.removal_outcomes import RemovalBench, ZeroShot
 from mmmono.pipeline.workspace import Workspace
 from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, sample_of_pairs
@@ -88,7 +88,7 @@ def removal_bench(
     def composed(embeddings: Tensor, modality: Modality) -> Composition:
         return composition_of(features, embeddings, modality, not codes, device)
 
-    sides = PairedFeatures(*(composed(pairs.embeddings[modality], modality) for modality in MODALITIES))
+    sides = PairedCompositions(*(composed(pairs.embeddings[modality], modality) for modality in MODALITIES))
     zero_shot = None
     if pairs.classes is not None:
         zero_shot = ZeroShot(composed(pairs.classes.embeddings, "text"), pairs.classes.target)

@@ -234,7 +234,11 @@ def error_line(error: Exception) -> str:
         return _key_error_line(error)
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if match := re.match(r"Could not override '([^']+)'", text):
-        return f"no setting is called {match[1]!r}{_nearest(match[1])}; --help lists them all"
+        key, whole = match[1], str(getattr(cause, "full_key", ""))
+        if whole.startswith(f"{key}.") and "." in key:  # a mapping with names of the user's own
+            return f"{key} has no entry {whole.removeprefix(f'{key}.')!r}: add it with +{whole}=…"
+        key = whole if whole.startswith(f"{key}.") else key  # of a section that was given as a whole
+        return f"no setting is called {key!r}{_nearest(key)}; --help lists them all"
     if match := re.match(r"In '[^']*': Could not (?:find|load) '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if group in ("hydra/launcher", "hydra/sweeper"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.features import MODALITIES, Features
 from mmmono.features.gathered import sampled_runs
-from mmmono.pipeline.recipes import Fitted, Trained
+from mmmono.pipeline.recipes import Fitted, Recipe, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
@@ -198,6 +198,27 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
             "or logger=tensorboard, or leave out training.together"
         )
     return read_trainer(_plain(cfg.trainer))
+
+
+def check_training(cfg: DictConfig, recipes: Mapping[str, Recipe], artifacts: Artifacts, makes: str) -> None:
+    """Check the training settings, and that this machine can train the dictionaries that are missing.
+
+    Args:
+        cfg: the composed configuration.
+        recipes: the selected feature sets by name.
+        artifacts: the artifacts root.
+        makes: kind of artifact that the entrypoint makes.
+
+    Raises:
+        ConfigError: a setting is invalid, or asks for devices that this machine lacks.
+    """
+    names = [name for name, kind in recipes.items() if kind.trained]
+    if not names:
+        return
+    trainer = check_trainer(cfg)
+    trained = all(next(artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
+    if artifacts.builds and (makes == "dictionaries" or not trained):
+        trainer.here()
 
 
 def fit_dictionary(

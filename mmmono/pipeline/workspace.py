@@ -37,7 +37,7 @@ from mmmono.pipeline.groups import compared_groups, counted, store_identity
 from mmmono.pipeline.models import Model
 from mmmono.pipeline.recipes import Fitted, Recipe, Trained
 from mmmono.pipeline.tracking import current_tracker
-from mmmono.pipeline.training import check_trainer, fit_dictionary, plan_training, train_dictionary
+from mmmono.pipeline.training import check_training, fit_dictionary, plan_training, train_dictionary
 from mmmono.pipeline.training_together import train_together
 from mmmono.pipeline.workspace_settings import WorkspaceSettings
 
@@ -69,7 +69,8 @@ class Workspace:
         self.seed: int = cfg.seed
         self.device = named_device(cfg.device)
         self.engine: Engine = instantiate(cfg.engine) if "engine" in cfg else Local()
-        self._check_training(makes)
+        if "training" in cfg:
+            check_training(cfg, self.recipes, self.artifacts, makes)
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
@@ -77,16 +78,6 @@ class Workspace:
         self._feature_sets: dict[tuple[str, int], FeatureSet] = {}
         self._dominance: dict[tuple[str, int], FeatureSetDominance] = {}
         seed_everything(cfg.seed)
-
-    def _check_training(self, makes: str) -> None:
-        """Check the training settings, and that this machine can train the dictionaries that are missing."""
-        names = [name for name, kind in self.recipes.items() if kind.trained] if "training" in self.cfg else []
-        if not names:
-            return
-        trainer = check_trainer(self.cfg)
-        trained = all(next(self.artifacts.find("dictionaries", f"{name}-*"), None) for name in names)
-        if self.artifacts.builds and (makes == "dictionaries" or not trained):
-            trainer.here()
 
     def features(self, split: Split) -> Features:
         """Return the split's features, extracted first if they do not exist."""
@@ -340,13 +331,6 @@ class Workspace:
             fits += ["train", "select", "val"] if self.dataset.grouping.recipe() else ["train"]
         inside = split in fits or "all" in fits or (split == "all" and bool(fits))
         return f"{split}, in-sample" if inside else split
-
-    def whole_split(self, setting: str) -> Split:
-        """Resolve a setting `split`: `auto` means the dataset's split if it is native, and all pairs otherwise."""
-        if setting == "auto":
-            return self.dataset.split if self.dataset.native_splits else "all"
-        self.dataset.check(setting)
-        return cast(Split, setting)
 
     def results(self, analysis: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> Artifact:
         """Return the results of an analysis of the dataset's split, made unless they exist; see `Artifacts.build`."""

@@ -19,7 +19,7 @@ from scipy.stats import norm
 from mmmono.case_studies.adversarial.success import Crossing, success_rate
 from mmmono.core.crossed import crossed_mean
 from mmmono.core.statistics import Estimate, group_mean, holm, t_mean, wilson
-from mmmono.features.removal import Composition, PairedFeatures
+from mmmono.features.removal import Composition, PairedCompositions
 from mmmono.modality.consequences import difference, grouped_rate, interval_of
 from mmmono.modality.removal_outcomes import Outcome as Removed
 from mmmono.modality.removal_outcomes import RemovalBench
@@ -238,7 +238,7 @@ def removal(rng: np.random.Generator, spread: float, random: bool = True) -> lis
     sides = [
         Composition(torch.from_numpy(shared + spread * rng.standard_normal(shared.shape) + at)) for at in (0.1, -0.1)
     ]
-    bench = RemovalBench(PairedFeatures(*sides))
+    bench = RemovalBench(PairedCompositions(*sides))
     others = [rng.choice(np.arange(10, 40), 10, replace=False) for _ in range(5)]
     sets = (np.arange(10), *others) if random else (np.arange(10),)
     return [bench.outcome(torch.from_numpy(np.sort(members)), False) for members in sets]

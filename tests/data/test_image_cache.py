@@ -157,6 +157,21 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     check(list(ImageCache(CountingPairs(), tmp_path / "file", LARGE).fetch_many(requests(1, 2))), 1, 2)
 
 
+def test_files_that_cannot_be_written_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder of another user, or on a disk that is only read: nobody may mark a file as used."""
+    source = CountingPairs()
+    cache = ImageCache(source, tmp_path, LARGE)
+    list(cache.fetch_many(requests(1, 2)))
+    source.asked.clear()
+
+    def refused(path: object, *args: object) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    check(list(cache.fetch_many(requests(1, 2))), 1, 2)
+    assert source.asked == []
+
+
 def _read_many(folder: Path, seed: int) -> int:
     cache = ImageCache(CountingPairs(), folder, 20_000)  # room for ten
     numbers = np.random.default_rng(seed).integers(0, 40, 60).tolist()

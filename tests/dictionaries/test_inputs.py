@@ -7,13 +7,14 @@ import torch
 from mmmono.dictionaries import NCLHead, TopKSAE
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.jumprelu import JumpReLUSAE
-from mmmono.dictionaries.linear import LinearMap
+from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap
+from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.sparc import SparcSAE
 
 DIM = 16
 KINDS = [
     TopKSAE(DIM, k=4), TopKSAE(DIM, k=4, center="per_modality"), JumpReLUSAE(DIM), SparcSAE(DIM, k=4), NCLHead(DIM, 12),
-    LinearMap(DIM, 12),
+    LinearMap(DIM, 12), CenteredEmbeddings(DIM), PretrainedSAE(DIM, 12, activation="relu"),
 ]  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def test_embeddings_of_any_type(dictionary: Dictionary, embeddings: torch.Tensor
 def test_what_does_not_fit_is_refused(dictionary: Dictionary, embeddings: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"embeddings \[batch, 16\] expected by this \w+ dictionary, got \(5, 9\)"):
         dictionary.encode(embeddings[:, :9], "image")
+    with pytest.raises(ValueError, match=r"got \(5, 1\)"):  # which would be repeated for each dimension
+        dictionary.encode(embeddings[:, :1], "image")
     with pytest.raises(TypeError, match=r"embeddings: a torch\.Tensor expected, got numpy\.ndarray"):
         dictionary.encode(np.ones((5, DIM), np.float32), "image")  # type: ignore[arg-type]
     if dictionary.decodes:

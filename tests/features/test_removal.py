@@ -15,7 +15,7 @@ from mmmono.dictionaries.sparc import SparcSAE
 from mmmono.features import MODALITIES, Modality, RawFeatures, removal
 from mmmono.features.effective_rank import effective_rank, paired_effective_rank
 from mmmono.features.pair_retrieval import PairRetrieval
-from mmmono.features.removal import Composition, PairedFeatures, atoms_of, composition_of, others
+from mmmono.features.removal import Composition, PairedCompositions, atoms_of, composition_of, others
 from mmmono.features.retrieval import clip_loss, recall_at_k
 
 PAIRS, FEATURES, DIM = 60, 24, 10
@@ -48,7 +48,7 @@ def anew(side: Composition, removed: list[int]) -> np.ndarray:
 def test_vectors_and_cosines_are_those_computed_anew(
     sides: tuple[Composition, Composition], removed: list[int]
 ) -> None:
-    found = PairedFeatures(*sides).without(torch.tensor(removed, dtype=torch.int64))
+    found = PairedCompositions(*sides).without(torch.tensor(removed, dtype=torch.int64))
     image, text = (anew(side, removed) for side in sides)
     np.testing.assert_allclose(found.image.numpy(), image, atol=1e-12)
     np.testing.assert_allclose(found.text.numpy(), text, atol=1e-12)
@@ -60,14 +60,14 @@ def test_vectors_and_cosines_are_those_computed_anew(
 def test_a_sample_without_features_keeps_no_rounding_errors() -> None:
     atoms = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 4))) / 3
     side = Composition(torch.tensor([[0.1, 0.7, 0.0], [0.3, 0.0, 0.9]], dtype=torch.float64), atoms)
-    found = PairedFeatures(side, side).without(torch.tensor([0, 1]))
+    found = PairedCompositions(side, side).without(torch.tensor([0, 1]))
     assert found.image[0].tolist() == [0, 0, 0, 0]
     assert found.cosines[0].tolist() == [0, 0]
     assert found.cosines[1, 1].item() == pytest.approx(1)
 
 
 def test_many_removals_from_one_object_do_not_add_up(sides: tuple[Composition, Composition]) -> None:
-    pairs = PairedFeatures(*sides)
+    pairs = PairedCompositions(*sides)
     first = pairs.without(torch.tensor([4])).cosines.clone()
     pairs.without(torch.tensor([1, 2, 3]))
     assert torch.equal(pairs.without(torch.tensor([4])).cosines, first)
@@ -90,9 +90,9 @@ def test_a_feature_set_is_taken_apart() -> None:
 def test_sides_that_do_not_fit_are_refused() -> None:
     side = Composition(codes(0))
     with pytest.raises(ValueError, match=r"images have codes \(60, 24\), texts \(59, 24\)"):
-        PairedFeatures(side, Composition(codes(0)[1:]))
+        PairedCompositions(side, Composition(codes(0)[1:]))
     with pytest.raises(ValueError, match="one side has atoms"):
-        PairedFeatures(side, Composition(codes(0), torch.eye(FEATURES, dtype=torch.float64)))
+        PairedCompositions(side, Composition(codes(0), torch.eye(FEATURES, dtype=torch.float64)))
     with pytest.raises(ValueError, match="24 features but 3 atoms"):
         Composition(codes(0), torch.eye(3, dtype=torch.float64))
     with pytest.raises(NonFiniteError, match="sample 0"):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import hypergeom
 
-from mmmono.features.retrieval import recall_at_k
+from mmmono.features.retrieval import clip_loss, recall_at_k, zero_shot_accuracy
 
 
 def test_equals_ranks_by_sorting() -> None:
@@ -75,3 +75,15 @@ def test_tied_groups_count_with_the_probability_of_a_right_one() -> None:
 def test_groups_must_be_those_of_the_pairs() -> None:
     with pytest.raises(ValueError, match="4 pairs but 3 groups"):
         recall_at_k(torch.eye(4), torch.eye(4), (1,), np.arange(3))
+
+
+def test_sides_that_do_not_fit_are_refused() -> None:
+    z = torch.rand(4, 3)
+    with pytest.raises(ValueError, match="a sample is of class 5, but the 2 classes are numbered from 0"):
+        zero_shot_accuracy(z, z[:2], torch.tensor([0, 1, -1, 5]))
+    with pytest.raises(ValueError, match=r"4 samples but targets of shape \(3,\)"):
+        zero_shot_accuracy(z, z, torch.arange(3))
+    with pytest.raises(ValueError, match="query embeddings of 3 dimensions but target embeddings of 2"):
+        recall_at_k(z, z[:, :2])
+    with pytest.raises(ValueError, match="4 images but 3 texts"):
+        clip_loss(z, z[:3], 1.0)

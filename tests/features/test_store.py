@@ -202,7 +202,7 @@ def test_rows_that_are_not_there_are_not_read(tmp_path: Path) -> None:
     for start, stop in ((-2, 3), (5, 9), (4, 2), (8, 8)):
         with pytest.raises(StoreError, match=f"rows {start} to {stop} asked for, it holds 7"):
             store.read("image", start, stop)
-    with pytest.raises(ValueError, match="modality='images' is none of image, text"):
+    with pytest.raises(ValueError, match="modality='images' is neither 'image' nor 'text'"):
         store.read("images", 0, 2)  # type: ignore[arg-type]
     for rows in (np.arange(7) > 3, [0.5, 2.0], [[1, 2]]):
         with pytest.raises(ValueError, match="numbers of rows expected"):

@@ -200,6 +200,11 @@ def test_groups_out_of_order_are_refused() -> None:
     for groups, message in (([0, 1, 0, 1], "ascending"), ([0, 1, 2], "3 groups for"), ([0, 1, 2, 3, 4], "5 groups")):
         with pytest.raises(ValueError, match=message):
             monosemanticity_score([(a, e)], torch.tensor(groups))
+    for groups in (None, torch.arange(4)):
+        stream = MonosemanticityStream()
+        stream.add(a, e, groups)
+        with pytest.raises(ValueError, match="of all samples, or of none"):
+            stream.add(a, e, torch.arange(4, 8) if groups is None else None)
     first, second = (monosemanticity_stream(a.numpy(), e.numpy(), np.arange(4)) for _ in range(2))
     with pytest.raises(ValueError, match="group 0 of the other stream"):
         first.merge(second)

@@ -16,6 +16,7 @@ from mmmono.dictionaries import (
     contrastive_loss,
     fraction_of_variance_unexplained,
 )
+from mmmono.dictionaries.linear import CenteredEmbeddings
 from mmmono.features import FeatureStoreWriter
 from mmmono.interpretability import (
     activation_histograms,
@@ -188,6 +189,8 @@ def test_a_modality_is_image_or_text(sides: tuple[torch.Tensor, torch.Tensor]) -
     for center in ("pooled", "per_modality"):
         with pytest.raises(ValueError, match="modality='audio' is neither 'image' nor 'text'"):
             TopKSAE(FEATURES, k=2, center=center).encode(sides[0], "audio")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="modality='audio' is neither 'image' nor 'text'"):
+        CenteredEmbeddings(FEATURES).encode(sides[0], "audio")  # type: ignore[arg-type]
 
 
 def test_what_is_saved_goes_into_folders_named_by_strings(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
-from mmmono.features.removal import Composition, PairedFeatures
+from mmmono.features.removal import Composition, PairedCompositions
 from mmmono.features.retrieval import zero_shot_accuracy
 from mmmono.features.synthetic import SyntheticPairs, SyntheticParameters, synthesize
 from mmmono.modality import Partition, dominance_scores, modality_gap, partition_by_margin
@@ -37,7 +37,7 @@ def truth() -> SyntheticPairs:
 def bench(truth: SyntheticPairs) -> RemovalBench:
     atoms = truth.atoms.double()
     sides = [Composition(codes.double(), atoms) for codes in (truth.image_codes, truth.text_codes)]
-    return RemovalBench(PairedFeatures(*sides))
+    return RemovalBench(PairedCompositions(*sides))
 
 
 def concepts(truth: SyntheticPairs) -> Partition:
@@ -226,7 +226,7 @@ def class_effect(seed: int, in_sample: bool) -> float:
     chosen = slice(60) if in_sample else slice(60, 120)
     scores = dominance_scores([(image[chosen], text[chosen])]).scores
     partition = partition_by_margin(scores, 0.3, ~scores.isnan())
-    bench = RemovalBench(PairedFeatures(*(Composition(side[:60]) for side in (image, text))))
+    bench = RemovalBench(PairedCompositions(*(Composition(side[:60]) for side in (image, text))))
     plan = RemovalPlan((1.0,), 3, seed=seed, changes=("drop",), ranked=0)
     beyond = {}
     for removal in removals(bench, partition, activity(bench), plan):
@@ -248,9 +248,9 @@ def test_groups_are_the_units_of_the_intervals(truth: SyntheticPairs) -> None:
     """Every pair twice: the measures of distinct groups stay, and so do their errors."""
     atoms = truth.atoms.double()
     codes = [c[:80].double() for c in (truth.image_codes, truth.text_codes)]
-    once = RemovalBench(PairedFeatures(*(Composition(c, atoms) for c in codes)))
+    once = RemovalBench(PairedCompositions(*(Composition(c, atoms) for c in codes)))
     twice = RemovalBench(
-        PairedFeatures(*(Composition(c.repeat(2, 1), atoms) for c in codes)), np.tile(np.arange(80), 2)
+        PairedCompositions(*(Composition(c.repeat(2, 1), atoms) for c in codes)), np.tile(np.arange(80), 2)
     )
     outcomes = [bench.outcome(torch.tensor([1, 2]), whole=False) for bench in (once, twice)]
     for measure in ("r1", "r10", "gap"):
@@ -277,7 +277,7 @@ def test_features_that_no_pair_activates_cost_nothing_and_change_nothing(
 ) -> None:
     codes = [torch.nn.functional.pad(c[:60].double(), (0, 500)) for c in (truth.image_codes, truth.text_codes)]
     atoms = torch.nn.functional.pad(truth.atoms.double(), (0, 0, 0, 500), value=1.0)
-    bench = RemovalBench(PairedFeatures(*(Composition(c, atoms) for c in codes)))
+    bench = RemovalBench(PairedCompositions(*(Composition(c, atoms) for c in codes)))
     silent = torch.arange(bench.features)[(codes[0] == 0).all(0) & (codes[1] == 0).all(0)]
     ranked: list[torch.Tensor] = []
     retrieved = bench.retrieved

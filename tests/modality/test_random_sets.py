@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.features.removal import Composition, PairedFeatures
+from mmmono.features.removal import Composition, PairedCompositions
 from mmmono.modality import Partition
 from mmmono.modality.random_sets import Activity, Match, random_name, random_pool, random_set
 from mmmono.modality.removal_outcomes import RemovalBench
@@ -112,7 +112,7 @@ def test_energy_does_not_depend_on_where_a_length_is_kept() -> None:
     scale = torch.tensor([100.0, 0.1, 1, 10, 3, 0.01], dtype=torch.float64)
 
     def bench(codes: torch.Tensor, atoms: torch.Tensor | None) -> RemovalBench:
-        return RemovalBench(PairedFeatures(Composition(codes, atoms), Composition(codes.flip(0), atoms)))
+        return RemovalBench(PairedCompositions(Composition(codes, atoms), Composition(codes.flip(0), atoms)))
 
     one, other = bench(codes, atoms), bench(codes * scale, atoms / scale[:, None])
     torch.testing.assert_close(one.pairs.image.vectors, other.pairs.image.vectors)

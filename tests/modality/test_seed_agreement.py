@@ -379,6 +379,25 @@ def test_matches_keep_their_sign() -> None:
     assert matched(one, [-side for side in one])[1].item() == pytest.approx(-1)
 
 
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ((torch.rand(4, 3), torch.rand(4, 1), np.arange(4)), r"paired blocks \[pairs, features\] expected"),
+        ((torch.rand(4, 2), torch.rand(4, 2), np.arange(4)), "a block of 2 features after blocks of 3"),
+        ((torch.rand(4, 3), torch.rand(4, 3), np.arange(3)), r"groups of shape \(3,\) given for a block of 4 pairs"),
+        ((torch.rand(4, 3), torch.rand(4, 3), np.arange(1, 5)), "groups 1 to 4 given, but .* groups 0 to 3"),
+        ((torch.rand(4, 3), torch.rand(4, 3), -np.arange(4)), "groups -3 to 0 given"),
+    ],
+)
+def test_blocks_that_do_not_fit_their_halves_are_refused(block, message) -> None:  # type: ignore[no-untyped-def]
+    stream = HalvesStream(4, 2)
+    stream.add(torch.rand(4, 3), torch.rand(4, 3), np.arange(4))
+    before = stream.result()
+    with pytest.raises(ValueError, match=message):
+        stream.add(*block)
+    assert torch.equal(stream.result(), before)
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     wide, narrow = torch.rand(5, 3), torch.rand(5, 2)
     with pytest.raises(ValueError, match="3 features cannot be matched one to one with 2"):
@@ -387,6 +406,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         CorrelationStream().add(wide, wide[:4])
     with pytest.raises(ValueError, match="1 groups of pairs cannot be halved"):
         HalvesStream(1)
+    with pytest.raises(ValueError, match="undefined='halve' is neither 'skip' nor 'half'"):
+        HalvesStream(4, undefined="halve")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no activations"):
         HalvesStream(4).result()
     with pytest.raises(ValueError, match="cannot be merged"):

@@ -40,3 +40,17 @@ def test_captions_that_are_missing_are_asked_for_in_one_line(
     )  # fmt: skip
     assert run.status == 1
     assert f"error: {store} has no captions: add a column caption to the metadata (of dataset=store" in run.err
+
+
+def test_pairs_without_keys_have_a_table_of_samples(command: Command, store: Path, tmp_path: Path) -> None:
+    captions = pd.DataFrame({"caption": [f"thing {number}" for number in range(40)]})
+    captions.to_parquet(store / "metadata" / "metadata_0.parquet")
+    run = command(
+        "top_samples", f"artifacts={tmp_path / 'a'}", "dataset=store", f"dataset.path={store}", "dataset.split=all",
+        "features=raw", "top_samples.per_class=0", "top_samples.m=4", "top_samples.shown=4", "device=cpu",
+    )  # fmt: skip
+    assert run.status == 0, run.err
+    (table,) = (tmp_path / "a" / "results").glob("top_samples-*/samples.parquet")
+    samples = pd.read_parquet(table)
+    assert samples["key"].isna().all()
+    assert (samples["caption"] == "thing " + samples["row"].astype(str)).all()

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from safetensors.torch import load_file
 
 from mmmono.analyses.objectives_synthetic import OBJECTIVES_SYNTHETIC, analysis
+from mmmono.analyses.objectives_synthetic.figures import measures_by_objective
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.matched_saes import MatchedSAEs
 from mmmono.pipeline.analysis import shown_figures, shown_tables
@@ -28,6 +30,14 @@ DATA: tuple[str, ...] = (
     "training.dead_after_epochs=0.05", "sparc.auxk=4", "matched_saes.auxk=4", "infonce.encoder=tied",
     "trainer.max_steps=20", "trainer.val_check_interval=10", "training.checkpoint_every=10",
 )  # fmt: skip
+
+
+def test_heads_alone_have_a_figure_without_fvu() -> None:
+    row = {"data": "base", "feature_set": "ncl", "one": 0.3, "merged": 0.1, "fvu": None, "recall_at_1": 0.5}
+    figure = measures_by_objective(pd.DataFrame([{**row, "seed": seed} for seed in range(3)]))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["one latent", "merged", "FVU", "R@1 by codes"]
+    assert len(figure.axes[3].lines) > len(figure.axes[2].lines)
+    plt.close(figure)
 
 
 @pytest.mark.slow

@@ -258,6 +258,12 @@ def test_what_cannot_work_is_reported_in_one_line(
         ("mds", "+features.kay=3", "no setting is called 'features.kay', did you mean 'features.k'?"),
         ("mds", "+foce=true", "no setting is called 'foce', did you mean 'force'?"),
         ("mds", "+experiment=mine", "no setting is called 'experiment'"),
+        ("mds", "mds={min_pair: 3}", "no setting is called 'mds.min_pair', did you mean 'mds.min_pairs'?"),
+        (
+            "objectives_synthetic",
+            "objectives_synthetic.data={mine: {gap: 1}}",
+            "objectives_synthetic.data has no entry 'mine': add it with +objectives_synthetic.data.mine=…",
+        ),
         ("plan", "+names.imag=x", "no setting is called 'names.imag', did you mean 'names.image_text'?"),
         ("interpretability", "interpretability.deduplicate=yes", "must be true or false"),
         ("interpretability", "interpretability.n_draws=2.5", "must be a whole number"),

@@ -51,7 +51,7 @@ def prepare(workspace: Workspace) -> Study:
         ConfigError: the dataset has no usable labels, or a setting is invalid.
     """
     settings = read_settings(workspace.cfg, "ablation", Settings)
-    split = workspace.whole_split(settings.split)
+    split = workspace.dataset.whole_split(settings.split)
     label = workspace.dataset.label
     if label is None:
         raise ConfigError(

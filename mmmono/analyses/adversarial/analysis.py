@@ -64,7 +64,7 @@ class AttackStudy:
         self.defense = _alignment("defense", self.settings.defense)
         self.victim: Victim = instantiate(workspace.cfg.victim)
         self.judge: Judge = self.victim.own_judge or instantiate(workspace.cfg.judge)
-        if finished_features(workspace, workspace.whole_split("auto")) is None:  # check before hours of extraction
+        if finished_features(workspace, workspace.dataset.whole_split()) is None:  # check before hours of extraction
             self._check()
         images = AttackImages(workspace, self.settings)
         self.contrasts = [images.contrast(request) for request in self.requests]

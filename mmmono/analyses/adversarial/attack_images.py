@@ -24,7 +24,7 @@ class AttackImages:
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self._workspace = workspace
         self._settings = settings
-        self._split = workspace.whole_split("auto")
+        self._split = workspace.dataset.whole_split()
         self._source = image_source(workspace, self._split)
         self._locators = known_locators(workspace, self._split)
 

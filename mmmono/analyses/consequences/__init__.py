@@ -23,8 +23,10 @@ MEASURES = {
     "contrastive_loss": "loss",
     "effective_rank": "rank",
 }
-KS = (1, 5, 10)
-SHARES = frozenset({"zero_shot", *(f"{way}r{k}" for way in ("", "i2t_", "t2i_") for k in KS)})  # shown in percent
+RECALLS = tuple(measure for measure in MEASURES if measure[1:].isdigit())  # r1 and so on
+SHARES = frozenset(
+    {"zero_shot", *(way + recall for way in ("", "i2t_", "t2i_") for recall in RECALLS)}
+)  # shown in percent
 ALL = "all"  # the row with all features
 ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
 VERBS = {"drop": "−", "keep": "only"}

@@ -9,6 +9,8 @@ from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Result, Rows
 
+KS = (1, 5, 10)  # of R@k
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -64,8 +66,8 @@ FAITHFULNESS = Analysis(
         "function": {
             "feature_set": "name of the feature set; empty for the embeddings",
             "space": "embeddings, features or reconstruction",
-            **{f"i2t_r{k}": f"share of images with a text of their group among the {k} nearest" for k in (1, 5, 10)},
-            **{f"t2i_r{k}": f"share of texts with an image of their group among the {k} nearest" for k in (1, 5, 10)},
+            **{f"i2t_r{k}": f"share of images with a text of their group among the {k} nearest" for k in KS},
+            **{f"t2i_r{k}": f"share of texts with an image of their group among the {k} nearest" for k in KS},
             "zero_shot": "accuracy of zero-shot classification of images; empty without labels",
             "gap": "modality gap: distance between the modalities' centroids, of normalized vectors",
             "contrastive_loss": "CLIP's symmetric loss with all other pairs as negatives, in nats",

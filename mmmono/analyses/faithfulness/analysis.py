@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmmono.analyses.faithfulness import Settings
+from mmmono.analyses.faithfulness import KS, Settings
 from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import ReconstructionMoments, SparsityMoments
 from mmmono.dictionaries.metrics import Sparsity
@@ -23,8 +23,6 @@ from mmmono.pipeline.workspace import Workspace
 from mmmono.pipeline.zero_shot import ClassPrompts, class_prompts, embeddings_of, labels_recipe, sample_of_pairs
 
 Row = dict[str, object]
-
-KS = (1, 5, 10)
 
 
 def prepare(workspace: Workspace) -> Study:

@@ -55,7 +55,7 @@ def prepare(workspace: Workspace) -> Study:
         raise ConfigError(f"concept.a={pair.a} and concept.b={pair.b} are one concept: give two")
     match = workspace.settings.random_sets
     labeler: Labeler = instantiate(workspace.cfg.labels)
-    split = workspace.whole_split(settings.split)
+    split = workspace.dataset.whole_split(settings.split)
     if labeler.sees_images:
         workspace.dataset.check_images(split)
     elif settings.shown:

@@ -54,7 +54,8 @@ def measures_by_objective(rows: pd.DataFrame) -> Figure:
             part = rows[rows.data == setting]
             for axis, (measure, title) in zip(axes[line], PANELS.items(), strict=True):
                 _points(axis, _values(part, objectives, measure), "#0072B2")
-                highest = 1.0 if measure in TO_ONE else 1.1 * float(rows[measure].max())
+                found = float(rows[measure].astype(float).max())  # NaN if no set has it: FVU without a decoder
+                highest = 1.0 if measure in TO_ONE or not found > 0 else 1.1 * found
                 axis.set_xlim(-0.05 * highest, 1.05 * highest)
                 if line == 0:
                     axis.set_title(title, loc="left")

@@ -70,7 +70,7 @@ class ControlStudy:
         self.random_sets = workspace.settings.random_sets  # read here: a wrong one is refused before anything is loaded
         self.option: GeneratorOption = instantiate(workspace.cfg.generator)
         self.option.check(workspace)
-        workspace.dataset.check_images(workspace.whole_split("auto"))
+        workspace.dataset.check_images(workspace.dataset.whole_split())
         check_decoders(workspace)
         self.references = _references(workspace, self.settings.references)
         self.embedder = image_judge(workspace)
@@ -115,7 +115,7 @@ class ControlStudy:
         ]  # fmt: skip
         images = GeneratedImages(folder, self.intervention.seeds)
         images.generate(generator, self.prompt, encoded, cells)
-        real = SplitImages(workspace, workspace.whole_split("auto"))
+        real = SplitImages(workspace, workspace.dataset.whole_split())
         left_out = {reference.key for reference in self.references}
         of_prompt = prompt_images(workspace, self.settings, self.embedder, real, left_out)
         judge = Judge(self.embedder, self.references, of_prompt)
@@ -154,7 +154,7 @@ class ControlStudy:
 
 
 def _references(workspace: Workspace, entries: Sequence[str]) -> list[Reference]:
-    split = workspace.whole_split("auto")
+    split = workspace.dataset.whole_split()
     source, locators = image_source(workspace, split), known_locators(workspace, split)
     references = [read_reference(entry, source, locators) for entry in entries]
     names = [reference.name for reference in references]

@@ -32,7 +32,7 @@ def prompt_images(
         images: images of the whole split.
         left_out: keys of pairs to exclude, such as the references.
     """
-    split = workspace.whole_split("auto")
+    split = workspace.dataset.whole_split()
     view = workspace.features(split).view
     metadata = view.metadata().assign(caption=view.captions(), group=view.groups())
     candidates = metadata[~metadata["key"].isin({key for key in left_out if key is not None})]
@@ -70,7 +70,7 @@ def nearest_pairs(
         images: images of the whole split.
         folder: folder of the result, below which the images are saved.
     """
-    view = workspace.features(workspace.whole_split("auto")).view
+    view = workspace.features(workspace.dataset.whole_split()).view
     queries = F.normalize(embeddings, dim=1)
     best = torch.full((len(queries),), -torch.inf)
     where = torch.zeros(len(queries), dtype=torch.int64)

@@ -91,7 +91,7 @@ TOP_SAMPLES = Analysis(
             "rank": "rank of the sample by activation, from 0",
             "activation": "activation of the feature on the sample; negative if the negative side of the feature is shown",
             "row": "position of the pair in the split",
-            "key": "key of the pair in the dataset",
+            "key": "key of the pair in the dataset; empty if the pairs have none",
             "caption": "caption of the pair",
         },
         "sheets": {

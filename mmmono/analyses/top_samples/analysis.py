@@ -118,7 +118,8 @@ def _table(
     for modality, samples in top.items():
         feature, rank = (samples.rows >= 0).numpy().nonzero()
         rows = samples.rows.numpy()[feature, rank]
-        columns = {name: metadata[name].to_numpy()[rows] for name in ("key", "caption")}
+        # A store that another program made may have no keys.
+        columns = {name: metadata[name].to_numpy()[rows] if name in metadata else None for name in ("key", "caption")}
         frames.append(
             pd.DataFrame(
                 {
