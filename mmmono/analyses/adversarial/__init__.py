@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import few_remarks, percent, points, random_remarks
+from mmmono.reporting.formats import few_remarks, p_value, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -134,7 +134,7 @@ def _comparison(row: dict[str, object]) -> dict[str, str]:
     """What may be concluded from the comparison with random features; empty where there is none."""
     p, within, seen = (row[key] for key in ("p_holm", "equivalence", "detectable"))
     return {
-        "p (Holm)": "" if p is None else f"{p:.3f}",
+        "p (Holm)": p_value(p),
         "|below| <": "" if within is None else f"{100 * float(str(within)):.0f}",
         "seen from": "" if seen is None else f"{100 * float(str(seen)):.0f}",
     }
