@@ -86,7 +86,7 @@ explorer: $(READY) ## A page to click from the distribution of scores to a featu
 validate: $(READY) ## Does the method find known concepts? (7 minutes; ARGS=validate.quick=true 1)
 	@$(BIN)/python experiments/validate.py $(ARGS)
 
-objectives: $(READY) ## Objectives for pairs over seeds, on MODEL= and DATASET= (10 minutes), and on known concepts (8)
+objectives: $(READY) ## Objectives for pairs over seeds, on MODEL= and DATASET= (8 minutes), and on known concepts (8)
 	@$(RUN)
 
 consensus: $(READY) ## What dictionaries of other seeds find: trains three more of each (minutes); the explorer then shows it too

@@ -52,7 +52,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/untrained_sae": 1,
     "partitions": 4,  # scores by Eq. 1 and the classes by them
     "sharedness": 5,
-    "results/explorer": 9,
+    "results/explorer": 10,
     "results/report": 1,
 }
 

@@ -55,6 +55,13 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
 
 
+def p_value(p: float | None) -> str:
+    """Format a p-value, which is never 0; empty if there is none."""
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def random_remarks(match: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Say what random sets have in common with their class, and for how many rows no fair set was found.
 

@@ -93,6 +93,13 @@ def test_the_papers_numbers_stand_beside(saved: Callable[..., Result]) -> None:
     assert [r["accuracy"] for r in random] == ["0.770", "0.780", "none"]
 
 
+def test_no_p_value_is_printed_as_zero(saved: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**row, "p_holm": 1e-9 if row["p_holm"] else None} for row in table1()]
+    monkeypatch.setattr("tests.analyses.test_ablation.table1", lambda: rows)
+    shown = [row["p (Holm)"] for _, _, table in shown_tables(ABLATION, saved()) for row in table]
+    assert set(shown) == {"", "< 0.001"}
+
+
 def test_kept_classes_are_not_compared_with_removed_ones(saved: Callable[..., Result], tmp_path: Path) -> None:
     result = saved(keep=True)
     (tmp_path / "table1.png").touch()

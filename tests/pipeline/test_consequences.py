@@ -1,5 +1,6 @@
 """Consequences and steering through their entrypoints: on synthetic pairs, and on emoji with labels and images."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,10 @@ def test_what_synthetic_features_carry(command: Command, tmp_path: Path) -> None
     assert own.value["drop", "ImgD"] > own.value["", ""]
     assert own.value["keep", "CrossD"] > own.value["", ""]
     assert (own.p_holm.dropna() >= own.p.dropna()).all()
+    [named] = re.findall(r"differs from that of random sets, by Holm's p .*: sae (.*)", run.out)
+    standing = own.index[own.p_holm <= 0.05]
+    assert ("none (p ≥" in named) == (not len(standing))
+    assert all(f"{'−' if change == 'drop' else 'only'} {of} (p" in named for change, of in standing)
     curves = pd.DataFrame(saved_rows(results, "curves"))
     assert sorted(curves.share.unique()) == [0.0, 0.5, 1.0]
     none_dropped = curves[(curves.share == 0) & (curves.change == "drop")]

@@ -16,7 +16,7 @@ from PIL import Image
 from mmmono.commands.explorer.page import ExploredFeatures, ExplorerWriter
 from mmmono.commands.explorer.results import embedders
 from mmmono.core.artifacts import Artifact
-from mmmono.modality import CLASSES
+from mmmono.modality import CLASSES, score_intervals
 from mmmono.reporting.style import CLASS_COLORS
 from tests.reporting.browser import opened
 from tests.reporting.explorer_speed import FEATURES as MANY
@@ -43,6 +43,9 @@ def test_files_hold_what_was_computed(page: Path, sets: list[ExploredFeatures]) 
             assert info[name] == len(partition[name]) == table["class"].count(name)
         np.testing.assert_allclose(table["mds"][:-1], one.dominance.scores.scores[:-1], rtol=1e-3)
         assert table["mds"][-1] is None  # the silent one
+        for bound, of in zip(("low", "high"), score_intervals(one.dominance.scores), strict=True):
+            np.testing.assert_allclose(table[bound][:-1], of[:-1], rtol=1e-3)
+            assert table[bound][-1] is None
         assert table["class"][-2:] == ["dead", "dead"]
         assert table["groups"][-2:] == [RARE, 0]
         np.testing.assert_allclose(table["energy"], one.energy, rtol=1e-3)
@@ -217,6 +220,19 @@ def test_names_stand_in_the_table_and_on_the_card(browser: Any, page: Path) -> N
     with opened(browser, page, "#raw/5") as tab:
         tab.locator(".card[data-feature='5']").wait_for()
         assert "name" not in tab.locator(".card[data-feature='5'] .facts").inner_text()
+
+
+def test_a_card_has_the_interval_that_certainty_prints(browser: Any, page: Path, sets: list[ExploredFeatures]) -> None:
+    """Wilson's, within 0 and 1: a normal one has no width where a modality wins every pair."""
+    low, high = score_intervals(sets[1].dominance.scores)
+    with opened(browser, page, "#sae/5") as tab:
+        tab.locator(".card[data-feature='5']").wait_for()
+        shown = tab.locator(".card[data-feature='5'] .facts div", has_text="MDS").first.inner_text()
+        assert f"[{low[5]:.2f}, {high[5]:.2f}]" in shown
+    silent = len(low) - 1
+    with opened(browser, page, f"#sae/{silent}") as tab:
+        tab.locator(f".card[data-feature='{silent}']").wait_for()
+        assert "[" not in tab.locator(f".card[data-feature='{silent}'] .facts").inner_text()
 
 
 def test_the_page_says_which_embedders_are_not_independent(tmp_path: Path) -> None:

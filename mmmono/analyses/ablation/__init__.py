@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import few_remarks, percent, points, random_remarks
+from mmmono.reporting.formats import few_remarks, p_value, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -61,7 +61,7 @@ def table1_rows(result: Result, feature_set: str) -> Rows:
                 "accuracy": "none" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
                 "Δ none [95 %]": points(row, "delta_none"),
                 "Δ random [95 %]": points(row, "delta_random"),
-                "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+                "p (Holm)": p_value(row["p_holm"]),
                 "|Δ random| <": percent(row["equivalence"]),
                 "paper": f"{printed['accuracy']:.3f}" if printed else "",
                 "paper Δ": f"{100 * delta:+.1f}" if delta is not None else "",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmmono.core.words import LETTERS
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import few_remarks, percent, points, random_remarks
+from mmmono.reporting.formats import few_remarks, p_value, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -130,13 +131,13 @@ def outcome_rows(result: Result, feature_set: str) -> Rows:
     return rows
 
 
-def _comparison(row: dict[str, object]) -> dict[str, str]:
+def _comparison(row: Mapping[str, Any]) -> dict[str, str]:
     """What may be concluded from the comparison with random features; empty where there is none."""
     p, within, seen = (row[key] for key in ("p_holm", "equivalence", "detectable"))
     return {
-        "p (Holm)": "" if p is None else f"{p:.3f}",
-        "|below| <": "" if within is None else f"{100 * float(str(within)):.0f}",
-        "seen from": "" if seen is None else f"{100 * float(str(seen)):.0f}",
+        "p (Holm)": p_value(p),
+        "|below| <": "" if within is None else f"{100 * within:.0f}",
+        "seen from": "" if seen is None else f"{100 * seen:.0f}",
     }
 
 

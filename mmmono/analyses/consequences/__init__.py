@@ -10,7 +10,7 @@ from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.contrasts import Contrast
 from mmmono.pipeline.prompts import check_prompt
-from mmmono.reporting.formats import few_remarks, percent, points, random_remarks, with_effective
+from mmmono.reporting.formats import few_remarks, names, p_value, percent, points, random_remarks, with_effective
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -29,6 +29,7 @@ SHARES = frozenset(
 )  # shown in percent
 ALL = "all"  # the row with all features
 ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
+LEVEL = 0.05  # of Holm's p, at which a difference from random sets is named
 VERBS = {"drop": "−", "keep": "only"}
 
 
@@ -134,12 +135,24 @@ def _fields(result: Result) -> Fields:
     return {"measured": f"on {pairs['pairs']} pairs; classes by {pairs['classified_pairs']} others"}
 
 
+def _standing(result: Result) -> Iterator[str]:
+    """For each feature set, which classes' R@1 differs from that of random sets, by Holm's p over dropped or kept ones."""
+    tested = [row for row in result.rows("effects") if row["measure"] == "r1" and row["p_holm"] is not None]
+    for name in names(tested):
+        own = [(row["p_holm"], _name(row, False, result.modalities)) for row in tested if row["feature_set"] == name]
+        there = [f"{of} (p {p_value(p)})" for p, of in own if p <= LEVEL]
+        yield f"{name} {' and '.join(there) or f'none (p ≥ {p_value(min(own)[0])})'}"
+
+
 def _remarks(result: Result) -> Iterator[str]:
     [pairs] = result.rows("samples")[:1]
     labels = f"; zero-shot among {pairs['labels']} labels ({pairs['label']})" if pairs["labels"] else ""
     groups = with_effective(pairs["groups"], pairs["effective_groups"])
     yield f"{pairs['pairs']} pairs in {groups}{labels}; R@k, zero-shot and MRR in %, their changes in points"
     chance = [f"{row['feature_set']} {100 * row['chance_r1']:.1f} %" for row in result.rows("samples")]
+    if standing := ", ".join(_standing(result)):
+        yield f"R@1 differs from that of random sets, by Holm's p over the classes dropped, or kept: {standing}"
+        yield "intervals are over groups of pairs and random sets, and not corrected"
     yield f"R@1 by chance, since any target of the query's group is right: {', '.join(chance)}"
     yield (
         f"features are classified by {pairs['classified_pairs']} pairs in {pairs['classified_groups']} other groups, so "

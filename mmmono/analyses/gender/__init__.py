@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mmmono.core.text import file_name
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import percent, points, random_remarks
+from mmmono.reporting.formats import p_value, percent, points, random_remarks
 from mmmono.reporting.published import published
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -71,7 +71,7 @@ def removal_rows(result: Result, feature_set: str) -> Rows:
                 "energy %": percent(row.get("energy")), "accuracy": percent(row["baseline"]),
                 "drop [95 %]": points(row, "drop"),
                 "beyond random": points(row, "beyond_random"),
-                "p (Holm)": "" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
+                "p (Holm)": p_value(row["p_holm"]),
                 "|beyond| <": percent(row["equivalence"]),
                 "paper's drop": f"{100 * printed['drop']:.1f}" if printed else "",
             }

@@ -195,7 +195,7 @@ def _remarks(result: Result) -> Iterator[str]:
     if not result.recipe["independent"]:
         yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
     elif _embedder(result) == "words":
-        yield "embedder=words knows no synonyms: with a sentence encoder (embedder=offline or paper) more names hold"
+        yield "embedder=words knows no synonyms; a sentence encoder does: embedder=offline or paper"
 
 
 def _detection_columns() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from mmmono.pipeline.analysis import Analysis, FigureView, PaperSetting, TableView
 from mmmono.pipeline.contrasts import Contrast
-from mmmono.reporting.formats import names, percent, random_remarks
+from mmmono.reporting.formats import names, p_value, percent, random_remarks
 from mmmono.reporting.result import Fields, Result, Rows
 
 WeightOn = Literal["reference", "text"]
@@ -130,7 +130,7 @@ def control_rows(result: Result, feature_set: str) -> Rows:
 def _change(row: Mapping[str, Any]) -> str:
     if row["change_low"] is None or row["change_high"] is None:
         return f"{row['change']:+.3f}"
-    tested = "" if row["p_holm"] is None else f", p {row['p_holm']:.3f}"
+    tested = "" if row["p_holm"] is None else f", p {p_value(row['p_holm'])}"
     return f"{row['change']:+.3f} [{row['change_low']:+.3f}, {row['change_high']:+.3f}]{tested}"
 
 

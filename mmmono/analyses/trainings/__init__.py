@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
 from mmmono.pipeline.contrasts import SCALES
+from mmmono.reporting.formats import p_value
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
 
@@ -89,7 +90,7 @@ def standing_rows(result: Result, feature_set: str) -> Rows:
             "of": " ".join(filter(None, (in_words(row[part], result.modalities) for part in ("family", "row")))),
             "mean [95 %]": _with_bounds(row), "from": in_unit(row, "lowest"), "to": in_unit(row, "highest"),
             "same side": f"{row['same_side']} of {row['trainings']}" if stands(row) else "",
-            "p (Holm)": _p_value(row["p_holm"]) if stands(row) else "",
+            "p (Holm)": p_value(row["p_holm"]) if stands(row) else "",
         }
         for row in shown
     ]  # fmt: skip
@@ -97,10 +98,6 @@ def standing_rows(result: Result, feature_set: str) -> Rows:
         rest = f"{count} {'other ' if shown else ''}contrast{' does' if count == 1 else 's do'} not stand"
         rows.append({"what": rest, **dict.fromkeys(("of", "mean [95 %]", "from", "to", "same side", "p (Holm)"), "")})
     return rows
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _with_bounds(row: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from mmmono.commands.explorer.likeness import Likeness
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.features import MODALITIES, Modality
 from mmmono.interpretability import ActivationHistograms, Neighbors, TopSamples
+from mmmono.modality.intervals import score_intervals
 from mmmono.modality.report import FeatureSetDominance
 from mmmono.reporting.contact_sheets import square
 from mmmono.reporting.escaping import script_json
@@ -193,11 +194,13 @@ class ExplorerWriter:
 
     def _table(self, explored: ExploredFeatures) -> dict[str, object]:
         scores, text = explored.dominance.scores, explored.top["text"]
+        low, high = score_intervals(scores)
         labels = [self._captions[row][:LABEL_CHARACTERS] if row >= 0 else "" for row in text.rows[:, 0].tolist()]
         table: dict[str, object] = {
             "class": explored.dominance.partition.class_of(),
             "mds": _column(scores.scores),
-            "error": _column(scores.standard_error),
+            "low": _column(low),
+            "high": _column(high),
             "informative": scores.informative_pairs.tolist(),
             "groups": scores.informative_groups.tolist(),
             "energy": _column(explored.energy),

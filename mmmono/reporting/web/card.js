@@ -8,14 +8,14 @@ function featureCard(set, feature, table, card, tools) {
   const query = set === state.set ? state.filter.query : "";
   const fact = (name, value, about) =>
     h("div", { title: worded(about) }, h("dt", {}, worded(name)), h("dd", {}, value));
-  const error = table.error[feature];
+  const interval = [table.low, table.high].map((bounds) => fixed(bounds[feature], 2)).join(", ");
   const facts = h(
     "dl",
     { class: "facts" },
     fact(
       "MDS",
-      `${fixed(table.mds[feature])}${error === null ? "" : ` ± ${fixed(1.96 * error)}`}`,
-      "Modality dominance score with its 95 % interval over pairs",
+      table.mds[feature] === null ? "–" : `${fixed(table.mds[feature])} [${interval}]`,
+      "Modality dominance score with its 95 % interval over groups of pairs",
     ),
     fact(
       "p, q",

@@ -73,7 +73,7 @@ class Views {
     );
     byId("view").replaceChildren(svg);
     byId("about").textContent =
-      `Modality dominance score (${worded("0 text, 1 image")}): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
+      `Features by modality dominance score (${worded("0 text, 1 image")}): μ = ${fixed(info.mean)} (line), σ = ${fixed(info.std)}; dotted: ½. Drag to choose a range.`;
   }
 
   range(ends) {
