@@ -111,10 +111,14 @@ def test_checkpoints_that_cannot_be_loaded_say_why(checkpoint: Path, tmp_path: P
 
 
 def test_towers_that_do_not_take_what_is_set_are_told_before_anything_is_encoded() -> None:
-    with pytest.raises(ModelError, match=r"images of 96 px .*\(Input height \(96\) doesn't match model.*compare image_size"):
+    with pytest.raises(
+        ModelError, match=r"images of 96 px .*\(Input height \(96\) doesn't match model.*compare image_size"
+    ):
         load_open_clip("mmmono-tiny-fixed", None)
     assert load_open_clip("mmmono-tiny-fixed", None, settings=WeightSettings(image_size=224)).dim == 24
-    with pytest.raises(ModelError, match="images are 64 wide and those of texts 24, .* embed_dim=24: they must lie in one"):
+    with pytest.raises(
+        ModelError, match="images are 64 wide and those of texts 24, .* embed_dim=24: they must lie in one"
+    ):
         load_open_clip("mmmono-tiny-unprojected", None)
 
 
