@@ -232,11 +232,11 @@ def _differ_in_length(state: dict[str, Tensor], expected: dict[str, Tensor], nam
 
 
 def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: str) -> None:
-    """Raise ModelError if a tower does not take images or captions of the sizes that are set, or has another width."""
+    """Raise ModelError if a tower does not take images or captions of the sizes that are set."""
     try:
         with torch.no_grad():
-            image = encoder.encode_image(encoder.preprocess(Image.new("RGB", (64, 64), "gray")).unsqueeze(0))
-            text = encoder.encode_text(encoder.tokenize(["a " * source.context_length]))
+            encoder.encode_image(encoder.preprocess(Image.new("RGB", (64, 64), "gray")).unsqueeze(0))
+            encoder.encode_text(encoder.tokenize(["a " * source.context_length]))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # towers of other libraries fail in their own ways
@@ -245,11 +245,6 @@ def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: 
             f"{source.context_length} tokens ({message_of(error, 200).rstrip('.')}): take back model.image_size and "
             "model.context_length, or compare image_size and context_length in its configuration with its towers' own"
         ) from error
-    if (image.shape[1], text.shape[1]) != (source.dim, source.dim):
-        raise ModelError(
-            f"cannot use {architecture}: embeddings of images are {image.shape[1]} wide and those of texts {text.shape[1]}, "
-            f"where its configuration says embed_dim={source.dim}: they must lie in one space"
-        )
 
 
 def _first(state: dict[str, Tensor], most: int = 3) -> str:

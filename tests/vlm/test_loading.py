@@ -29,7 +29,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> None:
         "-resnet": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None},
         "-timm": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"},
         "-fixed": {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 96},
-        "-unprojected": {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "none", "image_size": 160},
     }
     for ending, tower in towers.items():
         content = {**config, "vision_cfg": {**config["vision_cfg"], **tower}}  # type: ignore[dict-item]
@@ -116,10 +115,6 @@ def test_towers_that_do_not_take_what_is_set_are_told_before_anything_is_encoded
     ):
         load_open_clip("mmmono-tiny-fixed", None)
     assert load_open_clip("mmmono-tiny-fixed", None, settings=WeightSettings(image_size=224)).dim == 24
-    with pytest.raises(
-        ModelError, match="images are 64 wide and those of texts 24, .* embed_dim=24: they must lie in one"
-    ):
-        load_open_clip("mmmono-tiny-unprojected", None)
 
 
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
