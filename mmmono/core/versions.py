@@ -42,7 +42,7 @@ VERSIONS: Mapping[str, int] = {
     "dictionaries/iso_energy": 1,
     "dictionaries/infonce": 1,
     "dictionaries/matched_saes": 2,
-    "dictionaries/pretrained": 1,
+    "dictionaries/pretrained": 2,
     "dictionaries/raw": 1,
     "dictionaries/raw_centered": 1,
     "dictionaries/rotation_centered": 1,

@@ -6,7 +6,7 @@ import hashlib
 import math
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from mmmono.core.errors import ConfigError
@@ -100,6 +100,13 @@ def choose_captions(
         hashed = hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8]
         return [(key, present[int.from_bytes(hashed, "big") % len(present)])]
     raise ValueError(f"captions={choice!r} is none of 'first', 'random', 'all'")
+
+
+def without_caption(captions: Sequence[object]) -> str:
+    """Return the reason that `choose_captions` found none: there is no text, or there are objects in its place."""
+    if (found := next((one for one in captions if isinstance(one, Mapping)), None)) is None:
+        return "no caption"
+    return f"no caption, but an object with the fields {', '.join(map(str, found))}: make a column of the texts alone"
 
 
 def image_key(key: str) -> str:

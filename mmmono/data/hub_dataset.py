@@ -85,6 +85,11 @@ class HubDataset:
 
     def _opened(self, load: Any, **settings: Any) -> Any:
         where = self.id if self.folder is None else str(self.folder)
+        if user_path(self.id).is_file():
+            raise DataError(
+                f"dataset.id={self.id} is a file: put it into a folder that holds nothing else, or others of its kind, and "
+                "give that"
+            )
         if self.folder is None and (self.id.startswith((".", "/", "~")) or self.id.count("/") > 1):
             raise DataError(
                 f"dataset.id={self.id} is no folder, and no id on the hub, which looks like organisation/name"

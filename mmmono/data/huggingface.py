@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from mmmono.core.errors import BrokenPartError, ConfigError, DataError
 from mmmono.core.extras import need
 from mmmono.core.files import visible_files
-from mmmono.data.captions import choose_captions, image_key, label_or_empty
+from mmmono.data.captions import choose_captions, image_key, label_or_empty, without_caption
 from mmmono.data.hub_dataset import HubDataset, check_apart, short_line
 from mmmono.data.images import decode_image
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit
@@ -209,7 +209,7 @@ class HuggingFacePairs(PairSource):
         captions = list(value) if isinstance(value, list | tuple) else texts_in(value)
         chosen = choose_captions(key, captions, self.reading.captions, self.reading.seed)
         if not chosen:
-            yield SkippedPair(key, "no caption")
+            yield SkippedPair(key, without_caption(captions))
             return
         try:
             data = image_bytes(row.get(image_column), self.dataset.folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmmono.core.errors import DataError
 from mmmono.core.fingerprints import files_fingerprint
 from mmmono.core.text import escaped_bytes
-from mmmono.data.captions import choose_captions, image_key
+from mmmono.data.captions import choose_captions, image_key, without_caption
 from mmmono.data.images import decode_image
 from mmmono.data.listings import Listed, Listing
 from mmmono.data.pairs import ImageTextPair, PairSource, SkippedPair, check_limit, distinct_stems
@@ -75,7 +75,7 @@ class ListedPairs(PairSource):
         image, key = self.listing.images[number], self._keys[number]
         chosen = choose_captions(key, image.captions, self.reading.captions, self.reading.seed)
         if not chosen:
-            yield SkippedPair(key, "no caption")
+            yield SkippedPair(key, without_caption(image.captions))
             return
         try:
             decoded = decode_image(image.file.read_bytes())

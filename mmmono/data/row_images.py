@@ -21,6 +21,8 @@ def image_bytes(value: Any, folder: Path | None) -> bytes:
     """
     if isinstance(value, bytes):
         return value
+    if isinstance(value, list):
+        raise DataError("a list in place of the image: make a row of each image in it")
     path, folders = value, [] if folder is None else [folder]
     if isinstance(value, Mapping):
         if value.get("bytes"):

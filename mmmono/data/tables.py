@@ -188,6 +188,8 @@ def _check_names(file: Path, names: Sequence[str]) -> None:
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):  # several images in a row
+        kind = kind.value_type
     if pa.types.is_struct(kind):
         return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mmmono.dictionaries.two_sided import TwoSidedSAE
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
+SCALER_FILE = "activation_scaler.json"  # of a checkpoint before the end of a training: the factor of its inputs
 
 # Architectures of SAELens that can be read, with what makes codes in them.
 ACTIVATIONS = {
@@ -109,7 +111,8 @@ def import_from_saelens(folder: str | Path, k: int | None = None, input_scale: f
     Args:
         folder: has `cfg.json` and `sae_weights.safetensors`.
         k: replaces the file's number of active latents.
-        input_scale: factor of the activations in training, for `normalize_activations=expected_average_only_in`.
+        input_scale: factor of the activations in training, for `normalize_activations=expected_average_only_in`; replaces
+            that of an `activation_scaler.json` in the folder.
 
     Raises:
         DictionaryError: the folder holds no SAE, a broken one, or one that cannot be encoded with. The message names the
@@ -131,15 +134,11 @@ def import_from_saelens(folder: str | Path, k: int | None = None, input_scale: f
                 f"{name} is {tuple(weights[name].shape)}, not {shape}"
             )
     encoding = {**_encoding(config, file, d_in), **({"k": k} if k is not None else {})}
-    made = _made(config, weights, folder / WEIGHTS_FILE)
     scale = _input_scale(config, file, input_scale)
-    if scale != 1:  # the SAE takes scale · z and returns scale · ẑ
-        for name in ("W_dec", "shift", "b_dec"):
-            made[name] = made[name] / scale
-        made |= {"W_enc": made["W_enc"] * scale} if "W_enc" in made else {}
-        if "smallest_residual" in encoding:
-            encoding["smallest_residual"] /= scale
-    return PretrainedSAE.of(str(folder), encoding, made)
+    _fold(config, weights, scale)
+    if "smallest_residual" in encoding:
+        encoding["smallest_residual"] /= scale
+    return PretrainedSAE.of(str(folder), encoding, _made(config, weights, folder / WEIGHTS_FILE))
 
 
 def _encoding(config: dict[str, Any], file: Path, d_in: int) -> dict[str, Any]:
@@ -196,17 +195,34 @@ def _made(config: dict[str, Any], weights: dict[str, Tensor], file: Path) -> dic
     return {**made, **weights}  # what is left over is refused as unknown
 
 
+def _fold(config: dict[str, Any], weights: dict[str, Tensor], scale: float) -> None:
+    """Make weights that take scale · z and return scale · ẑ take z, as `fold_activation_norm_scaling_factor` does.
+
+    Where codes are multiplied by the decoder's lengths, these take up the factor, and so does a threshold of such codes.
+    A pursuit has codes of the scale of what it pursues, and keeps its atoms.
+    """
+    weights |= {"W_enc": weights["W_enc"] * scale} if "W_enc" in weights else {}
+    rescaled = ["topk_threshold"] if config["rescale_acts_by_decoder_norm"] else []
+    decoder = [] if config["architecture"] == "matching_pursuit" else ["W_dec"]
+    weights |= {name: weights[name] / scale for name in ["b_dec", *decoder, *rescaled] if name in weights}
+
+
 def _input_scale(config: dict[str, Any], file: Path, given: float | None) -> float:
-    """Factor of the inputs, which SAELens folds into the weights or keeps elsewhere."""
-    needed = config["normalize_activations"] == "expected_average_only_in"
-    if needed and given is None:
+    """Factor of the inputs, which SAELens folds into the weights, keeps beside a checkpoint, or elsewhere."""
+    if given is not None and not given > 0:
+        raise DictionaryError(f"dictionary.input_scale={given} must be above 0")
+    if given is not None or config["normalize_activations"] != "expected_average_only_in":
+        return 1.0 if given is None else given
+    beside = file.with_name(SCALER_FILE)
+    kept = read_config(beside).get("scaling_factor") if beside.is_file() else None
+    if kept is None:
         raise DictionaryError(
             f"{file}: normalize_activations='expected_average_only_in' scales the inputs by a number that is not in the "
             "file: give dictionary.input_scale, √d over the mean length of the activations it was trained on"
         )
-    if given is not None and not given > 0:
-        raise DictionaryError(f"dictionary.input_scale={given} must be above 0")
-    return 1.0 if given is None else given
+    if isinstance(kept, bool) or not isinstance(kept, int | float) or not 0 < kept < math.inf:
+        raise DictionaryError(f"{beside}: scaling_factor={kept!r} is no number above 0")
+    return float(kept)
 
 
 def _as_version_6(config: dict[str, Any]) -> dict[str, Any]:

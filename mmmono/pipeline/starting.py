@@ -82,7 +82,8 @@ class Start:
                 raise self._explained(error) from error
 
     def _explained(self, error: DictionaryError) -> ConfigError:
-        """The error, with what to do about a file that needs `dictionary.*`, which only `features=pretrained` has."""
+        """The error with whole names of settings, and what to do about a file that needs those of `features=pretrained`."""
         remedy = "; these are settings of features=pretrained: run it once, and start from the folder of its dictionary"
         needs = re.search(r"dictionary\.(kind|k|input_scale)\b", str(error))
-        return ConfigError(f"{self}: {error}{remedy if needs else ''}")
+        told = re.sub(r"\bset (?=\w+=)", f"set {self.option.rpartition('.')[0]}.", str(error))
+        return ConfigError(f"{self}: {told}{remedy if needs else ''}")

@@ -16,11 +16,13 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch import Tensor, nn
 
 from mmmono.core.artifacts import digest
 from mmmono.core.errors import ModelError
 from mmmono.core.fingerprints import file_fingerprint
+from mmmono.core.text import message_of
 from mmmono.vlm.checkpoints import misfit, not_finite, read_state_dict, strip_prefixes
 from mmmono.vlm.hub import download, hub_or_cache, hub_reason
 from mmmono.vlm.open_clip_encoder import OpenCLIPEncoder, OpenCLIPModel
@@ -59,7 +61,7 @@ def load_open_clip(
         _load_weights(model, weights, source, settings, f"cannot load {architecture} from {pretrained or weights}")
     known_by = pretrained if source.tag else weights_digest(model) if weights is None else file_fingerprint(weights)
     identity = digest({"config": source.built(), **source.recipe()}, 16)
-    return OpenCLIPEncoder(
+    encoder = OpenCLIPEncoder(
         model,
         image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False),
         tokenizer,
@@ -67,6 +69,8 @@ def load_open_clip(
         dim=source.dim,
         fingerprint=f"open_clip:{architecture.partition(':')[0].replace('/', '-')}:{known_by}:{identity}",
     )
+    _check_encodes(encoder, source, architecture)
+    return encoder
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -225,6 +229,22 @@ def _differ_in_length(state: dict[str, Tensor], expected: dict[str, Tensor], nam
     if name not in state or name not in expected or state[name].ndim != 2:
         return False
     return state[name].shape[1] == expected[name].shape[1] and len(state[name]) != len(expected[name])
+
+
+def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: str) -> None:
+    """Raise ModelError if a tower does not take images or captions of the sizes that are set."""
+    try:
+        with torch.no_grad():
+            encoder.encode_image(encoder.preprocess(Image.new("RGB", (64, 64), "gray")).unsqueeze(0))
+            encoder.encode_text(encoder.tokenize(["a " * source.context_length]))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # towers of other libraries fail in their own ways
+        raise ModelError(
+            f"cannot use {architecture}: its towers do not take images of {source.preprocess['size']} px or captions of "
+            f"{source.context_length} tokens ({message_of(error, 200).rstrip('.')}): take back model.image_size and "
+            "model.context_length, or compare image_size and context_length in its configuration with its towers' own"
+        ) from error
 
 
 def _first(state: dict[str, Tensor], most: int = 3) -> str:

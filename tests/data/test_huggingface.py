@@ -147,7 +147,7 @@ def test_rows_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
     data = tmp_path / "broken"
     data.mkdir()
     torn, gone = {"bytes": b"torn", "path": None}, {"bytes": None, "path": "gone.png"}
-    table = {"image": [torn, gone, None, torn], "text": ["torn", "gone", "none", None]}
+    table: dict[str, list[Any]] = {"image": [torn, gone, None, torn], "text": ["torn", "gone", "none", None]}
     pd.DataFrame(table).to_parquet(data / "train.parquet")  # without the library's own types
     found = [item for part in range(2) for item in source(data).read(part)]
     assert [(item.key[-1], item.reason) for item in found if isinstance(item, SkippedPair)] == [
@@ -156,6 +156,19 @@ def test_rows_that_cannot_be_used_are_reported(tmp_path: Path) -> None:
         ("2", "no image"),
         ("3", "no caption"),
     ]
+    data = tmp_path / "nested"
+    data.mkdir()
+    table = {"image": [[torn, torn], [torn]], "text": [[{"raw": "a", "id": 1}]] * 2}
+    pd.DataFrame(table).to_parquet(data / "train.parquet")
+    found = [*source(data).read(0)]
+    assert {item.reason for item in found if isinstance(item, SkippedPair)} == {
+        "no caption, but an object with the fields raw, id: make a column of the texts alone"
+    }
+    pd.DataFrame({**table, "text": ["a", "b"]}).to_parquet(data / "train.parquet")
+    found = [*source(data).read(0)]
+    assert {item.reason for item in found if isinstance(item, SkippedPair)} == {
+        "a list in place of the image: make a row of each image in it"
+    }
 
 
 def test_images_that_no_fingerprint_knows_are_not_opened(tmp_path: Path) -> None:
@@ -340,6 +353,11 @@ def _hub(id: str, **settings: Any) -> Callable[[Path], object]:
             lambda folder: HuggingFace(id=str(folder), config="large").source("train").parts(),
             DataError,
             "BuilderConfig 'large' not found.*choose one with dataset.config=",
+        ),
+        (
+            lambda folder: HuggingFace(id=str(next(folder.rglob("*.parquet")))).source("train").parts(),
+            DataError,
+            "parquet is a file: put it into a folder that holds nothing else",
         ),
         (_hub("org/none"), DataError, "dataset.id=org/none cannot be opened: .*check the network, or open it once"),
         (_hub("/no/such"), DataError, "dataset.id=/no/such is no folder, and no id on the hub"),

@@ -271,6 +271,14 @@ def test_tables_of_any_kind_say_the_same(tmp_path: Path, kind: str) -> None:
     ]
 
 
+def test_objects_in_place_of_captions_are_told_by_their_fields(tmp_path: Path) -> None:
+    """As in Karpathy's splits."""
+    put_image(tmp_path / "1.png", 1)
+    (tmp_path / "t.jsonl").write_text('{"path": "1.png", "sentences": [{"raw": "a cat", "sentid": 3}]}\n')
+    (skipped,) = all_of(table(tmp_path / "t.jsonl"))[1]
+    assert skipped.reason == "no caption, but an object with the fields raw, sentid: make a column of the texts alone"
+
+
 def test_captions_of_one_image_are_one_group(tmp_path: Path) -> None:
     for number in (1, 2):
         put_image(tmp_path / f"{number}.png", number)
@@ -316,11 +324,15 @@ def _table(name: str, content: str) -> Callable[[Path], object]:
     return run
 
 
-def _embedded(root: Path) -> object:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    pd.DataFrame([{"image": {"bytes": buffer.getvalue(), "path": "a.png"}, "text": "a"}]).to_parquet(root / "t.parquet")
-    return table(root / "t.parquet")
+def _embedded(several: bool) -> Callable[[Path], object]:
+    def run(root: Path) -> object:
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4)).save(buffer, "PNG")
+        image = {"bytes": buffer.getvalue(), "path": "a.png"}
+        pd.DataFrame([{"image": [image] if several else image, "text": "a"}]).to_parquet(root / "t.parquet")
+        return table(root / "t.parquet")
+
+    return run
 
 
 def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
@@ -351,7 +363,14 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
         (_table("t.jsonl", "[1]"), DataError, "t.jsonl, line 1: no JSON object, such as"),
         (_table("t.parquet", "PAR1"), DataError, "t.parquet cannot be read"),
         (_table("t.csv", "url,path,text\nu,http://a/1.png,x"), DataError, "is an address on the web: download the"),
-        (_embedded, DataError, "the column image holds the images themselves, .* dataset=huggingface dataset.id="),
+        *(
+            (
+                _embedded(several),
+                DataError,
+                "the column image holds the images themselves, .* folder that holds nothing else, .* dataset=huggingface",
+            )
+            for several in (False, True)
+        ),
         (_folder_with("a.txt"), DataError, "has no images .* and no metadata.jsonl or metadata.csv"),
         (_folder_with("a.png"), DataError, "has 1 images and not one caption: put a metadata.jsonl"),
         (_folder_with("a.png", "a.txt", label_keys=["kind"]), ConfigError, "'kind' needs a metadata.jsonl"),

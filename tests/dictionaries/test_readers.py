@@ -234,19 +234,41 @@ def overcomplete_file() -> Weights:
 
 
 @pytest.mark.parametrize("kind", ["RATopKSAE", "RAJumpSAE"])
-def test_what_overcomplete_saves_of_an_archetypal_dictionary(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("form", ["linear", "tied", "untied"])
+def test_what_overcomplete_saves_of_an_archetypal_dictionary(tmp_path: Path, kind: str, form: str) -> None:
     overcomplete_installed()
     from overcomplete import sae
 
     torch.manual_seed(1)
     points = torch.randn(20, D)
-    model = shaken(getattr(sae, kind)(D, N, points=points, **({"top_k": K} if kind == "RATopKSAE" else {})))
+    model = getattr(sae, kind)(D, N, points=points, **({"top_k": K} if kind == "RATopKSAE" else {}))
+    if form != "linear":
+        getattr(model, form)(bias=form == "untied")
+    shaken(model)
     model.eval()  # which bounds what is added to the archetypes
     torch.save(model.state_dict(), tmp_path / "model.pth")
     ours = read_dictionary(tmp_path / "model.pth", Hints(kind=kind, k=K if kind == "RATopKSAE" else None))
     codes = model.encode(z())[1]
     close(ours.encode(z(), "image"), codes)
     close(ours.decode(codes, "image"), model.decode(codes))
+
+
+def test_a_batch_topk_of_overcomplete_is_saved_as_a_jump_sae(tmp_path: Path) -> None:
+    """As the error says that refuses its state_dict()."""
+    overcomplete_installed()
+    from overcomplete import sae
+
+    model = shaken(sae.BatchTopKSAE(D, N, top_k=K * 20))
+    model.train()
+    model.encode(z())
+    model.get_dictionary()
+    model.eval()
+    state = {**model.state_dict(), "thresholds": model.running_threshold.log().expand(N)}
+    torch.save(state, tmp_path / "model.pth")
+    others = torch.randn(20, D, generator=torch.Generator().manual_seed(6))
+    codes = model.encode(others)[1]
+    assert (codes > 0).any()
+    close(read_dictionary(tmp_path / "model.pth").encode(others, "image"), codes)
 
 
 def test_an_archetypal_dictionary_by_hand(tmp_path: Path) -> None:
@@ -449,7 +471,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], Hints, str]] = {
     "BatchTopK of overcomplete": (
         lambda f: saved(f / "m.pth", overcomplete_file()),
         Hints(kind="BatchTopKSAE"),
-        "running_threshold",
+        "running_threshold.*save .*as thresholds: a JumpSAE's",
     ),
     "a deep encoder": (
         lambda f: saved(f / "m.pth", {**overcomplete_file(), "encoder.mlp_blocks.0.0.weight": torch.ones(1)}),

@@ -180,6 +180,54 @@ def test_scaled_inputs_need_their_scale(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.decode(codes, "image"), reference.decode(codes).detach(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("at_input", [True, False])
+def test_a_checkpoint_of_a_training_on_scaled_inputs_brings_their_scale(
+    tmp_path: Path, architecture: str, at_input: bool
+) -> None:
+    """`SAETrainer.save_checkpoint` puts an `activation_scaler.json` beside the SAE; the library folds it in at the end."""
+    sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    torch.manual_seed(0)
+    made = getattr(sae_lens, architecture)
+    config = getattr(sae_lens, f"{architecture}Config")
+    settings = {**ARCHITECTURES[architecture], "normalize_activations": "expected_average_only_in"}
+    sae = made(config(d_in=6, d_sae=10, apply_b_dec_to_input=at_input, **settings))
+    with torch.no_grad():
+        for p in sae.parameters():
+            p.copy_(0.5 * torch.randn_like(p))
+        if architecture.startswith("Match"):
+            sae.W_dec.data /= sae.W_dec.norm(dim=1, keepdim=True)
+        if hasattr(sae, "threshold"):
+            sae.threshold.data = 0.3 * torch.rand_like(sae.threshold)
+        if "Training" in architecture:
+            sae.topk_threshold.fill_(0.2)
+    sae.save_model(tmp_path)
+    with pytest.raises(DictionaryError, match="expected_average_only_in.*dictionary.input_scale"):
+        import_from_saelens(tmp_path)
+    scaler = tmp_path / "activation_scaler.json"
+    ActivationScaler(scaling_factor=2.5).save(str(scaler))
+    sae.fold_activation_norm_scaling_factor(2.5)
+    reference = sae
+    if "Training" in architecture:
+        sae.save_inference_model(tmp_path / "folded")
+        reference = sae_lens.SAE.load_from_disk(tmp_path / "folded")
+    z = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    codes = reference.encode(z).detach()
+    assert (codes > 0).any()
+    for ours in (import_from_saelens(tmp_path), import_from_saelens(tmp_path, input_scale=2.5)):
+        torch.testing.assert_close(ours.encode(z, "image"), codes, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours.decode(codes, "image"), reference.decode(codes).detach(), atol=1e-5, rtol=1e-5)
+    for value in ("true", '"2"', "0", "NaN", "Infinity"):
+        scaler.write_text(f'{{"scaling_factor": {value}}}')
+        with pytest.raises(DictionaryError, match="activation_scaler.json: scaling_factor="):
+            import_from_saelens(tmp_path)
+    scaler.write_text('{"scaling_factor": null}')
+    with pytest.raises(DictionaryError, match="dictionary.input_scale"):
+        import_from_saelens(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["batch_topk", "matryoshka", "jumprelu", "gated", "l1", "matching_pursuit", "tied"])
 def test_saelens_loads_every_kind_that_it_has(tmp_path: Path, kind: str) -> None:
     sae_lens = pytest.importorskip("sae_lens", reason="the dev extra brings sae-lens")

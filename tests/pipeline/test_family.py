@@ -93,8 +93,8 @@ def test_a_training_starts_from_a_trained_one(command: Command, tmp_path: Path) 
     assert len(list((tmp_path / "artifacts" / "dictionaries").glob("sae-*/config.json"))) == 2
     for path, features, expected in (
         ("nowhere", "sae", "sae.init_from=nowhere is neither a file, nor a folder, nor an id on the hub"),
-        (long, "tied", "its encoder is not its decoder: set encoder=transposed"),
-        (long, "matryoshka", "set expansion=1,"),
+        (long, "tied", "its encoder is not its decoder: set tied.encoder=transposed"),
+        (long, "matryoshka", "set matryoshka.expansion=1,"),
     ):
         expansion = 2 if features == "matryoshka" else 1
         run = command(

@@ -28,6 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> None:
         "": {},
         "-resnet": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None},
         "-timm": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"},
+        "-fixed": {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 96},
     }
     for ending, tower in towers.items():
         content = {**config, "vision_cfg": {**config["vision_cfg"], **tower}}  # type: ignore[dict-item]
@@ -106,6 +107,14 @@ def test_checkpoints_that_cannot_be_loaded_say_why(checkpoint: Path, tmp_path: P
     torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(tmp_path / "archive.pt")
     with pytest.raises(ModelError, match=r"torch\.jit\.load"):
         load_open_clip("mmmono-tiny", str(tmp_path / "archive.pt"))
+
+
+def test_towers_that_do_not_take_what_is_set_are_told_before_anything_is_encoded() -> None:
+    with pytest.raises(
+        ModelError, match=r"images of 96 px .*\(Input height \(96\) doesn't match model.*compare image_size"
+    ):
+        load_open_clip("mmmono-tiny-fixed", None)
+    assert load_open_clip("mmmono-tiny-fixed", None, settings=WeightSettings(image_size=224)).dim == 24
 
 
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

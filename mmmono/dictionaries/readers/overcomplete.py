@@ -16,6 +16,7 @@ from mmmono.dictionaries.pretrained import PretrainedSAE
 ATOMS = "dictionary._weights"
 ARCHETYPAL = "dictionary.Relax"
 LINEAR = "encoder.final_block.0."
+TIED = "encoder.tied_to."
 ONE_STEP = 0.1  # by how much a step of training changes an atom's length at most, far above what it does
 
 
@@ -42,7 +43,8 @@ def read_overcomplete(weights: dict[str, Tensor], file: Path, hints: Hints) -> P
     known = ("SAE", "TopKSAE", "JumpSAE", "MpSAE", "RATopKSAE", "RAJumpSAE")
     if kind == "BatchTopKSAE":
         raise DictionaryError(
-            f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode"
+            f"{file}: a BatchTopKSAE's running_threshold is not in its state_dict(), so nobody can encode: where it was "
+            "trained, save the state_dict() with the logarithm of it, once for each latent, as thresholds: a JumpSAE's"
         )
     if kind not in known:
         told = "its state_dict() does not say its class" if kind is None else f"dictionary.kind={kind} is none of them"
@@ -97,6 +99,6 @@ def _encoder(weights: dict[str, Tensor], decoder: Tensor, file: Path) -> dict[st
     if f"{LINEAR}weight" in weights:
         weight, bias = take(weights, file, f"{LINEAR}weight", f"{LINEAR}bias")
         return {"W_enc": weight, "b_enc": bias}
-    weights.pop("encoder.tied_to._weights", None)
-    weights.pop("encoder.tied_to.multiplier", None)
+    for name in [name for name in weights if name.startswith(TIED)]:  # the dictionary once more
+        del weights[name]
     return {"W_enc": weights.pop("encoder.weight", decoder), "b_enc": weights.pop("encoder.bias", zeros)}

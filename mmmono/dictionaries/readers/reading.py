@@ -34,7 +34,7 @@ FOLDERS = (
     (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE),
     (dictionary_learning.CONFIG_FILE, dictionary_learning.WEIGHTS_FILE),
 )
-CONFIGURATIONS = tuple(dict.fromkeys(config for config, _ in FOLDERS))
+CONFIGURATIONS = (*dict.fromkeys(config for config, _ in FOLDERS), saelens.SCALER_FILE)
 
 
 def is_on_hub(path: str) -> bool:
@@ -77,6 +77,8 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
     for config, file_name in FOLDERS:
         if weights.name == file_name:
             download(name, [f"{inside}{config}"], revision=revision)
+    if weights.name == saelens.WEIGHTS_FILE:
+        _download_if_there(name, f"{inside}{saelens.SCALER_FILE}", revision)
     return weights.parent
 
 
