@@ -17,10 +17,12 @@ from mmmono.dictionaries import Dictionary, ReconstructionMoments
 from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.readers.reading import files_of, find_dictionary, is_on_hub, read_dictionary
+from mmmono.dictionaries.readers.trained_on import TrainedOn, read_trained_on
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
-from mmmono.features.store import MODALITIES
+from mmmono.features.store import MODALITIES, Manifest
 from mmmono.pipeline.recipes import Fitted, Width
+from mmmono.reporting.tables import console
 
 CHECKED_PAIRS = 2048  # of the training split, on which a dictionary has to reconstruct
 
@@ -43,6 +45,11 @@ class Pretrained(Fitted):
         return Hints(given["kind"], given["k"], given["input_scale"])
 
     @cached_property
+    def trained_on(self) -> TrainedOn:
+        """What its files tell of the embeddings that it was trained on."""
+        return read_trained_on(self.found)
+
+    @cached_property
     def identity(self) -> str:
         """Digest of its files when it was first asked for."""
         return self._identity_now()
@@ -52,19 +59,22 @@ class Pretrained(Fitted):
 
     def recipe(self) -> dict[str, Any]:
         """Content of its files, and what they do not say."""
-        return {"files": self.identity, **asdict(self.hints), "max_fvu": self.settings["max_fvu"]}
+        checked = {name: self.settings[name] for name in ("max_fvu", "any_model")}
+        return {"files": self.identity, **asdict(self.hints), **checked}
 
     def fit(self, train: FeatureView, normalize: bool, seed: int) -> Dictionary:
         """Read it, and check that it was made for such embeddings.
 
         Raises:
-            ConfigError: it takes embeddings of another width, or reconstructs these worse than `dictionary.max_fvu`.
+            ConfigError: it takes embeddings of another width, was trained on another model's or on ones that were
+                normalized otherwise, or reconstructs these worse than `dictionary.max_fvu`.
             DictionaryError: it cannot be read.
             ModelError: its files were changed after this command had begun.
         """
         with unchanged(self.identity, self._identity_now, f"the files of dictionary.path={self.settings['path']}"):
             dictionary = read_dictionary(self.found, self.hints)
         self._check_fits(dictionary, train.dim, normalize)
+        self._check_maker(train.store.manifest)
         self._check_reconstruction(dictionary, train, normalize)
         return dictionary
 
@@ -84,6 +94,30 @@ class Pretrained(Fitted):
             raise ConfigError(
                 f"dictionary.path={self.settings['path']} scales each embedding to one length, which codes do not tell: "
                 "give features.normalize=true"
+            )
+        if self.trained_on.normalize not in (None, normalize):
+            raise ConfigError(
+                f"dictionary.path={self.settings['path']} was trained with features.normalize={as_typed(not normalize)}: "
+                "give that"
+            )
+
+    def _check_maker(self, made: Manifest | None) -> None:
+        """Raise ConfigError if it is known that other weights made the embeddings that it was trained on."""
+        said, path = self.trained_on, f"dictionary.path={self.settings['path']}"
+        if self.settings["any_model"] or made is None:
+            return
+        if said.fingerprint is None:
+            told = [said.model, said.place and f"at {said.place}"]
+            if any(told):  # others call models and layers by other names
+                told_in_words = " ".join(filter(None, told))
+                console.print(
+                    f"{path} was trained on {told_in_words}, as its files say; these are embeddings by {made.model}",
+                    markup=False, highlight=False,
+                )  # fmt: skip
+        elif said.fingerprint != made.model_fingerprint:
+            raise ConfigError(
+                f"{path} was trained on embeddings by {said.model} ({said.fingerprint}), these are by {made.model} "
+                f"({made.model_fingerprint}): choose that model, or give dictionary.any_model=true"
             )
 
     def _check_reconstruction(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:

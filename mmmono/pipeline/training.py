@@ -17,7 +17,8 @@ from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.pools import check_batch_size, whole_pool
-from mmmono.features import MODALITIES, Features
+from mmmono.dictionaries.readers.trained_on import TrainedOn
+from mmmono.features import MODALITIES, Features, FeatureView
 from mmmono.features.gathered import sampled_runs
 from mmmono.pipeline.recipes import Fitted, Recipe, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
@@ -106,6 +107,7 @@ class TrainingPlan:
             )
             module, history = fit(training, current_tracker().training_logger(directory))
             module.dictionary.save_pretrained(directory)
+            embeddings_of(train, self.normalize).write(directory)
             curves = history.frame()
             curves.to_parquet(directory / HISTORY_FILE, index=False)
             end = {"steps": int(curves["step"].iloc[-1]), "ended_by": history.ended_by}
@@ -230,6 +232,13 @@ def fit_dictionary(
     return artifacts.build(
         "dictionaries", name, recipe, lambda directory: kind.fit(train.view, normalize, seed).save_pretrained(directory)
     )
+
+
+def embeddings_of(view: FeatureView, normalize: bool) -> TrainedOn:
+    """What a dictionary is trained on, for those who use it elsewhere."""
+    if (made := view.store.manifest) is None:
+        return TrainedOn(normalize=normalize)
+    return TrainedOn(made.model, made.model_fingerprint, normalize=normalize)
 
 
 def snapshots(directory: Path) -> Iterator[tuple[int, Dictionary]]:

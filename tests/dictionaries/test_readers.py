@@ -22,6 +22,7 @@ from mmmono.dictionaries.foreign_files import Hints
 from mmmono.dictionaries.pretrained import PretrainedSAE
 from mmmono.dictionaries.readers import reading
 from mmmono.dictionaries.readers.reading import find_dictionary, is_on_hub, read_dictionary
+from mmmono.dictionaries.readers.trained_on import TrainedOn, read_trained_on
 from mmmono.dictionaries.saelens import export_to_saelens
 from tests.vlm.hub_server import Hub, hub_server
 
@@ -581,6 +582,8 @@ def test_dictionaries_of_the_hub(tmp_path: Path, hub: Hub) -> None:
     sae = TopKSAE(D, N, K)
     export_to_saelens(sae, tmp_path / "lens")
     sae.save_pretrained(tmp_path / "own")
+    TrainedOn("clip", "open_clip:x:1", normalize=True).write(tmp_path / "own")
+    (tmp_path / "lens" / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
     (tmp_path / "vlm" / "checkpoints").mkdir(parents=True)
     torch.save(batch_topk_file(), tmp_path / "vlm" / "checkpoints" / "ae_9.pt")
     (tmp_path / "vlm" / "config.json").write_text(json.dumps({"trainer": {"dict_class": "BatchTopKSAE"}}))
@@ -588,6 +591,8 @@ def test_dictionaries_of_the_hub(tmp_path: Path, hub: Hub) -> None:
         put(hub, tmp_path / name, f"org/{name}")
         read: Dictionary = read_dictionary(find_dictionary(f"org/{name}"))
         close(read.encode(z(), "text"), sae.encode(z(), "text"))
+    assert read_trained_on(find_dictionary("org/own")) == TrainedOn("clip", "open_clip:x:1", normalize=True)
+    assert (find_dictionary("org/lens") / "activation_scaler.json").is_file()
     put(hub, tmp_path / "lens", "org/many/layer_3")
     close(read_dictionary(find_dictionary("org/many", "layer_3")).encode(z(), "text"), sae.encode(z(), "text"))
     found = find_dictionary("org/many", "layer_3/sae_weights.safetensors")

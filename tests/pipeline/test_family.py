@@ -103,3 +103,41 @@ def test_a_training_starts_from_a_trained_one(command: Command, tmp_path: Path) 
         assert run.status == 1
         assert expected in run.err
         assert f"{features}.init_from={path}" in run.err
+
+
+@pytest.mark.slow
+def test_a_dictionary_of_other_weights_is_refused_by_name(command: Command, tmp_path: Path) -> None:
+    """Its folder says which made the embeddings that it was trained on, and how these were scaled."""
+    few = (f"artifacts={tmp_path / 'artifacts'}", "dataset=synthetic", "dataset.pairs=400")
+    brief = ("features.k=4", "trainer.max_steps=30", "trainer.min_steps=1", "trainer.val_check_interval=10")
+    assert command("train", *few, *brief, "features=sae").status == 0
+    (folder,) = (config.parent for config in (tmp_path / "artifacts" / "dictionaries").glob("sae-*/config.json"))
+    use = (*few, "features=pretrained", f"dictionary.path={folder}", "mds.min_pairs=1")
+    run = command("mds", *use)
+    assert run.status == 0, run.err
+    run = command("mds", *use, "features.normalize=false")
+    assert run.status == 1
+    assert "was trained with features.normalize=true: give that" in run.err
+    told = json.loads((folder / "embeddings.json").read_text())
+    (folder / "embeddings.json").write_text(json.dumps({**told, "model": "clip_b", "fingerprint": "open_clip:b:1"}))
+    run = command("mds", *use)
+    assert run.status == 1
+    assert "was trained on embeddings by clip_b (open_clip:b:1), these are by synthetic (synthetic): " in run.err
+    run = command("mds", *use, "dictionary.any_model=true")
+    assert run.status == 0, run.err
+
+
+@pytest.mark.slow
+def test_what_another_library_says_of_the_model_is_told(command: Command, tmp_path: Path) -> None:
+    few = (f"artifacts={tmp_path / 'artifacts'}", "dataset=synthetic", "dataset.pairs=400", "dataset.dim=16")
+    export_to_saelens(TopKSAE(16, 32, 16), tmp_path / "theirs")
+    config = json.loads((tmp_path / "theirs" / "cfg.json").read_text())
+    config["metadata"] = {"model_name": "ViT-B-32", "hook_name": "blocks.9.hook_resid_post"}
+    (tmp_path / "theirs" / "cfg.json").write_text(json.dumps(config))
+    given = ("features=pretrained", f"dictionary.path={tmp_path / 'theirs'}", "dictionary.max_fvu=null")
+    run = command("mds", *few, *given, "mds.min_pairs=1")
+    assert run.status == 0, run.err
+    assert (
+        "was trained on ViT-B-32 at blocks.9.hook_resid_post, as its files say; these are embeddings by synthetic"
+        in (" ".join(run.out.split()))
+    )

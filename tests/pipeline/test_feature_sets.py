@@ -31,7 +31,7 @@ TRAINED = sorted(  # options whose dictionaries are made with the width of the e
     for file in (REPOSITORY / "conf/features").glob("*.yaml")
     if any(kind in file.read_text() for kind in (".SAE\n", ".NCL\n", ".Matched\n", ".UntrainedSAE\n"))
 )
-GIVEN = {"path": "", "file": None, "kind": None, "k": None, "input_scale": None, "max_fvu": 1.0}
+GIVEN = {"path": "", "file": None, "kind": None, "k": None, "input_scale": None, "max_fvu": 1.0, "any_model": False}
 
 
 def configured(features: str, *overrides: str) -> DictConfig:

@@ -10,6 +10,7 @@ import torch
 
 from mmmono.dictionaries import Dictionary
 from mmmono.dictionaries.readers.reading import load_dictionary
+from mmmono.dictionaries.readers.trained_on import TrainedOn, read_trained_on
 from tests.pipeline.conftest import Command
 from tests.rehearsal.hub import TOKEN, Hub
 
@@ -36,6 +37,7 @@ def test_a_dictionary_is_published(command: Command, tmp_path: Path, monkeypatch
         assert {path.name for path in there.rglob("*") if path.is_file()} == {
             "README.md",
             "config.json",
+            "embeddings.json",
             "weights.safetensors",
         }
         refused = command("publish", *given, "features.k=4", "publish.repository=no-write/sae")
@@ -43,9 +45,10 @@ def test_a_dictionary_is_published(command: Command, tmp_path: Path, monkeypatch
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(mine)
     assert {str(file) for file in files} == {
-        "README.md", "config.json", "weights.safetensors", "training_curves.png", "saelens/cfg.json",
+        "README.md", "config.json", "embeddings.json", "weights.safetensors", "training_curves.png", "saelens/cfg.json",
         "saelens/sae_weights.safetensors",
     }  # fmt: skip
+    assert read_trained_on(there) == TrainedOn("synthetic", "synthetic", normalize=True)
     assert card.startswith("---\n")
     for told in ("license: mit", "library_name: mmmono", 'load_dictionary("lab/sae")', "| image/fvu |", '"k": 4'):
         assert told in card

@@ -23,6 +23,7 @@ from mmmono.dictionaries.readers.reading import HUB_ID
 from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.pipeline.model import UNNAMED
 from mmmono.pipeline.pretrained import Pretrained
+from mmmono.pipeline.training import embeddings_of
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
 from mmmono.reporting.tables import console
@@ -118,6 +119,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     if (artifact.path / CURVES).exists():
         shutil.copy(artifact.path / CURVES, folder / CURVES)
     view = workspace.features(workspace.settings.training.split).view
+    embeddings_of(view, workspace.settings.features.normalize).write(folder)
     origin = Origin(
         None if _unnamed(workspace) else workspace.model.name, workspace.dataset_name,
         len(view), len(np.unique(view.groups())), artifact.versions, dict(artifact.recipe),

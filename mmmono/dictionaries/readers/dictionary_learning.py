@@ -37,7 +37,7 @@ def read_dictionary_learning(file: Path, hints: Hints) -> PretrainedSAE:
         DictionaryError: the file is broken, holds more than tensors, or is of a kind that cannot be read.
     """
     weights = tensors_of(read_torch_file(file), file)
-    trainer = _trainer(file)
+    trainer = trainer_of(file)
     kind = hints.kind or trainer.get("dict_class") or _told_by(weights, file)
     if kind not in KINDS:
         raise DictionaryError(f"{file}: dict_class={kind!r} is none of {', '.join(KINDS)}")
@@ -48,8 +48,8 @@ def read_dictionary_learning(file: Path, hints: Hints) -> PretrainedSAE:
     return PretrainedSAE.of(str(file), encoding, weights)
 
 
-def _trainer(file: Path) -> dict[str, Any]:
-    """Settings of the trainer that made a file; empty if no configuration is beside it."""
+def trainer_of(file: Path) -> dict[str, Any]:
+    """Settings of the trainer that made a file; empty if no configuration is beside it, or above its folder."""
     for folder in (file.parent, file.parent.parent):
         if (folder / CONFIG_FILE).is_file():
             trainer = read_config(folder / CONFIG_FILE).get("trainer", {})

@@ -20,6 +20,7 @@ from mmmono.dictionaries.readers.dictionary_learning import read_dictionary_lear
 from mmmono.dictionaries.readers.msae import is_msae, read_msae
 from mmmono.dictionaries.readers.overcomplete import read_overcomplete
 from mmmono.dictionaries.readers.sparsify import read_sparsify
+from mmmono.dictionaries.readers.trained_on import TRAINED_ON_FILE
 from mmmono.vlm.hub import download, hub_or_cache
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +35,9 @@ FOLDERS = (
     (sparsify.CONFIG_FILE, sparsify.WEIGHTS_FILE),
     (dictionary_learning.CONFIG_FILE, dictionary_learning.WEIGHTS_FILE),
 )
-CONFIGURATIONS = (*dict.fromkeys(config for config, _ in FOLDERS), saelens.SCALER_FILE)
+# What some folders hold, too, by their file of weights.
+BESIDE = {WEIGHTS_FILE: TRAINED_ON_FILE, saelens.WEIGHTS_FILE: saelens.SCALER_FILE}
+CONFIGURATIONS = (*dict.fromkeys(config for config, _ in FOLDERS), *BESIDE.values())
 
 
 def is_on_hub(path: str) -> bool:
@@ -77,8 +80,8 @@ def find_dictionary(path: str, file: str | None = None, option: str = "dictionar
     for config, file_name in FOLDERS:
         if weights.name == file_name:
             download(name, [f"{inside}{config}"], revision=revision)
-    if weights.name == saelens.WEIGHTS_FILE:
-        _download_if_there(name, f"{inside}{saelens.SCALER_FILE}", revision)
+    if (beside := BESIDE.get(weights.name)) is not None:
+        _download_if_there(name, f"{inside}{beside}", revision)
     return weights.parent
 
 
