@@ -1,4 +1,4 @@
-"""A dataset that the library `datasets` opens, on the Hugging Face Hub or in a folder of its files."""
+"""A dataset that the library `datasets` opens: on the Hugging Face Hub, in a folder of files, or in a file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 from mmmono.core.errors import ConfigError, DataError
 from mmmono.core.files import user_path
-from mmmono.core.fingerprints import folder_fingerprint
+from mmmono.core.fingerprints import file_fingerprint, folder_fingerprint
 from mmmono.core.text import first_line
 from mmmono.data.pairs import changed
+
+# Names that `datasets` gives to the readers of single files.
+READERS = {".parquet": "parquet", ".arrow": "arrow", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class HubDataset:
     """Which rows of which dataset.
 
     Attributes:
-        id: `organisation/name` on the hub, or a folder of Parquet, Arrow, JSON, CSV, tar or image files.
+        id: `organisation/name` on the hub, a folder of Parquet, Arrow, JSON, CSV, tar or image files, or one of READERS.
         split: the dataset's own name of the split; unless it is streamed, a slice such as `train[:10%]` too.
         config: the dataset's configuration (its "subset"); None for the default.
         revision: branch, tag or commit; None for the newest.
@@ -35,26 +38,36 @@ class HubDataset:
     streaming: bool = False
 
     @property
-    def folder(self) -> Path | None:
-        """The folder; None for a dataset on the hub."""
+    def path(self) -> Path | None:
+        """The folder or file; None for a dataset on the hub."""
         path = user_path(self.id)
-        return path if path.is_dir() else None
+        return path if path.exists() else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None for a dataset on the hub, and for a file."""
+        return self.path if self.path is not None and self.path.is_dir() else None
 
     @cached_property
     def content(self) -> str | None:
-        """Digest of the folder's files when they were first looked at; None for a dataset on the hub."""
-        return None if self.folder is None else folder_fingerprint(self.folder)
+        """Digest of the folder's files, or of the file, when it was first asked for; None for a dataset on the hub."""
+        return self._content_now()
+
+    def _content_now(self) -> str | None:
+        if self.path is None:
+            return None
+        return file_fingerprint(self.path) if self.folder is None else folder_fingerprint(self.folder)
 
     def check_content(self) -> None:
-        """Raise DataError if the folder holds anything else than it did."""
-        if self.content is not None and (self.folder is None or folder_fingerprint(self.folder) != self.content):
+        """Raise DataError if the folder or file holds anything else than it did."""
+        if self.content is not None and self._content_now() != self.content:
             raise changed(self.id)
 
     def rows(self) -> Any:
         """Open the rows, downloaded first unless they are streamed.
 
         Raises:
-            DataError: they cannot be opened, or the folder was changed since `content`.
+            DataError: they cannot be opened, or the folder or file was changed since `content`.
         """
         import datasets
 
@@ -75,7 +88,7 @@ class HubDataset:
 
     @property
     def _cache(self) -> Path | None:
-        """Where the library keeps the rows of a folder; None for where it keeps all others.
+        """Where the library keeps the rows of a folder or file; None for where it keeps all others.
 
         It takes files of the same name and time of change for the same, which a copy of another version may have.
         """
@@ -84,17 +97,20 @@ class HubDataset:
         return None if self.content is None else Path(datasets.config.HF_DATASETS_CACHE) / "mmmono" / self.content
 
     def _opened(self, load: Any, **settings: Any) -> Any:
-        where = self.id if self.folder is None else str(self.folder)
-        if user_path(self.id).is_file():
+        where: str | None = self.id
+        if self.folder is not None:
+            where = str(self.folder)
+        elif self.path is not None:
+            if (where := READERS.get(self.path.suffix.lower())) is None:
+                raise DataError(
+                    f"dataset.id={self.id} is a file, but its name ends in none of {', '.join(READERS)}: give its folder"
+                )
+            settings["data_files"] = str(self.path)
+        elif self.id.startswith((".", "/", "~")) or self.id.count("/") > 1:
             raise DataError(
-                f"dataset.id={self.id} is a file: put it into a folder that holds nothing else, or others of its kind, and "
-                "give that"
+                f"dataset.id={self.id} is no folder or file, and no id on the hub, which looks like organisation/name"
             )
-        if self.folder is None and (self.id.startswith((".", "/", "~")) or self.id.count("/") > 1):
-            raise DataError(
-                f"dataset.id={self.id} is no folder, and no id on the hub, which looks like organisation/name"
-            )
-        revision = self.revision if self.folder is None else None
+        revision = self.revision if self.path is None else None
         cache = None if self._cache is None else str(self._cache)
         try:
             return load(where, self.config, revision=revision, cache_dir=cache, **settings)

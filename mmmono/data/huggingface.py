@@ -1,4 +1,4 @@
-"""Pairs of a dataset that the library `datasets` opens: on the Hugging Face Hub, or in a folder of its files."""
+"""Pairs of a dataset that the library `datasets` opens: on the Hugging Face Hub, in a folder of files, or in a file."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class HuggingFacePairs(PairSource):
         self.reading = reading or TableReading()
         self.limit = limit
         self.apart = apart
-        self.remote = dataset.streaming and dataset.folder is None
+        self.remote = dataset.streaming and dataset.path is None
 
     def fingerprint(self) -> str:
-        """Digest of the dataset's version on the hub, or of a folder's whole content, and of the settings."""
+        """Digest of the dataset's version on the hub, or of a folder's or file's content, and of the settings."""
         content = self.dataset.content or f"{self.dataset.id} {self._builder.config.name} {self._builder.hash}"
         how = (self.dataset.split, self.dataset.config, self.dataset.streaming, self.reading.identity, PART, READING)
         return hashlib.sha256(repr((content, how)).encode()).hexdigest()[:16]
@@ -80,18 +80,18 @@ class HuggingFacePairs(PairSource):
         return [f"{self.dataset.split}/{start:08d}" for start in range(0, len(self._rows), PART)]
 
     def watch(self) -> None:
-        """See `PairSource.watch`. Raises DataError if a folder was changed since this object first looked at it."""
+        """See `PairSource.watch`. Raises DataError if a folder or file was changed since this object first looked at it."""
         _ = self.dataset.content
         super().watch()
         self.dataset.check_content()
 
     def local_files(self, part: int) -> Sequence[Path]:
-        """Image files of the part's rows; all of a folder that is streamed. Rows themselves are in the library's cache."""
-        folder = self.dataset.folder
+        """Image files of the part's rows; all that is streamed of a folder or file. Else rows are in the library's cache."""
+        path, folder = self.dataset.path, self.dataset.folder
+        if self.dataset.streaming and path is not None:
+            return [file for file in visible_files(folder) if file.is_file()] if folder is not None else [path]
         if folder is None:
             return ()
-        if self.dataset.streaming:
-            return [file for file in visible_files(folder) if file.is_file()]
         column = self._rows.with_format("arrow")[part * PART : (part + 1) * PART][self._columns[0]]
         if pa.types.is_struct(column.type) and "path" in column.type.names:
             column = pc.struct_field(column, "path")  # without reading images that lie beside it

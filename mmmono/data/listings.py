@@ -155,9 +155,8 @@ def _add_rows(table: Path, folder: Path, reading: TableReading, images: dict[str
     skipped = []
     if EMBEDDED in columns[image_column][:1]:
         raise DataError(
-            f"{table}: the column {image_column} holds the images themselves, not their paths: put the table into a folder "
-            "that holds nothing else, or others of its kind, and open that with dataset=huggingface dataset.id=folder; or "
-            "name a column of paths with dataset.image_column="
+            f"{table}: the column {image_column} holds the images themselves, not their paths: open it with "
+            f"dataset=huggingface dataset.id={table}, or name a column of paths with dataset.image_column="
         )
     for row, (image, caption) in enumerate(zip(columns[image_column], columns[caption_column], strict=True)):
         name = _path_in(image)

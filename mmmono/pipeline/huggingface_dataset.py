@@ -20,7 +20,7 @@ FILES = ("*.parquet", "*.arrow", "*.tar", "*.zip", "*.jsonl", "*.json", "*.csv",
 
 @dataclass(kw_only=True, frozen=True)
 class HuggingFace(Dataset, TableReading):
-    """`dataset=huggingface`: a dataset on the Hugging Face Hub, or a folder of its files; see `HuggingFacePairs`.
+    """`dataset=huggingface`: a dataset on the Hugging Face Hub, a folder of files, or a file; see `HuggingFacePairs`.
 
     Attributes:
         id, config, revision, streaming: see `HubDataset`.
@@ -56,6 +56,6 @@ class HuggingFace(Dataset, TableReading):
         return HuggingFacePairs(wanted, taken_from(self, TableReading), self.limit, apart)
 
     def downloads(self, split: Split) -> Iterator[Download]:
-        """Yield the dataset's files, of all splits and configurations, unless it lies in a folder."""
-        if HubDataset(self.id).folder is None:
+        """Yield the dataset's files, of all splits and configurations, unless it lies on this machine."""
+        if HubDataset(self.id).path is None:
             yield Download(f"dataset {self.id}", self.id, "dataset", FILES, kept=not self.streaming)

@@ -92,6 +92,30 @@ def test_rows_are_pairs_and_are_found_again(folder: Path, streaming: bool) -> No
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [".parquet", ".arrow"])
+def test_a_file_is_opened_without_what_lies_beside_it(folder: Path, streaming: bool, kind: str) -> None:
+    file = folder / "data" / "train-00000-of-00002.parquet"
+    if kind == ".arrow":
+        rows().select(range(4)).save_to_disk(str(folder / "saved"))
+        file = next((folder / "saved").glob("*.arrow"))
+    pairs = source(file, streaming=streaming)
+    read = all_of(pairs)
+    assert [shade_of(pair) for pair in read] == [0, 30, 60, 90]
+    assert shade_of(pairs.fetch(read[2].key)) == 60
+    assert not pairs.remote
+    assert list(pairs.local_files(0)) == ([file] if streaming else [])
+    assert not list(HuggingFace(id=str(file)).downloads("train"))
+    before = pairs.fingerprint()
+    put_image(file.parent / "beside.png", 7)
+    assert source(file, streaming=streaming).fingerprint() == before
+    rows().select(range(1, 5)).to_parquet(folder / "data" / "train-00000-of-00002.parquet")
+    if kind == ".parquet":
+        assert source(file, streaming=streaming).fingerprint() != before
+        with pytest.raises(DataError, match="changed"):
+            pairs.watch()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_a_list_in_a_column_of_text_is_several_captions(tmp_path: Path, streaming: bool) -> None:
     table = rows(2).remove_columns("captions").add_column("captions", ['["a dog", "on grass"]', "[a cat] sits"])
     table.to_parquet(tmp_path / "train.parquet")
@@ -355,12 +379,12 @@ def _hub(id: str, **settings: Any) -> Callable[[Path], object]:
             "BuilderConfig 'large' not found.*choose one with dataset.config=",
         ),
         (
-            lambda folder: HuggingFace(id=str(next(folder.rglob("*.parquet")))).source("train").parts(),
+            lambda folder: HuggingFace(id=__file__).source("val").parts(),
             DataError,
-            "parquet is a file: put it into a folder that holds nothing else",
+            "test_huggingface.py is a file, but its name ends in none of .parquet, .arrow, .*: give its folder",
         ),
         (_hub("org/none"), DataError, "dataset.id=org/none cannot be opened: .*check the network, or open it once"),
-        (_hub("/no/such"), DataError, "dataset.id=/no/such is no folder, and no id on the hub"),
+        (_hub("/no/such"), DataError, "dataset.id=/no/such is no folder or file, and no id on the hub"),
         (lambda folder: HuggingFace(id="a/b", streaming="yes"), ConfigError, "streaming=yes must be true or false"),  # type: ignore[arg-type]
         (lambda folder: HuggingFacePairs(HubDataset("a/b"), limit=0), ConfigError, "dataset.limit=0: at least 1 pair"),
     ],

@@ -367,7 +367,7 @@ def _folder_with(*names: str, **reading: Any) -> Callable[[Path], object]:
             (
                 _embedded(several),
                 DataError,
-                "the column image holds the images themselves, .* folder that holds nothing else, .* dataset=huggingface",
+                "column image holds the images themselves, .* dataset=huggingface dataset.id=.*parquet, or name a column",
             )
             for several in (False, True)
         ),
