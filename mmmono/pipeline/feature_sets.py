@@ -23,8 +23,8 @@ from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES
 from mmmono.pipeline.modality_means import modality_means
-from mmmono.pipeline.recipes import Fitted, Recipe, Trained, Width
 from mmmono.pipeline.settings import CENTERS
+from mmmono.pipeline.specs import FeatureSetSpec, Fitted, Trained, Width
 from mmmono.pipeline.starting import Start
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ FEW_PAIRS = 50_000
 FEW_PAIRS_NOISE = 1.5
 
 
-def make_recipe(name: str, node: DictConfig) -> Recipe:
+def make_spec(name: str, node: DictConfig) -> FeatureSetSpec:
     """Make the feature set of an entry of `features.sets`."""
-    made: Recipe = instantiate(node, _convert_="all")
+    made: FeatureSetSpec = instantiate(node, _convert_="all")
     written = OmegaConf.to_container(node, resolve=False)
     settings = written.get("settings") if isinstance(written, dict) else None
     elsewhere = re.fullmatch(r"\$\{([\w.]+)\}", settings) if isinstance(settings, str) else None
@@ -70,7 +70,7 @@ class SAE(Trained):
     def check(self, dim: Width, normalize: bool, download: bool = True) -> None:
         """Raise ConfigError if its settings make no autoencoder of this width, or if what it starts from does not fit.
 
-        DictionaryError and ModelError: see `Recipe.check`.
+        DictionaryError and ModelError: see `FeatureSetSpec.check`.
         """
         if (there := dim()) is not None:
             try:

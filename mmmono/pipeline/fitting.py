@@ -39,7 +39,7 @@ from mmmono.dictionaries import (
 from mmmono.dictionaries.one_pass import OnePass, SharedPairs
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
-from mmmono.pipeline.recipes import Trained
+from mmmono.pipeline.specs import Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 

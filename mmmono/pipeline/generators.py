@@ -217,9 +217,9 @@ class SD2(Diffusers, StableDiffusion2Settings):
 
     def check(self, workspace: Workspace) -> None:
         """Check also that dictionaries are applied in the joint space only, for which they are trained."""
-        if not self.projected and any(recipe.made for recipe in workspace.recipes.values()):
+        if not self.projected and any(spec.made for spec in workspace.specs.values()):
             raise ConfigError(
-                f"features={','.join(workspace.recipes)} with generator=sd2: dictionaries are made for the joint space, "
+                f"features={','.join(workspace.specs)} with generator=sd2: dictionaries are made for the joint space, "
                 "which tokens are not in: set features=raw with features.center=none, or generator.projected=true"
             )
         super().check(workspace)

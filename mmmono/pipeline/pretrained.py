@@ -21,7 +21,7 @@ from mmmono.dictionaries.readers.trained_on import TrainedOn, read_trained_on
 from mmmono.features import FeatureView
 from mmmono.features.rows import prepare
 from mmmono.features.store import MODALITIES, Manifest
-from mmmono.pipeline.recipes import Fitted, Width
+from mmmono.pipeline.specs import Fitted, Width
 from mmmono.reporting.tables import console
 
 CHECKED_PAIRS = 2048  # of the training split, on which a dictionary has to reconstruct

@@ -45,7 +45,7 @@ class ResultsOnDisk:
         self._sets: dict[str, dict[str, Any]] = {}
         self._partitions: dict[str, str] = {}
         self.untrained: list[str] = []
-        for name in workspace.recipes:
+        for name in workspace.specs:
             try:
                 self._sets[name] = workspace.feature_set_recipe(name)
                 self._partitions |= workspace.partition_digests([name])

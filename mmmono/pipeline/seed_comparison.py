@@ -34,10 +34,10 @@ FEWEST_GROUPS = 8  # two to halve, on either side, and some to correlate
 
 def trained_sets(workspace: Workspace) -> list[str]:
     """Names of the selected feature sets that are trained. Raises ConfigError if there are none."""
-    found = [name for name, recipe in workspace.recipes.items() if recipe.trained]
+    found = [name for name, spec in workspace.specs.items() if spec.trained]
     if not found:
         raise ConfigError(
-            f"features=[{','.join(workspace.recipes)}] has no trained feature set, and only trainings are compared: "
+            f"features=[{','.join(workspace.specs)}] has no trained feature set, and only trainings are compared: "
             "choose features=sae or features=[sae,ncl]"
         )
     return found

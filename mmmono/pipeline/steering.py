@@ -122,7 +122,7 @@ def check_groups(workspace: Workspace, section: str, k: int) -> None:
 
 def check_decoders(workspace: Workspace) -> None:
     """Raise ConfigError if a selected feature set has no decoder, so that changed codes change no embedding."""
-    for name, kind in workspace.recipes.items():
+    for name, kind in workspace.specs.items():
         if not kind.decodes:
             raise ConfigError(f"features={name} has no way back to embeddings: use features=raw or features=sae")
 
@@ -135,7 +135,7 @@ def check_shown(workspace: Workspace, section: str, show: Sequence[int] | None, 
         section, key: setting that names the features, for the message.
         show: the features.
     """
-    for name in workspace.recipes if show else ():
+    for name in workspace.specs if show else ():
         count = workspace.feature_set(name).num_features
         for feature in show or ():
             if not 0 <= feature < count:

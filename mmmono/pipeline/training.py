@@ -20,7 +20,7 @@ from mmmono.dictionaries.pools import check_batch_size, whole_pool
 from mmmono.dictionaries.readers.trained_on import TrainedOn
 from mmmono.features import MODALITIES, Features, FeatureView
 from mmmono.features.gathered import sampled_runs
-from mmmono.pipeline.recipes import Fitted, Recipe, Trained
+from mmmono.pipeline.specs import FeatureSetSpec, Fitted, Trained
 from mmmono.pipeline.tracking import HISTORY_FILE, current_tracker
 from mmmono.pipeline.trainer_settings import TrainerSettings, read_trainer
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
@@ -202,19 +202,19 @@ def check_trainer(cfg: DictConfig) -> TrainerSettings:
     return read_trainer(_plain(cfg.trainer))
 
 
-def check_training(cfg: DictConfig, recipes: Mapping[str, Recipe], artifacts: Artifacts, makes: str) -> None:
+def check_training(cfg: DictConfig, specs: Mapping[str, FeatureSetSpec], artifacts: Artifacts, makes: str) -> None:
     """Check the training settings, and that this machine can train the dictionaries that are missing.
 
     Args:
         cfg: the composed configuration.
-        recipes: the selected feature sets by name.
+        specs: the selected feature sets by name.
         artifacts: the artifacts root.
         makes: kind of artifact that the entrypoint makes.
 
     Raises:
         ConfigError: a setting is invalid, or asks for devices that this machine lacks.
     """
-    names = [name for name, kind in recipes.items() if kind.trained]
+    names = [name for name, kind in specs.items() if kind.trained]
     if not names:
         return
     trainer = check_trainer(cfg)

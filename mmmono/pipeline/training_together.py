@@ -17,7 +17,7 @@ from mmmono.core.processes import processes
 from mmmono.core.timing import others_built
 from mmmono.core.turns import Turns
 from mmmono.features import Features
-from mmmono.pipeline.recipes import Recipe, Trained
+from mmmono.pipeline.specs import FeatureSetSpec, Trained
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training import number_of_processes, plan_training
 
@@ -29,7 +29,7 @@ READY = (1.0,)  # progress of a training that only waits for the others before i
 
 
 def train_together(
-    artifacts: Artifacts, kinds: Mapping[str, Recipe], train: Features, val: Features, cfg: DictConfig
+    artifacts: Artifacts, kinds: Mapping[str, FeatureSetSpec], train: Features, val: Features, cfg: DictConfig
 ) -> dict[str, Artifact]:
     """Return the trained dictionaries of feature sets; those that do not exist are trained in one pass over the pairs.
 

@@ -32,10 +32,10 @@ from mmmono.pipeline.datasets import Dataset
 from mmmono.pipeline.devices import named_device
 from mmmono.pipeline.engines import Engine, Local
 from mmmono.pipeline.extracting import FeatureExtraction
-from mmmono.pipeline.feature_sets import make_recipe
+from mmmono.pipeline.feature_sets import make_spec
 from mmmono.pipeline.groups import compared_groups, counted, store_identity
 from mmmono.pipeline.models import Model
-from mmmono.pipeline.recipes import Fitted, Recipe, Trained
+from mmmono.pipeline.specs import FeatureSetSpec, Fitted, Trained
 from mmmono.pipeline.tracking import current_tracker
 from mmmono.pipeline.training import check_training, fit_dictionary, plan_training, train_dictionary
 from mmmono.pipeline.training_together import train_together
@@ -70,7 +70,7 @@ class Workspace:
         self.device = named_device(cfg.device)
         self.engine: Engine = instantiate(cfg.engine) if "engine" in cfg else Local()
         if "training" in cfg:
-            check_training(cfg, self.recipes, self.artifacts, makes)
+            check_training(cfg, self.specs, self.artifacts, makes)
         if "partition" in cfg:
             self.partition_settings()
         self._features: dict[str, Features] = {}
@@ -89,7 +89,7 @@ class Workspace:
         self.dataset.check(split)
         if (existing := self.dataset.feature_store(self.artifacts, self.model.name)) is not None:
             return self._features_of(existing, split)
-        Recipe.check_all(self.recipes.values(), lambda: self.dataset.dim_of(self.model.dim), self.settings)
+        FeatureSetSpec.check_all(self.specs.values(), lambda: self.dataset.dim_of(self.model.dim), self.settings)
         extraction = self.extraction(split, self.engine.device_type(self.device))
         if (made := self.engine.extract(extraction, self.dataset.limit)) is None:
             raise ProcessError(
@@ -126,14 +126,14 @@ class Workspace:
         return Features(store, view, split, made_of)
 
     @cached_property
-    def recipes(self) -> dict[str, Recipe]:
+    def specs(self) -> dict[str, FeatureSetSpec]:
         """The selected feature sets by name."""
         sets = self.cfg.features.sets if "features" in self.cfg else {}
-        return {name: make_recipe(name, sets[name]) for name in sets}
+        return {name: make_spec(name, sets[name]) for name in sets}
 
     def dictionary(self, name: str, seed: int | None = None) -> Artifact:
         """Return a feature set's dictionary, made first if it does not exist; `seed` replaces the run's seed."""
-        seed, kind = self.seed if seed is None else seed, self.recipes[name]
+        seed, kind = self.seed if seed is None else seed, self.specs[name]
         train = self.features(self.settings.training.split)
         if isinstance(kind, Fitted):
             return fit_dictionary(self.artifacts, name, kind, train, self.settings.features.normalize, seed)
@@ -144,7 +144,7 @@ class Workspace:
         if not (self.settings.training.together and self.artifacts.builds):
             return train_dictionary(self.artifacts, plan_training(name, kind, train, val, cfg))
         if (name, seed) not in self._trained:
-            made = train_together(self.artifacts, self.recipes, train, val, cfg).items()
+            made = train_together(self.artifacts, self.specs, train, val, cfg).items()
             self._trained |= {(one, seed): artifact for one, artifact in made}
         return self._trained[name, seed]
 
@@ -164,7 +164,7 @@ class Workspace:
 
     def feature_set(self, name: str, seed: int | None = None) -> FeatureSet:
         """Return a feature set on the device, ready to encode; `seed` replaces the run's seed."""
-        if not self.recipes[name].made:
+        if not self.specs[name].made:
             return RawFeatures(self.features(self.dataset.split).view.dim)
         key = (name, self.seed if seed is None else seed)
         if key not in self._feature_sets:
@@ -174,7 +174,7 @@ class Workspace:
 
     def feature_set_recipe(self, name: str, seed: int | None = None) -> dict[str, Any]:
         """Everything that determines a feature set's activations, given the features; `seed` replaces the run's seed."""
-        made = {"dictionary": self.dictionary(name, seed).digest} if self.recipes[name].made else {}
+        made = {"dictionary": self.dictionary(name, seed).digest} if self.specs[name].made else {}
         return {"name": name, "normalize": self.settings.features.normalize, **made}
 
     def activations(self, feature_set: FeatureSet, split: Split | None = None) -> Iterator[ActivationBlock]:
@@ -273,9 +273,9 @@ class Workspace:
     def partitions_recipe(self) -> dict[str, Any]:
         """Recipe entries that determine the selected feature sets and their partitions."""
         return {
-            "sets": [self.feature_set_recipe(name) for name in self.recipes],
+            "sets": [self.feature_set_recipe(name) for name in self.specs],
             **self.partition_settings(),
-            "partitions": self.partition_digests(self.recipes),
+            "partitions": self.partition_digests(self.specs),
         }
 
     def partition_digests(self, names: Iterable[str]) -> dict[str, str]:
@@ -326,7 +326,7 @@ class Workspace:
 
         The model was fitted on the training split by the source's own groups: by other groups, its pairs are in any split.
         """
-        fits = [self.settings.training.split] if any(kind.made for kind in self.recipes.values()) else []
+        fits = [self.settings.training.split] if any(kind.made for kind in self.specs.values()) else []
         if self.model.fitted_on(self.dataset_name):
             fits += ["train", "select", "val"] if self.dataset.grouping.recipe() else ["train"]
         inside = split in fits or "all" in fits or (split == "all" and bool(fits))

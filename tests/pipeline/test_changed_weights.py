@@ -21,7 +21,7 @@ from mmmono.core.errors import ModelError
 from mmmono.dictionaries import TopKSAE
 from mmmono.features import FeatureStore, FeatureView
 from mmmono.interpretability.embedders import paper_embedder
-from mmmono.pipeline.feature_sets import SAE, make_recipe
+from mmmono.pipeline.feature_sets import SAE, make_spec
 from mmmono.pipeline.generators import SD2
 from mmmono.pipeline.pretrained import Pretrained
 from mmmono.vlm import OpenCLIPEncoder
@@ -71,7 +71,7 @@ def test_a_dictionary_that_a_training_starts_from(tmp_path: Path, view: FeatureV
 
     def made() -> SAE:
         cfg = configured("sae", f"sae.init_from={tmp_path / 'sae'}", "features.k=3", "features.expansion=2")
-        kind = make_recipe("sae", cfg.features.sets.sae)
+        kind = make_spec("sae", cfg.features.sets.sae)
         assert isinstance(kind, SAE)
         return kind
 

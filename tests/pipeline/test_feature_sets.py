@@ -19,9 +19,9 @@ from mmmono.dictionaries import TopKSAE, fraction_of_variance_unexplained
 from mmmono.dictionaries.readers.reading import files_of, read_dictionary
 from mmmono.dictionaries.saelens import export_to_saelens
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
-from mmmono.pipeline.feature_sets import SAE, UntrainedSAE, make_recipe
+from mmmono.pipeline.feature_sets import SAE, UntrainedSAE, make_spec
 from mmmono.pipeline.pretrained import Pretrained
-from mmmono.pipeline.recipes import Recipe, Trained
+from mmmono.pipeline.specs import FeatureSetSpec, Trained
 from mmmono.pipeline.training import plan_training, snapshots
 from tests.dictionaries.test_readers import batch_topk_file
 from tests.pipeline.conftest import REPOSITORY, Command
@@ -127,7 +127,7 @@ def test_a_training_has_the_address_of_its_class() -> None:
     recipes = []
     for more in ((), ("features.sets.batch_topk.architecture=matryoshka_sae",)):
         cfg = configured("batch_topk", "trainer=cpu", *more)
-        kind = make_recipe("batch_topk", cfg.features.sets.batch_topk)
+        kind = make_spec("batch_topk", cfg.features.sets.batch_topk)
         assert isinstance(kind, Trained)
         recipes.append(plan_training("batch_topk", kind, features, features, cfg).artifact[2])
     assert [recipe.get("architecture") for recipe in recipes] == ["batch_topk_sae", "matryoshka_sae"]
@@ -143,8 +143,8 @@ def test_an_address_has_the_class_of_an_autoencoder() -> None:
     assert [recipe.get("architecture") for recipe in recipes[1:]] == ["batch_topk_sae", "matryoshka_sae"]
 
 
-def composed(features: str, *overrides: str) -> Recipe:
-    return make_recipe(features, configured(features, *overrides).features.sets[features])
+def composed(features: str, *overrides: str) -> FeatureSetSpec:
+    return make_spec(features, configured(features, *overrides).features.sets[features])
 
 
 class View:
@@ -185,7 +185,7 @@ def test_errors_name_options_that_exist(features: str, override: str, says: str)
 
 def test_settings_that_stand_in_the_set_itself_are_named_there() -> None:
     cfg = {"_target_": "mmmono.pipeline.feature_sets.SAE", "settings": {"expansion": 1, "frozen": "both"}}
-    kind = make_recipe("mine", OmegaConf.create(cfg))
+    kind = make_spec("mine", OmegaConf.create(cfg))
     assert isinstance(kind, SAE)
     with pytest.raises(ConfigError, match=r"^features\.sets\.mine\.settings\.frozen='both' is none of"):
         kind.untrained(View(), False)  # type: ignore[arg-type]
@@ -195,12 +195,12 @@ def test_settings_that_stand_in_the_set_itself_are_named_there() -> None:
 def test_sizes_that_make_no_dictionary_are_refused_before_features_are_extracted(features: str) -> None:
     """Without a pair of features: a check knows their width alone, and takes neither memory nor random numbers."""
     state = torch.get_rng_state()
-    (recipe,) = (make_recipe(features, node) for node in configured(features).features.sets.values())
-    recipe.check(lambda: 100_000, normalize=True)  # 40 GB of weights
-    recipe.check(lambda: None, normalize=True)
+    (spec,) = (make_spec(features, node) for node in configured(features).features.sets.values())
+    spec.check(lambda: 100_000, normalize=True)  # 40 GB of weights
+    spec.check(lambda: None, normalize=True)
     assert torch.equal(torch.get_rng_state(), state)
     override = "ncl.expansion=0.001" if features == "ncl" else "features.expansion=0.001"
-    (wrong,) = (make_recipe(features, node) for node in configured(features, override).features.sets.values())
+    (wrong,) = (make_spec(features, node) for node in configured(features, override).features.sets.values())
     with pytest.raises(ConfigError, match=r"expansion=0.001 leaves no feature"):
         wrong.check(lambda: 64, normalize=True)
 

@@ -273,7 +273,7 @@ GUESSES = (1, 3, 0.5, "another", ["another"])
 
 
 def train(workspace: Workspace) -> None:
-    for name in workspace.recipes:
+    for name in workspace.specs:
         workspace.dictionary(name)
 
 
@@ -550,7 +550,7 @@ def supply(walk: Walk, cfg: DictConfig, world: World) -> None:
     """Random features where the entrypoint would have put its own, and dictionaries in name."""
     workspace = put_random_features(cfg, ROWS, DIM)
     if walk.entrypoint in ("report", "sweep"):
-        for name in workspace.recipes:
+        for name in workspace.specs:
             made = workspace.dictionary(name) if name != "raw" else None
             if made is not None:
                 made.path.mkdir(parents=True, exist_ok=True)
@@ -620,7 +620,7 @@ def test_a_setting_changes_an_address_or_no_result(walk: Walk, world: World, mon
     monkeypatch.setenv("DEEPSEEK_API_KEY", "of nobody")
     # Whether weights can be had is checked elsewhere, and is no part of an address.
     for place in ("case_studies.adversarial.victims.check_model", "case_studies.classifier.check_model",
-                  "pipeline.recipes.Recipe.check_all",
+                  "pipeline.specs.FeatureSetSpec.check_all",
                   "pipeline.generators.check_pipeline", "pipeline.generators.check_width",
                   "analyses.steered_answers.analysis.token_width",
                   "analyses.steered_answers.analysis._AnswerStudy._check_width"):  # fmt: skip

@@ -20,8 +20,8 @@ from mmmono.dictionaries import fraction_of_variance_unexplained
 from mmmono.features import MODALITIES, FeatureStore, FeatureView
 from mmmono.pipeline.feature_sets import NCL, SAE
 from mmmono.pipeline.fitting import Training
-from mmmono.pipeline.recipes import Trained
 from mmmono.pipeline.running import CONF
+from mmmono.pipeline.specs import Trained
 from mmmono.pipeline.trainer_checks import CHECKED
 from mmmono.pipeline.trainer_settings import read_trainer
 from mmmono.pipeline.training import check_trainer

@@ -92,7 +92,7 @@ def _table1(
         random_sets=match,
         seed=workspace.seed,
     )
-    for name in workspace.recipes:
+    for name in workspace.specs:
         feature_set, partition = workspace.feature_set(name), workspace.partition(name)
         for modality in MODALITIES:
             activations = compact_rows(workspace.encoded(feature_set, modality, samples.positions, split))

@@ -100,7 +100,7 @@ def draw_defenses(workspace: Workspace, settings: Settings) -> list[Defense]:
     Raises:
         ConfigError: a class has no feature.
     """
-    return [defense for name in workspace.recipes for defense in _of_feature_set(workspace, settings, name)]
+    return [defense for name in workspace.specs for defense in _of_feature_set(workspace, settings, name)]
 
 
 def _of_feature_set(workspace: Workspace, settings: Settings, name: str) -> list[Defense]:

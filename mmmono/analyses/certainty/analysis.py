@@ -54,7 +54,7 @@ def prepare(workspace: Workspace) -> Study:
     }
 
     def compute(folder: Path) -> Tables:
-        studied = [_studied(workspace, name, settings) for name in workspace.recipes]
+        studied = [_studied(workspace, name, settings) for name in workspace.specs]
         return {
             "scores": [row for study in studied for row in study["scores"]],
             "summary": [row for study in studied for row in study["summary"]],

@@ -61,7 +61,7 @@ def prepare(workspace: Workspace) -> Study:
     def compute(folder: Path) -> Tables:
         tables: dict[str, list[Row]] = {"labels": [], "purity": [], "summary": []}
         sets: list[tuple[FeatureSet, Sequence[str]]] = [
-            (workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.recipes
+            (workspace.feature_set(name), workspace.partition(name).class_of()) for name in workspace.specs
         ]
         sets.append(_control(workspace, max(features.num_features for features, _ in sets)))
         for features, classes in sets:

@@ -72,7 +72,7 @@ def _compute(workspace: Workspace, settings: Settings, halves: Halves) -> Tables
     plan = RemovalPlan(settings.shares, settings.n_random, workspace.settings.random_sets, workspace.seed)
     about = {**_counts(pairs, halves), "label": workspace.dataset.label if pairs.classes is not None else None}
     tables: dict[str, list[Row]] = {name: [] for name in ("effects", "curves", "features", "samples")}
-    for name in workspace.recipes:
+    for name in workspace.specs:
         features = workspace.feature_set(name)
         space, scored = space_of(features), halves.dominance(workspace, features)
         bench = removal_bench(features, pairs, space != "reconstruction", workspace.device, settings.temperature)

@@ -31,7 +31,7 @@ def prepare(workspace: Workspace) -> Study:
     recipe = {
         "features": workspace.features(workspace.dataset.split).recipe,
         **labels_recipe(workspace),  # first, since what follows trains
-        "sets": [workspace.feature_set_recipe(name) for name in workspace.recipes],
+        "sets": [workspace.feature_set_recipe(name) for name in workspace.specs],
         "faithfulness": asdict(settings),
         "seed": workspace.seed,
     }
@@ -50,11 +50,11 @@ def _tables(workspace: Workspace, settings: Settings) -> Tables:
     reconstruction: list[Row] = []
     of_embeddings = _function(raw, classes, groups, settings.temperature)
     function: list[Row] = [{"feature_set": "", "space": "embeddings", **of_embeddings}]
-    for name in workspace.recipes:
+    for name in workspace.specs:
         features = workspace.feature_set(name)
         codes, decoded = _through(features, raw, workspace.device)
         reconstruction += _reconstruction(name, raw, codes, decoded)
-        if not workspace.recipes[name].made:
+        if not workspace.specs[name].made:
             continue
         coded_classes = decoded_classes = None
         if classes is not None:

@@ -92,7 +92,7 @@ class _Case:
         """Compute all tables, and save the images that Figure 7 shows."""
         # Detect problems before reading images.
         self.labeler.check(self.pair)
-        partitions = {name: self._partition(name) for name in self.workspace.recipes}
+        partitions = {name: self._partition(name) for name in self.workspace.specs}
         images = SplitImages(self.workspace, self.split) if self.labeler.sees_images or self.settings.shown else None
         samples, counts = self._labeled(images)
         tables: dict[str, list[Row]] = {"labels": [counts]}

@@ -22,7 +22,7 @@ from mmmono.interpretability.chance import Chance, chance_level, random_rows
 from mmmono.interpretability.report import FeatureSetInterpretability, Monosemanticity, monosemanticity
 from mmmono.modality import FeatureClass, Partition
 from mmmono.pipeline.analysis import Study, Tables
-from mmmono.pipeline.recipes import Trained
+from mmmono.pipeline.specs import Trained
 from mmmono.pipeline.top_samples import check_m, grouped_metadata, top_samples_of
 from mmmono.pipeline.training import snapshots
 from mmmono.pipeline.typed import read_settings
@@ -82,7 +82,7 @@ class _Scoring:
     def tables(self) -> Tables:
         """Score the selected feature sets. Raises DataError if too few images can be read."""
         workspace, settings, embeddings = self._workspace, self._settings, self._embeddings
-        sets = {name: workspace.feature_set(name) for name in workspace.recipes}
+        sets = {name: workspace.feature_set(name) for name in workspace.specs}
         candidates = {name: self._candidates(features) for name, features in sets.items()}
         ms_rows, pool = self._drawn()
         if settings.ms:
@@ -177,7 +177,7 @@ class _Scoring:
     def _over_training(self) -> Iterator[Row]:
         """Average the scores at each snapshot of each dictionary (Figure 13)."""
         workspace = self._workspace
-        for name, kind in workspace.recipes.items():
+        for name, kind in workspace.specs.items():
             if not isinstance(kind, Trained):
                 continue
             train = workspace.features(workspace.settings.training.split).view

@@ -18,7 +18,7 @@ def prepare(workspace: Workspace) -> Study:
     features = workspace.features(workspace.dataset.split)
 
     def compute(folder: Path) -> Tables:
-        sets = [workspace.dominance(name) for name in workspace.recipes]
+        sets = [workspace.dominance(name) for name in workspace.specs]
         axes = [(scored, feature_sharedness(workspace, scored.name), workspace.live(scored.scores)) for scored in sets]
         gap = workspace.folded(None, OfBlocks(GapStream(), pairs)).result()
         about = {"effective_groups": effective_groups(features.view.groups()), "gap": gap.centroid_distance}

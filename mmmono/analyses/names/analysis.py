@@ -110,7 +110,7 @@ class _Naming:
         vocabulary = vocabulary_of(choose, settings)
         self._embeddings = {m: choose.embeddings(workspace, m) for m in MODALITIES}
         self._directions: Directions = word_directions(workspace, choose, self._embeddings, vocabulary, settings)
-        self._judged = {} if judge is None else {name: self._asked(choose, judge, name) for name in workspace.recipes}
+        self._judged = {} if judge is None else {name: self._asked(choose, judge, name) for name in workspace.specs}
         given = {word: None for names in self._judged.values() for word in names.values() if word}
         # The vocabulary first: these are the words that have directions.
         self._words = list(dict.fromkeys([*vocabulary, *given]))
@@ -118,7 +118,7 @@ class _Naming:
 
     def tables(self) -> Tables:
         """Name the selected feature sets."""
-        found = [self._rows(name) for name in self._workspace.recipes]
+        found = [self._rows(name) for name in self._workspace.specs]
         names, judged = ([row for of in found for row in of[place]] for place in (0, 1))
         return {"names": names, "summary": _summary(names), **({"judged": judged} if self._judged else {})}
 

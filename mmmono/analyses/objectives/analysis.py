@@ -73,7 +73,7 @@ def _compute(
     comparison = SeedComparison(workspace, matched, settings.n_halves, settings.n_chance)
     seeds = [workspace.seed + i for i in range(1 + settings.n_seeds)]
     rows: dict[str, list[Row]] = {name: [] for name in ("seeds", "removals", "agreement")}
-    for name in workspace.recipes:
+    for name in workspace.specs:
         for seed in seeds if name in trained else seeds[:1]:
             console.print(f"{name}, seed {seed}")
             row, removed = bench.measured(name, seed)

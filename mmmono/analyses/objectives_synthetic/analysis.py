@@ -26,8 +26,8 @@ from mmmono.modality.splitting import concept_splitting
 from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.halves import Halves
-from mmmono.pipeline.recipes import Fitted, Trained
 from mmmono.pipeline.running import quiet
+from mmmono.pipeline.specs import Fitted, Trained
 from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -60,7 +60,7 @@ def prepare(workspace: Workspace) -> Study:
         return {"objectives": rows, "summary": list(_summary(pd.DataFrame(rows)))}
 
     made = [{"name": run.data, "synthetic": identity(run.parameters), **content(run.cfg, OTHERS)} for run in todo]
-    kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
+    kinds = {name: kind.recipe() for name, kind in workspace.specs.items() if isinstance(kind, Trained | Fitted)}
     return Study({"runs": made, "kinds": kinds, "stability": not settings.quick}, compute)
 
 
@@ -69,7 +69,7 @@ def _measure(run: Run, stability: bool) -> list[Row]:
     workspace = Workspace(run.cfg, makes="none")
     truth = Truth(workspace)
     rows: list[Row] = []
-    for name in workspace.recipes:
+    for name in workspace.specs:
         measured = _Measured(workspace, truth, name)
         found = {**measured.row(), "stability": measured.stability() if stability else None}
         rows.append({"data": run.data, "seed": run.seed, "feature_set": name, **found})
@@ -153,7 +153,7 @@ class _Measured:
 
     def stability(self) -> float | None:
         """Mean correlation of the live latents with those of another training on the same pairs; None if untrained."""
-        if not self.workspace.recipes[self.name].trained:
+        if not self.workspace.specs[self.name].trained:
             return None
         other = _whole(self.workspace, self.workspace.feature_set(self.name, self.workspace.seed + ANOTHER))
         _, correlation = match_features(zip(self.sides, other, MODALITIES, strict=True))

@@ -13,7 +13,7 @@ from mmmono.dictionaries.base import dictionary_class
 from mmmono.dictionaries.two_sided import TwoSidedSAE
 from mmmono.features.synthetic import KINDS, SyntheticParameters
 from mmmono.pipeline.datasets import Synthetic
-from mmmono.pipeline.feature_sets import SAE, make_recipe
+from mmmono.pipeline.feature_sets import SAE, make_spec
 
 OF_THE_DATA = tuple(field.name for field in fields(SyntheticParameters) if field.name != "seed")
 
@@ -72,12 +72,12 @@ def _with(cfg: DictConfig, settings: Settings, name: str, seed: int) -> tuple[Di
     parameters = SyntheticParameters(**{key: data[key] for key in OF_THE_DATA}, seed=seed)
     counts = {kind: getattr(parameters, f"{kind}_atoms") for kind in KINDS}
     for of, node in result.features.sets.items():
-        recipe = make_recipe(of, node)
-        if recipe.section not in result or "expansion" not in result[recipe.section]:
+        spec = make_spec(of, node)
+        if spec.section not in result or "expansion" not in result[spec.section]:
             continue
-        own = isinstance(recipe, SAE) and issubclass(dictionary_class(recipe.architecture), TwoSidedSAE)
+        own = isinstance(spec, SAE) and issubclass(dictionary_class(spec.architecture), TwoSidedSAE)
         concepts = counts["shared"] + max(counts["image"], counts["text"]) if own else sum(counts.values())
-        section = result[recipe.section]
+        section = result[spec.section]
         section.expansion = settings.latents * concepts / parameters.dim
         if "k" in section:
             section.k = max(1, round(parameters.active))

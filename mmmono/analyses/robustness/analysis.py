@@ -42,7 +42,7 @@ def prepare(workspace: Workspace) -> Study:
     }
 
     def compute(folder: Path) -> Tables:
-        return {"robustness": [row for name in workspace.recipes for row in _rows(workspace, name, settings)]}
+        return {"robustness": [row for name in workspace.specs for row in _rows(workspace, name, settings)]}
 
     return Study(recipe, compute)
 

@@ -41,7 +41,7 @@ def prepare(workspace: Workspace) -> Study:
 
     def compute(folder: Path) -> Tables:
         scores, summary = [], []
-        for name in workspace.recipes:
+        for name in workspace.specs:
             features, counts = _tested(workspace, name)
             scores += features
             summary += _summary(pd.DataFrame(features), settings.fdr, {"feature_set": name, **counts})

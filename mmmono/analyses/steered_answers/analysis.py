@@ -70,7 +70,7 @@ class _AnswerStudy:
         workspace.dataset.check_images(workspace.dataset.split)
         check_names(workspace, self.settings)
         check_groups(workspace, SECTION, self.settings.k)
-        self.names = {name: names_of(workspace, self.settings, name) for name in workspace.recipes}
+        self.names = {name: names_of(workspace, self.settings, name) for name in workspace.specs}
 
     @property
     def as_wide(self) -> bool:
@@ -91,7 +91,7 @@ class _AnswerStudy:
         own = f"tokens of {model.image_width} dimensions" if model.image_width else "no tokens of a known width"
         raise ConfigError(
             f"visual tokens of victim.model={self.llava.model} have {self.width} dimensions, and features="
-            f"{','.join(self.workspace.recipes)} are of embeddings with {dim}, of model={model.name}, whose image tower has "
+            f"{','.join(self.workspace.specs)} are of embeddings with {dim}, of model={model.name}, whose image tower has "
             f"{own}: choose the model whose image tower is the victim's ({OWN_TOWER}), or give embeddings of such tokens, "
             f"{self.width} wide (dataset=store)"
         )
@@ -115,7 +115,7 @@ class _AnswerStudy:
         self.llava.check()
         check_shown(workspace, SECTION, list(settings.named), "names")
         order = one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed))
-        steerable = {name: Steerable.of(workspace, name, np.sort(order), settings.k) for name in workspace.recipes}
+        steerable = {name: Steerable.of(workspace, name, np.sort(order), settings.k) for name in workspace.specs}
         named = {name: activated(self.names[name], of, settings) for name, of in steerable.items()}
         real = SplitImages(workspace, workspace.dataset.split)
         rows, images = _readable(real, order, settings.asked)

@@ -19,9 +19,9 @@ Names = dict[int, str]
 
 def check_names(workspace: Workspace, settings: Settings) -> None:
     """Raise ConfigError if there can be no names, before any embedding is made or any dictionary trained."""
-    sets = ",".join(workspace.recipes)
+    sets = ",".join(workspace.specs)
     if settings.names is not None:
-        if len(workspace.recipes) > 1:
+        if len(workspace.specs) > 1:
             raise ConfigError(
                 f"{SECTION}.names calls features of one feature set, but features=[{sets}] are several: choose one"
             )

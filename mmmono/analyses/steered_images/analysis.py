@@ -99,7 +99,7 @@ class _DrawingStudy:
         workspace, settings = self.workspace, self.settings
         check_shown(workspace, SECTION, settings.show)
         positions = np.sort(one_of_each_group(workspace, settings.images, np.random.default_rng(workspace.seed)))
-        steerable = {name: Steerable.of(workspace, name, positions, settings.k) for name in workspace.recipes}
+        steerable = {name: Steerable.of(workspace, name, positions, settings.k) for name in workspace.specs}
         plans = {name: self._plan(of) for name, of in steerable.items()}
         encoder = encoder_of_pairs(workspace, "a generator")
         generator = self.option.load(workspace, encoder)

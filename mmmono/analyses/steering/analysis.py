@@ -89,7 +89,7 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     check_shown(workspace, "steering", settings.show)
     samples = _samples(workspace, settings)
     tables: dict[str, list[Row]] = {name: [] for name in ("features", "summary", "shown", "samples")}
-    for name in workspace.recipes:
+    for name in workspace.specs:
         features, scored = workspace.feature_set(name), workspace.dominance(name)
         steering = _steering(workspace, features, samples.texts, samples.images, settings.k)
         live = scored.partition.live

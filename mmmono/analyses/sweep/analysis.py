@@ -80,11 +80,11 @@ def _dictionaries(workspace: Workspace) -> tuple[list[Artifact], Mapping[str, An
         for artifact in workspace.artifacts.find("dictionaries")
         if artifact.recipe["features"] == train.recipe
         and artifact.recipe.get("validation") == validation.recipe
-        and artifact.recipe["kind"] in workspace.recipes
+        and artifact.recipe["kind"] in workspace.specs
     ]
     if not found:
         raise ConfigError(
-            f"no dictionary of features={','.join(workspace.recipes)} has been trained on {workspace.title}: run {COMMAND}"
+            f"no dictionary of features={','.join(workspace.specs)} has been trained on {workspace.title}: run {COMMAND}"
         )
     return found, evaluated.recipe
 

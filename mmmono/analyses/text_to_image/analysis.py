@@ -108,9 +108,9 @@ class ControlStudy:
         encoder = encoder_of_pairs(workspace, "a generator")
         generator = self.option.load(workspace, encoder)
         encoded = [Encoded(r, *generator.encode(self.prompt, r.image)) for r in self.references]
-        activity = {name: self._activity(name) for name in workspace.recipes}
+        activity = {name: self._activity(name) for name in workspace.specs}
         cells = [
-            cell for one in encoded for name in workspace.recipes
+            cell for one in encoded for name in workspace.specs
             for cell in intervened(workspace, name, one, self.intervention, activity[name])
         ]  # fmt: skip
         images = GeneratedImages(folder, self.intervention.seeds)
@@ -133,7 +133,7 @@ class ControlStudy:
 
     def _check_classes(self) -> None:
         """Raise ConfigError if a class is empty."""
-        for name in self.workspace.recipes:
+        for name in self.workspace.specs:
             try:
                 class_sizes(self.workspace.partition(name), self.intervention.sizes)
             except ValueError as error:
@@ -141,7 +141,7 @@ class ControlStudy:
 
     def _effects(self, cells: pd.DataFrame, plain: pd.DataFrame) -> list[Effect]:
         return [
-            effect for name in self.workspace.recipes
+            effect for name in self.workspace.specs
             for effect in effects(cells[cells["feature_set"] == name], plain)
         ]  # fmt: skip
 

@@ -75,12 +75,12 @@ def _compute(workspace: Workspace, settings: Settings, folder: Path) -> Tables:
     if "caption" not in metadata:
         store = workspace.features(workspace.dataset.split).store.path
         raise DataError(f"{store} has no captions to show: {CAPTION_WANTED}")
-    for name in workspace.recipes if settings.show else ():
+    for name in workspace.specs if settings.show else ():
         _check_features(settings.show or (), name, workspace.feature_set(name).num_features)
     sheets: list[Row] = []
     shown: set[int] = set()
     with pq.ParquetWriter(folder / "samples.parquet", SCHEMA) as writer:
-        for name in workspace.recipes:
+        for name in workspace.specs:
             scored = workspace.dominance(name)
             top = top_samples_of(
                 workspace, workspace.feature_set(name), settings.m, settings.deduplicate, settings.side

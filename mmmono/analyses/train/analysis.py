@@ -22,10 +22,10 @@ def train_dictionaries(workspace: Workspace) -> float | tuple[float, ...] | None
     Raises:
         ConfigError: there is nothing to train, or the objective does not exist.
     """
-    names = [name for name, recipe in workspace.recipes.items() if recipe.trained]
+    names = [name for name, spec in workspace.specs.items() if spec.trained]
     if not names:
         raise ConfigError(
-            f"features={','.join(workspace.recipes)} has nothing to train: choose features=sae, features=ncl or "
+            f"features={','.join(workspace.specs)} has nothing to train: choose features=sae, features=ncl or "
             "features=[sae,ncl]"
         )
     objective = workspace.cfg.get("objective")

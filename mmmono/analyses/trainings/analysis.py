@@ -78,7 +78,7 @@ def _run(workspace: Workspace, names: Sequence[str], seed: int) -> Workspace:
     cfg: DictConfig = workspace.cfg.copy()
     with open_dict(cfg):
         cfg.seed = seed
-        for name in set(workspace.recipes) - set(names):
+        for name in set(workspace.specs) - set(names):
             del cfg.features.sets[name]
     return Workspace(cfg, makes="results", artifacts=workspace.artifacts)
 

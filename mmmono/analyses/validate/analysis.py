@@ -39,8 +39,8 @@ from mmmono.modality.validation import (
 )
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.datasets import Synthetic
-from mmmono.pipeline.recipes import Fitted, Trained
 from mmmono.pipeline.running import quiet
+from mmmono.pipeline.specs import Fitted, Trained
 from mmmono.pipeline.synthetic_runs import Truth, content, in_parallel
 from mmmono.pipeline.typed import read_settings
 from mmmono.pipeline.workspace import Workspace
@@ -95,7 +95,7 @@ def prepare(workspace: Workspace) -> Study:
         return {name: rows for name, rows in tables.items() if rows}
 
     own = {key: value for key, value in content(cfg)["validate"].items() if key != "jobs"}
-    kinds = {name: kind.recipe() for name, kind in workspace.recipes.items() if isinstance(kind, Trained | Fitted)}
+    kinds = {name: kind.recipe() for name, kind in workspace.specs.items() if isinstance(kind, Trained | Fitted)}
     return Study({"runs": [content(run.cfg, ("validate",)) for run in todo], "validate": own, "kinds": kinds}, compute)
 
 
@@ -106,11 +106,11 @@ def _measure(run: Run) -> _Found:
     workspace = Workspace(run.cfg, makes="none")
     place = {"parameter": run.parameter, "value": run.value, "seed": run.seed}
     found = _Found()
-    for name in workspace.recipes:
+    for name in workspace.specs:
         compared = _Compared(workspace, name)
         found.validation.append({**place, "feature_set": name, **compared.recovery()})
         found.readings += [{**place, "feature_set": name, **reading} for reading in compared.readings()]
-    if "sae" in workspace.recipes and run.parameter in ("", "gap"):
+    if "sae" in workspace.specs and run.parameter in ("", "gap"):
         cfg = run.cfg.copy()
         cfg.sae.center = "per_modality" if cfg.sae.center == "pooled" else "pooled"
         centered = _Compared(Workspace(cfg, makes="none"), "sae")
@@ -206,7 +206,7 @@ def _discoveries(run: Run) -> Iterator[Row]:
     tested = [
         ("concepts", [codes], modality_dominance_score(*codes), Match(numbers, torch.ones(len(numbers)), numbers))
     ]
-    for name in workspace.recipes:
+    for name in workspace.specs:
         compared = _Compared(workspace, name)
         tested.append((name, list(compared.pairs()), compared.scored.scores.scores, compared.match))
     for name, pairs, scores, match in tested:

@@ -133,7 +133,7 @@ def _tell_what_is_missing(run: Run) -> None:
     def command(of: str) -> str:
         if run.called:
             return f"{USED[of].command} with its settings"
-        selection = Selection.given(list(run.workspace.recipes), "explorer")
+        selection = Selection.given(list(run.workspace.specs), "explorer")
         return f"{USED[of].command}{selection.arguments(USED[of].name, selection.features)}"
 
     if not all(run.results["mono"].values()):

@@ -41,7 +41,7 @@ class Run:
     @cached_property
     def results(self) -> dict[str, dict[str, Artifact | None]]:
         """Newest result of each analysis that the page uses, by its name in `USED` and by feature set."""
-        return newest(self.there, self.workspace.recipes)
+        return newest(self.there, self.workspace.specs)
 
     def recipe(self) -> dict[str, Any]:
         """Recipe entries that determine what the page shows of the run."""
@@ -101,7 +101,7 @@ def runs_of(workspace: Workspace, changes: Sequence[str]) -> list[Run]:
 def shown_sets(runs: Sequence[Run]) -> Iterator[ShownSet]:
     """The feature sets of all runs, in their order."""
     for number, run in enumerate(runs):
-        yield from (ShownSet(run, number, name) for name in run.workspace.recipes)
+        yield from (ShownSet(run, number, name) for name in run.workspace.specs)
 
 
 def title_of(runs: Sequence[Run]) -> str:

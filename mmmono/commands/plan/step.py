@@ -19,7 +19,7 @@ from mmmono.features import FeatureStore
 from mmmono.features.selection import Split
 from mmmono.pipeline.analysis import Analysis
 from mmmono.pipeline.downloads import Download
-from mmmono.pipeline.recipes import Recipe, Trained
+from mmmono.pipeline.specs import FeatureSetSpec, Trained
 from mmmono.pipeline.training import check_trainer
 from mmmono.pipeline.workspace import Workspace
 
@@ -108,10 +108,10 @@ class Step:
                 failed = failed or (item.why if item.state == State.FAILS and not self._only_unreachable(item) else "")
                 missing = missing or (item.what if item.state == State.TO_MAKE else "")
                 yield item
-        for name, recipe in self.workspace.recipes.items():
-            if recipe.made:
-                for seed in self._seeds(recipe):
-                    item = self._dictionary(name, recipe, failed, look=not missing and not failed, seed=seed)
+        for name, spec in self.workspace.specs.items():
+            if spec.made:
+                for seed in self._seeds(spec):
+                    item = self._dictionary(name, spec, failed, look=not missing and not failed, seed=seed)
                     failed = failed or item.why
                     yield item
         if self.analysis.kind == "results":
@@ -127,10 +127,10 @@ class Step:
                         result = self._item(result.what, State.FAILS, why=item.why)
             yield result
 
-    def _seeds(self, recipe: Recipe) -> list[int]:
+    def _seeds(self, spec: FeatureSetSpec) -> list[int]:
         """Seeds of the dictionaries of a feature set that the analysis needs, that of the run first."""
         first, setting = self.workspace.seed, self.analysis.more_seeds
-        more = OmegaConf.select(self.workspace.cfg, setting) if setting and recipe.trained else 0
+        more = OmegaConf.select(self.workspace.cfg, setting) if setting and spec.trained else 0
         return [first + i for i in range(more + 1)]
 
     def _item(self, what: str, state: State, **more: Any) -> Item:
@@ -144,7 +144,7 @@ class Step:
         """Splits whose features the step needs, one for each store."""
         cfg, dataset = self.workspace.cfg, self.workspace.dataset
         splits: list[Split] = [dataset.split]
-        made = any(kind.made for kind in self.workspace.recipes.values())
+        made = any(kind.made for kind in self.workspace.specs.values())
         option: Any = get_class(cfg.generator._target_) if "generator" in cfg else None
         if made or (option is not None and option.trained_here):
             splits.insert(0, self.workspace.settings.training.split)
@@ -196,9 +196,9 @@ class Step:
         """Width of the embeddings; None if it is unknown before extraction."""
         return self.workspace.dataset.dim_of(self.workspace.model.dim)
 
-    def _dictionary(self, name: str, recipe: Recipe, failed: str, look: bool, seed: int) -> Item:
+    def _dictionary(self, name: str, spec: FeatureSetSpec, failed: str, look: bool, seed: int) -> Item:
         of = "" if seed == self.workspace.seed else f", seed {seed}"
-        what = f"dictionary {name}{of}" if recipe.trained else f"control {name}"
+        what = f"dictionary {name}{of}" if spec.trained else f"control {name}"
         address = ""
         if look:
             try:
@@ -211,15 +211,15 @@ class Step:
         cfg, dim = self.workspace.cfg, self._dim()
         if not failed:
             try:
-                recipe.check(lambda: dim, self.workspace.settings.features.normalize, download=False)
-                if recipe.trained:
+                spec.check(lambda: dim, self.workspace.settings.features.normalize, download=False)
+                if spec.trained:
                     check_trainer(cfg).here()
             except MmmonoError as error:
                 failed = str(error)
         state = State.FAILS if failed else State.TO_MAKE
-        if dim is None or not isinstance(recipe, Trained):
+        if dim is None or not isinstance(spec, Trained):
             return self._item(what, state, address=address, why=failed)
-        settings = recipe.settings
+        settings = spec.settings
         width = round(dim * settings["expansion"])
         steps, every = cfg.trainer.get("max_steps") or -1, self.workspace.settings.training.snapshot_every
         copies = 4 + (

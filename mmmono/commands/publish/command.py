@@ -65,12 +65,12 @@ def publish(workspace: Workspace) -> None:
         ModelError: the hub refuses it or cannot be reached; the folder is there then.
     """
     settings = read_settings(workspace.cfg, "publish", Settings)
-    names = [name for name, recipe in workspace.recipes.items() if recipe.made]
+    names = [name for name, spec in workspace.specs.items() if spec.made]
     if len(names) != 1:
         raise ConfigError(
-            f"features={','.join(workspace.recipes)} has {len(names)} dictionaries: choose one feature set to publish"
+            f"features={','.join(workspace.specs)} has {len(names)} dictionaries: choose one feature set to publish"
         )
-    if isinstance(workspace.recipes[names[0]], Pretrained):
+    if isinstance(workspace.specs[names[0]], Pretrained):
         raise ConfigError(
             "features=pretrained is a dictionary that somebody else trained: publish a feature set that is trained here"
         )

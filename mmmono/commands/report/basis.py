@@ -90,7 +90,7 @@ def pair_differences(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
     if not same or len(val.view) != CC3M_PAIRS["val"]:
         yield "pairs", f"CC3M, validation: {CC3M_PAIRS['val']:,} pairs", here
     splits = {workspace.dataset.split: val}
-    if any(kind.trained for kind in workspace.recipes.values()):
+    if any(kind.trained for kind in workspace.specs.values()):
         name = workspace.settings.training.split
         train = splits.setdefault(name, workspace.features(name))
         if not same or len(train.view) != CC3M_PAIRS["train"]:

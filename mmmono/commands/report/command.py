@@ -46,7 +46,7 @@ def report(workspace: Workspace) -> None:
     made_by = [artifact for section in found.sections for artifact in section.made_by]
     recipe = {
         "features": features.recipe,
-        "sets": [there.feature_set_recipe(name) for name in there.recipes if name not in results.untrained],
+        "sets": [there.feature_set_recipe(name) for name in there.specs if name not in results.untrained],
         **there.partition_settings(),
         "seed": there.seed,
         "label": there.dataset.label,
@@ -87,7 +87,7 @@ def _shortened(command: str) -> str:
 def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | None) -> Report:
     view = workspace.features(workspace.dataset.split).view
     link = (f"../{explorer.path.name}/index.html", set_names(explorer.recipe["sets"])) if explorer else None
-    sources = Sources(workspace, results, link, Selection.given(list(workspace.recipes)))
+    sources = Sources(workspace, results, link, Selection.given(list(workspace.specs)))
     return Report(
         title=workspace.title,
         setting=_setting(workspace, len(view), view.dim),
@@ -101,7 +101,7 @@ def _collect(workspace: Workspace, results: ResultsOnDisk, explorer: Artifact | 
 
 def _makes(workspace: Workspace, name: str, selection: Selection) -> str:
     """The command that makes a feature set."""
-    if workspace.recipes[name].trained:
+    if workspace.specs[name].trained:
         return f"make appendix-a.1{selection.arguments('train', [name])}"
     return selection.command(FIRST, [name])
 
@@ -112,7 +112,7 @@ def _setting(workspace: Workspace, pairs: int, dim: int) -> dict[str, object]:
     return {
         "model": f"{workspace.model.name}, {dim} dimensions",
         "pairs": f"{pairs:,}{of} ({workspace.dataset_name}, {workspace.dataset.split})",
-        "feature sets": ", ".join(workspace.recipes),
+        "feature sets": ", ".join(workspace.specs),
         "partition": rule_in_words(workspace.settings.partition.recipe()),
         "seed": workspace.seed,
     }
@@ -124,7 +124,7 @@ def _differences(sources: Sources) -> Iterator[tuple[str, str, str]]:
     if model not in ("clip_rn50", "declip_rn50"):
         yield "model", "CLIP RN50 (OpenAI) and DeCLIP", model
     yield from pair_differences(workspace)
-    for kind in workspace.recipes.values():
+    for kind in workspace.specs.values():
         yield from kind.differences(len(workspace.features(workspace.settings.training.split).view))
     for analysis in ANALYSES:
         for found in sources.found(analysis)[:1]:

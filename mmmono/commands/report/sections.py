@@ -54,7 +54,7 @@ class Sources:
     def found(self, analysis: Analysis) -> list[Found]:
         """Results of an analysis to show; in the paper's main setting, preferably on the model the paper used for it."""
         if analysis.kind == "dictionaries":
-            kinds = self.workspace.recipes.items()
+            kinds = self.workspace.specs.items()
             names = [n for n, kind in kinds if kind.trained and n not in self.results.untrained]
             return [self._read(analysis, self.workspace.dictionary(name)) for name in names]
         if not analysis.of_features:
@@ -190,7 +190,7 @@ def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found]) -> dic
         )
     if analysis.covers_all:
         covered = {name for found in shown for name in set_names(found.artifact.recipe.get("sets") or [])}
-        for name in sources.workspace.recipes:
+        for name in sources.workspace.specs:
             if name not in covered and name not in sources.results.untrained:
                 absent[f"feature set {name}"] = sources.selection.command(analysis, [name])
     return absent

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Width = Callable[[], int | None]
 
 
-class Recipe:
+class FeatureSetSpec:
     """Base class: how a feature set is made.
 
     Attributes:
@@ -47,10 +47,10 @@ class Recipe:
         """
 
     @staticmethod
-    def check_all(recipes: Iterable[Recipe], dim: Width, settings: WorkspaceSettings) -> None:
+    def check_all(specs: Iterable[FeatureSetSpec], dim: Width, settings: WorkspaceSettings) -> None:
         """Raise what `check` of any of them raises."""
-        for recipe in recipes:
-            recipe.check(dim, settings.features.normalize)
+        for spec in specs:
+            spec.check(dim, settings.features.normalize)
 
     def differences(self, training_pairs: int) -> Iterator[tuple[str, str, str]]:
         """Yield the settings that the paper states: (setting, the paper's value, the value here)."""
@@ -58,7 +58,7 @@ class Recipe:
 
 
 @dataclass
-class Trained(Recipe, ABC):
+class Trained(FeatureSetSpec, ABC):
     """A trained dictionary; its settings are `features.*`, `sae.*` or `ncl.*` on the command line."""
 
     settings: Mapping[str, Any]
@@ -80,7 +80,7 @@ class Trained(Recipe, ABC):
         """Do what is left when training has ended, in place; nothing for most kinds."""
 
 
-class Fitted(Recipe, ABC):
+class Fitted(FeatureSetSpec, ABC):
     """A feature set that is computed from the training pairs without gradient descent."""
 
     @abstractmethod
