@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=20, help="random moments a scenario")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for each other on a busy machine take minutes
     chosen = [s for s in SCENARIOS if not options.scenarios or s.name in options.scenarios]
     table = Table(title=f"kill -9 at {options.moments} random moments of each, then the same command again")
     for column in ("work", "seconds undisturbed", "killed at work", "ended before", "same results", "wrong"):
