@@ -195,3 +195,15 @@ def check_batch_size(pairs: int, batch_size: int, world_size: int) -> None:
             f"training.batch_size={batch_size} (× {world_size} processes) is more than the {pairs} pairs of the "
             f"training split: set training.batch_size={2 ** int(math.log2(max(2, pairs // world_size)))} or less"
         )
+
+
+def check_pool(pairs: int, batch_size: int, pool_rows: int) -> None:
+    """Raise ConfigError if rounding to whole batches and chunks makes pools much larger than was asked for."""
+    rows = whole_pool(pool_rows, batch_size)
+    held = pairs if pairs <= rows else 2 * rows
+    if held > 2 * max(pool_rows, CHUNK_ROWS, batch_size):
+        raise ConfigError(
+            f"training.batch_size={batch_size} would keep {held:,} pairs in memory, though training.pool_rows={pool_rows}: "
+            f"pools are whole batches and whole blocks of {CHUNK_ROWS:,} pairs, so of {rows:,} pairs at least; give "
+            f"training.batch_size={2 ** int(math.log2(batch_size))}, or another power of two"
+        )

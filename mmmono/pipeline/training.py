@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from mmmono.core.errors import ConfigError
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.processes import processes as processes_for
 from mmmono.dictionaries import Dictionary
-from mmmono.dictionaries.pools import check_batch_size, whole_pool
+from mmmono.dictionaries.pools import check_batch_size, check_pool, whole_pool
 from mmmono.dictionaries.readers.trained_on import TrainedOn
 from mmmono.features import MODALITIES, Features, FeatureView
 from mmmono.features.gathered import sampled_runs
@@ -139,6 +140,7 @@ def plan_training(name: str, kind: Trained, train: Features, val: Features, cfg:
     normalize, pairs = read_settings(cfg, "features", FeatureSettings).normalize, len(train.view)
     processes = trainer.layout.processes if trainer.layout is not None else None
     batch_size = _batch_size(settings.batch_size, pairs, processes)
+    check_pool(pairs, batch_size, settings.pool_rows)
     trainer.check_length(pairs // (batch_size * number_of_processes(trainer)))
     modalities = ModalityNames.of(cfg.dataset.get("modalities"))
     settings = replace(settings, batch_size=batch_size)
@@ -285,9 +287,14 @@ def _batch_size(requested: int | None, pairs: int, processes: int | None) -> int
             f"training.batch_size={requested} is that of a process, and how many trainer.devices=-1 would be on a machine "
             "with GPUs is unknown on this one: give trainer.devices=<number>"
         )
-    size = requested or max(1, automatic_batch_size(pairs) // (processes or 1))
+    size = requested or _share(automatic_batch_size(pairs), processes or 1)
     check_batch_size(pairs, size, processes or 1)
     return size
+
+
+def _share(batch_size: int, processes: int) -> int:
+    """Batch size of one of several processes: a power of two, since pools of pairs are whole batches and whole chunks."""
+    return batch_size if processes == 1 else 2 ** int(math.log2(max(1, batch_size // processes)))
 
 
 def _pool(pool_rows: int, batch_size: int, pairs: int) -> dict[str, int]:
