@@ -41,11 +41,16 @@ ACTIVATIONS = {
 }
 
 
-def export_to_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
+def export_to_saelens(sae: SparseAutoencoder, folder: str | Path, model: str | None = None) -> None:
     """Write the SAE to a folder in SAELens' architecture for it.
 
     These are `topk`, `standard` (L1), `gated`, `matching_pursuit` and `jumprelu`: BatchTopK, also of a Matryoshka SAE,
     becomes JumpReLU with the same threshold for all latents, as SAELens saves its own.
+
+    Args:
+        sae: the autoencoder.
+        folder: gets `cfg.json` and `sae_weights.safetensors`.
+        model: name of the model whose embeddings it was trained on, for its metadata.
 
     Raises:
         DictionaryError: the SAE has one b_pre per modality, which the format cannot hold, or has no counterpart.
@@ -79,7 +84,7 @@ def export_to_saelens(sae: SparseAutoencoder, folder: str | Path) -> None:
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {},
+        "metadata": {} if model is None else {"model_name": model},
     }
     write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 

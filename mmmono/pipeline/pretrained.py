@@ -107,11 +107,10 @@ class Pretrained(Fitted):
         if self.settings["any_model"] or made is None:
             return
         if said.fingerprint is None:
-            told = [said.model, said.place and f"at {said.place}"]
-            if any(told):  # others call models and layers by other names
-                told_in_words = " ".join(filter(None, told))
+            told = " ".join(filter(None, (said.model, said.place and f"at {said.place}")))
+            if told not in ("", made.model):  # others call models and layers by other names
                 console.print(
-                    f"{path} was trained on {told_in_words}, as its files say; these are embeddings by {made.model}",
+                    f"{path} was trained on {told}, as its files say; these are embeddings by {made.model}",
                     markup=False, highlight=False,
                 )  # fmt: skip
         elif said.fingerprint != made.model_fingerprint:

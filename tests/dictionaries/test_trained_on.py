@@ -31,6 +31,11 @@ def test_saelens_says_it_in_either_place(tmp_path: Path, fields: dict[str, Any])
     assert read_trained_on(tmp_path / "sae_weights.safetensors") == SAID
 
 
+def test_saelens_is_told_it(tmp_path: Path) -> None:
+    export_to_saelens(TopKSAE(6, 12, 3), tmp_path, "clip_vit_b32")
+    assert read_trained_on(tmp_path) == TrainedOn("clip_vit_b32")
+
+
 def test_dictionary_learning_says_it_of_its_trainer(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"trainer": {"lm_name": "lab/clip", "submodule_name": "visual"}}))
     for name in ("ae.pt", "checkpoints/ae_9.pt"):

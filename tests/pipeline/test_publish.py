@@ -49,6 +49,7 @@ def test_a_dictionary_is_published(command: Command, tmp_path: Path, monkeypatch
         "saelens/sae_weights.safetensors",
     }  # fmt: skip
     assert read_trained_on(there) == TrainedOn("synthetic", "synthetic", normalize=True)
+    assert read_trained_on(there / "saelens") == TrainedOn()  # nobody's embeddings
     assert card.startswith("---\n")
     for told in ("license: mit", "library_name: mmmono", 'load_dictionary("lab/sae")', "| image/fvu |", '"k": 4'):
         assert told in card

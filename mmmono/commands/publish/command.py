@@ -127,7 +127,7 @@ def _write(workspace: Workspace, artifact: Artifact, folder: Path, path: str, li
     )  # fmt: skip
     card = model_card(
         dictionary, origin, metric_rows(result) if trained else [], path, license,
-        _exported(dictionary, folder / SAELENS),
+        _exported(dictionary, folder / SAELENS, origin.model),
     )  # fmt: skip
     write_text_atomically(folder / CARD_FILE, card)
 
@@ -137,12 +137,12 @@ def _unnamed(workspace: Workspace) -> bool:
     return workspace.model.name == UNNAMED or not workspace.dataset.embedded
 
 
-def _exported(dictionary: Dictionary, folder: Path) -> bool:
+def _exported(dictionary: Dictionary, folder: Path, model: str | None) -> bool:
     """Whether SAELens has such a dictionary; it is then written for it."""
     if not isinstance(dictionary, SparseAutoencoder):
         return False
     try:
-        export_to_saelens(dictionary, folder)
+        export_to_saelens(dictionary, folder, model)
     except DictionaryError:
         return False
     return True
