@@ -84,7 +84,8 @@ def export_to_saelens(sae: SparseAutoencoder, folder: str | Path, model: str | N
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {} if model is None else {"model_name": model},
+        "metadata": {},
+        **({} if model is None else {"model_name": model}),  # where SAELens looks if no version of its own is named
     }
     write_text_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2) + "\n")
 

@@ -27,8 +27,9 @@ def test_saelens_loads_what_we_export(tmp_path: Path, encoder_bias: bool) -> Non
         sae.b_pre += torch.randn_like(sae.b_pre)
         if sae.b_enc is not None:
             sae.b_enc += 0.1 * torch.randn_like(sae.b_enc)
-    export_to_saelens(sae, tmp_path)
+    export_to_saelens(sae, tmp_path, "clip_vit_b32")
     theirs = sae_lens.SAE.load_from_disk(tmp_path)
+    assert theirs.cfg.metadata.model_name == "clip_vit_b32"
     z = torch.randn(25, 16)
     codes = sae.encode(z, "image")
     torch.testing.assert_close(theirs.encode(z), codes)
