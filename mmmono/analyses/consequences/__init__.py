@@ -137,7 +137,7 @@ def _fields(result: Result) -> Fields:
 
 def _standing(result: Result) -> Iterator[str]:
     """For each feature set, which classes' R@1 differs from that of random sets, by Holm's p over dropped or kept ones."""
-    tested = [row for row in result.rows("effects") if row["measure"] == "r1" and row["p_holm"] is not None]
+    tested = [row for row in result.rows("effects") if row["measure"] == "r1" and row.get("p_holm") is not None]
     for name in names(tested):
         own = [(row["p_holm"], _name(row, False, result.modalities)) for row in tested if row["feature_set"] == name]
         there = [f"{of} (p {p_value(p)})" for p, of in own if p <= LEVEL]
