@@ -65,7 +65,19 @@ class BrokenTarError(Exception):
 
 
 class _Member(tarfile.TarInfo):
-    """A header parser for which only a block of zeros ends the archive; other invalid headers are errors."""
+    """A header parser for which only a block of zeros ends the archive; other invalid headers are errors.
+
+    `tarfile` takes some of them for the end, such as, in Python 3.13 and Debian's 3.11, long names that are cut off.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"a header in it is damaged ({error})") from error
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:

@@ -142,6 +142,37 @@ def test_no_beginning_of_an_archive_passes_for_a_whole_one(members: list[Member]
         list(read_samples(io.BytesIO(data[: end + tarfile.BLOCKSIZE]), reads=reads))
 
 
+LONG_NAMES = [Member(f"{'long' * 40}/{number}.jpg", JPEG) for number in range(2)]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_archives_that_stop_anywhere_in_a_long_name_are_cut_off(form: int) -> None:
+    data = archive(LONG_NAMES, form)
+    (_, second) = (sample.offset for sample in read_samples(io.BytesIO(data)) if isinstance(sample, Sample))
+    for cut in range(second, second + 4 * tarfile.BLOCKSIZE):
+        for reads in (None, lambda _: True):
+            with pytest.raises(BrokenTarError):
+                list(read_samples(io.BytesIO(data[:cut]), reads=reads))
+
+
+def test_what_python_takes_for_the_end_is_a_damaged_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.13 does with a long name that is cut off, and 3.11.7 does not."""
+    headers = []
+
+    def refused(self: tarfile.TarInfo, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        headers.append(self)
+        if len(headers) == 2:
+            raise tarfile.InvalidHeaderError("invalid header")
+        return proceed(self, tar)
+
+    proceed = tarfile.TarInfo._proc_pax  # type: ignore[attr-defined]
+    data = archive(LONG_NAMES)
+    (_, second) = (sample.offset for sample in read_samples(io.BytesIO(data)) if isinstance(sample, Sample))
+    monkeypatch.setattr(tarfile.TarInfo, "_proc_pax", refused)
+    with pytest.raises(BrokenTarError, match=r"a header in it is damaged \(invalid header\)"):
+        list(read_samples(io.BytesIO(data[: second + tarfile.BLOCKSIZE])))
+
+
 @quick
 @given(members=st.lists(member, min_size=1, max_size=4), where=st.floats(0, 1), bits=st.integers(1, 255))
 def test_damaged_archives_never_end_in_a_traceback(
