@@ -69,7 +69,8 @@ def load_open_clip(
         dim=source.dim,
         fingerprint=f"open_clip:{architecture.partition(':')[0].replace('/', '-')}:{known_by}:{identity}",
     )
-    _check_encodes(encoder, source, architecture)
+    if precision == "fp32":  # others may need an autocast, which whoever asks for them brings
+        _check_encodes(encoder, source, architecture)
     return encoder
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mmmono.core.errors import DictionaryError
 from mmmono.dictionaries import TopKSAE
 from mmmono.dictionaries.readers.trained_on import TrainedOn, read_trained_on
 from mmmono.dictionaries.saelens import export_to_saelens
@@ -53,8 +54,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert read_trained_on(tmp_path / "weights.safetensors") == told
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model": 3, "normalize": "yes", "fingerprint": ""}'])
-def test_what_is_no_answer_is_none(tmp_path: Path, content: str) -> None:
-    for name in ("embeddings.json", "config.json"):
-        (tmp_path / name).write_text(content)
-        assert read_trained_on(tmp_path) == TrainedOn()
+def test_what_is_no_answer_is_none(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")  # of something else
+    assert read_trained_on(tmp_path) == TrainedOn()
+    (tmp_path / "embeddings.json").write_text('{"model": 3, "normalize": "yes", "fingerprint": ""}')
+    assert read_trained_on(tmp_path) == TrainedOn()
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_answer_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "embeddings.json").write_text(content)
+    with pytest.raises(DictionaryError, match="embeddings.json"):
+        read_trained_on(tmp_path)

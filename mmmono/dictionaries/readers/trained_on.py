@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mmmono.dictionaries import saelens
 from mmmono.dictionaries.base import read_config
 from mmmono.dictionaries.readers import dictionary_learning
 
-TRAINED_ON_FILE = "embeddings.json"  # beside a dictionary that this project publishes
+TRAINED_ON_FILE = "embeddings.json"  # beside a dictionary that this project trains or publishes
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,23 @@ class TrainedOn:
 
 
 def read_trained_on(found: Path) -> TrainedOn:
-    """Return what the configurations of a dictionary tell; nothing, if they are broken and nobody needed them to read it.
+    """Return what the configurations of a dictionary tell.
 
     Args:
         found: the folder or file that it is read from.
+
+    Raises:
+        DictionaryError: a configuration that belongs to it is broken.
     """
     folder = found if found.is_dir() else found.parent
-    try:
-        if (folder / TRAINED_ON_FILE).is_file():
-            return _of_this_project(read_config(folder / TRAINED_ON_FILE))
-        if (folder / saelens.WEIGHTS_FILE).is_file():
-            return _of_saelens(read_config(folder / saelens.CONFIG_FILE))
+    if (folder / TRAINED_ON_FILE).is_file():
+        return _of_this_project(read_config(folder / TRAINED_ON_FILE))
+    if (folder / saelens.WEIGHTS_FILE).is_file():
+        return _of_saelens(read_config(folder / saelens.CONFIG_FILE))
+    with suppress(DictionaryError):  # a config.json that nobody needed to read it
         trainer = dictionary_learning.trainer_of(folder / dictionary_learning.WEIGHTS_FILE)
-    except DictionaryError:
-        return TrainedOn()
-    return TrainedOn(_text(trainer, "lm_name"), place=_text(trainer, "submodule_name"))
+        return TrainedOn(_text(trainer, "lm_name"), place=_text(trainer, "submodule_name"))
+    return TrainedOn()
 
 
 def _of_this_project(told: dict[str, Any]) -> TrainedOn:
