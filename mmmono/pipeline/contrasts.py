@@ -9,6 +9,7 @@ from typing import Any, Literal
 Kind = Literal["difference", "ratio", "value"]
 # How many of a unit are 1; numbers without a unit are shown as they are.
 SCALES: Mapping[str, float] = {"": 1, "points": 100}
+LEVEL = 0.05  # of Holm's p, up to which a difference is said to stand
 # The number where there is nothing.
 NULL: Mapping[Kind, float | None] = {"difference": 0.0, "ratio": 1.0, "value": None}
 

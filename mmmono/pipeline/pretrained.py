@@ -116,7 +116,7 @@ class Pretrained(Fitted):
         elif said.fingerprint != made.model_fingerprint:
             raise ConfigError(
                 f"{path} was trained on embeddings by {said.model} ({said.fingerprint}), these are by {made.model} "
-                f"({made.model_fingerprint}): choose that model, or give dictionary.any_model=true"
+                f"({made.model_fingerprint}): choose the model with those weights, or give dictionary.any_model=true"
             )
 
     def _check_reconstruction(self, dictionary: Dictionary, train: FeatureView, normalize: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.pipeline.contrasts import Contrast
+from mmmono.pipeline.contrasts import LEVEL, Contrast
 from mmmono.pipeline.prompts import check_prompt
 from mmmono.reporting.formats import few_remarks, names, p_value, percent, points, random_remarks, with_effective
 from mmmono.reporting.headings import heading
@@ -29,7 +29,6 @@ SHARES = frozenset(
 )  # shown in percent
 ALL = "all"  # the row with all features
 ENDS = ("", "_low", "_high")  # of the names of the columns of an estimate with an interval
-LEVEL = 0.05  # of Holm's p, at which a difference from random sets is named
 VERBS = {"drop": "−", "keep": "only"}
 
 

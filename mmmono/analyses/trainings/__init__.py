@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mmmono.core.modality_names import ModalityNames
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
-from mmmono.pipeline.contrasts import SCALES
+from mmmono.pipeline.contrasts import LEVEL, SCALES
 from mmmono.reporting.formats import p_value
 from mmmono.reporting.headings import heading
 from mmmono.reporting.result import Fields, Result, Rows
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mmmono.features.selection import Split
     from mmmono.pipeline.workspace import Workspace
 
-LEVEL = 0.05  # of Holm's p
 NUMBER = r"-?[\d.]+(e-?\d+)?"
 PANELS = 15  # families in a figure, at most
 

@@ -11,10 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmmono.analyses.trainings import LEVEL, PANELS, in_words, title_in_words
+from mmmono.analyses.trainings import PANELS, in_words, title_in_words
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.core.statistics import Interval
-from mmmono.pipeline.contrasts import NULL, SCALES
+from mmmono.pipeline.contrasts import LEVEL, NULL, SCALES
 from mmmono.reporting.panels import interval_line, name_lines
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, PAGE, RANDOM_COLOR, STYLE
