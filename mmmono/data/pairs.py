@@ -186,7 +186,7 @@ class SplitShares:
             in `val`, on which results are reported.
 
     Raises:
-        ValueError: a share does not lie between 0 and 1.
+        ValueError: a share does not lie between 0 and 1, or both together are more than all.
     """
 
     seed: int = 0
@@ -196,6 +196,8 @@ class SplitShares:
     def __post_init__(self) -> None:
         check_number("train", self.train, least=0, most=1)
         check_number("select", self.select, least=0, most=1)
+        if self.train + self.select > 1 + 1e-9:  # 1 − s + s may round to more than 1
+            raise ValueError(f"train={self.train} and select={self.select} are together more than 1: lower one of them")
 
     def split_of(self, group: str) -> Literal["train", "select", "val"]:
         """Return the split of a group; it depends on a hash of group and seed only, not on other pairs."""

@@ -23,7 +23,7 @@ KS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
-class PerSample:
+class SampleMeasure:
     """A measure that is a mean over samples.
 
     Attributes:
@@ -67,7 +67,7 @@ class Outcome:
         effective_rank: of both sides together, see `paired_effective_rank`; None if it was not asked for.
     """
 
-    samples: Mapping[str, PerSample]
+    samples: Mapping[str, SampleMeasure]
     gap: Gap | None
     effective_rank: float | None = None
 
@@ -151,15 +151,15 @@ class RemovalBench:
         left = self.pairs.without(removed)
         found = self.retrieval.measure(left.cosines)
         ways = {"i2t": found.image_to_text, "t2i": found.text_to_image}
-        samples = {f"r{k}": PerSample(found.recall(k), found.groups) for k in KS}
+        samples = {f"r{k}": SampleMeasure(found.recall(k), found.groups) for k in KS}
         samples |= {
-            f"{way}_r{k}": PerSample(ranking.hits(k), ranking.groups) for way, ranking in ways.items() for k in KS
+            f"{way}_r{k}": SampleMeasure(ranking.hits(k), ranking.groups) for way, ranking in ways.items() for k in KS
         }
         groups = self.retrieval.groups
-        samples["contrastive_loss"] = PerSample(self.retrieval.losses(left.cosines, self.temperature), groups)
+        samples["contrastive_loss"] = SampleMeasure(self.retrieval.losses(left.cosines, self.temperature), groups)
         if self.zero_shot is not None:
             hits = self.zero_shot.hits(left.image, removed)
-            samples["zero_shot"] = PerSample(hits, groups[self.zero_shot.target >= 0])
+            samples["zero_shot"] = SampleMeasure(hits, groups[self.zero_shot.target >= 0])
         rank = paired_effective_rank(left.image, left.text) if whole else None
         return Outcome(samples, gap_without_groups(left.image, left.text, groups), rank)
 

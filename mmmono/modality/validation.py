@@ -22,7 +22,7 @@ CLASS_OF_KIND: tuple[FeatureClass, ...] = ("ImgD", "TextD", "CrossD")  # of imag
 
 
 @dataclass(frozen=True)
-class Match:
+class ConceptMatch:
     """Best match between synthetic concepts ("atoms") and features, in both directions.
 
     Attributes:
@@ -36,7 +36,7 @@ class Match:
     concept: Int64[Tensor, " features"]
 
     @classmethod
-    def of(cls, correlations: Float[Tensor, "atoms features"]) -> Match:
+    def of(cls, correlations: Float[Tensor, "atoms features"]) -> ConceptMatch:
         """Match by the correlations of the concepts' true codes with the features' activations on all samples."""
         best, feature = correlations.max(1)
         return cls(feature, best, correlations.argmax(0))
@@ -59,7 +59,7 @@ class Separation:
 
 def separation(
     scores: Float[Tensor, " features"],
-    match: Match,
+    match: ConceptMatch,
     kind: Int64[Tensor, " atoms"],
     gain: Float[Tensor, " atoms"],
 ) -> Separation:
@@ -80,7 +80,7 @@ def separation(
     )
 
 
-def shared_auroc(values: Float[Tensor, " features"], match: Match, kind: Int64[Tensor, " atoms"]) -> float:
+def shared_auroc(values: Float[Tensor, " features"], match: ConceptMatch, kind: Int64[Tensor, " atoms"]) -> float:
     """AUROC of shared against single-modality concepts by a value of their features, higher for shared ones.
 
     Concepts whose feature has no value (NaN) are left out; NaN without concepts of both sorts.
@@ -90,7 +90,7 @@ def shared_auroc(values: Float[Tensor, " features"], match: Match, kind: Int64[T
     return _auroc(own[known & (kind == 2)], own[known & (kind != 2)])
 
 
-def balanced_accuracy(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> float:
+def balanced_accuracy(partition: Partition, match: ConceptMatch, kind: Int64[Tensor, " atoms"]) -> float:
     """Balanced accuracy of the classes: the share of concepts whose feature has the right class, averaged over kinds.
 
     Every kind has equal weight, so that putting all features into one class scores only 1 / number of kinds. Kinds
@@ -122,7 +122,7 @@ class Discoveries:
         return self.false / max(1, self.made)
 
 
-def discoveries(partition: Partition, match: Match, kind: Int64[Tensor, " atoms"]) -> Discoveries:
+def discoveries(partition: Partition, match: ConceptMatch, kind: Int64[Tensor, " atoms"]) -> Discoveries:
     """Count the features in ImgD and TextD, and those among them that correlate most with a shared concept.
 
     The latter are false discoveries only if all shared concepts have gain 1: then such a concept is equally strong in

@@ -17,7 +17,7 @@ from mmmono.features.folding import OfBlocks
 from mmmono.modality import DominanceStream, Partition
 from mmmono.modality.groups import group_sizes
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.pipeline.seed_comparison import Positions, chosen_pairs, numbered_groups
+from mmmono.pipeline.seed_comparison import Positions, chosen_pairs, numbers_of_chosen
 from mmmono.pipeline.workspace import Workspace
 from mmmono.pipeline.zero_shot import sample_of_pairs
 
@@ -40,7 +40,7 @@ class Halves:
         """Halve the groups of the dataset's split at random, by the run's seed; an odd one is in the other half."""
         groups = workspace.features(workspace.dataset.split).view.groups()
         order = np.random.default_rng(workspace.seed).permutation(int(groups.max()) + 1)
-        return cls(numbered_groups(groups, order[groups] < len(order) // 2))
+        return cls(numbers_of_chosen(groups, order[groups] < len(order) // 2))
 
     @classmethod
     def leaving(cls, workspace: Workspace, setting: str, max_pairs: int) -> Halves:

@@ -50,7 +50,7 @@ def matching_split(workspace: Workspace) -> Split:
     return workspace.dataset.split if shared else training
 
 
-def numbered_groups(groups: Positions, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Positions:
+def numbers_of_chosen(groups: Positions, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> Positions:
     """Return the group of each chosen pair, numbered from 0 without gaps; −1 for other pairs."""
     numbers = np.full(len(groups), -1)
     numbers[chosen] = np.unique(groups[chosen], return_inverse=True)[1]
@@ -116,7 +116,7 @@ class SeedPairs:
     @cached_property
     def scored_groups(self) -> Positions:
         """Group of each pair that is scored, numbered from 0 without gaps; −1 for other pairs."""
-        return numbered_groups(self.groups, self.scored)
+        return numbers_of_chosen(self.groups, self.scored)
 
     @cached_property
     def held_out(self) -> Positions:
@@ -243,7 +243,7 @@ class SeedComparison:
 
 
 def chosen_pairs(block: ActivationBlock) -> tuple[Any, ...]:
-    """Activations of the pairs with a group from 0 on, and their groups; see `numbered_groups`."""
+    """Activations of the pairs with a group from 0 on, and their groups; see `numbers_of_chosen`."""
     assert block.groups is not None
     chosen = torch.from_numpy(block.groups >= 0)
     return block.image[chosen], block.text[chosen], block.groups[chosen.numpy()]

@@ -233,11 +233,11 @@ def _differ_in_length(state: dict[str, Tensor], expected: dict[str, Tensor], nam
 
 
 def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: str) -> None:
-    """Raise ModelError if a tower does not take images or captions of the sizes that are set."""
+    """Raise ModelError if a tower does not take images or captions of the sizes that are set, or returns another width."""
     try:
         with torch.no_grad():
-            encoder.encode_image(encoder.preprocess(Image.new("RGB", (64, 64), "gray")).unsqueeze(0))
-            encoder.encode_text(encoder.tokenize(["a " * source.context_length]))
+            image = encoder.encode_image(encoder.preprocess(Image.new("RGB", (64, 64), "gray")).unsqueeze(0))
+            text = encoder.encode_text(encoder.tokenize(["a " * source.context_length]))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # towers of other libraries fail in their own ways
@@ -246,6 +246,11 @@ def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: 
             f"{source.context_length} tokens ({message_of(error, 200).rstrip('.')}): take back model.image_size and "
             "model.context_length, or compare image_size and context_length in its configuration with its towers' own"
         ) from error
+    if not image.shape[-1] == text.shape[-1] == source.dim:
+        raise ModelError(
+            f"cannot use {architecture}: its image tower returns {image.shape[-1]} dimensions, its text tower "
+            f"{text.shape[-1]}, and embed_dim in its configuration is {source.dim}: all three must be the same"
+        )
 
 
 def _first(state: dict[str, Tensor], most: int = 3) -> str:

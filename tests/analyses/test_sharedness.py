@@ -13,7 +13,7 @@ from scipy.stats import hypergeom
 from mmmono.analyses.sharedness import SHAREDNESS, Settings
 from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.modality import modality_dominance_score, sharedness_scores
-from mmmono.modality.validation import Match, shared_auroc
+from mmmono.modality.validation import ConceptMatch, shared_auroc
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS
 from mmmono.reporting.tables import save_table
@@ -123,7 +123,7 @@ LOPSIDED = SyntheticParameters(
 def test_true_codes_sharedness_separates_where_dominance_does_not() -> None:
     pairs = synthesize(LOPSIDED)
     codes = pairs.image_codes, pairs.text_codes
-    one_to_one = Match(torch.arange(48), torch.ones(48), torch.arange(48))
+    one_to_one = ConceptMatch(torch.arange(48), torch.ones(48), torch.arange(48))
     lean = (modality_dominance_score(*codes) - 0.5).abs()
     assert shared_auroc(sharedness_scores([codes]).score, one_to_one, pairs.kind) >= 0.95
     assert shared_auroc(-lean, one_to_one, pairs.kind) < 0.8

@@ -28,6 +28,13 @@ def test_shares_are_the_fractions(shares: SplitShares) -> None:
         assert abs((splits == name).mean() - share) < 0.03
 
 
+@pytest.mark.parametrize("select", [0.1, 0.3, 1 / 3])
+def test_shares_of_more_than_all_groups_are_refused(select: float) -> None:
+    assert SplitShares(0, 1 - select, select).select == select
+    with pytest.raises(ValueError, match="together more than 1"):
+        SplitShares(0, 1 - select + 0.01, select)
+
+
 def test_another_seed_gives_other_splits() -> None:
     assert any(SplitShares(0).split_of(str(i)) != SplitShares(1).split_of(str(i)) for i in range(100))
 

@@ -37,7 +37,7 @@ from mmmono.modality import (
 from mmmono.modality.agreement import feature_correlations
 from mmmono.modality.intervals import score_intervals
 from mmmono.modality.report import FeatureSetDominance
-from mmmono.modality.validation import Match, balanced_accuracy, mean_max_cosine
+from mmmono.modality.validation import ConceptMatch, balanced_accuracy, mean_max_cosine
 from tests.metrics.inputs import blocks, paired
 from tests.metrics.metrics import METRICS
 
@@ -190,7 +190,7 @@ def test_nothing_to_look_at() -> None:
     assert math.isnan(empty.result().l0)
     assert torch.equal(dominance_scores([(nothing, nothing), (some, some)]).scores, torch.full((3,), 0.5).double())
     image_only = Partition(torch.arange(2), *[torch.arange(0)] * 3)
-    assert balanced_accuracy(image_only, Match.of(torch.eye(2)), torch.zeros(2, dtype=torch.int64)) == 1
+    assert balanced_accuracy(image_only, ConceptMatch.of(torch.eye(2)), torch.zeros(2, dtype=torch.int64)) == 1
     with pytest.raises(ValueError, match="no embeddings"):
         modality_gap([(nothing, nothing)])
     with pytest.raises(ValueError, match="4 queries but 0 targets"):

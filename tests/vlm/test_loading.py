@@ -29,6 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> None:
         "-resnet": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None},
         "-timm": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"},
         "-fixed": {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 96},
+        "-wider": {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "none"},
     }
     for ending, tower in towers.items():
         content = {**config, "vision_cfg": {**config["vision_cfg"], **tower}}  # type: ignore[dict-item]
@@ -115,6 +116,14 @@ def test_towers_that_do_not_take_what_is_set_are_told_before_anything_is_encoded
     ):
         load_open_clip("mmmono-tiny-fixed", None)
     assert load_open_clip("mmmono-tiny-fixed", None, settings=WeightSettings(image_size=224)).dim == 24
+
+
+def test_towers_of_different_width_are_told_when_the_model_is_loaded() -> None:
+    """open_clip takes a timm tower without a projection, whose own width (here 512) then meets the text tower's 24."""
+    with pytest.raises(
+        ModelError, match=r"image tower returns 512 dimensions, its text tower 24, and embed_dim .* is 24"
+    ):
+        load_open_clip("mmmono-tiny-wider", None)
 
 
 def test_an_unreachable_hub_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from mmmono.features.synthetic import identity
 from mmmono.modality import partition_by_margin, sharedness_scores
 from mmmono.modality.agreement import feature_correlations, match_features
 from mmmono.modality.splitting import concept_splitting
-from mmmono.modality.validation import Match, balanced_accuracy, mean_interval
+from mmmono.modality.validation import ConceptMatch, balanced_accuracy, mean_interval
 from mmmono.pipeline.analysis import Study, Tables
 from mmmono.pipeline.halves import Halves
 from mmmono.pipeline.running import quiet
@@ -122,7 +122,7 @@ class _Measured:
         scored = self.workspace.dominance(self.name).scores
         live = self.workspace.live(scored)
         partition = partition_by_margin(scored.scores, MARGIN, live)
-        both = Match.of(feature_correlations([(torch.cat(self.codes), torch.cat(self.sides))]))
+        both = ConceptMatch.of(feature_correlations([(torch.cat(self.codes), torch.cat(self.sides))]))
         shared = sharedness_scores([self.sides], self.truth.groups).score[live]
         recall = self._recall(self.sides, self.truth.groups, (1, 10))
         row: Row = {

@@ -28,7 +28,7 @@ from mmmono.modality import (
 from mmmono.modality.agreement import feature_correlations
 from mmmono.modality.dominance import Undefined
 from mmmono.modality.validation import (
-    Match,
+    ConceptMatch,
     balanced_accuracy,
     discoveries,
     matched_cosine,
@@ -127,7 +127,7 @@ class _Compared:
         self.feature_set = workspace.feature_set(name)
         self.scored = workspace.dominance(name)
         self.live = workspace.live(self.scored.scores)
-        self.match = Match.of(feature_correlations(self._with_codes()))
+        self.match = ConceptMatch.of(feature_correlations(self._with_codes()))
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         return ((block.image, block.text) for block in self.workspace.activations(self.feature_set))
@@ -204,7 +204,12 @@ def _discoveries(run: Run) -> Iterator[Row]:
     numbers = torch.arange(len(truth.kind))
     codes = (truth.image, truth.text)
     tested = [
-        ("concepts", [codes], modality_dominance_score(*codes), Match(numbers, torch.ones(len(numbers)), numbers))
+        (
+            "concepts",
+            [codes],
+            modality_dominance_score(*codes),
+            ConceptMatch(numbers, torch.ones(len(numbers)), numbers),
+        )
     ]
     for name in workspace.specs:
         compared = _Compared(workspace, name)
