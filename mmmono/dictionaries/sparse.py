@@ -3,7 +3,8 @@
 With k of n latents active, batch size b and width d, decoding and each gradient take b·k·d multiplications instead of
 b·n·d. Only the encoder's product stays dense, because it determines which latents are active. On a CPU:
 
-- encoding works on chunks of rows that fit into the cache, with an exact two-level top-k search (`topk`);
+- encoding works on chunks of rows that fit into the cache, with an exact top-k search (`topk`), which is compiled where no
+  gradient is needed;
 - decoding gathers rows of the decoder (`embedding_bag`);
 - the gradient of the codes computes b·k entries of a matrix product (`sampled_addmm`);
 - the gradients of both weight matrices gather samples by latent (`embedding_bag`), after one shared sort of the b·k
@@ -25,8 +26,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mmmono.core.extras import is_installed
+from mmmono.core.parts import in_parts, num_parts
+
 GROUP = 8  # columns per group of the two-level search; 8 was fastest for 1,024 and for 8,192 latents
 CHUNK_ELEMENTS = 1 << 22  # activations computed and searched at a time: 16 MiB of float32
+WORTH_COMPILING = 1 << 27  # entries searched without gradients, a second's work, after which numba is worth loading
 CANDIDATES = 1.5  # latents preselected by a bfloat16 product before the exact float32 choice, as a multiple of k
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
@@ -128,10 +133,13 @@ def topk(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"],
     """Values and indices of the k largest entries of each row, unsorted; a faster `torch.topk` on a CPU.
 
     Splits the columns into n/8 groups of 8. The k largest entries lie in the k groups with the largest maxima, so it
-    suffices to find those groups and search their 8k entries.
+    suffices to find those groups and search their 8k entries. In inference mode a numba kernel searches, once a process
+    has searched much. Of equal entries either may be taken.
     """
     columns = x.shape[1]
     groups = columns // GROUP
+    if k <= columns and _searches.worth_compiling(x):
+        return _compiled_topk(x.contiguous(), k)
     if x.device.type != "cpu" or columns % GROUP or groups < 2 * k:
         return x.topk(k, dim=1, sorted=False)
     dealt = x.view(len(x), GROUP, groups)
@@ -139,6 +147,37 @@ def topk(x: Float[Tensor, "batch n"], k: int) -> tuple[Float[Tensor, "batch k"],
     members = dealt.gather(2, best.unsqueeze(1).expand(-1, GROUP, -1)).flatten(1)
     values, place = members.topk(k, dim=1, sorted=False)
     return values, best.gather(1, place % k) + place // k * groups
+
+
+class _Searches:
+    """Counts the entries that this process has searched without gradients.
+
+    A training keeps PyTorch's search: codes in another order change the last bits of its sums.
+    """
+
+    def __init__(self) -> None:
+        self.entries = 0
+
+    def worth_compiling(self, x: Tensor) -> bool:
+        """Whether to search x with the numba kernel; counts its entries."""
+        if not torch.is_inference_mode_enabled() or x.device.type != "cpu" or x.dtype != torch.float32:
+            return False
+        self.entries += x.numel()
+        return self.entries >= WORTH_COMPILING and is_installed("numba", "llvmlite")
+
+
+_searches = _Searches()
+
+
+def _compiled_topk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    from mmmono.core.largest import largest
+
+    values, indices = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+    rows, found = x.detach().numpy(), (values.numpy(), indices.numpy())
+    in_parts(
+        lambda _, first, end: largest(rows[first:end], k, found[0][first:end], found[1][first:end]), len(x), num_parts()
+    )
+    return values, indices
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from mmmono.core.statistics import Estimate, Interval, effective_groups, group_m
 from mmmono.modality.intervals import PSEUDO_SCATTER
 from mmmono.modality.partition import LIVE_CLASSES, FeatureClass, Partition
 from mmmono.modality.random_sets import Activity, Match, check_match, random_pool, random_set
-from mmmono.modality.removal_outcomes import Outcome, PerSample, RemovalBench
+from mmmono.modality.removal_outcomes import Outcome, RemovalBench, SampleMeasure
 
 Array = np.ndarray[Any, Any]
 UNEQUAL_SCATTER = 7 / 16  # see `grouped_rate`
@@ -216,7 +216,7 @@ def _values(outcomes: Sequence[Outcome], measure: str) -> Float[Array, "sets sam
     return np.stack([outcome.samples[measure].values.numpy() for outcome in outcomes])
 
 
-def _over_samples(values: Float[Array, "sets samples"], like: PerSample) -> Estimate:
+def _over_samples(values: Float[Array, "sets samples"], like: SampleMeasure) -> Estimate:
     groups = like.groups.numpy()
     if len(values) == 1:
         return group_mean(values[0], groups)

@@ -36,7 +36,7 @@ from mmmono.core.extras import EXTRAS
 sys.modules.update(dict.fromkeys(EXTRAS))  # None: importing it fails
 import mmmono
 names = [module.name for module in pkgutil.walk_packages(mmmono.__path__, "mmmono.")]
-compiled = {f"mmmono.core.{name}" for name in ("kernels", "nested_targets", "sparse_draws")}  # by numba
+compiled = {f"mmmono.core.{name}" for name in ("kernels", "largest", "nested_targets", "sparse_draws")}  # by numba
 for name in set(names) - compiled:
     importlib.import_module(name)
 assert "sentence_transformers" not in sys.modules, "slow to import, and few need it"

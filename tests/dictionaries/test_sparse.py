@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from mmmono.dictionaries import TopKSAE
+from mmmono.dictionaries import TopKSAE, sparse
+from mmmono.dictionaries.sparse import _compiled_topk as compiled
 from mmmono.dictionaries.sparse import decode_sparse, encode_topk, sampled_product, select_latents, topk
 
 
@@ -28,6 +29,38 @@ def test_topk_finds_what_sorting_finds(rows: int, columns: int, k: int, ties: bo
     np.testing.assert_array_equal(np.sort(values.numpy(), axis=1)[:, ::-1], expected)
     np.testing.assert_array_equal(np.take_along_axis(x, indices.numpy(), 1), values.numpy())
     assert all(len(set(row)) == k for row in indices.tolist())
+
+
+def test_searches_without_gradients_are_compiled_and_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(sparse, "WORTH_COMPILING", 4 * 600 * 96)
+    monkeypatch.setattr(sparse, "_searches", sparse._Searches())
+    x = torch.randn(600, 96, generator=torch.Generator().manual_seed(0))
+    called = []
+    monkeypatch.setattr(sparse, "_compiled_topk", lambda *given: called.append(given) or compiled(*given))
+    expected = x.topk(5, dim=1)
+    for round in range(5):
+        topk(x, 5)  # with gradients: not counted
+        with torch.inference_mode():
+            values, indices = topk(x, 5)
+            for other in (x.double(), x.bfloat16()):
+                assert torch.equal(topk(other, 5)[0].sort(1, descending=True).values, other.topk(5, dim=1).values)
+        assert len(called) == max(0, round - 2)
+        assert torch.equal(values.sort(1, descending=True).values, expected.values)
+        assert torch.equal(indices.sort(1).values, expected.indices.sort(1).values)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="out of range"):
+        topk(x, 97)
+
+
+def test_codes_are_bit_for_bit_those_of_a_search_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    sae, z = TopKSAE(16, 64, 5), torch.randn(300, 16)
+    with torch.inference_mode():
+        before = sae.encode(z, "image")
+        monkeypatch.setattr(sparse, "WORTH_COMPILING", 0)
+        assert torch.equal(sae.encode(z, "image"), before)
+    assert bool((before != 0).any())
 
 
 def test_sampled_product_is_the_products_entries() -> None:

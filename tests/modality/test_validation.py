@@ -14,7 +14,7 @@ from mmmono.features.synthetic import SyntheticParameters, synthesize
 from mmmono.modality import Partition, modality_dominance_score, partition_by_null, resample_dominance
 from mmmono.modality.validation import (
     CLASS_OF_KIND,
-    Match,
+    ConceptMatch,
     balanced_accuracy,
     discoveries,
     matched_cosine,
@@ -38,7 +38,7 @@ def test_perfect_features() -> None:
     scores = torch.full((8,), torch.nan)
     scores[order] = SCORES
     classes = Partition(order[:2].sort()[0], order[2:4].sort()[0], order[4:].sort()[0], torch.tensor([7]))
-    match = Match.of(correlations)
+    match = ConceptMatch.of(correlations)
     assert torch.equal(match.feature, order)
     assert torch.equal(match.concept[order], torch.arange(7))
     assert match.correlation.tolist() == [1] * 7
@@ -50,7 +50,7 @@ def test_perfect_features() -> None:
 
 
 def test_reversed_scores() -> None:
-    match = Match.of(torch.eye(7))
+    match = ConceptMatch.of(torch.eye(7))
     found = separation(1 - SCORES, match, KIND, GAIN)
     assert (found.auroc_image, found.auroc_text) == (0, 0)
     assert found.rank_correlation == pytest.approx(-1)
@@ -64,19 +64,21 @@ def test_balanced_accuracy_is_scikit_learns(classes: list[str]) -> None:
         torch.tensor([i for i, c in enumerate(classes) if c == name], dtype=torch.int64) for name in CLASS_OF_KIND
     ]
     expected = balanced_accuracy_score([CLASS_OF_KIND[k] for k in KIND], classes)
-    assert balanced_accuracy(Partition(*members, NO_DEAD), Match.of(torch.eye(7)), KIND) == pytest.approx(expected)
+    assert balanced_accuracy(Partition(*members, NO_DEAD), ConceptMatch.of(torch.eye(7)), KIND) == pytest.approx(
+        expected
+    )
 
 
 def test_dead_features_are_in_no_class() -> None:
     dead = Partition(torch.tensor([0]), torch.tensor([2, 3]), torch.tensor([4, 5, 6]), torch.tensor([1]))
-    assert balanced_accuracy(dead, Match.of(torch.eye(7)), KIND) == pytest.approx((0.5 + 1 + 1) / 3)
+    assert balanced_accuracy(dead, ConceptMatch.of(torch.eye(7)), KIND) == pytest.approx((0.5 + 1 + 1) / 3)
     scores = SCORES.clone()
     scores[:2] = torch.nan
-    assert np.isnan(separation(scores, Match.of(torch.eye(7)), KIND, GAIN).auroc_image)
+    assert np.isnan(separation(scores, ConceptMatch.of(torch.eye(7)), KIND, GAIN).auroc_image)
 
 
 def test_false_discoveries_are_counted() -> None:
-    match = Match.of(torch.eye(7))
+    match = ConceptMatch.of(torch.eye(7))
     eager = Partition(torch.tensor([0, 1, 5, 6]), torch.tensor([2, 3, 4]), NO_DEAD, NO_DEAD)
     counted = discoveries(eager, match, KIND)
     assert (counted.made, counted.false) == (7, 3)
@@ -137,7 +139,7 @@ def test_the_null_keeps_its_rate_where_it_is_true() -> None:
         codes = (pairs.image_codes, pairs.text_codes)
         q = resample_dominance([codes], 1000, 1, 1, seed).q_value
         classes = partition_by_null(modality_dominance_score(*codes), q, fdr=0.2)
-        counted = discoveries(classes, Match.of(torch.eye(64)), pairs.kind)
+        counted = discoveries(classes, ConceptMatch.of(torch.eye(64)), pairs.kind)
         assert counted.made - counted.false == 16  # those that lean are all found
         found.append(counted.proportion)
     # Expected 0.2 · 48/64 = 0.15; a null that is no null at all would make it 0.75.
@@ -145,7 +147,7 @@ def test_the_null_keeps_its_rate_where_it_is_true() -> None:
 
 
 def test_auroc_of_shared_against_single_modality_concepts() -> None:
-    match = Match(torch.tensor([3, 0, 1, 2, 4]), torch.ones(5), torch.zeros(6, dtype=torch.int64))
+    match = ConceptMatch(torch.tensor([3, 0, 1, 2, 4]), torch.ones(5), torch.zeros(6, dtype=torch.int64))
     kind = torch.tensor([0, 1, 2, 2, 2])
     values = torch.tensor([0.3, 0.9, 0.2, 0.1, torch.nan, 5.0])  # by feature; concepts have .1, .3, .9, .2 and none
     assert shared_auroc(values, match, kind) == pytest.approx(roc_auc_score([0, 0, 1, 1], [0.1, 0.3, 0.9, 0.2]))
