@@ -116,9 +116,9 @@ class SparseCodes:
         pattern = self.pattern
         zeros = self.values.new_zeros(pattern.num_samples, pattern.num_latents)
         if pattern.starts is None:
-            return zeros.scatter(1, pattern.indices, self.values)
+            return zeros.scatter_(1, pattern.indices, self.values)
         places = pattern.rows.long() * pattern.num_latents + pattern.indices
-        return zeros.flatten().scatter(0, places, self.values).view_as(zeros)
+        return zeros.view(-1).scatter_(0, places, self.values).view_as(zeros)
 
     def l0(self) -> Float[Tensor, ""]:
         """Mean number of active latents per sample."""
