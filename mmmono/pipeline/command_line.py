@@ -94,7 +94,7 @@ def _check_globs(arguments: Sequence[str]) -> None:
 
 
 def _check_written(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for an address such as `s3://bucket/folder` as a folder to write to: it would be one called `s3:`."""
+    """Raise ConfigError for an address, such as `s3://bucket`, as a folder to write to: it would be one called `s3:`."""
     for argument in arguments:
         key, _, value = argument.lstrip("+").partition("=")
         if key in WRITTEN and (address := re.match(r"['\"]?([A-Za-z][A-Za-z0-9+.-]*)://", value)):
