@@ -109,7 +109,7 @@ class Processes:
             self._control = self._control or join(self.place, self._store, backend)
             send(task, self._control)
             return mine()
-        except (MmmonoError, KeyboardInterrupt):
+        except (MmmonoError, KeyboardInterrupt, SystemExit):
             self.close(failed=True)
             raise
         except BaseException as error:

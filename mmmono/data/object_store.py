@@ -74,22 +74,22 @@ class ObjectFile:
         try:
             data = self.read(start, stop)
         except BrokenPartError:
-            Retries(self.address, self.settings).until_done(self._check_same)  # which may be why
+            Retries(self.address, self.settings).until_done(self.check_same)  # which may be why
             raise
         # Asked afterwards: what is the same version now was it when it was read.
-        Retries(self.address, self.settings).until_done(self._check_same)
+        Retries(self.address, self.settings).until_done(self.check_same)
         return data
 
     def open_once(self, start: int) -> IO[bytes]:
         """Open the object at a position, without retries, and check that it is the one of earlier calls."""
-        self._check_same()
+        self.check_same()
         system, path = file_system(self.address)
         stream: IO[bytes] = system.open(path, "rb")
         if start:
             stream.seek(start)
         return stream
 
-    def _check_same(self) -> None:
+    def check_same(self) -> None:
         """Raise ReplacedError if size or tag differ from those of earlier calls."""
         system, path = file_system(self.address)
         system.invalidate_cache(path.rpartition("/")[0])  # listings are kept, and may be old
@@ -131,14 +131,15 @@ class ObjectStream(io.RawIOBase):
         return len(data)
 
     def _read(self, count: int) -> bytes:
-        size = self._file.size
         try:
             if self._stream is None:
                 self._stream = self._file.open_once(self._position)
-                size = self._file.size
             data = self._stream.read(count)
+            size = self._file.size
             if not data and size is not None and self._position < size:
                 raise EOFError(f"it ended at byte {self._position} of {size}")
+            if not data or self._position + len(data) == size:
+                self._file.check_same()  # some packages ask for one range after the other, of whatever is there then
         except BaseException:
             self._hang_up()
             raise
@@ -170,8 +171,11 @@ class Retries:
                 self._check_hope(error)
                 self.failures += 1
                 if self.failures > self.settings.retries:
+                    hint = ""
+                    if "Bad Request" in str(error):  # all that S3 says to a HEAD request with credentials that ran out
+                        hint = ": if credentials have expired, renew them, and run the same again"
                     raise BrokenPartError(
-                        self.name, f"cannot be read, {self.failures} times in a row ({in_words(error)})"
+                        self.name, f"cannot be read, {self.failures} times in a row ({in_words(error)}){hint}"
                     ) from error
                 time.sleep(self.settings.pause_after(self.failures))
 
@@ -186,8 +190,8 @@ class Retries:
         if isinstance(error, PermissionError):
             raise BrokenPartError(
                 self.name,
-                f"cannot be read ({in_words(error)}): set credentials that may, where its package looks for them, for "
-                "example AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS",
+                f"cannot be read ({in_words(error)}): set credentials that may, or renew those that have expired, where its "
+                "package looks for them, for example AWS_PROFILE, or GOOGLE_APPLICATION_CREDENTIALS",
             ) from error
         if isinstance(error, _FINAL):
             raise BrokenPartError(self.name, f"cannot be read ({in_words(error)})") from error

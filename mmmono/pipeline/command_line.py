@@ -32,6 +32,13 @@ PATHS = frozenset(
         "publish.folder", "hydra.run.dir", "hydra.sweep.dir",
     }
 )  # fmt: skip
+# Those of them that are written to, and are folders on a disk.
+WRITTEN = frozenset(
+    {
+        "artifacts", "dataset.cache", "dataset.cache_root", "judge.cache", "publish.folder", "hydra.run.dir",
+        "hydra.sweep.dir",
+    }
+)  # fmt: skip
 # Settings that are lists of paths, which commas may separate.
 PATH_LISTS = frozenset({"dataset.shards", "dataset.val_shards", "references", "adversarial.benign.images"})
 INIT_FROM = "init_from"  # of each kind of autoencoder, such as `sae.init_from`: a path as well
@@ -46,10 +53,11 @@ def hydra_arguments(arguments: Sequence[str]) -> list[str]:
     """Translate arguments to Hydra's grammar; redirect Hydra's logs if the artifacts root is read-only.
 
     Raises:
-        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; a shell has
-            expanded a range; a sweep has no job.
+        ConfigError: the artifacts root is not a path, is a file, or cannot be made or read; what is to be written to is
+            no folder but an address; a shell has expanded a range; a sweep has no job.
     """
     _check_ranges(arguments)
+    _check_written(arguments)
     switches = [argument for argument in arguments if argument in ("-m", "--multirun")]
     multirun = bool(switches)
     # First, since Hydra takes no settings after a switch that stands between settings.
@@ -83,6 +91,17 @@ def _check_globs(arguments: Sequence[str]) -> None:
         if not parsed.value().filter(options):  # type: ignore[union-attr]
             known = f"its options are {', '.join(sorted(options))}" if options else f"{parsed.key_or_group} is no group"
             raise ConfigError(f"{argument} matches nothing: glob() chooses options of a group, and {known}")
+
+
+def _check_written(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for an address, such as `s3://bucket`, as a folder to write to: it would be one called `s3:`."""
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key in WRITTEN and (address := re.match(r"['\"]?([A-Za-z][A-Za-z0-9+.-]*)://", value)):
+            raise ConfigError(
+                f"{key}={address[1]}://… is no folder: what is written needs a disk; give {key}=/path, on a disk that all "
+                "machines see if there are several"
+            )
 
 
 def _check_ranges(arguments: Sequence[str]) -> None:

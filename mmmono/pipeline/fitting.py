@@ -40,6 +40,7 @@ from mmmono.dictionaries.one_pass import OnePass, SharedPairs
 from mmmono.dictionaries.resume_checkpoint import ResumeCheckpoint, validation_follows
 from mmmono.features import FeatureView
 from mmmono.pipeline.specs import Trained
+from mmmono.pipeline.termination import TERMINATED, Termination
 from mmmono.pipeline.trainer_settings import TrainerSettings
 from mmmono.pipeline.training_settings import SNAPSHOTS, TrainingSettings
 
@@ -154,12 +155,14 @@ class Training:
         for name in ("lightning", "lightning.pytorch"):  # do not print the hardware for each training
             logging.getLogger(name).setLevel(logging.WARNING)
         layout, settings = self.trainer.here(), self.settings
-        callbacks: list[Any] = [*watching, ResumeCheckpoint(str(self._last.parent), settings.checkpoint_every)]
+        first = place is None or place.rank == 0
+        resume = ResumeCheckpoint(str(self._last.parent), settings.checkpoint_every)
+        callbacks: list[Any] = [*watching, resume, Termination(tells=first)]
         if settings.snapshot_every:
             callbacks.append(Snapshots(self.directory / SNAPSHOTS, settings.snapshot_every))
         if self.trainer.max_time is not None:
             callbacks.append(TimeLimit(self.trainer.max_time, self._last, self.name))
-        interactive = sys.stderr.isatty() and (place is None or place.rank == 0)
+        interactive = sys.stderr.isatty() and first
         if interactive:
             callbacks.append(TQDMProgressBar(refresh_rate=20, process_position=self.row))
         arguments = self.trainer.precision_arguments()
@@ -338,8 +341,8 @@ def _interruptible(trainer: L.Trainer) -> Iterator[None]:
     """Raise KeyboardInterrupt on an interrupt, which Lightning turns into SystemExit, and handle further ones again."""
     try:
         yield
-    except SystemExit:
-        if not trainer.interrupted:
+    except SystemExit as ending:
+        if not trainer.interrupted or ending.code == TERMINATED:
             raise
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)

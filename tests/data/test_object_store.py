@@ -12,16 +12,20 @@ import fsspec
 import pytest
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from mmmono.core.errors import BrokenPartError, DataError
 from mmmono.data import WebDatasetPairs
 from mmmono.data.object_store import ObjectFile, find_objects
 from mmmono.data.opening import ShardOpener
+from mmmono.data.pairs import ImageTextPair
 from mmmono.data.remote_folder import RemoteFolder
 from mmmono.data.remote_settings import RemoteSettings
 from mmmono.data.shard_patterns import expand_shards
 from mmmono.data.shards import stem
 from tests.data.flaky_server import flaky_server
+from tests.data.test_tar import Member, archive
+from tests.data.test_webdataset import jpeg
 
 QUICK = RemoteSettings(retries=3, pause=0.001, longest_pause=0.002)
 DATA = random.Random(0).randbytes(300_000)
@@ -151,6 +155,68 @@ def test_an_object_that_is_replaced_meanwhile_is_not_mixed(store: MemoryFileSyst
         store.pipe("/b/f.tar", DATA[::-1])
         with pytest.raises(BrokenPartError, match="replaced"):
             stream.read()
+
+
+def test_what_a_head_request_says_of_expired_credentials_has_a_remedy(store: MemoryFileSystem) -> None:
+    FlakyStore.error, FlakyStore.failing = OSError(22, "Bad Request"), 100
+    with pytest.raises(BrokenPartError, match="4 times in a row .*: if credentials have expired, renew them"):
+        read()
+    FlakyStore.error = OSError(16, "Service Unavailable")
+    with pytest.raises(BrokenPartError) as raised:
+        read()
+    assert "credentials" not in str(raised.value)
+
+
+class RangedStore(FlakyStore):
+    """A store whose package asks for one range after the other, as that of Azure does; of what is there by then."""
+
+    protocol = "ranged"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("ranged://", "memory://", 1))
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        return Ranged(self, path, block_size=20_000) if mode == "rb" else super()._open(path, mode, **kwargs)
+
+
+class Ranged(AbstractBufferedFile):
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        data: bytes = self.fs.cat_file(self.path, start=start, end=end)
+        return data
+
+
+@pytest.mark.parametrize("read_before", [1, 299_999])
+def test_an_object_of_the_same_size_that_takes_its_place_is_not_mixed_with_it_range_by_range(
+    store: MemoryFileSystem, read_before: int
+) -> None:
+    fsspec.register_implementation("ranged", RangedStore, clobber=True)
+    file = ObjectFile("ranged://b/f.tar", QUICK)
+    with file.open() as stream:
+        assert stream.read() == DATA
+    with file.open() as stream:
+        assert stream.read(read_before) == DATA[:read_before]
+        store.pipe("/b/f.tar", DATA[::-1])
+        with pytest.raises(BrokenPartError, match="replaced"):
+            stream.read()
+
+
+def test_pairs_of_two_versions_of_a_shard_are_no_shard(store: MemoryFileSystem) -> None:
+    fsspec.register_implementation("ranged", RangedStore, clobber=True)
+
+    def version(number: int) -> bytes:
+        names = [f"{i}.{kind}" for i in range(40) for kind in ("jpg", "txt")]
+        image = jpeg((number, 0, 0), 64)
+        return archive([Member(name, image if name.endswith("jpg") else b"%03d" % number) for name in names])
+
+    assert len(version(1)) == len(version(2)) > 40_000
+    store.pipe("/b/f.tar", version(1))
+    pairs = WebDatasetPairs("ranged://b/f.tar", opener=ShardOpener(settings=QUICK)).read(0)
+    assert isinstance(first := next(pairs), ImageTextPair)
+    assert first.caption == "001"
+    store.pipe("/b/f.tar", version(2))
+    with pytest.raises(BrokenPartError, match="replaced"):
+        list(pairs)
 
 
 def test_a_copy_that_was_begun_is_finished(store: MemoryFileSystem, tmp_path: Path) -> None:

@@ -211,6 +211,18 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
     assert not session(process)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [ONE, TWO], ids=["one", "two"])
+def test_a_training_that_is_preempted_ends_at_once_and_says_so(tmp_path: Path, processes: tuple[str, ...]) -> None:
+    process = start(*LONG, *processes, f"artifacts={tmp_path}", log=tmp_path / "log")
+    wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), process)
+    os.kill(process.pid, signal.SIGTERM)  # to rank 0 alone: the others do not know
+    assert finish(process, 60) == 128 + signal.SIGTERM
+    assert not session(process)
+    said = (tmp_path / "log").read_text().splitlines()[-1]
+    assert said == "stopped by SIGTERM; run the same command again to go on from the last checkpoint"
+
+
 def start_by_srun(folder: Path, *each: tuple[str, ...]) -> "list[subprocess.Popen[bytes]]":
     """Start processes as `srun` does, with the arguments of each; `folder / rank` has what it prints."""
     with socket.socket() as free:
@@ -244,6 +256,19 @@ def test_of_processes_that_srun_started_one_ends_soon_after_the_other(tmp_path: 
     assert finish(ranks[1 - victim], 60) == 1
     last = (tmp_path / str(1 - victim)).read_text().splitlines()[-1]
     assert last == f"error: process {victim} of the training has gone; run the same command again to go on"
+
+
+@pytest.mark.slow
+def test_processes_that_slurm_preempts_end_and_say_so_once(tmp_path: Path) -> None:
+    ranks = start_by_srun(tmp_path, *[(*LONG, "training.batch_size=64", f"artifacts={tmp_path}")] * 2)
+    wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), ranks[0])
+    for rank in ranks:
+        rank.send_signal(signal.SIGTERM)
+    for rank in ranks:
+        finish(rank, 60)
+    logs = [(tmp_path / str(number)).read_text() for number in range(2)]
+    assert logs[0].count("run the same command again to go on") == 1
+    assert "Traceback" not in logs[0] + logs[1]
 
 
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}

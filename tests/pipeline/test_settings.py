@@ -509,6 +509,20 @@ def test_a_root_that_is_a_file(command: Command, tmp_path: Path) -> None:
     assert "File name too long" in one_line_error(run.err)
 
 
+@pytest.mark.parametrize("setting", ["artifacts", "dataset.cache_root", "+judge.cache", "hydra.run.dir"])
+@pytest.mark.parametrize("address", ["s3://user:secret@bucket/root", "'gs://bucket/root'"])
+def test_an_address_is_no_folder_to_write_to(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, address: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = command("extract", f"{setting}={address}", *SYNTHETIC[:2])
+    scheme = address.strip("'")[:5]
+    said = one_line_error(run.err)
+    assert said.startswith(f"error: {setting.lstrip('+')}={scheme}… is no folder: what is written needs a disk")
+    assert "secret" not in said
+    assert not list(tmp_path.iterdir())  # Hydra, for one, would make a folder called s3:
+
+
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A folder of its own that `mount` can make read-only."""
