@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mmmono.core.errors import MmmonoError, ProcessError
 from mmmono.core.lifelines import Lifelines, hold_lifeline
@@ -180,10 +180,14 @@ class Processes:
             dead = dead or (self._lifelines is not None and self._lifelines.look())
             if dead and not self._end_of_watch.wait(2 * GRACE):
                 print(f"error: {self._failure()}; run the same command again to go on", file=sys.stderr, flush=True)
-                _end(self._started)
-                if self._lifelines is not None:
-                    self._lifelines.end()
+                self.abandon()
                 os._exit(1)
+
+    def abandon(self) -> None:
+        """End the other processes at once, whatever this one exchanges with them."""
+        _end(self._started)
+        if self._lifelines is not None:
+            self._lifelines.end()
 
 
 def _start(place: Place) -> subprocess.Popen[bytes]:
@@ -237,6 +241,13 @@ def release() -> None:
 
 
 atexit.register(release)
+
+
+def exit_at_once(status: int) -> NoReturn:
+    """End the other processes and this one, whatever its threads do: they may be in an exchange that never ends."""
+    if _held is not None:
+        _held.abandon()
+    os._exit(status)
 
 
 def serve(place: Place, command: Sequence[str] | None = None) -> int:

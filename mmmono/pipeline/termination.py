@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+
+from mmmono.core.processes import exit_at_once
 
 TERMINATED = 128 + signal.SIGTERM  # exit status, as a shell tells it
 SAID = b"stopped by SIGTERM; run the same command again to go on from the last checkpoint\n"
@@ -39,11 +43,36 @@ class Termination(Callback):
         """Take the place of Lightning's handler, which restores the one before it in the end."""
         if threading.current_thread() is threading.main_thread():  # in others no signal arrives
             others = self._before is not None and self._before is not signal.SIG_DFL
-            signal.signal(signal.SIGTERM, self._before if others else self._end)
+            signal.signal(signal.SIGTERM, self._before if others else _tell_and_end if self.tells else _end)
 
     on_validation_start = on_train_start  # a validation may follow on its own
 
-    def _end(self, *_: int | FrameType | None) -> None:
-        if self.tells:
-            os.write(2, SAID)  # whatever the process is printing
-        sys.exit(TERMINATED)
+
+@contextmanager
+def ending_with_a_line() -> Iterator[None]:
+    """Let SIGTERM end the process with a line, for trainings in other threads than the main one, which no signal reaches."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _tell_and_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _tell_and_end(*_: int | FrameType | None) -> None:
+    os.write(2, SAID)  # whatever the process is printing
+    sys.exit(TERMINATED)
+
+
+def _tell_and_exit(*_: int | FrameType | None) -> None:
+    os.write(2, SAID)
+    exit_at_once(TERMINATED)
+
+
+def _end(*_: int | FrameType | None) -> None:
+    sys.exit(TERMINATED)

@@ -92,9 +92,10 @@ class _Group:
             return results()
         from mmmono.pipeline.fitting import process_settings
         from mmmono.pipeline.fitting_together import TrainingsTogether
+        from mmmono.pipeline.termination import ending_with_a_line
 
         layout = trainer.here()
-        with process_settings(trainer.tf32):
+        with process_settings(trainer.tf32), ending_with_a_line():
             if layout.processes == 1:
                 return results()
             team = processes(layout.processes)

@@ -30,6 +30,7 @@ LONG = (*DATA, *AUXK, "features=sae", f"trainer.max_steps={STEPS}", f"trainer.va
 LONG = (*LONG, "training.checkpoint_every=20")
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "training.batch_size=64")
 ONE = ("training.batch_size=128",)
+ONE_PASS = ("features=[sae,batch_topk]", "training.together=true")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 KINDS = ("sae", "ncl", "batch_topk", "jumprelu")  # whose results two processes share
 LIMIT = 600  # seconds for a command, on a machine that does other things too
@@ -212,7 +213,9 @@ def test_an_interrupt_ends_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [ONE, TWO], ids=["one", "two"])
+@pytest.mark.parametrize(
+    "processes", [ONE, TWO, ONE_PASS, (*ONE_PASS, *TWO)], ids=["one", "two", "pass", "pass of two"]
+)
 def test_a_training_that_is_preempted_ends_at_once_and_says_so(tmp_path: Path, processes: tuple[str, ...]) -> None:
     process = start(*LONG, *processes, f"artifacts={tmp_path}", log=tmp_path / "log")
     wait_for(lambda: list(tmp_path.glob("dictionaries/*.partial/checkpoints/last.ckpt")), process)
