@@ -33,6 +33,7 @@ def extract(workspace: Workspace) -> None:
             console.print(
                 f"{did}; the features are not complete yet: the process that does the last shards finishes them"
             )
+            _tell_others(workspace, split)
             return
     made = made or workspace.features(split).store
     store = FeatureStore(made.path)
@@ -47,6 +48,17 @@ def extract(workspace: Workspace) -> None:
         row |= {"dataset": manifest.dataset, "skipped": manifest.skipped, "full captions": manifest.full}
     show_table([row], "Feature store")
     console.print(f"{'made' if made.built else 'reused'} {made.path}")
+
+
+def _tell_others(workspace: Workspace, split: Split) -> None:
+    """Say it if shares may have begun different stores: of those, none is ever complete."""
+    extraction = workspace.extraction(split, workspace.engine.device_type(workspace.device))
+    if others := extraction.others_unfinished(workspace.dataset.limit):
+        console.print(
+            f"{others[0]} is not complete either: if another share made it, its settings differ (such as "
+            "extraction.precision, which a GPU changes, or extraction.dtype): give all shares the same",
+            markup=False, highlight=False,
+        )  # fmt: skip
 
 
 def _made_together(workspace: Workspace, split: Split, engine: Engine, share: Share | None) -> Artifact | None:

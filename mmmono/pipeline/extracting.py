@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmmono.core.artifacts import Artifact, Artifacts, SharedWork
+from mmmono.core.artifacts import PARTIAL, Artifact, Artifacts, SharedWork
 from mmmono.data import PairSource
 from mmmono.data.images import DECODER_VERSION
 from mmmono.features import extract_features
@@ -59,6 +60,13 @@ class FeatureExtraction:
             "precision": self.settings.precision,
             **resize,
         }
+
+    def others_unfinished(self, limit: int | None) -> list[Path]:
+        """Return folders of unfinished stores of the same model and dataset with other settings, by name."""
+        own = self.artifacts.path("features", self.name, self.recipe(limit))
+        named = re.compile(rf"{re.escape(own.name.rpartition('-')[0])}-[0-9a-f]+{re.escape(PARTIAL)}")
+        begun = (folder for folder in own.parent.glob(f"*{PARTIAL}") if named.fullmatch(folder.name))
+        return sorted(folder for folder in begun if folder.name != own.name + PARTIAL)
 
     def whole(self, limit: int | None) -> Artifact:
         """Return the store, made first if it does not exist, in this process."""

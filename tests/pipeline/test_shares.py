@@ -79,6 +79,20 @@ def same_stores(one: Path, two: Path) -> bool:
 
 
 @pytest.mark.slow
+def test_shares_with_different_settings_are_told_that_none_of_their_stores_will_be_complete(
+    command: Command, server: FlakyServer, tmp_path: Path
+) -> None:
+    mine = arguments(server, tmp_path)
+    first = command("extract", *mine, "extraction.part_of=1/2")
+    assert (first.status, "is not complete either" in first.out) == (0, False)
+    begun = store_of(tmp_path)
+    second = command("extract", *mine, "extraction.part_of=2/2", "extraction.dtype=float32")
+    assert second.status == 0
+    said = " ".join(second.out.split())
+    assert f"{begun} is not complete either: if another share made it, its settings differ" in said.replace("- ", "-")
+
+
+@pytest.mark.slow
 def test_a_share_without_shards_says_so_loads_no_model_and_finishes_what_is_done(
     command: Command, server: FlakyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
