@@ -25,6 +25,23 @@ def check_tensor(values: object, name: str) -> None:
         raise TypeError(f"{name}: a dense tensor of real numbers expected, got {values.dtype}, {values.layout}")
 
 
+def check_mask(mask: object, name: str, entries: int) -> None:
+    """Raise TypeError or ValueError, with the remedy, unless a mask has one yes or no for each of several entries.
+
+    Args:
+        mask: what a caller gave.
+        name: the argument's name.
+        entries: number of entries.
+    """
+    check_tensor(mask, name)
+    assert isinstance(mask, Tensor)
+    if mask.dtype != torch.bool or mask.shape != (entries,):
+        raise ValueError(
+            f"{name}: a mask of {entries} features expected, got {mask.dtype} {tuple(mask.shape)}: give yes or no for each "
+            "one, such as Partition.is_live"
+        )
+
+
 def check_finite(values: Float[Tensor, "rows columns"], row: str, start: int = 0, column: str = "feature") -> None:
     """Raise NonFiniteError, naming row and column, if a value is NaN or infinite; TypeError or ValueError if no matrix.
 

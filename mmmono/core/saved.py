@@ -84,6 +84,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def broken(file: Path, kind: str, reason: object) -> StoreError:
     """Return the error for a file of an artifact that is not what it should be."""
+    if isinstance(reason, FileNotFoundError) and not file.exists():
+        return StoreError(f"{file} is missing: {made_anew(file, 'it has to be made anew', reason)}")
     why = " ".join(str(reason).replace(str(file), "it").split())[:120]
     what = "cannot be read" if _of_system(file, reason) else f"is no whole {kind}"
     return StoreError(f"{file} {what} ({why}): {made_anew(file, 'it has to be made anew', reason)}")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmmono.core.finite import check_tensor
 from mmmono.dictionaries.base import Dictionary, check_sizes
 from mmmono.dictionaries.parallel import place, sum_over_processes
 from mmmono.features.shards import Modality, number_of
@@ -215,13 +216,29 @@ class SparseAutoencoder(Dictionary, ABC):
         return codes.dense() @ self.W_dec
 
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> AutoencoderOutput:
-        """Reconstruct a batch of pairs; the loss (Eq. 3) sums both modalities' squared errors, averaged over pairs."""
+        """Reconstruct a batch of pairs; the loss (Eq. 3) sums both modalities' squared errors, averaged over pairs.
+
+        Raises:
+            TypeError: a side is no tensor.
+            ValueError: a side is no matrix of this dictionary's width, or they are not of the same pairs.
+        """
+        self.check_batch(image, text)
         # b_pre cancels in ẑ − z, so the error is computed on centered embeddings.
         centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
         codes = self.training_codes(centered)
         error, residual = self.squared_error(centered, codes)
         penalty = codes.penalty / len(image) if isinstance(codes, DenseCodes) and codes.penalty is not None else None
         return AutoencoderOutput(error / len(image), centered.detach(), residual.detach(), codes, penalty)
+
+    def check_batch(self, image: Tensor, text: Tensor) -> None:
+        """Raise TypeError or ValueError unless two tensors are embeddings of the same pairs; see `forward`."""
+        for side, name in ((image, "image"), (text, "text")):
+            check_tensor(side, name)
+        if image.ndim != 2 or image.shape != text.shape or image.shape[1] != self.dim:
+            raise ValueError(
+                f"image and text [pairs, {self.dim}] expected by this {self.architecture} dictionary, got "
+                f"{tuple(image.shape)} and {tuple(text.shape)}"
+            )
 
     def squared_error(
         self, centered: Float[Tensor, "samples dim"], codes: Codes

@@ -92,7 +92,12 @@ class SelectingSAE(SparseAutoencoder, ABC):
         return error, residual
 
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> AutoencoderOutput:
-        """Reconstruct a batch of pairs (Eq. 3), with hand-written gradients where the sparse kernels are used."""
+        """Reconstruct a batch of pairs (Eq. 3), with hand-written gradients where the sparse kernels are used.
+
+        Raises:
+            TypeError, ValueError: see `SparseAutoencoder.forward`.
+        """
+        self.check_batch(image, text)
         # The hand-written gradients do not reach the embeddings; if those require gradients, use autograd.
         if not self._sparse(image) or image.requires_grad or text.requires_grad:
             return super().forward(image, text)

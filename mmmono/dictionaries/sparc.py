@@ -55,6 +55,7 @@ class SparcSAE(TwoSidedSAE):
 
     def forward(self, image: Float[Tensor, "pairs dim"], text: Float[Tensor, "pairs dim"]) -> AutoencoderOutput:
         """Reconstruct a batch of pairs, each side from its own codes and from those of the other."""
+        self.check_batch(image, text)
         centered = torch.cat([image - self.bias_of("image"), text - self.bias_of("text")])
         codes = self.training_codes(centered)
         error, residual = self.squared_error(centered, codes)

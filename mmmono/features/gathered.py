@@ -29,7 +29,8 @@ class GatheredView(FeatureView):
         images, of_texts = (
             view.rows_of(side, order if texts is None or side == "image" else texts) for side in MODALITIES
         )
-        super().__init__(view.store, images, view._grouping, view._codes)
+        super().__init__(view.store, None, view._grouping, view._codes)
+        self.rows = images  # in their order: they need not ascend
         self._sides: dict[Modality, Array] = {"image": images, "text": of_texts}
 
     @property

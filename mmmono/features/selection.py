@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from mmmono.core.errors import StoreError
 from mmmono.data.pairs import SplitShares
 from mmmono.features.grouping import Grouping, GroupNumbers, split_rows
 from mmmono.features.rows import Origin
-from mmmono.features.store import WHOLE, FeatureStore, Modality, PairedBlock
+from mmmono.features.store import WHOLE, FeatureStore, Modality, PairedBlock, row_numbers
 
 Split = Literal["train", "select", "val", "all"]
 CAPTION_WANTED = "add a column caption to the metadata (of dataset=store with two files: dataset.metadata=)"
@@ -28,12 +28,13 @@ class FeatureView:
 
     Args:
         store: the store.
-        rows: ascending row numbers; None selects all.
+        rows: ascending row numbers, each once; None selects all.
         grouping: which pairs are one group.
         codes: number of the group of each pair of the store if images were compared; see `near_duplicates`.
 
     Raises:
-        StoreError: `rows` is empty.
+        StoreError: `rows` is empty, or the store has not all of them.
+        ValueError: rows are no numbers, such as a mask, or do not ascend.
     """
 
     def __init__(
@@ -43,11 +44,16 @@ class FeatureView:
         grouping: Grouping | None = None,
         codes: GroupNumbers | None = None,
     ) -> None:
-        if rows is not None and len(rows) == 0:
-            raise StoreError(
-                f"the split asked for holds no pair of {store.path}: there are too few groups of pairs for it; choose "
-                "another dataset.split, such as all, or change the shares of the splits"
-            )
+        if rows is not None:
+            rows = row_numbers(rows)
+            if not len(rows):
+                raise StoreError(
+                    f"the split asked for holds no pair of {store.path}: there are too few groups of pairs for it; choose "
+                    "another dataset.split, such as all, or change the shares of the splits"
+                )
+            if bool((rows[1:] <= rows[:-1]).any()):
+                raise ValueError("rows must ascend, each once: give numpy.unique(rows)")
+            store.require(int(rows[0]), int(rows[-1]))
         self.store = store
         self.rows = rows
         self._grouping = grouping or Grouping()
@@ -193,6 +199,9 @@ def split_view(
 
     Raises:
         StoreError: the split is empty, or the metadata has no column to split by.
+        ValueError: there is no such split.
     """
+    if split not in get_args(Split):
+        raise ValueError(f"split={split} is none of {', '.join(get_args(Split))}")
     rows = None if split == "all" else split_rows(store, split, shares or SplitShares(), grouping, codes)
     return FeatureView(store, rows, grouping, codes)

@@ -182,6 +182,11 @@ class FeatureStore:
             for modality in MODALITIES:
                 self._arrays[modality][shard].expect(first, end)
 
+    def require(self, lowest: int, highest: int) -> None:
+        """Raise StoreError unless the store has these two rows."""
+        if lowest < 0 or highest >= len(self):
+            raise StoreError(f"{self.path}: rows {lowest} to {highest} asked for, it holds {len(self)}")
+
     def gather(self, modality: Modality, rows: Sequence[int] | np.ndarray[Any, Any]) -> Float[Tensor, "rows dim"]:
         """Return single rows in the given order, in the stored type.
 
@@ -189,12 +194,9 @@ class FeatureStore:
             StoreError: the store has not all of these rows.
             ValueError: rows are no numbers, such as a mask.
         """
-        indices = np.asarray(rows)
-        if len(indices) and (indices.ndim != 1 or indices.dtype.kind not in "iu"):
-            raise ValueError(f"numbers of rows expected, got {indices.dtype} {indices.shape}: of a mask, its nonzero()")
-        indices = indices.astype(np.int64)
-        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise StoreError(f"{self.path}: rows {indices.min()} to {indices.max()} asked for, it holds {len(self)}")
+        indices = row_numbers(rows)
+        if len(indices):
+            self.require(int(indices.min()), int(indices.max()))
         out = np.empty((len(indices), self.dim), self.dtype)
         shards = np.searchsorted(self._starts, indices, side="right") - 1
         for shard in np.unique(shards):
@@ -213,8 +215,16 @@ class FeatureStore:
             block_size: rows per block, before selection.
             rows: ascending row numbers to keep; None keeps all. Blocks without such rows are not read.
             span: rows of the store to walk, by default all.
+
+        Raises:
+            StoreError: the store has not all of these rows.
+            ValueError: rows are no numbers, such as a mask, or block_size is no whole number of at least 1.
         """
         check_whole("block_size", block_size)
+        if rows is not None:
+            rows = row_numbers(rows)
+            if len(rows):
+                self.require(int(rows[0]), int(rows[-1]))
         first, end, _ = span.indices(len(self))
         starts = np.arange(first, end, block_size)
         if rows is not None:
@@ -270,6 +280,14 @@ class FeatureStore:
         if missing:
             raise StoreError(f"{self.path}: metadata has no column {missing[0]!r}, only {', '.join(map(str, frame))}")
         return frame if columns is None else frame[list(columns)]
+
+
+def row_numbers(rows: Sequence[int] | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return numbers of rows as an array. Raises ValueError if they are none, such as a mask."""
+    numbers = np.asarray(rows)
+    if len(numbers) and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
+        raise ValueError(f"numbers of rows expected, got {numbers.dtype} {numbers.shape}: of a mask, its nonzero()")
+    return numbers.astype(np.int64, copy=False)
 
 
 def content_fingerprint(path: str | Path) -> str:

@@ -17,10 +17,13 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmmono.core.artifacts import write_text_atomically
+from mmmono.core.finite import check_tensor
+from mmmono.core.ranges import check_whole
 from mmmono.core.text import escaped_bytes
 from mmmono.features.store import MANIFEST_FILE, Manifest
 
@@ -149,6 +152,10 @@ class FeatureStoreWriter:
             image, text: embeddings of its pairs, on the CPU.
             metadata: one row per pair.
             skipped: (key, reason) of each skipped pair.
+
+        Raises:
+            TypeError: embeddings are no tensors.
+            ValueError: image, text and metadata are not of the same pairs, or `shard` is none of the store's.
         """
         return self.publish(self.stage(shard, image, text, metadata, skipped))
 
@@ -165,6 +172,14 @@ class FeatureStoreWriter:
 
         `full` is the number of captions that fill the encoder's context.
         """
+        check_whole("shard", shard, 0, self.num_shards - 1)
+        for side, name in ((image, "image"), (text, "text")):
+            check_tensor(side, name)
+        if image.ndim != 2 or image.shape != text.shape or len(metadata) != len(image):
+            raise ValueError(
+                f"image and text [pairs, dim] and a row of metadata for each pair expected, got {tuple(image.shape)}, "
+                f"{tuple(text.shape)} and {len(metadata)} rows"
+            )
         folder = self.path / STAGING / f"{self._number(shard)}-{uuid4().hex[:16]}"
         folder.mkdir()
         staged = StagedShard(shard, folder, ShardReport(len(image), full=full))
@@ -189,7 +204,9 @@ class FeatureStoreWriter:
         if len(image):
             image_file, text_file, metadata_file = (staged.folder / file.name for file in self._files(staged.shard))
             for file, tensor in ((image_file, image), (text_file, text)):
-                array = np.ascontiguousarray(tensor.numpy(), dtype=self.dtype)
+                given = tensor.detach()
+                given = given.float() if given.dtype == torch.bfloat16 else given  # a type that NumPy does not have
+                array = np.ascontiguousarray(given.numpy(), dtype=self.dtype)
                 sha.update(array.tobytes())
                 np.save(file, array)
             rows = [{escaped_bytes(column): escaped_bytes(value) for column, value in row.items()} for row in metadata]

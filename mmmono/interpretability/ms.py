@@ -16,13 +16,14 @@ from torch import Tensor
 
 from mmmono.core.finite import check_finite, check_tensor, double, unit_rows
 from mmmono.core.streams import Stream, unpacked
+from mmmono.modality.groups import GroupsLike, group_codes
 
 CHUNK_ROWS = 256  # a chunk's float64 activations fit into a core's L2 cache
 
 
 def monosemanticity_score(
     blocks: Iterable[tuple[Float[Tensor, "samples features"], Float[Tensor, "samples dim"]]],
-    groups: Int64[Tensor, " samples"] | None = None,
+    groups: GroupsLike | None = None,
 ) -> Float64[Tensor, " features"]:
     """MS = Σ a_i a_j ⟨e_i, e_j⟩ / Σ a_i a_j over pairs i < j for every feature, with a min-max scaled to [0, 1].
 
@@ -37,7 +38,8 @@ def monosemanticity_score(
     Args:
         blocks: activations and embeddings of the same samples, row by row. Embeddings are L2-normalized here; an
             all-zero one has similarity 0 to all others.
-        groups: group of each sample in ascending order, so that the samples of a group follow one another.
+        groups: group of each sample, as whole numbers from 0 on in ascending order, so that the samples of a group follow
+            one another.
 
     Returns:
         MS of each feature, at most 1; NaN if fewer than two samples, or only those of one group, lie above the feature's
@@ -45,9 +47,11 @@ def monosemanticity_score(
 
     Raises:
         NonFiniteError: an activation or an embedding is NaN or infinite.
-        ValueError: there are no samples, activations, embeddings and groups do not match, or groups are not in order.
+        ValueError: there are no samples, activations, embeddings and groups do not match, blocks have other features or
+            dimensions than those before, or groups are no such numbers or not in order.
     """
-    groups = None if groups is None else torch.as_tensor(groups)
+    codes = None if groups is None else group_codes(groups)
+    groups = None if codes is None else torch.from_numpy(codes)
     stream, start = MonosemanticityStream(), 0
     for activations, embeddings in unpacked(blocks, "activations, embeddings"):
         stream.add(activations, embeddings, None if groups is None else groups[start : start + len(activations)])
@@ -78,6 +82,11 @@ class MonosemanticityStream(Stream[..., Tensor]):
             raise ValueError(
                 "activations [samples, features] and embeddings [samples, dim] expected, got "
                 f"{tuple(activations.shape)} and {tuple(embeddings.shape)}"
+            )
+        if self._sums is not None and (activations.shape[1], embeddings.shape[1]) != self._sums.ae.shape:
+            raise ValueError(
+                f"a block of {activations.shape[1]} features and {embeddings.shape[1]} dimensions after blocks of "
+                f"{self._sums.ae.shape[0]} and {self._sums.ae.shape[1]}: all must have the same ones"
             )
         if self._sums is not None and len(activations) and (groups is None) != (self._first is None):
             raise ValueError("a block with groups and one without: give the groups of all samples, or of none")

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import t as student
 from torch import Tensor
 
+from mmmono.core.finite import check_mask
 from mmmono.core.ranges import check_number
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.intervals import effective_trials, error_freedom
@@ -63,9 +64,17 @@ def class_certainty(
     Args:
         dominance: scores of Eq. 1, by group.
         bootstrap: R(d) on resamples of the groups (`resample_dominance`).
-        classify: the partition rule.
+        classify: the partition rule of scores and live features, such as
+            `lambda scores, live: partition_by_sigma(scores, live=live)`.
         live: mask of the features that are classified.
+
+    Raises:
+        TypeError: `live` is no tensor.
+        ValueError: `live` is no mask of these features, or the resamples are of others.
     """
+    check_mask(live, "live", len(dominance.scores))
+    if bootstrap.ndim != 2 or bootstrap.shape[1] != len(live):
+        raise ValueError(f"resamples [n_bootstrap, {len(live)}] expected, got {tuple(bootstrap.shape)}")
     counts = torch.zeros(len(LIVE_CLASSES), bootstrap.shape[1], dtype=torch.float64)
     borders = torch.empty(2, len(bootstrap), dtype=torch.float64)
     for i, scores in enumerate(bootstrap):

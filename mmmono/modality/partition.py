@@ -101,10 +101,9 @@ def partition_by_sigma(
         live: mask of features to classify, besides a score that is not NaN; the others are dead. Default: all.
 
     Raises:
-        ValueError: `n_sigma` is negative or NaN, or scores and `live` are no list of the same features.
+        ValueError: `n_sigma` is no number of at least 0, or scores and `live` are no list of the same features.
     """
-    if not n_sigma >= 0:
-        raise ValueError(f"n_sigma={n_sigma} must not be negative")
+    check_number("n_sigma", n_sigma, least=0)
     scores, alive = _live(scores, live)
     mean = scores[alive].mean() if alive.any() else scores.new_zeros(())
     sigma = scores[alive].std(correction=0) if alive.any() else scores.new_zeros(())
@@ -164,6 +163,7 @@ def partition_by_margin(
     Raises:
         ValueError: `margin` is not in [0, ½).
     """
+    check_number("margin", margin)
     if not 0 <= margin < 0.5:
         raise ValueError(f"margin={margin} must lie in [0, 0.5): R(d) is at most 1")
     scores, alive = _live(scores, live)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, double
+from mmmono.core.finite import check_finite, check_mask, double
 from mmmono.core.ranges import check_number, check_whole
 from mmmono.core.streams import Stream, require_equal
 from mmmono.features.grouping import GroupNumbers
@@ -54,15 +54,21 @@ class DominanceResamples:
     permuted: Float64[Tensor, "n_kept features"]
 
     def q_values(self, live: Bool[Tensor, " features"]) -> Float64[Tensor, " features"]:
-        """q-values over the live features alone, which is the family of tests that is reported; NaN for the others."""
+        """q-values over the live features alone, which is the family of tests that is reported; NaN for the others.
+
+        Raises:
+            TypeError, ValueError: `live` is no mask of these features.
+        """
+        check_mask(live, "live", len(self.p_value))
         return q_values(torch.where(live, self.p_value, torch.nan))
 
     def null_std(self, live: Bool[Tensor, " features"]) -> float:
         """Standard deviation of the live features' R(d) if no feature preferred a modality; NaN without live features.
 
         The root of the mean, over permutations, of the scores' (population) variance over features. A permutation swaps
-        the same groups for all features, so that correlated features stay correlated.
+        the same groups for all features, so that correlated features stay correlated. Raises as `q_values` does.
         """
+        check_mask(live, "live", len(self.p_value))
         if not bool(live.any()):
             return float("nan")
         return float(self.permuted[:, live].var(1, correction=0).mean().sqrt())

@@ -14,6 +14,7 @@ from mmmono.core.finite import check_finite, double
 from mmmono.core.streams import Stream
 from mmmono.features.rows import check_pairs
 from mmmono.modality.agreement import adjusted_rand_index, rank_correlation
+from mmmono.modality.groups import group_codes
 from mmmono.modality.partition import CLASSES, LIVE_CLASSES
 from mmmono.modality.report import FeatureSetDominance
 
@@ -106,8 +107,9 @@ def other_partners(groups: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, n
         seed: seed of the order.
 
     Raises:
-        ValueError: a group has more than half of the pairs.
+        ValueError: a group has more than half of the pairs, or groups are no whole numbers from 0 on.
     """
+    groups = group_codes(groups)
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if not can_be_broken(groups):
         raise ValueError(f"one group has {sizes.max()} of {len(groups)} pairs: there are too few texts of other groups")

@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from mmmono.core.finite import check_finite, single
+from mmmono.core.finite import check_finite, check_mask, single
 from mmmono.core.streams import Stream
 from mmmono.features import KernelRows, Rows
 from mmmono.features.grouping import GroupNumbers
@@ -80,7 +80,12 @@ class Sharedness:
     num_groups: int
 
     def q_value(self, live: Bool[Tensor, " features"]) -> Float64[Tensor, " features"]:
-        """Adjust the p-values of the live features for their number (Benjamini and Hochberg 1995); NaN for the others."""
+        """Adjust the p-values of the live features for their number (Benjamini and Hochberg 1995); NaN for the others.
+
+        Raises:
+            TypeError, ValueError: `live` is no mask of these features.
+        """
+        check_mask(live, "live", len(self.p_value))
         return q_values(self.p_value.where(live, torch.nan))
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import norm
 from torch import Tensor
 
+from mmmono.core.finite import check_mask
 from mmmono.modality.false_discoveries import q_values
 from mmmono.modality.scores import DominanceScores
 
@@ -27,7 +28,12 @@ def sign_flip_p_values(
     Returns:
         p-values and q-values (Benjamini and Hochberg 1995); NaN for features that no sample activates, q-values also for
         those that are not live.
+
+    Raises:
+        TypeError, ValueError: `live` is no mask of these features.
     """
+    if live is not None:
+        check_mask(live, "live", len(dominance.scores))
     excess, error = dominance.scores - 0.5, dominance.null_error
     z = torch.where(error > 0, excess / error, 0.0)
     p_value = 2 * torch.from_numpy(norm.sf(z.abs().numpy()))

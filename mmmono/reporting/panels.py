@@ -12,9 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmmono.core.statistics import Interval
+from mmmono.reporting.figure_text import CELLS_AN_INCH, wrapped
 from mmmono.reporting.style import fitting
 
-COLUMNS = 4  # panels in a row
+COLUMNS = 4  # small panels in a row
+WIDE = 3  # panels in a row that have a legend or a line of numbers
+BETWEEN = 0.4  # inches between panels, for the labels of the next one's axis
 SHORT = 8  # characters of a name that stands below an axis beside others
 
 
@@ -26,14 +29,14 @@ def name_ticks(axis: Axes, names: Sequence[str], **style: Any) -> None:
 
 
 def panels(count: int, height: float, labels: tuple[str, str]) -> tuple[Figure, Sequence[Axes]]:
-    """Make a figure with `count` panels, four in a row; call it within `plt.rc_context(STYLE)`.
+    """Make a figure with `count` panels, three in a row, of four two; call it within `plt.rc_context(STYLE)`.
 
     Args:
         count: number of panels.
         height: height of a row, in inches.
         labels: label below the figure, and label at the left of each row.
     """
-    columns = min(count, COLUMNS)
+    columns = 2 if count == WIDE + 1 else min(count, WIDE)
     rows = math.ceil(count / columns)
     size = (fitting(2.7 * columns), height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
@@ -79,6 +82,14 @@ def columns(
         if sharex:
             axis.tick_params(labelbottom=kind == kinds - 1)
     return figure, axes
+
+
+def panel_title(axis: Axes, name: str, *lines: str) -> None:
+    """Write the title of a panel among others: a name, wrapped so that it ends before the next panel, and lines below."""
+    spec = axis.get_subplotspec()
+    assert spec is not None
+    inches = axis.figure.get_figwidth() / spec.get_gridspec().ncols - BETWEEN  # type: ignore[union-attr]
+    axis.set_title("\n".join([*wrapped(name, int(CELLS_AN_INCH * inches)), *lines]), loc="left")
 
 
 def interval_line(axis: Axes, at: float, values: Sequence[float], interval: Interval, **mean: Any) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.reporting.panels import columns
+from mmmono.reporting.panels import columns, panel_title
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
 CLASSES = ("ImgD", "TextD", "CrossD")
@@ -59,7 +59,7 @@ def steering_curves(
             here = features[features["feature_set"] == name]
             for axis, panel in zip(column, panels, strict=True):
                 _draw(axis, here, panel)
-            column[0].set_title(name, loc="left")
+            panel_title(column[0], name)
             strengths = sorted(here["strength"].unique())
             column[-1].set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
             column[-1].set_xlabel("strength")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.panels import panel_title
 from mmmono.reporting.style import MODALITY_COLORS, STYLE, fitting
 
 
@@ -24,7 +25,7 @@ def training_curves(history: pd.DataFrame, name: str, modalities: ModalityNames 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(panels), figsize=(fitting(2.7 * len(panels), least=2.7), 2.4))
         for axis, title in zip(axes, panels, strict=True):
-            axis.set_title(title if title != panels[0] else f"{name}: {title}", loc="left")
+            panel_title(axis, title if title != panels[0] else f"{name}: {title}")
             axis.set_xlabel("pairs seen")
             axis.xaxis.set_major_formatter(FuncFormatter(_short))
         for modality, color in MODALITY_COLORS.items():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmmono.dictionaries import NCLHead, TopKSAE
+from mmmono.dictionaries import NCLHead, SparseAutoencoder, TopKSAE
 from mmmono.dictionaries.base import Dictionary
 from mmmono.dictionaries.jumprelu import JumpReLUSAE
 from mmmono.dictionaries.linear import CenteredEmbeddings, LinearMap
@@ -47,3 +47,21 @@ def test_what_does_not_fit_is_refused(dictionary: Dictionary, embeddings: torch.
     if dictionary.decodes:
         with pytest.raises(ValueError, match=r"codes \[batch, \d+\] expected by this \w+ dictionary, got \(5, 3\)"):
             dictionary.decode(embeddings[:, :3], "image")
+
+
+AUTOENCODERS = [dictionary for dictionary in KINDS if isinstance(dictionary, SparseAutoencoder)]
+
+
+@pytest.mark.parametrize("dictionary", AUTOENCODERS, ids=lambda d: type(d).__name__)
+def test_a_batch_is_of_the_same_pairs_on_both_sides(dictionary: SparseAutoencoder, embeddings: torch.Tensor) -> None:
+    """Of five images and three texts SPARC and others would take the fourth image for a text."""
+    output = dictionary(embeddings, embeddings)
+    assert torch.isfinite(output.loss)
+    for image, text in (
+        (embeddings, embeddings[:3]), (embeddings, embeddings[:1]), (embeddings[:, :9], embeddings[:, :9]),
+        (embeddings[None], embeddings[None]), (embeddings[0], embeddings[0]),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"image and text \[pairs, 16\] expected by this \w+ dictionary, got"):
+            dictionary(image, text)
+    with pytest.raises(TypeError, match=r"text: a torch\.Tensor expected, got numpy\.ndarray"):
+        dictionary(embeddings, embeddings.numpy())

@@ -218,3 +218,53 @@ def test_near_duplicates_are_not_divided_by_a_split(tmp_path: Path) -> None:
         rows = split_view(store, split, SplitShares(), codes=codes).rows
         assert rows is not None
         assert {i % 100 for i in rows if i < 100} == {i % 100 for i in rows if i >= 100}
+
+
+def test_rows_of_a_view_are_numbers_of_rows(tmp_path: Path) -> None:
+    """A mask was taken for the rows 0 and 1, and rows that the store does not have were left out."""
+    image = images(6)
+    store = store_of(tmp_path, image)
+    chosen = np.array([False, True, False, True, True, False])
+    for rows in (np.flatnonzero(chosen), [1, 3, 4], torch.tensor([1, 3, 4]), np.array([1, 3, 4], np.uint64)):
+        view = FeatureView(store, rows)  # type: ignore[arg-type]
+        assert torch.equal(torch.cat([block.image for block in view.blocks()]), image[torch.from_numpy(chosen)])
+        assert view.metadata()["key"].tolist() == ["k1", "k3", "k4"]
+    for wrong in (chosen, pd.Series(chosen), np.array([1.0, 3.0]), np.array([[1, 3]])):
+        with pytest.raises(ValueError, match="numbers of rows expected, got"):
+            FeatureView(store, wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="numbers of rows expected, got"):
+            list(store.blocks(rows=wrong))  # type: ignore[arg-type]
+    for wrong in ([3, 1], [1, 1, 3]):
+        with pytest.raises(ValueError, match=r"rows must ascend, each once: give numpy\.unique\(rows\)"):
+            FeatureView(store, wrong)  # type: ignore[arg-type]
+    for wrong in ([-1, 2], [2, 6]):
+        with pytest.raises(StoreError, match=rf"rows {wrong[0]} to {wrong[1]} asked for, it holds 6"):
+            FeatureView(store, wrong)  # type: ignore[arg-type]
+        with pytest.raises(StoreError, match=rf"rows {wrong[0]} to {wrong[1]} asked for, it holds 6"):
+            list(store.blocks(rows=np.array(wrong)))
+    with pytest.raises(ValueError, match="split=test is none of train, select, val, all"):
+        split_view(store, "test")  # type: ignore[arg-type]
+
+
+def test_a_shard_is_of_the_same_pairs_on_both_sides(tmp_path: Path) -> None:
+    writer, image = FeatureStoreWriter(tmp_path, 1, "float32"), images(4)
+    rows = [{"key": str(i)} for i in range(4)]
+    for wrong in (
+        (image, image[:3], rows),
+        (image, image[:, :2], rows),
+        (image, image, rows[:3]),
+        (image[0], image[0], rows),
+    ):
+        with pytest.raises(
+            ValueError, match=r"image and text \[pairs, dim\] and a row of metadata for each pair expected"
+        ):
+            writer.write(0, *wrong)
+    with pytest.raises(ValueError, match="shard=1 must lie between 0 and 0"):
+        writer.write(1, image, image, rows)
+    with pytest.raises(TypeError, match=r"text: a torch\.Tensor expected, got numpy\.ndarray"):
+        writer.write(0, image, image.numpy(), rows)  # type: ignore[arg-type]
+    assert writer.left() == [0]
+    image = image.bfloat16()  # which NumPy does not have
+    writer.write(0, torch.nn.Parameter(image), image, rows)
+    writer.finish(Manifest("test", "", "x", "", 8, 0, "float32", ""), [0])
+    assert torch.equal(FeatureStore(tmp_path).read("image", 0, 4), image.float())

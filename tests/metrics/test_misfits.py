@@ -34,6 +34,7 @@ from mmmono.modality import (
     MeanStream,
     Partition,
     adjusted_rand_index,
+    class_certainty,
     dominance_scores,
     energy_ratio,
     image_auroc,
@@ -42,6 +43,7 @@ from mmmono.modality import (
     match_features,
     modality_dominance_score,
     modality_gap,
+    other_partners,
     partition_by_null,
     partition_by_sigma,
     rank_correlation,
@@ -52,6 +54,7 @@ from mmmono.modality import (
     scaled_scores,
     score_intervals,
     sharedness_scores,
+    sign_flip_p_values,
 )
 
 PAIRS, FEATURES = 40, 6
@@ -167,6 +170,42 @@ def test_groups_are_of_all_pairs_of_all_blocks(sides: tuple[torch.Tensor, torch.
                 of([sides], groups=np.arange(number) // 2)
 
 
+def test_live_features_are_a_mask(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Ones and zeros would choose features 1 and 0, and a mask of one entry would stand for all."""
+    scores, drawn = dominance_scores([sides]), resample_dominance([sides], n_permutations=20, n_bootstrap=5)
+    shared, live = sharedness_scores([sides]), torch.arange(FEATURES) > 1
+
+    def rule(values: torch.Tensor, live: torch.Tensor) -> Partition:
+        return partition_by_sigma(values, live=live)
+
+    for call in (
+        lambda live: sign_flip_p_values(scores, live)[1],
+        drawn.q_values,
+        drawn.null_std,
+        shared.q_value,
+        lambda live: class_certainty(scores, drawn.bootstrap, rule, live).border_p_value,
+    ):
+        call(live)
+        for wrong in (live.long(), live.nonzero()[:, 0], live[:1], live[None], live[1:]):
+            with pytest.raises(ValueError, match=r"live: a mask of 6 features expected, got .*Partition\.is_live"):
+                call(wrong)
+        with pytest.raises(TypeError, match=r"live: a torch\.Tensor expected, got numpy\.ndarray"):
+            call(live.numpy())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"resamples \[n_bootstrap, 6\] expected, got \(5, 3\)"):
+        class_certainty(scores, drawn.bootstrap[:, :3], rule, live)
+    with pytest.raises(ValueError, match="n_sigma=tensor"):  # a rule takes the mask second
+        class_certainty(scores, drawn.bootstrap, partition_by_sigma, live)  # type: ignore[arg-type]
+
+
+def test_blocks_of_ms_have_the_same_features_and_dimensions(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
+    activations, embeddings = sides
+    groups = np.arange(2 * PAIRS) // 3
+    for given in (None, groups):
+        for block in ((activations[:, :2], embeddings), (activations, embeddings[:, :2])):
+            with pytest.raises(ValueError, match=r"block of \d features and \d dimensions after blocks of 6 and 6"):
+                monosemanticity_score([sides, block], given)
+
+
 def test_activations_are_not_taken_for_yes_and_no(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match=r"yes or no .*expected, got torch.float32 \(40, 6\): give activations > 0"):
         co_firing(*sides, 2)
@@ -233,6 +272,10 @@ def test_groups_are_whole_numbers_of_any_kind_of_list(sides: tuple[torch.Tensor,
     for wrong in (groups / 2, -groups, ["a"] * PAIRS):
         with pytest.raises(ValueError, match="groups must be one whole number from 0 on for each pair"):
             sharedness_scores([sides], wrong)
+        with pytest.raises(ValueError, match="groups must be one whole number from 0 on for each pair"):
+            monosemanticity_score([sides], wrong)
+        with pytest.raises(ValueError, match="groups must be one whole number from 0 on for each pair"):
+            other_partners(wrong, 0)
 
 
 def test_partitions_are_of_as_many_features(sides: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -242,7 +285,7 @@ def test_partitions_are_of_as_many_features(sides: tuple[torch.Tensor, torch.Ten
     for live in (torch.ones(5, dtype=torch.bool), torch.ones(FEATURES, dtype=torch.int64)):
         with pytest.raises(ValueError, match="a mask of as many features expected"):
             partition_by_sigma(scores, live=live)
-    with pytest.raises(ValueError, match="n_sigma=nan must not be negative"):
+    with pytest.raises(ValueError, match="n_sigma=nan must be a number at least 0"):
         partition_by_sigma(scores, n_sigma=float("nan"))
     with pytest.raises(ValueError, match="q-values for"):
         partition_by_null(scores, scores[:1])

@@ -60,7 +60,7 @@ def test_what_was_saved_is_read(tmp_path_factory: pytest.TempPathFactory, scores
 
 
 def test_a_folder_without_a_partition_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"partition\.parquet is no whole partition"):
+    with pytest.raises(StoreError, match=r"partition\.parquet is missing: it has to be made anew"):
         load_partition(tmp_path, "sae")
     pd.DataFrame({"feature": [0]}).to_parquet(tmp_path / "partition.parquet")
     with pytest.raises(StoreError, match=r"partition\.parquet is no whole partition"):
@@ -81,5 +81,5 @@ def test_sharedness_is_read_as_it_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_sharedness_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"sharedness\.parquet is no whole sharedness"):
+    with pytest.raises(StoreError, match=r"sharedness\.parquet is missing"):
         load_sharedness(tmp_path)

@@ -227,7 +227,7 @@ def test_a_store_of_another_model_is_refused(command: Command, artifacts: Path) 
         (
             "mds",
             ["dataset.limit=400", "features=raw", "partition.n_sigma=-1"],
-            "partition.n_sigma=-1 must not be negative",
+            "partition.n_sigma=-1 must be at least 0",
         ),
     ],
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,9 +12,15 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from mmmono.analyses.ablation.figures import removal_effects
+from mmmono.analyses.certainty.figures import score_intervals
+from mmmono.analyses.consensus import figures as consensus
 from mmmono.analyses.consequences.figures import retrieval_curves, single_features
+from mmmono.analyses.mds.figures import distributions
+from mmmono.analyses.names import figures as names
+from mmmono.analyses.sharedness.figures import two_axes
+from mmmono.reporting.result import Result
 from mmmono.reporting.steering_curves import Panel, steering_curves
-from mmmono.reporting.style import PAGE
+from mmmono.reporting.style import PAGE, save_figure
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 SETS = (
@@ -59,6 +66,67 @@ def steered() -> Figure:
         for name in SETS for of in CLASSES for strength in (0.5, 1.0, 2.0)
     ]  # fmt: skip
     return steering_curves(pd.DataFrame(rows), [Panel("found", "control", "found"), Panel("found", "", "score")])
+
+
+def scores(sets: Sequence[str]) -> pd.DataFrame:
+    """Three features of each class."""
+    rows = [
+        {"feature_set": name, "class": of, "mds": 0.3 * place + 0.01 * i, "sharedness": 0.1 * i, "q_value": 0.01,
+         "low": 0.3 * place, "high": 0.3 * place + 0.1, "border_q_value": 0.01, "consensus": True,
+         "others_mds": 0.3 * place}
+        for name in sets for place, of in enumerate(CLASSES) for i in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def mds(sets: Sequence[str], folder: Path) -> Figure:
+    summary = [{"feature_set": name, "null_std": 0.1, "groups": 1351, "effective_groups": 45} for name in sets]
+    return distributions(scores(sets), pd.DataFrame(summary))
+
+
+def shared(sets: Sequence[str], folder: Path) -> Figure:
+    return two_axes(pd.concat([scores(sets)] * 111, ignore_index=True), 0.05)  # 333 of 333
+
+
+def certain(sets: Sequence[str], folder: Path) -> Figure:
+    return score_intervals(scores(sets), 0.05)
+
+
+def agreed(sets: Sequence[str], folder: Path) -> Figure:
+    scores(sets).to_parquet(folder / "features.parquet")
+    summary = [{"feature_set": name, "consensus": 123, "live": 507, "rho": 0.5, "chance_rho": 0.1} for name in sets]
+    pd.DataFrame(summary).to_parquet(folder / "summary.parquet")
+    return next(consensus.draw(Result(folder, {})))[1]
+
+
+def named(sets: Sequence[str], folder: Path) -> Figure:
+    table = scores(sets).assign(p_value=0.01, auroc_image=0.9, auroc_text=0.8, named=False)
+    table.to_parquet(folder / "names.parquet")
+    return next(names.draw(Result(folder, {})))[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("draw", [mds, shared, certain, agreed, named])
+@pytest.mark.filterwarnings("error")
+def test_panels_have_room_for_their_titles_and_legends(
+    draw: Callable[[Sequence[str], Path], Figure], count: int, tmp_path: Path
+) -> None:
+    """Four panels in a row were narrower than their legends, and titles ran into one another."""
+    figure = draw([*SETS[:2], "untrained_sae_of_another_model_2", *SETS[2:]][-count:], tmp_path)
+    save_figure(figure, tmp_path / "figure")  # what fits text also makes it shorter
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() <= PAGE
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert len(panels) == count
+    boxes = [axis.get_window_extent() for axis in panels]
+    assert all(box.width / figure.dpi > 1.2 for box in boxes)
+    titles = [axis._left_title.get_window_extent() for axis in panels]  # type: ignore[attr-defined]
+    legends = [legend.get_window_extent() for axis in panels if (legend := axis.get_legend())]
+    for of_all in (boxes, titles, legends):
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(of_all, 2))
+    assert all(box.x1 <= figure.bbox.x1 + 1 for box in titles), "within the page"
+    for box, legend in zip(boxes, legends, strict=False):
+        assert legend.width <= box.width + 12
 
 
 @pytest.mark.parametrize("draw", [curves, features, table_1, steered])

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import names
-from mmmono.reporting.panels import SHORT, columns, name_ticks
+from mmmono.reporting.panels import SHORT, columns, name_ticks, panel_title
 from mmmono.reporting.result import Result, Rows
 from mmmono.reporting.style import CLASS_COLORS, RANDOM_COLOR, STYLE
 
@@ -48,7 +48,7 @@ def removal_effects(table1: Rows, keep: bool = False, modalities: ModalityNames 
             for row, task in enumerate(TASKS):
                 shown = [r for r in table1 if (r["feature_set"], r["task"]) == (name, task)]
                 _draw(axes[row, column], shown, modalities)
-            axes[0, column].set_title(name, loc="left")
+            panel_title(axes[0, column], name)
             axes[-1, column].set_xlabel("kept" if keep else "removed")
         class_, random = (
             Line2D([], [], color=color, marker=marker, linestyle="", markersize=4.5, label=label)

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmmono.reporting.panels import panels
+from mmmono.reporting.panels import panel_title, panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -52,4 +52,4 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float) -> None:
             axis.plot(at, rows["mds"], ".", markersize=1.6, color=color, alpha=alpha)
     axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     share = beyond.mean() if len(live) else float("nan")
-    axis.set_title(f"{name}\n{share:.0%} confirmed", loc="left")
+    panel_title(axis, name, f"{share:.0%} confirmed")

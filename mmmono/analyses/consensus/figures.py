@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmmono.modality.partition import LIVE_CLASSES
-from mmmono.reporting.panels import panels
+from mmmono.reporting.panels import panel_title, panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -24,7 +24,7 @@ def draw(result: Result) -> Iterator[tuple[str, Figure]]:
         for axis, (name, row) in zip(axes, summary.iterrows(), strict=True):
             _draw(axis, features[features["feature_set"] == name])
             title = f"{name}: {row['consensus']:.0f} of {row['live']:.0f} consensus"
-            axis.set_title(f"{title}\nρ {row['rho']:.2f}, chance {row['chance_rho']:.2f}", loc="left")
+            panel_title(axis, title, f"ρ {row['rho']:.2f}, chance {row['chance_rho']:.2f}")
         yield "consensus", figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
-from mmmono.reporting.panels import columns, name_ticks
+from mmmono.reporting.panels import columns, name_ticks, panel_title
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE, fitting
 
@@ -53,10 +53,11 @@ def retrieval_curves(curves: pd.DataFrame, effects: pd.DataFrame, modalities: Mo
             for column, name in enumerate(names):
                 _curves(axes[row, column], curves[(curves["feature_set"] == name) & (curves["change"] == change)])
                 axes[row, column].set_xlabel(CHANGES[change])
-        between = ": " if max(map(len, names)) <= LONG else "\n"
+        short = max(map(len, names)) <= LONG
         for axis, name in zip(axes[0], names, strict=True):
             here = effects[(effects["feature_set"] == name) & (effects["of"] == "") & (effects["measure"] == "r1")]
-            axis.set_title(f"{name}{between}R@1 {100 * here['value'].iloc[0]:.1f} %", loc="left")
+            value = f"R@1 {100 * here['value'].iloc[0]:.1f} %"
+            panel_title(axis, *([f"{name}: {value}"] if short else [name, value]))
         figure.legend(
             handles=_legend(modalities), loc="outside upper center", ncols=2 if len(names) == 1 else 4, handlelength=1.6
         )
@@ -161,7 +162,7 @@ def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AN
                 )
                 above.scatter(rows["mds"], 100 * rows["change"], **look)
                 below.scatter(100 * rows["selecting"], 100 * rows["held_out"], **look)
-            above.set_title(name, loc="left")
+            panel_title(above, name)
             above.set_xlabel("modality dominance score")
             below.set_xlabel("on one half of the queries")
             if len(here) > 1:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mmmono.analyses.interpretability import score_name
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.reporting.panels import panel_title
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, MODALITY_COLORS, STYLE, fitting
 
@@ -130,7 +131,7 @@ def monosemanticity_over_training(history: pd.DataFrame, modalities: ModalityNam
                     axis.plot(rows["step"], mean, color=color, marker="o", markersize=3, label=label)
                     axis.fill_between(rows["step"], mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
                     axis.plot(rows["step"], rows[f"{metric}_chance"], color=color, linestyle=":", linewidth=1)
-                axis.set_title(f"{name}: {LABELS[metric]}", loc="left")
+                panel_title(axis, f"{name}: {LABELS[metric]}")
                 axis.set_xlim(left=0)
         for axis in axes[-1]:
             axis.set_xlabel("step")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.formats import with_effective
 from mmmono.reporting.headings import dominance_axis
-from mmmono.reporting.panels import panels
+from mmmono.reporting.panels import panel_title, panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -63,8 +63,8 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, summary: pd.Series, modal
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     dead = int((scores["class"] == "dead").sum())
     groups = with_effective(summary["groups"], summary["effective_groups"])
-    title = f"{name}{f', {dead} dead' if dead else ''}\n{groups}"
-    axis.set_title(f"{title}\nμ = {mean:.3f}, σ = {std:.3f}, σ₀ = {summary['null_std']:.3f}", loc="left")
+    numbers = f"μ = {mean:.3f}, σ = {std:.3f}, σ₀ = {summary['null_std']:.3f}"
+    panel_title(axis, f"{name}{f', {dead} dead' if dead else ''}", groups, numbers)
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
     axis.set_ylim(top=axis.get_ylim()[1] * 1.4)  # room for the legend above the tails

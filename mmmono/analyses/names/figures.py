@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mmmono.analyses.names import SHOWN, best_names, side_of
 from mmmono.core.modality_names import ModalityNames
 from mmmono.reporting.figure_text import shortened
-from mmmono.reporting.panels import panels
+from mmmono.reporting.panels import panel_title, panels
 from mmmono.reporting.result import Result, Rows
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -60,7 +60,7 @@ def _scatter(axis: Axes, name: str, live: pd.DataFrame, low: float, modalities: 
     axis.set(xticks=ticks, yticks=ticks)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
     share = live["named"].mean() if len(live) else float("nan")
-    axis.set_title(f"{name}\n{share:.0%} named", loc="left")
+    panel_title(axis, name, f"{share:.0%} named")
 
 
 def _best(axis: Axes, name: str, rows: Rows) -> None:
@@ -76,4 +76,4 @@ def _best(axis: Axes, name: str, rows: Rows) -> None:
         lowest = min(lowest, row[f"chance_{side}"])
     axis.set_yticks(range(len(best)), [shortened(row["name"], CELLS) for row in best])
     axis.set(xlim=(max(0.0, lowest - 0.02), 1.02), ylim=(len(best) - 0.4, -0.6), xticks=(0.5, 0.75, 1.0))
-    axis.set_title(name, loc="left")
+    panel_title(axis, name)

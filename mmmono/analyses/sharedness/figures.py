@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.headings import dominance_axis
-from mmmono.reporting.panels import panels
+from mmmono.reporting.panels import panel_title, panels
 from mmmono.reporting.result import Result
 from mmmono.reporting.style import CLASS_COLORS, STYLE
 
@@ -73,4 +73,4 @@ def _draw(axis: Axes, name: str, scores: pd.DataFrame, fdr: float, modalities: M
     axis.locator_params(axis="x", nbins=5)
     axis.legend(loc="upper left", handlelength=1, borderpad=0, labelspacing=0.2)
     share = shared.mean() if len(live) else float("nan")
-    axis.set_title(f"{name}\n{share:.0%} shared", loc="left")
+    panel_title(axis, name, f"{share:.0%} shared")
