@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64
 from scipy.stats import norm
 from torch import Tensor
 
-from mmmono.core.ranges import check_number
+from mmmono.core.ranges import check_number, check_whole
 from mmmono.modality.intervals import effective_trials
 from mmmono.modality.scores import DominanceScores
 
@@ -117,6 +117,7 @@ def plan_rows(
     distance: Float64[Tensor, " features"],
     border_error: Float64[Tensor, " features"],
     aims: Aims,
+    least: int = 1,
 ) -> Iterator[dict[str, float | int | str]]:
     """Yield one row for each aim: the groups it needs for half and for 90 % of the live features that it is about.
 
@@ -128,7 +129,10 @@ def plan_rows(
         live: mask of the live features.
         distance, border_error: see `groups_for_border`.
         aims: what to plan for.
+        least: groups that must activate a feature for it to be live. Fewer than have so many of them are never enough.
     """
+    check_whole("least", least, 0)
+    fewest = least * dominance.num_groups / dominance.informative_groups.double()
     share = dominance.informative_pairs.double() / dominance.num_groups
     beyond = live & (distance > 0)
 
@@ -140,7 +144,8 @@ def plan_rows(
         ("difference", aims.difference): groups_for_power(dominance, aims.difference, aims.power, level(live)),
         ("border", nan): groups_for_border(dominance.num_groups, distance, border_error, aims.power, level(beyond)),
     }
-    for (aim, target), groups in needed.items():
+    for (aim, target), errors_need in needed.items():
+        groups = errors_need.maximum(fewest)  # NaN where errors say nothing
         asked = live & groups.isfinite()
         yield {
             "aim": aim, "target": target, "asked": int(asked.sum()), "groups": dominance.num_groups,

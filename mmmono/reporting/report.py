@@ -106,6 +106,7 @@ class ReportSection:
         made_by: artifacts that the results were read from.
         note: how the paper's setting differs; None if it does not, or if no published numbers are shown.
         basis: statements about what the results are based on, such as model and data.
+        remarks: what the command prints below its tables, such as what intervals and p-values are over.
         others: settings of existing results that do not match the page's settings.
         absent: missing parts of a section that has other results, with the command that makes each.
     """
@@ -119,6 +120,7 @@ class ReportSection:
     made_by: Sequence[Artifact] = ()
     note: str | None = None
     basis: Sequence[str] = ()
+    remarks: Sequence[str] = ()
     others: Sequence[str] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
 

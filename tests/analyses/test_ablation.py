@@ -115,7 +115,7 @@ def test_kept_classes_are_not_compared_with_removed_ones(saved: Callable[..., Re
 def test_remarks_name_the_labels_that_are_left_out(saved: Callable[..., Result]) -> None:
     remark, random, few = ABLATION.remarks(saved())
     assert remark.startswith(
-        "60 pairs, 3 labels (supercategory); 95 % intervals over test samples and random sets; p: Holm"
+        "60 pairs, 3 labels (supercategory); 95 % intervals over test samples and random sets, not corrected; p: Holm"
     )
     assert random == (
         "random sets have the class' size and energy; 12 of 12 have no good match (off by up to 30 %): see mismatch"

@@ -99,6 +99,28 @@ def test_what_has_no_labels_cannot_be_scored(store: Path, capsys: pytest.Capture
         assert message in capsys.readouterr().err
 
 
+def test_a_label_that_most_pairs_have_is_not_covered_by_a_feature_that_knows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels that no dimension shows: a random order has an average precision of .8 for one that .8 of pairs have."""
+    rng = np.random.default_rng(0)
+    for side in ("image", "text"):
+        np.save(tmp_path / f"{side}.npy", rng.normal(size=(400, 8)).astype(np.float32))
+    kinds = rng.permutation(["most"] * 320 + ["some"] * 77 + ["rare"] * 3)
+    pd.DataFrame({"key": range(400), "kind": kinds}).to_csv(tmp_path / "pairs.csv", index=False)
+    given = [
+        f"artifacts={tmp_path}", "dataset=store", f"dataset.image={tmp_path}/image.npy",
+        f"dataset.text={tmp_path}/text.npy", f"dataset.metadata={tmp_path}/pairs.csv", "model.name=mine", "features=raw",
+    ]  # fmt: skip
+    assert run_entrypoint("concepts", *given, "dataset.label=kind") == 0
+    found = newest(tmp_path, "concepts")
+    assert all(row["ap"] >= 0.5 for row in saved_rows(found, "labels") if row["label"] == "most")
+    assert {(row["covered"], row["coverable"]) for row in saved_rows(found, "summary")} == {(0, 1)}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: 1 of 3 labels, with fewer than 5 groups in one of the two halves of the pairs: rare" in said
+    assert "a random order has average precision ≥ 0.5: most" in said
+
+
 @pytest.mark.parametrize(("given", "message"), [({"k": 1}, "k=1"), ({"covered": 0.0}, "covered=0.0 is an average")])
 def test_settings_check_themselves(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

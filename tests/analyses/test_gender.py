@@ -160,7 +160,9 @@ def test_labels_are_counted_below_the_tables_and_named_as_a_difference(tmp_path:
     made = result(tmp_path)
     (remark, _, random) = GENDER.remarks(made)
     assert random == "random sets have the class' size and energy"
-    assert remark.startswith("40 female, 30 male, 7 ambiguous of 90; labels are what captions or a classifier say")
+    assert remark.startswith(
+        "40 female and 30 male, of each group one with either label; 7 ambiguous of 90 asked; labels"
+    )
     assert list(GENDER.differences(made)) == [
         ("concept (4.1)", "female and male, by an image classifier", "female and male, by words")
     ]

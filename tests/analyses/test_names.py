@@ -27,6 +27,7 @@ from mmmono.interpretability.text_likeness import likeness
 from mmmono.modality.false_discoveries import q_values
 from mmmono.pipeline.held_out import PairSample
 from mmmono.reporting.result import Result
+from mmmono.reporting.tables import save_table
 from tests.pipeline.conftest import newest, run_entrypoint, saved_rows
 
 # The concepts of sample i in words: `47` is the word of concept 47.
@@ -199,6 +200,21 @@ def test_the_summary_counts_live_features_and_leaves_out_what_is_not_tested() ->
     assert (image["features"], image["tested"], image["named"], image["auroc_image"]) == (2, 1, 1, 0.9)
     assert (live["class"], live["features"]) == ("live", 2)
     assert np.isnan(live["auroc_text"])
+
+
+def test_what_is_not_tested_is_told(tmp_path: Path) -> None:
+    """`0 of 1 tested` says nothing of the other 39 features."""
+    shared = {
+        "feature_set": "a",
+        "named": 0,
+        **dict.fromkeys(("auroc_image", "auroc_text", "chance_image", "chance_text")),
+    }
+    rows = [{**shared, "class": of, "features": count, "tested": 1} for of, count in (("ImgD", 8), ("live", 40))]
+    save_table(rows, tmp_path / "summary", list(NAMES.columns["summary"]))
+    remarks = list(NAMES.remarks(Result(tmp_path, {"embedder": "words-x", "independent": True})))
+    assert [remark[:45] for remark in remarks if "tested" in remark] == [
+        "a: 39 of 40 live features are not tested: the"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,20 @@ def test_as_many_groups_as_planned_confirm_a_few_of_many_features() -> None:
     assert confirmed[~few].sum() <= 3
 
 
+def test_fewer_groups_than_make_a_feature_live_are_never_enough() -> None:
+    """R(d) = .9 with hardly an error in 80 pairs, a half of which is informative: four groups were said to be enough."""
+    image = torch.zeros(80, 3)
+    image[::2] = 0.9 + 0.001 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    text = torch.where(image > 0, 1 - image, 0)
+    scores = dominance_scores([(image, text)])
+    distance, error = torch.full((3,), 0.1).double(), torch.full((3,), 0.001).double()
+    everything = torch.ones(3, dtype=torch.bool)
+    border = list(plan_rows(scores, everything, distance, error, Aims()))[2]
+    assert border["groups_median"] == 2  # one of them informative
+    border = list(plan_rows(scores, everything, distance, error, Aims(), least=10))[2]
+    assert (border["groups_median"], border["groups_90"], border["informative_median"]) == (20, 20, 10)
+
+
 def test_a_latent_of_an_sae_needs_8100_informative_pairs() -> None:
     """Ratios with a standard deviation of .46 in a tenth of the pairs: R(d) ± .01."""
     rng = np.random.default_rng(4)

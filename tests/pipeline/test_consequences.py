@@ -1,5 +1,6 @@
 """Consequences and steering through their entrypoints: on synthetic pairs, and on emoji with labels and images."""
 
+import html
 import re
 from pathlib import Path
 
@@ -52,11 +53,19 @@ def test_what_synthetic_features_carry(command: Command, tmp_path: Path) -> None
     assert (none_dropped[["delta", "delta_low", "delta_high"]] == 0).all(axis=None)
     features = pd.DataFrame(saved_rows(results, "features"))
     assert features.place.count() == 4
+    remarks = [
+        line for line in run.out.splitlines() if line.startswith(("random sets have", "features are classified by"))
+    ]
     run = command("report", f"artifacts={tmp_path}", *SYNTHETIC)
     assert run.status == 0, run.err
     page = next((tmp_path / "results").glob("report-*/index.html")).read_text()
     assert "Retrieval without a class, sae" in page
     assert "only CrossD" in page
+    assert len(remarks) == 2
+    said = " ".join(html.unescape(page).split())
+    assert all(remark.strip() in said for remark in remarks)
+    assert "by Holm's p over the classes dropped, or kept" in said
+    assert "intervals are over groups of pairs and random sets, and not corrected" in said
 
 
 def test_classes_are_removed_on_pairs_that_they_were_not_chosen_by(command: Command, tmp_path: Path) -> None:
@@ -88,6 +97,19 @@ def test_classes_are_removed_on_pairs_that_they_were_not_chosen_by(command: Comm
             decoded = [dictionary.decode(c * kept, m) for c, m in zip(left, ("image", "text"), strict=True)]  # type: ignore[attr-defined, arg-type]
         assert row["value"] == pytest.approx(recall(*(side.numpy() for side in decoded)), abs=1e-6), row["of"]
     assert {"ImgD", "TextD", "CrossD"} == set(effects.of) - {""}
+
+
+def test_what_moves_no_query_is_not_among_the_features_that_matter_most(command: Command, tmp_path: Path) -> None:
+    """Pairs that are equal on both sides find each other without any one dimension."""
+    given = store(tmp_path)
+    np.save(tmp_path / "text.npy", np.load(tmp_path / "image.npy"))
+    given = [setting for setting in given if setting.startswith(("dataset", "artifacts", "model"))]
+    run = command("consequences", *given, "features=raw", "consequences.n_random=2", "consequences.shares=[1.0]")
+    assert run.status == 0, run.err
+    features = pd.DataFrame(saved_rows(newest(tmp_path / "artifacts", "consequences"), "features"))
+    assert (features.selecting == 0).all()
+    assert "Single features that matter most" not in run.out
+    assert "raw: no single feature moves retrieval on the half of the queries" in " ".join(run.out.split())
 
 
 def test_too_few_groups_to_classify_and_to_remove(command: Command, tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def test_images_of_several_groups_are_told_with_the_remedy(command: Command, tmp
     said = " ".join(run.out.split())
     assert "60 of 300 images: another group has the same one" in said
     assert "dataset.near_duplicates=0.999 makes them one group" in said
+    report = command("report", *settings)
+    assert report.status == 0, report.err
+    page = next((tmp_path / "artifacts" / "results").glob("report-*/index.html")).read_text()
+    assert page.count("60 of 300 images: another group has the same one") == 1  # below the tables of mds
     joined = command("mds", *settings, "dataset.near_duplicates=0.999")
     assert joined.status == 0, joined.err
     assert "300 pairs, 270 groups" in joined.out

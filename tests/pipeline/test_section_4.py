@@ -46,7 +46,7 @@ def test_concepts_of_own_shards(command: Command, artifacts: Path, tmp_path: Pat
     arguments = (*shards, *color, "gender.min_samples=5", "gender.draws=3", "dataset.split=all")
     run = command("gender", *arguments)
     assert run.status == 0, run.err
-    assert "10 Red, 10 blue, 10 ambiguous of 30" in run.out
+    assert "10 Red and 10 blue, of each group one with either label; 10 ambiguous of 30 asked" in run.out
     assert "Paired test, raw: 10 pairs that differ in the concept alone" in run.out
     results = only(artifacts / "results", "gender-red-blue-*")
     shown = pd.read_parquet(results / "figure7.parquet")

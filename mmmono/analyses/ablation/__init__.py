@@ -79,7 +79,7 @@ def _remarks(result: Result) -> Iterator[str]:
     left_out = f", left out: {samples['left_out']} (fewer than 5 pairs)" if samples["left_out"] else ""
     yield (
         f"{samples['pairs']} pairs, {samples['labels']} labels ({samples['label']}){left_out}; "
-        "95 % intervals over test samples and random sets; p: Holm's, over the classes of a task"
+        "95 % intervals over test samples and random sets, not corrected; p: Holm's, over the classes of a task"
     )
     yield from random_remarks(result.recipe["random_sets"], result.rows("table1"))
     yield from few_remarks(result.recipe["ablation"]["n_random"], "random set", "ablation.n_random=5")

@@ -99,7 +99,7 @@ CERTAINTY = Analysis(
     ),
     paper="beyond 2.1",
     targets=("section-2.1",),
-    version=10,
+    version=11,
     reads=("sharedness",),
     drawing=2,
     settings=Settings,
@@ -145,7 +145,8 @@ CERTAINTY = Analysis(
             "target": "the half width or the difference",
             "asked": "number of live features that the aim is about",
             "groups": "number of groups of pairs here, which serve as the pilot",
-            "groups_median": "groups needed for half of these features, at the false discovery rate certainty.fdr",
+            "groups_median": "groups needed for half of these features, at the false discovery rate certainty.fdr; for a "
+            "border, if scores lie where they seem to lie here",
             "groups_90": "groups needed for 90 % of these features",
             "informative_median": "informative pairs among them, for half of these features",
         },
@@ -153,7 +154,7 @@ CERTAINTY = Analysis(
     tables=[
         TableView("certainty", "How sure is R(d)?", summary_rows),
         TableView("certainty_agreement", "Would other pairs and scores agree?", agreement_rows),
-        TableView("certainty_plan", "How many groups of pairs are needed?", plan_rows),
+        TableView("certainty_plan", "How many groups of pairs are needed, if scores are what they seem?", plan_rows),
     ],
     figures=[FigureView("certainty", "Scores with 95 % intervals; pale features are not confirmed beyond a border.")],
     covers_all=True,

@@ -109,7 +109,7 @@ def _studied(workspace: Workspace, name: str, settings: Settings) -> dict[str, l
         {**row, **{key: value[i] for key, value in values.items()}}
         for i, row in enumerate(score_rows(scored, feature_sharedness(workspace, name), live))
     ]
-    return {"scores": scores, "summary": [summary], "plan": _plan(name, scored, certainty, live, settings)}
+    return {"scores": scores, "summary": [summary], "plan": _plan(workspace, scored, certainty, live, settings)}
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,14 @@ def _counts(scored: FeatureSetDominance, by_null: Partition, certainty: ClassCer
 
 
 def _plan(
-    name: str, scored: FeatureSetDominance, certainty: ClassCertainty, live: Tensor, settings: Settings
+    workspace: Workspace, scored: FeatureSetDominance, certainty: ClassCertainty, live: Tensor, settings: Settings
 ) -> list[Row]:
     """Groups of pairs that are needed to know R(d) and the classes, from those here as a pilot."""
     scores, partition = scored.scores, scored.partition
     aims = Aims(settings.plan_half_width, settings.plan_difference, settings.plan_power, settings.fdr)
     distance = torch.maximum(scores.scores - partition.high, partition.low - scores.scores)
-    return [{"feature_set": name, **row} for row in plan_rows(scores, live, distance, certainty.border_error, aims)]
+    rows = plan_rows(scores, live, distance, certainty.border_error, aims, workspace.settings.mds.min_pairs)
+    return [{"feature_set": scored.name, **row} for row in rows]
 
 
 def _halves(workspace: Workspace, resamples: DominanceResamples, live: Tensor) -> Row:

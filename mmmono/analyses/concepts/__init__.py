@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from mmmono.pipeline.analysis import Analysis, FigureView, TableView
@@ -10,6 +12,7 @@ from mmmono.reporting.headings import headed
 from mmmono.reporting.result import Fields, Result, Rows
 
 CONTROL = "random directions"  # beside the selected feature sets
+SHOWN = 80  # characters of a list of labels
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def summary_rows(result: Result) -> Rows:
                 "average precision": _with_bounds(row, "ap"), "chance": f"{row['chance']:.3f}",
                 "above random directions": "" if row["gain"] is None else _with_bounds(row, "gain"),
                 "worst label": f"{row['worst_ap']:.3f} {row['worst_label']}",
-                "covered": f"{row['covered']} of {row['labels']}",
+                "covered": f"{row['covered']} of {row['coverable']}",
                 "purity": ""
                 if row["purity"] is None
                 else f"{row['purity']:.3f} of {row['scored']} features (chance {row['purity_chance']:.3f})",
@@ -87,6 +90,25 @@ def _fields(result: Result) -> Fields:
     return {"k": str(settings["k"]), "covered": f"{settings['covered']:g}", "label": str(result.recipe["label"])}
 
 
+def _shown(labels: str) -> str:
+    return shorten(labels, SHOWN, placeholder=" …")
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    [samples], settings = result.rows("samples"), result.recipe["concepts"]
+    if samples["left_out"]:
+        yield (
+            f"left out: {samples['n_left_out']} of {samples['labels'] + samples['n_left_out']} labels, with fewer than "
+            f"{settings['min_groups']} groups in one of the two halves of the pairs: {_shown(samples['left_out'])}"
+        )
+    chance = {row["label"]: row["chance"] for row in result.rows("labels")}
+    if too_frequent := [label for label, precision in chance.items() if precision >= settings["covered"]]:
+        yield (
+            f"not counted as covered or not, since a random order has average precision ≥ {settings['covered']:g}: "
+            f"{_shown(', '.join(too_frequent))}"
+        )
+
+
 CONCEPTS = Analysis(
     name="concepts",
     section="+",
@@ -98,7 +120,7 @@ CONCEPTS = Analysis(
     ),
     paper="beyond 3.2",
     targets=("concepts",),
-    version=6,
+    version=7,
     settings=Settings,
     columns={
         "labels": {
@@ -133,17 +155,23 @@ CONCEPTS = Analysis(
             "gain_high": "upper end of its 95 % interval, over labels",
             "worst_label": "label that is detected worst, relative to chance",
             "worst_ap": "its average precision",
-            "covered": "labels whose best feature has an average precision of at least concepts.covered",
+            "covered": "coverable labels whose best feature has an average precision of at least concepts.covered",
+            "coverable": "labels for which a random order is expected to have less than concepts.covered",
             "purity": "mean purity of features that are active on enough samples",
             "purity_chance": "mean purity of as many random samples",
             "scored": "number of these features",
+        },
+        "samples": {
+            "labels": "number of labels that are scored",
+            "left_out": "labels that are not, with fewer than concepts.min_groups groups in either half, joined by commas",
+            "n_left_out": "their number",
         },
     },
     tables=[
         TableView(
             "concepts",
-            "How well the best features detect {label}, chosen on other pairs; covered: average precision ≥ {covered}; "
-            "purity of {k} top samples",
+            "How well the best features detect {label}, chosen on other pairs; worst: beside chance; covered: average "
+            "precision ≥ {covered}; purity of {k} top samples",
             summary_rows,
         ),
         TableView(
@@ -158,5 +186,6 @@ CONCEPTS = Analysis(
         )
     ],
     fields=_fields,
+    remarks=_remarks,
     covers_all=True,
 )

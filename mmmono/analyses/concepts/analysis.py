@@ -68,7 +68,8 @@ def prepare(workspace: Workspace) -> Study:
             for table, rows in _scored(workspace, settings, scored, features, classes).items():
                 tables[table] += rows
         _add_gain(tables)
-        return tables
+        left_out = {"labels": len(scored.names), "left_out": ", ".join(scored.left_out)}
+        return {**tables, "samples": [{**left_out, "n_left_out": len(scored.left_out)}]}
 
     return Study(recipe, compute)
 
@@ -83,6 +84,7 @@ class _Labels:
         rows: of each half, its pairs with a label that is scored, the first of each group and label: an emoji's skin
             tones count once.
         codes: index of their labels.
+        left_out: labels of either half that too few groups of one of them have, in alphabetical order.
     """
 
     names: Sequence[str]
@@ -90,6 +92,7 @@ class _Labels:
     test: PairSample
     rows: tuple[Int[Array, " choose"], Int[Array, " test"]]
     codes: tuple[Int[Array, " choose"], Int[Array, " test"]]
+    left_out: Sequence[str]
 
     @classmethod
     def of(cls, choose: PairSample, test: PairSample, label: str, min_groups: int) -> _Labels:
@@ -109,7 +112,8 @@ class _Labels:
             )
         rows = [there[np.isin(of[there], names)] for of, there in zip(values, first, strict=True)]
         codes = [np.searchsorted(names, of[there]) for of, there in zip(values, rows, strict=True)]
-        return cls(names, choose, test, (rows[0], rows[1]), (codes[0], codes[1]))
+        left_out = sorted({*counts[0], *counts[1]} - set(names))
+        return cls(names, choose, test, (rows[0], rows[1]), (codes[0], codes[1]), left_out)
 
     def members(self, half: int) -> Bool[Tensor, "pairs labels"]:
         """Which pairs of a half have which label."""
@@ -175,13 +179,15 @@ def _purity_rows(
 
 
 def _summary(rows: list[Row], covered: float) -> Row:
-    """Average precision over labels."""
+    """Average precision over labels. A label that a random order covers is not one that its feature covers."""
     scores = np.array([row["ap"] for row in rows])
     chance = np.array([row["chance"] for row in rows])
     worst = rows[int(np.argmin((scores - chance) / (1 - chance)))]
+    open_to = chance < covered
     return {
         "labels": len(rows), **t_mean(scores).rate_interval(len(scores)).columns("ap"), "chance": float(chance.mean()),
-        "worst_label": worst["label"], "worst_ap": worst["ap"], "covered": int((scores >= covered).sum()),
+        "worst_label": worst["label"], "worst_ap": worst["ap"], "covered": int((scores >= covered)[open_to].sum()),
+        "coverable": int(open_to.sum()),
     }  # fmt: skip
 
 

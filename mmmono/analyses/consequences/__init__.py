@@ -109,8 +109,8 @@ def other_rows(result: Result, feature_set: str) -> Rows:
 
 
 def single_rows(result: Result, feature_set: str) -> Rows:
-    """Features whose removal alone moves retrieval most."""
-    chosen = [row for row in result.rows("features") if row["feature_set"] == feature_set and row["place"] is not None]
+    """Features whose removal alone moves retrieval most; none that moves no query of the half that they are chosen by."""
+    chosen = [row for row in result.rows("features") if row["feature_set"] == feature_set and _moves(row)]
     return [
         {
             "feature": row["feature"],
@@ -122,6 +122,11 @@ def single_rows(result: Result, feature_set: str) -> Rows:
         }
         for row in sorted(chosen, key=lambda row: int(row["place"]))
     ]
+
+
+def _moves(row: dict[str, Any]) -> bool:
+    """Whether a feature is among those of largest effect, and has any."""
+    return row["place"] is not None and row["selecting"] != 0
 
 
 def _fine_points(row: dict[str, float | None], key: str) -> str:
@@ -165,7 +170,13 @@ def _remarks(result: Result) -> Iterator[str]:
                 f"{result.recipe['mds']['min_pairs']} of those {row['classified_groups']} groups: give more pairs, or lower "
                 "mds.min_pairs"
             )
-    agreements = [f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"]]
+    single = [row for row in result.rows("features") if row["place"] is not None]
+    moved = set(names(row for row in single if _moves(row)))
+    for name in (name for name in names(single) if name not in moved):
+        yield f"{name}: no single feature moves retrieval on the half of the queries that these are chosen by"
+    agreements = [
+        f"{row['feature_set']} {row['agreement']:.2f}" for row in result.rows("samples") if row["agreement"] is not None
+    ]
     yield f"single features: their changes on two halves of the queries correlate: {', '.join(agreements) or 'none'}"
     yield from random_remarks(result.recipe["random_sets"], [r for r in result.rows("effects") if r["measure"] == "r1"])
     yield from few_remarks(result.recipe["consequences"]["n_random"], "random set", "consequences.n_random=10")

@@ -124,10 +124,14 @@ def remarks(result: Result) -> Iterator[str]:
     """Say how many pairs were labeled, and by what."""
     concept, (counts,) = result.recipe["concept"], result.rows("labels")
     labeled = (
-        f"{counts['a']} {concept['a']}, {counts['b']} {concept['b']}, {counts['ambiguous']} ambiguous of {counts['of']}"
+        f"{counts['a']} {concept['a']} and {counts['b']} {concept['b']}, of each group one with either label; "
+        f"{counts['ambiguous']} ambiguous of {counts['of']} asked"
     )
     yield f"{labeled}; labels are what captions or a classifier say: see docs/ethics.md"
-    yield "95 % intervals over samples and references; p: Holm's, over the comparisons of a feature set with random"
+    yield (
+        "95 % intervals over samples and references, not corrected; p: Holm's, over the comparisons of a feature set with "
+        "random"
+    )
     yield from random_remarks(result.recipe["random_sets"], result.rows("table2"))
 
 
@@ -208,7 +212,7 @@ GENDER = Analysis(
             "a": "number of samples of the first concept",
             "b": "number of samples of the second concept",
             "confident": "samples of either that may be references",
-            "ambiguous": "pairs without a label, because both concepts or neither fit",
+            "ambiguous": "pairs without a label, because both concepts fit, or a classifier is sure of neither",
             "missing": "pairs without a label, because their image is missing",
             "of": "number of images asked; of each group, one with either label counts",
         },

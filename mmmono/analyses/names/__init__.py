@@ -192,6 +192,15 @@ def _fields(result: Result) -> Fields:
 def _remarks(result: Result) -> Iterator[str]:
     images = result.modalities.said("images")
     yield f"AUROC on held-out pairs, and in parentheses that of the names of other features; {images} by their captions"
+    from mmmono.interpretability.detection import LEAST_ACTIVE  # not at the top, because it loads PyTorch
+
+    for row in result.rows("summary"):
+        if row["class"] == "live" and row["tested"] < row["features"]:
+            yield (
+                f"{row['feature_set']}: {row['features'] - row['tested']:,} of {row['features']:,} live features are not "
+                f"tested: they have no name, or fewer than {LEAST_ACTIVE} groups of held-out pairs activate them (or do "
+                "not) on the side of their class. That says nothing of these features; more pairs would"
+            )
     if not result.recipe["independent"]:
         yield f"the embedder is not independent of the model ({_embedder(result)}): embedder=words is"
     elif _embedder(result) == "words":

@@ -52,7 +52,7 @@ def report(workspace: Workspace) -> None:
         "label": there.dataset.label,
         "setting": found.setting,
         "differences": found.differences,
-        "sections": [[s.title, s.command, s.basis, s.others, s.absent] for s in found.sections],
+        "sections": [[s.title, s.command, s.basis, s.remarks, s.others, s.absent] for s in found.sections],
         "untrained": results.untrained,
         "results": [[a.path.name, a.made_at] for a in [*made_by, *([explorer] if explorer else [])]],
         "drawings": {analysis.name: analysis.drawn for analysis in ANALYSES},

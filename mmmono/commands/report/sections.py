@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmmono.analyses import ANALYSES
 from mmmono.commands.report.basis import basis_of, is_papers_setting
 from mmmono.commands.selection import Selection
 from mmmono.core.artifacts import Artifact
 from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
+from mmmono.features.selection import Split
 from mmmono.pipeline.analysis import Analysis, shown_figures, shown_tables
+from mmmono.pipeline.repeated import repeated_pairs
 from mmmono.pipeline.results import ResultsOnDisk, rule_in_words, set_names
 from mmmono.pipeline.unreachable import unreachable_classes
 from mmmono.pipeline.workspace import Workspace
@@ -44,12 +46,14 @@ class Sources:
         results: results on disk that belong to the workspace.
         explorer: URL of the feature explorer and names of its feature sets; None if there is no explorer.
         selection: what the report was asked for, which commands name.
+        told: what was found of images of several groups, by split.
     """
 
     workspace: Workspace
     results: ResultsOnDisk
     explorer: tuple[str, Sequence[str]] | None
     selection: Selection
+    told: dict[Split, Sequence[str]] = field(default_factory=dict)
 
     def found(self, analysis: Analysis) -> list[Found]:
         """Results of an analysis to show; in the paper's main setting, preferably on the model the paper used for it."""
@@ -88,6 +92,14 @@ class Sources:
         if self.explorer is None or feature_set not in self.explorer[1]:
             return ""
         return f"{self.explorer[0]}#{feature_set}/{feature}"
+
+    def repeated(self, artifact: Artifact) -> Iterator[str]:
+        """Yield a sentence if a result is of pairs of this workspace with images of several groups; see `repeated_pairs`."""
+        for split in dict.fromkeys((self.workspace.dataset.split, self.workspace.dataset.whole_split())):
+            if artifact.recipe.get("features") == self.workspace.features(split).recipe:
+                if split not in self.told:
+                    self.told[split] = list(repeated_pairs(self.workspace, split))
+                yield from self.told[split]
 
     def _papers_own(self, analysis: Analysis) -> Found | None:
         """Result on the model and dataset that the paper used for this analysis, if these are not its main ones."""
@@ -131,6 +143,7 @@ def section_of(sources: Sources, analysis: Analysis) -> ReportSection:
         made_by=[found.artifact for found in shown],
         note=note,
         basis=list(dict.fromkeys(line for found in shown for line in _basis(sources, found))),
+        remarks=list(dict.fromkeys(line for found in shown for line in _remarks(sources, analysis, found))),
         others=sources.results.other_settings(analysis) if _has_settings(analysis) else [],
         absent=_absent(sources, analysis, shown) if shown else {},
     )
@@ -176,6 +189,13 @@ def _basis(sources: Sources, found: Found) -> Iterator[str]:
         sorted_by = f", sorted by {rule_in_words(rule)}" if rule else ""
         yield f"Rests on {basis}, of {of[0]} on {of[1]}, which the paper used for it{sorted_by}."
     yield from unreachable_classes(workspace, recipe)
+
+
+def _remarks(sources: Sources, analysis: Analysis, found: Found) -> Iterator[str]:
+    """What the analysis' command prints below its tables: what intervals are over, what is corrected, what is left out."""
+    of = f"{found.of}: " if found.of else ""
+    yield from (f"{of}{remark}" for remark in analysis.remarks(found.result))
+    yield from sources.repeated(found.artifact)
 
 
 def _absent(sources: Sources, analysis: Analysis, shown: Sequence[Found]) -> dict[str, str]:
