@@ -137,3 +137,32 @@ def test_a_model_and_a_dataset_work_from_extraction_to_the_report(project: Proje
     html = (page / "index.html").read_text()
     assert "Figure 4" in html
     assert "Figure 1" in html
+
+
+def test_a_model_a_dataset_and_an_autoencoder_of_another_package(project: Project) -> None:
+    """The same files under names of one's own, as they are beside an installed mmmono."""
+    moved = {
+        "mmmono/data/image_folder.py": "my_source.py", "mmmono/pipeline/image_folder.py": "my_folder.py",
+        "conf/dataset/image_folder.yaml": "my_conf/dataset/my_folder.yaml", "mmmono/vlm/color_encoder.py": "my_encoder.py",
+        "mmmono/pipeline/colors.py": "my_colors.py", "conf/model/colors.yaml": "my_conf/model/my_colors.yaml",
+        "mmmono/dictionaries/threshold_sae.py": "my_threshold_sae.py",
+        "conf/features/threshold_sae.yaml": "my_conf/features/my_threshold_sae.yaml",
+    }  # fmt: skip
+    names = {
+        path.removesuffix(".py").replace("/", "."): own.removesuffix(".py")
+        for path, own in moved.items() if path.endswith(".py")
+    }  # fmt: skip
+    names |= {"threshold_sae": "my_threshold_sae", "mmmono.pipeline.feature_sets.SAE": "my_features.ThresholdFeatures"}
+    pattern = re.compile("|".join(rf"(?<![\w.]){re.escape(name)}\b" for name in names))
+    for path, content in FILE.findall(PAGE.read_text()):
+        if path in moved:
+            file = project.folder / moved[path]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(pattern.sub(lambda found: names[found[0]], content))
+    features = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[-1]
+    (project.folder / "my_features.py").write_text(features)
+    command = re.findall(r"^PYTHONPATH=\. mmmono mds (.*)$", PAGE.read_text(), re.MULTILINE)[0]
+    project.run(f"python experiments/mds.py {command}")
+    own = "--config-dir my_conf dataset=synthetic dataset.pairs=2000 features=my_threshold_sae trainer.max_steps=200"
+    assert "my_threshold_sae" in project.run(f"python experiments/mds.py {own}")
+    assert "my_threshold_sae" in project.run(f"python experiments/report.py {own}")

@@ -23,7 +23,8 @@ SHORT = 8  # characters of a name that stands below an axis beside others
 
 def name_ticks(axis: Axes, names: Sequence[str], **style: Any) -> None:
     """Write names below an axis, one at each whole number; long ones at an angle, so that they do not overlap."""
-    long = max((len(line) for name in names for line in name.splitlines()), default=0) > SHORT
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    long = longest > min(SHORT, _cells(axis) / max(1, len(names)))
     angle: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if long else {}
     axis.set_xticks(range(len(names)), names, **angle, **style)
 
@@ -86,10 +87,14 @@ def columns(
 
 def panel_title(axis: Axes, name: str, *lines: str) -> None:
     """Write the title of a panel among others: a name, wrapped so that it ends before the next panel, and lines below."""
+    axis.set_title("\n".join([*wrapped(name, int(_cells(axis))), *lines]), loc="left")
+
+
+def _cells(axis: Axes) -> float:
+    """Letters that fit beside one another into a panel, or above it."""
     spec = axis.get_subplotspec()
-    assert spec is not None
-    inches = axis.figure.get_figwidth() / spec.get_gridspec().ncols - BETWEEN  # type: ignore[union-attr]
-    axis.set_title("\n".join([*wrapped(name, int(CELLS_AN_INCH * inches)), *lines]), loc="left")
+    columns = 1 if spec is None else spec.get_gridspec().ncols
+    return CELLS_AN_INCH * (axis.figure.get_figwidth() / columns - BETWEEN)  # type: ignore[union-attr]
 
 
 def interval_line(axis: Axes, at: float, values: Sequence[float], interval: Interval, **mean: Any) -> None:

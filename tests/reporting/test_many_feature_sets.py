@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from mmmono.analyses.ablation.figures import removal_effects
 from mmmono.analyses.certainty.figures import score_intervals
 from mmmono.analyses.consensus import figures as consensus
-from mmmono.analyses.consequences.figures import retrieval_curves, single_features
+from mmmono.analyses.consequences.figures import MEASURES, class_effects, retrieval_curves, single_features
 from mmmono.analyses.mds.figures import distributions
 from mmmono.analyses.names import figures as names
 from mmmono.analyses.sharedness.figures import two_axes
+from mmmono.core.modality_names import IMAGE_AND_TEXT, ModalityNames
 from mmmono.reporting.result import Result
 from mmmono.reporting.steering_curves import Panel, steering_curves
-from mmmono.reporting.style import PAGE, save_figure
+from mmmono.reporting.style import PAGE, SIZE, save_figure
 
 CLASSES = ("ImgD", "TextD", "CrossD")
 SETS = (
@@ -127,6 +128,25 @@ def test_panels_have_room_for_their_titles_and_legends(
     assert all(box.x1 <= figure.bbox.x1 + 1 for box in titles), "within the page"
     for box, legend in zip(boxes, legends, strict=False):
         assert legend.width <= box.width + 12
+
+
+@pytest.mark.parametrize("modalities", [IMAGE_AND_TEXT, ModalityNames("audio", "text")], ids=["image", "audio"])
+def test_names_of_classes_stand_apart_in_narrow_panels(modalities: ModalityNames) -> None:
+    """TextD and CrossD ran together in the figure of five measures."""
+    rows = [
+        {"feature_set": name, "change": "drop", "of": of, "like": like, "measure": measure, "delta_none": -0.1,
+         "delta_none_low": -0.2, "delta_none_high": 0.0}
+        for name in SETS[:3] for of in CLASSES for like in ("", "random") for measure in MEASURES
+    ]  # fmt: skip
+    figure = class_effects(pd.DataFrame(rows), modalities)
+    figure.draw_without_rendering()
+    for axis in figure.axes[-len(MEASURES) :]:
+        labels = axis.get_xticklabels()
+        assert len(labels) == len(CLASSES)
+        if not labels[0].get_rotation():
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(two.x0 - one.x1 > 0.5 * SIZE for one, two in itertools.pairwise(boxes))
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("draw", [curves, features, table_1, steered])

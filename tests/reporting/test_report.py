@@ -107,6 +107,8 @@ def test_in_a_browser(browser: Any, report: Report, tmp_path: Path, width: int, 
     with opened(browser, page, width=width, color_scheme=scheme) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth === 1440)")
+        figure = tab.locator("figure img").bounding_box()
+        assert figure["width"] > 7 * 96  # as wide as on paper, so that 8 points stay 8 points: it scrolls sideways
         tab.get_by_role("link", name="2.1 Dominance").click()
         assert tab.url.endswith("#section-2.1")
         if scheme == "light":

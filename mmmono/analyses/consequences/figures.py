@@ -166,7 +166,9 @@ def single_features(features: pd.DataFrame, modalities: ModalityNames = IMAGE_AN
             above.set_xlabel("modality dominance score")
             below.set_xlabel("on one half of the queries")
             if len(here) > 1:
-                below.set_title(f"halves: r = {here['selecting'].corr(here['held_out']):.2f}", loc="left")
+                below.set_title(
+                    f"halves: r = {here['selecting'].corr(here['held_out']):.2f}".replace("-", "−"), loc="left"
+                )
             for axis in (above, below):
                 axis.axhline(0, color="black", linewidth=0.6)
             below.axvline(0, color="black", linewidth=0.6)
