@@ -175,9 +175,8 @@ class FeatureStoreWriter:
         check_whole("shard", shard, 0, self.num_shards - 1)
         for side, name in ((image, "image"), (text, "text")):
             check_tensor(side, name)
-        if not image.ndim == text.ndim == 2 or not len(image) == len(text) == len(
-            metadata
-        ):  # towers may differ in width
+        counts = {len(image), len(text), len(metadata)}
+        if not image.ndim == text.ndim == 2 or len(counts) > 1:  # towers may differ in width
             raise ValueError(
                 f"image and text [pairs, dim] and a row of metadata for each pair expected, got {tuple(image.shape)}, "
                 f"{tuple(text.shape)} and {len(metadata)} rows"
