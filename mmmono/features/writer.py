@@ -175,8 +175,8 @@ class FeatureStoreWriter:
         check_whole("shard", shard, 0, self.num_shards - 1)
         for side, name in ((image, "image"), (text, "text")):
             check_tensor(side, name)
-        counts = {len(image), len(text), len(metadata)}
-        if not image.ndim == text.ndim == 2 or len(counts) > 1:  # towers may differ in width
+        two_sides = image.ndim == text.ndim == 2 and len(image) == len(text)  # towers may differ in width
+        if not two_sides or len(metadata) != len(image):
             raise ValueError(
                 f"image and text [pairs, dim] and a row of metadata for each pair expected, got {tuple(image.shape)}, "
                 f"{tuple(text.shape)} and {len(metadata)} rows"
