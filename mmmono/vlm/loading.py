@@ -37,6 +37,7 @@ def load_open_clip(
     precision: str = "fp32",
     cache_dir: str | None = None,
     settings: WeightSettings | None = None,
+    joint: bool = True,
 ) -> OpenCLIPEncoder:
     """Load a model that open_clip can build, on the CPU.
 
@@ -48,9 +49,11 @@ def load_open_clip(
         precision: open_clip's `fp32`, `fp16`, `bf16`, `pure_fp16` or `pure_bf16`.
         cache_dir: folder for downloads; None is the hub's own cache.
         settings: preprocessing, activation, sizes and tokenizer of weights that are given by path.
+        joint: both towers have to return embeddings of one width.
 
     Raises:
-        ModelError: unknown architecture or tag; missing, unsafe or misfitting checkpoint; or a failed download.
+        ModelError: unknown architecture or tag; missing, unsafe or misfitting checkpoint; towers that do not fit the
+            configuration or each other; or a failed download.
     """
     settings = settings or WeightSettings()
     source = model_source(architecture, pretrained, settings, cache_dir)
@@ -70,7 +73,7 @@ def load_open_clip(
         fingerprint=f"open_clip:{architecture.partition(':')[0].replace('/', '-')}:{known_by}:{identity}",
     )
     if precision == "fp32":  # others may need an autocast, which whoever asks for them brings
-        _check_encodes(encoder, source, architecture)
+        _check_encodes(encoder, source, architecture, joint)
     return encoder
 
 
@@ -232,7 +235,7 @@ def _differ_in_length(state: dict[str, Tensor], expected: dict[str, Tensor], nam
     return state[name].shape[1] == expected[name].shape[1] and len(state[name]) != len(expected[name])
 
 
-def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: str) -> None:
+def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: str, joint: bool) -> None:
     """Raise ModelError if a tower does not take images or captions of the sizes that are set, or returns another width."""
     try:
         with torch.no_grad():
@@ -246,7 +249,7 @@ def _check_encodes(encoder: OpenCLIPEncoder, source: ModelSource, architecture: 
             f"{source.context_length} tokens ({message_of(error, 200).rstrip('.')}): take back model.image_size and "
             "model.context_length, or compare image_size and context_length in its configuration with its towers' own"
         ) from error
-    if not image.shape[-1] == text.shape[-1] == source.dim:
+    if joint and not image.shape[-1] == text.shape[-1] == source.dim:
         raise ModelError(
             f"cannot use {architecture}: its image tower returns {image.shape[-1]} dimensions, its text tower "
             f"{text.shape[-1]}, and embed_dim in its configuration is {source.dim}: all three must be the same"

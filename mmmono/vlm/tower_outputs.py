@@ -65,7 +65,7 @@ def locked_towers() -> OpenCLIPEncoder:
     """
     _register()
     with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
-        encoder = load_open_clip(NAME, None)
+        encoder = load_open_clip(NAME, None, joint=False)
     load_pretrained_towers(encoder)
     encoder.model.visual.trunk = folded(encoder.model.visual.trunk)
     encoder.fingerprint = f"towers:{digest(towers_recipe(), 16)}"
